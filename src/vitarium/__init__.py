@@ -1,0 +1,1 @@
+"""vitarium: grow, keep, measure and use populations of vision transformers."""

@@ -1,0 +1,67 @@
+"""Everything that vitarium raises on purpose; each message says what, where, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class VitariumError(Exception):
+    """Base of all errors of vitarium. `exit_status` is what the command line returns."""
+
+    exit_status = 1
+
+
+class InvalidInput(VitariumError):
+    """What the user wrote cannot be used; nothing was changed."""
+
+    exit_status = 2
+
+
+class UnknownName(InvalidInput):
+    """A name that no plug-in, blueprint, model or factor has.
+
+    Args:
+        kind: what was looked for, e.g. "architecture".
+        name: what was written.
+        known: every name that would have been right.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        super().__init__(f"unknown {kind} '{name}'{did_you_mean(name, self.known)}")
+
+
+class DataNotFound(InvalidInput):
+    """A data set's files are not on this machine."""
+
+
+class InvalidData(InvalidInput):
+    """A data set does not fit what the blueprint says of it."""
+
+
+class NotAZoo(InvalidInput):
+    """A folder that is no zoo, or one of a newer format."""
+
+
+class CorruptFile(VitariumError):
+    """A file's content is not what was written; it is not used."""
+
+    def __init__(self, path: Path, fault: str) -> None:
+        self.path, self.fault = path, fault
+        super().__init__(f"corrupt file {path}: {fault}")
+
+
+class IncompatibleWeights(VitariumError):
+    """A parent's weights do not fit the model that starts from them."""
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
+    """`"; did you mean 'x'?"`, or the known names where none is near; empty where none is known."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    if not names:
+        return ""
+    shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    return f"; known: {shown}"

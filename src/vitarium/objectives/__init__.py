@@ -1,0 +1,1 @@
+"""Training objectives, one file each: (model, batch) -> loss and logged numbers."""
