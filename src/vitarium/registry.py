@@ -165,5 +165,8 @@ def section_field(kind: str) -> Any:
     return Annotated[
         Section,
         PlainValidator(lambda value: section(kind, value)),
-        PlainSerializer(lambda value: value.factors(), return_type=dict[str, Any]),
+        PlainSerializer(
+            lambda value, info: value.factors(defaults=not info.exclude_defaults),
+            return_type=dict[str, Any],
+        ),
     ]
