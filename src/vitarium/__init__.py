@@ -1,1 +1,48 @@
-"""vitarium: grow, keep, measure and use populations of vision transformers."""
+"""vitarium: grow, keep, measure and use populations of vision transformers.
+
+    import vitarium
+    growth = vitarium.grow("demo", "demo-zoo")
+    zoo = vitarium.Zoo.open("demo-zoo")
+    zoo.models()
+
+Nothing heavy is imported before it is used.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitarium.architectures.create import create_model
+    from vitarium.blueprint import Blueprint, Plan, plan
+    from vitarium.engine import Growth, grow
+    from vitarium.errors import VitariumError
+    from vitarium.store import Zoo
+
+__all__ = ["Blueprint", "Growth", "Plan", "VitariumError", "Zoo", "create_model", "grow", "plan"]
+
+_HOMES = {
+    "Blueprint": "vitarium.blueprint",
+    "Growth": "vitarium.engine",
+    "Plan": "vitarium.blueprint",
+    "VitariumError": "vitarium.errors",
+    "Zoo": "vitarium.store",
+    "create_model": "vitarium.architectures.create",
+    "grow": "vitarium.engine",
+    "plan": "vitarium.blueprint",
+}
+
+try:
+    __version__ = version("vitarium")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitarium' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

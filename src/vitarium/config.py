@@ -61,7 +61,9 @@ class InvalidConfig(InvalidInput, ValueError):
     def __init__(self, problems: list[Problem], heading: str = "") -> None:
         self.problems = problems
         lines = [str(problem) for problem in problems]
-        super().__init__("\n".join([heading, *(f"  {line}" for line in lines)] if heading else lines))
+        super().__init__(
+            "\n".join([heading, *(f"  {line}" for line in lines)] if heading else lines)
+        )
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
@@ -80,7 +82,9 @@ def _message(item: Any, model: type[BaseModel]) -> str:
     match item["type"]:
         case "extra_forbidden":
             name = str(item["loc"][-1])
-            return f"unknown factor '{name}'{did_you_mean(name, _fields_at(model, item['loc'][:-1]))}"
+            return (
+                f"unknown factor '{name}'{did_you_mean(name, _fields_at(model, item['loc'][:-1]))}"
+            )
         case "missing":
             return "missing"
         case "value_error":

@@ -1,13 +1,14 @@
 """One small registry: a plug-in is one file that registers one function under the field's name.
 
 The command line, the validation of blueprints and the documentation read this registry, so what
-is registered appears everywhere. Plug-ins outside of vitarium are modules named by an entry point
-of the group `vitarium`; they register with the same decorators.
+is registered appears everywhere. Plug-ins outside of vitarium are modules that register with the
+same decorators: named by an entry point of the group `vitarium`, or in the environment variable
+VITARIUM_PLUGINS (module names with commas between them).
 """
 
 import importlib
-import importlib.util
 import inspect
+import os
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator
+from pydantic_core import CoreSchema, core_schema
 
 from vitarium.config import Config, InvalidConfig, NoConfig, Problem
 from vitarium.errors import UnknownName
@@ -89,7 +90,7 @@ def plugins(kind: str) -> dict[str, Plugin]:
     if kind not in KINDS:
         raise UnknownName("kind of plug-in", kind, KINDS)
     _load(KINDS[kind])
-    _load_entry_points()
+    _load_outside()
     return dict(sorted(_plugins[kind].items()))
 
 
@@ -110,9 +111,11 @@ def _load(package: str) -> None:
 
 
 @cache
-def _load_entry_points() -> None:
+def _load_outside() -> None:
     for entry in entry_points(group="vitarium"):
         entry.load()
+    for module in filter(None, os.environ.get("VITARIUM_PLUGINS", "").split(",")):
+        importlib.import_module(module.strip())
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class Section:
 
     kind: str
     name: str
-    config: Config
+    config: Any
+    """A Config, of the class that the plug-in was registered with."""
 
     @property
     def plugin(self) -> Plugin:
@@ -160,13 +164,21 @@ def section(kind: str, value: Any) -> Section:
     return Section(kind, plugin.name, plugin.config.read(settings))
 
 
+class SectionOf:
+    """Makes a pydantic field a section: `head: Annotated[Section, SectionOf("head")]`."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: section(self.kind, value),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value, info: value.factors(defaults=not info.exclude_defaults),
+                info_arg=True,
+            ),
+        )
+
+
 def section_field(kind: str) -> Any:
-    """The type of a pydantic field that holds a Section of that kind."""
-    return Annotated[
-        Section,
-        PlainValidator(lambda value: section(kind, value)),
-        PlainSerializer(
-            lambda value, info: value.factors(defaults=not info.exclude_defaults),
-            return_type=dict[str, Any],
-        ),
-    ]
+    return Annotated[Section, SectionOf(kind)]

@@ -1,0 +1,48 @@
+# `make demo` and `make test` set up all that they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-fast lint format bench clean
+
+demo: $(VENV)/demo-ready
+	$(BIN)/vitarium demo
+
+test: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term
+
+test-fast: $(VENV)/test-ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/test-ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/test-ready
+	$(BIN)/python benchmarks/loop_overhead.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "vitarium needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing vitarium into $(VENV) (torch and its libraries: some minutes, once)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/test-ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing vitarium with its development tools into $(VENV) (some minutes, once)"
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/demo-ready

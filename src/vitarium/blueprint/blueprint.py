@@ -1,0 +1,210 @@
+"""A blueprint: the stages of a zoo, as a YAML file says them."""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from vitarium.blueprint.overrides import apply, combinations
+from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint.yaml_file import YamlFile
+from vitarium.config import Config, InvalidConfig, KeyPath, Problem
+from vitarium.errors import UnknownName, did_you_mean
+
+SCRATCH = "scratch"
+_LIBRARY = files("vitarium.blueprint") / "library"
+
+
+class Start(Config):
+    """What the models of a stage start from: an earlier stage's every model, after an epoch."""
+
+    stage: str
+    epoch: int = Field(-1, ge=-1)
+    """The parent's epoch; -1 is its last."""
+
+
+class Variant(Config):
+    """One of several ways to fill a stage: overrides, and a grid of its own.
+
+    In the file its overrides stand beside `grid`: `{objective: simclr, grid: {seed: [1, 2]}}`.
+    """
+
+    overrides: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            raise ValueError(f"{values!r} is not a mapping of factors to values")
+        overrides = {key: value for key, value in values.items() if key != "grid"}
+        return {"overrides": overrides, "grid": values.get("grid", {})}
+
+
+class Stage(Config):
+    """Settings that all models of a stage share, and the factors in which they differ.
+
+    In the file the settings stand beside `grid` and `variants`; they are the fields of Recipe,
+    and `start`. A stage grows each variant (one, if none is given) at each point of the grid, once
+    for each model of the stage that it starts from.
+    """
+
+    settings: dict[str, Any]
+    grid: dict[str, list[Any]] = {}
+    variants: list[Variant] = [Variant()]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            raise ValueError(f"{values!r} is not a mapping of factors to values")
+        own = {key: values[key] for key in ("grid", "variants") if key in values}
+        return {"settings": {k: v for k, v in values.items() if k not in own}, **own}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = [problem for problem in self._problems() if problem]
+        if problems:
+            raise InvalidConfig(problems)
+        return self
+
+    def _problems(self) -> Iterator[Problem | None]:
+        for key in self.settings:
+            yield _unknown(key, ())
+        for where, grid in [
+            (("grid",), self.grid),
+            *((("variants", i, "grid"), v.grid) for i, v in enumerate(self.variants)),
+        ]:
+            for key, values in grid.items():
+                yield _unknown(key, where)
+                if not values:
+                    yield Problem((*where, key), "an empty list gives no model; give it a value")
+        for i, variant in enumerate(self.variants):
+            for key in variant.overrides:
+                yield _unknown(key, ("variants", i))
+        if "grid" in self.model_fields_set and not self.grid:
+            yield Problem(("grid",), "names no factor; leave it out")
+        if not self.variants:
+            yield Problem(("variants",), "an empty list gives no model; leave it out")
+
+    def points(self) -> Iterator[tuple[dict[str, Any], dict[str, KeyPath]]]:
+        """The settings of every model, and for each factor that was set apart where it stands."""
+        for i, variant in enumerate(self.variants):
+            places: dict[str, KeyPath] = {path: ("grid", path) for path in self.grid}
+            places |= {path: ("variants", i, path) for path in variant.overrides}
+            places |= {path: ("variants", i, "grid", path) for path in variant.grid}
+            base = apply(self.settings, variant.overrides)
+            for choice in combinations({**self.grid, **variant.grid}):
+                yield apply(base, choice), places
+
+
+class Blueprint(Config):
+    """What to grow. Read one with `Blueprint.load`; plan it with `vitarium.plan`.
+
+    Written in Python it takes the same nesting: `Blueprint.read({"name": ..., "stages": ...})`.
+    """
+
+    vitarium: Literal[1] = 1
+    """Version of the blueprint's format."""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str = ""
+    description: str = ""
+    paper: str = ""
+    stages: dict[str, Stage] = Field(min_length=1)
+
+    _file: YamlFile | None = PrivateAttr(None)
+
+    def refusal(self, problems: list[Problem]) -> InvalidConfig:
+        """The error that lists these problems, with their lines where a file was read."""
+        return _located(problems, self._file) if self._file else InvalidConfig(problems)
+
+    @property
+    def text(self) -> str:
+        """The file that was read, or "" for a blueprint made in Python."""
+        return self._file.text if self._file else ""
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Blueprint":
+        """Read a blueprint: a YAML file's path, or the name of one that vitarium ships.
+
+        Raises InvalidConfig that lists every problem with its line and path, and UnknownName.
+        """
+        return _load(source, ())
+
+
+def library() -> dict[str, Blueprint]:
+    """The blueprints that vitarium ships, by name."""
+    names = sorted(entry.name for entry in _LIBRARY.iterdir() if entry.name.endswith(".yaml"))
+    return {
+        name.removesuffix(".yaml"): Blueprint.load(name.removesuffix(".yaml")) for name in names
+    }
+
+
+def _load(source: str | Path, above: tuple[str, ...]) -> Blueprint:
+    file = YamlFile.read(_find(source))
+    values = file.values
+    if not isinstance(values, dict):
+        raise InvalidConfig([Problem((), f"{file.name}: not a mapping with 'stages'")])
+    if "extends" in values:
+        values = _extend(values, file, above)
+    try:
+        blueprint = Blueprint.read(values)
+    except InvalidConfig as error:
+        raise _located(error.problems, file) from None
+    blueprint._file = file
+    return blueprint
+
+
+def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> dict[str, Any]:
+    base = str(values["extends"])
+    if base in above:
+        raise InvalidConfig([Problem(("extends",), f"'{base}' extends itself")], file.name)
+    try:
+        found = YamlFile.read(_find(base, beside=Path(file.name).parent))
+    except UnknownName as error:
+        raise InvalidConfig([Problem(("extends",), str(error))], file.name) from None
+    inherited = found.values
+    if "extends" in inherited:
+        inherited = _extend(inherited, found, (*above, base))
+    own = {k: v for k, v in values.items() if k not in ("extends", "override")}
+    try:
+        return {**apply(inherited, values.get("override", {})), **own}
+    except KeyError as error:
+        problem = Problem(("override", str(error.args[0])), f"'{base}' has no such place")
+        raise _located([problem], file) from None
+
+
+def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
+    shown = []
+    for problem in problems:
+        line = file.line(problem.path)
+        shown.append(Problem(problem.path, problem.message + (f" (line {line})" if line else "")))
+    return InvalidConfig(shown, f"{file.name} is not a valid blueprint:")
+
+
+def _find(source: str | Path, beside: Path | None = None) -> Path:
+    shipped = Path(str(_LIBRARY / f"{source}.yaml"))
+    if isinstance(source, str) and "/" not in source and shipped.is_file():
+        return shipped
+    paths = [Path(source), *([beside / source] if beside else [])]
+    for path in paths:
+        if path.is_file():
+            return path
+    known = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
+    if Path(source).suffix in (".yaml", ".yml"):
+        raise UnknownName(
+            "blueprint (no such file, and none of that name is shipped)", str(source), known
+        )
+    raise UnknownName("blueprint", str(source), known)
+
+
+def _unknown(path: str, where: KeyPath) -> Problem | None:
+    """A complaint if the first part of a factor's path is no factor."""
+    known = [*Recipe.model_fields, "start"]
+    first = path.partition(".")[0]
+    if first in known:
+        return None
+    hint = did_you_mean(first, [*known, "grid", "variants"], most=20)
+    return Problem((*where, path), f"unknown factor '{first}'{hint}")

@@ -1,0 +1,185 @@
+"""A plan: every model that a blueprint asks for, with all factors resolved and an id each."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Stage, Start
+from vitarium.blueprint.recipe import ModelSpec, Recipe, flatten
+from vitarium.config import InvalidConfig, KeyPath, Problem
+from vitarium.errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Models in an order in which every parent stands before its children."""
+
+    blueprint: Blueprint
+    models: tuple[ModelSpec, ...]
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def __getitem__(self, id: str) -> ModelSpec:
+        return self._by_id[id]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._by_id
+
+    @cached_property
+    def _by_id(self) -> dict[str, ModelSpec]:
+        return {model.id: model for model in self.models}
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """Number of models per stage, in the order in which they can be grown."""
+        return dict(Counter(model.stage for model in self.models))
+
+    def of_stage(self, stage: str) -> list[ModelSpec]:
+        return [model for model in self.models if model.stage == stage]
+
+    def varying(self, stage: str) -> dict[str, list[Any]]:
+        """The factors in which the models of a stage differ, with their values in order."""
+        return varying([flatten(model.recipe.factors()) for model in self.of_stage(stage)])
+
+
+def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The keys whose values differ between rows, with their distinct values; missing is None."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    values = {key: _distinct([row.get(key) for row in rows]) for key in keys}
+    return {key: found for key, found in values.items() if len(found) > 1}
+
+
+def plan(blueprint: Blueprint) -> Plan:
+    """Work out every model of a blueprint.
+
+    Models that two points of a grid, or two stages, ask for alike are one model.
+    Raises InvalidConfig that lists every problem with its path in the blueprint.
+    """
+    grown: dict[str, list[ModelSpec]] = {}
+    models: dict[str, ModelSpec] = {}
+    for name in _in_order(blueprint):
+        specs, problems = [], []
+        for point in _Points(name, blueprint.stages[name], grown):
+            if isinstance(point, ModelSpec):
+                specs.append(models.setdefault(point.id, point))
+            elif point not in problems:
+                problems.append(point)
+        if problems:
+            raise blueprint.refusal(problems)
+        grown[name] = list(dict.fromkeys(specs))
+    return Plan(blueprint, tuple(models.values()))
+
+
+def _in_order(blueprint: Blueprint) -> list[str]:
+    """The stages' names, each after those that it starts from."""
+    needs: dict[str, set[str]] = {}
+    for name, stage in blueprint.stages.items():
+        starts = {_start_name(settings) for settings, _ in stage.points()} - {SCRATCH}
+        for start in sorted(starts - blueprint.stages.keys()):
+            hint = did_you_mean(start, [*blueprint.stages, SCRATCH])
+            raise blueprint.refusal(
+                [Problem(("stages", name, "start"), f"unknown stage '{start}'{hint}")]
+            )
+        needs[name] = starts
+    try:
+        return list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        problem = Problem(
+            ("stages", error.args[1][0], "start"), f"stages start in a circle: {circle}"
+        )
+        raise blueprint.refusal([problem]) from None
+
+
+def _start_name(settings: dict[str, Any]) -> str:
+    start = settings.get("start", SCRATCH)
+    return str(start.get("stage", SCRATCH) if isinstance(start, dict) else start)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """The models of one stage, or the problems in their place."""
+
+    name: str
+    stage: Stage
+    grown: dict[str, list[ModelSpec]]
+
+    def __iter__(self) -> Iterator[ModelSpec | Problem]:
+        recipes: dict[str, Recipe | InvalidConfig] = {}
+        for settings, places in self.stage.points():
+            start = settings.pop("start", SCRATCH)
+            try:
+                start = (
+                    None
+                    if start == SCRATCH
+                    else Start.read({"stage": start} if isinstance(start, str) else start)
+                )
+            except InvalidConfig as error:
+                yield from self._located(error, places, "start")
+                continue
+            for parent in self.grown[start.stage] if start else [None]:
+                full = _inherit(settings, parent)
+                key = repr(full)
+                if key not in recipes:
+                    recipes[key] = _read(full)
+                recipe = recipes[key]
+                if isinstance(recipe, InvalidConfig):
+                    yield from self._located(recipe, places)
+                elif start is None or parent is None:
+                    yield ModelSpec(stage=self.name, recipe=recipe)
+                else:
+                    yield self._child(recipe, parent, start, places)
+
+    def _child(
+        self, recipe: Recipe, parent: ModelSpec, start: Start, places: dict[str, KeyPath]
+    ) -> ModelSpec | Problem:
+        epoch = parent.recipe.epochs if start.epoch == -1 else start.epoch
+        if epoch > parent.recipe.epochs or not parent.recipe.keeps(epoch):
+            path = places.get("start", ("start",))
+            kept = parent.recipe.kept_epochs
+            return Problem(
+                ("stages", self.name, *path),
+                f"stage '{start.stage}' does not keep epoch {epoch}; it keeps {kept}",
+            )
+        return ModelSpec(stage=self.name, parent=parent.id, parent_epoch=epoch, recipe=recipe)
+
+    def _located(
+        self, error: InvalidConfig, places: dict[str, KeyPath], *prefix: str
+    ) -> Iterator[Problem]:
+        """The problems where the blueprint sets the value: in the grid, a variant, or the stage."""
+        for problem in error.problems:
+            path = (*prefix, *problem.path)
+            dotted = ".".join(map(str, path))
+            near = [place for place in places if (dotted + ".").startswith(place + ".")]
+            if near:
+                place = max(near, key=len)
+                rest = path[place.count(".") + 1 :]
+                path = (*places[place], *rest)
+            yield Problem(("stages", self.name, *path), problem.message)
+
+
+def _read(settings: dict[str, Any]) -> Recipe | InvalidConfig:
+    try:
+        return Recipe.read(settings)
+    except InvalidConfig as error:
+        return error
+
+
+def _inherit(settings: dict[str, Any], parent: ModelSpec | None) -> dict[str, Any]:
+    """A stage that starts from models takes their architecture, but for what it sets anew."""
+    if parent is None:
+        return settings
+    own = settings.get("architecture", {})
+    if isinstance(own, dict) and "name" not in own:
+        inherited = parent.recipe.architecture.factors(defaults=False)
+        return {**settings, "architecture": {**inherited, **own}}
+    return settings
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    """Each value once, in order; values may be lists."""
+    return list({repr(value): value for value in values}.values())

@@ -1,0 +1,126 @@
+"""The recipe of one model: every generating factor, resolved."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from torch import nn
+
+from vitarium.config import Config
+from vitarium.registry import Section, SectionOf
+from vitarium.seeds import derive, seeded
+
+
+class Recipe(Config):
+    """Everything that decides a model's weights, but its parent.
+
+    Sections (architecture, data, ...) are plug-ins by name with their settings; see
+    `vitarium plugins`. A field's default never changes once released: ids leave defaults out.
+    """
+
+    architecture: Annotated[Section, SectionOf("architecture")]
+    head: Annotated[Section, SectionOf("head")] = Field("linear", validate_default=True)
+    initialization: Annotated[Section, SectionOf("initialization")] = Field(
+        "default", validate_default=True
+    )
+    data: Annotated[Section, SectionOf("dataset")]
+    augmentation: Annotated[Section, SectionOf("augmentation")] = Field(
+        "standard", validate_default=True
+    )
+    objective: Annotated[Section, SectionOf("objective")] = Field(
+        "supervised", validate_default=True
+    )
+    optimizer: Annotated[Section, SectionOf("optimizer")] = Field("adamw", validate_default=True)
+    schedule: Annotated[Section, SectionOf("schedule")] = Field("constant", validate_default=True)
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    clip_grad_norm: PositiveFloat | None = None
+    """Largest l2 norm of the gradient of all weights; None: no clipping."""
+    trainable: Literal["all", "head"] = "all"
+    """`head` freezes the backbone: a linear probe."""
+    seed: NonNegativeInt = 0
+    checkpoints: Literal["all", "last"] | tuple[NonNegativeInt, ...] = "all"
+    """Epochs that are kept: all from 0 (the initial state), the last, or a list and the last."""
+
+    @field_validator("checkpoints", mode="after")
+    @classmethod
+    def _in_order(cls, kept: Any) -> Any:
+        return kept if isinstance(kept, str) else tuple(sorted(set(kept)))
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether the weights after that epoch (0: before training) stay in the zoo."""
+        if epoch == self.epochs or self.checkpoints == "all":
+            return True
+        return self.checkpoints != "last" and epoch in self.checkpoints
+
+    @property
+    def kept_epochs(self) -> list[int]:
+        return [epoch for epoch in range(self.epochs + 1) if self.keeps(epoch)]
+
+    def build(self, num_outputs: int) -> nn.Module:
+        """The untrained model with its head: a function of the recipe alone, seeds included."""
+        with seeded(derive(self.seed, "architecture")):
+            model: nn.Module = self.architecture(num_outputs)
+            self.initialization(model)
+        self.attach_head(model, num_outputs)
+        return model
+
+    def attach_head(self, model: nn.Module, num_outputs: int) -> None:
+        """Replace the model's head by a new one, drawn from the head's own seed if it has one."""
+        seed = getattr(self.head.config, "seed", None)
+        with seeded(derive(self.seed if seed is None else seed, "head")):
+            self.head(model, num_outputs)
+
+
+class ModelSpec(Config):
+    """One model of a plan: its recipe, the stage that asks for it, and what it starts from."""
+
+    stage: str
+    parent: str | None = None
+    """Id of the model whose weights it starts from; None: from scratch."""
+    parent_epoch: NonNegativeInt | None = None
+    recipe: Recipe
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits: a hash of what decides the weights, parent included.
+
+        Neither the stage's name nor the order of keys counts; factors at their default are left
+        out, so that a factor which a later version adds changes no id.
+        """
+        content = {
+            "recipe": self.recipe.factors(defaults=False),
+            "parent": self.parent,
+            "parent_epoch": self.parent_epoch,
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def factors(self, *, defaults: bool = True) -> dict[str, Any]:
+        return {**super().factors(defaults=defaults), "id": self.id}
+
+    @classmethod
+    def restore(cls, values: Mapping[str, Any]) -> "ModelSpec":
+        """Read what `factors` wrote. Raises InvalidConfig."""
+        return cls.read({key: value for key, value in values.items() if key != "id"})
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings on one level: {"optimizer": {"lr": 1}} -> {"optimizer.lr": 1}.
+
+    A section's own name stands at the section's path: {"optimizer": {"name": "sgd"}} ->
+    {"optimizer": "sgd"}.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, path))
+        elif key == "name" and prefix:
+            flat[prefix] = value
+        else:
+            flat[path] = value
+    return flat

@@ -1,0 +1,55 @@
+"""Reads YAML 1.2 (3e-3 is a number, a key given twice is an error) and knows each key's line."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from vitarium.config import KeyPath
+from vitarium.errors import InvalidInput
+
+
+class YamlFile:
+    """A parsed file: `values` as plain Python data, and `line(path)` for error messages."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.name, self.text = name, text
+        try:
+            self._tree = YAML(typ="rt", pure=True).load(text)
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            where = f"{name}:{mark.line + 1}" if mark else name
+            raise InvalidInput(f"{where}: not valid YAML: {error.problem}") from None
+        self.values = _plain(self._tree)
+
+    @classmethod
+    def read(cls, path: Path) -> "YamlFile":
+        """Raises InvalidInput where the file is missing, unreadable or not YAML."""
+        try:
+            return cls(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"cannot read {path}: {error}") from None
+
+    def line(self, path: KeyPath) -> int | None:
+        """The line (from 1) of the deepest key of `path` that stands in the file."""
+        line: int | None = None
+        node: Any = self._tree
+        for key in path:
+            try:
+                position = (node.lc.item if hasattr(node, "append") else node.lc.key)(key)
+                line, node = position[0] + 1, node[key]
+            except (AttributeError, KeyError, IndexError, TypeError):
+                break
+        return line
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):  # ruamel's scalars remember how they were written
+        if isinstance(node, kind):
+            return kind(node)
+    return node

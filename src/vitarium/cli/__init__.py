@@ -1,0 +1,39 @@
+"""The command line: `vitarium`. Each module holds one group of commands, thin over the library."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from vitarium.cli import blueprints, grow, plugins, zoo
+from vitarium.errors import VitariumError
+
+app = typer.Typer(
+    name="vitarium",
+    help="Grow, keep, measure and use populations of vision transformers.",
+    epilog="Start with: [bold]vitarium demo[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(grow.demo)
+app.command("grow")(grow.grow)
+app.add_typer(blueprints.app, name="blueprint")
+app.command("ls")(zoo.ls)
+app.command("show")(zoo.show)
+app.command("plugins")(plugins.plugins)
+
+
+def main() -> None:
+    """Run the command line; bad input is one clear message and exit status 2."""
+    try:
+        app()
+    except VitariumError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"error: {error}", markup=False, style="red"
+        )
+        sys.exit(error.exit_status)
+    except BrokenPipeError:  # `vitarium ls | head`
+        sys.stderr.close()
+        sys.exit(1)

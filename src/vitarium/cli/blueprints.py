@@ -1,0 +1,69 @@
+"""`vitarium blueprint list|show|check`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+
+from vitarium.blueprint import Blueprint, library, plan
+from vitarium.cli.tables import print_json, print_rows
+
+app = typer.Typer(help="What can be grown: list, read and check blueprints.", no_args_is_help=True)
+
+Source = Annotated[
+    str, typer.Argument(metavar="BLUEPRINT", help="A YAML file, or a name of `blueprint list`.")
+]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """List the blueprints that vitarium ships.
+
+    Example:  vitarium blueprint list
+    """
+    shipped = [(blueprint, plan(blueprint)) for blueprint in library().values()]
+    print_rows(
+        [
+            {
+                "name": blueprint.name,
+                "models": len(planned),
+                "stages": " + ".join(f"{n} {stage}" for stage, n in planned.stages.items()),
+                "title": blueprint.title,
+            }
+            for blueprint, planned in shipped
+        ],
+        as_json=json,
+    )
+
+
+@app.command()
+def show(blueprint: Source, json: Json = False) -> None:
+    """Print a blueprint: the file as it is, or with --json every model of its plan, resolved.
+
+    To write your own, start from one of them:
+
+      vitarium blueprint show demo > mine.yaml
+    """
+    loaded = Blueprint.load(blueprint)
+    if json:
+        print_json([model.factors() for model in plan(loaded).models])
+    elif (console := Console()).is_terminal:
+        console.print(Syntax(loaded.text, "yaml", background_color="default"))
+    else:
+        print(loaded.text, end="")
+
+
+@app.command()
+def check(blueprint: Source, json: Json = False) -> None:
+    """Check a blueprint, and say how many models it asks for. Exit status 2 if it is not valid.
+
+    Example:  vitarium blueprint check mine.yaml
+    """
+    planned = plan(Blueprint.load(blueprint))
+    if json:
+        print_json({"models": len(planned), "stages": planned.stages})
+        return
+    stages = ", ".join(f"{count} {stage}" for stage, count in planned.stages.items())
+    Console(highlight=False).print(f"valid: {len(planned)} models ({stages})")

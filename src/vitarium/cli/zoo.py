@@ -1,0 +1,128 @@
+"""`vitarium ls` and `vitarium show`: what is in a zoo."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vitarium.blueprint import Plan, Recipe, flatten
+from vitarium.blueprint.plan import varying
+from vitarium.cli.tables import print_json, print_rows
+from vitarium.store import Zoo, index
+
+ZooFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The zoo's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def ls(directory: ZooFolder, json: Json = False) -> None:
+    """List the models of a zoo: the factors in which they differ, and how they score.
+
+    Accuracies are fractions, on test images, before training and after the last epoch.
+
+    Example:  vitarium ls demo-zoo
+    """
+    zoo = Zoo.open(directory)
+    if json:
+        print_rows(zoo.models().to_dict("records"), as_json=True)
+        return
+    print_rows(overview(zoo), title=f"{len(zoo)} models in {directory}")
+
+
+def show(
+    directory: ZooFolder,
+    model: Annotated[str, typer.Argument(help="A model's id, or the beginning of it.")],
+    json: Json = False,
+) -> None:
+    """Show one model: its recipe, its parent and children, and every epoch's metrics.
+
+    Example:  vitarium show demo-zoo 3f2a
+    """
+    zoo = Zoo.open(directory)
+    id = zoo.find(model)
+    spec, folder = zoo.spec(id), zoo.folder(id)
+    children = [other for other in zoo.ids() if zoo.spec(other).parent == id]
+    about, epochs = folder.about(), zoo.epochs(id).to_dict("records")
+    if json:
+        print_json(
+            {
+                **spec.factors(),
+                "status": folder.status,
+                "children": children,
+                "num_outputs": about.num_outputs,
+                "classes": list(about.classes),
+                "software": dict(about.software),
+                "epochs": epochs,
+            }
+        )
+        return
+    facts = {
+        "stage": spec.stage,
+        "status": " ".join(filter(None, (folder.result() or {"status": "training"}).values())),
+        "parent": f"{spec.parent} after epoch {spec.parent_epoch}"
+        if spec.parent
+        else "none: from scratch",
+        "children": ", ".join(children) or "none",
+        **flatten(spec.recipe.factors()),
+        "outputs": about.num_outputs,
+        "trained with": ", ".join(f"{name} {value}" for name, value in about.software.items()),
+    }
+    print_rows(({"": name, "value": value} for name, value in facts.items()), title=f"Model {id}")
+    print_rows(epochs, title="Epochs")
+    Console().print(
+        f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)", highlight=False
+    )
+
+
+def overview(zoo: Zoo, plan: Plan | None = None) -> Iterator[dict[str, Any]]:
+    """A row per model (of the plan, in its order; else stage by stage) for people to read."""
+    rows = {row["id"]: row for row in index.rows(zoo.path)}
+    if plan:
+        chosen = [rows[model.id] for model in plan.models if model.id in rows]
+    else:
+        chosen = sorted(rows.values(), key=lambda row: (row["parent"] is not None, row["stage"]))
+    names = _short_names(_differing(chosen))
+    for row in chosen:
+        first = zoo.folder(row["id"]).epochs()[:1]
+        yield {
+            "model": row["id"],
+            "stage": row["stage"],
+            "parent": (row["parent"] or "")[:6],
+            **{short: row.get(name) for name, short in names.items()},
+            "epochs": row["last_epoch"],
+            "before": _score(first[0].metrics) if first else None,
+            "after": _score(row),
+            "status": row["status"],
+        }
+
+
+def _differing(rows: list[dict[str, Any]]) -> list[str]:
+    """The factors that vary inside a stage; those that only tell stages apart would be many."""
+    found: dict[str, None] = {}
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        inside = [_factors(row) for row in rows if row["stage"] == stage]
+        found.update(dict.fromkeys(varying(inside)))
+    return list(found)
+
+
+def _factors(row: dict[str, Any]) -> dict[str, Any]:
+    sections = Recipe.model_fields
+    return {key: value for key, value in row.items() if key.partition(".")[0] in sections}
+
+
+def _short_names(names: list[str]) -> dict[str, str]:
+    """The last part of each name, where that is enough to tell them apart."""
+    last = [name.rpartition(".")[2] for name in names]
+    return {
+        name: short if last.count(short) == 1 else name
+        for name, short in zip(names, last, strict=True)
+    }
+
+
+def _score(metrics: Mapping[str, Any]) -> float | None:
+    """Accuracy on test images; by k-NN for models that were trained without labels."""
+    for name in ("test_accuracy", "test_knn_accuracy"):
+        if name in metrics:
+            return float(metrics[name])
+    return None

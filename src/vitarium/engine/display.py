@@ -1,0 +1,159 @@
+"""Progress: bars on a terminal (all models, and each that is running), plain lines elsewhere."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from vitarium.blueprint import ModelSpec, Plan, flatten
+from vitarium.engine.events import Ended, EpochEnded, Event, Retried, Started, Stepped
+
+_SHOWN = ("val_accuracy", "val_knn_accuracy", "train_loss")
+
+
+@contextmanager
+def display(
+    plan: Plan, already: Iterable[str], *, enabled: bool = True
+) -> Iterator[Callable[[Event], None]]:
+    """Give a listener that shows the events of growing `plan`, on standard error."""
+    console = Console(stderr=True)
+    if not enabled:
+        yield lambda event: None
+    elif console.is_terminal:
+        with _bars(console) as progress:
+            yield _Bars(plan, already, progress)
+    else:
+        yield _Lines(plan, already, console)
+
+
+def label(plan: Plan, spec: ModelSpec) -> str:
+    """A model in a few words: its stage, its id, and the factors in which its stage varies."""
+    flat = flatten(spec.recipe.factors())
+    varying = [
+        f"{path.rpartition('.')[2]}={_short(flat[path])}"
+        for path in plan.varying(spec.stage)
+        if flat.get(path) is not None and path != "seed"
+    ]
+    return " ".join([spec.stage, spec.id[:6], *varying[:4]])
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+        console=console,
+        refresh_per_second=5,
+    )
+
+
+class _Bars:
+    def __init__(self, plan: Plan, already: Iterable[str], progress: Progress) -> None:
+        self.plan, self.progress = plan, progress
+        self.bars: dict[str, TaskID] = {}
+        self.labels = {spec.id: label(plan, spec) for spec in plan.models}
+        epochs = {spec.id: spec.recipe.epochs for spec in plan.models}
+        done = set(already)
+        self.ended = len(done)
+        self.epochs_of_ended = sum(epochs[id] for id in done)
+        self.running: dict[str, int] = {}
+        # The overall bar counts epochs, since models differ in how many they have.
+        self.all = progress.add_task(
+            f"[bold]{plan.blueprint.name}",
+            total=sum(epochs.values()),
+            completed=self.epochs_of_ended,
+            unit="epochs",
+            note=self._count(),
+        )
+
+    def __call__(self, event: Event) -> None:
+        progress = self.progress
+        match event:
+            case Started():
+                epochs = self.plan[event.model].recipe.epochs
+                self.bars[event.model] = progress.add_task(
+                    "  " + self.labels[event.model], total=epochs, unit="epochs", note=""
+                )
+            case Stepped():
+                share = event.epoch - 1 + event.step / event.steps
+                progress.update(self.bars[event.model], completed=round(share, 2))
+            case EpochEnded():
+                bar = self.bars[event.model]
+                progress.update(bar, completed=event.epoch, note=_scores(event))
+                self.running[event.model] = event.epoch
+                self._refresh_all()
+            case Retried():
+                self.running.pop(event.model, None)
+                progress.remove_task(self.bars.pop(event.model))
+                progress.console.print(
+                    f"[yellow]{self.labels[event.model]}: {event.cause}; retrying"
+                )
+            case Ended():
+                if event.model in self.bars:
+                    progress.remove_task(self.bars.pop(event.model))
+                self.ended += 1
+                self.running.pop(event.model, None)
+                self.epochs_of_ended += self.plan[event.model].recipe.epochs
+                self._refresh_all()
+                if event.status != "finished":
+                    progress.console.print(
+                        f"[red]{self.labels[event.model]} {event.status}: {event.message}"
+                    )
+
+    def _refresh_all(self) -> None:
+        completed = self.epochs_of_ended + sum(self.running.values())
+        self.progress.update(self.all, completed=completed, note=self._count())
+
+    def _count(self) -> str:
+        return f"{self.ended} of {len(self.plan)} models"
+
+
+class _Lines:
+    def __init__(self, plan: Plan, already: Iterable[str], console: Console) -> None:
+        self.plan, self.console = plan, console
+        self.ended = len(set(already))
+        self.scores: dict[str, str] = {}
+        if self.ended:
+            self._say(f"{self.ended} of {len(plan)} models are there already")
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case EpochEnded():
+                self.scores[event.model] = _scores(event)
+            case Retried():
+                self._say(f"{label(self.plan, self.plan[event.model])}: {event.cause}; retrying")
+            case Ended():
+                self.ended += 1
+                told = event.message or self.scores.pop(event.model, "")
+                what = label(self.plan, self.plan[event.model])
+                self._say(f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {told}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _scores(event: EpochEnded) -> str:
+    found = [
+        f"{name.removeprefix('val_')} {event.metrics[name]:.3f}"
+        for name in _SHOWN
+        if name in event.metrics
+    ]
+    return ", ".join(found)

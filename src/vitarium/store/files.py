@@ -1,0 +1,94 @@
+"""Files that are either whole or not there, and that prove it when they are read."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from vitarium.errors import CorruptFile
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write beside and rename: after a crash the file is the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Raises CorruptFile where the content is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CorruptFile(path, f"not valid JSON ({error})") from None
+
+
+def write_lines(path: Path, values: list[Any]) -> None:
+    """One JSON value a line."""
+    write(path, "".join(json.dumps(value) + "\n" for value in values).encode())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Raises CorruptFile that names the line. A missing file has no lines."""
+    if not path.exists():
+        return []
+    values = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
+    return values
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    """Write a safetensors file with `notes` in its header; returns its SHA-256 (hexadecimal)."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(whole, metadata=dict(notes))
+    write(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote. Raises CorruptFile if any bit of it has changed."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CorruptFile(path, "the file is missing") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CorruptFile(
+            path, f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise CorruptFile(path, str(error)) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; on POSIX that is a matter of the folder."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

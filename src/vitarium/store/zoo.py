@@ -1,0 +1,144 @@
+"""The zoo: a folder of models that is opened, listed and loaded from."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from torch import Tensor, nn
+
+from vitarium.blueprint import Blueprint, ModelSpec
+from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
+from vitarium.store import files, index
+from vitarium.store.model_folder import ModelFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = {"format": "vitarium zoo", "version": 1}
+
+
+class Zoo:
+    """A population of models in a folder.
+
+        zoo = Zoo.open("demo-zoo")
+        zoo.models()                      # a table: one row per model, every factor a column
+        model = zoo.load("3f2a", epoch=5) # an nn.Module; -1 is the last epoch
+
+    Models are named by their id or by any unambiguous beginning of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Raises NotAZoo for a folder that is none, or of a format newer than this version."""
+        folder = Path(path)
+        mark = folder / "zoo.json"
+        if not mark.exists():
+            hint = "grow one with `vitarium grow BLUEPRINT --zoo DIR`"
+            raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}")
+        found = files.read_json(mark)
+        if found != FORMAT:
+            raise NotAZoo(f"{mark} says {found}; this version of vitarium reads {FORMAT}")
+        return cls(folder)
+
+    @classmethod
+    def create(cls, path: str | Path) -> Self:
+        """Open a zoo, or make one of a new or empty folder. Raises NotAZoo for any other."""
+        folder = Path(path)
+        if not (folder / "zoo.json").exists():
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise NotAZoo(
+                    f"{folder} is neither a zoo nor an empty folder; choose another place"
+                )
+            files.write_json(folder / "zoo.json", FORMAT)
+        return cls.open(folder)
+
+    def __repr__(self) -> str:
+        return f"Zoo({str(self.path)!r}, {len(self)} models)"
+
+    def __len__(self) -> int:
+        return len(self.ids())
+
+    def ids(self) -> list[str]:
+        """Ids of all models, finished or not, in alphabetical order."""
+        return sorted(file.parent.name for file in (self.path / "models").glob("*/model.json"))
+
+    def find(self, model: str) -> str:
+        """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
+        ids = self.ids()
+        if model in ids:
+            return model
+        found = [id for id in ids if model and id.startswith(model)]
+        if not found:
+            raise UnknownName("model", model, ids)
+        if len(found) > 1:
+            raise InvalidInput(
+                f"'{model}' is the beginning of {', '.join(found)}; write more of it"
+            )
+        return found[0]
+
+    def folder(self, model: str) -> ModelFolder:
+        """Where a model is kept; for a new model, where it will be."""
+        return ModelFolder(self.path / "models" / model)
+
+    def spec(self, model: str) -> ModelSpec:
+        """What the model is: its recipe, its stage and its parent."""
+        return self.folder(self.find(model)).spec()
+
+    def models(self) -> "pd.DataFrame":
+        """One row per model in order of id, every generating factor a column (`optimizer.lr`).
+
+        Beside them: id, stage, parent, parent_epoch, status (training, finished, diverged),
+        last_epoch, the last epoch's metrics (accuracies are fractions) and seconds of training.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(index.rows(self.path))
+
+    def epochs(self, model: str) -> "pd.DataFrame":
+        """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
+        import pandas as pd
+
+        finished = self.folder(self.find(model)).epochs()
+        return pd.DataFrame(
+            [{"epoch": e.number, "kept": e.checkpoint is not None, **e.metrics} for e in finished]
+        )
+
+    def state_dict(self, model: str, epoch: int = -1) -> dict[str, Tensor]:
+        """The weights after an epoch (0: before training, -1: the last kept), on the CPU.
+
+        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile if a bit of
+        the file has changed.
+        """
+        return self.folder(self.find(model)).weights(epoch)
+
+    def load(self, model: str, epoch: int = -1) -> nn.Module:
+        """The model after an epoch, in eval mode on the CPU; its outputs are the trained model's.
+
+        Raises as `state_dict` does.
+        """
+        folder = self.folder(self.find(model))
+        weights = folder.weights(epoch)
+        built = folder.spec().recipe.build(folder.about().num_outputs)
+        try:
+            built.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
+        return built.eval()
+
+    def add_blueprint(self, blueprint: Blueprint) -> None:
+        """Keep the text of a blueprint that is grown here, under its name and content."""
+        text = blueprint.text.encode()
+        if not text:
+            return
+        digest = hashlib.sha256(text).hexdigest()[:8]
+        file = self.path / "blueprints" / f"{blueprint.name}-{digest}.yaml"
+        if not file.exists():
+            files.write(file, text)
+
+    def reindex(self) -> int:
+        """Rebuild the index from the models' own files; returns the number of models."""
+        (self.path / "index.json").unlink(missing_ok=True)
+        return len(index.rows(self.path))
