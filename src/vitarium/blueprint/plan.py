@@ -47,9 +47,13 @@ class Plan:
 
 
 def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The keys whose values differ between rows, with their distinct values; missing is None."""
+    """The keys whose values differ between the rows that have them, with the distinct values.
+
+    What only some rows have, always with one value, goes without saying: it is a setting of the
+    plug-in by whose name they differ.
+    """
     keys = dict.fromkeys(key for row in rows for key in row)
-    values = {key: _distinct([row.get(key) for row in rows]) for key in keys}
+    values = {key: _distinct([row[key] for row in rows if key in row]) for key in keys}
     return {key: found for key, found in values.items() if len(found) > 1}
 
 
@@ -86,13 +90,17 @@ def _in_order(blueprint: Blueprint) -> list[str]:
             )
         needs[name] = starts
     try:
-        return list(TopologicalSorter(needs).static_order())
+        TopologicalSorter(needs).prepare()
     except CycleError as error:
         circle = " -> ".join(reversed(error.args[1]))
         problem = Problem(
             ("stages", error.args[1][0], "start"), f"stages start in a circle: {circle}"
         )
         raise blueprint.refusal([problem]) from None
+    order: list[str] = []
+    while len(order) < len(needs):  # as the file has them, where that is possible
+        order.append(next(n for n in needs if n not in order and needs[n] <= set(order)))
+    return order
 
 
 def _start_name(settings: dict[str, Any]) -> str:

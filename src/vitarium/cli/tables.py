@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Rows = Iterable[Mapping[str, Any]]
@@ -24,13 +25,13 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
 
 
 def table(rows: list[dict[str, Any]], title: str = "") -> Table:
-    grid = Table(title=title or None, title_justify="left", header_style="bold")
+    grid = Table(title=escape(title) or None, title_justify="left", header_style="bold")
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
         numbers = all(isinstance(row.get(key), int | float | None) for row in rows)
         grid.add_column(key, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(text(row.get(key)) for key in keys))
+        grid.add_row(*(escape(text(row.get(key))) for key in keys))
     return grid
 
 

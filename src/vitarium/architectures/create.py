@@ -1,0 +1,41 @@
+"""Build a model by name."""
+
+from typing import Any
+
+import timm
+from torch import nn
+
+from vitarium import registry
+from vitarium.errors import UnknownName
+
+
+def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.Module:
+    """A new model with random weights.
+
+        create_model("vit", num_classes=10, img_size=28, patch_size=7, depth=4)
+        create_model("vit_small_patch16_224", num_classes=100, img_size=96)
+
+    Args:
+        name: a registered architecture, a preset of one, or a model of timm.
+        num_classes: width of the output.
+        overrides: settings of the architecture; for a model of timm, parameters of its class.
+
+    Raises UnknownName with the nearest name there is, and InvalidConfig.
+    """
+    known = registry.plugins("architecture")
+    presets = {
+        preset: (plugin, settings)
+        for plugin in known.values()
+        for preset, settings in plugin.facts.get("presets", {}).items()
+    }
+    settings: dict[str, Any] = {}
+    if name in known:
+        plugin = known[name]
+    elif name in presets:
+        plugin, settings = presets[name]
+    elif timm.is_model(name):
+        plugin, settings = known["timm"], {"model": name}
+    else:
+        raise UnknownName("model", name, [*known, *presets, *timm.list_models()])
+    model: nn.Module = plugin.function(plugin.config.read({**settings, **overrides}), num_classes)
+    return model

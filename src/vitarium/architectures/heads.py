@@ -1,0 +1,91 @@
+"""Heads: what stands between a model's features and its outputs.
+
+A head is put in the place of timm's classifier, so a model with a linear head has timm's own names
+(`head.weight`) and one with an MLP those of the published zoo (`head.0.weight`, `head.2.weight`).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import nn
+
+from vitarium.config import Config
+from vitarium.errors import InvalidInput
+from vitarium.registry import Section, SectionOf, head
+
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+class NoHead(Config):
+    """Nothing: the features are the outputs."""
+
+
+class LinearHead(Config):
+    """One linear layer."""
+
+    initialization: Annotated[Section, SectionOf("initialization")] = Field(
+        "default", validate_default=True
+    )
+    """`default` is PyTorch's own for linear layers."""
+    seed: NonNegativeInt | None = None
+    """What the head is drawn from; None: the model's seed."""
+
+
+class MlpHead(LinearHead):
+    """An MLP with one hidden layer."""
+
+    hidden_dim: PositiveInt
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+
+
+@head("linear", config=LinearHead)
+def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
+    """One linear layer."""
+    layer = nn.Linear(_num_features(model), num_outputs)
+    config.initialization(layer)
+    _replace(model, layer, num_outputs)
+
+
+@head("mlp", config=MlpHead)
+def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
+    """An MLP with one hidden layer."""
+    layers = nn.Sequential(
+        nn.Linear(_num_features(model), config.hidden_dim),
+        _ACTIVATIONS[config.activation](),
+        nn.Linear(config.hidden_dim, num_outputs),
+    )
+    config.initialization(layers)
+    _replace(model, layers, num_outputs)
+
+
+@head("none", config=NoHead)
+def none(config: NoHead, model: nn.Module, num_outputs: int) -> None:
+    """Nothing: the features are the outputs."""
+    _replace(model, nn.Identity(), _num_features(model))
+
+
+def head_prefix(model: nn.Module) -> str:
+    """Dotted name of the module in which the head stands, e.g. "head" or "head.fc"."""
+    place = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "head"
+    if not isinstance(place, str):
+        raise InvalidInput(
+            f"{type(model).__name__} has several heads ({', '.join(place)}); "
+            "choose a model with one, e.g. its variant without distillation"
+        )
+    return place
+
+
+def is_head(model: nn.Module, name: str) -> bool:
+    """Whether the tensor `name` of the model's state_dict belongs to its head."""
+    return name.startswith(head_prefix(model) + ".")
+
+
+def _replace(model: nn.Module, new: nn.Module, num_outputs: int) -> None:
+    model.set_submodule(head_prefix(model), new)
+    model.num_classes = num_outputs  # type: ignore[assignment]
+
+
+def _num_features(model: nn.Module) -> int:
+    """Width of the features that the head sees."""
+    width = getattr(model, "head_hidden_size", None) or model.num_features
+    return int(width)  # type: ignore[arg-type]

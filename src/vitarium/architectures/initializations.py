@@ -1,0 +1,71 @@
+"""Initialisations: what the weights of linear and convolution layers start from."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from vitarium.config import Config, NoConfig
+from vitarium.registry import initialization
+
+
+class Initialization(Config):
+    """Reaches every Linear and Conv2d, patch embedding included.
+
+    LayerNorms, class token and position embedding stay as the architecture made them.
+    """
+
+    bias: float | None = None
+    """Every bias of those layers; None leaves them as the architecture made them."""
+
+
+class TruncNormal(Initialization):
+    std: PositiveFloat = 0.02
+
+
+@initialization("default", config=NoConfig)
+def default(config: NoConfig, module: nn.Module) -> None:
+    """As the architecture comes: timm's own; for a head, PyTorch's."""
+
+
+@initialization("kaiming_normal", config=Initialization, paper="He et al. 2015, arXiv 1502.01852")
+def kaiming_normal(config: Initialization, module: nn.Module) -> None:
+    """Normal, with the variance 2 / fan-in."""
+    _fill(config, module, nn.init.kaiming_normal_)
+
+
+@initialization("kaiming_uniform", config=Initialization, paper="He et al. 2015, arXiv 1502.01852")
+def kaiming_uniform(config: Initialization, module: nn.Module) -> None:
+    """Uniform, with the variance 2 / fan-in."""
+    _fill(config, module, nn.init.kaiming_uniform_)
+
+
+@initialization("xavier_normal", config=Initialization, paper="Glorot & Bengio 2010")
+def xavier_normal(config: Initialization, module: nn.Module) -> None:
+    """Normal, with the variance 2 / (fan-in + fan-out)."""
+    _fill(config, module, nn.init.xavier_normal_)
+
+
+@initialization("xavier_uniform", config=Initialization, paper="Glorot & Bengio 2010")
+def xavier_uniform(config: Initialization, module: nn.Module) -> None:
+    """Uniform, with the variance 2 / (fan-in + fan-out)."""
+    _fill(config, module, nn.init.xavier_uniform_)
+
+
+@initialization("trunc_normal", config=TruncNormal)
+def trunc_normal(config: TruncNormal, module: nn.Module) -> None:
+    """Normal with a chosen deviation, cut at two of them."""
+    cut = 2 * config.std
+    _fill(config, module, partial(nn.init.trunc_normal_, std=config.std, a=-cut, b=cut))
+
+
+def _fill(config: Initialization, module: nn.Module, weight: Callable[[Tensor], Tensor]) -> None:
+    for layer in _layers(module):
+        weight(layer.weight)
+        if config.bias is not None and layer.bias is not None:
+            nn.init.constant_(layer.bias, config.bias)
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Linear | nn.Conv2d]:
+    return (layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d))

@@ -1,0 +1,15 @@
+"""torchvision's CIFAR100."""
+
+from vitarium.data.dataset import DataConfig, DataFolders, Dataset
+from vitarium.data.torchvision_source import load_torchvision
+from vitarium.registry import dataset
+
+MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+@dataset("cifar100", config=DataConfig, num_classes=100, num_train=50000)
+def cifar100(config: DataConfig, folders: DataFolders) -> Dataset:
+    """Objects and animals of 100 classes, 32 × 32 RGB (Krizhevsky 2009)."""
+    from torchvision.datasets import CIFAR100
+
+    return load_torchvision("cifar100", CIFAR100, config, folders, mean=MEAN, std=STD)

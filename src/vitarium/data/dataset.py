@@ -1,0 +1,223 @@
+"""Data sets: three splits of images and labels, found on this machine."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from vitarium.config import Config
+from vitarium.errors import InvalidData
+from vitarium.registry import Section
+from vitarium.seeds import derive
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class DataConfig(Config):
+    """Base of a data set's configuration: how its training images are split."""
+
+    val_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the training images that validates, where the data set has no such split."""
+    split_seed: NonNegativeInt = 0
+    """Decides which; and, with `train_limit`, which training images are used."""
+    train_limit: PositiveInt | None = None
+    """Train on at most so many images."""
+
+
+class Images(Protocol):
+    """Images by number: uint8 [c, h, w], decoded when they are asked for, or a tensor of them."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images, and their classes as int64 [n]."""
+
+    images: Images
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: Sequence[int] | Tensor) -> "Split":
+        """The images with these numbers, in that order."""
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        if isinstance(self.images, Tensor):
+            return Split(self.images[chosen], self.labels[chosen])
+        return Split(_Selection(self.images, chosen), self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class _Selection:
+    images: Images
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[int(self.indices[index])]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Splits that share no image; mean and std of the pixels (in [0, 1]) per channel."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a data set without its files; None where nothing is."""
+
+    num_classes: int | None
+    num_train: int | None
+    """Training images, before validation images are taken from them."""
+
+
+@dataclass(frozen=True)
+class DataFolders:
+    """Where data sets are looked for, and the folder into which they are downloaded."""
+
+    given: Path | None = None
+
+    @property
+    def all(self) -> list[Path]:
+        """The folder that was given, $VITARIUM_DATA, and the cache, in that order."""
+        named = os.environ.get("VITARIUM_DATA")
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        return [
+            *([self.given] if self.given else []),
+            *([Path(named)] if named else []),
+            cache / "vitarium" / "data",
+        ]
+
+    @property
+    def first(self) -> Path:
+        return self.all[0]
+
+    def find(self, name: str) -> Path | None:
+        """The first folder of that name; an absolute path stands for itself."""
+        return next((path for path in (f / name for f in self.all) if path.is_dir()), None)
+
+
+def load(section: Section, data_dir: Path | None = None) -> Dataset:
+    """The data set that a blueprint names; read once per process.
+
+    Raises DataNotFound that says where it was looked for and how to get it, and InvalidData where
+    it is not what the blueprint says.
+    """
+    return _load(section, data_dir)
+
+
+@lru_cache(maxsize=4)
+def _load(section: Section, data_dir: Path | None) -> Dataset:
+    found: Dataset = section(DataFolders(data_dir))
+    said = expected(section)
+    if said.num_classes is not None and said.num_classes != found.num_classes:
+        raise InvalidData(
+            f"data set '{section.name}' has {found.num_classes} classes, "
+            f"but num_classes says {said.num_classes}"
+        )
+    return found
+
+
+def expected(section: Section) -> Expected:
+    """What planning may know of a data set: its plug-in's facts, or what the blueprint declares."""
+    facts, config = section.plugin.facts, section.config
+    return Expected(
+        getattr(config, "num_classes", None) or facts.get("num_classes"),
+        getattr(config, "num_train", None) or facts.get("num_train"),
+    )
+
+
+def train_size(num_train: int, config: DataConfig) -> int:
+    """Training images that are left of `num_train` when validation images are taken from them."""
+    left = num_train - _num_val(num_train, config)
+    return min(left, config.train_limit or left)
+
+
+def with_splits(
+    name: str,
+    classes: Sequence[str],
+    config: DataConfig,
+    *,
+    train: Split,
+    test: Split,
+    val: Split | None = None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    expected_train: int | None = None,
+) -> Dataset:
+    """Put a data set together; without validation images, some are taken from the training ones.
+
+    Raises InvalidData if there are not `expected_train` training images.
+    """
+    if expected_train is not None and expected_train != len(train):
+        raise InvalidData(
+            f"data set '{name}' has {len(train)} training images, "
+            f"but num_train says {expected_train}"
+        )
+    if val is None:
+        chosen = _stratified(train.labels, _num_val(len(train), config), config.split_seed, "val")
+        rest = torch.ones(len(train), dtype=torch.bool)
+        rest[chosen] = False
+        train, val = train.select(rest.nonzero()[:, 0]), train.select(chosen)
+    if config.train_limit and config.train_limit < len(train):
+        train = train.select(
+            _stratified(train.labels, config.train_limit, config.split_seed, "limit")
+        )
+    return Dataset(name, tuple(classes), train, val, test, mean, std)
+
+
+def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
+    """Training and test images of a source that has one heap: a fifth of each class is for tests.
+
+    Which is fixed, whatever a blueprint says: no model is ever trained on a test image.
+    """
+    chosen = _stratified(labels, len(labels) // 5, 0, "test")
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[chosen] = False
+    heap = Split(images, labels)
+    return heap.select(rest.nonzero()[:, 0]), heap.select(chosen)
+
+
+def _num_val(num_train: int, config: DataConfig) -> int:
+    return max(1, round(num_train * config.val_fraction))
+
+
+def _stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
+    """Numbers of `count` images, in order, with each class in proportion (to within one image).
+
+    Images are taken by their place in their own class: after a shuffle, the image at place p of a
+    class of n has the key (p + u) / n, with one u in [0, 1) per class; the smallest keys win.
+    """
+    generator = np.random.default_rng(derive(seed, "split", purpose))
+    classes = labels.numpy()
+    keys = np.empty(len(classes))
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        places = generator.permutation(len(members))
+        keys[members] = (places + generator.random()) / len(members)
+    chosen = np.argsort(keys, kind="stable")[:count]
+    return torch.from_numpy(np.sort(chosen))

@@ -1,0 +1,120 @@
+"""Data sets of the Hugging Face hub, or local parquet files of the same form."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from pydantic import PositiveInt, model_validator
+from torch import Tensor
+
+from vitarium.data.dataset import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DataConfig,
+    DataFolders,
+    Dataset,
+    Split,
+    with_splits,
+)
+from vitarium.errors import DataNotFound, InvalidData, InvalidInput
+from vitarium.registry import dataset
+
+
+class HuggingFace(DataConfig):
+    """A hub data set by name, or a folder with train.parquet, test.parquet, perhaps val.parquet."""
+
+    dataset: str | None = None
+    """Name on the hub, e.g. zh-plus/tiny-imagenet."""
+    folder: str | None = None
+    """Instead: a folder below one of the data folders, or an absolute path."""
+    config_name: str | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    num_classes: PositiveInt | None = None
+    """Lets a plan be made without the data; checked against it."""
+    num_train: PositiveInt | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dataset is None) == (self.folder is None):
+            raise ValueError("give either dataset (a name on the hub) or folder (of parquet files)")
+        return self
+
+
+@dataset("hf", config=HuggingFace)
+def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
+    """A data set of the Hugging Face hub, or local parquet files (needs vitarium[hf])."""
+    parts = _parts(config, folders)
+    train, val = parts.get("train"), parts.get("validation", parts.get("val"))
+    test = parts.get("test")
+    if train is None or (test is None and val is None):
+        raise InvalidData(
+            f"{config.dataset or config.folder} has the splits {', '.join(sorted(parts))}; "
+            "train, and test or validation, are needed"
+        )
+    if test is None:  # as in image folders: what there is beside train/ is for tests
+        test, val = val, None
+    labels = train.features[config.label_column]
+    classes = getattr(labels, "names", None) or _numbered(train, config)
+    return with_splits(
+        "hf",
+        classes,
+        config,
+        train=_split(train, config),
+        val=_split(val, config) if val is not None else None,
+        test=_split(test, config),
+        mean=config.mean,
+        std=config.std,
+        expected_train=config.num_train,
+    )
+
+
+def _parts(config: HuggingFace, folders: DataFolders) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise InvalidInput("data set 'hf' needs: pip install 'vitarium[hf]'") from None
+    if config.dataset:
+        try:
+            return datasets.load_dataset(config.dataset, config.config_name)
+        except Exception as error:  # the library raises what its transports raise
+            raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {error}") from None
+    root = folders.find(str(config.folder))
+    files = {path.stem: str(path) for path in sorted(root.glob("*.parquet"))} if root else {}
+    if not files:
+        looked = ", ".join(str(folder / str(config.folder)) for folder in folders.all)
+        raise DataNotFound(f"no parquet files in {looked}")
+    loaded = datasets.load_dataset(
+        "parquet", data_files=files, cache_dir=str(folders.first / "hf-cache")
+    )
+    return loaded.cast_column(config.image_column, datasets.Image())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """RGB images that are decoded when they are asked for."""
+
+    rows: Any
+    column: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        return pil_to_tensor(self.rows[index][self.column].convert("RGB"))
+
+
+def _split(part: Any, config: HuggingFace) -> Split:
+    for column in (config.image_column, config.label_column):
+        if column not in part.column_names:
+            raise InvalidData(f"no column '{column}'; there are {', '.join(part.column_names)}")
+    labels = torch.tensor(part[config.label_column], dtype=torch.long)
+    return Split(Rows(part.select_columns([config.image_column]), config.image_column), labels)
+
+
+def _numbered(train: Any, config: HuggingFace) -> tuple[str, ...]:
+    return tuple(map(str, range(max(train[config.label_column]) + 1)))

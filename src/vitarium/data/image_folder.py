@@ -1,0 +1,103 @@
+"""Any data set of image files in one folder per class: ImageNet, Imagenette, your own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from vitarium.data.dataset import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DataConfig,
+    DataFolders,
+    Dataset,
+    Split,
+    with_splits,
+)
+from vitarium.errors import DataNotFound, InvalidData
+from vitarium.registry import dataset
+
+
+class ImageFolder(DataConfig):
+    """A folder with train/, val/ and perhaps test/, each with one folder of images per class.
+
+    Without test/, val/ is the test split, and validation images are taken from train/.
+    """
+
+    folder: str
+    """Below one of the data folders, or an absolute path."""
+    num_classes: PositiveInt | None = None
+    """Lets a plan be made without the files; checked against them."""
+    num_train: PositiveInt | None = None
+    """Images in train/; as num_classes."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataset("image_folder", config=ImageFolder)
+def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
+    """Image files in train/, val/ and test/, one folder per class; decoded when they are needed."""
+    root = folders.find(config.folder)
+    if root is None:
+        looked = ", ".join(str(folder / config.folder) for folder in folders.all)
+        raise DataNotFound(
+            f"image folder '{config.folder}' is not there; looked for {looked}. It has to hold "
+            "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent with --data-dir or "
+            "VITARIUM_DATA"
+        )
+    parts = {
+        part: _read(root / part) for part in ("train", "val", "test") if (root / part).is_dir()
+    }
+    for needed in ("train", "val"):
+        if needed not in parts:
+            raise DataNotFound(
+                f"{root} has no folder '{needed}' with one folder of images per class"
+            )
+    classes, train = parts["train"]
+    for part, (names, _) in parts.items():
+        if names != classes:
+            differing = sorted(set(names) ^ set(classes))[:5]
+            raise InvalidData(f"{root / part} and {root / 'train'} differ in classes: {differing}")
+    has_test = "test" in parts
+    return with_splits(
+        "image_folder",
+        classes,
+        config,
+        train=train,
+        val=parts["val"][1] if has_test else None,
+        test=parts["test" if has_test else "val"][1],
+        mean=config.mean,
+        std=config.std,
+        expected_train=config.num_train,
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """RGB images that are decoded when they are asked for."""
+
+    paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from PIL import Image
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        with Image.open(self.paths[index]) as image:
+            return pil_to_tensor(image.convert("RGB"))
+
+
+def _read(part: Path) -> tuple[tuple[str, ...], Split]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+    try:
+        names, numbers = find_classes(part)
+        samples = make_dataset(part, numbers, extensions=IMG_EXTENSIONS)
+    except FileNotFoundError as error:
+        raise InvalidData(f"{part}: {error}") from None
+    labels = torch.tensor([label for _, label in samples], dtype=torch.long)
+    return tuple(names), Split(Files([path for path, _ in samples]), labels)

@@ -1,0 +1,15 @@
+"""torchvision's MNIST."""
+
+from vitarium.data.dataset import DataConfig, DataFolders, Dataset
+from vitarium.data.torchvision_source import load_torchvision
+from vitarium.registry import dataset
+
+MEAN, STD = (0.1307,), (0.3081,)
+
+
+@dataset("mnist", config=DataConfig, num_classes=10, num_train=60000)
+def mnist(config: DataConfig, folders: DataFolders) -> Dataset:
+    """Handwritten digits, 28 × 28 gray (LeCun et al. 1998)."""
+    from torchvision.datasets import MNIST
+
+    return load_torchvision("mnist", MNIST, config, folders, mean=MEAN, std=STD)

@@ -1,0 +1,97 @@
+"""Bad blueprints: the error says where in the file, what value, and the nearest known name."""
+
+import pytest
+
+from vitarium import Blueprint, VitariumError, plan
+from vitarium.blueprint.overrides import apply
+
+
+def complaint(values, write_blueprint) -> str:
+    with pytest.raises(VitariumError) as caught:
+        plan(Blueprint.load(write_blueprint(values)))
+    assert caught.value.exit_status == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"stages.pretrain.optimizer.lrr": 1}, "optimizer.lrr: unknown factor 'lrr'; did you mean 'lr'?"),
+        ({"stages.pretrain.optimizr": "sgd"}, "pretrain.optimizr: unknown factor 'optimizr'; did you mean 'optimizer'?"),
+        ({"stages.pretrain.epochs": "ten"}, "pretrain.epochs: 'ten' is not a valid integer"),
+        ({"stages.pretrain.epochs": -3}, "pretrain.epochs: -3 is not greater than 0"),
+        ({"stages.pretrain.data": "digit"}, "pretrain.data.name: unknown dataset 'digit'; did you mean 'digits'?"),
+        ({"stages.pretrain.data": {"val_fraction": 0.1}}, "pretrain.data.name: missing"),
+        ({"stages.pretrain.start": "finetune"}, "stages start in a circle"),
+        ({"stages.finetune.start": "pretraining"}, "finetune.start: unknown stage 'pretraining'; did you mean 'pretrain'?"),
+        ({"stages.finetune.grid": {}}, "finetune.grid: names no factor"),
+        ({"stages.finetune.grid": {"seed": []}}, "finetune.grid.seed: an empty list gives no model"),
+        ({"stages.finetune.grid": {"sed": [1]}}, "finetune.grid.sed: unknown factor 'sed'; did you mean 'seed'?"),
+        ({"stages.finetune.grid": {"optimizer.lr": [1, "x"]}}, "finetune.grid.optimizer.lr: 'x' is not a valid number"),
+        ({"stages.finetune.grid": {"optimizer.mometum": [1]}}, "finetune.grid.optimizer.mometum: unknown factor 'mometum'; did you mean 'momentum'?"),
+        ({"stages.finetune.grid": 3}, "finetune.grid: 3 is not a valid dictionary"),
+        ({"stages.finetune.variants": [3]}, "finetune.variants.0: 3 is not a mapping"),
+        ({"stages.finetune.variants": [{"lr": 3}]}, "finetune.variants.0.lr: unknown factor 'lr'"),
+        ({"stages.pretrain": 3}, "stages.pretrain: 3 is not a mapping"),
+        ({"stages": {}}, "stages: "),
+        ({"name": "Not a name"}, "name: "),
+        ({"staegs": {}}, "staegs: unknown factor 'staegs'; did you mean 'stages'?"),
+        ({"vitarium": 2}, "vitarium: 2 is not 1"),
+        ({"stages.pretrain.architecture.num_heads": 3}, "pretrain.architecture: "),
+        ({"stages.pretrain.optimizer.lr": float("inf")}, "pretrain.optimizer.lr: inf is not a finite number"),
+    ],
+)  # fmt: skip
+def test_the_error_names_path_value_and_nearest_name(tiny, overrides, said, write_blueprint):
+    assert said in complaint(apply(tiny, overrides), write_blueprint)
+
+
+def test_all_problems_of_a_stage_are_listed_at_once(tiny, write_blueprint):
+    bad = apply(tiny, {"stages.pretrain.epochs": -1, "stages.pretrain.optimizer.lrr": 1})
+    said = complaint(bad, write_blueprint)
+    assert "pretrain.epochs" in said
+    assert "pretrain.optimizer.lrr" in said
+
+
+def test_the_line_is_named(write_blueprint):
+    said = complaint("name: x\nstages:\n  a:\n    epochs: -1\n    batch_size: 3\n", write_blueprint)
+    assert "stages.a.epochs: -1 is not greater than 0 (line 4)" in said
+    assert "stages.a.data: missing (line 3)" in said
+
+
+def test_broken_yaml_is_located(write_blueprint):
+    assert "blueprint.yaml:2: not valid YAML" in complaint("name: x\nstages: [a\n", write_blueprint)
+
+
+def test_a_key_given_twice_is_an_error(write_blueprint):
+    assert "duplicate key" in complaint("name: x\nname: y\nstages: {}\n", write_blueprint)
+
+
+def test_numbers_are_those_of_yaml_1_2(tiny, write_blueprint):
+    text = "name: x\nstages: {}\nlr: 3e-3\nflag: no\n"
+    from vitarium.blueprint.yaml_file import YamlFile
+
+    assert YamlFile(text, "x").values["lr"] == 0.003
+    assert YamlFile(text, "x").values["flag"] == "no"
+
+
+def test_an_unknown_blueprint_names_the_nearest():
+    with pytest.raises(VitariumError, match="did you mean 'demo'"):
+        Blueprint.load("dem")
+
+
+def test_a_missing_file_says_so():
+    with pytest.raises(VitariumError, match="no such file"):
+        Blueprint.load("nowhere/mine.yaml")
+
+
+def test_a_blueprint_that_extends_itself_is_refused(write_blueprint):
+    path = write_blueprint("extends: blueprint.yaml\nname: x\n")
+    with pytest.raises(VitariumError, match="extends itself"):
+        Blueprint.load(path)
+
+
+def test_an_override_of_a_place_that_is_not_there_is_refused(write_blueprint):
+    text = "extends: demo\nname: x\noverride:\n  stages.pretrain.variants.9.epochs: 1\n"
+    assert "stages.pretrain.variants.9.epochs: 'demo' has no such place" in complaint(
+        text, write_blueprint
+    )

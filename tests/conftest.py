@@ -1,0 +1,60 @@
+"""Blueprints that are small enough to train in a test."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+TINY = {
+    "name": "vit",
+    "img_size": 8,
+    "patch_size": 4,
+    "in_chans": 1,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """A two-stage blueprint of 2 + 4 tiny models on scikit-learn's digits."""
+    return {
+        "name": "tiny",
+        "stages": {
+            "pretrain": {
+                "architecture": dict(TINY),
+                "data": {"name": "digits", "train_limit": 96},
+                "augmentation": {"name": "standard", "crop": "random", "padding": 1},
+                "optimizer": {"name": "adamw", "lr": 0.003},
+                "epochs": 2,
+                "batch_size": 32,
+                "grid": {"seed": [1, 2]},
+            },
+            "finetune": {
+                "start": "pretrain",
+                "data": {"name": "digits", "split_seed": 1, "train_limit": 64},
+                "epochs": 1,
+                "batch_size": 32,
+                "grid": {"optimizer.lr": [0.01, 0.001]},
+                "optimizer": {"name": "sgd", "momentum": 0.9},
+            },
+        },
+    }
+
+
+@pytest.fixture
+def write_blueprint(tmp_path: Path) -> Any:
+    """Write a blueprint as a YAML file, and give its path."""
+    import json
+
+    def write(values: Any, name: str = "blueprint.yaml") -> Path:
+        path = tmp_path / name
+        # JSON is YAML, and json knows how to indent
+        path.write_text(values if isinstance(values, str) else json.dumps(values, indent=1))
+        return path
+
+    return write
