@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic_core import CoreSchema, core_schema
 
@@ -165,20 +165,24 @@ def section(kind: str, value: Any) -> Section:
 
 
 class SectionOf:
-    """Makes a pydantic field a section: `head: Annotated[Section, SectionOf("head")]`."""
+    """Makes a pydantic field a section: `head: Annotated[Section, SectionOf("head")]`.
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    With a default, settings without a name are the default's: `optimizer: {lr: 0.1}`.
+    """
+
+    def __init__(self, kind: str, default: str | None = None) -> None:
+        self.kind, self.default = kind, default
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            lambda value: section(self.kind, value),
+            self._read,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value, info: value.factors(defaults=not info.exclude_defaults),
                 info_arg=True,
             ),
         )
 
-
-def section_field(kind: str) -> Any:
-    return Annotated[Section, SectionOf(kind)]
+    def _read(self, value: Any) -> Section:
+        if self.default and isinstance(value, Mapping) and "name" not in value:
+            value = {"name": self.default, **value}
+        return section(self.kind, value)

@@ -38,7 +38,7 @@ def complaint(values, write_blueprint) -> str:
         ({"staegs": {}}, "staegs: unknown factor 'staegs'; did you mean 'stages'?"),
         ({"vitarium": 2}, "vitarium: 2 is not 1"),
         ({"stages.pretrain.architecture.num_heads": 3}, "pretrain.architecture: "),
-        ({"stages.pretrain.optimizer.lr": float("inf")}, "pretrain.optimizer.lr: inf is not a finite number"),
+        ({"stages.pretrain.optimizer.lr": float("inf")}, "pretrain.optimizer.lr: 'Infinity' is not a finite number"),
     ],
 )  # fmt: skip
 def test_the_error_names_path_value_and_nearest_name(tiny, overrides, said, write_blueprint):
@@ -59,7 +59,7 @@ def test_the_line_is_named(write_blueprint):
 
 
 def test_broken_yaml_is_located(write_blueprint):
-    assert "blueprint.yaml:2: not valid YAML" in complaint("name: x\nstages: [a\n", write_blueprint)
+    assert "blueprint.yaml:3: not valid YAML" in complaint("name: x\nstages: [a\n", write_blueprint)
 
 
 def test_a_key_given_twice_is_an_error(write_blueprint):

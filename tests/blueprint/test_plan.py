@@ -166,3 +166,11 @@ def test_a_shorter_path_is_applied_before_a_longer_one():
 def test_combinations_are_the_product():
     assert len(list(combinations({"a": [1, 2], "b": [1, 2, 3]}))) == 6
     assert list(combinations({})) == [{}]
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_images_are_mixed_in_pairs_so_a_batch_has_an_even_number(tiny, mixing):
+    tiny["stages"]["pretrain"] |= {"batch_size": 33}
+    tiny["stages"]["pretrain"]["augmentation"][mixing] = 0.5
+    with pytest.raises(InvalidConfig, match="batch_size: 33 is odd"):
+        planned(tiny)

@@ -22,6 +22,12 @@ def test_tensors_come_back_bit_for_bit(tmp_path):
     assert all(found[name].dtype == TENSORS[name].dtype for name in TENSORS)
 
 
+def test_equal_tensors_are_equal_files(tmp_path):
+    notes = {letter: letter for letter in "abcdefgh"}
+    digests = {files.write_tensors(tmp_path / "x", TENSORS, notes) for _ in range(20)}
+    assert len(digests) == 1
+
+
 def test_every_flipped_byte_is_found(tmp_path):
     path = tmp_path / "weights.safetensors"
     digest = files.write_tensors(path, TENSORS, {})

@@ -4,14 +4,25 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from torch import nn
 
-from vitarium.config import Config
+from vitarium.config import Config, InvalidConfig, Problem
 from vitarium.registry import Section, SectionOf
 from vitarium.seeds import derive, seeded
+
+
+def _default(name: str) -> Any:
+    return Field(name, validate_default=True)
 
 
 class Recipe(Config):
@@ -22,19 +33,13 @@ class Recipe(Config):
     """
 
     architecture: Annotated[Section, SectionOf("architecture")]
-    head: Annotated[Section, SectionOf("head")] = Field("linear", validate_default=True)
-    initialization: Annotated[Section, SectionOf("initialization")] = Field(
-        "default", validate_default=True
-    )
+    head: Annotated[Section, SectionOf("head", "linear")] = _default("linear")
+    initialization: Annotated[Section, SectionOf("initialization", "default")] = _default("default")
     data: Annotated[Section, SectionOf("dataset")]
-    augmentation: Annotated[Section, SectionOf("augmentation")] = Field(
-        "standard", validate_default=True
-    )
-    objective: Annotated[Section, SectionOf("objective")] = Field(
-        "supervised", validate_default=True
-    )
-    optimizer: Annotated[Section, SectionOf("optimizer")] = Field("adamw", validate_default=True)
-    schedule: Annotated[Section, SectionOf("schedule")] = Field("constant", validate_default=True)
+    augmentation: Annotated[Section, SectionOf("augmentation", "standard")] = _default("standard")
+    objective: Annotated[Section, SectionOf("objective", "supervised")] = _default("supervised")
+    optimizer: Annotated[Section, SectionOf("optimizer", "adamw")] = _default("adamw")
+    schedule: Annotated[Section, SectionOf("schedule", "constant")] = _default("constant")
     epochs: PositiveInt
     batch_size: PositiveInt
     clip_grad_norm: PositiveFloat | None = None
@@ -49,6 +54,15 @@ class Recipe(Config):
     @classmethod
     def _in_order(cls, kept: Any) -> Any:
         return kept if isinstance(kept, str) else tuple(sorted(set(kept)))
+
+    @model_validator(mode="after")
+    def _batches_can_be_mixed(self) -> Self:
+        augmentation = self.augmentation.config
+        mixes = getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0)
+        if mixes and self.batch_size % 2:
+            message = f"{self.batch_size} is odd, but mixup and cutmix mix images in pairs"
+            raise InvalidConfig([Problem(("batch_size",), message)])
+        return self
 
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after that epoch (0: before training) stay in the zoo."""

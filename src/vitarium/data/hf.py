@@ -56,13 +56,13 @@ def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
         )
     if test is None:  # as in image folders: what there is beside train/ is for tests
         test, val = val, None
-    labels = train.features[config.label_column]
-    classes = getattr(labels, "names", None) or _numbered(train, config)
+    training = _split(train, config)
+    names = getattr(train.features[config.label_column], "names", None)
     return with_splits(
         "hf",
-        classes,
+        names or _numbered(training),
         config,
-        train=_split(train, config),
+        train=training,
         val=_split(val, config) if val is not None else None,
         test=_split(test, config),
         mean=config.mean,
@@ -116,5 +116,5 @@ def _split(part: Any, config: HuggingFace) -> Split:
     return Split(Rows(part.select_columns([config.image_column]), config.image_column), labels)
 
 
-def _numbered(train: Any, config: HuggingFace) -> tuple[str, ...]:
-    return tuple(map(str, range(max(train[config.label_column]) + 1)))
+def _numbered(train: Split) -> tuple[str, ...]:
+    return tuple(map(str, range(int(train.labels.max()) + 1)))

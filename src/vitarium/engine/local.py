@@ -97,6 +97,9 @@ def _handle(
             tell(message)
 
 
+_PROGRAM = "from vitarium.engine.worker import main; main()"
+
+
 @dataclass(frozen=True)
 class _Died:
     cause: str
@@ -113,8 +116,8 @@ class _Worker:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
-                    "vitarium.engine.worker",
+                    "-c",
+                    _PROGRAM,
                     str(theirs.fileno()),
                     str(threads),
                 ],

@@ -1,7 +1,7 @@
 """A worker: a process of its own that trains one model after another.
 
-It is started as `python -m vitarium.engine.worker FD`, where FD is one end of a socket pair; jobs
-come in and events go out through it. When the other end is gone, so is the worker: an engine that
+Its arguments are one end of a socket pair, through which jobs come in and events go out, and its
+number of threads. When the other end is gone, so is the worker: an engine that
 was killed leaves nothing running behind.
 """
 
@@ -68,6 +68,7 @@ def run_job(job: Job, tell: Listener) -> str:
 
 
 def main() -> None:
+    """What a worker's process runs, until the engine is gone."""
     import torch
 
     connection = Connection(int(sys.argv[1]))
@@ -99,7 +100,3 @@ def _send(connection: Connection, event: Event | Broken) -> None:
         connection.send(event)
     except OSError:
         os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

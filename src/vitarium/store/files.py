@@ -61,9 +61,14 @@ def read_lines(path: Path) -> list[Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """Write a safetensors file with `notes` in its header; returns its SHA-256 (hexadecimal)."""
+    """Write a safetensors file with `notes` in its header; returns its SHA-256 (hexadecimal).
+
+    Equal tensors and notes give equal bytes.
+    """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(whole, metadata=dict(notes))
+    # one entry: safetensors writes several in an order that differs from run to run
+    header = {"vitarium": json.dumps(dict(notes), sort_keys=True)}
+    content = safetensors.torch.save(whole, metadata=header)
     write(path, content)
     return hashlib.sha256(content).hexdigest()
 

@@ -1,0 +1,122 @@
+"""Architectures: sizes, names and the contract that every registered one keeps."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load, save
+
+from vitarium import create_model, registry
+from vitarium.config import InvalidConfig
+from vitarium.errors import UnknownName
+from vitarium.registry import section
+
+SMALL = {
+    "vit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
+    "timm": {
+        "model": "vit_tiny_patch16_224",
+        "img_size": 32,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 2,
+    },
+}
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(registry.plugins("architecture")))
+def test_every_architecture_builds_trains_saves_and_loads(name):
+    chosen = section("architecture", {"name": name, **SMALL.get(name, {})})
+    model, again = chosen(5), chosen(5)
+    images = torch.randn(2, *chosen.config.input_size)
+    model(images).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    again.load_state_dict(load(save(model.state_dict())), strict=True)
+    with torch.no_grad():
+        assert model(images).shape == (2, 5)
+        assert torch.equal(model.eval()(images), again.eval()(images))
+
+
+def test_vit_small_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        assert count(create_model("vit_small_patch16_224")) == 22_050_664
+        assert count(create_model("vit_small_patch16_224", num_classes=100)) == 21_704_164
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "parameters"),
+    [(192, 3, 5_717_416), (384, 6, 22_050_664), (768, 12, 86_567_656)],
+)
+def test_vit_has_the_published_numbers_of_parameters(width, heads, parameters):
+    with torch.device("meta"):
+        assert count(create_model("vit", embed_dim=width, num_heads=heads)) == parameters
+
+
+def test_vit_is_timms_model():
+    ours = create_model("vit", num_classes=7, embed_dim=192)
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=7)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(image), theirs.eval()(image))
+
+
+def test_overrides_reach_timm():
+    model = create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, patch_size=4, depth=1)
+    assert len(model.blocks) == 1
+    assert model.patch_embed.num_patches == 64
+
+
+def test_a_timm_model_knows_its_images():
+    def size(**settings):
+        return section("architecture", {"name": "timm", **settings}).config.input_size
+
+    assert size(model="vit_small_patch16_224") == (3, 224, 224)
+    assert size(model="vit_base_patch16_384") == (3, 384, 384)
+    assert size(model="vit_small_patch16_224", img_size=32, in_chans=1, patch_size=4) == (1, 32, 32)
+
+
+def test_overrides_of_a_timm_model_are_factors():
+    chosen = section("architecture", {"name": "timm", "model": "vit_tiny_patch16_224", "depth": 2})
+    assert chosen.factors(defaults=False) == {
+        "name": "timm",
+        "model": "vit_tiny_patch16_224",
+        "depth": 2,
+    }
+    assert hash(chosen) == hash(section("architecture", chosen.factors()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "timm", "model": "vit_smal_patch16_224"}, "did you mean 'vit_small_patch16_224'"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "embed_dimm": 3}, "unknown factor 'embed_dimm'; did you mean 'embed_dim'"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "num_heads": 5}, "timm cannot build"),
+        ({"name": "vit", "num_heads": 5}, "embed_dim 192 is not divisible by num_heads 5"),
+        ({"name": "vit", "patch_size": 15}, "img_size 224 is not divisible by patch_size 15"),
+        ({"name": "vit", "class_token": False}, "needs the class token"),
+        ({"name": "vit", "depth": 0}, "depth: 0 is not greater than 0"),
+    ],
+)  # fmt: skip
+def test_settings_that_build_no_model_are_refused(settings, said):
+    with pytest.raises(InvalidConfig, match=said):
+        section("architecture", settings)
+
+
+def test_create_model_names_the_nearest_model():
+    with pytest.raises(UnknownName, match="did you mean 'vit_small_patch16_224'"):
+        create_model("vit_smal_patch16_224")
+
+
+def test_create_model_takes_presets(monkeypatch):
+    def build(config, num_outputs):
+        return torch.nn.Linear(config.embed_dim, num_outputs)
+
+    from vitarium.architectures.vit import Vit
+
+    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
+    registry.architecture("plain", config=Vit, presets={"plain_small": {"embed_dim": 6}})(build)
+    assert create_model("plain_small", num_classes=2).in_features == 6
+    assert create_model("plain_small", num_classes=2, embed_dim=9).in_features == 9

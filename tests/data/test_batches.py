@@ -1,0 +1,97 @@
+"""Batches depend on seed, epoch and image alone."""
+
+import pytest
+import torch
+
+from vitarium import seeds
+from vitarium.data.batches import Batches
+from vitarium.data.dataset import load
+from vitarium.errors import InvalidData
+from vitarium.registry import section
+
+SIZE = (1, 8, 8)
+
+
+def batches(views=1, seed=1, batch_size=64, loader_workers=0, limit=200, **settings) -> Batches:
+    data = load(section("dataset", {"name": "digits", "train_limit": limit}))
+    settings = {"name": "standard", "crop": "random", "padding": 2, **settings}
+    augmentation = section("augmentation", settings)(SIZE, 10)
+    return Batches(
+        data, augmentation, SIZE, batch_size, seed, views=views, loader_workers=loader_workers
+    )
+
+
+def equal(one, other) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(
+        torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in pairs
+    )
+
+
+def test_an_epoch_is_the_same_however_it_is_reached():
+    first = batches(mixup=0.8, random_erasing=0.5)
+    for epoch in (1, 2):
+        list(first.train(epoch))
+    torch.randn(5)
+    fresh = batches(mixup=0.8, random_erasing=0.5)
+    assert equal(first.train(3), fresh.train(3))
+
+
+def test_epochs_and_seeds_differ():
+    assert not equal(batches().train(1), batches().train(2))
+    assert not equal(batches(seed=1).train(1), batches(seed=2).train(1))
+
+
+@pytest.mark.slow
+def test_the_number_of_loader_workers_changes_nothing():
+    here, there = batches(mixup=0.8), batches(mixup=0.8, loader_workers=2)
+    assert equal(here.train(1), there.train(1))
+    assert equal(here.score("val"), there.score("val"))
+
+
+def test_batches_leave_the_global_generators_alone():
+    with seeds.seeded(7):
+        expected = torch.rand(3)
+    with seeds.seeded(7):
+        for _ in batches(mixup=0.8, random_erasing=0.5).train(1):
+            pass
+        list(batches().score("val"))
+        assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_epoch_has_full_batches_of_different_images():
+    made = batches()
+    found = list(made.train(1))
+    assert made.steps == len(found) == 3
+    assert {len(batch.labels) for batch in found} == {64}
+
+
+def test_scoring_sees_every_image_once_in_order():
+    made = batches()
+    labels = torch.cat([batch.labels for batch in made.score("test")])
+    assert torch.equal(labels, made.dataset.test.labels)
+    assert len(torch.cat([batch.labels for batch in made.score("test", 70)])) == 70
+
+
+def test_pixels_are_normalised():
+    made = batches()
+    batch = next(made.score("val"))
+    pixels = made.dataset.val.images[: len(batch.labels)] / 255
+    expected = (pixels - made.dataset.mean[0]) / made.dataset.std[0]
+    assert torch.allclose(batch.images, expected, atol=1e-6)
+
+
+def test_two_views_stand_one_after_the_other():
+    batch = next(batches(views=2).train(1))
+    assert batch.images.shape == (128, *SIZE)
+    assert batch.labels.shape == (64,)
+    first, second = batch.images.chunk(2)
+    assert not torch.equal(first, second)
+    close = (first - second).flatten(1).norm(dim=1)
+    others = (first - second.roll(1, 0)).flatten(1).norm(dim=1)
+    assert close.mean() < others.mean()
+
+
+def test_a_batch_larger_than_the_training_split_is_refused():
+    with pytest.raises(InvalidData, match="a batch of 256 images is more than the 200 training"):
+        batches(batch_size=256)

@@ -1,0 +1,214 @@
+"""Data sets: what they hold, how they are split, and what is said when they are not there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vitarium.config import InvalidConfig
+from vitarium.data.dataset import (
+    DataConfig,
+    Split,
+    expected,
+    load,
+    train_size,
+    with_splits,
+    with_test_split,
+)
+from vitarium.data.fashion_mnist import DEBIAN
+from vitarium.errors import DataNotFound, InvalidData
+from vitarium.registry import section
+
+
+def pictures(split: Split) -> set[bytes]:
+    return {split.images[i].numpy().tobytes() for i in range(len(split))}
+
+
+@pytest.mark.parametrize(("name", "size", "train"), [("digits", 8, 1294), ("mnist5k", 28, 3600)])
+def test_what_comes_inside_packages_is_there(name, size, train):
+    found = load(section("dataset", name))
+    assert (found.num_classes, len(found.train)) == (10, train)
+    assert found.train.images[0].shape == (1, size, size)
+    assert found.train.images.dtype == torch.uint8
+    assert found.train.images.max() == 255
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_no_test_or_validation_image_is_a_training_image(name):
+    found = load(section("dataset", name))
+    train, val, test = pictures(found.train), pictures(found.val), pictures(found.test)
+    assert not train & val
+    assert not train & test
+    assert not val & test
+
+
+def test_the_test_split_does_not_depend_on_the_blueprint():
+    one = load(section("dataset", "digits"))
+    other = load(section("dataset", {"name": "digits", "split_seed": 9, "val_fraction": 0.3}))
+    assert torch.equal(one.test.images, other.test.images)
+    assert not torch.equal(one.val.images[:100], other.val.images[:100])
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+@pytest.mark.parametrize("settings", [{}, {"val_fraction": 0.37}, {"train_limit": 100}])
+def test_planning_knows_the_number_of_training_images(name, settings):
+    chosen = section("dataset", {"name": name, **settings})
+    planned = train_size(expected(chosen).num_train, chosen.config)
+    assert planned == len(load(chosen).train)
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=20, max_size=200),
+    fraction=st.floats(0.05, 0.6),
+    seed=st.integers(0, 5),
+)
+def test_a_validation_split_parts_the_training_images_in_proportion(labels, fraction, seed):
+    classes = torch.tensor(labels)
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1)
+    config = DataConfig(val_fraction=fraction, split_seed=seed)
+    whole = Split(images, classes)
+    found = with_splits("x", "01234", config, train=whole, test=whole, mean=(0.0,), std=(1.0,))
+    numbers = torch.cat([found.train.images, found.val.images]).flatten().sort().values
+    assert torch.equal(numbers, torch.arange(len(labels)))
+    for label in range(5):
+        share = len(found.val) * (classes == label).sum() / len(labels)
+        assert abs((found.val.labels == label).sum() - share) <= 1
+
+
+def test_every_class_is_in_the_test_split_in_proportion():
+    labels = torch.arange(100) % 10
+    train, test = with_test_split(torch.zeros(100, 1, 2, 2, dtype=torch.uint8), labels)
+    assert torch.equal(test.labels.bincount(), torch.full((10,), 2))
+    assert torch.equal(train.labels.bincount(), torch.full((10,), 8))
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+def test_fashion_mnist_is_found_in_debians_package(tmp_path):
+    found = load(section("dataset", {"name": "fashion_mnist", "train_limit": 500}), tmp_path)
+    assert (len(found.train), len(found.val), len(found.test)) == (500, 6000, 10000)
+    assert found.classes[0] == "T-shirt/top"
+    assert found.test.labels.bincount().tolist() == [1000] * 10
+
+
+@pytest.fixture
+def without_network(monkeypatch):
+    import torchvision.datasets.utils as downloads
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fail)
+    return downloads
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist"])
+def test_a_missing_data_set_says_where_it_was_looked_for(
+    name, tmp_path, monkeypatch, without_network
+):
+    monkeypatch.setenv("VITARIUM_DATA", str(tmp_path / "named"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(DataNotFound) as caught:
+        load(section("dataset", name), tmp_path / "given")
+    for part in (f"'{name}'", "given", "named", "cache/vitarium/data", "--data-dir"):
+        assert part in str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes, 10 + 4 JPEG and PNG images of different sizes, some gray."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 10), ("val", 4)):
+        for number in range(count):
+            place = tmp_path / "mine" / part / ("cat" if number % 2 else "dog")
+            place.mkdir(parents=True, exist_ok=True)
+            shape = (12 + number, 16) if number == 3 else (12 + number, 16, 3)
+            pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.{'png' if number % 3 else 'jpg'}")
+    return tmp_path
+
+
+def test_an_image_folder_is_decoded_when_it_is_needed(folder):
+    found = load(section("dataset", {"name": "image_folder", "folder": "mine"}), folder)
+    assert found.classes == ("cat", "dog")
+    assert (len(found.train), len(found.val), len(found.test)) == (9, 1, 4)
+    assert {found.train.images[i].shape[0] for i in range(9)} == {3}
+
+
+def test_an_image_folder_with_a_test_folder_validates_on_val(folder):
+    (folder / "mine" / "val").rename(folder / "mine" / "test")
+    (folder / "mine" / "train" / "cat").rename(folder / "cat")
+    (folder / "mine" / "val").symlink_to(folder / "mine" / "test")
+    (folder / "cat").rename(folder / "mine" / "train" / "cat")
+    found = load(section("dataset", {"name": "image_folder", "folder": "mine"}), folder)
+    assert (len(found.train), len(found.val), len(found.test)) == (10, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"num_classes": 3}, "has 2 classes, but num_classes says 3"),
+        ({"num_train": 11}, "has 10 training images, but num_train says 11"),
+    ],
+)
+def test_what_a_blueprint_declares_is_checked(folder, declared, said):
+    with pytest.raises(InvalidData, match=said):
+        load(section("dataset", {"name": "image_folder", "folder": "mine", **declared}), folder)
+
+
+def test_a_missing_image_folder_says_what_is_expected_where(folder):
+    with pytest.raises(DataNotFound, match="train/CLASS"):
+        load(section("dataset", {"name": "image_folder", "folder": "yours"}), folder)
+
+
+def test_folders_that_differ_in_classes_are_refused(folder):
+    (folder / "mine" / "val" / "cat").rename(folder / "mine" / "val" / "bird")
+    with pytest.raises(InvalidData, match="differ in classes"):
+        load(section("dataset", {"name": "image_folder", "folder": "mine"}), folder)
+
+
+@pytest.fixture
+def parquet(tmp_path, monkeypatch) -> Path:
+    """Local parquet files of the hub's form: encoded images and labels."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 4)):
+        images = [
+            Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            for _ in range(count)
+        ]
+        features = datasets.Features(
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+        )
+        rows = datasets.Dataset.from_dict(
+            {"image": images, "label": [i % 2 for i in range(count)]}, features=features
+        )
+        (tmp_path / "tiny").mkdir(exist_ok=True)
+        rows.to_parquet(str(tmp_path / "tiny" / f"{part}.parquet"))
+    return tmp_path
+
+
+def test_local_parquet_is_read_through_datasets(parquet):
+    found = load(
+        section("dataset", {"name": "hf", "folder": "tiny", "val_fraction": 0.25}), parquet
+    )
+    assert found.classes == ("a", "b")
+    assert (len(found.train), len(found.val), len(found.test)) == (9, 3, 4)
+    assert found.train.images[0].shape == (3, 6, 6)
+
+
+def test_a_wrong_column_is_named(parquet):
+    with pytest.raises(InvalidData, match="no column 'coarse'; there are image, label"):
+        load(
+            section("dataset", {"name": "hf", "folder": "tiny", "label_column": "coarse"}), parquet
+        )
+
+
+def test_hf_needs_one_source():
+    with pytest.raises(InvalidConfig, match="give either dataset"):
+        section("dataset", {"name": "hf"})
