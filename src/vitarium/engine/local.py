@@ -174,11 +174,13 @@ class _Pool:
         for connection in wait(list(by_connection)):
             worker = by_connection[connection]  # type: ignore[index]
             try:
-                yield worker, worker.connection.recv()
+                message = worker.connection.recv()
             except (EOFError, OSError):
+                message = _Died(_cause_of_death(worker.process))
+            if isinstance(message, Broken | _Died):
                 del self._workers[worker.number]
-                yield worker, _Died(_cause_of_death(worker.process))
                 worker.stop()
+            yield worker, message
 
 
 def _cause_of_death(process: "subprocess.Popen[bytes]") -> str:

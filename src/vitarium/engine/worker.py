@@ -14,12 +14,13 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Stepped
 from vitarium.errors import VitariumError
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
 from vitarium.training import EpochDone, Step, TrainOptions, train
 
 STEP_EVENTS_PER_SECOND = 5
@@ -82,8 +83,10 @@ def main() -> None:
         except VitariumError as error:  # the model's own fault, not the process's
             _send(connection, Ended(job.spec["id"], "failed", str(error)))
         except Exception as error:
-            traceback.print_exc()
-            _send(connection, Broken(job.spec["id"], f"{type(error).__name__}: {error}"))
+            trace = Path(job.zoo) / "failures" / f"{job.spec['id']}.txt"
+            files.write(trace, traceback.format_exc().encode())
+            cause = f"{type(error).__name__}: {error} (trace in {trace})"
+            _send(connection, Broken(job.spec["id"], cause))
             sys.exit(1)
 
 

@@ -1,0 +1,191 @@
+"""The command line, as a user types it."""
+
+import json
+
+import pytest
+
+from vitarium import cli
+
+
+@pytest.fixture
+def vitarium(monkeypatch, capsys):
+    """Run a command in this process; give its exit status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def zoo(tiny, tmp_path, write_blueprint, vitarium):
+    status, out, err = vitarium(
+        "grow", write_blueprint(tiny), "--zoo", tmp_path / "zoo", "--workers", 0
+    )
+    assert status == 0, err
+    assert "6 models grown, 0 were there already" in err
+    assert out.count("finetune") == 4
+    return tmp_path / "zoo"
+
+
+def test_the_papers_zoo_has_250_models(vitarium):
+    status, out, _ = vitarium("grow", "vit-s-imagenet-cifar100", "--dry-run", "--no-calibrate")
+    assert status == 0
+    assert "250 models (10 + 240)" in out
+    assert "22,050,664" in out
+    for factor, values in {
+        "head": "linear, mlp",
+        "optimizer": "adamw, sgd",
+        "optimizer.lr": "0.003, 0.001, 0.0001",
+        "objective": "supervised, simclr",
+        "seed": "42, 43",
+    }.items():
+        assert any(factor in line and values in line for line in out.splitlines()), factor
+
+
+def test_a_dry_run_writes_nothing_and_speaks_json(vitarium, tiny, tmp_path, write_blueprint):
+    path = write_blueprint(tiny)
+    before = set(tmp_path.iterdir())
+    status, out, _ = vitarium("grow", path, "--zoo", tmp_path / "zoo", "--dry-run", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["models"] == 6
+    assert all(stage["seconds"] > 0 for stage in found["stages"])
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_models_are_listed_with_the_factors_in_which_they_differ(vitarium, zoo):
+    status, out, _ = vitarium("ls", zoo)
+    assert status == 0
+    header = next(line for line in out.splitlines() if "model" in line and "stage" in line)
+    assert "lr" in header
+    assert "seed" in header
+    assert "embed_dim" not in header
+    rows = json.loads(vitarium("ls", zoo, "--json")[1])
+    assert {row["architecture.embed_dim"] for row in rows} == {16}
+    assert len(rows) == 6
+
+
+def test_a_model_is_shown_by_the_beginning_of_its_id(vitarium, zoo):
+    rows = json.loads(vitarium("ls", zoo, "--json")[1])
+    child = next(row for row in rows if row["stage"] == "finetune")
+    status, out, _ = vitarium("show", zoo, child["id"][:8])
+    assert status == 0
+    assert f"{child['parent']} after epoch 2" in out
+    assert "optimizer.momentum" in out
+    found = json.loads(vitarium("show", zoo, child["parent"], "--json")[1])
+    assert child["id"] in found["children"]
+    assert [epoch["epoch"] for epoch in found["epochs"]] == [0, 1, 2]
+
+
+def test_blueprints_are_listed_shown_and_checked(vitarium, write_blueprint, tiny):
+    assert {
+        row["name"]: row["models"] for row in json.loads(vitarium("blueprint", "list", "--json")[1])
+    }["vit-s-imagenet-cifar100"] == 250
+    shown = vitarium("blueprint", "show", "demo")[1]
+    copied = write_blueprint(shown, "copy.yaml")
+    assert vitarium("blueprint", "check", copied)[0] == 0
+    assert (
+        "valid: 6 models (2 pretrain, 4 finetune)"
+        in vitarium("blueprint", "check", write_blueprint(tiny))[1]
+    )
+    assert len(json.loads(vitarium("blueprint", "show", "demo", "--json")[1])) > 10
+
+
+def test_plugins_are_listed_with_their_settings(vitarium):
+    rows = json.loads(vitarium("plugins", "--json")[1])
+    assert {"kind": "optimizer", "name": "sgd"}.items() <= next(
+        r for r in rows if r["name"] == "sgd"
+    ).items()
+    out = vitarium("plugins", "optimizer")[1]
+    assert "momentum" in out
+    assert "weight_decay" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stages.pretrain.optimizer.lrr": 1}, "unknown factor 'lrr'"),
+        ({"stages.pretrain.epochs": "many"}, "'many' is not a valid integer"),
+        ({"stages.pretrain.epochs": -1}, "-1 is not greater than 0"),
+        ({"stages.pretrain.data": "digitz"}, "unknown dataset 'digitz'"),
+        ({"stages.pretrain.start": "finetune"}, "start in a circle"),
+        ({"stages.pretrain.grid": {"seed": []}}, "an empty list gives no model"),
+    ],
+)
+@pytest.mark.parametrize("command", [["grow"], ["grow", "--dry-run"], ["blueprint", "check"]])
+def test_a_bad_blueprint_is_one_clear_error_and_status_2(
+    vitarium, tiny, tmp_path, write_blueprint, change, said, command
+):
+    from vitarium.blueprint.overrides import apply
+
+    path = write_blueprint(apply(tiny, change))
+    before = set(tmp_path.iterdir())
+    place = ["--zoo", tmp_path / "zoo"] if command == ["grow"] else []
+    status, out, err = vitarium(*command, path, *place)
+    assert status == 2
+    assert said in err
+    assert err.count("error:") == 1
+    assert "Traceback" not in err
+    assert out == ""
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ls", "nowhere"], "nowhere is not a zoo"),
+        (["show", "nowhere", "x"], "nowhere is not a zoo"),
+        (["grow", "dem"], "did you mean 'demo'"),
+        (["blueprint", "show", "fasion"], "did you mean 'fashion'"),
+        (["plugins", "optimiser"], "did you mean 'optimizer'"),
+        (["grow", "demo", "--device", "tpu", "--dry-run"], "unknown device 'tpu'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(vitarium, arguments, said):
+    status, _, err = vitarium(*arguments)
+    assert status == 2
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_unknown_model_is_status_2(vitarium, zoo):
+    status, _, err = vitarium("show", zoo, "zzz")
+    assert status == 2
+    assert "unknown model 'zzz'" in err
+
+
+def test_a_failed_model_is_status_1(vitarium, tiny, tmp_path, write_blueprint):
+    tiny["stages"]["pretrain"]["batch_size"] = 4096
+    status, _, err = vitarium(
+        "grow", write_blueprint(tiny), "--zoo", tmp_path / "zoo", "--workers", 0
+    )
+    assert status == 1
+    assert "a batch of 4096 images" in err
+    assert "2 failed, 4 skipped" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["grow"],
+        ["demo"],
+        ["ls"],
+        ["show"],
+        ["plugins"],
+        ["blueprint", "list"],
+        ["blueprint", "show"],
+        ["blueprint", "check"],
+    ],
+)
+def test_every_command_has_help_with_an_example(vitarium, command):
+    status, out, _ = vitarium(*command, "--help")
+    assert status == 0
+    assert "vitarium" in out
+    if command:
+        assert "Example" in out or "start from" in out

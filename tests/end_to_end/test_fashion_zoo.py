@@ -1,0 +1,100 @@
+"""A two-stage zoo on Fashion-MNIST, grown and read through the command line, on real images."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from vitarium import Zoo
+from vitarium.data.fashion_mnist import DEBIAN
+
+BLUEPRINT = """
+name: tiny-fashion
+stages:
+  pretrain:
+    architecture: {name: vit, img_size: 28, patch_size: 7, in_chans: 1, embed_dim: 48, depth: 3, num_heads: 3}
+    data: {name: fashion_mnist, train_limit: 8000}
+    augmentation: {horizontal_flip: 0.5}
+    optimizer: {name: adamw, lr: 2e-3, weight_decay: 1e-2}
+    schedule: {name: cosine, warmup_epochs: 0.5}
+    epochs: 4
+    batch_size: 64
+    grid: {seed: [1, 2]}
+  finetune:
+    start: pretrain
+    data: mnist5k
+    schedule: cosine
+    epochs: 6
+    batch_size: 32
+    grid:
+      head: [linear, {name: mlp, hidden_dim: 32}]
+      optimizer: [{name: adamw, lr: 1e-3}, {name: sgd, lr: 3e-2, momentum: 0.9}]
+"""
+
+
+def vitarium(*arguments) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "vitarium.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fashion")
+    (folder / "fashion.yaml").write_text(BLUEPRINT)
+    vitarium(
+        "grow", folder / "fashion.yaml", "--zoo", folder / "zoo", "--data-dir", folder / "data"
+    )
+    return folder / "zoo"
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist"),
+]
+
+
+def test_real_images_are_learned(zoo):
+    rows = json.loads(vitarium("ls", zoo, "--json"))
+    assert len(rows) == 2 + 2 * 4
+    accuracy = {row["id"]: row["test_accuracy"] for row in rows}
+    pretrained = [accuracy[row["id"]] for row in rows if row["stage"] == "pretrain"]
+    finetuned = [accuracy[row["id"]] for row in rows if row["stage"] == "finetune"]
+    assert min(pretrained) > 0.75
+    assert max(finetuned) > 0.85
+
+
+def test_the_model_is_shown_with_its_family(zoo):
+    row = next(r for r in json.loads(vitarium("ls", zoo, "--json")) if r["stage"] == "finetune")
+    assert row["parent"] in vitarium("show", zoo, row["id"])
+
+
+def test_exported_weights_are_timms_and_give_its_outputs(zoo, tmp_path):
+    opened = Zoo.open(zoo)
+    table = opened.models()
+    id = table[(table["stage"] == "finetune") & (table["head"] == "linear")]["id"].iloc[0]
+    save_file(opened.state_dict(id), tmp_path / "model.safetensors")
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224",
+        num_classes=10,
+        img_size=28,
+        patch_size=7,
+        in_chans=1,
+        embed_dim=48,
+        depth=3,
+        num_heads=3,
+    ).eval()
+    theirs.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+    images = torch.randn(5, 1, 28, 28)
+    with torch.no_grad():
+        assert torch.equal(theirs(images), opened.load(id)(images))
