@@ -17,9 +17,22 @@ if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan, plan
     from vitarium.engine import Growth, grow
     from vitarium.errors import VitariumError
+    from vitarium.measures import measure
+    from vitarium.operators import merge
     from vitarium.store import Zoo
 
-__all__ = ["Blueprint", "Growth", "Plan", "VitariumError", "Zoo", "create_model", "grow", "plan"]
+__all__ = [
+    "Blueprint",
+    "Growth",
+    "Plan",
+    "VitariumError",
+    "Zoo",
+    "create_model",
+    "grow",
+    "measure",
+    "merge",
+    "plan",
+]
 
 _HOMES = {
     "Blueprint": "vitarium.blueprint",
@@ -29,6 +42,8 @@ _HOMES = {
     "Zoo": "vitarium.store",
     "create_model": "vitarium.architectures.create",
     "grow": "vitarium.engine",
+    "measure": "vitarium.measures",
+    "merge": "vitarium.operators",
     "plan": "vitarium.blueprint",
 }
 

@@ -30,6 +30,8 @@ KINDS: Mapping[str, str] = {
     "objective": "vitarium.objectives",
     "optimizer": "vitarium.training",
     "schedule": "vitarium.training",
+    "operator": "vitarium.operators",
+    "measure": "vitarium.measures",
 }
 """Each kind of plug-in, and the package whose modules register ours."""
 
@@ -83,6 +85,8 @@ augmentation = _decorator("augmentation")
 objective = _decorator("objective")
 optimizer = _decorator("optimizer")
 schedule = _decorator("schedule")
+operator = _decorator("operator")
+measure = _decorator("measure")
 
 
 def plugins(kind: str) -> dict[str, Plugin]:
@@ -142,6 +146,12 @@ class Section:
         return {"name": self.name, **self.config.factors(defaults=defaults)}
 
 
+def choose(kind: str, name: str, /, **settings: Any) -> Section:
+    """A plug-in with its settings. Raises UnknownName and InvalidConfig."""
+    plugin = get(kind, name)
+    return Section(kind, plugin.name, plugin.config.read(settings))
+
+
 def section(kind: str, value: Any) -> Section:
     """Read a section from a name or a mapping with a `name`.
 
@@ -156,12 +166,11 @@ def section(kind: str, value: Any) -> Section:
     if not isinstance(value.get("name"), str):
         known = ", ".join(plugins(kind))
         raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {known}")])
+    settings = {key: setting for key, setting in value.items() if key != "name"}
     try:
-        plugin = get(kind, value["name"])
+        return choose(kind, value["name"], **settings)
     except UnknownName as error:
         raise InvalidConfig([Problem(("name",), str(error))]) from None
-    settings = {key: setting for key, setting in value.items() if key != "name"}
-    return Section(kind, plugin.name, plugin.config.read(settings))
 
 
 class SectionOf:

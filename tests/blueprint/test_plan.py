@@ -168,6 +168,13 @@ def test_combinations_are_the_product():
     assert list(combinations({})) == [{}]
 
 
+def test_views_that_are_compared_are_not_mixed(tiny):
+    tiny["stages"]["pretrain"] |= {"objective": "simclr"}
+    tiny["stages"]["pretrain"]["augmentation"]["mixup"] = 0.5
+    with pytest.raises(InvalidConfig, match="augmentation: objective 'simclr' compares views"):
+        planned(tiny)
+
+
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
 def test_images_are_mixed_in_pairs_so_a_batch_has_an_even_number(tiny, mixing):
     tiny["stages"]["pretrain"] |= {"batch_size": 33}

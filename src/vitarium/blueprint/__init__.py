@@ -2,6 +2,6 @@
 
 from vitarium.blueprint.blueprint import Blueprint, library
 from vitarium.blueprint.plan import Plan, plan
-from vitarium.blueprint.recipe import ModelSpec, Recipe, flatten
+from vitarium.blueprint.recipe import Ingredient, ModelSpec, Recipe, flatten
 
-__all__ = ["Blueprint", "ModelSpec", "Plan", "Recipe", "flatten", "library", "plan"]
+__all__ = ["Blueprint", "Ingredient", "ModelSpec", "Plan", "Recipe", "flatten", "library", "plan"]

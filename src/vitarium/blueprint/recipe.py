@@ -62,6 +62,9 @@ class Recipe(Config):
         if mixes and self.batch_size % 2:
             message = f"{self.batch_size} is odd, but mixup and cutmix mix images in pairs"
             raise InvalidConfig([Problem(("batch_size",), message)])
+        if mixes and self.objective.plugin.facts.get("views", 1) > 1:
+            message = f"objective '{self.objective.name}' compares views: no mixup, no cutmix"
+            raise InvalidConfig([Problem(("augmentation",), message)])
         return self
 
     def keeps(self, epoch: int) -> bool:
@@ -89,14 +92,25 @@ class Recipe(Config):
             self.head(model, num_outputs)
 
 
+class Ingredient(Config):
+    """A model of the zoo after an epoch, from which an operator makes another."""
+
+    model: str
+    epoch: NonNegativeInt
+
+
 class ModelSpec(Config):
-    """One model of a plan: its recipe, the stage that asks for it, and what it starts from."""
+    """One model: its recipe, the stage that asks for it, and what it starts from or is made of."""
 
     stage: str
     parent: str | None = None
     """Id of the model whose weights it starts from; None: from scratch."""
     parent_epoch: NonNegativeInt | None = None
     recipe: Recipe
+    """How it is trained; of a model that an operator made, its first ingredient's."""
+    operator: Annotated[Section, SectionOf("operator")] | None = None
+    """What made it of its ingredients; None: it is trained."""
+    ingredients: tuple[Ingredient, ...] = ()
 
     @cached_property
     def id(self) -> str:
@@ -105,11 +119,14 @@ class ModelSpec(Config):
         Neither the stage's name nor the order of keys counts; factors at their default are left
         out, so that a factor which a later version adds changes no id.
         """
-        content = {
+        content: dict[str, Any] = {
             "recipe": self.recipe.factors(defaults=False),
             "parent": self.parent,
             "parent_epoch": self.parent_epoch,
         }
+        if self.operator:
+            content["operator"] = self.operator.factors(defaults=False)
+            content["ingredients"] = [one.factors() for one in self.ingredients]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

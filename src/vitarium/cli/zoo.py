@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from vitarium.blueprint import Plan, Recipe, flatten
+from vitarium.blueprint import ModelSpec, Plan, Recipe, flatten
 from vitarium.blueprint.plan import varying
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.store import Zoo, index
@@ -64,6 +64,7 @@ def show(
         if spec.parent
         else "none: from scratch",
         "children": ", ".join(children) or "none",
+        **_making(spec),
         **flatten(spec.recipe.factors()),
         "outputs": about.num_outputs,
         "trained with": ", ".join(f"{name} {value}" for name, value in about.software.items()),
@@ -73,6 +74,14 @@ def show(
     Console().print(
         f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)", highlight=False
     )
+
+
+def _making(spec: ModelSpec) -> dict[str, str]:
+    """Of a model that an operator made: which, and of what."""
+    if spec.operator is None:
+        return {}
+    ingredients = ", ".join(f"{one.model}@{one.epoch}" for one in spec.ingredients)
+    return {"operator": spec.operator.name, "made of": ingredients}
 
 
 def overview(zoo: Zoo, plan: Plan | None = None) -> Iterator[dict[str, Any]]:

@@ -75,18 +75,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str,
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     """Read what `write_tensors` wrote. Raises CorruptFile if any bit of it has changed."""
+    check(path, sha256)
     try:
-        content = path.read_bytes()
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise CorruptFile(path, str(error)) from None
+
+
+def check(path: Path, sha256: str) -> None:
+    """Read a file through, in pieces. Raises CorruptFile if any bit of it has changed."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise CorruptFile(path, "the file is missing") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if found != sha256:
         raise CorruptFile(
             path, f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
         )
-    try:
-        return safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise CorruptFile(path, str(error)) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -44,6 +44,7 @@ def row(model: ModelFolder) -> dict[str, Any]:
         "stage": spec.stage,
         "parent": spec.parent,
         "parent_epoch": spec.parent_epoch,
+        "operator": spec.operator.name if spec.operator else None,
         "status": result["status"] if result else "training",
         "last_epoch": last.number if last else None,
         **flatten(spec.recipe.factors()),

@@ -5,6 +5,7 @@
       epochs.jsonl           a line per finished epoch: metrics, and the checkpoint's checksum
       checkpoints/epoch-0000.safetensors ...
       progress-0007.safetensors   what resuming after epoch 7 needs; only while unfinished
+      records.jsonl          measured numbers, a line each
       result.json            written last: finished or diverged
 
 An epoch is finished once its line stands in epochs.jsonl; that file is replaced as a whole, after
@@ -50,6 +51,17 @@ class Epoch:
     """SHA-256 of the file to resume from."""
 
 
+@dataclass(frozen=True)
+class Record:
+    """A measured number: of what, by what, with which settings."""
+
+    epoch: int
+    measure: str
+    settings: Mapping[str, Any]
+    value: float
+    unit: str
+
+
 class ModelFolder:
     """Reads a model's folder, and adds to it while the model is trained."""
 
@@ -93,7 +105,12 @@ class ModelFolder:
 
     def weights(self, epoch: int = -1) -> dict[str, Tensor]:
         """The weights after `epoch`; -1: the last kept. Raises InvalidInput, CorruptFile."""
-        kept = {e.number: e for e in self.epochs() if e.checkpoint}
+        number, checksum = self.checkpoint(epoch)
+        return files.read_tensors(self.checkpoint_path(number), checksum)
+
+    def checkpoint(self, epoch: int = -1) -> tuple[int, str]:
+        """Number and checksum of a kept epoch; -1: the last kept. Raises InvalidInput."""
+        kept = {e.number: e.checkpoint for e in self.epochs() if e.checkpoint}
         if epoch == -1 and kept:
             epoch = max(kept)
         if epoch not in kept:
@@ -101,7 +118,11 @@ class ModelFolder:
                 f"model {self.path.name} has no weights of epoch {epoch}; "
                 + (f"it has {_ranges(list(kept))}" if kept else "it has none yet")
             )
-        return files.read_tensors(self.checkpoint_path(epoch), str(kept[epoch].checkpoint))
+        return epoch, kept[epoch]
+
+    def records(self) -> list[Record]:
+        """All that was measured of the model."""
+        return [Record(**values) for values in files.read_lines(self.path / "records.jsonl")]
 
     def checkpoint_path(self, epoch: int) -> Path:
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
@@ -148,6 +169,11 @@ class ModelFolder:
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
         epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
         self._write_epochs(epochs)
+
+    def add_records(self, records: list[Record]) -> None:
+        """Add measured numbers to those that are there."""
+        everything = [*self.records(), *records]
+        files.write_lines(self.path / "records.jsonl", [asdict(record) for record in everything])
 
     def keep(self, number: int, weights: Mapping[str, Tensor]) -> None:
         """Add a checkpoint to an epoch that is finished already."""
