@@ -18,7 +18,9 @@ class Config(BaseModel):
     a model's id leaves defaults out: a new field's default is the behaviour there was before it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:

@@ -181,3 +181,19 @@ def test_images_are_mixed_in_pairs_so_a_batch_has_an_even_number(tiny, mixing):
     tiny["stages"]["pretrain"]["augmentation"][mixing] = 0.5
     with pytest.raises(InvalidConfig, match="batch_size: 33 is odd"):
         planned(tiny)
+
+
+def test_factors_that_tell_models_apart_leave_out_what_a_plugins_name_tells(tiny):
+    tiny["stages"]["pretrain"]["variants"] = [
+        {},
+        {"optimizer": {"name": "sgd", "lr": 0.1}, "grid": {"seed": [1]}},
+    ]
+    found = planned(tiny)
+    assert set(found.varying("pretrain")) == {
+        "optimizer",
+        "optimizer.lr",
+        "optimizer.weight_decay",
+        "seed",
+    }
+    assert set(found.telling("pretrain")) == {"optimizer", "seed"}
+    assert found.telling("finetune") == ["optimizer.lr"]

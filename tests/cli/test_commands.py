@@ -1,10 +1,12 @@
 """The command line, as a user types it."""
 
 import json
+from typing import Annotated, Literal
 
 import pytest
 
 from vitarium import cli
+from vitarium.cli.plugins import type_name
 
 
 @pytest.fixture
@@ -189,3 +191,22 @@ def test_every_command_has_help_with_an_example(vitarium, command):
     assert "vitarium" in out
     if command:
         assert "Example" in out or "start from" in out
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        (int | None, "whole number or none"),
+        (tuple[float, str], "(number, text)"),
+        (Literal["a", "b"], "a, b"),
+        (Annotated[bool, "x"], "true or false"),
+    ],
+)
+def test_types_are_said_in_words(annotation, said):
+    assert type_name(annotation) == said
+
+
+def test_the_version_is_told(vitarium):
+    import vitarium as package
+
+    assert vitarium("--version")[1].strip() == package.__version__

@@ -43,7 +43,14 @@ class Plan:
 
     def varying(self, stage: str) -> dict[str, list[Any]]:
         """The factors in which the models of a stage differ, with their values in order."""
-        return varying([flatten(model.recipe.factors()) for model in self.of_stage(stage)])
+        return varying(self._rows(stage))
+
+    def telling(self, stage: str) -> list[str]:
+        """The few factors that tell the models of a stage apart."""
+        return telling(self._rows(stage))
+
+    def _rows(self, stage: str) -> list[dict[str, Any]]:
+        return [flatten(model.recipe.factors()) for model in self.of_stage(stage)]
 
 
 def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -55,6 +62,23 @@ def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for row in rows for key in row)
     values = {key: _distinct([row[key] for row in rows if key in row]) for key in keys}
     return {key: found for key, found in values.items() if len(found) > 1}
+
+
+def telling(rows: list[dict[str, Any]]) -> list[str]:
+    """The few factors that tell models apart.
+
+    A setting that differs only because its plug-in does is left out: the plug-in's name tells it.
+    """
+
+    def tells(key: str) -> bool:
+        section = key.partition(".")[0]
+        if section == key:
+            return True
+        names = _distinct([row.get(section) for row in rows])
+        alike = [[row for row in rows if row.get(section) == name] for name in names]
+        return any(key in varying(group) for group in alike)
+
+    return [key for key in varying(rows) if tells(key)]
 
 
 def plan(blueprint: Blueprint) -> Plan:

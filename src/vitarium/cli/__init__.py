@@ -1,10 +1,12 @@
 """The command line: `vitarium`. Each module holds one group of commands, thin over the library."""
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+import vitarium
 from vitarium.cli import blueprints, grow, plugins, zoo
 from vitarium.errors import VitariumError
 
@@ -17,6 +19,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(vitarium.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Grow, keep, measure and use populations of vision transformers."""
+
+
 app.command("demo")(grow.demo)
 app.command("grow")(grow.grow)
 app.add_typer(blueprints.app, name="blueprint")

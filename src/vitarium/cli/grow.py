@@ -40,10 +40,13 @@ def demo(
     console.print("Growing the demo zoo in", str(zoo), style="bold")
     _grow(Blueprint.load("demo"), zoo, workers=workers, device=device)
     console.print(
-        f"\nThe zoo lies in [bold]{zoo}[/bold]. Look around:\n"
-        f"  vitarium ls {zoo}\n  vitarium show {zoo} MODEL\n"
+        f"\nThe zoo lies in {zoo}. Look around:\n"
+        f"  vitarium ls {zoo}\n"
+        f"  vitarium show {zoo} MODEL\n"
         f"  python -c \"import vitarium; print(vitarium.Zoo.open('{zoo}').models())\"",
+        markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -1,6 +1,7 @@
 """`vitarium plugins`: what the registry knows."""
 
-from typing import Annotated, Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -45,14 +46,28 @@ def _settings(plugin: registry.Plugin) -> list[dict[str, Any]]:
     return [
         {
             "setting": name,
-            "type": str(field.annotation)
-            .removeprefix("<class '")
-            .removesuffix("'>")
-            .replace("typing.", ""),
-            "default": "required"
-            if field.is_required()
-            else repr(field.get_default(call_default_factory=True)),
+            "type": type_name(field.annotation),
+            "default": "required" if field.is_required() else str(field.get_default()),
             "what": field.description or "",
         }
         for name, field in plugin.config.model_fields.items()
     ]
+
+
+def type_name(annotation: Any) -> str:
+    """A field's type as people write it: `int or none`, `linear, mlp`, `(number, number)`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(arguments[0])
+    if origin is Literal:
+        return ", ".join(map(str, arguments))
+    if origin in (Union, UnionType):
+        return " or ".join(map(type_name, arguments))
+    if origin is tuple:
+        return "(" + ", ".join(map(type_name, arguments)) + ")"
+    names = {float: "number", int: "whole number", str: "text", bool: "true or false"}
+    if annotation in (None, NoneType):
+        return "none"
+    return (
+        "a name with settings" if annotation is registry.Section else names.get(annotation, "any")
+    )

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from vitarium.blueprint import ModelSpec, Plan, Recipe, flatten
-from vitarium.blueprint.plan import varying
+from vitarium.blueprint.plan import telling
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.store import Zoo, index
 
@@ -111,7 +111,7 @@ def _differing(rows: list[dict[str, Any]]) -> list[str]:
     found: dict[str, None] = {}
     for stage in dict.fromkeys(row["stage"] for row in rows):
         inside = [_factors(row) for row in rows if row["stage"] == stage]
-        found.update(dict.fromkeys(varying(inside)))
+        found.update(dict.fromkeys(telling(inside)))
     return list(found)
 
 

@@ -36,15 +36,16 @@ def display(
         yield _Lines(plan, already, console)
 
 
-def label(plan: Plan, spec: ModelSpec) -> str:
-    """A model in a few words: its stage, its id, and the factors in which its stage varies."""
-    flat = flatten(spec.recipe.factors())
-    varying = [
-        f"{path.rpartition('.')[2]}={_short(flat[path])}"
-        for path in plan.varying(spec.stage)
-        if flat.get(path) is not None and path != "seed"
-    ]
-    return " ".join([spec.stage, spec.id[:6], *varying[:4]])
+def labels(plan: Plan) -> dict[str, str]:
+    """Each model in a few words: its stage, its id, and the factors that tell it apart."""
+    telling = {stage: plan.telling(stage) for stage in plan.stages}
+    return {model.id: _label(model, telling[model.stage]) for model in plan.models}
+
+
+def _label(model: ModelSpec, telling: list[str]) -> str:
+    flat = flatten(model.recipe.factors())
+    parts = [f"{path.rpartition('.')[2]}={_short(flat[path])}" for path in telling if path in flat]
+    return " ".join([model.stage, model.id[:6], *parts[:5]])
 
 
 def _short(value: Any) -> str:
@@ -69,7 +70,7 @@ class _Bars:
     def __init__(self, plan: Plan, already: Iterable[str], progress: Progress) -> None:
         self.plan, self.progress = plan, progress
         self.bars: dict[str, TaskID] = {}
-        self.labels = {spec.id: label(plan, spec) for spec in plan.models}
+        self.labels = labels(plan)
         epochs = {spec.id: spec.recipe.epochs for spec in plan.models}
         done = set(already)
         self.ended = len(done)
@@ -128,7 +129,7 @@ class _Bars:
 
 class _Lines:
     def __init__(self, plan: Plan, already: Iterable[str], console: Console) -> None:
-        self.plan, self.console = plan, console
+        self.plan, self.console, self.labels = plan, console, labels(plan)
         self.ended = len(set(already))
         self.scores: dict[str, str] = {}
         if self.ended:
@@ -139,11 +140,11 @@ class _Lines:
             case EpochEnded():
                 self.scores[event.model] = _scores(event)
             case Retried():
-                self._say(f"{label(self.plan, self.plan[event.model])}: {event.cause}; retrying")
+                self._say(f"{self.labels[event.model]}: {event.cause}; retrying")
             case Ended():
                 self.ended += 1
                 told = event.message or self.scores.pop(event.model, "")
-                what = label(self.plan, self.plan[event.model])
+                what = self.labels[event.model]
                 self._say(f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {told}")
 
     def _say(self, text: str) -> None:

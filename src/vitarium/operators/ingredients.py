@@ -34,10 +34,7 @@ class Ingredients:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Name by name, the models' tensors stacked: [models, *shape]."""
         with ExitStack() as stack:
-            opened = [
-                stack.enter_context(safe_open(path, framework="pt"))
-                for path in self._paths
-            ]
+            opened = [stack.enter_context(safe_open(path, framework="pt")) for path in self._paths]
             names = [set(file.keys()) for file in opened]
             for model, have in zip(self.chosen, names, strict=True):
                 if have != names[0]:

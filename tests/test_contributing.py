@@ -1,0 +1,70 @@
+"""The examples of CONTRIBUTING.md are whole files that work as they stand there."""
+
+import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitarium import Blueprint, create_model, grow, measure, merge, registry
+
+GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def examples(tmp_path, monkeypatch):
+    """The examples, imported as modules; forgotten afterwards."""
+    for kind in registry.KINDS:
+        registry.plugins(kind)
+    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
+    for number, text in enumerate(EXAMPLES):
+        file = tmp_path / f"example_{number}.py"
+        file.write_text(text)
+        spec = spec_from_file_location(file.stem, file)
+        module = module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, file.stem, module)
+        spec.loader.exec_module(module)
+
+
+def test_there_is_an_example_of_each_kind():
+    decorators = [re.search(r"^@(\w+)\(", text, re.MULTILINE).group(1) for text in EXAMPLES]
+    assert decorators == ["architecture", "objective", "measure", "operator"]
+    assert all(len(text.splitlines()) <= 40 for text in EXAMPLES)
+
+
+def test_the_examples_grow_measure_and_merge(examples, tiny, tmp_path):
+    tiny["stages"]["pretrain"]["architecture"] |= {"name": "parallel_vit", "num_parallel": 3}
+    tiny["stages"]["pretrain"]["objective"] = {"name": "focal", "gamma": 1}
+    growth = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False)
+    assert growth.complete
+    zoo = growth.zoo
+    id = growth.plan.of_stage("pretrain")[0].id
+    assert zoo.load(id).blocks[0].attns[2] is not None
+    table = measure(zoo, "sparsity", threshold=1e9)
+    assert set(table["value"]) == {1.0}
+    middle = zoo.state_dict(merge(zoo, "wise_ft", [f"{id}@0", f"{id}@2"], alpha=0.25))
+    first, last = zoo.state_dict(id, 0), zoo.state_dict(id, 2)
+    assert all(torch.allclose(middle[n], 0.75 * first[n] + 0.25 * last[n]) for n in first)
+
+
+def test_focal_loss_without_gamma_is_cross_entropy(examples):
+    from vitarium.data.batch import Batch
+    from vitarium.registry import section
+
+    outputs, targets = torch.randn(5, 4), torch.eye(4)[torch.tensor([0, 1, 2, 3, 0])]
+    batch = Batch(outputs, targets.argmax(1), targets)
+    same = torch.nn.Identity()
+    focal = section("objective", {"name": "focal", "gamma": 0})(same, batch)
+    plain = section("objective", "supervised")(same, batch)
+    assert torch.allclose(focal.value, plain.value)
+
+
+def test_the_example_architecture_has_the_parameters_of_a_vit_of_its_depth(examples):
+    sizes = {"img_size": 32, "embed_dim": 48}
+    wide = create_model("parallel_vit", depth=2, num_parallel=2, **sizes)
+    deep = create_model("vit", depth=4, **sizes)
+    count = [sum(p.numel() for p in model.parameters()) for model in (wide, deep)]
+    assert count[0] == count[1]
