@@ -14,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from vitarium.blueprint import ModelSpec, Plan, flatten
 from vitarium.engine.events import Ended, EpochEnded, Event, Retried, Started, Stepped
@@ -44,18 +45,21 @@ def labels(plan: Plan) -> dict[str, str]:
 
 def _label(model: ModelSpec, telling: list[str]) -> str:
     flat = flatten(model.recipe.factors())
-    parts = [f"{path.rpartition('.')[2]}={_short(flat[path])}" for path in telling if path in flat]
+    parts = [_short(path, flat[path]) for path in telling if path in flat]
     return " ".join([model.stage, model.id[:6], *parts[:5]])
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _short(path: str, value: Any) -> str:
+    """A name says enough by itself (mlp, simclr); a number needs its factor's."""
+    if isinstance(value, str):
+        return value
+    return f"{path.rpartition('.')[2]}={value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=56)),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
