@@ -38,7 +38,10 @@ def test_an_mlp_head_has_the_published_zoos_names_and_shapes():
 
 
 def test_without_a_head_the_features_are_the_outputs():
-    assert recipe(head="none").build(7)(torch.randn(2, 3, 8, 8)).shape == (2, 16)
+    assert recipe(head="none", objective="simclr").build(7)(torch.randn(2, 3, 8, 8)).shape == (
+        2,
+        16,
+    )
 
 
 @pytest.mark.parametrize(

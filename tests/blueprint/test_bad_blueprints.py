@@ -33,6 +33,8 @@ def complaint(values, write_blueprint) -> str:
         ({"stages.finetune.variants": [3]}, "finetune.variants.0: 3 is not a mapping"),
         ({"stages.finetune.variants": [{"lr": 3}]}, "finetune.variants.0.lr: unknown factor 'lr'"),
         ({"stages.pretrain": 3}, "stages.pretrain: 3 is not a mapping"),
+        ({"stages.pretrain.head": "none"}, "pretrain.head: objective 'supervised' needs a head"),
+        ({"stages.pretrain.head": "none", "stages.pretrain.trainable": "head"}, "pretrain.trainable: there is no head to train"),
         ({"stages": {}}, "stages: "),
         ({"name": "Not a name"}, "name: "),
         ({"staegs": {}}, "staegs: unknown factor 'staegs'; did you mean 'stages'?"),

@@ -168,6 +168,11 @@ def test_combinations_are_the_product():
     assert list(combinations({})) == [{}]
 
 
+def test_a_contrastive_model_needs_no_head(tiny):
+    tiny["stages"]["pretrain"] |= {"objective": "simclr", "head": "none"}
+    assert len(planned(tiny)) == 6
+
+
 def test_views_that_are_compared_are_not_mixed(tiny):
     tiny["stages"]["pretrain"] |= {"objective": "simclr"}
     tiny["stages"]["pretrain"]["augmentation"]["mixup"] = 0.5

@@ -79,6 +79,20 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, optimi
     assert weights(run(chosen, tmp_path / "broken")) == weights(whole)
 
 
+def test_a_change_of_software_during_training_is_written_down(tiny, tmp_path, monkeypatch):
+    chosen = spec(tiny)
+
+    def kill(event):
+        if isinstance(event, EpochDone) and event.epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(chosen, tmp_path, report=kill)
+    monkeypatch.setattr("vitarium.training.run.software", lambda device: {"torch": "9.9"})
+    assert "torch" in run(chosen, tmp_path).result()["message"]
+    assert "to 9.9" in run(chosen, tmp_path).result()["message"]
+
+
 def test_a_finished_model_is_not_trained_again(tiny, tmp_path):
     chosen, events = spec(tiny), []
     run(chosen, tmp_path)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -56,16 +56,27 @@ class Recipe(Config):
         return kept if isinstance(kept, str) else tuple(sorted(set(kept)))
 
     @model_validator(mode="after")
-    def _batches_can_be_mixed(self) -> Self:
-        augmentation = self.augmentation.config
-        mixes = getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0)
-        if mixes and self.batch_size % 2:
-            message = f"{self.batch_size} is odd, but mixup and cutmix mix images in pairs"
-            raise InvalidConfig([Problem(("batch_size",), message)])
-        if mixes and self.objective.plugin.facts.get("views", 1) > 1:
-            message = f"objective '{self.objective.name}' compares views: no mixup, no cutmix"
-            raise InvalidConfig([Problem(("augmentation",), message)])
+    def _sections_go_together(self) -> Self:
+        problems = list(self._conflicts())
+        if problems:
+            raise InvalidConfig(problems)
         return self
+
+    def _conflicts(self) -> Iterator[Problem]:
+        augmentation, objective = self.augmentation.config, self.objective
+        if getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0):
+            if self.batch_size % 2:
+                message = f"{self.batch_size} is odd, but mixup and cutmix mix images in pairs"
+                yield Problem(("batch_size",), message)
+            if objective.plugin.facts["views"] > 1:
+                message = f"objective '{objective.name}' compares views: no mixup, no cutmix"
+                yield Problem(("augmentation",), message)
+        if self.head.name == "none":
+            if objective.plugin.facts.get("needs_head", True):
+                message = f"objective '{objective.name}' needs a head with an output per class"
+                yield Problem(("head",), message)
+            if self.trainable == "head":
+                yield Problem(("trainable",), "there is no head to train")
 
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after that epoch (0: before training) stay in the zoo."""

@@ -18,6 +18,8 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
     if as_json:
         print_json(listed)
         return
+    if not listed:
+        return
     console = Console()
     if not console.is_terminal:  # a file or a pipe is as wide as it needs to be
         console.width = max(console.width, 240)

@@ -207,17 +207,18 @@ def _num_val(num_train: int, config: DataConfig) -> int:
 
 
 def _stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
-    """Numbers of `count` images, in order, with each class in proportion (to within one image).
+    """Numbers of `count` images, in order, with each class in proportion to within one image.
 
-    Images are taken by their place in their own class: after a shuffle, the image at place p of a
-    class of n has the key (p + u) / n, with one u in [0, 1) per class; the smallest keys win.
+    What rounding leaves over goes to the classes that it cut most (largest remainders).
     """
     generator = np.random.default_rng(derive(seed, "split", purpose))
-    classes = labels.numpy()
-    keys = np.empty(len(classes))
-    for label in np.unique(classes):
-        members = np.flatnonzero(classes == label)
-        places = generator.permutation(len(members))
-        keys[members] = (places + generator.random()) / len(members)
-    chosen = np.argsort(keys, kind="stable")[:count]
-    return torch.from_numpy(np.sort(chosen))
+    classes, sizes = np.unique(labels.numpy(), return_counts=True)
+    shares = count * sizes / len(labels)
+    quotas = np.floor(shares).astype(int)
+    most_cut = np.argsort(quotas - shares, kind="stable")
+    quotas[most_cut[: count - quotas.sum()]] += 1
+    chosen = [
+        generator.permutation(np.flatnonzero(labels.numpy() == label))[:quota]
+        for label, quota in zip(classes, quotas, strict=True)
+    ]
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))

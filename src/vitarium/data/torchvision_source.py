@@ -54,9 +54,9 @@ def _root(name: str, source: Callable[..., Any], folders: DataFolders, also: str
         source(root=folders.first, train=True, download=True)
         source(root=folders.first, train=False, download=True)
     except (OSError, RuntimeError) as error:
-        looked = ", ".join(map(str, folders.all))
+        looked, fault = ", ".join(map(str, folders.all)), " ".join(str(error).split())
         raise DataNotFound(
-            f"data set '{name}' is not in {looked}, and the download failed ({error}). "
+            f"data set '{name}' is not in {looked}, and the download failed ({fault}). "
             f"Copy torchvision's files into one of these folders, or name theirs with --data-dir "
             f"or VITARIUM_DATA.{' ' + also if also else ''}"
         ) from None

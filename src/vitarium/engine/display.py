@@ -108,9 +108,7 @@ class _Bars:
             case Retried():
                 self.running.pop(event.model, None)
                 progress.remove_task(self.bars.pop(event.model))
-                progress.console.print(
-                    f"[yellow]{self.labels[event.model]}: {event.cause}; retrying"
-                )
+                self._say(f"{self.labels[event.model]}: {event.cause}; retrying", "yellow")
             case Ended():
                 if event.model in self.bars:
                     progress.remove_task(self.bars.pop(event.model))
@@ -119,9 +117,11 @@ class _Bars:
                 self.epochs_of_ended += self.plan[event.model].recipe.epochs
                 self._refresh_all()
                 if event.status != "finished":
-                    progress.console.print(
-                        f"[red]{self.labels[event.model]} {event.status}: {event.message}"
-                    )
+                    what = f"{self.labels[event.model]} {event.status}: {event.message}"
+                    self._say(what, "red")
+
+    def _say(self, text: str, style: str) -> None:
+        self.progress.console.print(text, style=style, markup=False, highlight=False)
 
     def _refresh_all(self) -> None:
         completed = self.epochs_of_ended + sum(self.running.values())

@@ -40,9 +40,10 @@ class StageEstimate:
 
 
 def estimate(plan: Plan, machine: Machine, *, calibrate: bool = True) -> list[StageEstimate]:
-    """One estimate per stage. Nothing is written, and no data set is downloaded.
+    """One estimate per stage; no model is kept.
 
-    With `calibrate` each kind of model is trained on random images for a moment.
+    With `calibrate` each kind of model is trained on random images for a moment. Data sets are read
+    only where neither their plug-in nor the blueprint says how many images and classes they have.
     """
     speeds = _Speeds(machine) if calibrate else None
     return [_stage(plan, stage, machine, speeds) for stage in plan.stages]

@@ -51,6 +51,7 @@ def evaluate(
     "simclr",
     config=Simclr,
     views=2,
+    needs_head=False,
     outputs=lambda config, num_classes: config.out_dim,
     evaluate=evaluate,
     metric="knn_accuracy",

@@ -126,8 +126,10 @@ class _Run:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = recipe.optimizer(self.trained)
         folder.sweep()
+        now = software(options.device)
         if not folder.exists:
-            folder.begin(spec, About(num_outputs, data.classes, software(options.device)))
+            folder.begin(spec, About(num_outputs, data.classes, now))
+        self.changes = _changes(folder.about().software, now)
 
     def to_the_end(self) -> Literal["finished", "diverged"]:
         try:
@@ -146,7 +148,7 @@ class _Run:
             self._keep_last_finite()
             self.folder.finish("diverged", str(fault))
             return "diverged"
-        self.folder.finish("finished")
+        self.folder.finish("finished", self.changes)
         return "finished"
 
     def _resume(self) -> int:
@@ -189,7 +191,7 @@ class _Run:
             "lr": lr
         }
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: a model may cache a tensor that training needs too
     def _scores(self, epoch: int) -> dict[str, float]:
         """Metrics on the validation split, and on the test split where the weights are kept."""
         self.model.eval()
@@ -237,6 +239,14 @@ class _Run:
         if self.recipe.trainable == "head":  # a frozen backbone gives the features it will give
             self.model.eval()
             self.model.get_submodule(head_prefix(self.model)).train()
+
+
+def _changes(begun: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is no longer as it was when training began: from then on the bits may be others."""
+    changed = [
+        f"{name} {begun.get(name)} to {now[name]}" for name in now if begun.get(name) != now[name]
+    ]
+    return f"changed during training: {', '.join(changed)}" if changed else ""
 
 
 def _load_backbone(model: nn.Module, parent: Mapping[str, Tensor]) -> None:
