@@ -12,6 +12,7 @@ from PIL import Image
 from vitarium.config import InvalidConfig
 from vitarium.data.dataset import (
     DataConfig,
+    DataFolders,
     Split,
     expected,
     load,
@@ -92,6 +93,13 @@ def test_fashion_mnist_is_found_in_debians_package(tmp_path):
     assert (len(found.train), len(found.val), len(found.test)) == (500, 6000, 10000)
     assert found.classes[0] == "T-shirt/top"
     assert found.test.labels.bincount().tolist() == [1000] * 10
+
+
+def test_downloads_go_to_the_first_folder_that_can_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VITARIUM_DATA", str(tmp_path / "new" / "data"))
+    assert DataFolders(tmp_path).writable == tmp_path
+    assert DataFolders(tmp_path / "file").writable == tmp_path / "new" / "data"
 
 
 @pytest.fixture

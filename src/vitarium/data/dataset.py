@@ -113,8 +113,9 @@ class DataFolders:
         ]
 
     @property
-    def first(self) -> Path:
-        return self.all[0]
+    def writable(self) -> Path:
+        """The first that can be written to, or made: downloads and unpacked files go there."""
+        return next((folder for folder in self.all if _writable(folder)), self.all[-1])
 
     def find(self, name: str) -> Path | None:
         """The first folder of that name; an absolute path stands for itself."""
@@ -200,6 +201,13 @@ def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
     rest[chosen] = False
     heap = Split(images, labels)
     return heap.select(rest.nonzero()[:, 0]), heap.select(chosen)
+
+
+def _writable(folder: Path) -> bool:
+    nearest = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
+    return nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 def _num_val(num_train: int, config: DataConfig) -> int:

@@ -19,7 +19,7 @@ def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     from torchvision.datasets import FashionMNIST
 
     if DEBIAN.is_dir() and folders.find("FashionMNIST/raw") is None:
-        _unpack(folders.first / "FashionMNIST" / "raw")
+        _unpack(folders.writable / "FashionMNIST" / "raw")
     return load_torchvision(
         "fashion_mnist",
         FashionMNIST,

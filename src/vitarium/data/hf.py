@@ -87,7 +87,7 @@ def _parts(config: HuggingFace, folders: DataFolders) -> Any:
         looked = ", ".join(str(folder / str(config.folder)) for folder in folders.all)
         raise DataNotFound(f"no parquet files in {looked}")
     loaded = datasets.load_dataset(
-        "parquet", data_files=files, cache_dir=str(folders.first / "hf-cache")
+        "parquet", data_files=files, cache_dir=str(folders.writable / "hf-cache")
     )
     return loaded.cast_column(config.image_column, datasets.Image())
 

@@ -51,8 +51,8 @@ def _root(name: str, source: Callable[..., Any], folders: DataFolders, also: str
             continue
         return folder
     try:
-        source(root=folders.first, train=True, download=True)
-        source(root=folders.first, train=False, download=True)
+        source(root=folders.writable, train=True, download=True)
+        source(root=folders.writable, train=False, download=True)
     except (OSError, RuntimeError) as error:
         looked, fault = ", ".join(map(str, folders.all)), " ".join(str(error).split())
         raise DataNotFound(
@@ -60,7 +60,7 @@ def _root(name: str, source: Callable[..., Any], folders: DataFolders, also: str
             f"Copy torchvision's files into one of these folders, or name theirs with --data-dir "
             f"or VITARIUM_DATA.{' ' + also if also else ''}"
         ) from None
-    return folders.first
+    return folders.writable
 
 
 def _split(part: Any) -> Split:
