@@ -72,7 +72,9 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     """Every complaint of a pydantic error, with the nearest known name for an unknown one."""
     found: list[Problem] = []
     for item in error.errors():
-        path, cause = item["loc"], item.get("ctx", {}).get("error")
+        # pydantic names the branch of a union in the path: "literal['all','last']"
+        path = tuple(key for key in item["loc"] if "[" not in str(key))
+        cause = item.get("ctx", {}).get("error")
         if isinstance(cause, InvalidConfig):  # a configuration inside this one
             found.extend(problem.under(*path) for problem in cause.problems)
         else:

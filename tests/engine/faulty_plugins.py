@@ -5,7 +5,8 @@ import signal
 from pathlib import Path
 from typing import Literal
 
-from vitarium.objectives.supervised import Supervised, evaluate, supervised
+from vitarium.objectives.classification import CLASSIFICATION
+from vitarium.objectives.supervised import Supervised, supervised
 from vitarium.registry import objective
 
 
@@ -17,14 +18,7 @@ class Faulty(Supervised):
     tally: str
 
 
-@objective(
-    "faulty",
-    config=Faulty,
-    views=1,
-    outputs=lambda config, num_classes: num_classes,
-    evaluate=evaluate,
-    metric="accuracy",
-)
+@objective("faulty", config=Faulty, **CLASSIFICATION)
 def faulty(config, model, batch):
     """Supervised training that goes wrong."""
     tally = Path(config.tally)

@@ -1,17 +1,29 @@
 """Any vision transformer of timm by its name, with overrides."""
 
 import inspect
+import math
 from functools import lru_cache
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import timm
 import torch
-from pydantic import ConfigDict, model_validator
+from pydantic import AfterValidator, ConfigDict, model_validator
 from torch import nn
 
 from vitarium.architectures.architecture import ArchitectureConfig
 from vitarium.errors import did_you_mean
 from vitarium.registry import architecture
+
+
+def _plain(value: Any) -> Any:
+    """Lists become tuples, so that a configuration with overrides stays frozen and hashable."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"{value!r} is neither a number, a text, true or false, nor a list")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return value
 
 
 class TimmModel(ArchitectureConfig):
@@ -24,6 +36,7 @@ class TimmModel(ArchitectureConfig):
     """
 
     model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_plain)]]
 
     model: str
     """timm's name, e.g. vit_small_patch16_224."""
@@ -31,11 +44,11 @@ class TimmModel(ArchitectureConfig):
     @property
     def overrides(self) -> dict[str, Any]:
         """The parameters of the model's class that are set."""
-        return {name: _hashable(value) for name, value in (self.model_extra or {}).items()}
+        return dict(self.model_extra or {})
 
     @property
     def input_size(self) -> tuple[int, int, int]:
-        channels, height, width = _skeleton(self.model, tuple(self.overrides.items())).input_size
+        channels, height, width = _skeleton(self.model, **self.overrides).input_size
         return (channels, height, width)
 
     def __hash__(self) -> int:
@@ -47,14 +60,11 @@ class TimmModel(ArchitectureConfig):
         if not timm.is_model(self.model):
             names = timm.list_models()
             raise ValueError(f"unknown timm model '{self.model}'{did_you_mean(self.model, names)}")
-        known = _parameters(self.model)
+        known = _built(self.model).parameters
         for name in self.overrides:
             if name not in known:
                 raise ValueError(f"unknown factor '{name}'{did_you_mean(name, known)}")
-        try:
-            _skeleton(self.model, tuple(self.overrides.items()))
-        except Exception as error:
-            raise ValueError(f"timm cannot build {self.model} so: {error}") from None
+        _built(self.model, **self.overrides)
         return self
 
 
@@ -78,19 +88,22 @@ class _Skeleton:
         size = overrides.get("img_size", (height, width))
         height, width = (size, size) if isinstance(size, int) else size
         self.input_size = (overrides.get("in_chans", channels), height, width)
-        self.parameters = inspect.signature(type(model).__init__).parameters
+        parameters = inspect.signature(type(model).__init__).parameters
+        not_factors = {"self", "num_classes", "device", "dtype", "kwargs"}
+        self.parameters = [key for key in parameters if key not in not_factors]
+        """What can be overridden."""
 
 
-@lru_cache(maxsize=256)
-def _skeleton(name: str, overrides: tuple[tuple[str, Any], ...]) -> _Skeleton:
-    return _Skeleton(name, dict(overrides))
+# Typed: else 2.0 and True would be found under 2, and pass where timm refuses them.
+@lru_cache(maxsize=256, typed=True)
+def _skeleton(name: str, /, **overrides: Any) -> _Skeleton:
+    return _Skeleton(name, overrides)
 
 
-def _parameters(name: str) -> list[str]:
-    """What can be overridden: the parameters of the model's class, but the number of outputs."""
-    not_factors = {"self", "num_classes", "device", "dtype", "kwargs"}
-    return [key for key in _skeleton(name, ()).parameters if key not in not_factors]
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+def _built(name: str, /, **overrides: Any) -> _Skeleton:
+    """The skeleton. Raises ValueError with the first line of whatever timm says against it."""
+    try:
+        return _skeleton(name, **overrides)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"timm cannot build {name} so: {said}") from None

@@ -71,6 +71,9 @@ class Recipe(Config):
             if objective.plugin.facts["views"] > 1:
                 message = f"objective '{objective.name}' compares views: no mixup, no cutmix"
                 yield Problem(("augmentation",), message)
+        if isinstance(self.checkpoints, tuple) and max(self.checkpoints, default=0) > self.epochs:
+            message = f"epoch {max(self.checkpoints)} is after the last, {self.epochs}"
+            yield Problem(("checkpoints",), message)
         if self.head.name == "none":
             if objective.plugin.facts.get("needs_head", True):
                 message = f"objective '{objective.name}' needs a head with an output per class"

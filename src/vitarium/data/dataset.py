@@ -17,9 +17,6 @@ from vitarium.errors import InvalidData
 from vitarium.registry import Section
 from vitarium.seeds import derive
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class DataConfig(Config):
     """Base of a data set's configuration: how its training images are split."""
@@ -30,6 +27,18 @@ class DataConfig(Config):
     """Decides which; and, with `train_limit`, which training images are used."""
     train_limit: PositiveInt | None = None
     """Train on at most so many images."""
+
+
+class OwnDataConfig(DataConfig):
+    """Base for data that vitarium knows nothing of: what it is like is declared."""
+
+    num_classes: PositiveInt | None = None
+    """Lets a plan be made without the data; checked against it."""
+    num_train: PositiveInt | None = None
+    """Training images, before validation images are taken from them; as num_classes."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of the pixels in [0, 1], per channel; ImageNet's unless given."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 class Images(Protocol):

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from vitarium.data.dataset import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    DataConfig,
     DataFolders,
     Dataset,
+    OwnDataConfig,
     Split,
     with_splits,
 )
@@ -20,7 +18,7 @@ from vitarium.errors import DataNotFound, InvalidData, InvalidInput
 from vitarium.registry import dataset
 
 
-class HuggingFace(DataConfig):
+class HuggingFace(OwnDataConfig):
     """A hub data set by name, or a folder with train.parquet, test.parquet, perhaps val.parquet."""
 
     dataset: str | None = None
@@ -30,11 +28,6 @@ class HuggingFace(DataConfig):
     config_name: str | None = None
     image_column: str = "image"
     label_column: str = "label"
-    num_classes: PositiveInt | None = None
-    """Lets a plan be made without the data; checked against it."""
-    num_train: PositiveInt | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

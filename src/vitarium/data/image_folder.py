@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.data.dataset import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    DataConfig,
     DataFolders,
     Dataset,
+    OwnDataConfig,
     Split,
     with_splits,
 )
@@ -20,7 +17,7 @@ from vitarium.errors import DataNotFound, InvalidData
 from vitarium.registry import dataset
 
 
-class ImageFolder(DataConfig):
+class ImageFolder(OwnDataConfig):
     """A folder with train/, val/ and perhaps test/, each with one folder of images per class.
 
     Without test/, val/ is the test split, and validation images are taken from train/.
@@ -28,12 +25,6 @@ class ImageFolder(DataConfig):
 
     folder: str
     """Below one of the data folders, or an absolute path."""
-    num_classes: PositiveInt | None = None
-    """Lets a plan be made without the files; checked against them."""
-    num_train: PositiveInt | None = None
-    """Images in train/; as num_classes."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
 
 
 @dataset("image_folder", config=ImageFolder)

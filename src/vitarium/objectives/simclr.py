@@ -54,7 +54,6 @@ def evaluate(
     needs_head=False,
     outputs=lambda config, num_classes: config.out_dim,
     evaluate=evaluate,
-    metric="knn_accuracy",
     paper="Chen et al. 2020, arXiv 2002.05709",
 )
 def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:

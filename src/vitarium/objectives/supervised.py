@@ -1,14 +1,12 @@
 """Learn the classes."""
 
-from collections.abc import Callable, Iterator
-
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
 from vitarium.config import Config
 from vitarium.data.batch import Batch
+from vitarium.objectives.classification import CLASSIFICATION
 from vitarium.objectives.loss import Loss
 from vitarium.registry import objective
 
@@ -19,31 +17,7 @@ class Supervised(Config):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-def evaluate(
-    config: Supervised,
-    model: nn.Module,
-    score: Callable[[str, int | None], Iterator[Batch]],
-    split: str,
-) -> dict[str, float]:
-    """Cross-entropy (nats, without smoothing) and top-1 accuracy over all images of a split."""
-    loss = correct = torch.zeros((), dtype=torch.float64)
-    images = 0
-    for batch in score(split, None):
-        outputs = model(batch.images).float()
-        loss = loss + F.cross_entropy(outputs, batch.labels, reduction="sum").double().cpu()
-        correct = correct + (outputs.argmax(1) == batch.labels).sum().cpu()
-        images += len(batch.labels)
-    return {"loss": loss.item() / images, "accuracy": correct.item() / images}
-
-
-@objective(
-    "supervised",
-    config=Supervised,
-    views=1,
-    outputs=lambda config, num_classes: num_classes,
-    evaluate=evaluate,
-    metric="accuracy",
-)
+@objective("supervised", config=Supervised, **CLASSIFICATION)
 def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
     """Soft-target cross-entropy; outputs [batch, num_classes] against targets of that shape.
 
