@@ -88,12 +88,49 @@ def test_overrides_of_a_timm_model_are_factors():
     assert hash(chosen) == hash(section("architecture", chosen.factors()))
 
 
+def test_lists_in_overrides_become_tuples_so_that_equal_settings_are_equal():
+    tiny = {"name": "timm", "model": "vit_tiny_patch16_224"}
+    one = section("architecture", {**tiny, "img_size": [32, 64]}).config
+    other = section("architecture", {**tiny, "img_size": (32, 64)}).config
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.input_size == (3, 32, 64)
+    assert one.factors()["img_size"] == [32, 64]
+
+
+def test_a_timm_name_may_carry_the_tag_of_published_weights():
+    name = "vit_tiny_patch16_224.augreg_in21k"
+    chosen = section("architecture", {"name": "timm", "model": name})
+    assert chosen.config.input_size == (3, 224, 224)
+
+
+def test_weights_are_never_downloaded(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", refuse)
+    create_model("vit_tiny_patch16_224.augreg_in21k", depth=1)
+    with pytest.raises(InvalidConfig, match="unknown factor 'pretrained'"):
+        create_model("vit_tiny_patch16_224", pretrained=True)
+
+
+def test_whether_a_setting_is_refused_does_not_depend_on_what_was_built_before():
+    tiny = {"name": "timm", "model": "vit_tiny_patch16_224"}
+    section("architecture", {**tiny, "depth": 2})
+    with pytest.raises(InvalidConfig, match="timm cannot build"):
+        section("architecture", {**tiny, "depth": 2.0})
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"name": "timm", "model": "vit_smal_patch16_224"}, "did you mean 'vit_small_patch16_224'"),
         ({"name": "timm", "model": "vit_tiny_patch16_224", "embed_dimm": 3}, "unknown factor 'embed_dimm'; did you mean 'embed_dim'"),
         ({"name": "timm", "model": "vit_tiny_patch16_224", "num_heads": 5}, "timm cannot build"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224.augreg"}, "timm cannot build vit_tiny_patch16_224.augreg so: Invalid pretrained tag"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "img_size": {"a": 1}}, "img_size: {'a': 1} is neither a number"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "depth": None}, "depth: None is neither a number"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "mlp_ratio": float("inf")}, "mlp_ratio: inf is not a finite number"),
         ({"name": "vit", "num_heads": 5}, "embed_dim 192 is not divisible by num_heads 5"),
         ({"name": "vit", "patch_size": 15}, "img_size 224 is not divisible by patch_size 15"),
         ({"name": "vit", "class_token": False}, "needs the class token"),

@@ -25,6 +25,24 @@ def test_a_linear_head_has_timms_names():
     assert names == {"head.weight", "head.bias"}
 
 
+def test_a_linear_head_makes_timms_published_model_again():
+    model = timm.create_model("vit_small_patch16_224", num_classes=3)
+    section("head", "linear")(model, 1000)
+    assert sum(p.numel() for p in model.parameters()) == 22_050_664
+    theirs = timm.create_model("vit_small_patch16_224")
+    assert theirs.load_state_dict(model.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "outputs"), [("linear", 6), ({"name": "mlp", "hidden_dim": 5}, 6), ("none", 192)]
+)
+def test_a_model_knows_how_many_outputs_its_head_has(head, outputs):
+    model = timm.create_model("vit_tiny_patch16_224", depth=1)
+    section("head", head)(model, 6)
+    assert model.num_classes == outputs
+    assert model(torch.randn(1, 3, 224, 224)).shape == (1, outputs)
+
+
 def test_an_mlp_head_has_the_published_zoos_names_and_shapes():
     model = recipe(head={"name": "mlp", "hidden_dim": 5, "activation": "gelu"}).build(7)
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if n.startswith("head")}

@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from vitarium.architectures.features import features
+from vitarium.config import InvalidConfig
 from vitarium.data.batch import Batch
 from vitarium.objectives.nearest_neighbours import knn_classify
 from vitarium.registry import section
@@ -60,6 +61,13 @@ def test_contrastive_accuracy_counts_partners_that_are_nearest():
     assert loss(wrong).metrics["contrastive_accuracy"] == 0
 
 
+def test_mixed_precision_does_not_reach_the_loss():
+    outputs = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss(outputs, 0.07).value
+    assert torch.equal(mixed, loss(outputs, 0.07).value)
+
+
 def test_the_width_of_the_output_is_a_factor():
     chosen = section("objective", {"name": "simclr", "out_dim": 1000})
     assert chosen.plugin.facts["outputs"](chosen.config, 10) == 1000
@@ -75,6 +83,8 @@ def test_knn_is_scikit_learns():
     ).fit(bank.numpy(), labels.numpy())
     found = knn_classify(bank, labels, queries, k=20)
     assert torch.equal(found, torch.from_numpy(theirs.predict(queries.numpy())))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(found, knn_classify(bank, labels, queries, k=20))
 
 
 F_CENTRES = 1.5 * torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
@@ -83,6 +93,42 @@ F_CENTRES = 1.5 * torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 def test_more_neighbours_than_there_are_is_all_of_them():
     bank = torch.eye(3)
     assert torch.equal(knn_classify(bank, torch.arange(3), bank, k=20), torch.arange(3))
+
+
+class Headless(nn.Module):
+    """Its features are the images; its head must not be asked."""
+
+    def forward_features(self, images):
+        return images
+
+    def forward_head(self, tokens, pre_logits=False):
+        assert pre_logits
+        return tokens
+
+
+def test_scoring_votes_with_the_first_training_images_over_the_whole_split():
+    images, labels = F_CENTRES.repeat(4, 1), torch.arange(20) % 5
+    asked = []
+
+    def score(split, limit):
+        asked.append((split, limit))
+        for part in torch.arange(20)[:limit].split(3):
+            yield Batch(images[part], labels[part], labels[part])
+
+    objective = section("objective", {"name": "simclr", "bank": 3, "neighbours": 1})
+    evaluate = objective.plugin.facts["evaluate"]
+    found = evaluate(objective.config, Headless(), score, "val")
+    assert asked == [("train", 3), ("val", None)]
+    bank = nn.functional.normalize(images[:3], dim=1)
+    nearest = (nn.functional.normalize(images, dim=1) @ bank.T).argmax(1)
+    assert found == {"knn_accuracy": pytest.approx((nearest == labels).double().mean().item())}
+    assert found["knn_accuracy"] == pytest.approx(0.6)  # three of five classes are in the bank
+
+
+@pytest.mark.parametrize("setting", ["temperature", "out_dim", "neighbours", "bank"])
+def test_settings_have_to_be_positive(setting):
+    with pytest.raises(InvalidConfig, match=f"{setting}: 0 is not greater than 0"):
+        section("objective", {"name": "simclr", setting: 0})
 
 
 def test_features_are_what_the_head_sees():

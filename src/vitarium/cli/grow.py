@@ -9,7 +9,7 @@ from rich.console import Console
 
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.cli.tables import duration, print_json, print_rows, size
-from vitarium.cli.zoo import overview
+from vitarium.cli.zoo import SCORED, overview
 
 Device = Annotated[
     str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")
@@ -116,7 +116,7 @@ def _grow(blueprint: Blueprint, zoo: Path, **options: Any) -> None:
             style="yellow",
         )
         raise typer.Exit(130) from None
-    print_rows(overview(growth.zoo, growth.plan), title=f"{blueprint.name}: {zoo}")
+    print_rows(overview(growth.zoo, growth.plan), title=f"{zoo}: {SCORED}")
     console.print(
         f"{len(growth.grown)} models grown, {len(growth.already)} were there already, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "

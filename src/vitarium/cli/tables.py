@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,7 +28,15 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
 
 
 def table(rows: list[dict[str, Any]], title: str = "") -> Table:
-    grid = Table(title=escape(title) or None, title_justify="left", header_style="bold")
+    grid = Table(
+        title=escape(title) or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
         numbers = all(isinstance(row.get(key), int | float | None) for row in rows)

@@ -12,6 +12,8 @@ from vitarium.blueprint.plan import telling
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.store import Zoo, index
 
+SCORED = "accuracy on test images before and after training"
+
 ZooFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The zoo's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
@@ -27,7 +29,7 @@ def ls(directory: ZooFolder, json: Json = False) -> None:
     if json:
         print_rows(zoo.models().to_dict("records"), as_json=True)
         return
-    print_rows(overview(zoo), title=f"{len(zoo)} models in {directory}")
+    print_rows(overview(zoo), title=f"{directory}: {len(zoo)} models; {SCORED}")
 
 
 def show(
@@ -65,7 +67,7 @@ def show(
         else "none: from scratch",
         "children": ", ".join(children) or "none",
         **_making(spec),
-        **flatten(spec.recipe.factors()),
+        **{k: v for k, v in flatten(spec.recipe.factors()).items() if v is not None},
         "outputs": about.num_outputs,
         "trained with": ", ".join(f"{name} {value}" for name, value in about.software.items()),
     }
@@ -74,6 +76,11 @@ def show(
     Console().print(
         f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)", highlight=False
     )
+
+
+def _family(row: dict[str, Any]) -> tuple[bool, str, str]:
+    """Sorts models without parents first, then stage by stage, then by their parent."""
+    return (row["parent"] is not None, row["stage"], row["parent"] or "")
 
 
 def _making(spec: ModelSpec) -> dict[str, str]:
@@ -85,24 +92,28 @@ def _making(spec: ModelSpec) -> dict[str, str]:
 
 
 def overview(zoo: Zoo, plan: Plan | None = None) -> Iterator[dict[str, Any]]:
-    """A row per model (of the plan, in its order; else stage by stage) for people to read."""
+    """A row per model (of the plan, in its order; else stage by stage) for people to read.
+
+    Ids are cut to eight digits, which is enough to name a model by.
+    """
     rows = {row["id"]: row for row in index.rows(zoo.path)}
     if plan:
         chosen = [rows[model.id] for model in plan.models if model.id in rows]
     else:
-        chosen = sorted(rows.values(), key=lambda row: (row["parent"] is not None, row["stage"]))
+        chosen = sorted(rows.values(), key=_family)
     names = _short_names(_differing(chosen))
+    all_finished = all(row["status"] == "finished" for row in chosen)
     for row in chosen:
         first = zoo.folder(row["id"]).epochs()[:1]
         yield {
-            "model": row["id"],
+            "model": row["id"][:8],
             "stage": row["stage"],
-            "parent": (row["parent"] or "")[:6],
+            "parent": (row["parent"] or "")[:8],
             **{short: row.get(name) for name, short in names.items()},
             "epochs": row["last_epoch"],
             "before": _score(first[0].metrics) if first else None,
             "after": _score(row),
-            "status": row["status"],
+            **({} if all_finished else {"status": row["status"]}),
         }
 
 
@@ -133,5 +144,5 @@ def _score(metrics: Mapping[str, Any]) -> float | None:
     """Accuracy on test images; by k-NN for models that were trained without labels."""
     for name in ("test_accuracy", "test_knn_accuracy"):
         if name in metrics:
-            return float(metrics[name])
+            return round(float(metrics[name]), 3)
     return None

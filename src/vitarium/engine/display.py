@@ -46,7 +46,7 @@ def labels(plan: Plan) -> dict[str, str]:
 def _label(model: ModelSpec, telling: list[str]) -> str:
     flat = flatten(model.recipe.factors())
     parts = [_short(path, flat[path]) for path in telling if path in flat]
-    return " ".join([model.stage, model.id[:6], *parts[:5]])
+    return " ".join([model.stage, model.id[:8], *parts[:5]])
 
 
 def _short(path: str, value: Any) -> str:

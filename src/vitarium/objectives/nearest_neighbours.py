@@ -15,8 +15,9 @@ def knn_classify(
 
     bank [n, width], bank_labels [n], queries [m, width] -> classes [m]
     """
-    bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
-    similarity, place = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
+    with torch.autocast(bank.device.type, enabled=False):  # bfloat16 would reorder neighbours
+        bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
+        similarity, place = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
     weight = (similarity / temperature).exp()
     votes = torch.zeros(len(queries), int(bank_labels.max()) + 1, device=queries.device)
     # index_put_ and scatter_add_ are not deterministic on GPUs; one-hot sums are

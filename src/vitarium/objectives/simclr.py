@@ -58,7 +58,7 @@ def evaluate(
 )
 def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
     """InfoNCE on outputs [2 * batch, out_dim]: all first views, then all second ones."""
-    similarity = _similarities(model(batch.images).float())
+    similarity = _similarities(model(batch.images))
     images = len(similarity) // 2
     partner = torch.arange(2 * images, device=similarity.device).roll(images)
     loss = F.cross_entropy(similarity / config.temperature, partner)
@@ -67,9 +67,11 @@ def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
 
 def _similarities(outputs: Tensor) -> Tensor:
     """Cosine similarity of every output with every other; -inf with itself. [n, d] -> [n, n]"""
-    unit = F.normalize(outputs, dim=1)
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    return (unit @ unit.T).masked_fill(itself, float("-inf"))
+    # Autocast would round the similarities to 8 bits, which the temperature then magnifies.
+    with torch.autocast(outputs.device.type, enabled=False):
+        unit = F.normalize(outputs.float(), dim=1)
+        itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+        return (unit @ unit.T).masked_fill(itself, float("-inf"))
 
 
 def _features(model: nn.Module, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
