@@ -109,6 +109,7 @@ def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(tmp_path
     assert digests(broken) == digests(whole)
     assert len(digests(whole)) == 2 * 7 + 2 * 4
     assert not list(broken.rglob("*.tmp"))
+    assert not (broken / "failures").exists()
 
 
 @pytest.mark.slow

@@ -83,11 +83,19 @@ def test_knn_is_scikit_learns():
     ).fit(bank.numpy(), labels.numpy())
     found = knn_classify(bank, labels, queries, k=20)
     assert torch.equal(found, torch.from_numpy(theirs.predict(queries.numpy())))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(found, knn_classify(bank, labels, queries, k=20))
 
 
 F_CENTRES = 1.5 * torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+
+
+def test_mixed_precision_does_not_reorder_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.randn(500, 16, generator=generator)
+    queries = torch.randn(1000, 16, generator=generator)
+    labels = torch.arange(500) % 7
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = knn_classify(bank, labels, queries, k=20)
+    assert torch.equal(mixed, knn_classify(bank, labels, queries, k=20))
 
 
 def test_more_neighbours_than_there_are_is_all_of_them():

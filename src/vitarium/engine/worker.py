@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def main() -> None:
     while True:
         job = jobs.get()
         try:
-            run_job(job, connection.send)
+            run_job(job, partial(_send, connection))
         except VitariumError as error:  # the model's own fault, not the process's
             _send(connection, Ended(job.spec["id"], "failed", str(error)))
         except Exception as error:
@@ -99,6 +100,7 @@ def _listen(connection: Connection, jobs: "queue.SimpleQueue[Job]") -> None:
 
 
 def _send(connection: Connection, event: Event | Broken) -> None:
+    """Tell the engine; without one there is nothing more to do, and nothing to complain of."""
     try:
         connection.send(event)
     except OSError:
