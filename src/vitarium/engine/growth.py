@@ -1,6 +1,5 @@
 """Grow: from a blueprint to a zoo."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,16 +132,3 @@ def _queue(growth: Growth) -> Queue:
             growth.diverged[id] = (growth.zoo.folder(id).result() or {}).get("message", "")
     done = [id for id, state in status.items() if state == "finished"]
     return Queue(growth.plan, done, growth.diverged)
-
-
-def counts(growth: Growth) -> dict[str, int]:
-    """How many models are grown, were there already, diverged, failed, were skipped."""
-    return dict(
-        Counter(
-            grown=len(growth.grown),
-            already=len(growth.already),
-            diverged=len(growth.diverged),
-            failed=len(growth.failed),
-            skipped=len(growth.skipped),
-        )
-    )

@@ -15,7 +15,6 @@ class Queue:
     """
 
     def __init__(self, plan: Plan, done: Iterable[str], barren: Iterable[str] = ()) -> None:
-        self._plan = plan
         self._done = set(done)
         self._closed = {*self._done, *barren}
         self._waiting = [model for model in plan.models if model.id not in self._closed]
