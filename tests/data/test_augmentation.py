@@ -8,6 +8,7 @@ from timm.data.random_erasing import RandomErasing
 from vitarium import seeds
 from vitarium.config import InvalidConfig
 from vitarium.data import standard as module
+from vitarium.errors import InvalidInput
 from vitarium.registry import section
 
 IMAGE = torch.arange(3 * 40 * 60).reshape(3, 40, 60).remainder(256).to(torch.uint8)
@@ -84,9 +85,10 @@ def test_mixup_cutmix_and_erasing_reach_timm_with_the_values_of_the_file(monkeyp
 
     monkeypatch.setattr(module, "Mixup", record(Mixup, "mixup"))
     monkeypatch.setattr(module, "RandomErasing", record(RandomErasing, "erasing"))
-    augmentation = build(mixup=0.8, cutmix=1.0, random_erasing=0.25, random_erasing_mode="pixel")
+    mixing = {"mixup": 0.8, "cutmix": 1.0, "mixup_mode": "elem"}  # none of them a default
+    augmentation = build(**mixing, random_erasing=0.25, random_erasing_mode="pixel")
     augmentation.mix(torch.zeros(2, 3, 24, 24), torch.eye(10)[:2])
-    mixup = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.0, "mode": "batch"}
+    mixup = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.0, "mode": "elem"}
     assert seen["mixup"] == {**mixup, "num_classes": 10}
     assert seen["erasing"] == {"probability": 0.25, "mode": "pixel", "device": "cpu"}
 
@@ -131,8 +133,34 @@ def test_simclr_draws_different_views():
         assert not torch.equal(augmentation.train(IMAGE), augmentation.train(IMAGE))
 
 
+def test_mixing_refuses_batches_whose_images_make_no_pairs():
+    with pytest.raises(InvalidInput, match="even size; 3 is odd"):
+        build(mixup=0.8).mix(torch.zeros(3, 3, 24, 24), torch.eye(10)[:3])
+
+
+def test_a_random_crop_that_does_not_fit_is_refused_before_training():
+    with pytest.raises(
+        InvalidInput, match="24 by 24 pixels does not fit into images resized to 20"
+    ):
+        build(crop="random", resize=20, padding=1)
+    assert build(crop="random", resize=20, padding=2).train(IMAGE).shape == (3, 24, 24)
+
+
+@pytest.mark.parametrize("settings", [{"scale": (1.0, 0.1)}, {"ratio": (2, 1)}, {"blur_kernel": 4}])
+def test_bad_settings_of_views_are_refused(settings):
+    with pytest.raises(InvalidConfig):
+        build("simclr", **settings)
+
+
 @pytest.mark.parametrize(
-    "settings", [{"horizontal_flip": 1.5}, {"mixup": -1}, {"crop": "middle"}, {"cutmx": 1}]
+    "settings",
+    [
+        {"horizontal_flip": 1.5},
+        {"mixup": -1},
+        {"crop": "middle"},
+        {"cutmx": 1},
+        {"scale": (1, 0.1)},
+    ],
 )
 def test_bad_settings_are_refused(settings):
     with pytest.raises(InvalidConfig):

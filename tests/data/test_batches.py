@@ -1,5 +1,7 @@
 """Batches depend on seed, epoch and image alone."""
 
+from multiprocessing import active_children
+
 import pytest
 import torch
 
@@ -42,11 +44,38 @@ def test_epochs_and_seeds_differ():
     assert not equal(batches(seed=1).train(1), batches(seed=2).train(1))
 
 
-@pytest.mark.slow
 def test_the_number_of_loader_workers_changes_nothing():
     here, there = batches(mixup=0.8), batches(mixup=0.8, loader_workers=2)
-    assert equal(here.train(1), there.train(1))
+    for epoch in (1, 2):  # the second one is drawn by the workers of the first
+        assert equal(here.train(epoch), there.train(epoch))
     assert equal(here.score("val"), there.score("val"))
+
+
+def test_loader_workers_stay_from_one_epoch_to_the_next():
+    made = batches(loader_workers=1)
+    before = {child.pid for child in active_children()}
+
+    def workers():
+        return {child.pid for child in active_children()} - before
+
+    list(made.train(1))
+    first = workers()
+    list(made.train(2))
+    assert len(first) == 1
+    assert workers() == first
+
+
+def test_an_epoch_that_was_left_early_does_not_reach_the_next():
+    left, whole = batches(loader_workers=1), batches()
+    next(left.train(1))
+    assert equal(left.train(2), whole.train(2))
+
+
+def test_two_epochs_at_a_time_do_not_mix():
+    made, here = batches(loader_workers=1), batches()
+    pairs = list(zip(made.train(1), made.train(2), strict=True))
+    assert equal([one for one, _ in pairs], here.train(1))
+    assert equal([two for _, two in pairs], here.train(2))
 
 
 def test_batches_leave_the_global_generators_alone():
@@ -71,6 +100,7 @@ def test_scoring_sees_every_image_once_in_order():
     labels = torch.cat([batch.labels for batch in made.score("test")])
     assert torch.equal(labels, made.dataset.test.labels)
     assert len(torch.cat([batch.labels for batch in made.score("test", 70)])) == 70
+    assert list(made.score("test", 0)) == []
 
 
 def test_pixels_are_normalised():

@@ -102,6 +102,12 @@ def test_downloads_go_to_the_first_folder_that_can_be_written_to(tmp_path, monke
     assert DataFolders(tmp_path / "file").writable == tmp_path / "new" / "data"
 
 
+def test_a_folder_that_is_marked_read_only_is_left_alone_even_by_root(tmp_path, monkeypatch):
+    (tmp_path / "given").mkdir(mode=0o555)
+    monkeypatch.setenv("VITARIUM_DATA", str(tmp_path / "named"))
+    assert DataFolders(tmp_path / "given").writable == tmp_path / "named"
+
+
 @pytest.fixture
 def without_network(monkeypatch):
     import torchvision.datasets.utils as downloads

@@ -2,11 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import AfterValidator, PositiveFloat
 from torch import Tensor
 from torchvision.transforms import v2
 
 Transform = Callable[[Tensor], Tensor]
+
+
+def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first number has to be the smaller one")
+    return bounds
+
+
+Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
+"""The smallest and the largest value of something that is drawn."""
 
 
 @dataclass(frozen=True)

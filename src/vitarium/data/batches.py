@@ -57,6 +57,8 @@ class Batches:
         shape = (-1, 1, 1)
         self._mean = torch.tensor(dataset.mean, device=device).view(shape) * 255
         self._std = torch.tensor(dataset.std, device=device).view(shape) * 255
+        self._augmented = _Augmented(dataset.train, augmentation, seed, views)
+        self._idle: list[DataLoader[Any]] = []
         if input_size[0] == 1 and len(dataset.mean) == 3:  # gray input of a colour data set
             self._mean, self._std = (
                 self._mean.mean(0, keepdim=True),
@@ -72,9 +74,9 @@ class Batches:
         """The batches of an epoch, in an order of its own."""
         order = torch.Generator().manual_seed(seeds.derive(self.seed, "order", epoch))
         numbers = torch.randperm(len(self.dataset.train), generator=order)
-        chosen = numbers[: self.steps * self.batch_size].view(self.steps, self.batch_size).tolist()
-        augmented = _Augmented(self.dataset.train, self.augmentation, self.seed, epoch, self.views)
-        for step, (images, labels) in enumerate(self._load(augmented, chosen)):
+        full = numbers[: self.steps * self.batch_size].view(self.steps, self.batch_size)
+        chosen = [[(epoch, number) for number in some] for some in full.tolist()]
+        for step, (images, labels) in enumerate(self._load_augmented(chosen)):
             batch = self._normalised(images, labels)
             with seeds.seeded(seeds.derive(self.seed, "mix", epoch, step)):
                 mixed, targets = self.augmentation.mix(batch.images, batch.targets)
@@ -83,27 +85,39 @@ class Batches:
     def score(self, split: SplitName, limit: int | None = None) -> Iterator[Batch]:
         """Every image of a split once, in order and not augmented; with `limit` the first ones."""
         part: Split = getattr(self.dataset, split)
-        count = min(len(part), limit or len(part))
-        numbers = torch.arange(count).split(max(self.batch_size, 256))
-        chosen = [some.tolist() for some in numbers]
-        for images, labels in self._load(_Plain(part, self.augmentation), chosen):
+        count = len(part) if limit is None else min(len(part), limit)
+        size = max(self.batch_size, 256)
+        chosen = [list(range(start, min(start + size, count))) for start in range(0, count, size)]
+        plain = _Plain(part, self.augmentation)
+        loaded = self._loader(plain, chosen) if self.loader_workers else _here(plain, chosen)
+        for images, labels in loaded:
             yield self._normalised(images, labels)
 
-    def _load(
-        self, source: "_Augmented | _Plain", chosen: list[list[int]]
+    def _load_augmented(
+        self, chosen: list[list[tuple[int, int]]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         if not self.loader_workers:
-            for numbers in chosen:
-                with seeds.preserved():
-                    loaded = source.__getitems__(numbers)
-                yield loaded
+            yield from _here(self._augmented, chosen)
             return
-        yield from DataLoader(
+        # Workers stay for the next epoch; two epochs at a time have workers of their own, since
+        # a loader that is iterated anew forgets where it was.
+        loader = self._idle.pop() if self._idle else self._loader(self._augmented, [], stay=True)
+        loader.batch_sampler[:] = chosen  # type: ignore[index]
+        try:
+            yield from loader
+        finally:
+            self._idle.append(loader)
+
+    def _loader(
+        self, source: "_Augmented | _Plain", chosen: list[Any], stay: bool = False
+    ) -> DataLoader[Any]:
+        return DataLoader(
             source,  # type: ignore[arg-type]
             batch_sampler=chosen,
             num_workers=self.loader_workers,
             collate_fn=_as_loaded,
             pin_memory=self.device.type == "cuda",
+            persistent_workers=stay,
             generator=torch.Generator(),  # so that the loader draws nothing from the global one
         )
 
@@ -114,25 +128,33 @@ class Batches:
         return Batch((on_device.float() - self._mean) / self._std, labels, targets)
 
 
+def _here(
+    source: "_Augmented | _Plain", chosen: list[list[Any]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for some in chosen:
+        with seeds.preserved():
+            loaded = source.__getitems__(some)
+        yield loaded
+
+
 class _Augmented:
     """Whole batches of augmented images, each drawn from a stream named after it."""
 
-    def __init__(
-        self, split: Split, augmentation: Augmentation, seed: int, epoch: int, views: int
-    ) -> None:
+    def __init__(self, split: Split, augmentation: Augmentation, seed: int, views: int) -> None:
         self.split, self.transform = split, augmentation.train
-        self.seed, self.epoch, self.views = seed, epoch, views
+        self.seed, self.views = seed, views
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
-        views = [self._view(number, view) for view in range(self.views) for number in numbers]
-        return torch.stack(views), self.split.labels[numbers]
+    def __getitems__(self, chosen: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Images of (epoch, number), all first views before all second ones."""
+        views = [self._view(*which, view) for view in range(self.views) for which in chosen]
+        return torch.stack(views), self.split.labels[[number for _, number in chosen]]
 
-    def _view(self, number: int, view: int) -> Tensor:
+    def _view(self, epoch: int, number: int, view: int) -> Tensor:
         # torch's generator alone: torchvision's transforms draw from no other
-        stream = seeds.derive(self.seed, "augmentation", self.epoch, number, view)
+        stream = seeds.derive(self.seed, "augmentation", epoch, number, view)
         torch.default_generator.manual_seed(stream)
         return self.transform(self.split.images[number])
 

@@ -7,15 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from vitarium.config import Config
+from vitarium.data.splits import stratified, without
 from vitarium.errors import InvalidData
 from vitarium.registry import Section
-from vitarium.seeds import derive
 
 
 class DataConfig(Config):
@@ -36,6 +35,8 @@ class OwnDataConfig(DataConfig):
     """Lets a plan be made without the data; checked against it."""
     num_train: PositiveInt | None = None
     """Training images, before validation images are taken from them; as num_classes."""
+    num_val: PositiveInt | None = None
+    """Validation images, of data that have them apart from the training images; as num_classes."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Of the pixels in [0, 1], per channel; ImageNet's unless given."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -162,8 +163,11 @@ def expected(section: Section) -> Expected:
 
 
 def train_size(num_train: int, config: DataConfig) -> int:
-    """Training images that are left of `num_train` when validation images are taken from them."""
-    left = num_train - _num_val(num_train, config)
+    """Training images that are left of `num_train` when validation images are taken from them.
+
+    None are taken where the configuration declares `num_val`: those are apart already.
+    """
+    left = num_train - (0 if _declared_val(config) else _num_val(num_train, config))
     return min(left, config.train_limit or left)
 
 
@@ -181,21 +185,21 @@ def with_splits(
 ) -> Dataset:
     """Put a data set together; without validation images, some are taken from the training ones.
 
-    Raises InvalidData if there are not `expected_train` training images.
+    Raises InvalidData if there are not `expected_train` training images, or not as many validation
+    images as `config` declares, or a label is none of the classes' numbers.
     """
-    if expected_train is not None and expected_train != len(train):
-        raise InvalidData(
-            f"data set '{name}' has {len(train)} training images, "
-            f"but num_train says {expected_train}"
-        )
+    _check_count(name, "training images", len(train), "num_train", expected_train)
+    own = 0 if val is None else len(val)
+    _check_count(name, "validation images of its own", own, "num_val", _declared_val(config))
+    for part, split in (("training", train), ("validation", val), ("test", test)):
+        if split is not None:
+            _check_labels(name, part, split.labels, len(classes))
     if val is None:
-        chosen = _stratified(train.labels, _num_val(len(train), config), config.split_seed, "val")
-        rest = torch.ones(len(train), dtype=torch.bool)
-        rest[chosen] = False
-        train, val = train.select(rest.nonzero()[:, 0]), train.select(chosen)
+        chosen = stratified(train.labels, _num_val(len(train), config), config.split_seed, "val")
+        train, val = train.select(without(chosen, len(train))), train.select(chosen)
     if config.train_limit and config.train_limit < len(train):
         train = train.select(
-            _stratified(train.labels, config.train_limit, config.split_seed, "limit")
+            stratified(train.labels, config.train_limit, config.split_seed, "limit")
         )
     return Dataset(name, tuple(classes), train, val, test, mean, std)
 
@@ -205,37 +209,37 @@ def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
 
     Which is fixed, whatever a blueprint says: no model is ever trained on a test image.
     """
-    chosen = _stratified(labels, len(labels) // 5, 0, "test")
-    rest = torch.ones(len(labels), dtype=torch.bool)
-    rest[chosen] = False
+    chosen = stratified(labels, len(labels) // 5, 0, "test")
     heap = Split(images, labels)
-    return heap.select(rest.nonzero()[:, 0]), heap.select(chosen)
+    return heap.select(without(chosen, len(labels))), heap.select(chosen)
 
 
 def _writable(folder: Path) -> bool:
     nearest = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
     )
-    return nearest.is_dir() and os.access(nearest, os.W_OK)
+    # the mode too: root may write anywhere, but a folder that is marked read-only is left alone
+    marked = bool(nearest.stat().st_mode & 0o222)
+    return marked and nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 def _num_val(num_train: int, config: DataConfig) -> int:
     return max(1, round(num_train * config.val_fraction))
 
 
-def _stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
-    """Numbers of `count` images, in order, with each class in proportion to within one image.
+def _declared_val(config: DataConfig) -> int | None:
+    return getattr(config, "num_val", None)
 
-    What rounding leaves over goes to the classes that it cut most (largest remainders).
-    """
-    generator = np.random.default_rng(derive(seed, "split", purpose))
-    classes, sizes = np.unique(labels.numpy(), return_counts=True)
-    shares = count * sizes / len(labels)
-    quotas = np.floor(shares).astype(int)
-    most_cut = np.argsort(quotas - shares, kind="stable")
-    quotas[most_cut[: count - quotas.sum()]] += 1
-    chosen = [
-        generator.permutation(np.flatnonzero(labels.numpy() == label))[:quota]
-        for label, quota in zip(classes, quotas, strict=True)
-    ]
-    return torch.from_numpy(np.sort(np.concatenate(chosen)))
+
+def _check_count(name: str, what: str, found: int, field: str, said: int | None) -> None:
+    if said is not None and said != found:
+        raise InvalidData(f"data set '{name}' has {found} {what}, but {field} says {said}")
+
+
+def _check_labels(name: str, part: str, labels: Tensor, num_classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise InvalidData(
+            f"data set '{name}' has the label {wrong[0].item()} among its {part} images, but its "
+            f"{num_classes} classes are numbered 0 to {num_classes - 1}"
+        )

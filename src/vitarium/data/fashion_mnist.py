@@ -1,8 +1,8 @@
 """torchvision's FashionMNIST, also from the files of Debian's package."""
 
 import gzip
-import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from vitarium.data.dataset import DataConfig, DataFolders, Dataset
@@ -18,8 +18,6 @@ def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     """Articles of clothing, 28 × 28 gray (Xiao et al. 2017, arXiv 1708.07747)."""
     from torchvision.datasets import FashionMNIST
 
-    if DEBIAN.is_dir() and folders.find("FashionMNIST/raw") is None:
-        _unpack(folders.writable / "FashionMNIST" / "raw")
     return load_torchvision(
         "fashion_mnist",
         FashionMNIST,
@@ -27,18 +25,22 @@ def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
         folders,
         mean=MEAN,
         std=STD,
-        also="On Debian: apt install dataset-fashion-mnist.",
+        unpack=_unpack if DEBIAN.is_dir() else None,
+        also=f"On Debian: apt install dataset-fashion-mnist, which fills {DEBIAN}.",
     )
 
 
-def _unpack(raw: Path) -> None:
-    """Unpack Debian's files where torchvision looks; several processes may do so at a time."""
-    beside = raw.with_name(f".raw.{os.getpid()}")
-    beside.mkdir(parents=True, exist_ok=True)
-    for packed in sorted(DEBIAN.glob("*.gz")):
-        with gzip.open(packed) as source, (beside / packed.stem).open("wb") as target:
-            shutil.copyfileobj(source, target)
-    try:
-        beside.rename(raw)
-    except OSError:  # another process was first
-        shutil.rmtree(beside)
+def _unpack(folder: Path) -> None:
+    """Unpack Debian's files where torchvision looks; several processes may do so at a time.
+
+    Each file is written beside and renamed: a failed download leaves the folder behind, so the
+    folder's being there says nothing of its files.
+    """
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=raw) as beside:
+        for packed in sorted(DEBIAN.glob("*.gz")):
+            written = Path(beside) / packed.stem
+            with gzip.open(packed) as source, written.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            written.replace(raw / packed.stem)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from pydantic import model_validator
 from torch import Tensor
@@ -70,10 +71,7 @@ def _parts(config: HuggingFace, folders: DataFolders) -> Any:
     except ImportError:
         raise InvalidInput("data set 'hf' needs: pip install 'vitarium[hf]'") from None
     if config.dataset:
-        try:
-            return datasets.load_dataset(config.dataset, config.config_name)
-        except Exception as error:  # the library raises what its transports raise
-            raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {error}") from None
+        return _from_hub(config.dataset, config.config_name)
     root = folders.find(str(config.folder))
     files = {path.stem: str(path) for path in sorted(root.glob("*.parquet"))} if root else {}
     if not files:
@@ -83,6 +81,16 @@ def _parts(config: HuggingFace, folders: DataFolders) -> Any:
         "parquet", data_files=files, cache_dir=str(folders.writable / "hf-cache")
     )
     return loaded.cast_column(config.image_column, datasets.Image())
+
+
+def _from_hub(name: str, config_name: str | None) -> Any:
+    import datasets
+
+    try:
+        # Said outright: datasets 3 asks on the terminal whether to run a repository's code.
+        return datasets.load_dataset(name, config_name, trust_remote_code=False)
+    except Exception as error:  # the library raises what its transports raise
+        raise DataNotFound(f"cannot get '{name}' from the hub: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,12 @@ def _split(part: Any, config: HuggingFace) -> Split:
     for column in (config.image_column, config.label_column):
         if column not in part.column_names:
             raise InvalidData(f"no column '{column}'; there are {', '.join(part.column_names)}")
-    labels = torch.tensor(part[config.label_column], dtype=torch.long)
+    only = part.select_columns([config.label_column]).with_format("numpy")
+    numbers = np.asarray(only[config.label_column][:])
+    if numbers.dtype.kind not in "iub":
+        kind = getattr(part.features[config.label_column], "dtype", numbers.dtype)
+        raise InvalidData(f"column '{config.label_column}' holds {kind}, not numbers of classes")
+    labels = torch.from_numpy(numbers.astype(np.int64))
     return Split(Rows(part.select_columns([config.image_column]), config.image_column), labels)
 
 

@@ -1,10 +1,18 @@
 """SimCLR's augmentation: drawn twice, it gives two views of an image."""
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from torchvision.transforms import v2
 
 from vitarium.config import Config
-from vitarium.data.augmentation import Augmentation, centre, channels, compose, resize, unmixed
+from vitarium.data.augmentation import (
+    Augmentation,
+    Range,
+    centre,
+    channels,
+    compose,
+    resize,
+    unmixed,
+)
 from vitarium.registry import augmentation
 
 
@@ -13,9 +21,9 @@ class SimclrViews(Config):
 
     resize: PositiveInt | None = None
     """Shorter side, in pixels, when images are scored; None: the model's image size."""
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    scale: Range = (0.08, 1.0)
     """Area of the crop, as a share of the image's."""
-    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    ratio: Range = (3 / 4, 4 / 3)
     horizontal_flip: float = Field(0.5, ge=0, le=1)
     color_jitter: NonNegativeFloat = 0.8
     """Strength of random changes of brightness, contrast and saturation."""
@@ -27,6 +35,13 @@ class SimclrViews(Config):
     """Probability of a Gaussian blur with a sigma of 0.1 to 2 pixels."""
     blur_kernel: PositiveInt | None = None
     """Odd; None: about a tenth of the image."""
+
+    @field_validator("blur_kernel")
+    @classmethod
+    def _odd(cls, kernel: int | None) -> int | None:
+        if kernel is not None and kernel % 2 == 0:
+            raise ValueError("a kernel with a middle has an odd size")
+        return kernel
 
 
 @augmentation("simclr", config=SimclrViews, paper="Chen et al. 2020, arXiv 2002.05709, App. A")

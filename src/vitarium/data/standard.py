@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from vitarium.config import Config
 from vitarium.data.augmentation import (
     Augmentation,
+    Range,
     Transform,
     centre,
     channels,
@@ -18,6 +19,7 @@ from vitarium.data.augmentation import (
     resize,
     unmixed,
 )
+from vitarium.errors import InvalidInput
 from vitarium.registry import augmentation
 
 Probability = Field(0.0, ge=0, le=1)
@@ -32,9 +34,9 @@ class Standard(Config):
     crop: Literal["center", "random", "random_resized"] = "center"
     padding: NonNegativeInt = 0
     """Black pixels around the image before a random crop."""
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    scale: Range = (0.08, 1.0)
     """Area of a random_resized crop, as a share of the image's."""
-    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    ratio: Range = (3 / 4, 4 / 3)
     """Width over height of a random_resized crop."""
     horizontal_flip: float = Probability
     rotation: NonNegativeFloat = 0.0
@@ -54,9 +56,18 @@ class Standard(Config):
 
 @augmentation("standard", config=Standard)
 def standard(config: Standard, input_size: tuple[int, int, int], num_classes: int) -> Augmentation:
-    """Crops, flips, rotation, colours, erasing, mixup and cutmix; none unless set."""
+    """Crops, flips, rotation, colours, erasing, mixup and cutmix; none unless set.
+
+    Raises InvalidInput where a random crop does not fit into the resized and padded image.
+    """
     count, height, width = input_size
-    fit = resize(config.resize or min(height, width), config.interpolation)
+    shorter = config.resize or min(height, width)
+    if config.crop == "random" and shorter + 2 * config.padding < min(height, width):
+        raise InvalidInput(
+            f"a random crop of {height} by {width} pixels does not fit into images resized to "
+            f"{shorter} and padded by {config.padding}; choose a larger resize or padding"
+        )
+    fit = resize(shorter, config.interpolation)
     return Augmentation(
         train=compose(
             None if config.crop == "random_resized" else fit,
@@ -128,5 +139,9 @@ class _Mix:
             )
             images = erase(images)
         if self.mixup:
+            if len(images) % 2:  # timm pairs a batch's images with each other
+                raise InvalidInput(
+                    f"mixup and cutmix need batches of an even size; {len(images)} is odd"
+                )
             images, targets = self.mixup(images, targets.argmax(1))
         return images, targets

@@ -10,6 +10,9 @@ from torch import Tensor
 from vitarium.data.dataset import DataConfig, DataFolders, Dataset, Split, with_splits
 from vitarium.errors import DataNotFound
 
+# torchvision's ways to say that files are missing (the first), damaged or cut short
+UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError)
+
 
 def load_torchvision(
     name: str,
@@ -19,18 +22,21 @@ def load_torchvision(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    unpack: Callable[[Path], None] | None = None,
     also: str = "",
 ) -> Dataset:
     """Read both parts of a torchvision data set, downloading them if no folder has them.
 
     Args:
         source: torchvision's class, called with root, train and download.
+        unpack: called with a data folder before anything is downloaded, to fill it from elsewhere
+            on this machine.
         also: another way to get it, for the error message.
 
     Raises DataNotFound.
     """
-    root = _root(name, source, folders, also)
-    train, test = (source(root=root, train=part) for part in (True, False))
+    found = next((parts for f in folders.all if (parts := _read(source, f))), None)
+    train, test = found or _fetch(name, source, folders, unpack, also)
     return with_splits(
         name,
         train.classes,
@@ -42,25 +48,35 @@ def load_torchvision(
     )
 
 
-def _root(name: str, source: Callable[..., Any], folders: DataFolders, also: str) -> Path:
-    for folder in folders.all:
-        try:
-            source(root=folder, train=True)
-            source(root=folder, train=False)
-        except RuntimeError:  # torchvision's way to say that files are missing or damaged
-            continue
-        return folder
+def _read(source: Callable[..., Any], folder: Path) -> tuple[Any, Any] | None:
     try:
-        source(root=folders.writable, train=True, download=True)
-        source(root=folders.writable, train=False, download=True)
-    except (OSError, RuntimeError) as error:
+        return source(root=folder, train=True), source(root=folder, train=False)
+    except UNREADABLE:
+        return None
+
+
+def _fetch(
+    name: str,
+    source: Callable[..., Any],
+    folders: DataFolders,
+    unpack: Callable[[Path], None] | None,
+    also: str,
+) -> tuple[Any, Any]:
+    target = folders.writable
+    try:
+        if unpack:
+            unpack(target)
+            if unpacked := _read(source, target):
+                return unpacked
+        train = source(root=target, train=True, download=True)
+        return train, source(root=target, train=False, download=True)
+    except (OSError, *UNREADABLE) as error:
         looked, fault = ", ".join(map(str, folders.all)), " ".join(str(error).split())
         raise DataNotFound(
-            f"data set '{name}' is not in {looked}, and the download failed ({fault}). "
+            f"data set '{name}' is not in {looked}, and getting it failed ({fault}). "
             f"Copy torchvision's files into one of these folders, or name theirs with --data-dir "
             f"or VITARIUM_DATA.{' ' + also if also else ''}"
         ) from None
-    return folders.writable
 
 
 def _split(part: Any) -> Split:
