@@ -1,5 +1,6 @@
 """Blueprints that are small enough to train in a test."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ TINY = {
     "depth": 1,
     "num_heads": 2,
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test decodes or measures reaches the user's cache, nor comes from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITARIUM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

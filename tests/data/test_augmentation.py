@@ -1,28 +1,59 @@
-"""Augmentation: every setting reaches the library that applies it, and does what it says."""
+"""Augmentation of whole batches: every setting does what it says, to each image by itself."""
 
 import pytest
 import torch
-from timm.data.mixup import Mixup
-from timm.data.random_erasing import RandomErasing
 
-from vitarium import seeds
 from vitarium.config import InvalidConfig
-from vitarium.data import standard as module
 from vitarium.errors import InvalidInput
 from vitarium.registry import section
 
 IMAGE = torch.arange(3 * 40 * 60).reshape(3, 40, 60).remainder(256).to(torch.uint8)
+ONE_OF = torch.eye(10)
 
 
 def build(name="standard", size=(3, 24, 24), **settings):
     return section("augmentation", {"name": name, **settings})(size, 10)
 
 
+def numbers(augmentation, *shape, seed=0):
+    stream = torch.Generator().manual_seed(seed)
+    shape = (*shape, augmentation.numbers)
+    return torch.rand(shape, dtype=torch.float64, generator=stream)
+
+
+def augment(augmentation, images, given):
+    framed = augmentation.frame(given, *images.shape[-2:]).cut(images)
+    return augmentation.change(framed, given)
+
+
+def scored(augmentation, images):
+    return augmentation.plain(*images.shape[-2:]).cut(images)
+
+
+def mix(augmentation, images, targets, seed=0):
+    """One model's batch."""
+    given = numbers(augmentation, 1, len(images), seed=seed)
+    mixed, shares = augmentation.mix(images[None].clone(), targets[None], given)
+    return mixed[0], shares[0]
+
+
+EVERYTHING = {
+    "horizontal_flip": 0.5,
+    "rotation": 10,
+    "color_jitter": 0.3,
+    "random_erasing": 0.5,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+}
+
+
 def test_without_settings_training_sees_what_scoring_sees():
     augmentation = build()
-    assert torch.equal(augmentation.train(IMAGE), augmentation.evaluate(IMAGE))
-    images, targets = torch.randn(4, 3, 24, 24), torch.eye(10)[:4]
-    mixed, mixed_targets = augmentation.mix(images.clone(), targets)
+    batch = IMAGE.expand(4, -1, -1, -1)
+    given = numbers(augmentation, 4)
+    assert torch.equal(augment(augmentation, batch, given), scored(augmentation, batch))
+    images, targets = torch.randn(4, 3, 24, 24), ONE_OF[:4]
+    mixed, mixed_targets = mix(augmentation, images, targets)
     assert torch.equal(mixed, images)
     assert torch.equal(mixed_targets, targets)
 
@@ -30,112 +61,115 @@ def test_without_settings_training_sees_what_scoring_sees():
 @pytest.mark.parametrize("crop", ["center", "random", "random_resized"])
 @pytest.mark.parametrize("size", [(3, 24, 24), (1, 32, 32), (3, 48, 48)])
 def test_every_image_becomes_the_models_size(crop, size):
-    augmentation = build(size=size, crop=crop, horizontal_flip=0.5, rotation=10, color_jitter=0.3)
-    for step in (augmentation.train, augmentation.evaluate):
-        made = step(IMAGE)
-        assert made.shape == size
-        assert made.dtype == torch.uint8
+    augmentation = build(size=size, crop=crop, **EVERYTHING)
+    made = augment(augmentation, IMAGE.expand(6, -1, -1, -1), numbers(augmentation, 6))
+    assert made.shape == (6, *size)
+    assert made.min() >= 0
+    assert made.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["standard", "simclr"])
+def test_an_image_becomes_the_same_in_any_batch(name):
+    settings = {"crop": "random_resized", **EVERYTHING} if name == "standard" else {}
+    augmentation = build(name, **settings)
+    batch = torch.stack([IMAGE, IMAGE.flip(2), 255 - IMAGE, IMAGE.flip(1)] * 4)
+    given = numbers(augmentation, len(batch))
+    together = augment(augmentation, batch, given)
+    alone = [augment(augmentation, batch[i : i + 1], given[i : i + 1]) for i in range(len(batch))]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+def test_models_that_are_trained_together_get_what_each_would_get_alone():
+    augmentation = build(**EVERYTHING, random_erasing_mode="pixel", mixup_mode="elem")
+    images, targets = torch.randn(3, 8, 3, 24, 24), ONE_OF[torch.randint(10, (3, 8))]
+    given = numbers(augmentation, 3, 8)
+    together = augmentation.mix(images, targets, given)
+    for k in range(3):
+        alone = augmentation.mix(*(values[k : k + 1] for values in (images, targets, given)))
+        for one, other in zip(together, alone, strict=True):
+            assert torch.allclose(one[k], other[0])
 
 
 def test_gray_images_are_repeated_for_a_model_that_takes_colour():
-    made = build().evaluate(IMAGE[:1])
-    assert torch.equal(made[0], made[1])
-    assert torch.equal(made[0], made[2])
-
-
-def test_scoring_resizes_the_shorter_side_and_takes_the_middle():
-    from torchvision.transforms.v2 import functional as F
-
-    expected = F.center_crop(F.resize(IMAGE, 30, antialias=True), [24, 24])
-    assert torch.equal(build(resize=30).evaluate(IMAGE), expected)
-
-
-def test_scoring_a_batch_is_scoring_its_images():
-    batch = torch.stack([IMAGE, IMAGE.flip(2)])
-    evaluate = build(resize=30).evaluate
-    assert torch.equal(evaluate(batch), torch.stack([evaluate(image) for image in batch]))
+    augmentation = build()
+    made = augment(augmentation, IMAGE[None, :1], numbers(augmentation, 1))
+    assert made.shape == (1, 3, 24, 24)
+    assert torch.equal(made[:, 0], made[:, 2])
 
 
 def test_a_flip_happens_as_often_as_its_probability():
     flip = build(size=(3, 40, 40), horizontal_flip=0.3)
-    image = IMAGE[:, :, :40]
-    with seeds.seeded(0):
-        flipped = sum(torch.equal(flip.train(image), image.flip(2)) for _ in range(1000))
-    assert 250 < flipped < 350
+    batch = IMAGE[None, :, :, :40].expand(1000, -1, -1, -1)
+    made = augment(flip, batch, numbers(flip, 1000))
+    mirrored = (made - batch.flip(3) / 255).abs().flatten(1).amax(1) < 1e-5
+    assert 250 < mirrored.sum() < 350
 
 
 def test_a_random_crop_reaches_every_place_of_the_padded_image():
     crop = build(size=(1, 8, 8), crop="random", padding=2)
-    image = torch.arange(1, 65).reshape(1, 8, 8).to(torch.uint8)
-    with seeds.seeded(0):
-        corners = {crop.train(image)[0, 4, 4].item() for _ in range(500)}
-    assert len(corners) == 25
+    image = torch.arange(1, 65).reshape(1, 1, 8, 8).to(torch.uint8).expand(500, -1, -1, -1)
+    made = augment(crop, image, numbers(crop, 500))
+    middles = (made[:, 0, 4, 4] * 255).round().unique()
+    assert len(middles) == 25
 
 
-def test_mixup_cutmix_and_erasing_reach_timm_with_the_values_of_the_file(monkeypatch):
-    seen = {}
-
-    def record(kind, name):
-        class Recorded(kind):
-            def __init__(self, **settings):
-                seen[name] = settings
-                super().__init__(**settings)
-
-        return Recorded
-
-    monkeypatch.setattr(module, "Mixup", record(Mixup, "mixup"))
-    monkeypatch.setattr(module, "RandomErasing", record(RandomErasing, "erasing"))
-    mixing = {"mixup": 0.8, "cutmix": 1.0, "mixup_mode": "elem"}  # none of them a default
-    augmentation = build(**mixing, random_erasing=0.25, random_erasing_mode="pixel")
-    augmentation.mix(torch.zeros(2, 3, 24, 24), torch.eye(10)[:2])
-    mixup = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.0, "mode": "elem"}
-    assert seen["mixup"] == {**mixup, "num_classes": 10}
-    assert seen["erasing"] == {"probability": 0.25, "mode": "pixel", "device": "cpu"}
-
-
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("settings", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1}])
-def test_mixed_targets_are_shares_of_two_classes(settings):
-    images, targets = torch.randn(8, 3, 24, 24), torch.eye(10)[:8]
-    with seeds.seeded(3):
-        _, mixed = build(**settings).mix(images, targets)
-    assert torch.allclose(mixed.sum(1), torch.ones(8))
-    assert ((mixed > 0).sum(1) <= 2).all()
-    partner = targets.flip(0)
-    share = (mixed * targets).sum(1, keepdim=True)
-    assert torch.allclose(mixed, share * targets + (1 - share) * partner)
+def test_mixed_targets_are_shares_of_two_classes(settings, mode):
+    images, targets = torch.randn(8, 3, 24, 24), ONE_OF[:8]
+    _, shares = mix(build(**settings, mixup_mode=mode), images, targets, seed=3)
+    assert torch.allclose(shares.sum(1), torch.ones(8))
+    share = (shares * targets).sum(1, keepdim=True)
+    assert torch.allclose(shares, share * targets + (1 - share) * targets.flip(0))
+    if mode != "elem":
+        assert torch.allclose(share, share.flip(0))
+    assert (len(share.unique()) == 1) == (mode == "batch")
 
 
-def test_mixup_mixes_pixels_with_the_share_of_the_targets():
-    images, targets = torch.randn(8, 3, 24, 24), torch.eye(10)[:8]
-    with seeds.seeded(1):
-        mixed, shares = build(mixup=0.8).mix(images.clone(), targets)
-    share = shares[0, 0].item()
-    assert 0 < share < 1
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_mixup_mixes_pixels_with_the_share_of_the_targets(mode):
+    images, targets = torch.randn(8, 3, 24, 24), ONE_OF[:8]
+    mixed, shares = mix(build(mixup=0.8, mixup_mode=mode), images, targets, seed=1)
+    share = (shares * targets).sum(1).view(-1, 1, 1, 1)
+    assert ((share > 0) & (share < 1)).all()
     assert torch.allclose(mixed, share * images + (1 - share) * images.flip(0), atol=1e-6)
 
 
-def test_random_erasing_erases_as_often_as_its_probability():
-    images = torch.ones(400, 1, 24, 24)
-    with seeds.seeded(0):
-        erased, _ = build(size=(1, 24, 24), random_erasing=0.25).mix(
-            images.clone(), torch.eye(10)[torch.zeros(400, dtype=int)]
-        )
-    touched = (erased != 1).flatten(1).any(1)
-    assert 0.18 < touched.float().mean() < 0.32
-    areas = (erased == 0).flatten(1).float().mean(1)[touched]
-    assert areas.min() > 0.01
-    assert areas.max() < 0.4
-
-
-def test_simclr_draws_different_views():
-    augmentation = build("simclr")
-    with seeds.seeded(0):
-        assert not torch.equal(augmentation.train(IMAGE), augmentation.train(IMAGE))
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_cutmix_pastes_a_rectangle_as_large_as_the_share_of_the_targets(mode):
+    images, targets = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 24, 24), ONE_OF[:8]
+    mixed, shares = mix(build(cutmix=1.0, mixup_mode=mode), images, targets, seed=5)
+    pasted = (mixed == images.flip(0)).all(1)
+    assert torch.equal(pasted | (mixed == images).all(1), torch.ones(8, 24, 24, dtype=torch.bool))
+    assert torch.allclose(1 - pasted.flatten(1).float().mean(1), (shares * targets).sum(1))
+    rows, columns = pasted.any(2), pasted.any(1)
+    assert torch.equal(pasted, rows.unsqueeze(2) & columns.unsqueeze(1))
 
 
 def test_mixing_refuses_batches_whose_images_make_no_pairs():
     with pytest.raises(InvalidInput, match="even size; 3 is odd"):
-        build(mixup=0.8).mix(torch.zeros(3, 3, 24, 24), torch.eye(10)[:3])
+        mix(build(mixup=0.8), torch.zeros(3, 3, 24, 24), ONE_OF[:3])
+
+
+@pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
+def test_erased_rectangles_are_filled_as_asked_and_the_rest_is_left_alone(mode):
+    augmentation = build(random_erasing=1.0, random_erasing_mode=mode)
+    images = torch.full((32, 3, 24, 24), 7.0)
+    made, _ = mix(augmentation, images, ONE_OF[[0] * 32])
+    for image in made:
+        filled = (image != 7).all(0)
+        rows, columns = filled.any(1), filled.any(0)
+        assert torch.equal(filled, rows.unsqueeze(1) & columns.unsqueeze(0))
+        colours = image[:, filled]
+        assert (len(colours[0].unique()) > 1) == (mode == "pixel")
+        assert (colours == 0).all() == (mode == "const")
+
+
+def test_simclr_draws_different_views():
+    augmentation = build("simclr")
+    batch = IMAGE.expand(2, -1, -1, -1)
+    one, other = augment(augmentation, batch, numbers(augmentation, 2))
+    assert not torch.equal(one, other)
 
 
 def test_a_random_crop_that_does_not_fit_is_refused_before_training():
@@ -143,7 +177,9 @@ def test_a_random_crop_that_does_not_fit_is_refused_before_training():
         InvalidInput, match="24 by 24 pixels does not fit into images resized to 20"
     ):
         build(crop="random", resize=20, padding=1)
-    assert build(crop="random", resize=20, padding=2).train(IMAGE).shape == (3, 24, 24)
+    fits = build(crop="random", resize=20, padding=2)
+    made = augment(fits, IMAGE[None], numbers(fits, 1))
+    assert made.shape == (1, 3, 24, 24)
 
 
 @pytest.mark.parametrize("settings", [{"scale": (1.0, 0.1)}, {"ratio": (2, 1)}, {"blur_kernel": 4}])

@@ -1,21 +1,41 @@
-"""Batches depend on seed, epoch and image alone."""
+"""Batches depend on seed, epoch, step and image alone."""
 
+from dataclasses import replace
 from multiprocessing import active_children
 
 import pytest
 import torch
 
 from vitarium import seeds
-from vitarium.data.batches import Batches
-from vitarium.data.dataset import load
+from vitarium.data.batches import Batches, together
+from vitarium.data.dataset import Split, load
 from vitarium.errors import InvalidData
 from vitarium.registry import section
 
 SIZE = (1, 8, 8)
 
 
-def batches(views=1, seed=1, batch_size=64, loader_workers=0, limit=200, **settings) -> Batches:
+class Undecoded:
+    """Images that are decoded when they are asked for, as those of files are."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, number):
+        return self.images[number].clone()
+
+
+def batches(
+    views=1, seed=1, batch_size=64, loader_workers=0, limit=200, decoded=True, **settings
+) -> Batches:
     data = load(section("dataset", {"name": "digits", "train_limit": limit}))
+    if not decoded:
+        parts = {name: getattr(data, name) for name in ("train", "val", "test")}
+        undecoded = {n: Split(Undecoded(p.images), p.labels) for n, p in parts.items()}
+        data = replace(data, **undecoded)
     settings = {"name": "standard", "crop": "random", "padding": 2, **settings}
     augmentation = section("augmentation", settings)(SIZE, 10)
     return Batches(
@@ -45,14 +65,14 @@ def test_epochs_and_seeds_differ():
 
 
 def test_the_number_of_loader_workers_changes_nothing():
-    here, there = batches(mixup=0.8), batches(mixup=0.8, loader_workers=2)
+    here, there = (batches(mixup=0.8, decoded=False, loader_workers=n) for n in (0, 2))
     for epoch in (1, 2):  # the second one is drawn by the workers of the first
         assert equal(here.train(epoch), there.train(epoch))
     assert equal(here.score("val"), there.score("val"))
 
 
 def test_loader_workers_stay_from_one_epoch_to_the_next():
-    made = batches(loader_workers=1)
+    made = batches(decoded=False, loader_workers=1)
     before = {child.pid for child in active_children()}
 
     def workers():
@@ -66,13 +86,13 @@ def test_loader_workers_stay_from_one_epoch_to_the_next():
 
 
 def test_an_epoch_that_was_left_early_does_not_reach_the_next():
-    left, whole = batches(loader_workers=1), batches()
+    left, whole = (batches(decoded=False, loader_workers=n) for n in (1, 0))
     next(left.train(1))
     assert equal(left.train(2), whole.train(2))
 
 
 def test_two_epochs_at_a_time_do_not_mix():
-    made, here = batches(loader_workers=1), batches()
+    made, here = (batches(decoded=False, loader_workers=n) for n in (1, 0))
     pairs = list(zip(made.train(1), made.train(2), strict=True))
     assert equal([one for one, _ in pairs], here.train(1))
     assert equal([two for _, two in pairs], here.train(2))
@@ -128,3 +148,37 @@ def test_views_without_randomness_are_the_images_themselves_twice():
 def test_a_batch_larger_than_the_training_split_is_refused():
     with pytest.raises(InvalidData, match="a batch of 256 images is more than the 200 training"):
         batches(batch_size=256)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_images_that_are_decoded_as_they_are_needed_give_the_same_batches(views):
+    settings = {"views": views, "crop": "random_resized", "horizontal_flip": 0.5, "rotation": 9}
+    resident, streamed = batches(**settings), batches(**settings, decoded=False)
+    gray_level = 1 / 255 / resident.dataset.std[0]
+    for one, other in zip(resident.train(2), streamed.train(2), strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert torch.allclose(one.images, other.images, atol=gray_level)
+    for one, other in zip(resident.score("test"), streamed.score("test"), strict=True):
+        assert torch.allclose(one.images, other.images, atol=gray_level)
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_models_that_are_trained_together_see_what_each_would_see_alone(decoded):
+    settings = {"mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.5, "decoded": decoded}
+    members = [batches(seed=seed, **settings) for seed in (1, 2, 3)]
+    for number, member in enumerate(members):
+        made = zip(together(members, 2), member.train(2), strict=True)
+        for all_of_them, own in made:
+            for one, other in zip(
+                (all_of_them.images, all_of_them.labels, all_of_them.targets),
+                (own.images, own.labels, own.targets),
+                strict=True,
+            ):
+                assert torch.allclose(one[number], other, atol=1e-6)
+
+
+def test_framed_batches_that_wait_take_no_more_than_a_stated_amount_of_memory(monkeypatch):
+    made = batches(decoded=False, loader_workers=2)
+    assert made._loader(made._framed, []).prefetch_factor == 4
+    monkeypatch.setattr("vitarium.data.batches.PREFETCH_BYTES", 2 * 2 * 256 * 8 * 8)
+    assert made._loader(made._framed, []).prefetch_factor == 2

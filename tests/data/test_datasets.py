@@ -125,10 +125,10 @@ def test_a_missing_data_set_says_where_it_was_looked_for(
     name, tmp_path, monkeypatch, without_network
 ):
     monkeypatch.setenv("VITARIUM_DATA", str(tmp_path / "named"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataNotFound) as caught:
         load(section("dataset", name), tmp_path / "given")
-    for part in (f"'{name}'", "given", "named", "cache/vitarium/data", "--data-dir"):
+    for part in (f"'{name}'", "given", "named", "cache/data", "--data-dir"):
         assert part in str(caught.value)
 
 

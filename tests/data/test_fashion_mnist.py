@@ -38,7 +38,7 @@ def debian(tmp_path, monkeypatch) -> Path:
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fail)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VITARIUM_DATA", raising=False)
     monkeypatch.setattr(module, "DEBIAN", packed)
     return packed

@@ -42,6 +42,6 @@ def test_every_objective_trains_and_scores(name):
             objective.config,
             model.eval(),
             lambda split, limit: iter([batch(6, 1), batch(3, 1)]),
-            "val",
-        )
+            ["val"],
+        )["val"]
     assert all(isinstance(score, float) and math.isfinite(score) for score in scores.values())

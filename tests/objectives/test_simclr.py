@@ -125,8 +125,8 @@ def test_scoring_votes_with_the_first_training_images_over_the_whole_split():
 
     objective = section("objective", {"name": "simclr", "bank": 3, "neighbours": 1})
     evaluate = objective.plugin.facts["evaluate"]
-    found = evaluate(objective.config, Headless(), score, "val")
-    assert asked == [("train", 3), ("val", None)]
+    found = evaluate(objective.config, Headless(), score, ["val", "test"])["test"]
+    assert asked == [("train", 3), ("val", None), ("test", None)]
     bank = nn.functional.normalize(images[:3], dim=1)
     nearest = (nn.functional.normalize(images, dim=1) @ bank.T).argmax(1)
     assert found == {"knn_accuracy": pytest.approx((nearest == labels).double().mean().item())}

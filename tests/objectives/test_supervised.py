@@ -46,7 +46,7 @@ def test_scores_are_means_over_all_images_not_over_batches():
     objective = section("objective", "supervised")
     batches = [batch(OUTPUTS[:5], LABELS[:5]), batch(OUTPUTS[5:], LABELS[5:])]
     evaluate = objective.plugin.facts["evaluate"]
-    found = evaluate(objective.config, Fixed(), lambda split, limit: iter(batches), "val")
+    found = evaluate(objective.config, Fixed(), lambda split, limit: iter(batches), ["val"])["val"]
     assert found["loss"] == pytest.approx(F.cross_entropy(OUTPUTS, LABELS).item())
     assert found["accuracy"] == pytest.approx((OUTPUTS.argmax(1) == LABELS).float().mean().item())
 

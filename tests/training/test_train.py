@@ -88,7 +88,7 @@ def test_a_change_of_software_during_training_is_written_down(tiny, tmp_path, mo
 
     with pytest.raises(Killed):
         run(chosen, tmp_path, report=kill)
-    monkeypatch.setattr("vitarium.training.run.software", lambda device: {"torch": "9.9"})
+    monkeypatch.setattr("vitarium.training.member.software", lambda options: {"torch": "9.9"})
     assert "torch" in run(chosen, tmp_path).result()["message"]
     assert "to 9.9" in run(chosen, tmp_path).result()["message"]
 

@@ -1,14 +1,20 @@
-"""What an augmentation is: how images become a model's input, in training and in scoring."""
+"""What an augmentation is: how images become a model's input, in training and in scoring.
+
+Whole batches are augmented at a time, each image by random numbers of its own. The numbers are
+given, never drawn here: so an image becomes the same in a batch of any size, on any device, and
+in whichever process does the work.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import AfterValidator, PositiveFloat
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-Transform = Callable[[Tensor], Tensor]
+from vitarium.data.frames import Frame
 
 
 def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -23,65 +29,51 @@ Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Three steps on the way to a model, for images of `input_size` (channels, height, width).
+    """Four functions on the way to a model, for images of `input_size` (channels, height, width).
 
-    train: one uint8 image [c, h, w] of any size -> uint8 of input_size; random, by torch's
-        generator alone.
-    evaluate: one uint8 image, or a batch of equal size [n, c, h, w] -> uint8 of input_size.
-    mix: a normalised float batch [b, *input_size] and its targets [b, num_classes] -> the same
-        shapes; random, by Python's, NumPy's and torch's generators.
+    numbers: how many numbers, uniform in [0, 1), each image is given: float64 [n, numbers] on the
+        CPU, whatever the images' device.
+    frame: numbers [n, numbers] and height and width of the images -> the part of each image that
+        is seen in training.
+    plain: height and width -> the part that is seen in scoring.
+    change: images [n, c, height, width] in [0, 1] and their numbers -> [n, *input_size].
+    mix: the normalised batches of k models, [k, b, *input_size], their targets
+        [k, b, num_classes] and numbers [k, b, numbers] -> images and targets of the same shapes.
     """
 
-    train: Transform
-    evaluate: Transform
-    mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    numbers: int
+    frame: Callable[[Tensor, int, int], Frame]
+    plain: Callable[[int, int], Frame]
+    change: Callable[[Tensor, Tensor], Tensor]
+    mix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def unmixed(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+class Numbers:
+    """Names for parts of an image's numbers: `Numbers(flip=1, crop=2)(given, "crop")`."""
+
+    def __init__(self, **widths: int) -> None:
+        ends = torch.tensor([0, *widths.values()]).cumsum(0).tolist()
+        self._parts = {
+            name: slice(start, end)
+            for name, start, end in zip(widths, ends[:-1], ends[1:], strict=True)
+        }
+        self.total: int = ends[-1]
+
+    def __call__(self, given: Tensor, name: str) -> Tensor:
+        """[..., total] -> [..., width of that part]"""
+        return given[..., self._parts[name]]
+
+
+def unmixed(images: Tensor, targets: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """The `mix` of an augmentation that does not mix."""
     return images, targets
 
 
-def compose(*steps: Transform | None) -> Transform:
-    """The steps that are there, one after the other."""
-    present = [step for step in steps if step is not None]
-
-    def run(image: Tensor) -> Tensor:
-        for step in present:
-            image = step(image)
-        return image
-
-    return run
-
-
-def channels(count: int) -> Transform:
-    """To gray or to RGB, whichever has `count` channels; an image that has them is left alone."""
-    convert = v2.RGB() if count == 3 else v2.Grayscale(count)
-
-    def run(image: Tensor) -> Tensor:
-        converted: Tensor = image if image.shape[-3] == count else convert(image)
-        return converted
-
-    return run
-
-
-def resize(size: int, interpolation: str = "bilinear") -> Transform:
-    """The shorter side to `size`; an image that has it is left alone."""
-    change = v2.Resize(size, v2.InterpolationMode(interpolation), antialias=True)
-
-    def run(image: Tensor) -> Tensor:
-        resized: Tensor = image if min(image.shape[-2:]) == size else change(image)
-        return resized
-
-    return run
-
-
-def centre(height: int, width: int) -> Transform:
-    """The middle; an image of that size is left alone."""
-    cut = v2.CenterCrop((height, width))
-
-    def run(image: Tensor) -> Tensor:
-        middle: Tensor = image if image.shape[-2:] == (height, width) else cut(image)
-        return middle
-
-    return run
+def channels(images: Tensor, count: int) -> Tensor:
+    """To gray or to RGB, whichever has `count` channels; images that have them stay as they are."""
+    if images.shape[-3] == count:
+        return images
+    if count == 3:
+        return images.expand(*images.shape[:-3], 3, *images.shape[-2:])
+    gray: Tensor = rgb_to_grayscale(images, 1)
+    return gray

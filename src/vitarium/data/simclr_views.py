@@ -1,18 +1,12 @@
 """SimCLR's augmentation: drawn twice, it gives two views of an image."""
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
-from torchvision.transforms import v2
+from torch import Tensor
 
 from vitarium.config import Config
-from vitarium.data.augmentation import (
-    Augmentation,
-    Range,
-    centre,
-    channels,
-    compose,
-    resize,
-    unmixed,
-)
+from vitarium.data.augmentation import Augmentation, Numbers, Range, channels, unmixed
+from vitarium.data.colours import JITTER_NUMBERS, blurred, grayed, jittered, some
+from vitarium.data.frames import CROP_NUMBERS, Frame, random_resized_crops, resized_crops
 from vitarium.registry import augmentation
 
 
@@ -44,32 +38,68 @@ class SimclrViews(Config):
         return kernel
 
 
+_SIGMA = (0.1, 2.0)
+
+
 @augmentation("simclr", config=SimclrViews, paper="Chen et al. 2020, arXiv 2002.05709, App. A")
 def simclr_views(
     config: SimclrViews, input_size: tuple[int, int, int], num_classes: int
 ) -> Augmentation:
     """Random resized crops, flips, colours, gray and blur, as SimCLR has them."""
     count, height, width = input_size
-    strength = config.color_jitter
-    jitter = v2.ColorJitter(strength, strength, strength, config.hue)
     kernel = config.blur_kernel or max(3, height // 10 // 2 * 2 + 1)
-    return Augmentation(
-        train=compose(
-            v2.RandomResizedCrop(
-                (height, width), scale=config.scale, ratio=config.ratio, antialias=True
-            ),
-            v2.RandomHorizontalFlip(config.horizontal_flip) if config.horizontal_flip else None,
-            v2.RandomApply([jitter], config.color_jitter_probability)
-            if config.color_jitter_probability
-            else None,
-            v2.RandomGrayscale(config.grayscale) if config.grayscale else None,
-            v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], config.blur)
-            if config.blur
-            else None,
-            channels(count),
-        ),
-        evaluate=compose(
-            resize(config.resize or min(height, width)), centre(height, width), channels(count)
-        ),
-        mix=unmixed,
+    numbers = Numbers(
+        crop=CROP_NUMBERS, flip=1, jitters=1, jitter=JITTER_NUMBERS, gray=1, blurs=1, sigma=1
     )
+
+    def frame(given: Tensor, high: int, wide: int) -> Frame:
+        flipped = numbers(given, "flip").squeeze(1) < config.horizontal_flip
+        return random_resized_crops(
+            (high, wide),
+            (height, width),
+            scale=config.scale,
+            ratio=config.ratio,
+            numbers=numbers(given, "crop"),
+            flipped=flipped,
+        )
+
+    def plain(high: int, wide: int) -> Frame:
+        return resized_crops(
+            (high, wide), (height, width), shorter=config.resize or min(height, width)
+        )
+
+    def jitter(images: Tensor, which: Tensor, given: Tensor) -> Tensor:
+        strength = config.color_jitter
+        return jittered(
+            images,
+            numbers(given, "jitter")[which],
+            brightness=strength,
+            contrast=strength,
+            saturation=strength,
+            hue=config.hue,
+        )
+
+    def blur(images: Tensor, which: Tensor, given: Tensor) -> Tensor:
+        low, high = _SIGMA
+        sigmas = low + (high - low) * numbers(given, "sigma")[which, 0]
+        return blurred(images, sigmas, kernel)
+
+    def change(images: Tensor, given: Tensor) -> Tensor:
+        images = some(
+            images,
+            numbers(given, "jitters"),
+            config.color_jitter_probability,
+            lambda chosen, which: jitter(chosen, which, given),
+        )
+        images = some(
+            images, numbers(given, "gray"), config.grayscale, lambda chosen, which: grayed(chosen)
+        )
+        images = some(
+            images,
+            numbers(given, "blurs"),
+            config.blur,
+            lambda chosen, which: blur(chosen, which, given),
+        )
+        return channels(images, count)
+
+    return Augmentation(numbers.total, frame, plain, change, unmixed)

@@ -3,22 +3,21 @@
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
-from timm.data.mixup import Mixup
-from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torchvision.transforms import v2
 
 from vitarium.config import Config
-from vitarium.data.augmentation import (
-    Augmentation,
-    Range,
-    Transform,
-    centre,
-    channels,
-    compose,
-    resize,
-    unmixed,
+from vitarium.data.augmentation import Augmentation, Numbers, Range, channels
+from vitarium.data.colours import JITTER_NUMBERS, jittered
+from vitarium.data.erasing import ERASING_NUMBERS, erased
+from vitarium.data.frames import (
+    CROP_NUMBERS,
+    Frame,
+    Interpolation,
+    random_resized_crops,
+    resized_crops,
+    rotated,
 )
+from vitarium.data.mixing import MIXING_NUMBERS, mixed
 from vitarium.errors import InvalidInput
 from vitarium.registry import augmentation
 
@@ -30,7 +29,7 @@ class Standard(Config):
 
     resize: PositiveInt | None = None
     """Shorter side, in pixels, before the crop; None: the model's image size."""
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     crop: Literal["center", "random", "random_resized"] = "center"
     padding: NonNegativeInt = 0
     """Black pixels around the image before a random crop."""
@@ -60,88 +59,82 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
 
     Raises InvalidInput where a random crop does not fit into the resized and padded image.
     """
-    count, height, width = input_size
-    shorter = config.resize or min(height, width)
-    if config.crop == "random" and shorter + 2 * config.padding < min(height, width):
+    count, *size = input_size
+    seen = (size[0], size[1])
+    shorter = config.resize or min(seen)
+    if config.crop == "random" and shorter + 2 * config.padding < min(seen):
         raise InvalidInput(
-            f"a random crop of {height} by {width} pixels does not fit into images resized to "
+            f"a random crop of {seen[0]} by {seen[1]} pixels does not fit into images resized to "
             f"{shorter} and padded by {config.padding}; choose a larger resize or padding"
         )
-    fit = resize(shorter, config.interpolation)
-    return Augmentation(
-        train=compose(
-            None if config.crop == "random_resized" else fit,
-            _crop(config, height, width),
-            v2.RandomHorizontalFlip(config.horizontal_flip) if config.horizontal_flip else None,
-            _rotation(config),
-            _jitter(config),
-            channels(count),
-        ),
-        evaluate=compose(fit, centre(height, width), channels(count)),
-        mix=_Mix(config, num_classes) if _mixes(config) or config.random_erasing else unmixed,
+    numbers = Numbers(
+        crop=CROP_NUMBERS,
+        flip=1,
+        rotation=1,
+        jitter=JITTER_NUMBERS,
+        erasing=ERASING_NUMBERS,
+        mixing=MIXING_NUMBERS,
     )
 
-
-def _crop(config: Standard, height: int, width: int) -> Transform:
-    if config.crop == "center":
-        return centre(height, width)
-    if config.crop == "random":
-        return v2.RandomCrop((height, width), padding=config.padding or None)
-    return v2.RandomResizedCrop(
-        (height, width),
-        scale=config.scale,
-        ratio=config.ratio,
-        interpolation=v2.InterpolationMode(config.interpolation),
-        antialias=True,
-    )
-
-
-def _rotation(config: Standard) -> Transform | None:
-    if not config.rotation:
-        return None
-    smooth = v2.InterpolationMode.BILINEAR
-    return v2.RandomRotation(config.rotation, interpolation=smooth)
-
-
-def _jitter(config: Standard) -> Transform | None:
-    s = config.color_jitter
-    return v2.ColorJitter(brightness=s, contrast=s, saturation=s) if s else None
-
-
-def _mixes(config: Standard) -> bool:
-    return bool(config.mixup or config.cutmix)
-
-
-class _Mix:
-    """Random erasing, then mixup or cutmix, on whole batches, by timm."""
-
-    def __init__(self, config: Standard, num_classes: int) -> None:
-        self.config = config
-        # Label smoothing belongs to the objective: smoothing and mixing commute.
-        self.mixup = (
-            Mixup(
-                mixup_alpha=config.mixup,
-                cutmix_alpha=config.cutmix,
-                mode=config.mixup_mode,
-                label_smoothing=0.0,
-                num_classes=num_classes,
+    def frame(given: Tensor, height: int, width: int) -> Frame:
+        crop, flip = numbers(given, "crop"), numbers(given, "flip").squeeze(1)
+        flipped = flip < config.horizontal_flip if config.horizontal_flip else None
+        if config.crop == "random_resized":
+            return random_resized_crops(
+                (height, width),
+                seen,
+                scale=config.scale,
+                ratio=config.ratio,
+                numbers=crop,
+                interpolation=config.interpolation,
+                flipped=flipped,
             )
-            if _mixes(config)
-            else None
+        return resized_crops(
+            (height, width),
+            seen,
+            shorter=shorter,
+            interpolation=config.interpolation,
+            padding=config.padding if config.crop == "random" else 0,
+            places=crop[:, :2] if config.crop == "random" else None,
+            flipped=flipped,
         )
 
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        if self.config.random_erasing:
-            erase = RandomErasing(
-                probability=self.config.random_erasing,
-                mode=self.config.random_erasing_mode,
-                device=str(images.device),
+    def plain(height: int, width: int) -> Frame:
+        return resized_crops(
+            (height, width), seen, shorter=shorter, interpolation=config.interpolation
+        )
+
+    def change(images: Tensor, given: Tensor) -> Tensor:
+        if config.rotation:
+            degrees = (2 * numbers(given, "rotation").squeeze(1) - 1) * config.rotation
+            images = rotated(images, degrees)
+        if strength := config.color_jitter:
+            images = jittered(
+                images,
+                numbers(given, "jitter"),
+                brightness=strength,
+                contrast=strength,
+                saturation=strength,
             )
-            images = erase(images)
-        if self.mixup:
-            if len(images) % 2:  # timm pairs a batch's images with each other
-                raise InvalidInput(
-                    f"mixup and cutmix need batches of an even size; {len(images)} is odd"
-                )
-            images, targets = self.mixup(images, targets.argmax(1))
+        return channels(images, count)
+
+    def mix(images: Tensor, targets: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+        if config.random_erasing:
+            images = erased(
+                images.flatten(0, 1),
+                numbers(given, "erasing").flatten(0, 1),
+                config.random_erasing,
+                config.random_erasing_mode,
+            ).unflatten(0, images.shape[:2])
+        if config.mixup or config.cutmix:
+            images, targets = mixed(
+                images,
+                targets,
+                numbers(given, "mixing"),
+                mixup=config.mixup,
+                cutmix=config.cutmix,
+                mode=config.mixup_mode,
+            )
         return images, targets
+
+    return Augmentation(numbers.total, frame, plain, change, mix)

@@ -1,6 +1,6 @@
 """Learn without labels: two views of an image are to be nearest to each other."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -36,15 +36,18 @@ def evaluate(
     config: Simclr,
     model: nn.Module,
     score: Callable[[str, int | None], Iterator[Batch]],
-    split: str,
-) -> dict[str, float]:
-    """Accuracy of k-NN on the features of a split, with training images as neighbours."""
+    splits: Sequence[str],
+) -> dict[str, dict[str, float]]:
+    """Accuracy of k-NN on the features of each split, with training images as neighbours."""
     bank, bank_labels = _features(model, score("train", config.bank))
-    queries, labels = _features(model, score(split, None))
-    found = torch.cat(
-        [knn_classify(bank, bank_labels, some, k=config.neighbours) for some in queries.split(1024)]
-    )
-    return {"knn_accuracy": (found == labels).double().mean().item()}
+    scores = {}
+    for split in splits:
+        queries, labels = _features(model, score(split, None))
+        found = torch.cat(
+            [knn_classify(bank, bank_labels, q, k=config.neighbours) for q in queries.split(1024)]
+        )
+        scores[split] = {"knn_accuracy": (found == labels).double().mean().item()}
+    return scores
 
 
 @objective(

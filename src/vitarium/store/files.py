@@ -85,14 +85,19 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 def check(path: Path, sha256: str) -> None:
     """Read a file through, in pieces. Raises CorruptFile if any bit of it has changed."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest(path)
     except FileNotFoundError:
         raise CorruptFile(path, "the file is missing") from None
     if found != sha256:
         raise CorruptFile(
             path, f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
         )
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,18 @@
-"""One training run: optimisers, schedules, the loop, and its exact resumption."""
+"""Training runs: optimisers, schedules, the loop, stacks of models, and exact resumption."""
 
-from vitarium.training.run import EpochDone, Report, Step, TrainOptions, train
+from vitarium.training.options import EpochDone, Precision, Report, Span, Step, TrainOptions
+from vitarium.training.run import Task, train, train_together
+from vitarium.training.stack import stack_key
 
-__all__ = ["EpochDone", "Report", "Step", "TrainOptions", "train"]
+__all__ = [
+    "EpochDone",
+    "Precision",
+    "Report",
+    "Span",
+    "Step",
+    "Task",
+    "TrainOptions",
+    "stack_key",
+    "train",
+    "train_together",
+]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-_MODEL, _OPTIMIZER = "model/", "optimizer/"
+MODEL, OPTIMIZER = "model/", "optimizer/"
 
 
 def take_progress(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -13,9 +13,9 @@ def take_progress(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
     The optimiser's settings come from the recipe, and the learning rate from the step.
     """
-    weights = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    weights = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     state = {
-        f"{_OPTIMIZER}{number}/{name}": value
+        f"{OPTIMIZER}{number}/{name}": value
         for number, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
         if isinstance(value, Tensor)
@@ -27,13 +27,17 @@ def restore_progress(
     model: nn.Module, optimizer: Optimizer, progress: Mapping[str, Tensor]
 ) -> None:
     """Put back what `take_progress` took from the same model and optimiser."""
-    weights = {n.removeprefix(_MODEL): t for n, t in progress.items() if n.startswith(_MODEL)}
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict(weights_of(progress), strict=True)
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in progress.items():
-        if path.startswith(_OPTIMIZER):
-            number, name = path.removeprefix(_OPTIMIZER).split("/")
+        if path.startswith(OPTIMIZER):
+            number, name = path.removeprefix(OPTIMIZER).split("/")
             # a copy, so that it is aligned in memory as in an unbroken run
             state.setdefault(int(number), {})[name] = tensor.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def weights_of(progress: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's weights in what `take_progress` took, by their own names."""
+    return {n.removeprefix(MODEL): t for n, t in progress.items() if n.startswith(MODEL)}

@@ -1,4 +1,4 @@
-"""One model's training, from its spec to its last checkpoint.
+"""Training runs, from specs to their last checkpoints: one model, or several stacked.
 
 After every epoch all that a later start needs is on disk. Since every random stream is named
 after the epoch and the step that draw from it, a resumed run gives the bits of an unbroken one.
@@ -6,60 +6,39 @@ after the epoch and the step that draw from it, a resumed run gives the bits of 
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitarium import seeds
-from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import ModelSpec
-from vitarium.data import dataset as datasets
-from vitarium.data.batches import Batches
-from vitarium.errors import IncompatibleWeights
-from vitarium.store import About, ModelFolder
-from vitarium.training.progress import restore_progress, take_progress
-from vitarium.training.software import software
+from vitarium.data.batches import together
+from vitarium.store import ModelFolder
+from vitarium.training.alone import Alone
+from vitarium.training.member import Member
+from vitarium.training.options import EpochDone, Report, Span, Step, TrainOptions, numerics
+from vitarium.training.progress import weights_of
+from vitarium.training.stack import Stack
+from vitarium.training.writing import Writing
+
+Outcome = Literal["finished", "diverged"]
 
 
 @dataclass(frozen=True)
-class Step:
-    """A batch was trained on: `step` of `steps` in `epoch` (both from 1)."""
+class Task:
+    """A model to train.
 
-    epoch: int
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    """An epoch is on disk, with its metrics."""
-
-    epoch: int
-    metrics: Mapping[str, float]
-
-
-Report = Callable[[Step | EpochDone], None]
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Where and how to train: what does not belong to the model.
-
-    device: "cpu", "cuda" or "cuda:1".
-    loader_workers: processes that decode and augment images; 0: in the training process.
-    data_dir: looked into first for data sets.
-    deterministic: the same bits for the same spec, on the same device, software and threads.
+    folder: where it is kept; whatever is finished in it stays as it is.
+    parent: weights to start from, by name; its head is not used.
     """
 
-    device: str = "cpu"
-    loader_workers: int = 0
-    data_dir: Path | None = None
-    deterministic: bool = True
+    spec: ModelSpec
+    folder: ModelFolder
+    parent: Mapping[str, Tensor] | None = None
 
 
 def train(
@@ -68,212 +47,228 @@ def train(
     *,
     parent: Mapping[str, Tensor] | None = None,
     options: TrainOptions | None = None,
-    report: Report = lambda event: None,
-) -> Literal["finished", "diverged"]:
+    report: Callable[[Step | EpochDone], None] = lambda event: None,
+) -> Outcome:
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        spec: what to train.
-        folder: where it is kept; whatever is finished in it stays as it is.
         parent: weights to start from, by name; its head is not used.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
     epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData and CorruptFile.
     """
+
+    def tell(model: str, event: Step | EpochDone | Span) -> None:
+        if not isinstance(event, Span):
+            report(event)
+
+    return train_together([Task(spec, folder, parent)], options=options, report=tell)[spec.id]
+
+
+def train_together(
+    tasks: Sequence[Task],
+    *,
+    options: TrainOptions | None = None,
+    report: Report = lambda model, event: None,
+) -> dict[str, Outcome]:
+    """Train models as one stacked computation; each as if it were trained by itself.
+
+    They have to have the same `stack_key`. Float32 losses agree with those of a model that is
+    trained by itself to about 1e-5 relative over tens of steps; bits differ, since sums are taken
+    in another order. Models that were begun differently (other epochs finished, another
+    precision) are trained one group after the other.
+
+    Returns each model's outcome by id, and raises, as `train` does.
+    """
     options = options or TrainOptions()
-    result = folder.result()
-    if result:
-        return result["status"]
-    with seeds.preserved(), _determinism(options.deterministic):
-        return _Run(spec, folder, parent, options, report).to_the_end()
+    outcomes: dict[str, Outcome] = {}
+    todo = []
+    for task in tasks:
+        result = task.folder.result()
+        if result:
+            outcomes[task.spec.id] = result["status"]
+        else:
+            todo.append((_begun(task.folder, options), _last_epoch(task.folder), task))
+    order = sorted(todo, key=lambda one: (repr(one[0]), one[1]))
+    for (own_options, _), group in groupby(order, key=lambda one: one[:2]):
+        if own_options.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        with seeds.preserved(), numerics(own_options), Writing() as writing:
+            run = _Run([one[2] for one in group], own_options, report, writing)
+            outcomes |= run.to_the_end()
+    return outcomes
 
 
-class _Diverged(Exception):
-    pass
+def _begun(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
+    """The options, but for what an unfinished model was begun with."""
+    if not folder.exists:
+        return options
+    begun: Mapping[str, Any] = folder.about().software
+    return replace(
+        options,
+        precision=begun.get("precision", options.precision),
+        compiled=begun.get("compiled", str(options.compiled)) == "True",
+    )
+
+
+def _last_epoch(folder: ModelFolder) -> int:
+    finished = folder.epochs()
+    return finished[-1].number if finished else -1
 
 
 class _Run:
-    def __init__(
-        self,
-        spec: ModelSpec,
-        folder: ModelFolder,
-        parent: Mapping[str, Tensor] | None,
-        options: TrainOptions,
-        report: Report,
-    ) -> None:
-        self.spec, self.recipe, self.folder, self.report = spec, spec.recipe, folder, report
-        self.device = torch.device(options.device)
-        recipe, objective = self.recipe, self.recipe.objective
-        data = datasets.load(recipe.data, options.data_dir)
-        num_outputs = objective.plugin.facts["outputs"](objective.config, data.num_classes)
-        model = recipe.build(num_outputs)
-        if parent is not None:
-            _load_backbone(model, parent)
-        self.model = model.to(self.device)
-        self._freeze()
-        input_size = recipe.architecture.config.input_size
-        self.batches = Batches(
-            data,
-            recipe.augmentation(input_size, data.num_classes),
-            input_size,
-            recipe.batch_size,
-            recipe.seed,
-            views=objective.plugin.facts["views"],
-            device=options.device,
-            loader_workers=options.loader_workers,
-        )
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = recipe.optimizer(self.trained)
-        folder.sweep()
-        now = software(options.device)
-        if not folder.exists:
-            folder.begin(spec, About(num_outputs, data.classes, now))
-        self.changes = _changes(folder.about().software, now)
+    """Models that are at the same epoch."""
 
-    def to_the_end(self) -> Literal["finished", "diverged"]:
-        try:
-            for epoch in range(self._resume() + 1, self.recipe.epochs + 1):
-                started = time.perf_counter()
-                metrics = self._train_epoch(epoch)
-                seconds = time.perf_counter() - started
-                images = self.batches.steps * self.recipe.batch_size
-                metrics |= self._scores(epoch)
-                metrics |= {
-                    "seconds": time.perf_counter() - started,
+    def __init__(
+        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: Writing
+    ) -> None:
+        self.options, self.report, self.writing = options, report, writing
+        started = time.time()
+        self.members = [Member(t.spec, t.folder, t.parent, options) for t in tasks]
+        self.trainer = _trainer(self.members, options)
+        self.outcomes: dict[str, Outcome] = {}
+        self._spent("set-up", started)
+
+    def to_the_end(self) -> dict[str, Outcome]:
+        epochs = self.members[0].recipe.epochs
+        for epoch in range(self._resume() + 1, epochs + 1):
+            started, clock = time.time(), time.perf_counter()
+            metrics, faults = self._train_epoch(epoch)
+            seconds = time.perf_counter() - clock
+            self._spent("train", started, epoch)
+            self._drop(faults)
+            if not self.members:
+                return self.outcomes
+            metrics = [one for k, one in enumerate(metrics) if k not in faults]
+            scores = self._scores(epoch)
+            for member, own, score in zip(self.members, metrics, scores, strict=True):
+                images = member.batches.steps * member.recipe.batch_size
+                # of one model, though others are trained beside
+                own |= score | {
+                    "seconds": time.perf_counter() - clock,
                     "images_per_second": images / seconds,
                 }
-                self._commit(epoch, metrics)
-        except _Diverged as fault:
-            self._keep_last_finite()
-            self.folder.finish("diverged", str(fault))
-            return "diverged"
-        self.folder.finish("finished", self.changes)
-        return "finished"
+            self._commit(epoch, metrics)
+        self.writing.settle()
+        for member in self.members:
+            self._finish(member, "finished", member.changes)
+        return self.outcomes
 
     def _resume(self) -> int:
         """Bring back the state after the last finished epoch, and return its number."""
-        progress = self.folder.progress()
-        if progress:
-            epoch, tensors = progress
-            restore_progress(self.model, self.optimizer, tensors)
-            return epoch
-        finished = self.folder.epochs()
-        if finished and finished[-1].number == self.recipe.epochs:
-            return self.recipe.epochs  # stopped between its last epoch and its result
+        found = [member.folder.progress() for member in self.members]
+        if all(found):
+            self.trainer.restore([tensors for _, tensors in found])  # type: ignore[misc]
+            return found[0][0]  # type: ignore[index]
+        finished = self.members[0].folder.epochs()
+        if finished and finished[-1].number == self.members[0].recipe.epochs:
+            return finished[-1].number  # stopped between its last epoch and its result
         self._commit(0, self._scores(0))
         return 0
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
-        recipe, objective, steps = self.recipe, self.recipe.objective, self.batches.steps
-        self._training_mode()
+    def _train_epoch(self, epoch: int) -> tuple[list[dict[str, float]], dict[int, str]]:
+        """Metrics of each member, and what went wrong with those that diverged."""
+        self.trainer.training_mode()
+        steps = self.members[0].batches.steps
         sums: dict[str, Tensor] = {}
-        total_steps, lr = recipe.epochs * steps, 0.0
-        for number, batch in enumerate(self.batches.train(epoch)):
-            step = (epoch - 1) * steps + number
-            share = recipe.schedule(step, total_steps, steps)
-            lr = share * recipe.optimizer.config.lr
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
-            loss = objective(self.model, batch)
-            self.optimizer.zero_grad()
-            loss.value.backward()
-            if recipe.clip_grad_norm:
-                nn.utils.clip_grad_norm_(self.trained, recipe.clip_grad_norm)
-            self.optimizer.step()
-            for name, value in loss.metrics.items():
+        faults: dict[int, str] = {}
+        for number, batch in enumerate(together([m.batches for m in self.members], epoch)):
+            for name, value in self.trainer.step(batch, epoch, number).items():
                 sums[name] = sums.get(name, 0) + value
-            self._check_loss(sums["loss"], epoch, number)
-            self.report(Step(epoch, number + 1, steps))
-        self._check_weights(epoch)
-        return {f"train_{name}": (value / steps).item() for name, value in sums.items()} | {
-            "lr": lr
-        }
+            self._check_losses(sums["loss"], epoch, number, faults)
+            if len(faults) == len(self.members):
+                return [{} for _ in self.members], faults
+            self.writing.settle(wait=False)
+            for member in self.members:
+                self.report(member.spec.id, Step(epoch, number + 1, steps))
+        faults = self.trainer.faults(epoch) | faults
+        means = {name: (value / steps).tolist() for name, value in sums.items()}
+        return [
+            {f"train_{name}": values[k] for name, values in means.items()}
+            | {"lr": member.rate(epoch, steps - 1)}
+            for k, member in enumerate(self.members)
+        ], faults
 
-    @torch.no_grad()  # not inference_mode: a model may cache a tensor that training needs too
-    def _scores(self, epoch: int) -> dict[str, float]:
-        """Metrics on the validation split, and on the test split where the weights are kept."""
-        self.model.eval()
-        objective = self.recipe.objective
-        evaluate = objective.plugin.facts["evaluate"]
-        scores: dict[str, float] = {}
-        for split in ("val", "test") if self.recipe.keeps(epoch) else ("val",):
-            found = evaluate(objective.config, self.model, self.batches.score, split)
-            scores |= {f"{split}_{name}": value for name, value in found.items()}
+    def _check_losses(
+        self, totals: Tensor, epoch: int, number: int, faults: dict[int, str]
+    ) -> None:
+        # Asking a GPU for a number makes it wait, so there only now and then.
+        often = 1 if totals.device.type == "cpu" else 50
+        last = number == self.members[0].batches.steps - 1
+        if number % often and not last:
+            return
+        for k, total in enumerate(totals.tolist()):
+            if not abs(total) < float("inf") and k not in faults:
+                faults[k] = f"the loss was {total} in epoch {epoch}, by step {number + 1}"
+
+    def _scores(self, epoch: int) -> list[dict[str, float]]:
+        started = time.time()
+        scores = self.trainer.scores(epoch)
+        self._spent("score", started, epoch)
         return scores
 
-    def _commit(self, epoch: int, metrics: dict[str, float]) -> None:
-        weights = self.model.state_dict() if self.recipe.keeps(epoch) else None
-        last = epoch == self.recipe.epochs
-        progress = None if last else take_progress(self.model, self.optimizer)
-        self.folder.commit(epoch, metrics, weights, progress)
-        self.report(EpochDone(epoch, metrics))
+    def _commit(self, epoch: int, metrics: Sequence[dict[str, float]]) -> None:
+        """Let the epoch be written, after the one before it."""
+        self.writing.settle()
+        last = epoch == self.members[0].recipe.epochs
+        states = [None] * len(self.members) if last else self.trainer.progress()
+        for member, own, state in zip(self.members, metrics, states, strict=True):
+            # copies, since training goes on while they are written
+            progress = None if state is None else _copied(state)
+            weights = None
+            if member.recipe.keeps(epoch):
+                weights = weights_of(progress) if progress else _copied(member.model.state_dict())
+            write = partial(_written, member.folder, epoch, own, weights, progress)
+            self.writing.submit(write, partial(self._committed, member.spec.id, epoch, own))
 
-    def _check_loss(self, total: Tensor, epoch: int, step: int) -> None:
-        # Asking a GPU for a number makes it wait, so there only now and then.
-        often = 1 if self.device.type == "cpu" else 50
-        if (step % often == 0 or step == self.batches.steps - 1) and not torch.isfinite(total):
-            raise _Diverged(f"the loss was {total.item()} in epoch {epoch}, by step {step + 1}")
+    def _committed(
+        self, model: str, epoch: int, metrics: Mapping[str, float], times: tuple[float, float]
+    ) -> None:
+        self.report(model, Span("write", *times, epoch))
+        self.report(model, EpochDone(epoch, metrics))
 
-    def _check_weights(self, epoch: int) -> None:
-        for name, weight in self.model.named_parameters():
-            if not torch.isfinite(weight).all():
-                raise _Diverged(f"weights of {name} were not finite after epoch {epoch}")
+    def _drop(self, faults: Mapping[int, str]) -> None:
+        """End the models that diverged; the others go on."""
+        if not faults:
+            return
+        self.writing.settle()
+        states = self.trainer.progress()
+        for k, fault in faults.items():
+            _keep_last_finite(self.members[k])
+            self._finish(self.members[k], "diverged", fault)
+        alive = [k for k in range(len(self.members)) if k not in faults]
+        self.members = [self.members[k] for k in alive]
+        if alive:
+            kept = [_copied(states[k]) for k in alive]
+            self.trainer = _trainer(self.members, self.options)
+            self.trainer.restore(kept)
 
-    def _keep_last_finite(self) -> None:
-        """Make the last finished epoch a checkpoint, though the recipe may not keep it."""
-        last = self.folder.epochs()[-1]
-        progress = self.folder.progress()
-        if last.checkpoint is None and progress:
-            restore_progress(self.model, self.optimizer, progress[1])
-            self.folder.keep(last.number, self.model.state_dict())
+    def _finish(self, member: Member, outcome: Outcome, message: str) -> None:
+        member.folder.finish(outcome, message)
+        self.outcomes[member.spec.id] = outcome
 
-    def _freeze(self) -> None:
-        if self.recipe.trainable == "head":
-            for name, weight in self.model.named_parameters():
-                weight.requires_grad_(is_head(self.model, name))
-
-    def _training_mode(self) -> None:
-        self.model.train()
-        if self.recipe.trainable == "head":  # a frozen backbone gives the features it will give
-            self.model.eval()
-            self.model.get_submodule(head_prefix(self.model)).train()
-
-
-def _changes(begun: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What is no longer as it was when training began: from then on the bits may be others."""
-    changed = [
-        f"{name} {begun.get(name)} to {now[name]}" for name in now if begun.get(name) != now[name]
-    ]
-    return f"changed during training: {', '.join(changed)}" if changed else ""
-
-
-def _load_backbone(model: nn.Module, parent: Mapping[str, Tensor]) -> None:
-    """Copy the parent's weights, all but the head's; nothing else may be missing or differ."""
-    own = {name: t for name, t in model.state_dict().items() if not is_head(model, name)}
-    given = {name: t for name, t in parent.items() if not is_head(model, name)}
-    faults = [f"{name} is missing" for name in own.keys() - given.keys()]
-    faults += [f"{name} has no place" for name in given.keys() - own.keys()]
-    faults += [
-        f"{name} is {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own.keys() & given.keys()
-        if own[name].shape != given[name].shape
-    ]
-    if faults:
-        raise IncompatibleWeights(
-            "the parent's weights do not fit the architecture: " + "; ".join(sorted(faults)[:5])
-        )
-    model.load_state_dict(given, strict=False)
+    def _spent(self, what: str, started: float, epoch: int | None = None) -> None:
+        for member in self.members:
+            self.report(member.spec.id, Span(what, started, time.time(), epoch))
 
 
-@contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-    torch.use_deterministic_algorithms(wanted)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+def _trainer(members: Sequence[Member], options: TrainOptions) -> Alone | Stack:
+    return Alone(members, options) if len(members) == 1 else Stack(members, options)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def _written(folder: ModelFolder, *epoch: Any) -> tuple[float, float]:
+    started = time.time()
+    folder.commit(*epoch)
+    return started, time.time()
+
+
+def _keep_last_finite(member: Member) -> None:
+    """Make the last finished epoch a checkpoint, though the recipe may not keep it."""
+    last, progress = member.folder.epochs()[-1], member.folder.progress()
+    if last.checkpoint is None and progress:
+        member.folder.keep(last.number, weights_of(progress[1]))

@@ -5,16 +5,20 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from vitarium.training.options import TrainOptions
 
-def software(device: str) -> dict[str, str]:
-    """Versions, the device's name and the number of threads: what bit-equality depends on."""
-    on_gpu = torch.device(device).type == "cuda"
+
+def software(options: TrainOptions) -> dict[str, str]:
+    """Versions, the device's name, threads and precision: what bit-equality depends on."""
+    on_gpu = torch.device(options.device).type == "cuda"
     packages = ("vitarium", "torch", "torchvision", "timm", "numpy", "safetensors")
     return {
         **{name: _version(name) for name in packages},
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "device": torch.cuda.get_device_name(options.device) if on_gpu else _processor(),
         "threads": str(torch.get_num_threads()),
+        "precision": options.precision,
+        "compiled": str(options.compiled),
     }
 
 

@@ -1,0 +1,111 @@
+"""Decoded images on disk: made once, then memory-mapped by every process of the machine.
+
+    <cache>/decoded/<name>-<hash>/
+      about.json             whatever goes with the tensors, and a checksum of each; written last
+      <tensor>.npy ...
+
+Everything here can be deleted at any time, and is made again when it is next needed.
+"""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from vitarium.cache import cache_folder
+from vitarium.errors import CorruptFile
+from vitarium.store import files
+
+FORMAT = 1
+
+Allocate = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
+"""Gives an empty tensor of that name, shape and type, to be filled."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Tensors by name, and what goes with them."""
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+
+def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
+    """What `fill` makes, from the cache if it is there; else it is made and put there.
+
+    Args:
+        key: plain values that decide the content.
+        fill: is given a function to allocate tensors with; returns what else is to be kept.
+
+    Of several processes one makes it, the others wait. What is damaged is made anew, and where the
+    cache cannot be written everything stays in this process's memory; both with a warning.
+    """
+    text = json.dumps([FORMAT, name, key], sort_keys=True)
+    folder = cache_folder() / "decoded" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_suffix(".lock"))
+        with lock:
+            return _open(folder) or _make(folder, fill)
+    except OSError as error:
+        warnings.warn(f"decoded images are not cached: {error}", stacklevel=2)
+        tensors: dict[str, Tensor] = {}
+
+        def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            return tensors.setdefault(name, torch.empty(shape, dtype=dtype))
+
+        return Kept(tensors, fill(allocate))
+
+
+def _open(folder: Path) -> Kept | None:
+    if not (folder / "about.json").exists():
+        return None
+    try:
+        found = files.read_json(folder / "about.json")
+        for name, sha256 in found["tensors"].items():
+            files.check(folder / f"{name}.npy", sha256)
+        return Kept({name: _map(folder, name) for name in found["tensors"]}, found["about"])
+    except (CorruptFile, KeyError, TypeError, ValueError) as error:
+        warnings.warn(f"made anew: {error}", stacklevel=3)
+        shutil.rmtree(folder)
+        return None
+
+
+def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
+    beside = folder.with_suffix(".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    arrays: dict[str, np.memmap] = {}
+
+    def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        numpy_type = torch.empty((), dtype=dtype).numpy().dtype
+        arrays[name] = np.lib.format.open_memmap(
+            beside / f"{name}.npy", mode="w+", dtype=numpy_type, shape=shape
+        )
+        return torch.from_numpy(arrays[name])
+
+    try:
+        about = fill(allocate)
+        for array in arrays.values():
+            array.flush()
+        checksums = {name: files.digest(beside / f"{name}.npy") for name in arrays}
+        files.write_json(beside / "about.json", {"about": dict(about), "tensors": checksums})
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Kept({name: _map(folder, name) for name in arrays}, about)
+
+
+def _map(folder: Path, name: str) -> Tensor:
+    # "c": pages are shared by all processes, and what one of them writes stays its own
+    return torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))

@@ -1,0 +1,93 @@
+"""Where and how to train: what belongs to the run, not to the model."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from vitarium.errors import InvalidInput
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where and how to train: what does not belong to the model.
+
+    device: "cpu", "cuda" or "cuda:1".
+    loader_workers: processes that decode and frame images, for data that does not lie decoded in
+        memory; 0: in the training process.
+    data_dir: looked into first for data sets.
+    deterministic: the same bits for the same spec, on the same device, software and threads.
+    precision: fp32; tf32 (CUDA: float32 with matrix products of 10-bit mantissas); bf16 (autocast:
+        weights and optimiser in float32, most of the computation in bfloat16).
+    compiled: let torch.compile make one program of the model.
+
+    A model that was begun with another precision, or not compiled, goes on as it was begun.
+    """
+
+    device: str = "cpu"
+    loader_workers: int = 0
+    data_dir: Path | None = None
+    deterministic: bool = True
+    precision: Precision = "fp32"
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            known = ", ".join(get_args(Precision))
+            raise InvalidInput(f"unknown precision '{self.precision}'; known: {known}")
+
+    @property
+    def autocast(self) -> AbstractContextManager[object]:
+        """For forward passes."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch was trained on: `step` of `steps` in `epoch` (both from 1)."""
+
+    epoch: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch is on disk, with its metrics."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Span:
+    """What took how long: set-up, train, score or write, from and to seconds since 1970."""
+
+    what: str
+    start: float
+    end: float
+    epoch: int | None = None
+
+
+Report = Callable[[str, Step | EpochDone | Span], None]
+"""Is told a model's id and what happened."""
+
+
+@contextmanager
+def numerics(options: TrainOptions) -> Iterator[None]:
+    """Inside, torch computes as the options say; outside, nothing has changed."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    products = torch.get_float32_matmul_precision()
+    torch.use_deterministic_algorithms(options.deterministic)
+    torch.set_float32_matmul_precision("high" if options.precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_float32_matmul_precision(products)

@@ -1,0 +1,127 @@
+"""Decoded images are kept on disk, shared, checked, and made anew when they are damaged."""
+
+import pytest
+import torch
+
+from vitarium.data import dataset as datasets
+from vitarium.data.dataset import load
+from vitarium.data.decoded import kept
+from vitarium.registry import section
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
+    datasets._load.cache_clear()
+    yield tmp_path / "cache" / "decoded"
+    datasets._load.cache_clear()
+
+
+def made(times, name="ones"):
+    """Keep two ones, counting how often they are made."""
+
+    def fill(allocate):
+        times.append(1)
+        allocate("values", (2,), torch.int64).fill_(1)
+        return {"note": "hello"}
+
+    return kept(name, {"size": 2}, fill)
+
+
+def test_what_is_kept_is_made_once():
+    times = []
+    first, second = made(times), made(times)
+    assert len(times) == 1
+    for found in (first, second):
+        assert found.tensors["values"].tolist() == [1, 1]
+        assert found.about == {"note": "hello"}
+
+
+def test_writing_to_it_changes_nothing_on_disk():
+    times = []
+    made(times).tensors["values"].zero_()
+    assert made(times).tensors["values"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("file", ["values.npy", "about.json"])
+def test_damage_is_told_and_mended(cache, file):
+    times = []
+    made(times)
+    (path,) = cache.glob(f"*/{file}")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.warns(UserWarning, match=file):
+        assert made(times).tensors["values"].tolist() == [1, 1]
+    assert len(times) == 2
+
+
+def test_a_fault_in_the_middle_leaves_nothing_behind(cache):
+    def broken(allocate):
+        allocate("values", (2,), torch.int64)
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError):
+        kept("broken", {}, broken)
+    assert not [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_not_needed(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="not cached"):
+        assert made([]).tensors["values"].tolist() == [1, 1]
+
+
+def test_a_fixed_data_set_is_read_from_its_source_once(cache, monkeypatch):
+    first = load(section("dataset", "digits"))
+    datasets._load.cache_clear()
+    monkeypatch.setattr("sklearn.datasets.load_digits", None)
+    again = load(section("dataset", "digits"))
+    for part in ("train", "val", "test"):
+        one, other = getattr(first, part), getattr(again, part)
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+    assert (again.classes, again.mean, again.std) == (first.classes, first.mean, first.std)
+
+
+def image_folder(root, sizes):
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            (root / part / label).mkdir(parents=True)
+            for number, size in enumerate(sizes):
+                image = Image.new("RGB", (size, size), (number, 100, 200))
+                image.save(root / part / label / f"{number}.png")
+    return section("dataset", {"name": "image_folder", "folder": str(root), "val_fraction": 0.3})
+
+
+def test_image_files_of_one_size_are_decoded_once(tmp_path, monkeypatch):
+    chosen = image_folder(tmp_path / "images", [6, 6, 6])
+    first = load(chosen)
+    assert isinstance(first.train.images, torch.Tensor)
+    datasets._load.cache_clear()
+    monkeypatch.setattr("vitarium.data.decoded._make", None)
+    again = load(chosen)
+    assert torch.equal(first.train.images, again.train.images)
+
+
+def test_files_that_have_changed_are_decoded_again(tmp_path):
+    from PIL import Image
+
+    chosen = image_folder(tmp_path / "images", [6, 6, 6])
+    before = load(chosen).test.images.clone()
+    Image.new("RGB", (6, 6), (9, 9, 9)).save(tmp_path / "images" / "val" / "cat" / "0.png")
+    datasets._load.cache_clear()
+    assert not torch.equal(before, load(chosen).test.images)
+
+
+def test_image_files_of_different_sizes_are_decoded_as_they_are_needed(tmp_path):
+    found = load(image_folder(tmp_path / "images", [6, 7, 8]))
+    assert not isinstance(found.train.images, torch.Tensor)
+    assert found.train.images[0].shape[0] == 3
+
+
+def test_images_that_would_take_too_much_are_decoded_as_they_are_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "RESIDENT_BYTES", 100)
+    found = load(image_folder(tmp_path / "images", [6, 6, 6]))
+    assert not isinstance(found.train.images, torch.Tensor)
