@@ -43,6 +43,17 @@ class NotAZoo(InvalidInput):
     """A folder that is no zoo, or one of a newer format."""
 
 
+class ZooInUse(VitariumError):
+    """Another process grows the zoo."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self.path, self.holder = path, holder
+        super().__init__(
+            f"{path} is being grown by {holder}; wait until it is done, or let this command wait "
+            "with --wait"
+        )
+
+
 class CorruptFile(VitariumError):
     """A file's content is not what was written; it is not used."""
 

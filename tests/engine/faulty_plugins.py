@@ -1,5 +1,6 @@
 """A plug-in of somebody else's, whose training goes wrong on purpose."""
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -11,11 +12,18 @@ from vitarium.registry import objective
 
 
 class Faulty(Supervised):
-    """Goes wrong at the first batch, as often as `times`; `tally` is a file that counts."""
+    """Goes wrong at the `at`-th batch of its process, and at all that follow, but at most `times`.
 
-    fault: Literal["killed", "raises"] = "killed"
+    `tally` is a file that counts.
+    """
+
+    fault: Literal["killed", "raises", "memory"] = "killed"
+    at: int = 1
     times: int = 1
     tally: str
+
+
+batches = itertools.count(1)
 
 
 @objective("faulty", config=Faulty, **CLASSIFICATION)
@@ -23,9 +31,11 @@ def faulty(config, model, batch):
     """Supervised training that goes wrong."""
     tally = Path(config.tally)
     so_far = len(tally.read_text()) if tally.exists() else 0
-    if so_far < config.times:
+    if next(batches) >= config.at and so_far < config.times:
         tally.write_text("x" * (so_far + 1))
         if config.fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if config.fault == "memory":
+            raise MemoryError("no memory on purpose")
         raise RuntimeError("a fault on purpose")
     return supervised(config, model, batch)

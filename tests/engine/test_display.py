@@ -7,7 +7,7 @@ from rich.console import Console
 
 from vitarium import Blueprint, plan
 from vitarium.engine import display as module
-from vitarium.engine.events import Ended, EpochEnded, Retried, Started, Stepped
+from vitarium.engine.events import Ended, EpochEnded, Halved, Retried, Started, Stepped
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def show(planned, monkeypatch, terminal: bool, already=()) -> str:
         Started(first.id),
         Stepped(first.id, 1, 2, 4),
         Retried(first.id, "its process was killed by SIGKILL"),
+        Halved(1, "MemoryError: no memory"),
         Started(first.id),
         EpochEnded(first.id, 1, {"val_accuracy": 0.5, "train_loss": 1.25}),
         EpochEnded(first.id, 2, {"val_accuracy": 0.75, "train_loss": 1.0}),
@@ -47,6 +48,7 @@ def test_every_end_is_told_with_its_cause(planned, monkeypatch, terminal):
     said = show(planned, monkeypatch, terminal)
     for part in (
         "killed by SIGKILL; retrying",
+        "out of memory; now 1 model at a time",
         "failed: no [such] data",
         "skipped: its parent has no weights",
     ):
@@ -55,9 +57,9 @@ def test_every_end_is_told_with_its_cause(planned, monkeypatch, terminal):
 
 def test_without_a_terminal_a_line_tells_the_scores(planned, monkeypatch):
     lines = show(planned, monkeypatch, False).splitlines()
-    assert len(lines) == 4
-    assert lines[1].startswith("[1/6] pretrain")
-    assert lines[1].endswith("finished: accuracy 0.750, train_loss 1.000")
+    assert len(lines) == 5
+    assert lines[2].startswith("[1/6] pretrain")
+    assert lines[2].endswith("finished: accuracy 0.750, train_loss 1.000")
 
 
 def test_bars_count_models_and_epochs(planned, monkeypatch):

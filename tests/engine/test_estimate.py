@@ -3,12 +3,17 @@
 import pytest
 
 from vitarium import Blueprint, plan
-from vitarium.engine.estimate import estimate, parameters
+from vitarium.engine.calibration import Calibration
+from vitarium.engine.choices import Choices, Wish
+from vitarium.engine.estimate import estimate
 from vitarium.engine.machine import Machine
+from vitarium.engine.size import parameters
+
+MACHINE = Machine(("cpu",), 2, 1)
 
 
-def stages(source, **options):
-    return estimate(plan(source), Machine(("cpu",), 2, 1), calibrate=False, **options)
+def stages(source):
+    return estimate(plan(source), MACHINE)
 
 
 def test_the_papers_zoo_is_counted():
@@ -39,7 +44,9 @@ def test_bytes_are_those_of_the_grown_zoo(tiny, tmp_path):
 
 
 def test_calibration_gives_a_time(tiny):
-    for stage in estimate(plan(Blueprint.read(tiny)), Machine(("cpu",), 2, 1)):
+    planned = plan(Blueprint.read(tiny))
+    choices = Choices(planned, MACHINE, Wish(), Calibration("cpu", 1))
+    for stage in estimate(planned, MACHINE, choices):
         assert 0 < stage.seconds < 60
 
 

@@ -1,17 +1,15 @@
 """Growing a zoo: what is trained, what is not, and what happens when things go wrong."""
 
-import sys
-from copy import deepcopy
-from pathlib import Path
+import itertools
+import json
 
 import pytest
 
 from vitarium import Blueprint, Zoo, grow
-from vitarium.engine.events import Ended, EpochEnded, Retried, Started
-from vitarium.errors import InvalidInput, NotAZoo
-from vitarium.store import ModelFolder
-
-HERE = Path(__file__).parent
+from vitarium.engine import local
+from vitarium.engine.events import Ended, EpochEnded, Halved, Retried, Said, Started
+from vitarium.errors import InvalidInput, NotAZoo, ZooInUse
+from vitarium.store import ModelFolder, lock
 
 
 def checkpoints(zoo: Zoo) -> dict[str, bytes]:
@@ -20,9 +18,9 @@ def checkpoints(zoo: Zoo) -> dict[str, bytes]:
 
 
 def grown(values, path, **options):
-    return grow(
-        Blueprint.read(values), path, workers=options.pop("workers", 0), progress=False, **options
-    )
+    """Grow in this process unless told otherwise, in the plainest way: nothing is measured."""
+    options = {"workers": 0, "precision": "fp32", "compiled": False, "stacked": 1, **options}
+    return grow(Blueprint.read(values), path, progress=False, **options)
 
 
 def test_every_model_of_the_plan_is_grown(tiny, tmp_path):
@@ -125,31 +123,6 @@ def test_events_tell_the_whole_story(tiny, tmp_path):
     assert sum(epochs) == 2 * (0 + 1 + 2) + 4 * (0 + 1)
 
 
-@pytest.fixture
-def faulty(tiny, tmp_path, monkeypatch):
-    """The tiny blueprint's first stage, with a training that goes wrong in its worker."""
-    monkeypatch.setenv("VITARIUM_PLUGINS", "faulty_plugins")
-    monkeypatch.syspath_prepend(str(HERE))
-    from vitarium import registry
-
-    registry._load_outside.cache_clear()
-
-    def make(**settings):
-        values = deepcopy(tiny)
-        del values["stages"]["finetune"]
-        settings = {"name": "faulty", "tally": str(tmp_path / "tally"), **settings}
-        values["stages"]["pretrain"]["variants"] = [
-            {"objective": settings, "grid": {"seed": [1]}},
-            {},
-        ]
-        return values
-
-    yield make
-    sys.modules.pop("faulty_plugins", None)
-    registry._load_outside.cache_clear()
-    registry._plugins["objective"].pop("faulty", None)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "cause"), [("killed", "SIGKILL"), ("raises", "RuntimeError: a fault on purpose")]
@@ -179,3 +152,153 @@ def test_workers_give_the_bits_of_this_process(tiny, tmp_path):
     here = grown(tiny, tmp_path / "here").zoo
     there = grown(tiny, tmp_path / "there", workers=2).zoo
     assert checkpoints(here) == checkpoints(there)
+
+
+@pytest.mark.slow
+def test_without_memory_there_are_half_as_many_models_at_a_time(faulty, tmp_path):
+    values, events = faulty(fault="memory", at=3), []
+    (tmp_path / "tally").write_text("x")  # so that nothing goes wrong at first
+    whole = grown(values, tmp_path / "whole").zoo
+    (tmp_path / "tally").unlink()
+    growth = grown(values, tmp_path / "halved", workers=2, listener=events.append)
+    (halved,) = [event for event in events if isinstance(event, Halved)]
+    assert (halved.models, halved.cause) == (1, "MemoryError: no memory on purpose")
+    assert "out of memory" in next(e.cause for e in events if isinstance(e, Retried))
+    assert growth.complete
+    assert len(checkpoints(growth.zoo)) == 9
+    assert checkpoints(growth.zoo) == checkpoints(whole)
+
+
+@pytest.mark.slow
+def test_running_out_of_memory_does_not_count_as_a_try_unless_alone(faulty, tmp_path):
+    events = []
+    values = faulty(fault="memory", times=9)
+    growth = grown(values, tmp_path / "zoo", workers=2, listener=events.append)
+    assert (tmp_path / "tally").read_text() == "xxx"  # halved, tried alone, tried alone again
+    (why,) = growth.failed.values()
+    assert "out of memory with one model at a time" in why
+    assert "smaller batch_size" in why
+    assert len(growth.grown) == 2
+
+
+def test_without_memory_in_this_process_the_model_fails_and_the_rest_goes_on(faulty, tmp_path):
+    growth = grown(faulty(fault="memory"), tmp_path / "zoo")
+    assert ["out of memory" in why for why in growth.failed.values()] == [True]
+    assert len(growth.grown) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_zoo_of_stacks_has_the_models_of_one_without(tiny, tmp_path, workers):
+    stacks = grown(tiny, tmp_path / "stacks", workers=workers, stacked=4)
+    alone = grown(tiny, tmp_path / "alone")
+    assert sorted(stacks.grown) == sorted(alone.grown)
+    for id in stacks.grown:
+        # losses, not weights: AdamW turns the noise of a gradient that is zero into whole steps
+        ours, theirs = (one.zoo.epochs(id)["val_loss"] for one in (stacks, alone))
+        assert ours.tolist() == pytest.approx(theirs.tolist(), rel=1e-3)
+        assert stacks.zoo.folder(id).about().software["stacked"] == "True"
+
+
+def test_what_is_wrong_with_one_model_of_a_stack_ends_that_one_alone(tiny, tmp_path):
+    first = {"name": "tiny", "stages": {"pretrain": tiny["stages"]["pretrain"]}}
+    zoo = grown(first, tmp_path / "zoo").zoo
+    parent = ModelFolder(zoo.path / "models" / zoo.ids()[0])
+    file = parent.checkpoint_path(2)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    growth = grown(tiny, tmp_path / "zoo", stacked=4)
+    assert len(growth.failed) == 2
+    assert len(growth.grown) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stack_that_takes_too_much_memory_is_halved(faulty, tmp_path, workers):
+    values = faulty(fault="memory")
+    stage = values["stages"]["pretrain"]
+    stage["variants"] = [{**stage["variants"][0], "grid": {"seed": [1, 2, 3, 4]}}]
+    del stage["grid"]
+    events = []
+    options = {"workers": workers, "stacked": 4, "listener": events.append}
+    growth = grown(values, tmp_path / "zoo", **options)
+    assert growth.complete
+    assert len(growth.grown) == 4
+    (halved,) = [event for event in events if isinstance(event, Halved)]
+    assert halved.models == 2 * max(workers, 1)
+
+
+def test_a_zoo_that_is_being_grown_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_GRACE", 0.1)
+    zoo = grown(tiny, tmp_path / "zoo").zoo
+    with lock.held(zoo.path), pytest.raises(ZooInUse, match="is being grown by"):
+        grown(tiny, tmp_path / "zoo")
+
+
+def test_a_trace_tells_what_was_done_to_every_model(tiny, tmp_path):
+    growth = grown(tiny, tmp_path / "zoo", trace=tmp_path / "timeline.json")
+    events = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
+    spans = {(e["args"]["model"], e["cat"]) for e in events if e["ph"] == "X"}
+    kinds = ("set-up", "train", "score", "write")
+    assert spans == {(model, kind) for model in growth.grown for kind in kinds}
+
+
+def test_what_was_chosen_is_said_and_written_down(tiny, tmp_path):
+    said = []
+
+    def listen(event):
+        if isinstance(event, Said):
+            said.append(event.text)
+
+    auto = {"precision": "auto", "compiled": "auto", "stacked": "auto"}
+    zoo = grown(tiny, tmp_path / "zoo", listener=listen, **auto).zoo
+    assert any(text.startswith("pretrain: ") for text in said)
+    software = zoo.folder(zoo.ids()[0]).about().software
+    assert software["precision"] in ("fp32", "bf16")
+    assert any(f": {software['precision']}, not compiled" in text for text in said)
+
+
+def test_a_model_goes_on_with_the_precision_with_which_it_was_begun(tiny, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(event):
+        if isinstance(event, EpochEnded) and event.epoch == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        grown(tiny, tmp_path / "zoo", precision="bf16", listener=stop)
+    zoo = Zoo.open(tmp_path / "zoo")
+    (begun,) = zoo.ids()
+    grown(tiny, tmp_path / "zoo", precision="fp32")
+    whole = grown(tiny, tmp_path / "whole", precision="bf16").zoo
+    assert zoo.folder(begun).checkpoint(1) == whole.folder(begun).checkpoint(1)
+    assert zoo.folder(begun).checkpoint(2) == whole.folder(begun).checkpoint(2)
+    software = {zoo.folder(id).about().software["precision"] for id in zoo.ids()}
+    assert software == {"bf16", "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"address": "auto"}, "--address auto needs --engine ray"),
+        ({"cpus_per_model": 2}, "--cpus-per-model 2 needs"),
+        ({"gpus_per_model": 0.5}, "--gpus-per-model 0.5 needs"),
+        ({"engine": "slurm"}, "unknown engine 'slurm'; known: local, ray"),
+    ],
+)
+def test_options_of_another_engine_are_refused(tiny, tmp_path, options, said):
+    with pytest.raises(InvalidInput, match=said):
+        grown(tiny, tmp_path / "zoo", **options)
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_linux_killed_for_memory_counts_as_out_of_memory(
+    faulty, tmp_path, monkeypatch
+):
+    kills = itertools.count()
+    monkeypatch.setattr(local, "_oom_kills", lambda: next(kills))
+    events = []
+    growth = grown(faulty(fault="killed"), tmp_path / "zoo", workers=2, listener=events.append)
+    (halved,) = [event for event in events if isinstance(event, Halved)]
+    assert halved.models == 1
+    assert "the machine ran out of memory" in halved.cause
+    assert growth.complete

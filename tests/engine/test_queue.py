@@ -16,7 +16,9 @@ def test_children_wait_for_their_parent(tiny):
     queue = Queue(planned, done=[])
     first = drain(queue)
     assert first == planned.of_stage("pretrain")
+    assert not queue.can_start()
     queue.finished(first[1])
+    assert queue.can_start()
     assert {spec.parent for spec in drain(queue)} == {first[1].id}
     assert len(queue) == 2
 

@@ -130,7 +130,18 @@ def test_a_stack_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path):
         assert folder.checkpoint() == whole[id].checkpoint()
 
 
-def test_a_model_begun_in_a_stack_can_be_finished_by_itself(tiny, tmp_path):
+@pytest.mark.parametrize("company", [[0], [0, 1], [3, 7, 9, 12, 15]])
+def test_on_cpus_the_bits_do_not_depend_on_who_else_is_in_the_stack(tiny, tmp_path, company):
+    models = specs(tiny, EVERYTHING_OWN, epochs=8)
+    all_of_them, some = (
+        members(chosen, tmp_path / name)
+        for name, chosen in (("all", models), ("some", [models[k] for k in company]))
+    )
+    expected = losses(Stack(all_of_them, TrainOptions()), all_of_them, STEPS)[:, company]
+    assert torch.equal(losses(Stack(some, TrainOptions()), some, STEPS), expected)
+
+
+def test_a_model_begun_in_a_stack_goes_on_alone_to_the_bits_of_the_stack(tiny, tmp_path):
     models = specs(tiny, EVERYTHING_OWN, epochs=3)
 
     def kill(model, event):
@@ -139,13 +150,12 @@ def test_a_model_begun_in_a_stack_can_be_finished_by_itself(tiny, tmp_path):
 
     with pytest.raises(Killed):
         grown(models, tmp_path / "begun", kill)
+    whole, _ = grown(models, tmp_path / "whole")
     for model in models[::3]:
         folder = ModelFolder(tmp_path / "begun" / model.id)
         assert folder.epochs()[-1].number == 2
         train(model, folder)
-        own = ModelFolder(tmp_path / "alone" / model.id)
-        train(model, own)
-        assert_close(folder, own)
+        assert folder.checkpoint() == whole[model.id].checkpoint()
 
 
 def test_models_that_have_finished_different_epochs_go_on_from_their_own(tiny, tmp_path):

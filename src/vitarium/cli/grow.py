@@ -1,8 +1,9 @@
 """`vitarium demo` and `vitarium grow`."""
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,6 +11,9 @@ from rich.console import Console
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.cli.tables import duration, print_json, print_rows, size
 from vitarium.cli.zoo import SCORED, overview
+
+if TYPE_CHECKING:
+    from vitarium.engine.choices import Wish
 
 Device = Annotated[
     str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")
@@ -19,9 +23,29 @@ Workers = Annotated[
     typer.Option(
         min=0,
         help="Models trained at a time, each in its own process; 0: in this one. "
-        "Default: one per core, or one per GPU.",
+        "Default: one per core, or one per GPU; on a cluster as many as it holds.",
     ),
 ]
+
+
+class EngineName(StrEnum):
+    """Where the workers run."""
+
+    local = "local"
+    ray = "ray"
+
+
+class PrecisionName(StrEnum):
+    """What is computed in."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
+_RAY = "On a Ray cluster"
+_SPEED = "Speed"
 
 
 def demo(
@@ -63,12 +87,86 @@ def grow(
         Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
     ] = None,
     loader_workers: Annotated[
-        int, typer.Option(min=0, help="Processes per model that decode and augment images.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes per model that decode images, where they are not decoded beforehand. "
+            "Default: the cores that are free.",
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        PrecisionName,
+        typer.Option(
+            help="auto measures once what is fastest here, and says so; bf16 is autocast.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = PrecisionName.auto,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="torch.compile. Default: where the plan is long enough to repay it.",
+            rich_help_panel=_SPEED,
+            show_default=False,
+        ),
+    ] = None,
+    stack: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train up to so many like models as one computation; 1: none. "
+            "Default: as many as pays here.",
+            rich_help_panel=_SPEED,
+            show_default=False,
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what each worker did when, for chrome://tracing: timeline.json.",
+            rich_help_panel=_SPEED,
+            show_default=False,
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another process grows this zoo.")
+    ] = False,
     deterministic: Annotated[
         bool,
         typer.Option(help="The same bits from the same seeds; the other may be faster on GPUs."),
     ] = True,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="local: processes on this machine; ray: a cluster, with the same bits.",
+            rich_help_panel=_RAY,
+        ),
+    ] = EngineName.local,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="auto: the cluster that this machine is part of; or HOST:PORT of its head. "
+            "Default: one that is started on this machine for the occasion.",
+            rich_help_panel=_RAY,
+            show_default=False,
+        ),
+    ] = None,
+    cpus_per_model: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Also the threads of each worker. Default: 1.", rich_help_panel=_RAY
+        ),
+    ] = None,
+    gpus_per_model: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="0.25 lets four models share a GPU. Default: 1, on CPUs 0.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what would be grown and what it costs; write nothing."),
@@ -87,10 +185,16 @@ def grow(
       vitarium grow fashion --zoo fashion-zoo
 
       vitarium grow vit-s-imagenet-cifar100 --dry-run
+
+      vitarium grow mine.yaml --engine ray --address auto --gpus-per-model 0.5
     """
     loaded = Blueprint.load(blueprint)
     if dry_run:
-        _dry_run(plan(loaded), workers=workers, device=device, calibrate=calibrate, json=json)
+        from vitarium.engine.choices import Wish
+
+        # to try a compilation takes a minute, so not unless it is asked for
+        wish = Wish(precision.value, bool(compiled), stack or "auto") if calibrate else None
+        _dry_run(plan(loaded), workers=workers, device=device, wish=wish, json=json)
         return
     place = zoo or Path(f"{loaded.name}-zoo")
     _grow(
@@ -101,6 +205,15 @@ def grow(
         data_dir=data_dir,
         loader_workers=loader_workers,
         deterministic=deterministic,
+        precision=precision.value,
+        compiled="auto" if compiled is None else compiled,
+        stacked=stack or "auto",
+        wait=wait,
+        trace=trace,
+        engine=engine.value,
+        address=address,
+        cpus_per_model=cpus_per_model,
+        gpus_per_model=gpus_per_model,
     )
 
 
@@ -130,13 +243,25 @@ def _grow(blueprint: Blueprint, zoo: Path, **options: Any) -> None:
 
 
 def _dry_run(
-    planned: Plan, *, workers: int | None, device: str, calibrate: bool, json: bool
+    planned: Plan,
+    *,
+    workers: int | None,
+    device: str,
+    wish: "Wish | None",
+    json: bool,
 ) -> None:
+    from vitarium.engine.calibration import Calibration
+    from vitarium.engine.choices import Choices
+    from vitarium.engine.display import announce
     from vitarium.engine.estimate import estimate
     from vitarium.engine.machine import Machine
 
     machine = Machine.find(device, workers)
-    stages = estimate(planned, machine, calibrate=calibrate)
+    choices = None
+    if wish:
+        measure = Calibration(machine.devices[0], machine.threads, announce)
+        choices = Choices(planned, machine, wish, measure, announce)
+    stages = estimate(planned, machine, choices)
     if json:
         print_json({"models": len(planned), "stages": [asdict(stage) for stage in stages]})
         return
@@ -163,7 +288,7 @@ def _dry_run(
         )
     console = Console()
     workers_said = f"{machine.workers} workers on {', '.join(machine.devices)}"
-    if calibrate:
+    if wish:
         console.print(
             f"Time: forward, backward and optimizer on random images, with {workers_said}; "
             "reading, augmenting and scoring come on top."

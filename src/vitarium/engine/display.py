@@ -17,24 +17,38 @@ from rich.progress import (
 from rich.table import Column
 
 from vitarium.blueprint import ModelSpec, Plan, flatten
-from vitarium.engine.events import Ended, EpochEnded, Event, Retried, Started, Stepped
+from vitarium.engine.events import Ended, EpochEnded, Event, Halved, Retried, Said, Started, Stepped
 
+Left = Callable[[], float | None]
 _SHOWN = ("val_accuracy", "val_knn_accuracy", "train_loss")
 
 
 @contextmanager
 def display(
-    plan: Plan, already: Iterable[str], *, enabled: bool = True
+    plan: Plan,
+    already: Iterable[str],
+    seconds_left: Callable[[], float | None] = lambda: None,
+    *,
+    enabled: bool = True,
 ) -> Iterator[Callable[[Event], None]]:
-    """Give a listener that shows the events of growing `plan`, on standard error."""
+    """Give a listener that shows the events of growing `plan`, on standard error.
+
+    Args:
+        seconds_left: estimates the time that is left; None while it is not known.
+    """
     console = Console(stderr=True)
     if not enabled:
         yield lambda event: None
     elif console.is_terminal:
         with _bars(console) as progress:
-            yield _Bars(plan, already, progress)
+            yield _Bars(plan, already, seconds_left, progress)
     else:
-        yield _Lines(plan, already, console)
+        yield _Lines(plan, already, seconds_left, console)
+
+
+def announce(text: str) -> None:
+    """Say something before there is anything to show."""
+    Console(stderr=True).print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def labels(plan: Plan) -> dict[str, str]:
@@ -71,8 +85,10 @@ def _bars(console: Console) -> Progress:
 
 
 class _Bars:
-    def __init__(self, plan: Plan, already: Iterable[str], progress: Progress) -> None:
-        self.plan, self.progress = plan, progress
+    def __init__(
+        self, plan: Plan, already: Iterable[str], seconds_left: Left, progress: Progress
+    ) -> None:
+        self.plan, self.seconds_left, self.progress = plan, seconds_left, progress
         self.bars: dict[str, TaskID] = {}
         self.labels = labels(plan)
         epochs = {spec.id: spec.recipe.epochs for spec in plan.models}
@@ -109,6 +125,10 @@ class _Bars:
                 self.running.pop(event.model, None)
                 progress.remove_task(self.bars.pop(event.model))
                 self._say(f"{self.labels[event.model]}: {event.cause}; retrying", "yellow")
+            case Halved():
+                self._say(_halved(event), "yellow")
+            case Said():
+                self._say(event.text, "dim")
             case Ended():
                 if event.model in self.bars:
                     progress.remove_task(self.bars.pop(event.model))
@@ -128,12 +148,15 @@ class _Bars:
         self.progress.update(self.all, completed=completed, note=self._count())
 
     def _count(self) -> str:
-        return f"{self.ended} of {len(self.plan)} models"
+        return f"{self.ended} of {len(self.plan)} models{_left(self.seconds_left())}"
 
 
 class _Lines:
-    def __init__(self, plan: Plan, already: Iterable[str], console: Console) -> None:
+    def __init__(
+        self, plan: Plan, already: Iterable[str], seconds_left: Left, console: Console
+    ) -> None:
         self.plan, self.console, self.labels = plan, console, labels(plan)
+        self.seconds_left = seconds_left
         self.ended = len(set(already))
         self.scores: dict[str, str] = {}
         if self.ended:
@@ -145,14 +168,24 @@ class _Lines:
                 self.scores[event.model] = _scores(event)
             case Retried():
                 self._say(f"{self.labels[event.model]}: {event.cause}; retrying")
+            case Halved():
+                self._say(_halved(event))
+            case Said():
+                self._say(event.text)
             case Ended():
                 self.ended += 1
                 told = event.message or self.scores.pop(event.model, "")
                 what = self.labels[event.model]
-                self._say(f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {told}")
+                left = _left(self.seconds_left())
+                self._say(f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {told}{left}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _halved(event: Halved) -> str:
+    many = "model" if event.models == 1 else "models"
+    return f"out of memory; now {event.models} {many} at a time"
 
 
 def _scores(event: EpochEnded) -> str:
@@ -162,3 +195,14 @@ def _scores(event: EpochEnded) -> str:
         if name in event.metrics
     ]
     return ", ".join(found)
+
+
+def _left(seconds: float | None) -> str:
+    """ "; about 3 min left", and nothing where that is not known, or nothing is left."""
+    if not seconds:
+        return ""
+    if seconds < 90:
+        return f"; about {max(round(seconds), 1)} s left"
+    if seconds < 90 * 60:
+        return f"; about {round(seconds / 60)} min left"
+    return f"; about {seconds / 3600:.1f} h left"

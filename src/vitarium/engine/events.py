@@ -48,5 +48,35 @@ class Retried:
     cause: str
 
 
-Event = Started | Stepped | EpochEnded | Ended | Retried
+@dataclass(frozen=True)
+class Halved:
+    """Memory ran out, as `cause` says: from now on there are at most `models` at a time."""
+
+    models: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A worker was busy with a model from `start` to `end` (seconds since 1970).
+
+    `what` is set-up, train, score or write; several models of a stack are told by the first.
+    """
+
+    model: str
+    worker: str
+    what: str
+    start: float
+    end: float
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """Something that the user may want to know, in a line: what was measured and chosen."""
+
+    text: str
+
+
+Event = Started | Stepped | EpochEnded | Ended | Retried | Halved | Spent | Said
 Listener = Callable[[Event], None]

@@ -1,16 +1,41 @@
 """Grow: from a blueprint to a zoo."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
 from vitarium.blueprint import Blueprint, Plan, plan
-from vitarium.engine.display import display
-from vitarium.engine.events import Ended, Event, Listener
-from vitarium.engine.local import run_here, run_workers
+from vitarium.engine.calibration import Calibration
+from vitarium.engine.choices import Choices, Wish
+from vitarium.engine.display import announce, display, labels
+from vitarium.engine.events import Ended, Event, Listener, Said
+from vitarium.engine.local import LocalEngine
 from vitarium.engine.machine import Machine
 from vitarium.engine.queue import Queue
+from vitarium.engine.remaining import Remaining
+from vitarium.engine.timeline import Timeline
+from vitarium.errors import InvalidInput
 from vitarium.store import Zoo
-from vitarium.training import TrainOptions
+from vitarium.store.lock import held
+from vitarium.training import Precision, TrainOptions
+
+EngineName = Literal["local", "ray"]
+
+
+class Engine(Protocol):
+    """Where models are trained."""
+
+    machine: Machine
+
+    def measuring(self, say: Callable[[str], None]) -> AbstractContextManager[Calibration]:
+        """For a while, what measures speeds where models will be trained."""
+
+    def run(
+        self, queue: Queue, zoo: Zoo, options: TrainOptions, choices: Choices, tell: Listener
+    ) -> None:
+        """Train all models of a queue, and tell how it goes."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +80,17 @@ def grow(
     workers: int | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
-    loader_workers: int = 0,
+    loader_workers: int | None = None,
     deterministic: bool = True,
+    precision: Precision | Literal["auto"] = "auto",
+    compiled: bool | Literal["auto"] = "auto",
+    stacked: int | Literal["auto"] = "auto",
+    wait: bool = False,
+    trace: str | Path | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
+    cpus_per_model: int | None = None,
+    gpus_per_model: float | None = None,
     progress: bool = True,
     listener: Listener | None = None,
 ) -> Growth:
@@ -69,58 +103,118 @@ def grow(
         blueprint: a Blueprint, a YAML file, or the name of one that vitarium ships.
         zoo: the zoo's folder; made if it is not there.
         workers: models trained at a time, each in a process of its own; 0: in this process.
-            Default: one per core with one thread each, or one per GPU.
+            Default: one per core with one thread each, or one per GPU; with Ray, as many as the
+            cluster holds.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         data_dir: looked into first for data sets.
-        loader_workers: processes per model that decode and augment images.
+        loader_workers: processes per model that decode images, for data that is not decoded
+            beforehand. Default: the cores that the workers leave, or none on CPUs.
         deterministic: the same bits from the same spec; False lets a GPU use faster kernels.
+        precision: "fp32", "tf32", "bf16" (autocast), or "auto": the fastest that this machine has,
+            as measured once for each kind of model. An unfinished model goes on as it was begun.
+        compiled: whether torch.compile makes a program of the model; "auto": where the plan is
+            long enough to repay it.
+        stacked: how many models at most are trained as one computation; "auto": as many as pays.
+        wait: until another process that grows this zoo is done, instead of giving up.
+        trace: a file for a timeline of all workers (Chrome's trace event format).
+        engine: "local" (processes on this machine) or "ray" (a cluster); the bits are the same.
+        address: of the Ray cluster: "auto" or "HOST:PORT". Default: one is started on this
+            machine. A process that has called `ray.init` stays where it is.
+        cpus_per_model: with Ray, also a worker's number of threads. Default: 1.
+        gpus_per_model: with Ray; a fraction lets models share a GPU. Default: 1 on GPUs.
         progress: show progress on the terminal.
         listener: is told every event beside.
 
-    Raises InvalidConfig for a blueprint that is not valid, before anything is written. A model
-    that fails does not stop the others: see Growth.
+    Raises InvalidConfig for a blueprint that is not valid, InvalidInput, and NoCluster for a Ray
+    cluster that is not there, before anything is written; ZooInUse where another process grows the
+    zoo. A model that fails does not stop the others: see Growth.
     """
     if not isinstance(blueprint, Blueprint):
         blueprint = Blueprint.load(blueprint)
-    planned = plan(blueprint)
-    machine = Machine.find(device, workers)
-    place = Zoo.create(zoo)
-    place.add_blueprint(blueprint)
-    growth = Growth(place, planned)
-    options = TrainOptions(
-        device=machine.devices[0],
-        data_dir=Path(data_dir) if data_dir else None,
-        loader_workers=loader_workers,
-        deterministic=deterministic,
-    )
-    queue = _queue(growth)
-    with display(planned, growth.already, enabled=progress) as shown:
+    planned, wish = plan(blueprint), Wish(precision, compiled, stacked)
+    with ExitStack() as stack:
+        place = stack.enter_context(
+            _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
+        )
+        growth = Growth(Zoo.create(zoo), planned)
+        stack.enter_context(held(growth.zoo.path, wait=wait, say=announce if progress else _unsaid))
+        growth.zoo.add_blueprint(blueprint)
+        options = TrainOptions(
+            device=place.machine.devices[0],
+            data_dir=Path(data_dir) if data_dir else None,
+            loader_workers=_loader_workers(place.machine, loader_workers),
+            deterministic=deterministic,
+        )
+        queue = _queue(growth)
+        timeline = stack.enter_context(_timeline(trace, planned))
+        remaining = Remaining(planned, growth.already, place.machine.workers)
+        shown = stack.enter_context(
+            display(planned, growth.already, remaining.seconds, enabled=progress)
+        )
 
         def tell(event: Event) -> None:
-            for listen in (growth.note, shown, listener):
+            for listen in (growth.note, remaining, shown, timeline, listener):
                 if listen:
                     listen(event)
 
-        if machine.workers == 0:
-            run_here(queue, place, options, tell)
-        elif len(queue):
-            run_workers(
-                queue,
-                place,
-                options,
-                tell,
-                workers=min(machine.workers, len(queue)),
-                threads=machine.threads,
-                devices=machine.devices,
-            )
+        def say(text: str) -> None:
+            tell(Said(text))
+
+        with place.measuring(say) as calibration:
+            choices = Choices(planned, place.machine, wish, calibration, say)
+            choices.prepare(queue.waiting())
+            remaining.expected = choices.epoch_seconds
+        place.run(queue, growth.zoo, options, choices, tell)
         for orphan in queue.orphans():
-            tell(
-                Ended(
-                    orphan.id, "skipped", f"its parent {orphan.parent} has no weights to start from"
-                )
-            )
-    place.models()  # leaves the index up to date
+            cause = f"its parent {orphan.parent} has no weights to start from"
+            tell(Ended(orphan.id, "skipped", cause))
+        growth.zoo.models()  # leaves the index up to date
     return growth
+
+
+@contextmanager
+def _engine(
+    name: str,
+    workers: int | None,
+    device: str,
+    address: str | None,
+    cpus: int | None,
+    gpus: float | None,
+) -> Iterator[Engine]:
+    if name == "ray":
+        from vitarium.engine.ray_cluster import on_ray
+
+        threads = 1 if cpus is None else cpus
+        with on_ray(address, workers=workers, device=device, cpus=threads, gpus=gpus) as place:
+            yield place
+    elif name == "local":
+        only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}
+        for option, value in only_ray.items():
+            if value is not None:
+                raise InvalidInput(f"--{option} {value} needs --engine ray")
+        yield LocalEngine(device, workers)
+    else:
+        raise InvalidInput(f"unknown engine '{name}'; known: local, ray")
+
+
+@contextmanager
+def _timeline(path: str | Path | None, planned: Plan) -> Iterator[Timeline | None]:
+    """A listener that leaves the file behind, however growing ends."""
+    if path is None:
+        yield None
+        return
+    timeline = Timeline(Path(path), labels(planned))
+    try:
+        yield timeline
+    finally:
+        timeline.write()
+
+
+def _loader_workers(machine: Machine, asked: int | None) -> int:
+    """On GPUs the cores are free to decode; on CPUs they train."""
+    if asked is not None:
+        return asked
+    return 0 if machine.devices == ("cpu",) else min(machine.threads, 8)
 
 
 def _queue(growth: Growth) -> Queue:
@@ -132,3 +226,7 @@ def _queue(growth: Growth) -> Queue:
             growth.diverged[id] = (growth.zoo.folder(id).result() or {}).get("message", "")
     done = [id for id, state in status.items() if state == "finished"]
     return Queue(growth.plan, done, growth.diverged)
+
+
+def _unsaid(text: str) -> None:
+    pass

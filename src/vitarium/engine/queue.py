@@ -1,6 +1,7 @@
 """Which model comes next: parents before children, whatever runs them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from vitarium.blueprint import ModelSpec, Plan
 
@@ -22,13 +23,29 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def waiting(self) -> list[ModelSpec]:
+        """All that have not been taken."""
+        return list(self._waiting)
+
+    def can_start(self) -> bool:
+        """Whether `next` gives a model."""
+        return any(self._ready(model) for model in self._waiting)
+
     def next(self) -> ModelSpec | None:
         """Take the first model whose parent is done; None while there is none."""
-        for model in self._waiting:
-            if model.parent is None or model.parent in self._done:
-                self._waiting.remove(model)
-                return model
-        return None
+        first = next(filter(self._ready, self._waiting), None)
+        if first is not None:
+            self._waiting.remove(first)
+        return first
+
+    def more_like(
+        self, first: ModelSpec, key: Callable[[ModelSpec], Any], most: int
+    ) -> list[ModelSpec]:
+        """Take up to `most` others that can start, too, and have the same key as the first."""
+        alike = [m for m in self._waiting if self._ready(m) and key(m) == key(first)][:most]
+        for model in alike:
+            self._waiting.remove(model)
+        return alike
 
     def finished(self, model: ModelSpec) -> None:
         """Its children may start."""
@@ -42,3 +59,6 @@ class Queue:
         """Take the models that can no longer start, once nothing runs any more."""
         orphans, self._waiting = self._waiting, []
         return orphans
+
+    def _ready(self, model: ModelSpec) -> bool:
+        return model.parent is None or model.parent in self._done

@@ -1,94 +1,155 @@
-"""A worker: a process of its own that trains one model after another.
+"""A worker: a process of its own that trains one job after another.
 
-Its arguments are one end of a socket pair, through which jobs come in and events go out, and its
+Its arguments are one end of a socket pair, through which jobs come in and messages go out, and its
 number of threads. When the other end is gone, so is the worker: an engine that
 was killed leaves nothing running behind.
 """
 
 import os
 import queue
+import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
+import torch
+
 from vitarium.blueprint import ModelSpec
-from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Stepped
+from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Spent, Stepped
 from vitarium.errors import VitariumError
-from vitarium.store import Zoo, files
-from vitarium.training import EpochDone, Step, TrainOptions, train
+from vitarium.store import Zoo
+from vitarium.training import EpochDone, Span, Step, Task, TrainOptions, train_together
 
 STEP_EVENTS_PER_SECOND = 5
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train."""
+    """Models to train into a zoo."""
 
     zoo: str
-    spec: Mapping[str, Any]
-    """As ModelSpec.factors gives it: plain values, so nothing else is unpickled."""
+    specs: tuple[Mapping[str, Any], ...]
+    """As ModelSpec.factors gives them: plain values, so nothing else is unpickled."""
     options: TrainOptions
 
 
 @dataclass(frozen=True)
 class Broken:
-    """Something failed that may have left the process in a bad state; it ends now."""
+    """Something failed that may have left the process in a bad state; the worker is replaced."""
 
-    model: str
+    cause: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """A device or the machine had too little memory; the worker is replaced."""
+
     cause: str
 
 
-def run_job(job: Job, tell: Listener) -> str:
-    """Train the job's model in this process, and tell how it goes.
+@dataclass(frozen=True)
+class Died:
+    """The worker is gone; told by its pool."""
 
-    Returns "finished" or "diverged". Raises what training raises.
+    cause: str
+
+
+Message = Event | Broken | OutOfMemory | Died
+Send = Callable[[Message], None]
+
+
+def run_job(job: Job, tell: Listener) -> None:
+    """Train the job's models in this process, as one stack, and tell how it goes.
+
+    What is wrong with one model alone (a VitariumError) ends that one as failed. Raises whatever
+    else training raises.
     """
-    zoo, spec = Zoo.open(job.zoo), ModelSpec.restore(job.spec)
+    zoo = Zoo.open(job.zoo)
+    tasks = []
+    for factors in job.specs:
+        try:
+            tasks.append(_task(zoo, ModelSpec.restore(factors)))
+        except VitariumError as error:
+            tell(Ended(factors["id"], "failed", str(error)))
+    if len(tasks) > 1:
+        try:
+            _train(tasks, job.options, tell)
+            return
+        except VitariumError:
+            pass  # of one of them: by itself each shows whether it is that one
+    for task in tasks:
+        try:
+            _train([task], job.options, tell)
+        except VitariumError as error:
+            tell(Ended(task.spec.id, "failed", str(error)))
+
+
+def attempt(work: Callable[[], None], send: Send) -> bool:
+    """Do the work; send Broken or OutOfMemory and return False where it raises."""
+    try:
+        work()
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            send(OutOfMemory(cause.partition("\n")[0]))
+        else:
+            send(Broken(cause, traceback.format_exc()))
+        return False
+    return True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's, numpy's, Python's or PyTorch's allocation failed."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # PyTorch has no type of its own for the CPU's allocator and for the libraries' handles
+    told = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+
+
+def _task(zoo: Zoo, spec: ModelSpec) -> Task:
     parent = zoo.state_dict(spec.parent, spec.parent_epoch or 0) if spec.parent else None
-    last_told = 0.0
+    return Task(spec, zoo.folder(spec.id), parent)
 
-    def report(event: Step | EpochDone) -> None:
-        nonlocal last_told
-        if isinstance(event, EpochDone):
-            tell(EpochEnded(spec.id, event.epoch, event.metrics))
-        elif time.monotonic() - last_told > 1 / STEP_EVENTS_PER_SECOND:
-            last_told = time.monotonic()
-            tell(Stepped(spec.id, event.epoch, event.step, event.steps))
 
-    folder = zoo.folder(spec.id)
-    status = train(spec, folder, parent=parent, options=job.options, report=report)
-    message = (folder.result() or {}).get("message", "")
-    tell(Ended(spec.id, status, message))
-    return status
+def _train(tasks: Sequence[Task], options: TrainOptions, tell: Listener) -> None:
+    place, last_told = f"{socket.gethostname()} {os.getpid()}", dict[str, float]()
+
+    def report(model: str, event: Step | EpochDone | Span) -> None:
+        match event:
+            case EpochDone():
+                tell(EpochEnded(model, event.epoch, event.metrics))
+            case Span():
+                tell(Spent(model, place, event.what, event.start, event.end, event.epoch))
+            case Step():
+                now = time.monotonic()
+                if now - last_told.get(model, 0.0) > 1 / STEP_EVENTS_PER_SECOND:
+                    last_told[model] = now
+                    tell(Stepped(model, event.epoch, event.step, event.steps))
+
+    outcomes = train_together(tasks, options=options, report=report)
+    for task in tasks:
+        message = (task.folder.result() or {}).get("message", "")
+        tell(Ended(task.spec.id, outcomes[task.spec.id], message))
 
 
 def main() -> None:
-    """What a worker's process runs, until the engine is gone."""
-    import torch
-
+    """What a worker's process runs, until the engine is gone or a job has broken it."""
     connection = Connection(int(sys.argv[1]))
     torch.set_num_threads(int(sys.argv[2]))
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
-    while True:
-        job = jobs.get()
-        try:
-            run_job(job, partial(_send, connection))
-        except VitariumError as error:  # the model's own fault, not the process's
-            _send(connection, Ended(job.spec["id"], "failed", str(error)))
-        except Exception as error:
-            trace = Path(job.zoo) / "failures" / f"{job.spec['id']}.txt"
-            files.write(trace, traceback.format_exc().encode())
-            cause = f"{type(error).__name__}: {error} (trace in {trace})"
-            _send(connection, Broken(job.spec["id"], cause))
-            sys.exit(1)
+    send = partial(_send, connection)
+    while attempt(partial(run_job, jobs.get(), send), send):
+        pass
+    sys.exit(1)
 
 
 def _listen(connection: Connection, jobs: "queue.SimpleQueue[Job]") -> None:
@@ -99,9 +160,9 @@ def _listen(connection: Connection, jobs: "queue.SimpleQueue[Job]") -> None:
         os._exit(1)
 
 
-def _send(connection: Connection, event: Event | Broken) -> None:
+def _send(connection: Connection, message: Message) -> None:
     """Tell the engine; without one there is nothing more to do, and nothing to complain of."""
     try:
-        connection.send(event)
+        connection.send(message)
     except OSError:
         os._exit(1)

@@ -25,8 +25,9 @@ class TrainOptions:
     precision: fp32; tf32 (CUDA: float32 with matrix products of 10-bit mantissas); bf16 (autocast:
         weights and optimiser in float32, most of the computation in bfloat16).
     compiled: let torch.compile make one program of the model.
+    stacked: train by the stacked computation, even one model; for several it is always so.
 
-    A model that was begun with another precision, or not compiled, goes on as it was begun.
+    An unfinished model goes on with the precision, compiled and stacked with which it was begun.
     """
 
     device: str = "cpu"
@@ -35,6 +36,7 @@ class TrainOptions:
     deterministic: bool = True
     precision: Precision = "fp32"
     compiled: bool = False
+    stacked: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):

@@ -6,7 +6,7 @@ after the epoch and the step that draw from it, a resumed run gives the bits of 
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -76,12 +76,14 @@ def train_together(
 
     They have to have the same `stack_key`. Float32 losses agree with those of a model that is
     trained by itself to about 1e-5 relative over tens of steps; bits differ, since sums are taken
-    in another order. Models that were begun differently (other epochs finished, another
-    precision) are trained one group after the other.
+    in another order. On CPUs the bits do not depend on who else is in the stack, so a stack that
+    was stopped goes on to the same bits in any company. Models that were begun differently (other
+    epochs finished, another precision) are trained one group after the other.
 
     Returns each model's outcome by id, and raises, as `train` does.
     """
     options = options or TrainOptions()
+    options = replace(options, stacked=options.stacked or len(tasks) > 1)
     outcomes: dict[str, Outcome] = {}
     todo = []
     for task in tasks:
@@ -91,13 +93,25 @@ def train_together(
         else:
             todo.append((_begun(task.folder, options), _last_epoch(task.folder), task))
     order = sorted(todo, key=lambda one: (repr(one[0]), one[1]))
-    for (own_options, _), group in groupby(order, key=lambda one: one[:2]):
+    for (own_options, _), group in _groups(order):
         if own_options.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         with seeds.preserved(), numerics(own_options), Writing() as writing:
-            run = _Run([one[2] for one in group], own_options, report, writing)
+            run = _Run(group, own_options, report, writing)
             outcomes |= run.to_the_end()
     return outcomes
+
+
+def _groups(
+    order: Iterable[tuple[TrainOptions, int, Task]],
+) -> Iterator[tuple[tuple[TrainOptions, int], list[Task]]]:
+    """Tasks that can share a computation; each by itself where they are not stacked."""
+    for key, group in groupby(order, key=lambda one: one[:2]):
+        tasks = [one[2] for one in group]
+        if key[0].stacked:
+            yield key, tasks
+        else:
+            yield from ((key, [task]) for task in tasks)
 
 
 def _begun(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
@@ -109,6 +123,7 @@ def _begun(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
         options,
         precision=begun.get("precision", options.precision),
         compiled=begun.get("compiled", str(options.compiled)) == "True",
+        stacked=begun.get("stacked", str(options.stacked)) == "True",
     )
 
 
@@ -249,12 +264,11 @@ class _Run:
         self.outcomes[member.spec.id] = outcome
 
     def _spent(self, what: str, started: float, epoch: int | None = None) -> None:
-        for member in self.members:
-            self.report(member.spec.id, Span(what, started, time.time(), epoch))
+        self.report(self.members[0].spec.id, Span(what, started, time.time(), epoch))
 
 
 def _trainer(members: Sequence[Member], options: TrainOptions) -> Alone | Stack:
-    return Alone(members, options) if len(members) == 1 else Stack(members, options)
+    return Stack(members, options) if options.stacked else Alone(members, options)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ def software(options: TrainOptions) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "precision": options.precision,
         "compiled": str(options.compiled),
+        "stacked": str(options.stacked),
     }
 
 

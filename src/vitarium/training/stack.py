@@ -25,6 +25,7 @@ from vitarium.data.batch import Batch
 from vitarium.training.member import Member
 from vitarium.training.options import TrainOptions
 from vitarium.training.progress import MODEL, OPTIMIZER, weights_of
+from vitarium.training.rows import Layout
 
 OWN_FACTORS = (
     "head",
@@ -75,19 +76,19 @@ class Stack:
 
     def __init__(self, members: Sequence[Member], options: TrainOptions) -> None:
         self.members, self.options = list(members), options
+        # A stack of one gets an empty row: its products would be computed otherwise, and its bits
+        # be others than those that it has in company.
+        self._rows = max(len(members), 2)
         self.template, self._names = _template(members)
-        parameters = dict(self.template.named_parameters())
-        # the trained ones first, so that an optimiser's part of a row is one piece
-        order = sorted(parameters, key=lambda name: not parameters[name].requires_grad)
-        self._sizes = {name: parameters[name].numel() for name in order}
-        self._trained = [name for name in order if parameters[name].requires_grad]
-        self.flat = self._gathered(parameters)
-        self.weights = self._views(parameters)
+        self.layout = Layout(dict(self.template.named_parameters()))
+        self.flat = self._gathered()
+        self.weights = {name: self._leaf(name) for name in self.layout.shapes}
+        self._gradients = torch.zeros_like(self.flat[:, : self.layout.trained_size])
         self.buffers = self._buffers()
         self.rows = [self._row(k) for k in range(len(members))]
         self.optimizers = self._optimizers()
-        clip = [member.recipe.clip_grad_norm or torch.inf for member in members]
-        self._clip = None if min(clip) == torch.inf else torch.tensor(clip, device=self.flat.device)
+        clip = torch.tensor([member.recipe.clip_grad_norm or torch.inf for member in members])
+        self._clip = self._padded(clip).to(self.flat.device) if clip.isfinite().any() else None
         self._objective = _Objective(self.template, members[0].recipe)
         self._losses = torch.compile(self._vmapped) if options.compiled else self._vmapped
 
@@ -96,18 +97,25 @@ class Stack:
         for member, (_, group) in zip(self.members, self.rows, strict=True):
             group["lr"] = member.rate(epoch, number)
         with self.options.autocast:
-            losses, metrics = self._losses(batch.images, batch.labels, batch.targets)
+            losses, metrics = self._losses(
+                *map(self._padded, (batch.images, batch.labels, batch.targets))
+            )
         # A model's loss depends on its own weights alone, so the sum's gradient is each one's own.
-        trained = [self.weights[name] for name in self._trained]
+        trained = [self.weights[name] for name in self.layout.trained]
         gradients = torch.autograd.grad(losses.sum(), trained, materialize_grads=True)
-        flat = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+        places = [self.layout.view(self._gradients, name) for name in self.layout.trained]
+        torch._foreach_copy_(places, list(gradients))
         if self._clip is not None:
-            flat *= (self._clip / (flat.norm(dim=1) + 1e-6)).clamp(max=1).unsqueeze(1)
-        for (row, _), gradient in zip(self.rows, flat, strict=True):
-            row.grad = gradient
+            norms = self._gradients.norm(dim=1)
+            self._gradients *= (self._clip / (norms + 1e-6)).clamp(max=1).unsqueeze(1)
         for optimizer in self.optimizers:
             optimizer.step()
-        return dict(metrics)
+        return {name: values[: len(self.members)] for name, values in metrics.items()}
+
+    def _padded(self, values: Tensor) -> Tensor:
+        """With something for an empty row."""
+        missing = self._rows - len(values)
+        return torch.cat((values, values[:missing])) if missing else values
 
     def scores(self, epoch: int) -> list[dict[str, float]]:
         """Each model's metrics; the outputs for a batch are computed for all models at once."""
@@ -136,58 +144,51 @@ class Stack:
 
     def faults(self, epoch: int) -> dict[int, str]:
         """Which members' weights are not finite, and where."""
-        finite = torch.isfinite(self.flat).all(dim=1).tolist()
+        finite = torch.isfinite(self.flat[: len(self.members)]).all(dim=1).tolist()
         found = {k: self.members[k].fault(epoch) for k, fine in enumerate(finite) if not fine}
         return {k: fault for k, fault in found.items() if fault}
 
     # Weights
 
-    def _gathered(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """All models' weights, [k, weights]; zeros where a model has another kind of head."""
-        example = next(iter(parameters.values()))
-        total = sum(self._sizes.values())
-        flat = torch.zeros(len(self.members), total, device=example.device, dtype=example.dtype)
+    def _gathered(self) -> Tensor:
+        """All models' weights, [rows, size]; zeros where a model has another kind of head."""
+        example = next(self.template.parameters())
+        shape = (self._rows, self.layout.size)
+        flat = torch.zeros(shape, device=example.device, dtype=example.dtype)
         for k, member in enumerate(self.members):
-            places = self._places()
             for name, weight in member.model.named_parameters():
-                start, size = places[self._names[k].get(name, name)]
-                view = flat[k, start : start + size].view(weight.shape)
+                view = self.layout.view(flat[k], self._place(k, name))
                 view.copy_(weight.detach())
                 weight.data = view
         return flat
 
-    def _places(self) -> dict[str, tuple[int, int]]:
-        """Start and size of each weight in a row."""
-        places, start = {}, 0
-        for name, size in self._sizes.items():
-            places[name] = (start, size)
-            start += size
-        return places
+    def _place(self, k: int, name: str) -> str:
+        """What a weight of the k-th model is called in the template."""
+        return self._names[k].get(name, name)
 
-    def _views(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Each weight of all models, [k, *shape]; leaves of the computation, in flat's memory."""
-        return {
-            name: self.flat[:, start : start + size]
-            .view(len(self.members), *parameters[name].shape)
-            .detach()
-            .requires_grad_(parameters[name].requires_grad)
-            for name, (start, size) in self._places().items()
-        }
+    def _leaf(self, name: str) -> Tensor:
+        """A weight of all models, [rows, *shape]: a leaf of the computation, in flat's memory."""
+        view = self.layout.view(self.flat, name).detach()
+        return view.requires_grad_(name in self.layout.trained)
 
     def _buffers(self) -> dict[str, Tensor]:
         own = [dict(member.model.named_buffers()) for member in self.members]
-        stacked = {name: torch.stack([buffers[name] for buffers in own]) for name in own[0]}
+        stacked = {
+            name: self._padded(torch.stack([buffers[name] for buffers in own])) for name in own[0]
+        }
         if kinds := getattr(_head(self.template), "kinds", None):
             used = [kinds.index(str(_head(member.model))) for member in self.members]
             which = torch.tensor(used, device=self.flat.device)
-            stacked[f"{head_prefix(self.template)}.which"] = which
+            stacked[f"{head_prefix(self.template)}.which"] = self._padded(which)
         return stacked
 
     # Optimisers
 
     def _row(self, k: int) -> tuple[nn.Parameter, dict[str, Any]]:
-        size = sum(self._sizes[name] for name in self._trained)
-        return nn.Parameter(self.flat[k, :size]), {}
+        size = self.layout.trained_size
+        row = nn.Parameter(self.flat[k, :size])
+        row.grad = self._gradients[k]
+        return row, {}
 
     def _optimizers(self) -> list[Optimizer]:
         """One of each kind, with a group of settings for each model that uses it."""
@@ -202,36 +203,30 @@ class Stack:
         return list(by_kind.values())
 
     def _progress(self, k: int) -> dict[str, Tensor]:
-        member, places = self.members[k], self._places()
-        tensors = {MODEL + name: tensor for name, tensor in member.model.state_dict().items()}
-        row = self.rows[k][0]
+        model, row = self.members[k].model, self.rows[k][0]
+        tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
         state = self._optimizer_of(row).state[row]
-        trained = [name for name, p in member.model.named_parameters() if p.requires_grad]
-        for number, name in enumerate(trained):
-            start, size = places[self._names[k].get(name, name)]
-            shape = self.weights[self._names[k].get(name, name)].shape[1:]
+        for number, name in enumerate(_trained(model)):
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    whole = value.numel() != row.numel()  # a count of steps, not of weights
-                    own = value if whole else value[start : start + size].view(shape)
+                    of_weights = value.shape == row.shape  # or a count of steps
+                    own = self.layout.view(value, self._place(k, name)) if of_weights else value
                     tensors[f"{OPTIMIZER}{number}/{key}"] = own
         return tensors
 
     def _restore_state(self, k: int, tensors: Mapping[str, Tensor]) -> None:
-        member, places, row = self.members[k], self._places(), self.rows[k][0]
-        trained = [name for name, p in member.model.named_parameters() if p.requires_grad]
+        row, names = self.rows[k][0], _trained(self.members[k].model)
         state: dict[str, Tensor] = {}
         for path, value in tensors.items():
-            if not path.startswith(OPTIMIZER):
-                continue
-            number, key = path.removeprefix(OPTIMIZER).split("/")
-            start, size = places[self._names[k].get(trained[int(number)], trained[int(number)])]
-            if value.shape != member.model.get_parameter(trained[int(number)]).shape:
-                state[key] = value.clone()
-                continue
-            if key not in state:
-                state[key] = torch.zeros_like(row, dtype=value.dtype)
-            state[key][start : start + size] = value.flatten()
+            if path.startswith(OPTIMIZER):
+                number, key = path.removeprefix(OPTIMIZER).split("/")
+                place = self._place(k, names[int(number)])
+                if tuple(value.shape) != self.layout.shapes[place]:
+                    state[key] = value.clone()  # a count of steps
+                    continue
+                if key not in state:
+                    state[key] = torch.zeros_like(row, dtype=value.dtype)
+                self.layout.view(state[key], place).copy_(value)
         if state:
             self._optimizer_of(row).state[row] = state
 
@@ -355,6 +350,10 @@ def _template(members: Sequence[Member]) -> tuple[nn.Module, list[dict[str, str]
         inside = f"{prefix}.heads.{number}"
         names.append({name: inside + name.removeprefix(prefix) for name in own})
     return model.to(next(members[0].model.parameters()).device), names
+
+
+def _trained(model: nn.Module) -> list[str]:
+    return [name for name, weight in model.named_parameters() if weight.requires_grad]
 
 
 def _head(model: nn.Module) -> nn.Module:

@@ -1,0 +1,82 @@
+"""How long the rest of a plan will take, from the epochs that were measured so far."""
+
+from collections.abc import Callable, Hashable, Iterable
+from statistics import fmean
+
+from vitarium.blueprint import ModelSpec, Plan
+from vitarium.engine.events import Ended, EpochEnded, Event
+
+
+class Remaining:
+    """A listener that estimates the time left.
+
+    Args:
+        already: ids of models that are done.
+        at_a_time: how many models are trained at a time.
+        expected: seconds of an epoch before one was measured; None where nothing is known.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        already: Iterable[str],
+        at_a_time: int,
+        expected: Callable[[ModelSpec], float | None] = lambda spec: None,
+    ) -> None:
+        self.plan, self.at_a_time, self.expected = plan, max(at_a_time, 1), expected
+        done = set(already)
+        self._left = {m.id: m.recipe.epochs for m in plan.models if m.id not in done}
+        self._measured: dict[Hashable, list[float]] = {}
+        self._guessed: dict[Hashable, float | None] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case EpochEnded() if event.model in self._left:
+                spec = self.plan[event.model]
+                self._left[event.model] = spec.recipe.epochs - event.epoch
+                if "seconds" in event.metrics:
+                    self._measured.setdefault(_kind(spec), []).append(event.metrics["seconds"])
+            case Ended():
+                self._left.pop(event.model, None)
+
+    def seconds(self) -> float | None:
+        """Time left; None while nothing is known of some model.
+
+        All work shared out evenly, but never less than what the longest model takes.
+        """
+        work = [
+            epochs * rate if (rate := self._rate(self.plan[id])) is not None else None
+            for id, epochs in self._left.items()
+        ]
+        known = [seconds for seconds in work if seconds is not None]
+        if len(known) < len(work):
+            return None
+        return max(sum(known) / self.at_a_time, max(known, default=0.0))
+
+    def _rate(self, spec: ModelSpec) -> float | None:
+        """Seconds per epoch: measured; else expected, as far as expectations came true so far."""
+        kind = _kind(spec)
+        if kind in self._measured:
+            return fmean(self._measured[kind][-20:])
+        guess = self._guess(spec)
+        if guess is None:
+            return None
+        ratios = [
+            fmean(seconds) / other
+            for known, seconds in self._measured.items()
+            if (other := self._guessed.get(known))
+        ]
+        return guess * (fmean(ratios) if ratios else 1.0)
+
+    def _guess(self, spec: ModelSpec) -> float | None:
+        kind = _kind(spec)
+        if kind not in self._guessed:
+            self._guessed[kind] = self.expected(spec)
+        return self._guessed[kind]
+
+
+def _kind(spec: ModelSpec) -> Hashable:
+    """Models whose epochs take about as long."""
+    recipe = spec.recipe
+    parts = (recipe.architecture, recipe.objective, recipe.data, recipe.augmentation)
+    return (*parts, recipe.batch_size, recipe.trainable)

@@ -1,0 +1,105 @@
+"""Brings models to workers that do not see the zoo's folder, and their files back.
+
+What is sent back after an epoch is ordered as `store.model_folder` writes it: whatever a line of
+epochs.jsonl speaks of before that line, and result.json last. So an epoch arrives whole or not at
+all: a worker that is lost costs the running epoch, and those that were still on their way.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vitarium.blueprint import ModelSpec
+from vitarium.engine.events import Ended, EpochEnded, Event
+from vitarium.engine.worker import Job, Message, run_job
+from vitarium.store import Zoo, files
+
+Goods = Mapping[str, bytes]
+"""Content of files by their path inside the zoo."""
+
+_ORDER = {"model.json": 0, "epochs.jsonl": 2, "result.json": 3}
+_REST = 1
+
+
+@dataclass(frozen=True)
+class FileSent:
+    """A file that a worker wrote, or (content None) removed; `path` is inside the zoo."""
+
+    path: str
+    content: bytes | None
+
+
+Send = Callable[[Message | FileSent | None], None]
+"""None: there is nothing more to come."""
+
+
+def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
+    """What the models' training reads from the zoo: where they stand, and their parents' weights.
+
+    Raises CorruptFile and InvalidInput where a parent has no whole weights of the epoch.
+    """
+    goods: dict[str, bytes] = {}
+    for spec in specs:
+        own = zoo.folder(spec.id).path
+        needed = [file for file in own.glob("*.*") if not file.name.endswith(".tmp")]
+        if spec.parent:
+            parent = zoo.folder(spec.parent)
+            number, checksum = parent.checkpoint(spec.parent_epoch or 0)
+            weights = parent.checkpoint_path(number)
+            files.check(weights, checksum)
+            needed += [parent.path / "model.json", parent.path / "epochs.jsonl", weights]
+        for file in needed:
+            goods[file.relative_to(zoo.path).as_posix()] = file.read_bytes()
+    return goods
+
+
+def unload(sent: FileSent, zoo: Zoo) -> None:
+    """Do in the zoo what the worker did in its own."""
+    path = zoo.path / sent.path
+    if sent.content is None:
+        path.unlink(missing_ok=True)
+    else:
+        files.write(path, sent.content)
+
+
+def run_shipped(job: Job, goods: Goods, send: Send) -> None:
+    """As `run_job`, in a temporary zoo; sends every file that a finished epoch has changed."""
+    with TemporaryDirectory(prefix="vitarium-") as place:
+        zoo = Zoo.create(Path(place) / "zoo")
+        for path, content in goods.items():
+            unload(FileSent(path, content), zoo)
+        changes = {spec["id"]: _Changes(zoo, spec["id"]) for spec in job.specs}
+
+        def tell(event: Event) -> None:
+            if isinstance(event, EpochEnded | Ended):
+                for sent in changes[event.model].since_last():
+                    send(sent)
+            send(event)
+
+        run_job(replace(job, zoo=str(zoo.path)), tell)
+
+
+class _Changes:
+    """Follows the files of one model."""
+
+    def __init__(self, zoo: Zoo, model: str) -> None:
+        self.zoo, self.folder = zoo, zoo.folder(model).path
+        self.known = self._look()
+
+    def since_last(self) -> Iterable[FileSent]:
+        """New and changed files in the order in which they may be written, then removed ones."""
+        before, self.known = self.known, self._look()
+        changed = [file for file, seen in self.known.items() if before.get(file) != seen]
+        for file in sorted(changed, key=lambda file: (_ORDER.get(file.name, _REST), file)):
+            yield FileSent(self._name(file), file.read_bytes())
+        for file in before.keys() - self.known.keys():
+            yield FileSent(self._name(file), None)
+
+    def _look(self) -> dict[Path, tuple[int, int]]:
+        """The inode tells, too: a file is replaced by one that is written beside it."""
+        found = [(file, file.stat()) for file in self.folder.rglob("*") if file.is_file()]
+        return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in found}
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.zoo.path).as_posix()

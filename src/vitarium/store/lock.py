@@ -1,0 +1,74 @@
+"""One writer at a time: who grows a zoo holds its lock."""
+
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vitarium.errors import ZooInUse
+
+_GRACE = 3.0
+"""Seconds that the workers of an engine which was just killed may take to end."""
+
+
+@contextmanager
+def held(
+    zoo: Path, *, wait: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Iterator[None]:
+    """Hold the zoo's lock, so that no other process writes into it.
+
+    The operating system gives the lock back when its holder's process ends, however it ends: what
+    a dead process held is simply taken over.
+
+    Args:
+        wait: until the present holder is done, instead of giving up.
+        say: is told whom we wait for, and whose lock was taken over.
+
+    Raises ZooInUse that names the holder and since when.
+    """
+    lock, note = FileLock(zoo / ".lock"), zoo / ".holder.json"
+    try:
+        lock.acquire(timeout=_GRACE, poll_interval=0.1)
+    except Timeout:
+        if not wait:
+            raise ZooInUse(zoo, holder(zoo)) from None
+        say(f"waiting for {holder(zoo)}")
+        lock.acquire(poll_interval=0.5)
+    if note.exists():
+        say(f"taken over from {holder(zoo)}, which has ended")
+    try:
+        note.write_text(json.dumps(_ourselves()))
+        yield
+    finally:
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(zoo: Path) -> str:
+    """Who holds the zoo's lock, and since when, in words."""
+    try:
+        found: dict[str, Any] = json.loads((zoo / ".holder.json").read_text())
+        since = datetime.fromtimestamp(found["since"]).astimezone()
+        return (
+            f"{found['user']} on {found['host']} (process {found['pid']}), "
+            f"since {since:%Y-%m-%d %H:%M:%S %Z}"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _ourselves() -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    return {"user": user, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}

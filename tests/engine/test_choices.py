@@ -1,0 +1,177 @@
+"""What `auto` chooses, on machines whose speeds the test makes up, and on this one."""
+
+import json
+
+import pytest
+import torch
+
+from vitarium import Blueprint, plan
+from vitarium.engine.calibration import Calibration, Speed, Way
+from vitarium.engine.choices import Choices, Wish, models_per_gpu
+from vitarium.engine.machine import Machine
+from vitarium.errors import InvalidInput
+
+GIB = 2**30
+
+
+class MadeUp(Calibration):
+    """A machine on which a step takes as many seconds as `seconds(way)` says."""
+
+    def __init__(self, seconds, precisions=("bf16",), start=60.0):
+        super().__init__("cpu", 1)
+        self.seconds, self.made_up, self.start = seconds, precisions, start
+        self.asked = []
+
+    def speed(self, recipe, num_outputs, way=Way()):  # noqa: B008
+        self.asked.append(way)
+        return Speed(self.seconds(way), recipe.batch_size, self.start * way.compiled, 0)
+
+    def precisions(self):
+        return list(self.made_up)
+
+
+def chosen(tiny, seconds, wish=None, workers=1, models=2, said=None, **machine):
+    tiny["stages"]["pretrain"]["grid"] = {"seed": list(range(models))}
+    tiny["stages"] = {"pretrain": tiny["stages"]["pretrain"]}
+    planned = plan(Blueprint.read(tiny))
+    say = said.append if said is not None else lambda text: None
+    made_up = MadeUp(seconds, **machine)
+    choices = Choices(planned, Machine(("cpu",), workers, 1), wish or Wish(), made_up, say)
+    return choices.way(planned.models[0]), made_up
+
+
+def test_bf16_is_chosen_where_it_is_clearly_faster(tiny):
+    said = []
+    way, _ = chosen(tiny, lambda way: 1.0 if way.precision == "bf16" else 2.0, said=said)
+    assert way == Way("bf16")
+    assert said == [
+        "pretrain: bf16, not compiled, each by itself (2.0 times as fast as plain fp32)"
+    ]
+
+
+def test_fp32_stays_where_bf16_gains_little(tiny):
+    way, _ = chosen(tiny, lambda way: 1.0 if way.precision == "bf16" else 1.2)
+    assert way == Way()
+
+
+def test_short_plans_do_not_even_measure_a_compilation(tiny):
+    _, made_up = chosen(tiny, lambda way: 0.5 if way.compiled else 1.0)
+    assert not any(way.compiled for way in made_up.asked)
+
+
+@pytest.mark.parametrize(("gain", "pays"), [(1.5, True), (1.05, False)])
+def test_long_plans_are_compiled_where_it_pays(tiny, gain, pays):
+    tiny["stages"]["pretrain"]["epochs"] = 1000
+    way, _ = chosen(tiny, lambda way: 1 / gain if way.compiled else 1.0)
+    assert way.compiled == pays
+
+
+def test_a_compilation_that_takes_longer_than_it_gains_is_not_chosen(tiny):
+    tiny["stages"]["pretrain"]["epochs"] = 1000
+    way, _ = chosen(tiny, lambda way: 0.5 if way.compiled else 1.0, start=1e6)
+    assert not way.compiled
+
+
+def test_stacks_grow_as_long_as_they_gain(tiny):
+    def seconds(way):  # of a device that is hardly used by 20 models
+        return 0.01 * max(1, way.stacked / 20)
+
+    way, _ = chosen(tiny, seconds, models=100)
+    assert way.stacked == 16
+
+
+def test_stacks_leave_work_for_every_worker(tiny):
+    way, _ = chosen(tiny, lambda way: 0.01, models=100, workers=10)
+    assert way.stacked == 4
+
+
+def test_where_a_step_takes_long_no_stack_is_measured(tiny):
+    _, made_up = chosen(tiny, lambda way: 1.0, models=100)
+    assert all(way.stacked == 1 for way in made_up.asked)
+
+
+def test_models_that_cannot_be_stacked_are_not(tiny):
+    tiny["stages"]["pretrain"]["architecture"]["drop_rate"] = 0.1
+    way, _ = chosen(tiny, lambda way: 0.01, wish=Wish(stacked=8), models=100)
+    assert way.stacked == 1
+
+
+def test_what_is_asked_for_is_done_without_measuring(tiny):
+    way, made_up = chosen(tiny, lambda way: 1.0, wish=Wish("bf16", True, 2))
+    assert way == Way("bf16", True, 2)
+    assert made_up.asked == []
+
+
+def test_what_cannot_be_measured_is_trained_plainly_and_said(tiny):
+    def broken(way):
+        raise torch.OutOfMemoryError("full")
+
+    said = []
+    way, _ = chosen(tiny, broken, said=said)
+    assert way == Way()
+    assert said == ["pretrain: cannot be measured, so it is trained plainly: full"]
+
+
+@pytest.mark.parametrize("wish", [{"precision": "fp8"}, {"stacked": 0}])
+def test_what_there_is_not_is_refused(wish):
+    with pytest.raises(InvalidInput):
+        Wish(**wish)
+
+
+@pytest.mark.parametrize(
+    ("total", "needed", "cores", "busy", "expected"),
+    [
+        (80 * GIB, 1 * GIB, 16, False, 16),
+        (80 * GIB, 10 * GIB, 16, False, 6),
+        (80 * GIB, 10 * GIB, 16, True, 1),
+        (8 * GIB, 20 * GIB, 16, False, 1),
+    ],
+)
+def test_a_gpu_is_shared_by_as_many_as_fit_unless_one_keeps_it_busy(
+    total, needed, cores, busy, expected
+):
+    assert models_per_gpu(total, needed, cores, busy=busy) == expected
+
+
+# This machine
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
+    return tmp_path / "speeds.json"
+
+
+@pytest.mark.parametrize("way", [Way(), Way("bf16"), Way(stacked=3)])
+def test_a_speed_is_measured_once_and_kept(tiny, cache, way):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    said = []
+    first = Calibration("cpu", 1, said.append).speed(recipe, 10, way)
+    again = Calibration("cpu", 1, said.append).speed(recipe, 10, way)
+    assert first == again
+    assert len(said) == 1
+    assert 0 < first.per_image < 1
+    assert len(json.loads(cache.read_text())) == 1
+
+
+def test_other_threads_are_another_measurement(tiny, cache):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        Calibration("cpu", threads).speed(recipe, 10)
+    assert len(json.loads(cache.read_text())) == 2
+    assert torch.get_num_threads() == before
+
+
+def test_damaged_speeds_are_measured_again(tiny, cache):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    cache.write_text("{")
+    Calibration("cpu", 1).speed(recipe, 10)
+    assert len(json.loads(cache.read_text())) == 1
+
+
+def test_measuring_leaves_the_random_generators_alone(tiny, cache):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    state = torch.get_rng_state()
+    Calibration("cpu", 1).speed(recipe, 10)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,241 @@
+"""Growing on a real Ray cluster of two workers: the bits are those of the local engine."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from vitarium import Blueprint, Zoo, grow, plan
+from vitarium.engine import ray_cluster, ray_connection
+from vitarium.engine.events import EpochEnded, Halved, Retried, Started
+from vitarium.errors import InvalidInput, VitariumError
+
+pytestmark = pytest.mark.slow
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster that this process is on; its address."""
+    ray = pytest.importorskip("ray")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture
+def without_shared_folder(monkeypatch):
+    """No worker finds what the engine has written for it into the zoo; what they send then."""
+    write, unload, sent = ray_cluster._write_token, ray_cluster.unload, []
+
+    def listen(file, zoo):
+        sent.append(file.path)
+        unload(file, zoo)
+
+    monkeypatch.setattr(ray_cluster, "_write_token", lambda zoo: (write(zoo)[0], b"another"))
+    monkeypatch.setattr(ray_cluster, "unload", listen)
+    return sent
+
+
+def checkpoints(zoo: Zoo) -> dict[str, bytes]:
+    files = sorted((zoo.path / "models").glob("*/checkpoints/*"))
+    return {str(file.relative_to(zoo.path)): file.read_bytes() for file in files}
+
+
+def local(values, path):
+    return grow(
+        Blueprint.read(values), path, workers=0, precision="fp32", stacked=1, progress=False
+    ).zoo
+
+
+def with_ray(values, path, **options):
+    plain = {"precision": "fp32", "compiled": False, "stacked": 1}
+    options = {"engine": "ray", "workers": 2, **plain, **options}
+    return grow(Blueprint.read(values), path, progress=False, **options)
+
+
+def whole(zoo: Zoo) -> bool:
+    """Whether it looks as if nothing had ever been shipped, retried or shared."""
+    names = {file.name for file in zoo.path.rglob("*") if file.is_file()}
+    return not [
+        name
+        for name in names
+        if name == ".engine" or name.startswith("progress-") or name.endswith(".tmp")
+    ]
+
+
+def test_ray_gives_the_bits_of_the_local_engine(cluster, tiny, tmp_path):
+    events = []
+    growth = with_ray(tiny, tmp_path / "ray", listener=events.append)
+    assert growth.complete
+    assert len(growth.grown) == 6
+    assert sum(isinstance(event, Started) for event in events) == 6
+    expected = local(tiny, tmp_path / "local")
+    assert checkpoints(growth.zoo) == checkpoints(expected)
+    assert whole(growth.zoo)
+    for id in expected.ids():
+        assert growth.zoo.folder(id).about() == expected.folder(id).about()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_model_whose_worker_is_lost_goes_on_with_the_same_bits(
+    cluster, faulty, tmp_path, request, shared
+):
+    if not shared:
+        request.getfixturevalue("without_shared_folder")
+    values = faulty(fault="killed", at=4)
+    (faulty_one,) = (
+        spec.id
+        for spec in plan(Blueprint.read(values)).models
+        if spec.recipe.objective.name == "faulty"
+    )
+    (tmp_path / "tally").write_text("x")  # so that nothing goes wrong at first
+    undisturbed = local(values, tmp_path / "local")
+    (tmp_path / "tally").unlink()
+    causes, there, epochs = [], [], []
+
+    def listen(event):
+        if isinstance(event, Retried):
+            causes.append(event.cause)
+            there.extend(Zoo.open(tmp_path / "ray").folder(event.model).epochs())
+            epochs.clear()
+        elif isinstance(event, EpochEnded) and event.model == faulty_one:
+            epochs.append(event.epoch)
+
+    growth = with_ray(values, tmp_path / "ray", listener=listen)
+    assert growth.complete
+    (cause,) = causes
+    assert "its Ray worker was lost" in cause
+    assert epochs == list(range(len(there), 3))
+    assert checkpoints(growth.zoo) == checkpoints(undisturbed)
+    assert whole(growth.zoo)
+
+
+def test_workers_without_the_zoos_folder_ship_the_same_bits(
+    cluster, tiny, tmp_path, without_shared_folder
+):
+    growth = with_ray(tiny, tmp_path / "ray")
+    assert growth.complete
+    expected = local(tiny, tmp_path / "local")
+    assert checkpoints(growth.zoo) == checkpoints(expected)
+    assert len([path for path in without_shared_folder if "epoch-" in path]) == 2 * 3 + 4 * 2
+    assert growth.zoo.models()["test_accuracy"].equals(expected.models()["test_accuracy"])
+    assert whole(growth.zoo)
+
+
+def test_a_lack_of_memory_halves_the_models_at_a_time(cluster, faulty, tmp_path):
+    events = []
+    growth = with_ray(faulty(fault="memory"), tmp_path / "ray", listener=events.append)
+    assert growth.complete
+    assert [event.models for event in events if isinstance(event, Halved)] == [1]
+
+
+def test_a_node_too_small_is_one_error(cluster, tiny, tmp_path):
+    with pytest.raises(VitariumError, match="no node of the cluster has 64 CPUs and 0 GPUs"):
+        with_ray(tiny, tmp_path / "zoo", cpus_per_model=64)
+    assert not (tmp_path / "zoo").exists()
+
+
+def command(path: Path, zoo: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    grow = [sys.executable, "-m", "vitarium.cli", "grow", str(path), "--zoo", str(zoo)]
+    return subprocess.run(
+        [*grow, "--engine", "ray", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+    )
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_the_command_line_joins_a_cluster_or_starts_one(
+    cluster, tiny, tmp_path, write_blueprint, joins
+):
+    del tiny["stages"]["finetune"]
+    options = ["--address", cluster] if joins else ["--workers", "2"]
+    ended = command(write_blueprint(tiny), tmp_path / "ray", *options)
+    assert ended.returncode == 0, ended.stderr
+    assert "[2/2]" in ended.stderr
+    # what was chosen, a line per model, and the sum: Ray is silent
+    assert len(ended.stderr.splitlines()) == 4
+    assert checkpoints(Zoo.open(tmp_path / "ray")) == checkpoints(local(tiny, tmp_path / "local"))
+
+
+def test_an_unreachable_cluster_is_one_line_within_seconds(tiny, tmp_path, write_blueprint):
+    started = time.monotonic()
+    ended = command(write_blueprint(tiny), tmp_path / "zoo", "--address", NOWHERE)
+    assert time.monotonic() - started < 20
+    assert ended.returncode == 1
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stderr.startswith(f"error: no Ray cluster at {NOWHERE}")
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.fixture
+def nowhere_yet(monkeypatch):
+    """As in a process that is on no cluster."""
+    monkeypatch.setattr(pytest.importorskip("ray"), "is_initialized", lambda: False)
+
+
+@contextmanager
+def web_server():
+    class Silent(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_where_something_else_answers_there_is_no_cluster(nowhere_yet, tiny, tmp_path):
+    with web_server() as address, pytest.raises(VitariumError, match="something else answers"):
+        with_ray(tiny, tmp_path / "zoo", address=address)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_no_cluster_on_this_machine_is_one_error(nowhere_yet, monkeypatch, tiny, tmp_path):
+    def init(**_):
+        raise ConnectionError("Could not find\nany running Ray instance.")
+
+    monkeypatch.setattr(ray_connection.the_ray(), "init", init)
+    with pytest.raises(VitariumError, match="no Ray cluster at auto: Could not find any running"):
+        with_ray(tiny, tmp_path / "zoo", address="auto")
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch, tiny, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InvalidInput, match=r"needs: pip install 'vitarium\[ray\]'"):
+        with_ray(tiny, tmp_path / "zoo")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"address": "somewhere"}, "is not an address"),
+        ({"address": "ray://head:10001"}, "is not an address"),
+        ({"device": "cuda:1"}, "choose auto, cpu or cuda"),
+        ({"device": "cpu", "gpus_per_model": 0.5}, "0.5 GPUs per model contradict"),
+        ({"device": "cuda", "gpus_per_model": 0}, "0 GPUs per model contradict"),
+        ({"gpus_per_model": 2}, "uses one GPU"),
+        ({"cpus_per_model": 0}, "0 CPUs per model"),
+        ({"workers": 0}, "0 workers"),
+    ],
+)
+def test_what_cannot_be_is_refused(nowhere_yet, tiny, tmp_path, options, said):
+    with pytest.raises(InvalidInput, match=said):
+        grow(Blueprint.read(tiny), tmp_path / "zoo", engine="ray", progress=False, **options)
+    assert not (tmp_path / "zoo").exists()

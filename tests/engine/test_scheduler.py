@@ -1,0 +1,139 @@
+"""Which models run when, without running any: the workers do as the test says."""
+
+import pytest
+
+from vitarium import Blueprint, Zoo, plan
+from vitarium.engine.events import Ended, Halved, Retried, Started
+from vitarium.engine.queue import Queue
+from vitarium.engine.scheduler import Worker, schedule
+from vitarium.engine.worker import Broken, Died, OutOfMemory
+from vitarium.errors import CorruptFile
+
+
+class ScriptedPool:
+    """`fate(model, how_often_started, at_a_time)` is the message that ends each run of a model."""
+
+    def __init__(self, size, fate):
+        self.size, self.fate = size, fate
+        self.workers, self.starts, self.most = [], {}, []
+
+    def idle(self):
+        while sum(bool(worker.specs) for worker in self.workers) < self.size:
+            self.workers.append(Worker())
+            yield self.workers[-1]
+
+    def start(self, worker, specs, way):
+        for spec in specs:
+            self.starts[spec.id] = self.starts.get(spec.id, 0) + 1
+
+    def busy(self):
+        return any(worker.specs for worker in self.workers)
+
+    def messages(self):
+        running, self.workers = [worker for worker in self.workers if worker.specs], []
+        self.most.append(len(running))
+        for worker in running:
+            for model in list(worker.specs):
+                message = self.fate(model, self.starts[model], self.size)
+                yield worker, message
+                if not isinstance(message, Ended):
+                    break
+
+
+@pytest.fixture
+def planned(tiny):
+    tiny["stages"]["pretrain"]["grid"] = {"seed": [1, 2, 3, 4]}
+    return plan(Blueprint.read(tiny))
+
+
+@pytest.fixture
+def run(planned, tmp_path):
+    def run(size, fate):
+        pool, told = ScriptedPool(size, fate), []
+        queue = Queue(planned, [])
+        schedule(queue, pool, Zoo.create(tmp_path / "zoo"), told.append)
+        return pool, told
+
+    return run
+
+
+def finished(model, *_):
+    return Ended(model, "finished")
+
+
+def kinds(told, kind):
+    return [event for event in told if isinstance(event, kind)]
+
+
+def test_parents_come_before_their_children(planned, run):
+    _, told = run(3, finished)
+    order = [event.model for event in kinds(told, Ended)]
+    assert sorted(order) == sorted(model.id for model in planned.models)
+    for model in planned.of_stage("finetune"):
+        assert order.index(model.parent) < order.index(model.id)
+
+
+def test_a_model_is_tried_twice(planned, run):
+    unlucky = planned.models[1].id
+
+    def fate(model, starts, size):
+        return Died("lightning") if model == unlucky else Ended(model, "finished")
+
+    pool, told = run(2, fate)
+    assert pool.starts[unlucky] == 2
+    assert [(event.model, event.cause) for event in kinds(told, Retried)] == [
+        (unlucky, "lightning")
+    ]
+    (failed,) = [event for event in kinds(told, Ended) if event.status == "failed"]
+    assert (failed.model, failed.message) == (unlucky, "lightning")
+
+
+def test_a_trace_is_kept_in_the_zoo(planned, run, tmp_path):
+    def fate(model, starts, size):
+        return Broken("ValueError: no", "Traceback: …") if starts == 1 else Ended(model, "finished")
+
+    _, told = run(2, fate)
+    for event in kinds(told, Retried):
+        file = tmp_path / "zoo" / "failures" / f"{event.model}.txt"
+        assert event.cause == f"ValueError: no (trace in {file})"
+        assert file.read_text() == "Traceback: …"
+
+
+def test_several_that_run_out_of_memory_at_once_halve_only_once(run):
+    def fate(model, starts, size):
+        return OutOfMemory("full") if size == 4 or starts == 1 else Ended(model, "finished")
+
+    pool, told = run(4, fate)
+    assert [event.models for event in kinds(told, Halved)] == [2, 1]
+    assert pool.most[:2] == [4, 2]
+
+
+def test_memory_halves_down_to_one_and_then_the_model_fails(planned, run):
+    greedy = planned.models[0].id
+
+    def fate(model, starts, size):
+        return OutOfMemory("full") if model == greedy else Ended(model, "finished")
+
+    pool, told = run(4, fate)
+    assert [event.models for event in kinds(told, Halved)] == [2, 1]
+    assert pool.starts[greedy] == 4  # among 4, among 2, and twice alone
+    (failed,) = [event for event in kinds(told, Ended) if event.status == "failed"]
+    assert failed.model == greedy
+    assert "out of memory with one model at a time (full)" in failed.message
+
+
+def test_a_model_that_cannot_be_handed_out_fails_alone(planned, run, monkeypatch, tmp_path):
+    lost = planned.models[0].id
+
+    def start(self, worker, specs, way):
+        if specs[0].id == lost:
+            raise CorruptFile(tmp_path, "moths")
+        self.starts[specs[0].id] = 1
+
+    monkeypatch.setattr(ScriptedPool, "start", start)
+    _, told = run(1, finished)
+    (failed,) = [event for event in kinds(told, Ended) if event.status == "failed"]
+    assert failed.model == lost
+    assert "moths" in failed.message
+    assert len(kinds(told, Ended)) == len(planned) - 2
+    assert len(kinds(told, Started)) == len(planned) - 2
