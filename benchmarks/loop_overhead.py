@@ -33,7 +33,7 @@ from vitarium.store import ModelFolder
 from vitarium.training import train
 from vitarium.training.alone import Alone
 
-ROUNDS, TARGET = 5, 0.05
+ROUNDS, TARGET = 3, 0.05
 STAGES = ("pretrain", "scratch")
 
 

@@ -7,6 +7,7 @@ images is two batched matrix products.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -32,13 +33,44 @@ class Axis:
     resized: Tensor
     offset: Tensor
 
+    def weights(
+        self, size: int, source: int, interpolation: Interpolation, mirrored: Tensor | None
+    ) -> Tensor:
+        """The weight of each source pixel in each seen one, [n, size, source]."""
+        place = self.offset.unsqueeze(1) + _seen(size, mirrored)
+        start, length, resized = (
+            v.double().view(-1, 1, 1) for v in (self.start, self.length, self.resized)
+        )
+        return _weights(place.unsqueeze(2), start, length, resized, source, interpolation)
+
+
+@dataclass(frozen=True)
+class WholeAxis:
+    """An axis of which the whole image is resampled, to the same number of pixels for all n.
+
+    What is seen begins at `offset` ([n]), which is -`margin` at least and at most what leaves
+    `margin` black pixels behind the image.
+    """
+
+    source: int
+    resized: int
+    offset: Tensor
+    margin: int
+
+    def weights(
+        self, size: int, source: int, interpolation: Interpolation, mirrored: Tensor | None
+    ) -> Tensor:
+        """As Axis.weights; all rows there can be are made once, and then only chosen from."""
+        rows = _all_rows(source, self.resized, self.margin, interpolation)
+        return rows[self.margin + self.offset.unsqueeze(1) + _seen(size, mirrored)]
+
 
 @dataclass(frozen=True)
 class Frame:
     """The frames of n images (or one for all of a batch), each of `size` (height, width)."""
 
-    rows: Axis
-    columns: Axis
+    rows: Axis | WholeAxis
+    columns: Axis | WholeAxis
     size: tuple[int, int]
     interpolation: Interpolation = "bilinear"
     flipped: Tensor | None = None
@@ -52,8 +84,8 @@ class Frame:
         height, width = images.shape[-2:]
         pixels = images.float() / 255
         if not self._whole(height, width):
-            by_row = self._matrix(self.rows, self.size[0], height, None)
-            by_column = self._matrix(self.columns, self.size[1], width, self.flipped)
+            by_row = self.rows.weights(self.size[0], height, self.interpolation, None)
+            by_column = self.columns.weights(self.size[1], width, self.interpolation, self.flipped)
             down, across = (m.to(images.device).unsqueeze(1) for m in (by_row, by_column))
             pixels = down @ (pixels @ across.transpose(-1, -2))
         return pixels.clamp_(0, 1) if self.interpolation == "bicubic" else pixels
@@ -62,33 +94,51 @@ class Frame:
         """Whether the frames show the images as they are."""
         axes = ((self.rows, height, self.size[0]), (self.columns, width, self.size[1]))
         return self.flipped is None and all(
-            size == source
-            and len(axis.start) == 1
-            and (int(axis.offset), int(axis.start)) == (0, 0)
-            and int(axis.length) == int(axis.resized) == source
+            isinstance(axis, WholeAxis)
+            and size == source == axis.resized
+            and len(axis.offset) == 1
+            and int(axis.offset) == 0
             for axis, source, size in axes
         )
 
-    def _matrix(self, axis: Axis, size: int, source: int, mirrored: Tensor | None) -> Tensor:
-        """The weight of each source pixel in each seen one, [n, size, source]."""
-        seen = torch.arange(size, dtype=torch.float64).expand(len(axis.start), size)
-        if mirrored is not None:
-            seen = torch.where(mirrored.unsqueeze(1), seen.flip(1), seen)
-        place = (seen + axis.offset.unsqueeze(1)).unsqueeze(2)
-        start, length, resized = (
-            v.double().view(-1, 1, 1) for v in (axis.start, axis.length, axis.resized)
-        )
-        pixel = torch.arange(source, dtype=torch.float64)
-        scale = length / resized
-        if self.interpolation == "nearest":
-            weights = (pixel == start + (place * scale).floor()).double()
-        else:
-            centre = start + (place + 0.5) * scale
-            distance = (pixel + 0.5 - centre) / scale.clamp(min=1)  # wider when shrinking
-            weights = _KERNELS[self.interpolation](distance.abs())
-            weights *= (pixel >= start) & (pixel < start + length)
-            weights /= weights.sum(2, keepdim=True).clamp(min=1e-12)
-        return (weights * ((place >= 0) & (place < resized))).float()
+
+def _seen(size: int, mirrored: Tensor | None) -> Tensor:
+    """Numbers of the seen pixels, [1, size] or [n, size]; backwards in a mirror."""
+    numbers = torch.arange(size).unsqueeze(0)
+    return numbers if mirrored is None else torch.where(mirrored[:, None], numbers.flip(1), numbers)
+
+
+@lru_cache(maxsize=64)
+def _all_rows(source: int, resized: int, margin: int, interpolation: Interpolation) -> Tensor:
+    """Weights of the source's pixels in every resized one, and in the margins' black ones."""
+    place = torch.arange(-margin, resized + margin).view(1, -1, 1)
+    nothing, whole, size = (torch.tensor(v, dtype=torch.float64) for v in (0, source, resized))
+    return _weights(place, nothing, whole, size, source, interpolation)[0]
+
+
+def _weights(
+    place: Tensor,
+    start: Tensor,
+    length: Tensor,
+    resized: Tensor,
+    source: int,
+    interpolation: Interpolation,
+) -> Tensor:
+    """Of all source pixels in the pixels at these places of the resized image, [n, m, source].
+
+    place: [n, m, 1]; the others, which say what is resized to what, [n, 1, 1].
+    """
+    pixel = torch.arange(source, dtype=torch.float64)
+    scale = length / resized
+    if interpolation == "nearest":
+        weights = (pixel == start + (place * scale).floor()).double()
+    else:
+        centre = start + (place + 0.5) * scale
+        distance = (pixel + 0.5 - centre) / scale.clamp(min=1)  # wider when shrinking
+        weights = _KERNELS[interpolation](distance.abs())
+        weights *= (pixel >= start) & (pixel < start + length)
+        weights /= weights.sum(2, keepdim=True).clamp(min=1e-12)
+    return (weights * ((place >= 0) & (place < resized))).float()
 
 
 def _triangle(x: Tensor) -> Tensor:
@@ -126,12 +176,12 @@ def resized_crops(
     for axis, (source, seen, resized) in enumerate(
         zip(image, size, _shorter_to(image, shorter), strict=True)
     ):
+        margin = max(padding, seen - resized, 0)
         if places is None:
             offset = torch.tensor([round((resized - seen) / 2)])
         else:
             offset = _integer(places[:, axis], resized + 2 * padding - seen + 1) - padding
-        whole = torch.zeros_like(offset)
-        axes.append(Axis(whole, whole + source, whole + resized, offset))
+        axes.append(WholeAxis(source, resized, offset, margin))
     return Frame(axes[0], axes[1], size, interpolation, flipped)
 
 
