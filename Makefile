@@ -26,7 +26,10 @@ format: $(VENV)/test-ready
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/test-ready
+	$(BIN)/python benchmarks/growing.py
 	$(BIN)/python benchmarks/loop_overhead.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov

@@ -177,12 +177,6 @@ def reference_seconds(
 
 def best_zoo_setting(blueprint: Path, planned: Plan, args: argparse.Namespace) -> Setting:
     """The setting with which the reference trains a few models soonest."""
-    choices = [
-        Setting(workers, threads, loader_workers)
-        for workers in _one_and_all()
-        for threads in _one_and_all()
-        for loader_workers in (0, 1, 2)
-    ]
 
     def tried(setting: Setting) -> float:
         return reference_seconds(
@@ -194,7 +188,7 @@ def best_zoo_setting(blueprint: Path, planned: Plan, args: argparse.Namespace) -
             models=ZOO_SEARCHED,
         )
 
-    return _best(choices, tried, f"Reference, {ZOO_SEARCHED} models", "seconds", min)
+    return _best(_choices(), tried, f"Reference, {ZOO_SEARCHED} models", "seconds", min)
 
 
 def report_zoo(planned: Plan, rounds: list[Round], setting: Setting, *, reuse: bool) -> None:
@@ -403,16 +397,11 @@ def _speed(spec: ModelSpec, steps: int, setting: Setting) -> float:
 
 def best_vit_s_setting(spec: ModelSpec, steps: int) -> Setting:
     """The setting with which the reference trains most images per second."""
-    choices = [
-        Setting(workers, threads, loader_workers)
-        for workers, threads in dict.fromkeys([(1, _cores()), (_cores(), 1)])
-        for loader_workers in (0, 1, 2)
-    ]
 
     def tried(setting: Setting) -> float:
         return reference_speed(spec, steps, setting)
 
-    return _best(choices, tried, f"Reference, {steps} steps", "images per second", max)
+    return _best(_choices(), tried, f"Reference, {steps} steps", "images per second", max)
 
 
 def report_vit_s(spec: ModelSpec, rounds: list[Round], setting: Setting) -> None:
@@ -488,8 +477,13 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in values.items()}
 
 
-def _one_and_all() -> list[int]:
-    return sorted({1, _cores()})
+def _choices() -> list[Setting]:
+    """Settings that use the whole machine: one model with all threads, or as many as cores."""
+    return [
+        Setting(workers, threads, loader_workers)
+        for workers, threads in dict.fromkeys([(1, _cores()), (_cores(), 1)])
+        for loader_workers in (0, 1, 2)
+    ]
 
 
 def _cores() -> int:

@@ -233,8 +233,8 @@ def test_a_zoo_that_is_being_grown_is_refused(tiny, tmp_path, monkeypatch):
 
 
 def test_a_trace_tells_what_was_done_to_every_model(tiny, tmp_path):
-    growth = grown(tiny, tmp_path / "zoo", trace=tmp_path / "timeline.json")
-    events = json.loads((tmp_path / "timeline.json").read_text())["traceEvents"]
+    growth = grown(tiny, tmp_path / "zoo", trace=True)
+    events = json.loads((tmp_path / "zoo" / "timeline.json").read_text())["traceEvents"]
     spans = {(e["args"]["model"], e["cat"]) for e in events if e["ph"] == "X"}
     kinds = ("set-up", "train", "score", "write")
     assert spans == {(model, kind) for model in growth.grown for kind in kinds}

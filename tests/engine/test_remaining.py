@@ -3,7 +3,7 @@
 import pytest
 
 from vitarium import Blueprint, plan
-from vitarium.engine.events import Ended, EpochEnded
+from vitarium.engine.events import Ended, EpochEnded, Started
 from vitarium.engine.remaining import Remaining
 
 
@@ -34,6 +34,17 @@ def test_work_is_shared_out_but_the_longest_model_is_not(planned):
     assert four.seconds() == pytest.approx(2.0)
     many = Remaining(planned, [], 100, lambda spec: 1.0)
     assert many.seconds() == pytest.approx(2.0)
+
+
+def test_models_of_a_stack_are_trained_at_the_same_time(planned):
+    remaining = Remaining(planned, [], 1, lambda spec: 1.0)
+    children = planned.of_stage("finetune")
+    for model in children:
+        remaining(Started(model.id))
+    remaining(EpochEnded(children[0].id, 0, {"seconds": 8.0}))
+    for model in planned.of_stage("pretrain"):
+        remaining(Ended(model.id, "failed"))
+    assert remaining.seconds() == pytest.approx(8.0)
 
 
 def test_models_that_are_there_already_take_no_time(planned):

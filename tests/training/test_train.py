@@ -1,5 +1,6 @@
 """One training run: reproducible, resumable, and honest about failure."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.errors import IncompatibleWeights, InvalidData
+from vitarium.errors import IncompatibleWeights, InvalidData, InvalidInput
 from vitarium.store import ModelFolder
 from vitarium.training import EpochDone, Step, TrainOptions, train
 from vitarium.training.progress import restore_progress, take_progress
@@ -240,3 +241,33 @@ def test_progress_brings_back_weights_and_momentum():
     restore_progress(again, its_optimizer, taken)
     step(again, its_optimizer)
     assert torch.equal(model.weight, again.weight)
+
+
+def test_bf16_trains_in_bfloat16_and_keeps_float32_weights(tiny, tmp_path):
+    chosen = spec(tiny, epochs=4)
+    plain = run(chosen, tmp_path / "fp32")
+    rounded = run(chosen, tmp_path / "bf16", options=TrainOptions(precision="bf16"))
+    assert {tensor.dtype for tensor in rounded.weights().values()} == {torch.float32}
+    ours, theirs = (f.epochs()[-1].metrics["train_loss"] for f in (rounded, plain))
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.05)
+    assert rounded.about().software["precision"] == "bf16"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+@pytest.mark.parametrize("stacked", [False, True])
+def test_compiled_training_is_the_same_training(tiny, tmp_path, stacked):
+    chosen = spec(tiny)
+    plain = run(chosen, tmp_path / "plain", options=TrainOptions(stacked=stacked))
+    compiled = run(
+        chosen, tmp_path / "compiled", options=TrainOptions(stacked=stacked, compiled=True)
+    )
+    for ours, theirs in zip(compiled.epochs(), plain.epochs(), strict=True):
+        assert ours.metrics["val_loss"] == pytest.approx(theirs.metrics["val_loss"], rel=1e-3)
+    assert compiled.about().software["compiled"] == "True"
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(InvalidInput, match="unknown precision 'fp8'; known: fp32, tf32, bf16"):
+        TrainOptions(precision="fp8")

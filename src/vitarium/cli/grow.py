@@ -122,13 +122,14 @@ def grow(
         ),
     ] = None,
     trace: Annotated[
-        Path | None,
+        bool,
         typer.Option(
-            help="Write what each worker did when, for chrome://tracing: timeline.json.",
+            "--trace",
+            help="Write what each worker did when to the zoo's timeline.json, "
+            "for chrome://tracing.",
             rich_help_panel=_SPEED,
-            show_default=False,
         ),
-    ] = None,
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another process grows this zoo.")
     ] = False,

@@ -23,6 +23,7 @@ from vitarium import seeds
 from vitarium.data.augmentation import Augmentation, channels
 from vitarium.data.batch import Batch
 from vitarium.data.dataset import Dataset, Split
+from vitarium.data.moving import moved
 from vitarium.errors import InvalidData
 
 SplitName = Literal["train", "val", "test"]
@@ -94,7 +95,7 @@ class Batches:
         size = max(self.batch_size, _SCORED_AT_ONCE)
         chosen = [torch.arange(i, min(i + size, count)) for i in range(0, count, size)]
         for numbers, pixels in zip(chosen, self._plain(part, chosen), strict=True):
-            labels = part.labels[numbers].to(self.device)
+            labels = moved(part.labels[numbers], self.device)
             images = self.normalised(channels(pixels, self.input_size[0]))
             yield Batch(images, labels, self._targets(labels))
 
@@ -195,7 +196,7 @@ def together(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
         else:
             images = torch.cat([next(stream) for stream in streams])
         images = first.normalised(first.augmentation.change(images, flat))
-        labels = train.labels[chosen].to(first.device, non_blocking=True)
+        labels = moved(train.labels[chosen], first.device)
         mixed, targets = first.augmentation.mix(
             images.unflatten(0, numbers.shape[:2]), first._targets(labels), numbers
         )
@@ -252,7 +253,7 @@ def _unpacked(pixels: Tensor, batches: Batches) -> Tensor:
 
 def _gather(pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:
     """The images of these numbers, on the device."""
-    return pixels[numbers.to(pixels.device)].to(device, non_blocking=True)
+    return moved(pixels[moved(numbers, pixels.device)], device)
 
 
 _copies: Any = WeakIdKeyDictionary()

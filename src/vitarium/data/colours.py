@@ -5,10 +5,13 @@ Images are float [n, 3, h, w] (or gray, [n, 1, h, w]) in [0, 1]; numbers are flo
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from vitarium.data.moving import moved
 
 JITTER_NUMBERS = 8
 """Four strengths, and four numbers whose order is the order of the changes."""
@@ -42,8 +45,8 @@ def jittered(
             if low == high or not len(which):
                 continue
             drawn = low + (high - low) * strengths[which, number]
-            chosen = which.to(images.device)
-            factor = drawn.to(images).view(-1, 1, 1, 1)
+            chosen = moved(which, images.device)
+            factor = moved(drawn.to(images.dtype), images.device).view(-1, 1, 1, 1)
             images[chosen] = change(images[chosen], factor)
     return images
 
@@ -60,7 +63,7 @@ def some(
     which = (numbers[:, 0] < probability).nonzero().squeeze(1)
     if not len(which):
         return images
-    chosen = which.to(images.device)
+    chosen = moved(which, images.device)
     images = images.clone()
     images[chosen] = change(images[chosen], which)
     return images
@@ -76,21 +79,22 @@ def blurred(images: Tensor, sigmas: Tensor, kernel: int) -> Tensor:
 
     As torchvision's gaussian_blur with an odd kernel of `kernel` pixels; by two matrices per image.
     """
-    sigmas = sigmas.to(images)
+    sigmas = moved(sigmas.to(images.dtype), images.device)
     place = torch.arange(kernel, device=images.device) - kernel // 2
     weights = torch.softmax(-0.5 * (place / sigmas.unsqueeze(1)) ** 2, dim=1)
     down, across = (
-        torch.einsum("nk,kij->nij", weights, _shifts(kernel, size).to(images)).unsqueeze(1)
+        torch.einsum("nk,kij->nij", weights, _shifts(kernel, size, images.device)).unsqueeze(1)
         for size in images.shape[-2:]
     )
     return down @ images @ across.transpose(-1, -2)
 
 
-def _shifts(kernel: int, size: int) -> Tensor:
+@lru_cache(maxsize=8)
+def _shifts(kernel: int, size: int, device: torch.device) -> Tensor:
     """For each place of a kernel, which pixel every pixel finds there; one-hot [k, size, size]."""
     reach = torch.arange(size) + (torch.arange(kernel) - kernel // 2).unsqueeze(1)
     mirrored = (size - 1) - ((size - 1) - reach.abs()).abs()
-    return torch.nn.functional.one_hot(mirrored, size)
+    return torch.nn.functional.one_hot(mirrored, size).float().to(device)
 
 
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vitarium.data.moving import moved
+
 Mode = Literal["const", "rand", "pixel"]
 _TRIES = 10
 _AREA = (0.02, 1 / 3)
@@ -39,8 +41,8 @@ def erased(images: Tensor, numbers: Tensor, probability: float, mode: Mode = "co
         _inside(places[which, axis], tried.gather(1, first)[which, 0], size)
         for axis, (tried, size) in enumerate(((tall, height), (wide, width)))
     ]
-    chosen = which.to(images.device)
-    mask = (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1).to(images.device)
+    chosen, rows, columns = (moved(v, images.device) for v in (which, *inside))
+    mask = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
     images, part = images.clone(), images[chosen]
     images[chosen] = torch.where(mask, _filling(part, colour[which], noise[which], mode), part)
     return images
@@ -58,7 +60,7 @@ def _filling(part: Tensor, colour: Tensor, noise: Tensor, mode: Mode) -> Tensor:
         return torch.zeros_like(part)
     if mode == "rand":
         normal = torch.special.ndtri(colour.clamp(1e-9, 1 - 1e-9))
-        return normal[:, : part.shape[1], None, None].to(part)
+        return moved(normal[:, : part.shape[1], None, None].to(part.dtype), part.device)
     # each image's noise from its own seed, so that its neighbours in the batch change nothing
     generator = torch.Generator(part.device)
     drawn = [

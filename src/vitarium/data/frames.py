@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitarium.data.moving import moved
+
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _TRIES = 10
 CROP_NUMBERS = 2 * _TRIES + 2
@@ -34,14 +36,15 @@ class Axis:
     offset: Tensor
 
     def weights(
-        self, size: int, source: int, interpolation: Interpolation, mirrored: Tensor | None
+        self, seen: Tensor, source: int, interpolation: Interpolation, device: torch.device
     ) -> Tensor:
-        """The weight of each source pixel in each seen one, [n, size, source]."""
-        place = self.offset.unsqueeze(1) + _seen(size, mirrored)
+        """The weight of each source pixel in each seen one, [n, size, source], on the device."""
+        place = moved((self.offset.unsqueeze(1) + seen).unsqueeze(2), device)
         start, length, resized = (
-            v.double().view(-1, 1, 1) for v in (self.start, self.length, self.resized)
+            moved(v.double().view(-1, 1, 1), device)
+            for v in (self.start, self.length, self.resized)
         )
-        return _weights(place.unsqueeze(2), start, length, resized, source, interpolation)
+        return _weights(place, start, length, resized, source, interpolation)
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ class WholeAxis:
     margin: int
 
     def weights(
-        self, size: int, source: int, interpolation: Interpolation, mirrored: Tensor | None
+        self, seen: Tensor, source: int, interpolation: Interpolation, device: torch.device
     ) -> Tensor:
         """As Axis.weights; all rows there can be are made once, and then only chosen from."""
-        rows = _all_rows(source, self.resized, self.margin, interpolation)
-        return rows[self.margin + self.offset.unsqueeze(1) + _seen(size, mirrored)]
+        rows = _all_rows(source, self.resized, self.margin, interpolation, device)
+        return rows[moved(self.margin + self.offset.unsqueeze(1) + seen, device)]
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,10 @@ class Frame:
         height, width = images.shape[-2:]
         pixels = images.float() / 255
         if not self._whole(height, width):
-            by_row = self.rows.weights(self.size[0], height, self.interpolation, None)
-            by_column = self.columns.weights(self.size[1], width, self.interpolation, self.flipped)
-            down, across = (m.to(images.device).unsqueeze(1) for m in (by_row, by_column))
-            pixels = down @ (pixels @ across.transpose(-1, -2))
+            how = (self.interpolation, images.device)
+            down = self.rows.weights(_seen(self.size[0], None), height, *how)
+            across = self.columns.weights(_seen(self.size[1], self.flipped), width, *how)
+            pixels = down.unsqueeze(1) @ (pixels @ across.unsqueeze(1).transpose(-1, -2))
         return pixels.clamp_(0, 1) if self.interpolation == "bicubic" else pixels
 
     def _whole(self, height: int, width: int) -> bool:
@@ -109,11 +112,13 @@ def _seen(size: int, mirrored: Tensor | None) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _all_rows(source: int, resized: int, margin: int, interpolation: Interpolation) -> Tensor:
+def _all_rows(
+    source: int, resized: int, margin: int, interpolation: Interpolation, device: torch.device
+) -> Tensor:
     """Weights of the source's pixels in every resized one, and in the margins' black ones."""
     place = torch.arange(-margin, resized + margin).view(1, -1, 1)
     nothing, whole, size = (torch.tensor(v, dtype=torch.float64) for v in (0, source, resized))
-    return _weights(place, nothing, whole, size, source, interpolation)[0]
+    return _weights(place, nothing, whole, size, source, interpolation)[0].to(device)
 
 
 def _weights(
@@ -128,7 +133,7 @@ def _weights(
 
     place: [n, m, 1]; the others, which say what is resized to what, [n, 1, 1].
     """
-    pixel = torch.arange(source, dtype=torch.float64)
+    pixel = torch.arange(source, dtype=torch.float64, device=place.device)
     scale = length / resized
     if interpolation == "nearest":
         weights = (pixel == start + (place * scale).floor()).double()
@@ -239,7 +244,9 @@ def rotated(images: Tensor, degrees: Tensor) -> Tensor:
         ),
         1,
     )
-    grid = F.affine_grid(turn.float().to(images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(
+        moved(turn.float(), images.device), list(images.shape), align_corners=False
+    )
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 

@@ -6,6 +6,7 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from vitarium.data.moving import moved
 from vitarium.errors import InvalidInput
 
 Mode = Literal["batch", "pair", "elem"]
@@ -43,16 +44,20 @@ def mixed(
     )
     pasted = rows.sum(-1) * columns.sum(-1) / (rows.shape[-1] * columns.shape[-1])
     share = torch.where(cut, 1 - pasted, share)
-    targets = _blend(targets, targets.flip(1), share.unsqueeze(-1).to(targets))
+    device = images.device
+    of_targets = moved(share.unsqueeze(-1).to(targets.dtype), device)
+    targets = _blend(targets, targets.flip(1), of_targets)
     if cut.any():
-        hidden = (rows.unsqueeze(-1) & columns.unsqueeze(-2) & cut[..., None, None]).unsqueeze(2)
-        pixels = torch.where(hidden.to(images.device), images.flip(1), images)
+        rows, columns = moved(rows & cut.unsqueeze(-1), device), moved(columns, device)
+        hidden = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(2)
+        pixels = torch.where(hidden, images.flip(1), images)
         share = share.masked_fill(cut, 1.0)
     else:
         pixels = images
     if cut.all():
         return pixels, targets
-    return _blend(pixels, images.flip(1), share[..., None, None, None].to(images)), targets
+    of_pixels = moved(share[..., None, None, None].to(images.dtype), device)
+    return _blend(pixels, images.flip(1), of_pixels), targets
 
 
 def _shared(numbers: Tensor, mode: Mode) -> Tensor:

@@ -142,6 +142,7 @@ class Calibration:
         memory = 0
         if self.device != "cpu":
             memory = torch.cuda.max_memory_allocated(self.device)
+            torch.cuda.empty_cache()  # what is cached here is missing in the workers
         return Speed(seconds, images, start, memory)
 
     def _timed(

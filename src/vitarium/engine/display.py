@@ -19,6 +19,8 @@ from rich.table import Column
 from vitarium.blueprint import ModelSpec, Plan, flatten
 from vitarium.engine.events import Ended, EpochEnded, Event, Halved, Retried, Said, Started, Stepped
 
+_MOST_BARS = 16
+"""Of models beside the one of all; a large stack would fill the screen."""
 Left = Callable[[], float | None]
 _SHOWN = ("val_accuracy", "val_knn_accuracy", "train_loss")
 
@@ -111,7 +113,11 @@ class _Bars:
             case Started():
                 epochs = self.plan[event.model].recipe.epochs
                 self.bars[event.model] = progress.add_task(
-                    "  " + self.labels[event.model], total=epochs, unit="epochs", note=""
+                    "  " + self.labels[event.model],
+                    total=epochs,
+                    unit="epochs",
+                    note="",
+                    visible=len(self.bars) < _MOST_BARS,
                 )
             case Stepped():
                 share = event.epoch - 1 + event.step / event.steps

@@ -86,7 +86,7 @@ def grow(
     compiled: bool | Literal["auto"] = "auto",
     stacked: int | Literal["auto"] = "auto",
     wait: bool = False,
-    trace: str | Path | None = None,
+    trace: bool = False,
     engine: EngineName = "local",
     address: str | None = None,
     cpus_per_model: int | None = None,
@@ -116,7 +116,7 @@ def grow(
             long enough to repay it.
         stacked: how many models at most are trained as one computation; "auto": as many as pays.
         wait: until another process that grows this zoo is done, instead of giving up.
-        trace: a file for a timeline of all workers (Chrome's trace event format).
+        trace: write what each worker did when to the zoo's timeline.json (Chrome's trace events).
         engine: "local" (processes on this machine) or "ray" (a cluster); the bits are the same.
         address: of the Ray cluster: "auto" or "HOST:PORT". Default: one is started on this
             machine. A process that has called `ray.init` stays where it is.
@@ -146,7 +146,7 @@ def grow(
             deterministic=deterministic,
         )
         queue = _queue(growth)
-        timeline = stack.enter_context(_timeline(trace, planned))
+        timeline = stack.enter_context(_timeline(growth)) if trace else None
         remaining = Remaining(planned, growth.already, place.machine.workers)
         shown = stack.enter_context(
             display(planned, growth.already, remaining.seconds, enabled=progress)
@@ -198,12 +198,9 @@ def _engine(
 
 
 @contextmanager
-def _timeline(path: str | Path | None, planned: Plan) -> Iterator[Timeline | None]:
-    """A listener that leaves the file behind, however growing ends."""
-    if path is None:
-        yield None
-        return
-    timeline = Timeline(Path(path), labels(planned))
+def _timeline(growth: Growth) -> Iterator[Timeline]:
+    """A listener that leaves its file in the zoo, however growing ends."""
+    timeline = Timeline(growth.zoo.path / "timeline.json", labels(growth.plan))
     try:
         yield timeline
     finally:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterable
 from statistics import fmean
 
 from vitarium.blueprint import ModelSpec, Plan
-from vitarium.engine.events import Ended, EpochEnded, Event
+from vitarium.engine.events import Ended, EpochEnded, Event, Retried, Started
 
 
 class Remaining:
@@ -25,18 +25,26 @@ class Remaining:
     ) -> None:
         self.plan, self.at_a_time, self.expected = plan, max(at_a_time, 1), expected
         done = set(already)
+        self._running: set[str] = set()
         self._left = {m.id: m.recipe.epochs for m in plan.models if m.id not in done}
         self._measured: dict[Hashable, list[float]] = {}
         self._guessed: dict[Hashable, float | None] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Started():
+                self._running.add(event.model)
+                # a stack's epoch takes all of its models the same time, at the same time
+                self.at_a_time = max(self.at_a_time, len(self._running))
             case EpochEnded() if event.model in self._left:
                 spec = self.plan[event.model]
                 self._left[event.model] = spec.recipe.epochs - event.epoch
                 if "seconds" in event.metrics:
                     self._measured.setdefault(_kind(spec), []).append(event.metrics["seconds"])
+            case Retried():
+                self._running.discard(event.model)
             case Ended():
+                self._running.discard(event.model)
                 self._left.pop(event.model, None)
 
     def seconds(self) -> float | None:

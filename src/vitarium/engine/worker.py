@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -72,10 +72,13 @@ def run_job(job: Job, tell: Listener) -> None:
     else training raises.
     """
     zoo = Zoo.open(job.zoo)
-    tasks = []
+    tasks: list[Task] = []
+    read = cache(zoo.state_dict)  # the models of a stack often have one parent
     for factors in job.specs:
         try:
-            tasks.append(_task(zoo, ModelSpec.restore(factors)))
+            spec = ModelSpec.restore(factors)
+            parent = read(spec.parent, spec.parent_epoch or 0) if spec.parent else None
+            tasks.append(Task(spec, zoo.folder(spec.id), parent))
         except VitariumError as error:
             tell(Ended(factors["id"], "failed", str(error)))
     if len(tasks) > 1:
@@ -112,11 +115,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     # PyTorch has no type of its own for the CPU's allocator and for the libraries' handles
     told = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
-
-
-def _task(zoo: Zoo, spec: ModelSpec) -> Task:
-    parent = zoo.state_dict(spec.parent, spec.parent_epoch or 0) if spec.parent else None
-    return Task(spec, zoo.folder(spec.id), parent)
 
 
 def _train(tasks: Sequence[Task], options: TrainOptions, tell: Listener) -> None:
