@@ -25,6 +25,7 @@ from vitarium.store import files
 from vitarium.training import Precision, TrainOptions
 from vitarium.training.alone import Alone
 from vitarium.training.member import Member
+from vitarium.training.shortcuts import take_shortcuts
 from vitarium.training.software import software
 from vitarium.training.stack import Stack
 
@@ -180,6 +181,7 @@ class _Trial(Member):
     def __init__(self, recipe: Recipe, num_outputs: int, options: TrainOptions) -> None:
         self.recipe = recipe
         self.model = recipe.build(num_outputs).to(options.device)
+        take_shortcuts(self.model, options)
         self._freeze()
 
     def rate(self, epoch: int, number: int) -> float:

@@ -13,6 +13,7 @@ from vitarium.data.batches import Batches
 from vitarium.errors import IncompatibleWeights
 from vitarium.store import About, ModelFolder
 from vitarium.training.options import TrainOptions
+from vitarium.training.shortcuts import take_shortcuts
 from vitarium.training.software import software
 
 
@@ -40,6 +41,7 @@ class Member:
         if parent is not None:
             _load_backbone(model, parent)
         self.model = model.to(options.device)
+        take_shortcuts(self.model, options)
         self._freeze()
         input_size = recipe.architecture.config.input_size
         self.batches = Batches(

@@ -331,7 +331,7 @@ class _Answers:
         try:
             yield
         finally:
-            del model.forward
+            model.forward = forward
 
 
 def _template(members: Sequence[Member]) -> tuple[nn.Module, list[dict[str, str]]]:
