@@ -11,6 +11,7 @@ from vitarium.engine.calibration import Calibration
 from vitarium.engine.choices import Choices, Wish
 from vitarium.engine.display import announce, display, labels
 from vitarium.engine.events import Ended, Event, Listener, Said
+from vitarium.engine.interrupts import Interrupts
 from vitarium.engine.local import LocalEngine
 from vitarium.engine.machine import Machine
 from vitarium.engine.queue import Queue
@@ -152,7 +153,10 @@ def grow(
             display(planned, growth.already, remaining.seconds, enabled=progress)
         )
 
+        interrupts = stack.enter_context(Interrupts())
+
         def tell(event: Event) -> None:
+            interrupts.check()
             for listen in (growth.note, remaining, shown, timeline, listener):
                 if listen:
                     listen(event)
