@@ -112,6 +112,13 @@ def test_what_cannot_be_measured_is_trained_plainly_and_said(tiny):
     assert said == ["pretrain: cannot be measured, so it is trained plainly: full"]
 
 
+def test_what_is_asked_for_is_done_where_the_data_are_elsewhere(tiny):
+    tiny["stages"]["pretrain"]["data"] = {"name": "image_folder", "folder": "nowhere"}
+    way, made_up = chosen(tiny, lambda way: 1.0, wish=Wish("bf16", stacked=2))
+    assert way == Way("bf16", stacked=2)
+    assert made_up.asked == []
+
+
 @pytest.mark.parametrize("wish", [{"precision": "fp8"}, {"stacked": 0}])
 def test_what_there_is_not_is_refused(wish):
     with pytest.raises(InvalidInput):

@@ -114,7 +114,7 @@ class Calibration:
     @cached_property
     def _machine(self) -> dict[str, str]:
         now = software(TrainOptions(device=self.device))
-        return {name: now[name] for name in ("torch", "timm", "device")}
+        return {name: now[name] for name in ("vitarium", "torch", "timm", "device")}
 
     def _key(self, recipe: Recipe, num_outputs: int, way: Way) -> str:
         kind = {

@@ -135,8 +135,8 @@ class Choices:
 
     def _choose(self, spec: ModelSpec) -> Way:
         outputs = num_outputs(spec.recipe)
-        if outputs is None:  # unknown data: training will say so
-            return Way()
+        if outputs is None:  # the data are not on this machine, but may be where models are trained
+            return self._unmeasured(spec)
         alike = [model for model in self.plan.models if _kind(model) == _kind(spec)]
         way = Way(self._precision(spec, outputs))
         way = replace(way, compiled=self._compiled(spec, outputs, way, alike))

@@ -152,7 +152,6 @@ def grow(
         shown = stack.enter_context(
             display(planned, growth.already, remaining.seconds, enabled=progress)
         )
-
         interrupts = stack.enter_context(Interrupts())
 
         def tell(event: Event) -> None:
