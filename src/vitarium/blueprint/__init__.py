@@ -1,7 +1,22 @@
 """What to grow: blueprints, their grids of generating factors, and the plan of every model."""
 
 from vitarium.blueprint.blueprint import Blueprint, library
+from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.plan import Plan, plan
-from vitarium.blueprint.recipe import Ingredient, ModelSpec, Recipe, flatten
+from vitarium.blueprint.recipe import Recipe, flatten
+from vitarium.blueprint.spec import ImportedSpec, Ingredient, ModelSpec, Spec, restored
 
-__all__ = ["Blueprint", "Ingredient", "ModelSpec", "Plan", "Recipe", "flatten", "library", "plan"]
+__all__ = [
+    "Blueprint",
+    "Imported",
+    "ImportedSpec",
+    "Ingredient",
+    "ModelSpec",
+    "Plan",
+    "Recipe",
+    "Spec",
+    "flatten",
+    "library",
+    "plan",
+    "restored",
+]

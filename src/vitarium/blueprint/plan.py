@@ -8,7 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Stage, Start
-from vitarium.blueprint.recipe import ModelSpec, Recipe, flatten
+from vitarium.blueprint.recipe import Recipe, flatten
+from vitarium.blueprint.spec import ModelSpec
 from vitarium.config import InvalidConfig, KeyPath, Problem
 from vitarium.errors import did_you_mean
 

@@ -1,9 +1,6 @@
-"""The recipe of one model: every generating factor, resolved."""
+"""The recipe of a model that is trained here: every generating factor, resolved."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -105,52 +102,9 @@ class Recipe(Config):
         with seeded(derive(self.seed if seed is None else seed, "head")):
             self.head(model, num_outputs)
 
-
-class Ingredient(Config):
-    """A model of the zoo after an epoch, from which an operator makes another."""
-
-    model: str
-    epoch: NonNegativeInt
-
-
-class ModelSpec(Config):
-    """One model: its recipe, the stage that asks for it, and what it starts from or is made of."""
-
-    stage: str
-    parent: str | None = None
-    """Id of the model whose weights it starts from; None: from scratch."""
-    parent_epoch: NonNegativeInt | None = None
-    recipe: Recipe
-    """How it is trained; of a model that an operator made, its first ingredient's."""
-    operator: Annotated[Section, SectionOf("operator")] | None = None
-    """What made it of its ingredients; None: it is trained."""
-    ingredients: tuple[Ingredient, ...] = ()
-
-    @cached_property
-    def id(self) -> str:
-        """Twelve hexadecimal digits: a hash of what decides the weights, parent included.
-
-        Neither the stage's name nor the order of keys counts; factors at their default are left
-        out, so that a factor which a later version adds changes no id.
-        """
-        content: dict[str, Any] = {
-            "recipe": self.recipe.factors(defaults=False),
-            "parent": self.parent,
-            "parent_epoch": self.parent_epoch,
-        }
-        if self.operator:
-            content["operator"] = self.operator.factors(defaults=False)
-            content["ingredients"] = [one.factors() for one in self.ingredients]
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def factors(self, *, defaults: bool = True) -> dict[str, Any]:
-        return {**super().factors(defaults=defaults), "id": self.id}
-
-    @classmethod
-    def restore(cls, values: Mapping[str, Any]) -> "ModelSpec":
-        """Read what `factors` wrote. Raises InvalidConfig."""
-        return cls.read({key: value for key, value in values.items() if key != "id"})
+    def described(self) -> dict[str, Any]:
+        """Every factor by its dotted name, on one level."""
+        return flatten(self.factors())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

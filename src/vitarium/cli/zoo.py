@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from vitarium.blueprint import ModelSpec, Plan, Recipe, flatten
+from vitarium.blueprint import Plan, Recipe, Spec
 from vitarium.blueprint.plan import telling
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.store import Zoo, index
@@ -67,7 +67,7 @@ def show(
         else "none: from scratch",
         "children": ", ".join(children) or "none",
         **_making(spec),
-        **{k: v for k, v in flatten(spec.recipe.factors()).items() if v is not None},
+        **{k: v for k, v in spec.origin.described().items() if v is not None},
         "outputs": about.num_outputs,
         "trained with": ", ".join(f"{name} {value}" for name, value in about.software.items()),
     }
@@ -83,7 +83,7 @@ def _family(row: dict[str, Any]) -> tuple[bool, str, str]:
     return (row["parent"] is not None, row["stage"], row["parent"] or "")
 
 
-def _making(spec: ModelSpec) -> dict[str, str]:
+def _making(spec: Spec) -> dict[str, str]:
     """Of a model that an operator made: which, and of what."""
     if spec.operator is None:
         return {}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from vitarium.blueprint import Ingredient, ModelSpec
+from vitarium.blueprint import Ingredient
 from vitarium.errors import InvalidInput
 from vitarium.operators.ingredients import Ingredients
 from vitarium.registry import choose
@@ -32,9 +32,7 @@ def merge(zoo: Zoo, operator: str, models: Iterable[str], **settings: Any) -> st
     if not ingredients:
         raise InvalidInput(f"{operator} needs at least one model")
     first = zoo.folder(ingredients[0].model)
-    spec = ModelSpec(
-        stage=STAGE, recipe=first.spec().recipe, operator=chosen, ingredients=ingredients
-    )
+    spec = first.spec().combined(chosen, ingredients, stage=STAGE)
     folder = zoo.folder(spec.id)
     if not folder.result():
         weights = dict(chosen(Ingredients(zoo, ingredients)))

@@ -7,7 +7,6 @@ written, and is made anew otherwise; the whole file can be deleted.
 from pathlib import Path
 from typing import Any
 
-from vitarium.blueprint import flatten
 from vitarium.errors import CorruptFile
 from vitarium.store import files
 from vitarium.store.model_folder import ModelFolder
@@ -47,7 +46,7 @@ def row(model: ModelFolder) -> dict[str, Any]:
         "operator": spec.operator.name if spec.operator else None,
         "status": result["status"] if result else "training",
         "last_epoch": last.number if last else None,
-        **flatten(spec.recipe.factors()),
+        **spec.origin.described(),
         **(last.metrics if last else {}),
         "seconds": sum(e.metrics.get("seconds", 0.0) for e in epochs),
     }

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from vitarium.blueprint import ModelSpec
+from vitarium.blueprint import Spec, restored
 from vitarium.config import InvalidConfig
 from vitarium.errors import CorruptFile, InvalidInput
 from vitarium.store import files
@@ -74,11 +74,11 @@ class ModelFolder:
     def exists(self) -> bool:
         return (self.path / "model.json").exists()
 
-    def spec(self) -> ModelSpec:
+    def spec(self) -> Spec:
         """Raises CorruptFile where the file is damaged or does not belong to this folder."""
         file = self.path / "model.json"
         try:
-            spec = ModelSpec.restore(self._about()["spec"])
+            spec = restored(self._about()["spec"])
         except (KeyError, InvalidConfig) as error:
             raise CorruptFile(file, f"no valid spec: {error}") from None
         if spec.id != self.path.name:
@@ -142,7 +142,7 @@ class ModelFolder:
         for file in self.path.rglob(".*.tmp"):
             file.unlink()
 
-    def begin(self, spec: ModelSpec, about: About) -> None:
+    def begin(self, spec: Spec, about: About) -> None:
         """Write down what the model is, before its first epoch."""
         value = {"format": 1, "spec": spec.factors(), **asdict(about)}
         files.write_json(self.path / "model.json", value)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from torch import Tensor, nn
 
-from vitarium.blueprint import Blueprint, ModelSpec
+from vitarium.blueprint import Blueprint, Spec
 from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
 from vitarium.store import files, index
 from vitarium.store.model_folder import ModelFolder
@@ -83,8 +83,8 @@ class Zoo:
         """Where a model is kept; for a new model, where it will be."""
         return ModelFolder(self.path / "models" / model)
 
-    def spec(self, model: str) -> ModelSpec:
-        """What the model is: its recipe, its stage and its parent."""
+    def spec(self, model: str) -> Spec:
+        """What the model is: its recipe (or what is known of an imported model), stage, parent."""
         return self.folder(self.find(model)).spec()
 
     def models(self) -> "pd.DataFrame":
@@ -121,7 +121,7 @@ class Zoo:
         """
         folder = self.folder(self.find(model))
         weights = folder.weights(epoch)
-        built = folder.spec().recipe.build(folder.about().num_outputs)
+        built = folder.spec().origin.build(folder.about().num_outputs)
         try:
             built.load_state_dict(weights, strict=True)
         except RuntimeError as error:
