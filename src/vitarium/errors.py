@@ -62,6 +62,14 @@ class CorruptFile(VitariumError):
         super().__init__(f"corrupt file {path}: {fault}")
 
 
+class UntrustedFile(VitariumError):
+    """A foreign file that would run code when it is read; it is not read."""
+
+    def __init__(self, path: Path, fault: str) -> None:
+        self.path, self.fault = path, fault
+        super().__init__(f"{path} was not read: {fault}")
+
+
 class IncompatibleWeights(VitariumError):
     """A parent's weights do not fit the model that starts from them."""
 

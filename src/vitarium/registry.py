@@ -32,6 +32,8 @@ KINDS: Mapping[str, str] = {
     "schedule": "vitarium.training",
     "operator": "vitarium.operators",
     "measure": "vitarium.measures",
+    "importer": "vitarium.exchange",
+    "exporter": "vitarium.exchange",
 }
 """Each kind of plug-in, and the package whose modules register ours."""
 
@@ -87,6 +89,8 @@ optimizer = _decorator("optimizer")
 schedule = _decorator("schedule")
 operator = _decorator("operator")
 measure = _decorator("measure")
+importer = _decorator("importer")
+exporter = _decorator("exporter")
 
 
 def plugins(kind: str) -> dict[str, Plugin]:
