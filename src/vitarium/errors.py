@@ -62,6 +62,16 @@ class CorruptFile(VitariumError):
         super().__init__(f"corrupt file {path}: {fault}")
 
 
+class DiskFull(VitariumError):
+    """There is no room for a file; what was there before it is as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(
+            f"no space left for {path}; make room and run the command again: it goes on from here"
+        )
+
+
 class UntrustedFile(VitariumError):
     """A foreign file that would run code when it is read; it is not read."""
 

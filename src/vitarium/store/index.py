@@ -34,6 +34,17 @@ def rows(zoo: Path) -> list[dict[str, Any]]:
     return [entry["row"] for entry in entries.values()]
 
 
+def disagreements(zoo: Path) -> list[str]:
+    """Models whose entry should hold, but is not what their files say."""
+    known = _read(zoo)
+    folders = {id: ModelFolder(zoo / "models" / id) for id in known}
+    return [
+        f"model {id} is listed with other values than its files have"
+        for id, entry in known.items()
+        if entry["stamp"] == _stamp(folders[id]) and entry["row"] != row(folders[id])
+    ]
+
+
 def row(model: ModelFolder) -> dict[str, Any]:
     """A model on one line: what it is, its factors (dotted names), its last epoch's metrics."""
     spec, epochs, result = model.spec(), model.epochs(), model.result()

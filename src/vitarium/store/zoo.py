@@ -1,20 +1,27 @@
 """The zoo: a folder of models that is opened, listed and loaded from."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-
-from torch import Tensor, nn
 
 from vitarium.blueprint import Blueprint, Spec
 from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
 from vitarium.store import files, index
+from vitarium.store.checkpoint import Checkpoint
+from vitarium.store.conversion import Conversion, convert
 from vitarium.store.model_folder import ModelFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor, nn
 
-FORMAT = {"format": "vitarium zoo", "version": 1}
+VERSIONS = (1, 2)
+"""Of the format, that can be read; what is added to a zoo is of the newest."""
+MARKS = tuple(
+    files.json_text({"format": "vitarium zoo", "version": version}) for version in VERSIONS
+)
+"""What zoo.json may hold."""
 
 
 class Zoo:
@@ -38,9 +45,11 @@ class Zoo:
         if not mark.exists():
             hint = "grow one with `vitarium grow BLUEPRINT --zoo DIR`"
             raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}")
-        found = files.read_json(mark)
-        if found != FORMAT:
-            raise NotAZoo(f"{mark} says {found}; this version of vitarium reads {FORMAT}")
+        if mark.read_bytes() not in MARKS:
+            raise NotAZoo(
+                f"{mark} says {files.read_json(mark)}; this version of vitarium reads zoos of the "
+                f"versions {' and '.join(map(str, VERSIONS))}"
+            )
         return cls(folder)
 
     @classmethod
@@ -52,8 +61,15 @@ class Zoo:
                 raise NotAZoo(
                     f"{folder} is neither a zoo nor an empty folder; choose another place"
                 )
-            files.write_json(folder / "zoo.json", FORMAT)
-        return cls.open(folder)
+            files.write(folder / "zoo.json", MARKS[-1])
+        return cls.open(folder).upgraded()
+
+    def upgraded(self) -> Self:
+        """Say that newer files may follow, so that no older version of vitarium misreads them."""
+        mark = self.path / "zoo.json"
+        if mark.read_bytes() != MARKS[-1]:
+            files.write(mark, MARKS[-1])
+        return self
 
     def __repr__(self) -> str:
         return f"Zoo({str(self.path)!r}, {len(self)} models)"
@@ -106,7 +122,7 @@ class Zoo:
             [{"epoch": e.number, "kept": e.checkpoint is not None, **e.metrics} for e in finished]
         )
 
-    def state_dict(self, model: str, epoch: int = -1) -> dict[str, Tensor]:
+    def state_dict(self, model: str, epoch: int = -1) -> "dict[str, Tensor]":
         """The weights after an epoch (0: before training, -1: the last kept), on the CPU.
 
         Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile if a bit of
@@ -114,7 +130,25 @@ class Zoo:
         """
         return self.folder(self.find(model)).weights(epoch)
 
-    def load(self, model: str, epoch: int = -1) -> nn.Module:
+    def checkpoint(self, model: str, epoch: int = -1) -> Checkpoint:
+        """The weights after an epoch, each read from disk when it is asked for.
+
+        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
+        """
+        return self.folder(self.find(model)).open(epoch)
+
+    def tensor(
+        self, model: str, epoch: int, name: str, rows: tuple[int, int] | None = None
+    ) -> "Tensor":
+        """One tensor of a checkpoint, or its rows from one number up to another.
+
+        Only what is asked for is read (in runs of 1 MiB). Raises as `checkpoint` does, UnknownName
+        for an unknown tensor and InvalidInput for rows that are not there.
+        """
+        checkpoint = self.checkpoint(model, epoch)
+        return checkpoint[name] if rows is None else checkpoint.rows(name, *rows)
+
+    def load(self, model: str, epoch: int = -1) -> "nn.Module":
         """The model after an epoch, in eval mode on the CPU; its outputs are the trained model's.
 
         Raises as `state_dict` does.
@@ -127,6 +161,22 @@ class Zoo:
         except RuntimeError as error:
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
+
+    def pack(self, report: Callable[[int, int], None] = lambda done, total: None) -> Conversion:
+        """Make the zoo small: keep every checkpoint packed, as `grow` does.
+
+        Bit-exact, in place; when it is interrupted nothing is lost, and running it again goes on.
+
+        Args:
+            report: called with the number of checkpoints that are done, and of all.
+
+        Raises ZooInUse, DiskFull and CorruptFile.
+        """
+        return convert([self.folder(id) for id in self.ids()], "packed", self.path, report)
+
+    def unpack(self, report: Callable[[int, int], None] = lambda done, total: None) -> Conversion:
+        """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
+        return convert([self.folder(id) for id in self.ids()], "plain", self.path, report)
 
     def add_blueprint(self, blueprint: Blueprint) -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""
