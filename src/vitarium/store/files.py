@@ -5,13 +5,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from safetensors import SafetensorError
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vitarium.errors import CorruptFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write(path: Path, content: bytes) -> None:
@@ -60,11 +59,13 @@ def read_lines(path: Path) -> list[Any]:
     return values
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", notes: Mapping[str, str]) -> str:
     """Write a safetensors file with `notes` in its header; returns its SHA-256 (hexadecimal).
 
     Equal tensors and notes give equal bytes.
     """
+    import safetensors.torch
+
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # one entry: safetensors writes several in an order that differs from run to run
     header = {"vitarium": json.dumps(dict(notes), sort_keys=True)}
@@ -73,8 +74,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str,
     return hashlib.sha256(content).hexdigest()
 
 
-def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, sha256: str) -> "dict[str, Tensor]":
     """Read what `write_tensors` wrote. Raises CorruptFile if any bit of it has changed."""
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     check(path, sha256)
     try:
         return safetensors.torch.load_file(path)

@@ -4,15 +4,15 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from torch import Tensor, nn
-
-from vitarium.blueprint import Blueprint, Spec
 from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
-from vitarium.store import files, index
-from vitarium.store.model_folder import ModelFolder
+from vitarium.store import entries, files, index
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor, nn
+
+    from vitarium.blueprint import Blueprint, Spec
+    from vitarium.store.model_folder import ModelFolder
 
 FORMAT = {"format": "vitarium zoo", "version": 1}
 
@@ -63,7 +63,7 @@ class Zoo:
 
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
-        return sorted(file.parent.name for file in (self.path / "models").glob("*/model.json"))
+        return list(entries.stamps(self.path))
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
@@ -79,11 +79,13 @@ class Zoo:
             )
         return found[0]
 
-    def folder(self, model: str) -> ModelFolder:
+    def folder(self, model: str) -> "ModelFolder":
         """Where a model is kept; for a new model, where it will be."""
+        from vitarium.store.model_folder import ModelFolder  # imports what recipes are made of
+
         return ModelFolder(self.path / "models" / model)
 
-    def spec(self, model: str) -> Spec:
+    def spec(self, model: str) -> "Spec":
         """What the model is: its recipe (or what is known of an imported model), stage, parent."""
         return self.folder(self.find(model)).spec()
 
@@ -97,6 +99,21 @@ class Zoo:
 
         return pd.DataFrame(index.rows(self.path))
 
+    def query(self, sql: str) -> "pd.DataFrame":
+        """What a SELECT gives over the tables `models`, `epochs` and `records`, by DuckDB.
+
+            zoo.query("SELECT stage, max(test_accuracy) FROM models GROUP BY stage")
+
+        A name with dots, such as optimizer.lr, may stand with or without its double quotes. The
+        SQL sees a copy of the tables and nothing else: no files, no extensions.
+
+        Raises InvalidInput with DuckDB's words, UnknownName for a table or column that there is
+        not, CorruptFile where a model's own files are damaged.
+        """
+        from vitarium.store.database import Database
+
+        return Database(self.path).frame(sql)
+
     def epochs(self, model: str) -> "pd.DataFrame":
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
         import pandas as pd
@@ -106,7 +123,7 @@ class Zoo:
             [{"epoch": e.number, "kept": e.checkpoint is not None, **e.metrics} for e in finished]
         )
 
-    def state_dict(self, model: str, epoch: int = -1) -> dict[str, Tensor]:
+    def state_dict(self, model: str, epoch: int = -1) -> "dict[str, Tensor]":
         """The weights after an epoch (0: before training, -1: the last kept), on the CPU.
 
         Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile if a bit of
@@ -114,7 +131,7 @@ class Zoo:
         """
         return self.folder(self.find(model)).weights(epoch)
 
-    def load(self, model: str, epoch: int = -1) -> nn.Module:
+    def load(self, model: str, epoch: int = -1) -> "nn.Module":
         """The model after an epoch, in eval mode on the CPU; its outputs are the trained model's.
 
         Raises as `state_dict` does.
@@ -128,7 +145,7 @@ class Zoo:
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
 
-    def add_blueprint(self, blueprint: Blueprint) -> None:
+    def add_blueprint(self, blueprint: "Blueprint") -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""
         text = blueprint.text.encode()
         if not text:
@@ -140,5 +157,5 @@ class Zoo:
 
     def reindex(self) -> int:
         """Rebuild the index from the models' own files; returns the number of models."""
-        (self.path / "index.json").unlink(missing_ok=True)
+        index.remove(self.path)
         return len(index.rows(self.path))
