@@ -56,6 +56,23 @@ def tiny() -> dict[str, Any]:
 
 
 @pytest.fixture
+def written_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
+    """A zoo of the tiny blueprint's models with made-up metrics, and without weights."""
+    from vitarium import Blueprint, Zoo, plan
+    from vitarium.store import About
+
+    zoo = Zoo.create(tmp_path / "written")
+    for number, spec in enumerate(plan(Blueprint.read(tiny)).models):
+        folder = zoo.folder(spec.id)
+        folder.begin(spec, About(10, tuple("0123456789"), {"torch": "x"}))
+        for epoch in range(spec.recipe.epochs + 1):
+            metrics = {"test_accuracy": 0.1 + epoch / 4 + number / 100, "lr": 0.5 / (epoch + 1)}
+            folder.commit(epoch, metrics | ({"seconds": 1.5} if epoch else {}), None, None)
+        folder.finish("finished")
+    return zoo
+
+
+@pytest.fixture
 def write_blueprint(tmp_path: Path) -> Any:
     """Write a blueprint as a YAML file, and give its path."""
     import json

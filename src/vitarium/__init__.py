@@ -9,7 +9,6 @@ Nothing heavy is imported before it is used.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,13 +46,12 @@ _HOMES = {
     "plan": "vitarium.blueprint",
 }
 
-try:
-    __version__ = version("vitarium")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "unknown"
+__version__: str
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'vitarium' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
@@ -61,3 +59,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vitarium")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"

@@ -5,22 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from vitarium import cli
 from vitarium.cli.plugins import type_name
-
-
-@pytest.fixture
-def vitarium(monkeypatch, capsys):
-    """Run a command in this process; give its exit status, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
 
 
 @pytest.fixture
@@ -179,6 +164,7 @@ def test_a_failed_model_is_status_1(vitarium, tiny, tmp_path, write_blueprint):
         ["demo"],
         ["ls"],
         ["show"],
+        ["query"],
         ["plugins"],
         ["blueprint", "list"],
         ["blueprint", "show"],

@@ -1,6 +1,7 @@
 """The zoo: opened, listed, loaded; its index is made anew when need be."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -41,9 +42,9 @@ def test_every_model_is_a_row_and_every_factor_a_column(zoo):
 
 def test_the_index_can_be_deleted_and_follows_the_models_files(zoo):
     before = zoo.models()
-    (zoo.path / "index.json").unlink()
+    shutil.rmtree(zoo.path / "index")
     assert zoo.models().equals(before)
-    (zoo.path / "index.json").write_text("{ damaged")
+    (zoo.path / "index" / "models.parquet").write_text("{ damaged")
     assert zoo.models().equals(before)
     assert zoo.reindex() == 6
     id = zoo.ids()[0]

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 import vitarium
-from vitarium.cli import blueprints, grow, keep, plugins, zoo
+from vitarium.cli import blueprints, grow, keep, plugins, query, zoo
 from vitarium.errors import VitariumError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command("grow")(grow.grow)
 app.add_typer(blueprints.app, name="blueprint")
 app.command("ls")(zoo.ls)
 app.command("show")(zoo.show)
+app.command("query")(query.query)
 app.command("verify")(keep.verify)
 app.command("pack")(keep.pack)
 app.command("unpack")(keep.unpack)

@@ -4,9 +4,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.syntax import Syntax
 
-from vitarium.blueprint import Blueprint, library, plan
 from vitarium.cli.tables import print_json, print_rows
 
 app = typer.Typer(help="What can be grown: list, read and check blueprints.", no_args_is_help=True)
@@ -23,6 +21,8 @@ def list_(json: Json = False) -> None:
 
     Example:  vitarium blueprint list
     """
+    from vitarium.blueprint import library, plan
+
     shipped = [(blueprint, plan(blueprint)) for blueprint in library().values()]
     print_rows(
         [
@@ -46,6 +46,10 @@ def show(blueprint: Source, json: Json = False) -> None:
 
       vitarium blueprint show demo > mine.yaml
     """
+    from rich.syntax import Syntax
+
+    from vitarium.blueprint import Blueprint, plan
+
     loaded = Blueprint.load(blueprint)
     if json:
         print_json([model.factors() for model in plan(loaded).models])
@@ -61,6 +65,8 @@ def check(blueprint: Source, json: Json = False) -> None:
 
     Example:  vitarium blueprint check mine.yaml
     """
+    from vitarium.blueprint import Blueprint, plan
+
     planned = plan(Blueprint.load(blueprint))
     if json:
         print_json({"models": len(planned), "stages": planned.stages})

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.cli.tables import duration, print_json, print_rows, size
 from vitarium.cli.zoo import SCORED, overview
 
 if TYPE_CHECKING:
+    from vitarium.blueprint import Blueprint, Plan
     from vitarium.engine.choices import Wish
 
 Device = Annotated[
@@ -60,6 +60,8 @@ def demo(
 
     Example:  vitarium demo
     """
+    from vitarium.blueprint import Blueprint
+
     console = Console(stderr=True)
     console.print("Growing the demo zoo in", str(zoo), style="bold")
     _grow(Blueprint.load("demo"), zoo, workers=workers, device=device)
@@ -189,6 +191,8 @@ def grow(
 
       vitarium grow mine.yaml --engine ray --address auto --gpus-per-model 0.5
     """
+    from vitarium.blueprint import Blueprint, plan
+
     loaded = Blueprint.load(blueprint)
     if dry_run:
         from vitarium.engine.choices import Wish
@@ -218,7 +222,7 @@ def grow(
     )
 
 
-def _grow(blueprint: Blueprint, zoo: Path, **options: Any) -> None:
+def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
     from vitarium import engine
 
     console = Console(stderr=True)
@@ -244,7 +248,7 @@ def _grow(blueprint: Blueprint, zoo: Path, **options: Any) -> None:
 
 
 def _dry_run(
-    planned: Plan,
+    planned: "Plan",
     *,
     workers: int | None,
     device: str,
@@ -298,7 +302,7 @@ def _dry_run(
         console.print("?: needs data that is not on this machine.")
 
 
-def _sum_of_models(planned: Plan) -> str:
+def _sum_of_models(planned: "Plan") -> str:
     parts = " + ".join(str(count) for count in planned.stages.values())
     return f"{len(planned)} models" + (f" ({parts})" if len(planned.stages) > 1 else "")
 

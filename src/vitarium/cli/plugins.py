@@ -1,12 +1,14 @@
 """`vitarium plugins`: what the registry knows."""
 
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from vitarium import registry
 from vitarium.cli.tables import print_rows
+
+if TYPE_CHECKING:
+    from vitarium.registry import Plugin
 
 
 def plugins(
@@ -23,6 +25,8 @@ def plugins(
 
       vitarium plugins optimizer
     """
+    from vitarium import registry
+
     if kind is None:
         print_rows(
             (
@@ -42,7 +46,7 @@ def plugins(
         )
 
 
-def _settings(plugin: registry.Plugin) -> list[dict[str, Any]]:
+def _settings(plugin: "Plugin") -> list[dict[str, Any]]:
     return [
         {
             "setting": name,
@@ -56,6 +60,8 @@ def _settings(plugin: registry.Plugin) -> list[dict[str, Any]]:
 
 def type_name(annotation: Any) -> str:
     """A field's type as people write it: `int or none`, `linear, mlp`, `(number, number)`."""
+    from vitarium.registry import Section
+
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_name(arguments[0])
@@ -68,6 +74,4 @@ def type_name(annotation: Any) -> str:
     names = {float: "number", int: "whole number", str: "text", bool: "true or false"}
     if annotation in (None, NoneType):
         return "none"
-    return (
-        "a name with settings" if annotation is registry.Section else names.get(annotation, "any")
-    )
+    return "a name with settings" if annotation is Section else names.get(annotation, "any")

@@ -2,15 +2,22 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 Rows = Iterable[Mapping[str, Any]]
+
+_FITTED = 1000
+"""Rows that are fitted to the terminal's width; more of them take seconds."""
 
 
 def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
@@ -22,9 +29,52 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
     if not listed:
         return
     console = Console()
-    if not console.is_terminal:  # a file or a pipe is as wide as it needs to be
-        console.width = max(console.width, 240)
-    console.print(table(listed, title))
+    if console.is_terminal and len(listed) <= _FITTED:
+        console.print(table(listed, title))
+        return
+    # a file or a pipe is as wide as it needs to be
+    sys.stdout.write("".join(f"{line}\n" for line in lines(listed, title)))
+
+
+def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
+    """A table in columns of fixed width; 10,000 rows take a tenth of a second."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [[key, *(_one_line(text(row.get(key))) for row in rows)] for key in keys]
+    if title:
+        yield title
+        yield ""
+    filled = [
+        _filled(cells, right=_numbers(rows, key)) for key, cells in zip(keys, columns, strict=True)
+    ]
+    table = zip(*filled, strict=True)
+    for heading in islice(table, 1):
+        yield "  ".join(heading).rstrip()
+        yield "  ".join("─" * cell_len(cell) for cell in heading)
+    for cells in table:
+        yield "  ".join(cells).rstrip()
+
+
+def _filled(cells: list[str], *, right: bool) -> list[str]:
+    """The cells with spaces before or behind, all equally wide."""
+    # a Chinese letter is two cells wide; to look at every letter takes its time
+    widths = [len(cell) if cell.isascii() else cell_len(cell) for cell in cells]
+    most = max(widths)
+    spaces = [" " * (most - width) for width in widths]
+    return [
+        f"{space}{cell}" if right else f"{cell}{space}"
+        for cell, space in zip(cells, spaces, strict=True)
+    ]
+
+
+def _one_line(cell: str) -> str:
+    """Line ends and control characters as spaces."""
+    if cell.isprintable():
+        return cell
+    return "".join(letter if letter.isprintable() else " " for letter in cell)
+
+
+def _numbers(rows: list[dict[str, Any]], key: str) -> bool:
+    return all(isinstance(row.get(key), int | float | None) for row in rows)
 
 
 def table(rows: list[dict[str, Any]], title: str = "") -> Table:
@@ -39,15 +89,20 @@ def table(rows: list[dict[str, Any]], title: str = "") -> Table:
     )
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
-        numbers = all(isinstance(row.get(key), int | float | None) for row in rows)
-        grid.add_column(key, justify="right" if numbers else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if _numbers(rows, key) else "left"
+        grid.add_column(key, justify=justify, overflow="fold")
     for row in rows:
         grid.add_row(*(escape(text(row.get(key))) for key in keys))
     return grid
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    print(to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """As text; what JSON has no words for (a date, say) as Python writes it."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)
 
 
 def text(value: Any) -> str:
@@ -87,4 +142,6 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, Decimal):
+        return float(value)
     return value.item() if hasattr(value, "item") else value

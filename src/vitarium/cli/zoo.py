@@ -1,35 +1,87 @@
 """`vitarium ls` and `vitarium show`: what is in a zoo."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from vitarium.blueprint import Plan, Recipe, Spec
-from vitarium.blueprint.plan import telling
 from vitarium.cli.tables import print_json, print_rows
-from vitarium.store import Zoo, index
+from vitarium.store import Zoo
+
+if TYPE_CHECKING:
+    from vitarium.blueprint import Plan, Spec
 
 SCORED = "accuracy on test images before and after training"
+ON_A_TERMINAL = 100
+"""Models that are listed on a terminal unless more are asked for."""
 
 ZooFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The zoo's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-def ls(directory: ZooFolder, json: Json = False) -> None:
+def ls(
+    directory: ZooFolder,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="SQL",
+            help="Only models that fulfil a condition over their factors and scores, "
+            "e.g. \"lr < 0.01 and stage = 'finetune'\".",
+            show_default=False,
+        ),
+    ] = "",
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN[,COLUMN]",
+            help="Sort by columns; -COLUMN: the largest first.",
+            show_default=False,
+        ),
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help=f"At most N models; 0: all. Default: {ON_A_TERMINAL} on a terminal, else all.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """List the models of a zoo: the factors in which they differ, and how they score.
 
-    Accuracies are fractions, on test images, before training and after the last epoch.
+    Accuracies are fractions, on test images, before training and after the last epoch. Conditions
+    and --sort know the columns as they are headed, and all of `vitarium query DIR`.
 
-    Example:  vitarium ls demo-zoo
+    Examples:
+
+      vitarium ls demo-zoo
+
+      vitarium ls demo-zoo --where "optimizer = 'adamw' and after > 0.9" --sort -after --limit 5
     """
+    from vitarium.store import index
+    from vitarium.store.listing import listing
+
     zoo = Zoo.open(directory)
+    if limit is None and not json and Console().is_terminal:
+        limit = ON_A_TERMINAL
+    terms = [term for term in sort.split(",") if term.strip()]
+    listed = listing(zoo.path, where=where, sort=terms, limit=limit or None)
     if json:
-        print_rows(zoo.models().to_dict("records"), as_json=True)
+        rows = {row["id"]: row for row in index.rows(zoo.path)}
+        keys = dict.fromkeys(key for row in rows.values() for key in row)
+        chosen = [rows[row["model"]] for row in listed.rows if row["model"] in rows]
+        print_json([{key: row.get(key) for key in keys} for row in chosen])
         return
-    print_rows(overview(zoo), title=f"{directory}: {len(zoo)} models; {SCORED}")
+    of = f"{listed.found:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
+    title = f"{directory}: {of} models; {SCORED}"
+    if not listed.rows:
+        print(title)
+    print_rows(for_people(listed.rows), title=title)
+    if more := listed.found - len(listed.rows):
+        print(f"… {more:,} more; --limit 0 for all, --where and --sort to choose")
 
 
 def show(
@@ -78,12 +130,7 @@ def show(
     )
 
 
-def _family(row: dict[str, Any]) -> tuple[bool, str, str]:
-    """Sorts models without parents first, then stage by stage, then by their parent."""
-    return (row["parent"] is not None, row["stage"], row["parent"] or "")
-
-
-def _making(spec: Spec) -> dict[str, str]:
+def _making(spec: "Spec") -> dict[str, str]:
     """Of a model that an operator made: which, and of what."""
     if spec.operator is None:
         return {}
@@ -91,58 +138,35 @@ def _making(spec: Spec) -> dict[str, str]:
     return {"operator": spec.operator.name, "made of": ingredients}
 
 
-def overview(zoo: Zoo, plan: Plan | None = None) -> Iterator[dict[str, Any]]:
-    """A row per model (of the plan, in its order; else stage by stage) for people to read.
+def overview(zoo: Zoo, plan: "Plan") -> list[dict[str, Any]]:
+    """A row per model of the plan, in its order, for people to read."""
+    from vitarium.store.listing import listing
 
-    Ids are cut to eight digits, which is enough to name a model by.
+    rows = {row["model"]: row for row in listing(zoo.path).rows}
+    return for_people([rows[model.id] for model in plan.models if model.id in rows])
+
+
+def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A listing with scores rounded, without what goes without saying.
+
+    Ids are cut to eight digits, which is enough to name a model by. Left out are factors that none
+    of these models has, and the status where all are finished.
     """
-    rows = {row["id"]: row for row in index.rows(zoo.path)}
-    if plan:
-        chosen = [rows[model.id] for model in plan.models if model.id in rows]
-    else:
-        chosen = sorted(rows.values(), key=_family)
-    names = _short_names(_differing(chosen))
-    all_finished = all(row["status"] == "finished" for row in chosen)
-    for row in chosen:
-        first = zoo.folder(row["id"]).epochs()[:1]
-        yield {
-            "model": row["id"][:8],
-            "stage": row["stage"],
+    told = {"parent", "epochs", "before", "after"}
+    told |= {key for row in rows for key, value in row.items() if value is not None}
+    if all(row["status"] == "finished" for row in rows):
+        told.discard("status")
+    return [
+        {
+            **{key: row[key] for key in row if key in told},
+            "model": row["model"][:8],
             "parent": (row["parent"] or "")[:8],
-            **{short: row.get(name) for name, short in names.items()},
-            "epochs": row["last_epoch"],
-            "before": _score(first[0].metrics) if first else None,
-            "after": _score(row),
-            **({} if all_finished else {"status": row["status"]}),
+            "before": _rounded(row["before"]),
+            "after": _rounded(row["after"]),
         }
+        for row in rows
+    ]
 
 
-def _differing(rows: list[dict[str, Any]]) -> list[str]:
-    """The factors that vary inside a stage; those that only tell stages apart would be many."""
-    found: dict[str, None] = {}
-    for stage in dict.fromkeys(row["stage"] for row in rows):
-        inside = [_factors(row) for row in rows if row["stage"] == stage]
-        found.update(dict.fromkeys(telling(inside)))
-    return list(found)
-
-
-def _factors(row: dict[str, Any]) -> dict[str, Any]:
-    sections = Recipe.model_fields
-    return {key: value for key, value in row.items() if key.partition(".")[0] in sections}
-
-
-def _short_names(names: list[str]) -> dict[str, str]:
-    """The last part of each name, where that is enough to tell them apart."""
-    last = [name.rpartition(".")[2] for name in names]
-    return {
-        name: short if last.count(short) == 1 else name
-        for name, short in zip(names, last, strict=True)
-    }
-
-
-def _score(metrics: Mapping[str, Any]) -> float | None:
-    """Accuracy on test images; by k-NN for models that were trained without labels."""
-    for name in ("test_accuracy", "test_knn_accuracy"):
-        if name in metrics:
-            return round(float(metrics[name]), 3)
-    return None
+def _rounded(score: float | None) -> float | None:
+    return score if score is None else round(score, 3)

@@ -1,18 +1,101 @@
-"""A table of all models, kept beside them so that listing needs not read every folder.
+"""Tables of all models, kept beside them so that asking about a zoo needs not read every folder.
 
-It holds nothing of its own: an entry is used while the model's files are as they were when it was
-written, and is made anew otherwise; the whole file can be deleted.
+    index/models.parquet    a row per model, and hidden: its stamp, and its entry as JSON
+    index/epochs.parquet    a row per model and epoch
+    index/records.parquet   a row per measured number
+
+They hold nothing of their own: an entry is used while the model's files are as they were when it
+was written, and is made anew otherwise; the folder can be deleted at any time. Each file has the
+index's version and a name of its generation in its metadata, and is used with files of the same
+generation alone, so that who reads while another process writes never mixes old and new.
 """
 
+import io
+import json
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vitarium.errors import CorruptFile
-from vitarium.store import files
-from vitarium.store.model_folder import ModelFolder
+from vitarium.store import entries, files
 
-VERSION = 1
-_WATCHED = ("model.json", "epochs.jsonl", "result.json")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 2
+NAMES = ("models", "epochs", "records")
+METADATA = "vitarium"
+"""Key of the index's own words in the files' metadata."""
+PATIENCE = 1.0
+"""Seconds to wait for a process that is just replacing the files."""
+
+_FACTS = {
+    "id": "string",
+    "stage": "string",
+    "parent": "string",
+    "parent_epoch": "int64",
+    "operator": "string",
+    "status": "string",
+    "last_epoch": "int64",
+}
+REQUIRED: Mapping[str, Mapping[str, str]] = {
+    "models": {**_FACTS, "seconds": "double", "_stamp": "string", "_entry": "string"},
+    "epochs": {"model": "string", "epoch": "int64", "kept": "bool"},
+    "records": {
+        "model": "string",
+        "epoch": "int64",
+        "measure": "string",
+        "settings": "string",
+        "value": "double",
+        "unit": "string",
+    },
+}
+"""Columns that each table has in any case, with their types in Arrow's words."""
+TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
+"""Every type that a column can have, and what DuckDB calls it."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The three tables, and how the factors that tell models apart are called for short."""
+
+    models: "pa.Table"
+    epochs: "pa.Table"
+    records: "pa.Table"
+    headings: Mapping[str, str]
+    """Dotted name -> short name, e.g. {"optimizer.lr": "lr"}."""
+
+    @cached_property
+    def stamps(self) -> dict[str, str]:
+        columns = self.models.select(["id", "_stamp"]).to_pydict()
+        return dict(zip(columns["id"], columns["_stamp"], strict=True))
+
+    @cached_property
+    def abouts(self) -> dict[str, Any]:
+        """What `entries.row` makes a row of, by id. Raises ValueError where it is no such thing."""
+        columns = self.models.select(["id", "_entry"]).to_pydict()
+        return {
+            id: _about(id, text) for id, text in zip(columns["id"], columns["_entry"], strict=True)
+        }
+
+
+def tables(zoo: Path) -> Tables:
+    """The tables as of now; only models whose files have changed are read.
+
+    Raises CorruptFile where a model's own files are damaged.
+    """
+    stamps, known = entries.stamps(zoo), _read(zoo)
+    if known and known.stamps == stamps:
+        return known
+    made = _make(zoo, stamps, known)
+    _write(zoo, made)
+    return made
 
 
 def rows(zoo: Path) -> list[dict[str, Any]]:
@@ -20,71 +103,250 @@ def rows(zoo: Path) -> list[dict[str, Any]]:
 
     Raises CorruptFile where a model's own files are damaged.
     """
-    known = _read(zoo)
-    entries = {}
-    for folder in sorted((zoo / "models").glob("*/model.json")):
-        model = ModelFolder(folder.parent)
-        stamp = _stamp(model)
-        entry = known.get(model.path.name)
-        if entry is None or entry["stamp"] != stamp:
-            entry = {"stamp": stamp, "row": row(model)}
-        entries[model.path.name] = entry
-    if entries != known:
-        _write(zoo, entries)
-    return [entry["row"] for entry in entries.values()]
+    return [entries.row(about) for about in tables(zoo).abouts.values()]
+
+
+def remove(zoo: Path) -> None:
+    """Delete the index; it is made anew when it is needed."""
+    shutil.rmtree(zoo / "index", ignore_errors=True)
 
 
 def disagreements(zoo: Path) -> list[str]:
-    """Models whose entry should hold, but is not what their files say."""
-    known = _read(zoo)
-    folders = {id: ModelFolder(zoo / "models" / id) for id in known}
+    """Where the index says otherwise than the models' own files, a sentence each.
+
+    An entry that is out of date is none: it will be made anew. Reads every model; writes nothing.
+    Raises CorruptFile where a model's own files are damaged.
+    """
+    cure = f"delete {zoo / 'index'} to have it made anew"
+    unreadable = [path for name in NAMES if _unreadable(path := path_of(zoo, name), name)]
+    if unreadable:
+        return [f"{path} cannot be read; {cure}" for path in unreadable]
+    stamps, known = entries.stamps(zoo), _read(zoo)
+    if known is None:
+        return []
+    fresh = _make(zoo, stamps, None)
+    same = [id for id, stamp in stamps.items() if known.stamps.get(id) == stamp]
+    # a table that is out of date is made anew of its entries, so nothing else of it matters
+    current = known.stamps == stamps
+    wrong: dict[str, list[str]] = {}
+    for name in NAMES:
+        ours, theirs = (
+            _by_model(getattr(side, name), only_entries=name == "models" and not current)
+            for side in (fresh, known)
+        )
+        for id in same:
+            if ours.get(id) != theirs.get(id):
+                wrong.setdefault(id, []).append(name)
     return [
-        f"model {id} is listed with other values than its files have"
-        for id, entry in known.items()
-        if entry["stamp"] == _stamp(folders[id]) and entry["row"] != row(folders[id])
+        f"model {id}: the index ({', '.join(names)}) is not what the model's files say; {cure}"
+        for id, names in wrong.items()
     ]
 
 
-def row(model: ModelFolder) -> dict[str, Any]:
-    """A model on one line: what it is, its factors (dotted names), its last epoch's metrics."""
-    spec, epochs, result = model.spec(), model.epochs(), model.result()
-    last = epochs[-1] if epochs else None
-    return {
-        "id": spec.id,
-        "stage": spec.stage,
-        "parent": spec.parent,
-        "parent_epoch": spec.parent_epoch,
-        "operator": spec.operator.name if spec.operator else None,
-        "status": result["status"] if result else "training",
-        "last_epoch": last.number if last else None,
-        **spec.origin.described(),
-        **(last.metrics if last else {}),
-        "seconds": sum(e.metrics.get("seconds", 0.0) for e in epochs),
-    }
+def path_of(zoo: Path, name: str) -> Path:
+    return zoo / "index" / f"{name}.parquet"
 
 
-def _stamp(model: ModelFolder) -> list[list[int] | None]:
-    stamps: list[list[int] | None] = []
-    for name in _WATCHED:
+# Making
+
+
+def _make(zoo: Path, stamps: Mapping[str, str], known: Tables | None) -> Tables:
+    """Tables of what is known of models that have not changed, and of the others' files."""
+    if known and not _plain(known.epochs):
+        known = None  # what its columns would be without the models that changed is not known
+    kept = {id for id, stamp in stamps.items() if known and known.stamps.get(id) == stamp}
+    fresh = {id: entry for id in stamps if id not in kept and (entry := _entry(zoo, id))}
+    epochs = _table("epochs", [row for entry in fresh.values() for row in entry.epochs])
+    records = _table("records", [row for entry in fresh.values() for row in entry.records])
+    abouts = {id: entry.about for id, entry in fresh.items()}
+    if known:
+        if not _plain(epochs):
+            return _make(zoo, stamps, None)
+        abouts |= {id: known.abouts[id] for id in kept}
+        epochs = _joined(known.epochs, epochs, kept)
+        records = _joined(known.records, records, kept)
+    abouts = dict(sorted(abouts.items()))
+    headings = _headings(list(abouts.values()))
+    return Tables(_models(abouts, stamps), _without_empty(epochs), records, headings)
+
+
+def _entry(zoo: Path, id: str) -> entries.Entry | None:
+    """None for a model that was deleted while we came to it."""
+    try:
+        return entries.read(zoo / "models" / id)
+    except FileNotFoundError:
+        return None
+
+
+def _models(abouts: Mapping[str, Any], stamps: Mapping[str, str]) -> "pa.Table":
+    keys = [key for part in ("factors", "metrics") for a in abouts.values() for key in a[part]]
+    rows = [
+        {**entries.row(about), "_stamp": stamps[id], "_entry": json.dumps(about)}
+        for id, about in abouts.items()
+    ]
+    made = _table("models", rows, keys)
+    last = ["seconds", "_stamp", "_entry"]
+    return made.select([name for name in made.column_names if name not in last] + last)
+
+
+def _table(
+    name: str, rows: Sequence[Mapping[str, Any]], keys: Iterable[str] | None = None
+) -> "pa.Table":
+    import pyarrow as pa
+
+    from vitarium.store import columns
+
+    fixed = {key: pa.type_for_alias(kind) for key, kind in REQUIRED[name].items()}
+    return columns.table(
+        rows, fixed, (key for row in rows for key in row) if keys is None else keys
+    )
+
+
+def _metrics(table: "pa.Table") -> list[str]:
+    return [name for name in table.column_names if name not in REQUIRED["epochs"]]
+
+
+def _plain(epochs: "pa.Table") -> bool:
+    """Whether all metrics are numbers, so that the types of its columns hang on no single model."""
+    return all(str(epochs.schema.field(name).type) == "double" for name in _metrics(epochs))
+
+
+def _without_empty(epochs: "pa.Table") -> "pa.Table":
+    return epochs.drop_columns(
+        [name for name in _metrics(epochs) if epochs[name].null_count == len(epochs)]
+    )
+
+
+def _joined(known: "pa.Table", fresh: "pa.Table", kept: Collection[str]) -> "pa.Table":
+    """What is known of the kept models and what is new, in order of model and epoch."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = known.filter(pc.is_in(known["model"], pa.array(list(kept), pa.string())))
+    joined = pa.concat_tables([known, fresh], promote_options="default")
+    return joined.sort_by([("model", "ascending"), ("epoch", "ascending")])
+
+
+def _headings(abouts: list[Any]) -> dict[str, str]:
+    """The factors that vary inside a stage (those that only tell stages apart would be many).
+
+    The last part of each name, where that is enough to tell them apart.
+    """
+    from vitarium.blueprint.plan import telling
+
+    telling_any: set[str] = set()
+    for stage in {about["facts"]["stage"] for about in abouts}:
+        telling_any.update(
+            telling([about["factors"] for about in abouts if about["facts"]["stage"] == stage])
+        )
+    factors = dict.fromkeys(factor for about in abouts for factor in about["factors"])
+    names = [name for name in factors if name in telling_any]
+    last = {name: name.rpartition(".")[2] for name in names}
+    count = Counter(short.lower() for short in last.values())
+    return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
+
+
+# Keeping
+
+
+def _write(zoo: Path, made: Tables) -> None:
+    import pyarrow.parquet as pq
+
+    words = {"version": VERSION, "generation": uuid.uuid4().hex, "headings": dict(made.headings)}
+    contents = {}
+    for name in reversed(NAMES):  # models last: until then, who reads finds the old generation
+        content = io.BytesIO()
+        table = getattr(made, name).replace_schema_metadata({METADATA: json.dumps(words)})
+        pq.write_table(table, content, compression="zstd")
+        contents[path_of(zoo, name)] = content.getvalue()
+    # someone else's zoo on a read-only disk is listed all the same
+    with suppress(OSError):
+        for path, whole in contents.items():
+            files.write(path, whole)
+        (zoo / "index.json").unlink(missing_ok=True)  # the index of earlier versions
+
+
+def _read(zoo: Path) -> Tables | None:
+    """The index as it is; None where there is none, or none that can be used."""
+    end = time.monotonic() + PATIENCE
+    while True:
         try:
-            status = (model.path / name).stat()
-            stamps.append([status.st_mtime_ns, status.st_size])
-        except FileNotFoundError:
-            stamps.append(None)
-    return stamps
+            found = {name: _table_of(path_of(zoo, name), name) for name in NAMES}
+            if len({words["generation"] for _, words in found.values()}) == 1:
+                tables = {name: table for name, (table, _) in found.items()}
+                return _usable(Tables(**tables, headings=found["models"][1]["headings"]))
+        except Exception:  # whatever a reader of parquet says of a file that is none
+            return None
+        if time.monotonic() > end:  # two processes wrote at the same time, or one was killed
+            return None
+        time.sleep(0.05)
 
 
-def _read(zoo: Path) -> dict[str, Any]:
-    file = zoo / "index.json"
+class _OtherVersion(Exception):
+    """Written by another version of vitarium."""
+
+
+def _table_of(path: Path, name: str) -> tuple["pa.Table", dict[str, Any]]:
+    """A file's table and our words in its metadata. Raises where they are not what we write."""
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as handle:  # held open: a file that is replaced is read to its end
+        table = pq.ParquetFile(handle).read()
+    words = json.loads((table.schema.metadata or {}).get(METADATA.encode(), b"{}"))
+    if words.get("version", VERSION) != VERSION:
+        raise _OtherVersion
+    check_headings(words["headings"])
+    check_columns(name, {field.name: str(field.type) for field in table.schema}, table.num_columns)
+    return table, words
+
+
+def check_columns(name: str, found: Mapping[str, str], count: int) -> None:
+    """Raises ValueError where a table's columns are not those of an index; `found`: types."""
+    required = REQUIRED[name]
+    if len({column.lower() for column in found}) != count:
+        raise ValueError("columns of one name")
+    if {column: found.get(column) for column in required} != dict(required):
+        raise ValueError("columns are missing, or of other types")
+    if not set(found.values()) <= set(TYPES):
+        raise ValueError("columns of unknown types")
+
+
+def check_headings(value: Any) -> None:
+    """Raises ValueError for anything but names of names."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
+        raise ValueError("headings that are none")
+
+
+def _about(id: str, text: str) -> Any:
+    about = json.loads(text)
+    parts = [about[part] for part in ("facts", "factors", "metrics")]
+    if not all(isinstance(part, dict) for part in parts) or about["facts"].get("id") != id:
+        raise ValueError(f"no entry of {id}")
+    return about
+
+
+def _usable(tables: Tables) -> Tables | None:
+    each_once = len(tables.abouts) == len(tables.models)
+    return tables if each_once and set(tables.headings) <= set(tables.models.column_names) else None
+
+
+def _unreadable(path: Path, name: str) -> bool:
     try:
-        content = files.read_json(file)
-        return content["models"] if content["version"] == VERSION else {}
-    except (FileNotFoundError, CorruptFile, KeyError, TypeError):
-        return {}
+        _table_of(path, name)
+    except (FileNotFoundError, _OtherVersion):
+        return False
+    except Exception:
+        return True
+    return False
 
 
-def _write(zoo: Path, entries: dict[str, Any]) -> None:
-    try:
-        files.write_json(zoo / "index.json", {"version": VERSION, "models": entries})
-    except OSError:  # someone else's zoo on a read-only disk is listed all the same
-        return
+def _by_model(table: "pa.Table", *, only_entries: bool) -> dict[str, list[str]]:
+    """Each model's rows as text, without what has no value, so that equal ones are equal texts."""
+    if only_entries:
+        table = table.select(["id", "_stamp", "_entry"])
+    key = "id" if "id" in table.column_names else "model"
+    found: dict[str, list[str]] = {}
+    for row in table.to_pylist():
+        told = {name: value for name, value in sorted(row.items()) if value is not None}
+        found.setdefault(row[key], []).append(repr(told))
+    return found

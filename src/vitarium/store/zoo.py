@@ -5,16 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vitarium.blueprint import Blueprint, Spec
 from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
-from vitarium.store import files, index
-from vitarium.store.checkpoint import Checkpoint
-from vitarium.store.conversion import Conversion, convert
-from vitarium.store.model_folder import ModelFolder
+from vitarium.store import entries, files, index
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
+
+    from vitarium.blueprint import Blueprint, Spec
+    from vitarium.store.checkpoint import Checkpoint
+    from vitarium.store.conversion import Conversion
+    from vitarium.store.model_folder import ModelFolder
 
 VERSIONS = (1, 2)
 """Of the format, that can be read; what is added to a zoo is of the newest."""
@@ -79,7 +80,7 @@ class Zoo:
 
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
-        return sorted(file.parent.name for file in (self.path / "models").glob("*/model.json"))
+        return list(entries.stamps(self.path))
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
@@ -95,11 +96,13 @@ class Zoo:
             )
         return found[0]
 
-    def folder(self, model: str) -> ModelFolder:
+    def folder(self, model: str) -> "ModelFolder":
         """Where a model is kept; for a new model, where it will be."""
+        from vitarium.store.model_folder import ModelFolder  # imports what recipes are made of
+
         return ModelFolder(self.path / "models" / model)
 
-    def spec(self, model: str) -> Spec:
+    def spec(self, model: str) -> "Spec":
         """What the model is: its recipe (or what is known of an imported model), stage, parent."""
         return self.folder(self.find(model)).spec()
 
@@ -112,6 +115,21 @@ class Zoo:
         import pandas as pd
 
         return pd.DataFrame(index.rows(self.path))
+
+    def query(self, sql: str) -> "pd.DataFrame":
+        """What a SELECT gives over the tables `models`, `epochs` and `records`, by DuckDB.
+
+            zoo.query("SELECT stage, max(test_accuracy) FROM models GROUP BY stage")
+
+        A name with dots, such as optimizer.lr, may stand with or without its double quotes. The
+        SQL sees a copy of the tables and nothing else: no files, no extensions.
+
+        Raises InvalidInput with DuckDB's words, UnknownName for a table or column that there is
+        not, CorruptFile where a model's own files are damaged.
+        """
+        from vitarium.store.database import Database
+
+        return Database(self.path).frame(sql)
 
     def epochs(self, model: str) -> "pd.DataFrame":
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
@@ -130,7 +148,7 @@ class Zoo:
         """
         return self.folder(self.find(model)).weights(epoch)
 
-    def checkpoint(self, model: str, epoch: int = -1) -> Checkpoint:
+    def checkpoint(self, model: str, epoch: int = -1) -> "Checkpoint":
         """The weights after an epoch, each read from disk when it is asked for.
 
         Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
@@ -162,7 +180,7 @@ class Zoo:
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
 
-    def pack(self, report: Callable[[int, int], None] = lambda done, total: None) -> Conversion:
+    def pack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
         """Make the zoo small: keep every checkpoint packed, as `grow` does.
 
         Bit-exact, in place; when it is interrupted nothing is lost, and running it again goes on.
@@ -172,13 +190,17 @@ class Zoo:
 
         Raises ZooInUse, DiskFull and CorruptFile.
         """
+        from vitarium.store.conversion import convert
+
         return convert([self.folder(id) for id in self.ids()], "packed", self.path, report)
 
-    def unpack(self, report: Callable[[int, int], None] = lambda done, total: None) -> Conversion:
+    def unpack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
         """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
+        from vitarium.store.conversion import convert
+
         return convert([self.folder(id) for id in self.ids()], "plain", self.path, report)
 
-    def add_blueprint(self, blueprint: Blueprint) -> None:
+    def add_blueprint(self, blueprint: "Blueprint") -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""
         text = blueprint.text.encode()
         if not text:
@@ -190,5 +212,5 @@ class Zoo:
 
     def reindex(self) -> int:
         """Rebuild the index from the models' own files; returns the number of models."""
-        (self.path / "index.json").unlink(missing_ok=True)
+        index.remove(self.path)
         return len(index.rows(self.path))

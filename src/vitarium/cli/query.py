@@ -1,0 +1,164 @@
+"""`vitarium query`: SQL over a zoo."""
+
+import csv
+import io
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitarium.cli.tables import print_json, print_rows, to_json
+from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.errors import InvalidInput
+from vitarium.store import Zoo
+
+if TYPE_CHECKING:
+    from vitarium.store.database import Database
+
+
+class Format(StrEnum):
+    """How the answer is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def query(
+    directory: ZooFolder,
+    sql: Annotated[
+        str, typer.Argument(help="A SELECT; without it, the tables and their columns are listed.")
+    ] = "",
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            help="Default: that of the ending of --output, else a table.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to a file, as a whole.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ask a zoo in SQL: tables models, epochs and records, by DuckDB.
+
+    A name with dots needs no quotes: optimizer.lr. Nothing can be changed, and no file be read.
+
+    Examples:
+
+      vitarium query demo-zoo
+
+      vitarium query demo-zoo "SELECT stage, max(test_accuracy) FROM models GROUP BY stage"
+
+      vitarium query demo-zoo "SELECT * FROM epochs" --output epochs.parquet
+    """
+    from vitarium.store.database import Database
+
+    database = Database(Zoo.open(directory).path)
+    wanted = _format(Format.json if json else format, output)
+    if not sql.strip():
+        describe(database, directory, as_json=wanted is Format.json)
+    elif output:
+        _write(output, _FILES[wanted](database, sql))
+    elif wanted is Format.csv:
+        sys.stdout.write(_csv(database, sql).decode())
+    else:
+        rows = _rows(database, sql)
+        print_rows(rows, as_json=wanted is Format.json)
+        if not rows and wanted is Format.table:
+            print("no rows")
+
+
+def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
+    """Print what can be asked: tables, number of rows, columns with types and an example."""
+    from vitarium.store.database import EXAMPLE, quote
+
+    tables = {}
+    for name, columns in database.columns.items():
+        wanted = ", ".join(f"any_value({quote(column)})" for column in columns)
+        values = database.rows(f"SELECT count(*), {wanted} FROM {name}")[1][0]
+        tables[name] = {
+            "rows": values[0],
+            "columns": [
+                {"column": column, "type": kind, "example": example}
+                for (column, kind), example in zip(columns.items(), values[1:], strict=True)
+            ],
+        }
+    if as_json:
+        print_json(tables)
+        return
+    for name, told in tables.items():
+        print_rows(told["columns"], title=f"{name}: {told['rows']:,} rows")
+        print()
+    print(f"For example:  vitarium query {directory} {EXAMPLE}")
+
+
+def _format(wanted: Format | None, output: Path | None) -> Format:
+    """Raises InvalidInput for a format that cannot go where it should."""
+    if output is None:
+        if wanted is Format.parquet:
+            raise InvalidInput("parquet is no text; name a file for it with --output FILE")
+        return wanted or Format.table
+    ending = output.suffix.removeprefix(".").lower()
+    if wanted is None and ending in _FILES:
+        return Format(ending)
+    if wanted is None or wanted not in _FILES:
+        raise InvalidInput(
+            f"{output} can be {', '.join(_FILES)}; say which by its ending, or with --format"
+        )
+    return wanted
+
+
+def _rows(database: "Database", sql: str) -> list[dict[str, Any]]:
+    names, rows = database.rows(sql)
+    return [dict(zip(_distinct(names), row, strict=True)) for row in rows]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names of columns with a number after one that was there before."""
+    return [
+        f"{name}_{names[:place].count(name)}" if name in names[:place] else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _csv(database: "Database", sql: str) -> bytes:
+    names, rows = database.rows(sql)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_distinct(names))
+    for row in rows:
+        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row])
+    return text.getvalue().encode()
+
+
+def _json(database: "Database", sql: str) -> bytes:
+    return (to_json(_rows(database, sql)) + "\n").encode()
+
+
+def _parquet(database: "Database", sql: str) -> bytes:
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(database.arrow(sql), content, compression="zstd")
+    return content.getvalue()
+
+
+_FILES: dict[str, Callable[["Database", str], bytes]] = {
+    Format.csv: _csv,
+    Format.json: _json,
+    Format.parquet: _parquet,
+}
+
+
+def _write(path: Path, content: bytes) -> None:
+    from vitarium.store import files
+
+    try:
+        files.write(path, content)
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror}") from None

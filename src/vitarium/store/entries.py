@@ -1,0 +1,129 @@
+"""What the index keeps of one model, and the stamps that tell when to read it again."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitarium.errors import CorruptFile
+
+_WATCHED = ("/model.json", "/epochs.jsonl", "/result.json", "/records.jsonl")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model's lines in the three tables."""
+
+    about: Mapping[str, Mapping[str, Any]]
+    """facts (id, stage, ...), factors by dotted name, metrics of the last epoch."""
+    epochs: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return row(self.about)
+
+
+def row(about: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A model on one line: what it is, its factors, its last epoch's metrics, seconds.
+
+    Where names meet, facts go before factors, and factors before metrics.
+    """
+    facts, factors, metrics = about["facts"], about["factors"], about["metrics"]
+    first = {key: value for key, value in facts.items() if key != "seconds"}
+    order = dict.fromkeys([*first, *factors, *metrics, "seconds"])
+    return {**order, **metrics, **factors, **facts}
+
+
+def stamps(zoo: Path) -> dict[str, str]:
+    """For every model its files' times and sizes, by which it is seen that something changed.
+
+    Strings and plain system calls: for 10,000 models, pathlib takes a second longer.
+    """
+    found = {}
+    stat = os.stat
+    try:
+        with os.scandir(zoo / "models") as folders:
+            paths = {folder.name: folder.path for folder in folders}
+    except FileNotFoundError:
+        return {}
+    for id in sorted(paths):
+        parts = []
+        for name in _WATCHED:
+            try:
+                status = stat(paths[id] + name)
+                parts.append(f"{status.st_mtime_ns}:{status.st_size}")
+            except OSError:
+                parts.append("-")
+        if parts[0] != "-":
+            found[id] = " ".join(parts)
+    return found
+
+
+def read(folder: Path) -> Entry:
+    """Read a model's own files. Raises CorruptFile, and FileNotFoundError where it has gone."""
+    # with its plug-ins this takes seconds to import, which an index that is up to date saves
+    from vitarium.store.model_folder import ModelFolder
+
+    model = ModelFolder(folder)
+    try:
+        return _entry(model)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        fault = f"its epochs, records or result are not what vitarium writes ({error})"
+        raise CorruptFile(folder, fault) from None
+
+
+def _entry(model: Any) -> Entry:
+    spec, epochs, result = model.spec(), model.epochs(), model.result()
+    last = epochs[-1] if epochs else None
+    facts = {
+        "id": spec.id,
+        "stage": spec.stage,
+        "parent": spec.parent,
+        "parent_epoch": spec.parent_epoch,
+        "operator": spec.operator.name if spec.operator else None,
+        "status": _a(str, result["status"]) if result else "training",
+        "last_epoch": _a(int, last.number) if last else None,
+        "seconds": float(sum(epoch.metrics.get("seconds", 0.0) for epoch in epochs)),
+    }
+    about = {
+        "facts": facts,
+        "factors": spec.origin.described(),
+        "metrics": dict(last.metrics) if last else {},
+    }
+    return Entry(
+        about,
+        [
+            {
+                **_numbers(epoch.metrics),
+                "model": spec.id,
+                "epoch": _a(int, epoch.number),
+                "kept": epoch.checkpoint is not None,
+            }
+            for epoch in epochs
+        ],
+        [
+            {
+                "model": spec.id,
+                "epoch": _a(int, record.epoch),
+                "measure": _a(str, record.measure),
+                "settings": json.dumps(record.settings, sort_keys=True),
+                "value": float(record.value),
+                "unit": _a(str, record.unit),
+            }
+            for record in model.records()
+        ],
+    )
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics with their integers as floats: 1 in one epoch and 0.5 in the next are one column."""
+    return {key: float(value) if type(value) is int else value for key, value in metrics.items()}
+
+
+def _a(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value

@@ -1,0 +1,19 @@
+"""The command line in this process."""
+
+import pytest
+
+from vitarium import cli
+
+
+@pytest.fixture
+def vitarium(monkeypatch, capsys):
+    """Run a command in this process; give its exit status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run
