@@ -46,12 +46,20 @@ def _row(zoo: Zoo, one: Chosen) -> dict[str, Any]:
         "name": one.id,
         "stage": spec.stage,
         "parent": spec.parent,
+        "parent_epoch": spec.parent_epoch,
         "epoch": one.epoch,
         "architecture": factors.pop("architecture", None),
         "num_classes": about.num_outputs,
         **made,
         **{key: value for key, value in factors.items() if key != "name" and value is not None},
+        **_scores(zoo, one),
     }
+
+
+def _scores(zoo: Zoo, one: Chosen) -> dict[str, float]:
+    """What was measured after that epoch on the three splits."""
+    metrics = next(e.metrics for e in zoo.folder(one.id).epochs() if e.number == one.epoch)
+    return {key: metrics[key] for key in metrics if key.startswith(("train_", "val_", "test_"))}
 
 
 def _write(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
