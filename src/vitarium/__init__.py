@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan, plan
     from vitarium.engine import Growth, grow
     from vitarium.errors import VitariumError
+    from vitarium.exchange.importing import import_zoo
     from vitarium.measures import measure
     from vitarium.operators import merge
     from vitarium.store import Zoo
@@ -29,6 +30,7 @@ __all__ = [
     "Zoo",
     "create_model",
     "grow",
+    "import_zoo",
     "measure",
     "merge",
     "plan",
@@ -42,6 +44,7 @@ _HOMES = {
     "Zoo": "vitarium.store",
     "create_model": "vitarium.architectures.create",
     "grow": "vitarium.engine",
+    "import_zoo": "vitarium.exchange.importing",
     "measure": "vitarium.measures",
     "merge": "vitarium.operators",
     "plan": "vitarium.blueprint",

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 import vitarium
-from vitarium.cli import blueprints, exporting, grow, plugins, zoo
+from vitarium.cli import blueprints, exporting, grow, importing, plugins, zoo
 from vitarium.errors import VitariumError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def everywhere(
 app.command("demo")(grow.demo)
 app.command("grow")(grow.grow)
 app.add_typer(blueprints.app, name="blueprint")
+app.command("import")(importing.import_)
 app.command("export")(exporting.export)
 app.command("push")(exporting.push)
 app.command("ls")(zoo.ls)

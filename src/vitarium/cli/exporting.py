@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from vitarium.cli.settings import Set, parsed
+from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_rows, size
 from vitarium.cli.zoo import ZooFolder
 from vitarium.store import Zoo
@@ -26,7 +26,7 @@ def export(
             show_default=False,
         ),
     ] = None,
-    set: Set = None,
+    settings: Settings = None,
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out models for which the format has no place.")
     ] = False,
@@ -72,7 +72,7 @@ def export(
             models=models or None,
             skip=skip,
             report=report,
-            **parsed(set),
+            **parsed(settings),
         )
     for one in left:
         console.print(f"left out: {one.model.id}: {one.why}", markup=False, style="yellow")

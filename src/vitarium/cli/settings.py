@@ -1,4 +1,4 @@
-"""`--set key=value`: settings of a plug-in on the command line."""
+"""`--set NAME=VALUE`: settings of a plug-in on the command line."""
 
 import json
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ import typer
 
 from vitarium.errors import InvalidInput
 
-Set = Annotated[
+Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="KEY=VALUE",
+        metavar="NAME=VALUE",
         help="A setting of the format, see `vitarium plugins`; a list as [1,2]. May be repeated.",
         show_default=False,
     ),
@@ -26,11 +26,11 @@ def parsed(pairs: Iterable[str] | None) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     for pair in pairs or ():
-        key, given, value = pair.partition("=")
-        if not given or not key:
-            raise InvalidInput(f"--set {pair}: write it as key=value, e.g. --set check=false")
+        name, given, value = pair.partition("=")
+        if not given or not name:
+            raise InvalidInput(f"--set {pair}: write NAME=VALUE, e.g. --set check=false")
         try:
-            settings[key] = json.loads(value)
+            settings[name] = json.loads(value)
         except ValueError:
-            settings[key] = value
+            settings[name] = value
     return settings

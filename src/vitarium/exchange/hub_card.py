@@ -77,9 +77,8 @@ def card(
 def _opening(known: Population) -> str:
     return (
         f"A zoo of **{len(known.models)} vision transformers** with {known.checkpoints} "
-        "checkpoints "
-        f"({_bytes(known.bytes)}), made with vitarium. Every generating factor of every model is a column of the table `models`; metrics of "
-        "every epoch are in `epochs`."
+        f"checkpoints ({_bytes(known.bytes)}), made with vitarium. Every generating factor of "
+        "every model is a column of the table `models`; metrics of every epoch are in `epochs`."
     )
 
 

@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vitarium.architectures.timm_model import TimmModel
 from vitarium.errors import CorruptFile, InvalidInput, did_you_mean
 from vitarium.exchange.foreign import ForeignModel
+from vitarium.exchange.published_keys import OURS, is_contrastive, metric_name, to_ours
 from vitarium.exchange.ray_trials import Trial, Trials, is_trial, read_trial
-from vitarium.exchange.vit_zoo_keys import OURS, is_contrastive, metric_name, to_ours
 from vitarium.exchange.weight_files import read_shapes
 from vitarium.registry import Section, choose, importer, plugins, section
 
@@ -63,7 +62,7 @@ def vit_zoo(config: Trials, source: Path) -> Iterator[ForeignModel]:
         yield _model(trial, trials)
 
 
-def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Section, int]:
+def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Section | None, int]:
     """Architecture, head and number of outputs: from `model::type`, and from the weights' shapes.
 
     Args:
@@ -71,9 +70,9 @@ def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Secti
 
     Raises InvalidInput and InvalidConfig.
     """
-    head, num_outputs = _head(config, shapes)
-    if f"{OURS}head" in config:
-        head = section("head", config[f"{OURS}head"])
+    found, num_outputs = _head(config, shapes)
+    told = config.get(f"{OURS}head", found)
+    head = section("head", told) if told else None
     if f"{OURS}architecture" in config:
         return section("architecture", config[f"{OURS}architecture"]), head, num_outputs
     return _architecture(config, shapes), head, num_outputs
@@ -135,30 +134,32 @@ def _architecture(config: Mapping[str, Any], shapes: Shapes) -> Section:
     kind = str(config.get("model::type"))
     if kind not in MODELS:
         raise InvalidInput(f"unknown model::type '{kind}'{did_you_mean(kind, MODELS)}")
-    name = MODELS[kind]
+    plain = choose("architecture", "timm", model=MODELS[kind])
+    with torch.device("meta"):
+        usual = {name: tensor.shape for name, tensor in plain(1).state_dict().items()}
+    dropped = {
+        "proj_drop_rate": config.get("model::dropout"),
+        "attn_drop_rate": config.get("model::attn_dropout"),
+    }
+    different = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
+    return choose(
+        "architecture",
+        "timm",
+        model=MODELS[kind],
+        **different,
+        **{key: value for key, value in dropped.items() if value},
+    )
+
+
+def _images(shapes: Shapes) -> dict[str, int]:
+    """What images a ViT is made for, as its embeddings tell."""
     try:
-        embedding, places = shapes["patch_embed.proj.weight"], shapes["pos_embed"][1]
-        _, channels, patch, _ = embedding
-    except (KeyError, ValueError, IndexError):
+        _, channels, patch, _ = shapes["patch_embed.proj.weight"]
+        _, places, _ = shapes["pos_embed"]
+    except (KeyError, ValueError):
         raise InvalidInput("the weights have no patch and position embedding of a ViT") from None
-    usual = TimmModel.read({"model": name}).input_size
-    side = math.isqrt(places - ("cls_token" in shapes))
-    settings = {
-        "img_size": side * patch,
-        "patch_size": patch,
-        "in_chans": channels,
-        "proj_drop_rate": config.get("model::dropout") or 0,
-        "attn_drop_rate": config.get("model::attn_dropout") or 0,
-    }
-    defaults = {
-        "img_size": usual[1],
-        "patch_size": int(re.findall(r"patch(\d+)", name)[0]),
-        "in_chans": usual[0],
-        "proj_drop_rate": 0,
-        "attn_drop_rate": 0,
-    }
-    different = {key: value for key, value in settings.items() if value != defaults[key]}
-    return choose("architecture", "timm", model=name, **different)
+    patches = places - ("cls_token" in shapes)
+    return {"img_size": math.isqrt(patches) * patch, "patch_size": patch, "in_chans": channels}
 
 
 def _head(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, int]:

@@ -1,4 +1,4 @@
-"""The words of the published ViT zoo, and ours: `optim::lr` is `optimizer.lr`.
+"""The words of the published zoos, and ours: `optim::lr` is `optimizer.lr`.
 
 What means the same is renamed, in both directions; all else keeps its own name. Factors of ours
 that have no key there are written as `vitarium::augmentation.crop`.
