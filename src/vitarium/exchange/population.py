@@ -1,6 +1,7 @@
 """What there is to say of a whole zoo: its factors, its stages, their scores."""
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -68,7 +69,9 @@ class Population:
         have it."""
         rows = [dict(model.factors) for model in self.of(stage)]
         return {
-            name: dict(Counter(text(row[name]) for row in rows if name in row))
+            name: dict(
+                Counter(map(text, sorted((row[name] for row in rows if name in row), key=_order)))
+            )
             for name in telling(rows)
         }
 
@@ -87,6 +90,12 @@ def population(zoo: Zoo, ids: Collection[str]) -> Population:
 def text(value: Any) -> str:
     """A factor's value as people read it."""
     return json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
+
+
+def _order(value: Any) -> tuple[float, str]:
+    """Numbers by size, then texts by letter."""
+    number = isinstance(value, int | float)
+    return (float(value) if number else math.inf, text(value))
 
 
 def _number(row: Mapping[str, Any], name: str) -> bool:
