@@ -85,7 +85,7 @@ def import_(
             bring(found, zoo, orphans=orphans, wait=wait, report=report)
     except KeyboardInterrupt:
         text = f"\nStopped. What is imported is kept in {zoo}; the same command goes on after it."
-        console.print(text, style="yellow")
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
     console.print(
         f"{counts.new} models imported into {zoo}, {counts.there} were there already, "
