@@ -10,7 +10,7 @@ import torch
 
 from vitarium.config import InvalidConfig
 from vitarium.engine import grow
-from vitarium.errors import CorruptFile, InvalidInput, UntrustedFile
+from vitarium.errors import CorruptFile, InvalidInput, UntrustedFile, VitariumError
 from vitarium.exchange.exporting import export
 from vitarium.exchange.importing import find_models, import_zoo
 from vitarium.exchange.published_keys import to_ours, to_theirs
@@ -301,6 +301,46 @@ def test_a_missing_pretrained_model_is_an_error(published, tmp_path):
 def test_an_unknown_setting_is_an_error(published):
     with pytest.raises(InvalidConfig, match="unknown factor 'ofset'; did you mean 'offset'"):
         find_models(published, ofset=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optim::lr": math.nan}, r"sl_seed_42 cannot be imported:\n.*optimizer.lr.* finite"),
+        ({"model::type": ["vit_s_16"]}, "unknown model::type"),
+        ({"model::head::seed": "four"}, "sl_seed_42: seed: 'four'"),
+        ({"vitarium::architecture": {"name": "vit", "depth": 10**9}}, "blocks are more than"),
+        ({"vitarium::architecture": {"name": "none"}}, "unknown architecture 'none'"),
+        ({"vitarium::head": 5}, "sl_seed_42: 5 is neither a name nor"),
+    ],
+)
+def test_strange_configurations_are_errors_that_name_the_folder(published, changes, said):
+    change_json(published / PRETRAINED / "config.json", **changes)
+    with pytest.raises(InvalidInput, match=said):
+        find_models(published)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training::mode": ["sl"], "training::loss": {}, "model::init_type": [1]},
+        {"training::epochs_train": "many", "pretraining::model": 5, "seed": None},
+        {"vitarium::classes": 7, "vitarium::stage": 3, "pretraining::model::path": ["x"]},
+    ],
+)
+def test_values_of_any_kind_are_kept(published, changes, tmp_path):
+    change_json(published / PRETRAINED / "config.json", **changes)
+    assert len(import_zoo(published, tmp_path / "zoo")) == 3
+
+
+@pytest.mark.parametrize("shape", [[], [3], [1, 2, 3, 4]])
+@pytest.mark.parametrize("name", ["pos_embed", "patch_embed.proj.weight", "head.weight"])
+def test_tensors_of_strange_shapes_are_errors(published, tmp_path, name, shape, theirs):
+    weights = theirs.Published().state_dict()
+    weights[f"vit.{name}"] = torch.zeros(shape)
+    torch.save(weights, published / PRETRAINED / "checkpoint_000002" / "checkpoints")
+    with pytest.raises(VitariumError, match="sl_seed_42"):
+        import_zoo(published, tmp_path / "zoo")
 
 
 # Writing
