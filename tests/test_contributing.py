@@ -6,9 +6,11 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
-from vitarium import Blueprint, create_model, grow, measure, merge, registry
+from vitarium import Blueprint, Zoo, create_model, grow, import_zoo, measure, merge, registry
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -31,7 +33,7 @@ def examples(tmp_path, monkeypatch):
 
 def test_there_is_an_example_of_each_kind():
     decorators = [re.search(r"^@(\w+)\(", text, re.MULTILINE).group(1) for text in EXAMPLES]
-    assert decorators == ["architecture", "objective", "measure", "operator"]
+    assert decorators == ["architecture", "objective", "measure", "operator", "importer"]
     assert all(len(text.splitlines()) <= 40 for text in EXAMPLES)
 
 
@@ -48,6 +50,14 @@ def test_the_examples_grow_measure_and_merge(examples, tiny, tmp_path):
     middle = zoo.state_dict(merge(zoo, "wise_ft", [f"{id}@0", f"{id}@2"], alpha=0.25))
     first, last = zoo.state_dict(id, 0), zoo.state_dict(id, 2)
     assert all(torch.allclose(middle[n], 0.75 * first[n] + 0.25 * last[n]) for n in first)
+
+
+def test_the_importer_brings_timms_own_weights(examples, tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    save_file(model.state_dict(), tmp_path / "vit_tiny_patch16_224.safetensors")
+    (id,) = import_zoo(tmp_path, tmp_path / "zoo", num_classes=3)
+    read = Zoo.open(tmp_path / "zoo").load(id).state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_focal_loss_without_gamma_is_cross_entropy(examples):

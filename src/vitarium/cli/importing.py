@@ -78,11 +78,12 @@ def import_(
             bring(found, zoo, orphans=orphans, wait=wait, report=report)
     except KeyboardInterrupt:
         text = f"\nStopped. What is imported is kept in {zoo}; the same command goes on after it."
-        console.print(text, style="yellow")
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
+    empty = f", {len(found.empty)} without weights were left out" if found.empty else ""
     console.print(
-        f"{counts.new} models imported into {zoo}, {counts.there} were there already, "
-        f"{len(found.empty)} without weights were left out. Look around: vitarium ls {zoo}",
+        f"{counts.new} models imported into {zoo}, {counts.there} were there already{empty}. "
+        f"Look around: vitarium ls {zoo}",
         highlight=False,
         soft_wrap=True,
     )
@@ -163,7 +164,9 @@ class _Lines:
         if step.epoch is not None:
             return
         self.ended += 1
-        what = f"{len(step.model.epochs)} epochs" if step.new else "there already"
+        epochs = len(step.model.epochs)
+        brought = f"{epochs} epoch{'s' * (epochs != 1)}"
+        what = brought if step.new else "there already"
         self.console.print(
             f"[{self.ended}/{self.models}] {step.id[:8]} {step.model.name}: {what}",
             markup=False,

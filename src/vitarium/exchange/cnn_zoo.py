@@ -15,6 +15,7 @@ import torch
 from vitarium.exchange.foreign import ForeignModel
 from vitarium.exchange.published_keys import is_contrastive, metric_name, to_ours
 from vitarium.exchange.ray_trials import WEIGHTS, Trial, Trials, read_trial
+from vitarium.exchange.vit_zoo import is_vit_zoo
 from vitarium.exchange.weight_files import read_shapes
 from vitarium.registry import importer
 
@@ -28,7 +29,7 @@ class CnnZoo(Trials):
 
 def is_cnn_zoo(source: Path) -> bool:
     """Whether there are trials of Ray in a folder, or in folders of it."""
-    return any(True for _ in _folders(source))
+    return not is_vit_zoo(source) and any(True for _ in _folders(source))
 
 
 @importer("cnn-zoo", config=CnnZoo, detects=is_cnn_zoo, paper="Schürholt et al. 2022")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vitarium import registry
 from vitarium.blueprint import Imported, ImportedSpec
+from vitarium.config import InvalidConfig
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
 from vitarium.store import About, Zoo
@@ -88,6 +89,8 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
     name = importer or _recognised(place)
     chosen = registry.choose("importer", name, **settings)
     models = parents_first(chosen(place))
+    for model in models:
+        _imported(name, model, "")  # what is wrong with one is found before any is written
     whole = tuple(model for model in models if _last(model))
     if not whole:
         why = "there is no model with weights in it" if place.exists() else "it does not exist"
@@ -226,19 +229,26 @@ def _spec(importer: str, model: ForeignModel, parent: str | None, zoo: Zoo) -> I
     parent_epoch = model.parent_epoch if parent else None
     if parent and parent_epoch is None:
         parent_epoch, _ = zoo.folder(parent).checkpoint()
-    imported = Imported.read(
-        {
-            "source": importer,
-            "name": model.name,
-            "weights": fingerprint(_read(model, last, None)),
-            "architecture": model.architecture,
-            "head": model.head,
-            "settings": dict(model.settings),
-        }
-    )
+    imported = _imported(importer, model, fingerprint(_read(model, last, None)))
     return ImportedSpec(
         stage=model.stage, parent=parent, parent_epoch=parent_epoch, imported=imported
     )
+
+
+def _imported(importer: str, model: ForeignModel, weights: str) -> Imported:
+    """Raises InvalidConfig that names the model and the factor which is no plain value."""
+    values = {
+        "source": importer,
+        "name": model.name,
+        "weights": weights,
+        "architecture": model.architecture,
+        "head": model.head,
+        "settings": dict(model.settings),
+    }
+    try:
+        return Imported.read(values)
+    except InvalidConfig as error:
+        raise InvalidConfig(error.problems, f"{model.named} cannot be imported:") from None
 
 
 def _shapes(imported: Imported, model: ForeignModel) -> dict[str, torch.Size] | None:

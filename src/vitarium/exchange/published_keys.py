@@ -10,6 +10,8 @@ from typing import Any
 from vitarium.blueprint import Recipe
 
 OURS = "vitarium::"
+MADE = ("made_by", "made_of")
+"""What tells of a model that an operator made: which, and of what."""
 NAMES: Mapping[str, str] = {
     "seed": "seed",
     "dataset::name": "data",
@@ -105,7 +107,7 @@ def _theirs(name: str, value: Any) -> tuple[str, Any]:
     for theirs, ours in VALUES.get(name, ()):
         if key and ours == value:
             return key, theirs
-    ours_alone = name.partition(".")[0] in Recipe.model_fields
+    ours_alone = name in MADE or name.partition(".")[0] in Recipe.model_fields
     return (f"{OURS}{name}" if ours_alone else name), value
 
 

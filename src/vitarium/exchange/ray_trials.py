@@ -195,7 +195,7 @@ def _lines(path: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
                 broken = number  # as a killed run leaves it, if it is the last
                 continue
             iteration = line.get("training_iteration") if isinstance(line, dict) else None
-            if not isinstance(iteration, int) or iteration < 0:
+            if not isinstance(iteration, int) or not 0 <= iteration < 10**9:
                 raise CorruptFile(path, f"line {number} has no training_iteration")
             if iteration in found:
                 notes.append(f"iteration {iteration} stands twice in result.json; the last counts")

@@ -74,7 +74,11 @@ def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Secti
     told = config.get(f"{OURS}head", found)
     head = section("head", told) if told else None
     if f"{OURS}architecture" in config:
-        return section("architecture", config[f"{OURS}architecture"]), head, num_outputs
+        told = config[f"{OURS}architecture"]
+        depth = told.get("depth", 0) if isinstance(told, dict) else 0
+        if isinstance(depth, int) and depth > len(shapes):  # building it could take for ever
+            raise InvalidInput(f"{depth} blocks are more than the weights have")
+        return section("architecture", told), head, num_outputs
     return _architecture(config, shapes), head, num_outputs
 
 
@@ -94,15 +98,16 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
         last, wanted = max([*trial.lines, *trial.checkpoints]), config["training::epochs_train"]
         notes.append(f"it ends after epoch {last} of {wanted}: imported as unfinished")
     own = {f"{OURS}{name}" for name in STRUCTURE}
+    classes = config.get(f"{OURS}classes")
     model = partial(
         ForeignModel,
         name=trial.name,
-        stage=config.get(f"{OURS}stage", trial.name.partition("/")[0]),
+        stage=str(config.get(f"{OURS}stage", trial.name.partition("/")[0])),
         epochs=trial.epochs(partial(metric_name, contrastive=is_contrastive(config)), _timms),
         parent=parent,
         parent_epoch=parent_epoch,
         settings=to_ours({key: value for key, value in config.items() if key not in own}),
-        classes=tuple(config.get(f"{OURS}classes", ())),
+        classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
         finished=finished,
         notes=tuple(notes),
     )
@@ -114,6 +119,8 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
         architecture, head, num_outputs = structure(config, shapes)
     except InvalidInput as error:
         raise InvalidInput(f"{trial.path}: {error}") from None
+    except IndexError:
+        raise CorruptFile(file, "its tensors are not shaped as those of a ViT") from None
     return model(architecture=architecture, head=head, num_outputs=num_outputs)
 
 
@@ -171,8 +178,9 @@ def _head(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, int]:
         return choose("head", "mlp", hidden_dim=hidden_dim, **seed), num_outputs
     if "head.weight" in shapes:
         drawn = {}
-        if config.get("model::init_type") in plugins("initialization"):
-            drawn["initialization"] = {"name": config["model::init_type"], "bias": 0.01}
+        initialization = str(config.get("model::init_type"))
+        if initialization in plugins("initialization"):
+            drawn["initialization"] = {"name": initialization, "bias": 0.01}
         return choose("head", "linear", **drawn, **seed), shapes["head.weight"][0]
     if any(name.startswith("head.") for name in shapes):
         raise InvalidInput(

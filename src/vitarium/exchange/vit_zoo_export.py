@@ -13,7 +13,7 @@ from vitarium.blueprint import Imported, Recipe, Spec
 from vitarium.config import NoConfig
 from vitarium.errors import InvalidInput
 from vitarium.exchange.exporting import Chosen
-from vitarium.exchange.published_keys import OURS, is_contrastive, their_metric, to_theirs
+from vitarium.exchange.published_keys import MADE, OURS, is_contrastive, their_metric, to_theirs
 from vitarium.exchange.ray_trials import WEIGHTS
 from vitarium.exchange.vit_zoo import MODELS, PREFIX, structure
 from vitarium.registry import exporter
@@ -128,8 +128,8 @@ def _configuration(zoo: Zoo, id: str, places: _Places) -> dict[str, Any]:
     if about.classes:
         config[f"{OURS}classes"] = list(about.classes)
     if spec.operator:
-        config[f"{OURS}made_by"] = spec.operator.factors()
-        config[f"{OURS}made_of"] = [one.factors() for one in spec.ingredients]
+        made = spec.operator.factors(), [one.factors() for one in spec.ingredients]
+        config |= {f"{OURS}{name}": value for name, value in zip(MADE, made, strict=True)}
     return {**config, **_untold(zoo, id, config)}
 
 
