@@ -33,7 +33,14 @@ def examples(tmp_path, monkeypatch):
 
 def test_there_is_an_example_of_each_kind():
     decorators = [re.search(r"^@(\w+)\(", text, re.MULTILINE).group(1) for text in EXAMPLES]
-    assert decorators == ["architecture", "objective", "measure", "operator", "importer"]
+    assert decorators == [
+        "architecture",
+        "objective",
+        "measure",
+        "operator",
+        "importer",
+        "exporter",
+    ]
     assert all(len(text.splitlines()) <= 40 for text in EXAMPLES)
 
 
@@ -78,3 +85,15 @@ def test_the_example_architecture_has_the_parameters_of_a_vit_of_its_depth(examp
     deep = create_model("vit", depth=4, **sizes)
     count = [sum(p.numel() for p in model.parameters()) for model in (wide, deep)]
     assert count[0] == count[1]
+
+
+def test_the_example_exporter_writes_the_zoos_numbers(examples, tiny, tmp_path):
+    from vitarium.exchange.exporting import export
+
+    del tiny["stages"]["finetune"]
+    zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
+    first, *_ = export(zoo, tmp_path / "out", exporter="numpy", compressed=True)
+    weights = zoo.state_dict(zoo.ids()[0])
+    found = np.load(first)
+    assert set(found) == set(weights)
+    assert all((found[name] == weights[name].numpy()).all() for name in weights)

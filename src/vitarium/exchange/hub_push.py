@@ -96,7 +96,6 @@ def _check_name(repository: str) -> None:
 
 def _upload(folder: Path, repository: str, *, private: bool) -> None:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if huggingface_hub.get_token() is None:
         raise InvalidInput(
@@ -114,5 +113,5 @@ def _upload(folder: Path, repository: str, *, private: bool) -> None:
             folder_path=folder,
             ignore_patterns=list(_LEFT_OUT),
         )
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise HubError(repository, str(error)) from error
+    except Exception as error:  # the library raises what its transports raise
+        raise HubError(repository, str(error).strip() or type(error).__name__) from error

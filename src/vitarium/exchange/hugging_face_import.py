@@ -73,7 +73,7 @@ def _model(folder: Path, stage: str) -> ForeignModel:
     return ForeignModel(
         name=folder.resolve().name,
         stage=stage,
-        epochs=[ForeignEpoch(1, {}, partial(_weights, folder))],
+        epochs=[ForeignEpoch(0, {}, partial(_weights, folder))],
         num_outputs=len(classes) or config["hidden_size"],
         architecture=built_by,
         head=None if classes else choose("head", "none"),
