@@ -80,6 +80,16 @@ class UntrustedFile(VitariumError):
         super().__init__(f"{path} was not read: {fault}")
 
 
+class HubError(VitariumError):
+    """A hub did not take what was uploaded, or could not be reached."""
+
+    def __init__(self, repository: str, fault: str) -> None:
+        self.repository, self.fault = repository, fault
+        super().__init__(
+            f"uploading to {repository} failed: {fault}; run the same command again to go on"
+        )
+
+
 class IncompatibleWeights(VitariumError):
     """A parent's weights do not fit the model that starts from them."""
 

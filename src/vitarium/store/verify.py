@@ -16,8 +16,6 @@ from vitarium.store.model_folder import Epoch, ModelFolder
 from vitarium.store.zoo import MARKS
 
 _ID = re.compile("[0-9a-f]{12}")
-_OURS = {"zoo.json", "models", "blueprints", "index", "failures", "timeline.json", "index.json"}
-"""What stands in a zoo's folder; index.json only in zoos that format 1 was listed in."""
 _REGROW = "grow its blueprint again into the zoo: the same seeds give it back"
 
 
@@ -48,7 +46,7 @@ def verify(
 
     Returns the faults, those of a model together. The zoo is not changed. May run while it grows.
     """
-    faults = [*_mark(zoo), *_blueprints(zoo), *_strangers(zoo)]
+    faults = [*_mark(zoo), *_blueprints(zoo)]
     folders = sorted(path for path in (zoo / "models").glob("*") if path.is_dir())
     for done, folder in enumerate(folders):
         report(done, len(folders))
@@ -201,12 +199,6 @@ def _blueprints(zoo: Path) -> Iterator[Fault]:
         if not file.stem.endswith(f"-{digest}") and not _leftover(file):
             lost = "the text of a blueprint; every model holds its own recipe"
             yield Fault(_inside(zoo, file), "not as it was written", lost)
-
-
-def _strangers(zoo: Path) -> Iterator[Fault]:
-    for file in sorted(zoo.glob("*")):
-        if file.name not in _OURS and not file.name.startswith(".") and not _leftover(file):
-            yield Fault(file.name, "no file of a zoo", "nothing; move it elsewhere")
 
 
 def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterator[Fault]:

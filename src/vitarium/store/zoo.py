@@ -96,6 +96,18 @@ class Zoo:
             )
         return found[0]
 
+    def at(self, model: str) -> tuple[str, int]:
+        """Id and epoch of what `3f2a@5` names; without an epoch, the last that has weights.
+
+        Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
+        """
+        name, _, epoch = model.partition("@")
+        if epoch and not epoch.isdigit():
+            raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
+        id = self.find(name)
+        number, _ = self.folder(id).checkpoint(int(epoch) if epoch else -1)
+        return id, number
+
     def folder(self, model: str) -> "ModelFolder":
         """Where a model is kept; for a new model, where it will be."""
         from vitarium.store.model_folder import ModelFolder  # imports what recipes are made of
