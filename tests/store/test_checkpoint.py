@@ -402,7 +402,7 @@ def test_a_header_that_lies_is_refused(folder, data):
 
 
 def forged(header, content):
-    from vitarium.store.container import checksum
+    from vitarium.store.files import checksum
 
     text = json.dumps(header, separators=(",", ":")).encode()
     assert text.startswith(b'{"__metadata__":{"checksum":"')

@@ -1,9 +1,9 @@
 """The card of a zoo on the hub: README.md, with the settings that the hub reads."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
-import vitarium
 from vitarium.config import Config
 from vitarium.exchange.hub_figures import ACCURACIES, CURVES
 from vitarium.exchange.population import Population
@@ -153,10 +153,10 @@ def _software(software: Mapping[str, Mapping[str, str]]) -> str:
     """Versions that all models share, or all that there are of each."""
     found: dict[str, dict[str, None]] = {}
     for versions in software.values():
-        for name, version in versions.items():
-            found.setdefault(name, {})[str(version)] = None
+        for name, own in versions.items():
+            found.setdefault(name, {})[str(own)] = None
     rows = [[name, ", ".join(versions)] for name, versions in found.items()]
-    rows.append(["card written by", f"vitarium {vitarium.__version__}"])
+    rows.append(["card written by", f"vitarium {version('vitarium')}"])
     return "## Software\n\n" + _table(["", "trained with"], rows)
 
 

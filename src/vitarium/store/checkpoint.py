@@ -23,7 +23,8 @@ import numpy as np
 from vitarium.errors import CorruptFile, InvalidInput, UnknownName
 from vitarium.store import coding
 from vitarium.store.coding import Bits
-from vitarium.store.container import SIZES, Container, Entry, checksum
+from vitarium.store.container import SIZES, Container, Entry
+from vitarium.store.files import checksum
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from vitarium.errors import CorruptFile
+from vitarium.store.files import checksum
 
 SIZES: Mapping[str, int] = {
     "F64": 8,
@@ -53,11 +52,6 @@ class Entry:
     shape: tuple[int, ...]
     start: int
     stop: int
-
-
-def checksum(content: Any) -> str:
-    """XXH3 of 64 bits, as 16 hexadecimal digits."""
-    return xxhash.xxh3_64_hexdigest(content)
 
 
 def packed(

@@ -174,7 +174,8 @@ def _loaded(
             if len(set(before)) == 1:
                 for name, path in paths.items():
                     _fill(database, name, f"read_parquet({_text(path)}, hive_partitioning = false)")
-                if _words(database, paths) == before:  # nobody has replaced a file meanwhile
+                # nobody has damaged a file, nor replaced one meanwhile
+                if not index.damaged(zoo) and _words(database, paths) == before:
                     headings = _checked(database, before[0])
                     return headings if _stamps(database) == stamps else None
             time.sleep(0.05)

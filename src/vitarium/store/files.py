@@ -132,6 +132,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checksum(content: Any) -> str:
+    """XXH3 of 64 bits, as 16 hexadecimal digits."""
+    return xxhash.xxh3_64_hexdigest(content)
+
+
 def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"") -> str:
     """JSON text of an object that ends in `, "xxh3": "<XXH3-64 of all before this comma>"}`.
 
@@ -162,7 +167,7 @@ def unsealed(text: bytes) -> dict[str, Any]:
 
 
 def _seal(body: bytes) -> str:
-    return f', "xxh3": "{xxhash.xxh3_64_hexdigest(body)}"}}\n'
+    return f', "xxh3": "{checksum(body)}"}}\n'
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
     index/models.parquet    a row per model, and hidden: its stamp, and its entry as JSON
     index/epochs.parquet    a row per model and epoch
     index/records.parquet   a row per measured number
+    index/checksums.json    of the three files; written last
 
 They hold nothing of their own: an entry is used while the model's files are as they were when it
 was written, and is made anew otherwise; the folder can be deleted at any time. Each file has the
@@ -23,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitarium.errors import CorruptFile
 from vitarium.store import entries, files
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 NAMES = ("models", "epochs", "records")
+CHECKSUMS = "checksums.json"
 METADATA = "vitarium"
 """Key of the index's own words in the files' metadata."""
 PATIENCE = 1.0
@@ -118,6 +121,8 @@ def disagreements(zoo: Path) -> list[str]:
     Raises CorruptFile where a model's own files are damaged.
     """
     cure = f"delete {zoo / 'index'} to have it made anew"
+    if found := _damaged_for_long(zoo):
+        return [f"{path} is not as it was written; {cure}" for path in found]
     unreadable = [path for name in NAMES if _unreadable(path := path_of(zoo, name), name)]
     if unreadable:
         return [f"{path} cannot be read; {cure}" for path in unreadable]
@@ -263,6 +268,8 @@ def _write(zoo: Path, made: Tables) -> None:
     with suppress(OSError):
         for path, whole in contents.items():
             files.write(path, whole)
+        sums = {path.stem: files.checksum(whole) for path, whole in contents.items()}
+        files.write_sealed(zoo / "index" / CHECKSUMS, sums)
         (zoo / "index.json").unlink(missing_ok=True)  # the index of earlier versions
 
 
@@ -272,7 +279,7 @@ def _read(zoo: Path) -> Tables | None:
     while True:
         try:
             found = {name: _table_of(path_of(zoo, name), name) for name in NAMES}
-            if len({words["generation"] for _, words in found.values()}) == 1:
+            if len({words["generation"] for _, words in found.values()}) == 1 and not damaged(zoo):
                 tables = {name: table for name, (table, _) in found.items()}
                 return _usable(Tables(**tables, headings=found["models"][1]["headings"]))
         except Exception:  # whatever a reader of parquet says of a file that is none
@@ -280,6 +287,34 @@ def _read(zoo: Path) -> Tables | None:
         if time.monotonic() > end:  # two processes wrote at the same time, or one was killed
             return None
         time.sleep(0.05)
+
+
+def damaged(zoo: Path) -> list[Path]:
+    """Files that are not as they were written, or are just replaced by another process."""
+    checksums = zoo / "index" / CHECKSUMS
+    try:
+        sums = files.read_sealed(checksums)
+    except (OSError, CorruptFile):
+        return [checksums]
+    paths = {name: path_of(zoo, name) for name in NAMES}
+    return [path for name, path in paths.items() if _sum(path) != sums.get(name)]
+
+
+def _sum(path: Path) -> str | None:
+    try:
+        return files.checksum(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _damaged_for_long(zoo: Path) -> list[Path]:
+    """What is `damaged` though another process was given its time to replace it."""
+    end = time.monotonic() + PATIENCE
+    while (zoo / "index").exists() and (found := damaged(zoo)):
+        if time.monotonic() > end:
+            return found
+        time.sleep(0.05)
+    return []
 
 
 class _OtherVersion(Exception):

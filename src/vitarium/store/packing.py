@@ -18,7 +18,8 @@ from vitarium.store.checkpoint import (
     content_of,
 )
 from vitarium.store.coding import Bits
-from vitarium.store.container import checksum, packed
+from vitarium.store.container import packed
+from vitarium.store.files import checksum
 
 if TYPE_CHECKING:
     from torch import Tensor
