@@ -1,5 +1,6 @@
-"""Blueprints that are small enough to train in a test."""
+"""Blueprints that are small enough to train in a test, and a published zoo in small."""
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,25 @@ def write_blueprint(tmp_path: Path) -> Any:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def theirs() -> Any:
+    """What writes published zoos: exchange/published.py."""
+    file = Path(__file__).parent / "exchange" / "published.py"
+    spec = importlib.util.spec_from_file_location("published", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def published(theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published zoo of three models, of timm's smallest ViT so that it is quick."""
+    from vitarium.exchange import vit_zoo
+
+    monkeypatch.setitem(vit_zoo.MODELS, "vit_test_16", "test_vit")
+    folder: Path = theirs.write_zoo(tmp_path / "published")
+    return folder

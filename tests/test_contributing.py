@@ -5,10 +5,13 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
-from vitarium import Blueprint, create_model, grow, measure, merge, registry
+from vitarium import Blueprint, Zoo, create_model, grow, import_zoo, measure, merge, registry
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -31,7 +34,14 @@ def examples(tmp_path, monkeypatch):
 
 def test_there_is_an_example_of_each_kind():
     decorators = [re.search(r"^@(\w+)\(", text, re.MULTILINE).group(1) for text in EXAMPLES]
-    assert decorators == ["architecture", "objective", "measure", "operator"]
+    assert decorators == [
+        "architecture",
+        "objective",
+        "measure",
+        "operator",
+        "importer",
+        "exporter",
+    ]
     assert all(len(text.splitlines()) <= 40 for text in EXAMPLES)
 
 
@@ -48,6 +58,14 @@ def test_the_examples_grow_measure_and_merge(examples, tiny, tmp_path):
     middle = zoo.state_dict(merge(zoo, "wise_ft", [f"{id}@0", f"{id}@2"], alpha=0.25))
     first, last = zoo.state_dict(id, 0), zoo.state_dict(id, 2)
     assert all(torch.allclose(middle[n], 0.75 * first[n] + 0.25 * last[n]) for n in first)
+
+
+def test_the_importer_brings_timms_own_weights(examples, tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    save_file(model.state_dict(), tmp_path / "vit_tiny_patch16_224.safetensors")
+    (id,) = import_zoo(tmp_path, tmp_path / "zoo", num_classes=3)
+    read = Zoo.open(tmp_path / "zoo").load(id).state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_focal_loss_without_gamma_is_cross_entropy(examples):
@@ -68,3 +86,15 @@ def test_the_example_architecture_has_the_parameters_of_a_vit_of_its_depth(examp
     deep = create_model("vit", depth=4, **sizes)
     count = [sum(p.numel() for p in model.parameters()) for model in (wide, deep)]
     assert count[0] == count[1]
+
+
+def test_the_example_exporter_writes_the_zoos_numbers(examples, tiny, tmp_path):
+    from vitarium.exchange.exporting import export
+
+    del tiny["stages"]["finetune"]
+    zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
+    first, *_ = export(zoo, tmp_path / "out", exporter="numpy", compressed=True)
+    weights = zoo.state_dict(zoo.ids()[0])
+    found = np.load(first)
+    assert set(found) == set(weights)
+    assert all((found[name] == weights[name].numpy()).all() for name in weights)

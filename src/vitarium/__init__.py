@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan, plan
     from vitarium.engine import Growth, grow
     from vitarium.errors import VitariumError
+    from vitarium.exchange.exporting import export
+    from vitarium.exchange.hub_push import push
+    from vitarium.exchange.importing import import_zoo
     from vitarium.measures import measure
     from vitarium.operators import merge
     from vitarium.store import Zoo
@@ -27,10 +30,13 @@ __all__ = [
     "VitariumError",
     "Zoo",
     "create_model",
+    "export",
     "grow",
+    "import_zoo",
     "measure",
     "merge",
     "plan",
+    "push",
 ]
 
 _HOMES = {
@@ -40,10 +46,13 @@ _HOMES = {
     "VitariumError": "vitarium.errors",
     "Zoo": "vitarium.store",
     "create_model": "vitarium.architectures.create",
+    "export": "vitarium.exchange.exporting",
     "grow": "vitarium.engine",
+    "import_zoo": "vitarium.exchange.importing",
     "measure": "vitarium.measures",
     "merge": "vitarium.operators",
     "plan": "vitarium.blueprint",
+    "push": "vitarium.exchange.hub_push",
 }
 
 __version__: str

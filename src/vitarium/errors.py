@@ -62,12 +62,32 @@ class CorruptFile(VitariumError):
         super().__init__(f"corrupt file {path}: {fault}")
 
 
+class DiskFull(VitariumError):
+    """There is no room for a file; what was there before it is as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(
+            f"no space left for {path}; make room and run the command again: it goes on from here"
+        )
+
+
 class UntrustedFile(VitariumError):
     """A foreign file that would run code when it is read; it is not read."""
 
     def __init__(self, path: Path, fault: str) -> None:
         self.path, self.fault = path, fault
         super().__init__(f"{path} was not read: {fault}")
+
+
+class HubError(VitariumError):
+    """A hub did not take what was uploaded, or could not be reached."""
+
+    def __init__(self, repository: str, fault: str) -> None:
+        self.repository, self.fault = repository, fault
+        super().__init__(
+            f"uploading to {repository} failed: {fault}; run the same command again to go on"
+        )
 
 
 class IncompatibleWeights(VitariumError):

@@ -87,7 +87,7 @@ def test_a_damaged_parent_is_named_and_not_used(tiny, tmp_path):
     first = {"name": "tiny", "stages": {"pretrain": tiny["stages"]["pretrain"]}}
     zoo = grown(first, tmp_path / "zoo").zoo
     parent = ModelFolder(zoo.path / "models" / zoo.ids()[0])
-    file = parent.checkpoint_path(2)
+    file = parent.checkpoints.path(2)
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     growth = grown(tiny, tmp_path / "zoo")
     assert len(growth.failed) == 2
@@ -203,7 +203,7 @@ def test_what_is_wrong_with_one_model_of_a_stack_ends_that_one_alone(tiny, tmp_p
     first = {"name": "tiny", "stages": {"pretrain": tiny["stages"]["pretrain"]}}
     zoo = grown(first, tmp_path / "zoo").zoo
     parent = ModelFolder(zoo.path / "models" / zoo.ids()[0])
-    file = parent.checkpoint_path(2)
+    file = parent.checkpoints.path(2)
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     growth = grown(tiny, tmp_path / "zoo", stacked=4)
     assert len(growth.failed) == 2

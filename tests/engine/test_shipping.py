@@ -55,11 +55,11 @@ def test_files_arrive_before_what_speaks_of_them(planned, tmp_path):
     names = [m.path.rpartition("/")[2] for m in arrived if isinstance(m, FileSent) and m.content]
     assert names[:4] == [
         "model.json",
-        "epoch-0000.safetensors",
+        "epoch-0000.packed",
         "progress-0000.safetensors",
         "epochs.jsonl",
     ]
-    assert names[-3:] == ["epoch-0002.safetensors", "epochs.jsonl", "result.json"]
+    assert names[-3:] == ["epoch-0002.packed", "epochs.jsonl", "result.json"]
     kinds = [type(message) for message in arrived]
     assert kinds.index(EpochEnded) == 4
     assert kinds[-1] is Ended
@@ -91,7 +91,7 @@ def test_a_worker_lost_after_any_message_costs_the_running_epoch_alone(planned, 
 
 def test_a_damaged_parent_is_not_shipped(planned, grown):
     child = planned.of_stage("finetune")[0]
-    file = grown.folder(child.parent).checkpoint_path(2)
+    file = grown.folder(child.parent).checkpoints.path(2)
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(CorruptFile, match=file.name):
         pack(grown, [child])

@@ -57,7 +57,7 @@ def test_models_that_do_not_fit_are_named_with_the_tensor(zoo):
 
 def test_a_damaged_ingredient_is_named(zoo):
     id = zoo.models().query("stage == 'pretrain'")["id"].iloc[0]
-    path = zoo.folder(id).checkpoint_path(2)
+    path = zoo.folder(id).checkpoints.path(2)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(CorruptFile, match=r"epoch-0002"):
         merge(zoo, "uniform_soup", [id])

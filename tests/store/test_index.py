@@ -41,20 +41,19 @@ def ids(zoo):
 
 def lines(zoo, id):
     text = (zoo / "models" / id / "epochs.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.splitlines()[:-1]]  # the last one is a checksum
 
 
 def change(zoo, id, accuracy=0.875):
-    """Another last accuracy in a model's file, as an editor would write it."""
+    """Another last accuracy in a model's file, as training would write it."""
     epochs = lines(zoo, id)
     epochs[-1]["metrics"]["test_accuracy"] = accuracy
-    text = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
-    (zoo / "models" / id / "epochs.jsonl").write_text(text)
+    files.write_lines(zoo / "models" / id / "epochs.jsonl", epochs)
 
 
 def measure(zoo, id):
     record = Record(1, "weight_norm", {"p": 2}, 1.5, "1")
-    (zoo / "models" / id / "records.jsonl").write_text(json.dumps(vars(record)) + "\n")
+    files.write_lines(zoo / "models" / id / "records.jsonl", [vars(record)])
 
 
 def content(tables):
@@ -323,8 +322,9 @@ def test_a_change_that_left_no_trace_in_times_and_sizes_is_found(zoo, out_of_dat
     index.rows(zoo)
     id = ids(zoo)[0]
     path = zoo / "models" / id / "epochs.jsonl"
-    status, text = path.stat(), path.read_text()
-    path.write_text(text.replace('"lr": 0.5', '"lr": 0.6', 1))
+    status, epochs = path.stat(), lines(zoo, id)
+    epochs[-1]["metrics"]["lr"] = 0.6
+    files.write_lines(path, epochs)
     assert path.stat().st_size == status.st_size
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     if out_of_date:

@@ -29,7 +29,7 @@ def spec(tiny, **changes) -> ModelSpec:
 
 def weights(folder: ModelFolder) -> dict[int, bytes]:
     kept = [epoch.number for epoch in folder.epochs() if epoch.checkpoint]
-    return {number: folder.checkpoint_path(number).read_bytes() for number in kept}
+    return {number: folder.checkpoints.path(number).read_bytes() for number in kept}
 
 
 def run(spec: ModelSpec, path: Path, **kwargs) -> ModelFolder:

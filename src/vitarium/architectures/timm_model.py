@@ -69,7 +69,10 @@ class TimmModel(ArchitectureConfig):
 
 
 @architecture(
-    "timm", config=TimmModel, paper="Wightman 2019, github.com/huggingface/pytorch-image-models"
+    "timm",
+    config=TimmModel,
+    paper="Wightman 2019, github.com/huggingface/pytorch-image-models",
+    timm=lambda config: (config.model, config.overrides),
 )
 def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
     model: nn.Module = timm.create_model(

@@ -1,12 +1,15 @@
 """The plain vision transformer, with its usual sizes as factors."""
 
-from typing import Literal, Self
+from functools import partial
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vitarium.architectures.architecture import ArchitectureConfig
+from vitarium.errors import InvalidInput
 from vitarium.registry import architecture
 
 
@@ -34,6 +37,19 @@ class Vit(ArchitectureConfig):
     attn_drop_rate: float = Field(0.0, ge=0, lt=1)
     drop_path_rate: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth of the last block; it rises linearly from 0 at the first."""
+    norm_eps: PositiveFloat = 1e-6
+    """Of every LayerNorm; Hugging Face's ViT has 1e-12."""
+    act_layer: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"] = "gelu"
+    """What stands between the two layers of a block's MLP."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What timm's VisionTransformer is built with, but for num_classes."""
+        values = self.model_dump(include=set(Vit.model_fields) - {"norm_eps", "act_layer"})
+        if self.norm_eps != Vit.model_fields["norm_eps"].default:
+            values["norm_layer"] = partial(LayerNorm, eps=self.norm_eps)
+        if self.act_layer != "gelu":
+            values["act_layer"] = self.act_layer
+        return values
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -54,7 +70,20 @@ class Vit(ArchitectureConfig):
         return self
 
 
-@architecture("vit", config=Vit, paper="Dosovitskiy et al. 2021, arXiv 2010.11929")
+def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
+    """The name of a model of timm, and what to override to get this one.
+
+    Raises InvalidInput for a `norm_eps`, which a configuration of timm has no word for.
+    """
+    arguments = config.arguments()
+    if "norm_layer" in arguments:
+        raise InvalidInput(
+            f"its norm_eps is {config.norm_eps:g}, and timm's config.json can ask for 1e-06 alone"
+        )
+    return "vit_tiny_patch16_224", arguments
+
+
+@architecture("vit", config=Vit, paper="Dosovitskiy et al. 2021, arXiv 2010.11929", timm=as_timm)
 def vit(config: Vit, num_outputs: int) -> nn.Module:
-    model: nn.Module = VisionTransformer(**config.model_dump(), num_classes=num_outputs)
+    model: nn.Module = VisionTransformer(**config.arguments(), num_classes=num_outputs)
     return model

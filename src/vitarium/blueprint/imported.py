@@ -19,8 +19,8 @@ class Imported(Config):
     name: str
     """What it is called there, e.g. "pretraining/sl_vit_s_16_224_seed_42"."""
     weights: str
-    """SHA-256 of its last checkpoint's tensors (`imported.fingerprint`), so that the id tells it
-    from every other model."""
+    """SHA-256 of its last checkpoint's tensors (`exchange.importing.fingerprint`), so that the
+    id tells it from every other model."""
     architecture: Annotated[Section, SectionOf("architecture")] | None = None
     """What builds it; None: its tensors can be read and measured, but not run."""
     head: Annotated[Section, SectionOf("head")] | None = None

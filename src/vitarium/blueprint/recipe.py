@@ -47,6 +47,10 @@ class Recipe(Config):
     checkpoints: Literal["all", "last"] | tuple[NonNegativeInt, ...] = "all"
     """Epochs that are kept: all from 0 (the initial state), the last, or a list and the last."""
 
+    checkpoint_precision: Literal["exact", "bf16"] = "exact"
+    """`bf16` keeps weights rounded to bfloat16, in half the space or less: metrics are of the exact
+    weights, but children start from the rounded ones."""
+
     @field_validator("checkpoints", mode="after")
     @classmethod
     def _in_order(cls, kept: Any) -> Any:

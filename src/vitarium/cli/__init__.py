@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 import vitarium
-from vitarium.cli import blueprints, grow, plugins, query, zoo
+from vitarium.cli import blueprints, exporting, grow, importing, keep, plugins, query, zoo
 from vitarium.errors import VitariumError
 
 app = typer.Typer(
@@ -42,9 +42,15 @@ def everywhere(
 app.command("demo")(grow.demo)
 app.command("grow")(grow.grow)
 app.add_typer(blueprints.app, name="blueprint")
+app.command("import")(importing.import_)
+app.command("export")(exporting.export)
+app.command("push")(exporting.push)
 app.command("ls")(zoo.ls)
 app.command("show")(zoo.show)
 app.command("query")(query.query)
+app.command("verify")(keep.verify)
+app.command("pack")(keep.pack)
+app.command("unpack")(keep.unpack)
 app.command("plugins")(plugins.plugins)
 
 

@@ -279,7 +279,7 @@ def _dry_run(
                 "parameters": _range(stage.parameters),
                 "epochs": stage.epochs,
                 "steps": "?" if stage.steps is None else f"{stage.steps:,}",
-                "checkpoints": "?" if stage.bytes is None else size(stage.bytes),
+                "checkpoints": "?" if stage.bytes is None else f"up to {size(stage.bytes)}",
                 "time": "?" if stage.seconds is None else duration(stage.seconds),
             }
             for stage in stages

@@ -123,6 +123,10 @@ class Expected:
     """Training images, before validation images are taken from them."""
 
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of the pixels in [0, 1], per channel of the model's input."""
+
+
 @dataclass(frozen=True)
 class DataFolders:
     """Where data sets are looked for, and the folder into which they are downloaded."""
@@ -239,6 +243,17 @@ def expected(section: Section) -> Expected:
     )
 
 
+def normalisation(section: Section, channels: int) -> Normalisation | None:
+    """What a model of so many channels was trained with on a data set, whose files need not be
+    here; None where neither its plug-in nor the blueprint says."""
+    facts, config = section.plugin.facts, section.config
+    mean = getattr(config, "mean", None) or facts.get("mean")
+    std = getattr(config, "std", None) or facts.get("std")
+    if mean is None or std is None:
+        return None
+    return _per_channel(mean, channels), _per_channel(std, channels)
+
+
 def train_size(num_train: int, config: DataConfig) -> int:
     """Training images that are left of `num_train` when validation images are taken from them.
 
@@ -289,6 +304,13 @@ def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
     chosen = stratified(labels, len(labels) // 5, 0, "test")
     heap = Split(images, labels)
     return heap.select(without(chosen, len(labels))), heap.select(chosen)
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """As images are: colours become the mean of them, gray becomes each of the colours."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
 
 
 def _writable(folder: Path) -> bool:

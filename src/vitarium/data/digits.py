@@ -6,8 +6,12 @@ import torch
 from vitarium.data.dataset import DataConfig, DataFolders, Dataset, with_splits, with_test_split
 from vitarium.registry import dataset
 
+MEAN, STD = (0.305,), (0.376,)
 
-@dataset("digits", config=DataConfig, fixed=True, num_classes=10, num_train=1438)
+
+@dataset(
+    "digits", config=DataConfig, fixed=True, num_classes=10, num_train=1438, mean=MEAN, std=STD
+)
 def digits(config: DataConfig, folders: DataFolders) -> Dataset:
     """Handwritten digits, 8 × 8 gray, 43 writers; inside scikit-learn, no download."""
     from sklearn.datasets import load_digits
@@ -23,6 +27,6 @@ def digits(config: DataConfig, folders: DataFolders) -> Dataset:
         config,
         train=train,
         test=test,
-        mean=(0.305,),
-        std=(0.376,),
+        mean=MEAN,
+        std=STD,
     )

@@ -13,7 +13,15 @@ MEAN, STD = (0.2860,), (0.3530,)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
-@dataset("fashion_mnist", config=DataConfig, fixed=True, num_classes=10, num_train=60000)
+@dataset(
+    "fashion_mnist",
+    config=DataConfig,
+    fixed=True,
+    num_classes=10,
+    num_train=60000,
+    mean=MEAN,
+    std=STD,
+)
 def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     """Articles of clothing, 28 × 28 gray (Xiao et al. 2017, arXiv 1708.07747)."""
     from torchvision.datasets import FashionMNIST

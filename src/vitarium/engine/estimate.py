@@ -8,7 +8,8 @@ from vitarium.engine.choices import Choices
 from vitarium.engine.machine import Machine
 from vitarium.engine.size import num_outputs, num_train, parameters
 
-BYTES_PER_PARAMETER = 4
+BYTES = {"exact": 4, "bf16": 2}
+"""Of a parameter, by `checkpoint_precision`."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class StageEstimate:
     """Of all models together, as the rest."""
     steps: int | None
     bytes: int | None
-    """Of all kept checkpoints, raw float32."""
+    """Of all kept checkpoints, unpacked; packed they take about two thirds."""
     seconds: float | None
     """Training and scoring, shared out over the workers; None without calibration."""
 
@@ -54,7 +55,7 @@ def _stage(plan: Plan, stage: str, machine: Machine, choices: Choices | None) ->
         for model, size in zip(models, sizes, strict=True)
     ]
     weights = [
-        count * BYTES_PER_PARAMETER * len(model.recipe.kept_epochs) if count else None
+        count * _bytes_per_parameter(model) if count else None
         for model, count in zip(models, counts, strict=True)
     ]
     seconds = None
@@ -78,6 +79,10 @@ def _stage(plan: Plan, stage: str, machine: Machine, choices: Choices | None) ->
         bytes=_sum(weights),
         seconds=seconds,
     )
+
+
+def _bytes_per_parameter(model: ModelSpec) -> int:
+    return BYTES[model.recipe.checkpoint_precision] * len(model.recipe.kept_epochs)
 
 
 def _start(plan: Plan, model: ModelSpec) -> str:

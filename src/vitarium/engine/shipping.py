@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event
 from vitarium.engine.worker import Job, Message, run_job
-from vitarium.store import Zoo, files
+from vitarium.store import Zoo, files, packing
 
 Goods = Mapping[str, bytes]
 """Content of files by their path inside the zoo."""
@@ -45,10 +45,13 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
         needed = [file for file in own.glob("*.*") if not file.name.endswith(".tmp")]
         if spec.parent:
             parent = zoo.folder(spec.parent)
-            number, checksum = parent.checkpoint(spec.parent_epoch or 0)
-            weights = parent.checkpoint_path(number)
-            files.check(weights, checksum)
-            needed += [parent.path / "model.json", parent.path / "epochs.jsonl", weights]
+            number = spec.parent_epoch or 0
+            weights = parent.open(number)
+            needed += [parent.path / "model.json", parent.path / "epochs.jsonl"]
+            # plain, whatever it is here: what it builds on stays at home
+            plain = parent.checkpoints.plain(number)
+            content, _ = packing.plain(weights.state_dict(), parent.checkpoints.notes(number))
+            goods[plain.relative_to(zoo.path).as_posix()] = b"".join(content)
         for file in needed:
             goods[file.relative_to(zoo.path).as_posix()] = file.read_bytes()
     return goods

@@ -30,11 +30,12 @@ class ForeignModel:
     """What it is called there; unique inside of what is imported."""
     stage: str
     epochs: Sequence[ForeignEpoch]
-    """In order; the last one has weights."""
+    """In order; a model without any weights is not imported."""
     num_outputs: int
     parent: str | None = None
     """The `name` of the model it started from."""
     parent_epoch: int | None = None
+    """None: after the parent's last kept epoch."""
     architecture: Section | None = None
     """None: nothing here builds it; its tensors are kept all the same."""
     head: Section | None = None
@@ -42,3 +43,12 @@ class ForeignModel:
     """Generating factors by dotted name: ours (`optimizer.lr`) where they mean the same."""
     classes: tuple[str, ...] = ()
     finished: bool = True
+    where: str = ""
+    """Where it is described, for messages: "models.csv, row 3"."""
+    notes: tuple[str, ...] = ()
+    """What the importer wants to be known: what was missing or broken, and what became of it."""
+
+    @property
+    def named(self) -> str:
+        """Its name, and where it is described, for messages."""
+        return f"{self.name} ({self.where})" if self.where else self.name

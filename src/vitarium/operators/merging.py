@@ -43,9 +43,5 @@ def merge(zoo: Zoo, operator: str, models: Iterable[str], **settings: Any) -> st
 
 
 def _ingredient(zoo: Zoo, model: str) -> Ingredient:
-    name, _, epoch = model.partition("@")
-    if epoch and not epoch.isdigit():
-        raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
-    id = zoo.find(name)
-    number, _ = zoo.folder(id).checkpoint(int(epoch) if epoch else -1)
-    return Ingredient(model=id, epoch=number)
+    id, epoch = zoo.at(model)
+    return Ingredient(model=id, epoch=epoch)

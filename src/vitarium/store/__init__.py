@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from vitarium.store.zoo import Zoo
 
 if TYPE_CHECKING:
+    from vitarium.store.checkpoint import Checkpoint
     from vitarium.store.model_folder import About, Epoch, ModelFolder, Record, Status
 
-__all__ = ["About", "Epoch", "ModelFolder", "Record", "Status", "Zoo"]
+__all__ = ["About", "Checkpoint", "Epoch", "ModelFolder", "Record", "Status", "Zoo"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'vitarium.store' has no attribute '{name}'")
-    return getattr(import_module("vitarium.store.model_folder"), name)
+    module = "checkpoint" if name == "Checkpoint" else "model_folder"
+    return getattr(import_module(f"vitarium.store.{module}"), name)

@@ -1,89 +1,117 @@
 """Files that are either whole or not there, and that prove it when they are read."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vitarium.errors import CorruptFile
+import xxhash
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from vitarium.errors import CorruptFile, DiskFull
+
+_SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write beside and rename: after a crash the file is the old one or the new one."""
+def write(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+    """Write beside and rename: after a crash the file is the old one or the new one.
+
+    Raises DiskFull; then, too, the old file is still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(content)
+            for piece in [content] if isinstance(content, bytes) else content:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(path) from None
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file so that it stays away after a power cut."""
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
-    write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    write(path, json_text(value))
+
+
+def json_text(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
     """Raises CorruptFile where the content is not JSON."""
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(path, f"not valid JSON ({error})") from None
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """One JSON object with a checksum of itself as its last member, `xxh3`."""
+    write(path, sealed(value, indent=1).encode())
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote. Raises CorruptFile if any byte of it has changed."""
+    text = path.read_bytes()
+    try:
+        return unsealed(text)
+    except ValueError as error:
+        raise CorruptFile(path, str(error)) from None
+
+
 def write_lines(path: Path, values: list[Any]) -> None:
-    """One JSON value a line."""
-    write(path, "".join(json.dumps(value) + "\n" for value in values).encode())
+    """One JSON value a line, and a last line with their number and a checksum of all before it."""
+    body = "".join(json.dumps(value) + "\n" for value in values).encode()
+    write(path, body + _last_line(body, len(values)))
 
 
-def read_lines(path: Path) -> list[Any]:
-    """Raises CorruptFile that names the line. A missing file has no lines."""
-    if not path.exists():
+def read_lines(path: Path, *, sealed: bool) -> list[Any]:
+    """Read what `write_lines` wrote. A missing file has no lines.
+
+    Args:
+        sealed: whether a file without a last line is refused; format 1 had none.
+
+    Raises CorruptFile that names the line, if any byte of the file has changed or is missing.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
         return []
-    values = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            values.append(json.loads(line))
-        except ValueError as error:
-            raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
+    lines = text.splitlines(keepends=True)
+    values = [_line(path, number, line) for number, line in enumerate(lines, 1)]
+    if values and isinstance(values[-1], dict) and "xxh3" in values[-1]:
+        body = text[: len(text) - len(lines[-1])]
+        if lines[-1] != _last_line(body, len(lines) - 1):
+            raise CorruptFile(path, "its checksum is not that of its content")
+        return values[:-1]
+    if sealed or (text and not text.endswith(b"\n")):
+        raise CorruptFile(path, "its end is cut off")
     return values
 
 
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", notes: Mapping[str, str]) -> str:
-    """Write a safetensors file with `notes` in its header; returns its SHA-256 (hexadecimal).
-
-    Equal tensors and notes give equal bytes.
-    """
-    import safetensors.torch
-
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # one entry: safetensors writes several in an order that differs from run to run
-    header = {"vitarium": json.dumps(dict(notes), sort_keys=True)}
-    content = safetensors.torch.save(whole, metadata=header)
-    write(path, content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def read_tensors(path: Path, sha256: str) -> "dict[str, Tensor]":
-    """Read what `write_tensors` wrote. Raises CorruptFile if any bit of it has changed."""
-    import safetensors.torch
-    from safetensors import SafetensorError
-
-    check(path, sha256)
+def _line(path: Path, number: int, line: bytes) -> Any:
     try:
-        return safetensors.torch.load_file(path)
-    except SafetensorError as error:
-        raise CorruptFile(path, str(error)) from None
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
+
+
+def _last_line(body: bytes, lines: int) -> bytes:
+    return sealed({"lines": lines}, of=body).encode()
 
 
 def check(path: Path, sha256: str) -> None:
@@ -104,7 +132,40 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"") -> str:
+    """JSON text of an object that ends in `, "xxh3": "<XXH3-64 of all before this comma>"}`.
+
+    Args:
+        of: bytes that the checksum is to cover too, as if they stood before the text.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    body = text.removesuffix("}").rstrip("\n")
+    return body + _seal(of + body.encode())
+
+
+def unsealed(text: bytes) -> dict[str, Any]:
+    """The object of a sealed text, or of one of format 1, which has no seals.
+
+    Raises ValueError if any byte of a sealed text has changed.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    if value.pop("xxh3", None) is not None:
+        body = text[:-_SEAL_BYTES]
+        if text[-_SEAL_BYTES:] != _seal(body).encode():
+            raise ValueError("its checksum is not that of its content")
+    return value
+
+
+def _seal(body: bytes) -> str:
+    return f', "xxh3": "{xxhash.xxh3_64_hexdigest(body)}"}}\n'
+
+
+def sync_folder(folder: Path) -> None:
     """Make a rename durable; on POSIX that is a matter of the folder."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)

@@ -2,8 +2,8 @@
 
     models/<id>/
       model.json             what it is: spec, outputs, classes, software; never changed
-      epochs.jsonl           a line per finished epoch: metrics, and the checkpoint's checksum
-      checkpoints/epoch-0000.safetensors ...
+      epochs.jsonl           a line per finished epoch: metrics, and what its checkpoint holds
+      checkpoints/epoch-0000.packed ...    or .safetensors, where they are kept plain
       progress-0007.safetensors   what resuming after epoch 7 needs; only while unfinished
       records.jsonl          measured numbers, a line each
       result.json            written last: finished or diverged
@@ -12,19 +12,24 @@ An epoch is finished once its line stands in epochs.jsonl; that file is replaced
 all that the line speaks of is on disk. So a crash at any moment loses the running epoch alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from torch import Tensor
-
-from vitarium.blueprint import Spec, restored
+from vitarium.blueprint import Recipe, Spec, restored
 from vitarium.config import InvalidConfig
 from vitarium.errors import CorruptFile, InvalidInput
-from vitarium.store import files
+from vitarium.store import files, packing
+from vitarium.store.checkpoint import Checkpoint
+from vitarium.store.checkpoint_folder import CheckpointFolder, Place, opened
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 2
 Status = Literal["training", "finished", "diverged"]
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,9 @@ class Epoch:
     number: int
     metrics: Mapping[str, float]
     checkpoint: str | None
-    """SHA-256 of the checkpoint's file; None where this epoch's weights are not kept."""
+    """SHA-256 of what the checkpoint holds (`store.checkpoint.content_of`); None: not kept."""
     progress: str | None = None
-    """SHA-256 of the file to resume from."""
+    """The same of the file to resume from."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class ModelFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.checkpoints = CheckpointFolder(path.parent, path.name)
 
     # Reading
 
@@ -90,26 +96,40 @@ class ModelFolder:
         return About(values["num_outputs"], tuple(values["classes"]), values["software"])
 
     def epochs(self) -> list[Epoch]:
-        """Finished epochs in order."""
-        return [Epoch(**values) for values in files.read_lines(self.path / "epochs.jsonl")]
+        """Finished epochs in order. Raises CorruptFile."""
+        return self._lines("epochs.jsonl", Epoch)
 
     def result(self) -> dict[str, Any] | None:
         """How the training ended: `status` and `message`; None while it has not."""
         file = self.path / "result.json"
-        return files.read_json(file) if file.exists() else None
+        if not file.exists():
+            return None
+        result = files.read_sealed(file)
+        if result.keys() != {"status", "message"}:
+            raise CorruptFile(file, f"it has {', '.join(result)} instead of a status and a message")
+        return result
 
     @property
     def status(self) -> Status:
         result = self.result()
         return result["status"] if result else "training"
 
-    def weights(self, epoch: int = -1) -> dict[str, Tensor]:
+    def weights(self, epoch: int = -1) -> "dict[str, Tensor]":
         """The weights after `epoch`; -1: the last kept. Raises InvalidInput, CorruptFile."""
-        number, checksum = self.checkpoint(epoch)
-        return files.read_tensors(self.checkpoint_path(number), checksum)
+        return self.open(epoch).state_dict()
+
+    def open(self, epoch: int = -1) -> Checkpoint:
+        """The checkpoint after `epoch`, to be read tensor by tensor; -1: the last kept.
+
+        Raises InvalidInput for an epoch that is not kept, and CorruptFile.
+        """
+        return self.checkpoints.open(*self.checkpoint(epoch))
 
     def checkpoint(self, epoch: int = -1) -> tuple[int, str]:
-        """Number and checksum of a kept epoch; -1: the last kept. Raises InvalidInput."""
+        """Number of a kept epoch and what its checkpoint holds (SHA-256); -1: the last kept.
+
+        Raises InvalidInput.
+        """
         kept = {e.number: e.checkpoint for e in self.epochs() if e.checkpoint}
         if epoch == -1 and kept:
             epoch = max(kept)
@@ -122,18 +142,16 @@ class ModelFolder:
 
     def records(self) -> list[Record]:
         """All that was measured of the model."""
-        return [Record(**values) for values in files.read_lines(self.path / "records.jsonl")]
+        return self._lines("records.jsonl", Record)
 
-    def checkpoint_path(self, epoch: int) -> Path:
-        return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
-
-    def progress(self) -> tuple[int, dict[str, Tensor]] | None:
+    def progress(self) -> "tuple[int, dict[str, Tensor]] | None":
         """The last finished epoch and the tensors to go on from; None before the first."""
         finished = self.epochs()
         if not finished or not finished[-1].progress:
             return None
         last = finished[-1]
-        return last.number, files.read_tensors(self._progress_path(last.number), str(last.progress))
+        assert last.progress  # for mypy
+        return last.number, opened(self._progress_path(last.number), last.progress).state_dict()
 
     # Writing
 
@@ -144,15 +162,15 @@ class ModelFolder:
 
     def begin(self, spec: Spec, about: About) -> None:
         """Write down what the model is, before its first epoch."""
-        value = {"format": 1, "spec": spec.factors(), **asdict(about)}
-        files.write_json(self.path / "model.json", value)
+        value = {"format": FORMAT, "spec": spec.factors(), **asdict(about)}
+        files.write_sealed(self.path / "model.json", value)
 
     def commit(
         self,
         number: int,
         metrics: Mapping[str, float],
-        weights: Mapping[str, Tensor] | None,
-        progress: Mapping[str, Tensor] | None,
+        weights: "Mapping[str, Tensor] | None",
+        progress: "Mapping[str, Tensor] | None",
     ) -> None:
         """Add a finished epoch: all of it or, after a crash, nothing of it.
 
@@ -160,12 +178,12 @@ class ModelFolder:
             weights: what to keep as the epoch's checkpoint; None keeps none.
             progress: what a resumed run needs; None for the last epoch.
         """
-        notes = {"model": self.path.name, "epoch": str(number)}
         checkpoint = resume = None
         if weights is not None:
-            checkpoint = files.write_tensors(self.checkpoint_path(number), weights, notes)
+            checkpoint = self.checkpoints.write(number, weights, self._bases(number))
         if progress is not None:
-            resume = files.write_tensors(self._progress_path(number), progress, notes)
+            pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
+            files.write(self._progress_path(number), pieces)
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
         epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
         self._write_epochs(epochs)
@@ -175,18 +193,51 @@ class ModelFolder:
         everything = [*self.records(), *records]
         files.write_lines(self.path / "records.jsonl", [asdict(record) for record in everything])
 
-    def keep(self, number: int, weights: Mapping[str, Tensor]) -> None:
+    def keep(self, number: int, weights: "Mapping[str, Tensor]") -> None:
         """Add a checkpoint to an epoch that is finished already."""
-        notes = {"model": self.path.name, "epoch": str(number)}
-        checkpoint = files.write_tensors(self.checkpoint_path(number), weights, notes)
-        epochs = self.epochs()
-        changed = [replace(e, checkpoint=checkpoint) if e.number == number else e for e in epochs]
-        self._write_epochs(changed)
+        checkpoint = self.checkpoints.write(number, weights, self._bases(number))
+        self._name_content(number, checkpoint)
+
+    def pack(self, epoch: int) -> bool:
+        """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
+
+        Returns whether it was plain. Raises InvalidInput, DiskFull and CorruptFile.
+        """
+        found = self.open(epoch)
+        if found.is_packed:
+            return False
+        content = self.checkpoints.write(epoch, found.state_dict(), self._bases(epoch))
+        if not found.is_sealed:  # of format 1, whose lines name the file's own checksum
+            changed = [
+                replace(e, checkpoint=content) if e.number == epoch else e for e in self.epochs()
+            ]
+            self._write_epochs(changed)
+        packed = Checkpoint(self.checkpoints.packed(epoch), self.checkpoints.find)
+        packed.check()
+        files.remove(found.path)
+        return True
+
+    def unpack(self, epoch: int) -> bool:
+        """Keep a checkpoint plain, not packed; killed at any moment, one of the files is whole.
+
+        Returns whether it was packed. Raises InvalidInput, DiskFull and CorruptFile.
+        """
+        found = self.open(epoch)
+        if found.is_packed:
+            self.checkpoints.write_plain(epoch, found.state_dict())
+        files.remove(self.checkpoints.packed(epoch))
+        return found.is_packed
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
-        files.write_json(self.path / "result.json", {"status": status, "message": message})
+        files.write_sealed(self.path / "result.json", {"status": status, "message": message})
         self._drop_progress(keep=None)
+
+    def _name_content(self, number: int, content: str) -> None:
+        epochs = self.epochs()
+        self._write_epochs(
+            [replace(e, checkpoint=content) if e.number == number else e for e in epochs]
+        )
 
     def _write_epochs(self, epochs: list[Epoch]) -> None:
         files.write_lines(self.path / "epochs.jsonl", [asdict(e) for e in epochs])
@@ -201,10 +252,47 @@ class ModelFolder:
         return self.path / f"progress-{epoch:04d}.safetensors"
 
     def _about(self) -> dict[str, Any]:
-        values = files.read_json(self.path / "model.json")
-        if not isinstance(values, dict) or values.get("format") != 1:
-            raise CorruptFile(self.path / "model.json", "not a model's description of format 1")
+        file = self.path / "model.json"
+        values = files.read_sealed(file)
+        if values.get("format") not in (1, FORMAT):
+            raise CorruptFile(file, f"not a model's description of format 1 to {FORMAT}")
+        if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:
+            raise CorruptFile(file, f"it has {', '.join(values)}")
         return values
+
+    def _lines(self, name: str, kind: type[Line]) -> list[Line]:
+        file = self.path / name
+        if not file.exists():
+            return []
+        found = []
+        lines = files.read_lines(file, sealed=self._about()["format"] > 1)
+        for number, values in enumerate(lines, 1):
+            try:
+                found.append(kind(**values))
+            except TypeError as error:
+                raise CorruptFile(file, f"line {number}: {error}") from None
+        return found
+
+    def _bases(self, number: int) -> Iterator[Place]:
+        """What an epoch's checkpoint may build on, the best first.
+
+        The k-th kept epoch builds on the one whose position is k with its lowest binary digit
+        cleared: most are next to their base, and none is further than log2(k) steps from the first.
+        The last epoch, which is what others start from and what is opened most, builds at once on
+        what the model itself started from.
+        """
+        spec = self.spec()
+        origin = spec.origin
+        last = isinstance(origin, Recipe) and number == origin.epochs
+        kept = [e.number for e in self.epochs() if e.checkpoint and e.number < number]
+        position = 0 if last else len(kept)
+        while position:
+            position &= position - 1
+            yield self.path.name, kept[position]
+        if spec.ingredients:
+            yield spec.ingredients[0].model, spec.ingredients[0].epoch
+        elif spec.parent is not None:
+            yield spec.parent, spec.parent_epoch or 0
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -1,6 +1,7 @@
 """The zoo: a folder of models that is opened, listed and loaded from."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -12,9 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vitarium.blueprint import Blueprint, Spec
+    from vitarium.store.checkpoint import Checkpoint
+    from vitarium.store.conversion import Conversion
     from vitarium.store.model_folder import ModelFolder
 
-FORMAT = {"format": "vitarium zoo", "version": 1}
+VERSIONS = (1, 2)
+"""Of the format, that can be read; what is added to a zoo is of the newest."""
+MARKS = tuple(
+    files.json_text({"format": "vitarium zoo", "version": version}) for version in VERSIONS
+)
+"""What zoo.json may hold."""
 
 
 class Zoo:
@@ -38,9 +46,11 @@ class Zoo:
         if not mark.exists():
             hint = "grow one with `vitarium grow BLUEPRINT --zoo DIR`"
             raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}")
-        found = files.read_json(mark)
-        if found != FORMAT:
-            raise NotAZoo(f"{mark} says {found}; this version of vitarium reads {FORMAT}")
+        if mark.read_bytes() not in MARKS:
+            raise NotAZoo(
+                f"{mark} says {files.read_json(mark)}; this version of vitarium reads zoos of the "
+                f"versions {' and '.join(map(str, VERSIONS))}"
+            )
         return cls(folder)
 
     @classmethod
@@ -52,8 +62,15 @@ class Zoo:
                 raise NotAZoo(
                     f"{folder} is neither a zoo nor an empty folder; choose another place"
                 )
-            files.write_json(folder / "zoo.json", FORMAT)
-        return cls.open(folder)
+            files.write(folder / "zoo.json", MARKS[-1])
+        return cls.open(folder).upgraded()
+
+    def upgraded(self) -> Self:
+        """Say that newer files may follow, so that no older version of vitarium misreads them."""
+        mark = self.path / "zoo.json"
+        if mark.read_bytes() != MARKS[-1]:
+            files.write(mark, MARKS[-1])
+        return self
 
     def __repr__(self) -> str:
         return f"Zoo({str(self.path)!r}, {len(self)} models)"
@@ -78,6 +95,18 @@ class Zoo:
                 f"'{model}' is the beginning of {', '.join(found)}; write more of it"
             )
         return found[0]
+
+    def at(self, model: str) -> tuple[str, int]:
+        """Id and epoch of what `3f2a@5` names; without an epoch, the last that has weights.
+
+        Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
+        """
+        name, _, epoch = model.partition("@")
+        if epoch and not epoch.isdigit():
+            raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
+        id = self.find(name)
+        number, _ = self.folder(id).checkpoint(int(epoch) if epoch else -1)
+        return id, number
 
     def folder(self, model: str) -> "ModelFolder":
         """Where a model is kept; for a new model, where it will be."""
@@ -131,6 +160,24 @@ class Zoo:
         """
         return self.folder(self.find(model)).weights(epoch)
 
+    def checkpoint(self, model: str, epoch: int = -1) -> "Checkpoint":
+        """The weights after an epoch, each read from disk when it is asked for.
+
+        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
+        """
+        return self.folder(self.find(model)).open(epoch)
+
+    def tensor(
+        self, model: str, epoch: int, name: str, rows: tuple[int, int] | None = None
+    ) -> "Tensor":
+        """One tensor of a checkpoint, or its rows from one number up to another.
+
+        Only what is asked for is read (in runs of 1 MiB). Raises as `checkpoint` does, UnknownName
+        for an unknown tensor and InvalidInput for rows that are not there.
+        """
+        checkpoint = self.checkpoint(model, epoch)
+        return checkpoint[name] if rows is None else checkpoint.rows(name, *rows)
+
     def load(self, model: str, epoch: int = -1) -> "nn.Module":
         """The model after an epoch, in eval mode on the CPU; its outputs are the trained model's.
 
@@ -144,6 +191,26 @@ class Zoo:
         except RuntimeError as error:
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
+
+    def pack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+        """Make the zoo small: keep every checkpoint packed, as `grow` does.
+
+        Bit-exact, in place; when it is interrupted nothing is lost, and running it again goes on.
+
+        Args:
+            report: called with the number of checkpoints that are done, and of all.
+
+        Raises ZooInUse, DiskFull and CorruptFile.
+        """
+        from vitarium.store.conversion import convert
+
+        return convert([self.folder(id) for id in self.ids()], "packed", self.path, report)
+
+    def unpack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+        """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
+        from vitarium.store.conversion import convert
+
+        return convert([self.folder(id) for id in self.ids()], "plain", self.path, report)
 
     def add_blueprint(self, blueprint: "Blueprint") -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vitarium.blueprint import Recipe
+
 MODEL, OPTIMIZER = "model/", "optimizer/"
 
 
@@ -41,3 +43,13 @@ def restore_progress(
 def weights_of(progress: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's weights in what `take_progress` took, by their own names."""
     return {n.removeprefix(MODEL): t for n, t in progress.items() if n.startswith(MODEL)}
+
+
+def rounded(weights: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """The weights in the precision in which the recipe keeps them."""
+    if recipe.checkpoint_precision == "exact":
+        return dict(weights)
+    return {
+        name: tensor.bfloat16() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }

@@ -21,7 +21,7 @@ from vitarium.store import ModelFolder
 from vitarium.training.alone import Alone
 from vitarium.training.member import Member
 from vitarium.training.options import EpochDone, Report, Span, Step, TrainOptions, numerics
-from vitarium.training.progress import weights_of
+from vitarium.training.progress import rounded, weights_of
 from vitarium.training.stack import Stack
 from vitarium.training.writing import Writing
 
@@ -234,6 +234,7 @@ class _Run:
             weights = None
             if member.recipe.keeps(epoch):
                 weights = weights_of(progress) if progress else _copied(member.model.state_dict())
+                weights = rounded(weights, member.recipe)
             write = partial(_written, member.folder, epoch, own, weights, progress)
             self.writing.submit(write, partial(self._committed, member.spec.id, epoch, own))
 
@@ -285,4 +286,4 @@ def _keep_last_finite(member: Member) -> None:
     """Make the last finished epoch a checkpoint, though the recipe may not keep it."""
     last, progress = member.folder.epochs()[-1], member.folder.progress()
     if last.checkpoint is None and progress:
-        member.folder.keep(last.number, weights_of(progress[1]))
+        member.folder.keep(last.number, rounded(weights_of(progress[1]), member.recipe))

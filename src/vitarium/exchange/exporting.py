@@ -1,0 +1,147 @@
+"""Write models of a zoo for other programs to read.
+
+An exporter is a plug-in, a function `(config, zoo, models, out) -> path, ...` in one file:
+
+    @exporter("my-format", config=MyFormat, refuses=function, needs=("library",), extra="library")
+
+It writes into the empty folder `out`, and yields each file or folder that is done. All else is
+optional: `refuses(config, zoo, model)` says why the format has no place for a model, or None; the
+libraries of `needs` are there when it is called, and `extra` is what to install where they are not.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from vitarium.errors import InvalidInput
+from vitarium.registry import Plugin, Section, choose
+from vitarium.store import Zoo
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model to export, after an epoch."""
+
+    id: str
+    epoch: int
+
+    @property
+    def name(self) -> str:
+        """What its file or folder is called: `3f2a0c41d9e7-epoch-0005`."""
+        return f"{self.id}-epoch-{self.epoch:04d}"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The `done`th file or folder of an export of `models` is done; `path` is where it will be."""
+
+    path: Path
+    done: int
+    models: int
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A model was left out, for which the format has no place."""
+
+    model: Chosen
+    why: str
+
+
+Report = Callable[[Exported | Skipped], None]
+
+
+def export(
+    zoo: Zoo,
+    out: str | Path,
+    *,
+    exporter: str,
+    models: Sequence[str] | None = None,
+    skip: bool = False,
+    report: Report = lambda event: None,
+    **settings: Any,
+) -> list[Path]:
+    """Write models of a zoo in another format.
+
+    All is written beside `out` and renamed in the end: stopped at any moment, it leaves nothing.
+
+    Args:
+        out: a folder that is new or empty.
+        exporter: the format, see `vitarium plugins exporter`.
+        models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
+            None: every finished model, after its last epoch.
+        skip: leave out models for which the format has no place, instead of an error.
+        report: is told of every file or folder that is done, and of every model that is left out.
+        settings: of the exporter.
+
+    Returns what was written: a file or folder per model, and what the format has beside them.
+    Raises UnknownName, InvalidConfig, and InvalidInput for a place that is taken, a library that is
+    missing, and models for which the format has no place; CorruptFile for damaged weights.
+    """
+    section = choose("exporter", exporter, **settings)
+    check_installed(section.plugin)
+    target = Path(out).absolute()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
+    picked = _fitting(section, zoo, chosen(zoo, models), skip, report)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    written = []
+    try:
+        beside.mkdir(parents=True)
+        for path in section(zoo, picked, beside):
+            written.append(target / path.relative_to(beside))
+            report(Exported(written[-1], len(written), len(picked)))
+        beside.replace(target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return written
+
+
+def chosen(zoo: Zoo, models: Sequence[str] | None = None) -> list[Chosen]:
+    """The models that `export` would write, each once.
+
+    Raises UnknownName, and InvalidInput where an epoch's weights are not kept, or no model is
+    finished.
+    """
+    if models is None:
+        models = [id for id in zoo.ids() if zoo.folder(id).status == "finished"]
+    if not models:
+        raise InvalidInput(f"{zoo.path} has no finished model to export")
+    return list(dict.fromkeys(Chosen(*zoo.at(model)) for model in models))
+
+
+def _fitting(
+    section: Section, zoo: Zoo, models: list[Chosen], skip: bool, report: Report
+) -> list[Chosen]:
+    """The models for which the format has a place; all of them have to be those, or not."""
+    refuses = section.plugin.facts.get("refuses", lambda *about: None)
+    refused = {one: why for one in models if (why := refuses(section.config, zoo, one))}
+    if refused and (not skip or len(refused) == len(models)):
+        listed = [f"\n  {one.id}: {why}" for one, why in refused.items()]
+        more = [f"\n  and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
+        hint = "" if skip else "; leave them out with --skip, or choose a format that takes them"
+        raise InvalidInput(
+            f"{len(refused)} of {len(models)} models cannot be exported to {section.name}"
+            + hint
+            + "".join(listed[:_SHOWN] + more)
+        )
+    for one, why in refused.items():
+        report(Skipped(one, why))
+    return [one for one in models if one not in refused]
+
+
+def check_installed(plugin: Plugin) -> None:
+    """Raises InvalidInput that says what to install where a library is missing."""
+    missing = [name for name in plugin.facts.get("needs", ()) if find_spec(name) is None]
+    if missing:
+        raise InvalidInput(
+            f"{plugin.kind} '{plugin.name}' needs {', '.join(missing)}: "
+            f"pip install '{plugin.facts['extra']}'"
+        )

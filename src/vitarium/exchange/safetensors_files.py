@@ -1,0 +1,76 @@
+"""A safetensors file per model, and a table of what each is: for programs of one's own."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from vitarium.config import NoConfig
+from vitarium.exchange.exporting import Chosen
+from vitarium.registry import exporter
+from vitarium.store import Zoo
+
+
+@exporter("safetensors", config=NoConfig)
+def safetensors_files(
+    config: NoConfig, zoo: Zoo, models: Sequence[Chosen], out: Path
+) -> Iterator[Path]:
+    """A safetensors file per model, with its factors in the header, and models.csv; any model.
+
+    Tensors are the zoo's, bit for bit, under the model's own names (timm's). The header has one
+    entry, `vitarium`: the model's row of the table, as JSON.
+    """
+    rows = []
+    for one in models:
+        row = _row(zoo, one)
+        file = out / row["file"]
+        notes = {"vitarium": json.dumps(row, sort_keys=True)}
+        save_file(zoo.state_dict(one.id, one.epoch), file, metadata=notes)
+        rows.append(row)
+        yield file
+    table = out / "models.csv"
+    _write(table, rows)
+    yield table
+
+
+def _row(zoo: Zoo, one: Chosen) -> dict[str, Any]:
+    """What is known of a model, its factors by dotted name; without those that are not set."""
+    spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
+    factors = spec.origin.described()
+    made = {"operator": spec.operator.name} if spec.operator else {}
+    return {
+        "file": f"{one.name}.safetensors",
+        "name": one.id,
+        "stage": spec.stage,
+        "parent": spec.parent,
+        "parent_epoch": spec.parent_epoch,
+        "epoch": one.epoch,
+        "architecture": factors.pop("architecture", None),
+        "num_classes": about.num_outputs,
+        **made,
+        **{key: value for key, value in factors.items() if key != "name" and value is not None},
+        **_scores(zoo, one),
+    }
+
+
+def _scores(zoo: Zoo, one: Chosen) -> dict[str, float]:
+    """What was measured after that epoch on the three splits."""
+    metrics = next(e.metrics for e in zoo.folder(one.id).epochs() if e.number == one.epoch)
+    return {key: metrics[key] for key in metrics if key.startswith(("train_", "val_", "test_"))}
+
+
+def _write(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A column per factor that any model has; lists as JSON, nothing where it is not set."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _cell(value) for key, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | tuple | bool) else value

@@ -1,0 +1,367 @@
+"""The weights after an epoch, as a file: plain, or packed against those of another epoch.
+
+Both kinds are safetensors containers with a checksum of every run of every tensor. In a plain file
+(`.safetensors`) the entries are the tensors. In a packed one (`.packed`) an entry is what
+`store.coding` made of a tensor, alone or as the difference to the same tensor of the base; a tensor
+that is the base's bit by bit has no entry at all. docs/format.md has every detail.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from vitarium.errors import CorruptFile, InvalidInput, UnknownName
+from vitarium.store import coding
+from vitarium.store.coding import Bits
+from vitarium.store.container import SIZES, Container, Entry, checksum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PLAIN, PACKED = ".safetensors", ".packed"
+"""How the names of the two kinds of files end."""
+MOST_DECODES = 7
+"""A packed checkpoint is read through at most so many others: its base, the base's base, ..."""
+
+Code = Literal["plain", "same", "alone", "difference"]
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+"""torch's names of safetensors' dtypes."""
+_MANY_BYTES = 8_000_000
+"""From here on, reading on several threads pays."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The checkpoint that a packed one is a difference to."""
+
+    model: str
+    epoch: int
+    content: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as it stands in a checkpoint."""
+
+    dtype: str
+    """safetensors' name of it."""
+    shape: tuple[int, ...]
+    checksums: tuple[str, ...]
+    """Of the content, run by run of `coding.RUN_BYTES`."""
+    code: Code = "plain"
+    pieces: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Packed: of every run, the checksum of what is stored and the length of each stream."""
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number."""
+        return SIZES[self.dtype]
+
+    @property
+    def run(self) -> int:
+        """Numbers in a run; the last may have fewer."""
+        return coding.RUN_BYTES // self.width
+
+    @property
+    def runs(self) -> int:
+        return -(-self.count // self.run)
+
+    def like(self, other: "Stored | None") -> bool:
+        return other is not None and (self.dtype, self.shape) == (other.dtype, other.shape)
+
+
+Find = Callable[[Base], "Checkpoint"]
+"""Opens a base."""
+
+
+class Checkpoint(Mapping[str, "Tensor"]):
+    """Weights by name, each read from disk when it is asked for.
+
+        checkpoint = zoo.checkpoint("3f2a", epoch=5)
+        checkpoint["blocks.0.attn.qkv.weight"]             # a tensor
+        checkpoint.rows("blocks.0.attn.qkv.weight", 0, 8)  # its first eight rows
+        checkpoint.state_dict()                            # all of them, read at once
+
+    Whatever is read is compared with its checksums first: CorruptFile names the file, and no bit of
+    a damaged tensor is given out. Tensors of a plain file are mapped into memory, not copied.
+    """
+
+    def __init__(self, path: Path, find: Find) -> None:
+        """Open a file; its tensors are not read yet. Raises CorruptFile."""
+        self._file = Container(path)
+        self._find = find
+        self.is_sealed = self._file.is_sealed
+        """Whether it has checksums; files of format 1 and of others do not."""
+        try:
+            about = self._file.description
+            self.tensors = _described(self._file) if self.is_sealed else _undescribed(self._file)
+            self.base = Base(**about["base"]) if about.get("base") else None
+            self.depth: int = about.get("depth", 0)
+            """How many other checkpoints may be read to read this one."""
+            if (self.depth > 0) != bool(self.base) or not 0 <= self.depth <= MOST_DECODES:
+                raise ValueError(f"a depth of {self.depth}")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._file.corrupt(f"its description makes no sense ({error})") from None
+
+    @property
+    def path(self) -> Path:
+        return self._file.path
+
+    @property
+    def is_packed(self) -> bool:
+        return self.path.suffix == PACKED
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over names, dtypes, shapes and checksums: the same however it is stored."""
+        return content_of(self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, unpacked."""
+        return sum(stored.count * stored.width for stored in self.tensors.values())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __getitem__(self, name: str) -> "Tensor":
+        """Raises UnknownName and CorruptFile."""
+        stored = self._stored(name)
+        return _tensor(self._numbers(name, 0, stored.count), stored.dtype, stored.shape)
+
+    def rows(self, name: str, start: int, stop: int) -> "Tensor":
+        """`tensor[start:stop]`, of which only the runs that it lies in are read and checked.
+
+        Raises UnknownName, CorruptFile, and InvalidInput for rows that are not there.
+        """
+        stored = self._stored(name)
+        length = stored.shape[0] if stored.shape else 0
+        if not 0 <= start <= stop <= length:
+            raise InvalidInput(f"{name} has {length} rows, so none from {start} to {stop}")
+        row = math.prod(stored.shape[1:])
+        bits = self._numbers(name, start * row, stop * row)
+        return _tensor(bits, stored.dtype, (stop - start, *stored.shape[1:]))
+
+    def state_dict(self) -> "dict[str, Tensor]":
+        """All tensors, read now. Raises CorruptFile."""
+        if not self.is_packed or self.nbytes < _MANY_BYTES:
+            return dict(self.items())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy, zstd and xxh3 give up the GIL
+            return dict(zip(self, pool.map(self.__getitem__, self), strict=True))
+
+    def run(self, name: str, number: int) -> Bits:
+        """One run of a tensor's numbers as unsigned integers, checked. Raises CorruptFile."""
+        stored = self.tensors[name]
+        bits = self._decoded(name, number)
+        if checksum(bits) != stored.checksums[number]:
+            raise self._damaged(name)
+        return bits
+
+    def check_stored(self) -> None:
+        """Compare every stored byte with its checksum, unpacking nothing. Raises CorruptFile."""
+        for name, stored in self.tensors.items():
+            for number in range(stored.runs):
+                if stored.code == "plain":
+                    self.run(name, number)
+                elif stored.code != "same":
+                    self._streams(name, number)
+
+    def check(self) -> None:
+        """Read every tensor and compare it with its checksums. Raises CorruptFile."""
+        for name, stored in self.tensors.items():
+            for number in range(stored.runs):
+                self.run(name, number)
+
+    @cached_property
+    def opened_base(self) -> "Checkpoint":
+        """Raises CorruptFile where the base is missing, damaged, or not what it was."""
+        if self.base is None:
+            raise self._file.corrupt("it has tensors of a base, but names none")
+        base = self._find(self.base)
+        if base.content != self.base.content:
+            raise CorruptFile(
+                base.path,
+                f"{self.path} builds on it, but it is another checkpoint than when that was "
+                "written",
+            )
+        if base.depth >= self.depth:
+            raise self._file.corrupt(f"its base, {base.path}, is as deep as itself")
+        for name, stored in self.tensors.items():
+            if stored.code in ("same", "difference") and not stored.like(base.tensors.get(name)):
+                raise self._file.corrupt(f"its base has no {name} of shape {stored.shape}")
+        return base
+
+    def _numbers(self, name: str, start: int, stop: int) -> Bits:
+        """Numbers `start` to `stop` of a tensor."""
+        stored = self.tensors[name]
+        if start == stop:
+            return np.empty(0, f"u{stored.width}")
+        first, last = start // stored.run, (stop - 1) // stored.run
+        if stored.code == "plain":
+            for number in range(first, last + 1):
+                self.run(name, number)
+            return self._plain(name)[start:stop]
+        if first == last:
+            return self.run(name, first)[start - first * stored.run : stop - first * stored.run]
+        bits = np.empty(stop - start, f"u{stored.width}")
+        for number in range(first, last + 1):
+            place = number * stored.run
+            part = self.run(name, number)[max(start - place, 0) : stop - place]
+            bits[max(place - start, 0) :][: len(part)] = part
+        return bits
+
+    def _decoded(self, name: str, number: int) -> Bits:
+        stored = self.tensors[name]
+        if stored.code == "plain":
+            return self._plain(name)[number * stored.run : (number + 1) * stored.run]
+        if stored.code == "same":
+            return self.opened_base.run(name, number)
+        try:
+            values = coding.unpressed(
+                self._streams(name, number),
+                min(stored.run, stored.count - number * stored.run),
+                stored.width,
+            )
+        except ValueError as error:
+            raise self._file.corrupt(f"{name} cannot be unpacked: {error}") from None
+        is_float = stored.dtype in FLOATS
+        if stored.code == "alone":
+            return coding.rotated_back(values) if is_float else values
+        base = self.opened_base.run(name, number)
+        return coding.added(base, values, is_float)
+
+    def _plain(self, name: str) -> Bits:
+        return np.frombuffer(self._file.content(name), f"u{self.tensors[name].width}")
+
+    def _streams(self, name: str, number: int) -> list[memoryview]:
+        """The stored streams of a run, checked."""
+        found, lengths = self.tensors[name].pieces[number]
+        place = self._places[name][number]
+        piece = self._file.content(name)[place : place + sum(lengths)]
+        if checksum(piece) != found:
+            raise self._damaged(name)
+        ends = list(accumulate(lengths))
+        return [piece[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where each run's streams begin in its entry."""
+        return {
+            name: list(accumulate((sum(lengths) for _, lengths in stored.pieces), initial=0))
+            for name, stored in self.tensors.items()
+        }
+
+    def _stored(self, name: str) -> Stored:
+        if name not in self.tensors:
+            raise UnknownName("tensor", name, self.tensors)
+        return self.tensors[name]
+
+    def _damaged(self, name: str) -> CorruptFile:
+        return self._file.corrupt(f"{name} is not as it was written; restore the file or regrow it")
+
+
+def content_of(tensors: Mapping[str, Stored]) -> str:
+    """SHA-256 over names, dtypes, shapes and checksums of a checkpoint's tensors, hexadecimal."""
+    table = [[name, t.dtype, t.shape, t.checksums] for name, t in sorted(tensors.items())]
+    text = json.dumps(table, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _described(file: Container) -> dict[str, Stored]:
+    """What the description says of every tensor, compared with what is there."""
+    tensors = {}
+    for name, said in file.description["tensors"].items():
+        entry = file.entries.get(name)
+        packed = said.get("code", "plain") != "plain"
+        if not packed and entry is None:
+            raise ValueError(f"{name} is missing")
+        sums = said["checksums"]
+        dtype, shape = (said["dtype"], said["shape"]) if packed else (entry.dtype, entry.shape)  # type: ignore[union-attr]
+        stored = Stored(
+            dtype,
+            tuple(shape),
+            tuple(sums[place : place + 16] for place in range(0, len(sums), 16)),
+            said.get("code", "plain"),
+            tuple((found, tuple(lengths)) for found, lengths in said.get("pieces", ())),
+        )
+        _check(name, stored, entry)
+        tensors[name] = stored
+    if file.entries.keys() - tensors.keys():
+        raise ValueError(f"{min(file.entries.keys() - tensors.keys())} is not described")
+    return tensors
+
+
+def _check(name: str, stored: Stored, entry: Entry | None) -> None:
+    """Raises ValueError where a tensor's description contradicts itself or its entry."""
+    numbers = [*stored.shape, *(length for _, lengths in stored.pieces for length in lengths)]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{name} has a shape or length that is no whole number")
+    if stored.code not in get_args(Code) or stored.dtype not in SIZES:
+        raise ValueError(f"{name} is stored as {stored.code} of {stored.dtype}")
+    if len(stored.checksums) != stored.runs:
+        raise ValueError(f"{name} has {len(stored.checksums)} checksums for {stored.runs} runs")
+    if stored.code in ("alone", "difference"):
+        if len(stored.pieces) != stored.runs:
+            raise ValueError(f"{name} has {len(stored.pieces)} pieces for {stored.runs} runs")
+        if any(len(lengths) != stored.width for _, lengths in stored.pieces):
+            raise ValueError(f"{name} has not a stream for each of {stored.width} bytes")
+        size = sum(sum(lengths) for _, lengths in stored.pieces)
+        if entry is None or (entry.dtype, entry.shape) != ("U8", (size,)):
+            raise ValueError(f"{name} should have {size} bytes")
+    elif stored.pieces or (stored.code == "same" and entry is not None):
+        raise ValueError(f"{name} has bytes though it is stored as {stored.code}")
+
+
+def _undescribed(file: Container) -> dict[str, Stored]:
+    """A file without checksums: they are made of what it holds now."""
+    tensors = {}
+    for name, entry in file.entries.items():
+        content = file.content(name)
+        runs = range(0, len(content), coding.RUN_BYTES)
+        sums = tuple(checksum(content[start : start + coding.RUN_BYTES]) for start in runs)
+        tensors[name] = Stored(entry.dtype, entry.shape, sums)
+    return tensors
+
+
+def _tensor(bits: Bits, dtype: str, shape: tuple[int, ...]) -> "Tensor":
+    import torch
+
+    flat = torch.from_numpy(bits.view(np.uint8)) if bits.size else torch.empty(0, dtype=torch.uint8)
+    return flat.view(getattr(torch, DTYPES[dtype])).reshape(shape)

@@ -1,0 +1,101 @@
+"""How a run of numbers is made small without losing a bit; docs/format.md has it in words.
+
+Weights of neighbouring epochs agree in sign, exponent and the leading digits, so their difference
+as whole numbers is small; without a neighbour the exponents at least are few. Either way the first
+bytes of the numbers are much alike and the last ones are noise: bytes of the same place are put
+side by side and given to zstd (RFC 8878), place by place.
+"""
+
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+Bits = NDArray[np.unsignedinteger[Any]]
+"""Numbers as unsigned integers of their own width."""
+
+RUN_BYTES = 1 << 20
+"""Tensors are coded in runs of so many bytes, so that a slice can be read by itself."""
+_LEVEL = 1
+"""Of zstd. There is nothing for a higher one to find: bytes are skewed, but do not repeat."""
+
+
+def ordered(bits: Bits) -> Bits:
+    """Bits of floats as integers in the floats' order; its own inverse.
+
+    Neighbouring floats become neighbouring integers, over zero as well.
+    """
+    signed = bits.view(f"i{bits.itemsize}")
+    largest = np.iinfo(signed.dtype).max
+    return ((signed >> (8 * bits.itemsize - 1) & largest) ^ signed).view(bits.dtype)
+
+
+def rotated(bits: Bits) -> Bits:
+    """Floats with their sign as the last bit: then the exponent fills the first byte (float32)."""
+    return (bits << _of(1, bits)) | (bits >> _of(8 * bits.itemsize - 1, bits))
+
+
+def rotated_back(bits: Bits) -> Bits:
+    return (bits >> _of(1, bits)) | (bits << _of(8 * bits.itemsize - 1, bits))
+
+
+def folded(difference: Bits) -> Bits:
+    """0, -1, 1, -2, ... as 0, 1, 2, 3, ...: small differences of both signs begin with zeros."""
+    signed = difference.view(f"i{difference.itemsize}")
+    return ((signed << 1) ^ (signed >> (8 * difference.itemsize - 1))).view(difference.dtype)
+
+
+def unfolded(values: Bits) -> Bits:
+    return (values >> _of(1, values)) ^ (~(values & _of(1, values)) + _of(1, values))
+
+
+def difference(bits: Bits, base: Bits, is_float: bool) -> Bits:
+    """What `added` adds to the base to get `bits`: small where they are near."""
+    if is_float:
+        bits, base = ordered(bits), ordered(base)
+    return folded(bits - base)
+
+
+def added(base: Bits, values: Bits, is_float: bool) -> Bits:
+    """The numbers of which `difference` to the base is `values`."""
+    if is_float:
+        return ordered(ordered(base) + unfolded(values))
+    return base + unfolded(values)
+
+
+def pressed(values: Bits) -> list[bytes]:
+    """The bytes of each place, the last place first: as a zstd frame, or plain if that is less."""
+    places = values.view(np.uint8).reshape(-1, values.itemsize)
+    found = []
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    for place in range(values.itemsize):
+        plain = places[:, place].tobytes()
+        frame = compressor.compress(plain)
+        found.append(frame if len(frame) < len(plain) else plain)
+    return found
+
+
+def unpressed(streams: list[memoryview], count: int, width: int) -> Bits:
+    """`count` numbers of `width` bytes from what `pressed` made.
+
+    Raises ValueError where the streams do not hold just so many.
+    """
+    places = np.empty((count, width), np.uint8)
+    decompressor = zstandard.ZstdDecompressor()
+    for place, stream in enumerate(streams):
+        plain: Any = stream
+        if len(stream) != count:
+            try:
+                # asked first: a frame may claim any size, and would be given the memory
+                if zstandard.frame_content_size(stream) != count:
+                    raise ValueError(f"the bytes of place {place} are not {count}")
+                plain = decompressor.decompress(stream)
+            except zstandard.ZstdError as error:
+                raise ValueError(str(error)) from None
+        places[:, place] = np.frombuffer(plain, np.uint8)
+    return places.reshape(-1).view(f"u{width}")
+
+
+def _of(number: int, like: Bits) -> Any:
+    return like.dtype.type(number)

@@ -1,0 +1,160 @@
+"""Makes the content of checkpoint files: tensors as they are, or packed against a base."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vitarium.errors import InvalidInput
+from vitarium.store import coding
+from vitarium.store.checkpoint import (
+    DTYPES,
+    FLOATS,
+    Base,
+    Checkpoint,
+    Code,
+    Stored,
+    content_of,
+)
+from vitarium.store.coding import Bits
+from vitarium.store.container import checksum, packed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 2
+_NAMES = {torch_name: name for name, torch_name in DTYPES.items()}
+_ALONE_TOO = 0.7
+"""Where a difference takes more than this share of the plain bytes, both ways are tried."""
+_WORTH = 0.97
+"""What saves less is stored plain, which is read faster."""
+_SMALL = 512
+"""Bytes up to which a tensor is stored plain: its description would outgrow what is saved."""
+
+Piece = bytes | memoryview
+
+
+def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[Iterator[Piece], str]:
+    """The content of a plain file in pieces, and SHA-256 of what is in it (`content_of`).
+
+    Args:
+        about: what else its description says: model, epoch.
+
+    Raises InvalidInput for a dtype that no safetensors file has.
+    """
+    bits = {name: _bits(name, tensor) for name, tensor in tensors.items()}
+    table = {name: _plain(own, tensors[name]) for name, own in bits.items()}
+    entries = {name: (table[name].dtype, table[name].shape, _bytes(bits[name])) for name in table}
+    return packed(entries, _description(table, about)), content_of(table)
+
+
+def against(
+    base: tuple[Base, Checkpoint] | None,
+    tensors: "Mapping[str, Tensor]",
+    about: Mapping[str, Any],
+) -> tuple[Iterator[Piece], str]:
+    """As `plain`, packed: every tensor in the way that takes the fewest bytes.
+
+    Args:
+        base: where equal and similar tensors may be found; None: every tensor by itself.
+    """
+    opened = base[1] if base else None
+    table: dict[str, Stored] = {}
+    entries = {}
+    for name, tensor in tensors.items():
+        bits = _bits(name, tensor)
+        stored, content = _smallest(name, bits, _plain(bits, tensor), opened)
+        table[name] = stored
+        if stored.code == "plain":
+            entries[name] = (stored.dtype, stored.shape, content)
+        elif stored.code != "same":
+            entries[name] = ("U8", (len(content),), content)
+    if base and any(stored.code in ("same", "difference") for stored in table.values()):
+        about = {**about, "depth": base[1].depth + 1, "base": asdict(base[0])}
+    return packed(entries, _description(table, about)), content_of(table)
+
+
+def _smallest(
+    name: str, bits: Bits, stored: Stored, base: Checkpoint | None
+) -> tuple[Stored, Piece]:
+    similar = base.tensors.get(name) if base else None
+    if not stored.like(similar):
+        similar = None
+    if similar and similar.checksums == stored.checksums and bits.size:
+        return _coded(stored, "same"), b""
+    if bits.nbytes <= _SMALL:
+        return stored, _bytes(bits)
+    is_float = stored.dtype in FLOATS
+    found: list[tuple[Stored, Piece]] = [(stored, _bytes(bits))]
+    if similar and base:
+        runs = (coding.difference(run, base.run(name, k), is_float) for k, run in _runs(bits))
+        found.append(_pressed(stored, "difference", runs))
+    if len(found) == 1 or len(found[-1][1]) > _ALONE_TOO * bits.nbytes:
+        runs = (coding.rotated(run) if is_float else run for _, run in _runs(bits))
+        found.append(_pressed(stored, "alone", runs))
+    best = min(found, key=lambda one: len(one[1]))
+    return best if len(best[1]) < _WORTH * bits.nbytes else found[0]
+
+
+def _pressed(stored: Stored, code: Code, runs: Iterator[Bits]) -> tuple[Stored, bytes]:
+    content, pieces = bytearray(), []
+    for run in runs:
+        streams = coding.pressed(run)
+        piece = b"".join(streams)
+        pieces.append((checksum(piece), tuple(map(len, streams))))
+        content += piece
+    return _coded(stored, code, tuple(pieces)), bytes(content)
+
+
+def _coded(stored: Stored, code: Code, pieces: Any = ()) -> Stored:
+    return Stored(stored.dtype, stored.shape, stored.checksums, code, pieces)
+
+
+def _plain(bits: Bits, tensor: "Tensor") -> Stored:
+    sums = tuple(checksum(run) for _, run in _runs(bits))
+    return Stored(_dtype(tensor), tuple(tensor.shape), sums)
+
+
+def _runs(bits: Bits) -> Iterator[tuple[int, Bits]]:
+    length = coding.RUN_BYTES // bits.itemsize
+    for number, start in enumerate(range(0, len(bits), length)):
+        yield number, bits[start : start + length]
+
+
+def _bits(name: str, tensor: "Tensor") -> Bits:
+    """A tensor's numbers in order, as unsigned integers of their width."""
+    import torch
+
+    if _dtype(tensor) is None:
+        raise InvalidInput(f"{name} is of {tensor.dtype}, which no checkpoint file can hold")
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if not flat.numel():
+        return np.empty(0, f"u{tensor.element_size()}")
+    bits: Bits = flat.view(torch.uint8).numpy().view(f"u{tensor.element_size()}")
+    return bits
+
+
+def _dtype(tensor: "Tensor") -> Any:
+    return _NAMES.get(str(tensor.dtype).removeprefix("torch."))
+
+
+def _bytes(bits: Bits) -> memoryview:
+    return bits.view(np.uint8).data if bits.size else memoryview(b"")
+
+
+def _description(table: Mapping[str, Stored], about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        **about,
+        "tensors": {name: _said(stored) for name, stored in table.items()},
+    }
+
+
+def _said(stored: Stored) -> dict[str, Any]:
+    """What the description says of a tensor; a plain one's dtype and shape stand at its entry."""
+    sums = {"checksums": "".join(stored.checksums)}
+    if stored.code == "plain":
+        return sums
+    said = {"code": stored.code, "dtype": stored.dtype, "shape": stored.shape, **sums}
+    return said | ({"pieces": stored.pieces} if stored.pieces else {})

@@ -1,0 +1,247 @@
+"""Reads a zoo through and says what is damaged, what is lost by it, and what can be rebuilt."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from vitarium.blueprint import Recipe, Spec
+from vitarium.errors import CorruptFile, VitariumError
+from vitarium.store import index
+from vitarium.store.checkpoint import Checkpoint
+from vitarium.store.checkpoint_folder import opened
+from vitarium.store.model_folder import Epoch, ModelFolder
+from vitarium.store.zoo import MARKS
+
+_ID = re.compile("[0-9a-f]{12}")
+_REGROW = "grow its blueprint again into the zoo: the same seeds give it back"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a zoo."""
+
+    path: str
+    """Inside the zoo."""
+    fault: str
+    lost: str
+    """What is lost by it, and what can be done."""
+
+
+def verify(
+    zoo: Path, *, deep: bool = False, report: Callable[[int, int], None] = lambda done, total: None
+) -> list[Fault]:
+    """Compare everything in a zoo with its checksums, and with what else speaks of it.
+
+    Finds every changed byte and every truncated or missing file of what the zoo keeps: the mark,
+    models, epochs, records, results, checkpoints with their bases, progress files, blueprints, the
+    index. What a killed process may leave behind (a half-written file, an epoch's checkpoint
+    without its line) is no fault, and neither are a timeline or the traces of failures.
+
+    Args:
+        deep: unpack every tensor too, and build every model; otherwise only stored bytes are read.
+        report: called with the number of models that are done, and of all.
+
+    Returns the faults, those of a model together. The zoo is not changed. May run while it grows.
+    """
+    faults = [*_mark(zoo), *_blueprints(zoo)]
+    folders = sorted(path for path in (zoo / "models").glob("*") if path.is_dir())
+    for done, folder in enumerate(folders):
+        report(done, len(folders))
+        faults += _Model(zoo, ModelFolder(folder), deep).faults()
+    report(len(folders), len(folders))
+    return [*faults, *_builders_on(zoo, folders, faults), *_index(zoo, faults)]
+
+
+class _Model:
+    """One model; a fault in one of its files does not hide those in the others."""
+
+    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool) -> None:
+        self.zoo, self.folder, self.deep = zoo, folder, deep
+
+    def faults(self) -> list[Fault]:
+        found: list[Fault] = []
+
+        def read(what: Callable[[], object], lost: str) -> object:
+            try:
+                return what()
+            except (VitariumError, OSError) as error:
+                found.append(_fault(self.zoo, self.folder.path, error, lost))
+                return None
+
+        folder = self.folder
+        if not _ID.fullmatch(folder.path.name) or not folder.exists:
+            if _leftovers(folder.path):
+                return []
+            lost = "what model it was; if nothing else is known of it, remove the folder"
+            return [Fault(_inside(self.zoo, folder.path), "it has no model.json", lost)]
+        spec = read(folder.spec, f"what the model is; {_REGROW}")
+        read(folder.about, f"what the model is; {_REGROW}")
+        epochs = read(folder.epochs, f"the metrics of its epochs; {_REGROW}")
+        result = read(folder.result, "how its training ended; its epochs are whole")
+        read(folder.records, "what was measured of it; measure it again")
+        if isinstance(spec, Spec) and isinstance(epochs, list):
+            found += self._whole(spec, epochs, bool(result))
+            found += self._family(spec)
+            for epoch in epochs:
+                read(lambda epoch=epoch: self._weights(epoch), _lost(epoch))  # type: ignore[misc]
+            if self.deep and epochs and not found:
+                read(lambda: self._fits(spec), "its weights, as weights of this model")
+            found += self._unknown()
+        return found
+
+    def _whole(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
+        """Whether the epochs are all those that there should be."""
+        file = _inside(self.zoo, self.folder.path / "epochs.jsonl")
+        numbers = [epoch.number for epoch in epochs]
+        if numbers != sorted(set(numbers)):
+            yield Fault(file, "its epochs are not in order", f"which is which; {_REGROW}")
+        last = numbers[-1] if numbers else -1
+        if not isinstance(spec.origin, Recipe) or spec.operator:
+            if not numbers:
+                yield Fault(file, "it names no epoch", f"its weights; {_REGROW}")
+            return
+        if ended and self.folder.status == "finished" and last != spec.origin.epochs:
+            yield Fault(
+                file, f"it ends at epoch {last} of {spec.origin.epochs}", f"the others; {_REGROW}"
+            )
+        if not ended and 0 <= last < spec.origin.epochs and not epochs[-1].progress:
+            lost = f"where it was; remove the model's folder and {_REGROW}"
+            yield Fault(file, f"nothing to go on from after epoch {last}", lost)
+
+    def _family(self, spec: Spec) -> Iterator[Fault]:
+        """Whether the models that it comes of are there."""
+        parents = [(spec.parent, spec.parent_epoch)] if spec.parent else []
+        for model, epoch in parents + [(one.model, one.epoch) for one in spec.ingredients]:
+            other = ModelFolder(self.folder.path.parent / str(model))
+            try:
+                other.checkpoint(-1 if epoch is None else epoch)
+            except (VitariumError, OSError) as error:
+                said = error.fault if isinstance(error, CorruptFile) else str(error)
+                yield Fault(
+                    _inside(self.zoo, self.folder.path),
+                    f"it comes of model {model} after epoch {epoch}: {said}",
+                    "its lineage; its own weights may be whole",
+                )
+
+    def _weights(self, epoch: Epoch) -> None:
+        if epoch.checkpoint:
+            checkpoint = self.folder.checkpoints.open(epoch.number, epoch.checkpoint)
+            try:
+                self._check(checkpoint)
+            except CorruptFile as error:
+                if error.path == checkpoint.path:
+                    raise
+                fault = f"it builds on {_inside(self.zoo, error.path)}, which is damaged"
+                raise CorruptFile(checkpoint.path, fault) from None
+        if epoch.progress:
+            path = self.folder.path / f"progress-{epoch.number:04d}.safetensors"
+            # gone once a later epoch has its own, which may have been just now
+            if path.exists() or self.folder.epochs()[-1].number == epoch.number:
+                self._check(opened(path, epoch.progress))
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.base:
+            _ = checkpoint.opened_base
+        if self.deep:
+            checkpoint.check()
+        else:
+            checkpoint.check_stored()
+
+    def _fits(self, spec: Spec) -> None:
+        """Raises CorruptFile where the last weights are not those of such a model."""
+        if spec.origin.architecture is None:
+            return
+        built = spec.origin.build(self.folder.about().num_outputs)
+        own = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+        found = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
+        if own != found:
+            unlike = sorted(name for name in own | found if own.get(name) != found.get(name))
+            raise CorruptFile(self.folder.path, f"weights do not fit the model: {unlike[0]}")
+
+    def _unknown(self) -> Iterator[Fault]:
+        """Files that nothing speaks of, but for those that a killed process leaves behind."""
+        epochs = self.folder.epochs()  # again: there may be one more by now
+        kept = {epoch.number for epoch in epochs if epoch.checkpoint}
+        ended = (self.folder.path / "result.json").exists()
+        running = epochs[-1].number + 1 if epochs and not ended else -1
+        known = {"model.json", "epochs.jsonl", "result.json", "records.jsonl", "checkpoints"}
+        for file in sorted(self.folder.path.glob("*")):
+            progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
+            if file.name not in known and not progress and not _leftover(file):
+                yield Fault(_inside(self.zoo, file), "no file of a model", "nothing; remove it")
+        for file in sorted(self.folder.checkpoints.folder.glob("*")):
+            number = re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
+            if (number and int(number[1]) in (*kept, running)) or _leftover(file):
+                continue
+            lost = "nothing, if epochs.jsonl is whole; then remove it"
+            yield Fault(_inside(self.zoo, file), "no epoch of epochs.jsonl names it", lost)
+
+
+def _lost(epoch: Epoch) -> str:
+    if not epoch.checkpoint:
+        return "where the training was; its finished epochs are whole"
+    return f"the weights of epoch {epoch.number}; {_REGROW}"
+
+
+def _mark(zoo: Path) -> Iterator[Fault]:
+    file = zoo / "zoo.json"
+    if not file.exists() or file.read_bytes() not in MARKS:
+        fault = "not as it was written" if file.exists() else "it is missing"
+        yield Fault(file.name, fault, f"nothing; write it again: {MARKS[-1].decode().strip()}")
+
+
+def _blueprints(zoo: Path) -> Iterator[Fault]:
+    for file in sorted((zoo / "blueprints").glob("*")):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        if not file.stem.endswith(f"-{digest}") and not _leftover(file):
+            lost = "the text of a blueprint; every model holds its own recipe"
+            yield Fault(_inside(zoo, file), "not as it was written", lost)
+
+
+def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterator[Fault]:
+    """Checkpoints that are whole themselves, but cannot be read without a damaged one."""
+    damaged = {fault.path for fault in faults}
+    paths = [file for folder in folders for file in (folder / "checkpoints").glob("*.packed")]
+
+    @cache
+    def bad(path: Path) -> Path | None:
+        """The damaged file that reading this one needs."""
+        if _inside(zoo, path) in damaged or not path.exists():
+            return path
+        folder = ModelFolder(path.parents[1]).checkpoints
+        base = Checkpoint(path, folder.find).base
+        return bad(folder.path_of(base)) if base else None
+
+    for path in sorted(paths):
+        culprit = bad(path)
+        if culprit and culprit != path and _inside(zoo, path) not in damaged:
+            fault = f"it is whole, but builds on {_inside(zoo, culprit)}"
+            yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
+
+
+def _index(zoo: Path, faults: list[Fault]) -> Iterator[Fault]:
+    if not any(fault.path.startswith("models") for fault in faults):
+        for fault in index.disagreements(zoo):
+            yield Fault("index", fault, "nothing; it is rebuilt when it is removed")
+
+
+def _fault(zoo: Path, folder: Path, error: Exception, lost: str) -> Fault:
+    if isinstance(error, CorruptFile):
+        return Fault(_inside(zoo, error.path), error.fault, lost)
+    return Fault(_inside(zoo, folder), str(error), lost)
+
+
+def _inside(zoo: Path, path: Path) -> str:
+    return path.relative_to(zoo).as_posix() if path.is_relative_to(zoo) else str(path)
+
+
+def _leftover(file: Path) -> bool:
+    """What a killed process leaves behind."""
+    return file.name.startswith(".") and file.name.endswith(".tmp")
+
+
+def _leftovers(folder: Path) -> bool:
+    return all(file.is_dir() or _leftover(file) for file in folder.rglob("*"))

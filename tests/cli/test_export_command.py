@@ -1,0 +1,104 @@
+"""`vitarium export` and `vitarium push`, as a user types them."""
+
+import json
+
+import pytest
+import timm
+import torch
+
+from vitarium import Zoo, cli
+
+
+@pytest.fixture
+def vitarium(monkeypatch, capsys):
+    """Run a command in this process; give its exit status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def zoo(tiny, tmp_path, write_blueprint, vitarium):
+    tiny["stages"]["finetune"]["grid"] = {"head": ["linear", {"name": "mlp", "hidden_dim": 4}]}
+    path = write_blueprint(tiny)
+    status, _, err = vitarium("grow", path, "--zoo", tmp_path / "zoo", "--workers", 0)
+    assert status == 0, err
+    return Zoo.open(tmp_path / "zoo")
+
+
+def test_chosen_models_are_exported(vitarium, zoo, tmp_path):
+    id = zoo.models().query("stage == 'pretrain'")["id"].iloc[0]
+    out = tmp_path / "out"
+    status, _, err = vitarium("export", zoo.path, "--to", "timm", "--out", out, f"{id[:8]}@1")
+    assert (status, err) == (0, f"1 file or folder written to {out}\n")
+    model = timm.create_model(f"local-dir:{out / f'{id}-epoch-0001'}", pretrained=True).eval()
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(model(images), zoo.load(id, epoch=1)(images))
+
+
+def test_what_has_no_place_is_listed_or_left_out(vitarium, zoo, tmp_path):
+    command = ["export", zoo.path, "--to", "timm", "--out", tmp_path / "out"]
+    status, _, err = vitarium(*command)
+    assert status == 2
+    assert "2 of 6 models cannot be exported to timm; leave them out with --skip" in err
+    assert not (tmp_path / "out").exists()
+    status, _, err = vitarium(*command, "--skip")
+    assert status == 0
+    assert err.count("left out: ") == 2
+    assert "4 files and folders written" in err
+    assert "2 models left out" in err
+
+
+def test_settings_are_read_as_json_or_text(vitarium, zoo, tmp_path):
+    status, _, _ = vitarium(
+        *("export", zoo.path, "--to", "timm", "--out", tmp_path / "out", "--skip"),
+        *("--set", "check=false", "--set", "mean=[0.25]", "--set", "std=[0.5]"),
+    )
+    config = json.loads(next((tmp_path / "out").glob("*/config.json")).read_text())
+    assert status == 0
+    assert config["pretrained_cfg"]["mean"] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--to", "tim"], "did you mean 'timm'"),
+        (["--to", "timm", "--set", "chekc=1"], "did you mean 'check'"),
+        (["--to", "timm", "--set", "check"], "write NAME=VALUE"),
+        (["--to", "timm", "zzz"], "unknown model 'zzz'"),
+    ],
+)
+def test_bad_input_is_one_clear_error(vitarium, zoo, tmp_path, arguments, said):
+    before = set(tmp_path.iterdir())
+    status, out, err = vitarium("export", zoo.path, "--out", tmp_path / "out", *arguments)
+    assert status == 2
+    assert said in err
+    assert err.count("error:") == 1
+    assert out == ""
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_formats_are_listed_with_their_settings(vitarium):
+    out = vitarium("plugins", "exporter")[1]
+    for name in ("timm", "safetensors", "hugging-face", "onnx", "hub", "opset", "license"):
+        assert name in out
+
+
+def test_help_teaches_by_examples(vitarium):
+    assert "vitarium export demo-zoo --to timm --out" in vitarium("export", "--help")[1]
+    assert "--dry-run" in vitarium("push", "--help")[1]
+
+
+def test_a_dry_push_lists_files_and_sizes(vitarium, zoo, tmp_path):
+    status, out, err = vitarium("push", zoo.path, "me/x", "--dry-run", "--json")
+    files = {row["file"]: row["bytes"] for row in json.loads(out)}
+    assert status == 0
+    assert files["README.md"] > 1000
+    assert f"{len(files)} files" in err
+    assert "would be uploaded to https://huggingface.co/datasets/me/x" in err

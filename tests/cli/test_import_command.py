@@ -1,0 +1,110 @@
+"""`vitarium import`, as a user types it."""
+
+import json
+
+import pytest
+import torch
+
+from vitarium import cli
+from vitarium.store import Zoo
+
+
+@pytest.fixture
+def vitarium(monkeypatch, capsys):
+    """Run a command in this process; give its exit status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run
+
+
+def test_a_published_zoo_is_imported_and_again_skipped(vitarium, published, tmp_path):
+    status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
+    assert status == 0, err
+    assert "3 models imported" in err
+    lines = [line for line in err.splitlines() if line.startswith("[")]
+    assert len(lines) == 3
+    assert lines[2].endswith("finetuning/sl_seed_42/ft_lr_0.001: 3 epochs")
+    status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
+    assert status == 0
+    assert "0 models imported" in err
+    assert "3 were there already" in err
+    status, out, _ = vitarium("ls", tmp_path / "zoo")
+    assert status == 0
+    assert out.count("pretraining") == 2
+
+
+def test_a_dry_run_lists_and_writes_nothing(vitarium, published, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    status, out, _ = vitarium("import", published, "--dry-run")
+    assert status == 0
+    assert "3 models (vit-zoo)" in out
+    assert "test_vit" in out
+    assert sorted(tmp_path.rglob("*")) == before
+    rows = json.loads(vitarium("import", published, "--dry-run", "--json")[1])
+    child = next(row for row in rows if row["stage"] == "finetuning")
+    assert (child["parent"], child["parent epoch"]) == ("pretraining/sl_seed_42", 1)
+    assert (child["epochs"], child["with weights"]) == (3, 3)
+
+
+def test_what_is_missing_is_said(vitarium, published, tmp_path):
+    (published / "pretraining/sl_seed_42/result.json").unlink()
+    (published / "pretraining/cl_seed_42/checkpoint_000002/checkpoints").unlink()
+    status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
+    assert status == 0
+    assert "pretraining/sl_seed_42: it has no result.json: its epochs come without metrics" in err
+    assert "pretraining/cl_seed_42: no weights were kept; it is left out" in err
+    assert "2 models imported" in err
+    assert "1 without weights were left out" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{source}"], "--zoo DIR names the zoo's folder"),
+        (["{source}", "--set", "offset"], "--set offset: write NAME=VALUE"),
+        (["{source}", "--set", "offset=9", "--zoo", "{zoo}"], "offset"),
+        (["{source}", "--from", "vit-zo", "--zoo", "{zoo}"], "did you mean 'vit-zoo'"),
+        (["{source}/none", "--zoo", "{zoo}"], "does not exist"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(vitarium, published, tmp_path, arguments, said):
+    places = {"source": published, "zoo": tmp_path / "zoo"}
+    status, _, err = vitarium("import", *(text.format(**places) for text in arguments))
+    assert status == 2
+    assert err.startswith("error: ")
+    assert said in err
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_dangerous_file_is_named_and_what_came_before_is_kept(vitarium, published, tmp_path):
+    place = published / "finetuning/sl_seed_42/ft_lr_0.001/checkpoint_000000/checkpoints"
+    torch.save(torch.nn.Linear(2, 2), place)
+    status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
+    assert status == 1
+    assert f"error: {place} was not read: reading it would run code" in err
+    assert len(Zoo.open(tmp_path / "zoo")) == 3
+    assert Zoo.open(tmp_path / "zoo").models()["status"].tolist().count("finished") == 2
+
+
+def test_ctrl_c_says_that_it_goes_on(vitarium, published, tmp_path, monkeypatch):
+    from vitarium.exchange import importing
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importing, "bring", stop)
+    status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
+    assert status == 130
+    assert "the same command goes on after it" in err
+
+
+def test_help_has_examples(vitarium):
+    status, out, _ = vitarium("import", "--help")
+    assert status == 0
+    assert "vitarium import published-zoo --dry-run" in out

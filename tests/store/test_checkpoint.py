@@ -1,0 +1,410 @@
+"""Checkpoint files: bit-exact in every dtype, packed or plain, and damage is never read."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from vitarium.errors import CorruptFile, InvalidInput, UnknownName
+from vitarium.store import coding
+from vitarium.store.checkpoint import DTYPES, MOST_DECODES, Base, Checkpoint
+from vitarium.store.checkpoint_folder import CheckpointFolder
+
+A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+
+
+def bits(tensor):
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def same(one, other):
+    """Equal names, dtypes, shapes and bits, NaNs too."""
+    return one.keys() == other.keys() and all(
+        (one[n].dtype, one[n].shape) == (other[n].dtype, other[n].shape)
+        and torch.equal(bits(one[n]), bits(other[n]))
+        for n in one
+    )
+
+
+def weights(seed=0, scale=1.0):
+    """Tensors of every kind: large, small, without elements, of whole numbers, of one number."""
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        "large": torch.randn(700, 500, generator=draw) * scale,  # runs of 1 MiB: more than one
+        "block.weight": torch.randn(40, 30, generator=draw) * 0.02,
+        "bias": torch.zeros(30),
+        "half": torch.randn(50, 20, generator=draw).bfloat16(),
+        "double": torch.randn(300, generator=draw).double(),
+        "steps": torch.tensor(7),
+        "index": torch.arange(900).reshape(30, 30),
+        "mask": torch.rand(2000, generator=draw) > 0.5,
+        "none": torch.empty(0, 3),
+    }
+
+
+def nudged(tensors, seed=1):
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        name: tensor + tensor * 1e-3 * torch.randn(tensor.shape, generator=draw).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CheckpointFolder(tmp_path, A)
+
+
+def test_what_is_written_comes_back_bit_for_bit(folder):
+    first = weights()
+    second = nudged(first)
+    assert not same(first, second)
+    contents = [folder.write(0, first, []), folder.write(1, second, [(A, 0)])]
+    contents.append(folder.write_plain(2, second))
+    for epoch, expected in enumerate((first, second, second)):
+        opened = folder.open(epoch, contents[epoch])
+        assert same(opened.state_dict(), expected)
+        assert list(opened) == list(expected)
+    assert contents[1] == contents[2], "the content is the same however it is stored"
+    assert contents[0] != contents[1]
+
+
+def test_a_difference_is_smaller_and_an_equal_tensor_takes_no_bytes(folder):
+    first = weights()
+    folder.write(0, first, [])
+    folder.write(1, nudged(first), [(A, 0)])
+    folder.write(2, nudged(first), [(A, 1)])
+    sizes = [folder.path(epoch).stat().st_size for epoch in range(3)]
+    assert sizes[1] < 0.85 * sizes[0] < sizes[0]
+    assert sizes[2] < 0.02 * sizes[0]
+    codes = {name: stored.code for name, stored in folder_open(folder, 1).tensors.items()}
+    assert codes["large"] == codes["block.weight"] == codes["half"] == "difference"
+    assert codes["index"] == codes["mask"] == codes["steps"] == "same"
+
+
+def folder_open(folder, epoch):
+    return Checkpoint(folder.path(epoch), folder.find)
+
+
+def test_equal_tensors_are_equal_files(folder):
+    contents = []
+    for _ in range(5):
+        folder.write(0, weights(), [])
+        contents.append(folder.path(0).read_bytes())
+    assert len(set(contents)) == 1
+
+
+def test_any_safetensors_reader_opens_a_plain_file(folder):
+    folder.write_plain(0, weights())
+    assert same(load_file(folder.path(0)), weights())
+
+
+FLOATS = [name for name in DTYPES if name.startswith(("F", "BF"))]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), dtype=st.sampled_from(sorted(DTYPES)), count=st.integers(1, 3000))
+def test_every_bit_pattern_of_every_dtype_survives(tmp_path_factory, data, dtype, count):
+    """Also NaNs with a payload, infinities, both zeros and denormal numbers."""
+    folder = CheckpointFolder(tmp_path_factory.mktemp("models"), A)
+    torch_dtype = getattr(torch, DTYPES[dtype])
+    width = torch.empty(0, dtype=torch_dtype).element_size()
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    noise = np.random.default_rng(seed).integers(0, 256, (2, count * width), dtype=np.uint8)
+    if dtype == "BOOL":
+        noise &= 1
+    # neighbours, so that differences are found worth it
+    near = noise[0].copy()
+    near[::width] = noise[1][::width]
+    tensors = [{"x": torch.from_numpy(b.copy()).view(torch_dtype)} for b in (noise[0], near)]
+    folder.write(0, tensors[0], [])
+    folder.write(1, tensors[1], [(A, 0)])
+    for epoch in (0, 1):
+        assert same(folder_open(folder, epoch).state_dict(), tensors[epoch])
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_codes_are_undone(width):
+    values = np.random.default_rng(0).integers(
+        0, 2 ** (8 * width), 999, f"u{width}", endpoint=False
+    )
+    other = values[::-1].copy()
+    assert (coding.ordered(coding.ordered(values)) == values).all()
+    assert (coding.rotated_back(coding.rotated(values)) == values).all()
+    assert (coding.unfolded(coding.folded(values)) == values).all()
+    for is_float in (True, False):
+        difference = coding.difference(values, other, is_float)
+        assert (coding.added(other, difference, is_float) == values).all()
+
+
+def test_neighbouring_floats_are_neighbouring_integers():
+    one = np.array([-1.0, -0.0, 0.0, 1e-45, 1.0, 3.4e38], np.float32)
+    up = np.nextafter(one, np.float32(np.inf))
+    step = coding.difference(up.view(np.uint32), one.view(np.uint32), True)
+    assert step.tolist() == [2, 4, 2, 2, 2, 2]  # -0.0 and 0.0 are neighbours too
+
+
+def reference(path, models):
+    """A reader of its own, after docs/format.md, number by number."""
+    with safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["vitarium"])
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    base = description.get("base")
+    under = (
+        reference(
+            models / base["model"] / "checkpoints" / f"epoch-{base['epoch']:04d}.packed", models
+        )
+        if base
+        else {}
+    )
+    found = {}
+    for name, about in description["tensors"].items():
+        if about.get("code") == "same":
+            found[name] = under[name]
+        elif "code" not in about:
+            found[name] = bits(stored[name]).numpy().tobytes()
+        else:
+            found[name] = unpacked(about, bits(stored[name]).numpy().tobytes(), under.get(name))
+    return found
+
+
+WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "BF16": 2, "BOOL": 1}
+
+
+def unpacked(about, stored, base):
+    width = WIDTHS[about["dtype"]]
+    size, top = 8 * width, 1 << (8 * width - 1)
+    count, per_run, content, place = int(np.prod(about["shape"])), 2**20 // width, b"", 0
+    for number, (_, lengths) in enumerate(about["pieces"]):
+        here = min(per_run, count - number * per_run)
+        places = []
+        for length in lengths:
+            stream = stored[place : place + length]
+            places.append(stream if length == here else zstandard.decompress(stream))
+            place += length
+        for k in range(here):
+            value = int.from_bytes(bytes(p[k] for p in places), "little")
+            is_float = about["dtype"].startswith(("F", "BF"))
+            if about["code"] == "alone":
+                value = (value >> 1) | ((value & 1) << (size - 1)) if is_float else value
+            else:
+                start = (number * per_run + k) * width
+                old = int.from_bytes(base[start : start + width], "little")
+                step = value >> 1 if value % 2 == 0 else -(value >> 1) - 1
+                value = in_order((in_order(old, top, is_float) + step) % (1 << size), top, is_float)
+            content += value.to_bytes(width, "little")
+    return content
+
+
+def in_order(bits, top, is_float):
+    return bits ^ (top - 1) if is_float and bits & top else bits
+
+
+def test_a_reader_written_from_the_specification_agrees(tmp_path):
+    folder = CheckpointFolder(tmp_path, A)
+    first = {name: tensor[:8] if tensor.dim() else tensor for name, tensor in weights().items()}
+    second, third = nudged(first), nudged(first, 2)
+    for epoch, (tensors, base) in enumerate(((first, []), (second, [(A, 0)]), (third, [(A, 1)]))):
+        folder.write(epoch, tensors, base)
+        found = reference(folder.path(epoch), tmp_path)
+        assert found == {name: bits(t).numpy().tobytes() for name, t in tensors.items()}
+
+
+def test_rows_are_read_by_themselves(folder):
+    tensors = weights()
+    folder.write(0, tensors, [])
+    folder.write(1, nudged(tensors), [(A, 0)])
+    folder.write_plain(2, nudged(tensors))
+    for epoch in (0, 1, 2):
+        opened = folder_open(folder, epoch)
+        whole = opened["large"]
+        for start, stop in ((0, 700), (0, 1), (523, 526), (699, 700), (5, 5)):
+            assert torch.equal(opened.rows("large", start, stop), whole[start:stop])
+    with pytest.raises(InvalidInput, match="large has 700 rows, so none from 690 to 701"):
+        opened.rows("large", 690, 701)
+    with pytest.raises(InvalidInput, match="steps has 0 rows"):
+        opened.rows("steps", 0, 1)
+    with pytest.raises(UnknownName, match="did you mean 'large'"):
+        opened.rows("larg", 0, 1)
+
+
+def test_only_the_rows_that_are_asked_for_are_checked(folder):
+    folder.write_plain(0, {"large": weights()["large"]})
+    damaged = bytearray(folder.path(0).read_bytes())
+    damaged[-1] ^= 1
+    folder.path(0).write_bytes(damaged)
+    opened = folder_open(folder, 0)
+    assert torch.equal(opened.rows("large", 0, 9), weights()["large"][:9])
+    with pytest.raises(CorruptFile):
+        opened.rows("large", 690, 700)
+    with pytest.raises(CorruptFile):
+        opened["large"]
+
+
+def test_a_tensor_that_is_changed_changes_no_file(folder):
+    content = folder.write_plain(0, weights())
+    folder.open(0, content)["large"].zero_()
+    assert same(folder.open(0, content).state_dict(), weights())
+
+
+def test_chains_are_bounded(folder):
+    tensors = weights()
+    for epoch in range(2 * MOST_DECODES):
+        folder.write(epoch, tensors, [(A, epoch - 1)] if epoch else [])
+        tensors = nudged(tensors, epoch)
+    depths = [folder_open(folder, epoch).depth for epoch in range(2 * MOST_DECODES)]
+    assert max(depths) == MOST_DECODES
+    assert depths[MOST_DECODES + 1] == 0  # no other base was offered
+
+
+def test_the_next_base_is_taken_where_the_first_is_elsewhere(folder):
+    folder.write(0, weights(), [])
+    folder.write(2, nudged(weights()), [(B, 3), (A, 1), (A, 0)])
+    assert folder_open(folder, 2).base.epoch == 0
+
+
+def test_a_base_that_is_another_is_refused(folder):
+    folder.write(0, weights(), [])
+    content = folder.write(1, nudged(weights()), [(A, 0)])
+    folder.write(0, weights(seed=5), [])
+    with pytest.raises(CorruptFile, match=r"epoch-0000.*another checkpoint than when"):
+        folder.open(1, content).state_dict()
+    folder.path(0).unlink()
+    with pytest.raises(CorruptFile, match=r"epoch-0000.*the file is missing"):
+        folder.open(1, content).state_dict()
+
+
+def test_a_base_outside_of_the_zoo_is_refused(folder):
+    with pytest.raises(CorruptFile, match="which is no id"):
+        folder.find(Base("../../home", 0, ""))
+
+
+def small(folder):
+    """Two small files, the second of which builds on the first."""
+    first = {name: t for name, t in weights().items() if name != "large"}
+    return [folder.write(0, first, []), folder.write(1, nudged(first), [(A, 0)])]
+
+
+def read_everything(folder, contents):
+    return [folder.open(epoch, content).state_dict() for epoch, content in enumerate(contents)]
+
+
+def test_no_changed_byte_is_read(folder):
+    contents = small(folder)
+    for epoch in (0, 1):
+        path = folder.path(epoch)
+        whole = path.read_bytes()
+        for position in range(0, len(whole), 3):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            with pytest.raises(CorruptFile, match=path.name):
+                folder.open(epoch, contents[epoch]).state_dict()
+        path.write_bytes(whole)
+    read_everything(folder, contents)
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_damaged_files_are_refused_whatever_the_damage(folder, data):
+    """Cut, grown, overwritten, shuffled, with a header that lies: never a crash or wrong weights."""
+    if not folder.path(0).exists():
+        small(folder)
+        test_damaged_files_are_refused_whatever_the_damage.whole = [
+            folder.path(epoch).read_bytes() for epoch in (0, 1)
+        ]
+    whole = test_damaged_files_are_refused_whatever_the_damage.whole
+    contents = [folder_open(folder, epoch).content for epoch in (0, 1)]
+    epoch = data.draw(st.sampled_from([0, 1]))
+    damaged = data.draw(damage(whole[epoch]))
+    path = folder.path(epoch)
+    path.write_bytes(damaged)
+    try:
+        if damaged != whole[epoch]:
+            with pytest.raises(CorruptFile, match=path.name):
+                folder.open(epoch, contents[epoch]).state_dict()
+    finally:
+        path.write_bytes(whole[epoch])
+
+
+@st.composite
+def damage(draw, whole):
+    kind = draw(st.sampled_from(["cut", "grow", "overwrite", "swap", "zeros", "other"]))
+    place = draw(st.integers(0, len(whole) - 1))
+    other = draw(st.integers(0, len(whole) - 1))
+    some = draw(st.binary(min_size=1, max_size=40))
+    return {
+        "cut": whole[:place],
+        "grow": whole + some,
+        "overwrite": whole[:place] + some + whole[place + len(some) :],
+        "swap": whole[:place] + whole[other : other + 16] + whole[place + 16 :],
+        "zeros": whole[:place] + bytes(len(whole) - place),
+        "other": some,
+    }[kind]
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_header_that_lies_is_refused(folder, data):
+    """A header that was forged, checksum and all: an error that names the file, and at once."""
+    if not folder.path(0).exists():
+        small(folder)
+    path = folder.path(1)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    about = json.loads(header["__metadata__"]["vitarium"])
+    names = sorted(about["tensors"])
+    lie = data.draw(
+        st.sampled_from([0, 1, -1, 2**62, 2**40, 1.5, None, "", "F64", "same", [], {}, True, [[]]])
+    )
+    where = data.draw(st.sampled_from(["tensor", "entry", "base", "depth", "pieces"]))
+    name = data.draw(st.sampled_from(names))
+    if where == "tensor":
+        about["tensors"][name][
+            data.draw(st.sampled_from(["dtype", "shape", "code", "checksums"]))
+        ] = lie
+    elif where == "pieces" and about["tensors"][name].get("pieces"):
+        about["tensors"][name]["pieces"] = [[about["tensors"][name]["pieces"][0][0], [lie] * 4]]
+    elif where == "entry" and name in header:
+        header[name][data.draw(st.sampled_from(["dtype", "shape", "data_offsets"]))] = lie
+    elif where == "base":
+        about["base"] = (
+            lie if not isinstance(lie, str) else {"model": lie, "epoch": 0, "content": ""}
+        )
+    else:
+        about["depth"] = lie
+    header["__metadata__"] = {"checksum": "0" * 16, "vitarium": json.dumps(about)}
+    path.write_bytes(forged(header, whole[8 + length :]))
+    expected = {name: t for name, t in weights().items() if name != "large"}
+    try:
+        found = folder_open(folder, 1).state_dict()
+    except CorruptFile:
+        pass
+    else:  # the lie changed nothing that counts
+        assert same(found, nudged(expected))
+    finally:
+        path.write_bytes(whole)
+
+
+def forged(header, content):
+    from vitarium.store.container import checksum
+
+    text = json.dumps(header, separators=(",", ":")).encode()
+    assert text.startswith(b'{"__metadata__":{"checksum":"')
+    text = text.replace(b"0" * 16, checksum(text).encode(), 1)
+    return len(text).to_bytes(8, "little") + text + content

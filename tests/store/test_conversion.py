@@ -1,0 +1,220 @@
+"""Packing and unpacking a zoo: bit-exact, and nothing is lost wherever it is stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitarium import Blueprint, Zoo, plan
+from vitarium.errors import CorruptFile, DiskFull, ZooInUse
+from vitarium.store import files
+from vitarium.store.lock import held
+from vitarium.store.verify import verify
+
+FORMAT_1 = Path(__file__).parent / "format-1"
+
+
+def weights(zoo):
+    return {
+        (id, epoch.number, name): tensor.reshape(-1).view(torch.uint8).tolist()
+        for id in zoo.ids()
+        for epoch in zoo.folder(id).epochs()
+        if epoch.checkpoint
+        for name, tensor in zoo.state_dict(id, epoch.number).items()
+    }
+
+
+def suffixes(zoo):
+    return {file.suffix for file in zoo.path.glob("models/*/checkpoints/*")}
+
+
+def test_what_is_packed_and_unpacked_is_the_same(zoo):
+    before, told = weights(zoo), []
+    packed = {file: file.read_bytes() for file in zoo.path.rglob("*.packed")}
+    done = zoo.unpack(lambda *done: told.append(done))
+    assert suffixes(zoo) == {".safetensors"}
+    assert weights(zoo) == before
+    assert (done.checkpoints, done.converted) == (len(packed), len(packed))
+    assert told == [(k, len(packed)) for k in range(1, len(packed) + 1)]
+    assert zoo.unpack().converted == 0
+    done = zoo.pack()
+    assert done.bytes_after < done.bytes_before
+    assert weights(zoo) == before
+    assert {file: file.read_bytes() for file in zoo.path.rglob("*.packed")} == packed
+    assert suffixes(zoo) == {".packed"}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("how", ["pack", "unpack"])
+def test_killed_between_any_two_changes_of_the_disk_nothing_is_lost(zoo, how, monkeypatch):
+    before = weights(zoo)
+    if how == "pack":
+        zoo.unpack()
+    start = zoo.path.rename(zoo.path.with_name("start"))
+    moment = 0
+    while True:
+        shutil.rmtree(zoo.path, ignore_errors=True)
+        shutil.copytree(start, zoo.path)
+        with monkeypatch.context() as patch:
+            changes = []
+
+            def dying(do):
+                def change(*args):
+                    if len(changes) == moment:  # noqa: B023 -- called in this round alone
+                        raise Killed
+                    changes.append(args)  # noqa: B023
+                    return do(*args)
+
+                return change
+
+            patch.setattr(os, "replace", dying(os.replace))
+            patch.setattr(Path, "replace", dying(Path.replace))
+            patch.setattr(files, "remove", dying(files.remove))
+            try:
+                getattr(zoo, how)()
+            except Killed:
+                pass
+            else:
+                break
+        assert weights(zoo) == before
+        assert verify(zoo.path) == []
+        getattr(zoo, how)()
+        assert weights(zoo) == before
+        assert len(suffixes(zoo)) == 1
+        moment += 1 if moment < 6 else 7
+    assert moment > 10
+
+
+def test_a_corrupt_checkpoint_stays_where_it_is(zoo):
+    zoo.unpack()
+    path = zoo.folder(zoo.ids()[0]).checkpoints.path(0)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptFile, match=path.name):
+        zoo.pack()
+    assert path.read_bytes() == damaged
+
+
+def test_a_zoo_that_grows_is_not_converted(zoo):
+    with held(zoo.path), pytest.raises(ZooInUse):
+        zoo.unpack()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 600 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def commit_for_ever(folder, tensors):
+    for epoch in count():
+        folder.commit(epoch, {}, tensors, tensors)
+
+
+def test_a_full_disk_loses_nothing_and_says_what_to_do(zoo, tiny, small_disk):
+    shutil.copytree(zoo.path, small_disk / "zoo")
+    full, before = Zoo.open(small_disk / "zoo"), weights(zoo)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "ballast").write_bytes(bytes(free - 30_000))
+    with pytest.raises(DiskFull, match=r"no space left for .*make room and run the command again"):
+        full.unpack()
+    assert weights(full) == before
+    assert verify(full.path) == []
+    tiny["stages"]["pretrain"]["grid"] = {"seed": [9]}
+    spec = plan(Blueprint.read(tiny)).models[0]
+    folder, large = full.folder(spec.id), {"model/x": torch.rand(3000)}
+    folder.begin(spec, full.folder(full.ids()[0]).about())
+    with pytest.raises(DiskFull):
+        commit_for_ever(folder, large)
+    finished = len(folder.epochs())
+    for epoch in range(finished):
+        assert folder.weights(epoch)["model/x"].shape == (3000,)
+    (small_disk / "ballast").unlink()
+    folder.commit(finished, {}, large, large)
+    full.unpack()
+    assert weights(full).items() >= before.items()
+
+
+def test_zoos_of_format_1_open_and_are_packed(tmp_path):
+    zoo = Zoo.open(shutil.copytree(FORMAT_1, tmp_path / "zoo"))
+    before = weights(zoo)
+    assert len(before) > 50
+    assert len(zoo.models()) == 2
+    child = next(id for id in zoo.ids() if zoo.spec(id).parent)
+    assert zoo.load(child)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert verify(zoo.path, deep=True) == []
+    zoo.pack()
+    assert weights(zoo) == before
+    assert suffixes(zoo) == {".packed"}
+    assert verify(zoo.path, deep=True) == []
+
+
+def test_a_damaged_checkpoint_of_format_1_is_found(tmp_path):
+    zoo = Zoo.open(shutil.copytree(FORMAT_1, tmp_path / "zoo"))
+    path = zoo.folder(zoo.ids()[0]).checkpoints.path(1)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptFile, match=path.name):
+        zoo.state_dict(zoo.ids()[0], 1)
+    assert [fault.path for fault in verify(zoo.path)] == [path.relative_to(zoo.path).as_posix()]
+
+
+BACK_AND_FORTH = """
+import sys
+from vitarium import Zoo
+zoo = Zoo.open(sys.argv[1])
+print("ready", flush=True)
+while True:
+    zoo.unpack()
+    zoo.pack()
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_loses_nothing(zoo):
+    before = weights(zoo)
+    for delay in (0.01, 0.05, 0.13, 0.31, 0.77, 1.31):
+        child = subprocess.Popen(
+            [sys.executable, "-c", BACK_AND_FORTH, str(zoo.path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        assert weights(zoo) == before
+        assert verify(zoo.path, deep=True) == []
+
+
+@pytest.mark.slow
+def test_reading_goes_on_while_another_process_converts(zoo):
+    before = weights(zoo)
+    child = subprocess.Popen(
+        [sys.executable, "-c", BACK_AND_FORTH, str(zoo.path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline() == "ready\n"
+        for _ in range(10):
+            assert weights(zoo) == before
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
