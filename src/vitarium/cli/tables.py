@@ -39,7 +39,7 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
 def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
     """A table in columns of fixed width; 10,000 rows take a tenth of a second."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [[key, *(_one_line(text(row.get(key))) for row in rows)] for key in keys]
+    columns = [[key, *(_cell(row.get(key)) for row in rows)] for key in keys]
     if title:
         yield title
         yield ""
@@ -56,18 +56,18 @@ def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
 
 def _filled(cells: list[str], *, right: bool) -> list[str]:
     """The cells with spaces before or behind, all equally wide."""
-    # a Chinese letter is two cells wide; to look at every letter takes its time
-    widths = [len(cell) if cell.isascii() else cell_len(cell) for cell in cells]
+    if "".join(cells).isascii():
+        most = max(map(len, cells))
+        return [cell.rjust(most) if right else cell.ljust(most) for cell in cells]
+    widths = [cell_len(cell) for cell in cells]  # a Chinese letter is two cells wide
     most = max(widths)
-    spaces = [" " * (most - width) for width in widths]
-    return [
-        f"{space}{cell}" if right else f"{cell}{space}"
-        for cell, space in zip(cells, spaces, strict=True)
-    ]
+    filled = zip(cells, (" " * (most - width) for width in widths), strict=True)
+    return [f"{space}{cell}" if right else f"{cell}{space}" for cell, space in filled]
 
 
-def _one_line(cell: str) -> str:
-    """Line ends and control characters as spaces."""
+def _cell(value: Any) -> str:
+    """A value on one line: line ends and control characters are spaces."""
+    cell = value if isinstance(value, str) else text(value)
     if cell.isprintable():
         return cell
     return "".join(letter if letter.isprintable() else " " for letter in cell)

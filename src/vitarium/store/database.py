@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +57,10 @@ class Database:
         headings = _loaded(self._duckdb, zoo, stamps)
         self.headings = _made(self._duckdb, zoo) if headings is None else headings
         """Factors that tell models apart: dotted name -> short name."""
+        self.columns = _columns(self._duckdb)
+        """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
         for lock in _LOCKS:
             self._duckdb.execute(lock)
-
-    @cached_property
-    def columns(self) -> dict[str, dict[str, str]]:
-        """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
-        found: dict[str, dict[str, str]] = {name: {} for name in index.NAMES}
-        for table, column, kind in _columns(self._duckdb):
-            found[table][column] = kind
-        return found
 
     def rows(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Names of the columns, and rows. Raises InvalidInput, UnknownName."""
@@ -214,12 +207,13 @@ def _checked(database: "duckdb.DuckDBPyConnection", words: str) -> dict[str, str
     said = json.loads(words)
     if said["version"] != index.VERSION:
         raise ValueError("another version's")
+    found = _columns(database)
     arrow_types = {theirs: ours for ours, theirs in index.TYPES.items()}
-    found: dict[str, dict[str, str]] = {"models": {"_entry": "string"}, "epochs": {}, "records": {}}
-    for table, column, kind in _columns(database):
-        found[table][column] = arrow_types.get(kind, kind)
     for name, columns in found.items():
-        index.check_columns(name, columns, len(columns))
+        kinds = {column: arrow_types.get(kind, kind) for column, kind in columns.items()}
+        if name == "models":
+            kinds["_entry"] = "string"  # had it not been there, it could not have been left out
+        index.check_columns(name, kinds, len(kinds))
     index.check_headings(said["headings"])
     if not set(said["headings"]) <= set(found["models"]):
         raise ValueError("headings of no columns")
@@ -236,11 +230,12 @@ def _stamps(database: "duckdb.DuckDBPyConnection") -> dict[str, str]:
     return found
 
 
-def _columns(database: "duckdb.DuckDBPyConnection") -> list[tuple[str, str, str]]:
-    return database.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal "
-        "ORDER BY table_name, column_index"
-    ).fetchall()
+def _columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]:
+    """Names and types of every table's columns."""
+    return {
+        name: {column: kind for column, kind, *_ in database.execute(f"DESCRIBE {name}").fetchall()}
+        for name in index.NAMES
+    }
 
 
 def _text(value: str) -> str:

@@ -40,26 +40,34 @@ def row(about: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def stamps(zoo: Path) -> dict[str, str]:
     """For every model its files' times and sizes, by which it is seen that something changed.
 
-    Strings and plain system calls: for 10,000 models, pathlib takes a second longer.
+    Plain system calls, relative to the folder: for 10,000 models, pathlib takes a second longer.
     """
-    found = {}
-    stat = os.stat
     try:
-        with os.scandir(zoo / "models") as folders:
-            paths = {folder.name: folder.path for folder in folders}
+        models = os.open(zoo / "models", os.O_RDONLY)
     except FileNotFoundError:
         return {}
-    for id in sorted(paths):
-        parts = []
-        for name in _WATCHED:
-            try:
-                status = stat(paths[id] + name)
-                parts.append(f"{status.st_mtime_ns}:{status.st_size}")
-            except OSError:
-                parts.append("-")
-        if parts[0] != "-":
-            found[id] = " ".join(parts)
-    return found
+    try:
+        return {
+            id: " ".join(stamp)
+            for id in sorted(os.listdir(models))  # noqa: PTH208 (of an open folder)
+            if (stamp := _stamp(models, id))
+        }
+    finally:
+        os.close(models)
+
+
+def _stamp(models: int, id: str) -> list[str]:
+    """Time and size of each of a model's files; none for what is no model."""
+    stamp = []
+    for name in _WATCHED:
+        try:
+            status = os.stat(id + name, dir_fd=models)
+            stamp.append(f"{status.st_mtime_ns}:{status.st_size}")
+        except OSError:
+            if not stamp:
+                return []
+            stamp.append("-")
+    return stamp
 
 
 def read(folder: Path) -> Entry:

@@ -62,6 +62,7 @@ REQUIRED: Mapping[str, Mapping[str, str]] = {
 """Columns that each table has in any case, with their types in Arrow's words."""
 TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 """Every type that a column can have, and what DuckDB calls it."""
+_NAMES_ELSEWHERE = {"source", "name"}
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,7 @@ def _joined(known: "pa.Table", fresh: "pa.Table", kept: Collection[str]) -> "pa.
 def _headings(abouts: list[Any]) -> dict[str, str]:
     """The factors that vary inside a stage (those that only tell stages apart would be many).
 
+    What an imported model is called where it comes from tells models apart, but is no factor.
     The last part of each name, where that is enough to tell them apart.
     """
     from vitarium.blueprint.plan import telling
@@ -245,7 +247,7 @@ def _headings(abouts: list[Any]) -> dict[str, str]:
             telling([about["factors"] for about in abouts if about["facts"]["stage"] == stage])
         )
     factors = dict.fromkeys(factor for about in abouts for factor in about["factors"])
-    names = [name for name in factors if name in telling_any]
+    names = [name for name in factors if name in telling_any - _NAMES_ELSEWHERE]
     last = {name: name.rpartition(".")[2] for name in names}
     count = Counter(short.lower() for short in last.values())
     return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
