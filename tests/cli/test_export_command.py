@@ -55,6 +55,15 @@ def test_what_has_no_place_is_listed_or_left_out(vitarium, zoo, tmp_path):
     assert "2 models left out" in err
 
 
+def test_models_are_chosen_by_a_condition(vitarium, zoo, tmp_path):
+    condition = "stage = 'finetune' and head = 'linear'"
+    out = tmp_path / "out"
+    status, _, _ = vitarium("export", zoo.path, "--to", "timm", "--out", out, "--where", condition)
+    wanted = zoo.query(f"SELECT id FROM models WHERE {condition}")["id"]
+    assert status == 0
+    assert {path.name[:12] for path in out.iterdir()} == set(wanted)
+
+
 def test_settings_are_read_as_json_or_text(vitarium, zoo, tmp_path):
     status, _, _ = vitarium(
         *("export", zoo.path, "--to", "timm", "--out", tmp_path / "out", "--skip"),
@@ -72,6 +81,7 @@ def test_settings_are_read_as_json_or_text(vitarium, zoo, tmp_path):
         (["--to", "timm", "--set", "chekc=1"], "did you mean 'check'"),
         (["--to", "timm", "--set", "check"], "write NAME=VALUE"),
         (["--to", "timm", "zzz"], "unknown model 'zzz'"),
+        (["--to", "timm", "--where", "heat = 'mlp'"], "did you mean 'head'"),
     ],
 )
 def test_bad_input_is_one_clear_error(vitarium, zoo, tmp_path, arguments, said):

@@ -63,7 +63,20 @@ def test_models_are_chosen_by_the_beginnings_of_their_ids_and_epochs(zoo):
     id = zoo.ids()[0]
     last = zoo.folder(id).checkpoint()[0]
     assert chosen(zoo, [f"{id[:8]}@0", id, id[:6]]) == [Chosen(id, 0), Chosen(id, last)]
-    assert chosen(zoo) == [Chosen(id, zoo.folder(id).checkpoint()[0]) for id in zoo.ids()]
+    everything = {Chosen(id, zoo.folder(id).checkpoint()[0]) for id in zoo.ids()}
+    assert set(chosen(zoo)) == everything
+    assert len(chosen(zoo)) == len(everything)
+
+
+def test_models_are_chosen_by_a_condition(zoo):
+    found = {one.id for one in chosen(zoo, where="stage = 'finetune' and lr < 0.005")}
+    table = zoo.models()
+    wanted = (table["stage"] == "finetune") & (table["optimizer.lr"] == 0.001)
+    assert found == set(table[wanted]["id"])
+    with pytest.raises(InvalidInput, match="has no finished model for which lr > 9"):
+        chosen(zoo, where="lr > 9")
+    with pytest.raises(InvalidInput, match="not both"):
+        chosen(zoo, zoo.ids(), where="lr > 0")
 
 
 def test_unfinished_models_are_exported_only_when_they_are_named(zoo):

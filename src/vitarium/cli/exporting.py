@@ -26,6 +26,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="SQL",
+            help="Instead: finished models that fulfil a condition, as in `vitarium ls --where`.",
+            show_default=False,
+        ),
+    ] = "",
     settings: Settings = None,
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out models for which the format has no place.")
@@ -39,7 +47,7 @@ def export(
 
       vitarium export demo-zoo --to timm --out for-timm d704 3f2a@5
 
-      vitarium export demo-zoo --to onnx --out onnx --set opset=20
+      vitarium export demo-zoo --to onnx --out onnx --where "after > 0.97" --set opset=20
 
       vitarium export demo-zoo --to hub --out for-the-hub --set license=cc-by-4.0
     """
@@ -70,6 +78,7 @@ def export(
             out,
             exporter=to,
             models=models or None,
+            where=where,
             skip=skip,
             report=report,
             **parsed(settings),

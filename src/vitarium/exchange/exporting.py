@@ -20,6 +20,7 @@ from typing import Any
 from vitarium.errors import InvalidInput
 from vitarium.registry import Plugin, Section, choose
 from vitarium.store import Zoo
+from vitarium.store.listing import listing
 
 _SHOWN = 5
 
@@ -63,6 +64,7 @@ def export(
     *,
     exporter: str,
     models: Sequence[str] | None = None,
+    where: str = "",
     skip: bool = False,
     report: Report = lambda event: None,
     **settings: Any,
@@ -76,6 +78,7 @@ def export(
         exporter: the format, see `vitarium plugins exporter`.
         models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
             None: every finished model, after its last epoch.
+        where: instead, finished models that fulfil an SQL condition, as `vitarium ls` has it.
         skip: leave out models for which the format has no place, instead of an error.
         report: is told of every file or folder that is done, and of every model that is left out.
         settings: of the exporter.
@@ -89,7 +92,7 @@ def export(
     target = Path(out).absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
-    picked = _fitting(section, zoo, chosen(zoo, models), skip, report)
+    picked = _fitting(section, zoo, chosen(zoo, models, where), skip, report)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     written = []
     try:
@@ -104,16 +107,20 @@ def export(
     return written
 
 
-def chosen(zoo: Zoo, models: Sequence[str] | None = None) -> list[Chosen]:
+def chosen(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> list[Chosen]:
     """The models that `export` would write, each once.
 
-    Raises UnknownName, and InvalidInput where an epoch's weights are not kept, or no model is
-    finished.
+    Raises UnknownName, and InvalidInput where an epoch's weights are not kept, no model is
+    finished, or the condition is no SQL.
     """
+    if models is not None and where:
+        raise InvalidInput("name models or give a condition (where), not both")
     if models is None:
-        models = [id for id in zoo.ids() if zoo.folder(id).status == "finished"]
+        rows = listing(zoo.path, where=where).rows
+        models = [row["model"] for row in rows if row["status"] == "finished"]
     if not models:
-        raise InvalidInput(f"{zoo.path} has no finished model to export")
+        which = f"finished model for which {where}" if where else "finished model to export"
+        raise InvalidInput(f"{zoo.path} has no {which}")
     return list(dict.fromkeys(Chosen(*zoo.at(model)) for model in models))
 
 

@@ -17,7 +17,7 @@ from vitarium.store import Zoo
 
 OURS = ("README.md", "tables", "figures")
 """What an export adds to a zoo's own files."""
-_NOT_THE_ZOOS = (*OURS, "models", "index.json", "timeline.json", "failures")
+_NOT_THE_ZOOS = (*OURS, "models", "index", "index.json", "timeline.json", "failures")
 
 
 class HubFolder(CardSettings):
@@ -30,7 +30,7 @@ class HubFolder(CardSettings):
     """Hard links instead of copies: no space is taken. The zoo's files are never written again."""
 
 
-@exporter("hub", config=HubFolder, needs=("huggingface_hub", "pyarrow"), extra="vitarium[hub]")
+@exporter("hub", config=HubFolder, needs=("huggingface_hub",), extra="vitarium[hub]")
 def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
     """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
     ids = {one.id for one in models}

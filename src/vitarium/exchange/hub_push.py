@@ -13,7 +13,7 @@ from vitarium.exchange.exporting import check_installed, export
 from vitarium.registry import get
 from vitarium.store import Zoo
 
-_LEFT_OUT = (".*", "*/.*", "index.json")
+_LEFT_OUT = (".*", "*/.*", "index/*", "index.json")
 """Hidden files (locks, what uploads are resumed from), and the zoo's cache."""
 
 
