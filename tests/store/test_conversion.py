@@ -21,6 +21,11 @@ from vitarium.store.verify import verify
 FORMAT_1 = Path(__file__).parent / "format-1"
 
 
+@pytest.fixture
+def zoo(kept_zoo):
+    return kept_zoo
+
+
 def weights(zoo):
     return {
         (id, epoch.number, name): tensor.reshape(-1).view(torch.uint8).tolist()

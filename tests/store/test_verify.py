@@ -13,6 +13,11 @@ from vitarium.store import index
 from vitarium.store.verify import verify
 
 
+@pytest.fixture
+def zoo(kept_zoo):
+    return kept_zoo
+
+
 def files_of(zoo):
     return sorted(file for file in zoo.path.rglob("*") if file.is_file())
 

@@ -11,6 +11,11 @@ from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
 from vitarium.store import About
 
 
+@pytest.fixture
+def zoo(kept_zoo):
+    return kept_zoo
+
+
 def test_a_zoo_is_made_of_a_new_or_empty_folder_alone(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")

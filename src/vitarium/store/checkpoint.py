@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PLAIN, PACKED = ".safetensors", ".packed"
 """How the names of the two kinds of files end."""
+VERSION = 2
+"""Of the description."""
 MOST_DECODES = 7
 """A packed checkpoint is read through at most so many others: its base, the base's base, ..."""
 
@@ -126,6 +128,8 @@ class Checkpoint(Mapping[str, "Tensor"]):
         """Whether it has checksums; files of format 1 and of others do not."""
         try:
             about = self._file.description
+            if self.is_sealed and about["version"] != VERSION:
+                raise ValueError(f"of version {about['version']}; this one reads {VERSION}")
             self.tensors = _described(self._file) if self.is_sealed else _undescribed(self._file)
             self.base = Base(**about["base"]) if about.get("base") else None
             self.depth: int = about.get("depth", 0)

@@ -11,6 +11,7 @@ from vitarium.store import coding
 from vitarium.store.checkpoint import (
     DTYPES,
     FLOATS,
+    VERSION,
     Base,
     Checkpoint,
     Code,
@@ -24,7 +25,6 @@ from vitarium.store.files import checksum
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = 2
 _NAMES = {torch_name: name for name, torch_name in DTYPES.items()}
 _ALONE_TOO = 0.7
 """Where a difference takes more than this share of the plain bytes, both ways are tried."""
