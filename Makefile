@@ -30,6 +30,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/loop_overhead.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/listing.py
+	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/gpu.py
 
 clean:

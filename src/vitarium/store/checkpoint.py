@@ -33,8 +33,9 @@ PLAIN, PACKED = ".safetensors", ".packed"
 """How the names of the two kinds of files end."""
 VERSION = 2
 """Of the description."""
-MOST_DECODES = 7
-"""A packed checkpoint is read through at most so many others: its base, the base's base, ..."""
+MOST_DECODES = 4
+"""A packed checkpoint is read through at most so many others: its base, the base's base, ... More
+would save little: 0.1 % of the bytes of 20 epochs."""
 
 Code = Literal["plain", "same", "alone", "difference"]
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -188,8 +189,14 @@ class Checkpoint(Mapping[str, "Tensor"]):
         """All tensors, read now. Raises CorruptFile."""
         if not self.is_packed or self.nbytes < _MANY_BYTES:
             return dict(self.items())
+        self._read_ahead()
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy, zstd and xxh3 give up the GIL
             return dict(zip(self, pool.map(self.__getitem__, self), strict=True))
+
+    def _read_ahead(self) -> None:
+        self._file.read_ahead()
+        if self.base:
+            self.opened_base._read_ahead()
 
     def run(self, name: str, number: int) -> Bits:
         """One run of a tensor's numbers as unsigned integers, checked. Raises CorruptFile."""

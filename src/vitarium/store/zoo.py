@@ -1,6 +1,7 @@
 """The zoo: a folder of models that is opened, listed and loaded from."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -84,9 +85,10 @@ class Zoo:
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
+        whole = re.fullmatch("[0-9a-f]{12}", model)
+        if whole and (self.path / "models" / model / "model.json").exists():
+            return model  # without a look at all the others
         ids = self.ids()
-        if model in ids:
-            return model
         found = [id for id in ids if model and id.startswith(model)]
         if not found:
             raise UnknownName("model", model, ids)
