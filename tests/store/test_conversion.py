@@ -18,12 +18,19 @@ from vitarium.store import files
 from vitarium.store.lock import held
 from vitarium.store.verify import verify
 
-FORMAT_1 = Path(__file__).parent / "format-1"
+FORMAT_1, FORMAT_2 = (Path(__file__).parent / name for name in ("format-1", "format-2"))
 
 
 @pytest.fixture
 def zoo(kept_zoo):
     return kept_zoo
+
+
+OUTPUTS = [
+    *(-0.263187, -0.271854, -0.298302, -0.182327, -0.492186),
+    *(-0.26222, -0.330661, -0.045747, -0.043109, -0.434096),
+]
+"""Of the fine-tuned model of format-2, when it was written."""
 
 
 def weights(zoo):
@@ -169,6 +176,23 @@ def test_zoos_of_format_1_open_and_are_packed(tmp_path):
     assert weights(zoo) == before
     assert suffixes(zoo) == {".packed"}
     assert verify(zoo.path, deep=True) == []
+
+
+def test_zoos_of_format_2_open(tmp_path):
+    """A zoo of packed and plain checkpoints, with a soup and records, as it was first written."""
+    zoo = Zoo.open(shutil.copytree(FORMAT_2, tmp_path / "zoo"))
+    assert verify(zoo.path, deep=True) == []
+    assert sorted(zoo.models()["stage"]) == ["finetune", "merge", "pretrain"]
+    child = next(id for id in zoo.ids() if zoo.spec(id).parent)
+    assert zoo.checkpoint(child, 1).is_packed is False
+    assert zoo.checkpoint(child, 2).is_packed is True
+    assert len(zoo.query("SELECT * FROM records")) > 0
+    images = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8)
+    soup = next(id for id in zoo.ids() if zoo.spec(id).operator)
+    found = zoo.load(child)(images)
+    assert torch.allclose(found, torch.tensor([OUTPUTS]), atol=1e-5)
+    both = [zoo.tensor(child, epoch, "head.bias").double() for epoch in (1, 2)]
+    assert torch.allclose(zoo.tensor(soup, 0, "head.bias").double(), sum(both) / 2)
 
 
 def test_a_damaged_checkpoint_of_format_1_is_found(tmp_path):
