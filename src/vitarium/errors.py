@@ -62,8 +62,11 @@ class CorruptFile(VitariumError):
         super().__init__(f"corrupt file {path}: {fault}")
 
 
-class DiskFull(VitariumError):
-    """There is no room for a file; what was there before it is as it was."""
+class DiskFull(VitariumError, OSError):
+    """There is no room for a file; what was there before it is as it was.
+
+    An OSError too, for those who can do without the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

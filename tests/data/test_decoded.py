@@ -6,6 +6,7 @@ import torch
 from vitarium.data import dataset as datasets
 from vitarium.data.dataset import load
 from vitarium.data.decoded import kept
+from vitarium.errors import InvalidData
 from vitarium.registry import section
 
 
@@ -113,6 +114,16 @@ def test_files_that_have_changed_are_decoded_again(tmp_path):
     Image.new("RGB", (6, 6), (9, 9, 9)).save(tmp_path / "images" / "val" / "cat" / "0.png")
     datasets._load.cache_clear()
     assert not torch.equal(before, load(chosen).test.images)
+
+
+@pytest.mark.parametrize("sizes", [[6, 6, 6], [6, 7, 8]])
+def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_kept(tmp_path, sizes, recwarn):
+    chosen = image_folder(tmp_path / "images", sizes)
+    damaged = tmp_path / "images" / "val" / "dog" / "2.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(InvalidData, match=f"{damaged} cannot be decoded"):
+        [load(chosen).test.images[index] for index in range(6)]
+    assert not [warning for warning in recwarn if "cached" in str(warning.message)]
 
 
 def test_image_files_of_different_sizes_are_decoded_as_they_are_needed(tmp_path):

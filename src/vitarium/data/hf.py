@@ -112,7 +112,10 @@ class Rows:
     def __getitem__(self, index: int) -> Tensor:
         from torchvision.transforms.v2.functional import pil_to_tensor
 
-        return pil_to_tensor(self.rows[index][self.column].convert("RGB"))
+        try:
+            return pil_to_tensor(self.rows[index][self.column].convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # PIL's, for what is no image
+            raise InvalidData(f"row {index} of column '{self.column}': {error}") from None
 
 
 def _split(part: Any, config: HuggingFace) -> Split:

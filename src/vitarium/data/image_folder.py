@@ -88,8 +88,12 @@ class Files:
         from PIL import Image
         from torchvision.transforms.v2.functional import pil_to_tensor
 
-        with Image.open(self.paths[index]) as image:
-            return pil_to_tensor(image.convert("RGB"))
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                return pil_to_tensor(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # PIL's, for what is no image
+            raise InvalidData(f"{path} cannot be decoded: {error}") from None
 
 
 def _read(part: Path) -> tuple[tuple[str, ...], Split]:

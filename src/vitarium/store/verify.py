@@ -56,7 +56,7 @@ def verify(
 
 
 class _Model:
-    """One model; a fault in one of its files does not hide those in the others."""
+    """One model; a fault in one file does not hide those in others, unless it is model.json."""
 
     def __init__(self, zoo: Path, folder: ModelFolder, deep: bool) -> None:
         self.zoo, self.folder, self.deep = zoo, folder, deep
@@ -90,7 +90,7 @@ class _Model:
             if self.deep and epochs and not found:
                 read(lambda: self._fits(spec), "its weights, as weights of this model")
             found += self._unknown()
-        return found
+        return list(dict.fromkeys(found))
 
     def _whole(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
         """Whether the epochs are all those that there should be."""
@@ -100,7 +100,7 @@ class _Model:
             yield Fault(file, "its epochs are not in order", f"which is which; {_REGROW}")
         last = numbers[-1] if numbers else -1
         if not isinstance(spec.origin, Recipe) or spec.operator:
-            if not numbers:
+            if ended and not numbers:
                 yield Fault(file, "it names no epoch", f"its weights; {_REGROW}")
             return
         if ended and self.folder.status == "finished" and last != spec.origin.epochs:
@@ -212,8 +212,11 @@ def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterato
         if _inside(zoo, path) in damaged or not path.exists():
             return path
         folder = ModelFolder(path.parents[1]).checkpoints
-        base = Checkpoint(path, folder.find).base
-        return bad(folder.path_of(base)) if base else None
+        try:
+            base = Checkpoint(path, folder.find).base
+            return bad(folder.path_of(base)) if base else None
+        except CorruptFile:
+            return path
 
     for path in sorted(paths):
         culprit = bad(path)
