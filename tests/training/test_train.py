@@ -271,3 +271,25 @@ def test_compiled_training_is_the_same_training(tiny, tmp_path, stacked):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(InvalidInput, match="unknown precision 'fp8'; known: fp32, tf32, bf16"):
         TrainOptions(precision="fp8")
+
+
+def test_bf16_keeps_rounded_weights_and_trains_with_the_exact_ones(tiny, tmp_path):
+    exact = run(spec(tiny, **EVERYTHING_RANDOM), tmp_path)
+    chosen = spec(tiny, **EVERYTHING_RANDOM, checkpoint_precision="bf16")
+    folder = ModelFolder(tmp_path / chosen.id)
+
+    def stop(event):
+        if isinstance(event, Step) and event.epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(chosen, folder, report=stop)
+    assert {t.dtype for t in folder.progress()[1].values()} == {torch.float32}
+    train(chosen, folder)
+    for epoch in range(5):
+        rounded, whole = folder.weights(epoch), exact.weights(epoch)
+        assert all(torch.equal(rounded[name], whole[name].bfloat16()) for name in whole)
+    losses = [[e.metrics["train_loss"] for e in f.epochs()[1:]] for f in (folder, exact)]
+    assert losses[0] == losses[1]
+    assert folder.spec().id != exact.spec().id
+    assert folder.spec().origin.described()["checkpoint_precision"] == "bf16"
