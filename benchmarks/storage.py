@@ -351,8 +351,9 @@ def _unpacked(zoo: Zoo, path: Path) -> Zoo:
 def _writing(folder: Path) -> bool:
     table = _table("Growing, seconds", "models", "without checkpoints", "with", "overhead")
     good = True
-    for name, blueprint, epochs in (("tiny ViT", TINY, 10), ("ViT-S", VIT_S, 2)):
-        stage = {**blueprint["stages"]["pretrain"], "epochs": epochs}
+    for name, blueprint, images in (("tiny ViT", TINY, 3600), ("ViT-S", VIT_S, 480)):
+        stage = {**blueprint["stages"]["pretrain"], "epochs": 2 if name == "ViT-S" else 10}
+        stage["data"] = {"name": "mnist5k", "train_limit": images}
         one = Blueprint.read({"name": "one", "stages": {"pretrain": stage}})
         taken: dict[str, list[float]] = {"with": [], "without": []}
         for number in range(ROUNDS):

@@ -6,21 +6,7 @@ import pytest
 import timm
 import torch
 
-from vitarium import Zoo, cli
-
-
-@pytest.fixture
-def vitarium(monkeypatch, capsys):
-    """Run a command in this process; give its exit status, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
+from vitarium import Zoo
 
 
 @pytest.fixture

@@ -5,22 +5,7 @@ import json
 import pytest
 import torch
 
-from vitarium import cli
 from vitarium.store import Zoo
-
-
-@pytest.fixture
-def vitarium(monkeypatch, capsys):
-    """Run a command in this process; give its exit status, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return run
 
 
 def test_a_published_zoo_is_imported_and_again_skipped(vitarium, published, tmp_path):

@@ -3,12 +3,8 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from vitarium import Zoo
-from vitarium.cli import app
-
-run = CliRunner().invoke
 
 
 @pytest.fixture
@@ -22,57 +18,57 @@ def damaged(kept_zoo):
 
 
 @pytest.mark.parametrize("options", [[], ["--deep"]])
-def test_a_whole_zoo_is_said_to_be_whole(kept_zoo, options):
-    done = run(app, ["verify", str(kept_zoo.path), *options])
-    assert done.exit_code == 0
-    assert "is whole" in done.output
+def test_a_whole_zoo_is_said_to_be_whole(kept_zoo, vitarium, options):
+    status, out, _ = vitarium("verify", kept_zoo.path, *options)
+    assert status == 0
+    assert "is whole" in out
 
 
-def test_faults_are_listed_and_the_exit_status_is_1(damaged):
+def test_faults_are_listed_and_the_exit_status_is_1(damaged, vitarium):
     zoo, file = damaged
-    done = run(app, ["verify", str(zoo.path)])
-    assert done.exit_code == 1
-    assert file in done.output
-    done = run(app, ["verify", str(zoo.path), "--json"])
-    assert done.exit_code == 1
-    found = json.loads(done.output)
+    status, out, _ = vitarium("verify", zoo.path)
+    assert status == 1
+    assert file in out
+    status, out, _ = vitarium("verify", zoo.path, "--json")
+    found = json.loads(out)
+    assert status == 1
     assert file in [fault["file"] for fault in found]
     assert all(fault.keys() == {"file", "fault", "lost"} for fault in found)
 
 
-def test_json_of_a_whole_zoo_is_an_empty_list(kept_zoo):
-    done = run(app, ["verify", str(kept_zoo.path), "--json"])
-    assert (done.exit_code, json.loads(done.output)) == (0, [])
+def test_json_of_a_whole_zoo_is_an_empty_list(kept_zoo, vitarium):
+    status, out, _ = vitarium("verify", kept_zoo.path, "--json")
+    assert (status, json.loads(out)) == (0, [])
 
 
-def test_a_zoo_whose_mark_is_damaged_is_verified_all_the_same(kept_zoo):
+def test_a_zoo_whose_mark_is_damaged_is_verified_all_the_same(kept_zoo, vitarium):
     (kept_zoo.path / "zoo.json").write_text("{}")
-    done = run(app, ["verify", str(kept_zoo.path)])
-    assert done.exit_code == 1
-    assert "zoo.json" in done.output
+    status, out, _ = vitarium("verify", kept_zoo.path)
+    assert status == 1
+    assert "zoo.json" in out
 
 
 @pytest.mark.parametrize("command", ["verify", "pack", "unpack"])
-def test_a_folder_that_is_no_zoo_is_refused(command, tmp_path):
-    done = run(app, [command, str(tmp_path)])
-    assert done.exit_code != 0
-    assert "is not a zoo" in str(done.exception)
+def test_a_folder_that_is_no_zoo_is_refused(command, vitarium, tmp_path):
+    status, _, err = vitarium(command, tmp_path)
+    assert status == 2
+    assert "is not a zoo" in err
 
 
-def test_a_zoo_is_unpacked_and_packed(kept_zoo):
+def test_a_zoo_is_unpacked_and_packed(kept_zoo, vitarium):
     count = len(list(kept_zoo.path.glob("models/*/checkpoints/*")))
     for command, suffix in (("unpack", ".safetensors"), ("pack", ".packed")):
-        done = run(app, [command, str(kept_zoo.path)])
-        assert done.exit_code == 0
-        assert f"{count} of {count} checkpoints {command}ed" in done.output
+        status, out, _ = vitarium(command, kept_zoo.path)
+        assert status == 0
+        assert f"{count} of {count} checkpoints {command}ed" in out
         files = list(kept_zoo.path.glob("models/*/checkpoints/*"))
         assert {file.suffix for file in files} == {suffix}
-        assert f"0 of {count}" in run(app, [command, str(kept_zoo.path)]).output
+        assert f"0 of {count}" in vitarium(command, kept_zoo.path)[1]
 
 
-def test_a_damaged_zoo_is_not_packed(damaged):
+def test_a_damaged_zoo_is_not_unpacked(damaged, vitarium):
     zoo, _ = damaged
-    done = run(app, ["unpack", str(zoo.path)])
-    assert done.exit_code == 1
-    assert "corrupt file" in str(done.exception)
+    status, _, err = vitarium("unpack", zoo.path)
+    assert status == 1
+    assert "corrupt file" in err
     assert len(Zoo.open(zoo.path).ids()) > 0

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from vitarium.errors import CorruptFile, InvalidInput, UnknownName
 from vitarium.store import coding
-from vitarium.store.checkpoint import DTYPES, MOST_DECODES, Base, Checkpoint
+from vitarium.store.checkpoint import MOST_DECODES, Checkpoint
 from vitarium.store.checkpoint_folder import CheckpointFolder
+from vitarium.store.description import DTYPES, Base
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 

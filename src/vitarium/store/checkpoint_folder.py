@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vitarium.errors import CorruptFile
 from vitarium.store import files, packing
-from vitarium.store.checkpoint import MOST_DECODES, PACKED, PLAIN, Base, Checkpoint
+from vitarium.store.checkpoint import MOST_DECODES, PACKED, PLAIN, Checkpoint
+from vitarium.store.description import Base
 
 if TYPE_CHECKING:
     from torch import Tensor

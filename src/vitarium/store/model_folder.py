@@ -51,7 +51,7 @@ class Epoch:
     number: int
     metrics: Mapping[str, float]
     checkpoint: str | None
-    """SHA-256 of what the checkpoint holds (`store.checkpoint.content_of`); None: not kept."""
+    """SHA-256 of what the checkpoint holds (`store.description.content_of`); None: not kept."""
     progress: str | None = None
     """The same of the file to resume from."""
 

@@ -8,18 +8,18 @@ import numpy as np
 
 from vitarium.errors import InvalidInput
 from vitarium.store import coding
-from vitarium.store.checkpoint import (
+from vitarium.store.checkpoint import Checkpoint
+from vitarium.store.coding import Bits
+from vitarium.store.container import packed
+from vitarium.store.description import (
     DTYPES,
     FLOATS,
-    VERSION,
     Base,
-    Checkpoint,
     Code,
     Stored,
     content_of,
+    description,
 )
-from vitarium.store.coding import Bits
-from vitarium.store.container import packed
 from vitarium.store.files import checksum
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[It
     bits = {name: _bits(name, tensor) for name, tensor in tensors.items()}
     table = {name: _plain(own, tensors[name]) for name, own in bits.items()}
     entries = {name: (table[name].dtype, table[name].shape, _bytes(bits[name])) for name in table}
-    return packed(entries, _description(table, about)), content_of(table)
+    return packed(entries, description(table, about)), content_of(table)
 
 
 def against(
@@ -73,7 +73,7 @@ def against(
             entries[name] = ("U8", (len(content),), content)
     if base and any(stored.code in ("same", "difference") for stored in table.values()):
         about = {**about, "depth": base[1].depth + 1, "base": asdict(base[0])}
-    return packed(entries, _description(table, about)), content_of(table)
+    return packed(entries, description(table, about)), content_of(table)
 
 
 def _smallest(
@@ -142,20 +142,3 @@ def _dtype(tensor: "Tensor") -> Any:
 
 def _bytes(bits: Bits) -> memoryview:
     return bits.view(np.uint8).data if bits.size else memoryview(b"")
-
-
-def _description(table: Mapping[str, Stored], about: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        **about,
-        "tensors": {name: _said(stored) for name, stored in table.items()},
-    }
-
-
-def _said(stored: Stored) -> dict[str, Any]:
-    """What the description says of a tensor; a plain one's dtype and shape stand at its entry."""
-    sums = {"checksums": "".join(stored.checksums)}
-    if stored.code == "plain":
-        return sums
-    said = {"code": stored.code, "dtype": stored.dtype, "shape": stored.shape, **sums}
-    return said | ({"pieces": stored.pieces} if stored.pieces else {})
