@@ -3,7 +3,7 @@
 import pytest
 
 from vitarium import Blueprint, plan
-from vitarium.engine.events import Ended, EpochEnded, Started
+from vitarium.engine.events import Ended, EpochEnded, Started, Stepped
 from vitarium.engine.remaining import Remaining
 
 
@@ -27,6 +27,20 @@ def test_measured_epochs_and_expectations_that_are_as_far_off_make_the_rest(plan
     assert remaining.seconds() == pytest.approx(3 * 2 + 3 * 4)
     remaining(Ended(second.id, "failed"))
     assert remaining.seconds() == pytest.approx(1 * 2 + 3 * 4)
+
+
+def test_steps_tell_before_the_first_epoch_has_ended(planned):
+    now = iter([100.0, 103.0, 104.0, 200.0, 201.0])
+    remaining = Remaining(planned, [], 1, lambda spec: 1000.0, clock=lambda: next(now))
+    first = planned.of_stage("pretrain")[0]
+    remaining(Stepped(first.id, 1, 10, 100))
+    assert remaining.seconds() == pytest.approx(1000 * (1.9 + 2 + 4))
+    remaining(Stepped(first.id, 1, 40, 100))  # 30 steps in 3 seconds: 10 an epoch
+    assert remaining.seconds() == pytest.approx(10 * (1.6 + 2) + 1000 * 4)
+    remaining(Stepped(first.id, 2, 1, 100))  # what lies between two epochs is no step
+    assert remaining.seconds() == pytest.approx(10 * (0.99 + 2) + 1000 * 4)
+    remaining(EpochEnded(first.id, 2, {"seconds": 20.0}))  # with scoring
+    assert remaining.seconds() == pytest.approx(20 * 2 + 4 * 1000 * 20 / 1000)
 
 
 def test_work_is_shared_out_but_the_longest_model_is_not(planned):

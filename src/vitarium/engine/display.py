@@ -122,6 +122,7 @@ class _Bars:
             case Stepped():
                 share = event.epoch - 1 + event.step / event.steps
                 progress.update(self.bars[event.model], completed=round(share, 2))
+                self._refresh_all()
             case EpochEnded():
                 bar = self.bars[event.model]
                 progress.update(bar, completed=event.epoch, note=_scores(event))

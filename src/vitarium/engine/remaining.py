@@ -1,10 +1,11 @@
-"""How long the rest of a plan will take, from the epochs that were measured so far."""
+"""How long the rest of a plan will take, from the epochs and steps that were measured so far."""
 
+import time
 from collections.abc import Callable, Hashable, Iterable
 from statistics import fmean
 
 from vitarium.blueprint import ModelSpec, Plan
-from vitarium.engine.events import Ended, EpochEnded, Event, Retried, Started
+from vitarium.engine.events import Ended, EpochEnded, Event, Retried, Started, Stepped
 
 
 class Remaining:
@@ -14,6 +15,7 @@ class Remaining:
         already: ids of models that are done.
         at_a_time: how many models are trained at a time.
         expected: seconds of an epoch before one was measured; None where nothing is known.
+        clock: seconds by which steps are measured.
     """
 
     def __init__(
@@ -22,11 +24,19 @@ class Remaining:
         already: Iterable[str],
         at_a_time: int,
         expected: Callable[[ModelSpec], float | None] = lambda spec: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan, self.at_a_time, self.expected = plan, max(at_a_time, 1), expected
+        self._clock = clock
         done = set(already)
         self._running: set[str] = set()
-        self._left = {m.id: m.recipe.epochs for m in plan.models if m.id not in done}
+        self._left: dict[str, float] = {
+            m.id: m.recipe.epochs for m in plan.models if m.id not in done
+        }
+        self._since: dict[str, tuple[Stepped, float]] = {}
+        """The first step that was told of each running epoch, and when."""
+        self._stepped: dict[Hashable, float] = {}
+        """Seconds of an epoch, by the steps of one that is under way."""
         self._measured: dict[Hashable, list[float]] = {}
         self._guessed: dict[Hashable, float | None] = {}
 
@@ -36,6 +46,8 @@ class Remaining:
                 self._running.add(event.model)
                 # a stack's epoch takes all of its models the same time, at the same time
                 self.at_a_time = max(self.at_a_time, len(self._running))
+            case Stepped() if event.model in self._left:
+                self._step(event)
             case EpochEnded() if event.model in self._left:
                 spec = self.plan[event.model]
                 self._left[event.model] = spec.recipe.epochs - event.epoch
@@ -46,6 +58,15 @@ class Remaining:
             case Ended():
                 self._running.discard(event.model)
                 self._left.pop(event.model, None)
+
+    def _step(self, event: Stepped) -> None:
+        spec, now = self.plan[event.model], self._clock()
+        self._left[event.model] = spec.recipe.epochs - event.epoch + 1 - event.step / event.steps
+        first, then = self._since.setdefault(event.model, (event, now))
+        if first.epoch != event.epoch:
+            self._since[event.model] = (event, now)
+        elif event.step > first.step:
+            self._stepped[_kind(spec)] = (now - then) / (event.step - first.step) * event.steps
 
     def seconds(self) -> float | None:
         """Time left; None while nothing is known of some model.
@@ -62,10 +83,13 @@ class Remaining:
         return max(sum(known) / self.at_a_time, max(known, default=0.0))
 
     def _rate(self, spec: ModelSpec) -> float | None:
-        """Seconds per epoch: measured; else expected, as far as expectations came true so far."""
+        """Seconds per epoch: measured, or by its steps; else expected, as far as expectations came
+        true so far."""
         kind = _kind(spec)
         if kind in self._measured:
             return fmean(self._measured[kind][-20:])
+        if kind in self._stepped:
+            return self._stepped[kind]
         guess = self._guess(spec)
         if guess is None:
             return None
