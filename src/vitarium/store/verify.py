@@ -16,7 +16,7 @@ from vitarium.store.model_folder import Epoch, ModelFolder
 from vitarium.store.zoo import MARKS
 
 _ID = re.compile("[0-9a-f]{12}")
-_REGROW = "grow its blueprint again into the zoo: the same seeds give it back"
+_REGROW = "remove the model's folder and grow its blueprint again: the same seeds give it back"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _Model:
                 file, f"it ends at epoch {last} of {spec.origin.epochs}", f"the others; {_REGROW}"
             )
         if not ended and 0 <= last < spec.origin.epochs and not epochs[-1].progress:
-            lost = f"where it was; remove the model's folder and {_REGROW}"
+            lost = f"where it was; {_REGROW}"
             yield Fault(file, f"nothing to go on from after epoch {last}", lost)
 
     def _family(self, spec: Spec) -> Iterator[Fault]:
