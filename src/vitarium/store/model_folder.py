@@ -208,10 +208,7 @@ class ModelFolder:
             return False
         content = self.checkpoints.write(epoch, found.state_dict(), self._bases(epoch))
         if not found.is_sealed:  # of format 1, whose lines name the file's own checksum
-            changed = [
-                replace(e, checkpoint=content) if e.number == epoch else e for e in self.epochs()
-            ]
-            self._write_epochs(changed)
+            self._name_content(epoch, content)
         packed = Checkpoint(self.checkpoints.packed(epoch), self.checkpoints.find)
         packed.check()
         files.remove(found.path)

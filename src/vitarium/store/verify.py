@@ -16,7 +16,7 @@ from vitarium.store.model_folder import Epoch, ModelFolder
 from vitarium.store.zoo import MARKS
 
 _ID = re.compile("[0-9a-f]{12}")
-_REGROW = "remove the model's folder and grow its blueprint again: the same seeds give it back"
+_REGROW = "remove the model's folder and grow or import it again: the same seeds give it back"
 
 
 @dataclass(frozen=True)
