@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Self
@@ -33,10 +34,10 @@ class Spec(Config):
     ingredients: tuple[Ingredient, ...] = ()
 
     @property
+    @abstractmethod
     def origin(self) -> Recipe | Imported:
         """How it is trained, or what is known of one that was trained elsewhere; of a model that
         an operator made, its first ingredient's."""
-        raise NotImplementedError
 
     @cached_property
     def id(self) -> str:
