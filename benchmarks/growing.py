@@ -43,7 +43,7 @@ from vitarium.data.dataset import load
 from vitarium.engine.events import Ended, EpochEnded, Event, Started
 
 REFERENCE = Path(__file__).with_name("reference_recipe.py")
-CHECKPOINTS = (".safetensors", ".pt")
+CHECKPOINTS = (".packed", ".pt")
 GRACE = 20.0  # seconds that a stopped command has to end by itself
 START = 600.0  # seconds after which a process that has not begun to train is given up
 

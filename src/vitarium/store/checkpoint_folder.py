@@ -1,7 +1,7 @@
 """Where a model's checkpoints lie, and which of them builds on which."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +9,17 @@ from vitarium.errors import CorruptFile
 from vitarium.store import files, packing
 from vitarium.store.checkpoint import MOST_DECODES, PACKED, PLAIN, Checkpoint
 from vitarium.store.description import Base
+from vitarium.store.packing import Source, Written
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Place = tuple[str, int]
 """A model's id and an epoch."""
+
+_REMEMBERED_BYTES = 4_000_000
+"""Checkpoints up to this size are remembered while a model is trained: reading the bases of a small
+one back would take longer than all else that writing takes."""
 
 
 class CheckpointFolder:
@@ -23,6 +28,7 @@ class CheckpointFolder:
     def __init__(self, models: Path, model: str) -> None:
         self.models, self.model = models, model
         self.folder = models / model / "checkpoints"
+        self._recent: dict[Place, Written] = {}
 
     def path(self, epoch: int) -> Path:
         """The file of an epoch: plain if there is one, else packed; it need not be there."""
@@ -46,10 +52,14 @@ class CheckpointFolder:
             bases: what it may build on, the best first; those that lie elsewhere, or are read
                 through too many others, are passed over.
         """
-        base = next(self._usable(bases), None)
-        pieces, content = packing.against(base, weights, self.notes(epoch))
+        places = list(bases)
+        pieces, written = packing.against(self._base(places), weights, self.notes(epoch))
         files.write(self.packed(epoch), pieces)
-        return content
+        # what the next epochs build on is this one, or one of those that it may build on
+        self._recent = {place: known for place, known in self._recent.items() if place in places}
+        if written.nbytes <= _REMEMBERED_BYTES:
+            self._recent[self.model, epoch] = written.copy()
+        return written.content
 
     def write_plain(self, epoch: int, weights: "Mapping[str, Tensor]") -> str:
         """Write a plain checkpoint; returns what it holds (`content_of`)."""
@@ -60,13 +70,14 @@ class CheckpointFolder:
     def notes(self, epoch: int) -> dict[str, Any]:
         return {"model": self.model, "epoch": epoch}
 
-    def _usable(self, bases: Iterable[Place]) -> Iterator[tuple[Base, Checkpoint]]:
-        for model, epoch in bases:
+    def _base(self, places: Iterable[Place]) -> tuple[Base, Source] | None:
+        for model, epoch in places:
             path = CheckpointFolder(self.models, model).path(epoch)
             if path.exists():
-                found = Checkpoint(path, self.find)
+                found = self._recent.get((model, epoch)) or Checkpoint(path, self.find)
                 if found.depth < MOST_DECODES:
-                    yield Base(model, epoch, found.content), found
+                    return Base(model, epoch, found.content), found
+        return None
 
     def find(self, base: Base) -> Checkpoint:
         folder = self._folder(base)

@@ -40,13 +40,16 @@ def convert(
     Raises ZooInUse, DiskFull and CorruptFile.
     """
     with held(zoo):
-        kept = {folder: [e.number for e in folder.epochs() if e.checkpoint] for folder in folders}
+        kept = {
+            folder.path: [e.number for e in folder.epochs() if e.checkpoint] for folder in folders
+        }
         total = sum(map(len, kept.values()))
         before, done, converted = _bytes(folders), 0, 0
 
-        def of_model(folder: ModelFolder) -> None:
+        def of_model(path: Path) -> None:
             nonlocal done, converted
-            for epoch in kept[folder]:
+            folder = ModelFolder(path)
+            for epoch in kept[path]:
                 changed = folder.pack(epoch) if to == "packed" else folder.unpack(epoch)
                 done, converted = done + 1, converted + changed
                 report(done, total)

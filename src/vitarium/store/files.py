@@ -23,7 +23,7 @@ def write(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        with beside.open("wb", buffering=1 << 20) as file:  # hundreds of small pieces
             for piece in [content] if isinstance(content, bytes) else content:
                 file.write(piece)
             file.flush()

@@ -1,14 +1,14 @@
 """Makes the content of checkpoint files: tensors as they are, or packed against a base."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from vitarium.errors import InvalidInput
 from vitarium.store import coding
-from vitarium.store.checkpoint import Checkpoint
 from vitarium.store.coding import Bits
 from vitarium.store.container import packed
 from vitarium.store.description import (
@@ -25,7 +25,6 @@ from vitarium.store.files import checksum
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NAMES = {torch_name: name for name, torch_name in DTYPES.items()}
 _ALONE_TOO = 0.7
 """Where a difference takes more than this share of the plain bytes, both ways are tried."""
 _WORTH = 0.97
@@ -34,6 +33,40 @@ _SMALL = 512
 """Bytes up to which a tensor is stored plain: its description would outgrow what is saved."""
 
 Piece = bytes | memoryview
+
+
+class Source(Protocol):
+    """What a difference can be taken to: a `Checkpoint`, or one that is still in memory."""
+
+    @property
+    def tensors(self) -> Mapping[str, Stored]: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    def run(self, name: str, number: int) -> Bits: ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint as it was just written, to build the next one on without reading it again."""
+
+    tensors: Mapping[str, Stored]
+    content: str
+    depth: int
+    bits: Mapping[str, Bits]
+    """Those of the tensors that were given, not copies."""
+
+    def run(self, name: str, number: int) -> Bits:
+        length = self.tensors[name].run
+        return self.bits[name][number * length : (number + 1) * length]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(bits.nbytes for bits in self.bits.values())
+
+    def copy(self) -> "Written":
+        return replace(self, bits={name: bits.copy() for name, bits in self.bits.items()})
 
 
 def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[Iterator[Piece], str]:
@@ -51,34 +84,38 @@ def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[It
 
 
 def against(
-    base: tuple[Base, Checkpoint] | None,
+    base: tuple[Base, Source] | None,
     tensors: "Mapping[str, Tensor]",
     about: Mapping[str, Any],
-) -> tuple[Iterator[Piece], str]:
-    """As `plain`, packed: every tensor in the way that takes the fewest bytes.
+) -> tuple[Iterator[Piece], Written]:
+    """The content of a packed file: every tensor in the way that takes the fewest bytes.
 
     Args:
         base: where equal and similar tensors may be found; None: every tensor by itself.
+        about: what else its description says: model, epoch.
+
+    Raises InvalidInput for a dtype that no safetensors file has.
     """
-    opened = base[1] if base else None
+    source = base[1] if base else None
     table: dict[str, Stored] = {}
+    all_bits = {name: _bits(name, tensor) for name, tensor in tensors.items()}
     entries = {}
-    for name, tensor in tensors.items():
-        bits = _bits(name, tensor)
-        stored, content = _smallest(name, bits, _plain(bits, tensor), opened)
+    for name, bits in all_bits.items():
+        stored, content = _smallest(name, bits, _plain(bits, tensors[name]), source)
         table[name] = stored
         if stored.code == "plain":
             entries[name] = (stored.dtype, stored.shape, content)
         elif stored.code != "same":
             entries[name] = ("U8", (len(content),), content)
+    depth = 0
     if base and any(stored.code in ("same", "difference") for stored in table.values()):
-        about = {**about, "depth": base[1].depth + 1, "base": asdict(base[0])}
-    return packed(entries, description(table, about)), content_of(table)
+        depth = base[1].depth + 1
+        about = {**about, "depth": depth, "base": asdict(base[0])}
+    written = Written(table, content_of(table), depth, all_bits)
+    return packed(entries, description(table, about)), written
 
 
-def _smallest(
-    name: str, bits: Bits, stored: Stored, base: Checkpoint | None
-) -> tuple[Stored, Piece]:
+def _smallest(name: str, bits: Bits, stored: Stored, base: Source | None) -> tuple[Stored, Piece]:
     similar = base.tensors.get(name) if base else None
     if not stored.like(similar):
         similar = None
@@ -129,15 +166,23 @@ def _bits(name: str, tensor: "Tensor") -> Bits:
 
     if _dtype(tensor) is None:
         raise InvalidInput(f"{name} is of {tensor.dtype}, which no checkpoint file can hold")
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if not flat.numel():
-        return np.empty(0, f"u{tensor.element_size()}")
-    bits: Bits = flat.view(torch.uint8).numpy().view(f"u{tensor.element_size()}")
+    width = f"u{tensor.element_size()}"
+    if not tensor.numel():
+        return np.empty(0, width)
+    flat = tensor.detach().cpu().reshape(-1)
+    bits: Bits = flat.contiguous().view(torch.uint8).numpy().view(width)
     return bits
 
 
 def _dtype(tensor: "Tensor") -> Any:
-    return _NAMES.get(str(tensor.dtype).removeprefix("torch."))
+    return _dtypes().get(tensor.dtype)
+
+
+@cache
+def _dtypes() -> dict[Any, str]:
+    import torch
+
+    return {getattr(torch, theirs): ours for ours, theirs in DTYPES.items()}
 
 
 def _bytes(bits: Bits) -> memoryview:
