@@ -35,22 +35,24 @@ Send = Callable[[Message | FileSent | None], None]
 
 
 def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
-    """What the models' training reads from the zoo: where they stand, and their parents' weights.
+    """What the models' training reads from the zoo: where they stand, the weights that they start
+    from, and those that their next checkpoints build on.
 
-    Raises CorruptFile and InvalidInput where a parent has no whole weights of the epoch.
+    Raises CorruptFile and InvalidInput where some of these weights are not whole, or not there.
     """
     goods: dict[str, bytes] = {}
     for spec in specs:
-        own = zoo.folder(spec.id).path
-        needed = [file for file in own.glob("*.*") if not file.name.endswith(".tmp")]
-        if spec.parent:
-            parent = zoo.folder(spec.parent)
-            number = spec.parent_epoch or 0
-            weights = parent.open(number)
-            needed += [parent.path / "model.json", parent.path / "epochs.jsonl"]
-            # plain, whatever it is here: what it builds on stays at home
-            plain = parent.checkpoints.plain(number)
-            content, _ = packing.plain(weights.state_dict(), parent.checkpoints.notes(number))
+        own = zoo.folder(spec.id)
+        needed = [file for file in own.path.glob("*.*") if not file.name.endswith(".tmp")]
+        places = {(spec.parent, spec.parent_epoch or 0)} if spec.parent else set()
+        if own.exists:  # then the next checkpoints build on those that are there
+            places |= set(own.bases(len(own.epochs())))
+        for model, epoch in places:
+            folder = zoo.folder(model)
+            needed += [folder.path / "model.json", folder.path / "epochs.jsonl"]
+            # plain, whatever it is here: what it builds on itself stays at home
+            content, _ = packing.plain(folder.weights(epoch), folder.checkpoints.notes(epoch))
+            plain = folder.checkpoints.plain(epoch)
             goods[plain.relative_to(zoo.path).as_posix()] = b"".join(content)
         for file in needed:
             goods[file.relative_to(zoo.path).as_posix()] = file.read_bytes()

@@ -180,7 +180,7 @@ class ModelFolder:
         """
         checkpoint = resume = None
         if weights is not None:
-            checkpoint = self.checkpoints.write(number, weights, self._bases(number))
+            checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         if progress is not None:
             pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
             files.write(self._progress_path(number), pieces)
@@ -195,7 +195,7 @@ class ModelFolder:
 
     def keep(self, number: int, weights: "Mapping[str, Tensor]") -> None:
         """Add a checkpoint to an epoch that is finished already."""
-        checkpoint = self.checkpoints.write(number, weights, self._bases(number))
+        checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         self._name_content(number, checkpoint)
 
     def pack(self, epoch: int) -> bool:
@@ -206,7 +206,7 @@ class ModelFolder:
         found = self.open(epoch)
         if found.is_packed:
             return False
-        content = self.checkpoints.write(epoch, found.state_dict(), self._bases(epoch))
+        content = self.checkpoints.write(epoch, found.state_dict(), self.bases(epoch))
         if not found.is_sealed:  # of format 1, whose lines name the file's own checksum
             self._name_content(epoch, content)
         packed = Checkpoint(self.checkpoints.packed(epoch), self.checkpoints.find)
@@ -270,7 +270,7 @@ class ModelFolder:
                 raise CorruptFile(file, f"line {number}: {error}") from None
         return found
 
-    def _bases(self, number: int) -> Iterator[Place]:
+    def bases(self, number: int) -> Iterator[Place]:
         """What an epoch's checkpoint may build on, the best first.
 
         The k-th kept epoch builds on the one whose position is k with its lowest binary digit
