@@ -47,9 +47,8 @@ def test_outputs_are_those_of_the_authors_module_bit_for_bit(zoo, published, the
     images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     for name, id in by_name(zoo).items():
         module = theirs.Published(hidden=8 if name == CHILD else None)
-        module.load_state_dict(
-            torch.load(published / name / "checkpoint_000002" / "checkpoints", weights_only=True)
-        )
+        file = published / name / "checkpoint_000002" / "checkpoints"
+        module.load_state_dict(torch.load(file, weights_only=True))
         with torch.no_grad():
             assert torch.equal(zoo.load(id)(images), module.eval()(images))
 
@@ -374,9 +373,8 @@ def test_a_published_zoo_is_written_as_it_was_read(published, zoo, tmp_path):
 
 def test_what_is_written_is_the_authors_own_state_dict(zoo, theirs, tmp_path):
     export(zoo, tmp_path / "out", exporter="vit-zoo", models=[by_name(zoo)[CHILD]])
-    weights = torch.load(
-        tmp_path / "out" / CHILD / "checkpoint_000001" / "checkpoints", weights_only=True
-    )
+    file = tmp_path / "out" / CHILD / "checkpoint_000001" / "checkpoints"
+    weights = torch.load(file, weights_only=True)
     theirs.Published(hidden=8).load_state_dict(weights, strict=True)
 
 
