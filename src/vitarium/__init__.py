@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vitarium.exchange.exporting import export
     from vitarium.exchange.hub_push import push
     from vitarium.exchange.importing import import_zoo
-    from vitarium.measures import measure
+    from vitarium.measuring import measure
     from vitarium.operators import merge
     from vitarium.store import Zoo
 
@@ -49,7 +49,7 @@ _HOMES = {
     "export": "vitarium.exchange.exporting",
     "grow": "vitarium.engine",
     "import_zoo": "vitarium.exchange.importing",
-    "measure": "vitarium.measures",
+    "measure": "vitarium.measuring",
     "merge": "vitarium.operators",
     "plan": "vitarium.blueprint",
     "push": "vitarium.exchange.hub_push",

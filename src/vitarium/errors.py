@@ -93,6 +93,10 @@ class HubError(VitariumError):
         )
 
 
+class CannotMeasure(VitariumError):
+    """A measure has no value for this model, or this pair; others can be measured all the same."""
+
+
 class IncompatibleWeights(VitariumError):
     """A parent's weights do not fit the model that starts from them."""
 

@@ -32,6 +32,7 @@ KINDS: Mapping[str, str] = {
     "schedule": "vitarium.training",
     "operator": "vitarium.operators",
     "measure": "vitarium.measures",
+    "study": "vitarium.studies",
     "importer": "vitarium.exchange",
     "exporter": "vitarium.exchange",
 }
@@ -89,6 +90,7 @@ optimizer = _decorator("optimizer")
 schedule = _decorator("schedule")
 operator = _decorator("operator")
 measure = _decorator("measure")
+study = _decorator("study")
 importer = _decorator("importer")
 exporter = _decorator("exporter")
 

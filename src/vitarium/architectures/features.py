@@ -1,6 +1,11 @@
-"""A model's features: what its head sees."""
+"""What is inside a vision transformer: its features, its blocks, its tokens."""
 
 from torch import Tensor, nn
+
+from vitarium.errors import InvalidInput
+
+_STACKS = ("blocks", "layers", "stages")
+"""What timm's models call their blocks."""
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
@@ -8,3 +13,17 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
     tokens = model.forward_features(images)  # type: ignore[operator]
     pooled: Tensor = model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
     return pooled
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """A model's blocks in order, by their dotted names. Raises InvalidInput where it has none."""
+    for name in _STACKS:
+        stack = getattr(model, name, None)
+        if isinstance(stack, nn.Sequential | nn.ModuleList) and len(stack):
+            return {f"{name}.{place}": block for place, block in stack.named_children()}
+    raise InvalidInput(f"{type(model).__name__} has no blocks: no {', '.join(_STACKS)}")
+
+
+def prefix_tokens(model: nn.Module) -> int:
+    """How many tokens stand before the patches': the class token and registers."""
+    return int(getattr(model, "num_prefix_tokens", 0))

@@ -88,11 +88,17 @@ class Batches:
         for batch in together([self], epoch):
             yield Batch(batch.images[0], batch.labels[0], batch.targets[0])
 
-    def score(self, split: SplitName, limit: int | None = None) -> Iterator[Batch]:
-        """Every image of a split once, in order and not augmented; with `limit` the first ones."""
+    def score(
+        self, split: SplitName, limit: int | None = None, size: int | None = None
+    ) -> Iterator[Batch]:
+        """Every image of a split once, in order and not augmented; with `limit` the first ones.
+
+        Args:
+            size: of a batch; None: as many as are trained on at once, but 256 at least.
+        """
         part: Split = getattr(self.dataset, split)
         count = len(part) if limit is None else min(len(part), limit)
-        size = max(self.batch_size, _SCORED_AT_ONCE)
+        size = size or max(self.batch_size, _SCORED_AT_ONCE)
         chosen = [torch.arange(i, min(i + size, count)) for i in range(0, count, size)]
         for numbers, pixels in zip(chosen, self._plain(part, chosen), strict=True):
             labels = moved(part.labels[numbers], self.device)
@@ -112,7 +118,25 @@ class Batches:
         return torch.rand(shape, dtype=torch.float64, generator=stream)
 
     def normalised(self, images: Tensor) -> Tensor:
+        """Pixels in [0, 1] -> what a model takes."""
         return (images - self._mean) / self._std
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """The inverse of `normalised`."""
+        return images * self._std + self._mean
+
+    def of(self, dataset: Dataset) -> "Batches":
+        """The same for other images of the same kind."""
+        return Batches(
+            dataset,
+            self.augmentation,
+            self.input_size,
+            self.batch_size,
+            self.seed,
+            views=self.views,
+            device=str(self.device),
+            loader_workers=self.loader_workers,
+        )
 
     def framed(self, epoch: int, order: Tensor) -> Iterator[Tensor]:
         """Images of each batch in their frames, float [views * batch_size, c, h, w] in [0, 1].

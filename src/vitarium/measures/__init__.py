@@ -1,5 +1,1 @@
-"""Measures, one file each: model -> numbers, kept as records of the zoo."""
-
-from vitarium.measures.measuring import measure
-
-__all__ = ["measure"]
+"""Measures, one file each: model -> numbers, or pair of models -> numbers."""

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from vitarium.config import Config
-from vitarium.measures.measuring import Weights
+from vitarium.measures.subjects import Weights
 from vitarium.registry import measure
 
 
@@ -18,7 +18,7 @@ class WeightNorm(Config):
     """Measure tensors with this in their name alone, e.g. `attn.qkv`; "": all of them."""
 
 
-@measure("weight_norm", config=WeightNorm, unit="norm")
+@measure("weight_norm", config=WeightNorm, of="model", needs="weights", unit="norm")
 def weight_norm(config: WeightNorm, weights: Weights) -> float:
     """Norm of a state_dict's tensors as one vector, in float64."""
     norms = [

@@ -1,17 +1,13 @@
 """Measure the models of a zoo; a number that is there already is not measured again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
-
-from torch import Tensor
 
 from vitarium.registry import Section, choose
 from vitarium.store import ModelFolder, Record, Zoo
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Weights = Mapping[str, Tensor]
 
 
 def measure(

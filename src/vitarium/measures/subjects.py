@@ -1,0 +1,173 @@
+"""What measures are given, and what they give back.
+
+A measure is registered with what it is `of` and what it `needs`; that decides how it is called:
+
+    of      needs          called as
+    model   weights        f(config, weights: Weights) -> Values
+    model   predictions    f(config, predictions: Predictions) -> Values
+    model   model          f(config, subject: Subject) -> Values
+    pair    predictions    f(config, one: Predictions, other: Predictions) -> Values
+    pair    model          f(config, one: Subject, other: Subject) -> Values
+    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once
+    pair    features       f(config, features: Tensor [n, d]) -> Tensor: see `Representation`
+
+`Values` is a number, or numbers by the part that they are of: "" is the whole model; a part is a
+tensor ("blocks.0.attn.qkv.weight"), a layer ("blocks.0"), a class, a severity, ...
+
+A measure that has no value for what it is given raises CannotMeasure, which says why: that model
+or pair is reported, and the others are measured. The same holds for a value that is not finite.
+
+Other facts of a measure: `unit`; `paper`; `quick=False` for one that takes more than a forward
+pass; `symmetric=False` for a pair measure whose value depends on the order; `splits`, those of
+which a measure that needs predictions is given several (in the place of one, by name).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from vitarium.config import Config
+from vitarium.errors import CannotMeasure
+from vitarium.measures.examples import Examples
+
+Values = float | Mapping[str, float]
+Matrices = Mapping[str, Tensor]
+"""By part, float64 [models, models]."""
+
+
+class Weights(Mapping[str, Tensor]):
+    """A model's weights after an epoch, by name; each is read from disk when it is asked for.
+
+    Args:
+        name: what to call it in messages: `ID@EPOCH`.
+        tensors: they themselves, e.g. a checkpoint of the zoo.
+        start: gives the weights after epoch 0. Raises CannotMeasure where they are not kept.
+        parent: gives those that training started from. Raises CannotMeasure where there are none.
+        skeleton: gives the model without memory (on the meta device), to ask what a tensor is of.
+            Raises CannotMeasure where nothing builds it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        *,
+        start: "Callable[[], Weights] | None" = None,
+        parent: "Callable[[], Weights] | None" = None,
+        skeleton: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        self.name = name
+        self._tensors = tensors
+        self._start, self._parent, self._skeleton = start, parent, skeleton
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def start(self) -> "Weights":
+        return self._asked(self._start, "its initial weights are not known")
+
+    @property
+    def parent(self) -> "Weights":
+        return self._asked(self._parent, "it has no parent")
+
+    @cached_property
+    def skeleton(self) -> nn.Module:
+        if self._skeleton is None:
+            raise CannotMeasure(f"{self.name}: what it is built of is not known")
+        return self._skeleton()
+
+    def _asked(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
+        if give is None:
+            raise CannotMeasure(f"{self.name}: {otherwise}")
+        return give()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of the images of a split."""
+
+    logits: Tensor
+    """float32 [n, num_classes], on the CPU"""
+    labels: Tensor
+    """int64 [n]"""
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def log_probabilities(self) -> Tensor:
+        """float64 [n, num_classes], nats"""
+        return self.logits.double().log_softmax(1)
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """The most probable class, int64 [n]; of equal ones the first."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """bool [n]"""
+        return self.classes == self.labels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that runs, with what it is measured on."""
+
+    name: str
+    """What to call it in messages: `ID@EPOCH`."""
+    model: nn.Module
+    """In eval mode, float32, on the examples' device. A measure leaves it as it was."""
+    examples: Examples
+    """Of the split that is asked for."""
+    parent: "Callable[[], Subject] | None" = None
+    """Gives what it was trained from, with examples of the parent's own data."""
+    is_classifier: bool = True
+    """Whether the outputs are the classes of the examples."""
+
+    def check_classifier(self) -> None:
+        """Raises CannotMeasure where the outputs are not classes."""
+        if not self.is_classifier:
+            raise CannotMeasure(
+                f"{self.name}: its outputs are not the {self.examples.num_classes} classes of the "
+                f"data set '{self.examples.dataset.name}'"
+            )
+
+
+class Representation(Config):
+    """Base of the settings of measures that compare what layers make of the same images.
+
+    Such a measure is a function of the features of a batch, [n, d] with n > 3, which gives a
+    vector (float32, as long for every layer and every model). The measure of two layers is the
+    cosine of their vectors, of all batches one after the other. So every model runs once, and all
+    pairs of models are a matrix product.
+    """
+
+    tokens: Literal["mean", "class", "patches"] = "mean"
+    """The mean of the patch tokens, the class token, or all patch tokens after each other."""
+    layers: Literal["last", "same", "all"] = "same"
+    """Compare the last blocks; blocks of the same number; or each with each."""
+    images: PositiveInt = 1024
+    """At most so many images of the split."""
+    batch_size: PositiveInt = 256
+    """Images that are compared with each other; a last batch of less than four is left out."""
+
+
+def finite(name: str, tensor: Tensor) -> Tensor:
+    """The tensor. Raises CannotMeasure that names it where an entry is NaN or infinite."""
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise CannotMeasure(f"{name} has entries that are not finite")
+    return tensor

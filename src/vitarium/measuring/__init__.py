@@ -1,0 +1,5 @@
+"""Runs measures over a zoo: what is known is read, what is missing is computed and kept."""
+
+from vitarium.measuring.measuring import measure
+
+__all__ = ["measure"]
