@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vitarium.measuring import measure
     from vitarium.operators import merge
     from vitarium.store import Zoo
+    from vitarium.studies import study
 
 __all__ = [
     "Blueprint",
@@ -37,6 +38,7 @@ __all__ = [
     "merge",
     "plan",
     "push",
+    "study",
 ]
 
 _HOMES = {
@@ -53,6 +55,7 @@ _HOMES = {
     "merge": "vitarium.operators",
     "plan": "vitarium.blueprint",
     "push": "vitarium.exchange.hub_push",
+    "study": "vitarium.studies",
 }
 
 __version__: str

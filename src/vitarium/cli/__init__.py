@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 import vitarium
-from vitarium.cli import blueprints, exporting, grow, importing, keep, plugins, query, zoo
+from vitarium.cli import blueprints, exporting, grow, importing, keep, plugins, query, studies, zoo
 from vitarium.errors import VitariumError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.add_typer(blueprints.app, name="blueprint")
 app.command("import")(importing.import_)
 app.command("export")(exporting.export)
 app.command("push")(exporting.push)
+app.add_typer(studies.app, name="study")
 app.command("ls")(zoo.ls)
 app.command("show")(zoo.show)
 app.command("query")(query.query)

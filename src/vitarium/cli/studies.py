@@ -1,0 +1,93 @@
+"""`vitarium study`: what there is to find out about a whole population, as a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from vitarium.cli.measuring import SplitChoice
+from vitarium.cli.settings import Settings, parsed
+from vitarium.cli.zoo import ZooFolder
+from vitarium.store import Zoo
+
+app = typer.Typer(help="Studies of a population, as pages with figures.", no_args_is_help=True)
+
+
+@app.command("diversity")
+def diversity(
+    directory: ZooFolder,
+    out: Annotated[
+        Path, typer.Option(help="The page: one file that opens without a network.")
+    ] = Path("diversity.html"),
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write every figure as PNG and SVG, too, for a paper.",
+            show_default=False,
+        ),
+    ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="SQL",
+            help="Only models that fulfil a condition, as in `vitarium ls --where`.",
+            show_default=False,
+        ),
+    ] = "",
+    split: Annotated[SplitChoice, typer.Option(help="On which images.")] = SplitChoice.test,
+    images: Annotated[
+        int | None,
+        typer.Option(min=4, help="On at most so many of them.", show_default=False),
+    ] = None,
+    settings: Settings = None,
+    device: Annotated[str, typer.Option(help="Where models run, e.g. cuda.")] = "cpu",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
+    ] = None,
+) -> None:
+    """How different the models are - accuracy, predictions, features, weights - and why.
+
+    Stage by stage: what each generating factor explains, how alike models are by their kinship,
+    maps and heat maps of the population, and sentences with confidence intervals. What is not
+    measured yet is measured, and kept in the zoo. Settings: `vitarium plugins study diversity`.
+
+    Examples:
+
+      vitarium study diversity demo-zoo --out diversity.html
+
+      vitarium study diversity demo-zoo --figures figures --where "stage = 'finetune'"
+
+      vitarium study diversity demo-zoo --set hessian_models=30 --set measure_missing=false
+    """
+    from vitarium.studies import study
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def report(what: str, done: int, of: int) -> None:
+            bar.update(task, description=what, completed=done, total=of)
+
+        found = study(
+            Zoo.open(directory),
+            "diversity",
+            out=out,
+            figures=figures,
+            where=where,
+            split=split.value,
+            images=images,
+            device=device,
+            data_dir=data_dir,
+            report=report,
+            **parsed(settings),
+        )
+    for sentence in found.sentences:
+        print(sentence)
+    also = f", {len(found.figures)} figures to {figures}" if found.figures else ""
+    console.print(f"page written to {found.page}{also}", markup=False)

@@ -1,0 +1,64 @@
+"use strict";
+// Figures are drawn when they come near, since a page of a large zoo has many of them.
+const specs = JSON.parse(document.getElementById("specs").textContent);
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function looks() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const text = { labelColor: colour("--soft"), titleColor: colour("--soft") };
+  return {
+    background: "transparent",
+    font: getComputedStyle(document.body).fontFamily,
+    view: { stroke: null },
+    axis: {
+      ...text, titleFontWeight: 500, gridColor: colour("--line"),
+      domainColor: colour("--faint"), tickColor: colour("--faint"),
+    },
+    legend: text,
+    header: text,
+  };
+}
+
+function draw(place) {
+  const name = place.dataset.figure;
+  place.dataset.drawn = "yes";
+  vegaEmbed(place, structuredClone(specs[name]), {
+    config: looks(),
+    renderer: "canvas",
+    downloadFileName: name,
+    actions: { export: true, source: false, compiled: false, editor: false },
+  }).catch((error) => { place.textContent = "This figure could not be drawn: " + error; });
+}
+
+const places = [...document.querySelectorAll(".chart")];
+const near = new IntersectionObserver(
+  (entries) => entries.forEach((entry) => {
+    if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
+  }),
+  { rootMargin: "1200px 0px" },
+);
+places.forEach((place) => near.observe(place));
+dark.addEventListener("change", () => places.filter((p) => p.dataset.drawn).forEach(draw));
+addEventListener("beforeprint", () => places.filter((p) => !p.dataset.drawn).forEach(draw));
+
+// A table is sorted by a click on a heading: numbers by size, then texts by letter.
+function key(row, column) {
+  const text = row.cells[column].textContent.trim();
+  const number = parseFloat(text.replace("−", "-").replace(/^[^\d.-]*(?=[\d-])/, ""));
+  return { text, number: /^[-−\d.<p ]/.test(text) && !Number.isNaN(number) ? number : null };
+}
+
+document.querySelectorAll("th").forEach((heading) => heading.addEventListener("click", () => {
+  const up = heading.getAttribute("aria-sort") !== "ascending";
+  heading.closest("tr").querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
+  heading.setAttribute("aria-sort", up ? "ascending" : "descending");
+  const body = heading.closest("table").tBodies[0];
+  const rows = [...body.rows].map((row) => ({ row, ...key(row, heading.cellIndex) }));
+  rows.sort((a, b) => {
+    if ((a.number === null) !== (b.number === null)) return a.number === null ? 1 : -1;
+    const order = a.number === null ? a.text.localeCompare(b.text) : a.number - b.number;
+    return up ? order : -order;
+  });
+  body.append(...rows.map(({ row }) => row));
+}));

@@ -1,0 +1,126 @@
+"""A page of sentences, tables and figures in one file that needs neither network nor server."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vitarium.studies.figures import Figure
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts; what begins with a number is sorted by it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    open: bool = True
+    """Whether it is unfolded at first."""
+    wrap: bool = False
+    """Whether the last column has long texts."""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """A list of sentences; `**` stands around what matters."""
+
+    said: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures, those that are not wide beside each other."""
+
+    figures: Sequence[Figure]
+
+
+Block = Table | Sentences | Figures
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page, with a line in its table of contents."""
+
+    anchor: str
+    title: str
+    blocks: Sequence[Block]
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A study's page."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    foot: str = ""
+    facts: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    """A few numbers at the top, and what they are of."""
+
+    @property
+    def figures(self) -> list[Figure]:
+        return [
+            figure
+            for section in self.sections
+            for block in section.blocks
+            if isinstance(block, Figures)
+            for figure in block.figures
+        ]
+
+    def html(self) -> str:
+        """The page, with the libraries that draw its figures inside."""
+        from jinja2 import Environment
+        from markupsafe import Markup
+
+        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        environment.filters["strong"] = strong
+        environment.tests["table"] = lambda block: isinstance(block, Table)
+        environment.tests["sentences"] = lambda block: isinstance(block, Sentences)
+        template = environment.from_string(_text("page.html"))
+        return template.render(
+            page=self,
+            style=Markup(_text("page.css")),
+            script=Markup(_text("page.js")),
+            library=Markup(_library().replace("</script", r"<\/script")) if self.figures else "",
+            specs=Markup(in_script({figure.name: figure.spec for figure in self.figures})),
+        )
+
+
+def strong(text: str) -> Any:
+    """`a **b** `c`` as HTML, everything else escaped."""
+    from markupsafe import Markup, escape
+
+    marked = Markup("")
+    for place, piece in enumerate(re.split(r"\*\*(.+?)\*\*|`(.+?)`", text)):
+        if piece is None:
+            continue
+        tag = ("", "b", "code")[place % 3]
+        marked += Markup(f"<{tag}>{{}}</{tag}>").format(piece) if tag else escape(piece)
+    return marked
+
+
+def in_script(value: Any) -> str:
+    """JSON that no text in it can end the script element of."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed, as altair's version of Vega-Lite has them."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle()
+    return bundle

@@ -1,0 +1,87 @@
+"""Run a study of a zoo, and write its page and its figures.
+
+A study is a plug-in, a function `(config, zoo, ids, request, report) -> Findings` in one file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitarium.data.batches import SplitName
+from vitarium.errors import InvalidInput
+from vitarium.registry import choose
+from vitarium.store import Zoo, files
+from vitarium.store.listing import listing
+from vitarium.studies.findings import Findings
+from vitarium.studies.gathering import Report, Request
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a study said, and what it wrote."""
+
+    findings: Findings
+    page: Path
+    figures: Sequence[Path]
+
+    @property
+    def sentences(self) -> list[str]:
+        """All sentences, as plain text."""
+        said = self.findings.said.items()
+        return [f"{stage}: {line.replace('**', '')}" for stage, lines in said for line in lines]
+
+
+def study(
+    zoo: Zoo,
+    name: str,
+    *,
+    out: str | Path,
+    figures: str | Path | None = None,
+    where: str = "",
+    split: SplitName = "test",
+    images: int | None = None,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    report: Report = lambda what, done, of: None,
+    **settings: Any,
+) -> Studied:
+    """Study a zoo, and write what is found as a page that opens from disk, without a network.
+
+        vitarium.study(zoo, "diversity", out="diversity.html", figures="figures")
+
+    Args:
+        name: of the study, see `vitarium plugins study`.
+        out: the page's file; one that is there is replaced.
+        figures: a folder for every figure as PNG and SVG; those of the same names are replaced.
+        where: only models that fulfil an SQL condition, as `vitarium ls` has it.
+        split: of the images that models are measured on.
+        images: at most so many of them.
+        device: where models run.
+        data_dir: looked into first for data sets.
+        report: is told what is done, and how much of how much.
+        settings: of the study.
+
+    Raises UnknownName, InvalidConfig, and InvalidInput where no model is finished, the condition is
+    no SQL, or a library is missing.
+    """
+    section = choose("study", name, **settings)
+    rows = listing(zoo.path, where=where).rows
+    ids = [row["model"] for row in rows]
+    if not any(row["status"] == "finished" for row in rows):
+        raise InvalidInput(
+            f"{zoo.path}: no finished model" + (f" fulfils the condition {where}" if where else "")
+        )
+    request = Request(split, images, device, data_dir)
+    found: Findings = section(zoo, ids, request, report)
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.write(target, found.page.html().encode())
+    written: list[Path] = []
+    if figures is not None:
+        folder, drawn = Path(figures), found.page.figures
+        folder.mkdir(parents=True, exist_ok=True)
+        for done, figure in enumerate(drawn):
+            report("writing figures", done, len(drawn))
+            written += figure.write(folder)
+    return Studied(found, target, written)
