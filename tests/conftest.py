@@ -29,6 +29,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def write_records(folder: Any, records: list[Any]) -> None:
+    """As earlier versions did."""
+    from dataclasses import asdict
+
+    from vitarium.store import files
+
+    files.write_lines(folder.path / "records.jsonl", [asdict(record) for record in records])
+
+
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     """A two-stage blueprint of 2 + 4 tiny models on scikit-learn's digits."""
@@ -141,6 +150,6 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
                 else tensor  # the first epoch trains nothing: equal tensors
                 for name, tensor in weights.items()
             }
-        folder.add_records([Record(0, "weight_norm", {"p": 2}, 1.5, "")])
+        write_records(folder, [Record(0, "weight_norm", {"p": 2}, 1.5, "")])
         folder.finish("finished")
     return zoo
