@@ -19,7 +19,7 @@ from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Epochs, PairsName, targets
 from vitarium.measuring.targets import pairs as pairs_of
 from vitarium.measuring.weight_pairs import pairwise
-from vitarium.registry import Section, section
+from vitarium.registry import Section, choose, section
 from vitarium.store import Zoo, records
 from vitarium.store.records import Measured
 
@@ -80,7 +80,9 @@ def measure(
     doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
     sources = Sources(
         zoo,
-        data=None if data is None else section("dataset", data),
+        data=choose("dataset", data)
+        if isinstance(data, str)
+        else data and section("dataset", data),
         device=device,
         data_dir=data_dir,
     )
