@@ -78,14 +78,10 @@ def measure(
     sections = asked.chosen(measures, settings)
     chosen = targets(zoo, models, epochs)
     doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
-    sources = Sources(
-        zoo,
-        data=choose("dataset", data)
-        if isinstance(data, str)
-        else data and section("dataset", data),
-        device=device,
-        data_dir=data_dir,
-    )
+    images_of = choose("dataset", data) if isinstance(data, str) else None
+    if data is not None and images_of is None:
+        images_of = section("dataset", data)
+    sources = Sources(zoo, data=images_of, device=device, data_dir=data_dir)
     run = _Run(zoo, sources, Conditions(split, images, force), sections, report)
     todo = jobs(
         sources,
