@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vitarium.data.batch import Batch
@@ -49,10 +50,12 @@ class Examples:
         """At most so many of the images, of each class in proportion, the same whenever asked."""
         if count >= len(self):
             return self
-        some = self._part.select(stratified(self.labels, count, 0, "measure"))
-        part: dict[str, Any] = {self.split: some}
-        dataset = replace(self.dataset, **part)
-        return Examples(self._batches.of(dataset), self.split)
+        return self._selected(stratified(self.labels, count, 0, "measure"))
+
+    def shuffled(self, seed: int) -> "Examples":
+        """The same images in another order."""
+        generator = torch.Generator().manual_seed(seed)
+        return self._selected(torch.randperm(len(self), generator=generator))
 
     def of(self, split: SplitName) -> "Examples":
         """Another split of the same data."""
@@ -65,6 +68,11 @@ class Examples:
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] -> images as the model takes them."""
         return self._batches.normalised(pixels)
+
+    def _selected(self, numbers: Tensor) -> "Examples":
+        part: dict[str, Any] = {self.split: self._part.select(numbers)}
+        dataset = replace(self.dataset, **part)
+        return Examples(self._batches.of(dataset), self.split)
 
     @property
     def _part(self) -> Split:
