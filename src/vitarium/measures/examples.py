@@ -60,6 +60,11 @@ class Examples:
         rest = without(first, len(self))
         return self._chosen(first), self._chosen(rest), torch.cat([first, rest])
 
+    def shuffled(self, seed: int) -> "Examples":
+        """The same images in another order."""
+        generator = torch.Generator().manual_seed(seed)
+        return self._chosen(torch.randperm(len(self), generator=generator))
+
     def of(self, split: SplitName) -> "Examples":
         """Another split of the same data, all of it."""
         return Examples(self._batches, split)
