@@ -1,6 +1,7 @@
 """Blueprints that are small enough to train in a test, and a published zoo in small."""
 
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,38 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def write_records(folder: Any, records: list[Any]) -> None:
+    """As earlier versions did."""
+    from dataclasses import asdict
+
+    from vitarium.store import files
+
+    files.write_lines(folder.path / "records.jsonl", [asdict(record) for record in records])
+
+
 @pytest.fixture
 def tiny() -> dict[str, Any]:
+    return _tiny()
+
+
+@pytest.fixture(scope="session")
+def _grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from vitarium import Blueprint, grow
+
+    folder = tmp_path_factory.mktemp("grown") / "zoo"
+    grow(Blueprint.read(_tiny()), folder, workers=0, progress=False)
+    return folder
+
+
+@pytest.fixture
+def grown_zoo(_grown: Path, tmp_path: Path) -> Any:
+    """A zoo of the tiny blueprint's models, trained; a copy, so that it can be changed."""
+    from vitarium import Zoo
+
+    return Zoo.open(shutil.copytree(_grown, tmp_path / "grown"))
+
+
+def _tiny() -> dict[str, Any]:
     """A two-stage blueprint of 2 + 4 tiny models on scikit-learn's digits."""
     return {
         "name": "tiny",
@@ -141,6 +172,6 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
                 else tensor  # the first epoch trains nothing: equal tensors
                 for name, tensor in weights.items()
             }
-        folder.add_records([Record(0, "weight_norm", {"p": 2}, 1.5, "")])
+        write_records(folder, [Record(0, "weight_norm", {"p": 2}, 1.5, "")])
         folder.finish("finished")
     return zoo

@@ -26,6 +26,19 @@ def test_the_first_are_of_each_class_in_proportion_and_always_the_same(examples)
     assert examples.first(1000) is examples
 
 
+def test_shuffled_images_are_the_same_in_another_order(examples):
+    def images(some):
+        return torch.cat([batch.images for batch in some.batches()])
+
+    some = examples.first(50)
+    mixed = some.shuffled(seed=1)
+    assert torch.equal(mixed.labels, some.shuffled(seed=1).labels)
+    assert not torch.equal(mixed.labels, some.labels)
+    assert not torch.equal(mixed.labels, some.shuffled(seed=2).labels)
+    by_content = [sorted(map(bytes, images(of).numpy())) for of in (mixed, some)]
+    assert by_content[0] == by_content[1]
+
+
 def test_the_tiny_models_have_learned(subject, other):
     for one in (subject, other):
         outputs = [one.model(batch.images) for batch in one.examples.batches()]

@@ -1,87 +1,297 @@
-"""Measures: right, cached, and told apart by their settings."""
+"""Measuring a zoo: right numbers, each computed once, and what cannot be measured is said."""
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
-from vitarium import Blueprint, grow, measure, registry
+from vitarium import measure, registry
 from vitarium.config import InvalidConfig, NoConfig
-from vitarium.errors import InvalidInput, UnknownName
-from vitarium.registry import section
+from vitarium.errors import CannotMeasure, InvalidInput, UnknownName
+from vitarium.measures.subjects import Predictions
+from vitarium.registry import choose
 
 
-@pytest.fixture
-def zoo(tiny, tmp_path):
-    del tiny["stages"]["finetune"]
-    return grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
+def whole(table):
+    return table[table["part"] == ""]
 
 
-def test_the_norm_is_that_of_all_weights_as_one_vector():
-    weights = {"a.weight": torch.tensor([[3.0, 0.0]]), "b.bias": torch.tensor([-4.0])}
-    assert section("measure", "weight_norm")(weights) == 5
-    assert section("measure", {"name": "weight_norm", "order": 1})(weights) == 7
-    assert section("measure", {"name": "weight_norm", "names": "bias"})(weights) == 4
-    assert section("measure", {"name": "weight_norm", "names": "none"})(weights) == 0
+def ids(zoo, stage):
+    return [id for id in zoo.ids() if zoo.spec(id).stage == stage]
 
 
-def test_the_norm_does_not_lose_small_weights():
-    weights = {"w": torch.full((1_000_000,), 0.1)}
-    expected = 100 * torch.tensor(0.1).double().item() * 10
-    assert math.isclose(section("measure", "weight_norm")(weights), expected, rel_tol=1e-9)
-
-
-def test_every_model_is_a_row(zoo):
-    table = measure(zoo, "weight_norm")
+def test_every_model_has_its_number(zoo):
+    table = whole(measure(zoo, "weight_norm"))
     assert list(table["model"]) == zoo.ids()
-    assert set(table["epoch"]) == {2}
-    expected = section("measure", "weight_norm")(zoo.state_dict(zoo.ids()[0]))
-    assert table["value"][0] == expected
+    for row in table.itertuples():
+        weights = torch.cat([t.double().flatten() for t in zoo.state_dict(row.model).values()])
+        assert math.isclose(row.value, weights.norm(), rel_tol=1e-12)
 
 
-@pytest.mark.parametrize(("epochs", "numbers"), [("all", [0, 1, 2]), ("last", [2]), (1, [1])])
-def test_epochs_are_chosen(zoo, epochs, numbers):
-    table = measure(zoo, "weight_norm", models=[zoo.ids()[0][:8]], epochs=epochs)
+@pytest.mark.parametrize(
+    ("epochs", "numbers"), [("all", [0, 1, 2]), ("last", [2]), (1, [1]), ([0, 2], [0, 2])]
+)
+def test_epochs_are_chosen(zoo, counted, epochs, numbers):
+    one = ids(zoo, "pretrain")[0]
+    table = measure(zoo, "counted", models=[one[:8]], epochs=epochs)
     assert list(table["epoch"]) == numbers
 
 
-def test_an_epoch_that_is_not_there_is_refused(zoo):
-    with pytest.raises(InvalidInput, match="has no weights of epoch 9"):
+def test_an_epoch_that_no_model_has_is_refused(zoo):
+    with pytest.raises(InvalidInput, match="none of the 6 models has weights of epoch 9"):
         measure(zoo, "weight_norm", epochs=9)
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """A measure that counts how often it is computed."""
-    calls = []
-    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
-
-    @registry.measure("counted", config=NoConfig, unit="tensors")
-    def count(config, weights):
-        calls.append(1)
-        return len(weights)
-
-    return calls
 
 
 def test_asking_twice_computes_once(zoo, counted):
     first = measure(zoo, "counted", epochs="all")
-    assert len(counted) == 6
-    assert measure(zoo, "counted", epochs="all").equals(first)
-    assert len(counted) == 6
+    assert len(counted) == 2 * 3 + 4 * 2
+    pd.testing.assert_frame_equal(measure(zoo, "counted", epochs="all"), first)
+    assert len(counted) == 14
+    measure(zoo, "counted", again=True)
+    assert len(counted) == 14 + 6
+
+
+def test_only_what_is_missing_is_computed(zoo, counted):
+    some = zoo.ids()[:2]
+    measure(zoo, "counted", models=some)
+    measure(zoo, "counted")
+    assert sorted(counted) == sorted({f"{id}@{zoo.at(id)[1]}" for id in zoo.ids()})
+
+
+def test_other_weights_of_the_same_model_are_measured_anew(zoo, counted):
+    measure(zoo, "counted", models=[(one := zoo.ids()[0])])
+    folder = zoo.folder(one)
+    number, _ = folder.checkpoint()
+    changed = {name: tensor + 1 for name, tensor in folder.weights().items()}
+    (folder.checkpoints.path(number)).unlink()
+    folder.keep(number, changed)
+    measure(zoo, "counted", models=[one])
+    assert len(counted) == 2
+
+
+def test_what_was_measured_is_kept_when_measuring_is_interrupted(zoo, counted, own_plugins):
+    seen = []
+
+    @registry.measure("broken", config=NoConfig, of="model", needs="weights", unit="")
+    def broken(config, weights):
+        seen.append(weights.name)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(zoo, "broken")
+    assert len(zoo.records("broken")) == 3
+    assert len(measure(zoo, "broken")) == 6
+    assert len(seen) == 7
 
 
 def test_other_settings_are_another_measure(zoo):
-    whole = measure(zoo, "weight_norm")
-    parts = measure(zoo, "weight_norm", names="attn")
-    assert (parts["value"] < whole["value"]).all()
-    assert measure(zoo, "weight_norm").equals(whole)
+    norms = whole(measure(zoo, "weight_norm"))
+    parts = whole(measure(zoo, "weight_norm", names="attn"))
+    assert (parts["value"].to_numpy() < norms["value"].to_numpy()).all()
+    pd.testing.assert_frame_equal(whole(measure(zoo, "weight_norm")), norms)
+
+
+def test_several_measures_share_the_settings_that_they_know(zoo, counted):
+    table = measure(zoo, ["counted", "weight_norm"], order=1)
+    assert set(table["measure"]) == {"counted", "weight_norm"}
+    with pytest.raises(InvalidConfig, match="none of these measures has a setting 'ordr'"):
+        measure(zoo, ["counted", "weight_norm"], ordr=1)
+    with_settings = [choose("measure", "weight_norm", order=1), "counted"]
+    pd.testing.assert_frame_equal(
+        measure(zoo, with_settings).sort_values(["measure", "model", "part"], ignore_index=True),
+        table.sort_values(["measure", "model", "part"], ignore_index=True),
+    )
 
 
 def test_bad_names_and_settings_are_refused(zoo):
-    with pytest.raises(
-        UnknownName, match="unknown measure 'weight_nrom'; did you mean 'weight_norm'"
-    ):
+    with pytest.raises(UnknownName, match="'weight_nrom'; did you mean 'weight_norm'"):
         measure(zoo, "weight_nrom")
     with pytest.raises(InvalidConfig, match="unknown factor 'ordr'"):
         measure(zoo, "weight_norm", ordr=1)
+    with pytest.raises(InvalidInput, match="name a measure"):
+        measure(zoo, [])
+    with pytest.raises(UnknownName, match="choice of pairs 'sam-stage'"):
+        measure(zoo, "agreement", pairs="sam-stage")
+
+
+# Behaviour
+
+
+def test_accuracy_is_that_of_the_training_metrics(zoo):
+    table = whole(measure(zoo, "accuracy"))
+    known = zoo.models().set_index("id")["test_accuracy"]
+    assert table["value"].tolist() == pytest.approx(known[table["model"]].tolist())
+    assert set(table["data"]) == {"digits"}
+    assert set(table["split"]) == {"test"}
+    assert set(table["num_images"]) == {359}
+    assert not table["trained_on"].any()
+
+
+def test_each_model_runs_once_over_the_images_for_all_measures(zoo, passes):
+    measure(zoo, ["accuracy", "agreement", "cka"], images=300, pairs="all")
+    assert [sum(seen) for seen in passes if seen] == [300] * 6
+
+
+def test_predictions_of_a_pass_with_features_are_in_the_images_order(zoo):
+    """300 images are compared by layer, and all 359 predicted: in the same pass."""
+    measured = whole(measure(zoo, ["cka", "accuracy"], pairs="all", batch_size=64))
+    known = zoo.models().set_index("id")["test_accuracy"]
+    table = measured[measured["measure"] == "accuracy"]
+    assert table["value"].tolist() == pytest.approx(known[table["model"]].tolist())
+
+
+def test_fewer_images_are_the_same_for_all_and_another_measurement(zoo):
+    some = whole(measure(zoo, "accuracy", images=50))
+    assert set(some["num_images"]) == {50}
+    assert set(whole(measure(zoo, "accuracy"))["num_images"]) == {359}
+    assert len(whole(zoo.records("accuracy"))) == 12
+
+
+def test_images_that_were_trained_on_are_refused_unless_forced_and_then_marked(zoo, passes):
+    table = measure(zoo, "accuracy", split="train")
+    assert table["value"].isna().all()
+    assert table["refused"].str.contains("trained on these images").all()
+    assert not any(passes)
+    forced = measure(zoo, "accuracy", split="train", force=True)
+    assert forced["trained_on"].all()
+    assert zoo.records("accuracy")["trained_on"].all()
+
+
+def test_validation_images_of_another_split_were_trained_on(zoo, tiny):
+    """Fine-tuning splits the digits otherwise (split_seed 1), with 64 of them for training."""
+    other = {"name": "digits", "split_seed": 3}
+    table = measure(zoo, "accuracy", split="val", data=other)
+    assert table["refused"].str.contains("trained on these images").all()
+    own = measure(zoo, "accuracy", split="val", models=ids(zoo, "pretrain"))
+    assert (own["refused"] == "").all()
+
+
+def test_one_data_set_for_all_can_be_named_and_an_unknown_one_is_refused(zoo):
+    data = {"name": "digits", "split_seed": 5}
+    table = measure(zoo, "agreement", pairs="all", data=data, split="val", force=True)
+    assert (table["refused"] == "").all()
+    assert table["trained_on"].all()
+    with pytest.raises(UnknownName, match="unknown dataset 'digitz'; did you mean 'digits'"):
+        measure(zoo, "accuracy", data="digitz")
+
+
+# Pairs
+
+
+def test_pairs_are_siblings_or_of_a_stage_or_all(zoo):
+    counts = {
+        which: len(whole(measure(zoo, "agreement", pairs=which)))
+        for which in ("same-parent", "same-stage", "all")
+    }
+    assert counts == {"same-parent": 2, "same-stage": 1 + 6, "all": 15}
+
+
+def test_agreement_is_that_of_the_models_answers(zoo):
+    table = whole(measure(zoo, "agreement", pairs="all"))
+    row = table.iloc[-1]
+    test = measure_images(zoo)
+    answers = [zoo.load(id)(test).argmax(1) for id in (row["model"], row["other"])]
+    assert row["value"] == pytest.approx((answers[0] == answers[1]).float().mean().item())
+
+
+def measure_images(zoo):
+    from vitarium.measuring.sources import Sources
+
+    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    examples = sources.examples(zoo.ids()[0], "test")
+    return torch.cat([batch.images for batch in examples.batches()])
+
+
+def test_layers_are_compared_with_themselves_in_copies(zoo):
+    from vitarium.measures.representations import cosines, vectors
+
+    table = measure(zoo, "cka", pairs="all", layers="all", images=64, batch_size=32)
+    assert set(table["part"]) == {"", "blocks.0|blocks.0"}
+    row = table[table["part"] == ""].iloc[0]
+    section = choose("measure", "cka", layers="all", images=64, batch_size=32)
+    from vitarium.measuring.sources import Sources
+
+    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    images = [b.images for b in sources.examples(zoo.ids()[0], "test").first(64).batches()]
+    one, other = (
+        vectors(zoo.load(id), images, [section])[0] for id in (row["model"], row["other"])
+    )
+    assert row["value"] == pytest.approx(cosines(one, other)[-1, -1].item(), abs=1e-5)
+
+
+def test_a_pair_that_cannot_be_compared_is_refused_and_the_others_are_measured(zoo, own_plugins):
+    last = zoo.ids()[-1]
+
+    @registry.measure("odd", config=NoConfig, of="pair", needs="predictions", unit="")
+    def odd(config, one: Predictions, other: Predictions):
+        if torch.equal(one.logits, wrong) or torch.equal(other.logits, wrong):
+            raise CannotMeasure("these two do not go together")
+        return 1.0
+
+    wrong = zoo.load(last)(measure_images(zoo)).detach()
+    table = measure(zoo, "odd", pairs="all")
+    assert len(table) == 15
+    refused = table[table["refused"] != ""]
+    assert len(refused) == 5
+    assert refused["value"].isna().all()
+    assert len(zoo.records("odd")) == 10
+
+
+def test_a_measure_that_is_not_symmetric_is_measured_both_ways(zoo, own_plugins):
+    @registry.measure(
+        "first_loss", config=NoConfig, of="pair", needs="model", unit="", symmetric=False
+    )
+    def name(config, one, other):
+        return float(one.name < other.name)
+
+    table = measure(zoo, "first_loss", pairs="same-parent")
+    assert sorted(table["value"]) == [0, 0, 1, 1]
+
+
+# What is damaged
+
+
+def test_weights_that_are_not_numbers_are_named(zoo, own_plugins):
+    one = zoo.ids()[0]
+    folder = zoo.folder(one)
+    number, _ = folder.checkpoint()
+    weights = folder.weights()
+    weights["blocks.0.mlp.fc1.bias"][3] = float("nan")
+    folder.checkpoints.path(number).unlink()
+    folder.keep(number, weights)
+    table = measure(zoo, ["weight_norm", "accuracy"])
+    refused = table[table["refused"] != ""]
+    assert set(refused["model"]) == {one}
+    assert refused["refused"].str.contains("blocks.0.mlp.fc1.bias has entries that are not").all()
+    assert set(table[table["refused"] == ""]["model"]) == set(zoo.ids()) - {one}
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_others_are_measured(zoo):
+    one = next(id for id in zoo.ids() if zoo.spec(id).stage == "finetune")
+    path = zoo.folder(one).checkpoints.path(zoo.at(one)[1])
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 255
+    path.write_bytes(content)
+    table = measure(zoo, "weight_norm")
+    refused = table[table["refused"] != ""]
+    assert list(refused["model"]) == [one]
+    assert refused["refused"].iloc[0].startswith(f"corrupt file {path}")
+
+
+def test_a_damaged_cache_is_made_anew(zoo):
+    first = measure(zoo, "agreement", pairs="all")
+    for file in (zoo.path / "cache" / "predictions").iterdir():
+        content = bytearray(file.read_bytes())
+        content[-8] ^= 255
+        file.write_bytes(content)
+    pd.testing.assert_frame_equal(measure(zoo, "agreement", pairs="all", again=True), first)
+
+
+def test_progress_is_told(zoo):
+    told = []
+    measure(zoo, ["accuracy", "agreement"], pairs="all", report=lambda *done: told.append(done))
+    assert told[0] == (0, 21)
+    assert told[-1] == (21, 21)

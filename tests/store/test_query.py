@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import duckdb
 import pandas as pd
@@ -44,7 +45,7 @@ def test_epochs_are_the_lines_of_the_models_files(zoo):
 def test_records_are_measured_numbers_with_their_settings(zoo):
     id = zoo.ids()[0]
     records = [Record(e, "weight_norm", {"p": 2, "a": [e]}, e / 8, "1") for e in (0, 1)]
-    zoo.folder(id).add_records(records)
+    files.write_lines(zoo.folder(id).path / "records.jsonl", [asdict(one) for one in records])
     found = zoo.query("SELECT *, settings->>'$.p' AS p FROM records ORDER BY epoch")
     assert list(found["model"]) == [id, id]
     assert [json.loads(text) for text in found["settings"]] == [r.settings for r in records]

@@ -7,7 +7,17 @@ import typer
 from rich.console import Console
 
 import vitarium
-from vitarium.cli import blueprints, exporting, grow, importing, keep, plugins, query, studies, zoo
+from vitarium.cli import (
+    blueprints,
+    exporting,
+    grow,
+    importing,
+    keep,
+    measuring,
+    plugins,
+    query,
+    zoo,
+)
 from vitarium.errors import VitariumError
 
 app = typer.Typer(
@@ -52,6 +62,7 @@ app.command("query")(query.query)
 app.command("verify")(keep.verify)
 app.command("pack")(keep.pack)
 app.command("unpack")(keep.unpack)
+app.command("measure")(measuring.measure)
 app.command("plugins")(plugins.plugins)
 
 

@@ -88,20 +88,18 @@ class Batches:
         for batch in together([self], epoch):
             yield Batch(batch.images[0], batch.labels[0], batch.targets[0])
 
-    def score(
-        self, split: SplitName, limit: int | None = None, size: int | None = None
-    ) -> Iterator[Batch]:
-        """Every image of a split once, in order and not augmented; with `limit` the first ones.
+    def score(self, split: SplitName, limit: int | None = None) -> Iterator[Batch]:
+        """Every image of a split once, in order and not augmented; with `limit` the first ones."""
+        count = len(getattr(self.dataset, split))
+        numbers = torch.arange(count if limit is None else min(count, limit))
+        return self.plain(split, numbers, max(self.batch_size, _SCORED_AT_ONCE))
 
-        Args:
-            size: of a batch; None: as many as are trained on at once, but 256 at least.
-        """
+    def plain(self, split: SplitName, numbers: Tensor, size: int) -> Iterator[Batch]:
+        """The images of a split with these numbers, not augmented, in batches of `size`."""
         part: Split = getattr(self.dataset, split)
-        count = len(part) if limit is None else min(len(part), limit)
-        size = size or max(self.batch_size, _SCORED_AT_ONCE)
-        chosen = [torch.arange(i, min(i + size, count)) for i in range(0, count, size)]
-        for numbers, pixels in zip(chosen, self._plain(part, chosen), strict=True):
-            labels = moved(part.labels[numbers], self.device)
+        chosen = list(numbers.split(size)) if len(numbers) else []
+        for some, pixels in zip(chosen, self._plain(part, chosen), strict=True):
+            labels = moved(part.labels[some], self.device)
             images = self.normalised(channels(pixels, self.input_size[0]))
             yield Batch(images, labels, self._targets(labels))
 
@@ -124,19 +122,6 @@ class Batches:
     def pixels(self, images: Tensor) -> Tensor:
         """The inverse of `normalised`."""
         return images * self._std + self._mean
-
-    def of(self, dataset: Dataset) -> "Batches":
-        """The same for other images of the same kind."""
-        return Batches(
-            dataset,
-            self.augmentation,
-            self.input_size,
-            self.batch_size,
-            self.seed,
-            views=self.views,
-            device=str(self.device),
-            loader_workers=self.loader_workers,
-        )
 
     def framed(self, epoch: int, order: Tensor) -> Iterator[Tensor]:
         """Images of each batch in their frames, float [views * batch_size, c, h, w] in [0, 1].

@@ -1,72 +1,227 @@
 """Measure the models of a zoo; a number that is there already is not measured again."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vitarium.registry import Section, choose
-from vitarium.store import ModelFolder, Record, Zoo
+from vitarium.data.batches import SplitName
+from vitarium.errors import VitariumError
+from vitarium.measures.subjects import Values, finite
+from vitarium.measuring import settings as asked
+from vitarium.measuring.forward import Forward
+from vitarium.measuring.jobs import Conditions, Job, Refusal, jobs, key_of
+from vitarium.measuring.settings import Asked
+from vitarium.measuring.sources import Sources
+from vitarium.measuring.targets import Epochs, PairsName, targets
+from vitarium.measuring.targets import pairs as pairs_of
+from vitarium.measuring.weight_pairs import pairwise
+from vitarium.registry import Section, choose, section
+from vitarium.store import Zoo, records
+from vitarium.store.records import Measured
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Report = Callable[[int, int], None]
+_SAVE_SECONDS = 1.0
+_SHOWN = [name for name in records.COLUMNS if name not in ("images", "weights")]
+_EMPTY = {"data": "", "split": "", "num_images": 0, "trained_on": False}
+
 
 def measure(
     zoo: Zoo,
-    name: str,
+    measures: Asked,
     *,
     models: Iterable[str] | None = None,
-    epochs: Literal["last", "all"] | int = "last",
+    epochs: Epochs = "last",
+    pairs: PairsName = "same-stage",
+    split: SplitName = "test",
+    images: int | None = None,
+    data: str | Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+    again: bool = False,
+    force: bool = False,
+    report: Report = lambda done, total: None,
     **settings: Any,
 ) -> "pd.DataFrame":
-    """Measure models by a registered measure, or read what was measured before.
+    """Measure models, or pairs of them, by registered measures; or read what was measured before.
 
-    A measure is a function (config, weights) -> number, where weights are a state_dict.
+        vitarium.measure(zoo, "accuracy")
+        vitarium.measure(zoo, ["agreement", "cka"], pairs="same-parent", images=512)
 
     Args:
-        models: ids, or beginnings of them; None: every model.
-        epochs: the last kept epoch, all kept ones, or one by its number.
-        settings: of the measure.
+        measures: names (`vitarium plugins measure`), or sections with settings of their own.
+        models: ids, or beginnings of them; None: every model that has weights.
+        epochs: the last kept epoch of each, all kept ones, or some by their numbers.
+        pairs: of measures of pairs: siblings, models of the same stage, or all.
+        split: of the images.
+        images: at most so many, of each class in proportion, the same for every model.
+        data: a data set by name, or a mapping with its settings; None: each model's own.
+        device: where models run, e.g. "cuda".
+        data_dir: looked into first for data sets.
+        again: measure what was measured before, too.
+        force: measure behaviour on images that were trained on, too, and mark it.
+        report: called with the number of jobs that are done, and of all.
+        settings: of the measures; of several, each takes those that it knows.
 
-    Returns one row per model and epoch: model, epoch, measure, value, unit.
-    Raises UnknownName, InvalidConfig, InvalidInput for an epoch that is not kept, CorruptFile.
+    Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
+    settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
+    and refused: why there is no value, if there is none.
+
+    Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has.
     """
+    sections = asked.chosen(measures, settings)
+    chosen = targets(zoo, models, epochs)
+    doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
+    images_of = choose("dataset", data) if isinstance(data, str) else None
+    if data is not None and images_of is None:
+        images_of = section("dataset", data)
+    sources = Sources(zoo, data=images_of, device=device, data_dir=data_dir)
+    run = _Run(zoo, sources, Conditions(split, images, force), sections, report)
+    todo = jobs(
+        sources,
+        sections,
+        chosen,
+        pairs_of(zoo, chosen, pairs) if doubles else [],
+        run.conditions,
+    )
+    return run.all(todo, again=again)
+
+
+class _Run:
+    """One call of `measure`."""
+
+    def __init__(
+        self,
+        zoo: Zoo,
+        sources: Sources,
+        conditions: Conditions,
+        sections: Sequence[Section],
+        report: Report,
+    ) -> None:
+        self.zoo, self.sources, self.conditions, self.report = zoo, sources, conditions, report
+        self.forward = Forward(zoo, sources, conditions, sections)
+        self.measured: list[Measured] = []
+        self.refused: list[Refusal] = []
+        self._weights = lru_cache(maxsize=1)(sources.weights)
+        self._unsaved: list[Measured] = []
+        self._saved = time.monotonic()
+
+    def all(self, wanted: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
+        known: dict[Section, dict[object, list[Measured]]] = {}
+        todo = []
+        for job in wanted:
+            if isinstance(job, Refusal):
+                self.refused.append(job)
+                continue
+            if job.section not in known:
+                known[job.section] = {} if again else self._known(job.section)
+            if found := known[job.section].get(job.key):
+                self.measured += found
+            else:
+                todo.append(job)
+        self.report(0, len(todo))
+        try:
+            self._measure(todo)
+        finally:
+            self._save()
+        return _table(self.measured, self.refused)
+
+    def _known(self, one: Section) -> dict[object, list[Measured]]:
+        found: dict[object, list[Measured]] = {}
+        for record in records.find(self.zoo.path, one.name, asked.text(one)):
+            found.setdefault(key_of(record), []).append(record)
+        return found
+
+    def _measure(self, todo: Sequence[Job]) -> None:
+        done = 0
+        for kind, some in groupby(todo, key=_kind):
+            if kind == ("pair", "weights"):
+                values = pairwise(list(some), self.sources)
+            else:
+                values = ((job, partial(self._value, job)) for job in some)
+            for job, compute in values:
+                self._keep(job, compute)
+                done += 1
+                self.report(done, len(todo))
+                if time.monotonic() - self._saved > _SAVE_SECONDS:
+                    self._save()
+
+    def _keep(self, job: Job, compute: Callable[[], Values]) -> None:
+        try:
+            found = job.measured(compute())
+        except VitariumError as error:
+            self.refused.append(Refusal(job.section, job.of, str(error)))
+            return
+        self.measured += found
+        self._unsaved += found
+
+    def _save(self) -> None:
+        records.add(self.zoo.path, self._unsaved)
+        self._unsaved, self._saved = [], time.monotonic()
+
+    def _value(self, job: Job) -> Values:
+        """What a job is to give. Raises CannotMeasure, CorruptFile, ..."""
+        facts, of, conditions = job.section.plugin.facts, job.of, self.conditions
+        match _kind(job):
+            case ("model", "weights"):
+                return self._of_weights(job)
+            case (_, "predictions") if splits := facts.get("splits"):
+                given: Any = [
+                    {split: self.forward.predictions(one, split) for split in splits} for one in of
+                ]
+            case (_, "predictions"):
+                given = [self.forward.predictions(one, conditions.split) for one in of]
+            case ("pair", "features"):
+                return self.forward.similarity(job.section, *of)
+            case _:
+                given = [
+                    self.sources.subject(one, conditions.split, conditions.limit) for one in of
+                ]
+        found: Values = job.section(*given)
+        return found
+
+    def _of_weights(self, job: Job) -> Values:
+        weights = self._weights(job.of[0])
+        found: Values = job.section(weights)
+        values = found.values() if isinstance(found, Mapping) else [found]
+        if not all(map(math.isfinite, values)):
+            for name, tensor in weights.items():
+                finite(f"{weights.name}: {name}", tensor)
+        return found
+
+
+def _kind(job: Job) -> tuple[str, str]:
+    facts = job.section.plugin.facts
+    return facts["of"], facts["needs"]
+
+
+def _table(measured: Sequence[Measured], refused: Sequence[Refusal]) -> "pd.DataFrame":
     import pandas as pd
 
-    chosen = choose("measure", name, **settings)
-    ids = zoo.ids() if models is None else [zoo.find(model) for model in models]
-    found = [(id, record) for id in ids for record in _of_model(zoo.folder(id), chosen, epochs)]
-    columns = ["model", "epoch", "measure", "value", "unit"]
-    rows = [(id, r.epoch, r.measure, r.value, r.unit) for id, r in found]
-    return pd.DataFrame(rows, columns=columns)
+    rows = [{**vars(one), "refused": ""} for one in measured]
+    rows += [_refused(one) for one in refused]
+    found = pd.DataFrame(rows, columns=[*_SHOWN, "refused"])
+    types = {"epoch": "Int64", "other_epoch": "Int64", "num_images": "Int64", "value": "float64"}
+    return found.astype(types)
 
 
-def _of_model(
-    folder: ModelFolder, chosen: Section, epochs: Literal["last", "all"] | int
-) -> list[Record]:
-    settings = chosen.config.factors()
-    known = {
-        record.epoch: record
-        for record in folder.records()
-        if record.measure == chosen.name and record.settings == settings
+def _refused(one: Refusal) -> dict[str, Any]:
+    first, other = one.of[0], one.of[1] if len(one.of) > 1 else None
+    return {
+        "model": first.model,
+        "epoch": first.epoch,
+        "other": other.model if other else None,
+        "other_epoch": other.epoch if other else None,
+        "measure": one.section.name,
+        "settings": asked.text(one.section),
+        "part": "",
+        "unit": one.section.plugin.facts["unit"],
+        **_EMPTY,
+        "refused": one.reason,
     }
-    wanted = _numbers(folder, epochs)
-    new = {
-        epoch: Record(
-            epoch,
-            chosen.name,
-            settings,
-            float(chosen(folder.weights(epoch))),
-            chosen.plugin.facts["unit"],
-        )
-        for epoch in wanted
-        if epoch not in known
-    }
-    if new:
-        folder.add_records(list(new.values()))
-    return [{**known, **new}[epoch] for epoch in wanted]
-
-
-def _numbers(folder: ModelFolder, epochs: Literal["last", "all"] | int) -> list[int]:
-    if epochs == "all":
-        return [epoch.number for epoch in folder.epochs() if epoch.checkpoint]
-    return [folder.checkpoint(-1 if epochs == "last" else epochs)[0]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.errors import InvalidInput, UnknownName
-from vitarium.store import entries, index
+from vitarium.store import entries, index, records
 
 if TYPE_CHECKING:
     import duckdb
@@ -57,6 +57,7 @@ class Database:
         headings = _loaded(self._duckdb, zoo, stamps)
         self.headings = _made(self._duckdb, zoo) if headings is None else headings
         """Factors that tell models apart: dotted name -> short name."""
+        records.attach(self._duckdb, zoo)
         self.columns = _columns(self._duckdb)
         """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
         for lock in _LOCKS:

@@ -5,7 +5,7 @@
       epochs.jsonl           a line per finished epoch: metrics, and what its checkpoint holds
       checkpoints/epoch-0000.packed ...    or .safetensors, where they are kept plain
       progress-0007.safetensors   what resuming after epoch 7 needs; only while unfinished
-      records.jsonl          measured numbers, a line each
+      records.jsonl          numbers that earlier versions measured, a line each
       result.json            written last: finished or diverged
 
 An epoch is finished once its line stands in epochs.jsonl; that file is replaced as a whole, after
@@ -58,7 +58,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Record:
-    """A measured number: of what, by what, with which settings."""
+    """A number that an earlier version measured: of what, by what, with which settings."""
 
     epoch: int
     measure: str
@@ -141,7 +141,7 @@ class ModelFolder:
         return epoch, kept[epoch]
 
     def records(self) -> list[Record]:
-        """All that was measured of the model."""
+        """What earlier versions measured of the model; newer numbers are in `store.records`."""
         return self._lines("records.jsonl", Record)
 
     def progress(self) -> "tuple[int, dict[str, Tensor]] | None":
@@ -187,11 +187,6 @@ class ModelFolder:
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
         epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
         self._write_epochs(epochs)
-
-    def add_records(self, records: list[Record]) -> None:
-        """Add measured numbers to those that are there."""
-        everything = [*self.records(), *records]
-        files.write_lines(self.path / "records.jsonl", [asdict(record) for record in everything])
 
     def keep(self, number: int, weights: "Mapping[str, Tensor]") -> None:
         """Add a checkpoint to an epoch that is finished already."""

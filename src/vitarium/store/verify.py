@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vitarium.blueprint import Recipe, Spec
 from vitarium.errors import CorruptFile, VitariumError
-from vitarium.store import index
+from vitarium.store import index, records
 from vitarium.store.checkpoint import Checkpoint
 from vitarium.store.checkpoint_folder import opened
 from vitarium.store.model_folder import Epoch, ModelFolder
@@ -52,7 +52,12 @@ def verify(
         report(done, len(folders))
         faults += _Model(zoo, ModelFolder(folder), deep).faults()
     report(len(folders), len(folders))
-    return [*faults, *_builders_on(zoo, folders, faults), *_index(zoo, faults)]
+    return [
+        *faults,
+        *_builders_on(zoo, folders, faults),
+        *_records(zoo),
+        *_index(zoo, faults),
+    ]
 
 
 class _Model:
@@ -223,6 +228,12 @@ def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterato
         if culprit and culprit != path and _inside(zoo, path) not in damaged:
             fault = f"it is whole, but builds on {_inside(zoo, culprit)}"
             yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
+
+
+def _records(zoo: Path) -> Iterator[Fault]:
+    for file in records.damaged(zoo):
+        lost = "measured numbers; remove it, and measure again"
+        yield Fault(_inside(zoo, file), "not as it was written", lost)
 
 
 def _index(zoo: Path, faults: list[Fault]) -> Iterator[Fault]:

@@ -145,6 +145,18 @@ class Zoo:
 
         return Database(self.path).frame(sql)
 
+    def records(self, measure: str = "") -> "pd.DataFrame":
+        """What was measured: one row per number, of one measure or of all.
+
+        Columns: model, epoch, other and other_epoch (the second of a pair), measure, settings
+        (JSON), part, value, unit, data, split, num_images, trained_on; see `vitarium.measure`.
+        Raises CorruptFile.
+        """
+        from vitarium.store.database import Database
+
+        found = Database(self.path).frame("SELECT * FROM records ORDER BY ALL")
+        return found[found["measure"] == measure] if measure else found
+
     def epochs(self, model: str) -> "pd.DataFrame":
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
         import pandas as pd

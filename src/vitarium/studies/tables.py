@@ -4,6 +4,7 @@ import numpy as np
 
 from vitarium.studies.analysis import Analysis, alike_in
 from vitarium.studies.bootstrap import Bootstrap
+from vitarium.studies.factors import MANY, Factor
 from vitarium.studies.mixed_model import Mixed
 from vitarium.studies.page import Table
 from vitarium.studies.population import Population, Stage
@@ -27,13 +28,18 @@ def stages(population: Population) -> Table:
             else [DASH] * 3
         )
         told = [
-            f"{factor.name}: {', '.join(factor.values) if len(factor.values) <= 8 else len(factor.values)}"
+            f"{factor.name}: {_values(factor)}"
             + (f" (and with it {', '.join(factor.alike)})" if factor.alike else "")
             for factor in stage.factors
         ]
         rows.append([stage.name, str(len(stage)), *spread, "; ".join(told) or DASH])
     columns = ["stage", "models", "lowest accuracy", "median", "highest", "factors that vary"]
     return Table("The stages", columns, rows, wrap=True)
+
+
+def _values(factor: Factor) -> str:
+    few = len(factor.values) <= MANY
+    return ", ".join(factor.values) if few else f"{len(factor.values)} values"
 
 
 def distributions(stage: Stage) -> Table | None:
@@ -93,7 +99,7 @@ def variance(analysis: Analysis) -> Table | None:
         "What each factor explains of the variance",
         ["of", "factor", "η²", "interval", "η² by chance", "adjusted", "p", "models"],
         rows,
-        "Adjusted: ε², nought where a factor means nothing. p: of shuffled labels, times the number "
+        "Adjusted: ε², 0 where a factor means nothing. p: of shuffled labels, times the number "
         "of factors (Bonferroni); labels of parents are shuffled between parents.",
         open=len(rows) <= _UNFOLDED,
     )

@@ -1,0 +1,191 @@
+"""`vitarium measure`: numbers of models, and of pairs of them."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vitarium.cli.keep import progress
+from vitarium.cli.settings import Settings, parsed
+from vitarium.cli.tables import print_json, print_rows
+from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.errors import InvalidInput
+from vitarium.store import Zoo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vitarium.measuring.targets import Epochs
+
+_SHOWN_REFUSALS = 8
+_ID = re.compile(r"\b[0-9a-f]{12}(@\d+)?\b")
+
+
+class SplitChoice(StrEnum):
+    """Which images of a data set."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+class PairChoice(StrEnum):
+    """Which pairs of models."""
+
+    same_parent = "same-parent"
+    same_stage = "same-stage"
+    all = "all"
+
+
+def measure(
+    directory: ZooFolder,
+    measures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names, see `vitarium plugins measure`; none: all of single models that take no "
+            "more than a forward pass.",
+            show_default=False,
+        ),
+    ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="SQL",
+            help="Only models that fulfil a condition over their factors and scores, "
+            "e.g. \"stage = 'finetune'\"; as in `vitarium ls`.",
+            show_default=False,
+        ),
+    ] = "",
+    epochs: Annotated[
+        str, typer.Option(metavar="all|last|LIST", help="After which epochs, e.g. 0,5,10.")
+    ] = "last",
+    pairs: Annotated[
+        PairChoice, typer.Option(help="Which pairs, for measures of pairs.")
+    ] = PairChoice.same_stage,
+    split: Annotated[SplitChoice, typer.Option(help="On which images.")] = SplitChoice.test,
+    images: Annotated[
+        int | None,
+        typer.Option(min=4, help="On at most so many of them.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A data set for all models; default: each model's own.", show_default=False
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
+    ] = None,
+    set_: Settings = None,
+    device: Annotated[str, typer.Option(help="Where models run, e.g. cuda.")] = "cpu",
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure what was measured before, too.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Measure behaviour on images that were trained on, too, and mark it."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure models and pairs of models: weights, behaviour, loss landscape, robustness.
+
+    Numbers are kept in the zoo (`vitarium query DIR "SELECT * FROM records"`) and not measured
+    again; a command that was stopped goes on where it was. What cannot be measured is said, and
+    the rest goes on.
+
+    Examples:
+
+      vitarium measure demo-zoo
+
+      vitarium measure demo-zoo accuracy calibration_error --where "stage = 'finetune'"
+
+      vitarium measure demo-zoo agreement cka --pairs same-parent
+
+      vitarium measure demo-zoo weight_norm --epochs all --set order=1
+    """
+    from vitarium.measuring import measure as run
+    from vitarium.measuring.settings import quick
+    from vitarium.store.listing import listing
+
+    zoo = Zoo.open(directory)
+    models = [row["model"] for row in listing(zoo.path, where=where).rows] if where else None
+    if models == []:
+        raise InvalidInput(f"no model fulfils the condition {where}")
+    with progress("measured") as report:
+        table = run(
+            zoo,
+            measures or quick(),
+            models=models,
+            epochs=_epochs(epochs),
+            pairs=pairs.value,
+            split=split.value,
+            images=images,
+            data=data,
+            device=device,
+            data_dir=data_dir,
+            again=again,
+            force=force,
+            report=report,
+            **parsed(set_),
+        )
+    if json:
+        print_json(table.to_dict("records"))
+    else:
+        print_rows(_summary(table), title=f"{directory}: whole models and pairs")
+    _tell_refusals(table)
+    if len(table) and (table["refused"] != "").all():
+        raise typer.Exit(2)
+
+
+def _epochs(text: str) -> "Epochs":
+    """Raises InvalidInput for what are no epochs."""
+    if text == "all":
+        return "all"
+    if text == "last":
+        return "last"
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isdigit() for number in numbers):
+        raise InvalidInput(f"--epochs {text}: write all, last, or numbers as in 0,5,10")
+    return [int(number) for number in numbers]
+
+
+def _summary(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Of each measure, and of each part that is not of one tensor or layer alone, the spread."""
+    whole = table[(table["refused"] == "") & ~table["part"].str.contains(".", regex=False)]
+    rows = []
+    for (measure, part), values in whole.groupby(["measure", "part"], sort=False)["value"]:
+        rows.append(
+            {
+                "measure": measure,
+                "part": part,
+                "count": len(values),
+                "mean": values.mean(),
+                "std": values.std(ddof=0),
+                "min": values.min(),
+                "max": values.max(),
+                "unit": table.loc[values.index[0], "unit"],
+            }
+        )
+    return rows
+
+
+def _tell_refusals(table: "pd.DataFrame") -> None:
+    """Why there is no value; reasons that differ in the models' ids alone are told once."""
+    refused = table[table["refused"] != ""]
+    if refused.empty:
+        return
+    alike: dict[tuple[str, str], list[str]] = {}
+    for measure, reason in zip(refused["measure"], refused["refused"], strict=True):
+        alike.setdefault((measure, _ID.sub("…", reason)), []).append(reason)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"{len(refused):,} could not be measured:", style="yellow")
+    for (measure, _), reasons in list(alike.items())[:_SHOWN_REFUSALS]:
+        many = f" ({len(reasons):,} times, e.g.)" if len(reasons) > 1 else ""
+        console.print(f"  {measure}{many}: {reasons[0]}", markup=False)
+    if (more := len(alike) - _SHOWN_REFUSALS) > 0:
+        console.print(f"  … and {more} more reasons; --json has all", markup=False)

@@ -1,0 +1,86 @@
+"""A model's attention while it runs: made smoother by a temperature, and recorded."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vitarium.architectures.features import blocks, prefix_tokens
+from vitarium.errors import CannotMeasure, InvalidInput
+from vitarium.measures.subjects import Subject
+
+
+@contextmanager
+def attention_temperature(subject: Subject, temperature: float) -> Iterator[None]:
+    """Inside, all attention scores are divided by the temperature before the softmax.
+
+    timm's attentions hand their queries to `q_norm` (often an identity), whose output is divided:
+    so it makes no difference whether attention is fused. With 1 nothing at all is done.
+    Raises CannotMeasure for a model with a block whose attention has no `q_norm`.
+    """
+    with ExitStack() as stack:
+        if temperature != 1:
+            for norm in _in_each_block(subject, "q_norm"):
+                hook = norm.register_forward_hook(lambda _, __, queries: queries / temperature)
+                stack.callback(hook.remove)
+        yield
+
+
+@contextmanager
+def recorded_attention(subject: Subject) -> Iterator[list[Tensor]]:
+    """Inside, each forward pass appends every block's attention, [b, heads, tokens, tokens].
+
+    It is what timm's attentions hand to `attn_drop` where they are not fused.
+    Raises CannotMeasure for a model with a block whose attention has no `attn_drop`.
+    """
+    recorded: list[Tensor] = []
+    with ExitStack() as stack:
+        for drop in _in_each_block(subject, "attn_drop"):
+            hook = drop.register_forward_hook(lambda _, __, maps: recorded.append(maps.detach()))
+            stack.callback(hook.remove)
+        for module in subject.model.modules():
+            if getattr(module, "fused_attn", False):
+                stack.callback(setattr, module, "fused_attn", True)
+                module.fused_attn = False  # type: ignore[assignment]
+        yield recorded
+
+
+def class_attention(subject: Subject, maps: list[Tensor], method: str) -> Tensor:
+    """How much what is classified attends to each patch, [b, patches]; rows sum to 1.
+
+    The class token's attention, or the mean of the patches' where the model pools them; prefix
+    tokens are left out of what is attended to.
+
+    Args:
+        maps: every block's attention, [b, heads, tokens, tokens].
+        method: "last": that of the last block; "rollout": through all blocks, each the mean of its
+            attention and the identity (Abnar & Zuidema 2020, arXiv 2005.00928, Sec. 3).
+    """
+    prefix = prefix_tokens(subject.model)
+    means = [one.mean(1) for one in maps]
+    flow = means[-1]
+    if method == "rollout":
+        identity = torch.eye(flow.shape[-1], device=flow.device)
+        flow = identity
+        for one in means:
+            flow = (0.5 * one + 0.5 * identity) @ flow
+    pooled = prefix == 0 or getattr(subject.model, "global_pool", "token") != "token"
+    rows = flow[:, prefix:].mean(1) if pooled else flow[:, 0]
+    patches = rows[:, prefix:]
+    return patches / patches.sum(1, keepdim=True)
+
+
+def _in_each_block(subject: Subject, name: str) -> list[nn.Module]:
+    """The submodules of that name, at least one in each block."""
+    try:
+        stack = blocks(subject.model)
+    except InvalidInput as error:
+        raise CannotMeasure(f"{subject.name}: {error}") from None
+    found: list[nn.Module] = []
+    for place, block in stack.items():
+        inside = [part for path, part in block.named_modules() if path.split(".")[-1] == name]
+        if not inside:
+            raise CannotMeasure(f"{subject.name}: {place} has no attention with a {name} as timm's")
+        found += inside
+    return found

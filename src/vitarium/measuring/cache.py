@@ -1,0 +1,43 @@
+"""What forward passes gave, kept in the zoo's folder `cache`, which may be deleted at any time."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from vitarium.errors import CorruptFile
+from vitarium.store import Checkpoint, files, packing
+
+
+class Cache:
+    """Tensors by what they are of; a damaged file counts as missing."""
+
+    def __init__(self, zoo: Path) -> None:
+        self.folder = zoo / "cache"
+
+    def get(self, *key: str) -> Mapping[str, Tensor] | None:
+        """Tensors mapped from the file, each checked when it is read; None: not there."""
+        path = self._path(key)
+        if not path.exists():
+            return None
+        try:
+            found = Checkpoint(path, _no_base)
+            found.check()
+        except CorruptFile:
+            files.remove(path)
+            return None
+        return found
+
+    def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
+        """Raises DiskFull."""
+        pieces, _ = packing.plain(tensors, {"key": list(key)})
+        files.write(self._path(key), pieces)
+
+    def _path(self, key: tuple[str, ...]) -> Path:
+        digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
+        return self.folder / key[0] / f"{digest}.safetensors"
+
+
+def _no_base(base: object) -> Checkpoint:
+    raise AssertionError("what is cached is stored plain")

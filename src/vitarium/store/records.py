@@ -1,0 +1,171 @@
+"""Measured numbers, as parquet files to which nothing is ever added: new ones come beside them.
+
+    records/<time>-<checksum>.parquet
+
+The name begins with the time of writing, so that of two records of the same the later one counts,
+and ends with XXH3 of the content, so that a changed byte is found. Several processes may write at
+the same time. Once there are many files, they are made one.
+"""
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vitarium.errors import CorruptFile
+from vitarium.store import files
+
+if TYPE_CHECKING:
+    import duckdb
+
+Answer = TypeVar("Answer")
+
+MANY = 64
+"""Files from which on they are made one."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured number: of what, by what, on what."""
+
+    model: str
+    epoch: int
+    other: str | None
+    """The second model of a pair, and its epoch."""
+    other_epoch: int | None
+    measure: str
+    settings: str
+    """JSON, defaults included, keys in order."""
+    part: str
+    """What of the model it is of, e.g. a tensor; "": the whole."""
+    value: float
+    unit: str
+    data: str
+    """Name of the data set; "" where the weights alone are looked at."""
+    split: str
+    num_images: int
+    images: str
+    """Tells the images from all others."""
+    trained_on: bool
+    """Whether these images were trained on, so that the number says nothing of new ones."""
+    weights: str
+    """Tells the weights from all others: the beginning of `store.description.content_of`."""
+
+
+_TYPES = {
+    "epoch": "BIGINT",
+    "other_epoch": "BIGINT",
+    "value": "DOUBLE",
+    "num_images": "BIGINT",
+    "trained_on": "BOOLEAN",
+}
+COLUMNS: Mapping[str, str] = {
+    field.name: _TYPES.get(field.name, "VARCHAR") for field in fields(Measured)
+}
+"""Of the table, with DuckDB's types."""
+KEY = [name for name in COLUMNS if name not in ("value", "unit", "data", "trained_on")]
+"""What a record is of: there is one number for each."""
+
+
+def add(zoo: Path, measured: Sequence[Measured]) -> None:
+    """Keep numbers; where one is known already, the new one counts. Raises DiskFull."""
+    if not measured:
+        return
+    import pyarrow as pa
+
+    columns = {name: [getattr(one, name) for one in measured] for name in COLUMNS}
+    _write(zoo, pa.table(columns, schema=_schema()))
+    if len(_paths(zoo)) > MANY:
+        _make_one(zoo)
+
+
+def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
+    """Add to a table `records` what is kept here. Raises CorruptFile."""
+    merged = "CREATE OR REPLACE TABLE records AS SELECT * FROM records UNION ALL BY NAME "
+    _patiently(lambda: database.execute(merged + _kept(zoo)))
+
+
+def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
+    """All numbers of a measure with these settings. Raises CorruptFile."""
+    import duckdb
+
+    wanted = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
+    with duckdb.connect(":memory:") as database:
+        rows = _patiently(
+            lambda: database.execute(wanted.format(_kept(zoo)), [measure, settings]).fetchall()
+        )
+    return [Measured(*row) for row in rows]
+
+
+def damaged(zoo: Path) -> list[Path]:
+    """Files that are not as they were written."""
+    return [path for path in _paths(zoo) if _fault(path)]
+
+
+def _kept(zoo: Path) -> str:
+    """SQL that gives every record once, as last written."""
+    for path in (paths := _paths(zoo)):
+        if fault := _fault(path):
+            raise CorruptFile(path, f"{fault}; remove it, and measure again what it held")
+    if not paths:
+        empty = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
+        return f"(SELECT {empty} LIMIT 0)"
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return (
+        f"(SELECT {', '.join(COLUMNS)} FROM read_parquet([{listed}], filename = '_file', "
+        f"hive_partitioning = false) QUALIFY row_number() OVER "
+        f"(PARTITION BY {', '.join(KEY)} ORDER BY _file DESC) = 1)"
+    )
+
+
+def _paths(zoo: Path) -> list[Path]:
+    return sorted((zoo / "records").glob("*.parquet"))
+
+
+def _fault(path: Path) -> str:
+    try:
+        found = files.checksum(path.read_bytes())
+    except FileNotFoundError:  # just made one with others
+        return ""
+    return "" if path.stem.endswith(f"-{found}") else "it is not as it was written"
+
+
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask, and once more where another process has just made many files one."""
+    import duckdb
+
+    try:
+        return ask()
+    except duckdb.IOException:
+        return ask()
+
+
+def _write(zoo: Path, table: Any, written: str = "") -> None:
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    whole = content.getvalue()
+    name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(whole)}.parquet"
+    files.write(zoo / "records" / name, whole)
+
+
+def _make_one(zoo: Path) -> None:
+    import duckdb
+
+    paths = _paths(zoo)
+    with duckdb.connect(":memory:") as database:
+        table = database.sql(f"SELECT * FROM {_kept(zoo)} ORDER BY {', '.join(KEY)}")
+        # as old as the newest of them: what another process writes meanwhile is newer
+        _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+    return pa.schema([(name, kinds.get(kind, pa.bool_())) for name, kind in COLUMNS.items()])
