@@ -16,6 +16,7 @@ from vitarium.cli import (
     measuring,
     plugins,
     query,
+    studies,
     zoo,
 )
 from vitarium.errors import VitariumError

@@ -103,7 +103,7 @@ def _labels(values: list[Any], ids: list[str]) -> pd.Series:
 def _ranges(values: pd.Series, count: int) -> pd.Series:
     """Which quantile of the values each is in, told by its bounds; `none` without a value."""
     there = values.dropna()
-    edges = np.unique(np.quantile(there, np.linspace(0, 1, count + 1))) if len(there) else []
+    edges = np.unique(np.quantile(there, np.linspace(0, 1, count + 1)) if len(there) else there)
     if len(edges) < 2:
         return pd.Series(["none" if pd.isna(v) else f"{v:.3g}" for v in values], index=values.index)
     places = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)

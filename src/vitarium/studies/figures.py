@@ -140,7 +140,12 @@ GROUP = "datum[colour]"
 def colour(legend: Literal["right", "top"] | None = "right") -> alt.Color:
     """By group, with a legend somewhere or none."""
     many = {"columns": 5} if legend == "top" else {}
-    looks = {"symbolType": "circle", "symbolOpacity": 1, "symbolStrokeWidth": 2, **many}
+    looks: dict[str, Any] = {
+        "symbolType": "circle",
+        "symbolOpacity": 1,
+        "symbolStrokeWidth": 2,
+        **many,
+    }
     key = alt.Legend(title=None, orient=legend, **looks) if legend else None
     return alt.Color("group:N", scale=alt.Scale(range=PALETTE), legend=key)
 

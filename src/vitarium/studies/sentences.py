@@ -147,7 +147,8 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
     if ancestry is None or len(analysis.kin) < 2:
         return []
     near, far = analysis.kin[-2], analysis.kin[-1]
-    clear, unclear = [], []
+    clear: list[str] = []
+    unclear: list[str] = []
     for measure, (what, mean) in _COMPARED.items():
         if measure not in stage.pairs:
             continue
