@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitarium.studies.bootstrap import Bootstrap, Estimate, Numbers
-from vitarium.studies.factors import PARENT, Factor
+from vitarium.studies.factors import PARENT, Factor, is_seed
 from vitarium.studies.mixed_model import Mixed, NoMixedModel, mixed
 from vitarium.studies.population import Stage
 from vitarium.studies.variance import Explained, complete, explained, squared_differences
@@ -99,7 +99,8 @@ class Analysis:
 
 def analyse(stage: Stage, bootstrap: Bootstrap) -> Analysis:
     """Work out what explains the variety of a stage's models."""
-    ancestry = next((f for f in stage.groups if f.name.startswith(f"{PARENT}'s ")), None)
+    of_parents = (f for f in stage.groups if f.name.startswith(f"{PARENT}'s "))
+    ancestry = next((f for f in of_parents if not is_seed(f.name)), None)
     return Analysis(
         stage,
         [*_of_numbers(stage, bootstrap), *_of_pairs(stage, bootstrap)],

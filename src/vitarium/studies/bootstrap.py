@@ -5,7 +5,7 @@ in a draw as often as both of its models were drawn, and a model is never paired
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +51,14 @@ class Bootstrap:
     level: float = 0.95
     seed: int = 0
 
-    def counts(self, models: int) -> Numbers:
-        """float64 [draws, models]; every row adds up to `models`."""
+    def counts(self, models: int, families: Sequence[str] | None = None) -> Numbers:
+        """float64 [draws, models]; every row adds up to `models`.
+
+        With the families of the models, whole families are drawn, as many as there are.
+        """
+        if families is not None:
+            _, member = np.unique(np.asarray(families), return_inverse=True)
+            return self.counts(int(member.max()) + 1)[:, member]
         generator = np.random.default_rng(derive(self.seed, "bootstrap", models))
         shares = np.full(models, 1 / models)
         return generator.multinomial(models, shares, size=self.draws).astype(np.float64)
@@ -99,11 +105,18 @@ class Bootstrap:
         return self.estimate(float(mean(np.ones((1, len(values))))[0]), drawn, models)
 
     def contrast(
-        self, values: Numbers, one: NDArray[np.bool_], other: NDArray[np.bool_]
+        self,
+        values: Numbers,
+        one: NDArray[np.bool_],
+        other: NDArray[np.bool_],
+        families: Sequence[str] | None = None,
     ) -> Estimate:
-        """The mean over the one pairs less the mean over the other; as `pairs`."""
+        """The mean over the one pairs less the mean over the other; as `pairs`.
+
+        With `families`, of pairs across them, the interval is about other families, too.
+        """
         first, second = _pair_means(values, one), _pair_means(values, other)
-        counts, each_once = self.counts(len(values)), np.ones((1, len(values)))
+        counts, each_once = self.counts(len(values), families), np.ones((1, len(values)))
         value = float((first(each_once) - second(each_once))[0])
         models = int(((one | other) & np.isfinite(values)).any(1).sum())
         return self.estimate(value, first(counts) - second(counts), models)

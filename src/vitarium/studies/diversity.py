@@ -210,7 +210,9 @@ def _method(config: Diversity, gathered: Gathered) -> Section:
                     f"Models after their last epoch, on the split **{gathered.split}**.",
                     f"Intervals: {level}, percentiles of {config.draws} draws of models with "
                     "replacement; of pairs, both models are drawn, and no model is compared with "
-                    "its copy. They are about models grown as these were, of these parents.",
+                    "its copy. They are about models grown as these were, of these parents; where "
+                    "ancestries of four or more parents each are compared, whole families are "
+                    "drawn, and the interval is about other parents, too.",
                     "η² of pairs is Anderson's (2001): 1 less the squared distances within groups "
                     "over all. Squared distances: 1 less agreement, the Jensen-Shannon divergence, "
                     "1 less CKA, the square of the weights' L2 distance, and 1 less cosine.",

@@ -54,7 +54,7 @@ def factors_of(
         parents_factors: factors by parent.
     """
     found = [
-        Factor(name, _labels([models[id].get(key) for id in models], list(models)))
+        Factor(name, _labels(key, [models[id].get(key) for id in models], list(models)))
         for key, name in _short(telling(list(map(dict, models.values())))).items()
     ]
     known = {id: parent for id, parent in parents.items() if parent}
@@ -67,8 +67,13 @@ def factors_of(
         ]
         for key in sorted(telling(rows), key=_first_told):
             values = [parents_factors.get(parents[id] or "", {}).get(key) for id in models]
-            found.append(Factor(f"parent's {key}", _labels(values, list(models))))
+            found.append(Factor(f"parent's {key}", _labels(key, values, list(models))))
     return _merged([factor for factor in found if factor.labels.nunique() > 1])
+
+
+def is_seed(key: str) -> bool:
+    """Whether a factor only tells random draws apart."""
+    return key.rpartition(".")[2].endswith("seed")
 
 
 def parts_of(values: pd.Series, count: int = 4) -> pd.Series:
@@ -91,10 +96,10 @@ def _first_told(key: str) -> tuple[int, str]:
     return (_TOLD_FIRST.index(key) if told else len(_TOLD_FIRST), key)
 
 
-def _labels(values: list[Any], ids: list[str]) -> pd.Series:
-    """Values as texts; many different numbers as three ranges."""
+def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
+    """Values as texts; many different numbers as three ranges, but for seeds, which only count."""
     is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
-    if all(is_number) and len(set(values)) > MANY:
+    if not is_seed(key) and all(is_number) and len(set(values)) > MANY:
         return _ranges(pd.Series(values, index=ids, dtype=float), 3)
     texts = ["none" if value is None else text(value) for value in values]
     return pd.Series(texts, index=ids)

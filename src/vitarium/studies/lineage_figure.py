@@ -10,7 +10,7 @@ from vitarium.studies.factors import PARENT
 from vitarium.studies.figures import PALETTE, Figure, axis, data
 from vitarium.studies.population import Population
 
-_TALLEST = 1800
+_TALLEST = 1200
 """Pixels; with more models the rows come closer."""
 _NAMED = 80
 """Models up to which each row has its name."""

@@ -39,14 +39,15 @@ def curves(stage: Stage, first: str | None) -> Figure | None:
         y=y,
         detail="model:N",
         color=colour(),
-        opacity=alt.condition(picked, alt.value(faint), alt.value(0.03)),
+        # of the stroke: opacity of whole marks makes the image of many lines take minutes
+        strokeOpacity=alt.condition(picked, alt.value(faint), alt.value(0.03)),
         tooltip=colours.tooltip("accuracy"),
     )
     means = base.mark_line(strokeWidth=3).encode(
         x=x,
         y=alt.Y("mean(accuracy):Q", title=stage.score),
         color=colour(),
-        opacity=alt.condition(picked, alt.value(1), alt.value(0.05)),
+        strokeOpacity=alt.condition(picked, alt.value(1), alt.value(0.05)),
     )
     chart = (lines + means).add_params(colours.menu(), picked)
     return Figure(

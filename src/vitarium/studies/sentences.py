@@ -1,5 +1,6 @@
 """What the numbers say, in sentences; each with its number and its confidence interval."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ _COMPARED = {
     "weight_l2": ("weights", "mean L2 distance"),
 }
 _ENOUGH_PARENTS = 4
+"""Of each kind; from then on whole families are drawn for intervals about ancestry."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,16 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
     if ancestry is None or len(analysis.kin) < 2:
         return []
     near, far = analysis.kin[-2], analysis.kin[-1]
+    counts = _parents_of_kind(analysis)
+    enough = min(counts.values()) >= _ENOUGH_PARENTS
+    families = [parent or "" for parent in stage.parents] if enough else None
     clear: list[str] = []
     unclear: list[str] = []
     for measure, (what, mean) in _COMPARED.items():
         if measure not in stage.pairs:
             continue
         matrix = stage.pairs[measure]
-        difference = bootstrap.contrast(matrix, far.chosen, near.chosen)
+        difference = bootstrap.contrast(matrix, far.chosen, near.chosen, families)
         if not np.isfinite(difference.value):
             continue
         distinct = difference.is_positive if measure == "weight_l2" else difference.is_negative
@@ -168,7 +173,12 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
     said += f"distinct {listed(clear)}" if clear else f"not clearly distinct {listed(unclear)}"
     if clear and unclear:
         said += f", not clearly {listed(unclear)}"
-    return [f"{said}, each against models {near.name}.", *_parents(analysis)]
+    said += f", each against models {near.name}."
+    if enough:
+        return [said]
+    told = listed([f"{count} {kind}" for kind, count in counts.items()])
+    warning = "the intervals are over their children, and say nothing of other parents"
+    return [said, f"There are only {told} parents: {warning}."]
 
 
 def _neighbours(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
@@ -194,21 +204,11 @@ def _neighbours(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
     ]
 
 
-def _parents(analysis: Analysis) -> list[str]:
-    """A warning where there are so few parents that they stand for nothing but themselves."""
+def _parents_of_kind(analysis: Analysis) -> dict[str, int]:
+    """How many parents there are of each kind."""
     assert analysis.ancestry is not None
-    kinds = zip(analysis.stage.parents, analysis.ancestry.labels, strict=True)
-    of_kind: dict[str, set[str]] = {}
-    for parent, kind in kinds:
-        if parent:
-            of_kind.setdefault(kind, set()).add(parent)
-    if min(map(len, of_kind.values())) >= _ENOUGH_PARENTS:
-        return []
-    counts = [f"{len(parents)} {kind}" for kind, parents in sorted(of_kind.items())]
-    return [
-        f"There are only {listed(counts)} parents: the intervals are over their children, and say "
-        "nothing of other parents."
-    ]
+    kinds = zip(analysis.ancestry.labels, analysis.stage.parents, strict=True)
+    return dict(sorted(Counter(kind for kind, parent in set(kinds) if parent).items()))
 
 
 def _relations(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:

@@ -52,7 +52,7 @@ def _figures(value: float) -> str:
 
 
 def share(value: float) -> str:
-    return f"{100 * value:.0f}{SIGN}"
+    return f"{round(100 * value)}{SIGN}".replace("-", "\u2212")
 
 
 def with_interval(
