@@ -61,7 +61,9 @@ def mixed(values: Numbers, factors: Mapping[str, Sequence[str]], parents: Sequen
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.simplefilter("ignore", UserWarning)
         try:
-            fit = MixedLM(scaled, design, groups=np.asarray(parents)).fit(reml=True)
+            # without gradients, which are singular where the parents' variance is nought
+            model = MixedLM(scaled, design, groups=np.asarray(parents))
+            fit = model.fit(reml=True, method=["powell", "nm"])
         except (np.linalg.LinAlgError, ValueError) as error:
             raise NoMixedModel(f"its fit failed: {error}") from None
         p = {name: _wald(fit, places) for name, places in columns.items()}
