@@ -1,0 +1,117 @@
+"""A study of a real zoo: measured, written, and looked at in a browser."""
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vitarium
+from vitarium.errors import InvalidInput, UnknownName
+from vitarium.studies.gathering import HESSIAN
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture
+def studied(grown_zoo, tmp_path):
+    return vitarium.study(grown_zoo, "diversity", out=tmp_path / "page.html", draws=50)
+
+
+def test_what_is_missing_is_measured_and_kept(studied, grown_zoo):
+    known = set(grown_zoo.query("SELECT DISTINCT measure FROM records")["measure"])
+    assert {"accuracy", "agreement", "cka", "weight_l2", "layer_statistics"} <= known
+    assert HESSIAN not in known
+    assert set(studied.findings.said) == {"pretrain", "finetune"}
+    assert any("4 models reach a mean test accuracy" in line for line in studied.sentences)
+    assert "vitarium measure" in studied.page.read_text()  # the Hessian's trace, and how to get it
+
+
+def test_the_numbers_are_those_that_were_measured(studied, grown_zoo):
+    table = vitarium.measure(grown_zoo, "agreement", pairs="same-stage")
+    stage = grown_zoo.models().set_index("id")["stage"]
+    mean = table[table["model"].map(stage) == "finetune"]["value"].mean()
+    (line,) = [line for line in studied.sentences if "give the same class" in line]
+    assert line.startswith("finetune: ")
+    assert f"{100 * mean:.1f}\xa0%" in line
+
+
+def test_the_same_zoo_gives_the_same_page(studied, grown_zoo, tmp_path):
+    again = vitarium.study(grown_zoo, "diversity", out=tmp_path / "again.html", draws=50)
+    assert again.page.read_bytes() == studied.page.read_bytes()
+
+
+def test_what_is_not_to_be_measured_is_said_to_be_missing(grown_zoo, tmp_path):
+    found = vitarium.study(
+        grown_zoo, "diversity", out=tmp_path / "page.html", measure_missing=False, draws=20
+    )
+    assert grown_zoo.query("SELECT count(*) AS n FROM records")["n"].item() == 0
+    page = found.page.read_text()
+    assert f"vitarium measure {grown_zoo.path} cka" in page
+    assert any("4 models reach a mean test accuracy" in line for line in found.sentences)
+
+
+def test_chosen_models_only_and_hessian_traces_on_request(grown_zoo, tmp_path):
+    found = vitarium.study(
+        grown_zoo,
+        "diversity",
+        out=tmp_path / "page.html",
+        where="stage = 'finetune'",
+        images=32,
+        hessian_models=3,
+        draws=20,
+        embeddings=["pca"],
+    )
+    assert set(found.findings.said) == {"finetune"}
+    counted = grown_zoo.query(f"SELECT count(DISTINCT model) AS n FROM records WHERE measure = '{HESSIAN}'")
+    assert counted["n"].item() == 3
+    names = [figure.name for figure in found.findings.page.figures]
+    assert "finetune-accuracy-against-hessian-trace" in names
+
+
+def test_faults_are_told_before_anything_is_measured(grown_zoo, tmp_path):
+    out = tmp_path / "page.html"
+    with pytest.raises(InvalidInput, match="no finished model fulfils the condition"):
+        vitarium.study(grown_zoo, "diversity", out=out, where="lr > 7")
+    with pytest.raises(UnknownName, match="did you mean 'diversity'"):
+        vitarium.study(grown_zoo, "diversit", out=out)
+    with pytest.raises(InvalidInput, match="drawss"):
+        vitarium.study(grown_zoo, "diversity", out=out, drawss=1)
+    assert not out.exists()
+
+
+def screenshot(page: Path, folder: Path, *, dark: bool = False) -> Image.Image:
+    """The page as a browser without a network shows it."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert browser, "no browser to look at the page with: apt-get install chromium"
+    file = folder / "page.png"
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--virtual-time-budget=20000",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--window-size=1200,6000",
+        f"--user-data-dir={folder / 'browser'}",
+        f"--screenshot={file}",
+        *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+        page.resolve().as_uri(),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_is_drawn_in_a_browser(studied, tmp_path, dark):
+    image = np.asarray(screenshot(studied.page, tmp_path, dark=dark)).astype(int)
+    assert (image[200, 5] < 60).all() if dark else (image[200, 5] > 240).all()
+    # the figures' blue and viridis' yellow are drawn by the scripts alone
+    for colour, least in (((59, 111, 182), 2000), ((253, 231, 37), 1000)):
+        near = (np.abs(image - colour) < 12).all(2)
+        assert near.sum() > least
