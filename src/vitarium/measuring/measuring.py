@@ -113,15 +113,16 @@ class _Run:
         self._saved = time.monotonic()
 
     def all(self, wanted: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
-        known: dict[Section, dict[object, list[Measured]]] = {}
+        known: dict[tuple[str, str], dict[object, list[Measured]]] = {}
         todo = []
         for job in wanted:
             if isinstance(job, Refusal):
                 self.refused.append(job)
                 continue
-            if job.section not in known:
-                known[job.section] = {} if again else self._known(job.section)
-            if found := known[job.section].get(job.key):
+            which = asked.key(job.section)
+            if which not in known:
+                known[which] = {} if again else self._known(which)
+            if found := known[which].get(job.key):
                 self.measured += found
             else:
                 todo.append(job)
@@ -132,9 +133,9 @@ class _Run:
             self._save()
         return _table(self.measured, self.refused)
 
-    def _known(self, one: Section) -> dict[object, list[Measured]]:
+    def _known(self, which: tuple[str, str]) -> dict[object, list[Measured]]:
         found: dict[object, list[Measured]] = {}
-        for record in records.find(self.zoo.path, one.name, asked.text(one)):
+        for record in records.find(self.zoo.path, *which):
             found.setdefault(key_of(record), []).append(record)
         return found
 

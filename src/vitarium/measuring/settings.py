@@ -57,3 +57,8 @@ def quick() -> list[str]:
 def text(section: Section) -> str:
     """Settings as they stand in a record: JSON, defaults included, keys in order."""
     return json.dumps(section.config.factors(), sort_keys=True)
+
+
+def key(section: Section) -> tuple[str, str]:
+    """Tells a measure with its settings from all others."""
+    return section.name, text(section)

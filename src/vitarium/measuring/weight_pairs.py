@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor
 
 from vitarium.measures.subjects import Matrices, Values
+from vitarium.measuring import settings
 from vitarium.measuring.jobs import Job
 from vitarium.measuring.sources import Sources
-from vitarium.registry import Section
 
 
 def pairwise(todo: Sequence[Job], sources: Sources) -> Iterator[tuple[Job, Callable[[], Values]]]:
@@ -16,13 +16,14 @@ def pairwise(todo: Sequence[Job], sources: Sources) -> Iterator[tuple[Job, Calla
     targets = list(dict.fromkeys(target for job in todo for target in job.of))
     place = {target: number for number, target in enumerate(targets)}
     models = [sources.weights(target) for target in targets]
-    found: dict[Section, Matrices] = {}
+    found: dict[tuple[str, str], Matrices] = {}
 
     def value(job: Job) -> Values:
-        if job.section not in found:
-            found[job.section] = job.section(models)
+        which = settings.key(job.section)
+        if which not in found:
+            found[which] = job.section(models)
         one, other = (place[target] for target in job.of)
-        return {part: _number(matrix[one, other]) for part, matrix in found[job.section].items()}
+        return {part: _number(matrix[one, other]) for part, matrix in found[which].items()}
 
     for job in todo:
         yield job, partial(value, job)
