@@ -60,7 +60,8 @@ def measure(
         epochs: the last kept epoch of each, all kept ones, or some by their numbers.
         pairs: of measures of pairs: siblings, models of the same stage, or all.
         split: of the images.
-        images: at most so many, of each class in proportion, the same for every model.
+        images: at most so many, of each class in proportion, the same for every model. Where a
+            measure has a setting of that name, this is its value.
         data: a data set by name, or a mapping with its settings; None: each model's own.
         device: where models run, e.g. "cuda".
         data_dir: looked into first for data sets.
@@ -75,7 +76,7 @@ def measure(
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has.
     """
-    sections = asked.chosen(measures, settings)
+    sections = asked.chosen(measures, settings, images)
     chosen = targets(zoo, models, epochs)
     doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
     images_of = choose("dataset", data) if isinstance(data, str) else None
