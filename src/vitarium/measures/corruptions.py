@@ -47,7 +47,7 @@ class Corruptions(Perturbing):
         no_worse = [name for name, error in self.reference.items() if error <= clean]
         if easy := set(no_worse) - {"clean"}:
             raise ValueError(
-                f"reference has no error above {clean:g} for {', '.join(sorted(easy))}"
+                f"reference has no error above its clean {clean:g} for {', '.join(sorted(easy))}"
             )
         return self
 
