@@ -68,7 +68,7 @@ def corruptions(config: Corruptions, subject: Subject) -> Values:
     error there; "clean" the error on the same images as they are; "increase" the mean of NAME
     minus clean. All are shares in [0, 1], not normalised by another model's.
 
-    With a `reference`: "NAME/relative" is CE of Sec. 4, NAME divided by the reference's, and ""
+    With a `reference`: "NAME/relative" is the paper's CE, NAME divided by the reference's, and ""
     their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.
 
     Noise is the same for every model, and for every severity but its strength.
