@@ -43,7 +43,9 @@ def plugins(
         listed = [kinds[kind]] if kind else list(registry.KINDS)
         print_rows(
             (
-                {**({} if kind else {"kind": plugin.kind}), **_line(plugin)}
+                _line(plugin)
+                if kind
+                else {"kind": each, "name": plugin.name, "what": plugin.summary}
                 for each in listed
                 for plugin in registry.plugins(each).values()
             ),
