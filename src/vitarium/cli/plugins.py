@@ -64,9 +64,11 @@ def plugins(
 
 
 def _line(plugin: "Plugin") -> dict[str, str]:
-    if plugin.kind != "measure":
-        return {"name": plugin.name, "what": plugin.summary}
-    return {"name": plugin.name, "of": plugin.facts.get("of", ""), "what": plugin.summary}
+    return {**_named(plugin), **({"of": plugin.facts["of"]} if plugin.kind == "measure" else {})}
+
+
+def _named(plugin: "Plugin") -> dict[str, str]:
+    return {"name": plugin.name, "what": plugin.summary}
 
 
 def _settings(plugin: "Plugin") -> list[dict[str, Any]]:
