@@ -1,9 +1,6 @@
 """Measures: right, cached, and told apart by their settings."""
 
-import math
-
 import pytest
-import torch
 
 from vitarium import Blueprint, grow, measure, registry
 from vitarium.config import InvalidConfig, NoConfig
@@ -15,20 +12,6 @@ from vitarium.registry import section
 def zoo(tiny, tmp_path):
     del tiny["stages"]["finetune"]
     return grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
-
-
-def test_the_norm_is_that_of_all_weights_as_one_vector():
-    weights = {"a.weight": torch.tensor([[3.0, 0.0]]), "b.bias": torch.tensor([-4.0])}
-    assert section("measure", "weight_norm")(weights) == 5
-    assert section("measure", {"name": "weight_norm", "order": 1})(weights) == 7
-    assert section("measure", {"name": "weight_norm", "names": "bias"})(weights) == 4
-    assert section("measure", {"name": "weight_norm", "names": "none"})(weights) == 0
-
-
-def test_the_norm_does_not_lose_small_weights():
-    weights = {"w": torch.full((1_000_000,), 0.1)}
-    expected = 100 * torch.tensor(0.1).double().item() * 10
-    assert math.isclose(section("measure", "weight_norm")(weights), expected, rel_tol=1e-9)
 
 
 def test_every_model_is_a_row(zoo):
