@@ -73,7 +73,7 @@ def test_models_without_a_common_tensor_and_bad_weights_are_refused():
         choose("measure", "distance_from_parent")(strange)
     bad = PARENT | {"a.bias": torch.tensor([0.0, torch.nan])}
     child = Weights("a@1", CHILD, parent=lambda: Weights("b@0", bad))
-    with pytest.raises(CannotMeasure, match="b@0: a.bias has entries that are not finite"):
+    with pytest.raises(CannotMeasure, match=r"b@0: a\.bias has entries that are not finite"):
         choose("measure", "distance_from_parent")(child)
     zero = Weights("a@1", {"x": torch.ones(2)}, parent=lambda: Weights("b", {"x": torch.zeros(2)}))
     with pytest.raises(CannotMeasure, match="all weights of b are zero"):

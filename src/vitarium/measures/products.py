@@ -164,5 +164,6 @@ def _of_block(read: list[tuple[np.ndarray, int]]) -> Gram:
         block = buffer[:, : length - start]
         for row, numbers in zip(block, different, strict=True):
             row[:] = numbers[start : start + _COLUMNS]
-        gram += block @ block.T  # NumPy computes half of it: a product with its own transpose
+        with np.errstate(invalid="ignore"):  # inf and NaN make the model's products NaN, as told
+            gram += block @ block.T  # NumPy computes half of it: a product with its own transpose
     return gram[np.ix_(which, which)]
