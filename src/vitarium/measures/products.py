@@ -85,13 +85,21 @@ def not_comparable(scope: Scope, one: Weights, other: Weights) -> str | None:
         shapes = one.shapes[name], other.shapes[name]
         if shapes[0] != shapes[1]:
             return f"{name} is {shapes[0]} in {one.name} and {shapes[1]} in {other.name}"
-    for model, names in ((one, ours), (other, theirs)):
-        for name in names:
-            try:
+    return _fault(scope, one) or _fault(scope, other)
+
+
+def _fault(scope: Scope, model: Weights) -> str | None:
+    """Which of a model's tensors has an entry that is not finite; looked for once."""
+
+    def look() -> str | None:
+        try:
+            for name in in_scope(model, scope):
                 finite(f"{model.name}: {name}", model[name])
-            except CannotMeasure as error:
-                return str(error)
-    return None
+        except CannotMeasure as error:
+            return str(error)
+        return None
+
+    return model.remember(("fault", scope), look)
 
 
 def _products(models: Sequence[Weights]) -> Products:

@@ -39,7 +39,8 @@ class WeightCosine(WeightPairs):
 
 def _l2_refuses(config: WeightL2, one: Weights, other: Weights) -> str | None:
     """Why two models have no distance."""
-    return not_comparable(config.scope, one, other)
+    zero = f"{one.name} and {other.name} are zero" if config.relative else None
+    return not_comparable(config.scope, one, other) or zero
 
 
 def _cosine_refuses(config: WeightCosine, one: Weights, other: Weights) -> str | None:
