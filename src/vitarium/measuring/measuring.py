@@ -12,13 +12,13 @@ from vitarium.data.batches import SplitName
 from vitarium.errors import VitariumError
 from vitarium.measures.subjects import Values, finite
 from vitarium.measuring import settings as asked
+from vitarium.measuring.all_pairs import pairwise
 from vitarium.measuring.forward import Forward
 from vitarium.measuring.jobs import Conditions, Job, Refusal, jobs, key_of
 from vitarium.measuring.settings import Asked
 from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Epochs, PairsName, targets
 from vitarium.measuring.targets import pairs as pairs_of
-from vitarium.measuring.weight_pairs import pairwise
 from vitarium.registry import Section, choose, section
 from vitarium.store import Zoo, records
 from vitarium.store.records import Measured
