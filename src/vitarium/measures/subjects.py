@@ -8,7 +8,8 @@ A measure is registered with what it is `of` and what it `needs`; that decides h
     model   model          f(config, subject: Subject) -> Values
     pair    predictions    f(config, one: Predictions, other: Predictions) -> Values
     pair    model          f(config, one: Subject, other: Subject) -> Values
-    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once
+    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once; NaN:
+                           the fact `refuses(config, one, other)` says why
     pair    features       f(config, features: Tensor [n, d]) -> Tensor: see `Representation`
 
 `Values` is a number, or numbers by the part that they are of: "" is the whole model; a part is a
