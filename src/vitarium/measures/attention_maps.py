@@ -98,12 +98,7 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
         raise CannotMeasure(str(error)) from None
     found = {}
     for name, block in stack.items():
-        inside = [
-            module
-            for module in block.modules()
-            if hasattr(module, "fused_attn")
-            and isinstance(getattr(module, "attn_drop", None), nn.Module)
-        ]
+        inside = [module for module in block.modules() if _is_attention(module)]
         if len(inside) != 1:
             raise CannotMeasure(
                 f"{name} of a {type(model).__name__} has {len(inside)} attentions that can be "
@@ -111,6 +106,11 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
             )
         found[name] = inside[0]
     return found
+
+
+def _is_attention(module: nn.Module) -> bool:
+    dropout = getattr(module, "attn_drop", None)
+    return hasattr(module, "fused_attn") and isinstance(dropout, nn.Module)
 
 
 @contextmanager

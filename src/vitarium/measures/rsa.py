@@ -9,6 +9,9 @@ from vitarium.errors import CannotMeasure
 from vitarium.measures.subjects import Representation
 from vitarium.registry import measure
 
+_DIGITS = 12
+"""Of a distance; what is behind them is rounding, which must not rank equal distances."""
+
 
 class Rsa(Representation):
     """By the distance of two images."""
@@ -43,16 +46,17 @@ def rsa(config: Rsa, features: Tensor) -> Tensor:
 
 
 def _distances(features: Tensor, distance: str) -> Tensor:
-    """[n, d] -> [n, n], of the same order as the distances"""
+    """[n, d] -> [n, n], of the same order as the distances, and equal where they are equal"""
     if distance == "euclidean":
         centred = features - features.mean(0)
         inner = centred @ centred.T
         square = inner.diagonal()
-        return square[:, None] + square - 2 * inner
+        far = square[:, None] + square - 2 * inner
+        return (far / far.max().clamp(min=1e-300)).round(decimals=_DIGITS)
     if distance == "correlation":
         features = features - features.mean(1, keepdim=True)
     unit = features / features.norm(dim=1, keepdim=True)
-    return 1 - unit @ unit.T
+    return (1 - unit @ unit.T).round(decimals=_DIGITS)
 
 
 def _ranks(values: Tensor) -> Tensor:
