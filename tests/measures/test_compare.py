@@ -34,10 +34,8 @@ def test_every_layer_is_compared_with_every_other(similarity):
 @pytest.mark.filterwarnings("ignore")
 def test_it_is_what_other_packages_give_where_they_are_right(subject, other, images):
     models, data = (subject.model, other.model), loader(images[:64], 32)
-    layers = ["blocks.0.attn", "blocks.1.mlp"]  # in the order that they run in
-    found = compare(*models, data, layers=BLOCKS[:1], other_layers=layers, batch_size=32)
-    # All tokens, the class token too, are what the packages compare: so compare layers that
-    # give no tokens' prefix, by making each token a patch.
+    layers = ["blocks.0.attn", "blocks.1.mlp"]  # torch-cka's order is that in which they run
+    # The packages compare all tokens; so ours takes the class token for a patch here.
     for model in models:
         model.num_prefix_tokens = 0
     found = compare(*models, data, layers=layers, tokens="patches", batch_size=32)
