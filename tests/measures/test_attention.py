@@ -100,7 +100,8 @@ def test_probabilities_with_rotary_positions_are_those_that_weigh_the_values():
     some = images(3, 32, 32)
     model(some)
     fused = given["out"]
-    v = attn.v_proj(given["x"]).unflatten(-1, (2, 16)).transpose(1, 2)
+    v = given["x"] @ attn.qkv.weight[-32:].T + attn.v_bias
+    v = v.unflatten(-1, (2, 16)).transpose(1, 2)
     mixed = (seen(model, some)["blocks.0"] @ v).transpose(1, 2).flatten(2)
     assert torch.allclose(attn.proj(attn.norm(mixed)), fused, atol=1e-5)
 

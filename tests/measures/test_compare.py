@@ -122,7 +122,7 @@ def test_inputs_that_cannot_be_compared_are_refused(subject, other, images):
         compare(*models, [images, images[:, :, :4, :4]])
     with pytest.raises(InvalidInput, match="'agreement' does not compare features"):
         compare(*models, images, measure="agreement")
-    with pytest.raises(InvalidInput, match="batch_size of 3 is too small"):
+    with pytest.raises(InvalidInput, match="batch_size: 3 is not greater than or equal to 4"):
         compare(*models, images, batch_size=3)
     with pytest.raises(UnknownName, match="unknown layer"):
         compare(*models, images, layers=["blocks.7"])

@@ -43,8 +43,9 @@ def compare(
         other_layers: of the other model; None: as `layers`.
         settings: of the measure, e.g. `kernel="rbf"`, `tokens="class"`, `batch_size=64`.
 
-    Raises InvalidInput for a measure that is not of features, batches that are no images, or
-    loaders of different length; UnknownName for a layer; CannotMeasure where a layer has no value.
+    Raises InvalidInput for wrong settings, a measure that is not of features, batches that are no
+    images, or loaders of different length; UnknownName for a layer; CannotMeasure where a layer
+    has no value.
     """
     import pandas as pd
 
@@ -52,8 +53,6 @@ def compare(
     if not isinstance(chosen.config, Representation):
         raise InvalidInput(f"'{measure}' does not compare features of layers")
     size = chosen.config.batch_size
-    if size < FEWEST:
-        raise InvalidInput(f"a batch_size of {size} is too small: {FEWEST} at least")
     runs = [Vectoriser(one, [chosen], layers)]
     same = other is one and other_images is None and other_layers in (None, layers)
     if not same:
