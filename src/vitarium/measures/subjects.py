@@ -31,7 +31,7 @@ from functools import cached_property
 from typing import Literal, TypeVar, cast
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.config import Config
@@ -199,7 +199,7 @@ class Representation(Config):
     """Compare the last blocks; blocks of the same number; or each with each."""
     images: PositiveInt = 1024
     """At most so many images of the split."""
-    batch_size: PositiveInt = 256
+    batch_size: int = Field(default=256, ge=4)
     """Images that are compared with each other; a last batch of less than four is left out."""
 
 
