@@ -39,6 +39,14 @@ def write_records(folder: Any, records: list[Any]) -> None:
     files.write_lines(folder.path / "records.jsonl", [asdict(record) for record in records])
 
 
+def _measured(model: str) -> Any:
+    """A number as it is kept now."""
+    from vitarium.store.records import Measured
+
+    of_what = ("test", 10, "images", False, "weights")
+    return Measured(model, 1, None, None, "loss", "{}", "", 0.5, "nats", "digits", *of_what)
+
+
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     return _tiny()
@@ -144,7 +152,7 @@ def published(theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models: random weights that change a little every epoch."""
     from vitarium import Blueprint, Zoo, plan
-    from vitarium.store import About, Record
+    from vitarium.store import About, Record, records
 
     zoo = Zoo.create(tmp_path / "zoo")
     blueprint = Blueprint.read(tiny)
@@ -174,4 +182,5 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
             }
         write_records(folder, [Record(0, "weight_norm", {"p": 2}, 1.5, "")])
         folder.finish("finished")
+    records.add(zoo.path, [_measured(id) for id in zoo.ids()])
     return zoo

@@ -136,7 +136,7 @@ def measure(
     if json:
         print_json(table.to_dict("records"))
     else:
-        print_rows(_summary(table), title=f"{directory}: whole models and pairs")
+        print_rows(_summary(zoo, table), title=f"{directory}: over models or pairs")
     _tell_refusals(table)
     if len(table) and (table["refused"] != "").all():
         raise typer.Exit(2)
@@ -154,24 +154,25 @@ def _epochs(text: str) -> "Epochs":
     return [int(number) for number in numbers]
 
 
-def _summary(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Of each measure, and of each part that is not of one tensor or layer alone, the spread."""
-    whole = table[(table["refused"] == "") & ~table["part"].str.contains(".", regex=False)]
-    rows = []
-    for (measure, part), values in whole.groupby(["measure", "part"], sort=False)["value"]:
-        rows.append(
-            {
-                "measure": measure,
-                "part": part,
-                "count": len(values),
-                "mean": values.mean(),
-                "std": values.std(ddof=0),
-                "min": values.min(),
-                "max": values.max(),
-                "unit": table.loc[values.index[0], "unit"],
-            }
-        )
-    return rows
+def _summary(zoo: Zoo, table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The spread of each measure over whole models, and of its parts but tensors and layers."""
+    measured = table[table["refused"] == ""]
+    first = measured["part"].str.split("/").str[0]
+    tensors = {name for model in measured["model"].unique()[:1] for name in zoo.checkpoint(model)}
+    whole = measured[~first.str.contains(".", regex=False) & ~first.isin(tensors)]
+    return [
+        {
+            "measure": measure,
+            "part": part,
+            "count": len(values),
+            "mean": values["value"].mean(),
+            "std": values["value"].std(ddof=0),
+            "min": values["value"].min(),
+            "max": values["value"].max(),
+            "unit": values["unit"].iloc[0],
+        }
+        for (measure, part), values in whole.groupby(["measure", "part"], sort=False)
+    ]
 
 
 def _tell_refusals(table: "pd.DataFrame") -> None:

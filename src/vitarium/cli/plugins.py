@@ -13,37 +13,62 @@ if TYPE_CHECKING:
 
 def plugins(
     kind: Annotated[
-        str | None, typer.Argument(help="One kind, e.g. architecture: with its settings.")
+        str | None,
+        typer.Argument(
+            help="One kind: measures lists them in a line each, measure with their settings.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, with its settings.", show_default=False)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List architectures, data sets, objectives and all else that a blueprint can name.
+    """List architectures, data sets, objectives, measures and all else that there is.
 
     Examples:
 
       vitarium plugins
 
+      vitarium plugins measures
+
       vitarium plugins optimizer
+
+      vitarium plugins measure cka
     """
     from vitarium import registry
 
-    if kind is None:
+    kinds = {f"{each}s": each for each in registry.KINDS} | {"studies": "study"}
+    if kind is None or (kind in kinds and name is None):
+        listed = [kinds[kind]] if kind else list(registry.KINDS)
         print_rows(
             (
-                {"kind": plugin.kind, "name": plugin.name, "what": plugin.summary}
-                for each in registry.KINDS
+                _line(plugin)
+                if kind
+                else {"kind": each, "name": plugin.name, "what": plugin.summary}
+                for each in listed
                 for plugin in registry.plugins(each).values()
             ),
             as_json=json,
         )
         return
-    for plugin in registry.plugins(kind).values():
+    kind = kinds.get(kind, kind)
+    chosen = [registry.get(kind, name)] if name else registry.plugins(kind).values()
+    for plugin in chosen:
         paper = plugin.facts.get("paper", "")
         print_rows(
             _settings(plugin),
             title=f"{plugin.name}: {plugin.summary}" + (f" ({paper})" if paper else ""),
             as_json=json,
         )
+
+
+def _line(plugin: "Plugin") -> dict[str, str]:
+    return {**_named(plugin), **({"of": plugin.facts["of"]} if plugin.kind == "measure" else {})}
+
+
+def _named(plugin: "Plugin") -> dict[str, str]:
+    return {"name": plugin.name, "what": plugin.summary}
 
 
 def _settings(plugin: "Plugin") -> list[dict[str, Any]]:
@@ -69,6 +94,8 @@ def type_name(annotation: Any) -> str:
         return ", ".join(map(str, arguments))
     if origin in (Union, UnionType):
         return " or ".join(map(type_name, arguments))
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return f"list of {type_name(arguments[0])}"
     if origin is tuple:
         return "(" + ", ".join(map(type_name, arguments)) + ")"
     names = {float: "number", int: "whole number", str: "text", bool: "true or false"}

@@ -17,7 +17,7 @@ from vitarium.store import Zoo
 
 OURS = ("README.md", "tables", "figures")
 """What an export adds to a zoo's own files."""
-_NOT_THE_ZOOS = (*OURS, "models", "index", "index.json", "timeline.json", "failures")
+_NOT_THE_ZOOS = (*OURS, "models", "index", "index.json", "cache", "timeline.json", "failures")
 
 
 class HubFolder(CardSettings):

@@ -55,7 +55,7 @@ def class_attention(subject: Subject, maps: list[Tensor], method: str) -> Tensor
     Args:
         maps: every block's attention, [b, heads, tokens, tokens].
         method: "last": that of the last block; "rollout": through all blocks, each the mean of its
-            attention and the identity (Abnar & Zuidema 2020, arXiv 2005.00928, Sec. 3).
+            attention and the identity (Abnar & Zuidema 2020, arXiv 2005.00928).
     """
     prefix = prefix_tokens(subject.model)
     means = [one.mean(1) for one in maps]

@@ -6,15 +6,17 @@ looks up how strong a severity is. The five of the fifteen that need pictures of
 shuffled pixels (glass blur, snow, frost, fog, elastic transform) are left out.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as transforms
 
 from vitarium.measures.perturbation import drawn, shifted
 
@@ -151,10 +153,16 @@ def pixelate(pixels: Tensor, share: float, generators: Generators = ()) -> Tenso
 
 
 def jpeg(pixels: Tensor, quality: float, generators: Generators = ()) -> Tensor:
-    """Through a JPEG of that quality, of 8 bits (on the CPU)."""
-    bytes_ = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    decoded: Tensor = transforms.jpeg(bytes_, round(quality))
-    return decoded.to(pixels) / 255
+    """Through Pillow's JPEG of that quality, gray or in colour, of 8 bits."""
+    decoded = []
+    for image in (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu():
+        file = io.BytesIO()
+        # Pillow takes gray images as [h, w] and colours as [h, w, 3].
+        channels_last = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+        Image.fromarray(channels_last.numpy()).save(file, "JPEG", quality=round(quality))
+        read = torch.from_numpy(np.array(Image.open(file)))
+        decoded.append(read.unsqueeze(0) if len(image) == 1 else read.permute(2, 0, 1))
+    return torch.stack(decoded).to(pixels) / 255
 
 
 @dataclass(frozen=True)
@@ -187,12 +195,11 @@ def _filtered(pixels: Tensor, kernel: Tensor) -> Tensor:
 def _boxes(size: int, fewer: int) -> Tensor:
     """[size, size]: the mean of each pixel's box, where `fewer` boxes cover all pixels."""
     fewer = max(1, fewer)
-    edges = torch.floor(torch.arange(fewer + 1, dtype=torch.float64) * size / fewer + 0.5)
-    pixel = torch.arange(size)
-    inside = (pixel >= edges[:-1, None]) & (pixel < edges[1:, None])
-    means = inside.double() / inside.sum(1, keepdim=True)
-    nearest = ((pixel.double() + 0.5) * fewer / size).floor().long()
-    return means[nearest]
+    # In whole numbers: of a pixel's middle on the edge of two boxes, rounding would decide.
+    middles = (2 * torch.arange(size) + 1) * fewer
+    inside = F.one_hot((middles - 1) // (2 * size), fewer).double()
+    means = inside / inside.sum(0)
+    return means.T[middles // (2 * size)]
 
 
 def _each(*numbers: float) -> list[tuple[float, ...]]:

@@ -47,7 +47,7 @@ class Corruptions(Perturbing):
         no_worse = [name for name, error in self.reference.items() if error <= clean]
         if easy := set(no_worse) - {"clean"}:
             raise ValueError(
-                f"reference has no error above {clean:g} for {', '.join(sorted(easy))}"
+                f"reference has no error above its clean {clean:g} for {', '.join(sorted(easy))}"
             )
         return self
 
@@ -66,9 +66,9 @@ def corruptions(config: Corruptions, subject: Subject) -> Values:
 
     Parts: "" the mean over corruptions; "NAME" the mean over its severities; "NAME/SEVERITY" the
     error there; "clean" the error on the same images as they are; "increase" the mean of NAME
-    minus clean. All are shares in [0, 1], not normalised by another model's.
+    minus clean. All are plain shares of images, not normalised by another model's.
 
-    With a `reference`: "NAME/relative" is CE of Sec. 4, NAME divided by the reference's, and ""
+    With a `reference`: "NAME/relative" is the paper's CE, NAME divided by the reference's, and ""
     their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.
 
     Noise is the same for every model, and for every severity but its strength.

@@ -55,8 +55,9 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: Subjec
 
     Images are changed by projected gradient steps so that the parent's tokens after one block
     point elsewhere: their mean cosine to those of the image as it was is made small. Neither
-    labels nor the fine-tuned model are used. The block, where none is set: a short attack is made
-    on each, and the most vulnerable is the one whose cosine sinks lowest.
+    labels nor the fine-tuned model are used. The block, where none is set, is the same for all
+    images: a short attack is made on each, and the most vulnerable is the one whose cosine sinks
+    lowest.
 
     Parts: "" the attack success rate; "accuracy" under attack; "clean" without; "layer", the
     number of the block; "similarity", the mean cosine there.

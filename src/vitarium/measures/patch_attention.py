@@ -41,7 +41,7 @@ class PatchAttention(CorruptionSettings, AttackSettings):
     needs="model",
     unit="fraction",
     quick=False,
-    paper="Gu, Tresp & Qin 2022, arXiv 2111.10659, Sec. 5",
+    paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
 )
 def patch_attention(config: PatchAttention, subject: Subject) -> Values:
     """How much of the attention moves onto patches when they are attacked or corrupted.

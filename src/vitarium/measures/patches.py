@@ -43,7 +43,7 @@ class AttackSettings(PatchSettings):
     """An adversarial perturbation of patches, by signs of gradients."""
 
     steps: PositiveInt = 40
-    """Each one a forward and a backward pass; the paper's attacks take many more."""
+    """Each one a forward and a backward pass; what many more would fool is not seen."""
     step_size: float = Field(0.05, gt=0, le=1)
     """In pixel values, of 1."""
     epsilon: float = Field(1.0, ge=0, le=1)

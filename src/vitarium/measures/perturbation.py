@@ -2,12 +2,14 @@
 steps along the sign of a gradient, and what became of the classes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import Generator, Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitarium import seeds
 from vitarium.config import Config
@@ -156,7 +158,7 @@ def ascend(
     now = pixels if start is None else (pixels + start).clamp(low, high)
     best, best_score = pixels, torch.full_like(pixels[:, 0, 0, 0], -torch.inf)
     for step in range(steps + 1):
-        with torch.enable_grad():
+        with torch.enable_grad(), _repeatable(pixels.device):
             now = now.detach().requires_grad_()
             value, score = objective(now)
             (gradient,) = torch.autograd.grad(value.sum(), now)
@@ -167,3 +169,8 @@ def ascend(
         if step < steps:
             now = (now.detach() + step_size * gradient.sign()).clamp(low, high)
     return best
+
+
+def _repeatable(device: torch.device) -> AbstractContextManager[None]:
+    """Fused attention on GPUs sums gradients in any order, and signs of small ones would differ."""
+    return nullcontext() if device.type == "cpu" else sdpa_kernel(SDPBackend.MATH)

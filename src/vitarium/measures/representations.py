@@ -92,7 +92,6 @@ class Vectoriser:
         self._parts: list[dict[str, list[Tensor]]] = [
             {tap.name: [] for tap in self.taps} for _ in measures
         ]
-        self._constant: dict[str, list[Tensor]] = {}
         self._runs: dict[str, int] = {}
 
     def add(self, images: Tensor) -> None:
@@ -110,10 +109,7 @@ class Vectoriser:
                 raise CannotMeasure(f"{name} runs {runs} times in a forward pass, not once")
 
     def vectors(self) -> list[Vectors]:
-        """Of each measure. Raises CannotMeasure for a layer that says nothing about images."""
-        for name, constant in self._constant.items():
-            if torch.stack(constant).any():
-                raise CannotMeasure(f"{name} gives the same features for all images of a batch")
+        """Of each measure. Raises CannotMeasure for features that are not finite."""
         found = []
         for section, parts in zip(self.measures, self._parts, strict=True):
             joined = {name: torch.cat(each).cpu() for name, each in parts.items() if each}
@@ -133,7 +129,8 @@ class Vectoriser:
                 tokens = section.config.tokens
                 if tokens not in seen:
                     seen[tokens] = tap.features(output, tokens).float()
-                    self._constant.setdefault(tap.name, []).append(_all_same(seen[tokens]))
+                    if _all_same(seen[tokens]):
+                        raise CannotMeasure(f"{tap.name} gives all images the same features")
                 parts[tap.name].append(section(seen[tokens]))
 
         return hook
@@ -229,10 +226,12 @@ def _prefix(model: nn.Module, tokens: Tensor) -> int:
     return 0 if tokens.shape[1] == patches else prefix_tokens(model)
 
 
-def _all_same(features: Tensor) -> Tensor:
-    """Whether all images have the same features [n, d] but for rounding; a bool, on the device."""
+def _all_same(features: Tensor) -> bool:
+    """Whether all images have the same features [n, d] but for rounding."""
     first = features[0]
-    return (features - first).abs_().amax() <= _SAME * first.abs().amax()
+    limit = _SAME * first.abs().amax()
+    # Two images tell as a rule, without a pass over all of the features.
+    return all(((some - first).abs().amax() <= limit).item() for some in (features[1], features))
 
 
 def _device(model: nn.Module) -> torch.device:

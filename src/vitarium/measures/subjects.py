@@ -8,7 +8,8 @@ A measure is registered with what it is `of` and what it `needs`; that decides h
     model   model          f(config, subject: Subject) -> Values
     pair    predictions    f(config, one: Predictions, other: Predictions) -> Values
     pair    model          f(config, one: Subject, other: Subject) -> Values
-    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once
+    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once; NaN:
+                           the fact `refuses(config, one, other)` says why
     pair    features       f(config, features: Tensor [n, d]) -> Tensor: see `Representation`
 
 `Values` is a number, or numbers by the part that they are of: "" is the whole model; a part is a
@@ -19,22 +20,27 @@ or pair is reported, and the others are measured. The same holds for a value tha
 
 Other facts of a measure: `unit`; `paper`; `quick=False` for one that takes more than a forward
 pass; `symmetric=False` for a pair measure whose value depends on the order; `splits`, those of
-which a measure that needs predictions is given several (in the place of one, by name).
+which a measure that needs predictions is given several (in the place of one, by name);
+`refuses(config, one, other) -> str | None`, which says why a pair's value in the matrices of
+weights is NaN.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.config import Config
 from vitarium.errors import CannotMeasure
 from vitarium.measures.examples import Examples
+from vitarium.store import Checkpoint
+from vitarium.store.description import FLOATS
 
+T = TypeVar("T")
 Values = float | Mapping[str, float]
 Matrices = Mapping[str, Tensor]
 """By part, float64 [models, models]."""
@@ -64,6 +70,7 @@ class Weights(Mapping[str, Tensor]):
         self.name = name
         self._tensors = tensors
         self._start, self._parent, self._skeleton = start, parent, skeleton
+        self._remembered: dict[object, object] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -87,6 +94,36 @@ class Weights(Mapping[str, Tensor]):
         if self._skeleton is None:
             raise CannotMeasure(f"{self.name}: what it is built of is not known")
         return self._skeleton()
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its tensors of real numbers by name; those of a checkpoint are not read for it."""
+        if isinstance(self._tensors, Checkpoint):
+            stored = self._tensors.tensors.items()
+            return {name: about.shape for name, about in stored if about.dtype in FLOATS}
+        tensors = self._tensors.items()
+        return {name: tuple(t.shape) for name, t in tensors if t.is_floating_point()}
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """`tensor[start:stop]`; of a checkpoint, only the runs that it lies in are read."""
+        if isinstance(self._tensors, Checkpoint):
+            return self._tensors.rows(name, start, stop)
+        return self[name][start:stop]
+
+    def floats(self, part: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Its tensors of real numbers, one after the other, that have `part` in their name.
+
+        Raises CannotMeasure that names a tensor with entries that are not finite.
+        """
+        for name in self.shapes:
+            if part in name:
+                yield name, finite(f"{self.name}: {name}", self[name])
+
+    def remember(self, what: object, compute: Callable[[], T]) -> T:
+        """What `compute` gives, computed once for `what`: measures share it."""
+        if what not in self._remembered:
+            self._remembered[what] = compute()
+        return cast(T, self._remembered[what])
 
     def _asked(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
         if give is None:
@@ -162,7 +199,7 @@ class Representation(Config):
     """Compare the last blocks; blocks of the same number; or each with each."""
     images: PositiveInt = 1024
     """At most so many images of the split."""
-    batch_size: PositiveInt = 256
+    batch_size: int = Field(default=256, ge=4)
     """Images that are compared with each other; a last batch of less than four is left out."""
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from vitarium.config import Config
-from vitarium.measures.subjects import Weights
+from vitarium.measures.subjects import Values, Weights
 from vitarium.registry import measure
 
 
@@ -19,12 +19,11 @@ class WeightNorm(Config):
 
 
 @measure("weight_norm", config=WeightNorm, of="model", needs="weights", unit="norm")
-def weight_norm(config: WeightNorm, weights: Weights) -> float:
-    """Norm of a state_dict's tensors as one vector, in float64."""
-    norms = [
-        torch.linalg.vector_norm(tensor, config.order, dtype=torch.float64)
-        for name, tensor in weights.items()
-        if config.names in name
-    ]
-    total = torch.stack(norms) if norms else torch.zeros(1, dtype=torch.float64)
-    return float(torch.linalg.vector_norm(total, config.order))
+def weight_norm(config: WeightNorm, weights: Weights) -> Values:
+    """Norm of every tensor, and of all of them as one vector, in float64."""
+    norms = {
+        name: float(torch.linalg.vector_norm(tensor, config.order, dtype=torch.float64))
+        for name, tensor in weights.floats(config.names)
+    }
+    total = torch.tensor(list(norms.values()), dtype=torch.float64)
+    return {"": float(torch.linalg.vector_norm(total, config.order)), **norms}

@@ -57,7 +57,7 @@ class Forward:
     def similarity(self, one: Section, first: Target, second: Target) -> Values:
         """Of blocks, by "" the last ones. Raises CannotMeasure, CorruptFile."""
         (names, left), (others, right) = (
-            self._matrices.get((target, one), partial(self._matrix, target, one))
+            self._matrices.get((target, settings.key(one)), partial(self._matrix, target, one))
             for target in (first, second)
         )
         if left.shape[1] != right.shape[1]:
@@ -106,7 +106,7 @@ class Forward:
         self, what: str, target: Target, examples: Examples, one: Section | None = None
     ) -> tuple[str, ...]:
         images = self.sources.images(examples)
-        named = (one.name, settings.text(one)) if one else ()
+        named = settings.key(one) if one else ()
         return (what, target.name, target.weights, images, *named)
 
     def _run(self, target: Target, split: SplitName) -> None:

@@ -12,13 +12,13 @@ from vitarium.data.batches import SplitName
 from vitarium.errors import VitariumError
 from vitarium.measures.subjects import Values, finite
 from vitarium.measuring import settings as asked
+from vitarium.measuring.all_pairs import pairwise
 from vitarium.measuring.forward import Forward
 from vitarium.measuring.jobs import Conditions, Job, Refusal, jobs, key_of
 from vitarium.measuring.settings import Asked
 from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Epochs, PairsName, targets
 from vitarium.measuring.targets import pairs as pairs_of
-from vitarium.measuring.weight_pairs import pairwise
 from vitarium.registry import Section, choose, section
 from vitarium.store import Zoo, records
 from vitarium.store.records import Measured
@@ -60,7 +60,8 @@ def measure(
         epochs: the last kept epoch of each, all kept ones, or some by their numbers.
         pairs: of measures of pairs: siblings, models of the same stage, or all.
         split: of the images.
-        images: at most so many, of each class in proportion, the same for every model.
+        images: at most so many, of each class in proportion, the same for every model. Where a
+            measure has a setting of that name, this is its value.
         data: a data set by name, or a mapping with its settings; None: each model's own.
         device: where models run, e.g. "cuda".
         data_dir: looked into first for data sets.
@@ -75,7 +76,7 @@ def measure(
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has.
     """
-    sections = asked.chosen(measures, settings)
+    sections = asked.chosen(measures, settings, images)
     chosen = targets(zoo, models, epochs)
     doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
     images_of = choose("dataset", data) if isinstance(data, str) else None
@@ -113,15 +114,16 @@ class _Run:
         self._saved = time.monotonic()
 
     def all(self, wanted: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
-        known: dict[Section, dict[object, list[Measured]]] = {}
+        known: dict[tuple[str, str], dict[object, list[Measured]]] = {}
         todo = []
         for job in wanted:
             if isinstance(job, Refusal):
                 self.refused.append(job)
                 continue
-            if job.section not in known:
-                known[job.section] = {} if again else self._known(job.section)
-            if found := known[job.section].get(job.key):
+            which = asked.key(job.section)
+            if which not in known:
+                known[which] = {} if again else self._known(which)
+            if found := known[which].get(job.key):
                 self.measured += found
             else:
                 todo.append(job)
@@ -132,9 +134,9 @@ class _Run:
             self._save()
         return _table(self.measured, self.refused)
 
-    def _known(self, one: Section) -> dict[object, list[Measured]]:
+    def _known(self, which: tuple[str, str]) -> dict[object, list[Measured]]:
         found: dict[object, list[Measured]] = {}
-        for record in records.find(self.zoo.path, one.name, asked.text(one)):
+        for record in records.find(self.zoo.path, *which):
             found.setdefault(key_of(record), []).append(record)
         return found
 

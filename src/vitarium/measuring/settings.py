@@ -12,24 +12,36 @@ from vitarium.registry import Section, choose
 Asked = str | Section | Iterable[str | Section]
 
 
-def chosen(measures: Asked, settings: Mapping[str, Any]) -> list[Section]:
+def chosen(
+    measures: Asked, settings: Mapping[str, Any], images: int | None = None
+) -> list[Section]:
     """The measures with their settings; several share those that they know.
+
+    Args:
+        images: also the `images` of those that have such a setting.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where none is named.
     """
-    listed = [measures] if isinstance(measures, str | Section) else measures
-    named = list(dict.fromkeys(listed))
-    if not named:
+    listed = [measures] if isinstance(measures, str | Section) else list(measures)
+    names = list(dict.fromkeys(name for name in listed if isinstance(name, str)))
+    sections = [one for one in listed if isinstance(one, Section)]
+    if not listed:
         raise InvalidInput("name a measure; `vitarium plugins measure` lists them")
-    if len(named) == 1 and isinstance(named[0], str):
-        return [choose("measure", named[0], **settings)]
-    found = [name if isinstance(name, Section) else _choose(name, settings) for name in named]
-    known = {
-        field
-        for name in named
-        if isinstance(name, str)
-        for field in registry.get("measure", name).config.model_fields
-    }
+    if len(names) > 1 or sections:
+        _check_known(names, settings)
+    for name in names:
+        fields = registry.get("measure", name).config.model_fields
+        shared = len(names) == 1 and not sections
+        own = {key: value for key, value in settings.items() if shared or key in fields}
+        if images is not None and "images" in fields:
+            own.setdefault("images", images)
+        sections.append(choose("measure", name, **own))
+    return sections
+
+
+def _check_known(names: Iterable[str], settings: Mapping[str, Any]) -> None:
+    """Raises InvalidConfig for settings that none of the measures has."""
+    known = {f for name in names for f in registry.get("measure", name).config.model_fields}
     problems = [
         Problem((), f"none of these measures has a setting '{name}'{did_you_mean(name, known)}")
         for name in settings
@@ -37,12 +49,6 @@ def chosen(measures: Asked, settings: Mapping[str, Any]) -> list[Section]:
     ]
     if problems:
         raise InvalidConfig(problems)
-    return found
-
-
-def _choose(name: str, settings: Mapping[str, Any]) -> Section:
-    fields = registry.get("measure", name).config.model_fields
-    return choose("measure", name, **{k: v for k, v in settings.items() if k in fields})
 
 
 def quick() -> list[str]:
@@ -57,3 +63,8 @@ def quick() -> list[str]:
 def text(section: Section) -> str:
     """Settings as they stand in a record: JSON, defaults included, keys in order."""
     return json.dumps(section.config.factors(), sort_keys=True)
+
+
+def key(section: Section) -> tuple[str, str]:
+    """Tells a measure with its settings from all others."""
+    return section.name, text(section)

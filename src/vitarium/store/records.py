@@ -82,9 +82,11 @@ def add(zoo: Path, measured: Sequence[Measured]) -> None:
 
 
 def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
-    """Add to a table `records` what is kept here. Raises CorruptFile."""
+    """Add to a table `records` what is kept here of the `models`. Raises CorruptFile."""
     merged = "CREATE OR REPLACE TABLE records AS SELECT * FROM records UNION ALL BY NAME "
-    _patiently(lambda: database.execute(merged + _kept(zoo)))
+    there = "model IN (SELECT id FROM models)"
+    both = f"{there} AND (other IS NULL OR other IN (SELECT id FROM models))"
+    _patiently(lambda: database.execute(f"{merged} (FROM {_kept(zoo)} WHERE {both})"))
 
 
 def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
