@@ -5,7 +5,7 @@ def test_sentences_are_printed_and_page_and_figures_written(vitarium, grown_zoo,
     out, figures = tmp_path / "page.html", tmp_path / "figures"
     status, said, err = vitarium(
         "study", "diversity", grown_zoo.path, "--out", out, "--figures", figures,
-        "--set", "draws=50", "--set", 'embeddings=["pca"]', "--where", "stage = 'finetune'",
+        "--set", "draws=50", "--set", "measure_missing=false", "--set", 'embeddings=["pca"]', "--where", "stage = 'finetune'",
     )  # fmt: skip
     assert status == 0, err
     assert said.startswith("finetune: 4 models reach a mean test accuracy of ")

@@ -115,7 +115,9 @@ def test_a_population_of_copies_has_no_variety(stage):
     analysis = analyse(copies, BOOTSTRAP)
     assert analysis.findings == []
     assert analysis.mixed["accuracy"] == "it is the same for all models"
-    said = " ".join([*sentences(analysis, BOOTSTRAP).headlines, *sentences(analysis, BOOTSTRAP).details])
+    said = " ".join(
+        [*sentences(analysis, BOOTSTRAP).headlines, *sentences(analysis, BOOTSTRAP).details]
+    )
     assert "no variety in predictions" in said
     assert "are not clearly distinct" in said
 

@@ -56,7 +56,9 @@ def test_the_image_of_a_matrix_has_its_values_as_colours():
 
     matrix = np.array([[np.nan, 0.0], [1.0, 0.5]])
     url = pair_figures.picture(matrix, [0.0, 1.0])
-    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA"))
+    image = np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA")
+    )
     step = image.shape[0] // 2
     colours = image[step // 2 :: step, step // 2 :: step]
     assert colours[0, 0, 3] == 0

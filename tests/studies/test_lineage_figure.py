@@ -34,6 +34,10 @@ def test_every_model_has_one_row_whoever_is_whose_parent(links):
 
 def test_the_figure_has_a_row_for_each_model(population):
     spec = lineage(population).spec
-    rows = [values for values in spec["datasets"].values() if values and {"row", "id"} <= values[0].keys()]
+    rows = [
+        values
+        for values in spec["datasets"].values()
+        if values and {"row", "id"} <= values[0].keys()
+    ]
     assert {len(values) for values in rows} == {24}
     assert lineage(Population([], {})) is None

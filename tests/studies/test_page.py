@@ -29,7 +29,9 @@ def test_nothing_in_a_zoo_becomes_code(html):
 
 
 def test_it_asks_for_nothing_from_a_network(html):
-    outside = re.findall(r"""(?:src|href)\s*=\s*["'](?!#)([^"']+)""", re.sub(r"(?s)<script>.*?</script>", "", html))
+    outside = re.findall(
+        r"""(?:src|href)\s*=\s*["'](?!#)([^"']+)""", re.sub(r"(?s)<script>.*?</script>", "", html)
+    )
     assert outside == []
     assert "@import" not in html.partition("</style>")[0]
 

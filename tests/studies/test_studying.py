@@ -16,13 +16,20 @@ from vitarium.studies.gathering import HESSIAN
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
-@pytest.fixture
-def studied(grown_zoo, tmp_path):
-    return vitarium.study(grown_zoo, "diversity", out=tmp_path / "page.html", draws=50)
+@pytest.fixture(scope="module")
+def zoo(_grown, tmp_path_factory):
+    """A trained zoo, of which nothing is measured until it is studied."""
+    return vitarium.Zoo.open(shutil.copytree(_grown, tmp_path_factory.mktemp("studied") / "zoo"))
 
 
-def test_what_is_missing_is_measured_and_kept(studied, grown_zoo):
-    known = set(grown_zoo.query("SELECT DISTINCT measure FROM records")["measure"])
+@pytest.fixture(scope="module")
+def studied(zoo, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "page.html"
+    return vitarium.study(zoo, "diversity", out=out, draws=50)
+
+
+def test_what_is_missing_is_measured_and_kept(studied, zoo):
+    known = set(zoo.query("SELECT DISTINCT measure FROM records")["measure"])
     assert {"accuracy", "agreement", "cka", "weight_l2", "layer_statistics"} <= known
     assert HESSIAN not in known
     assert set(studied.findings.said) == {"pretrain", "finetune"}
@@ -30,17 +37,17 @@ def test_what_is_missing_is_measured_and_kept(studied, grown_zoo):
     assert "vitarium measure" in studied.page.read_text()  # the Hessian's trace, and how to get it
 
 
-def test_the_numbers_are_those_that_were_measured(studied, grown_zoo):
-    table = vitarium.measure(grown_zoo, "agreement", pairs="same-stage")
-    stage = grown_zoo.models().set_index("id")["stage"]
+def test_the_numbers_are_those_that_were_measured(studied, zoo):
+    table = vitarium.measure(zoo, "agreement", pairs="same-stage")
+    stage = zoo.models().set_index("id")["stage"]
     mean = table[table["model"].map(stage) == "finetune"]["value"].mean()
     (line,) = [line for line in studied.sentences if "give the same class" in line]
     assert line.startswith("finetune: ")
     assert f"{100 * mean:.1f}\xa0%" in line
 
 
-def test_the_same_zoo_gives_the_same_page(studied, grown_zoo, tmp_path):
-    again = vitarium.study(grown_zoo, "diversity", out=tmp_path / "again.html", draws=50)
+def test_the_same_zoo_gives_the_same_page(studied, zoo, tmp_path):
+    again = vitarium.study(zoo, "diversity", out=tmp_path / "again.html", draws=50)
     assert again.page.read_bytes() == studied.page.read_bytes()
 
 
@@ -66,7 +73,9 @@ def test_chosen_models_only_and_hessian_traces_on_request(grown_zoo, tmp_path):
         embeddings=["pca"],
     )
     assert set(found.findings.said) == {"finetune"}
-    counted = grown_zoo.query(f"SELECT count(DISTINCT model) AS n FROM records WHERE measure = '{HESSIAN}'")
+    counted = grown_zoo.query(
+        f"SELECT count(DISTINCT model) AS n FROM records WHERE measure = '{HESSIAN}'"
+    )
     assert counted["n"].item() == 3
     names = [figure.name for figure in found.findings.page.figures]
     assert "finetune-accuracy-against-hessian-trace" in names

@@ -40,8 +40,7 @@ def test_of_distances_it_is_that_of_the_vectors_summed_over_coordinates():
     squared = ((points[:, None] - points[None]) ** 2).sum(2)
     total = ((points - points.mean(0)) ** 2).sum()
     within = sum(
-        ((part - part.mean(0)) ** 2).sum()
-        for part in (points[:3], points[3:7], points[7:])
+        ((part - part.mean(0)) ** 2).sum() for part in (points[:3], points[3:7], points[7:])
     )
     found = explained(squared, labels, bootstrap=QUICK)
     assert found.eta_squared.value == pytest.approx(1 - within / total)

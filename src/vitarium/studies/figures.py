@@ -77,7 +77,9 @@ def data(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> alt.InlineData:
     """Rows as JSON: numbers of five figures, nothing for NaN."""
     if isinstance(rows, pd.DataFrame):
         rows = rows.to_dict("records")
-    return alt.InlineData(values=[{key: _plain(value) for key, value in row.items()} for row in rows])
+    return alt.InlineData(
+        values=[{key: _plain(value) for key, value in row.items()} for row in rows]
+    )
 
 
 def _plain(value: Any) -> Any:

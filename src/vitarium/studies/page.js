@@ -32,13 +32,14 @@ function draw(place) {
 }
 
 const places = [...document.querySelectorAll(".chart")];
-const near = new IntersectionObserver(
-  (entries) => entries.forEach((entry) => {
-    if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
-  }),
-  { rootMargin: "1200px 0px" },
-);
-places.forEach((place) => near.observe(place));
+function drawWhatIsNear() {
+  for (const place of places) {
+    const { top, bottom } = place.getBoundingClientRect();
+    if (!place.dataset.drawn && bottom > -1200 && top < innerHeight + 1200) draw(place);
+  }
+}
+drawWhatIsNear();
+["scroll", "resize"].forEach((event) => addEventListener(event, drawWhatIsNear, { passive: true }));
 dark.addEventListener("change", () => places.filter((p) => p.dataset.drawn).forEach(draw));
 addEventListener("beforeprint", () => places.filter((p) => !p.dataset.drawn).forEach(draw));
 
