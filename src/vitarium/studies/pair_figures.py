@@ -18,7 +18,7 @@ from vitarium.studies.figures import GROUP, Colours, Figure, colour, data
 from vitarium.studies.population import Stage
 from vitarium.studies.wording import PERCENT
 
-SIDE = 250
+SIDE = 208
 """Of a heat map, in pixels."""
 MAPS = {
     "agreement": ("Predictions", "agreement"),

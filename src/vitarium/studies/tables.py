@@ -74,7 +74,7 @@ def _spread(stage: Stage, measure: str, ids: list[str]) -> str:
         number(float(v), measure).removesuffix(SIGN)
         for v in (values.std(), values.min(), values.max())
     )
-    return f"{mean.removesuffix(' %')} ± {deviation} [{low}, {high}]" + SIGN * mean.endswith(SIGN)
+    return f"{mean.removesuffix(SIGN)} ± {deviation} [{low}, {high}]" + SIGN * mean.endswith(SIGN)
 
 
 def variance(analysis: Analysis) -> Table | None:
