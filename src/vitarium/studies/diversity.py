@@ -23,8 +23,8 @@ class Diversity(Config):
     """Settings of the diversity study."""
 
     hessian_models: NonNegativeInt = 0
-    """Measure the Hessian trace of so many models per stage, spread evenly; what is known already
-    is shown in any case. It takes some seconds to many minutes per model."""
+    """Measure the Hessian trace of so many models per stage, the first in order of id; what is
+    known already is shown in any case. It takes some seconds to many minutes per model."""
     measure_missing: bool = True
     """Measure what is not known yet; otherwise the page says what is missing."""
     embeddings: tuple[Method, ...] = ("pca", "tsne")
