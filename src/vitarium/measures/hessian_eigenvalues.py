@@ -72,8 +72,8 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
         )
     except ArpackNoConvergence:
         raise CannotMeasure(
-            f"{subject.name}: the {config.count} eigenvalues of its Hessian did not converge in "
-            f"{config.restarts} restarts; allow more restarts or a larger tolerance"
+            f"{subject.name}: the {config.count} eigenvalues of its Hessian did not converge; "
+            f"allow more restarts ({config.restarts}) or a larger tolerance ({config.tolerance:g})"
         ) from None
     ordered = _ordered(found, config.end)
     return {"": ordered[0]} | {str(place): value for place, value in enumerate(ordered, start=1)}

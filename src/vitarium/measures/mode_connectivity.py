@@ -47,7 +47,8 @@ def mode_connectivity(config: ModeConnectivity, one: Subject, other: Subject) ->
     """
     # The training meets the ends in the same order however the pair is written.
     first, last = sorted((one, other), key=lambda subject: subject.name)
-    return barriers(config.places, curve_losses(first, last, curve(first, last, config), config))
+    controls = curve(first, last, config)
+    return barriers(config.places, curve_losses(first, controls, config))
 
 
 def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) -> list[Parameters]:
@@ -78,16 +79,17 @@ def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) 
                 tensor.grad = slope * factor
         optimizer.param_groups[0]["lr"] = config.lr * (1 - step / config.steps)
         optimizer.step()
+    optimizer.zero_grad()  # the slopes would be kept as long as the curve
     return controls
 
 
 def curve_losses(
-    one: Subject, other: Subject, controls: list[Parameters], config: ModeConnectivity
+    subject: Subject, controls: list[Parameters], config: ModeConnectivity | None = None
 ) -> Losses:
-    """Loss and error of the points of a curve on the first model's examples."""
-    check_path(one, other)
-    examples = one.examples.first(config.images)
-    return losses(one.model, along(controls, config.places), examples, config.batch_size)
+    """Loss and error of the points of a curve, on the subject's examples."""
+    config = config or ModeConnectivity()
+    examples = subject.examples.first(config.images)
+    return losses(subject.model, along(controls, config.places), examples, config.batch_size)
 
 
 def _training(subject: Subject, config: ModeConnectivity) -> Iterator[Batch]:
