@@ -44,13 +44,9 @@ def sharpness(config: Sharpness, subject: Subject) -> float:
     """
     subject.check_classifier()
     examples = subject.examples.first(config.images)
-    _, slopes = gradient(subject.model, examples, config.batch_size)
-    own = parameters(subject.model)
-    moved = ascended(own, slopes, config)
-    after, before = (
-        loss(subject.model, point, examples, config.batch_size) for point in (moved, own)
-    )
-    return after - before
+    before, slopes = gradient(subject.model, examples, config.batch_size)
+    moved = ascended(parameters(subject.model), slopes, config)
+    return loss(subject.model, moved, examples, config.batch_size) - before
 
 
 def ascended(own: Parameters, slopes: Mapping[str, Tensor], config: Sharpness) -> dict[str, Tensor]:
