@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from vitarium.config import InvalidConfig
 from vitarium.errors import CannotMeasure
-from vitarium.measures.hessian import Hessian
-from vitarium.measures.hessian_trace import HessianTrace, quadratic_forms
+from vitarium.measures.hessian_trace import HessianTrace
 from vitarium.registry import choose
 
 
@@ -23,16 +23,26 @@ def test_hutchinson_comes_near_the_closed_form(linear, softmax_regression):
     assert values["per_parameter"] == pytest.approx(values[""] / 650)
 
 
-def test_every_probe_is_a_quadratic_form_of_signs(linear, softmax_regression):
-    """The Hessian of two images has a rank of 18: forms of signs are bounded by its spectrum."""
-    config = HessianTrace(probes=3, images=2)
-    few = replace(linear, examples=linear.examples.first(2))
-    top = torch.linalg.eigvalsh(softmax_regression.hessian(few)).max()
-    forms = quadratic_forms(Hessian(linear, config), config)
-    assert forms.shape == (2, 3)
-    assert (forms.sum(0) >= -1e-4).all()
-    assert (forms.sum(0) <= 650 * top).all()
-    assert len(set(forms.sum(0).tolist())) == 3
+class Scaled(nn.Module):
+    """Ten of the pixels, times the only parameter, are the classes' logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, images):
+        return self.scale * images.flatten(1)[:, 20:30]
+
+
+def test_probes_are_signs_so_that_one_is_enough_for_one_parameter(linear):
+    """Its second derivative is the pixels' variance under the model's probabilities."""
+    subject = replace(linear, model=Scaled().eval())
+    batch = next(subject.examples.batches(359))
+    pixels = batch.images.flatten(1)[:, 20:30].double()
+    p = (0.5 * pixels).softmax(1)
+    exact = ((p * pixels**2).sum(1) - (p * pixels).sum(1) ** 2).mean().item()
+    measure = choose("measure", "hessian_trace", probes=1, images=359)
+    assert measure(subject) == pytest.approx(dict.fromkeys(["", "per_parameter", "scale"], exact))
 
 
 def test_hutch_plus_plus_is_exact_where_few_directions_are_curved(linear, softmax_regression):
