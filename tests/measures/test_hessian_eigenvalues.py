@@ -58,6 +58,19 @@ def test_what_does_not_converge_is_said(subject):
         values(subject, images=100, count=9, restarts=1, tolerance=1e-6)
 
 
+def test_a_loss_without_curvature_has_eigenvalues_of_zero(linear):
+    """Every image is of the first class, surely: the probabilities no longer change."""
+    linear.model[1].weight.zero_()
+    linear.model[1].bias[0] = 1e4
+    assert values(linear, count=2) == {"": 0, "1": 0, "2": 0}
+
+
+def test_a_model_that_is_not_finite_has_none(linear):
+    linear.model[1].weight[0, 0] = torch.nan
+    with pytest.raises(CannotMeasure, match=r"cccccccccccc@1: .* entries are not finite"):
+        values(linear)
+
+
 def test_more_eigenvalues_than_parameters_are_refused(linear):
     with pytest.raises(CannotMeasure, match="cccccccccccc@1 has 650 parameters"):
         values(linear, count=650)
