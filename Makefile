@@ -31,6 +31,8 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/storage.py
+	$(BIN)/python benchmarks/pairwise_weights.py
+	$(BIN)/python benchmarks/similarity.py
 	$(BIN)/python benchmarks/gpu.py
 
 clean:

@@ -1,11 +1,12 @@
 """Benchmark 4: CKA of two vision transformers over all pairs of layers, against other packages.
 
 Two ViT-Ti of other seeds see the same random images in batches of the same size: `compare`, the
-packages torch-cka and pytorch-cka, and the forward passes alone, in turn, one thread. First of
+packages torch-cka and pytorch-cka, and the forward passes alone, in turn. First of
 the 12 blocks; then of five layers in each of them (12 norms, attentions, norms, MLPs, blocks), for
 torch-cka compares every module there is unless told otherwise. The forward passes bound what can
-be gained: where few pairs are compared, there is less to gain. In the same run the values are
-checked against the formula of Nguyen et al. 2021 in float64.
+be gained: where few pairs are compared, there is less to gain. Seconds are the processor's, of one
+thread, so that other work on the machine does not count. In the same run the values are checked
+against the formula of Nguyen et al. 2021 in float64.
 
     python benchmarks/similarity.py
 """
@@ -186,9 +187,9 @@ def images() -> Tensor:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
+    started = time.process_time()
     found = work()
-    return time.perf_counter() - started, found
+    return time.process_time() - started, found
 
 
 if __name__ == "__main__":

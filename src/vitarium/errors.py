@@ -102,12 +102,19 @@ class IncompatibleWeights(VitariumError):
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
-    """`"; did you mean 'x'?"`, or the known names where none is near; empty where none is known."""
+    """`"; did you mean 'x' or 'y'?"`, or the known names where none is near; empty where none is
+    known."""
     names = [str(k) for k in known]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
-        return f"; did you mean '{near[0]}'?"
+        nearest = [each for each in near if each == near[0] or _very_near(name, each)]
+        return f"; did you mean {' or '.join(map(repr, nearest))}?"
     if not names:
         return ""
     shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
     return f"; known: {shown}"
+
+
+def _very_near(name: str, other: str) -> bool:
+    """Near enough to be named though another is nearer."""
+    return difflib.SequenceMatcher(None, str(name), other).ratio() >= 0.7

@@ -74,6 +74,22 @@ def test_real_images_are_learned(zoo):
     assert max(finetuned) > 0.8
 
 
+def test_every_measure_measures_it(zoo):
+    """All of them on two siblings, on a few images: each gives finite values."""
+    rows = json.loads(vitarium("ls", zoo, "--json"))
+    parent = next(row["id"] for row in rows if row["stage"] == "pretrain")
+    siblings = f"parent = '{parent}' and head = 'linear'"
+    names = [row["name"] for row in json.loads(vitarium("plugins", "measures", "--json"))]
+    small = ("--images", 32, "--set", "steps=3", "--set", "points=3", "--set", "probes=2")
+    measured = vitarium("measure", zoo, *names, "--where", siblings, *small, "--json")
+    values = json.loads(measured)
+    assert {row["measure"] for row in values} == set(names)
+    assert [row["refused"] for row in values if row["refused"]] == []
+    assert {row["data"] for row in values} == {"", "mnist5k"}
+    known = json.loads(vitarium("query", zoo, "SELECT DISTINCT measure FROM records", "--json"))
+    assert {row["measure"] for row in known} == set(names)
+
+
 def test_the_model_is_shown_with_its_family(zoo):
     row = next(r for r in json.loads(vitarium("ls", zoo, "--json")) if r["stage"] == "finetune")
     assert row["parent"] in vitarium("show", zoo, row["id"])

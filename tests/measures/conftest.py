@@ -1,6 +1,9 @@
 """Small trained models on real images, as measures are given them."""
 
+import importlib.util
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +65,28 @@ def subject(_models, examples) -> Subject:
 def other(_models, examples) -> Subject:
     """A model of another seed."""
     return Subject("bbbbbbbbbbbb@1", deepcopy(_models[1]), examples)
+
+
+@pytest.fixture
+def linear(examples) -> Subject:
+    """Softmax regression on the pixels: its loss has derivatives in closed form."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter.data, std=0.1, generator=generator)
+    return Subject("cccccccccccc@1", model.eval().requires_grad_(False), examples)
+
+
+@pytest.fixture(scope="session")
+def softmax_regression() -> Any:
+    """Derivatives of its loss in closed form: reference/softmax_regression.py."""
+    file = Path(__file__).parents[1] / "reference" / "softmax_regression.py"
+    spec = importlib.util.spec_from_file_location("softmax_regression", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -46,14 +46,19 @@ def test_it_is_what_other_packages_give_where_they_are_right(subject, other, ima
     assert torch.allclose(torch.tensor(found.to_numpy()).float(), oldest.hsic_matrix, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("left", [1, 2, 3])
 def test_a_last_batch_of_one_to_three_images_changes_nothing(
     subject, other, images, similarity, left
 ):
-    """torch-cka divides by zero there or takes a biased number in, and pytorch-cka stops."""
-    data = loader(images[: 64 + left], 32)
-    found = compare(subject.model, other.model, data, tokens="patches", batch_size=32)
+    """Where torch-cka divides by zero, and pytorch-cka gives up."""
+    models, data = (subject.model, other.model), loader(images[: 64 + left], 32)
+    found = compare(*models, data, tokens="patches", batch_size=32)
     assert found.equals(similarity)
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        CKA(*models, model1_layers=BLOCKS, model2_layers=BLOCKS).compare(data)
+    with pytest.raises(ValueError, match=f"got {left}"):
+        compute_cka(*models, data, layers=BLOCKS, device="cpu", progress=False)
 
 
 @pytest.mark.parametrize("size", [5, 32, 64])

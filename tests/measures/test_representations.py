@@ -172,8 +172,16 @@ def test_layers_that_say_nothing_have_no_value():
     with pytest.raises(CannotMeasure, match="mutual_knn: there are too few images"):
         vectors(model, [images(8)], [choose("measure", "mutual_knn", batch_size=8)])
     model.blocks[1].mlp.fc2.bias.data[0] = torch.nan
-    with pytest.raises(CannotMeasure, match=r"blocks\.1 has features that are not finite"):
-        vectors(model, [images(8)], [CKA])
+    for name in ("cka", "rsa", "mutual_knn"):
+        with pytest.raises(CannotMeasure, match=r"blocks\.1 has features that are not finite"):
+            vectors(model, [images(12)], [choose("measure", name)])
+
+
+def test_kernels_that_overflow_have_no_value():
+    model = vit()
+    model.blocks[1].mlp.fc2.weight.data *= 1e25
+    with pytest.raises(CannotMeasure, match=r"blocks\.1: cka of it is not finite"):
+        vectors(model, [images(8)], [CKA], ["blocks.1"])
 
 
 def test_a_layer_has_to_run_once():

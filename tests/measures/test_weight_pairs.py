@@ -67,7 +67,7 @@ VALUES = [
 @pytest.mark.parametrize(("name", "options", "value"), VALUES)
 def test_all_pairs_are_as_by_brute_force(name, options, value, scope):
     models = population(7)
-    found = choose("measure", name, scope=scope, **options)(models)
+    found = choose("measure", name, scope=scope, parts="tensors", **options)(models)
     names = [n for n in SHAPES if scope == "all" or n != "head.weight"]
     assert found.keys() == {*names, ""}
     for part, values in found.items():
@@ -139,7 +139,7 @@ def test_a_pair_that_does_not_fit_is_nan_and_told_why(name):
     more = population(1, 2, SHAPES | {"b.weight": (2, 2)})[0]
     odd_head = population(1, 3, SHAPES | {"head.weight": (5, 6)})[0]
     models = [one, two, wide, more, odd_head]
-    found = choose("measure", name)(models)
+    found = choose("measure", name, parts="tensors")(models)
     fits = ~found[""].isnan()
     expected = torch.zeros(5, 5, dtype=torch.bool)
     for group in ([0, 1, 4], [2], [3]):
@@ -161,7 +161,7 @@ def test_a_pair_that_does_not_fit_is_nan_and_told_why(name):
 def test_a_model_with_a_bad_weight_is_named_and_the_others_are_compared():
     models = population(3)
     bad = Weights("bad@2", dict(models[2]) | {"a.bias": torch.tensor([torch.inf] + 8 * [1.0])})
-    found = choose("measure", "weight_l2")([*models, bad])
+    found = choose("measure", "weight_l2", parts="tensors")([*models, bad])
     assert found[""][3].isnan().all()
     assert found[""][:3, :3].isfinite().all()
     assert found["a.bias"][3].isnan().all()
@@ -178,9 +178,10 @@ def test_a_model_of_zeros_has_a_distance_and_no_cosine():
     assert reason("weight_cosine", one, zero) == "m0@1 or zero@0 is zero"
 
 
-def test_only_the_whole_is_given_on_request():
-    found = choose("measure", "weight_l2", parts="whole")(population(3))
-    assert found.keys() == {""}
+def test_numbers_of_tensors_are_given_on_request():
+    assert choose("measure", "weight_l2")(population(3)).keys() == {""}
+    found = choose("measure", "weight_l2", parts="tensors")(population(3))
+    assert found.keys() == {"", *(name for name in SHAPES if not name.startswith("head"))}
 
 
 # Changes since the parent
@@ -270,7 +271,7 @@ def test_one_pass_does_for_both_measures(kept_zoo, monkeypatch):
         return read(checkpoint, name)
 
     monkeypatch.setattr(Checkpoint, "__getitem__", counted)
-    found = choose("measure", "weight_l2")(models)
+    found = choose("measure", "weight_l2", parts="tensors")(models)
     choose("measure", "weight_cosine", scope="all")(models)
     assert set(reads.values()) == {1}
     assert len(reads) == sum(len(model) for model in models)

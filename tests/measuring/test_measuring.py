@@ -1,12 +1,13 @@
 """Measuring a zoo: right numbers, each computed once, and what cannot be measured is said."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
-from vitarium import measure, registry
+from vitarium import Blueprint, grow, measure, registry
 from vitarium.config import InvalidConfig, NoConfig
 from vitarium.errors import CannotMeasure, InvalidInput, UnknownName
 from vitarium.measures.subjects import Predictions
@@ -249,6 +250,37 @@ def test_a_measure_that_is_not_symmetric_is_measured_both_ways(zoo, own_plugins)
 
     table = measure(zoo, "first_loss", pairs="same-parent")
     assert sorted(table["value"]) == [0, 0, 1, 1]
+
+
+def test_models_of_other_image_sizes_are_refused_pair_by_pair(zoo, tiny):
+    del tiny["stages"]["finetune"]
+    tiny["stages"]["pretrain"] |= {"epochs": 1, "grid": {"architecture.img_size": [16]}}
+    (other,) = grow(Blueprint.read(tiny), zoo.path, workers=0, progress=False).plan.models
+    table = whole(measure(zoo, ["agreement", "cka", "barrier"], pairs="all", images=32))
+    assert len(table) == 3 * 21
+    odd = (table["model"] == other.id) | (table["other"] == other.id)
+    assert (table[odd]["refused"].str.contains("16 by 16 pixels")).all()
+    assert (table[~odd]["refused"] == "").all()
+
+
+def test_models_of_other_classes_are_refused_pair_by_pair(zoo):
+    """One of the models is made to have four outputs: it is no classifier of these images."""
+    one = next(id for id in zoo.ids() if zoo.spec(id).stage == "finetune")
+    folder = zoo.folder(one)
+    number, _ = folder.checkpoint()
+    weights = {n: t[:4] if n.startswith("head") else t for n, t in folder.weights().items()}
+    folder.begin(folder.spec(), replace(folder.about(), num_outputs=4))
+    folder.checkpoints.path(number).unlink()
+    folder.keep(number, weights)
+    table = whole(measure(zoo, ["agreement", "js_divergence", "weight_l2"], pairs="all"))
+    odd = ((table["model"] == one) | (table["other"] == one)) & (table["measure"] != "weight_l2")
+    assert odd.sum() == 2 * 5
+    assert table[odd]["refused"].str.contains(f"{one}@.*not the 10 classes").all()
+    assert (table[~odd]["refused"] == "").all()
+    heads = measure(zoo, "weight_l2", pairs="all", scope="all")
+    refused = heads[heads["refused"] != ""]
+    assert len(refused) == 5
+    assert refused["refused"].str.contains("head.weight is").all()
 
 
 # What is damaged

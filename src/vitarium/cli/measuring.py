@@ -80,7 +80,9 @@ def measure(
         Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
     ] = None,
     set_: Settings = None,
-    device: Annotated[str, typer.Option(help="Where models run, e.g. cuda.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where models run: cpu, cuda:0; auto: on a GPU, if there is one.")
+    ] = "auto",
     again: Annotated[
         bool, typer.Option("--again", help="Measure what was measured before, too.")
     ] = False,

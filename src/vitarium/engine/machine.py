@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vitarium.devices import find_devices
 from vitarium.errors import InvalidInput
 
 
@@ -25,7 +26,7 @@ class Machine:
         """
         if workers is not None and workers < 0:
             raise InvalidInput(f"{workers} workers: give 1 or more, or 0 to train in this process")
-        devices = _devices(device)
+        devices = find_devices(device)
         cores = available_cores()
         if workers is None:
             workers = cores if devices == ("cpu",) else len(devices)
@@ -38,17 +39,3 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _devices(device: str) -> tuple[str, ...]:
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    kind, _, number = device.partition(":")
-    if device == "cpu" or (device == "auto" and not gpus):
-        return ("cpu",)
-    if device in ("auto", "cuda") and gpus:
-        return tuple(f"cuda:{n}" for n in range(gpus))
-    if kind == "cuda" and number.isdigit() and int(number) < gpus:
-        return (device,)
-    if kind == "cuda":
-        raise InvalidInput(f"device '{device}': this machine has {gpus} CUDA devices; try cpu")
-    raise InvalidInput(f"unknown device '{device}'; known: auto, cpu, cuda, cuda:0, cuda:1, …")

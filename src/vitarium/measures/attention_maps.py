@@ -67,12 +67,10 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
         raise CannotMeasure(f"a {type(model).__name__} does not attend once in each block")
 
 
-def over(subject: Subject, images: int, see: See) -> Grid:
-    """`watch` for some of the examples of a subject; the grid of its patches."""
-    where = grid(subject.model)
+def over(subject: Subject, images: int, see: See) -> None:
+    """`watch` for so many of the examples of a subject."""
     for batch in subject.examples.first(images).batches(AT_ONCE):
         watch(subject.model, batch.images, see)
-    return where
 
 
 def by_layer_and_head(heads: dict[str, Tensor]) -> dict[str, float]:

@@ -44,7 +44,7 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
     Parts: "1", "2", ... from the end that is asked for; "" is the first of them. Raises
     CannotMeasure where they do not converge, or where there are no more parameters than that.
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     hessian = Hessian(subject, config)
     size = hessian.shape[0]
@@ -72,9 +72,17 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
         )
     except ArpackNoConvergence:
         raise CannotMeasure(
-            f"{subject.name}: the {config.count} eigenvalues of its Hessian did not converge in "
-            f"{config.restarts} restarts; allow more restarts or a larger tolerance"
+            f"{subject.name}: the {config.count} eigenvalues of its Hessian did not converge; "
+            f"allow more restarts ({config.restarts}) or a larger tolerance ({config.tolerance:g})"
         ) from None
+    except ArpackError as error:  # its faults are numbers: see which it was
+        product = hessian @ start
+        if product.any():
+            reason = error if product.isfinite().all() else "its entries are not finite"
+            raise CannotMeasure(
+                f"{subject.name}: its Hessian has no eigenvalues: {reason}"
+            ) from None
+        found = np.zeros(config.count)  # a loss without curvature
     ordered = _ordered(found, config.end)
     return {"": ordered[0]} | {str(place): value for place, value in enumerate(ordered, start=1)}
 

@@ -78,8 +78,8 @@ def gradient(
 
 
 def mean_loss(model: nn.Module, point: Parameters, images: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of one batch, to be differentiated."""
-    return F.cross_entropy(functional_call(model, dict(point), (images,)), labels)
+    """Mean cross-entropy of one batch, float64, to be differentiated."""
+    return F.cross_entropy(functional_call(model, dict(point), (images,)).double(), labels)
 
 
 def gradients(value: Tensor, of: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:

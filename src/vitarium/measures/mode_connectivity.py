@@ -22,11 +22,12 @@ class ModeConnectivity(OnPath):
     """Trained control points of the Bezier curve between its ends."""
     steps: PositiveInt = 500
     """Training steps, one random point of the curve each."""
-    lr: PositiveFloat = 3e-3
-    """Of Adam; it falls linearly to zero."""
+    lr: PositiveFloat = 1e-3
+    """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
     train_images: PositiveInt = 4096
     """At most so many of the training split, not augmented."""
     train_batch_size: PositiveInt = 64
+    """Images in a training step."""
     seed: NonNegativeInt = 0
     """Of the order of the images and of the points."""
 
@@ -47,7 +48,8 @@ def mode_connectivity(config: ModeConnectivity, one: Subject, other: Subject) ->
     """
     # The training meets the ends in the same order however the pair is written.
     first, last = sorted((one, other), key=lambda subject: subject.name)
-    return barriers(config.places, curve_losses(first, last, curve(first, last, config), config))
+    controls = curve(first, last, config)
+    return barriers(config.places, curve_losses(first, controls, config))
 
 
 def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) -> list[Parameters]:
@@ -76,18 +78,20 @@ def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) 
             factor = comb(degree, place) * t**place * (1 - t) ** (degree - place)
             for tensor, slope in zip(bend.values(), slopes, strict=True):
                 tensor.grad = slope * factor
-        optimizer.param_groups[0]["lr"] = config.lr * (1 - step / config.steps)
+        rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
+        optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
         optimizer.step()
+    optimizer.zero_grad()  # the slopes would be kept as long as the curve
     return controls
 
 
 def curve_losses(
-    one: Subject, other: Subject, controls: list[Parameters], config: ModeConnectivity
+    subject: Subject, controls: list[Parameters], config: ModeConnectivity | None = None
 ) -> Losses:
-    """Loss and error of the points of a curve on the first model's examples."""
-    check_path(one, other)
-    examples = one.examples.first(config.images)
-    return losses(one.model, along(controls, config.places), examples, config.batch_size)
+    """Loss and error of the points of a curve, on the subject's examples."""
+    config = config or ModeConnectivity()
+    examples = subject.examples.first(config.images)
+    return losses(subject.model, along(controls, config.places), examples, config.batch_size)
 
 
 def _training(subject: Subject, config: ModeConnectivity) -> Iterator[Batch]:

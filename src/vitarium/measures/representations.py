@@ -109,7 +109,7 @@ class Vectoriser:
                 raise CannotMeasure(f"{name} runs {runs} times in a forward pass, not once")
 
     def vectors(self) -> list[Vectors]:
-        """Of each measure. Raises CannotMeasure for features that are not finite."""
+        """Of each measure. Raises CannotMeasure where one is not finite, or of too few images."""
         found = []
         for section, parts in zip(self.measures, self._parts, strict=True):
             joined = {name: torch.cat(each).cpu() for name, each in parts.items() if each}
@@ -117,7 +117,7 @@ class Vectoriser:
                 if not len(vector):
                     raise CannotMeasure(f"{section.name}: there are too few images")
                 if not torch.isfinite(vector).all():
-                    raise CannotMeasure(f"{name} has features that are not finite")
+                    raise CannotMeasure(f"{name}: {section.name} of it is not finite")
             found.append(joined)
         return found
 
@@ -129,6 +129,9 @@ class Vectoriser:
                 tokens = section.config.tokens
                 if tokens not in seen:
                     seen[tokens] = tap.features(output, tokens).float()
+                    # Neighbours and ranks hide what is not finite; the sum does not.
+                    if not torch.isfinite(seen[tokens].sum()):
+                        raise CannotMeasure(f"{tap.name} has features that are not finite")
                     if _all_same(seen[tokens]):
                         raise CannotMeasure(f"{tap.name} gives all images the same features")
                 parts[tap.name].append(section(seen[tokens]))

@@ -40,17 +40,13 @@ def sharpness(config: Sharpness, subject: Subject) -> float:
     """Rise of the mean loss after the one step uphill that SAM takes.
 
     L(w + e) - L(w) with e = rho g / |g| for the gradient g over all images (Foret et al., Eq. 2);
-    adaptive: e = rho T^2 g / |T g| with T = |w| + eta (Kwon et al., Eq. 11). 0 where g is 0.
+    adaptive: e = rho T^2 g / |T g| with T = |w| + eta (Kwon et al.). 0 where g is 0.
     """
     subject.check_classifier()
     examples = subject.examples.first(config.images)
-    _, slopes = gradient(subject.model, examples, config.batch_size)
-    own = parameters(subject.model)
-    moved = ascended(own, slopes, config)
-    after, before = (
-        loss(subject.model, point, examples, config.batch_size) for point in (moved, own)
-    )
-    return after - before
+    before, slopes = gradient(subject.model, examples, config.batch_size)
+    moved = ascended(parameters(subject.model), slopes, config)
+    return loss(subject.model, moved, examples, config.batch_size) - before
 
 
 def ascended(own: Parameters, slopes: Mapping[str, Tensor], config: Sharpness) -> dict[str, Tensor]:

@@ -19,8 +19,8 @@ class WeightPairs(Config):
 
     scope: Scope = "trunk"
     """trunk: leave out the heads, whose shapes differ between tasks; all: with them."""
-    parts: Literal["tensors", "whole"] = "tensors"
-    """whole: one number for a pair of models, none for each tensor."""
+    parts: Literal["whole", "tensors"] = "whole"
+    """tensors: a number for each tensor, too; of all pairs of many models these are many."""
 
 
 class WeightL2(WeightPairs):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.data.batches import SplitName
+from vitarium.devices import find_devices
 from vitarium.errors import VitariumError
 from vitarium.measures.subjects import Values, finite
 from vitarium.measuring import settings as asked
@@ -42,7 +43,7 @@ def measure(
     split: SplitName = "test",
     images: int | None = None,
     data: str | Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     data_dir: Path | None = None,
     again: bool = False,
     force: bool = False,
@@ -63,7 +64,7 @@ def measure(
         images: at most so many, of each class in proportion, the same for every model. Where a
             measure has a setting of that name, this is its value.
         data: a data set by name, or a mapping with its settings; None: each model's own.
-        device: where models run, e.g. "cuda".
+        device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
         data_dir: looked into first for data sets.
         again: measure what was measured before, too.
         force: measure behaviour on images that were trained on, too, and mark it.
@@ -82,7 +83,7 @@ def measure(
     images_of = choose("dataset", data) if isinstance(data, str) else None
     if data is not None and images_of is None:
         images_of = section("dataset", data)
-    sources = Sources(zoo, data=images_of, device=device, data_dir=data_dir)
+    sources = Sources(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
     run = _Run(zoo, sources, Conditions(split, images, force), sections, report)
     todo = jobs(
         sources,
