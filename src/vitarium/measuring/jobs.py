@@ -30,12 +30,10 @@ class Job:
     """A measure of one model, or of a pair."""
 
     section: Section
+    settings: str
+    """Of the section, as they stand in a record."""
     of: tuple[Target, ...]
     on: On
-
-    @property
-    def settings(self) -> str:
-        return settings.text(self.section)
 
     @property
     def weights(self) -> str:
@@ -57,6 +55,7 @@ class Job:
             value = parts[wrong[0]]
             raise CannotMeasure(f"{names}: {self.section.name}{what} is {value}")
         first, other = self.of[0], self.of[1] if len(self.of) > 1 else None
+        unit, weights = self.section.plugin.facts["unit"], self.weights
         return [
             Measured(
                 model=first.model,
@@ -67,13 +66,13 @@ class Job:
                 settings=self.settings,
                 part=part,
                 value=float(value),
-                unit=self.section.plugin.facts["unit"],
+                unit=unit,
                 data=self.on.data,
                 split=self.on.split,
                 num_images=self.on.num_images,
                 images=self.on.images,
                 trained_on=self.on.trained_on,
-                weights=self.weights,
+                weights=weights,
             )
             for part, value in parts.items()
         ]
@@ -92,6 +91,7 @@ class Refusal:
     """Why a measure has no value for a model, or a pair."""
 
     section: Section
+    settings: str
     of: tuple[Target, ...]
     reason: str
 
@@ -113,26 +113,27 @@ def jobs(
     conditions: Conditions,
 ) -> Iterator[Job | Refusal]:
     """Every measure of everything that it can be of; models first, each with all its measures."""
-    singles = [one for one in sections if one.plugin.facts["of"] == "model"]
-    doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
+    told = [(one, settings.text(one)) for one in sections]
+    singles = [each for each in told if each[0].plugin.facts["of"] == "model"]
+    doubles = [each for each in told if each[0].plugin.facts["of"] == "pair"]
     for target in targets:
-        for one in singles:
-            yield _job(sources, one, (target,), conditions)
-    for one in doubles:
-        both_ways = not one.plugin.facts.get("symmetric", True)
+        for each in singles:
+            yield _job(sources, *each, (target,), conditions)
+    for each in doubles:
+        both_ways = not each[0].plugin.facts.get("symmetric", True)
         for pair in pairs:
-            yield _job(sources, one, pair, conditions)
+            yield _job(sources, *each, pair, conditions)
             if both_ways:
-                yield _job(sources, one, pair[::-1], conditions)
+                yield _job(sources, *each, pair[::-1], conditions)
 
 
 def _job(
-    sources: Sources, one: Section, of: tuple[Target, ...], conditions: Conditions
+    sources: Sources, one: Section, told: str, of: tuple[Target, ...], conditions: Conditions
 ) -> Job | Refusal:
     try:
-        return Job(one, of, _on(sources, one, of, conditions))
+        return Job(one, told, of, _on(sources, one, of, conditions))
     except VitariumError as error:
-        return Refusal(one, of, str(error))
+        return Refusal(one, told, of, str(error))
 
 
 def _on(sources: Sources, one: Section, of: tuple[Target, ...], conditions: Conditions) -> On:

@@ -121,7 +121,7 @@ class _Run:
             if isinstance(job, Refusal):
                 self.refused.append(job)
                 continue
-            which = asked.key(job.section)
+            which = (job.section.name, job.settings)
             if which not in known:
                 known[which] = {} if again else self._known(which)
             if found := known[which].get(job.key):
@@ -159,7 +159,7 @@ class _Run:
         try:
             found = job.measured(compute())
         except VitariumError as error:
-            self.refused.append(Refusal(job.section, job.of, str(error)))
+            self.refused.append(Refusal(job.section, job.settings, job.of, str(error)))
             return
         self.measured += found
         self._unsaved += found
@@ -207,9 +207,11 @@ def _kind(job: Job) -> tuple[str, str]:
 def _table(measured: Sequence[Measured], refused: Sequence[Refusal]) -> "pd.DataFrame":
     import pandas as pd
 
-    rows = [{**vars(one), "refused": ""} for one in measured]
-    rows += [_refused(one) for one in refused]
-    found = pd.DataFrame(rows, columns=[*_SHOWN, "refused"])
+    columns = {name: [getattr(one, name) for one in measured] for name in _SHOWN}
+    told = pd.DataFrame([_refused(one) for one in refused], columns=[*_SHOWN, "refused"])
+    found = pd.DataFrame({**columns, "refused": ""})
+    if refused:
+        found = pd.concat([found, told], ignore_index=True) if measured else told
     types = {"epoch": "Int64", "other_epoch": "Int64", "num_images": "Int64", "value": "float64"}
     return found.astype(types)
 
@@ -222,7 +224,7 @@ def _refused(one: Refusal) -> dict[str, Any]:
         "other": other.model if other else None,
         "other_epoch": other.epoch if other else None,
         "measure": one.section.name,
-        "settings": asked.text(one.section),
+        "settings": one.settings,
         "part": "",
         "unit": one.section.plugin.facts["unit"],
         **_EMPTY,

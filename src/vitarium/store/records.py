@@ -26,7 +26,7 @@ MANY = 64
 """Files from which on they are made one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measured:
     """A measured number: of what, by what, on what."""
 
