@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from vitarium.cli.options import DataDir, Device
 from vitarium.cli.tables import duration, print_json, print_rows, size
 from vitarium.cli.zoo import SCORED, overview
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan
     from vitarium.engine.choices import Wish
 
-Device = Annotated[
-    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")
-]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -85,9 +83,7 @@ def grow(
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
-    ] = None,
+    data_dir: DataDir = None,
     loader_workers: Annotated[
         int | None,
         typer.Option(

@@ -2,13 +2,13 @@
 
 import re
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from vitarium.cli.keep import progress
+from vitarium.cli.options import DataDir, Device, Images, Split, SplitChoice, Where
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
 _SHOWN_REFUSALS = 8
 _ID = re.compile(r"\b[0-9a-f]{12}(@\d+)?\b")
-
-
-class SplitChoice(StrEnum):
-    """Which images of a data set."""
-
-    train = "train"
-    val = "val"
-    test = "test"
 
 
 class PairChoice(StrEnum):
@@ -50,39 +42,24 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    where: Annotated[
-        str,
-        typer.Option(
-            metavar="SQL",
-            help="Only models that fulfil a condition over their factors and scores, "
-            "e.g. \"stage = 'finetune'\"; as in `vitarium ls`.",
-            show_default=False,
-        ),
-    ] = "",
+    where: Where = "",
     epochs: Annotated[
         str, typer.Option(metavar="all|last|LIST", help="After which epochs, e.g. 0,5,10.")
     ] = "last",
     pairs: Annotated[
         PairChoice, typer.Option(help="Which pairs, for measures of pairs.")
     ] = PairChoice.same_stage,
-    split: Annotated[SplitChoice, typer.Option(help="On which images.")] = SplitChoice.test,
-    images: Annotated[
-        int | None,
-        typer.Option(min=4, help="On at most so many of them.", show_default=False),
-    ] = None,
+    split: Split = SplitChoice.test,
+    images: Images = None,
     data: Annotated[
         str | None,
         typer.Option(
             help="A data set for all models; default: each model's own.", show_default=False
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
-    ] = None,
+    data_dir: DataDir = None,
     set_: Settings = None,
-    device: Annotated[
-        str, typer.Option(help="Where models run: cpu, cuda:0; auto: on a GPU, if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     again: Annotated[
         bool, typer.Option("--again", help="Measure what was measured before, too.")
     ] = False,

@@ -13,7 +13,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A setting of the format, see `vitarium plugins`; a list as [1,2]. May be repeated.",
+        help="A setting of the plug-in, see `vitarium plugins`; a list as [1,2]. May be repeated.",
         show_default=False,
     ),
 ]

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from vitarium.cli.measuring import SplitChoice
+from vitarium.cli.options import DataDir, Device, Images, Split, SplitChoice, Where
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.zoo import ZooFolder
 from vitarium.store import Zoo
@@ -29,24 +29,12 @@ def diversity(
             show_default=False,
         ),
     ] = None,
-    where: Annotated[
-        str,
-        typer.Option(
-            metavar="SQL",
-            help="Only models that fulfil a condition, as in `vitarium ls --where`.",
-            show_default=False,
-        ),
-    ] = "",
-    split: Annotated[SplitChoice, typer.Option(help="On which images.")] = SplitChoice.test,
-    images: Annotated[
-        int | None,
-        typer.Option(min=4, help="On at most so many of them.", show_default=False),
-    ] = None,
+    where: Where = "",
+    split: Split = SplitChoice.test,
+    images: Images = None,
     settings: Settings = None,
-    device: Annotated[str, typer.Option(help="Where models run, e.g. cuda.")] = "cpu",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
-    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
 ) -> None:
     """How different the models are - accuracy, predictions, features, weights - and why.
 

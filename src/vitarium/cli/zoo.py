@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from vitarium.cli.options import Where
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.store import Zoo
 
@@ -22,15 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 def ls(
     directory: ZooFolder,
-    where: Annotated[
-        str,
-        typer.Option(
-            metavar="SQL",
-            help="Only models that fulfil a condition over their factors and scores, "
-            "e.g. \"lr < 0.01 and stage = 'finetune'\".",
-            show_default=False,
-        ),
-    ] = "",
+    where: Where = "",
     sort: Annotated[
         str,
         typer.Option(

@@ -34,7 +34,7 @@ class Request:
 
     split: SplitName = "test"
     images: int | None = None
-    device: str = "cpu"
+    device: str = "auto"
     data_dir: Path | None = None
 
 

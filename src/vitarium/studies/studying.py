@@ -41,7 +41,7 @@ def study(
     where: str = "",
     split: SplitName = "test",
     images: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     data_dir: Path | None = None,
     report: Report = lambda what, done, of: None,
     **settings: Any,
