@@ -10,10 +10,10 @@ demo: $(VENV)/demo-ready
 	$(BIN)/vitarium demo
 
 test: $(VENV)/test-ready
-	$(BIN)/python -m pytest -m "slow or not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow or not slow" --cov --cov-report=term
 
 test-fast: $(VENV)/test-ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/test-ready
 	$(BIN)/ruff check .

@@ -108,7 +108,9 @@ def test_every_missing_file_of_a_model_is_found(zoo):
         before = file.read_bytes()
         file.unlink()
         # a model need not have been measured, or may just have ended; a recipe stands in each model
-        if file.name in ("records.jsonl", "result.json") or "blueprints" in file.parts:
+        if file.name in ("records.jsonl", "result.json"):
+            continue
+        if {"blueprints", "records"} & set(file.parts):
             continue
         assert verify(zoo.path), file
         file.write_bytes(before)
