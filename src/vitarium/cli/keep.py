@@ -45,7 +45,7 @@ def verify(
         count = f"{len(rows)} {'fault' if len(rows) == 1 else 'faults'}"
         print_rows(rows, title=f"{directory}: {count}")
     else:
-        Console().print(f"{directory} is whole", highlight=False)
+        Console(soft_wrap=True).print(f"{directory} is whole", highlight=False)
     if faults:
         raise typer.Exit(1)
 
@@ -79,7 +79,7 @@ def _convert(directory: Path, how: str) -> None:
     zoo = Zoo.open(directory).upgraded()
     with progress("checkpoints") as report:
         done = zoo.pack(report) if how == "pack" else zoo.unpack(report)
-    Console().print(
+    Console(soft_wrap=True).print(
         f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "
         f"{size(done.bytes_before)} before, {size(done.bytes_after)} now",
         highlight=False,

@@ -118,7 +118,7 @@ def show(
     }
     print_rows(({"": name, "value": value} for name, value in facts.items()), title=f"Model {id}")
     print_rows(epochs, title="Epochs")
-    Console().print(
+    Console(soft_wrap=True).print(
         f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)", highlight=False
     )
 
