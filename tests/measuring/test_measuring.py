@@ -136,6 +136,19 @@ def test_each_model_runs_once_over_the_images_for_all_measures(zoo, passes):
     assert [sum(seen) for seen in passes if seen] == [300] * 6
 
 
+def test_a_pass_is_made_for_what_is_missing_alone(zoo, passes):
+    measure(zoo, "accuracy")
+    assert [sum(seen) for seen in passes] == [359] * 6
+    assert not (zoo.path / "cache").exists()  # no pairs: nothing has to be kept
+    passes.clear()
+    measure(zoo, ["accuracy", "cka"], pairs="all", images=100)
+    assert [sum(seen) for seen in passes] == [100] * 6
+    passes.clear()
+    measure(zoo, ["agreement", "cka"], pairs="all")
+    measure(zoo, ["agreement", "js_divergence"], pairs="all")
+    assert [sum(seen) for seen in passes] == [359] * 6
+
+
 def test_predictions_of_a_pass_with_features_are_in_the_images_order(zoo):
     """300 images are compared by layer, and all 359 predicted: in the same pass."""
     measured = whole(measure(zoo, ["cka", "accuracy"], pairs="all", batch_size=64))

@@ -1,7 +1,7 @@
 """What models make of images: each runs once for all measures that are asked for.
 
-Predictions, and the vectors that measures make of features, lie in the zoo's cache, so that pairs
-are measured without running any model again.
+Where pairs are measured, predictions and the vectors that measures make of features lie in the
+zoo's cache, so that no model runs twice, and a command that was stopped goes on where it was.
 """
 
 from collections import OrderedDict
@@ -36,7 +36,7 @@ class Forward:
     """Runs models, and remembers.
 
     Args:
-        sections: the measures that are asked for: what they need of a model is made in one run.
+        sections: the measures to compute: what they need of a model is made in one run.
     """
 
     def __init__(
@@ -46,6 +46,9 @@ class Forward:
         self.cache = Cache(zoo.path)
         needs = [(one, one.plugin.facts["needs"]) for one in sections]
         self._predicts = any(needed == "predictions" for _, needed in needs)
+        self._keeps = any(
+            needed == "predictions" and one.plugin.facts["of"] == "pair" for one, needed in needs
+        )
         self._of_features = [one for one, needed in needs if needed == "features"]
         self._predictions = _Recent[Predictions]()
         self._matrices = _Recent[tuple[list[str], Tensor]]()
@@ -77,14 +80,13 @@ class Forward:
 
     def _predicted(self, target: Target, split: SplitName) -> Predictions:
         examples = self.sources.examples(target.model, split, self.conditions.limit)
-        key = self._key("predictions", target, examples)
-        kept = self.cache.get(*key)
-        if kept is None:
+        kept = self.cache.get(*self._key("predictions", target, examples))
+        if kept is not None:
+            logits = kept["logits"]
+        else:
             self.sources.subject(target, split, self.conditions.limit).check_classifier()
-            self._run(target, split)
-            kept = self.cache.get(*key)
-        assert kept is not None  # just made
-        return Predictions(kept["logits"], examples.labels, examples.dataset.classes)
+            logits = self._run(target, split)
+        return Predictions(logits, examples.labels, examples.dataset.classes)
 
     def _matrix(self, target: Target, one: Section) -> tuple[list[str], Tensor]:
         """Names of the layers, and their vectors of length one, [layers, d]."""
@@ -109,26 +111,23 @@ class Forward:
         named = settings.key(one) if one else ()
         return (what, target.name, target.weights, images, *named)
 
-    def _run(self, target: Target, split: SplitName) -> None:
-        """Run a model once over the split, and keep all that is asked for and not known yet."""
+    def _run(self, target: Target, split: SplitName) -> Tensor:
+        """Run a model once over the split for all that is asked for; its logits, if it predicts."""
         subject = self.sources.subject(target, split, self.conditions.limit)
         predicts = self._predicts and subject.is_classifier
         own = split == self.conditions.split
         missing = [one for one in self._of_features if own and self._vectors(target, one) is None]
-        for _, group in groupby(sorted(missing, key=_images_of), key=_images_of):
-            sections = list(group)
-            found, logits = _pass(subject, sections, whole=predicts)
+        groups = [list(some) for _, some in groupby(sorted(missing, key=_images_of), _images_of)]
+        logits = torch.empty(0)
+        for number, sections in enumerate(groups or [[]]):
+            found, given = _pass(subject, sections, whole=predicts and number == 0)
             for one, vectors in zip(sections, found, strict=True):
                 self.cache.put(vectors, *self._key("features", target, subject.examples, one))
-            self._keep_logits(target, subject, logits)
-            predicts = False
-        if predicts:
-            self._keep_logits(target, subject, _pass(subject, [], whole=True)[1])
-
-    def _keep_logits(self, target: Target, subject: Subject, logits: Tensor | None) -> None:
-        if logits is not None:
+            logits = logits if given is None else given
+        if predicts and own and self._keeps:
             key = self._key("predictions", target, subject.examples)
             self.cache.put({"logits": logits}, *key)
+        return logits
 
 
 def _images_of(one: Section) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from vitarium.measuring.settings import Asked
 from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Epochs, PairsName, targets
 from vitarium.measuring.targets import pairs as pairs_of
-from vitarium.registry import Section, choose, section
+from vitarium.registry import choose, section
 from vitarium.store import Zoo, records
 from vitarium.store.records import Measured
 
@@ -84,7 +84,7 @@ def measure(
     if data is not None and images_of is None:
         images_of = section("dataset", data)
     sources = Sources(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
-    run = _Run(zoo, sources, Conditions(split, images, force), sections, report)
+    run = _Run(zoo, sources, Conditions(split, images, force), report)
     todo = jobs(
         sources,
         sections,
@@ -103,11 +103,9 @@ class _Run:
         zoo: Zoo,
         sources: Sources,
         conditions: Conditions,
-        sections: Sequence[Section],
         report: Report,
     ) -> None:
         self.zoo, self.sources, self.conditions, self.report = zoo, sources, conditions, report
-        self.forward = Forward(zoo, sources, conditions, sections)
         self.measured: list[Measured] = []
         self.refused: list[Refusal] = []
         self._weights = lru_cache(maxsize=1)(sources.weights)
@@ -129,6 +127,8 @@ class _Run:
             else:
                 todo.append(job)
         self.report(0, len(todo))
+        missing = {(job.section.name, job.settings): job.section for job in todo}
+        self.forward = Forward(self.zoo, self.sources, self.conditions, list(missing.values()))
         try:
             self._measure(todo)
         finally:
