@@ -32,14 +32,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from vitarium.measures.compare import compare
 
-IMAGES, BATCH, ROUNDS = 512, 256, 3
+IMAGES, BATCH, ROUNDS = 512, 256, 9
 BLOCKS = [f"blocks.{number}" for number in range(12)]
 INSIDE = ("norm1", "attn", "norm2", "mlp", "")
 """In the order that they run in, which is that of torch-cka's results."""
 EVERY = [f"{block}.{part}".rstrip(".") for block in BLOCKS for part in INSIDE]
-TIMES, AS_FAST, CLOSE = 10.0, 1.1, 1e-4
+TIMES, AS_FAST, CLOSE = 10.0, 1.0, 1e-4
 """Targets: so many times as fast as torch-cka; so much of pytorch-cka's time at most (two runs of
-one thing differ by that tenth); and no further from the formula."""
+one thing differ by a tenth, so the median of nine rounds counts); no further from the formula."""
 
 
 def main() -> int:
@@ -98,7 +98,9 @@ def measure(
     return {
         **{f"{name}_s": round(each, 3) for name, each in spent.items()},
         "torch_cka": spent["torch-cka"] / spent["vitarium"],
-        "of_pytorch_cka": spent["vitarium"] / spent["pytorch-cka"],
+        "of_pytorch_cka": statistics.median(
+            a / b for a, b in zip(seconds["vitarium"], seconds["pytorch-cka"], strict=True)
+        ),
         "off": float((found - exact).abs().max()),
     }
 
