@@ -178,7 +178,7 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
         return [said]
     told = listed([f"{count} {kind}" for kind, count in counts.items()])
     warning = "the intervals are over their children, and say nothing of other parents"
-    return [said, f"With {told} parents, {warning}."]
+    return [said, f"With only {told} parents, {warning}."]
 
 
 def _neighbours(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
