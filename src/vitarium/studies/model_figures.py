@@ -2,7 +2,6 @@
 
 import altair as alt
 import numpy as np
-import pandas as pd
 
 from vitarium.studies.analysis import Analysis
 from vitarium.studies.figures import GROUP, HEIGHT, WIDTH, Colours, Figure, axis, colour, data
@@ -191,11 +190,3 @@ def variance(analysis: Analysis) -> Figure | None:
         "squared distances are explained.",
         chart,
     )
-
-
-def tidy(stage: Stage) -> pd.DataFrame:
-    """A row per model: what is known of it, for a table."""
-    table = pd.DataFrame({"model": [id[:8] for id in stage.ids]}, index=stage.ids)
-    for factor in stage.factors:
-        table[factor.name] = factor.labels
-    return table.join(stage.values)
