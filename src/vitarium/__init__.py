@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vitarium.exchange.hub_push import push
     from vitarium.exchange.importing import import_zoo
     from vitarium.measuring import measure
-    from vitarium.operators import merge
+    from vitarium.merging import merge
     from vitarium.store import Zoo
     from vitarium.studies import study
 
@@ -52,7 +52,7 @@ _HOMES = {
     "grow": "vitarium.engine",
     "import_zoo": "vitarium.exchange.importing",
     "measure": "vitarium.measuring",
-    "merge": "vitarium.operators",
+    "merge": "vitarium.merging",
     "plan": "vitarium.blueprint",
     "push": "vitarium.exchange.hub_push",
     "study": "vitarium.studies",

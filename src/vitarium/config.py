@@ -30,6 +30,10 @@ class Config(BaseModel):
         except ValidationError as error:
             raise InvalidConfig(problems_of(error, cls)) from None
 
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """With other values in the place of some fields."""
+        return self.model_copy(update=dict(values))
+
     def factors(self, *, defaults: bool = True) -> dict[str, Any]:
         """The fields as plain JSON values; without those that have their default, on request."""
         return self.model_dump(mode="json", exclude_defaults=not defaults)

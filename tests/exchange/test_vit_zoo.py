@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from vitarium import merge
 from vitarium.config import InvalidConfig
 from vitarium.engine import grow
 from vitarium.errors import CorruptFile, InvalidInput, UntrustedFile, VitariumError
@@ -15,7 +16,6 @@ from vitarium.exchange.exporting import export
 from vitarium.exchange.importing import find_models, import_zoo
 from vitarium.exchange.published_keys import to_ours, to_theirs
 from vitarium.exchange.ray_trials import BOOKKEEPING
-from vitarium.operators import merge
 from vitarium.store import Zoo
 
 PRETRAINED = "pretraining/sl_seed_42"
@@ -385,7 +385,7 @@ def test_a_grown_zoo_comes_back_with_its_weights_metrics_factors_and_lineage(
     tiny["stages"]["pretrain"]["checkpoints"] = [1]
     tiny["stages"]["finetune"]["head"] = {"name": "linear"}
     grown = grow(write_blueprint(tiny), tmp_path / "grown", workers=0, progress=False).zoo
-    merge(grown, "uniform_soup", [id for id in grown.ids() if grown.spec(id).parent][:2])
+    merge(grown, [id for id in grown.ids() if grown.spec(id).parent][:2], "uniform_soup")
     export(grown, tmp_path / "out", exporter="vit-zoo")
     import_zoo(tmp_path / "out", tmp_path / "zoo")
     zoo = Zoo.open(tmp_path / "zoo")

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vitarium.architectures.vit import Vit, as_timm
+from vitarium.architectures.vit_symmetries import vit_symmetries
 from vitarium.errors import InvalidInput
 from vitarium.registry import architecture
 
@@ -47,7 +48,13 @@ def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
     return f"vit_{'giant' if config.swiglu else 'small'}_patch14_dinov2", arguments
 
 
-@architecture("dinov2", config=Dinov2, paper="Oquab et al. 2023, arXiv 2304.07193", timm=_as_timm)
+@architecture(
+    "dinov2",
+    config=Dinov2,
+    paper="Oquab et al. 2023, arXiv 2304.07193",
+    timm=_as_timm,
+    symmetries=vit_symmetries,
+)
 def dinov2(config: Dinov2, num_outputs: int) -> nn.Module:
     gated = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if config.swiglu else {}
     kind = ClassAndPatches if config.patch_mean else VisionTransformer

@@ -6,8 +6,9 @@ A head is put in the place of timm's classifier, so a model with a linear head h
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from vitarium.config import Config
 from vitarium.errors import InvalidInput
@@ -62,6 +63,29 @@ def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
 def none(config: NoHead, model: nn.Module, num_outputs: int) -> None:
     """Nothing: the features are the outputs."""
     _replace(model, nn.Identity(), _num_features(model))
+
+
+class EnsembleHead(Config):
+    """Several heads side by side."""
+
+    heads: tuple[Annotated[Section, SectionOf("head")], ...] = Field(min_length=2)
+
+
+@head("ensemble", config=EnsembleHead)
+def ensemble(config: EnsembleHead, model: nn.Module, num_outputs: int) -> None:
+    """Several heads that see the same features; the outputs are the mean of theirs."""
+    place, found = head_prefix(model), []
+    for one in config.heads:
+        one(model, num_outputs)
+        found.append(model.get_submodule(place))
+    _replace(model, MeanOfHeads(found), num_outputs)
+
+
+class MeanOfHeads(nn.ModuleList):
+    """[batch, num_features] -> [batch, num_outputs]"""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.stack([head(features) for head in self]).mean(0)
 
 
 def head_prefix(model: nn.Module) -> str:

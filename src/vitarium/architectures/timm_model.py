@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, model_validator
 from torch import nn
 
 from vitarium.architectures.architecture import ArchitectureConfig
+from vitarium.architectures.vit_symmetries import vit_symmetries
 from vitarium.errors import did_you_mean
 from vitarium.registry import architecture
 
@@ -73,6 +74,7 @@ class TimmModel(ArchitectureConfig):
     config=TimmModel,
     paper="Wightman 2019, github.com/huggingface/pytorch-image-models",
     timm=lambda config: (config.model, config.overrides),
+    symmetries=vit_symmetries,
 )
 def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
     model: nn.Module = timm.create_model(

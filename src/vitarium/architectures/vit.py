@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from vitarium.architectures.architecture import ArchitectureConfig
+from vitarium.architectures.vit_symmetries import vit_symmetries
 from vitarium.errors import InvalidInput
 from vitarium.registry import architecture
 
@@ -83,7 +84,13 @@ def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
     return "vit_tiny_patch16_224", arguments
 
 
-@architecture("vit", config=Vit, paper="Dosovitskiy et al. 2021, arXiv 2010.11929", timm=as_timm)
+@architecture(
+    "vit",
+    config=Vit,
+    paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
+    timm=as_timm,
+    symmetries=vit_symmetries,
+)
 def vit(config: Vit, num_outputs: int) -> nn.Module:
     model: nn.Module = VisionTransformer(**config.arguments(), num_classes=num_outputs)
     return model

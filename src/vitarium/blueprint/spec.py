@@ -27,17 +27,21 @@ class Spec(Config):
 
     stage: str
     parent: str | None = None
-    """Id of the model whose weights it starts from; None: from scratch."""
+    """Id of the model whose weights it starts from, or to which an operator added what its
+    ingredients learned; None: from scratch."""
     parent_epoch: NonNegativeInt | None = None
     operator: Annotated[Section, SectionOf("operator")] | None = None
     """What made it of its ingredients; None: it is trained."""
     ingredients: tuple[Ingredient, ...] = ()
+    heads: str | None = None
+    """What became of the ingredients' heads: "average", "ensemble" or the `ID@EPOCH` of the one
+    that was kept; None: the operator combined them like all other weights."""
 
     @property
     @abstractmethod
     def origin(self) -> Recipe | Imported:
         """How it is trained, or what is known of one that was trained elsewhere; of a model that
-        an operator made, its first ingredient's."""
+        an operator made, that of one of its ingredients, with what the operator changed."""
 
     @cached_property
     def id(self) -> str:
@@ -54,6 +58,8 @@ class Spec(Config):
         if self.operator:
             content["operator"] = self.operator.factors(defaults=False)
             content["ingredients"] = [one.factors() for one in self.ingredients]
+        if self.heads:
+            content["heads"] = self.heads
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -66,12 +72,32 @@ class Spec(Config):
         return cls.read({key: value for key, value in values.items() if key != "id"})
 
     def combined(
-        self, operator: Section, ingredients: tuple[Ingredient, ...], *, stage: str
+        self,
+        operator: Section,
+        ingredients: tuple[Ingredient, ...],
+        *,
+        stage: str,
+        base: Ingredient | None = None,
+        heads: str | None = None,
+        changes: Mapping[str, Section] | None = None,
     ) -> Self:
-        """The spec of what an operator makes of ingredients, the first of which is this model."""
-        origin = {type(self.origin).__name__.lower(): self.origin}
+        """The spec of what an operator makes of ingredients, one of which has this recipe.
+
+        Args:
+            base: what the ingredients started from, where the operator looks at that.
+            changes: sections of the recipe that are others in the result.
+        """
+        origin = self.origin.changed(changes or {})
         return type(self).model_validate(
-            {"stage": stage, **origin, "operator": operator, "ingredients": ingredients}
+            {
+                "stage": stage,
+                type(origin).__name__.lower(): origin,
+                "parent": base.model if base else None,
+                "parent_epoch": base.epoch if base else None,
+                "operator": operator,
+                "ingredients": ingredients,
+                "heads": heads,
+            }
         )
 
 

@@ -146,6 +146,19 @@ class Sources:
 
     # What was trained on
 
+    def learned(self, model: str, examples: Examples) -> bool:
+        """Whether the model, or one that an operator made it of, was trained on such images; what
+        its parents were trained on does not count."""
+        return any(self._seen(data, examples) for data in set(self._own_data(model)))
+
+    def _own_data(self, model: str) -> Iterator[Section]:
+        spec = self._spec(model)
+        if spec.ingredients:
+            for one in spec.ingredients:
+                yield from self._own_data(one.model)
+        elif isinstance(spec.origin, Recipe):
+            yield spec.origin.data
+
     def _trained_on(self, model: str, examples: Examples) -> bool:
         """Whether the model, or one that it comes of, was trained on the examples' images."""
         return any(self._seen(data, examples) for data in set(self._training_data(model)))

@@ -1,44 +1,163 @@
-"""What an operator works on: several models, tensor by tensor."""
+"""What operators are given, and how they say what they did.
 
-from collections.abc import Iterator
+An operator is registered as a function `(config, ingredients) -> Iterator[(name, Tensor)]` that
+yields every tensor of `ingredients.shapes`, once each, in any real dtype; they are kept in the
+ingredients' own. Tensors of whole numbers are no matter of operators: they are the first's.
+
+What else an operator needs is said where it is registered:
+
+    ordered=True     the order of the ingredients counts; otherwise they come sorted
+    count=(1, 1)     fewest and most ingredients; (2, None) unless it is said
+    base=True        it needs what the ingredients started from: `ingredients.base`
+    split="val"      it looks at images of that split, "train" or "val": `ingredients.examples()`.
+                     The test split is out of its reach
+    epochs=choose    it is given one model, and works on several of its epochs:
+                     `choose(config, kept epochs) -> epochs`
+    aligns=True      of two models it gives the second, rearranged to match the first
+    origin=-1        number of the ingredient whose recipe the result has; 0 unless it is said
+    architecture=f   the result's architecture, if it is another: `f(config, section) -> section`
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vitarium.blueprint import Ingredient
+from vitarium.architectures.symmetries import Symmetries
 from vitarium.errors import IncompatibleWeights
-from vitarium.store import Zoo
+from vitarium.measures.examples import Examples
+from vitarium.measures.subjects import Weights
+
+Report = Callable[[int, int], None]
 
 
-class Ingredients:
-    """Checkpoints of a zoo with equal names and shapes; memory holds one tensor of each at a time.
+@dataclass
+class Told:
+    """What an operator says of its work; it is kept with the model."""
 
-    Raises CorruptFile, and IncompatibleWeights that names the models and the tensor.
+    metrics: dict[str, float] = field(default_factory=dict)
+    """As of an epoch, e.g. `val_accuracy`."""
+    lines: list[str] = field(default_factory=list)
+
+
+class Ingredients(Sequence[Weights]):
+    """Models' weights with equal names and shapes, read from disk when they are asked for.
+
+    Args:
+        models: their weights; the head's may be left out.
+        base: gives what they started from, with the same names.
+        model: gives a new running model of the ingredients' architecture, in eval mode, float32, on
+            the device where models run; also where a head is left out.
+        examples: gives images of the split that the operator was registered with.
+        symmetries: gives those that the architecture declares.
+        report: called with how much is done, and of how much.
+
+    Raises IncompatibleWeights that names two models and a tensor that differs between them.
     """
 
-    def __init__(self, zoo: Zoo, chosen: tuple[Ingredient, ...]) -> None:
-        self.chosen = chosen
-        self._checkpoints = [zoo.folder(one.model).open(one.epoch) for one in chosen]
+    def __init__(
+        self,
+        models: Sequence[Weights],
+        *,
+        base: Callable[[], Weights] | None = None,
+        model: Callable[[], nn.Module] | None = None,
+        examples: Callable[[], Examples] | None = None,
+        symmetries: Callable[[], Symmetries] | None = None,
+        report: Report = lambda done, of: None,
+    ) -> None:
+        self._models = list(models)
+        self._base, self._model, self._examples = base, model, examples
+        self._symmetries = symmetries
+        self.report = report
+        self.told = Told()
+        for model_ in self._models[1:]:
+            check_alike(self._models[0], model_)
+
+    def __getitem__(self, number: int) -> Weights:  # type: ignore[override]
+        return self._models[number]
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self._models)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models, `ID@EPOCH`."""
+        return [model.name for model in self._models]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the tensors that are to be made."""
+        return self._models[0].shapes
+
+    def each(self, name: str) -> Iterator[Tensor]:
+        """A tensor of one model after the other. Raises IncompatibleWeights, CorruptFile."""
+        for model in self._models:
+            yield checked(model, name)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Name by name, the models' tensors stacked: [models, *shape]."""
-        first = self._checkpoints[0]
-        for model, checkpoint in zip(self.chosen, self._checkpoints, strict=True):
-            if checkpoint.keys() != first.keys():
-                name = min(checkpoint.keys() ^ first.keys())
-                raise self._unlike(model, name, "is in one of them alone")
-        for name in first:
-            tensors = [checkpoint[name] for checkpoint in self._checkpoints]
-            for model, tensor in zip(self.chosen, tensors, strict=True):
-                if tensor.shape != tensors[0].shape:
-                    shapes = f"is {tuple(tensors[0].shape)} and {tuple(tensor.shape)}"
-                    raise self._unlike(model, name, shapes)
-            yield name, torch.stack(tensors)
+        """Name by name, the models' tensors stacked: [models, *shape]. Raises as `each`."""
+        for done, name in enumerate(self.shapes):
+            self.report(done, len(self.shapes))
+            yield name, torch.stack(list(self.each(name)))
 
-    def _unlike(self, model: Ingredient, name: str, how: str) -> IncompatibleWeights:
-        return IncompatibleWeights(
-            f"models {self.chosen[0].model} and {model.model} cannot be combined: {name} {how}"
+    def deltas(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name by name, the base's tensor and what the models added to it: [models, *shape].
+
+        Both in float64. Raises as `each`.
+        """
+        for name, stacked in self.tensors():
+            base = checked(self.base, name).double()
+            yield name, base, stacked.double() - base
+
+    @cached_property
+    def base(self) -> Weights:
+        """What the models started from."""
+        assert self._base is not None, "an operator that needs a base is registered with base=True"
+        base = self._base()
+        check_alike(self._models[0], base)
+        return base
+
+    def model(self) -> nn.Module:
+        """A running model; load the weights of whichever is to be tried."""
+        assert self._model is not None
+        return self._model()
+
+    def examples(self) -> Examples:
+        """The images of the split that the operator is registered with."""
+        assert self._examples is not None, "register the operator with the split that it looks at"
+        return self._examples()
+
+    @cached_property
+    def symmetries(self) -> Symmetries:
+        """What the models' architecture declares. Raises IncompatibleWeights where it does not."""
+        assert self._symmetries is not None
+        return self._symmetries()
+
+
+def checked(model: Weights, name: str) -> Tensor:
+    """A tensor. Raises IncompatibleWeights that names it where an entry is NaN or infinite."""
+    tensor = model[name]
+    if not torch.isfinite(tensor).all():
+        raise IncompatibleWeights(
+            f"{model.name}: {name} has entries that are not finite; leave that model out "
+            "(--skip-diverged)"
         )
+    return tensor
+
+
+def check_alike(one: Weights, other: Weights) -> None:
+    """Raises IncompatibleWeights that names the first tensor in which two models differ."""
+    for name in [*one.shapes, *other.shapes]:
+        shapes = [one.shapes.get(name), other.shapes.get(name)]
+        if shapes[0] != shapes[1]:
+            told = ["missing" if shape is None else str(list(shape)) for shape in shapes]
+            raise IncompatibleWeights(
+                f"{one.name} and {other.name} cannot be combined: {name} is {told[0]} in the first "
+                f"and {told[1]} in the second"
+            )
+
+
+Made = Iterator[tuple[str, Tensor]]
+"""What an operator yields."""

@@ -1,0 +1,155 @@
+"""What can be done to a model's weights that changes nothing of the function it computes.
+
+An architecture declares it as data, `@architecture(..., symmetries=declare)`, a function of the
+built model: its tensors as pieces whose axes belong to groups, and the norms whose affine part can
+be folded into what reads them. All alignment reads this declaration, and nothing else of the model.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Maps = Literal["permutation", "orthogonal", "invertible"]
+Moves = Mapping[str, Tensor]
+"""By group: a permutation, int64 [n], whose entry i is the old place of what comes to place i; or a
+matrix [n, n] by which the units are multiplied from the left. Of a group inside another, one for
+each of that group's places (after they were permuted): [places, n] or [places, n, n]. A group that
+is missing stays as it is."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that can be exchanged, or mixed, together wherever they appear."""
+
+    size: int
+    maps: Maps = "permutation"
+    """What may be done to them: exchanged; or also mixed by an orthogonal or by any invertible map.
+    """
+    inside: str | None = None
+    """Each place of that group has units of its own, such as the channels of a head."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a piece: of a group's units, or of what stays where it is."""
+
+    group: str | None = None
+    reads: bool = False
+    """Whether it takes in what the group's units hold, and so is moved by the inverse."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor, or rows of it, seen in a shape whose every axis belongs to one group or to none."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    axes: tuple[Axis, ...]
+    start: int = 0
+    stop: int | None = None
+    """Rows of the tensor that it takes; None: to the last."""
+    elementwise: bool = False
+    """Scales or shifts units one by one (a norm, a layer scale): they can be exchanged, but not be
+    mixed before it is folded into its neighbours."""
+
+    def of(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """It, in its shape."""
+        return weights[self.tensor][self.start : self.stop].reshape(self.shape)
+
+    def place(self, group: str) -> int | None:
+        """Number of the axis of that group."""
+        return next((n for n, axis in enumerate(self.axes) if axis.group == group), None)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A LayerNorm over a group: (x - mean) / sqrt(variance + eps) * weight + bias."""
+
+    group: str
+    weight: str
+    bias: str | None
+    readers: tuple[tuple[str, str | None], ...]
+    """Weight and bias of every linear layer that reads it; nothing else does. The columns of the
+    weight may repeat the group."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A factor for each unit of what a linear layer writes (LayerScale)."""
+
+    weight: str
+    writer: tuple[str, str | None]
+    """Weight and bias of that layer."""
+
+
+@dataclass(frozen=True)
+class Symmetries:
+    """Of one model: which units there are, and where each tensor has them."""
+
+    groups: Mapping[str, Group]
+    pieces: tuple[Piece, ...]
+    """Together, all tensors of real numbers."""
+    norms: tuple[Norm, ...] = ()
+    scales: tuple[Scale, ...] = ()
+
+    def having(self, group: str) -> Iterator[tuple[Piece, int]]:
+        """Every piece with an axis of that group, and the axis's number."""
+        for piece in self.pieces:
+            place = piece.place(group)
+            if place is not None:
+                yield piece, place
+
+
+def moved(symmetries: Symmetries, weights: Mapping[str, Tensor], moves: Moves) -> dict[str, Tensor]:
+    """The weights after moves, in the dtypes they have; nothing is changed in place.
+
+    Raises ValueError where units are to be mixed that a norm scales one by one; see
+    `folding.folded`.
+    """
+    found = dict(weights)
+    for piece in symmetries.pieces:
+        if any(axis.group in moves for axis in piece.axes):
+            if found[piece.tensor] is weights[piece.tensor]:
+                found[piece.tensor] = weights[piece.tensor].clone()
+            part = _moved(symmetries, piece, piece.of(weights), moves)
+            target = found[piece.tensor][piece.start : piece.stop]
+            target.copy_(part.reshape(target.shape))
+    return found
+
+
+def _moved(symmetries: Symmetries, piece: Piece, part: Tensor, moves: Moves) -> Tensor:
+    """Groups first, then what is inside of them, whose maps are for where the units are now."""
+    known = [(n, axis) for n, axis in enumerate(piece.axes) if axis.group in moves]
+    for inside in (False, True):
+        for place, axis in known:
+            assert axis.group is not None  # for mypy
+            outer, move = symmetries.groups[axis.group].inside, moves[axis.group]
+            if bool(outer) != inside:
+                continue
+            if piece.elementwise and move.is_floating_point():
+                if part.min() != part.max():
+                    raise ValueError(f"{piece.tensor} scales what is to be mixed; fold it first")
+                continue
+            if outer is None:
+                part = _along(part, place, axis, move)
+                continue
+            heads = piece.place(outer)
+            assert heads is not None  # what is inside a group stands beside it
+            each = part.unbind(heads)
+            places = place - (place > heads)
+            part = torch.stack(
+                [_along(one, places, axis, own) for one, own in zip(each, move, strict=True)], heads
+            )
+    return part
+
+
+def _along(part: Tensor, place: int, axis: Axis, move: Tensor) -> Tensor:
+    if not move.is_floating_point():
+        return part.index_select(place, move)
+    matrix = torch.linalg.inv(move).T if axis.reads else move
+    wide = torch.promote_types(part.dtype, matrix.dtype)
+    mixed = torch.tensordot(matrix.to(wide), part.to(wide), dims=([1], [place]))
+    return mixed.movedim(0, place).to(part.dtype)

@@ -1,0 +1,148 @@
+"""One combination of models: what it will be, its weights, and its place in the zoo."""
+
+from torch import Tensor, nn
+
+from vitarium.architectures.symmetries import Symmetries
+from vitarium.blueprint import Ingredient
+from vitarium.errors import IncompatibleWeights, InvalidInput
+from vitarium.measures.examples import Examples
+from vitarium.measures.subjects import Weights
+from vitarium.measuring.sources import Sources
+from vitarium.measuring.targets import Target
+from vitarium.merging.bases import base_of, common_parent
+from vitarium.merging.heads import Heads
+from vitarium.operators.ingredients import Ingredients, Report, Told
+from vitarium.registry import Section
+
+
+class Planned:
+    """What an operator is to make of checkpoints; nothing is computed before it is asked for.
+
+    Args:
+        base, heads, force: see `merging.merge`.
+        stage: what the result is called in the zoo's tables.
+
+    Raises InvalidInput and IncompatibleWeights for what cannot be combined.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        operator: Section,
+        ingredients: tuple[Ingredient, ...],
+        *,
+        base: str | None = None,
+        heads: str = "merge",
+        stage: str = "merge",
+        force: bool = False,
+    ) -> None:
+        self.sources, self.operator, self.chosen = sources, operator, ingredients
+        self.zoo, self.force = sources.zoo, force
+        self.facts = operator.plugin.facts
+        self.told = Told()
+        models = [sources.weights(target_of(one)) for one in ingredients]
+        self.heads = Heads(sources, ingredients, models, heads)
+        self.models = [self.heads.backbone(model) for model in models]
+        origin = self.heads.origin or ingredients[self.facts.get("origin", 0)]
+        self._folder = self.zoo.folder(origin.model)
+        """Of the model whose recipe the result has."""
+        self.about = self._folder.about()
+        self.base = self._base(base)
+        self.spec = self._folder.spec().combined(
+            operator,
+            ingredients,
+            stage=stage,
+            base=self.base,
+            heads=self.heads.told,
+            changes=self.heads.changes | self._changes(),
+        )
+
+    def kept(self, report: Report = lambda done, of: None) -> str:
+        """Compute it and keep it in the zoo, unless it is there; its id."""
+        folder = self.zoo.folder(self.spec.id)
+        if not folder.result():
+            weights = self.weights(report)
+            folder.begin(self.spec, self.about)
+            folder.commit(0, self.told.metrics, weights, None)
+            folder.finish("finished", "; ".join(self.told.lines))
+        return self.spec.id
+
+    def weights(self, report: Report = lambda done, of: None) -> dict[str, Tensor]:
+        """All of the result's tensors; what the operator has to say of them is in `told`."""
+        first = self.models[0]
+        ingredients = Ingredients(
+            self.models,
+            base=self._base_weights if self.base else None,
+            model=self.model,
+            examples=self.examples if "split" in self.facts else None,
+            symmetries=self.symmetries,
+            report=report,
+        )
+        made = {
+            name: tensor.to(first[name].dtype if name in first.shapes else tensor.dtype)
+            for name, tensor in self.operator(ingredients)
+        }
+        self.told = ingredients.told
+        whole = {name: first[name] for name in first if name not in first.shapes}
+        return {**made, **whole, **self.heads.tensors()}
+
+    def model(self) -> nn.Module:
+        """A running model of the ingredients' architecture, with the first one's weights."""
+        built = self._folder.spec().origin.changed(self.heads.changes).build(self.about.num_outputs)
+        first = {name: self.models[0][name] for name in self.models[0]}
+        built.load_state_dict({**first, **self.heads.tensors()})
+        return built.eval().float().to(self.sources.device).requires_grad_(False)
+
+    def examples(self) -> Examples:
+        """Raises InvalidInput where a model was trained on images that are to select by."""
+        split = self.facts["split"]
+        found = self.sources.examples(self._folder.path.name, split)
+        if not len(found):
+            raise InvalidInput(f"data set '{found.dataset.name}' has no {split} images")
+        for one in self.chosen:
+            if split != "train" and not self.force and self.sources.learned(one.model, found):
+                raise InvalidInput(
+                    f"model {one.model} was trained on images of the {split} split by which "
+                    f"{self.operator.name} selects; name other data with --data, or --force it"
+                )
+        return found
+
+    def symmetries(self) -> Symmetries:
+        """Raises IncompatibleWeights where the architecture declares none."""
+        origin = self.spec.origin
+        declare = origin.architecture and origin.architecture.plugin.facts.get("symmetries")
+        if not declare:
+            known = origin.architecture.name if origin.architecture else "an unknown one"
+            raise IncompatibleWeights(
+                f"{self.models[0].name}: its architecture ({known}) declares no symmetries"
+            )
+        found: Symmetries = declare(self.models[0].skeleton)
+        return found
+
+    # Parts of it
+
+    def _changes(self) -> dict[str, Section]:
+        """What the operator changes of the recipe."""
+        change, architecture = (
+            self.facts.get("architecture"),
+            self._folder.spec().origin.architecture,
+        )
+        return {"architecture": change(self.operator.config, architecture)} if change else {}
+
+    def _base(self, named: str | None) -> Ingredient | None:
+        if not self.facts.get("base"):
+            if named is not None:
+                raise InvalidInput(f"{self.operator.name} has no use for a base")
+            return None
+        if named is not None:
+            id, epoch = self.zoo.at(named)
+            return Ingredient(model=id, epoch=epoch)
+        return common_parent(self.zoo, self.operator.name, self.chosen)
+
+    def _base_weights(self) -> Weights:
+        assert self.base
+        return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
+
+
+def target_of(one: Ingredient) -> Target:
+    return Target(one.model, one.epoch, "")
