@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -58,7 +59,10 @@ def _drop(delta: Tensor, config: Breadcrumbs) -> None:
     """In place."""
     flat = delta.view(-1)
     kept = max(1, int(config.keep * len(flat)))
-    first = max(0, len(flat) - kept - int(config.outliers * len(flat)))
-    order = flat.abs().argsort(stable=True)
-    flat[order[:first]] = 0
-    flat[order[first + kept :]] = 0
+    outliers = min(int(config.outliers * len(flat)), len(flat) - kept)
+    large = flat.abs().topk(outliers + kept, sorted=False).indices
+    largest = flat[large].abs().topk(outliers, sorted=False).indices
+    left = torch.zeros_like(flat)
+    left[large] = flat[large]
+    left[large[largest]] = 0
+    flat.copy_(left)

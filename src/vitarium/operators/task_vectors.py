@@ -84,7 +84,7 @@ def trimmed(vectors: Vectors, keep: float, over: Literal["vector", "tensor"] = "
         for name, base, deltas in vectors():
             limits = found[0] if found else _limits(deltas, keep)
             for delta, limit in zip(deltas, limits, strict=True):
-                delta.masked_fill_(delta.abs().float() < limit, 0)
+                delta.mul_(delta.abs().float() >= limit)
             yield name, base, deltas
 
     return passes
@@ -120,7 +120,7 @@ def weighted_sum(deltas: Tensor, weights: Sequence[float]) -> Tensor:
     """Of models' vectors [models, *shape]; one after the other, so that it takes little memory."""
     total = torch.zeros_like(deltas[0])
     for delta, weight in zip(deltas, weights, strict=True):
-        total += weight * delta
+        total.add_(delta, alpha=weight)
     return total
 
 
@@ -128,9 +128,9 @@ def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool
     """Mean (or sum) over the models that have the elected sign; 0 where there is none."""
     total, share = torch.zeros_like(signs), torch.zeros_like(signs)
     for delta, weight in zip(deltas, weights, strict=True):
-        agrees = (weight * delta).sign() * signs > 0
-        total += (weight * delta).where(agrees, 0)
-        share += weight * agrees
+        agrees = (weight * delta * signs > 0).to(delta.dtype)
+        total.addcmul_(delta, agrees, value=weight)
+        share.add_(agrees, alpha=weight)
     return total / share.where(share != 0, 1) if mean else total
 
 
