@@ -102,14 +102,19 @@ class Ingredients(Sequence[Weights]):
             self.report(done, len(self.shapes))
             yield name, torch.stack(list(self.each(name)))
 
-    def deltas(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def deltas(self, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name by name, the base's tensor and what the models added to it: [models, *shape].
 
-        Both in float64. Raises as `each`.
+        Both in float64. Of all tensors, or of those with these names. Raises as `each`.
         """
-        for name, stacked in self.tensors():
+        names = list(self.shapes) if names is None else names
+        for done, name in enumerate(names):
+            self.report(done, len(names))
             base = checked(self.base, name).double()
-            yield name, base, stacked.double() - base
+            deltas = base.new_empty((len(self), *self.shapes[name]))
+            for delta, tensor in zip(deltas, self.each(name), strict=True):
+                torch.sub(tensor, base, out=delta)  # one at a time: nothing is stacked twice
+            yield name, base, deltas
 
     @cached_property
     def base(self) -> Weights:
