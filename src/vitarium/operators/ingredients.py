@@ -16,7 +16,8 @@ What else an operator needs is said where it is registered:
                      `choose(config, kept epochs) -> epochs`
     aligns=True      of two models it gives the second, rearranged to match the first
     origin=-1        number of the ingredient whose recipe the result has; 0 unless it is said
-    architecture=f   the result's architecture, if it is another: `f(config, section) -> section`
+    architecture=f   the result's architecture, if it is another: `f(config, section) -> section`.
+                     Its tensors are yielded then; names that are new, in the dtype they shall have
 """
 
 from collections.abc import Callable, Iterator, Sequence
