@@ -30,7 +30,7 @@ def fisher_of_softmax_regression(weight, bias, images):
 
 
 def regression_mean(weights, inputs, off_diagonal, ridge):
-    """W = (sum_i G_i)^-1 sum_i G_i W_i (eq. 2), written for weights [inputs, outputs]."""
+    """W = (sum_i G_i)^-1 sum_i G_i W_i, written for weights [inputs, outputs]."""
     left, right = 0, 0
     for weight, x in zip(weights, inputs, strict=True):
         x = x.double()

@@ -9,6 +9,7 @@ from vitarium.store import ModelFolder
 from vitarium.training import Step, TrainOptions, stack_key, train
 from vitarium.training.alone import Alone
 from vitarium.training.member import Member
+from vitarium.training.stack import Stack
 
 EXPERTS = {
     "name": "ewa_vit",
@@ -74,5 +75,21 @@ def test_a_probe_on_frozen_experts_leaves_them_as_they_were(tiny, tmp_path):
     assert all(torch.equal(first[name], last[name]) for name in names)
 
 
-def test_models_that_act_after_steps_are_not_stacked(tiny):
-    assert stack_key(spec(tiny)) is None
+def test_models_that_act_after_steps_are_not_stacked(tiny, tmp_path):
+    own = spec(tiny)
+    assert stack_key(own) is None
+    member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+    stack = Stack([member], TrainOptions())
+    stack.training_mode()
+    with pytest.raises(RuntimeError, match="random"):
+        stack.step(next(together([member.batches], 1)), 1, 0)
+
+
+def test_no_shortcut_keeps_tokens_from_experts(tiny, tmp_path):
+    own = spec(tiny)
+    member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+    seen = []
+    experts = member.model.blocks[-1].mlp
+    experts.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    member.model(torch.zeros(2, 1, 8, 8))
+    assert seen == [(2, 5, 16)]

@@ -30,9 +30,9 @@ def plain(config: NoConfig, architecture: Section | None) -> Section:
     paper="Huang et al. 2023, arXiv 2308.06093",
 )
 def experts_average(config: NoConfig, ingredients: Ingredients) -> Made:
-    """The plain ViT that a model of `ewa_vit` is in use: of experts' weights the mean, in float64.
+    """Mean of each MLP's experts, of one `ewa_vit`: the plain `vit` that has the same outputs.
 
-    All other tensors stay. Raises IncompatibleWeights for a model without experts.
+    In float64; all other tensors stay. Raises IncompatibleWeights for a model without experts.
     """
     (model,) = ingredients
     places: dict[str, list[str]] = {}

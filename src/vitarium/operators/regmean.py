@@ -32,7 +32,7 @@ class RegMean(Config):
 def regmean(config: RegMean, ingredients: Ingredients) -> Made:
     """Linear layers whose outputs are nearest, in squares, to those of the models' own layers.
 
-    W = (sum_i G_i)^-1 sum_i G_i W_i for weights [inputs, outputs] (eq. 2), in float64, with
+    W = (sum_i G_i)^-1 sum_i G_i W_i for weights [inputs, outputs], in float64, with
     G_i = X_i' X_i / n of what the layer is given in model i on training images of that model's own
     data, not augmented; a fused qkv is one layer. Biases and all other tensors get the plain mean,
     and so do layers that see nothing but zeros. In memory: one model, its weights in float64, and
