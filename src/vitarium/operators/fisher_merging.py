@@ -23,14 +23,18 @@ class FisherMerging(Config):
     images: PositiveInt = 256
     """At most so many of each model's training images."""
     labels: Literal["expected", "sampled", "true"] = "expected"
-    """`expected`: all classes, each as probable as the model says, a backward pass for each;
-    `sampled`: one of them, drawn for each image; `true`: the image's own ("empirical Fisher")."""
+    """`expected`: all classes, each as probable as the model says, in one backward pass per image
+    and class or fewer; `sampled`: one of them, drawn for each image; `true`: the image's own
+    ("empirical Fisher")."""
+    tolerance: float = Field(1e-3, ge=0, lt=1)
+    """What may be missing of each image's Fisher information of the expected labels, as a share of
+    that of the model's outputs: it saves the backward passes for what is improbable."""
     floor: float = Field(1e-6, gt=0)
     """The least Fisher information of a weight: where the models do not care, the mean is taken."""
     equal_norms: bool = False
     """Whether each model's Fisher information is divided by its norm, so that models whose outputs
     are less certain do not count for more."""
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt = 4
     """Images at a time, each with a gradient of its own; it changes memory and speed alone."""
     seed: NonNegativeInt = 0
     """Of the sampled labels."""
@@ -84,48 +88,55 @@ def diagonal_fisher(config: FisherMerging, subject: Subject) -> dict[str, Tensor
         for batch in examples.batches(config.batch_size):
             images, own_draws = batch.images, draws[done : done + len(batch.images)]
             done += len(images)
-            classes = _classes(config, model, images, batch.labels, own_draws)
-            for name, squares in _squares(model, own, images, classes).items():
+            slopes = _slopes(config, model, images, batch.labels, own_draws)
+            for name, squares in _squares(model, own, images, slopes).items():
                 sums[name] += squares.sum(0, dtype=torch.float64)
     return {name: total.cpu() / len(examples) for name, total in sums.items()}
 
 
 @torch.no_grad()
-def _classes(
+def _slopes(
     config: FisherMerging, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor
 ) -> Tensor:
-    """Square roots of how much classes count: [batch, backward passes, classes].
+    """Vectors of the outputs whose products with their derivatives are squared and summed.
 
-    A gradient is linear in them, so its square is weighted.
+    [batch, backward passes, classes]. The Fisher information of the outputs is
+    A = diag(p) - p p'; with A = sum_k s_k s_k', that of the weights is the sum of (J' s_k)^2, so
+    the largest eigenvectors stand for it in the fewest passes.
     """
-    probabilities = model(images).double().softmax(1)
-    count = probabilities.shape[1]
+    p = model(images).double().softmax(1)
+    classes = p.shape[1]
     if config.labels == "expected":
-        return probabilities.sqrt().diag_embed().to(images)
+        values, vectors = torch.linalg.eigh(p.diag_embed() - p.unsqueeze(2) * p.unsqueeze(1))
+        values = values.clamp(min=0)  # they rise
+        small = values.cumsum(1) <= config.tolerance * values.sum(1, keepdim=True)
+        values[small] = 0
+        wanted = int((~small).sum(1).max())
+        found = (vectors * values.sqrt().unsqueeze(1)).mT[:, classes - wanted :]
+        return found.to(images)
     if config.labels == "sampled":
-        below = probabilities.cumsum(1) < draws.unsqueeze(1)
-        labels = below.sum(1).clamp(max=count - 1)
-    return nn.functional.one_hot(labels, count).unsqueeze(1).to(images)
+        labels = (p.cumsum(1) < draws.unsqueeze(1)).sum(1).clamp(max=classes - 1)
+    return (nn.functional.one_hot(labels, classes) - p).unsqueeze(1).to(images)
 
 
 def _squares(
-    model: nn.Module, own: Mapping[str, Tensor], images: Tensor, classes: Tensor
+    model: nn.Module, own: Mapping[str, Tensor], images: Tensor, slopes: Tensor
 ) -> dict[str, Tensor]:
     """Each image's squared gradients, summed over its backward passes: [batch, *shape] by name."""
 
     def of_one(image: Tensor, passes: Tensor) -> dict[str, Tensor]:
-        def log_probabilities(point: dict[str, Tensor]) -> Tensor:
+        def outputs(point: dict[str, Tensor]) -> Tensor:
             logits: Tensor = functional_call(model, point, (image.unsqueeze(0),))
-            return logits[0].log_softmax(0)
+            return logits[0]
 
-        _, back = vjp(log_probabilities, dict(own))[:2]
+        _, back = vjp(outputs, dict(own))[:2]
         sums = {name: torch.zeros_like(tensor) for name, tensor in own.items()}
         for one in passes:
-            (slopes,) = back(one)
-            sums = {name: total + slopes[name].square() for name, total in sums.items()}
+            (found,) = back(one)
+            sums = {n: torch.addcmul(total, found[n], found[n]) for n, total in sums.items()}
         return sums
 
-    return vmap(of_one)(images, classes)
+    return vmap(of_one)(images, slopes)
 
 
 def _floored(

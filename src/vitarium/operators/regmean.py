@@ -71,8 +71,11 @@ def _merged(config: RegMean, ingredients: Ingredients, stages: Sequence[Sequence
             subject.model.load_state_dict(merged, strict=False)
             for name, gram in input_products(config, subject, means).items():
                 # Of the differences to the mean, so that copies of one model give its very bits.
-                change = (gram, gram @ (model[name].double() - means[name]).T)
-                sums[name] = _sum(sums[name], change) if name in sums else change
+                change = gram @ (model[name].double() - means[name]).T
+                if name in sums:
+                    change += sums[name][1]
+                    gram += sums[name][0]
+                sums[name] = gram, change
         for name, mean in means.items():
             made = mean + _solved(*sums[name]).T if name in sums else mean
             merged[name] = made.float()
@@ -94,12 +97,13 @@ def input_products(
     with torch.no_grad(), _collected(layers) as (products, counts):
         for batch in subject.examples.first(config.images).batches(config.batch_size):
             subject.model(batch.images)
-    for name, product in products.items():
+    for name, count in counts.items():
+        product = products.pop(name)
         squares = product.diagonal().clone()
         if squares.any():
-            milder = config.off_diagonal * product
-            milder.diagonal().copy_(squares + config.ridge * squares.mean())
-            found[name] = (milder / counts[name]).cpu()
+            product *= config.off_diagonal
+            product.diagonal().copy_(squares + config.ridge * squares.mean())
+            found[name] = (product / count).cpu()
     return found
 
 
@@ -150,10 +154,6 @@ def _mean(ingredients: Ingredients, name: str) -> Tensor:
     for tensor in ingredients.each(name):
         total += tensor
     return total / len(ingredients)
-
-
-def _sum(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return one[0] + other[0], one[1] + other[1]
 
 
 def _solved(left: Tensor, right: Tensor) -> Tensor:
