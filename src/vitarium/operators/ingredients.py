@@ -9,13 +9,15 @@ What else an operator needs is said where it is registered:
     ordered=True     the order of the ingredients counts; otherwise they come sorted
     count=(1, 1)     fewest and most ingredients; (2, None) unless it is said
     base=True        it needs what the ingredients started from: `ingredients.base`
-    split="val"      it looks at images of that split, "train" or "val": `ingredients.examples()`.
+    split="val"      it looks at images of that split, "train" or "val": `ingredients.examples()`,
+                     or those of each model's own data, with the model: `ingredients.subject(0)`.
                      The test split is out of its reach
     epochs=choose    it is given one model, and works on several of its epochs:
                      `choose(config, kept epochs) -> epochs`
     aligns=True      of two models it gives the second, rearranged to match the first
     origin=-1        number of the ingredient whose recipe the result has; 0 unless it is said
-    architecture=f   the result's architecture, if it is another: `f(config, section) -> section`
+    architecture=f   the result's architecture, if it is another: `f(config, section) -> section`.
+                     Its tensors are yielded then; names that are new, in the dtype they shall have
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 from vitarium.architectures.symmetries import Symmetries
 from vitarium.errors import IncompatibleWeights
 from vitarium.measures.examples import Examples
-from vitarium.measures.subjects import Weights
+from vitarium.measures.subjects import Subject, Weights
 
 Report = Callable[[int, int], None]
 
@@ -51,6 +53,7 @@ class Ingredients(Sequence[Weights]):
         model: gives a new running model of the ingredients' architecture, in eval mode, float32, on
             the device where models run; also where a head is left out.
         examples: gives images of the split that the operator was registered with.
+        subject: gives a model by its number as it runs, on images of its own data.
         symmetries: gives those that the architecture declares.
         report: called with how much is done, and of how much.
 
@@ -64,12 +67,13 @@ class Ingredients(Sequence[Weights]):
         base: Callable[[], Weights] | None = None,
         model: Callable[[], nn.Module] | None = None,
         examples: Callable[[], Examples] | None = None,
+        subject: Callable[[int], Subject] | None = None,
         symmetries: Callable[[], Symmetries] | None = None,
         report: Report = lambda done, of: None,
     ) -> None:
         self._models = list(models)
         self._base, self._model, self._examples = base, model, examples
-        self._symmetries = symmetries
+        self._symmetries, self._subject = symmetries, subject
         self.report = report
         self.told = Told()
         for model_ in self._models[1:]:
@@ -133,6 +137,15 @@ class Ingredients(Sequence[Weights]):
         """The images of the split that the operator is registered with."""
         assert self._examples is not None, "register the operator with the split that it looks at"
         return self._examples()
+
+    def subject(self, number: int) -> Subject:
+        """A model with its own head, in eval mode, float32, and images that it was trained for.
+
+        They are of the split that the operator is registered with, of the model's own data, or of
+        what the user named in its place. Read anew each time: let go of it before the next.
+        """
+        assert self._subject is not None, "register the operator with the split that it looks at"
+        return self._subject(number)
 
     @cached_property
     def symmetries(self) -> Symmetries:
