@@ -1,12 +1,10 @@
 """Activation matching: units exchanged so that they react to images as another model's do."""
 
-from typing import Literal
-
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vitarium.architectures.symmetries import Moves, moved
+from vitarium.architectures.symmetries import moved
 from vitarium.config import Config
 from vitarium.operators.best_moves import best_move
 from vitarium.operators.head_matching import best_heads

@@ -27,8 +27,9 @@ def best_move(
 
 def best_permutation(scores: Tensor) -> tuple[Tensor, float]:
     """Place -> unit, int64 [n], of the highest sum, and the sum."""
-    units = torch.from_numpy(linear_sum_assignment(scores.numpy(), maximize=True)[1])
-    return units, scores.gather(1, units[:, None]).sum(dtype=torch.float64).item()
+    _, units = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
+    found = torch.from_numpy(units).to(scores.device)
+    return found, scores.gather(1, found[:, None]).sum(dtype=torch.float64).item()
 
 
 def best_rotation(scores: Tensor) -> tuple[Tensor, float]:

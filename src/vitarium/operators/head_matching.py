@@ -40,7 +40,7 @@ def best_heads(
         else:
             best = traces
         total = total + best
-    places = torch.arange(heads)
+    places = torch.arange(heads, device=own.device)
     heads_move = best_permutation(total)[0] if group in kinds else places
     moves = {name: each[places, heads_move] for name, each in maps.items()}
     if group in kinds:
@@ -51,8 +51,8 @@ def best_heads(
 def _permutations(pairs: Tensor, every: bool) -> tuple[Tensor, Tensor]:
     """Of each pair of heads (or of those in their places alone), [p, q, n], and their sums."""
     heads, n = len(pairs), pairs.shape[-1]
-    maps = torch.zeros(heads, heads, n, dtype=torch.int64)
-    sums = torch.zeros(heads, heads, dtype=torch.float64)
+    maps = torch.zeros(heads, heads, n, dtype=torch.int64, device=pairs.device)
+    sums = torch.zeros(heads, heads, dtype=torch.float64, device=pairs.device)
     for p in range(heads):
         for q in range(heads) if every else [p]:
             maps[p, q], sums[p, q] = best_permutation(pairs[p, q])

@@ -160,13 +160,11 @@ class Matching:
             on = {axis.group for axis in piece.axes}
             if on & touched:
                 self._now[number] = moved_piece(self.symmetries, piece, self._now[number], moves)
-                self._stale |= (on - {group}) & set(self.groups)
+                self._stale.update(name for name in self.groups if name in on - {group})
 
     # Scores: what each unit of the moving model is worth in each place
 
-    def _head_scores(
-        self, group: str, having: Sequence[int]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _head_scores(self, group: str, having: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Of what is in no inner group [heads, heads]; of inner ones [heads, n, heads, n]."""
         heads, sizes = self.symmetries.groups[group].size, self.symmetries.groups
         places: dict[str, list[tuple[int, tuple[int, ...]]]] = {n: [] for n in self._inner[group]}
@@ -188,7 +186,7 @@ class Matching:
     ) -> Tensor:
         """[units, units]: at i, j the inner product of place i of A with unit j of B."""
         units = torch.Size(sizes).numel()
-        found = torch.zeros(units, units, dtype=torch.float64)
+        found = torch.zeros(units, units, dtype=torch.float64, device=self._now[0].device)
         for number, at in places:
             found += products(self._fixed[number].double(), self._now[number].double(), at)
         return found

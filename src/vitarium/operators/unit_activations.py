@@ -57,19 +57,19 @@ def unit_scores(
     where = places(symmetries, models[0])
     sums: dict[Key, _Sums] = defaultdict(_Sums)
     batches = -(-len(examples) // batch_size)
+    first: dict[Key, Tensor] = {}
     for number, batch in enumerate(examples.batches(batch_size)):
         ingredients.report(number, batches)
-        first: dict[Key, Tensor] = {}
         _see(models[0], where, batch.images, first.__setitem__)
         _see(models[1], where, batch.images, lambda key, it: sums[key].add(first.pop(key), it))
     scores: dict[str, Tensor] = {}
-    for (group, _), each in sums.items():
+    for (name, _), each in sums.items():
         found = each.scores(by).cpu()
-        scores[group] = scores[group] + found if group in scores else found
-    for name, group in symmetries.groups.items():
-        if group.inside and name in scores:
-            outer = symmetries.groups[group.inside].size
-            scores[name] = scores[name].reshape(outer, group.size, outer, group.size)
+        group = symmetries.groups[name]
+        if group.inside:
+            shape = (symmetries.groups[group.inside].size, group.size)
+            found = found.reshape(shape + shape)
+        scores[name] = scores[name] + found if name in scores else found
     return scores
 
 
@@ -121,7 +121,10 @@ def _see(
     with ExitStack() as hooks, torch.no_grad():
         for group, each in where.items():
             for number, place in enumerate(each):
-                layer, hook = model.get_submodule(place.layer), partial(look, (group, number), place)
+                layer, hook = (
+                    model.get_submodule(place.layer),
+                    partial(look, (group, number), place),
+                )
                 hooks.callback(layer.register_forward_hook(hook).remove)
         model(images)
 
