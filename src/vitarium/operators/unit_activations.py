@@ -130,10 +130,15 @@ def _see(
 
 
 class _Sums:
-    """Of two models' units over samples, float64."""
+    """Of two models' units over samples, float64.
+
+    From each unit its mean in the first batch is taken away, so that products in float32 lose
+    nothing where a unit's mean is far greater than its changes.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.shifts: list[Tensor] = []
         self.products: Tensor | float = 0.0
         self.totals: list[Tensor | float] = [0.0, 0.0]
         self.squares: list[Tensor | float] = [0.0, 0.0]
@@ -141,24 +146,25 @@ class _Sums:
     def add(self, one: Tensor, other: Tensor) -> None:
         """[samples, units] of each."""
         self.count += len(one)
+        self.shifts = self.shifts or [one.mean(0), other.mean(0)]
+        one, other = one - self.shifts[0], other - self.shifts[1]
         self.products = self.products + (one.T @ other).double()
         for number, seen in enumerate((one, other)):
             self.totals[number] = self.totals[number] + seen.sum(0, dtype=torch.float64)
             self.squares[number] = self.squares[number] + seen.double().square().sum(0)
 
     def scores(self, by: By) -> Tensor:
-        means = [torch.as_tensor(total) / self.count for total in self.totals]
-        found = torch.as_tensor(self.products) / self.count
+        """[units, units]"""
+        left = [torch.as_tensor(total) / self.count for total in self.totals]
+        means = [shift + mean for shift, mean in zip(self.shifts, left, strict=True)]
+        found = torch.as_tensor(self.products) / self.count - torch.outer(*left)
         if by == "product":
-            return found
-        found = found - means[0][:, None] * means[1]
-        if by == "covariance":
-            return found
-        for number, (square, mean) in enumerate(zip(self.squares, means, strict=True)):
-            mean_square = torch.as_tensor(square) / self.count
-            variance = mean_square - mean.square()
-            # what rounding leaves of a unit that never changes
-            still = variance <= 1e-12 * mean_square
-            share = torch.where(still, 0.0, variance.clamp(min=0).rsqrt().nan_to_num(posinf=0.0))
-            found = found * (share[:, None] if number == 0 else share)
+            return found + torch.outer(*means)
+        if by == "correlation":
+            shares = []
+            for square, mean, whole in zip(self.squares, left, means, strict=True):
+                variance = torch.as_tensor(square) / self.count - mean.square()
+                still = variance <= 1e-12 * whole.square()  # what rounding leaves of no change
+                shares.append(variance.clamp(min=1e-300).rsqrt().masked_fill(still, 0))
+            found = found * torch.outer(*shares)
         return found
