@@ -1,6 +1,6 @@
 """RegMean: linear layers that answer to their inputs as much like the models' own as they can."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -50,10 +50,10 @@ def regmean(config: RegMean, ingredients: Ingredients) -> Made:
 def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> Made:
     """RegMean block by block: a block's inputs are what the merged blocks before it give.
 
-    What is inside of a block comes from the model's own layers, on the merged blocks' outputs for
-    images of that model's data. The first stage is all that has no linear layer before the blocks;
-    the last one is what follows them. Every block runs the whole model again. Of a model without
-    blocks every linear layer is a block.
+    Inside of a block, what its layers are given comes from the model's own ones, on the merged
+    blocks' outputs for images of that model's data. The tensors before the blocks come first, those
+    after them last; of a model without blocks every linear layer is one. All else is as in
+    `regmean`, which this is as slow as times the number of blocks.
     """
     yield from _merged(config, ingredients, _stages(ingredients))
 
@@ -82,11 +82,11 @@ def _merged(config: RegMean, ingredients: Ingredients, stages: Sequence[Sequence
             yield name, made
 
 
-def input_products(
-    config: RegMean, subject: Subject, names: Mapping[str, object]
-) -> dict[str, Tensor]:
-    """G of every linear layer whose weight is among the names: [inputs, inputs], float64, on the
-    CPU, by the name of the weight. Layers that are never called, or see only zeros, are left out.
+def input_products(config: RegMean, subject: Subject, names: Collection[str]) -> dict[str, Tensor]:
+    """G of every linear layer whose weight is among the names, by that name.
+
+    [inputs, inputs], float64, on the CPU, made milder as the settings say. Layers that are never
+    called, or see nothing but zeros, are left out.
     """
     layers = {
         f"{name}.weight": layer
