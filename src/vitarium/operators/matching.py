@@ -4,8 +4,9 @@ What can be moved is what the architecture declares (`architectures.symmetries`)
 match by weights share this.
 """
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 import torch
@@ -107,7 +108,8 @@ class Matching:
             if all(share == 1 for _, share in known.values()):
                 return
             group = max(unsettled, key=lambda name: known[name][1])
-            self._do(self._best(group, known[group][0])[0], group)
+            moves, _ = self._find(group, known[group][0])()
+            self._do(moves, group)
             self._stale.discard(group)
             self._half.add(group)  # by all that it touches once that is settled, too
             unsettled.remove(group)
@@ -134,21 +136,32 @@ class Matching:
 
     def _improve(self, names: Sequence[str], tolerance: float) -> None:
         """Give each of these groups, which do not touch each other, its best place."""
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # scipy lets others run
-            found = list(threads.map(self._best, names))
-        for name, (moves, gain) in zip(names, found, strict=True):
+        found: list[Future[tuple[Moves, float]]] = []
+        at_once = torch.get_num_threads()
+        with ThreadPoolExecutor(at_once) as threads:  # scipy's assignment has one, and lets go
+            for number, name in enumerate(names):
+                if number >= 2 * at_once:  # so many tables of scores have to be in memory
+                    found[number - 2 * at_once].result()
+                found.append(threads.submit(self._find(name)))
+        for name, best in zip(names, found, strict=True):
+            moves, gain = best.result()
             self._stale.discard(name)
             if gain > tolerance * self.scale:
                 self._do(moves, name)
 
-    def _best(self, group: str, counted: Sequence[int] | None = None) -> tuple[Moves, float]:
-        """The best move of a group with what is inside of it, by some pieces (None: by all)."""
+    def _find(
+        self, group: str, counted: Sequence[int] | None = None
+    ) -> Callable[[], tuple[Moves, float]]:
+        """Score a group with what is inside of it, by some pieces (None: by all).
+
+        What is given back finds the best move, and what it gains.
+        """
         having = self._having(group) if counted is None else counted
         if self._inner[group]:
-            return best_heads(group, *self._head_scores(group, having), self.kinds)
+            return partial(best_heads, group, *self._head_scores(group, having), self.kinds)
         size = self.symmetries.groups[group].size
         scores = self._scores((size,), [(n, (self._place(n, group),)) for n in having])
-        return best_move(group, scores, self.kinds[group])
+        return partial(best_move, group, scores, self.kinds[group])
 
     def _having(self, group: str) -> list[int]:
         return [n for n, piece in enumerate(self.pieces) if piece.place(group) is not None]
