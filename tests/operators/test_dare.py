@@ -61,6 +61,12 @@ def test_what_a_model_loses_does_not_depend_on_the_others(merged, random_models,
     )
 
 
+def test_each_model_loses_entries_of_its_own(merged, random_models, papers):
+    _, models = random_models(1)
+    one, other = (left(merged, {k: models["model0"]}, papers, drop=0.5) for k in ("one", "other"))
+    assert not np.array_equal(one == 0, other == 0)
+
+
 def test_seeds_drop_other_entries(merged, random_models, papers):
     _, models = random_models(2)
     one, again, other = (left(merged, models, papers, drop=0.5, seed=s) for s in (0, 0, 1))

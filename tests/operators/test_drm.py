@@ -111,6 +111,16 @@ def test_a_model_that_is_the_base_does_not_dilute_the_others(merged, random_mode
         torch.testing.assert_close(found[name].float(), tensor, rtol=1e-6, atol=1e-6)
 
 
+def test_models_that_share_no_direction_are_added(merged):
+    """Rounding is no share in a direction: each has its own for itself alone."""
+    noise = np.random.default_rng(0)
+    left, right = (np.linalg.qr(noise.normal(size=(s, 2)))[0] for s in (8, 6))
+    one, other = np.outer(left[:, 0], right[:, 0]), 0.5 * np.outer(left[:, 1], right[:, 1])
+    models = {"one": {"weight": torch.tensor(one)}, "other": {"weight": torch.tensor(other)}}
+    found = merged("drm", {"weight": torch.zeros(8, 6)}, models, keep=1)["weight"]
+    np.testing.assert_allclose(found.numpy(), one + other, atol=1e-12)
+
+
 def test_a_matrix_that_is_no_weight_is_not_decomposed(merged):
     numbers = torch.Generator().manual_seed(0)
     zeros = {"relative_position_bias_table": torch.zeros(9, 4)}

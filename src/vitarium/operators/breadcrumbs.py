@@ -59,7 +59,7 @@ def _drop(delta: Tensor, config: Breadcrumbs) -> None:
     """In place."""
     flat = delta.view(-1)
     kept = max(1, int(config.keep * len(flat)))
-    outliers = min(int(config.outliers * len(flat)), len(flat) - kept)
+    outliers = int(config.outliers * len(flat))
     large = flat.abs().topk(outliers + kept, sorted=False).indices
     largest = flat[large].abs().topk(outliers, sorted=False).indices
     left = torch.zeros_like(flat)
