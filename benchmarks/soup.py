@@ -40,8 +40,9 @@ from vitarium.data.dataset import Dataset, Split
 from vitarium.measures.examples import Examples
 from vitarium.measures.subjects import Weights
 from vitarium.operators.ingredients import Ingredients
-from vitarium.registry import choose, section
+from vitarium.registry import choose, plugins, section
 
+plugins("operator")  # imports them in every process, before its time is taken
 RATIO, BESIDE = 1.5, 200 * 2**20
 SIZE, IMAGES, CLASSES = (3, 224, 224), 2, 100
 GREEDY = 16
@@ -106,7 +107,6 @@ def measure(folder: Path, models: int, repeats: int) -> bool:
 
 def nothing(folder: Path, count: int) -> None:
     """Only imports: how much memory the libraries have."""
-    choose("operator", "uniform_soup")
     time.sleep(0.2)  # so that it is sampled
 
 

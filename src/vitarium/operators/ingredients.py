@@ -34,8 +34,8 @@ from vitarium.measures.subjects import Weights
 Report = Callable[[int, int], None]
 
 _FETCHED_BYTES = 128_000_000
-"""What the system is told to fetch at once. Of 64 files that are read in turn, tensor by tensor,
-page by page, a network disk gave 27 MB/s; told ahead, it gave 900."""
+"""What the system is told to fetch at once. Cold, 16 ViT-S took 1.6 s so, 5.4 s in windows of a
+quarter, and 3.3 s file by file, page by page."""
 
 
 @dataclass
