@@ -32,6 +32,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/pairwise_weights.py
+	$(BIN)/python benchmarks/soup.py
 	$(BIN)/python benchmarks/similarity.py
 	$(BIN)/python benchmarks/gpu.py
 

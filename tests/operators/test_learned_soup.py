@@ -92,7 +92,7 @@ def test_it_loses_less_than_the_uniform_soup(per, examples):
     before, after = (lost(linear(), own, examples) for own in (uniform, learned))
     assert after < before - 0.01
     assert ingredients.told.metrics["val_loss"] == pytest.approx(after, rel=1e-5)
-    assert ingredients.told.metrics["temperature"] == 1
+    assert ingredients.told.metrics["logit_factor"] == 1
 
 
 def test_what_is_told_makes_the_soup(examples):
@@ -107,7 +107,7 @@ def test_what_is_told_makes_the_soup(examples):
         assert min(shares) > 0
         expected = sum(s * m[name].double() for s, m in zip(shares, models(4), strict=True))
         assert torch.allclose(made[name], expected, atol=1e-3)
-    assert ingredients.told.metrics["temperature"] != 1
+    assert ingredients.told.metrics["logit_factor"] != 1
 
 
 def test_one_good_model_among_noise_is_found(examples):
@@ -147,7 +147,7 @@ def test_it_is_a_model_of_the_zoo_that_looked_at_validation_images(grown_zoo):
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
     made = merge(grown_zoo, ids, "learned_soup", per="layer", epochs=1, images=64)
     (epoch,) = grown_zoo.folder(made).epochs()
-    assert set(epoch.metrics) == {"val_accuracy", "val_loss", "temperature"}
+    assert set(epoch.metrics) == {"val_accuracy", "val_loss", "logit_factor"}
     assert "blocks.0.attn.qkv: " in grown_zoo.folder(made).result()["message"]
     assert grown_zoo.load(made)(torch.zeros(1, 1, 8, 8)).isfinite().all()
 

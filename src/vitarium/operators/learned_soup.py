@@ -25,7 +25,7 @@ class LearnedSoup(Config):
     per: Literal["model", "layer", "tensor"] = "model"
     """A coefficient for each model, or for each layer or tensor of each."""
     temperature: bool = True
-    """Learn a factor of the logits, too. It is no part of the soup."""
+    """Learn a factor of the logits, too (one over their temperature). It is no part of the soup."""
     lr: PositiveFloat = 0.05
     """Learning rate of AdamW, without weight decay."""
     epochs: PositiveInt = 5
@@ -55,7 +55,7 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> Made:
     scorer = Scorer(model, ingredients.examples(), config.images, config.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         mixed = Mixed(model, ingredients, config.per, Path(folder))
-        told.metrics["temperature"] = _learn(config, model, scorer, mixed, ingredients)
+        told.metrics["logit_factor"] = _learn(config, model, scorer, mixed, ingredients)
         load(model, mixed.tensors(mixed.shares()))
         told.metrics.update(scorer.score_as_it_is().metrics(scorer.examples.split))
         told.lines += mixed.told(ingredients.names)
