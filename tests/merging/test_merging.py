@@ -6,7 +6,9 @@ import torch
 from vitarium import Zoo, merge
 from vitarium.config import NoConfig
 from vitarium.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
+from vitarium.merging.spool import Spool
 from vitarium.registry import operator
+from vitarium.store.verify import verify
 
 
 def test_a_soup_is_the_mean_of_its_ingredients(grown_zoo, siblings):
@@ -35,6 +37,20 @@ def test_merging_again_is_the_same_model_and_computes_nothing(grown_zoo, sibling
     assert merge(grown_zoo, siblings[::-1], "uniform_soup") == first
     assert file.stat().st_mtime_ns == written
     assert merge(grown_zoo, [siblings[0]] * 2, "uniform_soup") != first
+
+
+def test_a_large_result_is_laid_on_disk_and_kept_plain(grown_zoo, siblings, monkeypatch):
+    kept = grown_zoo.state_dict(merge(grown_zoo, siblings, "uniform_soup"))
+    monkeypatch.setattr("vitarium.merging.planned.IN_MEMORY", 0)
+    laid = []
+    lay = Spool.lay
+    monkeypatch.setattr(Spool, "lay", lambda self, tensor: laid.append(1) or lay(self, tensor))
+    again = merge(grown_zoo, siblings, "interpolation")
+    assert len(laid) == len(kept)
+    assert not list((grown_zoo.path / "cache").iterdir())
+    assert not grown_zoo.checkpoint(again).is_packed
+    assert all(torch.equal(t, kept[n]) for n, t in grown_zoo.state_dict(again).items())
+    assert not verify(grown_zoo.path, deep=True)
 
 
 def test_a_merge_that_was_interrupted_is_made_again(grown_zoo, siblings):

@@ -25,6 +25,7 @@ which a measure that needs predictions is given several (in the place of one, by
 weights is NaN.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +39,7 @@ from vitarium.config import Config
 from vitarium.errors import CannotMeasure
 from vitarium.measures.examples import Examples
 from vitarium.store import Checkpoint
-from vitarium.store.description import FLOATS
+from vitarium.store.description import DTYPES, FLOATS
 
 T = TypeVar("T")
 Values = float | Mapping[str, float]
@@ -103,6 +104,18 @@ class Weights(Mapping[str, Tensor]):
             return {name: about.shape for name, about in stored if about.dtype in FLOATS}
         tensors = self._tensors.items()
         return {name: tuple(t.shape) for name, t in tensors if t.is_floating_point()}
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Of a tensor; that of a checkpoint is not read for it."""
+        if isinstance(self._tensors, Checkpoint):
+            found: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
+            return found
+        return self[name].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors of real numbers."""
+        return sum(math.prod(s) * self.dtype(n).itemsize for n, s in self.shapes.items())
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """`tensor[start:stop]`; of a checkpoint, only the runs that it lies in are read."""

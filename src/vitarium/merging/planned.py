@@ -1,5 +1,7 @@
 """One combination of models: what it will be, its weights, and its place in the zoo."""
 
+from contextlib import ExitStack
+
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries import Symmetries
@@ -11,6 +13,7 @@ from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Target
 from vitarium.merging.bases import base_of, common_parent
 from vitarium.merging.heads import Heads
+from vitarium.merging.spool import IN_MEMORY, Spool
 from vitarium.operators.ingredients import Ingredients, Report, Told
 from vitarium.registry import Section
 
@@ -61,14 +64,23 @@ class Planned:
         """Compute it and keep it in the zoo, unless it is there; its id."""
         folder = self.zoo.folder(self.spec.id)
         if not folder.result():
-            weights = self.weights(report)
-            folder.begin(self.spec, self.about)
-            folder.commit(0, self.told.metrics, weights, None)
+            with ExitStack() as stack:
+                large = self.models[0].nbytes > IN_MEMORY
+                spool = stack.enter_context(Spool(self.zoo.path / "cache")) if large else None
+                weights = self.weights(report, spool)
+                folder.begin(self.spec, self.about)
+                folder.commit(0, self.told.metrics, weights, None, plain=large)
             folder.finish("finished", "; ".join(self.told.lines))
         return self.spec.id
 
-    def weights(self, report: Report = lambda done, of: None) -> dict[str, Tensor]:
-        """All of the result's tensors; what the operator has to say of them is in `told`."""
+    def weights(
+        self, report: Report = lambda done, of: None, spool: Spool | None = None
+    ) -> dict[str, Tensor]:
+        """All of the result's tensors; what the operator has to say of them is in `told`.
+
+        Args:
+            spool: where they are laid, one after the other; None: they are in memory.
+        """
         first = self.models[0]
         ingredients = Ingredients(
             self.models,
@@ -79,10 +91,10 @@ class Planned:
             symmetries=self.symmetries,
             report=report,
         )
-        made = {
-            name: tensor.to(first[name].dtype if name in first.shapes else tensor.dtype)
-            for name, tensor in self.operator(ingredients)
-        }
+        made = {}
+        for name, tensor in self.operator(ingredients):
+            own = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
+            made[name] = spool.lay(own) if spool else own
         self.told = ingredients.told
         whole = {name: first[name] for name in first if name not in first.shapes}
         return {**made, **whole, **self.heads.tensors()}

@@ -36,13 +36,8 @@ from vitarium.measures.subjects import Subject, Weights
 Report = Callable[[int, int], None]
 
 _FETCHED_BYTES = 128_000_000
-<<<<<<< HEAD
-"""What the system is told to fetch at once. Of 64 files that are read in turn, tensor by tensor,
-page by page, a network disk gave 27 MB/s; told ahead, it gave 900."""
-=======
 """What the system is told to fetch at once. Cold, 16 ViT-S took 1.6 s so, 5.4 s in windows of a
 quarter, and 3.3 s file by file, page by page."""
->>>>>>> w-averages
 
 
 @dataclass
@@ -144,32 +139,6 @@ class Ingredients(Sequence[Weights]):
                 torch.sub(tensor, base, out=delta)  # one at a time: nothing is stacked twice
             yield name, base, deltas
 
-    def _windows(self) -> list[list[str]]:
-        """Names in order, together so many that their tensors have about `_FETCHED_BYTES`."""
-        found: list[list[str]] = [[]]
-        size = 0
-        for name, shape in self.shapes.items():
-            own = 4 * math.prod(shape) * len(self)
-            if size and size + own > _FETCHED_BYTES:
-                found.append([])
-                size = 0
-            found[-1].append(name)
-            size += own
-        return found
-
-    def _windows(self) -> list[list[str]]:
-        """Names in order, together so many that their tensors have about `_FETCHED_BYTES`."""
-        found: list[list[str]] = [[]]
-        size = 0
-        for name, shape in self.shapes.items():
-            own = 4 * math.prod(shape) * len(self)
-            if size and size + own > _FETCHED_BYTES:
-                found.append([])
-                size = 0
-            found[-1].append(name)
-            size += own
-        return found
-
     @cached_property
     def base(self) -> Weights:
         """What the models started from."""
@@ -202,6 +171,19 @@ class Ingredients(Sequence[Weights]):
         """What the models' architecture declares. Raises IncompatibleWeights where it does not."""
         assert self._symmetries is not None
         return self._symmetries()
+
+    def _windows(self) -> list[list[str]]:
+        """Names in order, together so many that their tensors have about `_FETCHED_BYTES`."""
+        found: list[list[str]] = [[]]
+        size = 0
+        for name, shape in self.shapes.items():
+            own = 4 * math.prod(shape) * len(self)
+            if size and size + own > _FETCHED_BYTES:
+                found.append([])
+                size = 0
+            found[-1].append(name)
+            size += own
+        return found
 
 
 def checked(model: Weights, name: str) -> Tensor:

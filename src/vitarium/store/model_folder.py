@@ -171,15 +171,20 @@ class ModelFolder:
         metrics: Mapping[str, float],
         weights: "Mapping[str, Tensor] | None",
         progress: "Mapping[str, Tensor] | None",
+        *,
+        plain: bool = False,
     ) -> None:
         """Add a finished epoch: all of it or, after a crash, nothing of it.
 
         Args:
             weights: what to keep as the epoch's checkpoint; None keeps none.
             progress: what a resumed run needs; None for the last epoch.
+            plain: keep the checkpoint as it is, not packed, which takes memory for all of it.
         """
         checkpoint = resume = None
-        if weights is not None:
+        if weights is not None and plain:
+            checkpoint = self.checkpoints.write_plain(number, weights)
+        elif weights is not None:
             checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         if progress is not None:
             pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
