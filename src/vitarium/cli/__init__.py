@@ -14,6 +14,7 @@ from vitarium.cli import (
     importing,
     keep,
     measuring,
+    merging,
     plugins,
     query,
     studies,
@@ -64,6 +65,7 @@ app.command("verify")(keep.verify)
 app.command("pack")(keep.pack)
 app.command("unpack")(keep.unpack)
 app.command("measure")(measuring.measure)
+app.command("merge")(merging.merge)
 app.command("plugins")(plugins.plugins)
 
 

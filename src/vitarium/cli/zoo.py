@@ -128,7 +128,9 @@ def _making(spec: "Spec") -> dict[str, str]:
     if spec.operator is None:
         return {}
     ingredients = ", ".join(f"{one.model}@{one.epoch}" for one in spec.ingredients)
-    return {"operator": spec.operator.name, "made of": ingredients}
+    settings = {f"operator.{k}": v for k, v in spec.operator.config.factors().items()}
+    heads = {"heads": spec.heads} if spec.heads else {}
+    return {"operator": spec.operator.name, **settings, "made of": ingredients, **heads}
 
 
 def overview(zoo: Zoo, plan: "Plan") -> list[dict[str, Any]]:

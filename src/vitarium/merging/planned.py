@@ -8,7 +8,7 @@ from vitarium.architectures.symmetries import Symmetries
 from vitarium.blueprint import Ingredient
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.measures.examples import Examples
-from vitarium.measures.subjects import Weights
+from vitarium.measures.subjects import Subject, Weights
 from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Target
 from vitarium.merging.bases import base_of, common_parent
@@ -80,6 +80,7 @@ class Planned:
             base=self._base_weights if self.base else None,
             model=self.model,
             examples=self.examples if "split" in self.facts else None,
+            subject=self.subject if "split" in self.facts else None,
             symmetries=self.symmetries,
             report=report,
         )
@@ -100,8 +101,17 @@ class Planned:
 
     def examples(self) -> Examples:
         """Raises InvalidInput where a model was trained on images that are to select by."""
+        return self._allowed(self.sources.examples(self._folder.path.name, self.facts["split"]))
+
+    def subject(self, number: int) -> Subject:
+        """An ingredient that runs, with images of its own data. Raises as `examples`."""
+        self.sources.subject.cache_clear()  # one of them at a time is in memory
+        found = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
+        self._allowed(found.examples)
+        return found
+
+    def _allowed(self, found: Examples) -> Examples:
         split = self.facts["split"]
-        found = self.sources.examples(self._folder.path.name, split)
         if not len(found):
             raise InvalidInput(f"data set '{found.dataset.name}' has no {split} images")
         for one in self.chosen:

@@ -9,7 +9,8 @@ What else an operator needs is said where it is registered:
     ordered=True     the order of the ingredients counts; otherwise they come sorted
     count=(1, 1)     fewest and most ingredients; (2, None) unless it is said
     base=True        it needs what the ingredients started from: `ingredients.base`
-    split="val"      it looks at images of that split, "train" or "val": `ingredients.examples()`.
+    split="val"      it looks at images of that split, "train" or "val": `ingredients.examples()`,
+                     or those of each model's own data, with the model: `ingredients.subject(0)`.
                      The test split is out of its reach
     epochs=choose    it is given one model, and works on several of its epochs:
                      `choose(config, kept epochs) -> epochs`
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from vitarium.architectures.symmetries import Symmetries
 from vitarium.errors import IncompatibleWeights
 from vitarium.measures.examples import Examples
-from vitarium.measures.subjects import Weights
+from vitarium.measures.subjects import Subject, Weights
 
 Report = Callable[[int, int], None]
 
@@ -51,6 +52,7 @@ class Ingredients(Sequence[Weights]):
         model: gives a new running model of the ingredients' architecture, in eval mode, float32, on
             the device where models run; also where a head is left out.
         examples: gives images of the split that the operator was registered with.
+        subject: gives a model by its number as it runs, on images of its own data.
         symmetries: gives those that the architecture declares.
         report: called with how much is done, and of how much.
 
@@ -64,12 +66,13 @@ class Ingredients(Sequence[Weights]):
         base: Callable[[], Weights] | None = None,
         model: Callable[[], nn.Module] | None = None,
         examples: Callable[[], Examples] | None = None,
+        subject: Callable[[int], Subject] | None = None,
         symmetries: Callable[[], Symmetries] | None = None,
         report: Report = lambda done, of: None,
     ) -> None:
         self._models = list(models)
         self._base, self._model, self._examples = base, model, examples
-        self._symmetries = symmetries
+        self._symmetries, self._subject = symmetries, subject
         self.report = report
         self.told = Told()
         for model_ in self._models[1:]:
@@ -102,14 +105,21 @@ class Ingredients(Sequence[Weights]):
             self.report(done, len(self.shapes))
             yield name, torch.stack(list(self.each(name)))
 
-    def deltas(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def deltas(
+        self, names: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name by name, the base's tensor and what the models added to it: [models, *shape].
 
-        Both in float64. Raises as `each`.
+        Both in float64. Of all tensors, or of those with these names. Raises as `each`.
         """
-        for name, stacked in self.tensors():
+        names = list(self.shapes) if names is None else names
+        for done, name in enumerate(names):
+            self.report(done, len(names))
             base = checked(self.base, name).double()
-            yield name, base, stacked.double() - base
+            deltas = base.new_empty((len(self), *self.shapes[name]))
+            for delta, tensor in zip(deltas, self.each(name), strict=True):
+                torch.sub(tensor, base, out=delta)  # one at a time: nothing is stacked twice
+            yield name, base, deltas
 
     @cached_property
     def base(self) -> Weights:
@@ -128,6 +138,15 @@ class Ingredients(Sequence[Weights]):
         """The images of the split that the operator is registered with."""
         assert self._examples is not None, "register the operator with the split that it looks at"
         return self._examples()
+
+    def subject(self, number: int) -> Subject:
+        """A model with its own head, in eval mode, float32, and images that it was trained for.
+
+        They are of the split that the operator is registered with, of the model's own data, or of
+        what the user named in its place. Read anew each time: let go of it before the next.
+        """
+        assert self._subject is not None, "register the operator with the split that it looks at"
+        return self._subject(number)
 
     @cached_property
     def symmetries(self) -> Symmetries:

@@ -1,0 +1,202 @@
+"""`vitarium merge`: one model of several."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vitarium.cli.keep import progress
+from vitarium.cli.options import DataDir, Device, Where
+from vitarium.cli.settings import Settings, parsed
+from vitarium.cli.tables import print_json, print_rows
+from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.errors import InvalidInput
+from vitarium.store import Zoo
+
+if TYPE_CHECKING:
+    from vitarium.registry import Plugin
+
+_SHOWN_INGREDIENTS = 4
+
+
+def merge(
+    directory: ZooFolder,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Ids, or beginnings of them; ID@3 is a model after its epoch 3. In the order that "
+            "the method sees, where it counts.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option("--method", "-m", help="How; `list` shows all methods.", show_default=False),
+    ] = "list",
+    where: Where = "",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="What the models started from; default: their common parent.",
+            show_default=False,
+        ),
+    ] = None,
+    heads: Annotated[
+        str,
+        typer.Option(
+            metavar="merge|average|ensemble|ID",
+            help="What becomes of the heads: merged like all other weights; their mean; all kept, "
+            "and the outputs averaged; or that model's.",
+        ),
+    ] = "merge",
+    align: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="First rearrange every model to match the first, e.g. weight-matching.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Stage of the result in the zoo's tables.")] = "merge",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A data set for methods that need images; default: the models' own.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    set_: Settings = None,
+    device: Device = "auto",
+    skip_diverged: Annotated[
+        bool, typer.Option("--skip-diverged", help="Leave out models that diverged.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Select by images that some of the models were trained on, too."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Combine models: soups, task vectors, alignment, averages over epochs.
+
+    The result is a model of the zoo that knows what it is made of: it can be measured, loaded,
+    exported and merged again. The same merge is the same model, and is not computed again. Methods
+    that look at images say of which split, and never at the test split. Methods of one model (its
+    epochs; it and its parent) make one for each that is named.
+
+    Examples:
+
+      vitarium merge demo-zoo --method list
+
+      vitarium merge demo-zoo 3f2a 77b0 --method uniform-soup
+
+      vitarium merge demo-zoo --where "parent = '07c1f2a9b3d4'" --method greedy-soup
+
+      vitarium merge demo-zoo 3f2a 77b0 --method slerp --align weight-matching --set t=0.3
+
+      vitarium merge demo-zoo --where "stage = 'finetune'" --method epoch-average --set last=3
+    """
+    from vitarium.merging import merge as run
+    from vitarium.registry import get
+    from vitarium.store.listing import listing
+
+    if method == "list":
+        methods()
+        return
+    plugin = get("operator", method.replace("-", "_"))
+    zoo = Zoo.open(directory)
+    if not models and not where:
+        raise InvalidInput("say which models to merge: their ids, or a condition (--where SQL)")
+    named = [*(models or ())]
+    if where:
+        found = [row["model"] for row in listing(zoo.path, where=where).rows]
+        if not found:
+            raise InvalidInput(f"no model fulfils the condition {where}")
+        named += [id for id in found if id not in named]
+    groups = [[one] for one in named] if _of_one(plugin) else [named]
+    made = []
+    with progress(plugin.name) as report:
+        for group in groups:
+            made.append(
+                run(
+                    zoo,
+                    group,
+                    plugin.name,
+                    base=base,
+                    heads=heads,
+                    align=align,
+                    name=name,
+                    data=data,
+                    device=device,
+                    data_dir=data_dir,
+                    skip_diverged=skip_diverged,
+                    force=force,
+                    report=report,
+                    **parsed(set_),
+                )
+            )
+    rows = [_row(zoo, id) for id in made]
+    if json:
+        print_json(rows)
+        return
+    short = [
+        {**row, "made of": _shortened(row["made of"]), "parent": (row["parent"] or "")[:8]}
+        for row in rows
+    ]
+    print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in short])
+    which = f"id = '{made[0]}'" if len(made) == 1 else f"stage = '{name}'"
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f'how good it is: vitarium measure {directory} accuracy --where "{which}"', markup=False
+    )
+
+
+def methods() -> None:
+    """Print every operator: what it makes, and what it needs for that."""
+    from vitarium.registry import plugins
+
+    print_rows(
+        [
+            {"method": name.replace("_", "-"), "needs": _needs(plugin), "what": plugin.summary}
+            for name, plugin in plugins("operator").items()
+        ]
+    )
+
+
+def _needs(plugin: "Plugin") -> str:
+    facts = plugin.facts
+    fewest, most = facts.get("count", (2, None))
+    if facts.get("epochs"):
+        models = "epochs of a model"
+    elif fewest == most:
+        models = "1 model" if most == 1 else f"{most} models"
+    else:
+        models = "models"
+    images = f"{facts['split']} images" if "split" in facts else ""
+    return ", ".join(filter(None, [models, "a base" if facts.get("base") else "", images]))
+
+
+def _of_one(plugin: "Plugin") -> bool:
+    return bool(plugin.facts.get("epochs")) or plugin.facts.get("count") == (1, 1)
+
+
+def _row(zoo: Zoo, id: str) -> dict[str, Any]:
+    folder = zoo.folder(id)
+    spec, result = folder.spec(), folder.result() or {}
+    return {
+        "model": id,
+        "method": spec.operator.name if spec.operator else "",
+        "parent": spec.parent,
+        "heads": spec.heads,
+        "made of": [f"{one.model}@{one.epoch}" for one in spec.ingredients],
+        **folder.epochs()[-1].metrics,
+        "said": result.get("message", ""),
+    }
+
+
+def _shortened(names: list[str]) -> str:
+    shown = " ".join(name[:8] + name[12:] for name in names[:_SHOWN_INGREDIENTS])
+    more = len(names) - _SHOWN_INGREDIENTS
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,72 @@
+"""`vitarium merge`: what it makes, prints and refuses."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def children(grown_zoo):
+    found = [id for id in grown_zoo.ids() if grown_zoo.spec(id).parent]
+    parent = grown_zoo.spec(found[0]).parent
+    return [id for id in found if grown_zoo.spec(id).parent == parent]
+
+
+def test_models_are_merged_by_their_ids_or_by_a_condition(vitarium, grown_zoo, children):
+    status, out, _ = vitarium(
+        "merge", grown_zoo.path, *children, "--method", "uniform-soup", "--json"
+    )
+    assert status == 0
+    (row,) = json.loads(out)
+    assert row["method"] == "uniform_soup"
+    assert row["made of"] == [f"{id}@1" for id in sorted(children)]
+    parent = grown_zoo.spec(children[0]).parent
+    same = vitarium(
+        *("merge", grown_zoo.path, "--where", f"parent = '{parent}'"),
+        *("--method", "uniform_soup", "--json"),
+    )
+    assert json.loads(same[1])[0]["model"] == row["model"]
+
+
+def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, children):
+    asked = ("merge", grown_zoo.path, *children, "-m", "uniform-soup", "--name", "soups")
+    status, out, errors = vitarium(*asked)
+    assert status == 0
+    made = grown_zoo.query("SELECT id FROM models WHERE stage = 'soups'")["id"][0]
+    assert made in out
+    assert f"accuracy --where \"id = '{made}'\"" in errors
+    shown = vitarium("show", grown_zoo.path, made)[1]
+    assert "uniform_soup" in shown
+    assert f"{children[0]}@1" in shown
+
+
+def test_all_methods_are_listed_with_what_they_need(vitarium):
+    from vitarium import registry
+
+    status, out, _ = vitarium("merge", "nowhere", "--method", "list")
+    assert status == 0
+    listed = {line.split()[0] for line in out.splitlines()[2:] if line and line[0].isalpha()}
+    assert listed >= {name.replace("_", "-") for name in registry.plugins("operator")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--method", "uniform-sop"],
+            "unknown operator 'uniform_sop'; did you mean 'uniform_soup'",
+        ),
+        (["--method", "uniform-soup"], "say which models to merge"),
+        (
+            ["--method", "uniform-soup", "--where", "lr > 9"],
+            "no model fulfils the condition lr > 9",
+        ),
+        (["zzz", "-m", "uniform-soup"], "unknown model 'zzz'"),
+        (["--where", "true", "-m", "uniform-soup", "--set", "x=1"], "unknown factor 'x'"),
+        (["--where", "true", "-m", "uniform-soup", "--base", "zzz"], "has no use for a base"),
+    ],
+)
+def test_bad_input_is_one_clear_message(vitarium, grown_zoo, arguments, words):
+    status, _, errors = vitarium("merge", grown_zoo.path, *arguments)
+    assert status == 2
+    assert words in errors
