@@ -105,9 +105,7 @@ class Ingredients(Sequence[Weights]):
             self.report(done, len(self.shapes))
             yield name, torch.stack(list(self.each(name)))
 
-    def deltas(
-        self, names: Sequence[str] | None = None
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def deltas(self, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name by name, the base's tensor and what the models added to it: [models, *shape].
 
         Both in float64. Of all tensors, or of those with these names. Raises as `each`.

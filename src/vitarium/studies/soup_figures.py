@@ -33,7 +33,8 @@ def methods(stage: Stage, results: Results, bootstrap: Bootstrap, split: str) ->
     """Each method against the best single model, a panel per group of siblings."""
     groups = results.groups("family", "mixed")
     shown = groups[:_MOST_GROUPS]
-    rows, order = [], []
+    rows: list[dict[str, Any]] = []
+    order: list[str] = []
     for group in shown:
         best = results.get(group, BEST)
         if best is None:
@@ -109,7 +110,7 @@ def methods(stage: Stage, results: Results, bootstrap: Bootstrap, split: str) ->
 
 def ingredients(stage: Stage, results: Results, split: str) -> Figure | None:
     """Accuracy against how many models are in the soup."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "group": result.group.name,
             "method": label(result.method),
@@ -118,9 +119,9 @@ def ingredients(stage: Stage, results: Results, split: str) -> Figure | None:
         }
         for result in results.curves
     ]
-    if not rows or max(int(row["models"]) for row in rows) < 2:
+    if not rows or max(row["models"] for row in rows) < 2:
         return None
-    names = list(dict.fromkeys(str(row["group"]) for row in rows))
+    names = list(dict.fromkeys(row["group"] for row in rows))
     singles = [
         {"group": one.group.name, "models": 1, "accuracy": one.scores.accuracy}
         for one in results.found
@@ -133,7 +134,9 @@ def ingredients(stage: Stage, results: Results, split: str) -> Figure | None:
         scale=alt.Scale(range=PALETTE),
         legend=alt.Legend(title=None, symbolType="stroke", labelLimit=240),
     )
-    x = alt.X("models:Q", axis=alt.Axis(title="models in the soup, best first", tickMinStep=1))
+    counts = sorted({result.count for result in results.curves})
+    ticks = alt.Axis(title="models in the soup, best first", values=counts, format="d")
+    x = alt.X("models:Q", axis=ticks)
     y = alt.Y(
         "accuracy:Q",
         scale=alt.Scale(zero=False),

@@ -1,5 +1,7 @@
 """Figures of the loss between models: barriers by kinship, by lineage, and after alignment."""
 
+from typing import Any
+
 import altair as alt
 import numpy as np
 
@@ -96,7 +98,7 @@ def heat_maps(stage: Stage, lines: Lines) -> list[Figure]:
 def before_and_after(stage: Stage, lines: Lines) -> Figure | None:
     """Each pair's barrier before and after an alignment."""
     before = {(line.one, line.other): line.barrier for line in lines.of(BEFORE)}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "before": before[line.one, line.other],
             "after": line.barrier,
@@ -109,7 +111,7 @@ def before_and_after(stage: Stage, lines: Lines) -> Figure | None:
     ]
     if not rows:
         return None
-    top = 1.05 * max(max(float(row["before"]), float(row["after"])) for row in rows) or 1.0
+    top = 1.05 * max(max(row["before"], row["after"]) for row in rows) or 1.0
     scale = alt.Scale(domain=[0, top], nice=False)
     base = alt.Chart()
     same = base.transform_aggregate(n="count()").transform_calculate(a="0", b=f"{top}")
@@ -179,7 +181,7 @@ def siblings(stage: Stage, walks: Walks, factor: str) -> Figure | None:
     ]
     order = [level.name for level in levels]
 
-    def panel(value: str, low: str, high: str, title: str, axis: bool) -> alt.LayerChart:
+    def panel(value: str, low: str, high: str, title: str, axis: bool) -> Any:
         y = alt.Y(
             "level:N", sort=order, axis=alt.Axis(title=None, labelLimit=220) if axis else None
         )

@@ -77,53 +77,45 @@ class Telling:
             mean = compared(self.results, self.bootstrap, families, method, MEAN)
             if best and mean:
                 said.append(
-                    f"The {label(method)} of one parent's children reaches "
-                    f"{self._points(best.of_images)} against the best of them by validation, "
-                    f"better in {best.better} of {counted(best.groups, 'group')}, and "
-                    f"{self._points(mean.of_images)} against their mean "
-                    "(intervals over test images)."
+                    f"The {label(method)} of one parent's children differs from the best of them "
+                    f"by validation by {self._points(best.of_images)}, and is better in "
+                    f"{best.better} of {counted(best.groups, 'group')}; from their mean by "
+                    f"{self._points(mean.of_images)}. Intervals over {self.split} images."
                 )
         return said
 
     def _when(self) -> list[str]:
         """What may be averaged, by pairs of models."""
-        levels = self.walks.by_kinship()
-        if self.rate:
-            levels += self.walks.of_siblings(self.rate)
+        levels = self.walks.by_kinship() + self._rates()
         safe = [level for level in levels if not level.gain.is_negative and level.gain.value >= 0]
         bad = [level for level in levels if level.gain.is_negative]
+        rest = [level for level in levels if level not in [*safe, *bad]]
         said = []
-        if safe:
-            said.append(
-                "**One may average** two "
-                + listed([self._level(level) for level in safe])
-                + ": their mean weights are at least as accurate as they are on average."
-            )
-        if bad:
-            said.append(
-                "**One must not average** two "
-                + listed([self._level(level) for level in bad])
-                + " as they are."
-            )
+        for some, verdict in (
+            (safe, "**One may average** {}: the soup is at least as accurate as they are."),
+            (rest, "**No clear loss or gain** of averaging {}."),
+            (bad, "**Averaging costs accuracy** for {}."),
+        ):
+            if some:
+                said.append(verdict.format(listed([self._level(level) for level in some])))
+        if said:
+            said[0] += " Points: the mean of two models' weights against the mean of their "
+            said[0] += "accuracies, with intervals over models."
         return said
 
     def _level(self, level: Level) -> str:
         of = "" if level.name.startswith("models") else "siblings with "
-        told = with_interval(
-            level.gain, "accuracy", level=self.bootstrap.level, points=True, inside=True
-        )
-        return f"{of}{level.name} (soup against mean: {told}; {counted(level.pairs, 'pair')})"
+        return f"{of}{level.name} ({self._points(level.gain, inside=True)})"
 
     def _across(self) -> list[str]:
-        said = []
         groups = self.results.groups("across")
         found = compared(self.results, self.bootstrap, groups, UNIFORM, MEAN)
-        if found:
-            said.append(
-                "The uniform soup of the best model of each parent reaches "
-                f"{self._points(found.of_images)} against their mean (interval over test images)."
-            )
-        return said
+        if not found:
+            return []
+        return [
+            "The uniform soup of the best model of each parent differs from their mean by "
+            f"{self._points(found.of_images)}. Interval over {self.split} images."
+        ]
 
     def _aligned(self) -> list[str]:
         said = []
@@ -133,8 +125,8 @@ class Telling:
             said.append(
                 f"Between models of different parents, {label(one.align)} {way} {share} of the "
                 f"barrier, from {one.before.value:.2f} to {self._nats(one.after)} nats over "
-                f"{counted(one.pairs, 'pair')}; their aligned soup stands "
-                f"{self._points(one.gain)} against their mean."
+                f"{counted(one.pairs, 'pair')}; the aligned soup of two differs from their mean "
+                f"accuracy by {self._points(one.gain)}."
             )
         return said
 
@@ -156,7 +148,7 @@ class Telling:
             return []
         return [
             f"As a reference, the ensemble of a group's models (their mean logits, as many times "
-            f"the cost) reaches {self._points(found.of_images)} against the best single model."
+            f"the cost) differs from the best single model by {self._points(found.of_images)}."
         ]
 
     def _with_base(self) -> list[str]:
@@ -172,7 +164,7 @@ class Telling:
                 there.append((label(method, align), found))
         there.sort(key=lambda pair: -pair[1].of_images.value)
         return [
-            f"Against the best single model, {name} reaches {self._points(found.of_images)} over "
+            f"Against the best single model, {name}: {self._points(found.of_images)}, over "
             f"{counted(found.groups, 'group')}."
             for name, found in there
         ]
@@ -285,8 +277,10 @@ class Telling:
 
     # Words
 
-    def _points(self, estimate: Estimate) -> str:
-        said = with_interval(estimate, "accuracy", level=self.bootstrap.level, points=True)
+    def _points(self, estimate: Estimate, *, inside: bool = False) -> str:
+        said = with_interval(
+            estimate, "accuracy", level=self.bootstrap.level, points=True, inside=inside
+        )
         return said.replace("**", "**+", 1) if estimate.value > 0 else said
 
     def _nats(self, estimate: Estimate) -> str:

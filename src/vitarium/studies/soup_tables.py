@@ -9,7 +9,7 @@ from vitarium.studies.page import Table
 from vitarium.studies.soup_barriers import Lines
 from vitarium.studies.soup_estimates import Level, Walks, accuracy, compared, gain
 from vitarium.studies.soup_groups import Group
-from vitarium.studies.soup_results import BEST, MEAN, Results, label
+from vitarium.studies.soup_results import BEST, ENSEMBLE, MEAN, Results, label
 from vitarium.studies.soup_sentences import Direction
 from vitarium.studies.wording import DASH, interval, number, share
 
@@ -76,7 +76,7 @@ def groups(
                     group.name,
                     result.label,
                     str(result.count),
-                    "" if result.count < 2 else _HEADS[result.heads],
+                    _HEADS[result.heads] if result.count > 1 and result.method != ENSEMBLE else "",
                     number(result.scores.val_accuracy, "accuracy"),
                     f"{number(estimate.value, 'accuracy')} {interval(estimate, 'accuracy')}",
                     difference,

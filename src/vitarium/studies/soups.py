@@ -180,8 +180,8 @@ def _lead(studied: Sequence[_Studied]) -> str:
         told = f"**{one.models}** models of {counted(parents, 'parent')}"
         said.append(f"{told} ({one.stage.name})" if len(studied) > 1 else told)
     return (
-        f"When may one average models? {listed(said)}, combined in every way that is asked for, and "
-        "what comes of it."
+        f"When may one average models? {listed(said)}, combined in every way that is asked for, "
+        "and what comes of it."
     )
 
 
@@ -287,9 +287,9 @@ def _method(config: Soups, methods: Methods, split: str) -> Section:
         [
             Sentences(
                 [
-                    f"Models after their last epoch. What is chosen, ordered or learned is so on the "
-                    f"**{SELECTION}** images; all accuracies are of the **{split}** images. What a "
-                    "parent was trained on does not count as seen by its children.",
+                    "Models after their last epoch. What is chosen, ordered or learned is so on "
+                    f"the **{SELECTION}** images; all accuracies are of the **{split}** images. "
+                    "What a parent was trained on does not count as seen by its children.",
                     "A group of siblings are the children of one parent, of the same data, whose "
                     "heads have one shape. Where heads have several shapes, all children of the "
                     "parent are one more group, whose heads are all kept.",
@@ -303,11 +303,11 @@ def _method(config: Soups, methods: Methods, split: str) -> Section:
                     "straight line above the line between its ends, on "
                     f"{config.barrier_images} {split} images; at most {config.pairs} pairs of each "
                     f"kinship, and {config.aligned_pairs} after each alignment.",
-                    f"Intervals: {100 * config.level:g} %, percentiles of {config.draws} draws with "
-                    "replacement: of test images where it is said so (the same draws for models "
-                    "that are compared), else of models; of pairs, both models are drawn.",
-                    "Nothing of it is added to the zoo: to keep a model, `vitarium merge` makes it. "
-                    "What merged models say of the images is kept in the zoo's cache.",
+                    f"Intervals: {100 * config.level:g} %, percentiles of {config.draws} draws "
+                    "with replacement: of test images where it is said so (the same draws for "
+                    "models that are compared), else of models; of pairs, both models are drawn.",
+                    "Nothing of it is added to the zoo: to keep a model, `vitarium merge` makes "
+                    "it. What merged models say of the images is kept in the zoo's cache.",
                     f"Seed {config.seed}: the same zoo gives the same page.",
                 ]
             )
