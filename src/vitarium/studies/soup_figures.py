@@ -8,7 +8,7 @@ import altair as alt
 from vitarium.studies.bootstrap import Bootstrap
 from vitarium.studies.figures import HEIGHT, PALETTE, WIDTH, Figure, data
 from vitarium.studies.population import Stage
-from vitarium.studies.soup_estimates import accuracy, gain
+from vitarium.studies.soup_estimates import gain
 from vitarium.studies.soup_groups import Group
 from vitarium.studies.soup_results import (
     BEST,
@@ -174,14 +174,22 @@ def epochs(stage: Stage, gains: Sequence[EpochGain], bootstrap: Bootstrap) -> Fi
     """What the average of the last epochs gains over the last one."""
     if not gains:
         return None
-    named = {one: f"last {one.last}" for one in gains}
     several = len({one.method for one in gains}) > 1
-    if several:
-        named = {one: f"{label(one.method)}, last {one.last}" for one in gains}
-    rows = [{"what": named[one], "model": one.model[:8], "gain": 100 * one.gain} for one in gains]
-    means = []
-    for what in dict.fromkeys(named.values()):
-        found = gain(bootstrap, [(g.averaged, g.alone) for g in gains if named[g] == what])
+    golden = (5**0.5 - 1) / 2  # multiples of it fall evenly, and never side by side
+    rows, means = [], []
+    for method, last in dict.fromkeys((one.method, one.last) for one in gains):
+        some = [one for one in gains if (one.method, one.last) == (method, last)]
+        what = f"{label(method)}, last {last}" if several else f"last {last}"
+        for place, one in enumerate(some):
+            rows.append(
+                {
+                    "what": what,
+                    "model": one.model[:8],
+                    "gain": 100 * one.gain,
+                    "place": place * golden % 1,
+                }
+            )
+        found = gain(bootstrap, [(one.averaged, one.alone) for one in some])
         ends = {"low": found.low, "high": found.high}
         scaled = {key: None if end is None else 100 * end for key, end in ends.items()}
         means.append({"what": what, "gain": 100 * found.value, **scaled})
@@ -189,7 +197,6 @@ def epochs(stage: Stage, gains: Sequence[EpochGain], bootstrap: Bootstrap) -> Fi
     x = alt.X("gain:Q", axis=alt.Axis(title="points against the last epoch", labelExpr=_POINTS))
     dots = (
         alt.Chart(data(rows))
-        .transform_calculate(jitter="random()")
         .mark_circle(size=40, opacity=0.55, color=PALETTE[0])
         .encode(
             x=x,
@@ -198,8 +205,6 @@ def epochs(stage: Stage, gains: Sequence[EpochGain], bootstrap: Bootstrap) -> Fi
             tooltip=[alt.Tooltip("model:N"), alt.Tooltip("gain:Q", format="+.2f")],
         )
     )
-    golden = (5**0.5 - 1) / 2
-    dots.data = data([{**row, "place": i * golden % 1} for i, row in enumerate(rows)])
     mean = alt.Chart(data(means))
     bars = mean.mark_rule(strokeWidth=3, color=PALETTE[1]).encode(x="low:Q", x2="high:Q", y=y)
     centre = mean.mark_point(
@@ -213,17 +218,6 @@ def epochs(stage: Stage, gains: Sequence[EpochGain], bootstrap: Bootstrap) -> Fi
         "last epoch alone. Orange: the mean over models, with its interval over test images.",
         alt.layer(zero, dots, bars, centre).properties(width=WIDTH - 120, height=alt.Step(46)),
     )
-
-
-def accuracies(
-    results: Results, group: Group, bootstrap: Bootstrap
-) -> list[tuple[str, float, float | None, float | None]]:
-    """Of each way to combine a group: label, accuracy and its interval over test images."""
-    found = []
-    for result in results.of(group):
-        estimate = accuracy(bootstrap, result.scores)
-        found.append((result.label, estimate.value, estimate.low, estimate.high))
-    return found
 
 
 def _panel(group: Group, best: float) -> str:
