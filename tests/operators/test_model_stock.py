@@ -21,7 +21,7 @@ def stocked(models, base):
 
 
 def by_the_paper(models, base):
-    """Equation 7 for one tensor, float64; only where every task vector has a length."""
+    """The formula for one tensor, float64; only where every task vector has a length."""
     deltas = [(model.double() - base.double()).flatten() for model in models]
     cosines = [a @ b / (a.norm() * b.norm()) for a, b in combinations(deltas, 2)]
     cosine, count = sum(cosines) / len(cosines), len(models)

@@ -1,6 +1,7 @@
 """Checkpoint files: bit-exact in every dtype, packed or plain, and damage is never read."""
 
 import json
+import mmap
 
 import numpy as np
 import pytest
@@ -237,6 +238,35 @@ def test_rows_are_read_by_themselves(folder):
         opened.rows("steps", 0, 1)
     with pytest.raises(UnknownName, match="did you mean 'large'"):
         opened.rows("larg", 0, 1)
+
+
+@pytest.mark.parametrize("names", [None, ["bias", "half", "large", "none", "other"]])
+def test_what_is_fetched_ahead_reads_the_same(folder, names):
+    one, two = weights(), nudged(weights())
+    folder.write_plain(0, one)
+    folder.write(1, two, [(A, 0)])
+    for epoch, expected in enumerate((one, two)):
+        checkpoint = folder_open(folder, epoch)
+        checkpoint.read_ahead(names)
+        assert same(dict(checkpoint), expected)
+
+
+def test_neighbours_are_fetched_as_one(folder, monkeypatch):
+    folder.write_plain(0, {f"w{k}": torch.zeros(3000 * k) for k in range(1, 5)})
+    container, asked = folder_open(folder, 0)._file, []
+
+    class Watched:
+        def madvise(self, advice, start, length):
+            assert start % mmap.PAGESIZE == 0
+            asked.append((start, start + length))
+
+    monkeypatch.setattr(container, "_content", Watched())
+    container.read_ahead(["w4", "w1", "w2"])
+    places = {name: (entry.start, entry.stop) for name, entry in container.entries.items()}
+    assert [stop - container._start for _, stop in asked] == [places["w2"][1], places["w4"][1]]
+    starts = [start - container._start for start, _ in asked]
+    for start, name in zip(starts, ("w1", "w4"), strict=True):
+        assert places[name][0] - mmap.PAGESIZE < start <= places[name][0]
 
 
 def test_only_the_rows_that_are_asked_for_are_checked(folder):

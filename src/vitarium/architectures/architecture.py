@@ -1,4 +1,6 @@
-"""What the configurations of all architectures have in common."""
+"""What the configurations of all architectures have in common, and what their parts may do."""
+
+from typing import Protocol, runtime_checkable
 
 from vitarium.config import Config
 
@@ -10,3 +12,14 @@ class ArchitectureConfig(Config):
     def input_size(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         raise TypeError(f"{type(self).__name__} has to define input_size")
+
+
+@runtime_checkable
+class ActsAfterSteps(Protocol):
+    """A part of a model that changes its weights by itself, too.
+
+    Such models are trained one by one, never stacked.
+    """
+
+    def after_step(self) -> None:
+        """Called after every step of the optimiser."""

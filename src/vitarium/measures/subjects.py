@@ -25,7 +25,7 @@ which a measure that needs predictions is given several (in the place of one, by
 weights is NaN.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar, cast
@@ -109,6 +109,11 @@ class Weights(Mapping[str, Tensor]):
         if isinstance(self._tensors, Checkpoint):
             return self._tensors.rows(name, start, stop)
         return self[name][start:stop]
+
+    def read_ahead(self, names: Sequence[str]) -> None:
+        """Let the system fetch these tensors from disk before they are asked for."""
+        if isinstance(self._tensors, Checkpoint | Weights):
+            self._tensors.read_ahead(names)
 
     def floats(self, part: str = "") -> Iterator[tuple[str, Tensor]]:
         """Its tensors of real numbers, one after the other, that have `part` in their name.

@@ -14,7 +14,7 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> Made:
 
     With cos the mean cosine of the task vectors of all pairs of the N models, a tensor is
 
-        t mean + (1 - t) base,    t = N cos / (1 + (N - 1) cos)    (eq. 7 with N models)
+        t mean + (1 - t) base,    t = N cos / (1 + (N - 1) cos)
 
     which is nearest to the centre around which fine-tuned models lie at equal distances and
     angles. Models that learned the same (cos 1) give their mean, those that learned unrelated

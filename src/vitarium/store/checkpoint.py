@@ -8,7 +8,7 @@ that is the base's bit by bit has no entry at all. docs/format.md has every deta
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
@@ -130,14 +130,20 @@ class Checkpoint(Mapping[str, "Tensor"]):
         """All tensors, read now. Raises CorruptFile."""
         if not self.is_packed or self.nbytes < _MANY_BYTES:
             return dict(self.items())
-        self._read_ahead()
+        self.read_ahead()
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy, zstd and xxh3 give up the GIL
             return dict(zip(self, pool.map(self.__getitem__, self), strict=True))
 
-    def _read_ahead(self) -> None:
-        self._file.read_ahead()
+    def read_ahead(self, names: Iterable[str] | None = None) -> None:
+        """Let the system fetch these tensors, or all, from disk before they are asked for.
+
+        Of many files that are read in turn, tensor by tensor, this is what makes a disk fast.
+        Raises CorruptFile where a base is.
+        """
+        names = None if names is None else list(names)
+        self._file.read_ahead(names)
         if self.base:
-            self.opened_base._read_ahead()
+            self.opened_base.read_ahead(names)
 
     def run(self, name: str, number: int) -> Bits:
         """One run of a tensor's numbers as unsigned integers, checked. Raises CorruptFile."""

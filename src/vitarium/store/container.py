@@ -111,10 +111,20 @@ class Container:
         entry = self.entries[name]
         return self._view[self._start + entry.start : self._start + entry.stop]
 
-    def read_ahead(self) -> None:
-        """Let the system fetch the file while it is read, not page by page."""
-        if hasattr(mmap, "MADV_WILLNEED"):
+    def read_ahead(self, names: Iterable[str] | None = None) -> None:
+        """Let the system fetch what stands under these names, or all, while other work goes on.
+
+        Otherwise it is read page by page when it is touched.
+        """
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        if names is None:
             self._content.madvise(mmap.MADV_WILLNEED)
+            return
+        found = (self.entries[name] for name in names if name in self.entries)
+        for start, stop in _joined((entry.start, entry.stop) for entry in found):
+            page = (self._start + start) // mmap.PAGESIZE * mmap.PAGESIZE
+            self._content.madvise(mmap.MADV_WILLNEED, page, self._start + stop - page)
 
     def corrupt(self, fault: str) -> CorruptFile:
         return CorruptFile(self.path, fault)
@@ -143,6 +153,17 @@ class Container:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise self.corrupt(f"its header makes no sense: {error}") from None
         return entries, description
+
+
+def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places in order, those in one that are next to each other."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(places):
+        if found and start - found[-1][1] <= mmap.PAGESIZE:
+            found[-1] = (found[-1][0], stop)
+        elif stop > start:
+            found.append((start, stop))
+    return found
 
 
 def _entry(name: str, value: Any) -> Entry:

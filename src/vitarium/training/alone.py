@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium import seeds
+from vitarium.architectures.architecture import ActsAfterSteps
 from vitarium.data.batch import Batch
 from vitarium.training.member import Member
 from vitarium.training.options import TrainOptions
@@ -23,6 +24,7 @@ class Alone:
         if options.compiled:
             self.model = torch.compile(self.model, dynamic=False)
         self.trained = self.member.trained
+        self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
         self.optimizer = self.member.recipe.optimizer(self.trained)
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
@@ -40,6 +42,8 @@ class Alone:
         if recipe.clip_grad_norm:
             nn.utils.clip_grad_norm_(self.trained, recipe.clip_grad_norm)
         self.optimizer.step()
+        for part in self.acting:
+            part.after_step()
         return {name: value.unsqueeze(0) for name, value in loss.metrics.items()}
 
     def scores(self, epoch: int) -> list[dict[str, float]]:

@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
+from vitarium.architectures.architecture import ActsAfterSteps
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.data.batch import Batch
@@ -43,29 +44,33 @@ def stack_key(spec: ModelSpec) -> str | None:
     """Models with the same key can be trained in one stack; None: this one only by itself.
 
     An optimiser has to work on each weight by itself (a plug-in says so by `elementwise=True`),
-    and a training that draws random numbers inside of the model would draw others in a stack.
+    a training that draws random numbers inside of the model would draw others in a stack, and a
+    stack calls no part of a model after its steps.
     """
     recipe = spec.recipe
-    if not recipe.optimizer.plugin.facts.get("elementwise") or _draws(recipe):
+    if not recipe.optimizer.plugin.facts.get("elementwise") or _stays_alone(recipe):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     return json.dumps(shared, sort_keys=True)
 
 
-def _draws(recipe: Recipe) -> bool:
-    """Whether the model drops something at random in training."""
-    if recipe.architecture not in _drawing:
+def _stays_alone(recipe: Recipe) -> bool:
+    """Whether the model drops something at random in training, or acts after its steps."""
+    if recipe.architecture not in _alone:
         with torch.device("meta"):
             model = recipe.architecture(1)
-        _drawing[recipe.architecture] = any(
-            isinstance(rate := getattr(module, name, None), float) and rate > 0
-            for module in model.modules()
-            for name in ("p", "prob", "drop_prob")
+        _alone[recipe.architecture] = any(
+            isinstance(module, ActsAfterSteps) or _drops(module) for module in model.modules()
         )
-    return _drawing[recipe.architecture]
+    return _alone[recipe.architecture]
 
 
-_drawing: dict[Any, bool] = {}
+def _drops(module: nn.Module) -> bool:
+    rates = (getattr(module, name, None) for name in ("p", "prob", "drop_prob"))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+_alone: dict[Any, bool] = {}
 
 
 class Stack:
