@@ -1,6 +1,6 @@
 """What comes of each way to combine the models of each group."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from vitarium.blueprint import Ingredient
@@ -10,6 +10,7 @@ from vitarium.registry import Section, choose
 from vitarium.studies.gathering import Report
 from vitarium.studies.soup_groups import Group, Kinfolk
 from vitarium.studies.soup_runs import Runs, Scores, mean_of
+from vitarium.studies.wording import counted
 
 BEST, MEAN, ENSEMBLE = "best single", "mean single", "ensemble of logits"
 UNIFORM, GREEDY = "uniform_soup", "greedy_soup"
@@ -235,12 +236,12 @@ class Combining:
         ]
 
     def _epochs(self) -> list[Callable[[], None]]:
-        def averaged(one: Ingredient, operator: Section, last: int) -> None:
-            what = f"average of the last {last} epochs"
+        def averaged(one: Ingredient, operator: Section, last: int | None) -> None:
+            what = label(operator.name) + (f" of the last {last}" if last else "")
             try:
                 epochs = chosen(self.runs.zoo, operator, [one.model])
-                if len(epochs) != last:
-                    why = f"it has {len(epochs)} epochs that count"
+                if last and len(epochs) != last:
+                    why = f"it has {counted(len(epochs), 'epoch')} that count"
                     self.results.absent.append(Absent(what, one.model[:8], why))
                     return
                 found = self.runs.merged(operator, epochs)
@@ -248,15 +249,23 @@ class Combining:
                 self.results.absent.append(Absent(what, one.model[:8], str(error)))
                 return
             alone = self.runs.single(one)
-            self.results.epochs.append(EpochGain(one.model, operator.name, last, alone, found))
+            gain = EpochGain(one.model, operator.name, len(epochs), alone, found)
+            self.results.epochs.append(gain)
 
         return [
             lambda one=one, operator=operator, last=last: averaged(one, operator, last)  # type: ignore[misc]
-            for section in self.methods.of_epochs
-            for last in self.last
-            for operator in [choose("operator", section.name, last=last)]
+            for operator, last in self._epoch_operators()
             for one in self.kin.members.values()
         ]
+
+    def _epoch_operators(self) -> Iterator[tuple[Section, int | None]]:
+        """With each number of epochs, where that is a setting."""
+        for section in self.methods.of_epochs:
+            if "last" not in section.plugin.config.model_fields:
+                yield section, None
+                continue
+            for last in self.last:
+                yield choose("operator", section.name, last=last), last
 
 
 def label(method: str, align: str = "") -> str:
