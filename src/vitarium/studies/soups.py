@@ -54,7 +54,7 @@ class Soups(Config):
     pairs: PositiveInt = 150
     """Of models between which barriers are measured: at most so many of each kinship, drawn in an
     order that does not depend on anything else."""
-    aligned_pairs: NonNegativeInt = 24
+    aligned_pairs: NonNegativeInt = 12
     """So many of these also after each alignment."""
     points: int = Field(11, ge=3)
     """Models on the way between two, both ends among them; odd, for the one halfway."""
