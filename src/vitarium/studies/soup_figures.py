@@ -194,7 +194,8 @@ def epochs(stage: Stage, gains: Sequence[EpochGain], bootstrap: Bootstrap) -> Fi
         scaled = {key: None if end is None else 100 * end for key, end in ends.items()}
         means.append({"what": what, "gain": 100 * found.value, **scaled})
     y = alt.Y("what:N", sort=None, axis=alt.Axis(title="epochs that are averaged"))
-    x = alt.X("gain:Q", axis=alt.Axis(title="points against the last epoch", labelExpr=_POINTS))
+    axis = alt.Axis(title="points against the last epoch", labelExpr=_POINTS, tickCount=8)
+    x = alt.X("gain:Q", axis=axis)
     dots = (
         alt.Chart(data(rows))
         .mark_circle(size=40, opacity=0.55, color=PALETTE[0])

@@ -163,10 +163,12 @@ class Telling:
             if found and method != "best single":
                 there.append((label(method, align), found))
         there.sort(key=lambda pair: -pair[1].of_images.value)
+        if not there:
+            return []
+        each = [f"{name} {self._points(found.of_images, inside=True)}" for name, found in there]
         return [
-            f"Against the best single model, {name}: {self._points(found.of_images)}, over "
-            f"{counted(found.groups, 'group')}."
-            for name, found in there
+            "Against the best single model, on average over up to "
+            f"{counted(max(found.groups for _, found in there), 'group')}: {'; '.join(each)}."
         ]
 
     def _parts(self) -> list[str]:
