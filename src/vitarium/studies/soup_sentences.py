@@ -87,14 +87,17 @@ class Telling:
     def _when(self) -> list[str]:
         """What may be averaged, by pairs of models."""
         levels = self.walks.by_kinship() + self._rates()
-        safe = [level for level in levels if not level.gain.is_negative and level.gain.value >= 0]
+        few = [level for level in levels if level.gain.low is None]
         bad = [level for level in levels if level.gain.is_negative]
-        rest = [level for level in levels if level not in [*safe, *bad]]
+        rest = [level for level in levels if level not in few and level not in bad]
+        safe = [level for level in rest if level.gain.value >= 0]
+        rest = [level for level in rest if level not in safe]
         said = []
         for some, verdict in (
             (safe, "**One may average** {}: the soup is at least as accurate as they are."),
             (rest, "**No clear loss or gain** of averaging {}."),
             (bad, "**Averaging costs accuracy** for {}."),
+            (few, "Too few models for an interval: {}."),
         ):
             if some:
                 said.append(verdict.format(listed([self._level(level) for level in some])))
@@ -214,7 +217,8 @@ class Telling:
     def _works(self, level: Level, when: str) -> Direction:
         found = level.gain
         here = f"{when}: {self._level(level)}, barrier {self._nats(level.barrier)} nats"
-        verdict = _verdict(found.value >= 0 and not found.is_negative, found.is_negative)
+        works = found.low is not None and found.value >= 0
+        verdict = _verdict(works, found.is_negative)
         return Direction(
             "Soups of one parent's children work at small learning rates.", here, verdict
         )
