@@ -23,3 +23,20 @@ def test_wrong_settings_are_one_line(vitarium, grown_zoo, tmp_path):
     assert status == 2
     assert "level" in err
     assert not (tmp_path / "x.html").exists()
+
+
+def test_soups_are_studied_by_a_command(vitarium, grown_zoo, tmp_path):
+    out = tmp_path / "soups.html"
+    status, said, err = vitarium(
+        "study", "soups", grown_zoo.path, "--out", out, "--set", 'methods=["uniform_soup"]',
+        "--set", "points=3", "--set", "draws=20", "--images", "40",
+    )  # fmt: skip
+    assert status == 0, err
+    assert said.startswith("finetune: The uniform soup of one parent's children differs from ")
+    assert err == f"page written to {out}\n"
+    status, _, err = vitarium(
+        "study", "soups", grown_zoo.path, "--where", "stage = 'pretrain'", "--out", out,
+        "--set", 'methods=["uniform_soup"]',
+    )  # fmt: skip
+    assert status == 2
+    assert "no model has two finished children" in err

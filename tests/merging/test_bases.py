@@ -62,3 +62,14 @@ def test_heads_that_started_differently_have_no_base(tiny, tmp_path):
     heads = [zoo.state_dict(id)["head.weight"].double() for id in children]
     assert torch.equal(made["head.weight"], (sum(heads) / 2).float())
     assert torch.equal(made["norm.weight"], parent["norm.weight"])
+
+
+def test_the_base_has_the_childrens_kind_of_head_and_not_the_parents(tiny, tmp_path):
+    tiny["stages"]["pretrain"]["grid"] = {"seed": [1]}
+    tiny["stages"]["finetune"]["head"] = {"name": "mlp", "hidden_dim": 5}
+    zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
+    children = [id for id in zoo.ids() if zoo.spec(id).parent]
+    base = zoo.state_dict(merge(zoo, children, "start"))
+    first = zoo.state_dict(children[0], 0)
+    assert base.keys() == first.keys()
+    assert all(torch.equal(base[name], tensor) for name, tensor in first.items())

@@ -1,7 +1,8 @@
 """`vitarium study`: what there is to find out about a whole population, as a page."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,23 +13,28 @@ from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.zoo import ZooFolder
 from vitarium.store import Zoo
 
+if TYPE_CHECKING:
+    from vitarium.data.batches import SplitName
+
 app = typer.Typer(help="Studies of a population, as pages with figures.", no_args_is_help=True)
+
+
+Figures = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Write every figure as PNG and SVG, too, for a paper.",
+        show_default=False,
+    ),
+]
+_PAGE = "The page: one file that opens without a network."
 
 
 @app.command("diversity")
 def diversity(
     directory: ZooFolder,
-    out: Annotated[
-        Path, typer.Option(help="The page: one file that opens without a network.")
-    ] = Path("diversity.html"),
-    figures: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write every figure as PNG and SVG, too, for a paper.",
-            show_default=False,
-        ),
-    ] = None,
+    out: Annotated[Path, typer.Option(help=_PAGE)] = Path("diversity.html"),
+    figures: Figures = None,
     where: Where = "",
     split: Split = SplitChoice.test,
     images: Images = None,
@@ -50,6 +56,55 @@ def diversity(
 
       vitarium study diversity demo-zoo --set hessian_models=30 --set measure_missing=false
     """
+    options = _Options(out, figures, where, images, settings, device, data_dir)
+    _study(directory, "diversity", options, split.value)
+
+
+@app.command("soups")
+def soups(
+    directory: ZooFolder,
+    out: Annotated[Path, typer.Option(help=_PAGE)] = Path("soups.html"),
+    figures: Figures = None,
+    where: Where = "",
+    images: Images = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """When models may be averaged: soups, merges, barriers by kinship, and alignment.
+
+    For the children of each parent, and across parents: what soups, epoch averages and other merges
+    gain over the best single model, how far the loss rises between models, and where rearranging
+    them helps. Chosen by validation images, reported on test images, with confidence intervals.
+    Merged models are not added to the zoo. Settings: `vitarium plugins study soups`.
+
+    Examples:
+
+      vitarium study soups demo-zoo --out soups.html
+
+      vitarium study soups demo-zoo --figures figures --where "stage = 'finetune'"
+
+      vitarium study soups demo-zoo --set 'methods=["uniform_soup","ties"]' --set pairs=50
+    """
+    options = _Options(out, figures, where, images, settings, device, data_dir)
+    _study(directory, "soups", options, "test")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """As the commands take them."""
+
+    out: Path
+    figures: Path | None
+    where: str
+    images: int | None
+    settings: list[str] | None
+    device: str
+    data_dir: Path | None
+
+
+def _study(directory: Path, name: str, options: _Options, split: "SplitName") -> None:
+    """Run a study with a bar of progress, and print what it says."""
     from vitarium.studies import study
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -64,18 +119,18 @@ def diversity(
 
         found = study(
             Zoo.open(directory),
-            "diversity",
-            out=out,
-            figures=figures,
-            where=where,
-            split=split.value,
-            images=images,
-            device=device,
-            data_dir=data_dir,
+            name,
+            out=options.out,
+            figures=options.figures,
+            where=options.where,
+            split=split,
+            images=options.images,
+            device=options.device,
+            data_dir=options.data_dir,
             report=report,
-            **parsed(settings),
+            **parsed(options.settings),
         )
     for sentence in found.sentences:
         print(sentence)
-    also = f", {len(found.figures)} figures to {figures}" if found.figures else ""
+    also = f", {len(found.figures)} figures to {options.figures}" if found.figures else ""
     console.print(f"page written to {found.page}{also}", markup=False)

@@ -1,6 +1,7 @@
 """The images that a model is measured on, as it takes them."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from vitarium.data.batch import Batch
 from vitarium.data.batches import Batches, SplitName
 from vitarium.data.dataset import Split
 from vitarium.data.splits import stratified, without
+from vitarium.seeds import derive
 
 
 class Examples:
@@ -49,6 +51,11 @@ class Examples:
     def batches(self, size: int = 256) -> Iterator[Batch]:
         """All images once; the last batch may be smaller."""
         return self._batches.plain(self.split, self.numbers, size)
+
+    def endless(self, size: int, seed: int, name: str) -> Iterator[Batch]:
+        """Batches without an end; every epoch in an order of its own, drawn for that name."""
+        for epoch in count():
+            yield from self.shuffled(derive(seed, name, "order", epoch)).batches(size)
 
     def first(self, count: int) -> "Examples":
         """At most so many of the images, of each class in proportion, the same whenever asked."""

@@ -1,13 +1,11 @@
 """Whether a curve of low loss joins two models where a straight line does not."""
 
-from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from math import comb
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from vitarium.data.batch import Batch
 from vitarium.measures.losses import Losses, Parameters, gradients, losses, mean_loss, parameters
 from vitarium.measures.paths import OnPath, along, barriers, bezier, check_path
 from vitarium.measures.subjects import Subject, Values
@@ -67,7 +65,9 @@ def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) 
     trained = [tensor for bend in bends for tensor in bend.values()]
     optimizer = torch.optim.Adam(trained, config.lr)
     places = torch.Generator().manual_seed(derive(config.seed, "mode_connectivity", "places"))
-    for step, batch in enumerate(islice(_training(one, config), config.steps)):
+    training = one.examples.of("train").first(config.train_images)
+    batches = training.endless(config.train_batch_size, config.seed, "mode_connectivity")
+    for step, batch in enumerate(islice(batches, config.steps)):
         t = torch.rand((), dtype=torch.float64, generator=places).item()
         point = {name: tensor.requires_grad_() for name, tensor in bezier(controls, t).items()}
         with torch.enable_grad():
@@ -92,11 +92,3 @@ def curve_losses(
     config = config or ModeConnectivity()
     examples = subject.examples.first(config.images)
     return losses(subject.model, along(controls, config.places), examples, config.batch_size)
-
-
-def _training(subject: Subject, config: ModeConnectivity) -> Iterator[Batch]:
-    """Training batches without an end; every epoch in an order of its own."""
-    images = subject.examples.of("train").first(config.train_images)
-    for epoch in count():
-        order = derive(config.seed, "mode_connectivity", "order", epoch)
-        yield from images.shuffled(order).batches(config.train_batch_size)

@@ -1,5 +1,6 @@
 """Gives measures what they need of a zoo: weights, running models, and their images."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -60,6 +61,7 @@ class Sources:
         self._examples: dict[tuple[_Shown, SplitName, int | None], Examples] = {}
         self._images: dict[Examples, str] = {}
         self._keys: dict[Section, np.ndarray | None] = {}
+        self._skeletons: dict[tuple[str, int], torch.nn.Module] = {}
         self._spec = cache(lambda model: zoo.folder(model).spec())
         self.trained_on = cache(self._trained_on)
         self.subject = lru_cache(maxsize=4)(self._subject)
@@ -80,8 +82,13 @@ class Sources:
         def skeleton() -> torch.nn.Module:
             if spec.origin.architecture is None:
                 raise CannotMeasure(f"{target.name}: nothing here builds its architecture")
-            with torch.device("meta"):
-                return spec.origin.build(about.num_outputs)
+            sections = (spec.origin.architecture, spec.origin.head)
+            told = json.dumps([one and one.factors() for one in sections])
+            key = (told, about.num_outputs)
+            if key not in self._skeletons:
+                with torch.device("meta"):
+                    self._skeletons[key] = spec.origin.build(about.num_outputs)
+            return self._skeletons[key]
 
         checkpoint = folder.open(target.epoch)
         return Weights(target.name, checkpoint, start=start, parent=parent, skeleton=skeleton)

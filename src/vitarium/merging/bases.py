@@ -10,7 +10,7 @@ from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.measures.subjects import Weights
 from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Target
-from vitarium.merging.heads import Heads
+from vitarium.merging.heads import Chosen, Heads
 from vitarium.store import Zoo
 
 
@@ -61,7 +61,8 @@ def base_of(
                     f"so {name} has no common base; say what becomes of the heads: "
                     "--heads average, --heads ensemble or --heads ID"
                 )
-    return Joined(found, {name: starts[0][name] for name in names})
+    trunk = Chosen(found, [name for name in found if not is_head(found.skeleton, name)])
+    return Joined(trunk, {name: starts[0][name] for name in names})
 
 
 def _start(sources: Sources, one: Ingredient, base: Ingredient) -> Weights:

@@ -1,5 +1,6 @@
 """One combination of models: what it will be, its weights, and its place in the zoo."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class Planned:
     Args:
         base, heads, force: see `merging.merge`.
         stage: what the result is called in the zoo's tables.
+        given: weights in the place of the ingredients' own, in their order, e.g. rearranged ones
+            that are nowhere kept. The spec does not tell of them: do not keep such a model.
 
     Raises InvalidInput and IncompatibleWeights for what cannot be combined.
     """
@@ -38,12 +41,13 @@ class Planned:
         heads: str = "merge",
         stage: str = "merge",
         force: bool = False,
+        given: Sequence[Weights] | None = None,
     ) -> None:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force = sources.zoo, force
         self.facts = operator.plugin.facts
         self.told = Told()
-        models = [sources.weights(target_of(one)) for one in ingredients]
+        models = list(given or [sources.weights(target_of(one)) for one in ingredients])
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts.get("origin", 0)]

@@ -38,16 +38,40 @@ def heat_map(stage: Stage, measure: str) -> Figure | None:
     matrix = stage.pairs.get(measure)
     if matrix is None or len(stage) < 4:
         return None
+    what, how = MAPS[measure]
+    name = f"{stage.name}-{measure.replace('_', '-')}"
+    form = ".0%" if measure in PERCENT else ".2~f"
+    return drawn_pairs(
+        stage, matrix, name, f"{what}: {how}", how, form=form, reverse=measure in FAR
+    )
+
+
+def drawn_pairs(
+    stage: Stage,
+    matrix: Numbers,
+    name: str,
+    title: str,
+    how: str,
+    *,
+    form: str = ".2~f",
+    reverse: bool = False,
+    domain: Sequence[float] | None = None,
+) -> Figure | None:
+    """Numbers of pairs, [models, models], as a heat map; None where there is no number.
+
+    Args:
+        how: what they are, for the legend.
+        reverse: they are small for models that are alike: bright is alike on every map.
+        domain: from the smallest to the largest; None: of these.
+    """
     there = matrix[np.isfinite(matrix)]
     if not len(there):
         return None
-    domain = [float(there.min()), float(there.max())]
-    reverse = measure in FAR
-    scale = alt.Scale(scheme="viridis", domain=domain, clamp=True, reverse=reverse)
-    what, how = MAPS[measure]
+    ends = list(domain) if domain else [float(there.min()), float(there.max())]
+    scale = alt.Scale(scheme="viridis", domain=ends, clamp=True, reverse=reverse)
     key = alt.Legend(
         title=how,
-        format=".0%" if measure in PERCENT else ".2~f",
+        format=form,
         orient="bottom",
         gradientLength=SIDE,
         titleFontWeight="normal",
@@ -57,13 +81,13 @@ def heat_map(stage: Stage, measure: str) -> Figure | None:
     cells = (
         _cells(stage, matrix, scale, key, places)
         if n <= MOST_CELLS
-        else _image(matrix, domain, reverse, scale, key)
+        else _image(matrix, ends, reverse, scale, key)
     )
     layers = [cells, *_families(stage, places)]
     chart = alt.layer(*layers).properties(width=SIDE, height=SIDE)
     return Figure(
-        f"{stage.name}-{measure.replace('_', '-')}",
-        f"{what}: {how}",
+        name,
+        title,
         "Models in the order of their lineage; lines part the children of different parents."
         if _borders(stage)
         else "Models in the order of their factors.",

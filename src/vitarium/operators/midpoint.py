@@ -1,0 +1,82 @@
+"""The loss halfway between two models, which alignment by training is to lower."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vitarium.errors import InvalidInput
+from vitarium.measures.examples import Examples
+from vitarium.measures.losses import losses, parameters
+from vitarium.operators.ingredients import Ingredients, checked
+from vitarium.registry import choose, get
+
+JUDGED = 1024
+"""Images, at most, by which one alignment is said to be better than another."""
+CONNECTED = 1e-4
+"""Nats by which a midpoint may lie above the mean of the ends and need no training."""
+
+Tensors = Mapping[str, Tensor]
+
+
+class Midpoint:
+    """Models between two ingredients, running on training images.
+
+    Args:
+        images: at most so many.
+
+    Raises InvalidInput where the models' outputs are not the classes of the images.
+    """
+
+    def __init__(self, ingredients: Ingredients, images: int) -> None:
+        self.report, self.model = ingredients.report, ingredients.model()
+        self.examples = ingredients.examples().first(images)
+        self._judged = self.examples.first(JUDGED)
+        check_classes(self.model, self.examples)
+
+    def running(self, weights: Tensors) -> dict[str, Tensor]:
+        """Weights as the model runs with them: float32, where it is."""
+        own = parameters(self.model)
+        return {name: weights[name].to(own[name]) for name in own if name in weights}
+
+    def loss(self, one: Tensors, other: Tensors) -> float:
+        """Halfway, nats."""
+        return self._losses(one, other)[1]
+
+    def rise(self, one: Tensors, other: Tensors) -> float:
+        """Of the loss halfway above the mean of the ends, nats."""
+        first, middle, last = self._losses(one, other)
+        return middle - (first + last) / 2
+
+    def _losses(self, one: Tensors, other: Tensors) -> list[float]:
+        ends = self.running(one), self.running(other)
+        middle = {name: (tensor + ends[1][name]) / 2 for name, tensor in ends[0].items()}
+        found = losses(self.model, lambda: [ends[0], middle, ends[1]], self._judged)
+        return found.loss.tolist()
+
+
+def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The first model, and the second as the operator of that name aligns it; "none": as it is.
+
+    Raises UnknownName, InvalidInput for an operator that does not align, and what it raises.
+    """
+    first, second = (
+        {name: checked(model, name) for name in ingredients.shapes} for model in ingredients
+    )
+    if start == "none":
+        return first, second
+    if not get("operator", start).facts.get("aligns"):
+        raise InvalidInput(f"start: '{start}' does not align models")
+    return first, dict(choose("operator", start)(ingredients))
+
+
+def check_classes(model: nn.Module, examples: Examples) -> None:
+    """Raises InvalidInput where a model's outputs are not the classes of the images."""
+    batch = next(examples.first(1).batches())
+    with torch.no_grad():
+        outputs = model(batch.images).shape[-1]
+    if outputs != examples.num_classes:
+        raise InvalidInput(
+            f"the models have {outputs} outputs, and '{examples.dataset.name}' has "
+            f"{examples.num_classes} classes: no loss to train by; name other data with --data"
+        )
