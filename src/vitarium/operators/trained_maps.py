@@ -18,7 +18,7 @@ Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """By group: what is applied to axes that write its units, and to those that read them; [n, n], or
 [places, n, n] of a group inside another."""
 
-HOLD = 0.1
+HOLD = 0.03
 """How much a free matrix has to gain in places of a permutation before another one is nearest."""
 
 
@@ -124,10 +124,30 @@ def rearranged(
     for name, pieces in parts.items():
         if any(axis.group in maps for piece in pieces for axis in piece.axes):
             pieces.sort(key=lambda piece: piece.start)
-            rows = [_moved(symmetries, piece, piece.of(weights), maps) for piece in pieces]
+            rows = [moved_by(symmetries, piece, piece.of(weights), maps) for piece in pieces]
             whole = torch.cat([part.reshape(-1, *weights[name].shape[1:]) for part in rows])
             found[name] = whole.view_as(weights[name])
     return found
+
+
+def moved_by(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
+    """A piece, in its shape, after maps; first of groups, then of what is inside of them."""
+    known = [(place, axis) for place, axis in enumerate(piece.axes) if axis.group in maps]
+    for place, axis in sorted(known, key=lambda each: bool(_outer(symmetries, each[1]))):
+        assert axis.group is not None  # for mypy
+        matrix = maps[axis.group][axis.reads]
+        if piece.elementwise and part.min() == part.max():
+            continue  # a folded norm, which may be passed by what is mixed
+        outer = _outer(symmetries, axis)
+        if outer is None:
+            part = torch.tensordot(matrix, part, dims=([1], [place])).movedim(0, place)
+        else:
+            heads = piece.place(outer)
+            assert heads is not None  # what is inside a group stands beside it
+            by_head = part.movedim((heads, place), (0, 1))
+            mixed = torch.einsum("hij,hj...->hi...", matrix, by_head)
+            part = mixed.movedim((0, 1), (heads, place))
+    return part
 
 
 def nearest_permutation(matrices: Tensor) -> Tensor:
@@ -150,25 +170,6 @@ def mean_free(size: int) -> Tensor:
 
 def _identities(size: int, places: int | None) -> Tensor:
     return torch.eye(size) if places is None else torch.eye(size).repeat(places, 1, 1)
-
-
-def _moved(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
-    known = [(place, axis) for place, axis in enumerate(piece.axes) if axis.group in maps]
-    for place, axis in sorted(known, key=lambda each: bool(_outer(symmetries, each[1]))):
-        assert axis.group is not None  # for mypy
-        matrix = maps[axis.group][axis.reads]
-        if piece.elementwise and part.min() == part.max():
-            continue  # a folded norm, which may be passed by what is mixed
-        outer = _outer(symmetries, axis)
-        if outer is None:
-            part = torch.tensordot(matrix, part, dims=([1], [place])).movedim(0, place)
-        else:
-            heads = piece.place(outer)
-            assert heads is not None  # what is inside a group stands beside it
-            by_head = part.movedim((heads, place), (0, 1))
-            mixed = torch.einsum("hij,hj...->hi...", matrix, by_head)
-            part = mixed.movedim((0, 1), (heads, place))
-    return part
 
 
 def _outer(symmetries: Symmetries, axis: Axis) -> str | None:
