@@ -16,11 +16,15 @@ from vitarium.architectures.symmetries import Symmetries
 from vitarium.errors import IncompatibleWeights
 
 
-def folded(symmetries: Symmetries, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def folded(
+    symmetries: Symmetries, weights: Mapping[str, Tensor], *, centre: bool = True
+) -> dict[str, Tensor]:
     """The same function with norms that neither scale nor shift; float64.
 
-    All that is written to a normed group has mean zero over its units. Raises IncompatibleWeights
-    where a norm shifts what a layer without bias reads.
+    Centred, all that writes to a normed group or reads it has mean zero over its units: without
+    what the norms take out anyway, nothing counts in an inner product of two models that does not
+    count in what they compute. Raises IncompatibleWeights where a norm shifts what a layer without
+    bias reads.
     """
     found = _doubles(weights)
     for norm in symmetries.norms:
@@ -36,9 +40,9 @@ def folded(symmetries: Symmetries, weights: Mapping[str, Tensor]) -> dict[str, T
         for name in filter(None, one.writer):
             found[name] = _rows(found[name], found[one.weight])
         found[one.weight] = torch.ones_like(found[one.weight])
-    for group in {norm.group for norm in symmetries.norms}:
+    for group in {norm.group for norm in symmetries.norms if centre}:
         for piece, place in symmetries.having(group):
-            if not piece.axes[place].reads and not piece.elementwise:
+            if not piece.elementwise:
                 part = piece.of(found)
                 rows = found[piece.tensor][piece.start : piece.stop]
                 rows.copy_((part - part.mean(place, keepdim=True)).reshape(rows.shape))
@@ -55,7 +59,7 @@ def unfolded(
     where the other model has a factor of zero, or shifts what a layer without bias reads.
     """
     found = _doubles(weights)
-    given = {name: like[name].double() for name in _factors(symmetries)}
+    given = {name: like[name].double() for name in factors(symmetries)}
     for norm in symmetries.norms:
         scale = _nonzero(norm.weight, given[norm.weight])
         shift = given[norm.bias] if norm.bias else torch.zeros_like(scale)
@@ -68,7 +72,8 @@ def unfolded(
     return found | given
 
 
-def _factors(symmetries: Symmetries) -> list[str]:
+def factors(symmetries: Symmetries) -> list[str]:
+    """The tensors that are folded: of norms, and layer scales."""
     norms = [name for norm in symmetries.norms for name in (norm.weight, norm.bias) if name]
     return norms + [one.weight for one in symmetries.scales]
 

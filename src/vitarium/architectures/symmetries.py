@@ -114,14 +114,32 @@ def moved(symmetries: Symmetries, weights: Mapping[str, Tensor], moves: Moves) -
         if any(axis.group in moves for axis in piece.axes):
             if found[piece.tensor] is weights[piece.tensor]:
                 found[piece.tensor] = weights[piece.tensor].clone()
-            part = _moved(symmetries, piece, piece.of(weights), moves)
+            part = moved_piece(symmetries, piece, piece.of(weights), moves)
             target = found[piece.tensor][piece.start : piece.stop]
             target.copy_(part.reshape(target.shape))
     return found
 
 
-def _moved(symmetries: Symmetries, piece: Piece, part: Tensor, moves: Moves) -> Tensor:
-    """Groups first, then what is inside of them, whose maps are for where the units are now."""
+def composed(symmetries: Symmetries, first: Moves, then: Moves) -> dict[str, Tensor]:
+    """The moves that do what one after the other does."""
+    found = dict(first)
+    for name, group in symmetries.groups.items():
+        if group.inside is None:
+            if name in then:
+                found[name] = _after(first.get(name), then[name])
+            continue
+        old, outer = first.get(name), then.get(group.inside)
+        if old is not None and outer is not None:
+            found[name] = old = old[outer]  # they go where their heads go
+        if name in then:
+            each = [None] * len(then[name]) if old is None else list(old)
+            found[name] = torch.stack(list(map(_after, each, then[name])))
+    return found
+
+
+def moved_piece(symmetries: Symmetries, piece: Piece, part: Tensor, moves: Moves) -> Tensor:
+    """A piece, in its shape, after moves; see `moved`."""
+    # Groups first, then what is inside of them, whose maps are for where the units are now.
     known = [(n, axis) for n, axis in enumerate(piece.axes) if axis.group in moves]
     for inside in (False, True):
         for place, axis in known:
@@ -144,6 +162,21 @@ def _moved(symmetries: Symmetries, piece: Piece, part: Tensor, moves: Moves) -> 
                 [_along(one, places, axis, own) for one, own in zip(each, move, strict=True)], heads
             )
     return part
+
+
+def _after(first: Tensor | None, then: Tensor) -> Tensor:
+    if first is None:
+        return then
+    if not first.is_floating_point() and not then.is_floating_point():
+        return first[then]
+    return _matrix(then, first.dtype) @ _matrix(first, then.dtype)
+
+
+def _matrix(move: Tensor, dtype: torch.dtype) -> Tensor:
+    """A permutation as a matrix."""
+    if move.is_floating_point():
+        return move
+    return torch.eye(len(move), dtype=dtype, device=move.device)[move]
 
 
 def _along(part: Tensor, place: int, axis: Axis, move: Tensor) -> Tensor:

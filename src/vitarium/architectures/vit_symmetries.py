@@ -8,6 +8,7 @@ from timm.layers.mlp import GluMlp, Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
+from vitarium.architectures.heads import MeanOfHeads
 from vitarium.architectures.symmetries import Axis, Group, Norm, Piece, Scale, Symmetries
 from vitarium.errors import IncompatibleWeights
 
@@ -49,9 +50,14 @@ class _Declaration:
         self.pieces: list[Piece] = []
         self.norms: list[Norm] = []
         self.scales: list[Scale] = []
+        self.heads = _heads("head", model.head)
         # A model without head gives out its features: their order is part of what it computes.
-        moves = not isinstance(model.head, nn.Identity)
-        mixes = isinstance(model.norm_pre, nn.Identity) and model.global_pool in _MIXABLE_POOLS
+        moves = all(self.heads)
+        norms = [part for name, part in model.named_modules() if _is_norm(name, part)]
+        mixes = model.global_pool in _MIXABLE_POOLS and all(map(_folds, norms))
+        mixes = mixes and isinstance(model.norm_pre, nn.Identity)
+        # one after the other: what is between them is read by no linear layer
+        mixes = mixes and nn.Identity in (type(model.norm), type(model.fc_norm))
         if moves:
             self.groups[STREAM] = Group(model.embed_dim, "orthogonal" if mixes else "permutation")
         self.written = Axis(STREAM if moves else None)
@@ -120,11 +126,15 @@ class _Declaration:
         self._linear(f"{at}.fc2", self.written, Axis(at, reads=True), mlp.fc2)
 
     def _head(self) -> None:
-        model, head = self.model, self.model.head
-        layers = [("head", head)] if isinstance(head, nn.Linear) else _linears("head", head)
+        model = self.model
         for name in ("norm", "fc_norm"):
-            self._norm(name, getattr(model, name), layers[:1])
-        incoming = self.read
+            self._norm(name, getattr(model, name), [layers[0] for layers in self.heads if layers])
+        for layers in self.heads:
+            self._layers(layers)
+
+    def _layers(self, layers: Sequence[tuple[str, nn.Linear]]) -> None:
+        """Of a head: each reads what the one before it writes."""
+        model, incoming = self.model, self.read
         for number, (name, layer) in enumerate(layers):
             last = number == len(layers) - 1
             out = NOTHING if last else Axis(f"{name}.hidden")
@@ -174,6 +184,13 @@ class _Declaration:
         self.pieces.append(Piece(tensor, tuple(shape), axes, **more))
 
 
+def _heads(name: str, head: nn.Module) -> list[list[tuple[str, nn.Linear]]]:
+    """The linear layers of a head, or of each of several side by side."""
+    if isinstance(head, MeanOfHeads):
+        return [found for at, one in head.named_children() for found in _heads(f"{name}.{at}", one)]
+    return [[(name, head)] if isinstance(head, nn.Linear) else _linears(name, head)]
+
+
 def _linears(name: str, head: nn.Module) -> list[tuple[str, nn.Linear]]:
     """Of a head that is an MLP with pointwise activations between."""
     if not isinstance(head, nn.Sequential | nn.Identity):
@@ -185,3 +202,14 @@ def _linears(name: str, head: nn.Module) -> list[tuple[str, nn.Linear]]:
         elif next(layer.parameters(), None) is not None:
             raise IncompatibleWeights(f"{name}.{place}: {type(layer).__name__} is not declared")
     return found
+
+
+def _is_norm(name: str, part: nn.Module) -> bool:
+    """Whether it stands on the stream."""
+    last = name.rpartition(".")[2]
+    return last in ("norm", "fc_norm", "norm1", "norm2") and not isinstance(part, nn.Identity)
+
+
+def _folds(norm: nn.Module) -> bool:
+    """Whether what it computes is what `folding` takes it for."""
+    return isinstance(norm, nn.LayerNorm) and norm.elementwise_affine
