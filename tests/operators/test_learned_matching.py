@@ -7,7 +7,7 @@ from vitarium import registry
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.operators.midpoint import Midpoint
 
-SHORT = {"start": "none", "steps": 25, "batch_size": 64, "lr": 0.1}
+SHORT = {"start": "none", "steps": 25, "batch_size": 64, "lr": 0.3}
 FULL = {"learn": "all", "channels": "invertible"}
 
 
@@ -53,7 +53,7 @@ def test_training_lowers_the_midpoint_of_independent_models(vits, vit, other_vit
 
 def test_full_maps_connect_better_than_permutations(vits, vit, other_vit, digits):
     told = []
-    for settings in ({}, {"maps": "permutations", "lr": 0.01}):
+    for settings in ({}, {"maps": "permutations", "lr": 0.05}):
         given = vits.ingredients(vit, other_vit.state_dict(), digits)
         aligned(given, **settings)
         told.append(given.told.metrics["midpoint_loss"])

@@ -71,7 +71,7 @@ def test_a_rotation_is_orthogonal_and_may_keep_the_mean(places):
 def test_small_rotations_go_along_the_free_numbers():
     """Cayley: (I + S)^-1 (I - S) = I - 2 S + 2 S^2 - ..., S the skew-symmetric part."""
     one = changed(Rotation(4).double(), 1e-4)
-    skew = (one.free - one.free.T).detach() / 2
+    skew = (one.free - one.free.T).detach() / 4  # of 4 units
     expected = torch.eye(4) - 2 * skew + 2 * skew @ skew
     torch.testing.assert_close(one.exact(), expected.double(), rtol=0, atol=1e-10)
 

@@ -41,7 +41,7 @@ class LearnedMatching(Config):
     is; None: "orthogonal_matching", or "weight_matching" for permutations."""
     steps: PositiveInt = 500
     """Training steps, one random point between the models each."""
-    lr: PositiveFloat = 1e-2
+    lr: PositiveFloat = 0.05
     """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
     batch_size: PositiveInt = 128
     """Images in a training step."""

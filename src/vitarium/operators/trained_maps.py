@@ -1,7 +1,8 @@
 """Maps of a model's units that can be trained: free numbers in, a map that its group allows out.
 
 Every kind begins as the identity. Called, it gives matrices to differentiate through; its `exact`
-is what `symmetries.moved` takes, in float64.
+is what `symmetries.moved` takes, in float64. A step of the free numbers turns units equally far,
+however many there are.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """By group: what is applied to axes that write its units, and to those that read them; [n, n], or
 [places, n, n] of a group inside another."""
 
-HOLD = 0.03
+HOLD = 0.25
 """How much a free matrix has to gain in places of a permutation before another one is nearest."""
 
 
@@ -50,7 +51,7 @@ class Rotation(UnitMap):
         self.register_buffer("basis", mean_free(size) if keeps_mean else None)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        skew = (self.free - self.free.mT) / 2
+        skew = (self.free - self.free.mT) / (2 * self.free.shape[-1] ** 0.5)
         one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         found = torch.linalg.solve(one + skew, one - skew)
         if self.basis is not None:
@@ -67,13 +68,16 @@ class Invertible(UnitMap):
 
     def __init__(self, size: int, places: int | None = None) -> None:
         super().__init__()
-        self.free = nn.Parameter(_identities(size, places))
+        self.free = nn.Parameter(torch.zeros_like(_identities(size, places)))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return self.free, torch.linalg.inv(self.free).mT
+        size = self.free.shape[-1]
+        one = torch.eye(size, dtype=self.free.dtype, device=self.free.device)
+        found = one + self.free / size**0.5
+        return found, torch.linalg.inv(found).mT
 
     def exact(self) -> Tensor:
-        return self.free.detach().double()
+        return self.double()()[0].detach()
 
 
 class Exchange(UnitMap):
