@@ -15,15 +15,17 @@ def transported(ingredients, **settings):
     return dict(registry.choose("operator", "transport", **settings)(ingredients))
 
 
-def test_hard_plans_keep_the_function(vits, vit, other_vit, digits, outputs):
-    found = transported(vits.ingredients(vit, other_vit.state_dict(), digits))
+@pytest.mark.parametrize("by", ["weights", "activations"])
+def test_hard_plans_keep_the_function(vits, vit, other_vit, digits, outputs, by):
+    found = transported(vits.ingredients(vit, other_vit.state_dict(), digits), by=by)
     before = outputs(other_vit.state_dict())
     assert any((found[n] != t).any() for n, t in other_vit.state_dict().items())
     torch.testing.assert_close(outputs(found), before, rtol=0, atol=1e-9 * before.abs().max())
 
 
-def test_exchanged_units_come_back_exactly(vits, vit, digits):
-    found = transported(vits.ingredients(vit, vits.exchanged(vit, 5), digits))
+@pytest.mark.parametrize("by", ["weights", "activations"])
+def test_exchanged_units_come_back_exactly(vits, vit, digits, by):
+    found = transported(vits.ingredients(vit, vits.exchanged(vit, 5), digits), by=by)
     assert all(torch.equal(found[name], t.double()) for name, t in vit.state_dict().items())
 
 
@@ -55,6 +57,13 @@ def test_hard_transport_brings_the_weights_closer_round_by_round(vits, vit, othe
     given = vits.ingredients(vit, other_vit.state_dict(), digits)
     rounds = [distance(transported(given, rounds=number)) for number in (1, 3)]
     assert rounds[1] < rounds[0] < distance(other_vit.state_dict())
+
+
+def test_hard_plans_by_activations_are_those_of_activation_matching(vits, vit, other_vit, digits):
+    given = vits.ingredients(vit, other_vit.state_dict(), digits)
+    matched = dict(registry.choose("operator", "activation_matching")(given))
+    found = transported(given, by="activations")
+    assert all(torch.equal(found[name], tensor.double()) for name, tensor in matched.items())
 
 
 def test_soft_plans_mix_units_and_do_not_keep_the_function(vits, vit, other_vit, digits, outputs):
