@@ -62,9 +62,10 @@ def straight_through(config: StraightThrough, ingredients: Ingredients) -> Made:
     start = matched(symmetries, first, second, kinds, seed=config.seed).moves
     midpoint = Midpoint(ingredients, config.images)
     aligned = moved(symmetries, second, start)
-    best, found = midpoint.loss(first, aligned), start
+    best, rise = midpoint.loss_and_rise(first, aligned)
+    found = start
     ingredients.told.metrics["midpoint_loss_at_start"] = best
-    if midpoint.rise(first, aligned) > CONNECTED:
+    if rise > CONNECTED:
         for moves in _trained(config, symmetries, midpoint, (first, second), start):
             loss = midpoint.loss(first, moved(symmetries, second, moves))
             if loss < best:
