@@ -88,6 +88,7 @@ def _trained(
     optimizer = torch.optim.SGD(list(free.values()), config.lr, config.momentum)
     order = torch.Generator().manual_seed(derive(config.seed, "straight_through", "units"))
     batches = midpoint.examples.endless(config.batch_size, config.seed, "straight_through")
+    every = max(1, config.steps // config.judgements)
     for step, batch in enumerate(islice(batches, config.steps), start=1):
         midpoint.report(step, config.steps)
         near = Matching(symmetries, _cpu(free), _cpu(two), kinds, start=moves)
@@ -104,10 +105,7 @@ def _trained(
             tensor.grad = slope / 2  # half of the midpoint
         optimizer.param_groups[0]["lr"] = config.lr * (1 - (step - 1) / config.steps)
         optimizer.step()
-        if (
-            step * config.judgements // config.steps
-            > (step - 1) * config.judgements // config.steps
-        ):
+        if step % every == 0 or step == config.steps:
             yield moves
 
 
