@@ -1,8 +1,9 @@
-"""Models as plain tensors, and what is known of merging them."""
+"""Models as plain tensors, small trained ones, and what is known of merging them."""
 
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,11 +28,7 @@ SHAPES = {
 @pytest.fixture(scope="session")
 def papers():
     """Merging by task vectors, from the papers: tests/reference/task_vectors.py."""
-    file = REFERENCE / "task_vectors.py"
-    spec = importlib.util.spec_from_file_location("task_vectors", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _reference("task_vectors")
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +103,51 @@ def taus(papers):
         return np.stack([papers.flat(model) - papers.flat(base) for model in models.values()])
 
     return difference
+
+
+@pytest.fixture(scope="session")
+def vits() -> Any:
+    """Small trained models that can be aligned."""
+    return _reference("small_vits")
+
+
+@pytest.fixture(scope="session")
+def digits(vits: Any) -> Any:
+    """Training images, as operators are given them."""
+    return vits.digits()
+
+
+@pytest.fixture(scope="session")
+def vit(vits: Any, digits: Any) -> Any:
+    return vits.trained(digits, 1)
+
+
+@pytest.fixture(scope="session")
+def other_vit(vits: Any, digits: Any) -> Any:
+    """A model of another seed."""
+    return vits.trained(digits, 2)
+
+
+@pytest.fixture(scope="session")
+def outputs(vit: Any, digits: Any) -> Any:
+    """What a model says with given weights, float64 [64, 10]."""
+    from copy import deepcopy
+
+    images = next(digits.first(64).batches()).images.double()
+
+    def run(weights: Any) -> Any:
+        model = deepcopy(vit).double()
+        model.load_state_dict(dict(weights))
+        return model(images)
+
+    return run
+
+
+def _reference(name: str) -> Any:
+    """A module of tests/reference."""
+    spec = importlib.util.spec_from_file_location(name, REFERENCE / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

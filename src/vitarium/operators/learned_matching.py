@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from vitarium.architectures.folding import folded, unfolded
 from vitarium.architectures.symmetries import Symmetries, moved
 from vitarium.config import Config
+from vitarium.errors import IncompatibleWeights
 from vitarium.measures.losses import mean_loss
 from vitarium.operators.ingredients import Ingredients, Made
 from vitarium.operators.midpoint import CONNECTED, Midpoint, Tensors, aligned_by
@@ -41,7 +42,7 @@ class LearnedMatching(Config):
     is; None: "orthogonal_matching", or "weight_matching" for permutations."""
     steps: PositiveInt = 500
     """Training steps, one random point between the models each."""
-    lr: PositiveFloat = 1e-2
+    lr: PositiveFloat = 0.05
     """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
     batch_size: PositiveInt = 128
     """Images in a training step."""
@@ -69,34 +70,38 @@ def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Made:
     It computes what it did: what was trained is projected on exact maps in float64. Where the
     midpoint's loss does not rise above the mean of the ends, or training does not lower it on
     training images, the start is kept. Raises IncompatibleWeights for an architecture without
-    declared symmetries, and for norms that cannot be folded.
+    declared symmetries, or none that is to be learned, and for norms that cannot be folded.
     """
     full, symmetries = config.maps == "full", ingredients.symmetries
+    maps = _maps(config, symmetries)
     start = config.start or ("orthogonal_matching" if full else "weight_matching")
     reference, other = aligned_by(start, ingredients)
     midpoint = Midpoint(ingredients, config.images)
-    before = midpoint.loss(reference, other)
-    found = other
-    if midpoint.rise(reference, other) > CONNECTED:
+    before, rise = midpoint.loss_and_rise(reference, other)
+    found, after = other, before
+    if rise > CONNECTED:
         one, two = (folded(symmetries, w) if full else w for w in (reference, other))
-        found = moved(symmetries, two, _trained(config, symmetries, midpoint, one, two).exact())
+        _train(config, symmetries, midpoint, maps, one, two)
+        found = moved(symmetries, two, maps.exact())
         found = unfolded(symmetries, found, reference) if full else found
-        if midpoint.loss(reference, found) >= before:
-            found = other
+        after = midpoint.loss(reference, found)
+        if after >= before:
+            found, after = other, before
     ingredients.told.metrics["midpoint_loss_at_start"] = before
-    ingredients.told.metrics["midpoint_loss"] = midpoint.loss(reference, found)
+    ingredients.told.metrics["midpoint_loss"] = after
     yield from found.items()
 
 
-def _trained(
+def _train(
     config: LearnedMatching,
     symmetries: Symmetries,
     midpoint: Midpoint,
+    maps: TrainedMaps,
     reference: Tensors,
     other: Tensors,
-) -> TrainedMaps:
-    """The maps of the second model, from the identity."""
-    maps = _maps(config, symmetries).to(midpoint.examples.device)
+) -> None:
+    """Train the maps of the second model."""
+    maps.to(midpoint.examples.device)
     one, two = midpoint.running(reference), midpoint.running(other)
     optimizer = torch.optim.Adam(maps.parameters(), config.lr)
     places = torch.Generator().manual_seed(derive(config.seed, "learned_matching", "places"))
@@ -113,10 +118,10 @@ def _trained(
         rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
         optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
         optimizer.step()
-    return maps
 
 
 def _maps(config: LearnedMatching, symmetries: Symmetries) -> TrainedMaps:
+    """Those that are to be trained. Raises IncompatibleWeights where there are none."""
     found: dict[str, UnitMap] = {}
     for name, group in symmetries.groups.items():
         places = symmetries.groups[group.inside].size if group.inside else None
@@ -128,4 +133,9 @@ def _maps(config: LearnedMatching, symmetries: Symmetries) -> TrainedMaps:
         elif config.learn != "stream":
             kind = Invertible if config.channels == "invertible" else Rotation
             found[name] = kind(group.size, places)
+    if not found:
+        raise IncompatibleWeights(
+            f"learn '{config.learn}': the architecture has no such units that can be mixed; learn "
+            "'all', or maps 'permutations'"
+        )
     return TrainedMaps(found)

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from vitarium.errors import InvalidInput
 from vitarium.measures.examples import Examples
-from vitarium.measures.losses import losses, parameters
-from vitarium.operators.ingredients import Ingredients, checked
+from vitarium.measures.losses import Parameters, losses, parameters
+from vitarium.operators.ingredients import Ingredients
+from vitarium.operators.matching import both
 from vitarium.registry import choose, get
 
 JUDGED = 1024
@@ -41,28 +42,26 @@ class Midpoint:
 
     def loss(self, one: Tensors, other: Tensors) -> float:
         """Halfway, nats."""
-        return self._losses(one, other)[1]
-
-    def rise(self, one: Tensors, other: Tensors) -> float:
-        """Of the loss halfway above the mean of the ends, nats."""
-        first, middle, last = self._losses(one, other)
-        return middle - (first + last) / 2
-
-    def _losses(self, one: Tensors, other: Tensors) -> list[float]:
         ends = self.running(one), self.running(other)
-        middle = {name: (tensor + ends[1][name]) / 2 for name, tensor in ends[0].items()}
-        found = losses(self.model, lambda: [ends[0], middle, ends[1]], self._judged)
-        return found.loss.tolist()
+        return self._losses([_halfway(*ends)])[0]
+
+    def loss_and_rise(self, one: Tensors, other: Tensors) -> tuple[float, float]:
+        """Halfway, and how far that is above the mean of the ends; nats."""
+        ends = self.running(one), self.running(other)
+        middle, first, last = self._losses([_halfway(*ends), *ends])
+        return middle, middle - (first + last) / 2
+
+    def _losses(self, points: list[Parameters]) -> list[float]:
+        return losses(self.model, lambda: points, self._judged).loss.tolist()
 
 
 def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The first model, and the second as the operator of that name aligns it; "none": as it is.
 
-    Raises UnknownName, InvalidInput for an operator that does not align, and what it raises.
+    Raises UnknownName, InvalidInput for an operator that does not align, IncompatibleWeights where
+    the head is left out, and what the operator raises.
     """
-    first, second = (
-        {name: checked(model, name) for name in ingredients.shapes} for model in ingredients
-    )
+    first, second = both(ingredients)
     if start == "none":
         return first, second
     if not get("operator", start).facts.get("aligns"):
@@ -80,3 +79,7 @@ def check_classes(model: nn.Module, examples: Examples) -> None:
             f"the models have {outputs} outputs, and '{examples.dataset.name}' has "
             f"{examples.num_classes} classes: no loss to train by; name other data with --data"
         )
+
+
+def _halfway(one: Parameters, other: Parameters) -> Parameters:
+    return {name: (tensor + other[name]) / 2 for name, tensor in one.items()}

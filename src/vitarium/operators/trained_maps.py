@@ -1,7 +1,8 @@
 """Maps of a model's units that can be trained: free numbers in, a map that its group allows out.
 
 Every kind begins as the identity. Called, it gives matrices to differentiate through; its `exact`
-is what `symmetries.moved` takes, in float64.
+is what `symmetries.moved` takes, in float64. A step of the free numbers turns units equally far,
+however many there are.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """By group: what is applied to axes that write its units, and to those that read them; [n, n], or
 [places, n, n] of a group inside another."""
 
-HOLD = 0.1
+HOLD = 0.25
 """How much a free matrix has to gain in places of a permutation before another one is nearest."""
 
 
@@ -50,7 +51,7 @@ class Rotation(UnitMap):
         self.register_buffer("basis", mean_free(size) if keeps_mean else None)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        skew = (self.free - self.free.mT) / 2
+        skew = (self.free - self.free.mT) / (2 * self.free.shape[-1] ** 0.5)
         one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         found = torch.linalg.solve(one + skew, one - skew)
         if self.basis is not None:
@@ -67,13 +68,16 @@ class Invertible(UnitMap):
 
     def __init__(self, size: int, places: int | None = None) -> None:
         super().__init__()
-        self.free = nn.Parameter(_identities(size, places))
+        self.free = nn.Parameter(torch.zeros_like(_identities(size, places)))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return self.free, torch.linalg.inv(self.free).mT
+        size = self.free.shape[-1]
+        one = torch.eye(size, dtype=self.free.dtype, device=self.free.device)
+        found = one + self.free / size**0.5
+        return found, torch.linalg.inv(found).mT
 
     def exact(self) -> Tensor:
-        return self.free.detach().double()
+        return self.double()()[0].detach()
 
 
 class Exchange(UnitMap):
@@ -124,10 +128,30 @@ def rearranged(
     for name, pieces in parts.items():
         if any(axis.group in maps for piece in pieces for axis in piece.axes):
             pieces.sort(key=lambda piece: piece.start)
-            rows = [_moved(symmetries, piece, piece.of(weights), maps) for piece in pieces]
+            rows = [moved_by(symmetries, piece, piece.of(weights), maps) for piece in pieces]
             whole = torch.cat([part.reshape(-1, *weights[name].shape[1:]) for part in rows])
             found[name] = whole.view_as(weights[name])
     return found
+
+
+def moved_by(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
+    """A piece, in its shape, after maps; first of groups, then of what is inside of them."""
+    known = [(place, axis) for place, axis in enumerate(piece.axes) if axis.group in maps]
+    for place, axis in sorted(known, key=lambda each: bool(_outer(symmetries, each[1]))):
+        assert axis.group is not None  # for mypy
+        matrix = maps[axis.group][axis.reads]
+        if piece.elementwise and part.min() == part.max():
+            continue  # a folded norm, which may be passed by what is mixed
+        outer = _outer(symmetries, axis)
+        if outer is None:
+            part = torch.tensordot(matrix, part, dims=([1], [place])).movedim(0, place)
+        else:
+            heads = piece.place(outer)
+            assert heads is not None  # what is inside a group stands beside it
+            by_head = part.movedim((heads, place), (0, 1))
+            mixed = torch.einsum("hij,hj...->hi...", matrix, by_head)
+            part = mixed.movedim((0, 1), (heads, place))
+    return part
 
 
 def nearest_permutation(matrices: Tensor) -> Tensor:
@@ -150,25 +174,6 @@ def mean_free(size: int) -> Tensor:
 
 def _identities(size: int, places: int | None) -> Tensor:
     return torch.eye(size) if places is None else torch.eye(size).repeat(places, 1, 1)
-
-
-def _moved(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
-    known = [(place, axis) for place, axis in enumerate(piece.axes) if axis.group in maps]
-    for place, axis in sorted(known, key=lambda each: bool(_outer(symmetries, each[1]))):
-        assert axis.group is not None  # for mypy
-        matrix = maps[axis.group][axis.reads]
-        if piece.elementwise and part.min() == part.max():
-            continue  # a folded norm, which may be passed by what is mixed
-        outer = _outer(symmetries, axis)
-        if outer is None:
-            part = torch.tensordot(matrix, part, dims=([1], [place])).movedim(0, place)
-        else:
-            heads = piece.place(outer)
-            assert heads is not None  # what is inside a group stands beside it
-            by_head = part.movedim((heads, place), (0, 1))
-            mixed = torch.einsum("hij,hj...->hi...", matrix, by_head)
-            part = mixed.movedim((0, 1), (heads, place))
-    return part
 
 
 def _outer(symmetries: Symmetries, axis: Axis) -> str | None:
