@@ -9,8 +9,8 @@ Takes synthetic ViT-S checkpoints as a zoo keeps them (see `pairwise_weights.py`
 
 Reading and the uniform soup are run cold (the system was told to forget the files), for which the
 target is, and warm, the best of some repetitions each, taking turns. Memory is what the process has
-for itself at most (RssAnon, sampled) beyond a process that has only imported the libraries; pages of
-the files, which are mapped and which the system takes back when it wants them, do not count.
+for itself at most (RssAnon, sampled) beyond a process that has only imported the libraries; pages
+of the files, which are mapped and which the system takes back when it wants them, do not count.
 
     python benchmarks/soup.py                  # 16 models, 1.4 GB of disk
     python benchmarks/soup.py --models 64      # 5.6 GB
