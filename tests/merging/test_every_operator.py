@@ -1,5 +1,6 @@
 """What holds for every operator that is registered."""
 
+from pathlib import Path
 from shutil import copytree
 
 import pytest
@@ -99,6 +100,11 @@ def test_each_is_told_in_one_line():
         assert 10 < len(plugin.summary) <= 100, name
         assert plugin.summary.endswith("."), name
         assert plugin.facts.get("split", "val") in ("train", "val"), name
+
+
+def test_each_stands_in_the_guide():
+    guide = (Path(__file__).parents[2] / "docs" / "merge.md").read_text()
+    assert not [name for name in OPERATORS if f"`{name.replace('_', '-')}`" not in guide]
 
 
 @pytest.mark.parametrize("name", OPERATORS)
