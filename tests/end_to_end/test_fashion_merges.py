@@ -36,7 +36,12 @@ BLUEPRINT = {
         },
     },
 }
+BLUEPRINT["stages"]["experts"] = BLUEPRINT["stages"]["pretrain"] | {
+    "architecture": BLUEPRINT["stages"]["pretrain"]["architecture"] | {"name": "ewa_vit"},
+    "grid": {"seed": [1]},
+}
 SHORT = {"images": 256, "steps": 4, "restarts": 1, "epochs": 1}
+OF_FEW_EPOCHS = {"epoch_average": {"last": 2}, "lawa": {"k": 2}, "swa": {"start": 0.5}}
 OPERATORS = registry.plugins("operator")
 CHANCE = 0.1
 
@@ -62,7 +67,11 @@ def test_siblings_are_combined_into_a_model_that_still_classifies(zoo, siblings,
     most = 1 if facts.get("epochs") else facts.get("count", (2, None))[1]
     fields = OPERATORS[name].config.model_fields
     settings = {key: value for key, value in SHORT.items() if key in fields}
-    made = merge(zoo, siblings[:most], name, **settings)
+    settings |= OF_FEW_EPOCHS.get(name, {})
+    models = siblings[:most]
+    if name == "experts_average":
+        models = zoo.models().query("stage == 'experts'")["id"].tolist()
+    made = merge(zoo, models, name, **settings)
     assert all(torch.isfinite(tensor).all() for tensor in zoo.state_dict(made).values())
     accuracy = measure(zoo, "accuracy", models=[made], images=500).query("part == ''")["value"]
     assert accuracy.item() > 3 * CHANCE
