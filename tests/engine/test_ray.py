@@ -155,7 +155,7 @@ def command(path: Path, zoo: Path, *options: str) -> "subprocess.CompletedProces
         [*grow, "--engine", "ray", "--precision", "fp32", "--stack", "1", *options],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
     )
 
