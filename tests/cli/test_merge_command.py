@@ -40,6 +40,18 @@ def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, childr
     assert f"{children[0]}@1" in shown
 
 
+def test_models_are_aligned_first_if_asked_for(vitarium, grown_zoo, children):
+    asked = ("merge", grown_zoo.path, *children, "-m", "uniform-soup", "--json")
+    status, out, _ = vitarium(*asked, "--align", "weight-matching")
+    assert status == 0
+    (row,) = json.loads(out)
+    first, aligned = (name.partition("@")[0] for name in row["made of"])
+    assert first == sorted(children)[0]
+    spec = grown_zoo.spec(aligned)
+    assert (spec.stage, spec.operator.name) == ("aligned", "weight_matching")
+    assert [one.model for one in spec.ingredients] == sorted(children)
+
+
 def test_all_methods_are_listed_with_what_they_need(vitarium):
     from vitarium import registry
 

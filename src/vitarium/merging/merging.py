@@ -71,7 +71,8 @@ def merge(
     sources = Sources(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
     ingredients = chosen(zoo, method, models, skip_diverged=skip_diverged)
     if align is not None:
-        ingredients = _aligned(sources, ingredients, section("operator", align), report)
+        how = align.replace("-", "_") if isinstance(align, str) else align
+        ingredients = _aligned(sources, ingredients, section("operator", how), report)
     planned = Planned(sources, method, ingredients, base=base, heads=heads, stage=name, force=force)
     return planned.kept(report)
 
