@@ -93,7 +93,7 @@ def merge(
 
       vitarium merge demo-zoo 3f2a 77b0 --method uniform-soup
 
-      vitarium merge demo-zoo --where "parent = '07c1f2a9b3d4'" --method greedy-soup
+      vitarium merge demo-zoo --where "parent like '2a14%'" --method greedy-soup
 
       vitarium merge demo-zoo 3f2a 77b0 --method slerp --align weight-matching --set t=0.3
 
