@@ -9,7 +9,8 @@ from vitarium.config import Config
 from vitarium.operators.best_moves import best_move
 from vitarium.operators.head_matching import best_heads
 from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.matching import Kinds, Matching, both, kind_of, tell
+from vitarium.operators.matching import Matching, both, permuted, tell
+from vitarium.operators.scoring import load
 from vitarium.operators.unit_activations import By, unit_scores
 from vitarium.registry import operator
 
@@ -53,14 +54,10 @@ def activation_matching(config: ActivationMatching, ingredients: Ingredients) ->
     """
     symmetries = ingredients.symmetries
     first, second = both(ingredients)
-    kinds: Kinds = {
-        name: "permutation"
-        for name in symmetries.groups
-        if getattr(config, kind_of(symmetries, name))
-    }
+    kinds = permuted(config, symmetries)
     models = [ingredients.model() for _ in ingredients]
     for model, weights in zip(models, (first, second), strict=True):
-        model.load_state_dict(weights, strict=False)  # whole numbers are the first's
+        load(model, weights)
     examples = ingredients.examples().first(config.images)
     scores = unit_scores(symmetries, models, examples, config.by, config.batch_size, ingredients)
     moves: dict[str, Tensor] = {}

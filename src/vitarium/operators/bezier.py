@@ -9,7 +9,7 @@ from vitarium.measures.mode_connectivity import ModeConnectivity, curve
 from vitarium.measures.paths import bezier as point_of
 from vitarium.measures.subjects import Subject
 from vitarium.operators.ingredients import Ingredients, Made, checked
-from vitarium.operators.midpoint import check_classes
+from vitarium.operators.scoring import check_classifier, load
 from vitarium.registry import operator
 
 
@@ -58,7 +58,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> Made:
         Subject(model.name, _running(ingredients, given), examples)
         for model, given in zip(ingredients, (first, second), strict=True)
     ]
-    check_classes(subjects[0].model, examples)
+    check_classifier(subjects[0].model, examples)
     trained = ModeConnectivity(
         bends=config.bends,
         steps=config.steps,
@@ -78,5 +78,5 @@ def bezier(config: Bezier, ingredients: Ingredients) -> Made:
 
 def _running(ingredients: Ingredients, weights: dict[str, Tensor]) -> nn.Module:
     model = ingredients.model()
-    model.load_state_dict({**model.state_dict(), **weights})
+    load(model, weights)
     return model

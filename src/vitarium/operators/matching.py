@@ -19,6 +19,7 @@ from vitarium.architectures.symmetries import (
     moved,
     moved_piece,
 )
+from vitarium.config import Config
 from vitarium.errors import IncompatibleWeights
 from vitarium.operators.best_moves import best_move
 from vitarium.operators.head_matching import best_heads
@@ -233,6 +234,12 @@ def kind_of(symmetries: Symmetries, group: str) -> str:
     if any(other.inside == group for other in symmetries.groups.values()):
         return "heads"
     return group if group == "stream" else "units"
+
+
+def permuted(config: Config, symmetries: Symmetries) -> Kinds:
+    """The groups that the settings `stream`, `heads`, `channels` and `units` have permuted."""
+    names = [name for name in symmetries.groups if getattr(config, kind_of(symmetries, name))]
+    return dict.fromkeys(names, "permutation")
 
 
 def both(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitarium.errors import InvalidInput
-from vitarium.measures.examples import Examples
 from vitarium.measures.losses import Parameters, losses, parameters
 from vitarium.operators.ingredients import Ingredients
 from vitarium.operators.matching import both
+from vitarium.operators.scoring import check_classifier
 from vitarium.registry import choose, get
 
 JUDGED = 1024
@@ -26,14 +25,14 @@ class Midpoint:
     Args:
         images: at most so many.
 
-    Raises InvalidInput where the models' outputs are not the classes of the images.
+    Raises CannotMeasure where the models' outputs are not the classes of the images.
     """
 
     def __init__(self, ingredients: Ingredients, images: int) -> None:
         self.report, self.model = ingredients.report, ingredients.model()
         self.examples = ingredients.examples().first(images)
         self._judged = self.examples.first(JUDGED)
-        check_classes(self.model, self.examples)
+        check_classifier(self.model, self.examples)
 
     def running(self, weights: Tensors) -> dict[str, Tensor]:
         """Weights as the model runs with them: float32, where it is."""
@@ -67,18 +66,6 @@ def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor],
     if not get("operator", start).facts.get("aligns"):
         raise InvalidInput(f"start: '{start}' does not align models")
     return first, dict(choose("operator", start)(ingredients))
-
-
-def check_classes(model: nn.Module, examples: Examples) -> None:
-    """Raises InvalidInput where a model's outputs are not the classes of the images."""
-    batch = next(examples.first(1).batches())
-    with torch.no_grad():
-        outputs = model(batch.images).shape[-1]
-    if outputs != examples.num_classes:
-        raise InvalidInput(
-            f"the models have {outputs} outputs, and '{examples.dataset.name}' has "
-            f"{examples.num_classes} classes: no loss to train by; name other data with --data"
-        )
 
 
 def _halfway(one: Parameters, other: Parameters) -> Parameters:

@@ -76,5 +76,5 @@ def check_classifier(model: nn.Module, examples: Examples) -> None:
             raise CannotMeasure(
                 f"the models' outputs, {list(shape[1:])} of an image, are not the "
                 f"{examples.num_classes} classes of the data set '{examples.dataset.name}' by "
-                "which is chosen; name other data with --data"
+                "which they are chosen or trained; name other data with --data"
             )

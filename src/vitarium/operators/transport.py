@@ -11,6 +11,7 @@ from vitarium.architectures.symmetries import Piece, Symmetries
 from vitarium.config import Config
 from vitarium.operators.ingredients import Ingredients, Made
 from vitarium.operators.matching import both
+from vitarium.operators.scoring import load
 from vitarium.operators.sinkhorn import transport_plan
 from vitarium.operators.trained_maps import moved_by, rearranged
 from vitarium.operators.unit_activations import places, unit_scores
@@ -97,7 +98,7 @@ def plans_by_activations(
     """As `plans_between`, from what the units hold."""
     symmetries, models = ingredients.symmetries, [ingredients.model() for _ in ingredients]
     for model, weights in zip(models, (first, second), strict=True):
-        model.load_state_dict(weights, strict=False)  # whole numbers are the first's
+        load(model, weights)
     seen = ingredients.examples().first(config.images)
     where = places(symmetries, models[0])
     scores = unit_scores(symmetries, models, seen, "correlation", config.batch_size, ingredients)

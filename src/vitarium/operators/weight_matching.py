@@ -5,7 +5,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from vitarium.architectures.symmetries import moved
 from vitarium.config import Config
 from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.matching import Kinds, both, kind_of, tell
+from vitarium.operators.matching import both, permuted, tell
 from vitarium.operators.matching_starts import matched
 from vitarium.registry import operator
 
@@ -48,11 +48,7 @@ def weight_matching(config: WeightMatching, ingredients: Ingredients) -> Made:
     """
     symmetries = ingredients.symmetries
     first, second = both(ingredients)
-    kinds: Kinds = {
-        name: "permutation"
-        for name in symmetries.groups
-        if getattr(config, kind_of(symmetries, name))
-    }
+    kinds = permuted(config, symmetries)
     found = matched(
         symmetries,
         first,
