@@ -107,7 +107,9 @@ def test_a_start_that_does_not_align_is_refused(vits, vit, digits):
 
 def test_images_of_other_classes_are_refused(vits, digits):
     narrow = vits.create_model("vit", num_classes=3, **vits.VIT).eval().requires_grad_(False)
-    with pytest.raises(CannotMeasure, match=r"\[3\] of an image, are not the 10 classes of the data"):
+    with pytest.raises(
+        CannotMeasure, match=r"\[3\] of an image, are not the 10 classes of the data"
+    ):
         aligned(vits.ingredients(narrow, narrow.state_dict(), digits))
 
 

@@ -149,11 +149,11 @@ class Planned:
 
     def _changes(self) -> dict[str, Section]:
         """What the operator changes of the recipe."""
-        change, architecture = (
-            self.facts.get("architecture"),
-            self._folder.spec().origin.architecture,
-        )
-        return {"architecture": change(self.operator.config, architecture)} if change else {}
+        change = self.facts.get("architecture")
+        if not change:
+            return {}
+        own = self._folder.spec().origin.architecture
+        return {"architecture": change(self.operator.config, own)}
 
     def _base(self, named: str | None) -> Ingredient | None:
         if not self.facts.get("base"):
