@@ -32,6 +32,7 @@ KINDS: Mapping[str, str] = {
     "schedule": "vitarium.training",
     "operator": "vitarium.operators",
     "measure": "vitarium.measures",
+    "lineage": "vitarium.lineage",
     "study": "vitarium.studies",
     "importer": "vitarium.exchange",
     "exporter": "vitarium.exchange",
@@ -90,6 +91,7 @@ optimizer = _decorator("optimizer")
 schedule = _decorator("schedule")
 operator = _decorator("operator")
 measure = _decorator("measure")
+lineage = _decorator("lineage")
 study = _decorator("study")
 importer = _decorator("importer")
 exporter = _decorator("exporter")
