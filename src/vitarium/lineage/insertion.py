@@ -1,0 +1,128 @@
+"""A tree from its root down: every model is let down from the root to where it belongs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitarium.lineage.relations import Geometry, apart, descends, goes_on
+
+_ROUNDS = 8
+_PRIOR = 0.3
+"""Children that a model counts as having beside those that it has: fans are more likely than that
+every model has one child."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Of K models.
+
+    Args:
+        parents: place of each model's parent, -1 of the root.
+        probability: of each model's parent among all places where it could stand, in (0, 1].
+    """
+
+    root: int
+    parents: np.ndarray
+    probability: np.ndarray
+
+
+def inserted(
+    geometry: Geometry, root: int, forbidden: Callable[[int], np.ndarray] | None = None
+) -> Tree:
+    """The tree of a root, by iteration: how many children a model has tells where others belong.
+
+    Distances add up along a line of descent, so models come in the order of their distance from
+    the root. Each goes down from the root: to the child from which it most probably descends, from
+    there on, until it most probably descends from none.
+
+    Args:
+        forbidden: of a model, who cannot be its ancestor: bool [K].
+    """
+    count = len(geometry.squares)
+    order = np.argsort(geometry.squares[root], kind="stable")
+    descent = _Descent(geometry, order[order != root], root, forbidden)
+    degrees = np.zeros(count)
+    degrees[root] = count - 1  # at first, the root has all
+    tree = descent.let_down(degrees, np.full(count, root))
+    for _ in range(_ROUNDS):
+        degrees = np.bincount(tree.parents[tree.parents >= 0], minlength=count).astype(float)
+        descent.count_runs(tree)
+        again = descent.let_down(degrees, tree.parents)
+        if (again.parents == tree.parents).all():
+            break
+        tree = again
+    return tree
+
+
+class _Descent:
+    """What is known while models are let down."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        order: np.ndarray,
+        root: int,
+        forbidden: Callable[[int], np.ndarray] | None,
+    ) -> None:
+        self.geometry, self.order, self.root = geometry, order, root
+        self.count = len(geometry.squares)
+        self.forbidden = forbidden
+        self._all = np.arange(self.count)
+        self._known: dict[tuple[int, int], np.ndarray] = {}
+        self._runs: dict[tuple[int, int], np.ndarray] = {}
+        self._run_weight = 0.1
+
+    def let_down(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
+        """Args: how many children each model had, and each model's parent, a round before."""
+        parents = np.full(self.count, -1)
+        probability = np.ones(self.count)
+        children: dict[int, list[int]] = {self.root: []}
+        odds: dict[int, np.ndarray] = {}
+        for model in self.order:
+            parent = self.root
+            barred = self.forbidden(model) if self.forbidden else None
+            while children[parent]:
+                ways = np.array(children[parent])
+                found = np.array([odds[way][model] for way in ways])
+                # the model itself does not count among those that show where it belongs
+                have = degrees[ways] - (before[model] == ways) + _PRIOR
+                stays = degrees[parent] - (before[model] == parent) + _PRIOR
+                found = found + np.log(have / stays)
+                if barred is not None:
+                    found = np.where(barred[ways], -np.inf, found)
+                total = np.logaddexp(0, np.logaddexp.reduce(found))
+                best = int(found.argmax())
+                if found[best] <= 0:
+                    probability[model] *= np.exp(-total)
+                    break
+                probability[model] *= np.exp(found[best] - total)
+                parent = int(ways[best])
+            parents[model] = parent
+            children[parent].append(int(model))
+            children[int(model)] = []
+            odds[int(model)] = self._odds(parent, int(model))
+        return Tree(self.root, parents, probability)
+
+    def count_runs(self, tree: Tree) -> None:
+        """How many descents go on with the same training is estimated from the tree."""
+        found, of = 0.0, 0.0
+        for model in self.order:
+            parent = int(tree.parents[model])
+            if parent != self.root:
+                grand = int(tree.parents[parent])
+                self._odds(grand, parent)
+                found += float(self._runs[grand, parent][model])
+                of += 1
+        weight = (found + 0.2) / (of + 2)
+        if abs(weight - self._run_weight) > 0.02:
+            self._run_weight = min(weight, 0.8)
+            self._known.clear()
+
+    def _odds(self, parent: int, child: int) -> np.ndarray:
+        """Log odds that models descend from a child rather than went another way."""
+        if (parent, child) not in self._known:
+            relation = self.geometry.relation(parent, child, self._all)
+            self._known[parent, child] = descends(relation, self._run_weight) - apart(relation)
+            self._runs[parent, child] = goes_on(relation)
+        return self._known[parent, child]

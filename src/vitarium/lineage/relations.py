@@ -1,0 +1,149 @@
+"""How three models stand to each other: does a third one descend from the second, or go another way?
+
+Steps of training in many dimensions are nearly at right angles to what came before. So where `b`
+descends from `a`, and `a` from `p`, the step from `a` to `b` is nearly orthogonal to that from `p`
+to `a`, in every layer alike; siblings' steps are alike in some layers and not in others. Only
+inner products of models are needed for it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_TINY = 1e-30
+_RUN_WEIGHT = 0.1
+"""Share of descents that go on with the same training, at first; then it is counted."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Of a parent p, its child a, and many models b; float64 [models].
+
+    Args:
+        cosine: of the steps p to a and a to b.
+        correlation: cosine of the steps p to a and p to b: how alike two siblings' steps are.
+        ratio: length of the step p to a over that of a to b.
+        spread: standard deviation of the layers' cosines, weighted by their steps' lengths.
+    """
+
+    cosine: np.ndarray
+    correlation: np.ndarray
+    ratio: np.ndarray
+    spread: np.ndarray
+
+
+class Geometry:
+    """Squared distances of K models, layer by layer.
+
+    Args:
+        grams: inner products, float64 [layers, K, K].
+    """
+
+    def __init__(self, grams: np.ndarray) -> None:
+        norms = np.einsum("lii->li", grams)
+        self.layers = np.maximum(norms[:, :, None] + norms[:, None, :] - 2 * grams, 0)
+        self.squares = self.layers.sum(0)
+        """Of all layers together, [K, K]."""
+
+    def relation(self, parent: int, child: int, others: np.ndarray) -> Relation:
+        """Of a parent, its child, and other models."""
+        child_step = self.layers[:, parent, child][:, None]
+        whole = self.layers[:, parent, others]
+        step = self.layers[:, child, others]
+        products = (whole - child_step - step) / 2
+        lengths = np.sqrt(child_step * step)
+        cosines = products / (lengths + _TINY)
+        weights = (lengths + _TINY) / (lengths + _TINY).sum(0)
+        spread = np.sqrt((weights * (cosines - (weights * cosines).sum(0)) ** 2).sum(0))
+        a, v, w, x = child_step.sum(0), whole.sum(0), step.sum(0), products.sum(0)
+        return Relation(
+            x / np.sqrt(a * w + _TINY),
+            (x + a) / np.sqrt(a * v + _TINY),
+            np.sqrt(a / (w + _TINY)),
+            spread,
+        )
+
+
+def descends(relation: Relation, run_weight: float = _RUN_WEIGHT) -> np.ndarray:
+    """Log density of the cosine and the spread where b descends from a.
+
+    A new training starts at right angles, in all layers alike; one that goes on with the same data
+    keeps to its direction, and its steps become shorter. A few do neither. The scales are those of
+    small ViTs trained by AdamW and SGD (docs/lineage.md).
+    """
+    c, spread = relation.cosine, relation.spread + 0.01
+    new = (
+        _log_beside(c, relation.ratio)
+        + _log_normal(spread, 0.075, 0.35)
+        + np.log(0.95 - run_weight)
+    )
+    same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_normal(spread, 0.06, 0.5)
+    same += np.log(run_weight) - np.logaddexp(0, -np.log(relation.ratio + _TINY) / 0.15)
+    neither = np.log(0.05 / 2) + _log_normal(spread, 0.12, 0.7)
+    return np.asarray(np.logaddexp(np.logaddexp(new, same), neither))
+
+
+def goes_on(relation: Relation) -> np.ndarray:
+    """Whether a descent looks like more of the same training: bool [models]."""
+    return np.asarray((relation.cosine > 0.15) & (relation.ratio > 0.5))
+
+
+def apart(relation: Relation) -> np.ndarray:
+    """Log density of the same where b went another way from p than a did.
+
+    Siblings' steps are at right angles, or alike, seldom opposed; layers differ, the more the less
+    one step is longer than the other. Twins, which differ by their seeds alone, stand side by side.
+    """
+    rho, ratio = relation.correlation, relation.ratio
+    alike = np.where(rho < 0, rho / 0.04, np.where(rho > 0.85, (0.85 - rho) / 0.03, 0))
+    right = np.log(0.35 / (0.06 * np.sqrt(2 * np.pi))) - (rho / 0.06) ** 2 / 2
+    neither = np.full_like(rho, np.log(0.05 / 2))
+    found = np.logaddexp(np.logaddexp(alike + np.log(0.6), right), neither) - _scale(ratio)
+    halfway = (relation.cosine + 0.5 / (ratio + _TINY)) / 0.03
+    twins = -(halfway**2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
+    twins -= np.logaddexp(0, (1.2 - ratio) / 0.1)
+    medians, sigmas = _spreads(ratio)
+    spread = _log_normal(relation.spread + 0.01, medians, sigmas)
+    return np.asarray(np.logaddexp(found, twins) + spread)
+
+
+def _spreads(ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and log-scale of the spread of models that went different ways."""
+    bounded = np.minimum(ratio, 1)
+    return 0.07 + 0.17 * bounded, 0.4 + 0.4 * bounded
+
+
+def _scale(ratio: np.ndarray) -> np.ndarray:
+    """Log of how many cosines there are to one correlation, at a ratio."""
+    return np.asarray(1.5 * np.log1p(np.minimum(ratio, 1e6) ** 2))
+
+
+def from_nothing(relation: Relation) -> np.ndarray:
+    """Log density of the cosine and the spread where a is a root, p the origin and b descends.
+
+    Weights begin around zero: what a root has learned is at right angles to what follows, as well.
+    """
+    c = relation.cosine
+    new = np.exp(-np.abs(c) / 0.06) / 0.12
+    return np.asarray(
+        np.log(0.9 * new + 0.05) + _log_normal(relation.spread + 0.01, 0.08, 0.45), float
+    )
+
+
+def _log_beside(cosine: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Log density of a cosine near 0; a short step after a long one seldom goes back.
+
+    Twins do, by half the length between them, and would otherwise pass for parent and child.
+    """
+    back = 0.06 / np.maximum(1, 0.5 + ratio / 2)
+    return np.asarray(-np.where(cosine < 0, -cosine / back, cosine / 0.06) - np.log(0.06 + back))
+
+
+def _log_normal(
+    values: np.ndarray, median: float | np.ndarray, sigma: float | np.ndarray
+) -> np.ndarray:
+    """Log density of a log-normal distribution."""
+    found: np.ndarray = -(((np.log(values) - np.log(median)) / sigma) ** 2) / 2 - np.log(
+        sigma * values * np.sqrt(2 * np.pi)
+    )
+    return found
