@@ -144,6 +144,8 @@ def test_safetensors_files_hold_the_zoos_bits_and_their_factors(zoo, tmp_path):
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert len(files) == len(rows) == 7
     assert rows[soup]["operator"] == "uniform_soup"
+    ingredients = [f"{one.model}@{one.epoch}" for one in zoo.spec(soup).ingredients]
+    assert json.loads(rows[soup]["ingredients"]) == ingredients
     for id, row in rows.items():
         file = table.parent / row["file"]
         weights, spec = zoo.state_dict(id, int(row["epoch"])), zoo.spec(id)

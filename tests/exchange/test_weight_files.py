@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from safetensors.torch import save_file
 from vitarium.errors import CorruptFile, UntrustedFile
 from vitarium.exchange.weight_files import read_shapes, read_weights
 
-READERS = pytest.mark.parametrize("read", [read_weights, read_shapes])
+MAPPED = partial(read_weights, mapped=True)
+READERS = pytest.mark.parametrize("read", [read_weights, MAPPED, read_shapes])
 
 
 class Evil:
@@ -136,3 +138,12 @@ def test_timms_training_checkpoints_are_read_out_of_their_wrapping(tmp_path, kin
     assert all(torch.equal(read[name], weights[name]) for name in weights)
     shapes = read_shapes(tmp_path / "w.pth", tmp_path, wrapped_in=("state_dict",))
     assert shapes == {"a": (3, 2), "b": (4,)}
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_mapped_tensors_are_the_files_bits(tmp_path, kind):
+    weights = {"a": torch.randn(3, 2), "b": torch.ones(4, dtype=torch.bfloat16)}
+    dumps(weights, tmp_path / "w.pth", kind)
+    read = read_weights(tmp_path / "w.pth", tmp_path, mapped=True)
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) for name in weights)

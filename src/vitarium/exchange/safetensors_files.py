@@ -40,7 +40,10 @@ def _row(zoo: Zoo, one: Chosen) -> dict[str, Any]:
     """What is known of a model, its factors by dotted name; without those that are not set."""
     spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
     factors = spec.origin.described()
-    made = {"operator": spec.operator.name} if spec.operator else {}
+    made: dict[str, Any] = {}
+    if spec.operator:
+        ingredients = [f"{each.model}@{each.epoch}" for each in spec.ingredients]
+        made = {"operator": spec.operator.name, "ingredients": ingredients}
     return {
         "file": f"{one.name}.safetensors",
         "name": one.id,

@@ -20,18 +20,23 @@ from torch import Tensor
 from vitarium.errors import CorruptFile, UntrustedFile
 
 
-def read_weights(path: Path, root: Path, *, wrapped_in: tuple[str, ...] = ()) -> dict[str, Tensor]:
+def read_weights(
+    path: Path, root: Path, *, wrapped_in: tuple[str, ...] = (), mapped: bool = False
+) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file, or of a pickle (any other name), by their names.
 
     Args:
         root: the folder that is imported; a file outside of it is not read, whatever links say.
         wrapped_in: keys under which a pickle may hold its state dict, e.g. "state_dict".
+        mapped: leave a pickle's tensors on disk until they are used; those of PyTorch before 1.6
+            are read all the same.
 
     Raises UntrustedFile and CorruptFile.
     """
     _check_place(path, root)
     if path.suffix != ".safetensors":
-        return _tensors(_unwrapped(_unpickled(path, mapped=False), wrapped_in), path)
+        content = _unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
+        return _tensors(_unwrapped(content, wrapped_in), path)
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:

@@ -9,7 +9,7 @@ from vitarium.measures.subjects import Weights
 Scope = Literal["trunk", "all"]
 """trunk: without the head."""
 
-_HEADS = ("head", "heads", "head_dist", "fc", "classifier")
+HEADS = ("head", "heads", "head_dist", "fc", "classifier")
 """What heads are called in models of timm, torchvision and Hugging Face."""
 
 
@@ -25,4 +25,4 @@ def in_scope(weights: Weights, scope: Scope) -> list[str]:
         skeleton = weights.skeleton
         return [name for name in names if not is_head(skeleton, name)]
     except (CannotMeasure, InvalidInput):  # no architecture, or one with several heads
-        return [name for name in names if name.split(".")[0] not in _HEADS]
+        return [name for name in names if name.split(".")[0] not in HEADS]

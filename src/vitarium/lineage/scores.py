@@ -1,0 +1,180 @@
+"""How right a recovered forest is, where the true parents are known."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from vitarium.errors import InvalidInput, UnknownName
+from vitarium.lineage.forest import Forest
+from vitarium.lineage.true_parents import Truth
+
+Edges = set[tuple[str, str]]
+"""Parent and child."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares in [0, 1] unless said otherwise; None where there is nothing to be right about.
+
+    A true tree is a connected component of the true edges: a model that was merged of two trees
+    makes them one, which then has two roots.
+    """
+
+    node_accuracy: float
+    """Of models whose parents are exactly the true ones; a root is right if it has none."""
+    node_accuracy_up_to_ties: float
+    """The same where models that the forest says are tied may stand in each other's place, as
+    parents and as children: no method can tell them apart by their weights."""
+    parent_accuracy: float | None
+    """Of models that have true parents, those whose parents are exactly these."""
+    edge_precision: float | None
+    """Of recovered edges, those that are true."""
+    edge_recall: float | None
+    """Of true edges, those that were recovered."""
+    undirected_edge_accuracy: float | None
+    """Of true edges, those that were recovered in either direction."""
+    root_accuracy: float
+    """Of true trees, those whose true roots have no parent in the forest."""
+    adjusted_rand_index: float
+    """Of the forest's families against the true trees: 1 where they are the same, near 0 for
+    families by chance (Hubert & Arabie 1985, J. Classification 2)."""
+    mixtures_found: float | None
+    """Of models with two true parents or more, those of which all were found, whatever else was."""
+    mother_accuracy: float | None
+    """MoTHer's own score (Horwitz et al. 2025, arXiv 2405.18432): a tree's true edges that were
+    recovered, as a share of its true edges; mean over the true trees that have edges."""
+
+    models: int
+    trees: int
+    """True ones."""
+    families: int
+    """Recovered ones."""
+    roots: int
+    """True ones."""
+    recovered_roots: int
+    edges: int
+    """True ones."""
+    recovered_edges: int
+    mixtures: int
+    """Models with two true parents or more."""
+
+
+def scores(forest: Forest, truth: Truth) -> Scores:
+    """Compare a forest with the true parents of its models, and of no others.
+
+    Where some models were set aside, `true_parents.within` gives the truth of the rest.
+
+    Raises UnknownName for a model, or a parent, that the forest does not have, and InvalidInput for
+    a model of which the truth says nothing.
+    """
+    _check(forest, truth)
+    found = {model: frozenset(parents) for model, parents in forest.parents.items()}
+    true = {model: frozenset(truth[model]) for model in forest.models}
+    edges, true_edges = _edges(found), _edges(true)
+    both = edges & true_edges
+    trees = _components(true)
+    numbers = {model: number for number, tree in enumerate(trees) for model in tree}
+    children = [model for model in true if true[model]]
+    mixtures = [model for model in true if len(true[model]) > 1]
+    rooted = [all(not found[m] for m in tree if not true[m]) for tree in trees]
+    return Scores(
+        node_accuracy=fmean(found[model] == true[model] for model in true),
+        node_accuracy_up_to_ties=_up_to_ties(found, true, forest.tied) / len(true),
+        parent_accuracy=_share(found[model] == true[model] for model in children),
+        edge_precision=_share(edge in true_edges for edge in edges),
+        edge_recall=_share(edge in edges for edge in true_edges),
+        undirected_edge_accuracy=_share({edge, edge[::-1]} & edges for edge in true_edges),
+        root_accuracy=fmean(rooted),
+        adjusted_rand_index=_rand(forest.families, [numbers[model] for model in forest.models]),
+        mixtures_found=_share(true[model] <= found[model] for model in mixtures),
+        mother_accuracy=_mother(both, true_edges, numbers),
+        models=len(true),
+        trees=len(trees),
+        families=len(set(forest.families)),
+        roots=len(true) - len(children),
+        recovered_roots=sum(not parents for parents in found.values()),
+        edges=len(true_edges),
+        recovered_edges=len(edges),
+        mixtures=len(mixtures),
+    )
+
+
+def _check(forest: Forest, truth: Truth) -> None:
+    known = set(forest.models)
+    if not known:
+        raise InvalidInput("a forest without models has no scores")
+    for model, parents in truth.items():
+        for name in (model, *parents):
+            if name not in known:
+                raise UnknownName("model of the forest", name, known)
+    for model in forest.models:
+        if model not in truth:
+            raise InvalidInput(
+                f"the truth says nothing of {model}; a root's parents are an empty tuple"
+            )
+
+
+def _edges(parents: Mapping[str, Iterable[str]]) -> Edges:
+    return {(parent, child) for child, found in parents.items() for parent in found}
+
+
+def _share(right: Iterable[object]) -> float | None:
+    known = [bool(each) for each in right]
+    return fmean(known) if known else None
+
+
+def _components(parents: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Models that edges connect, in whatever direction."""
+    near: dict[str, set[str]] = {model: set() for model in parents}
+    for parent, child in _edges(parents):
+        near[parent].add(child)
+        near[child].add(parent)
+    found: list[list[str]] = []
+    seen: set[str] = set()
+    for model in near:
+        waiting, tree = [model], []
+        while waiting:
+            one = waiting.pop()
+            if one not in seen:
+                seen.add(one)
+                tree.append(one)
+                waiting += near[one]
+        if tree:
+            found.append(tree)
+    return found
+
+
+def _up_to_ties(
+    found: Mapping[str, frozenset[str]],
+    true: Mapping[str, frozenset[str]],
+    tied: Sequence[Sequence[str]],
+) -> int:
+    """Models that are right for the best way to exchange tied ones.
+
+    What is compared are groups of tied models, not models; so in a group, the most models that are
+    right at once are those parents that it has in the forest and in truth, each as often as both.
+    """
+    group: dict[str, Hashable] = {model: model for model in true}
+    for number, models in enumerate(tied):
+        group.update(dict.fromkeys(models, number))
+    sides = []
+    for parents in (found, true):
+        side: dict[Hashable, Counter[frozenset[Hashable]]] = defaultdict(Counter)
+        for model, its in parents.items():
+            side[group[model]][frozenset(group[parent] for parent in its)] += 1
+        sides.append(side)
+    ours, theirs = sides
+    return sum((ours[each] & theirs[each]).total() for each in ours)
+
+
+def _rand(found: Sequence[int], true: Sequence[int]) -> float:
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score(true, found))
+
+
+def _mother(both: Edges, true: Edges, numbers: Mapping[str, int]) -> float | None:
+    of_tree = Counter(numbers[child] for _, child in true)
+    right = Counter(numbers[child] for _, child in both)
+    return fmean(right[tree] / of_tree[tree] for tree in of_tree) if of_tree else None

@@ -1,0 +1,105 @@
+"""The finished models of a zoo, after their last epoch or all, for methods of lineage recovery."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vitarium.errors import CorruptFile, InvalidInput
+from vitarium.lineage.heap import Report, silent
+from vitarium.lineage.true_parents import Place
+from vitarium.measures.subjects import Weights
+from vitarium.measuring.sources import Sources
+from vitarium.measuring.targets import Target, targets
+from vitarium.store import Zoo
+from vitarium.store.checkpoint import MOST_DECODES
+from vitarium.store.listing import SCORES, listing
+
+Epochs = Literal["last", "all"]
+_SPARE = 256
+"""Files that the program may have open beside."""
+_NO_FACTORS = ("model", "stage", "parent", "epochs", "before", "after", "status")
+
+
+def models_of(
+    zoo: Zoo, where: str, epochs: Epochs, report: Report = silent
+) -> tuple[dict[str, Weights], dict[str, str], dict[str, Place], dict[str, dict[str, Any]]]:
+    """Models that fulfil a condition, as `vitarium ls` has it, in order of their names.
+
+    Returns weights by name, why models were left out, which epoch of which model a name is, and
+    what is known of it for display. Raises InvalidInput.
+    """
+    rows = {str(row["model"]): row for row in listing(zoo.path, where=where).rows}
+    chosen: list[Target] = []
+    left_out: dict[str, str] = {}
+    for id in sorted(rows):
+        try:
+            if why := _unfit(zoo, id):
+                left_out[id] = why
+            else:
+                chosen += sorted(targets(zoo, [id], epochs))
+        except CorruptFile as error:
+            left_out[id] = str(error)
+    _make_room(zoo, len(chosen))
+    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    found: dict[str, Weights] = {}
+    places: dict[str, Place] = {}
+    info: dict[str, dict[str, Any]] = {}
+    for done, target in enumerate(chosen):
+        report("opening models", done, len(chosen))
+        name = target.model if epochs == "last" else target.name
+        try:
+            weights = sources.weights(target)
+        except CorruptFile as error:
+            left_out[name] = str(error)
+            continue
+        weights.name = name
+        found[name], places[name] = weights, Place(target.model, target.epoch)
+        info[name] = _about(zoo, target, rows[target.model])
+    return found, left_out, places, info
+
+
+def _unfit(zoo: Zoo, id: str) -> str | None:
+    """Why nothing is read of a model."""
+    folder = zoo.folder(id)
+    result = folder.result()
+    if result is None:
+        return "its training has not ended"
+    if result["status"] != "finished":
+        return f"it {result['status']}" + (f": {result['message']}" if result["message"] else "")
+    if not any(epoch.checkpoint for epoch in folder.epochs()):
+        return "no weights of it are kept"
+    return None
+
+
+def _about(zoo: Zoo, target: Target, row: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = next(e.metrics for e in zoo.folder(target.model).epochs() if e.number == target.epoch)
+    accuracy = next((metrics[name] for name in SCORES if metrics.get(name) is not None), None)
+    factors = {
+        name: value for name, value in row.items() if name not in _NO_FACTORS and value is not None
+    }
+    return {
+        "stage": row["stage"],
+        "epoch": target.epoch,
+        "accuracy": accuracy,
+        "factors": factors,
+    }
+
+
+def _make_room(zoo: Zoo, count: int) -> None:
+    """Let the program have as many files open as checkpoints need, and those that they build on.
+
+    Most systems allow few (1,024) until a program asks for more.
+    """
+    try:
+        import resource
+    except ImportError:  # not on POSIX, where alone there is such a limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = float("inf") if hard == resource.RLIM_INFINITY else hard
+    wanted = _SPARE + count * (1 + MOST_DECODES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(min(wanted, most)), hard))
+    if most < _SPARE + count:
+        raise InvalidInput(
+            f"{zoo.path}: {count} checkpoints are to be read, and this system lets a program open "
+            f"{hard} files: choose fewer (where), or raise the limit (`ulimit -Hn`)"
+        )
