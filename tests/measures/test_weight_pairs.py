@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vitarium.errors import CannotMeasure
 from vitarium.measures import products as engine
-from vitarium.measures.products import products
+from vitarium.measures.products import gathered, products
 from vitarium.measures.subjects import Weights
 from vitarium.registry import choose, get
 from vitarium.store import packing
@@ -315,3 +315,49 @@ def test_weights_of_half_precision_are_compared_as_they_are():
     found = choose("measure", "weight_l2")(half)[""].numpy()
     names = [n for n in SHAPES if n != "head.weight"]
     assert found == pytest.approx(matrix(half, names, distance), rel=1e-9, abs=1e-12)
+
+
+# What else is gathered in the same pass
+
+
+class Extremes:
+    """The least and the largest number: a summary that is easily known."""
+
+    def of(self, numbers):
+        return [numbers.min(), numbers.max()]
+
+    def joined(self, parts):
+        return np.stack([parts[..., 0].min(0), parts[..., 1].max(0)], -1)
+
+
+def test_a_summary_is_of_all_numbers_however_they_are_read(small_blocks):
+    models = [*population(5), *population(1, 7)]
+    models.append(Weights("copy", dict(models[0])))
+    told = []
+    grams, found = gathered(
+        models, ["a.weight", "embed", "scale"], Extremes(), lambda *to: told.append(to)
+    )
+    for name in ("a.weight", "embed", "scale"):
+        numbers = np.array([vector(model, name) for model in models])
+        assert (found[name] == np.stack([numbers.min(1), numbers.max(1)], 1)).all()
+        assert grams[name] == pytest.approx(numbers @ numbers.T, rel=1e-12, abs=1e-12)
+    assert grams.keys() == found.keys() == {"a.weight", "embed", "scale"}
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_a_summary_of_a_tensor_that_a_model_does_not_have_is_nan():
+    one, two = population(2)
+    wide = population(1, 1, SHAPES | {"a.weight": (9, 7)})[0]
+    bare = Weights("bare", {"embed": one["embed"]})
+    grams, found = gathered([one, bare, wide, two], ["a.weight", "embed"], Extremes())
+    assert np.isnan(found["a.weight"]).all(1).tolist() == [False, True, False, False]
+    assert found["a.weight"][2].tolist() == [wide["a.weight"].min(), wide["a.weight"].max()]
+    assert np.isnan(grams["a.weight"][2, [0, 1, 3]]).all()
+    assert np.isfinite(found["embed"]).all()
+
+
+def test_a_product_with_an_infinite_number_is_nan():
+    one, two = population(2)
+    bad = Weights("bad", dict(two) | {"a.bias": torch.tensor([torch.inf] + 8 * [1.0])})
+    gram = products([one, bad]).tensors["a.bias"]
+    assert gram.isnan().tolist() == [[False, True], [True, True]]

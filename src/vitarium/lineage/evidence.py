@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitarium.measures.products import products
+from vitarium.lineage.moments import MOMENTS, PowerSums, moments
+from vitarium.measures import products
 from vitarium.measures.subjects import Weights
-
-MOMENTS = ("mean", "variance", "kurtosis", "zeros")
 
 
 @dataclass(frozen=True)
@@ -57,21 +56,15 @@ def squared_distances(gram: np.ndarray) -> np.ndarray:
 def gathered(
     models: Sequence[Weights], tensors: Sequence[str], report: Callable[[str, int, int], None]
 ) -> Evidence:
-    """Read every model's tensors once. Raises CorruptFile."""
-    found = products(models).tensors
-    grams = {name: found[name].numpy() for name in tensors}
-    moments: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in MOMENTS}
-    for done, name in enumerate(tensors):
-        report("reading weights", done, len(tensors))
-        rows = np.array([_moments(model[name].double().flatten().numpy()) for model in models])
-        for kind, values in zip(MOMENTS, rows.T, strict=True):
-            moments[kind][name] = values
-    return Evidence(grams, moments)
+    """Read every model's tensors once. Raises CorruptFile.
 
-
-def _moments(numbers: np.ndarray) -> tuple[float, float, float, float]:
-    mean = numbers.mean()
-    centred = numbers - mean
-    variance = (centred**2).mean()
-    kurtosis = (centred**4).mean() / variance**2 - 3 if variance > 0 else np.nan
-    return mean, variance, kurtosis, float((numbers == 0).mean())
+    Takes 8 K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more,
+    see `sketches`.
+    """
+    grams, sums = products.gathered(
+        models, tensors, PowerSums(), lambda done, of: report("reading weights", done, of)
+    )
+    found = {name: moments(sums[name]) for name in tensors}
+    return Evidence(
+        grams, {kind: {name: found[name][kind] for name in tensors} for kind in MOMENTS}
+    )

@@ -7,10 +7,10 @@ tensor at a time, so memory grows with the number of models and not with their s
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,16 @@ _COLUMNS = 16_384
 
 Gram = np.ndarray
 """float64 [models, models]"""
+
+
+class Summary(Protocol):
+    """What else is wanted of every model's tensors while their numbers are at hand: S values."""
+
+    def of(self, numbers: np.ndarray) -> Sequence[float]:
+        """Of some of a tensor's numbers, float64 [n]; none are there only of an empty tensor."""
+
+    def joined(self, parts: np.ndarray) -> np.ndarray:
+        """Of all numbers, from what `of` gave of P parts of K models: [P, K, S] -> [K, S]."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,57 @@ def products(models: Sequence[Weights]) -> Products:
     equal products, so the distance of copies is exactly zero.
     """
     names = tuple(model.name for model in models)
-    return models[0].remember(("products", names), lambda: _products(models))
+
+    def compute() -> Products:
+        grams, _ = gathered(models, _names(models))
+        return Products(models, {name: torch.from_numpy(gram) for name, gram in grams.items()})
+
+    return models[0].remember(("products", names), compute)
+
+
+def gathered(
+    models: Sequence[Weights],
+    tensors: Sequence[str],
+    summary: Summary | None = None,
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[Mapping[str, Gram], Mapping[str, np.ndarray]]:
+    """Inner products of some tensors as `products` has them, and a summary, in the same pass.
+
+    Args:
+        models: K of them.
+        tensors: names; a model need not have them.
+        summary: gives S values of every model's tensor; they are of float32 numbers, too.
+        report: is told how many of the tensors are done.
+
+    Returns: by tensor, products, float64 [K, K]; and by tensor, summaries, float64 [K, S], NaN
+        where a model does not have it; without `summary` there are none.
+    """
+    count = len(models)
+    grams = {name: np.full((count, count), np.nan) for name in tensors}
+    summaries: dict[str, np.ndarray] = {}
+    blocks = [block for name in tensors for block in _blocks(models, name)]
+    number_of = {name: number for number, name in enumerate(tensors)}
+    held = max(AT_ONCE, count * RUN_BYTES)
+    workers = max(1, min(os.cpu_count() or 1, MOST // held))
+
+    def work(block: _Block) -> tuple[Gram, np.ndarray | None]:
+        return _of_block([_read(model, block) for model in block.models], summary)
+
+    # a worker is a core: it reads and multiplies, and BLAS starts no threads of its own
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        for block, (gram, part) in zip(blocks, pool.map(work, blocks), strict=True):
+            name, place = block.name, np.ix_(block.places, block.places)
+            if block.is_first:
+                report(number_of[name], len(tensors))
+                grams[name][place] = gram
+            else:
+                grams[name][place] += gram
+            if summary is not None and part is not None:
+                of = summaries.setdefault(name, np.full((count, part.shape[1]), np.nan))
+                before = [] if block.is_first else [of[block.places]]
+                of[block.places] = summary.joined(np.stack([*before, part]))
+    report(len(tensors), len(tensors))
+    return grams, summaries
 
 
 def not_comparable(scope: Scope, one: Weights, other: Weights) -> str | None:
@@ -102,22 +162,8 @@ def _fault(scope: Scope, model: Weights) -> str | None:
     return model.remember(("fault", scope), look)
 
 
-def _products(models: Sequence[Weights]) -> Products:
-    names = dict.fromkeys(name for model in models for name in model.shapes)
-    grams = {name: np.full((len(models), len(models)), np.nan) for name in names}
-    blocks = [block for name in names for block in _blocks(models, name)]
-    held = max(AT_ONCE, len(models) * RUN_BYTES)
-    workers = max(1, min(os.cpu_count() or 1, MOST // held))
-    # a worker is a core: it reads and multiplies, and BLAS starts no threads of its own
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda block: _of_block([_read(m, block) for m in block.models]), blocks)
-        for block, gram in zip(blocks, found, strict=True):
-            place = np.ix_(block.places, block.places)
-            if block.is_first:
-                grams[block.name][place] = gram
-            else:
-                grams[block.name][place] += gram
-    return Products(models, {name: torch.from_numpy(gram) for name, gram in grams.items()})
+def _names(models: Sequence[Weights]) -> list[str]:
+    return list(dict.fromkeys(name for model in models for name in model.shapes))
 
 
 @dataclass(frozen=True)
@@ -160,18 +206,27 @@ def _read(model: Weights, block: _Block) -> tuple[np.ndarray, int]:
     return numbers, xxh3_64_intdigest(numbers)
 
 
-def _of_block(read: list[tuple[np.ndarray, int]]) -> Gram:
-    """Products of the models' numbers; those with equal checksums are multiplied once."""
+def _of_block(
+    read: list[tuple[np.ndarray, int]], summary: Summary | None
+) -> tuple[Gram, np.ndarray | None]:
+    """Of the models' numbers; those with equal checksums are looked at once."""
     number_of = {found: number for number, found in enumerate(dict.fromkeys(c for _, c in read))}
     which = [number_of[found] for _, found in read]
     different = list({found: numbers for numbers, found in read}.values())
     gram = np.zeros((len(different), len(different)))
     length = len(different[0])
     buffer = np.empty((len(different), min(_COLUMNS, length)))
-    for start in range(0, length, _COLUMNS):
-        block = buffer[:, : length - start]
-        for row, numbers in zip(block, different, strict=True):
-            row[:] = numbers[start : start + _COLUMNS]
-        with np.errstate(invalid="ignore"):  # inf and NaN make the model's products NaN, as told
+    parts = []
+    with np.errstate(invalid="ignore"):
+        for start in range(0, max(length, 1), _COLUMNS):
+            block = buffer[:, : length - start]
+            part = []
+            for row, numbers in zip(block, different, strict=True):
+                row[:] = numbers[start : start + _COLUMNS]
+                if summary is not None:  # while the row is still near the processor
+                    part.append(summary.of(row))
             gram += block @ block.T  # NumPy computes half of it: a product with its own transpose
-    return gram[np.ix_(which, which)]
+            parts.append(part)
+        joined = None if summary is None else summary.joined(np.array(parts))[which]
+    gram[~np.isfinite(gram)] = np.nan
+    return gram[np.ix_(which, which)], joined
