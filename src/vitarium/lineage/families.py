@@ -9,6 +9,13 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from vitarium.errors import InvalidInput
+from vitarium.lineage.beginnings import weight_layers
+from vitarium.lineage.heap import Heap
+
+
+def grouped(heap: Heap, trees: int | None = None) -> np.ndarray:
+    """The number of every model's family: int [K]. Raises InvalidInput for too many trees."""
+    return families(heap.evidence.gram(weight_layers(heap)), trees)
 
 
 def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:

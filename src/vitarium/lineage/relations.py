@@ -1,4 +1,4 @@
-"""How three models stand to each other: does a third one descend from the second, or go another way?
+"""How three models stand to each other: does the third descend from the second, or from elsewhere?
 
 Steps of training in many dimensions are nearly at right angles to what came before. So where `b`
 descends from `a`, and `a` from `p`, the step from `a` to `b` is nearly orthogonal to that from `p`
