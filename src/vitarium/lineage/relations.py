@@ -77,7 +77,7 @@ def descends(relation: Relation, run_weight: float = _RUN_WEIGHT) -> np.ndarray:
         + _log_normal(spread, 0.075, 0.35)
         + np.log(0.95 - run_weight)
     )
-    same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_normal(spread, 0.06, 0.5)
+    same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_normal(spread, 0.1, 0.6)
     same += np.log(run_weight) - np.logaddexp(0, -np.log(relation.ratio + _TINY) / 0.15)
     neither = np.log(0.05 / 2) + _log_normal(spread, 0.12, 0.7)
     return np.asarray(np.logaddexp(np.logaddexp(new, same), neither))
@@ -99,8 +99,11 @@ def apart(relation: Relation) -> np.ndarray:
     right = np.log(0.35 / (0.06 * np.sqrt(2 * np.pi))) - (rho / 0.06) ** 2 / 2
     neither = np.full_like(rho, np.log(0.05 / 2))
     found = np.logaddexp(np.logaddexp(alike + np.log(0.6), right), neither) - _scale(ratio)
-    halfway = (relation.cosine + 0.5 / (ratio + _TINY)) / 0.03
-    twins = -(halfway**2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
+    # the nearer two siblings are, the more exactly they stand side by side
+    beside = relation.cosine + 0.5 / (ratio + _TINY)
+    side = np.clip((ratio - 0.8) / 0.2, 0, 1) * np.clip((0.45 - relation.cosine) / 0.1, 0, 1)
+    found -= side * np.minimum((beside / 0.2) ** 2 / 2, 2)
+    twins = -((beside / 0.03) ** 2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
     twins -= np.logaddexp(0, (1.2 - ratio) / 0.1)
     medians, sigmas = _spreads(ratio)
     spread = _log_normal(relation.spread + 0.01, medians, sigmas)
