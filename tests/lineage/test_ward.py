@@ -49,10 +49,12 @@ def test_points_around_one_centre_are_one_family():
 
 
 def test_distances_are_not_taken_for_coordinates():
-    """The trap: `linkage` takes a square matrix for points, and clusters rows of it.
-
-    Here the first two are near each other, and rows as a whole say otherwise."""
-    distances = np.array([[0, 1, 9, 2], [1, 0, 3, 8], [9, 3, 0, 3.1], [2, 8, 3.1, 0]], dtype=float)
+    """`linkage` takes a square matrix for points, and would find the last two nearer."""
+    points = np.array([[0, 0], [1, 0], [50, -0.55], [50, 0.55]])
+    distances = squareform(pdist(points))
+    rows = squareform(pdist(distances))
+    assert distances[0, 1] < distances[2, 3]
+    assert rows[0, 1] > rows[2, 3]
     assert ward(distances, 3).tolist() == [0, 0, 1, 2]
 
 

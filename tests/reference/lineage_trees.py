@@ -10,7 +10,7 @@ import torch
 from vitarium.lineage.heap import Heap
 from vitarium.measures.subjects import Weights
 
-WIDTH = 40
+WIDTH = 48
 SHAPES = {
     "pos_embed": (1, 5, WIDTH),
     "blocks.0.attn.qkv.weight": (3 * WIDTH, WIDTH),
@@ -35,35 +35,39 @@ def grow(
     *,
     trees: int = 1,
     fans: Sequence[int] = (3, 2),
-    steps: Sequence[float] = (0.3, 0.2),
+    steps: Sequence[float] = (0.4, 0.5),
     kurtosis: Literal["falls", "grows"] = "falls",
     shuffled: bool = True,
 ) -> Known:
     """Grow trees: a root has fans[0] children, each of them fans[1], and so on.
 
-    Roots have entries of standard deviation 1, and a step of depth d adds entries of standard
-    deviation steps[d]. Kurtosis falls where normal numbers are added to heavy tails, and grows
-    where it is the other way round.
+    Roots have entries of variance 1, and a step to depth d adds entries of standard deviation
+    steps[d - 1]. Kurtosis falls where normal numbers are added to Student's t (of 5 degrees), and
+    grows where few large numbers (one entry of twenty) are added to normal ones.
     """
     rng = np.random.default_rng(seed)
     tensors: dict[str, dict[str, np.ndarray]] = {}
     parents: dict[str, str | None] = {}
     family: dict[str, int] = {}
 
-    def drawn(heavy: bool) -> dict[str, np.ndarray]:
-        """Entries of variance 1; those of heavy tails are mostly 0 (excess kurtosis 147)."""
-        share = 0.02 if heavy else 1
-        return {
-            name: rng.normal(0, share**-0.5, shape) * (rng.random(shape) < share)
-            for name, shape in SHAPES.items()
-        }
+    def root(shape: tuple[int, ...]) -> np.ndarray:
+        if kurtosis == "falls":
+            return rng.standard_t(5, shape) * 0.6**0.5
+        return rng.normal(0, 1, shape)
+
+    def step(shape: tuple[int, ...]) -> np.ndarray:
+        share = 1 if kurtosis == "falls" else 0.05
+        return rng.normal(0, share**-0.5, shape) * (rng.random(shape) < share)
 
     def add(name: str, parent: str | None, depth: int, tree: int) -> None:
-        step = drawn(heavy=(parent is None) == (kurtosis == "falls"))
-        if parent is not None:
+        if parent is None:
+            tensors[name] = {key: root(shape) for key, shape in SHAPES.items()}
+        else:
             size = steps[depth - 1]
-            step = {key: tensors[parent][key] + size * value for key, value in step.items()}
-        tensors[name], parents[name], family[name] = step, parent, tree
+            tensors[name] = {
+                key: value + size * step(value.shape) for key, value in tensors[parent].items()
+            }
+        parents[name], family[name] = parent, tree
         for child in range(fans[depth] if depth < len(fans) else 0):
             add(f"{name}.{child}", name, depth + 1, tree)
 
