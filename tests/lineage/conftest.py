@@ -1,0 +1,30 @@
+"""What is known to be right of lineages: modules of tests/reference."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+
+
+@pytest.fixture(scope="session")
+def arborescences():
+    """All arborescences of a small graph: tests/reference/arborescences.py."""
+    return _reference("arborescences")
+
+
+@pytest.fixture(scope="session")
+def lineage_trees():
+    """Trees of models that are known: tests/reference/lineage_trees.py."""
+    return _reference("lineage_trees")
+
+
+def _reference(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, REFERENCE / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
