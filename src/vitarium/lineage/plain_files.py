@@ -72,7 +72,8 @@ class PlainFile(Mapping[str, Tensor]):
             raise CorruptFile(self.path, f"cannot be read any more ({error})") from None
         if len(found) != stop - start:
             raise CorruptFile(self.path, "it has become shorter since it was opened")
-        return torch.from_numpy(found).view(getattr(torch, DTYPES[dtype]))
+        kind: torch.dtype = getattr(torch, DTYPES[dtype])
+        return torch.from_numpy(found).view(kind) if len(found) else torch.empty(0, dtype=kind)
 
 
 class FileWeights(Weights):
@@ -174,10 +175,16 @@ def named(folder: Path) -> dict[str, Path]:
     places = {path: path.relative_to(folder) for path in paths}
     count = Counter(place.with_suffix("") for place in places.values())
     names = {
-        (place if count[place.with_suffix("")] > 1 else place.with_suffix("")).as_posix(): path
+        _printable(place if count[place.with_suffix("")] > 1 else place.with_suffix("")): path
         for path, place in places.items()
     }
     return dict(sorted(names.items()))
+
+
+def _printable(path: Path) -> str:
+    """What no table, page or graph would show is written as Python writes it, e.g. `\\n`."""
+    letters = path.as_posix()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in letters)
 
 
 def opened(name: str, path: Path, folder: Path) -> FileWeights:

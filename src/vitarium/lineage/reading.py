@@ -131,9 +131,7 @@ def split(models: Sequence[Weights], report: Report = silent) -> tuple[list[Heap
     found = []
     for heap in joined:
         members = sorted(heap.models, key=lambda model: model.name)
-        tensors = [
-            name for name, shape in members[0].shapes.items() if (name, shape) in heap.common
-        ]
+        tensors = sorted((name for name, _ in heap.common), key=_natural)
         found.append((Heap(members, tensors, report), _numbers(heap.common) / heap.largest))
     found.sort(key=lambda heap: (-len(heap[0]), heap[0].names[0]))
     return [heap for heap, _ in found], [share for _, share in found]
@@ -161,6 +159,11 @@ class _Joined:
     def left_by(self, other: Signature) -> float:
         """The share that would be compared if another group joined."""
         return _numbers(self.common & other) / max(self.largest, _numbers(other))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """So that block 2 stands before block 10; the order is no model's own, so sums have none."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
 def _numbers(own: Signature) -> int:
