@@ -355,4 +355,11 @@ def test_an_exported_zoo_has_the_truth_of_the_zoo(grown_zoo, tmp_path):
     } == own.truth
     assert {Path(name).name for name in ids} == set(ids)
     assert theirs.heaps[0].tensors == own.heaps[0].tensors
-    assert theirs.info[theirs.models[0]]["stage"] in ("pretrain", "finetune", "merge")
+    for name, about in theirs.info.items():
+        other = own.info[ids[name]]
+        assert about["file"] == f"{name}.safetensors"
+        assert [about[key] for key in ("stage", "epoch", "accuracy")] == [
+            other[key] for key in ("stage", "epoch", "accuracy")
+        ]
+        if about["stage"] != "merge":
+            assert float(about["factors"]["optimizer.lr"]) == other["factors"]["lr"]

@@ -43,8 +43,8 @@ class Found:
             model, heads left out. 1 where all have the same tensors.
         left_out: why a model or file was not read.
         truth: every model's true parents among those that were read; None where nobody knows.
-        info: what is known of a model, to be shown; methods never see it. Of a zoo: stage, epoch,
-            accuracy, and the factors that differ; of files: the file, and its row of `models.csv`.
+        info: what is known of a model, to be shown; methods never see it: stage, epoch, accuracy,
+            and the factors that differ; of files, the file, and the rest if `models.csv` has it.
     """
 
     heaps: Sequence[Heap]
@@ -201,8 +201,7 @@ def _of_folder(
     table = table_in(folder, files, list(usable))
     if table is None:
         return usable, left_out, None, info
-    for name, path in paths.items():
-        info[name] |= table.rows.get(path, {})
+    info = {name: own | table.about.get(paths[name], {}) for name, own in info.items()}
     truth = true_parents({n: table.places[p] for n, p in paths.items()}, table.origins)
     return usable, left_out, truth, info
 
