@@ -33,7 +33,7 @@ def read_weights(
 
     Raises UntrustedFile and CorruptFile.
     """
-    _check_place(path, root)
+    check_place(path, root)
     if path.suffix != ".safetensors":
         content = _unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
         return _tensors(_unwrapped(content, wrapped_in), path)
@@ -47,7 +47,7 @@ def read_shapes(
     path: Path, root: Path, *, wrapped_in: tuple[str, ...] = ()
 ) -> dict[str, torch.Size]:
     """Names and shapes of what `read_weights` reads, without reading it, where that is possible."""
-    _check_place(path, root)
+    check_place(path, root)
     if path.suffix != ".safetensors":
         content = _unpickled(path, mapped=zipfile.is_zipfile(path))
         weights = _tensors(_unwrapped(content, wrapped_in), path)
@@ -59,7 +59,8 @@ def read_shapes(
         raise CorruptFile(path, str(error)) from None
 
 
-def _check_place(path: Path, root: Path) -> None:
+def check_place(path: Path, root: Path) -> None:
+    """Raises UntrustedFile for a file outside of a folder, CorruptFile where none is."""
     if not path.resolve().is_relative_to(root.resolve()):
         raise UntrustedFile(path, f"it leads out of {root}; copy the file to where its link stands")
     if not path.is_file():

@@ -16,12 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 from vitarium.errors import InvalidInput, did_you_mean
+from vitarium.exchange.checkpoint_table import METRICS
 from vitarium.lineage.true_parents import Origins, Place
 from vitarium.registry import plugins
+from vitarium.store.listing import SCORES
 
 LINEAGE, MODELS = "lineage.csv", "models.csv"
+_OWN = ("file", "name", "stage", "parent", "parent_epoch", "epoch", "num_classes", "ingredients")
 _ID = re.compile("[0-9a-f]{12}")
 
 
@@ -33,13 +37,13 @@ class Table:
         path: the table's file.
         places: of every file that it speaks of, by its path in the folder, which model it is.
         origins: from what a model started, or of what it was made.
-        rows: by file, the cells that are not empty.
+        about: by file, what else it says, to be shown: see `reading.Found.info`.
     """
 
     path: Path
     places: Mapping[str, Place]
     origins: Origins
-    rows: Mapping[str, Mapping[str, str]]
+    about: Mapping[str, dict[str, Any]]
 
 
 def table_in(folder: Path, files: Mapping[str, Path], names: Sequence[str]) -> Table | None:
@@ -105,7 +109,8 @@ def _of_models(path: Path) -> Table | None:
         if "parent" not in next(csv.reader(file)):
             return None
     names = {cells.get("name", cells["file"]) for _, cells in rows if "file" in cells}
-    places, parents, by_file = {}, dict[str, list[Place]](), {}
+    places, parents, about = {}, dict[str, list[Place]](), {}
+    factors = _factors([cells for _, cells in rows])
     for number, cells in rows:
         if "file" not in cells:
             raise InvalidInput(f"{path}, row {number}: no file is named")
@@ -121,9 +126,9 @@ def _of_models(path: Path) -> Table | None:
         if parents.setdefault(name, found) != found:
             raise InvalidInput(f"{path}, row {number}: {name} has another parent in a row before")
         places[cells["file"]] = Place(name, _number(path, number, cells, "epoch", 0))
-        by_file[cells["file"]] = cells
+        about[cells["file"]] = _about(cells, places[cells["file"]], factors)
     _check_circles(path, parents)
-    return Table(path, places, lambda model: parents.get(model, ()), by_file)
+    return Table(path, places, lambda model: parents.get(model, ()), about)
 
 
 def _parents(path: Path, number: int, cells: Mapping[str, str]) -> list[Place]:
@@ -145,6 +150,33 @@ def _parents(path: Path, number: int, cells: Mapping[str, str]) -> list[Place]:
         epoch = _number(path, number, cells, "parent_epoch", math.inf)
         found.append(Place(cells["parent"], epoch))
     return found
+
+
+def _factors(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Columns that are neither ours nor measured, and in which rows that have a value differ."""
+    names = dict.fromkeys(name for cells in rows for name in cells)
+    return [
+        name
+        for name in names
+        if name not in _OWN
+        and not name.startswith(METRICS)
+        and len({cells[name] for cells in rows if name in cells}) > 1
+    ]
+
+
+def _about(cells: Mapping[str, str], place: Place, factors: Sequence[str]) -> dict[str, Any]:
+    scores = (cells[name] for name in SCORES if name in cells)
+    try:
+        accuracy = next(map(float, scores), None)
+    except ValueError:  # a text, and of no use here
+        accuracy = None
+    return {
+        "name": place.model,
+        "stage": cells.get("stage"),
+        "epoch": place.epoch,
+        "accuracy": accuracy,
+        "factors": {name: cells[name] for name in factors if name in cells},
+    }
 
 
 def _number(

@@ -43,8 +43,8 @@ class Found:
             model, heads left out. 1 where all have the same tensors.
         left_out: why a model or file was not read.
         truth: every model's true parents among those that were read; None where nobody knows.
-        info: what is known of a model, to be shown; methods never see it. Of a zoo: stage, epoch,
-            accuracy, and the factors that differ; of files: the file, and its row of `models.csv`.
+        info: what is known of a model, to be shown; methods never see it: stage, epoch, accuracy,
+            and the factors that differ; of files, the file, and the rest if `models.csv` has it.
     """
 
     heaps: Sequence[Heap]
@@ -131,9 +131,7 @@ def split(models: Sequence[Weights], report: Report = silent) -> tuple[list[Heap
     found = []
     for heap in joined:
         members = sorted(heap.models, key=lambda model: model.name)
-        tensors = [
-            name for name, shape in members[0].shapes.items() if (name, shape) in heap.common
-        ]
+        tensors = sorted((name for name, _ in heap.common), key=_natural)
         found.append((Heap(members, tensors, report), _numbers(heap.common) / heap.largest))
     found.sort(key=lambda heap: (-len(heap[0]), heap[0].names[0]))
     return [heap for heap, _ in found], [share for _, share in found]
@@ -161,6 +159,11 @@ class _Joined:
     def left_by(self, other: Signature) -> float:
         """The share that would be compared if another group joined."""
         return _numbers(self.common & other) / max(self.largest, _numbers(other))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """So that block 2 stands before block 10; the order is no model's own, so sums have none."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
 def _numbers(own: Signature) -> int:
@@ -198,8 +201,7 @@ def _of_folder(
     table = table_in(folder, files, list(usable))
     if table is None:
         return usable, left_out, None, info
-    for name, path in paths.items():
-        info[name] |= table.rows.get(path, {})
+    info = {name: own | table.about.get(paths[name], {}) for name, own in info.items()}
     truth = true_parents({n: table.places[p] for n, p in paths.items()}, table.origins)
     return usable, left_out, truth, info
 

@@ -1,0 +1,242 @@
+"""Scores: by hand, against brute force, and what makes none of them."""
+
+import itertools
+
+import networkx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitarium.errors import InvalidInput, UnknownName
+from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.scores import scores
+
+
+def forest(parents, families=None, tied=()):
+    """`{"a": "", "b": "a", "soup": "ab"}`"""
+    models = list(parents)
+    edges = [Edge(parent, child, 1.0) for child, found in parents.items() for parent in found]
+    return Forest("hand", models, families or [0] * len(models), edges, {}, tied)
+
+
+def truth(**parents):
+    return {child: tuple(found) for child, found in parents.items()}
+
+
+# two trees: a -> b -> c, a -> d; and r -> s
+TWO = truth(a="", b="a", c="b", d="a", r="", s="r")
+FAMILIES = [0, 0, 0, 0, 1, 1]
+
+
+def test_the_true_forest_has_all_scores_at_one():
+    found = scores(forest(TWO, FAMILIES), TWO)
+    assert found.node_accuracy == found.node_accuracy_up_to_ties == found.parent_accuracy == 1
+    assert found.edge_precision == found.edge_recall == found.undirected_edge_accuracy == 1
+    assert found.root_accuracy == found.adjusted_rand_index == found.mother_accuracy == 1
+    assert found.mixtures_found is None
+    assert (found.models, found.trees, found.families) == (6, 2, 2)
+    assert (found.roots, found.recovered_roots, found.mixtures) == (2, 2, 0)
+    assert (found.edges, found.recovered_edges) == (4, 4)
+
+
+def test_a_turned_edge_is_wrong_but_right_without_direction():
+    # b and a change places: b -> a, b -> c right, a -> d right
+    found = scores(forest(truth(a="b", b="", c="b", d="a", r="", s="r"), FAMILIES), TWO)
+    assert found.node_accuracy == 4 / 6
+    assert found.parent_accuracy == 3 / 4
+    assert found.edge_precision == found.edge_recall == 3 / 4
+    assert found.undirected_edge_accuracy == 1
+    assert found.root_accuracy == 1 / 2
+    assert found.mother_accuracy == pytest.approx((2 / 3 + 1) / 2)
+    assert found.adjusted_rand_index == 1
+
+
+def test_a_missing_edge_costs_recall_and_a_false_one_precision():
+    missing = scores(forest(truth(a="", b="a", c="b", d="", r="", s="r"), FAMILIES), TWO)
+    assert (missing.edge_precision, missing.edge_recall) == (1, 3 / 4)
+    assert (missing.root_accuracy, missing.recovered_roots) == (1, 3)
+    false = scores(forest(truth(a="", b="a", c="b", d="a", r="a", s="r"), [0] * 6), TWO)
+    assert (false.edge_precision, false.edge_recall) == (4 / 5, 1)
+    assert false.root_accuracy == 1 / 2
+    assert false.parent_accuracy == 1
+    assert false.node_accuracy == 5 / 6
+
+
+def test_a_mixture_needs_all_of_its_parents_and_no_other():
+    true = truth(a="", b="a", c="a", soup="bc", other="bc")
+    both = scores(forest(truth(a="", b="a", c="a", soup="bc", other="b")), true)
+    assert (both.mixtures, both.mixtures_found) == (2, 1 / 2)
+    assert both.node_accuracy == 4 / 5
+    assert both.parent_accuracy == 3 / 4
+    more = scores(forest(truth(a="", b="a", c="a", soup="abc", other="cb")), true)
+    assert more.mixtures_found == 1
+    assert more.node_accuracy == 4 / 5
+    assert more.edge_precision == 6 / 7
+
+
+def test_a_mixture_of_two_trees_makes_them_one_tree_with_two_roots():
+    true = truth(a="", b="", soup="ab", r="")
+    found = scores(forest(true, [0, 0, 0, 1]), true)
+    assert (found.trees, found.roots) == (2, 3)
+    assert found.adjusted_rand_index == found.root_accuracy == 1
+    half = scores(forest(truth(a="", b="a", soup="ab", r=""), [0, 0, 0, 1]), true)
+    assert half.root_accuracy == 1 / 2  # b was a root, too
+
+
+def test_tied_models_may_stand_in_each_others_place():
+    true = truth(a="", b="a", c="b", d="c")
+    # b and c are copies: which of them is a's child, and which d's parent, nobody can tell
+    turned = truth(a="", b="c", c="a", d="b")
+    strict, tied = (scores(forest(turned, tied=ties), true) for ties in ([], [("b", "c")]))
+    assert strict.node_accuracy == tied.node_accuracy == 1 / 4
+    assert strict.node_accuracy_up_to_ties == 1 / 4
+    assert tied.node_accuracy_up_to_ties == 1
+    # both copies are a's children: one of them would have to be the other's
+    fan = scores(forest(truth(a="", b="a", c="a", d="b"), tied=[("b", "c")]), true)
+    assert fan.node_accuracy_up_to_ties == 3 / 4
+    # other mistakes stay mistakes
+    wrong = scores(forest(truth(a="", b="c", c="a", d="a"), tied=[("b", "c")]), true)
+    assert wrong.node_accuracy_up_to_ties == 3 / 4
+
+
+def test_nothing_recovered_and_nothing_to_recover_have_no_share():
+    found = scores(forest(truth(a="", b="")), truth(a="", b="a"))
+    assert found.edge_precision is None
+    assert found.edge_recall == found.mother_accuracy == found.undirected_edge_accuracy == 0
+    found = scores(forest(truth(a="", b="a")), truth(a="", b=""))
+    assert found.edge_precision == 0
+    assert found.edge_recall is found.mother_accuracy is found.parent_accuracy is None
+    assert found.undirected_edge_accuracy is None
+
+
+def test_unknown_and_missing_models_are_errors_that_name_them():
+    known = forest(truth(alpha="", beta=["alpha"]))
+    with pytest.raises(UnknownName, match=r"'alfa'; did you mean 'alpha'\?"):
+        scores(known, {"alpha": (), "beta": ("alfa",)})
+    with pytest.raises(UnknownName, match="unknown model of the forest 'gamma'"):
+        scores(known, {"alpha": (), "beta": (), "gamma": ()})
+    with pytest.raises(InvalidInput, match="the truth says nothing of beta"):
+        scores(known, {"alpha": ()})
+    with pytest.raises(InvalidInput, match="without models"):
+        scores(forest({}), {})
+
+
+def matrix(parents, models):
+    found = np.zeros((len(models), len(models)), dtype=bool)
+    for child, its in parents.items():
+        for parent in its:
+            found[models.index(parent), models.index(child)] = True
+    return found
+
+
+def rand(one, other):
+    """The adjusted Rand index by counting pairs (Steinley 2004, Psychological Methods 9(3))."""
+    pairs = list(itertools.combinations(range(len(one)), 2))
+    counts = {(x, y): 0 for x in (True, False) for y in (True, False)}
+    for i, j in pairs:
+        counts[one[i] == one[j], other[i] == other[j]] += 1
+    a, b, c, d = (
+        counts[key] for key in ((True, True), (True, False), (False, True), (False, False))
+    )
+    below = (a + b) * (b + d) + (a + c) * (c + d)
+    return 2 * (a * d - b * c) / below if below else 1.0
+
+
+def by_matrices(ours, true, families):
+    """The scores from adjacency matrices [parent, child]."""
+    right = (ours == true).all(0)
+    child, mixture = true.any(0), true.sum(0) > 1
+    trees = list(networkx.connected_components(networkx.Graph(true | true.T)))
+    number = [next(k for k, tree in enumerate(trees) if m in tree) for m in range(len(true))]
+
+    def share(values):
+        return float(np.mean(values)) if np.size(values) else None
+
+    def in_tree(tree, edges):
+        return edges[np.ix_(sorted(tree), sorted(tree))]
+
+    of_trees = [share((in_tree(t, ours))[in_tree(t, true)]) for t in trees if len(t) > 1]
+    return {
+        "node_accuracy": right.mean(),
+        "parent_accuracy": share(right[child]),
+        "edge_precision": share(true[ours]),
+        "edge_recall": share(ours[true]),
+        "undirected_edge_accuracy": share((ours | ours.T)[true]),
+        "root_accuracy": np.mean(
+            [all(not ours[:, m].any() for m in t if not true[:, m].any()) for t in trees]
+        ),
+        "adjusted_rand_index": rand(number, families),
+        "mixtures_found": share([ours[true[:, m], m].all() for m in np.flatnonzero(mixture)]),
+        "mother_accuracy": share([each for each in of_trees if each is not None]),
+        "trees": len(trees),
+        "families": len(set(families)),
+        "edges": true.sum(),
+        "recovered_edges": ours.sum(),
+        "roots": (~child).sum(),
+        "recovered_roots": (~ours.any(0)).sum(),
+        "mixtures": mixture.sum(),
+        "models": len(true),
+    }
+
+
+@st.composite
+def lineages(draw, models):
+    """Parents without circles, in any order."""
+    order = draw(st.permutations(models))
+    return {
+        model: tuple(draw(st.sets(st.sampled_from(order[:place]), max_size=3)) if place else ())
+        for place, model in enumerate(order)
+    }
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), size=st.integers(1, 7))
+def test_scores_are_as_by_brute_force_and_do_not_depend_on_names_or_order(data, size):
+    models = list("abcdefg"[:size])
+    true, ours = data.draw(lineages(models)), data.draw(lineages(models))
+    number = dict(
+        zip(
+            models,
+            data.draw(st.lists(st.integers(0, 2), min_size=size, max_size=size)),
+            strict=True,
+        )
+    )
+    tied = [group for group in ("abc", "de") if group[-1] in models]
+    families = [number[model] for model in ours]
+    found = scores(forest(ours, families, tied), true)
+    order = list(ours)
+    expected = by_matrices(matrix(ours, order), matrix(true, order), families)
+    for name, value in expected.items():
+        assert getattr(found, name) == pytest.approx(value), name
+    best = max(
+        sum(
+            {group_of(p, tied) for p in ours[model]} == {group_of(p, tied) for p in true[new]}
+            for model, new in exchanged.items()
+        )
+        for exchanged in exchanges(models, tied)
+    )
+    assert found.node_accuracy_up_to_ties == pytest.approx(best / size)
+    assert found.node_accuracy_up_to_ties >= found.node_accuracy
+    new = dict(zip(models, data.draw(st.permutations(models)), strict=True))
+    renamed = [
+        {new[m]: tuple(new[p] for p in its) for m, its in old.items()} for old in (ours, true)
+    ]
+    shuffled = {m: renamed[0][m] for m in data.draw(st.permutations(models))}
+    back = {name: old for old, name in new.items()}
+    again = forest(
+        shuffled, [number[back[m]] for m in shuffled], [[new[m] for m in group] for group in tied]
+    )
+    assert scores(again, renamed[1]) == found
+
+
+def group_of(model, tied):
+    return next((group for group in tied if model in group), model)
+
+
+def exchanges(models, tied):
+    """All ways to exchange models within their groups."""
+    alone = {m: m for m in models if group_of(m, tied) == m}
+    for orders in itertools.product(*(itertools.permutations(group) for group in tied)):
+        pairs = (zip(g, order, strict=True) for g, order in zip(tied, orders, strict=True))
+        yield alone | dict(itertools.chain(*pairs))
