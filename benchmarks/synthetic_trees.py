@@ -1,0 +1,138 @@
+"""Trees of models that never were trained: random walks in weight space, in safetensors files.
+
+Every root is a ViT as it is initialised, by a seed of its own. A child is its parent and a step in
+a random direction, whose parts in the tensors are as large as theirs; the steps of siblings have a
+direction in common, as fine-tunings of one model have. `lineage.csv` tells the true parents.
+
+    python benchmarks/synthetic_trees.py FOLDER --models 10000 --trees 100      # 4.8 GB
+    python benchmarks/synthetic_trees.py FOLDER --models 250 --trees 10 --large # ViT-S, 21.7 GB
+"""
+
+import argparse
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from vitarium import create_model
+from vitarium.seeds import derive
+
+SMALL = {"img_size": 28, "in_chans": 1, "patch_size": 7, "embed_dim": 48, "depth": 4}
+"""A ViT of 117 thousand parameters."""
+STEPS = (0.01, 1.0)
+"""Lengths of steps over that of the root, from which they are drawn, evenly by their logarithm."""
+COMMON = (0.0, 0.5)
+"""Cosines of the steps of siblings, from which one is drawn for every parent."""
+DEEPEST = 4
+"""Steps from a root, at most."""
+
+Vectors = Mapping[str, np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", type=int, default=10_000)
+    parser.add_argument("--trees", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--large", action="store_true", help="ViT-S/16 in place of a tiny ViT")
+    args = parser.parse_args()
+    write(args.folder, args.models, args.trees, args.seed, large=args.large)
+
+
+def write(folder: Path, models: int, trees: int, seed: int = 0, *, large: bool = False) -> None:
+    """Write the files; names tell nothing, nor does their order."""
+    folder.mkdir(parents=True)
+    parents = structure(models, trees, seed)
+    children: dict[int, list[int]] = {number: [] for number in range(models)}
+    for number, parent in enumerate(parents):
+        if parent >= 0:
+            children[parent].append(number)
+    names = [f"{derive(seed, 'name', number):016x}" for number in range(models)]
+
+    def grow(number: int, vectors: Vectors, length: float) -> None:
+        (folder / f"{names[number]}.safetensors").write_bytes(save(dict(vectors)))
+        if not children[number]:
+            return
+        noise = np.random.default_rng(derive(seed, "siblings", number))
+        share = noise.uniform(*COMMON)
+        shared = _direction(vectors, noise)
+        for child in children[number]:
+            noise = np.random.default_rng(derive(seed, "step", child))
+            step = length * np.exp(noise.uniform(*np.log(STEPS)))
+            own = _direction(vectors, noise)
+            moved = {
+                name: (
+                    vector
+                    + np.float32(step * share**0.5) * shared[name]
+                    + np.float32(step * (1 - share) ** 0.5) * own[name]
+                )
+                for name, vector in vectors.items()
+            }
+            del own
+            grow(child, moved, length)
+
+    for root in (number for number, parent in enumerate(parents) if parent < 0):
+        vectors = _initial(derive(seed, "root", root), large)
+        grow(root, vectors, _length(vectors))
+    with (folder / "lineage.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["model", "parent"])
+        found = [(names[n], names[p] if p >= 0 else "") for n, p in enumerate(parents)]
+        table.writerows(sorted(found))
+
+
+def structure(models: int, trees: int, seed: int) -> list[int]:
+    """Of every model the parent's number, -1 of a root: trees of many sizes.
+
+    A model's tree is drawn by the tree's weight, and its parent from the models that are in it.
+    """
+    noise = np.random.default_rng(derive(seed, "structure"))
+    weights = noise.lognormal(0, 0.7, trees)
+    members: list[list[int]] = [[root] for root in range(trees)]
+    parents, depths = [-1] * trees, [0] * trees
+    for number, tree in enumerate(noise.choice(trees, models - trees, p=weights / weights.sum())):
+        parent = int(noise.choice(members[tree]))
+        parents.append(parent)
+        depths.append(depths[parent] + 1)
+        if depths[-1] < DEEPEST:
+            members[tree].append(trees + number)
+    return parents
+
+
+def _initial(seed: int, large: bool) -> Vectors:
+    """A ViT's tensors as it is initialised; what would be equal in all roots is a little off."""
+    import torch
+
+    torch.manual_seed(seed)
+    noise = np.random.default_rng(seed)
+    if large:
+        model = create_model("vit_small_patch16_224", num_classes=100)
+    else:
+        model = create_model("vit", num_heads=3, num_classes=10, **SMALL)
+    return {
+        name: tensor.numpy() + np.float32(0.01) * noise.standard_normal(tensor.shape, np.float32)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _direction(vectors: Vectors, noise: np.random.Generator) -> Vectors:
+    """A random direction of length 1, in every tensor as long as the tensor's spread asks for."""
+    drawn = {
+        name: noise.standard_normal(vector.shape, np.float32) * vector.std()
+        for name, vector in vectors.items()
+    }
+    length = _length(drawn)
+    return {name: vector / np.float32(length) for name, vector in drawn.items()}
+
+
+def _length(vectors: Vectors) -> float:
+    """Of the matrices: the scales of norms say nothing of how far models are from each other."""
+    matrices = (vector for vector in vectors.values() if vector.ndim > 1)
+    return float(np.sqrt(sum(np.square(vector, dtype=np.float64).sum() for vector in matrices)))
+
+
+if __name__ == "__main__":
+    main()
