@@ -1,23 +1,24 @@
 """Our own method: lines of descent from inner products alone, with a probability for every edge."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pydantic import Field
 
 from vitarium.config import Config
 from vitarium.lineage.beginnings import about_beginnings, stacked, weight_layers
-from vitarium.lineage.families import families, grouped, in_order
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.evidence import squared_distances
+from vitarium.lineage.families import grouped, in_order
+from vitarium.lineage.forest import Edge, Forest, Kind
 from vitarium.lineage.heap import Heap
 from vitarium.lineage.mixtures import TOLERANCE, Mixture, mixtures
 from vitarium.lineage.roots import rooted
+from vitarium.lineage.traces import follows, kind_of, traces
 from vitarium.registry import lineage
 
-Shares = Mapping[str, Mapping[str, float]]
-"""Of merged models, by name: their parents' shares."""
+Made = Mapping[str, Mapping[str, float]]
+"""Models that were made of others without training, by name: their parents' shares."""
 
 
 class Descent(Config):
@@ -39,10 +40,10 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
     """
     parts = _parts(config, heap, trees)
     found = [_family(part) for part in parts]
-    copies = {name: group for part in parts for group in part.copies for name in group}
-    shares = {name: shares for part in parts for name, shares in part.shares.items()}
+    made = {name: shares for part in parts for name, shares in part.made.items()}
     edges = [edge for one in found for edge in one.edges]
-    edges, circular = _with_mixtures(edges, shares)
+    edges, circular = _with_made(edges, made)
+    edges = [*_with_kinds(edges, parts)]
     edges += [
         Edge(group[0], name, 1 / len(group), kind="copy")
         for part in parts
@@ -55,8 +56,8 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
         models=heap.names,
         families=_numbers(heap.names, edges, found),
         edges=sorted(edges, key=lambda edge: (edge.child, edge.parent)),
-        roots={name: value for name, value in roots.items() if name not in shares},
-        tied=sorted({tuple(group) for group in copies.values()}),
+        roots={name: value for name, value in roots.items() if name not in made},
+        tied=sorted(tuple(group) for part in parts for group in part.copies),
         notes=[*_notes(circular), *(note for one in found for note in one.notes)],
     )
 
@@ -68,12 +69,14 @@ class _Part:
     Args:
         heap: one model of each group of copies.
         copies: names of equal models, in groups, sorted.
-        shares: of mixtures.
+        made: mixtures, and what was rounded or set to zero in part.
+        later: who cannot be earlier than whom, by names.
     """
 
     heap: Heap
     copies: Sequence[Sequence[str]]
-    shares: Shares
+    made: Made
+    later: Collection[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,18 @@ class _Found:
 
 def _parts(config: Descent, heap: Heap, trees: int | None) -> list[_Part]:
     """Families: found by themselves, and again without the mixtures that tie them together."""
-    first = grouped(heap, None if config.mixtures else trees)
-    parts = [_different(config, part) for part in _split(heap, first)]
+    parts = [_different(config, part) for part in _split(heap, grouped(heap))]
     if trees is None:
         return [one for part in parts for one in _again(part)]
-    if not config.mixtures:
-        return parts
-    shares = {name: found for part in parts for name, found in part.shares.items()}
-    copies = [group for part in parts for group in part.copies]
-    kept = [name for part in parts for name in part.heap.names if name not in shares]
-    unmixed = heap.part([heap.names.index(name) for name in kept])
-    return _with(heap, _split(unmixed, grouped(unmixed, trees)), shares, copies)
+    different = [name for part in parts for name in part.heap.names]
+    kept = heap.part([place for place, name in enumerate(heap.names) if name in set(different)])
+    whole = _Part(
+        kept,
+        [group for part in parts for group in part.copies],
+        {name: shares for part in parts for name, shares in part.made.items()},
+        {pair for part in parts for pair in part.later},
+    )
+    return _again(whole, trees)
 
 
 def _split(heap: Heap, labels: np.ndarray) -> list[Heap]:
@@ -105,19 +109,26 @@ def _split(heap: Heap, labels: np.ndarray) -> list[Heap]:
 
 
 def _different(config: Descent, heap: Heap) -> _Part:
-    """One of each group of copies, and the mixtures among them."""
-    gram = heap.evidence.gram()
+    """One of each group of copies, and what was made of others without training."""
     groups = _copies(heap)
-    places = sorted(heap.names.index(group[0]) for group in groups)
-    different = heap.part(places)
+    different = heap.part(sorted(heap.names.index(group[0]) for group in groups))
     several = [group for group in groups if len(group) > 1]
-    if not config.mixtures or len(different) < 3:
-        return _Part(different, several, {})
-    found = mixtures(gram[np.ix_(places, places)], tolerance=config.mixture_tolerance)
-    return _Part(different, several, _named(different.names, found))
+    names, gram = different.names, different.evidence.gram()
+    traced = traces(different.models, different.tensors)
+    after = follows(traced, gram)
+    later = {(names[i], names[j]) for i, j in np.argwhere(after)}
+    squares = squared_distances(gram)
+    made: dict[str, Mapping[str, float]] = {
+        names[i]: {names[int(np.where(after[i], squares[i], np.inf).argmin())]: 1.0}
+        for i in np.flatnonzero(after.any(1)).tolist()
+    }
+    if config.mixtures and len(names) > 2:
+        mixed = mixtures(gram, tolerance=config.mixture_tolerance, rounding=traced.rounding)
+        made |= {n: shares for n, shares in _named(names, mixed).items() if n not in made}
+    return _Part(different, several, made, later)
 
 
-def _named(names: Sequence[str], found: Mapping[int, Mixture]) -> Shares:
+def _named(names: Sequence[str], found: Mapping[int, Mixture]) -> Made:
     return {
         names[model]: {names[one]: share for one, share in mixture.shares.items()}
         for model, mixture in found.items()
@@ -133,34 +144,33 @@ def _copies(heap: Heap) -> list[list[str]]:
     return [sorted(group) for group in groups.values()]
 
 
-def _again(part: _Part) -> list[_Part]:
-    """A family without its mixtures may be several, which these had tied together."""
-    if not part.shares:
+def _again(part: _Part, trees: int | None = None) -> list[_Part]:
+    """A family without its mixtures may be several, which these had tied together.
+
+    Mixtures and copies go to the family of their greatest ingredient.
+    """
+    heap, made = part.heap, part.made
+    if not made and trees is None:
         return [part]
-    heap = part.heap
-    kept = [place for place, name in enumerate(heap.names) if name not in part.shares]
-    unmixed = heap.part(kept)
-    gram = unmixed.evidence.gram(weight_layers(unmixed))
-    return _with(heap, _split(unmixed, families(gram)), part.shares, part.copies)
-
-
-def _with(
-    heap: Heap, split: Iterable[Heap], shares: Shares, copies: Sequence[Sequence[str]]
-) -> list[_Part]:
-    """Mixtures and copies go to the family of their greatest ingredient."""
-    split = list(split)
-    home = {name: number for number, part in enumerate(split) for name in part.names}
-    for name in shares:
+    unmixed = heap.part([place for place, name in enumerate(heap.names) if name not in made])
+    split = _split(unmixed, grouped(unmixed, trees))
+    home = {name: number for number, few in enumerate(split) for name in few.names}
+    for name in made:
         ingredient = name
         while ingredient not in home:
-            ingredient = max(sorted(shares[ingredient]), key=shares[ingredient].__getitem__)
+            ingredient = max(sorted(made[ingredient]), key=made[ingredient].__getitem__)
         home[name] = home[ingredient]
     found = []
     for number in range(len(split)):
-        names = [name for name in heap.names if home.get(name) == number]
-        part = heap.part([heap.names.index(name) for name in names])
-        own = {name: shares[name] for name in names if name in shares}
-        found.append(_Part(part, [group for group in copies if group[0] in names], own))
+        names = {name for name in heap.names if home[name] == number}
+        found.append(
+            _Part(
+                heap.part([place for place, name in enumerate(heap.names) if name in names]),
+                [group for group in part.copies if group[0] in names],
+                {name: shares for name, shares in made.items() if name in names},
+                {pair for pair in part.later if pair[0] in names},
+            )
+        )
     return found
 
 
@@ -170,11 +180,13 @@ def _family(part: _Part) -> _Found:
     names = heap.names
     if len(names) == 1:
         return _Found((), {names[0]: 1.0})
-    barred = {
-        one: np.array([name in part.shares and one in part.shares[name] for name in names])
-        for one in names
-    }
-    forbidden = partial(_forbidden, [barred[name] for name in names]) if part.shares else None
+    barred = np.array(
+        [
+            [name in part.made.get(one, {}) or (one, name) in part.later for one in names]
+            for name in names
+        ]
+    )
+    forbidden = barred.__getitem__ if barred.any() else None
     grams = stacked(heap, weight_layers(heap))
     result = rooted(grams, about_beginnings(heap), forbidden)
     tree = result.tree
@@ -199,21 +211,16 @@ def _family(part: _Part) -> _Found:
     return _Found(edges, roots, notes)
 
 
-def _forbidden(barred: Sequence[np.ndarray], model: int) -> np.ndarray:
-    return barred[model]
-
-
-def _with_mixtures(edges: list[Edge], shares: Shares) -> tuple[list[Edge], list[str]]:
-    """Edges from all ingredients in place of a mixture's one; but never a circle."""
+def _with_made(edges: list[Edge], made: Made) -> tuple[list[Edge], list[str]]:
+    """Edges from all ingredients in place of what the tree has; but never a circle."""
     parents: dict[str, dict[str, Edge]] = {}
     for edge in edges:
         parents.setdefault(edge.child, {})[edge.parent] = edge
     circular = []
-    for name in sorted(shares):
-        before = parents.get(name, {})
-        parents[name] = {
-            one: Edge(one, name, 0.99, share, "merged") for one, share in shares[name].items()
-        }
+    for name in sorted(made):
+        before, shares = parents.get(name, {}), made[name]
+        kind: Kind = "merged" if len(shares) > 1 else "trained"
+        parents[name] = {one: Edge(one, name, 0.99, share, kind) for one, share in shares.items()}
         if _is_its_own_ancestor(name, parents):
             parents[name] = before
             circular.append(name)
@@ -248,11 +255,28 @@ def _numbers(names: Sequence[str], edges: Iterable[Edge], found: Iterable[_Found
     return in_order(np.array([top(number) for number in range(len(names))])).tolist()
 
 
+def _with_kinds(edges: Iterable[Edge], parts: Iterable[_Part]) -> Iterator[Edge]:
+    """What became of the parent, where there is a sign that it is more than training."""
+    homes = {name: part.heap for part in parts for name in part.heap.names}
+    places = {name: place for part in parts for place, name in enumerate(part.heap.names)}
+    later = {pair for part in parts for pair in part.later}
+    for edge in edges:
+        heap, one, other = homes[edge.child], places[edge.parent], places[edge.child]
+        if edge.kind == "trained" and heap is homes[edge.parent]:
+            grams = heap.evidence.grams.values()
+            same = any(g[one, one] == g[one, other] == g[other, other] for g in grams)
+            if same or (edge.child, edge.parent) in later:
+                kind = kind_of(heap.models[one], heap.models[other], heap.tensors)
+                yield replace(edge, kind=kind)
+                continue
+        yield edge
+
+
 def _notes(circular: Sequence[str]) -> Iterator[str]:
     if circular:
         yield (
-            f"{_some(circular)}: mixtures of models that seem to descend from them; the parent in "
-            "the tree was kept."
+            f"{_some(circular)}: made of models that seem to descend from them; the parent in the "
+            "tree was kept."
         )
 
 

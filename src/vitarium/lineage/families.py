@@ -6,16 +6,34 @@ direction of what they come from, however far a training moved them.
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
 from vitarium.errors import InvalidInput
 from vitarium.lineage.beginnings import weight_layers
 from vitarium.lineage.heap import Heap
+from vitarium.lineage.sketches import sketched, spanning_tree
+
+AT_ONCE = 600
+"""Models of which all pairs are compared; of more, sketches tell which are worth comparing."""
 
 
 def grouped(heap: Heap, trees: int | None = None) -> np.ndarray:
-    """The number of every model's family: int [K]. Raises InvalidInput for too many trees."""
-    return families(heap.evidence.gram(weight_layers(heap)), trees)
+    """The number of every model's family: int [K]; of many models, by sketches of their weights.
+
+    Raises InvalidInput for more trees than models.
+    """
+    layers = weight_layers(heap)
+    if len(heap) <= AT_ONCE or heap.is_gathered:
+        return families(heap.evidence.gram(layers), trees)
+    sketch = sketched(heap, tensors=layers)
+    sketch /= np.linalg.norm(sketch, axis=1, keepdims=True)
+    edges, squares = spanning_tree(sketch)
+    kept = len(heap) - _checked(trees, len(heap)) if trees is not None else None
+    short = np.arange(len(squares)) < kept if kept is not None else squares < 2 * cut(squares / 2)
+    joined = coo_matrix((np.ones(short.sum()), edges[short].T), shape=(len(heap),) * 2)
+    return in_order(connected_components(joined, directed=False)[1])
 
 
 def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
@@ -33,8 +51,8 @@ def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
     Raises InvalidInput for more trees than models.
     """
     count = len(gram)
-    if trees is not None and not 1 <= trees <= count:
-        raise InvalidInput(f"{count} models cannot be {trees} trees")
+    if trees is not None:
+        _checked(trees, count)
     if count == 1:
         return np.zeros(1, int)
     norms = np.sqrt(np.maximum(gram.diagonal(), 1e-300))
@@ -52,6 +70,12 @@ def cut(heights: np.ndarray) -> float:
     steps = np.unique(np.clip([0, *heights, 1], 0, 1))
     widest = int(np.diff(steps).argmax())
     return float(steps[widest] + steps[widest + 1]) / 2
+
+
+def _checked(trees: int, models: int) -> int:
+    if not 1 <= trees <= models:
+        raise InvalidInput(f"{models} models cannot be {trees} trees")
+    return trees
 
 
 def in_order(labels: np.ndarray) -> np.ndarray:

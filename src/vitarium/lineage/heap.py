@@ -48,9 +48,14 @@ class Heap:
         """Inner products and statistics of all models: every file is read once for it."""
         return gathered(self.models, self.tensors, self.report)
 
+    @property
+    def is_gathered(self) -> bool:
+        """Whether its evidence is known already."""
+        return "evidence" in self.__dict__
+
     def part(self, places: Sequence[int]) -> "Heap":
         """Some of the models. Their evidence is this heap's, where that was gathered already."""
         few = replace(self, models=[self.models[place] for place in places])
-        if "evidence" in self.__dict__:
+        if self.is_gathered:
             few.__dict__["evidence"] = self.evidence.part(np.asarray(places))
         return few

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from vitarium.errors import InvalidInput
+from vitarium.lineage.families import AT_ONCE
 from vitarium.lineage.forest import Edge, Forest
 from vitarium.lineage.heap import Heap, Report, silent
 from vitarium.lineage.reading import Found, fault, read
 from vitarium.lineage.scores import Scores, scores
+from vitarium.lineage.sketches import sketched
 from vitarium.lineage.true_parents import Truth, within
 from vitarium.lineage.zoo_models import Epochs
 from vitarium.registry import Section, choose, section
@@ -140,6 +142,9 @@ def _usable(found: Found) -> Found:
 
 
 def _finite(heap: Heap) -> np.ndarray:
+    """Which models have no number that is none, of the evidence that is looked at anyway."""
+    if len(heap) > AT_ONCE:
+        return np.isfinite(sketched(heap, size=1, tensors=heap.tensors)).all(1)
     finite: np.ndarray = np.isfinite(heap.evidence.gram().diagonal())
     return finite
 
