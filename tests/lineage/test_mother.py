@@ -235,6 +235,34 @@ def test_without_a_matrix_there_is_a_clear_message():
         choose("lineage", "mother")(with_tensors({"norm.weight": (6,)}), 1)
 
 
+def test_kurtosis_is_scipys(lineage_trees):
+    heap = lineage_trees.grow(0, fans=(2,)).heap
+    for name, found in heap.evidence.moments["kurtosis"].items():
+        expected = [stats.kurtosis(m[name].double().flatten().numpy()) for m in heap.models]
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize(("second", "root"), [(0.5, "a"), (2.0, "b")])
+def test_kurtosis_is_summed_over_layers(second, root):
+    """In the first layer that of `a` is higher by 1, in the second that of `b`, by more or less."""
+    values = {"a": (1.0, 0.0), "b": (0.0, second)}
+    names = [f"blocks.{layer}.attn.proj.weight" for layer in range(2)]
+    models = [
+        Weights(model, {n: of_kurtosis(k) for n, k in zip(names, of_layers, strict=True)})
+        for model, of_layers in values.items()
+    ]
+    found = choose("lineage", "mother", direction="specialisation")(Heap(models, names), 1)
+    assert found.roots.keys() == {root}
+
+
+def of_kurtosis(excess: float) -> torch.Tensor:
+    """A matrix of numbers 0 and, as many of each, -1 and 1: its kurtosis is 1 / share of these."""
+    places = round(40 * 40 / (excess + 3) / 2)
+    values = torch.zeros(1600)
+    values[:places], values[-places:] = 1, -1
+    return values.reshape(40, 40)
+
+
 def test_a_constant_layer_is_left_out_of_the_kurtosis(lineage_trees):
     known = lineage_trees.grow(0, fans=(3, 2))
     models = [
