@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitarium.lineage.relations import Geometry, apart, descends, goes_on
+from vitarium.lineage.relations import Geometry, descends
 
 _ROUNDS = 8
 _PRIOR = 0.3
@@ -68,9 +68,7 @@ class _Descent:
         self.geometry, self.order, self.root = geometry, order, root
         self.count = len(geometry.squares)
         self.forbidden = forbidden
-        self._all = np.arange(self.count)
         self._known: dict[tuple[int, int], np.ndarray] = {}
-        self._runs: dict[tuple[int, int], np.ndarray] = {}
         self._run_weight = 0.1
 
     def let_down(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
@@ -111,8 +109,7 @@ class _Descent:
             parent = int(tree.parents[model])
             if parent != self.root:
                 grand = int(tree.parents[parent])
-                self._odds(grand, parent)
-                found += float(self._runs[grand, parent][model])
+                found += float(self.geometry.judged(grand, parent).goes_on[model])
                 of += 1
         weight = (found + 0.2) / (of + 2)
         if abs(weight - self._run_weight) > 0.02:
@@ -122,7 +119,7 @@ class _Descent:
     def _odds(self, parent: int, child: int) -> np.ndarray:
         """Log odds that models descend from a child rather than went another way."""
         if (parent, child) not in self._known:
-            relation = self.geometry.relation(parent, child, self._all)
-            self._known[parent, child] = descends(relation, self._run_weight) - apart(relation)
-            self._runs[parent, child] = goes_on(relation)
+            judged = self.geometry.judged(parent, child)
+            log_density = descends(judged.relation, self._run_weight)
+            self._known[parent, child] = log_density - judged.apart
         return self._known[parent, child]

@@ -44,6 +44,14 @@ class Geometry:
         self.layers = np.maximum(norms[:, :, None] + norms[:, None, :] - 2 * grams, 0)
         self.squares = self.layers.sum(0)
         """Of all layers together, [K, K]."""
+        self._judged: dict[tuple[int, int], Judged] = {}
+
+    def judged(self, parent: int, child: int) -> "Judged":
+        """How a child stands to all models; computed once."""
+        if (parent, child) not in self._judged:
+            found = self.relation(parent, child, np.arange(len(self.squares)))
+            self._judged[parent, child] = Judged(found, apart(found), goes_on(found))
+        return self._judged[parent, child]
 
     def relation(self, parent: int, child: int, others: np.ndarray) -> Relation:
         """Of a parent, its child, and other models."""
@@ -62,6 +70,15 @@ class Geometry:
             np.sqrt(a / (w + _TINY)),
             spread,
         )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A relation, and what does not depend on anything else: see `apart` and `goes_on`."""
+
+    relation: Relation
+    apart: np.ndarray
+    goes_on: np.ndarray
 
 
 def descends(relation: Relation, run_weight: float = _RUN_WEIGHT) -> np.ndarray:

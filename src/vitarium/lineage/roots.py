@@ -13,7 +13,8 @@ import numpy as np
 from vitarium.lineage.insertion import Tree, inserted
 from vitarium.lineage.relations import Geometry, from_nothing
 
-_CANDIDATES = 8
+_CANDIDATES, _CENTRAL = 6, 2
+"""Models that are tried as roots: those with most that is at right angles, and in the middle."""
 _BACKWARDS = -0.12
 """Cosine of what a parent's biases and gains have learned and of a child's step, under which it is
 no parent: between those of the worst pre-trained model (-0.01) and the best of models that began
@@ -54,7 +55,7 @@ def rooted(
     steps = _steps_from_start(learned)
     from_zero = _from_zero(grams) + _forwards(steps)
     central = -geometry.squares.sum(0)
-    both = [*np.argsort(-from_zero)[:_CANDIDATES], *np.argsort(-central)[: _CANDIDATES // 2]]
+    both = [*np.argsort(-from_zero)[:_CANDIDATES], *np.argsort(-central)[:_CENTRAL]]
     if forbidden is not None:
         barred = np.any([forbidden(model) for model in range(count)], axis=0)
         both = [one for one in both if not barred[one]] or both
