@@ -267,7 +267,8 @@ def _with_kinds(edges: Iterable[Edge], parts: Iterable[_Part]) -> Iterator[Edge]
             same = any(g[one, one] == g[one, other] == g[other, other] for g in grams)
             if same or (edge.child, edge.parent) in later:
                 kind = kind_of(heap.models[one], heap.models[other], heap.tensors)
-                yield replace(edge, kind=kind)
+                is_rounded = kind == "trained" and not same
+                yield replace(edge, kind="quantised" if is_rounded else kind)
                 continue
         yield edge
 
