@@ -1,8 +1,10 @@
 """Trees of models that never were trained: random walks in weight space, in safetensors files.
 
 Every root is a ViT as it is initialised, by a seed of its own. A child is its parent and a step in
-a random direction, whose parts in the tensors are as large as theirs; the steps of siblings have a
-direction in common, as fine-tunings of one model have. `lineage.csv` tells the true parents.
+a random direction; the steps of siblings have a direction in common, as fine-tunings of one model
+have. As in training, some rows and columns of a tree's tensors move more than others, so that
+independent steps are not quite at right angles, and every step moves some tensors more than others.
+`lineage.csv` tells the true parents.
 
     python benchmarks/synthetic_trees.py FOLDER --models 10000 --trees 100      # 4.8 GB
     python benchmarks/synthetic_trees.py FOLDER --models 250 --trees 10 --large # ViT-S, 21.7 GB
@@ -24,7 +26,12 @@ SMALL = {"img_size": 28, "in_chans": 1, "patch_size": 7, "embed_dim": 48, "depth
 STEPS = (0.01, 1.0)
 """Lengths of steps over that of the root, from which they are drawn, evenly by their logarithm."""
 COMMON = (0.0, 0.5)
-"""Cosines of the steps of siblings, from which one is drawn for every parent."""
+"""Cosines of the steps of siblings, from which one is drawn for every tensor of a parent."""
+UNEVEN = 0.7
+"""Standard deviation of the logarithm by which rows and columns differ in how far they move; the
+cosines of independent steps in a tensor of 48 by 192 numbers are then 0.07, as in real ViTs."""
+LAYERS = 0.5
+"""The same of tensors, for every step."""
 DEEPEST = 4
 """Steps from a root, at most."""
 
@@ -52,31 +59,29 @@ def write(folder: Path, models: int, trees: int, seed: int = 0, *, large: bool =
             children[parent].append(number)
     names = [f"{derive(seed, 'name', number):016x}" for number in range(models)]
 
-    def grow(number: int, vectors: Vectors, length: float) -> None:
+    def grow(number: int, vectors: Vectors, scales: Vectors, length: float) -> None:
         (folder / f"{names[number]}.safetensors").write_bytes(save(dict(vectors)))
         if not children[number]:
             return
         noise = np.random.default_rng(derive(seed, "siblings", number))
-        share = noise.uniform(*COMMON)
-        shared = _direction(vectors, noise)
+        shares = {name: noise.uniform(*COMMON) for name in vectors}
+        shared = _noise(scales, noise)
         for child in children[number]:
             noise = np.random.default_rng(derive(seed, "step", child))
-            step = length * np.exp(noise.uniform(*np.log(STEPS)))
-            own = _direction(vectors, noise)
-            moved = {
-                name: (
-                    vector
-                    + np.float32(step * share**0.5) * shared[name]
-                    + np.float32(step * (1 - share) ** 0.5) * own[name]
-                )
-                for name, vector in vectors.items()
-            }
-            del own
-            grow(child, moved, length)
+            step = _noise(scales, noise)
+            for name, vector in step.items():
+                vector *= np.float32((1 - shares[name]) ** 0.5)
+                vector += np.float32(shares[name] ** 0.5) * shared[name]
+                vector *= np.float32(np.exp(noise.normal(0, LAYERS)))
+            size = np.float32(length * np.exp(noise.uniform(*np.log(STEPS))) / _length(step))
+            for name, vector in step.items():
+                vector *= size
+                vector += vectors[name]
+            grow(child, step, scales, length)
 
     for root in (number for number, parent in enumerate(parents) if parent < 0):
         vectors = _initial(derive(seed, "root", root), large)
-        grow(root, vectors, _length(vectors))
+        grow(root, vectors, _scales(vectors, derive(seed, "scales", root)), _length(vectors))
     with (folder / "lineage.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["model", "parent"])
@@ -118,14 +123,24 @@ def _initial(seed: int, large: bool) -> Vectors:
     }
 
 
-def _direction(vectors: Vectors, noise: np.random.Generator) -> Vectors:
-    """A random direction of length 1, in every tensor as long as the tensor's spread asks for."""
-    drawn = {
-        name: noise.standard_normal(vector.shape, np.float32) * vector.std()
-        for name, vector in vectors.items()
+def _scales(vectors: Vectors, seed: int) -> Vectors:
+    """How far each number of a tensor moves, in proportion to the tensor's spread."""
+    noise = np.random.default_rng(seed)
+    found = {}
+    for name, vector in vectors.items():
+        scale = np.full(vector.shape, vector.std(), np.float32)
+        for axis, size in enumerate(vector.shape):
+            factors = np.exp(noise.normal(0, UNEVEN, size)).astype(np.float32)
+            scale *= np.expand_dims(factors, [a for a in range(vector.ndim) if a != axis])
+        found[name] = scale
+    return found
+
+
+def _noise(scales: Vectors, noise: np.random.Generator) -> dict[str, np.ndarray]:
+    return {
+        name: noise.standard_normal(scale.shape, np.float32) * scale
+        for name, scale in scales.items()
     }
-    length = _length(drawn)
-    return {name: vector / np.float32(length) for name, vector in drawn.items()}
 
 
 def _length(vectors: Vectors) -> float:
