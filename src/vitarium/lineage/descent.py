@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from vitarium.config import Config
+from vitarium.lineage.alignment import aligned
 from vitarium.lineage.beginnings import about_beginnings, stacked, weight_layers
 from vitarium.lineage.evidence import squared_distances
 from vitarium.lineage.families import grouped, in_order
@@ -24,6 +25,8 @@ Made = Mapping[str, Mapping[str, float]]
 class Descent(Config):
     """What is looked for beside parents and children."""
 
+    align: bool = True
+    """Bring copies whose units stand in another order into one order first."""
     mixtures: bool = True
     """Find models that are mixtures of others: soups, interpolations, averages of epochs."""
     mixture_tolerance: float = Field(TOLERANCE, gt=0, lt=1)
@@ -38,14 +41,15 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
     what all others can have come from (`roots`); every model is let down from the root to where its
     step is at right angles, in all layers alike, to its parent's (`insertion`, `relations`).
     """
-    parts = _parts(config, heap, trees)
+    heap, moved, unaligned = _aligned(config, heap)
+    parts = _parts(config, heap, trees, moved)
     found = [_family(part) for part in parts]
     made = {name: shares for part in parts for name, shares in part.made.items()}
     edges = [edge for one in found for edge in one.edges]
     edges, circular = _with_made(edges, made)
     edges = [*_with_kinds(edges, parts)]
     edges += [
-        Edge(group[0], name, 1 / len(group), kind="copy")
+        Edge(group[0], name, 1 / len(group), kind="permuted" if name in moved else "copy")
         for part in parts
         for group in part.copies
         for name in group[1:]
@@ -57,8 +61,8 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
         families=_numbers(heap.names, edges, found),
         edges=sorted(edges, key=lambda edge: (edge.child, edge.parent)),
         roots={name: value for name, value in roots.items() if name not in made},
-        tied=sorted(tuple(group) for part in parts for group in part.copies),
-        notes=[*_notes(circular), *(note for one in found for note in one.notes)],
+        tied=sorted(tuple(sorted(group)) for part in parts for group in part.copies),
+        notes=[*unaligned, *_notes(circular), *(note for one in found for note in one.notes)],
     )
 
 
@@ -68,7 +72,7 @@ class _Part:
 
     Args:
         heap: one model of each group of copies.
-        copies: names of equal models, in groups, sorted.
+        copies: names of equal models, in groups; the first stands for all.
         made: mixtures, and what was rounded or set to zero in part.
         later: who cannot be earlier than whom, by names.
     """
@@ -88,9 +92,19 @@ class _Found:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def _parts(config: Descent, heap: Heap, trees: int | None) -> list[_Part]:
+def _aligned(config: Descent, heap: Heap) -> tuple[Heap, Collection[str], Sequence[str]]:
+    """All models in one order of units, who was moved, and what could not be looked for."""
+    if not config.align:
+        return heap, (), ()
+    labels = grouped(heap)
+    groups = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
+    found = aligned(heap, groups)
+    return found.heap, found.moved, found.notes
+
+
+def _parts(config: Descent, heap: Heap, trees: int | None, moved: Collection[str]) -> list[_Part]:
     """Families: found by themselves, and again without the mixtures that tie them together."""
-    parts = [_different(config, part) for part in _split(heap, grouped(heap))]
+    parts = [_different(config, part, moved) for part in _split(heap, grouped(heap))]
     if trees is None:
         return [one for part in parts for one in _again(part)]
     different = [name for part in parts for name in part.heap.names]
@@ -108,9 +122,9 @@ def _split(heap: Heap, labels: np.ndarray) -> list[Heap]:
     return [heap.part(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)]
 
 
-def _different(config: Descent, heap: Heap) -> _Part:
+def _different(config: Descent, heap: Heap, moved: Collection[str]) -> _Part:
     """One of each group of copies, and what was made of others without training."""
-    groups = _copies(heap)
+    groups = _copies(heap, moved)
     different = heap.part(sorted(heap.names.index(group[0]) for group in groups))
     several = [group for group in groups if len(group) > 1]
     names, gram = different.names, different.evidence.gram()
@@ -135,13 +149,16 @@ def _named(names: Sequence[str], found: Mapping[int, Mixture]) -> Made:
     }
 
 
-def _copies(heap: Heap) -> list[list[str]]:
-    """Names of models that have no distance, in sorted groups, the single ones among them."""
+def _copies(heap: Heap, moved: Collection[str]) -> list[list[str]]:
+    """Names of models that have no distance, in groups, the single ones among them.
+
+    The first by name stands for all, of those that stand as they were.
+    """
     squares = heap.evidence.squared_distances()
     groups: dict[int, list[str]] = {}
     for place, name in enumerate(heap.names):
         groups.setdefault(int((squares[place] == 0).argmax()), []).append(name)
-    return [sorted(group) for group in groups.values()]
+    return [sorted(group, key=lambda name: (name in moved, name)) for group in groups.values()]
 
 
 def _again(part: _Part, trees: int | None = None) -> list[_Part]:
