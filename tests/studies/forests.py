@@ -1,6 +1,7 @@
 """Recovered forests that are made up: trees, of which some edges are wrong on purpose."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def recovered(
     }
     forest = forest_of(found, sure=sure, kinds={"soup": "merged"} if mixture else {})
     flat = {m: () if len(m) == 2 else ("r" + m[1:2],) if m[0] == "r" else ("r0",) for m in truth}
-    score = Scores(
+    score = scores_of(
         node_accuracy=1 - len(wrong) / len(truth),
         edge_precision=0.9,
         edge_recall=0.88,
@@ -96,7 +97,7 @@ def recovered(
         "others": {
             name: (
                 forest_of(flat, method=name),
-                Scores(node_accuracy=0.4, adjusted_rand_index=0.8) if known else None,
+                scores_of(node_accuracy=0.4, adjusted_rand_index=0.8) if known else None,
             )
             for name in ("mother", "nearest_root")
             if others
@@ -106,6 +107,11 @@ def recovered(
         "info": info,
     }
     return Recovered(**(given | more))
+
+
+def scores_of(**values: float) -> Scores:
+    """These, and nothing to count for all others."""
+    return Scores(**(dict.fromkeys(field.name for field in fields(Scores)) | values))
 
 
 def _uncle(model: str) -> str:

@@ -177,9 +177,15 @@ def lineage(
     assert isinstance(findings, LineageFindings)
     recovered = findings.recovered
     if json:
-        write_json(recovered.forest, json, truth=recovered.truth, scores=recovered.scores)
+        write_json(
+            recovered.forest,
+            json,
+            truth=recovered.truth,
+            scores=recovered.scores,
+            info=recovered.info,
+        )
     if graphml:
-        write_graphml(recovered.forest, graphml, truth=recovered.truth)
+        write_graphml(recovered.forest, graphml, truth=recovered.truth, info=recovered.info)
     print("", *lines(findings.forest), sep="\n")
     _written(found, options, *filter(None, (json, graphml)))
 

@@ -21,7 +21,7 @@ MEANINGS = {
     "node_accuracy": ("right parents", "models with exactly their true parents, roots with none"),
     "node_accuracy_up_to_ties": (
         "right parents, up to ties",
-        "the same, where models that their weights do not tell apart stand for each other",
+        "the same, where models that their weights do not tell apart stand in each other's place",
     ),
     "parent_accuracy": ("right parents of children", "the same of models that have true parents"),
     "edge_precision": ("edges that are right", "of the recovered edges, those that are true"),
@@ -30,7 +30,7 @@ MEANINGS = {
         "edges, whichever way",
         "of the true edges, those that were recovered in this direction or the other",
     ),
-    "root_accuracy": ("right roots", "true trees whose root was found"),
+    "root_accuracy": ("right roots", "true trees whose true roots have no parent in the forest"),
     "adjusted_rand_index": (
         "trees (ARI)",
         "how well the trees agree as groups of models: 100 where they are the same, about 0 by "
@@ -39,7 +39,8 @@ MEANINGS = {
     "mixtures_found": ("mixtures found", "true mixtures of which all parents were found"),
     "mother_accuracy": (
         "as MoTHer scores",
-        "of the true edges, those found; the share that MoTHer's authors report",
+        "of a tree's true edges, those that were recovered; mean over the trees, as MoTHer's "
+        "authors report it",
     ),
 }
 """By score: its short name, and what it is the share of."""

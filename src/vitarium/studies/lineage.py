@@ -10,8 +10,8 @@ from pydantic import PositiveInt
 from vitarium.config import Config
 from vitarium.errors import InvalidInput
 from vitarium.lineage.recovering import Recovered, recover
+from vitarium.registry import Plugin, choose, get, study
 from vitarium.registry import Section as Chosen
-from vitarium.registry import choose, get, study
 from vitarium.store import Zoo
 from vitarium.studies import forest_figure, forest_scores, forest_tables
 from vitarium.studies.figures import Figure
@@ -58,13 +58,13 @@ def lineage(
 ) -> LineageFindings:
     """Which models descend from which, recovered from their weights; of a zoo or plain files."""
     method = choose("lineage", config.method, **config.settings)
-    others = [get("lineage", name).name for name in config.compare if name != method.name]
+    others = [get("lineage", name) for name in config.compare if name != method.name]
     trees = None if config.trees == "auto" else config.trees
     found = recover(
         source,
         method,
         trees=trees,
-        compare=others,
+        compare=[other.name for other in others],
         truth=config.truth,
         where=where,
         epochs=config.epochs,
@@ -83,7 +83,7 @@ def lineage(
     page = Page(
         f"Lineage of {path.resolve().name}",
         _lead(found),
-        _sections(config, method, found, forests, said),
+        [*_sections(found, forests, said), _method(config, method, others)],
         facts=_facts(found, forests),
     )
     return LineageFindings(page, {"": said}, found)
@@ -115,13 +115,7 @@ def _facts(found: Recovered, forests: dict[str, Judged]) -> list[tuple[str, str]
     return facts
 
 
-def _sections(
-    config: Lineage,
-    method: Chosen,
-    found: Recovered,
-    forests: dict[str, Judged],
-    said: Sequence[str],
-) -> list[Section]:
+def _sections(found: Recovered, forests: dict[str, Judged], said: Sequence[str]) -> list[Section]:
     first = forests[found.forest.method]
     drawn = dict(forests)
     if true := true_forest(found, forest_figure.TRUE_FOREST):
@@ -146,7 +140,6 @@ def _sections(
             "What was compared",
             [forest_tables.groups(found), forest_tables.left_out(found.left_out)],
         ),
-        ("method", "How it was computed", [_method(config, method, list(forests))]),
     ]
     sections = []
     for anchor, title, blocks in parts:
@@ -159,17 +152,16 @@ def _drawn(figure: Figure | None) -> Figures | None:
     return Figures([figure]) if figure else None
 
 
-def _method(config: Lineage, method: Chosen, names: Sequence[str]) -> Sentences:
+def _method(config: Lineage, method: Chosen, others: Sequence[Plugin]) -> Section:
     plugin = method.plugin
     settings = {k: v for k, v in method.factors().items() if k != "name"}
     told = ", ".join(f"`{name}` {value}" for name, value in settings.items()) or "none"
     said = [
-        f"`{method.name}`: {plugin.summary}{_paper(plugin.facts)} Settings: {told}.",
+        f"`{method.name}`: {plugin.summary}{_paper(plugin)} Settings: {told}.",
         f"Trees: {config.trees}. Epochs: {config.epochs}.",
         *(
-            f"Beside it, with default settings, `{name}`: {get('lineage', name).summary}"
-            f"{_paper(get('lineage', name).facts)}"
-            for name in names[1:]
+            f"Beside it, with default settings, `{other.name}`: {other.summary}{_paper(other)}"
+            for other in others
         ),
         "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
         "are left out. Two models whose weights are the same are tied, and said to be so.",
@@ -180,8 +172,8 @@ def _method(config: Lineage, method: Chosen, names: Sequence[str]) -> Sentences:
         "nearest ancestor that is.",
         "The same models give the same page.",
     ]
-    return Sentences(said)
+    return Section("method", "How it was computed", [Sentences(said)])
 
 
-def _paper(facts: Any) -> str:
-    return f" ({facts['paper']})." if facts.get("paper") else ""
+def _paper(plugin: Plugin) -> str:
+    return f" ({plugin.facts['paper']})." if plugin.facts.get("paper") else ""
