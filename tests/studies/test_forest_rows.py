@@ -14,6 +14,7 @@ from vitarium.studies.forest_rows import (
     judged,
     shown,
     true_forest,
+    words_of,
 )
 
 
@@ -130,6 +131,23 @@ def test_every_method_is_held_against_the_same_truth(forests):
     assert found["descent"].statuses["r0c1g0"] == WRONG
     assert found["mother"].statuses["r0c1g0"] == WRONG
     assert found["mother"].statuses["r0c1"] == RIGHT
+
+
+def test_a_model_is_told_by_what_tells_it_from_others_of_its_stage():
+    info = {
+        "a": {"stage": "pretrain", "factors": {"lr": 0.1, "seed": 1}},
+        "b": {"stage": "finetune", "factors": {"lr": 0.1, "seed": 1}, "epoch": 3},
+        "c": {"stage": "finetune", "factors": {"lr": 0.1, "seed": 2}},
+        "d": {"stage": "finetune", "factors": "seed 3, of old"},
+        "e": {"file": "e.pt"},
+    }
+    assert words_of(info) == {
+        "a": "pretrain",
+        "b": "finetune  seed=1",
+        "c": "finetune  seed=2",
+        "d": "finetune  seed 3, of old",
+        "e": "",
+    }
 
 
 def test_names_are_short_and_printable():

@@ -1,12 +1,12 @@
 """A recovered forest as a tree to look at: right, wrong and missed edges, and how sure each is."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
-from vitarium.studies.figures import PALETTE, Figure, data
-from vitarium.studies.forest_layout import MOST, TEXT, Cells, Layout, Picture, drawn, picture
+from vitarium.studies.figures import PALETTE, Figure, data, plain
+from vitarium.studies.forest_layout import MOST, TEXT, Layout, Picture, drawn, picture
 from vitarium.studies.forest_rows import MISSED, RIGHT, TIED, UNKNOWN, WRONG, Judged
 
 TRUE_FOREST = "the truth"
@@ -42,7 +42,8 @@ def tree(
     found, layout = picture(forests, info, most)
     chart = _Chart(found, layout).drawn(list(forests))
     caption = _caption(next(iter(forests.values())), len(forests), most)
-    return Figure("tree", "The recovered forest", caption, chart)
+    named = {name: plain(cells) for name, cells in vars(found).items()}
+    return Figure("tree", "The recovered forest", caption, chart, named=named)
 
 
 class _Chart:
@@ -85,17 +86,12 @@ class _Chart:
         layers += self._dots()
         if self.layout.named:
             layers.append(self._names())
-        return (
-            alt.layer(*layers)
-            .add_params(chosen)
-            .properties(
-                width=self.layout.width,
-                height=self.layout.step * (self.layout.count + self.layout.top),
-            )
-        )
+        height = self.layout.step * (self.layout.count + self.layout.top)
+        whole = alt.layer(*layers).add_params(chosen)
+        return whole.properties(width=self.layout.width, height=height)
 
-    def _of(self, cells: Sequence[Cells]) -> Any:
-        return alt.Chart(data(cells)).transform_filter(_CHOSEN)
+    def _of(self, name: Literal["nodes", "trunks", "curves"]) -> Any:
+        return alt.Chart(alt.NamedData(name)).transform_filter(_CHOSEN)
 
     def _bands(self) -> Any:
         """Under what the pointer is on, its ancestors and its descendants; and what is told."""
@@ -108,7 +104,7 @@ class _Chart:
         shade = f"({itself}) ? 0.28 : ({below}) || ({above}) ? 0.12 : 0"
         nodes = self.found.nodes
         return (
-            self._of(nodes)
+            self._of("nodes")
             .transform_calculate(
                 over="datum.row - 0.5",
                 under="datum.row + 0.5",
@@ -148,11 +144,9 @@ class _Chart:
 
     def _lines(self) -> list[Any]:
         """Down from each parent, and across to each child."""
-        across = self._of(self.found.nodes).transform_filter("isValid(datum.back)")
+        across = self._of("nodes").transform_filter("isValid(datum.back)")
         return [
-            self._of(self.found.trunks)
-            .mark_rule(color=_FAINT)
-            .encode(x=self.x, y=self.y, y2="end:Q"),
+            self._of("trunks").mark_rule(color=_FAINT).encode(x=self.x, y=self.y, y2="end:Q"),
             across.mark_rule(strokeWidth=min(2.2, self.layout.step / 3)).encode(
                 x=self.x, x2="back:Q", y=self.y, color=self.colour, opacity=self.strength
             ),
@@ -160,7 +154,8 @@ class _Chart:
 
     def _curves(self, missed: bool) -> Any:
         return (
-            self._of([one for one in self.found.curves if (one["status"] == MISSED) == missed])
+            self._of("curves")
+            .transform_filter(f"datum.status {'==' if missed else '!='} '{MISSED}'")
             .mark_line(
                 interpolate="basis", strokeWidth=1.4, strokeDash=[4, 3] if missed else [1, 0]
             )
@@ -177,7 +172,7 @@ class _Chart:
     def _dots(self) -> list[Any]:
         size = min(max(self.layout.step * 4, 8), 55)
         larger = f"datum.role == 'mixture of several' ? {1.8 * size} : {size}"
-        base = self._of(self.found.nodes)
+        base = self._of("nodes")
         return [
             base.mark_point(filled=True, opacity=1, size=alt.ExprRef(larger)).encode(
                 x=self.x, y=self.y, color=self.colour, shape=self.shape
@@ -189,7 +184,7 @@ class _Chart:
 
     def _names(self) -> Any:
         return (
-            self._of(self.found.nodes)
+            self._of("nodes")
             .mark_text(
                 align="left",
                 baseline="middle",

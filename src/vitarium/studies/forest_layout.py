@@ -16,7 +16,7 @@ _TALLEST, _CLOSEST, _WIDEST = 4600, 2.6, 15.0
 """Pixels of a figure, and between its rows."""
 _NAMED = 8.0
 """Pixels between rows from which on each has its name."""
-_DEEP, _ACROSS, _BULGE = 300, 24, 90
+_DEEP, _ACROSS, _BULGE = 300, 24, 80
 """Pixels of a tree, at most; of each step down; and for curves at its right."""
 
 Cells = dict[str, Any]

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -184,7 +185,7 @@ def _above(edges: Mapping[str, Edge]) -> str | None:
 
 def judged(recovered: Recovered) -> dict[str, Judged]:
     """Every method's forest beside the truth, the method's own first."""
-    words = {model: words_of(recovered, model) for model in recovered.info}
+    words = words_of(recovered.info)
     forests = {recovered.forest.method: recovered.forest}
     forests |= {name: forest for name, (forest, _) in recovered.others.items()}
     return {name: Judged(forest, recovered.truth, words) for name, forest in forests.items()}
@@ -208,13 +209,33 @@ def true_forest(recovered: Recovered, name: str) -> Judged | None:
     numbers: dict[str, int] = {}
     families = [numbers.setdefault(kin[model], len(numbers)) for model in models]
     forest = Forest(name, models, families, edges, {})
-    return Judged(forest, truth, {model: words_of(recovered, model) for model in models})
+    return Judged(forest, truth, words_of(recovered.info))
 
 
-def words_of(recovered: Recovered, model: str) -> str:
-    """What is known of a model beside its name: `finetune  lr=0.01`."""
-    told = told_of(recovered.info.get(model, {}))
-    return "  ".join(told[key] for key in ("stage", "factors") if key in told)
+def words_of(info: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What is known of models beside their names, in a few words: `finetune  lr=0.01`.
+
+    A factor that all models of a stage have in common tells none of them from another.
+    """
+    values: dict[tuple[Any, str], set[str]] = defaultdict(set)
+    for of in info.values():
+        for name, value in _factors(of).items():
+            values[of.get("stage"), name].add(str(value))
+    found = {}
+    for model, of in info.items():
+        varying = {
+            name: value
+            for name, value in _factors(of).items()
+            if len(values[of.get("stage"), name]) > 1
+        }
+        told = told_of({**of, "factors": varying or None} if _factors(of) else of)
+        found[model] = "  ".join(told[key] for key in ("stage", "factors") if key in told)
+    return found
+
+
+def _factors(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    factors = info.get("factors")
+    return factors if isinstance(factors, Mapping) else {}
 
 
 def told_of(info: Mapping[str, Any]) -> dict[str, str]:

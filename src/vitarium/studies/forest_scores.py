@@ -56,7 +56,10 @@ def value(scores: Scores | None, name: str) -> float | None:
 
 
 def percent(value: float | None) -> str:
-    return DASH if value is None else f"{100 * value:.1f}{SIGN}".replace("-", "\u2212")
+    if value is None:
+        return DASH
+    told = 100 * value if value == 1 else min(100 * value, 99.9)  # not all is not 100 %
+    return f"{told:.1f}{SIGN}".replace("-", "\u2212")
 
 
 def known(scores: Sequence[Scores | None]) -> list[str]:
