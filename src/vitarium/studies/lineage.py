@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from vitarium.config import Config
-from vitarium.errors import InvalidInput
 from vitarium.lineage.recovering import Recovered, recover
 from vitarium.registry import Plugin, choose, get, study
 from vitarium.registry import Section as Chosen
@@ -71,11 +70,6 @@ def lineage(
         report=report,
     )
     path = source.path if isinstance(source, Zoo) else Path(source)
-    if config.truth and found.truth is None:
-        raise InvalidInput(
-            f"{path}: the true lineage is not known; it is read of a zoo, or from lineage.csv (or "
-            "the models.csv of an export) beside the files, and without it there are no scores"
-        )
     forests = judged(found)
     said = sentences(
         found, forests, told_trees=trees is not None, asked_truth=config.truth is not False
@@ -155,14 +149,13 @@ def _drawn(figure: Figure | None) -> Figures | None:
 def _method(config: Lineage, method: Chosen, others: Sequence[Plugin]) -> Section:
     plugin = method.plugin
     settings = {k: v for k, v in method.factors().items() if k != "name"}
-    told = ", ".join(f"`{name}` {value}" for name, value in settings.items()) or "none"
+    told = ", ".join(
+        f"`{name}` {'none' if value in (None, []) else value}" for name, value in settings.items()
+    )
     said = [
-        f"`{method.name}`: {plugin.summary}{_paper(plugin)} Settings: {told}.",
+        f"`{method.name}`: {_told(plugin)}" + (f" Settings: {told}." if told else ""),
         f"Trees: {config.trees}. Epochs: {config.epochs}.",
-        *(
-            f"Beside it, with default settings, `{other.name}`: {other.summary}{_paper(other)}"
-            for other in others
-        ),
+        *(f"Beside it, with default settings, `{other.name}`: {_told(other)}" for other in others),
         "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
         "are left out. Two models whose weights are the same are tied, and said to be so.",
         "A confidence is how probable it is, as the method sees it, that an edge is right. Of a "
@@ -175,5 +168,6 @@ def _method(config: Lineage, method: Chosen, others: Sequence[Plugin]) -> Sectio
     return Section("method", "How it was computed", [Sentences(said)])
 
 
-def _paper(plugin: Plugin) -> str:
-    return f" ({plugin.facts['paper']})." if plugin.facts.get("paper") else ""
+def _told(plugin: Plugin) -> str:
+    paper = plugin.facts.get("paper")
+    return plugin.summary.removesuffix(".") + (f" ({paper})." if paper else ".")
