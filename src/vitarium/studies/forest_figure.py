@@ -193,7 +193,7 @@ class _Chart:
                 color=_SOFT,
                 limit=TEXT - 14,
             )
-            .encode(x=alt.datum(self.layout.text, type="quantitative"), y=self.y, text="label:N")
+            .encode(x=self.at("text"), y=self.y, text="label:N")
         )
 
 

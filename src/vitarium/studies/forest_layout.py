@@ -1,7 +1,7 @@
 """Where everything of a drawn forest stands, in pixels across and rows down."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,17 +26,19 @@ Cells = dict[str, Any]
 class Layout:
     """The tree at the left, then names, then confidences."""
 
-    def __init__(self, forests: Mapping[str, Sequence[Row]], curved: bool) -> None:
+    def __init__(self, forests: Mapping[str, Sequence[Row]], curved: Collection[str]) -> None:
         self.count = max(len(rows) for rows in forests.values())
         self.step = min(_WIDEST, max(_CLOSEST, _TALLEST / self.count))
         """Pixels from row to row."""
         deepest = {name: max(row.depth for row in rows) for name, rows in forests.items()}
         self.across = {name: min(_ACROSS, _DEEP / max(deep, 1)) for name, deep in deepest.items()}
-        tree = max(self.across[name] * deep for name, deep in deepest.items())
         self.named = self.step >= _NAMED
-        self.text = 14 + tree + (_BULGE if curved else 14)
-        """Where names begin."""
-        self.width = self.text + (TEXT if self.named else 10) + SURE + 12
+        self.text = {
+            name: 14 + self.across[name] * deep + (_BULGE if name in curved else 14)
+            for name, deep in deepest.items()
+        }
+        """Where names begin, by forest."""
+        self.width = max(self.text.values()) + (TEXT if self.named else 10) + SURE + 12
         self.top = 22 / self.step
         """Rows of space above the first."""
 
@@ -72,10 +74,11 @@ def picture(
 ) -> tuple[Picture, Layout]:
     """Of every method's forest."""
     rows = {name: drawn(judged.rows, most) for name, judged in forests.items()}
-    curved = any(
-        judged.mixtures or any(link.edge is None for link in judged.links)
-        for judged in forests.values()
-    )
+    curved = [
+        name
+        for name, judged in forests.items()
+        if judged.mixtures or any(link.edge is None for link in judged.links)
+    ]
     layout, found = Layout(rows, curved), Picture()
     for name, judged in forests.items():
         places = {row.model: row for row in rows[name]}
@@ -100,6 +103,7 @@ def _node(name: str, row: Row, judged: Judged, layout: Layout) -> Cells:
         "last": row.last,
         "x": x,
         "back": x - layout.across[name] if row.depth else None,
+        "text": layout.text[name],
         "status": judged.statuses[row.model],
         "role": "root" if not parents else "model" if len(parents) == 1 else "mixture of several",
         "at": layout.sure(sure),
@@ -150,7 +154,7 @@ def _curves(name: str, judged: Judged, rows: Mapping[str, Row], layout: Layout) 
             continue
         start, end = layout.x(name, parent), layout.x(name, child)
         far = abs(parent.row - child.row) / layout.count
-        out = min(max(start, end) + 14 + (_BULGE - 20) * far**0.5, layout.text - 8)
+        out = min(max(start, end) + 14 + (_BULGE - 20) * far**0.5, layout.text[name] - 8)
         corners = [(start, parent), (out, parent), (out, child), (end, child)]
         strength = _strength(link.edge.confidence) if link.edge else 0.9
         found += [

@@ -38,14 +38,14 @@ def doubtful(judged: Judged) -> Table | None:
     rows = [
         [
             shown(child),
-            judged.words.get(child, ""),
+            *_words(judged, child),
             parent,
             sure(confidence),
             *([_true(judged, child), status] if known else []),
         ]
         for confidence, child, parent, status in sorted(found)
     ]
-    columns = ["model", "what it is", "recovered parent", "confidence"]
+    columns = ["model", *_what(judged), "recovered parent", "confidence"]
     return Table(
         f"Edges and roots of a confidence below {100 * DOUBTFUL:.0f}{SIGN}",
         [*columns, *(["true parent", "is"] if known else [])],
@@ -59,7 +59,7 @@ def mistakes(judged: Judged) -> Table | None:
     rows = [
         [
             shown(row.model),
-            judged.words.get(row.model, ""),
+            *_words(judged, row.model),
             ", ".join(map(shown, judged.forest.parents[row.model])) or _ROOT,
             _true(judged, row.model),
             judged.statuses[row.model],
@@ -69,7 +69,7 @@ def mistakes(judged: Judged) -> Table | None:
     ]
     if not rows:
         return None
-    columns = ["model", "what it is", "recovered parent", "true parent", "is"]
+    columns = ["model", *_what(judged), "recovered parent", "true parent", "is"]
     return Table(
         "Models with other parents than the true ones", columns, rows, open=len(rows) <= _UNFOLDED
     )
@@ -82,7 +82,7 @@ def edges(judged: Judged) -> Table:
     rows = []
     for row in judged.rows:
         parents = judged.forest.parents[row.model]
-        base = [row.model, judged.words.get(row.model, ""), str(row.family + 1)]
+        base = [row.model, *_words(judged, row.model), str(row.family + 1)]
         if not parents:
             root = sure(judged.forest.roots.get(row.model, math.nan))
             status = judged.statuses[row.model]
@@ -94,9 +94,9 @@ def edges(judged: Judged) -> Table:
             rows.append([*base, *of, made or "trained", *([status] if known else [])])
     missed = [link for link in judged.links if link.status == MISSED]
     for link in missed:
-        words = judged.words.get(link.child, "")
-        rows.append([link.child, words, DASH, link.parent, DASH, DASH, DASH, MISSED])
-    columns = ["model", "what it is", "tree", "parent", "confidence", "share", "made by"]
+        base = [link.child, *_words(judged, link.child), DASH]
+        rows.append([*base, link.parent, DASH, DASH, DASH, MISSED])
+    columns = ["model", *_what(judged), "tree", "parent", "confidence", "share", "made by"]
     return Table(
         "All models and their parents",
         [*columns, *(["is"] if known else [])],
@@ -105,6 +105,16 @@ def edges(judged: Judged) -> Table:
         + (" At the end, true edges that were missed." if missed else ""),
         open=False,
     )
+
+
+def _what(judged: Judged) -> list[str]:
+    """The heading of `_words`."""
+    return ["what it is"] if any(judged.words.values()) else []
+
+
+def _words(judged: Judged, model: str) -> list[str]:
+    """What is known of a model; nothing at all where nothing is known of any."""
+    return [judged.words.get(model, "")] if _what(judged) else []
 
 
 def _true(judged: Judged, model: str) -> str:
@@ -144,6 +154,7 @@ def groups(recovered: Recovered) -> Table:
         "Models of one shape are a group, and no edge leads from one to another. Heads are left "
         "out; where models lack tensors, only what all of a group have is compared. The share is "
         "that of the largest model's numbers, heads left out.",
+        wrap=True,
     )
 
 

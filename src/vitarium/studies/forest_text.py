@@ -44,8 +44,12 @@ def _sure(judged: Judged, model: str) -> str:
     parents = judged.forest.parents[model]
     if not parents:
         sure = judged.forest.roots.get(model)
-        return "root" if sure is None else f"root {100 * sure:.0f} %"
-    return f"{100 * min(edge.confidence for edge in parents.values()):.0f} %"
+        return "root" if sure is None else f"root {_whole(sure)}"
+    return _whole(min(edge.confidence for edge in parents.values()))
+
+
+def _whole(sure: float) -> str:
+    return f"{100 if sure == 1 else min(100 * sure, 99):.0f} %"
 
 
 def _about(judged: Judged, row: Row) -> str:

@@ -1,5 +1,6 @@
 """Which models descend from which, recovered from their weights: a forest, and what it is worth."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def _sections(found: Recovered, forests: dict[str, Judged], said: Sequence[str])
         ("short", "In short", [Sentences(said)]),
         ("tree", "The forest", [_drawn(forest_figure.tree(drawn, found.info))]),
         ("methods", "Methods", compared),
-        ("doubts", "Doubts and mistakes", sure),
+        ("doubts", "Doubts" if found.truth is None else "Doubts and mistakes", sure),
         ("models", "All models", [forest_tables.edges(first)]),
         (
             "compared",
@@ -150,7 +151,8 @@ def _method(config: Lineage, method: Chosen, others: Sequence[Plugin]) -> Sectio
     plugin = method.plugin
     settings = {k: v for k, v in method.factors().items() if k != "name"}
     told = ", ".join(
-        f"`{name}` {'none' if value in (None, []) else value}" for name, value in settings.items()
+        f"`{name}` {'none' if value in (None, []) else json.dumps(value)}"
+        for name, value in settings.items()
     )
     said = [
         f"`{method.name}`: {_told(plugin)}" + (f" Settings: {told}." if told else ""),
