@@ -1,5 +1,16 @@
 """`vitarium study`, as a user types it."""
 
+import json
+from dataclasses import fields
+
+import pytest
+
+from vitarium import registry
+from vitarium.config import NoConfig
+from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.recovering import Group, Recovered
+from vitarium.lineage.scores import Scores
+
 
 def test_sentences_are_printed_and_page_and_figures_written(vitarium, grown_zoo, tmp_path):
     out, figures = tmp_path / "page.html", tmp_path / "figures"
@@ -40,3 +51,100 @@ def test_soups_are_studied_by_a_command(vitarium, grown_zoo, tmp_path):
     )  # fmt: skip
     assert status == 2
     assert "no model has two finished children" in err
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the study of lineage asks for; whatever it is, 70 models of one parent are found."""
+    models = ["base", *(f"child-{number:02d}" for number in range(70))]
+    edges = [Edge("base", child, 0.97) for child in models[1:]]
+    forest = Forest("descent", models, [0] * 71, edges, {"base": 1.0})
+    truth = {"base": ()} | dict.fromkeys(models[1:], ("base",))
+    found = Recovered(
+        forest,
+        truth,
+        _scores(),
+        {},
+        {},
+        [Group(models, 9, 1.0)],
+        {"base": {"stage": "x"}},
+    )
+    kept = {}
+
+    def recover(source, method, **settings):
+        kept.update(settings, source=source, method=method.name)
+        return found
+
+    monkeypatch.setattr("vitarium.studies.lineage.recover", recover)
+    registry.plugins("lineage")
+    plugin = registry.Plugin("lineage", "made_up", lambda *_: None, NoConfig, {})
+    monkeypatch.setitem(registry._plugins["lineage"], "made_up", plugin)
+    return kept
+
+
+def _scores():
+    known = {"node_accuracy": 1.0, "adjusted_rand_index": 1.0}
+    return Scores(**(dict.fromkeys(field.name for field in fields(Scores)) | known))
+
+
+MADE_UP = ("--method", "made_up", "--no-compare")
+
+
+def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
+    out, forest, graph = tmp_path / "x.html", tmp_path / "x.json", tmp_path / "x.graphml"
+    status, said, err = vitarium(
+        "study", "lineage", tmp_path, *MADE_UP, "--out", out, "--json", forest,
+        "--graphml", graph, "--figures", tmp_path / "figures", "--clusters", "1",
+    )  # fmt: skip
+    assert status == 0, err
+    lines = said.splitlines()
+    assert lines[0].startswith("71 models are 1 tree (as was told), with 1 root and 70 edges")
+    assert "**" not in said
+    tree = lines[lines.index("") + 1 :]
+    assert tree[0] == "base  root 100 %   x"
+    assert tree[1] == "├─ child-00  97 %"
+    assert tree[-1] == "… 11 more models; see the page"
+    assert len(tree) == 61
+    assert err == (
+        f"page written to {out}, 6 figures to {tmp_path / 'figures'}, the forest to {forest}, "
+        f"the forest to {graph}\n"
+    )
+    assert "child-69" in out.read_text()
+    assert isinstance(json.loads(forest.read_text()), dict)
+    assert "<graphml" in graph.read_text()
+    assert asked["trees"] == 1
+    assert str(asked["source"]) == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], {"trees": None, "truth": None, "epochs": "last", "where": ""}),
+        (["--truth", "--epochs", "all"], {"truth": True, "epochs": "all"}),
+        (["--no-truth", "--where", "lr = 1"], {"truth": False, "where": "lr = 1"}),
+        (["--clusters", "auto"], {"trees": None, "compare": []}),
+    ],
+)
+def test_options_of_a_lineage_are_passed_on(vitarium, asked, tmp_path, options, wanted):
+    out = tmp_path / "x.html"
+    status, _, err = vitarium("study", "lineage", tmp_path, *MADE_UP, "--out", out, *options)
+    assert status == 0, err
+    assert {key: asked[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--clusters", "0"], "--clusters 0: write auto, or how many trees there are"),
+        (["--clusters", "many"], "--clusters many: write auto"),
+        (["--method", "made-up"], "did you mean 'made_up'"),
+        (["--set", "weight=2"], "unknown factor 'weight'"),
+    ],
+)
+def test_wrong_options_of_a_lineage_are_one_line(vitarium, asked, tmp_path, options, fault):
+    out = tmp_path / "x.html"
+    status, _, err = vitarium("study", "lineage", tmp_path, *MADE_UP, "--out", out, *options)
+    assert status == 2
+    assert fault in err
+    assert not asked
+    assert not out.exists()

@@ -1,9 +1,15 @@
 """Stages of models that are made up, of which it is known what explains what."""
 
+import importlib.util
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from vitarium import registry
+from vitarium.config import Config
 from vitarium.studies.factors import factors_of
 from vitarium.studies.population import Population, Stage
 
@@ -72,3 +78,42 @@ def stage() -> Stage:
 @pytest.fixture(scope="session")
 def population(stage: Stage) -> Population:
     return Population([stage], {})
+
+
+@pytest.fixture(scope="session")
+def forests() -> Any:
+    """What makes up recovered forests: forests.py."""
+    file = Path(__file__).parent / "forests.py"
+    spec = importlib.util.spec_from_file_location("forests", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def made_up_method(monkeypatch):
+    """Lets the study find a made-up forest, whatever there is; returns what sets it."""
+    plugin = registry.Plugin(
+        "lineage", "made_up", lambda config, heap, trees: None, Settings, {"paper": "Us 2026"}
+    )
+    registry.plugins("lineage")
+    monkeypatch.setitem(registry._plugins["lineage"], "made_up", plugin)
+    asked = {}
+
+    def found(recovered):
+        def recover(source, method, **settings):
+            asked.update(settings, source=source, method=method)
+            return recovered
+
+        monkeypatch.setattr("vitarium.studies.lineage.recover", recover)
+        return asked
+
+    return found
+
+
+class Settings(Config):
+    """Of the made-up method."""
+
+    weight: float = 0.5

@@ -1,8 +1,9 @@
 """`vitarium study`: what there is to find out about a whole population, as a page."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,10 +12,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from vitarium.cli.options import DataDir, Device, Images, Split, SplitChoice, Where
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.zoo import ZooFolder
-from vitarium.store import Zoo
+from vitarium.errors import InvalidInput
 
 if TYPE_CHECKING:
     from vitarium.data.batches import SplitName
+    from vitarium.studies import Studied
+
+
+class EpochsChoice(StrEnum):
+    """Which epochs of a model."""
+
+    last = "last"
+    all = "all"
+
 
 app = typer.Typer(help="Studies of a population, as pages with figures.", no_args_is_help=True)
 
@@ -90,6 +100,104 @@ def soups(
     _study(directory, "soups", options, "test")
 
 
+@app.command("lineage")
+def lineage(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A zoo's folder, or one with files of weights.")
+    ],
+    out: Annotated[Path, typer.Option(help=_PAGE)] = Path("lineage.html"),
+    figures: Figures = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the forest as JSON, too.", show_default=False),
+    ] = None,
+    graphml: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write it as GraphML, for Gephi, yEd or networkx.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="How to recover it, see `vitarium plugins lineages`.")
+    ] = "descent",
+    clusters: Annotated[
+        str, typer.Option(metavar="auto|K", help="How many trees there are, where that is known.")
+    ] = "auto",
+    truth: Annotated[
+        bool | None,
+        typer.Option(
+            "--truth/--no-truth",
+            help="Score it against the true lineage, of the zoo or of a table beside the files. "
+            "Default: where it is known.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option(help="Run the usual other methods, too, and show them beside it.")
+    ] = True,
+    epochs: Annotated[
+        EpochsChoice, typer.Option(help="Of a zoo: models' last epochs, or every kept one.")
+    ] = EpochsChoice.last,
+    where: Where = "",
+    settings: Settings = None,
+) -> None:
+    """Which models descend from which, recovered from their weights alone.
+
+    Of a zoo, or of any folder with .safetensors or pickled state dicts, of which no code is run. A
+    page with the forest to look at, how sure each edge is, and what other methods say. A zoo knows
+    the truth, and so does a folder with lineage.csv (columns model, parent) or an export's
+    models.csv: then the forest is scored. Methods never see it. Settings of a method with --set,
+    see `vitarium plugins lineage descent`.
+
+    Examples:
+
+      vitarium study lineage demo-zoo
+
+      vitarium study lineage downloads --clusters 3 --json forest.json --graphml forest.graphml
+
+      vitarium study lineage demo-zoo --method mother --no-compare --where "stage = 'finetune'"
+    """
+    chosen: dict[str, Any] = {
+        "method": method,
+        "settings": parsed(settings),
+        "trees": _clusters(clusters),
+        "truth": truth,
+        "epochs": epochs.value,
+        **({} if compare else {"compare": []}),
+    }
+    options = _Options(out, figures, where, None, None, "auto", None)
+    found = _run(directory, "lineage", options, "test", chosen)
+    from vitarium.lineage.forest_files import write_graphml, write_json
+    from vitarium.studies.forest_text import lines
+    from vitarium.studies.lineage import LineageFindings
+
+    findings = found.findings
+    assert isinstance(findings, LineageFindings)
+    recovered = findings.recovered
+    if json:
+        write_json(
+            recovered.forest,
+            json,
+            truth=recovered.truth,
+            scores=recovered.scores,
+            info=recovered.info,
+        )
+    if graphml:
+        write_graphml(recovered.forest, graphml, truth=recovered.truth, info=recovered.info)
+    print("", *lines(findings.forest), sep="\n")
+    _written(found, options, *filter(None, (json, graphml)))
+
+
+def _clusters(text: str) -> int | str:
+    if text == "auto" or (text.isdecimal() and int(text) > 0):
+        return text if text == "auto" else int(text)
+    raise InvalidInput(
+        f"--clusters {text}: write auto, or how many trees there are, e.g. --clusters 6"
+    )
+
+
 @dataclass(frozen=True)
 class _Options:
     """As the commands take them."""
@@ -104,10 +212,17 @@ class _Options:
 
 
 def _study(directory: Path, name: str, options: _Options, split: "SplitName") -> None:
+    """Run a study, print what it says, and tell what was written."""
+    _written(_run(directory, name, options, split, parsed(options.settings)), options)
+
+
+def _run(
+    directory: Path, name: str, options: _Options, split: "SplitName", settings: dict[str, Any]
+) -> "Studied":
     """Run a study with a bar of progress, and print what it says."""
     from vitarium.studies import study
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = _console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -118,7 +233,7 @@ def _study(directory: Path, name: str, options: _Options, split: "SplitName") ->
             bar.update(task, description=what, completed=done, total=of)
 
         found = study(
-            Zoo.open(directory),
+            directory,
             name,
             out=options.out,
             figures=options.figures,
@@ -128,9 +243,18 @@ def _study(directory: Path, name: str, options: _Options, split: "SplitName") ->
             device=options.device,
             data_dir=options.data_dir,
             report=report,
-            **parsed(options.settings),
+            **settings,
         )
     for sentence in found.sentences:
         print(sentence)
+    return found
+
+
+def _written(found: "Studied", options: _Options, *more: Path) -> None:
     also = f", {len(found.figures)} figures to {options.figures}" if found.figures else ""
-    console.print(f"page written to {found.page}{also}", markup=False)
+    also += "".join(f", the forest to {path}" for path in more)
+    _console().print(f"page written to {found.page}{also}", markup=False)
+
+
+def _console() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False)

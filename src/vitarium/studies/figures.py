@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,12 +54,17 @@ class Figure:
     """An altair chart."""
     wide: bool = True
     """Whether it takes a row of a page for itself."""
+    named: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Rows that the chart has by name (`alt.NamedData`): altair copies and checks each value of
+    rows that a chart holds, in every layer."""
 
     @property
     def spec(self) -> dict[str, Any]:
         """Vega-Lite, without looks."""
         made: dict[str, Any] = self.chart.to_dict()
         made.pop("config", None)
+        if self.named:
+            made["datasets"] = made.get("datasets", {}) | dict(self.named)
         return made
 
     def write(self, folder: Path) -> list[Path]:
@@ -75,11 +80,14 @@ class Figure:
 
 def data(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> alt.InlineData:
     """Rows as JSON: numbers of five figures, nothing for NaN."""
-    if isinstance(rows, pd.DataFrame):
-        rows = rows.to_dict("records")
     return alt.InlineData(
-        values=[{key: _plain(value) for key, value in row.items()} for row in rows]
+        values=plain(rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
     )
+
+
+def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same, without what altair puts around it."""
+    return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
 
 def _plain(value: Any) -> Any:

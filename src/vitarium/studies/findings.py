@@ -8,7 +8,7 @@ from vitarium.studies.page import Page
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study found: a page, and its sentences by stage."""
+    """What a study found: a page, and its sentences by stage; `""` for what is of no stage."""
 
     page: Page
     said: Mapping[str, Sequence[str]]

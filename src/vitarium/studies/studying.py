@@ -1,6 +1,8 @@
 """Run a study of a zoo, and write its page and its figures.
 
-A study is a plug-in, a function `(config, zoo, ids, request, report) -> Findings` in one file.
+A study is a plug-in, a function `(config, zoo, ids, request, report) -> Findings` in one file. One
+registered with `of="weights"` needs nothing else of a model, so that plain files will do where
+there is no zoo: `(config, source, where, report) -> Findings`.
 """
 
 from collections.abc import Sequence
@@ -28,12 +30,15 @@ class Studied:
     @property
     def sentences(self) -> list[str]:
         """All sentences, as plain text."""
-        said = self.findings.said.items()
-        return [f"{stage}: {line.replace('**', '')}" for stage, lines in said for line in lines]
+        return [
+            (f"{stage}: {line}" if stage else line).replace("**", "")
+            for stage, lines in self.findings.said.items()
+            for line in lines
+        ]
 
 
 def study(
-    zoo: Zoo,
+    zoo: Zoo | str | Path,
     name: str,
     *,
     out: str | Path,
@@ -49,15 +54,17 @@ def study(
     """Study a zoo, and write what is found as a page that opens from disk, without a network.
 
         vitarium.study(zoo, "diversity", out="diversity.html", figures="figures")
+        vitarium.study("downloads", "lineage", out="lineage.html")
 
     Args:
+        zoo: or its folder; of the study of lineage also a folder with files of weights.
         name: of the study, see `vitarium plugins study`.
         out: the page's file; one that is there is replaced.
         figures: a folder for every figure as PNG and SVG; those of the same names are replaced.
         where: only models that fulfil an SQL condition, as `vitarium ls` has it.
-        split: of the images that models are measured on.
+        split: of the images that models are measured on, where a study looks at images.
         images: at most so many of them.
-        device: where models run.
+        device: where models run, where a study runs them.
         data_dir: looked into first for data sets.
         report: is told what is done, and how much of how much.
         settings: of the study.
@@ -66,14 +73,12 @@ def study(
     no SQL, or a library is missing.
     """
     section = choose("study", name, **settings)
-    rows = listing(zoo.path, where=where).rows
-    ids = [row["model"] for row in rows]
-    if not any(row["status"] == "finished" for row in rows):
-        raise InvalidInput(
-            f"{zoo.path}: no finished model" + (f" fulfils the condition {where}" if where else "")
-        )
-    request = Request(split, images, device, data_dir)
-    found: Findings = section(zoo, ids, request, report)
+    if section.plugin.facts.get("of") == "weights":
+        found: Findings = section(zoo, where, report)
+    else:
+        zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
+        request = Request(split, images, device, data_dir)
+        found = section(zoo, _finished(zoo, where), request, report)
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     files.write(target, found.page.html().encode())
@@ -85,3 +90,13 @@ def study(
             report("writing figures", done, len(drawn))
             written += figure.write(folder)
     return Studied(found, target, written)
+
+
+def _finished(zoo: Zoo, where: str) -> list[str]:
+    """Ids of the models that fulfil a condition, if any of them is finished."""
+    rows = listing(zoo.path, where=where).rows
+    if not any(row["status"] == "finished" for row in rows):
+        raise InvalidInput(
+            f"{zoo.path}: no finished model" + (f" fulfils the condition {where}" if where else "")
+        )
+    return [row["model"] for row in rows]
