@@ -80,7 +80,8 @@ def recover(
         source: a zoo, or a folder with files of weights of anyone.
         method: a method of lineage recovery (`vitarium plugins lineages`).
         trees: how many trees there are; None: to be found.
-        compare: other methods to run on the same models, with their defaults.
+        compare: other methods to run on the same models, with their defaults; those that can be
+            told the roots are told the true ones, where they are known.
         truth: score against true parents: None where they are known; True: raise where they are
             not; False: never.
         where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
@@ -104,9 +105,9 @@ def recover(
             f"{trees} trees, but models of {len(found.heaps)} different shapes, each of which has "
             "its own; leave the number out, or look at one shape at a time"
         )
-    own, *others = (
-        _of_all(section("lineage", one), found, trees, report) for one in (chosen, *compare)
-    )
+    roots = [model for model, parents in known.items() if not parents] if known else []
+    own = _of_all(chosen, found, trees, report)
+    others = [_of_all(section("lineage", one), found, trees, report, roots) for one in compare]
     scored = [(forest, scores(forest, known) if known else None) for forest in (own, *others)]
     return Recovered(
         forest=own,
@@ -149,12 +150,22 @@ def _finite(heap: Heap) -> np.ndarray:
     return finite
 
 
-def _of_all(method: Section, found: Found, trees: int | None, report: Report) -> Forest:
+def _of_all(
+    method: Section, found: Found, trees: int | None, report: Report, roots: Sequence[str] = ()
+) -> Forest:
     """One forest of the forests of all heaps."""
     forests: list[Forest] = []
     for heap in found.heaps:
         report(f"recovering: {method.name}", len(forests), len(found.heaps))
-        forests.append(_alone(method.name, heap) if len(heap) == 1 else method(heap, trees))
+        if len(heap) == 1:
+            forests.append(Forest(method.name, heap.names, [0], (), {heap.names[0]: 1.0}))
+            continue
+        told = tuple(sorted(set(roots) & set(heap.names)))
+        if told and "roots" in type(method.config).model_fields:
+            knowing = replace(method, config=method.config.changed({"roots": told}))
+            forests.append(knowing(heap, None))
+        else:
+            forests.append(method(heap, trees))
     families: list[int] = []
     for forest in forests:
         first = max(families, default=-1) + 1
@@ -169,7 +180,3 @@ def _of_all(method: Section, found: Found, trees: int | None, report: Report) ->
         tied=[group for forest in forests for group in forest.tied],
         notes=list(dict.fromkeys(note for forest in forests for note in forest.notes)),
     )
-
-
-def _alone(method: str, heap: Heap) -> Forest:
-    return Forest(method, heap.names, [0], (), {heap.names[0]: 1.0})
