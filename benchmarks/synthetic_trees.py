@@ -1,10 +1,10 @@
 """Trees of models that never were trained: random walks in weight space, in safetensors files.
 
-Every root is a ViT as it is initialised, by a seed of its own. A child is its parent and a step in
-a random direction; the steps of siblings have a direction in common, as fine-tunings of one model
-have. As in training, some rows and columns of a tree's tensors move more than others, so that
-independent steps are not quite at right angles, and every step moves some tensors more than others.
-`lineage.csv` tells the true parents.
+Every root is a ViT as it is initialised, by a seed of its own, and one long step, its pre-training.
+A child is its parent and a step in a random direction; the steps of siblings have a direction in
+common, as fine-tunings of one model have. As in training, some rows and columns of a tree's tensors
+move more than others, so that independent steps are not quite at right angles, and every step moves
+some tensors more than others. `lineage.csv` tells the true parents.
 
     python benchmarks/synthetic_trees.py FOLDER --models 10000 --trees 100      # 4.8 GB
     python benchmarks/synthetic_trees.py FOLDER --models 250 --trees 10 --large # ViT-S, 21.7 GB
@@ -81,7 +81,11 @@ def write(folder: Path, models: int, trees: int, seed: int = 0, *, large: bool =
 
     for root in (number for number, parent in enumerate(parents) if parent < 0):
         vectors = _initial(derive(seed, "root", root), large)
-        grow(root, vectors, _scales(vectors, derive(seed, "scales", root)), _length(vectors))
+        scales = _scales(vectors, derive(seed, "scales", root))
+        step = _noise(scales, np.random.default_rng(derive(seed, "step", root)))
+        size = np.float32(_length(vectors) / _length(step))
+        trained = {name: vector + size * step[name] for name, vector in vectors.items()}
+        grow(root, trained, scales, _length(trained))
     with (folder / "lineage.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["model", "parent"])
