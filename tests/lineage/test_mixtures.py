@@ -202,3 +202,11 @@ def test_soups_in_half_precision_are_found_where_their_rounding_is_known(bits):
 def test_fewer_than_three_models_hold_no_mixture(count):
     vectors = np.random.default_rng(8).normal(size=(count, 10))
     assert mixtures(vectors @ vectors.T) == {}
+
+
+def test_a_copy_is_the_best_mixture_for_its_original():
+    models = tree(np.random.default_rng(9), parents=1)
+    best = best_mixture(gram([*models, models[3]]), 3, range(len(models) + 1))
+    assert best.shares == {len(models): 1}
+    assert best.residual == best.nearest == 0
+    assert not best.is_one()

@@ -138,7 +138,7 @@ def best_mixture(
     error = exact + _SPREAD * rounding
     nearest = np.delete(differences.diagonal(), model).min(initial=np.inf).clip(0)
     inner = differences[np.ix_(others, others)]
-    start = _nearest_point(inner, exact, beyond**2 * nearest + error)
+    start = _nearest_point(inner, exact, beyond**2 * max(nearest, error) + error)
     shares = _sparse(inner, start, exact, exact + _BY_CHANCE * rounding)
     return Mixture(
         {int(others[place]): float(shares[place]) for place in np.flatnonzero(shares)},
@@ -214,7 +214,7 @@ def _nearest_point(inner: np.ndarray, error: float, beyond: float = np.inf) -> n
         error: of squared distances.
         beyond: stop where the point's squared distance is sure to be greater.
     """
-    scale = max(float(inner.diagonal().min()), error) or 1.0
+    scale = max(float(inner.diagonal().min()), _RESOLVED * error) or 1.0
     # Squared error on the diagonal: models that are dependent to rounding can be solved for
     matrix = inner / scale + 1 + np.eye(len(inner)) * (error / scale)
     weights, used = np.zeros(len(inner)), np.zeros(len(inner), dtype=bool)
