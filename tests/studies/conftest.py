@@ -1,12 +1,16 @@
 """Stages of models that are made up, of which it is known what explains what."""
 
 import importlib.util
+import io
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from vitarium import registry
 from vitarium.config import Config
@@ -117,3 +121,34 @@ class Settings(Config):
     """Of the made-up method."""
 
     weight: float = 0.5
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture
+def screenshot(tmp_path):
+    """Shows a page as a browser without a network does."""
+
+    def shown(page: Path, *, dark: bool = False) -> Image.Image:
+        browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+        assert browser, "no browser to look at the page with: apt-get install chromium"
+        file = tmp_path / "page.png"
+        command = [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--virtual-time-budget=20000",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--window-size=1200,6000",
+            f"--user-data-dir={tmp_path / 'browser'}",
+            f"--screenshot={file}",
+            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+            page.resolve().as_uri(),
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
+
+    return shown

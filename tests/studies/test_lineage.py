@@ -4,11 +4,13 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 import vitarium
-from vitarium.errors import InvalidInput, UnknownName
+from vitarium.errors import InvalidInput, NotAZoo, UnknownName
 from vitarium.lineage.recovering import Group
+from vitarium.studies.figures import PALETTE
 from vitarium.studies.studying import study
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -105,7 +107,7 @@ def test_ties_kinds_and_notes_are_told(studied, forests):
     truth = forests.truth_of(1, 3, 0)
     forest = forests.forest_of(
         truth,
-        kinds={"r0c0": "copy", "r0c1": "quantised", "r0c2": "pruned"},
+        kinds={"r0c0": "copy", "r0c1": "quantised", "r0c2": "copy"},
         tied=[["r0", "r0c0"]],
         notes=["Nothing is like **this**."],
     )
@@ -119,7 +121,7 @@ def test_ties_kinds_and_notes_are_told(studied, forests):
     assert (
         "Where models that their weights do not tell apart stand for each other, 100.0\xa0%" in said
     )
-    assert "Not all were trained further: 1 copies, 1 quantised copies and 1 pruned copies." in said
+    assert "Among the children are 2 copies and 1 quantised copy." in said
     assert "Nothing is like this." in said
     assert "nan" not in said
 
@@ -187,15 +189,18 @@ def test_the_same_models_give_the_same_page(studied, forests):
     assert studied(made).page.read_bytes() == studied(made).page.read_bytes()
 
 
-def test_other_studies_take_a_zoos_folder_too(grown_zoo, tmp_path):
-    found = vitarium.study(
-        grown_zoo.path,
-        "diversity",
-        out=tmp_path / "page.html",
-        measure_missing=False,
-        draws=20,
-        embeddings=["pca"],
-    )
-    assert any(line.startswith("finetune: 4 models reach") for line in found.sentences)
-    with pytest.raises(InvalidInput):
-        vitarium.study(tmp_path / "nothing", "diversity", out=tmp_path / "page.html")
+def test_what_is_no_zoo_has_no_other_study(tmp_path):
+    with pytest.raises(NotAZoo):
+        study(tmp_path / "nothing", "diversity", out=tmp_path / "page.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_is_drawn_in_a_browser(studied, forests, screenshot, dark):
+    page = studied(forests.recovered(wrong=["r0c1g0", "r2c3"], mixture=True)).page
+    image = np.asarray(screenshot(page, dark=dark)).astype(int)
+    assert (image[200, 5] < 60).all() if dark else (image[200, 5] > 240).all()
+    for colour, least in ((PALETTE[0], 2000), (PALETTE[1], 200), (PALETTE[3], 60)):
+        wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+        near = (np.abs(image - wanted) < 12).all(2)
+        assert near.sum() > least

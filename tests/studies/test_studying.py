@@ -1,19 +1,13 @@
 """A study of a real zoo: measured, written, and looked at in a browser."""
 
-import io
 import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import vitarium
 from vitarium.errors import InvalidInput, UnknownName
 from vitarium.studies.gathering import HESSIAN
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="module")
@@ -92,33 +86,10 @@ def test_faults_are_told_before_anything_is_measured(grown_zoo, tmp_path):
     assert not out.exists()
 
 
-def screenshot(page: Path, folder: Path, *, dark: bool = False) -> Image.Image:
-    """The page as a browser without a network shows it."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert browser, "no browser to look at the page with: apt-get install chromium"
-    file = folder / "page.png"
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--virtual-time-budget=20000",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--window-size=1200,6000",
-        f"--user-data-dir={folder / 'browser'}",
-        f"--screenshot={file}",
-        *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-        page.resolve().as_uri(),
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_page_is_drawn_in_a_browser(studied, tmp_path, dark):
-    image = np.asarray(screenshot(studied.page, tmp_path, dark=dark)).astype(int)
+def test_the_page_is_drawn_in_a_browser(studied, screenshot, dark):
+    image = np.asarray(screenshot(studied.page, dark=dark)).astype(int)
     assert (image[200, 5] < 60).all() if dark else (image[200, 5] > 240).all()
     # the figures' blue and viridis' yellow are drawn by the scripts alone
     for colour, least in (((59, 111, 182), 2000), ((253, 231, 37), 1000)):

@@ -9,12 +9,12 @@ from vitarium.studies.forest_rows import DOUBTFUL, RIGHT, TIED, UNKNOWN, Judged,
 from vitarium.studies.forest_scores import percent, scores_of, value
 from vitarium.studies.wording import SIGN, counted, listed
 
-_KINDS: dict[Kind, str] = {
-    "copy": "copies",
-    "quantised": "quantised copies",
-    "pruned": "pruned copies",
-    "low_rank": "trained by a difference of low rank (LoRA)",
-    "permuted": "copies whose units were rearranged",
+_KINDS: dict[Kind, tuple[str, str]] = {
+    "copy": ("copy", "copies"),
+    "quantised": ("quantised copy", "quantised copies"),
+    "pruned": ("pruned copy", "pruned copies"),
+    "permuted": ("copy with rearranged units", "copies with rearranged units"),
+    "low_rank": ("with a difference of low rank (LoRA)",) * 2,
 }
 _NAMED = 6
 
@@ -162,9 +162,13 @@ def _mixtures(recovered: Recovered, judged: Judged) -> Iterator[str]:
 
 def _kinds(forest: Forest) -> Iterator[str]:
     counts = Counter(edge.kind for edge in forest.edges)
-    told = [f"**{counts[kind]}** {what}" for kind, what in _KINDS.items() if counts[kind]]
+    told = [
+        f"**{counts[kind]}** {words[counts[kind] > 1]}"
+        for kind, words in _KINDS.items()
+        if counts[kind]
+    ]
     if told:
-        yield f"Not all were trained further: {listed(told)}."
+        yield f"Among the children are {listed(told)}."
 
 
 def _compared(recovered: Recovered) -> Iterator[str]:
