@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitarium.exchange.exporting import export
     from vitarium.exchange.hub_push import push
     from vitarium.exchange.importing import import_zoo
+    from vitarium.lineage import recover
     from vitarium.measuring import measure
     from vitarium.merging import merge
     from vitarium.store import Zoo
@@ -38,6 +39,7 @@ __all__ = [
     "merge",
     "plan",
     "push",
+    "recover",
     "study",
 ]
 
@@ -55,6 +57,7 @@ _HOMES = {
     "merge": "vitarium.merging",
     "plan": "vitarium.blueprint",
     "push": "vitarium.exchange.hub_push",
+    "recover": "vitarium.lineage",
     "study": "vitarium.studies",
 }
 

@@ -70,9 +70,9 @@ def recover(
 ) -> Recovered:
     """Recover which model descends from which, from their weights alone.
 
-        found = vitarium.lineage.recover("downloads")
+        found = vitarium.recover("downloads")
         found.forest.parents["model-7"]
-        vitarium.lineage.recover(zoo, "mother", direction="specialisation").scores
+        vitarium.recover(zoo, "mother", direction="specialisation").scores
 
     Models are read as `lineage.reading.read` has it; those of different shapes are never compared.
 
