@@ -107,6 +107,8 @@ def test_a_copy_in_half_precision_is_quantised(dtype):
     parent = random(0)
     half = rounded(parent, dtype)
     assert kind(parent, half) == "quantised"
+    assert kind(parent, {name: tensor.to(dtype) for name, tensor in half.items()}) == "quantised"
+    assert kind(half, {name: tensor.to(dtype) for name, tensor in half.items()}) == "copy"
     assert kind(half, parent) == "trained"
     assert kind(trained(parent, 1), half) == "trained"
     # integers in the matrices, and half precision in all others

@@ -70,8 +70,8 @@ def follows(found: Traces, gram: np.ndarray) -> np.ndarray:
     """Which models were made of which by rounding or by setting entries to zero, bool [K, K].
 
     True at i, j: i cannot be earlier than j, and may be made of it, or of what j was made of with a
-    finer rounding. Rounding shows in the distance, which is that of
-    rounding alone; zeros in that i and j - i are at right angles. `kind_of` can confirm it.
+    finer rounding. Rounding shows in the distance, which is that of rounding alone; zeros in that i
+    and j - i are at right angles. `kind_of` can confirm it.
 
     Args:
         gram: inner products of the same models, float64 [K, K].
@@ -105,7 +105,7 @@ def kind_of(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
     LOW_RANK part of full rank at most, and those that are no matrices may differ as they like.
     Raises CorruptFile.
     """
-    pairs = [(parent[name], child[name]) for name in tensors]
+    pairs = [(parent[name].double(), child[name].double()) for name in tensors]
     changed = [(old, new) for old, new in pairs if not torch.equal(old, new)]
     if not changed:
         return "copy"
