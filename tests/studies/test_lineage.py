@@ -164,6 +164,17 @@ def test_the_page_has_every_model_and_needs_no_network(studied, forests, more):
     assert ("scores" in specs) == (made.truth is not None)
 
 
+def test_a_baseline_that_is_told_the_roots_is_said_to_be(made_up_method, forests, tmp_path):
+    out = tmp_path / "x.html"
+    for known in (True, False):
+        made_up_method(forests.recovered(known=known))
+        others = ["nearest_root", "mother"]
+        html = study(
+            tmp_path, "lineage", out=out, method="made_up", compare=others
+        ).page.read_text()
+        assert html.count("It was told the true roots.") == known
+
+
 def test_names_and_reasons_stay_text(studied, forests):
     names = {"r0": (), EVIL: ("r0",)}
     made = forests.recovered(

@@ -136,8 +136,8 @@ def _ties(forest: Forest) -> Iterator[str]:
     if not forest.tied:
         return
     models = sum(map(len, forest.tied))
-    groups = listed([names(sorted(tied), 3) for tied in forest.tied[:_NAMED]])
-    more = f", and {len(forest.tied) - _NAMED} more groups" if len(forest.tied) > _NAMED else ""
+    groups = "; ".join(names(sorted(tied), 3) for tied in forest.tied[:_NAMED])
+    more = f"; and {len(forest.tied) - _NAMED} more groups" if len(forest.tied) > _NAMED else ""
     yield (
         f"**{models} models** stand in {counted(len(forest.tied), 'group')} that their weights do "
         f"not tell apart, so that each could stand in the other's place: {groups}{more}."

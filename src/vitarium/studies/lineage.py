@@ -78,7 +78,10 @@ def lineage(
     page = Page(
         f"Lineage of {path.resolve().name}",
         _lead(found),
-        [*_sections(found, forests, said), _method(config, method, others)],
+        [
+            *_sections(found, forests, said),
+            _method(config, method, others, found.truth is not None),
+        ],
         facts=_facts(found, forests),
     )
     return LineageFindings(page, {"": said}, found)
@@ -147,7 +150,7 @@ def _drawn(figure: Figure | None) -> Figures | None:
     return Figures([figure]) if figure else None
 
 
-def _method(config: Lineage, method: Chosen, others: Sequence[Plugin]) -> Section:
+def _method(config: Lineage, method: Chosen, others: Sequence[Plugin], known: bool) -> Section:
     plugin = method.plugin
     settings = {k: v for k, v in method.factors().items() if k != "name"}
     told = ", ".join(
@@ -157,17 +160,26 @@ def _method(config: Lineage, method: Chosen, others: Sequence[Plugin]) -> Sectio
     said = [
         f"`{method.name}`: {_told(plugin)}" + (f" Settings: {told}." if told else ""),
         f"Trees: {config.trees}. Epochs: {config.epochs}.",
-        *(f"Beside it, with default settings, `{other.name}`: {_told(other)}" for other in others),
+        *(
+            f"Beside it, with default settings, `{other.name}`: {_told(other)}"
+            + (" It was told the true roots." if known and _takes_roots(other) else "")
+            for other in others
+        ),
         "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
         "are left out. Two models whose weights are the same are tied, and said to be so.",
         "A confidence is how probable it is, as the method sees it, that an edge is right. Of a "
         "mixture, the lowest of its edges' stands in the figure.",
         "The truth, where it is known, comes of the zoo's recipes or of a table beside the files; "
-        "it is only looked at for scores. A model whose true parent is not here descends from the "
-        "nearest ancestor that is.",
+        "it is only looked at for scores, and by baselines that must be told the roots. A model "
+        "whose true parent is not here descends from the nearest ancestor that is.",
         "The same models give the same page.",
     ]
     return Section("method", "How it was computed", [Sentences(said)])
+
+
+def _takes_roots(plugin: Plugin) -> bool:
+    """Whether the engine tells it the true roots where they are known."""
+    return "roots" in plugin.config.model_fields
 
 
 def _told(plugin: Plugin) -> str:
