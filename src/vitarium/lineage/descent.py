@@ -213,14 +213,14 @@ def _family(part: _Part) -> _Found:
         if parent < 0:
             continue
         sure = float(tree.probability[model])
-        if parent == tree.root and not result.has_root:
+        if result.began_alike[model]:
             roots[names[model]] = sure
             continue
         if parent == tree.root:
             sure *= result.probability
         edges.append(Edge(names[parent], names[model], sure))
     notes = []
-    if not result.has_root:
+    if result.began_alike.any():
         notes.append(
             f"{len(roots)} models ({_some(sorted(roots))}) began alike, from initial weights that "
             "are not here; each is a root."

@@ -1,4 +1,4 @@
-"""A tree from its root down: every model is let down from the root to where it belongs."""
+"""A tree from its root down: every model is put where it most probably descends from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Tree:
 
     Args:
         parents: place of each model's parent, -1 of the root.
-        probability: of each model's parent among all places where it could stand, in (0, 1].
+        probability: of each model's parent among all that it could have, in (0, 1].
     """
 
     root: int
@@ -33,30 +33,31 @@ def inserted(
     """The tree of a root, by iteration: how many children a model has tells where others belong.
 
     Distances add up along a line of descent, so models come in the order of their distance from
-    the root. Each goes down from the root: to the child from which it most probably descends, from
-    there on, until it most probably descends from none.
+    the root. That `a` is the parent of `b` means that b descends from a and from every ancestor of
+    a, and went another way than all others: against the root as the parent, its odds are the
+    product of those along the line.
 
     Args:
         forbidden: of a model, who cannot be its ancestor: bool [K].
     """
     count = len(geometry.squares)
     order = np.argsort(geometry.squares[root], kind="stable")
-    descent = _Descent(geometry, order[order != root], root, forbidden)
+    insertion = _Insertion(geometry, order[order != root], root, forbidden)
     degrees = np.zeros(count)
     degrees[root] = count - 1  # at first, the root has all
-    tree = descent.let_down(degrees, np.full(count, root))
+    tree = insertion.of_all(degrees, np.full(count, root))
     for _ in range(_ROUNDS):
         degrees = np.bincount(tree.parents[tree.parents >= 0], minlength=count).astype(float)
-        descent.count_runs(tree)
-        again = descent.let_down(degrees, tree.parents)
+        insertion.count_runs(tree)
+        again = insertion.of_all(degrees, tree.parents)
         if (again.parents == tree.parents).all():
             break
         tree = again
     return tree
 
 
-class _Descent:
-    """What is known while models are let down."""
+class _Insertion:
+    """What is known while models are put into a tree."""
 
     def __init__(
         self,
@@ -71,35 +72,24 @@ class _Descent:
         self._known: dict[tuple[int, int], np.ndarray] = {}
         self._run_weight = 0.1
 
-    def let_down(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
+    def of_all(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
         """Args: how many children each model had, and each model's parent, a round before."""
         parents = np.full(self.count, -1)
         probability = np.ones(self.count)
-        children: dict[int, list[int]] = {self.root: []}
-        odds: dict[int, np.ndarray] = {}
-        for model in self.order:
-            parent = self.root
-            barred = self.forbidden(model) if self.forbidden else None
-            while children[parent]:
-                ways = np.array(children[parent])
-                found = np.array([odds[way][model] for way in ways])
-                # the model itself does not count among those that show where it belongs
-                have = degrees[ways] - (before[model] == ways) + _PRIOR
-                stays = degrees[parent] - (before[model] == parent) + _PRIOR
-                found = found + np.log(have / stays)
-                if barred is not None:
-                    found = np.where(barred[ways], -np.inf, found)
-                total = np.logaddexp(0, np.logaddexp.reduce(found))
-                best = int(found.argmax())
-                if found[best] <= 0:
-                    probability[model] *= np.exp(-total)
-                    break
-                probability[model] *= np.exp(found[best] - total)
-                parent = int(ways[best])
+        lines = np.full((self.count, self.count), -np.inf)
+        """Log odds [a, b] of all descents along the line to a, as seen by b."""
+        lines[self.root] = 0
+        for model in map(int, self.order):
+            # the model itself does not count among those that show where it belongs
+            have = degrees.copy()
+            have[before[model]] -= 1
+            found = lines[:, model] + np.log(have + _PRIOR)
+            if self.forbidden:
+                found[self.forbidden(model)] = -np.inf
+            parent = int(found.argmax())
             parents[model] = parent
-            children[parent].append(int(model))
-            children[int(model)] = []
-            odds[int(model)] = self._odds(parent, int(model))
+            probability[model] = np.exp(found[parent] - np.logaddexp.reduce(found))
+            lines[model] = lines[parent] + self._odds(parent, model)
         return Tree(self.root, parents, probability)
 
     def count_runs(self, tree: Tree) -> None:

@@ -123,7 +123,10 @@ def apart(relation: Relation) -> np.ndarray:
     twins = -((beside / 0.03) ** 2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
     twins -= np.logaddexp(0, (1.2 - ratio) / 0.1)
     medians, sigmas = _spreads(ratio)
-    spread = _log_normal(relation.spread + 0.01, medians, sigmas)
+    # nor is it held against siblings that layers agree, or only a little
+    spread = _log_normal(
+        np.maximum(relation.spread + 0.01, medians * np.exp(-sigmas)), medians, sigmas
+    )
     return np.asarray(np.logaddexp(found, twins) + spread)
 
 

@@ -27,13 +27,13 @@ class Rooted:
 
     Args:
         probability: that the tree's root is the root, in (0, 1].
-        has_root: whether there is one; otherwise the models that hang from it began alike, and
-            what they began as is not among them.
+        began_alike: models that are no children of whom they hang from: both began with the same
+            initial weights, which are not among the models; bool [K].
     """
 
     tree: Tree
     probability: float
-    has_root: bool
+    began_alike: np.ndarray
 
 
 def rooted(
@@ -51,7 +51,7 @@ def rooted(
     count = grams.shape[1]
     geometry = Geometry(grams)
     if count == 1:
-        return Rooted(Tree(0, np.array([-1]), np.ones(1)), 1.0, True)
+        return Rooted(Tree(0, np.array([-1]), np.ones(1)), 1.0, np.zeros(1, bool))
     steps = _steps_from_start(learned)
     from_zero = _from_zero(grams) + _forwards(steps)
     central = -geometry.squares.sum(0)
@@ -69,9 +69,18 @@ def rooted(
     )
     best = int(scores.argmax())
     tree = trees[best]
+    return Rooted(tree, float(1 / np.exp(scores - scores[best]).sum()), _began_alike(tree, steps))
+
+
+def _began_alike(tree: Tree, steps: np.ndarray) -> np.ndarray:
+    """If most of the root's children have steps against what it has learned, it is no root."""
     children = np.flatnonzero(tree.parents == tree.root)
-    has_root = bool(np.median(steps[tree.root, children]) > _BACKWARDS)
-    return Rooted(tree, float(1 / np.exp(scores - scores[best]).sum()), has_root)
+    if np.median(steps[tree.root, children]) > _BACKWARDS:
+        return np.zeros(len(steps), bool)
+    from_parent = steps[tree.parents, np.arange(len(steps))]
+    found = (from_parent < _BACKWARDS) | (tree.parents == tree.root)
+    found[tree.root] = False
+    return found
 
 
 def _from_zero(grams: np.ndarray) -> np.ndarray:
