@@ -12,8 +12,9 @@ is 1 where a target is missed. Cases:
     three stages  3 parents, 4 children each, 3 grandchildren each
     soups         beside the two stages, 24 uniform soups of two children of a parent
     epochs        every epoch of every model of the three stages, 285 models
-    variants      plain files of two stages beside int8 and half-pruned copies of children, children
-                  whose change has rank 4 in the attention alone, and copies with permuted units
+    variants      plain files of two stages; beside them int8 and half-pruned copies of children and
+                  copies with permuted units; of some children, in their place, the part of their
+                  change that has rank 4, in the attention alone
 """
 
 import argparse
@@ -188,11 +189,15 @@ def variants(zoo: Zoo, folder: Path) -> Path:
         save_file(tensors, folder / f"{name}.safetensors")
         rows.append((name, parent))
 
-    for row in trained.to_dict("records"):
+    families = {
+        parent: list(siblings["id"])
+        for parent, siblings in trained[trained["stage"] == "finetune"].groupby("parent")
+    }
+    replaced = {siblings[2] for siblings in families.values()}
+    for row in trained[~trained["id"].isin(replaced)].to_dict("records"):
         parent = row["parent"] if isinstance(row["parent"], str) else ""
         keep(row["id"], parent, trunk(zoo, row["id"]))
-    for parent, siblings in trained[trained["stage"] == "finetune"].groupby("parent"):
-        one, two, three, four = list(siblings["id"])[:4]
+    for parent, (one, two, three, four, *_) in families.items():
         keep(f"{one}-int8", one, {n: rounded(t) for n, t in trunk(zoo, one).items()})
         keep(f"{two}-pruned", two, {n: pruned(t) for n, t in trunk(zoo, two).items()})
         keep(f"{three}-lora", parent, low_rank(trunk(zoo, parent), trunk(zoo, three)))

@@ -282,10 +282,11 @@ def _with_kinds(edges: Iterable[Edge], parts: Iterable[_Part]) -> Iterator[Edge]
         if edge.kind == "trained" and heap is homes[edge.parent]:
             grams = heap.evidence.grams.values()
             same = any(g[one, one] == g[one, other] == g[other, other] for g in grams)
-            if same or (edge.child, edge.parent) in later:
+            is_later = (edge.child, edge.parent) in later
+            if same or is_later:
                 kind = kind_of(heap.models[one], heap.models[other], heap.tensors)
-                is_rounded = kind == "trained" and not same
-                yield replace(edge, kind="quantised" if is_rounded else kind)
+                hidden = is_later and kind == "trained"  # zeros would have been seen
+                yield replace(edge, kind="quantised" if hidden else kind)
                 continue
         yield edge
 
