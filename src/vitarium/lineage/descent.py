@@ -9,6 +9,7 @@ from pydantic import Field
 from vitarium.config import Config
 from vitarium.lineage.alignment import aligned
 from vitarium.lineage.beginnings import about_beginnings, stacked, weight_layers
+from vitarium.lineage.copies import copies, with_copies
 from vitarium.lineage.evidence import squared_distances
 from vitarium.lineage.families import grouped, in_order
 from vitarium.lineage.forest import Edge, Forest, Kind
@@ -48,12 +49,8 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
     edges = [edge for one in found for edge in one.edges]
     edges, circular = _with_made(edges, made)
     edges = [*_with_kinds(edges, parts)]
-    edges += [
-        Edge(group[0], name, 1 / len(group), kind="permuted" if name in moved else "copy")
-        for part in parts
-        for group in part.copies
-        for name in group[1:]
-    ]
+    groups = [group for part in parts for group in part.copies]
+    edges = with_copies(edges, groups, heap, moved)
     roots = {name: value for one in found for name, value in one.roots.items()}
     return Forest(
         method="descent",
@@ -61,7 +58,7 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
         families=_numbers(heap.names, edges, found),
         edges=sorted(edges, key=lambda edge: (edge.child, edge.parent)),
         roots={name: value for name, value in roots.items() if name not in made},
-        tied=sorted(tuple(sorted(group)) for part in parts for group in part.copies),
+        tied=sorted(tuple(sorted(group)) for group in groups),
         notes=[*unaligned, *_notes(circular), *(note for one in found for note in one.notes)],
     )
 
@@ -124,7 +121,7 @@ def _split(heap: Heap, labels: np.ndarray) -> list[Heap]:
 
 def _different(config: Descent, heap: Heap, moved: Collection[str]) -> _Part:
     """One of each group of copies, and what was made of others without training."""
-    groups = _copies(heap, moved)
+    groups = copies(heap, moved)
     different = heap.part(sorted(heap.names.index(group[0]) for group in groups))
     several = [group for group in groups if len(group) > 1]
     names, gram = different.names, different.evidence.gram()
@@ -147,18 +144,6 @@ def _named(names: Sequence[str], found: Mapping[int, Mixture]) -> Made:
         names[model]: {names[one]: share for one, share in mixture.shares.items()}
         for model, mixture in found.items()
     }
-
-
-def _copies(heap: Heap, moved: Collection[str]) -> list[list[str]]:
-    """Names of models that have no distance, in groups, the single ones among them.
-
-    The first by name stands for all, of those that stand as they were.
-    """
-    squares = heap.evidence.squared_distances()
-    groups: dict[int, list[str]] = {}
-    for place, name in enumerate(heap.names):
-        groups.setdefault(int((squares[place] == 0).argmax()), []).append(name)
-    return [sorted(group, key=lambda name: (name in moved, name)) for group in groups.values()]
 
 
 def _again(part: _Part, trees: int | None = None) -> list[_Part]:
