@@ -21,6 +21,12 @@ def lineage_trees():
     return _reference("lineage_trees")
 
 
+@pytest.fixture(scope="session")
+def weight_walks():
+    """Walks in weight space, soups, copies, and their lineage: tests/reference/weight_walks.py."""
+    return _reference("weight_walks")
+
+
 def _reference(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, REFERENCE / f"{name}.py")
     assert spec

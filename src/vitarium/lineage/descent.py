@@ -136,7 +136,17 @@ def _different(config: Descent, heap: Heap, moved: Collection[str]) -> _Part:
     if config.mixtures and len(names) > 2:
         mixed = mixtures(gram, tolerance=config.mixture_tolerance, rounding=traced.rounding)
         made |= {n: shares for n, shares in _named(names, mixed).items() if n not in made}
-    return _Part(different, several, made, later)
+    return _Part(different, several, _without_circles(made), later)
+
+
+def _without_circles(made: Made) -> Made:
+    """Zeros and few values can make models seem to be made of each other."""
+    kept: dict[str, Mapping[str, float]] = {}
+    for name in sorted(made):
+        kept[name] = made[name]
+        if _is_its_own_ancestor(name, kept):
+            del kept[name]
+    return kept
 
 
 def _named(names: Sequence[str], found: Mapping[int, Mixture]) -> Made:
@@ -229,7 +239,7 @@ def _with_made(edges: list[Edge], made: Made) -> tuple[list[Edge], list[str]]:
     return [edge for found in parents.values() for edge in found.values()], circular
 
 
-def _is_its_own_ancestor(name: str, parents: Mapping[str, Mapping[str, Edge]]) -> bool:
+def _is_its_own_ancestor(name: str, parents: Mapping[str, Mapping[str, object]]) -> bool:
     waiting, seen = list(parents[name]), set()
     while waiting:
         model = waiting.pop()
