@@ -197,7 +197,7 @@ def test_expected_rounding_is_what_was_lost(seed, bits, by_row):
         rounded(plain, torch.bfloat16),
     ]
     lost = [sum(((t - plain[n]).double() ** 2).sum().item() for n, t in s.items()) for s in stored]
-    assert traces(models(*stored), list(SHAPES)).rounding == pytest.approx(lost, rel=0.15)
+    assert traces(models(*stored), list(SHAPES)).rounding == pytest.approx(lost, rel=0.3)
 
 
 @settings(deadline=None, max_examples=10)

@@ -16,6 +16,7 @@ from vitarium.lineage.forest import Edge, Forest, Kind
 from vitarium.lineage.heap import Heap
 from vitarium.lineage.mixtures import TOLERANCE, Mixture, mixtures
 from vitarium.lineage.roots import rooted
+from vitarium.lineage.tensor_mixtures import tensor_mixtures
 from vitarium.lineage.traces import follows, kind_of, traces
 from vitarium.registry import lineage
 
@@ -135,6 +136,7 @@ def _different(config: Descent, heap: Heap, moved: Collection[str]) -> _Part:
     }
     if config.mixtures and len(names) > 2:
         mixed = mixtures(gram, tolerance=config.mixture_tolerance, rounding=traced.rounding)
+        mixed |= tensor_mixtures(different.evidence.grams, known=list(mixed))
         made |= {n: shares for n, shares in _named(names, mixed).items() if n not in made}
     return _Part(different, several, _without_circles(made), later)
 
