@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from vitarium.lineage.forest import Forest, Kind
 from vitarium.lineage.recovering import Recovered
+from vitarium.registry import get
 from vitarium.studies.forest_rows import DOUBTFUL, RIGHT, TIED, UNKNOWN, Judged, names
 from vitarium.studies.forest_scores import percent, scores_of, value
 from vitarium.studies.wording import SIGN, counted, listed
@@ -103,8 +104,18 @@ def _others(recovered: Recovered) -> Iterator[str]:
     }
     if not others:
         return
-    told = listed([f"`{name}` **{percent(accuracy)}**" for name, accuracy in others.items()])
+    told = listed(
+        [
+            f"`{name}` **{percent(accuracy)}**{' (told the roots)' if takes_roots(name) else ''}"
+            for name, accuracy in others.items()
+        ]
+    )
     yield f"By other methods, so many models have their true parents: {told}."
+
+
+def takes_roots(method: str) -> bool:
+    """Whether the engine tells a method the true roots where they are known."""
+    return "roots" in get("lineage", method).config.model_fields
 
 
 def _doubts(judged: Judged) -> Iterator[str]:

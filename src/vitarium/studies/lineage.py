@@ -17,7 +17,7 @@ from vitarium.studies import forest_figure, forest_scores, forest_tables
 from vitarium.studies.figures import Figure
 from vitarium.studies.findings import Findings
 from vitarium.studies.forest_rows import Judged, judged, true_forest
-from vitarium.studies.forest_sentences import sentences
+from vitarium.studies.forest_sentences import sentences, takes_roots
 from vitarium.studies.gathering import Report
 from vitarium.studies.page import Block, Figures, Page, Section, Sentences
 from vitarium.studies.wording import counted
@@ -162,7 +162,7 @@ def _method(config: Lineage, method: Chosen, others: Sequence[Plugin], known: bo
         f"Trees: {config.trees}. Epochs: {config.epochs}.",
         *(
             f"Beside it, with default settings, `{other.name}`: {_told(other)}"
-            + (" It was told the true roots." if known and _takes_roots(other) else "")
+            + (" It was told the true roots." if known and takes_roots(other.name) else "")
             for other in others
         ),
         "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
@@ -175,11 +175,6 @@ def _method(config: Lineage, method: Chosen, others: Sequence[Plugin], known: bo
         "The same models give the same page.",
     ]
     return Section("method", "How it was computed", [Sentences(said)])
-
-
-def _takes_roots(plugin: Plugin) -> bool:
-    """Whether the engine tells it the true roots where they are known."""
-    return "roots" in plugin.config.model_fields
 
 
 def _told(plugin: Plugin) -> str:
