@@ -12,17 +12,23 @@ from vitarium.measures.subjects import Weights
 WIDTH = 48
 _BLOCK: dict[str, tuple[int, ...]] = {
     "norm1.weight": (WIDTH,),
+    "norm1.bias": (WIDTH,),
     "attn.qkv.weight": (3 * WIDTH, WIDTH),
     "attn.qkv.bias": (3 * WIDTH,),
     "attn.proj.weight": (WIDTH, WIDTH),
     "attn.proj.bias": (WIDTH,),
+    "norm2.weight": (WIDTH,),
+    "norm2.bias": (WIDTH,),
     "mlp.fc1.weight": (4 * WIDTH, WIDTH),
     "mlp.fc1.bias": (4 * WIDTH,),
     "mlp.fc2.weight": (WIDTH, 4 * WIDTH),
     "mlp.fc2.bias": (WIDTH,),
 }
 SHAPES: dict[str, tuple[int, ...]] = {
+    "cls_token": (1, 1, WIDTH),
+    "pos_embed": (1, 17, WIDTH),
     "patch_embed.proj.weight": (WIDTH, 1, 7, 7),
+    "patch_embed.proj.bias": (WIDTH,),
     **{f"blocks.{block}.{n}": shape for block in range(2) for n, shape in _BLOCK.items()},
     "norm.weight": (WIDTH,),
     "norm.bias": (WIDTH,),
