@@ -11,9 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 _TINY = 1e-30
-_LEAST_SPREAD = 0.06
-"""Layers that agree more than this tell nothing more: those of large layers do, whatever happened,
-and those of steps that are nothing but random."""
 _RUN_WEIGHT = 0.1
 """Share of descents that go on with the same training, at first; then it is counted."""
 
@@ -74,15 +71,15 @@ def descends(relation: Relation, run_weight: float = _RUN_WEIGHT) -> np.ndarray:
     keeps to its direction, and its steps become shorter. A few do neither. The scales are those of
     small ViTs trained by AdamW and SGD (docs/lineage.md).
     """
-    c, spread = relation.cosine, _told(relation.spread)
+    c, spread = relation.cosine, relation.spread + 0.01
     new = (
         _log_beside(c, relation.ratio)
-        + _log_normal(spread, 0.075, 0.35)
+        + _log_spread(spread, 0.075, 0.35)
         + np.log(0.95 - run_weight)
     )
-    same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_normal(spread, 0.1, 0.6)
+    same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_spread(spread, 0.1, 0.6)
     same += np.log(run_weight) - np.logaddexp(0, -np.log(relation.ratio + _TINY) / 0.15)
-    neither = np.log(0.05 / 2) + _log_normal(spread, 0.12, 0.7)
+    neither = np.log(0.05 / 2) + _log_spread(spread, 0.12, 0.7)
     return np.asarray(np.logaddexp(np.logaddexp(new, same), neither))
 
 
@@ -109,13 +106,8 @@ def apart(relation: Relation) -> np.ndarray:
     twins = -((beside / 0.03) ** 2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
     twins -= np.logaddexp(0, (1.2 - ratio) / 0.1)
     medians, sigmas = _spreads(ratio)
-    spread = _log_normal(_told(relation.spread), medians, sigmas)
+    spread = _log_normal(relation.spread + 0.01, medians, sigmas)
     return np.asarray(np.logaddexp(found, twins) + spread)
-
-
-def _told(spread: np.ndarray) -> np.ndarray:
-    """What a spread tells."""
-    return np.maximum(spread + 0.01, _LEAST_SPREAD)
 
 
 def _spreads(ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +129,7 @@ def from_nothing(relation: Relation) -> np.ndarray:
     c = relation.cosine
     new = np.exp(-np.abs(c) / 0.06) / 0.12
     return np.asarray(
-        np.log(0.9 * new + 0.05) + _log_normal(_told(relation.spread), 0.08, 0.45), float
+        np.log(0.9 * new + 0.05) + _log_spread(relation.spread + 0.01, 0.08, 0.45), float
     )
 
 
@@ -148,6 +140,15 @@ def _log_beside(cosine: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """
     back = 0.06 / np.maximum(1, 0.5 + ratio / 2)
     return np.asarray(-np.where(cosine < 0, -cosine / back, cosine / 0.06) - np.log(0.06 + back))
+
+
+def _log_spread(spread: np.ndarray, median: float, sigma: float) -> np.ndarray:
+    """Log density of the layers' spread in a descent; they are never too alike for one.
+
+    So large layers, whose cosines hardly vary, and steps that are nothing but random are descents,
+    too: the density stays what it is at its mode.
+    """
+    return _log_normal(np.maximum(spread, median * np.exp(-(sigma**2))), median, sigma)
 
 
 def _log_normal(
