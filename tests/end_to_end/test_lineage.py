@@ -8,6 +8,8 @@ from vitarium.data.fashion_mnist import DEBIAN
 from vitarium.lineage import recover
 
 NONE = {"color_jitter_probability": 0, "grayscale": 0, "blur": 0, "horizontal_flip": 0}
+ADAMW = {"name": "adamw", "weight_decay": 0}
+SGD = {"name": "sgd", "momentum": 0.9, "lr": 0.03}
 BLUEPRINT = {
     "name": "lineage",
     "stages": {
@@ -17,40 +19,42 @@ BLUEPRINT = {
                 "img_size": 28,
                 "patch_size": 7,
                 "in_chans": 1,
-                "embed_dim": 32,
-                "depth": 2,
-                "num_heads": 2,
+                "embed_dim": 48,
+                "depth": 3,
+                "num_heads": 4,
             },
-            "data": {"name": "fashion_mnist", "train_limit": 3000},
+            "data": {"name": "fashion_mnist", "train_limit": 4000},
             "optimizer": {"name": "adamw", "lr": 0.001, "weight_decay": 0.01},
             "schedule": {"name": "cosine", "warmup_epochs": 1},
-            "epochs": 3,
+            "epochs": 4,
             "batch_size": 64,
             "variants": [
                 {"augmentation": {"name": "standard", "crop": "random", "padding": 1}},
                 {
-                    "objective": {"name": "simclr", "temperature": 0.2, "out_dim": 32},
-                    "head": {"name": "mlp", "hidden_dim": 32},
+                    "objective": {"name": "simclr", "temperature": 0.2, "out_dim": 48},
+                    "head": {"name": "mlp", "hidden_dim": 48},
                     "augmentation": {"name": "simclr", "scale": [0.4, 1], **NONE},
                 },
             ],
         },
         "finetune": {
             "start": "pretrain",
-            "data": {"name": "fashion_mnist", "train_limit": 1500, "split_seed": 1},
-            "head": {"name": "linear", "seed": 0},
-            "epochs": 2,
+            "data": {"name": "mnist5k", "train_limit": 2000},
+            "schedule": {"name": "cosine", "warmup_epochs": 1},
+            "epochs": 3,
             "batch_size": 64,
-            "grid": {"optimizer.lr": [0.0003, 0.001], "seed": [1, 2]},
-            "optimizer": {"name": "adamw"},
+            "variants": [
+                {"optimizer": ADAMW, "grid": {"optimizer.lr": [0.003, 0.001, 0.0003]}},
+                {"optimizer": SGD},
+            ],
         },
         "again": {
             "start": "finetune",
-            "data": {"name": "fashion_mnist", "train_limit": 1500, "split_seed": 2},
-            "epochs": 2,
-            "batch_size": 64,
-            "grid": {"optimizer.lr": [0.0003, 0.001]},
-            "optimizer": {"name": "adamw"},
+            "data": {"name": "digits", "train_limit": 800},
+            "schedule": {"name": "cosine", "warmup_epochs": 1},
+            "epochs": 4,
+            "batch_size": 32,
+            "variants": [{"optimizer": ADAMW | {"lr": 0.001}}, {"optimizer": SGD}],
         },
     },
 }
