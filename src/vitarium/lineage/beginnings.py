@@ -14,7 +14,7 @@ from vitarium.lineage.heap import Heap
 
 def weight_layers(heap: Heap) -> list[str]:
     """Matrices and convolutions, which begin at random; all tensors where there are none."""
-    found = [name for name, shape in heap.shapes.items() if len(shape) in (2, 4) and min(shape) > 1]
+    found = [name for name, shape in heap.shapes.items() if len(shape) in (2, 4) and shape[0] > 1]
     return found or list(heap.shapes)
 
 

@@ -202,7 +202,8 @@ def _family(part: _Part) -> _Found:
     )
     forbidden = barred.__getitem__ if barred.any() else None
     grams = stacked(heap, weight_layers(heap))
-    result = rooted(grams, about_beginnings(heap), forbidden)
+    made = np.array([name in part.made for name in names])
+    result = rooted(grams, about_beginnings(heap), forbidden, made)
     tree = result.tree
     root = names[tree.root]
     edges, roots = [], {root: result.probability}

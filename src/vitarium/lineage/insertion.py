@@ -11,6 +11,8 @@ _ROUNDS = 8
 _PRIOR = 0.3
 """Children that a model counts as having beside those that it has: fans are more likely than that
 every model has one child."""
+_SELDOM = 0.05
+"""How probable it is that what was rounded, pruned or mixed is trained on, against others."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,10 @@ class Tree:
 
 
 def inserted(
-    geometry: Geometry, root: int, forbidden: Callable[[int], np.ndarray] | None = None
+    geometry: Geometry,
+    root: int,
+    forbidden: Callable[[int], np.ndarray] | None = None,
+    made: np.ndarray | None = None,
 ) -> Tree:
     """The tree of a root, by iteration: how many children a model has tells where others belong.
 
@@ -39,10 +44,12 @@ def inserted(
 
     Args:
         forbidden: of a model, who cannot be its ancestor: bool [K].
+        made: models that were made of others without training, and seldom have children: bool [K].
     """
     count = len(geometry.squares)
     order = np.argsort(geometry.squares[root], kind="stable")
-    insertion = _Insertion(geometry, order[order != root], root, forbidden)
+    prior = np.zeros(count) if made is None else np.where(made, np.log(_SELDOM), 0)
+    insertion = _Insertion(geometry, order[order != root], root, forbidden, prior)
     degrees = np.zeros(count)
     degrees[root] = count - 1  # at first, the root has all
     tree = insertion.of_all(degrees, np.full(count, root))
@@ -65,10 +72,11 @@ class _Insertion:
         order: np.ndarray,
         root: int,
         forbidden: Callable[[int], np.ndarray] | None,
+        prior: np.ndarray,
     ) -> None:
         self.geometry, self.order, self.root = geometry, order, root
         self.count = len(geometry.squares)
-        self.forbidden = forbidden
+        self.forbidden, self.prior = forbidden, prior
         self._known: dict[tuple[int, int], np.ndarray] = {}
         self._run_weight = 0.1
 
@@ -83,9 +91,11 @@ class _Insertion:
             # the model itself does not count among those that show where it belongs
             have = degrees.copy()
             have[before[model]] -= 1
-            found = lines[:, model] + np.log(have + _PRIOR)
+            found = lines[:, model] + np.log(have + _PRIOR) + self.prior
             if self.forbidden:
-                found[self.forbidden(model)] = -np.inf
+                barred = self.forbidden(model).copy()
+                barred[self.root] = False  # someone has to be the parent
+                found[barred] = -np.inf
             parent = int(found.argmax())
             parents[model] = parent
             probability[model] = np.exp(found[parent] - np.logaddexp.reduce(found))

@@ -40,6 +40,7 @@ def rooted(
     grams: np.ndarray,
     learned: np.ndarray,
     forbidden: Callable[[int], np.ndarray] | None = None,
+    made: np.ndarray | None = None,
 ) -> Rooted:
     """The most probable tree of a family.
 
@@ -47,6 +48,7 @@ def rooted(
         grams: inner products of K models' weights, layer by layer, float64 [layers, K, K].
         learned: inner products of what biases and gains have learned, float64 [K, K].
         forbidden: of a model, who cannot be its ancestor: bool [K].
+        made: models that were made of others without training: bool [K].
     """
     count = grams.shape[1]
     geometry = Geometry(grams)
@@ -60,7 +62,7 @@ def rooted(
         barred = np.any([forbidden(model) for model in range(count)], axis=0)
         both = [one for one in both if not barred[one]] or both
     candidates = sorted(set(map(int, both)))
-    trees = [inserted(geometry, root, forbidden) for root in candidates]
+    trees = [inserted(geometry, root, forbidden, made) for root in candidates]
     scores = np.array(
         [
             from_zero[tree.root] + _opposed(grams, tree.root) + _shortness(geometry, tree)
