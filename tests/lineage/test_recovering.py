@@ -198,3 +198,10 @@ def test_a_condition_chooses_models_of_a_zoo(grown_zoo):
 def test_a_zoo_without_weights_is_refused(written_zoo):
     with pytest.raises(InvalidInput, match="two models or more"):
         recover(written_zoo)
+
+
+def test_on_many_models_no_other_method_runs_beside_it(folder, monkeypatch):
+    monkeypatch.setattr("vitarium.lineage.recovering._MOST_COMPARED", 3)
+    found = recover(folder, compare=["mother", "atlas"])
+    assert found.others == {}
+    assert "Not run beside it: mother, atlas, on more than 3 models." in found.forest.notes

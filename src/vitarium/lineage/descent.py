@@ -22,6 +22,8 @@ from vitarium.registry import lineage
 
 Made = Mapping[str, Mapping[str, float]]
 """Models that were made of others without training, by name: their parents' shares."""
+_SURE = 0.99
+"""Confidence of edges to these: what fits to rounding is hardly chance."""
 
 
 class Descent(Config):
@@ -58,7 +60,7 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
         models=heap.names,
         families=_numbers(heap.names, edges, found),
         edges=sorted(edges, key=lambda edge: (edge.child, edge.parent)),
-        roots={name: value for name, value in roots.items() if name not in made},
+        roots={name: roots[name] for name in roots if name not in made or name in circular},
         tied=sorted(tuple(sorted(group)) for group in groups),
         notes=[*unaligned, *_notes(circular), *(note for one in found for note in one.notes)],
     )
@@ -83,7 +85,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Found:
-    """A family's tree; `families` are its models in groups that have a root each."""
+    """A family's tree, or trees: how sure it is of each root, and what a user should know."""
 
     edges: Sequence[Edge]
     roots: Mapping[str, float]
@@ -235,7 +237,7 @@ def _with_made(edges: list[Edge], made: Made) -> tuple[list[Edge], list[str]]:
     for name in sorted(made):
         before, shares = parents.get(name, {}), made[name]
         kind: Kind = "merged" if len(shares) > 1 else "trained"
-        parents[name] = {one: Edge(one, name, 0.99, share, kind) for one, share in shares.items()}
+        parents[name] = {one: Edge(one, name, _SURE, share, kind) for one, share in shares.items()}
         if _is_its_own_ancestor(name, parents):
             parents[name] = before
             circular.append(name)

@@ -19,6 +19,9 @@ from vitarium.lineage.zoo_models import Epochs
 from vitarium.registry import Section, choose, section
 from vitarium.store import Zoo
 
+_MOST_COMPARED = 2_000
+"""Models of one shape up to which other methods run beside: they look at all pairs at once."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -81,7 +84,8 @@ def recover(
         method: a method of lineage recovery (`vitarium plugins lineages`).
         trees: how many trees there are; None: to be found.
         compare: other methods to run on the same models, with their defaults; those that can be
-            told the roots are told the true ones, where they are known.
+            told the roots are told the true ones, where they are known. Of more than 2,000 models
+            they are left out, and the forest's notes say so.
         truth: score against true parents: None where they are known; True: raise where they are
             not; False: never.
         where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
@@ -107,6 +111,12 @@ def recover(
         )
     roots = [model for model, parents in known.items() if not parents] if known else []
     own = _of_all(chosen, found, trees, report)
+    if compare and max(map(len, found.heaps)) > _MOST_COMPARED:
+        names = ", ".join(section("lineage", one).name for one in compare)
+        note = (
+            f"No other method ran beside it ({names}): there are more than {_MOST_COMPARED} models."
+        )
+        own, compare = replace(own, notes=[*own.notes, note]), ()
     others = [_of_all(section("lineage", one), found, trees, report, roots) for one in compare]
     scored = [(forest, scores(forest, known) if known else None) for forest in (own, *others)]
     return Recovered(
