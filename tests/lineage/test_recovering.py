@@ -204,4 +204,5 @@ def test_on_many_models_no_other_method_runs_beside_it(folder, monkeypatch):
     monkeypatch.setattr("vitarium.lineage.recovering._MOST_COMPARED", 3)
     found = recover(folder, compare=["mother", "atlas"])
     assert found.others == {}
-    assert "Not run beside it: mother, atlas, on more than 3 models." in found.forest.notes
+    (note,) = found.forest.notes
+    assert note.startswith("No other method ran beside it (mother, atlas)")
