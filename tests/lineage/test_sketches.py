@@ -1,4 +1,4 @@
-"""Sketches estimate distances without bias, each model for itself; neighbours are exact in them."""
+"""Sketches estimate distances without bias, each model for itself; their tree is single linkage."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from vitarium.errors import InvalidInput
 from vitarium.lineage import sketches
 from vitarium.lineage.heap import Heap
-from vitarium.lineage.sketches import neighbours, sketched, spanning_tree
+from vitarium.lineage.sketches import sketched, spanning_tree
 from vitarium.measures.subjects import Weights
 
 SHAPES = {"embed": (1, 7, 24), "a.weight": (72, 24), "b.weight": (24, 96), "a.bias": (72,)}
@@ -124,64 +124,6 @@ def test_progress_is_told_model_by_model():
     told = []
     sketched(Heap(population(3), list(SHAPES), lambda *what: told.append(what)), 16)
     assert told == [("sketching weights", done, 3) for done in range(4)]
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    models=st.integers(2, 40),
-    size=st.integers(1, 6),
-    count=st.integers(1, 12),
-    rows=st.integers(1, 50),
-    seed=st.integers(0, 2**31),
-)
-def test_neighbours_are_those_of_brute_force(models, size, count, rows, seed):
-    sketch = np.random.default_rng(seed).standard_normal((models, size))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sketches, "_ROWS", rows)
-        places, distances = neighbours(sketch, count)
-    true = cdist(sketch, sketch, "sqeuclidean")
-    np.fill_diagonal(true, np.inf)
-    near = min(count, models - 1)
-    order = np.argsort(true, 1)[:, :near]
-    assert (places[:, :near] == order).all()
-    assert distances[:, :near] == pytest.approx(np.take_along_axis(true, order, 1), rel=1e-9)
-    assert (places[:, near:] == -1).all()
-    assert np.isinf(distances[:, near:]).all()
-
-
-def test_near_neighbours_of_far_families_keep_their_digits():
-    noise = np.random.default_rng(0)
-    families = np.repeat(1e3 * noise.standard_normal((4, 64)), 5, axis=0)
-    sketch = families + 1e-3 * noise.standard_normal((20, 64))
-    places, distances = neighbours(sketch, 4)
-    assert (places // 5 == np.arange(20)[:, None] // 5).all()
-    true = np.square(sketch[:, None] - sketch[places]).sum(2)
-    assert distances == pytest.approx(true, rel=1e-12)
-
-
-def test_copies_are_neighbours_at_distance_zero_in_order():
-    sketch = np.random.default_rng(0).standard_normal((6, 8))
-    sketch[4] = sketch[2] = sketch[0]
-    places, distances = neighbours(sketch, 2)
-    assert places[[0, 2, 4]].tolist() == [[2, 4], [0, 4], [0, 2]]
-    assert (distances[[0, 2, 4]] == 0).all()
-
-
-def test_models_that_are_nan_are_nobodys_neighbours():
-    sketch = np.random.default_rng(0).standard_normal((5, 8))
-    sketch[[1, 3]] = np.nan
-    places, distances = neighbours(sketch, 4)
-    assert (places[[1, 3]] == -1).all()
-    assert np.isinf(distances[[1, 3]]).all()
-    assert {*places[[0, 2, 4], :2].ravel()} == {0, 2, 4}
-    assert (places[:, 2:] == -1).all()
-    alone, _ = neighbours(sketch[[0, 1]], 1)
-    assert (alone == -1).all()
-
-
-def test_no_neighbours_are_refused():
-    with pytest.raises(InvalidInput, match="no 0 neighbours"):
-        neighbours(np.ones((3, 2)), 0)
 
 
 @settings(deadline=None, max_examples=30)

@@ -59,47 +59,12 @@ def sketched(heap: Heap, size: int = 512, tensors: Sequence[str] | None = None) 
     return found
 
 
-def neighbours(sketch: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest other models by their sketches [K, size], the nearest first.
-
-    Returns: places, int64 [K, count], and squared distances, float64 [K, count]. Where there are
-        fewer than `count` others the place is -1 and the distance infinite; models whose sketch is
-        NaN are nobody's neighbours and have none. Those at equal distances, as copies are, come in
-        the order of their places; of more than there is room for it is some that are given.
-
-    Raises InvalidInput for a count below 1.
-    """
-    if count < 1:
-        raise InvalidInput(f"there are no {count} neighbours")
-    models = len(sketch)
-    places = np.full((models, count), -1)
-    distances = np.full((models, count), np.inf)
-    there = np.flatnonzero(np.isfinite(sketch).all(1))
-    vectors = sketch[there]
-    norms = np.einsum("ks,ks->k", vectors, vectors)
-    near = min(count, len(there) - 1)
-    if near < 1:
-        return places, distances
-    for start in range(0, len(there), _ROWS):
-        rows = vectors[start : start + _ROWS]
-        squared = norms - 2 * (rows @ vectors.T)  # each row short of its own norm: the same order
-        squared[np.arange(len(rows)), np.arange(start, start + len(rows))] = np.inf
-        some = np.sort(np.argpartition(squared, near - 1, axis=1)[:, :near], axis=1)
-        # again, as differences: those of near models keep their digits
-        exact = np.stack([_squared(row, vectors[few]) for row, few in zip(rows, some, strict=True)])
-        order = np.argsort(exact, axis=1, kind="stable")
-        of = there[start : start + _ROWS]
-        places[of, :near] = there[np.take_along_axis(some, order, 1)]
-        distances[of, :near] = np.take_along_axis(exact, order, 1)
-    return places, distances
-
-
 def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The shortest tree over all models by their sketches [K, size], its shortest edges first.
 
     Cut where edges get long, it is single linkage of all pairs: families of a heap of which no
-    matrix of all pairs fits into memory. (Neighbours do not give them: siblings whose steps were
-    small have each other, and not their parent.) Scaled to length 1, sketches are compared by
+    matrix of all pairs fits into memory. (Nearest neighbours do not give them: siblings whose steps
+    were small have each other, and not their parent.) Scaled to length 1, sketches are compared by
     angle: the squared distance is then 2 - 2 cos. By Boruvka's rounds, each of which joins every
     tree so far with its nearest.
 
@@ -191,8 +156,3 @@ def _sketch(model: Weights, draws: Sequence[_Draw], size: int) -> np.ndarray:
         for draw in draws:
             total += draw.of(model[draw.name].float().reshape(-1).numpy())
     return total if np.isfinite(total).all() else np.full(size, np.nan)
-
-
-def _squared(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    away = others - one
-    return np.einsum("ks,ks->k", away, away)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitarium.lineage.evidence import Evidence, squared_distances
+from vitarium.lineage.evidence import squared_distances
 from vitarium.lineage.forest import Kind
 from vitarium.measures.subjects import Weights
 
@@ -86,15 +86,6 @@ def follows(found: Traces, gram: np.ndarray) -> np.ndarray:
     both: np.ndarray = rounded | pruned
     both &= ~both.T  # two roundings of one model are as far from each other
     return both
-
-
-def equal_tensors(evidence: Evidence) -> np.ndarray:
-    """Share of tensors that are the same in both models, to the last bit, float64 [K, K]."""
-    alike = []
-    for gram in evidence.grams.values():
-        own = gram.diagonal()
-        alike.append((gram == own) & (gram == own[:, None]))
-    return np.mean(alike, axis=0)
 
 
 def kind_of(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
