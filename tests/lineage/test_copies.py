@@ -2,7 +2,7 @@
 
 import torch
 
-from vitarium.lineage.copies import copies, with_copies
+from vitarium.lineage.copies import grouped_copies, with_copies
 from vitarium.lineage.forest import Edge
 from vitarium.lineage.heap import Heap
 from vitarium.measures.subjects import Weights
@@ -32,12 +32,16 @@ OLD, NEW = draw(4, 8), draw(4, 8)
 
 
 def test_equal_trunks_are_one_group_whatever_their_heads():
-    found = copies(heap(b=(TRUNKS[0], OLD), a=(TRUNKS[0], NEW), c=(TRUNKS[1], OLD)), moved=())
+    found = grouped_copies(
+        heap(b=(TRUNKS[0], OLD), a=(TRUNKS[0], NEW), c=(TRUNKS[1], OLD)), moved=()
+    )
     assert sorted(found) == [["a", "b"], ["c"]]
 
 
 def test_what_was_rearranged_stands_for_nobody():
-    assert copies(heap(a=(TRUNKS[0], None), b=(TRUNKS[0], None)), moved={"a"}) == [["b", "a"]]
+    assert grouped_copies(heap(a=(TRUNKS[0], None), b=(TRUNKS[0], None)), moved={"a"}) == [
+        ["b", "a"]
+    ]
 
 
 def test_heads_tell_who_was_first_and_whose_the_children_are():

@@ -9,7 +9,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from vitarium.errors import InvalidInput
 from vitarium.lineage import families as module
-from vitarium.lineage.families import cut, families, grouped, in_order
+from vitarium.lineage.by_name import first_appearance
+from vitarium.lineage.families import cut, families, grouped
 from vitarium.lineage.heap import Heap
 from vitarium.measures.subjects import Weights
 
@@ -52,7 +53,7 @@ def test_independent_trees_are_families_and_their_order_means_nothing(seed, size
     found = families(gram)
     assert found.tolist() == labels.tolist()
     shuffled = families(gram[np.ix_(order, order)])
-    assert shuffled.tolist() == in_order(labels[order]).tolist()
+    assert shuffled.tolist() == first_appearance(labels[order]).tolist()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -146,6 +147,6 @@ def test_heights_are_cut_where_they_differ_most():
 @settings(deadline=None, max_examples=20)
 @given(labels=st.lists(st.integers(-3, 6), min_size=1, max_size=12))
 def test_groups_are_numbered_as_they_appear(labels):
-    found = in_order(np.array(labels))
+    found = first_appearance(np.array(labels))
     assert adjusted_rand_score(labels, found) == 1
     assert list(dict.fromkeys(found.tolist())) == list(range(len(set(labels))))

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vitarium.lineage.by_name import copies
 from vitarium.lineage.forest import Edge
 from vitarium.lineage.heap import Heap
 from vitarium.measures.subjects import Weights
@@ -20,15 +21,14 @@ _RELATED = 0.5
 it is 1 of heads that have nothing to do with each other."""
 
 
-def copies(heap: Heap, moved: Collection[str]) -> list[list[str]]:
+def grouped_copies(heap: Heap, moved: Collection[str]) -> list[list[str]]:
     """Models in groups of those that have no distance, the single ones among them.
 
     The first by name stands for all, of those that stand as they were.
     """
-    squares = heap.evidence.squared_distances()
     groups: dict[int, list[str]] = {}
-    for place, name in enumerate(heap.names):
-        groups.setdefault(int((squares[place] == 0).argmax()), []).append(name)
+    for first, name in zip(copies(heap).tolist(), heap.names, strict=True):
+        groups.setdefault(first, []).append(name)
     return [sorted(group, key=lambda name: (name in moved, name)) for group in groups.values()]
 
 

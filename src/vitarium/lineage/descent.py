@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pydantic import Field
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from vitarium.config import Config
 from vitarium.lineage.alignment import aligned
 from vitarium.lineage.beginnings import about_beginnings, stacked, weight_layers
-from vitarium.lineage.copies import copies, with_copies
+from vitarium.lineage.by_name import first_appearance
+from vitarium.lineage.copies import grouped_copies, with_copies
 from vitarium.lineage.evidence import squared_distances
-from vitarium.lineage.families import grouped, in_order
+from vitarium.lineage.families import grouped
 from vitarium.lineage.forest import Edge, Forest, Kind
 from vitarium.lineage.heap import Heap
 from vitarium.lineage.mixtures import TOLERANCE, Mixture, mixtures
@@ -42,8 +45,8 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
     """Squared distances add up along a line of descent; with roots, mixtures and copies.
 
     Families are models whose weights are not at right angles (`families`). In each, the root is
-    what all others can have come from (`roots`); every model is let down from the root to where its
-    step is at right angles, in all layers alike, to its parent's (`insertion`, `relations`).
+    what all others can have come from (`roots`); every model gets the parent at the end of the line
+    along which steps are at right angles, in all layers alike (`insertion`, `relations`).
     """
     heap, moved, unaligned = _aligned(config, heap)
     parts = _parts(config, heap, trees, moved)
@@ -58,7 +61,7 @@ def descent(config: Descent, heap: Heap, trees: int | None) -> Forest:
     return Forest(
         method="descent",
         models=heap.names,
-        families=_numbers(heap.names, edges, found),
+        families=_numbers(heap.names, edges),
         edges=sorted(edges, key=lambda edge: (edge.child, edge.parent)),
         roots={name: roots[name] for name in roots if name not in made or name in circular},
         tied=sorted(tuple(sorted(group)) for group in groups),
@@ -124,7 +127,7 @@ def _split(heap: Heap, labels: np.ndarray) -> list[Heap]:
 
 def _different(config: Descent, heap: Heap, moved: Collection[str]) -> _Part:
     """One of each group of copies, and what was made of others without training."""
-    groups = copies(heap, moved)
+    groups = grouped_copies(heap, moved)
     different = heap.part(sorted(heap.names.index(group[0]) for group in groups))
     several = [group for group in groups if len(group) > 1]
     names, gram = different.names, different.evidence.gram()
@@ -256,20 +259,12 @@ def _is_its_own_ancestor(name: str, parents: Mapping[str, Mapping[str, object]])
     return False
 
 
-def _numbers(names: Sequence[str], edges: Iterable[Edge], found: Iterable[_Found]) -> Sequence[int]:
+def _numbers(names: Sequence[str], edges: Collection[Edge]) -> Sequence[int]:
     """Numbers of trees: what edges connect."""
     place = {name: number for number, name in enumerate(names)}
-    of = list(range(len(names)))
-
-    def top(number: int) -> int:
-        while of[number] != number:
-            of[number] = of[of[number]]
-            number = of[number]
-        return number
-
-    for edge in edges:
-        of[top(place[edge.child])] = top(place[edge.parent])
-    return in_order(np.array([top(number) for number in range(len(names))])).tolist()
+    ends = np.array([[place[edge.parent], place[edge.child]] for edge in edges], int).reshape(-1, 2)
+    joined = coo_matrix((np.ones(len(ends)), ends.T), shape=(len(names), len(names)))
+    return first_appearance(connected_components(joined, directed=False)[1]).tolist()
 
 
 def _with_kinds(edges: Iterable[Edge], parts: Iterable[_Part]) -> Iterator[Edge]:

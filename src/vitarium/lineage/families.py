@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 
 from vitarium.errors import InvalidInput
 from vitarium.lineage.beginnings import weight_layers
+from vitarium.lineage.by_name import first_appearance
 from vitarium.lineage.heap import Heap
 from vitarium.lineage.sketches import sketched, spanning_tree
 
@@ -33,7 +34,7 @@ def grouped(heap: Heap, trees: int | None = None) -> np.ndarray:
     kept = len(heap) - _checked(trees, len(heap)) if trees is not None else None
     short = np.arange(len(squares)) < kept if kept is not None else squares < 2 * cut(squares / 2)
     joined = coo_matrix((np.ones(short.sum()), edges[short].T), shape=(len(heap),) * 2)
-    return in_order(connected_components(joined, directed=False)[1])
+    return first_appearance(connected_components(joined, directed=False)[1])
 
 
 def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
@@ -61,8 +62,8 @@ def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
     np.fill_diagonal(heights, 0)
     merges = linkage(squareform(heights, checks=False), "single")
     if trees is not None:
-        return in_order(fcluster(merges, trees, "maxclust"))
-    return in_order(fcluster(merges, cut(merges[:, 2]), "distance"))
+        return first_appearance(fcluster(merges, trees, "maxclust"))
+    return first_appearance(fcluster(merges, cut(merges[:, 2]), "distance"))
 
 
 def cut(heights: np.ndarray) -> float:
@@ -76,9 +77,3 @@ def _checked(trees: int, models: int) -> int:
     if not 1 <= trees <= models:
         raise InvalidInput(f"{models} models cannot be {trees} trees")
     return trees
-
-
-def in_order(labels: np.ndarray) -> np.ndarray:
-    """The same groups, numbered from 0 in order of appearance."""
-    _, first, which = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[which]

@@ -125,24 +125,13 @@ def _share(right: Iterable[object]) -> float | None:
 
 
 def _components(parents: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Models that edges connect, in whatever direction."""
-    near: dict[str, set[str]] = {model: set() for model in parents}
-    for parent, child in _edges(parents):
-        near[parent].add(child)
-        near[child].add(parent)
-    found: list[list[str]] = []
-    seen: set[str] = set()
-    for model in near:
-        waiting, tree = [model], []
-        while waiting:
-            one = waiting.pop()
-            if one not in seen:
-                seen.add(one)
-                tree.append(one)
-                waiting += near[one]
-        if tree:
-            found.append(tree)
-    return found
+    """Models that edges connect, in whatever direction; in the order of their first models."""
+    import networkx
+
+    graph = networkx.Graph()
+    graph.add_nodes_from(parents)
+    graph.add_edges_from(_edges(parents))
+    return [list(tree) for tree in networkx.connected_components(graph)]
 
 
 def _up_to_ties(
