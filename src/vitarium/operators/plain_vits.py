@@ -93,8 +93,8 @@ def _extras(model: VisionTransformer) -> Iterator[str]:
 
 def _of_block(block: Any) -> Iterator[str]:
     if type(block) is not Block or type(block.attn) is not Attention:
-        attention = type(getattr(block, "attn", None)).__name__
-        yield f"blocks of {type(block).__name__} and {attention}"
+        kind = type(getattr(block, "attn", None)).__name__
+        yield f"blocks of {type(block).__name__} and {kind}"
         return
     attention, mlp = block.attn, block.mlp
     yield from _if(not _nothing(attention.q_norm), "qk_norm")
