@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Stage, Start
+from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.config import InvalidConfig, KeyPath, Problem
@@ -214,26 +215,29 @@ def _read(settings: dict[str, Any]) -> Recipe | InvalidConfig:
 
 
 def inherited(
-    settings: dict[str, Any], parent: Recipe | None, start: Start | None
+    settings: dict[str, Any], parent: Recipe | Imported | None, start: Start | None
 ) -> dict[str, Any]:
-    """The settings, with what a model takes from its parent's recipe, but for what is set anew.
+    """The settings, with what a model takes from its parent, but for what is set anew.
 
-    The architecture, as the start's operator changes it, and the head where that is kept. Raises
-    as the operator does for an architecture that it cannot change.
+    That is the architecture, as the start's operator changes it, and the head where it is kept.
+    Raises InvalidInput, and as the operator does for an architecture that it cannot change.
     """
     if parent is None or start is None:
         return settings
     found = dict(settings)
     own = settings.get("architecture", {})
     change = start.operator.plugin.facts.get("architecture") if start.operator else None
-    if isinstance(own, dict) and "name" not in own:
-        architecture = parent.architecture
-        if change:
-            architecture = change(start.operator.config, architecture)  # type: ignore[union-attr]
-        found["architecture"] = {**architecture.factors(defaults=False), **own}
-    elif change:
+    named = not isinstance(own, dict) or "name" in own
+    if named and change:
         raise InvalidInput("the operator decides the architecture; leave out its name")
-    if start.keep_head and "head" not in settings:
+    if not named:
+        architecture = parent.architecture
+        if change and start.operator:
+            architecture = change(start.operator.config, architecture)
+        if architecture is None:
+            raise InvalidInput("nothing here builds the parent's architecture")
+        found["architecture"] = {**architecture.factors(defaults=False), **own}
+    if start.keep_head and "head" not in settings and parent.head:
         found["head"] = parent.head.factors(defaults=False)
     return found
 
