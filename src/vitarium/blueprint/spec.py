@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import NonNegativeInt
 
 from vitarium.blueprint.imported import Imported
-from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.config import Config
 from vitarium.registry import Section, SectionOf
 
@@ -68,6 +68,10 @@ class Spec(Config):
         """How it starts from its parent, where that is not as usual."""
         return {}
 
+    def described(self) -> dict[str, Any]:
+        """Every generating factor by its dotted name, on one level."""
+        return self.origin.described()
+
     def factors(self, *, defaults: bool = True) -> dict[str, Any]:
         return {**super().factors(defaults=defaults), "id": self.id}
 
@@ -118,6 +122,10 @@ class ModelSpec(Spec):
     @property
     def origin(self) -> Recipe:
         return self.recipe
+
+    def described(self) -> dict[str, Any]:
+        made = flatten({"conversion": self.conversion.factors()}) if self.conversion else {}
+        return self.recipe.described() | made
 
     def _start(self) -> dict[str, Any]:
         converted = (
