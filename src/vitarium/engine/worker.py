@@ -22,6 +22,7 @@ import torch
 
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Spent, Stepped
+from vitarium.engine.starting import starting_weights
 from vitarium.errors import VitariumError
 from vitarium.store import Zoo
 from vitarium.training import EpochDone, Span, Step, Task, TrainOptions, train_together
@@ -77,7 +78,7 @@ def run_job(job: Job, tell: Listener) -> None:
     for factors in job.specs:
         try:
             spec = ModelSpec.restore(factors)
-            parent = read(spec.parent, spec.parent_epoch or 0) if spec.parent else None
+            parent = starting_weights(zoo, spec, read)
             tasks.append(Task(spec, zoo.folder(spec.id), parent))
         except VitariumError as error:
             tell(Ended(factors["id"], "failed", str(error)))

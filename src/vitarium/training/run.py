@@ -33,7 +33,7 @@ class Task:
     """A model to train.
 
     folder: where it is kept; whatever is finished in it stays as it is.
-    parent: weights to start from, by name; its head is not used.
+    parent: weights to start from, by name; its head is used where the spec keeps it.
     """
 
     spec: ModelSpec
@@ -52,7 +52,7 @@ def train(
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        parent: weights to start from, by name; its head is not used.
+        parent: weights to start from, by name; its head is used where the spec keeps it.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
