@@ -87,7 +87,7 @@ class SharedForms:
         eye = torch.eye(num_heads, dtype=start[0].dtype)
         self.mixing = [eye.clone() for _ in left.targets]
         self.total = sum(
-            _forms(one, one, other, other, num_heads).diagonal().sum().item()
+            forms(one, one, other, other, num_heads).diagonal().sum().item()
             for one, other in zip(left.targets, right.targets, strict=True)
         )
         """Squared norm of all targets."""
@@ -119,8 +119,8 @@ class SharedForms:
         for block in range(len(self.mixing)):
             acting = [self._acting(side, block) for side in (0, 1)]
             targets = [side.targets[block] for side in self.sides]
-            gram = _forms(acting[0], acting[0], acting[1], acting[1], self.num_heads)
-            cross = _forms(targets[0], acting[0], targets[1], acting[1], self.num_heads)
+            gram = forms(acting[0], acting[0], acting[1], acting[1], self.num_heads)
+            cross = forms(targets[0], acting[0], targets[1], acting[1], self.num_heads)
             if fit:
                 inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
                 self.mixing[block] = cross @ inverse
@@ -140,7 +140,7 @@ class SharedForms:
         for block, (reading, mixing) in enumerate(zip(own.readings, self.mixing, strict=True)):
             acting = self._acting(1 - side, block)
             grams.append((acting @ acting.T).mul_(torch.kron(mixing.T @ mixing, ones)))
-            cross = (acting @ other.targets[block].T).mul_(torch.kron(mixing.T, ones))
+            cross = (acting @ other.targets[block].T).mul_(torch.kron(mixing.T.contiguous(), ones))
             right += reading.adjoint(cross @ own.targets[block])
             mean = mean + grams[-1] * reading.gain.square().mean()
         ridge = 1e-10 * mean.diagonal().mean() + torch.finfo(ones.dtype).tiny
@@ -166,7 +166,7 @@ class SharedForms:
         return found
 
 
-def _forms(one: Tensor, two: Tensor, right: Tensor, other: Tensor, heads: int) -> Tensor:
+def forms(one: Tensor, two: Tensor, right: Tensor, other: Tensor, heads: int) -> Tensor:
     """Inner products of forms one^T right and two^T other, [heads, heads]."""
     products = (one @ two.T).mul_(right @ other.T)
     return products.view(heads, -1, heads, len(two) // heads).sum((1, 3))
