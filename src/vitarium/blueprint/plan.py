@@ -167,6 +167,10 @@ class _Points:
                 recipe = recipes[key]
                 if isinstance(recipe, InvalidConfig):
                     yield from self._located(recipe, places)
+                elif parent is None and _taught_by_parent(recipe):
+                    message = "there is no parent to learn from: name a teacher, or a `start`"
+                    problem = Problem(("objective", "teacher"), message)
+                    yield from self._located(InvalidConfig([problem]), places)
                 elif start is None or parent is None:
                     yield ModelSpec(stage=self.name, recipe=recipe)
                 else:
@@ -212,6 +216,12 @@ def _read(settings: dict[str, Any]) -> Recipe | InvalidConfig:
         return Recipe.read(settings)
     except InvalidConfig as error:
         return error
+
+
+def _taught_by_parent(recipe: Recipe) -> bool:
+    objective = recipe.objective
+    teacher = objective.plugin.facts.get("teacher")
+    return bool(teacher and teacher(objective.config).is_parent)
 
 
 def inherited(
