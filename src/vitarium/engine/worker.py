@@ -23,6 +23,7 @@ from torch import nn
 
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Spent, Stepped
+from vitarium.engine.starting import starting_weights
 from vitarium.engine.teachers import load_teacher, teacher_of
 from vitarium.errors import VitariumError
 from vitarium.store import Zoo
@@ -80,7 +81,7 @@ def run_job(job: Job, tell: Listener) -> None:
     for factors in job.specs:
         try:
             spec = ModelSpec.restore(factors)
-            parent = read(spec.parent, spec.parent_epoch or 0) if spec.parent else None
+            parent = starting_weights(zoo, spec, read)
             tasks.append(Task(spec, zoo.folder(spec.id), parent, _teacher(spec, zoo, teachers)))
         except VitariumError as error:
             tell(Ended(factors["id"], "failed", str(error)))

@@ -22,7 +22,7 @@ class Member:
     """A model that is ready to be trained, or to go on.
 
     Args:
-        parent: weights to start from, by name; its head is not used.
+        parent: weights to start from, by name; its head is used where the spec keeps it.
         teacher: whom an objective with a teacher asks; it is not changed, but for its device.
 
     Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (a teacher that does not go
@@ -45,7 +45,7 @@ class Member:
         num_outputs = objective.plugin.facts["outputs"](objective.config, data.num_classes)
         model = recipe.build(num_outputs)
         if parent is not None:
-            _load_backbone(model, parent)
+            _load(model, parent, head=spec.keep_head)
         self.model = model.to(options.device)
         records = objective.plugin.facts.get("records_blocks", False)
         if records and options.compiled:
@@ -126,10 +126,10 @@ def _changes(begun: Mapping[str, str], now: Mapping[str, str]) -> str:
     return f"changed during training: {', '.join(changed)}" if changed else ""
 
 
-def _load_backbone(model: nn.Module, parent: Mapping[str, Tensor]) -> None:
-    """Copy the parent's weights, all but the head's; nothing else may be missing or differ."""
-    own = {name: t for name, t in model.state_dict().items() if not is_head(model, name)}
-    given = {name: t for name, t in parent.items() if not is_head(model, name)}
+def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None:
+    """Copy the parent's weights, with the head's or without; none may be missing or differ."""
+    own = {n: t for n, t in model.state_dict().items() if head or not is_head(model, n)}
+    given = {n: t for n, t in parent.items() if head or not is_head(model, n)}
     faults = [f"{name} is missing" for name in own.keys() - given.keys()]
     faults += [f"{name} has no place" for name in given.keys() - own.keys()]
     faults += [

@@ -33,7 +33,7 @@ class Task:
     """A model to train.
 
     folder: where it is kept; whatever is finished in it stays as it is.
-    parent: weights to start from, by name; its head is not used.
+    parent: weights to start from, by name; its head is used where the spec keeps it.
     teacher: whom an objective with a teacher asks; several tasks may have the same.
     """
 
@@ -55,7 +55,7 @@ def train(
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        parent: weights to start from, by name; its head is not used.
+        parent: weights to start from, by name; its head is used where the spec keeps it.
         teacher: whom an objective with a teacher asks, e.g. `zoo.load(ID)`.
         report: called after every step and every epoch.
 
