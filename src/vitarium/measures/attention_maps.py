@@ -75,7 +75,7 @@ def over(subject: Subject, images: int, see: See) -> None:
         watch(subject.model, batch.images, see)
 
 
-def takes_probabilities(attention: nn.Module) -> nn.Module:
+def takes_probabilities(attention: Any) -> nn.Module:
     """The part of an attention that is handed its probabilities: timm's `attn_drop`, or another."""
     found: nn.Module = getattr(attention, "probabilities_to", attention.attn_drop)
     return found
