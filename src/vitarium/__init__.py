@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitarium.architectures.create import create_model
     from vitarium.blueprint import Blueprint, Plan, plan
+    from vitarium.compressing import compress
     from vitarium.engine import Growth, grow
     from vitarium.errors import VitariumError
     from vitarium.exchange.exporting import export
@@ -31,6 +32,7 @@ __all__ = [
     "Plan",
     "VitariumError",
     "Zoo",
+    "compress",
     "create_model",
     "export",
     "grow",
@@ -49,6 +51,7 @@ _HOMES = {
     "Plan": "vitarium.blueprint",
     "VitariumError": "vitarium.errors",
     "Zoo": "vitarium.store",
+    "compress": "vitarium.compressing",
     "create_model": "vitarium.architectures.create",
     "export": "vitarium.exchange.exporting",
     "grow": "vitarium.engine",

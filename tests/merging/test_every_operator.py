@@ -16,8 +16,12 @@ from vitarium.registry import choose
 OPERATORS = registry.plugins("operator")
 SMALL = {"images": 32, "batch_size": 16, "steps": 2, "epochs": 1, "restarts": 1, "last": 2}
 """So that each takes a second at most on tiny models."""
-START = {"swa": {"start": 0}, "lawa": {"k": 2}}
-"""Of those for which the tiny zoo's two epochs are few."""
+START = {
+    "swa": {"start": 0},
+    "lawa": {"k": 2},
+    "minivit": {"share": "all", "relative_positions": None},
+}
+"""Of those for which the tiny zoo's two epochs, or its one block, are few."""
 COPIES = {
     "task_arithmetic": {"scale": 1, "fuse": "mean"},
     "ties": {"keep": 1},

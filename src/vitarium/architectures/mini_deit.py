@@ -1,20 +1,20 @@
 """Mini-DeiT: a DeiT whose consecutive blocks share their large matrices."""
 
 from functools import partial
-from typing import Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
-import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from timm.layers.create_act import get_act_layer
+from timm.layers.drop import calculate_drop_path_rates
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer, init_weights_vit_timm
 from torch import nn
 
 from vitarium.architectures.head_mixing import HeadMixing, Start
+from vitarium.architectures.local_convolution import KernelSize, LocalConvolution, LocalNorm
 from vitarium.architectures.multiplexing import (
     MultiplexedAttention,
     MultiplexedBlock,
-    Norm,
     SharedWeights,
 )
 from vitarium.architectures.relative_positions import RelativePositionConfig, RelativePositions
@@ -32,7 +32,10 @@ class MiniDeit(Vit):
     class_token: bool = False
     global_pool: Literal["token", "avg"] = "avg"
     fc_norm: bool = False
-    """The mean of the tokens is normalised, not each token; `vit` has it so with `avg`."""
+    """False: each token is normalised, then their mean taken, as MiniViT has it; true: the other
+    way round, as `vit` has it with `avg`."""
+    init_values: PositiveFloat | None = None
+    """What the layer scales start from, of which each block has its own; null: none."""
     share: Sharing = 2
     """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
     separate_norms: bool = True
@@ -42,9 +45,16 @@ class MiniDeit(Vit):
     mix_after: bool = True
     """A map over the heads of the attention's probabilities, in each block."""
     mixing_init: Start = "trunc_normal"
-    """What the maps start from: small random numbers, as the authors have it, or the identity."""
+    """What each block's maps start from: small random numbers, as the authors have it, or the
+    identity. With the identity the convolution starts at zero, too: then blocks are plain ones."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
     """Image relative position encoding in each block; null: none."""
+    convolution: KernelSize = 0
+    """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
+    block; an odd number, or 0: none, as Mini-DeiT has it."""
+    local_norm: LocalNorm = "branch"
+    """Where the convolution's LayerNorm stands: in its branch, x + convolution(norm(x)), or in the
+    stream of all tokens, norm(x) + convolution(norm(x)), as released for Mini-Swin."""
 
     @model_validator(mode="after")
     def _sharing_fits(self) -> Self:
@@ -56,10 +66,11 @@ class MiniVisionTransformer(VisionTransformer):
     """Blocks with small parts of their own, and `shared` with the weights of each group.
 
     A shared matrix is one parameter: `shared.0.attn.qkv.weight`; `blocks.1.norm1.weight` is that
-    of a block.
+    of a block. All else is as in timm, but there are no attention masks.
     """
 
     def __init__(self, config: MiniDeit, num_outputs: int) -> None:
+        norm = partial(LayerNorm, eps=config.norm_eps)
         super().__init__(
             img_size=config.img_size,
             patch_size=config.patch_size,
@@ -73,10 +84,10 @@ class MiniVisionTransformer(VisionTransformer):
             fc_norm=config.fc_norm,
             drop_rate=config.drop_rate,
             pos_drop_rate=config.pos_drop_rate,
-            norm_layer=partial(LayerNorm, eps=config.norm_eps),
+            norm_layer=norm,
         )
+        self.config, self._norm = config, norm
         self.group_sizes = group_sizes(config.share, config.depth)
-        norm = partial(LayerNorm, eps=config.norm_eps)
         self.shared = nn.ModuleList(
             SharedWeights(
                 config.embed_dim,
@@ -89,12 +100,40 @@ class MiniVisionTransformer(VisionTransformer):
             for _ in self.group_sizes
         )
         self.shared.apply(init_weights_vit_timm)
-        rates = torch.linspace(0, config.drop_path_rate, config.depth, device="cpu").tolist()
+        rates = cast(list[float], calculate_drop_path_rates(config.drop_path_rate, config.depth))
         self.blocks = nn.Sequential(
-            *(self._block(config, number, rate, norm) for number, rate in enumerate(rates))
+            *(self._block(number, rate) for number, rate in enumerate(rates))
         )
+        self.feature_info = [
+            {"module": f"blocks.{i}", "num_chs": self.embed_dim, "reduction": config.patch_size}
+            for i in range(config.depth)
+        ]
 
-    def _block(self, config: MiniDeit, number: int, rate: float, norm: Norm) -> MultiplexedBlock:
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """Take images of another size; `pos_embed` alone is resampled, other weights stay."""
+        super().set_input_size(img_size, patch_size)
+        for block in cast(list[MultiplexedBlock], self.blocks):
+            if block.attn.positions is not None:
+                block.attn.positions = self._resized(block.attn.positions)
+            if isinstance(block.local, LocalConvolution):
+                block.local.grid = self.patch_embed.grid_size
+
+    def prune_intermediate_layers(self, indices: Any = 1, *args: Any, **kwargs: Any) -> list[int]:
+        """As timm's; the weights that no remaining block uses go, too."""
+        kept: list[int] = super().prune_intermediate_layers(indices, *args, **kwargs)
+        last = group_of(self.group_sizes, len(self.blocks) - 1)
+        self.shared = self.shared[: last + 1]
+        return kept
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """As timm's, for rates that differ by depth; shared weights go with their first block."""
+        found: dict[str, Any] = super().group_matcher(coarse)
+        firsts = [sum(self.group_sizes[:group]) for group in range(len(self.group_sizes))]
+        shared = [(rf"^shared\.{group}\.", (first,)) for group, first in enumerate(firsts)]
+        return found | {"blocks": [*found["blocks"], *shared]}
+
+    def _block(self, number: int, drop_path: float) -> MultiplexedBlock:
+        config = self.config
         shared = cast(SharedWeights, self.shared[group_of(self.group_sizes, number)])
         heads, start = config.num_heads, config.mixing_init
         attention = MultiplexedAttention(
@@ -102,20 +141,45 @@ class MiniVisionTransformer(VisionTransformer):
             heads,
             before=HeadMixing(heads, start=start) if config.mix_before else None,
             after=HeadMixing(heads, start=start) if config.mix_after else None,
-            positions=self._positions(config),
+            positions=self._positions(),
             attn_drop=config.attn_drop_rate,
             proj_drop=config.proj_drop_rate,
         )
-        own = norm if config.separate_norms else None
-        return MultiplexedBlock(shared, attention, config.embed_dim, norm=own, drop_path=rate)
+        return MultiplexedBlock(
+            shared,
+            attention,
+            config.embed_dim,
+            norm=self._norm if config.separate_norms else None,
+            local=self._local() if config.convolution else None,
+            init_values=config.init_values,
+            drop_path=drop_path,
+        )
 
-    def _positions(self, config: MiniDeit) -> RelativePositions | None:
-        if config.relative_positions is None:
+    def _positions(self) -> RelativePositions | None:
+        if self.config.relative_positions is None:
             return None
         return RelativePositions(
-            config.relative_positions,
-            num_heads=config.num_heads,
-            head_dim=config.embed_dim // config.num_heads,
+            self.config.relative_positions,
+            num_heads=self.config.num_heads,
+            head_dim=self.embed_dim // self.config.num_heads,
+            grid=self.patch_embed.grid_size,
+            prefix_tokens=self.num_prefix_tokens,
+        )
+
+    def _resized(self, positions: RelativePositions) -> RelativePositions:
+        """With the same weights, for the grid that there is now."""
+        device = next(positions.parameters()).device
+        found = cast(RelativePositions, self._positions()).to(device).train(positions.training)
+        found.load_state_dict(positions.state_dict(), assign=True)
+        return found
+
+    def _local(self) -> LocalConvolution:
+        return LocalConvolution(
+            self.embed_dim,
+            self.config.convolution,
+            norm=self._norm,
+            local_norm=self.config.local_norm,
+            start=self.config.mixing_init,
             grid=self.patch_embed.grid_size,
             prefix_tokens=self.num_prefix_tokens,
         )

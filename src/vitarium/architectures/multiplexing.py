@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from timm.layers.drop import DropPath
+from timm.layers.layer_scale import LayerScale
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from vitarium.architectures.head_mixing import HeadMixing
+from vitarium.architectures.local_convolution import LocalConvolution
 from vitarium.architectures.relative_positions import RelativePositions
 
 Norm = Callable[[int], nn.Module]
@@ -116,7 +118,10 @@ class MultiplexedAttention(nn.Module):
 
 
 class MultiplexedBlock(nn.Module):
-    """A block of a vision transformer with its group's weights: [batch, n, dim] -> the same."""
+    """A block of a vision transformer with its group's weights: [batch, n, dim] -> the same.
+
+    Of its own are `norm1`, `norm2`, what is in `attn`, `local` and the layer scales `ls1`, `ls2`.
+    """
 
     def __init__(
         self,
@@ -125,17 +130,26 @@ class MultiplexedBlock(nn.Module):
         dim: int,
         *,
         norm: Norm | None,
+        local: LocalConvolution | None = None,
+        init_values: float | None = None,
         drop_path: float = 0.0,
     ) -> None:
-        """norm: makes the block's own LayerNorms; None: the group's are used."""
+        """norm: makes the block's own LayerNorms; None: the group's are used.
+
+        local: stands between attention and MLP. init_values: what the layer scales start from.
+        """
         super().__init__()
         self.norm1 = norm(dim) if norm else Borrowed(shared.norm1)
         self.attn = attention
+        self.ls1 = LayerScale(dim, init_values) if init_values else nn.Identity()
+        self.local = local if local is not None else nn.Identity()
         self.norm2 = norm(dim) if norm else Borrowed(shared.norm2)
         self.mlp = Borrowed(shared.mlp)
+        self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
-        found: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens))))
+        tokens = self.local(tokens)
+        found: Tensor = tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
         return found

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -12,6 +12,7 @@ from vitarium.blueprint.recipe import Recipe
 from vitarium.blueprint.yaml_file import YamlFile
 from vitarium.config import Config, InvalidConfig, KeyPath, Problem
 from vitarium.errors import UnknownName, did_you_mean
+from vitarium.registry import Section, SectionOf
 
 SCRATCH = "scratch"
 _LIBRARY = files("vitarium.blueprint") / "library"
@@ -23,6 +24,25 @@ class Start(Config):
     stage: str
     epoch: int = Field(-1, ge=-1)
     """The parent's epoch; -1 is its last."""
+    operator: Annotated[Section, SectionOf("operator")] | None = None
+    """Makes of the parent what training starts from, e.g. `minivit`; it decides the architecture,
+    of which the stage may set only what it says nothing of, such as drop_path_rate."""
+    keep_head: bool = False
+    """Start from the parent's head, too, instead of a new one."""
+
+    @model_validator(mode="after")
+    def _of_one_model(self) -> Self:
+        if self.operator:
+            check_conversion(self.operator)
+        return self
+
+
+def check_conversion(operator: Section) -> None:
+    """Raises InvalidConfig for an operator that makes nothing of one model's weights alone."""
+    facts = operator.plugin.facts
+    if facts.get("count") != (1, 1) or any(facts.get(n) for n in ("base", "split", "epochs")):
+        message = f"'{operator.name}' does not work on the weights of one model, as 'minivit' does"
+        raise InvalidConfig([Problem(("operator",), message)])
 
 
 class Variant(Config):

@@ -8,17 +8,18 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Stage, Start
+from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.config import InvalidConfig, KeyPath, Problem
-from vitarium.errors import did_you_mean
+from vitarium.errors import InvalidInput, VitariumError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Models in an order in which every parent stands before its children."""
+    """Models in an order in which every parent stands before its children, or is in the zoo."""
 
-    blueprint: Blueprint
+    name: str
     models: tuple[ModelSpec, ...]
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ def plan(blueprint: Blueprint) -> Plan:
         if problems:
             raise blueprint.refusal(problems)
         grown[name] = list(dict.fromkeys(specs))
-    return Plan(blueprint, tuple(models.values()))
+    return Plan(blueprint.name, tuple(models.values()))
 
 
 def _in_order(blueprint: Blueprint) -> list[str]:
@@ -155,13 +156,21 @@ class _Points:
                 yield from self._located(error, places, "start")
                 continue
             for parent in self.grown[start.stage] if start else [None]:
-                full = _inherit(settings, parent)
+                try:
+                    full = inherited(settings, parent.recipe if parent else None, start)
+                except VitariumError as error:
+                    yield Problem(("stages", self.name, "start", "operator"), str(error))
+                    continue
                 key = repr(full)
                 if key not in recipes:
                     recipes[key] = _read(full)
                 recipe = recipes[key]
                 if isinstance(recipe, InvalidConfig):
                     yield from self._located(recipe, places)
+                elif parent is None and _taught_by_parent(recipe):
+                    message = "there is no parent to learn from: name a teacher, or a `start`"
+                    problem = Problem(("objective", "teacher"), message)
+                    yield from self._located(InvalidConfig([problem]), places)
                 elif start is None or parent is None:
                     yield ModelSpec(stage=self.name, recipe=recipe)
                 else:
@@ -178,7 +187,14 @@ class _Points:
                 ("stages", self.name, *path),
                 f"stage '{start.stage}' does not keep epoch {epoch}; it keeps {kept}",
             )
-        return ModelSpec(stage=self.name, parent=parent.id, parent_epoch=epoch, recipe=recipe)
+        return ModelSpec(
+            stage=self.name,
+            parent=parent.id,
+            parent_epoch=epoch,
+            recipe=recipe,
+            conversion=start.operator,
+            keep_head=start.keep_head,
+        )
 
     def _located(
         self, error: InvalidConfig, places: dict[str, KeyPath], *prefix: str
@@ -202,15 +218,38 @@ def _read(settings: dict[str, Any]) -> Recipe | InvalidConfig:
         return error
 
 
-def _inherit(settings: dict[str, Any], parent: ModelSpec | None) -> dict[str, Any]:
-    """A stage that starts from models takes their architecture, but for what it sets anew."""
-    if parent is None:
+def _taught_by_parent(recipe: Recipe) -> bool:
+    objective = recipe.objective
+    teacher = objective.plugin.facts.get("teacher")
+    return bool(teacher and teacher(objective.config).is_parent)
+
+
+def inherited(
+    settings: dict[str, Any], parent: Recipe | Imported | None, start: Start | None
+) -> dict[str, Any]:
+    """The settings, with what a model takes from its parent, but for what is set anew.
+
+    That is the architecture, as the start's operator changes it, and the head where it is kept.
+    Raises InvalidInput, and as the operator does for an architecture that it cannot change.
+    """
+    if parent is None or start is None:
         return settings
+    found = dict(settings)
     own = settings.get("architecture", {})
-    if isinstance(own, dict) and "name" not in own:
-        inherited = parent.recipe.architecture.factors(defaults=False)
-        return {**settings, "architecture": {**inherited, **own}}
-    return settings
+    change = start.operator.plugin.facts.get("architecture") if start.operator else None
+    named = not isinstance(own, dict) or "name" in own
+    if named and change:
+        raise InvalidInput("the operator decides the architecture; leave out its name")
+    if not named:
+        architecture = parent.architecture
+        if change and start.operator:
+            architecture = change(start.operator.config, architecture)
+        if architecture is None:
+            raise InvalidInput("nothing here builds the parent's architecture")
+        found["architecture"] = {**architecture.factors(defaults=False), **own}
+    if start.keep_head and "head" not in settings and parent.head:
+        found["head"] = parent.head.factors(defaults=False)
+    return found
 
 
 def _distinct(values: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import NonNegativeInt
 
 from vitarium.blueprint.imported import Imported
-from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.config import Config
 from vitarium.registry import Section, SectionOf
 
@@ -60,8 +60,17 @@ class Spec(Config):
             content["ingredients"] = [one.factors() for one in self.ingredients]
         if self.heads:
             content["heads"] = self.heads
+        content |= self._start()
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _start(self) -> dict[str, Any]:
+        """How it starts from its parent, where that is not as usual."""
+        return {}
+
+    def described(self) -> dict[str, Any]:
+        """Every generating factor by its dotted name, on one level."""
+        return self.origin.described()
 
     def factors(self, *, defaults: bool = True) -> dict[str, Any]:
         return {**super().factors(defaults=defaults), "id": self.id}
@@ -105,10 +114,24 @@ class ModelSpec(Spec):
     """A model that is trained here: its recipe, the stage that asks for it, and its parent."""
 
     recipe: Recipe
+    conversion: Annotated[Section, SectionOf("operator")] | None = None
+    """Makes of the parent what training starts from, e.g. a model of another architecture."""
+    keep_head: bool = False
+    """Training starts from the parent's head, too; otherwise from a new one."""
 
     @property
     def origin(self) -> Recipe:
         return self.recipe
+
+    def described(self) -> dict[str, Any]:
+        made = flatten({"conversion": self.conversion.factors()}) if self.conversion else {}
+        return self.recipe.described() | made
+
+    def _start(self) -> dict[str, Any]:
+        converted = (
+            {"conversion": self.conversion.factors(defaults=False)} if self.conversion else {}
+        )
+        return converted | ({"keep_head": True} if self.keep_head else {})
 
 
 class ImportedSpec(Spec):

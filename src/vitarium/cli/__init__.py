@@ -9,6 +9,7 @@ from rich.console import Console
 import vitarium
 from vitarium.cli import (
     blueprints,
+    compressing,
     exporting,
     grow,
     importing,
@@ -66,6 +67,7 @@ app.command("pack")(keep.pack)
 app.command("unpack")(keep.unpack)
 app.command("measure")(measuring.measure)
 app.command("merge")(merging.merge)
+app.command("compress")(compressing.compress)
 app.command("plugins")(plugins.plugins)
 
 

@@ -280,7 +280,7 @@ def _dry_run(
             }
             for stage in stages
         ),
-        title=f"{planned.blueprint.name}: {_sum_of_models(planned)}",
+        title=f"{planned.name}: {_sum_of_models(planned)}",
     )
     for stage in stages:
         print_rows(

@@ -19,7 +19,9 @@ Settings = Annotated[
 ]
 
 
-def parsed(pairs: Iterable[str] | None) -> dict[str, Any]:
+def parsed(
+    pairs: Iterable[str] | None, option: str = "--set", example: str = "check=false"
+) -> dict[str, Any]:
     """["check=false", "mean=[0.5]"] -> {"check": False, "mean": [0.5]}; what is no JSON is text.
 
     Raises InvalidInput for what is no pair.
@@ -28,7 +30,7 @@ def parsed(pairs: Iterable[str] | None) -> dict[str, Any]:
     for pair in pairs or ():
         name, given, value = pair.partition("=")
         if not given or not name:
-            raise InvalidInput(f"--set {pair}: write NAME=VALUE, e.g. --set check=false")
+            raise InvalidInput(f"{option} {pair}: write NAME=VALUE, e.g. {option} {example}")
         try:
             settings[name] = json.loads(value)
         except ValueError:

@@ -112,7 +112,7 @@ def show(
         else "none: from scratch",
         "children": ", ".join(children) or "none",
         **_making(spec),
-        **{k: v for k, v in spec.origin.described().items() if v is not None},
+        **{k: v for k, v in spec.described().items() if v is not None},
         "outputs": about.num_outputs,
         "trained with": ", ".join(f"{name} {value}" for name, value in about.software.items()),
     }

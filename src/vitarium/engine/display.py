@@ -100,7 +100,7 @@ class _Bars:
         self.running: dict[str, int] = {}
         # The overall bar counts epochs, since models differ in how many they have.
         self.all = progress.add_task(
-            f"[bold]{plan.blueprint.name}",
+            f"[bold]{plan.name}",
             total=sum(epochs.values()),
             completed=self.epochs_of_ended,
             unit="epochs",

@@ -86,7 +86,9 @@ def _bytes_per_parameter(model: ModelSpec) -> int:
 
 
 def _start(plan: Plan, model: ModelSpec) -> str:
-    return plan[model.parent].stage if model.parent else "scratch"
+    if model.parent is None:
+        return "scratch"
+    return plan[model.parent].stage if model.parent in plan else model.parent
 
 
 def _sum(values: list[Any]) -> Any:

@@ -75,7 +75,7 @@ class Growth:
 
 
 def grow(
-    blueprint: Blueprint | str | Path,
+    blueprint: Blueprint | Plan | str | Path,
     zoo: str | Path,
     *,
     workers: int | None = None,
@@ -101,7 +101,8 @@ def grow(
     gives the same weights, bit for bit, as if it had not been stopped.
 
     Args:
-        blueprint: a Blueprint, a YAML file, or the name of one that vitarium ships.
+        blueprint: a Blueprint, a YAML file, or the name of one that vitarium ships; or a Plan,
+            whose models' parents may be in the zoo already.
         zoo: the zoo's folder; made if it is not there.
         workers: models trained at a time, each in a process of its own; 0: in this process.
             Default: one per core with one thread each, or one per GPU; with Ray, as many as the
@@ -130,16 +131,18 @@ def grow(
     cluster that is not there, before anything is written; ZooInUse where another process grows the
     zoo. A model that fails does not stop the others: see Growth.
     """
-    if not isinstance(blueprint, Blueprint):
+    if not isinstance(blueprint, Blueprint | Plan):
         blueprint = Blueprint.load(blueprint)
-    planned, wish = plan(blueprint), Wish(precision, compiled, stacked)
+    planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint)
+    wish = Wish(precision, compiled, stacked)
     with ExitStack() as stack:
         place = stack.enter_context(
             _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
         )
         growth = Growth(Zoo.create(zoo), planned)
         stack.enter_context(held(growth.zoo.path, wait=wait, say=announce if progress else _unsaid))
-        growth.zoo.add_blueprint(blueprint)
+        if isinstance(blueprint, Blueprint):
+            growth.zoo.add_blueprint(blueprint)
         options = TrainOptions(
             device=place.machine.devices[0],
             data_dir=Path(data_dir) if data_dir else None,
@@ -219,12 +222,14 @@ def _loader_workers(machine: Machine, asked: int | None) -> int:
 
 def _queue(growth: Growth) -> Queue:
     """What is left to do; notes what is there already."""
-    status = {id: growth.zoo.folder(id).status for id in growth.zoo.ids() if id in growth.plan}
+    wanted = {id for model in growth.plan.models for id in (model.id, model.parent)}
+    states = {id: growth.zoo.folder(id).status for id in growth.zoo.ids() if id in wanted}
+    status = {id: state for id, state in states.items() if id in growth.plan}
     growth.already.extend(id for id, state in status.items() if state != "training")
     for id, state in status.items():
         if state == "diverged":
             growth.diverged[id] = (growth.zoo.folder(id).result() or {}).get("message", "")
-    done = [id for id, state in status.items() if state == "finished"]
+    done = [id for id, state in states.items() if state == "finished"]
     return Queue(growth.plan, done, growth.diverged)
 
 

@@ -107,7 +107,7 @@ def _metadata(zoo: Zoo, one: Chosen) -> dict[str, str]:
         "epoch": str(one.epoch),
         "stage": spec.stage,
         "classes": json.dumps(list(about.classes), ensure_ascii=False),
-        "factors": json.dumps(spec.origin.described(), ensure_ascii=False),
+        "factors": json.dumps(spec.described(), ensure_ascii=False),
     }
 
 

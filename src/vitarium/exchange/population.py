@@ -106,7 +106,7 @@ def _factors(zoo: Zoo, id: str) -> dict[str, Any]:
     """Those that are set; the name that an imported model has elsewhere is none."""
     spec = zoo.spec(id)
     made = {"operator": spec.operator.name} if spec.operator else {}
-    factors = {**made, **spec.origin.described()}
+    factors = {**made, **spec.described()}
     return {key: value for key, value in factors.items() if value is not None and key != "name"}
 
 

@@ -39,7 +39,7 @@ def safetensors_files(
 def _row(zoo: Zoo, one: Chosen) -> dict[str, Any]:
     """What is known of a model, its factors by dotted name; without those that are not set."""
     spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
-    factors = spec.origin.described()
+    factors = spec.described()
     made: dict[str, Any] = {}
     if spec.operator:
         ingredients = [f"{each.model}@{each.epoch}" for each in spec.ingredients]

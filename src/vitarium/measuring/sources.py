@@ -55,7 +55,12 @@ class Sources:
     """
 
     def __init__(
-        self, zoo: Zoo, *, data: Section | None, device: str, data_dir: Path | None
+        self,
+        zoo: Zoo,
+        *,
+        data: Section | None = None,
+        device: str = "cpu",
+        data_dir: Path | None = None,
     ) -> None:
         self.zoo, self.data, self.device, self.data_dir = zoo, data, device, data_dir
         self._examples: dict[tuple[_Shown, SplitName, int | None], Examples] = {}

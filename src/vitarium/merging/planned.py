@@ -153,7 +153,10 @@ class Planned:
         if not change:
             return {}
         own = self._folder.spec().origin.architecture
-        return {"architecture": change(self.operator.config, own)}
+        try:
+            return {"architecture": change(self.operator.config, own)}
+        except IncompatibleWeights as error:
+            raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
 
     def _base(self, named: str | None) -> Ingredient | None:
         if not self.facts.get("base"):

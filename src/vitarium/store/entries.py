@@ -98,7 +98,7 @@ def _entry(model: Any) -> Entry:
     }
     about = {
         "facts": facts,
-        "factors": spec.origin.described(),
+        "factors": spec.described(),
         "metrics": dict(last.metrics) if last else {},
     }
     return Entry(

@@ -1,0 +1,206 @@
+"""`vitarium compress`: compact twins of models."""
+
+import json as json_texts
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vitarium.cli.grow import PrecisionName, Workers
+from vitarium.cli.options import DataDir, Device, Where
+from vitarium.cli.settings import Settings, parsed
+from vitarium.cli.tables import print_json, print_rows, size
+from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.errors import InvalidInput
+from vitarium.store import Zoo
+
+if TYPE_CHECKING:
+    from vitarium.compressing import Compression
+
+_MINIVIT = "MiniViT"
+
+
+def compress(
+    directory: ZooFolder,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Ids, or beginnings of them; ID@3 is a model after its epoch 3.",
+            show_default=False,
+        ),
+    ] = None,
+    where: Where = "",
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="How; `list` shows all methods.")
+    ] = "minivit",
+    share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all|LIST",
+            help="Consecutive blocks that share a set of weights: 2, all, or the groups' sizes: "
+            "4,4,2,2. Default: 2.",
+            show_default=False,
+            rich_help_panel=_MINIVIT,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="first|mean|fit",
+            help="What a shared matrix starts from: the group's first block, the blocks' mean, or "
+            "the least-squares fit with head mixing. Default: as `vitarium plugins` says.",
+            show_default=False,
+            rich_help_panel=_MINIVIT,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How long a twin learns. Default: as long as its original did.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="A data set to learn from; default: the original's.", show_default=False),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What a twin learns: weight_distillation, soft_distillation, hard_distillation, "
+            "or supervised (without its original)."
+        ),
+    ] = "weight_distillation",
+    train: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--train",
+            metavar="NAME=VALUE",
+            help="Any other factor of the training, e.g. optimizer.lr=5e-4, batch_size=256 or "
+            "objective.hidden_weight=0. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Settings = None,
+    name: Annotated[
+        str, typer.Option(help="Stage of the twins in the zoo's tables.")
+    ] = "compressed",
+    workers: Workers = None,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="auto measures once what is fastest here.")
+    ] = PrecisionName.auto,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Give models compact twins: fewer parameters, the same number of blocks.
+
+    A twin starts from its original's weights and is taught by it. It is a model of the zoo, a child
+    of its original: it can be measured, exported, and fine-tuned like all others. Several models,
+    or a whole selection, are compressed side by side; stopped, the same command goes on.
+
+    Examples:
+
+      vitarium compress demo-zoo 3f2a --share 2
+
+      vitarium compress demo-zoo --where "stage = 'finetune'" --share all --epochs 20
+
+      vitarium compress demo-zoo 3f2a --objective soft_distillation --train optimizer.lr=5e-4
+
+      vitarium compress demo-zoo --method list
+    """
+    from vitarium.compressing import compress as run
+    from vitarium.store.listing import listing
+
+    if method == "list":
+        methods()
+        return
+    zoo = Zoo.open(directory)
+    if not models and not where:
+        raise InvalidInput("say which models to compress: their ids, or a condition (--where SQL)")
+    named = [*(models or ())]
+    if where:
+        found = [row["model"] for row in listing(zoo.path, where=where).rows]
+        if not found:
+            raise InvalidInput(f"no model fulfils the condition {where}")
+        named += [id for id in found if id not in named]
+    settings = parsed(set_)
+    if share is not None:
+        settings["share"] = sharing(share)
+    if init is not None:
+        settings["init"] = init
+    recipe = {"objective": objective, **parsed(train, "--train", "optimizer.lr=5e-4")}
+    compression = run(
+        zoo,
+        named,
+        method,
+        epochs=epochs,
+        data=data,
+        recipe=recipe,
+        name=name,
+        device=device,
+        data_dir=data_dir,
+        workers=workers,
+        grow_options={"precision": precision.value},
+        **settings,
+    )
+    _tell(compression, json)
+
+
+def sharing(text: str) -> Any:
+    """ "2" -> 2, "all" -> "all", "4,4,2,2" or "[4,4,2,2]" -> [4, 4, 2, 2]. Raises InvalidInput."""
+    if text == "all":
+        return text
+    try:
+        found = json_texts.loads(text if "," not in text or "[" in text[:1] else f"[{text}]")
+    except ValueError:
+        found = None
+    if isinstance(found, bool) or not isinstance(found, int | list):
+        raise InvalidInput(f"--share {text}: write a number, 'all', or sizes of groups: 4,4,2,2")
+    return found
+
+
+def methods() -> None:
+    """Print every operator that makes another model of one."""
+    from vitarium.registry import plugins
+
+    print_rows(
+        [
+            {"method": name.replace("_", "-"), "what": plugin.summary}
+            for name, plugin in plugins("operator").items()
+            if plugin.facts.get("architecture")
+        ]
+    )
+
+
+def _tell(compression: "Compression", json: bool) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    growth = compression.growth
+    rows = compression.comparison.to_dict("records")
+    if json:
+        print_json(rows)
+    else:
+        print_rows([_shown(row) for row in rows], title="Twins beside their originals")
+    for id, cause in {**growth.failed, **growth.skipped, **growth.diverged}.items():
+        console.print(f"{id}: {cause}", style="red", markup=False)
+    if len(rows) == 1:
+        id, path = rows[0]["twin"], compression.zoo.path
+        console.print(f"look at it: vitarium show {path} {id[:8]}", markup=False)
+    if not growth.complete or growth.diverged:
+        raise typer.Exit(1)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    def both(name: str, text: Any) -> str:
+        return f"{text(row[f'{name}_before'])} -> {text(row[f'{name}_after'])}"
+
+    return {
+        "original": f"{row['model'][:8]}@{row['epoch']}",
+        "twin": row["twin"],
+        "parameters": both("parameters", "{:,}".format),
+        "size": both("bytes", size),
+        "in the zoo": both("bytes_in_zoo", size),
+        "accuracy": both("accuracy", "{:.4f}".format),
+        "ms per image": both("milliseconds", "{:.2f}".format),
+    }
