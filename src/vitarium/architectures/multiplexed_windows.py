@@ -59,15 +59,13 @@ class SharedWindowAttention(SharedAttention):
 
     def set_window(self, window: Size) -> None:
         """Take other windows; the table is resampled."""
+        before, self.window = self.window, window
         table = self.relative_position_bias_table
-        if table is not None and window != self.window:
+        if table is not None and window != before:
             shape = (_offsets(window), table.shape[1])
-            with torch.no_grad():
-                found = resize_rel_pos_bias_table(table, window, shape, self.window)
+            found = resize_rel_pos_bias_table(table.detach(), window, shape, before)
             self.relative_position_bias_table = nn.Parameter(found, table.requires_grad)
-            self.window = window
             self._index()
-        self.window = window
 
     def _index(self) -> None:
         device = cast(Tensor, self.relative_position_bias_table).device
@@ -142,7 +140,7 @@ class MultiplexedWindowAttention(MultiplexedAttention):
         below, right = -rows % high, -columns % wide
         self.padding = (0, 0, 0, right, 0, below)
         mask = _mask((rows + below, columns + right), self.window, self.shift)
-        device = self.qkv.lender.weight.device
+        device = next(self.qkv.lender.parameters()).device
         self.register_buffer("mask", mask if mask is None else mask.to(device), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
