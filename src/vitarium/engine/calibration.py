@@ -21,6 +21,7 @@ from vitarium.blueprint import Recipe
 from vitarium.cache import cache_folder
 from vitarium.data.batch import Batch
 from vitarium.errors import CorruptFile
+from vitarium.registry import choose
 from vitarium.store import files
 from vitarium.training import Precision, TrainOptions
 from vitarium.training.alone import Alone
@@ -81,7 +82,11 @@ class Calibration:
         self._announced: set[Any] = set()
 
     def speed(self, recipe: Recipe, num_outputs: int, way: Way = PLAIN) -> Speed:
-        """Of training a model of this kind in that way; kept, or measured now."""
+        """Of training a model of this kind in that way; kept, or measured now.
+
+        Of one that has a teacher: without it, as if it learned from labels alone.
+        """
+        recipe = _without_teacher(recipe)
         key = self._key(recipe, num_outputs, way)
         if key not in self._kept:
             self._announce(recipe)
@@ -92,7 +97,7 @@ class Calibration:
 
     def knows(self, recipe: Recipe, num_outputs: int, way: Way) -> bool:
         """Whether `speed` has nothing to measure."""
-        return self._key(recipe, num_outputs, way) in self._kept
+        return self._key(_without_teacher(recipe), num_outputs, way) in self._kept
 
     def precisions(self) -> list[Precision]:
         """Those that the device computes in by itself, beside fp32."""
@@ -186,6 +191,12 @@ class _Trial(Member):
 
     def rate(self, epoch: int, number: int) -> float:
         return 1e-6
+
+
+def _without_teacher(recipe: Recipe) -> Recipe:
+    if "lesson" not in recipe.objective.plugin.facts:
+        return recipe
+    return recipe.changed({"objective": choose("objective", "supervised")})
 
 
 def _noise(recipe: Recipe, num_outputs: int, images: int, models: int, device: str) -> Batch:

@@ -99,7 +99,7 @@ class Choices:
         wish = self.wish
         return Way(
             "fp32" if wish.precision == "auto" else wish.precision,
-            wish.compiled is True,
+            wish.compiled is True and not _records_blocks(spec),
             1 if wish.stacked == "auto" or stack_key(spec) is None else wish.stacked,
         )
 
@@ -157,6 +157,10 @@ class Choices:
     def _compiled(
         self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]
     ) -> bool:
+        if _records_blocks(spec):
+            if self.wish.compiled is True:
+                self.say(f"{spec.stage}: not compiled, since its objective looks into the blocks")
+            return False
         if self.wish.compiled != "auto":
             return self.wish.compiled
         seconds = self._seconds(spec, outputs, way, alike)
@@ -222,6 +226,10 @@ def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
         return 1
     fitting = int(0.9 * total // (needed + _GPU_OVERHEAD))
     return max(1, min(fitting, cores))
+
+
+def _records_blocks(spec: ModelSpec) -> bool:
+    return bool(spec.recipe.objective.plugin.facts.get("records_blocks"))
 
 
 def _kind(spec: ModelSpec) -> Hashable:

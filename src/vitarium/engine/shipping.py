@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event
+from vitarium.engine.teachers import in_zoo, teacher_files, teacher_of
 from vitarium.engine.worker import Job, Message, run_job
 from vitarium.store import Zoo, files, packing
 
@@ -36,7 +37,7 @@ Send = Callable[[Message | FileSent | None], None]
 
 def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
     """What the models' training reads from the zoo: where they stand, the weights that they start
-    from, and those that their next checkpoints build on.
+    from, those that their next checkpoints build on, and their teachers.
 
     Raises CorruptFile and InvalidInput where some of these weights are not whole, or not there.
     """
@@ -45,6 +46,14 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
         own = zoo.folder(spec.id)
         needed = [file for file in own.path.glob("*.*") if not file.name.endswith(".tmp")]
         places = {(spec.parent, spec.parent_epoch or 0)} if spec.parent else set()
+        teacher = teacher_of(spec)
+        if teacher and teacher.is_path:
+            brought = teacher_files(teacher, zoo)
+            goods |= {path: file.read_bytes() for path, file in brought.items()}
+        elif teacher:
+            id, epoch = in_zoo(teacher, spec, zoo)
+            places.add((id, epoch))
+            needed += [file for file in [zoo.folder(id).path / "result.json"] if file.exists()]
         if own.exists:  # then the next checkpoints build on those that are there
             places |= set(own.bases(len(own.epochs())))
         for model, epoch in places:

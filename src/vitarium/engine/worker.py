@@ -19,10 +19,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Spent, Stepped
 from vitarium.engine.starting import starting_weights
+from vitarium.engine.teachers import load_teacher, teacher_of
 from vitarium.errors import VitariumError
 from vitarium.store import Zoo
 from vitarium.training import EpochDone, Span, Step, Task, TrainOptions, train_together
@@ -75,11 +77,12 @@ def run_job(job: Job, tell: Listener) -> None:
     zoo = Zoo.open(job.zoo)
     tasks: list[Task] = []
     read = cache(zoo.state_dict)  # the models of a stack often have one parent
+    teachers: dict[Any, nn.Module | None] = {}
     for factors in job.specs:
         try:
             spec = ModelSpec.restore(factors)
             parent = starting_weights(zoo, spec, read)
-            tasks.append(Task(spec, zoo.folder(spec.id), parent))
+            tasks.append(Task(spec, zoo.folder(spec.id), parent, _teacher(spec, zoo, teachers)))
         except VitariumError as error:
             tell(Ended(factors["id"], "failed", str(error)))
     if len(tasks) > 1:
@@ -93,6 +96,15 @@ def run_job(job: Job, tell: Listener) -> None:
             _train([task], job.options, tell)
         except VitariumError as error:
             tell(Ended(task.spec.id, "failed", str(error)))
+
+
+def _teacher(spec: ModelSpec, zoo: Zoo, known: dict[Any, nn.Module | None]) -> nn.Module | None:
+    """The model's teacher; those of a job often have the same one."""
+    teacher = teacher_of(spec)
+    own = (spec.parent, spec.parent_epoch) if teacher and teacher.is_parent else None
+    if (teacher, own) not in known:
+        known[teacher, own] = load_teacher(spec, zoo)
+    return known[teacher, own]
 
 
 def attempt(work: Callable[[], None], send: Send) -> bool:

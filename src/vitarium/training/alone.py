@@ -1,6 +1,7 @@
 """The steps of a model that is trained by itself."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,9 +34,12 @@ class Alone:
         rate = member.rate(epoch, number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        own = Batch(batch.images[0], batch.labels[0], batch.targets[0])
+        if member.lessons:
+            with self.options.autocast:
+                own = replace(own, taught=member.lessons(own.images))
         seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
         with self.options.autocast:
-            own = Batch(batch.images[0], batch.labels[0], batch.targets[0])
             loss = recipe.objective(self.model, own)
         self.optimizer.zero_grad()
         loss.value.backward()

@@ -10,8 +10,9 @@ from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import ModelSpec
 from vitarium.data import dataset as datasets
 from vitarium.data.batches import Batches
-from vitarium.errors import IncompatibleWeights
+from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.store import About, ModelFolder
+from vitarium.training.lessons import Lessons
 from vitarium.training.options import TrainOptions
 from vitarium.training.shortcuts import take_shortcuts
 from vitarium.training.software import software
@@ -22,9 +23,13 @@ class Member:
 
     Args:
         parent: weights to start from, by name; its head is used where the spec keeps it.
+        teacher: whom an objective with a teacher asks; it is not changed, but for its device.
 
-    Raises IncompatibleWeights, DataNotFound, InvalidData and CorruptFile.
+    Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (a teacher that does not go
+    with the model) and CorruptFile.
     """
+
+    lessons: Lessons | None = None
 
     def __init__(
         self,
@@ -32,6 +37,7 @@ class Member:
         folder: ModelFolder,
         parent: Mapping[str, Tensor] | None,
         options: TrainOptions,
+        teacher: nn.Module | None = None,
     ) -> None:
         self.spec, self.recipe, self.folder = spec, spec.recipe, folder
         recipe, objective = self.recipe, self.recipe.objective
@@ -41,9 +47,18 @@ class Member:
         if parent is not None:
             _load(model, parent, head=spec.keep_head)
         self.model = model.to(options.device)
-        take_shortcuts(self.model, options)
+        records = objective.plugin.facts.get("records_blocks", False)
+        if records and options.compiled:
+            raise InvalidInput(
+                f"objective '{objective.name}' looks into the model's blocks, which a compiled "
+                "model has no more: train without compilation"
+            )
+        take_shortcuts(self.model, options, blocks_are_read=records)
         self._freeze()
         input_size = recipe.architecture.config.input_size
+        if "lesson" in objective.plugin.facts:
+            example = torch.zeros(1, *input_size, device=options.device)
+            self.lessons = Lessons(recipe, teacher, self.model, example)
         self.batches = Batches(
             data,
             recipe.augmentation(input_size, data.num_classes),

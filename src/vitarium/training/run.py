@@ -12,7 +12,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitarium import seeds
 from vitarium.blueprint import ModelSpec
@@ -34,11 +34,13 @@ class Task:
 
     folder: where it is kept; whatever is finished in it stays as it is.
     parent: weights to start from, by name; its head is used where the spec keeps it.
+    teacher: whom an objective with a teacher asks; several tasks may have the same.
     """
 
     spec: ModelSpec
     folder: ModelFolder
     parent: Mapping[str, Tensor] | None = None
+    teacher: nn.Module | None = None
 
 
 def train(
@@ -46,6 +48,7 @@ def train(
     folder: ModelFolder,
     *,
     parent: Mapping[str, Tensor] | None = None,
+    teacher: nn.Module | None = None,
     options: TrainOptions | None = None,
     report: Callable[[Step | EpochDone], None] = lambda event: None,
 ) -> Outcome:
@@ -53,17 +56,21 @@ def train(
 
     Args:
         parent: weights to start from, by name; its head is used where the spec keeps it.
+        teacher: whom an objective with a teacher asks, e.g. `zoo.load(ID)`.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
-    epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData and CorruptFile.
+    epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (no teacher,
+    or one that does not go with the model) and CorruptFile.
     """
 
     def tell(model: str, event: Step | EpochDone | Span) -> None:
         if not isinstance(event, Span):
             report(event)
 
-    return train_together([Task(spec, folder, parent)], options=options, report=tell)[spec.id]
+    return train_together([Task(spec, folder, parent, teacher)], options=options, report=tell)[
+        spec.id
+    ]
 
 
 def train_together(
@@ -140,7 +147,7 @@ class _Run:
     ) -> None:
         self.options, self.report, self.writing = options, report, writing
         started = time.time()
-        self.members = [Member(t.spec, t.folder, t.parent, options) for t in tasks]
+        self.members = [Member(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
         self.trainer = _trainer(self.members, options)
         self.outcomes: dict[str, Outcome] = {}
         self._spent("set-up", started)

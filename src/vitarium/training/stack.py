@@ -51,6 +51,8 @@ def stack_key(spec: ModelSpec) -> str | None:
     if not recipe.optimizer.plugin.facts.get("elementwise") or _stays_alone(recipe):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
+    if "lesson" in recipe.objective.plugin.facts:
+        shared["parent"] = spec.parent  # so that teachers, and what they tell, are alike
     return json.dumps(shared, sort_keys=True)
 
 
@@ -102,9 +104,9 @@ class Stack:
         for member, (_, group) in zip(self.members, self.rows, strict=True):
             group["lr"] = member.rate(epoch, number)
         with self.options.autocast:
-            losses, metrics = self._losses(
-                *map(self._padded, (batch.images, batch.labels, batch.targets))
-            )
+            given = (batch.images, batch.labels, batch.targets)
+            told = {name: self._padded(tensor) for name, tensor in self._told(batch).items()}
+            losses, metrics = self._losses(*map(self._padded, given), told)
         # A model's loss depends on its own weights alone, so the sum's gradient is each one's own.
         trained = [self.weights[name] for name in self.layout.trained]
         gradients = torch.autograd.grad(losses.sum(), trained, materialize_grads=True)
@@ -116,6 +118,15 @@ class Stack:
         for optimizer in self.optimizers:
             optimizer.step()
         return {name: values[: len(self.members)] for name, values in metrics.items()}
+
+    def _told(self, batch: Batch) -> dict[str, Tensor]:
+        """What each member's teacher says of its own images, [k, ...] by name."""
+        told = [
+            member.lessons(images)
+            for member, images in zip(self.members, batch.images, strict=True)
+            if member.lessons
+        ]
+        return {name: torch.stack([one[name] for one in told]) for name in (told or [{}])[0]}
 
     def _padded(self, values: Tensor) -> Tensor:
         """With something for an empty row."""
@@ -244,20 +255,18 @@ class Stack:
 
     # The computation
 
-    def _vmapped(self, images: Tensor, labels: Tensor, targets: Tensor) -> Any:
+    def _vmapped(self, *batch: Any) -> Any:
         with self._attention():
-            return vmap(self._one, randomness="error")(
-                self.weights, self.buffers, images, labels, targets
-            )
+            return vmap(self._one, randomness="error")(self.weights, self.buffers, *batch)
 
     def _attention(self) -> AbstractContextManager[object]:
         """vmap would call the CPU's fused attention model by model, the plain one at once."""
         on_cpu = self.flat.device.type == "cpu"
         return sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
 
-    def _one(self, weights: Any, buffers: Any, images: Tensor, labels: Tensor, targets: Any) -> Any:
+    def _one(self, weights: Any, buffers: Any, *batch: Any) -> Any:
         tensors = {f"model.{name}": tensor for name, tensor in (weights | buffers).items()}
-        return functional_call(self._objective, tensors, (images, labels, targets))
+        return functional_call(self._objective, tensors, batch)
 
     def outputs(self, images: Tensor) -> Tensor:
         """All models' outputs for the same images, [k, batch, outputs]."""
@@ -278,8 +287,8 @@ class _Objective(nn.Module):
         super().__init__()
         self.model, self.objective = model, recipe.objective
 
-    def forward(self, images: Tensor, labels: Tensor, targets: Tensor) -> Any:
-        loss = self.objective(self.model, Batch(images, labels, targets))
+    def forward(self, images: Tensor, labels: Tensor, targets: Tensor, taught: Any) -> Any:
+        loss = self.objective(self.model, Batch(images, labels, targets, taught or None))
         return loss.value, loss.metrics
 
 

@@ -1,0 +1,271 @@
+"""Benchmark: what each part of MiniViT is worth on real images; see docs/compression.md.
+
+Vision transformers of 12 blocks are trained as teachers; compact students of 6 sets of weights, or
+of one, are trained with the same number of steps, with the parts of the method added one by one,
+from scratch and from their teacher. Every student of a row has another teacher (another seed), so
+differences between rows are taken seed by seed.
+
+    python benchmarks/compression.py [compression-zoos] [--seeds 3] [--epochs 8] [--images 20000]
+        [--data-dir DIR] [--workers 2]
+
+On Fashion-MNIST, and on CIFAR-10 where it is found. What is in the folder is not grown again. The
+rows:
+
+    a   plain sharing: blocks of a group are equal, norms and all
+    b   + transformations: own norms, head mixing, image relative position encoding
+    c   + prediction distillation from the teacher
+    d   + weight distillation: relations of queries, keys and values, and of hidden states
+
+Prints tables in Markdown: means with 95 % intervals of Student's t. The status is 1 where a student
+from its teacher with all parts loses more than 0.5 points (share 2) or 3 points (one set).
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from scipy import stats
+
+from vitarium import Blueprint, Zoo, grow
+from vitarium.data import dataset
+from vitarium.errors import VitariumError
+from vitarium.registry import section
+
+VIT = {
+    "name": "vit",
+    "embed_dim": 64,
+    "depth": 12,
+    "num_heads": 4,
+    "class_token": False,
+    "global_pool": "avg",
+}
+DATA: dict[str, tuple[Any, dict[str, Any]]] = {
+    "Fashion-MNIST": ("fashion_mnist", {"img_size": 28, "patch_size": 7, "in_chans": 1}),
+    "CIFAR-10": ("cifar10", {"img_size": 32, "patch_size": 8, "in_chans": 3}),
+}
+"""Data set, and how the images are cut: 16 patches of each."""
+BARE = {
+    "separate_norms": False,
+    "mix_before": False,
+    "mix_after": False,
+    "relative_positions": None,
+}
+PARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "a": (BARE, "supervised"),
+    "b": ({}, "supervised"),
+    "c": ({}, "soft_distillation"),
+    "d": ({}, "weight_distillation"),
+}
+"""What a row's students are built of, and what they learn."""
+NAMES = {
+    "a": "plain sharing",
+    "b": "+ transformations",
+    "c": "+ prediction distillation",
+    "d": "+ weight distillation",
+}
+SHARES: dict[Any, tuple[str, ...]] = {2: ("a", "b", "c", "d"), "all": ("a", "d")}
+LOSS = {2: 0.5, "all": 3.0}
+"""Points that a student with everything may lose against its teacher."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all models of a run have in common."""
+
+    folder: Path
+    seeds: int
+    epochs: int
+    images: int
+    data_dir: Path | None
+    workers: int | None
+
+
+def recipe(settings: Settings, data: Any) -> dict[str, Any]:
+    """How teachers and students alike are trained."""
+    own = data if isinstance(data, dict) else {"name": data}
+    return {
+        "data": {**own, "train_limit": settings.images},
+        "augmentation": {"name": "standard", "crop": "random", "padding": 2},
+        "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+        "schedule": {"name": "cosine", "warmup_epochs": 1},
+        "clip_grad_norm": 1.0,
+        "epochs": settings.epochs,
+        "batch_size": 128,
+        "checkpoints": "last",
+    }
+
+
+def stage(row: str, share: Any) -> str:
+    return f"{row}-share-{share}"
+
+
+def teachers(settings: Settings, data: Any, cut: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "architecture": {**VIT, **cut},
+        **recipe(settings, data),
+        "grid": {"seed": list(range(1, settings.seeds + 1))},
+    }
+
+
+def from_scratch(
+    settings: Settings, data: Any, cut: dict[str, Any], row: str, share: Any, ids: list[str]
+) -> dict[str, Any]:
+    """A student of each teacher, with random weights."""
+    parts, objective = PARTS[row]
+    built = {**VIT, **cut, "name": "mini_deit", "fc_norm": True, "share": share, **parts}
+    learns = [
+        {"name": objective} if objective == "supervised" else {"name": objective, "teacher": id}
+        for id in ids
+    ]
+    return {
+        "architecture": built,
+        **recipe(settings, data),
+        "variants": [{"seed": 1 + number, "objective": own} for number, own in enumerate(learns)],
+    }
+
+
+def from_teacher(settings: Settings, data: Any, row: str, share: Any) -> dict[str, Any]:
+    """A student of each teacher, with its weights and its head."""
+    parts, objective = PARTS[row]
+    operator = {"name": "minivit", "share": share, **parts}
+    return {
+        "start": {"stage": "teacher", "operator": operator, "keep_head": True},
+        **recipe(settings, data),
+        "objective": objective,
+    }
+
+
+def grown(settings: Settings, name: str) -> Zoo:
+    """The zoo of a data set, with all of its models."""
+    data, cut = DATA[name]
+    if name == "CIFAR-10" and not _is_there(data, settings):
+        data = {"name": "hf", "folder": "cifar10"}
+    folder = settings.folder / name.lower()
+
+    def more(stages: dict[str, Any]) -> Zoo:
+        blueprint = Blueprint.read({"name": name.lower(), "stages": stages})
+        growth = grow(
+            blueprint,
+            folder,
+            workers=settings.workers,
+            data_dir=settings.data_dir,
+            precision="fp32",
+            compiled=False,
+        )
+        if not growth.complete or growth.diverged:
+            raise SystemExit(f"{growth.failed} {growth.skipped} {growth.diverged}")
+        return growth.zoo
+
+    first = {"teacher": teachers(settings, data, cut)}
+    models = more(first).models()
+    of_stage = models[models["stage"] == "teacher"].sort_values("seed")
+    ids = of_stage["id"].tolist()
+    rows = [(row, share) for share, rows in SHARES.items() for row in rows]
+    return more(
+        first
+        | {stage(r, s) + "-teacher": from_teacher(settings, data, r, s) for r, s in rows}
+        | {stage(r, s) + "-scratch": from_scratch(settings, data, cut, r, s, ids) for r, s in rows}
+    )
+
+
+def scores(zoo: Zoo, name: str) -> np.ndarray:
+    """Test accuracies of a stage in per cent, one per teacher, in the order of their seeds."""
+    models = zoo.models()
+    seeds = models[models["stage"] == "teacher"].set_index("id")["seed"]
+    found = models[models["stage"] == name].copy()
+    started = found["parent"].notna()
+    found.loc[started, "seed"] = found.loc[started, "parent"].map(seeds)
+    accuracies: np.ndarray = 100 * found.sort_values("seed")["test_accuracy"].to_numpy(float)
+    return accuracies
+
+
+def interval(values: np.ndarray) -> str:
+    """Mean and half the width of its 95 % interval."""
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.2f} ± {half:.2f}"
+
+
+def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
+    """The data set's two tables, and whether no student with everything loses too much."""
+    teacher = scores(zoo, "teacher")
+    size = zoo.models().set_index("stage")
+    lines = [
+        f"### {name}",
+        "",
+        f"Teachers: {interval(teacher)} % of test images right.",
+        "",
+        "| students | parameters | from scratch | from the teacher | lost against the teacher |",
+        "|---|---|---|---|---|",
+    ]
+    kept = True
+    for share, rows in SHARES.items():
+        for row in rows:
+            scratch = scores(zoo, stage(row, share) + "-scratch")
+            started = scores(zoo, stage(row, share) + "-teacher")
+            id = size.loc[[stage(row, share) + "-teacher"], "id"].iloc[0]
+            count = sum(stored.count for stored in zoo.checkpoint(id).tensors.values())
+            lost = teacher - started
+            lines.append(
+                f"| share {share}, ({row}) {NAMES[row]} | {count:,} | {interval(scratch)} "
+                f"| {interval(started)} | {interval(lost)} |"
+            )
+            if row == "d":
+                kept &= lost.mean() <= LOSS[share]
+    lines += [
+        "",
+        "| what it adds, in points | from scratch | from the teacher |",
+        "|---|---|---|",
+    ]
+    for before, after in ("ab", "bc", "cd"):
+        gains = [
+            scores(zoo, f"{stage(after, 2)}-{how}") - scores(zoo, f"{stage(before, 2)}-{how}")
+            for how in ("scratch", "teacher")
+        ]
+        cells = " | ".join(map(interval, gains))
+        lines.append(f"| {NAMES[after].removeprefix('+ ')} ({after} - {before}) | {cells} |")
+    started = [
+        scores(zoo, f"{stage(row, 2)}-teacher") - scores(zoo, f"{stage(row, 2)}-scratch")
+        for row in SHARES[2]
+    ]
+    lines += ["", "Starting from the teacher's weights adds, in points: "]
+    lines[-1] += ", ".join(
+        f"({row}) {interval(gain)}" for row, gain in zip(SHARES[2], started, strict=True)
+    )
+    return "\n".join([*lines, ""]), kept
+
+
+def _is_there(data: Any, settings: Settings) -> bool:
+    try:
+        dataset.load(section("dataset", data), settings.data_dir)
+    except VitariumError:
+        return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("compression-zoos"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--workers", type=int)
+    settings = Settings(**vars(parser.parse_args()))
+    found = []
+    for name, (data, _) in DATA.items():
+        others = [{"name": "hf", "folder": "cifar10"}] if name == "CIFAR-10" else []
+        if any(_is_there(one, settings) for one in [data, *others]):
+            found.append(tables(grown(settings, name), name))
+        else:
+            Console(stderr=True).print(f"{name} is not on this machine: left out")
+    for text, _ in found:
+        print(text)
+    sys.exit(not found or not all(kept for _, kept in found))
+
+
+if __name__ == "__main__":
+    main()

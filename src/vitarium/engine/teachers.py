@@ -1,0 +1,160 @@
+"""Finds the teacher that a recipe names: its parent, a model of the zoo, or a file."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vitarium.blueprint import ModelSpec
+from vitarium.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
+from vitarium.exchange.weight_files import read_weights
+from vitarium.objectives.distillation import Teacher
+from vitarium.store import Zoo
+
+WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+"""What a folder in timm's layout holds."""
+
+
+def teacher_of(spec: ModelSpec) -> Teacher | None:
+    """Whom the model's objective asks, if any."""
+    objective = spec.recipe.objective
+    found: Callable[..., Teacher] | None = objective.plugin.facts.get("teacher")
+    return found(objective.config) if found else None
+
+
+def load_teacher(spec: ModelSpec, zoo: Zoo) -> nn.Module | None:
+    """The teacher of a model, ready to be asked, on the CPU; None where it has none.
+
+    Raises InvalidInput (nothing there, or not what the recipe says), UnknownName, CorruptFile,
+    UntrustedFile and IncompatibleWeights.
+    """
+    teacher = teacher_of(spec)
+    if teacher is None:
+        return None
+    if teacher.is_path:
+        return _from_path(teacher, zoo)
+    id, epoch = in_zoo(teacher, spec, zoo)
+    return zoo.load(id, epoch)
+
+
+def in_zoo(teacher: Teacher, spec: ModelSpec, zoo: Zoo) -> tuple[str, int]:
+    """Id and epoch of a teacher that is a model of the zoo.
+
+    Raises InvalidInput where a parent is asked for that there is not, or where a model without an
+    epoch is still being trained: its last weights are not known yet. Raises UnknownName.
+    """
+    if teacher.is_parent:
+        if spec.parent is None:
+            raise InvalidInput(f"model {spec.id} is to learn from its parent, and has none")
+        return spec.parent, spec.parent_epoch or 0
+    try:
+        id, epoch = zoo.at(teacher.source)
+    except UnknownName as error:
+        raise InvalidInput(
+            f"teacher: {error}; a model of the zoo {zoo.path} was looked for, since a folder is "
+            f"written ./{teacher.source} and a file ends in .safetensors"
+        ) from None
+    if "@" not in teacher.source and zoo.folder(id).result() is None:
+        raise InvalidInput(
+            f"teacher {id} is not trained to its end; wait for it, or name an epoch: {id}@{epoch}"
+        )
+    return id, epoch
+
+
+def teacher_files(teacher: Teacher, zoo: Zoo) -> dict[str, Path]:
+    """The files of a teacher that lies outside of the zoo, by where a zoo of its own has them.
+
+    Raises InvalidInput that names every place where it was looked for.
+    """
+    place = _place(teacher, zoo)
+    if teacher.is_file:
+        return {shipped(teacher): place}
+    return {f"{shipped(teacher)}/{name}": place / name for name in (SETTINGS, WEIGHTS)}
+
+
+def shipped(teacher: Teacher) -> str:
+    """Where in its temporary zoo a worker that does not see the files has them."""
+    name = hashlib.sha256(teacher.source.encode()).hexdigest()[:12]
+    return f"teachers/{name}{'.safetensors' if teacher.is_file else ''}"
+
+
+def _place(teacher: Teacher, zoo: Zoo) -> Path:
+    brought = zoo.path / shipped(teacher)
+    if brought.exists():
+        return brought
+    given = Path(teacher.source)
+    places = list(dict.fromkeys((given.absolute(), (zoo.path / given).absolute())))
+    for place in places:
+        if place.is_file() if teacher.is_file else _is_timm_folder(place):
+            return place
+    what = "file" if teacher.is_file else f"folder with {SETTINGS} and {WEIGHTS}"
+    raise InvalidInput(
+        f"there is no teacher '{teacher.source}': no {what} at {' nor at '.join(map(str, places))}"
+    )
+
+
+def _is_timm_folder(place: Path) -> bool:
+    return all((place / name).is_file() for name in (SETTINGS, WEIGHTS))
+
+
+def _from_path(teacher: Teacher, zoo: Zoo) -> nn.Module:
+    place = _place(teacher, zoo)
+    file = place if teacher.is_file else place / WEIGHTS
+    _check_digest(file, teacher.sha256)
+    weights = read_weights(file, file.parent)
+    model = _built(teacher, weights, file) if teacher.is_file else _timm_model(place)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        faults = "; ".join(line.strip() for line in str(error).splitlines()[1:6])
+        raise IncompatibleWeights(
+            f"the teacher's weights in {file} do not fit its architecture: {faults}"
+        ) from None
+    return model.eval()
+
+
+def _check_digest(file: Path, expected: str | None) -> None:
+    if expected is None:
+        return
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != expected:
+        raise CorruptFile(
+            file, f"its SHA-256 is {found}, and teacher_sha256 {expected}: it is another teacher"
+        )
+
+
+def _timm_model(folder: Path) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=False)
+    except Exception as error:  # what a wrong configuration makes timm raise is of any kind
+        raise CorruptFile(folder / SETTINGS, f"timm builds no model of it: {error}") from None
+    return model
+
+
+def _built(teacher: Teacher, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
+    """The model of a file with weights alone, with as many outputs as it has weights for."""
+    with torch.device("meta"):
+        one, two = (_with_head(teacher, outputs).state_dict() for outputs in (1, 2))
+    # the tensors that grow with the number of outputs tell it
+    for name in one:
+        if name not in weights or one[name].shape == two[name].shape:
+            continue
+        axes = [k for k, size in enumerate(one[name].shape) if size != two[name].shape[k]]
+        if weights[name].dim() > axes[0]:
+            return _with_head(teacher, weights[name].shape[axes[0]])
+    raise IncompatibleWeights(
+        f"the weights in {file} have no head as teacher_architecture makes it; say which they have "
+        "in teacher_head"
+    )
+
+
+def _with_head(teacher: Teacher, num_outputs: int) -> nn.Module:
+    assert teacher.architecture
+    model: nn.Module = teacher.architecture(num_outputs)
+    if teacher.head:
+        teacher.head(model, num_outputs)
+    return model

@@ -1,0 +1,39 @@
+"""Learn the class that a teacher says."""
+
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from vitarium.data.batch import Batch
+from vitarium.objectives.distillation import DISTILLATION, Distillation, taught
+from vitarium.objectives.loss import Loss
+from vitarium.registry import objective
+
+
+class HardDistillation(Distillation):
+    """(1 - alpha) cross-entropy with the classes + alpha cross-entropy with the teacher's class."""
+
+    alpha: float = Field(0.5, ge=0, le=1)
+    """Weight of the teacher's term."""
+
+
+@objective(
+    "hard_distillation",
+    config=HardDistillation,
+    paper="Touvron et al. 2021, arXiv 2012.12877",
+    **DISTILLATION,
+)
+def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) -> Loss:
+    """Outputs [batch, num_classes] against targets, and the largest of the teacher's outputs.
+
+    Sec. 4 of DeiT, for a model with one head: no distillation token.
+    """
+    outputs = model(batch.images)
+    found = F.cross_entropy(outputs, batch.targets)
+    prediction = F.cross_entropy(outputs, taught(batch).argmax(1))
+    right = outputs.argmax(1) == batch.targets.argmax(1)
+    return Loss(
+        (1 - config.alpha) * found + config.alpha * prediction,
+        prediction=prediction,
+        accuracy=right.float().mean(),
+    )
