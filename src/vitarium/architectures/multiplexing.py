@@ -98,18 +98,19 @@ class MultiplexedAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
         heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, self.head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        # heads first in memory, for the mixing; in shape the batch is first, as everywhere
+        query, key, value = heads.permute(2, 3, 0, 1, 4).unbind(0)
         query = query * self.scale
-        maps = query @ key.transpose(-2, -1)
+        maps = (query @ key.transpose(-2, -1)).transpose(0, 1)
         if self.positions is not None:
-            maps = self.positions.logits(maps, query, key)
+            maps = self.positions.logits(maps, query.transpose(0, 1), key.transpose(0, 1))
         if self.before is not None:
             maps = self.before(maps)
-        maps = maps.softmax(dim=-1)
+        maps = maps.transpose(0, 1).softmax(dim=-1).transpose(0, 1)
         if self.after is not None:
             maps = self.after(maps)
         maps = self.attn_drop(maps)
-        found = maps @ value
+        found = (maps.transpose(0, 1) @ value).transpose(0, 1)
         if self.positions is not None:
             found = self.positions.values(found, maps)
         output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
