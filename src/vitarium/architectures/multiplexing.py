@@ -107,11 +107,10 @@ class MultiplexedAttention(nn.Module):
         query, key, value = heads.permute(2, 3, 0, 1, 4).unbind(0)
         query = query * self.scale
         maps = (query @ key.transpose(-2, -1)).transpose(0, 1)
-        if self.positions is not None:
-            maps = self.positions.logits(maps, query.transpose(0, 1), key.transpose(0, 1))
+        maps = self._placed(maps, query.transpose(0, 1), key.transpose(0, 1))
         if self.before is not None:
             maps = self.before(maps)
-        maps = maps.transpose(0, 1).softmax(dim=-1).transpose(0, 1)
+        maps = self._probabilities(maps)
         if self.after is not None:
             maps = self.after(maps)
         maps = self.attn_drop(maps)
@@ -120,6 +119,14 @@ class MultiplexedAttention(nn.Module):
             found = self.positions.values(found, maps)
         output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
         return self.proj_drop(output)
+
+    def _placed(self, maps: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Logits with what depends on where two tokens stand; all are [batch, heads, n, ...]."""
+        return maps if self.positions is None else self.positions.logits(maps, query, key)
+
+    def _probabilities(self, maps: Tensor) -> Tensor:
+        """Of mixed logits [batch, heads, n, n]; the heads stay first in memory."""
+        return maps.transpose(0, 1).softmax(dim=-1).transpose(0, 1)
 
 
 class MultiplexedBlock(nn.Module):
