@@ -24,6 +24,35 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     raise InvalidInput(f"{type(model).__name__} has no blocks: no {', '.join(_STACKS)}")
 
 
+def transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Every block that has an `attn` and an `mlp`, in order of depth, by its dotted name.
+
+    Where `blocks` gives the stages of a hierarchical model, these are the blocks inside of them.
+    Raises InvalidInput where there is none.
+    """
+    found = _transformer_blocks(model)
+    if not found:
+        raise InvalidInput(
+            f"{type(model).__name__} has no transformer blocks: none of its "
+            f"{', '.join(_STACKS)} has an attn and an mlp"
+        )
+    return found
+
+
+def _transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    try:
+        parts = blocks(model)
+    except InvalidInput:
+        return {}
+    found = {}
+    for name, part in parts.items():
+        if all(isinstance(getattr(part, child, None), nn.Module) for child in ("attn", "mlp")):
+            found[name] = part
+        else:
+            found |= {f"{name}.{place}": one for place, one in _transformer_blocks(part).items()}
+    return found
+
+
 def prefix_tokens(model: nn.Module) -> int:
     """How many tokens stand before the patches': the class token and registers."""
     return int(getattr(model, "num_prefix_tokens", 0))
