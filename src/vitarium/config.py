@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -107,7 +107,12 @@ def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
     for key in path:
         field = model.model_fields.get(str(key))
         inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        inside = [
+            kind
+            for kind in (inner, *get_args(inner))  # it may be `Settings | None`
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not inside:
             return []
-        model = inner
+        model = inside[0]
     return list(model.model_fields)

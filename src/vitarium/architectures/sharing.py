@@ -1,11 +1,22 @@
 """Which blocks share one set of weights."""
 
 from itertools import accumulate
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt
+from pydantic import BeforeValidator, PositiveInt
 
-Sharing = PositiveInt | Literal["all"] | tuple[PositiveInt, ...]
+
+def _read(value: Any) -> Any:
+    """One complaint, where a union would have one for each kind of value."""
+    sizes = value if isinstance(value, list | tuple) else [value]
+    if value != "all" and not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(
+            f"{value!r} is not a number of blocks from 1, 'all', or a list of such numbers"
+        )
+    return value
+
+
+Sharing = Annotated[PositiveInt | Literal["all"] | tuple[PositiveInt, ...], BeforeValidator(_read)]
 """2: every two consecutive blocks; "all": all of them; (4, 4, 2, 2): groups of such sizes."""
 
 
