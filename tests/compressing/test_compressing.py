@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitarium import Blueprint, compress, grow, merge
+from vitarium import Blueprint, compress, grow, measure, merge
 from vitarium.blueprint.spec import restored
 from vitarium.errors import IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.store import About
@@ -138,3 +138,10 @@ def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
 
 
 ALL_EPOCHS = {"checkpoints": "all"}
+
+
+def test_distances_between_a_twin_and_its_original_are_not_measured(zoo, teacher):
+    (twin,) = compress(zoo, [teacher], epochs=1, **QUICK).twins.values()
+    found = measure(zoo, "distance_from_parent", models=[twin])
+    assert found["value"].isna().all()
+    assert "minivit made of its parent" in found["refused"].iloc[0]
