@@ -117,8 +117,12 @@ def from_scratch(
     """A student of each teacher, with random weights."""
     parts, objective = PARTS[row]
     built = {
-        **{**VIT, **cut, "name": "mini_deit", "fc_norm": True},
-        **{"share": share, "mixing_init": "identity"},
+        **VIT,
+        **cut,
+        "name": "mini_deit",
+        "fc_norm": True,
+        "share": share,
+        "mixing_init": "identity",
         **parts,
     }
     learns = [
