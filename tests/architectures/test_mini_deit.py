@@ -140,7 +140,7 @@ def test_a_convolution_of_five_gives_the_papers_ratio_of_one_set():
 @pytest.fixture
 def model(reference):
     tokens = {"class_token": True, "reg_tokens": 1, "global_pool": "token"}
-    return reference.made(share=(1, 3), convolution=3, relative_positions=None, **tokens)
+    return reference.made(share=(1, 3), convolution=3, **tokens)
 
 
 def test_intermediates_are_the_blocks_outputs(model, reference):
@@ -238,6 +238,7 @@ def test_after_a_change_of_size_blocks_train_the_same_parameters(reference):
         ({"init_values": 0}, "init_values: 0 is not greater than 0"),
         ({"relative_positions": {"ratoi": 2}}, r"relative_positions\.ratoi: .* mean 'ratio'"),
         ({"relative_positions": {"ratio": -1}}, r"relative_positions\.ratio: -1 is not greater"),
+        ({"relative_positions": {"method": "none"}}, r"relative_positions\.method: 'none' is not"),
         ({"global_pool": "token"}, "needs the class token; use 'avg' without it"),
         ({"shares": 2}, "unknown factor 'shares'; did you mean 'share'"),
     ],
@@ -252,7 +253,7 @@ def test_settings_that_make_no_model_are_refused(settings, said):
     [
         {},
         {"share": "all", "relative_positions": None},
-        {"share": [4, 4, 2, 2], "relative_positions": {"ratio": 2.5}, "init_values": 0.1},
+        {"share": [4, 4, 2, 2], "relative_positions": {"on": ["q", "k"]}, "init_values": 0.1},
     ],
 )
 def test_factors_come_back_and_can_be_keys(settings):
@@ -274,13 +275,13 @@ def blueprint(tiny, grid, **changes):
 
 def test_nested_settings_come_from_a_blueprint(tiny):
     grid = {
-        "architecture.relative_positions": [None, {"ratio": 2.5}],
+        "architecture.relative_positions": [None, {"method": "cross"}],
         "architecture.share": ["all", [1, 3], 2],
     }
     models = plan(blueprint(tiny, grid)).models
     found = [spec.recipe.architecture.config for spec in models]
-    ratios = {config.relative_positions and config.relative_positions.ratio for config in found}
-    assert ratios == {None, 2.5}
+    methods = {config.relative_positions and config.relative_positions.method for config in found}
+    assert methods == {None, "cross"}
     assert {config.share for config in found} == {"all", (1, 3), 2}
     assert len({spec.id for spec in models}) == 6
 
@@ -314,7 +315,15 @@ def losses(trainer, over, steps=8):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"share": "all", "class_token": True, "relative_positions": None, "init_values": 0.1}],
+    [
+        {},
+        {
+            "share": "all",
+            "class_token": True,
+            "init_values": 0.1,
+            "relative_positions": {"method": "cross", "on": ["q", "k", "v"]},
+        },
+    ],
     ids=["mini-deit", "one set"],
 )
 def test_stacked_models_learn_as_they_do_alone(tiny, tmp_path, settings):
