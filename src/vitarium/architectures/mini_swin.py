@@ -103,9 +103,7 @@ class MiniSwin(ArchitectureConfig):
         return self
 
 
-def stage_group_sizes(
-    share: StageSharing, depths: tuple[int, ...]
-) -> tuple[tuple[int, ...], ...]:
+def stage_group_sizes(share: StageSharing, depths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Of each stage, how many consecutive blocks each set of weights serves.
 
     Raises ValueError for a pattern that does not divide the blocks of a stage.
@@ -148,7 +146,9 @@ class MiniSwinTransformer(SwinTransformer):
         self.config = config
         # where timm's Swin has its classifier: heads are put there
         self.pretrained_cfg = {"classifier": "head.fc"}
-        rates = calculate_drop_path_rates(config.drop_path_rate, list(config.depths), stagewise=True)
+        rates = calculate_drop_path_rates(
+            config.drop_path_rate, list(config.depths), stagewise=True
+        )
         for number, (stage, own) in enumerate(zip(self.layers, rates, strict=True)):
             self._fill(number, cast(SwinTransformerStage, stage), cast(list[float], own))
 
