@@ -40,6 +40,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/similarity.py
 	$(BIN)/python benchmarks/matching.py
 	$(BIN)/python benchmarks/lineage_accuracy.py
+	$(BIN)/python benchmarks/multiplexing.py
 	$(BIN)/python benchmarks/gpu.py
 
 clean:
