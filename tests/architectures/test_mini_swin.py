@@ -381,6 +381,9 @@ def test_timms_ways_of_using_a_model_work(reference):
     matched = model.group_matcher()["blocks"]
     assert matched[1] == (r"^layers\.1\.shared\.0\.", (1, 0))
     assert matched[2] == (r"^layers\.1\.shared\.1\.", (1, 2))
+    places = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)]
+    model.prune_intermediate_layers([1])
+    assert list(transformer_blocks(model)) == [f"layers.{s}.blocks.{b}" for s, b in places]
     assert model.no_weight_decay() == {n for n, _ in model.named_parameters() if "bias_table" in n}
 
 
