@@ -95,6 +95,11 @@ class MultiplexedAttention(nn.Module):
         self.before, self.after, self.positions = before, after, positions
         self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
 
+    @property
+    def probabilities_to(self) -> nn.Module:
+        """The part that is handed each head's probabilities, which sum to 1; mixed ones do not."""
+        return self.attn_drop if self.after is None else self.after
+
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
         heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, self.head_dim)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGE = "compressed"
-OBJECTIVE = "soft_distillation"
+OBJECTIVE = "weight_distillation"
 
 DEFAULTS: Mapping[str, Any] = {
     "augmentation": "standard",

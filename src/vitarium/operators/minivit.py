@@ -6,12 +6,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vitarium.architectures.local_convolution import KernelSize, LocalNorm
 from vitarium.architectures.mini_deit import MiniDeit
 from vitarium.architectures.relative_positions import RelativePositionConfig
 from vitarium.architectures.sharing import Sharing, group_sizes
 from vitarium.config import Config
 from vitarium.errors import IncompatibleWeights
-from vitarium.operators.ingredients import Ingredients, Made, checked
+from vitarium.operators.block_fitting import Parts, fitted
+from vitarium.operators.ingredients import Ingredients, Made, Told, checked
 from vitarium.operators.plain_vits import plain_factors
 from vitarium.registry import Section, choose, operator
 
@@ -21,8 +23,9 @@ class Minivit(Config):
 
     share: Sharing = 2
     """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
-    init: Literal["first", "mean"] = "mean"
-    """The shared weights: the first block's of each group, or the mean of the group's blocks."""
+    init: Literal["first", "mean", "fit"] = "mean"
+    """The shared weights: the first block's of each group, the mean of the group's blocks, or those
+    nearest to what all blocks of the group do, with fitted head mixing and norms."""
     separate_norms: bool = True
     """Each block keeps its own LayerNorms."""
     mix_before: bool = True
@@ -31,6 +34,12 @@ class Minivit(Config):
     """A map over the heads of the attention's probabilities, in each block."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
     """Image relative position encoding in each block, from zero; null: none."""
+    convolution: KernelSize = 0
+    """Kernel size of a depth-wise convolution over the patches in each block, from zero; an odd
+    number, or 0: none."""
+    local_norm: LocalNorm = "branch"
+    """Where the convolution's LayerNorm stands: in its branch, or in the stream of all tokens, as
+    released for Mini-Swin; the latter changes what the model computes from the start."""
 
 
 def twin(config: Minivit, architecture: Section | None) -> Section:
@@ -61,17 +70,27 @@ def minivit(config: Minivit, ingredients: Ingredients) -> Made:
     model's. Raises IncompatibleWeights.
     """
     (model,) = ingredients
+    for name in ingredients.shapes:
+        if not name.startswith("blocks."):
+            yield name, checked(model, name)
     section = _twin(config, plain_factors(model.skeleton))
-    made = set()
-    for name, tensor in _multiplexed(config, section.config, ingredients):
-        made.add(name)
-        yield name, tensor
-    dtype = model.dtype("blocks.0.attn.qkv.weight")
     with torch.device("meta"):
         own = section(1).get_submodule("blocks").state_dict(prefix="blocks.")
-    for name, tensor in own.items():
-        if name not in made:
-            yield name, _start(name, tensor).to(dtype)
+    start = 0
+    for group, size in enumerate(group_sizes(config.share, section.config.depth)):
+        ingredients.report(start, section.config.depth)
+        blocks = [_block(ingredients, number) for number in range(start, start + size)]
+        shared, owned = _begun(config, section.config, blocks, ingredients.told, group)
+        for part, tensor in shared.items():
+            yield f"shared.{group}.{part}", tensor.to(blocks[0][part].dtype)
+        for number, parts in enumerate(owned, start):
+            at = f"blocks.{number}."
+            for name, like in own.items():
+                if name.startswith(at):
+                    part = name.removeprefix(at)
+                    found = parts[part] if part in parts else _start(part, like)
+                    yield name, found.to(blocks[0]["attn.qkv.weight"].dtype)
+        start += size
 
 
 def _twin(config: Minivit, factors: dict[str, Any]) -> Section:
@@ -84,35 +103,41 @@ def _twin(config: Minivit, factors: dict[str, Any]) -> Section:
     return choose("architecture", "mini_deit", **factors, **switches, mixing_init="identity")
 
 
-def _multiplexed(config: Minivit, twin: MiniDeit, ingredients: Ingredients) -> Made:
-    """What the model has, under the twin's names."""
-    (model,) = ingredients
-    for name in ingredients.shapes:
-        if not name.startswith("blocks."):
-            yield name, checked(model, name)
-    parts = [name.removeprefix("blocks.0.") for name in ingredients.shapes]
-    parts = [part for part in parts if f"blocks.0.{part}" in ingredients.shapes]
-    start = 0
-    for group, size in enumerate(group_sizes(config.share, twin.depth)):
-        ingredients.report(start, twin.depth)
-        blocks = range(start, start + size)
-        for part in parts:
-            tensors = [checked(model, f"blocks.{block}.{part}") for block in blocks]
-            if part.startswith("norm") and config.separate_norms:
-                yield from zip((f"blocks.{block}.{part}" for block in blocks), tensors, strict=True)
-            else:
-                yield f"shared.{group}.{part}", _one(config, tensors)
-        start += size
+def _block(ingredients: Ingredients, number: int) -> Parts:
+    at = f"blocks.{number}."
+    names = [name for name in ingredients.shapes if name.startswith(at)]
+    return {name.removeprefix(at): checked(ingredients[0], name) for name in names}
 
 
-def _one(config: Minivit, tensors: list[Tensor]) -> Tensor:
-    if config.init == "first":
-        return tensors[0]
-    return torch.stack(tensors).mean(0, dtype=torch.float64).to(tensors[0].dtype)
+def _begun(
+    config: Minivit, twin: MiniDeit, blocks: list[Parts], told: Told, group: int
+) -> tuple[Parts, list[Parts]]:
+    """What the blocks of a group share, and what each has of its own and of the model."""
+    first, mean = blocks[0], {name: _mean([block[name] for block in blocks]) for name in blocks[0]}
+    if config.init == "fit":
+        found = fitted(
+            blocks,
+            [first, mean],
+            num_heads=twin.num_heads,
+            mix_before=config.mix_before,
+            mix_after=config.mix_after,
+            own_norms=config.separate_norms,
+        )
+        left = ", ".join(f"{part} {error:.3f}" for part, error in found.errors.items())
+        told.lines.append(f"group {group}: relative error {left}")
+        return found.shared, found.own
+    start = first if config.init == "first" else mean
+    own = ("norm", "ls") if config.separate_norms else ("ls",)
+    shared = {name: start[name] for name in start if not name.startswith(own)}
+    return shared, [{n: block[n] for n in block if n.startswith(own)} for block in blocks]
 
 
-def _start(name: str, like: Tensor) -> Tensor:
+def _mean(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors).mean(0, dtype=torch.float64)
+
+
+def _start(part: str, like: Tensor) -> Tensor:
     """With which a part that the model lacks changes nothing."""
-    if name.endswith((".before.weight", ".after.weight")):
+    if part in ("attn.before.weight", "attn.after.weight"):
         return torch.eye(len(like))
-    return torch.zeros(like.shape)
+    return torch.ones(like.shape) if part == "local.norm.weight" else torch.zeros(like.shape)

@@ -49,6 +49,7 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
         "reg_tokens": model.num_reg_tokens,
         "global_pool": model.global_pool,
         "fc_norm": isinstance(model.fc_norm, nn.LayerNorm),
+        "init_values": getattr(block.ls1, "init_values", None),
         "norm_eps": block.norm1.eps,
         "act_layer": _activation(block.mlp.act),
         "drop_rate": model.head_drop.p,
@@ -100,7 +101,6 @@ def _of_block(block: Any) -> Iterator[str]:
     yield from _if(not _nothing(attention.q_norm), "qk_norm")
     yield from _if(not _nothing(attention.norm), "scale_attn_norm")
     yield from _if(attention.proj.bias is None, "proj_bias False")
-    yield from _if(not _nothing(block.ls1), "layer scale (init_values)")
     if type(mlp) is not Mlp:
         yield f"MLPs of {type(mlp).__name__}"
         return

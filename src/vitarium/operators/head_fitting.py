@@ -1,0 +1,172 @@
+"""One set of heads for several blocks: least squares on what the heads of every block compute.
+
+A head compares tokens by a form, its queries' matrix times its keys', and adds to the stream by
+another, its values' times the projection's. Mixing the heads of shared matrices gives a block sums
+of shared forms, so the forms count, not the factors: these may be rotated, and heads permuted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_STEPS = 6
+"""Of conjugate gradients in one update: those of trained models change little after."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How shared rows act on a block's normalised tokens: behind its LayerNorm's gain and shift.
+
+    shared [rows, channels], and with bias one column more -> [rows, channels], and with a shift one
+    more, that of the constant. Also for what is written: then the gain is a layer scale.
+    """
+
+    gain: Tensor
+    shift: Tensor | None = None
+    bias: bool = False
+
+    def of(self, shared: Tensor) -> Tensor:
+        if self.shift is None:
+            return shared * self.gain
+        weight = shared[:, : len(self.gain)]
+        constant = weight @ self.shift
+        if self.bias:
+            constant = constant + shared[:, -1]
+        return torch.cat([weight * self.gain, constant[:, None]], 1)
+
+    def adjoint(self, acting: Tensor) -> Tensor:
+        """The transposed map."""
+        if self.shift is None:
+            return acting * self.gain
+        constant = acting[:, -1:]
+        weight = acting[:, :-1] * self.gain + constant * self.shift
+        return torch.cat([weight, constant], 1) if self.bias else weight
+
+    @property
+    def matrix(self) -> Tensor:
+        """of(shared) = shared @ matrix"""
+        rows = len(self.gain) + self.bias
+        return self.of(torch.eye(rows, dtype=self.gain.dtype))
+
+
+@dataclass(frozen=True)
+class Side:
+    """The left or the right factors of forms.
+
+    targets: of each block [heads * head_dim, columns], as they act. readings: of each block.
+    """
+
+    targets: Sequence[Tensor]
+    readings: Sequence[Reading]
+
+
+class SharedForms:
+    """Factors of forms that all blocks of a group share, and each block's mixing of the heads.
+
+    Form a of a block is sum_h mixing[a, h] left[h]^T right[h]; error is the sum of its squared
+    distances from the targets' forms, which `improve` lowers by alternating least squares.
+
+    Args:
+        start: shared factors, left and right, [heads * head_dim, columns].
+        mixes: whether the mixing is fitted; else it stays the identity.
+    """
+
+    def __init__(
+        self,
+        left: Side,
+        right: Side,
+        start: tuple[Tensor, Tensor],
+        *,
+        num_heads: int,
+        mixes: bool,
+    ) -> None:
+        self.sides, self.shared = (left, right), list(start)
+        self.num_heads, self.mixes = num_heads, mixes
+        eye = torch.eye(num_heads, dtype=start[0].dtype)
+        self.mixing = [eye.clone() for _ in left.targets]
+        self.total = sum(
+            forms(one, one, other, other, num_heads).diagonal().sum().item()
+            for one, other in zip(left.targets, right.targets, strict=True)
+        )
+        """Squared norm of all targets."""
+
+    def error(self) -> float:
+        """What is left of `total`."""
+        return self._mix(fit=False)
+
+    def improve(self, tolerance: float, most: int) -> float:
+        """Sweep until the error falls by less than this share of the total; the error."""
+        error = self._mix(fit=self.mixes)
+        for _ in range(most):
+            before, kept = error, (list(self.shared), list(self.mixing))
+            if before <= 1e-14 * self.total:
+                break
+            for side in (0, 1):
+                self.shared[side] = self._solved(side)
+            error = self._mix(fit=self.mixes)
+            if error > before:  # rounding, where nothing is left to gain
+                self.shared, self.mixing = kept
+                return before
+            if before - error < tolerance * self.total:
+                break
+        return error
+
+    def _mix(self, *, fit: bool) -> float:
+        """Fit each block's mixing, or leave it; the error."""
+        error = self.total
+        for block in range(len(self.mixing)):
+            acting = [self._acting(side, block) for side in (0, 1)]
+            targets = [side.targets[block] for side in self.sides]
+            gram = forms(acting[0], acting[0], acting[1], acting[1], self.num_heads)
+            cross = forms(targets[0], acting[0], targets[1], acting[1], self.num_heads)
+            if fit:
+                inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
+                self.mixing[block] = cross @ inverse
+            mixing = self.mixing[block]
+            error += ((mixing @ gram - 2 * cross) * mixing).sum().item()
+        return max(error, 0.0)
+
+    def _acting(self, side: int, block: int) -> Tensor:
+        return self.sides[side].readings[block].of(self.shared[side])
+
+    def _solved(self, side: int) -> Tensor:
+        """The shared factors of a side, given the other's: preconditioned conjugate gradients."""
+        own, other = self.sides[side], self.sides[1 - side]
+        dim = len(self.shared[side]) // self.num_heads
+        ones = torch.ones(dim, dim, dtype=self.shared[side].dtype)
+        grams, right, mean = [], torch.zeros_like(self.shared[side]), 0
+        for block, (reading, mixing) in enumerate(zip(own.readings, self.mixing, strict=True)):
+            acting = self._acting(1 - side, block)
+            grams.append((acting @ acting.T).mul_(torch.kron(mixing.T @ mixing, ones)))
+            cross = (acting @ other.targets[block].T).mul_(torch.kron(mixing.T.contiguous(), ones))
+            right += reading.adjoint(cross @ own.targets[block])
+            mean = mean + grams[-1] * reading.gain.square().mean()
+        ridge = 1e-10 * mean.diagonal().mean() + torch.finfo(ones.dtype).tiny
+        factor = torch.linalg.cholesky(mean + ridge * torch.eye(len(mean), dtype=ones.dtype))
+
+        def normal(shared: Tensor) -> Tensor:
+            pairs = zip(grams, own.readings, strict=True)
+            return sum((r.adjoint(gram @ r.of(shared)) for gram, r in pairs), 0 * shared)
+
+        found = self.shared[side]
+        residual = right - normal(found)
+        step, slope = torch.zeros_like(found), 0.0
+        for _ in range(_STEPS):
+            scaled = torch.cholesky_solve(residual, factor)
+            earlier, slope = slope, (residual * scaled).sum().item()
+            step = scaled + step * (slope / earlier) if earlier else scaled
+            bent = normal(step)
+            curve = (step * bent).sum().item()
+            if curve <= 0 or slope <= 0:
+                break
+            found = found + step * (slope / curve)
+            residual = residual - bent * (slope / curve)
+        return found
+
+
+def forms(one: Tensor, two: Tensor, right: Tensor, other: Tensor, heads: int) -> Tensor:
+    """Inner products of forms one^T right and two^T other, [heads, heads]."""
+    products = (one @ two.T).mul_(right @ other.T)
+    return products.view(heads, -1, heads, len(two) // heads).sum((1, 3))
