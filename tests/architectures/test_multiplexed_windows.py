@@ -217,3 +217,11 @@ def test_it_takes_another_input_size_as_timms_model_does(windows, share):
         assert difference(model, plain, images) < 1e-12
     with pytest.raises(InvalidInput, match="always_partition"):
         model.set_input_size(img_size=32, always_partition=True)
+
+
+def test_a_table_of_windows_that_are_not_square_is_not_resampled(windows):
+    model = windows.made()
+    model.set_input_size(img_size=(16, 32))  # windows of 2 by 4
+    assert model(torch.randn(1, 3, 16, 32, dtype=torch.float64)).shape == (1, 5)
+    with pytest.raises(InvalidInput, match="windows of 2 by 4; only that of square ones"):
+        model.set_input_size(img_size=(32, 32))

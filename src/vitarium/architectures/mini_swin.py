@@ -190,7 +190,7 @@ class MiniSwinTransformer(SwinTransformer):
             SharedWindowWeights(
                 config.embed_dim * 2**number,
                 config.num_heads[number],
-                fitting_window(cast(Size, stage.output_resolution), window),
+                fitting_window(self._resolution(number), window),
                 qkv_bias=config.qkv_bias,
                 position_bias=config.position_bias,
                 mlp_ratio=config.mlp_ratio,
@@ -215,7 +215,7 @@ class MiniSwinTransformer(SwinTransformer):
         attention = MultiplexedWindowAttention(
             cast(SharedWindowAttention, shared.attn),
             heads,
-            resolution=cast(Size, stage.output_resolution),
+            resolution=self._resolution(number),
             shifted=place % 2 == 1,
             before=self._mixing(heads) if config.mix_before else None,
             after=self._mixing(heads) if config.mix_after else None,
@@ -230,6 +230,11 @@ class MiniSwinTransformer(SwinTransformer):
             local=self._local(dim) if config.convolution else None,
             drop_path=drop_path,
         )
+
+    def _resolution(self, number: int) -> Size:
+        """Of a stage's maps: each stage halves them, and an odd side is padded before."""
+        rows, columns = cast(Size, self.patch_embed.grid_size)
+        return (-(-rows // 2**number), -(-columns // 2**number))
 
     def _mixing(self, heads: int) -> HeadMixing:
         return HeadMixing(heads, bias=True, start=self.config.mixing_init)
