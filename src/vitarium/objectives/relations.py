@@ -67,9 +67,9 @@ def _loss_and_gradient(rows: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     )
     expected, logs = expected.softmax(dim=-1), logs.log_softmax(dim=-1)
     value = -(expected * logs).sum(dim=-1)
-    by_relation = (logs.exp() - expected).flatten(-2)
+    by_relation = logs.exp_().sub_(expected).flatten(-2)
     # each row stands on both sides of the product
-    gradient = by_relation @ rows + by_relation.transpose(-2, -1) @ rows
+    gradient = (by_relation + by_relation.transpose(-2, -1)) @ rows
     return value.mean(), gradient / value.numel()
 
 
