@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from timm.layers.create_act import get_act_layer
 from torch import Tensor
 
 from vitarium.architectures.local_convolution import KernelSize, LocalNorm
@@ -119,6 +120,7 @@ def _begun(
             blocks,
             [first, mean],
             num_heads=twin.num_heads,
+            activation=get_act_layer(twin.act_layer)(),
             mix_before=config.mix_before,
             mix_after=config.mix_after,
             own_norms=config.separate_norms,
