@@ -8,13 +8,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vitarium.operators.head_fitting import Reading, SharedForms, Side, forms
-from vitarium.operators.unit_fitting import Place, SharedUnits, Units
+from vitarium.operators.unit_fitting import Blocks, Place, SharedUnits, Units
 
 Parts = dict[str, Tensor]
 """A block's tensors: `norm1.weight`, `attn.qkv.weight`, ..."""
 _TOLERANCE = 1e-3
 """Share of what the blocks do by which a sweep has to come nearer, or it was the last."""
-_SWEEPS = 12
+_SWEEPS = 8
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def fitted(
         norm = units.places[0].norm
         shared |= {n: heads.start[n] for n in ("norm1.weight", "norm1.bias")}
         shared |= {"norm2.weight": norm.gain, "norm2.bias": norm.shift}
-    return FittedBlocks(shared, own, heads.errors() | {"mlp": units.error() / units.total})
+    return FittedBlocks(shared, own, heads.errors() | {"mlp": units.error / units.blocks.total})
 
 
 class _Heads:
@@ -138,17 +138,19 @@ def _units(
     own_norms: bool,
 ) -> SharedUnits:
     """The MLP of a group: from the first start, unless what that leads to is worse than another."""
-    targets = [(_mlp(block), _place(block, block)) for block in blocks]
-    tried = []
-    for start in starts:
-        places = [_place(block, block if own_norms else start) for block in blocks]
-        tried.append(SharedUnits(targets, places, _mlp(start), activation))
-    first = tried[0]
-    left = first.improve()
-    other = min(tried, key=lambda one: one.error())
-    if other is not first and other.error() < left:
-        other.improve()
-    return other
+    targets = Blocks([(_mlp(block), _place(block, block)) for block in blocks], activation)
+    first, *others = [
+        SharedUnits(
+            targets, [_place(block, block if own_norms else start) for block in blocks], _mlp(start)
+        )
+        for start in starts
+    ]
+    first.improve()
+    for other in others:
+        if other.error < first.error:
+            other.improve()
+            return other
+    return first
 
 
 def _mlp(block: Parts) -> Units:

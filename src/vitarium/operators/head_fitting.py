@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_STEPS = 6
+_STEPS = 4
 """Of conjugate gradients in one update: those of trained models change little after."""
 
 

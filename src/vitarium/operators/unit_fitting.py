@@ -6,7 +6,6 @@ by what they add to the stream, on random tokens as a LayerNorm gives them out.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +39,31 @@ class Place:
     scale: Reading
 
 
+class Blocks:
+    """The units of a group's blocks, and what each block adds to the stream on random tokens."""
+
+    def __init__(
+        self,
+        units: Sequence[tuple[Units, Place]],
+        activation: Callable[[Tensor], Tensor],
+    ) -> None:
+        hidden, channels = units[0][0].written.shape
+        self.activation = activation
+        self.tokens = _tokens(-(-_TOKENS * hidden // len(units)), channels)
+        """[tokens, channels]"""
+        self.wanted = [self.added(self.active(one.read, at), one, at) for one, at in units]
+        self.total = sum(one.square().sum().item() for one in self.wanted)
+
+    def active(self, read: Tensor, place: Place) -> Tensor:
+        """What hidden units give on the tokens, [tokens, hidden]."""
+        acting = place.norm.of(read)
+        return self.activation(torch.addmm(acting[:, -1], self.tokens, acting[:, :-1].T))
+
+    def added(self, active: Tensor, units: Units, place: Place) -> Tensor:
+        """What they then add to the stream, [tokens, channels]."""
+        return place.scale.of(active @ units.written + units.shift)
+
+
 class SharedUnits:
     """Hidden units that all blocks of a group share.
 
@@ -47,80 +71,58 @@ class SharedUnits:
     stream, over tokens; `improve` lowers it, by what the units write.
 
     Args:
-        blocks: each block's own units, and where they are.
-        places: where the shared units are, in each block.
-        activation: between what is read and what is written.
+        places: where they are, in each block.
     """
 
-    def __init__(
-        self,
-        blocks: Sequence[tuple[Units, Place]],
-        places: Sequence[Place],
-        start: Units,
-        activation: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, blocks: Blocks, places: Sequence[Place], start: Units) -> None:
         self.blocks, self.places, self.found = blocks, places, start
-        self.activation = activation
-        count = -(-_TOKENS * len(start.read) // len(blocks))
-        self.tokens = _tokens(count, start.written.shape[1])
+        self._rests = [
+            wanted - blocks.added(blocks.active(start.read, place), start, place)
+            for wanted, place in zip(blocks.wanted, places, strict=True)
+        ]
 
-    @cached_property
-    def wanted(self) -> list[Tensor]:
-        """What each block adds to the stream, [tokens, channels]."""
-        return [self._added(units, place) for units, place in self.blocks]
-
-    @cached_property
-    def total(self) -> float:
-        """Of what the blocks add, behind the layer scales."""
-        return sum(one.square().sum().item() for one in self.wanted)
-
+    @property
     def error(self) -> float:
-        """What is left of `total`."""
-        return sum(rest.square().sum().item() for rest in self._rests())
+        """What is left of the blocks' `total`."""
+        return sum(rest.square().sum().item() for rest in self._rests)
 
-    def improve(self) -> float:
-        """Find what the units shall write; the error."""
-        before = self.error()
-        if before <= 1e-14 * self.total:
-            return before
-        kept, hidden = self.found, len(self.found.read)
+    def improve(self) -> None:
+        """Find what the units shall write."""
+        if self.error <= 1e-14 * self.blocks.total:
+            return
+        start = self.found
+        hidden, channels = start.written.shape
         normal = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
-        wanted = torch.zeros(hidden + 1, len(kept.shift), dtype=torch.float64)
-        rests = self._rests()
-        for rest, place in zip(rests, self.places, strict=True):
-            active = self._active(kept.read, place.norm)
-            active = torch.cat([active, active.new_ones(len(active), 1)], 1)
-            normal.addmm_(active.T, active)
-            wanted.addmm_(active.T, place.scale.of(rest))
+        wanted = torch.zeros(hidden + 1, channels, dtype=torch.float64)
+        actives = [self.blocks.active(start.read, place) for place in self.places]
+        for active, rest, place in zip(actives, self._rests, self.places, strict=True):
+            scaled = place.scale.of(rest)
+            normal[:-1, :-1].addmm_(active.T, active)
+            normal[-1, :-1] += active.sum(0)
+            normal[-1, -1] += len(active)
+            wanted[:-1].addmm_(active.T, scaled)
+            wanted[-1] += scaled.sum(0)
+        normal[:-1, -1] = normal[-1, :-1]
         normal.diagonal().add_(_RIDGE * normal.diagonal().mean())
         gains = torch.stack([place.scale.gain.square() for place in self.places]).mean(0)
         wanted /= gains.clamp(min=1e-12 * gains.max())
         step = torch.cholesky_solve(wanted, torch.linalg.cholesky(normal))
-        # with layer scales that differ among blocks the step is but a direction
-        moved = replace(kept, written=step[:-1], shift=step[-1])
-        along = [self._added(moved, place) for place in self.places]
-        gained = sum((a * b).sum().item() for a, b in zip(along, rests, strict=True))
+        self._go(actives, Units(start.read, step[:-1], step[-1]))
+
+    def _go(self, actives: Sequence[Tensor], step: Units) -> None:
+        """As far as the error falls: where layer scales differ, the step is but a direction."""
+        along = [
+            self.blocks.added(active, step, place)
+            for active, place in zip(actives, self.places, strict=True)
+        ]
+        gained = sum((a * b).sum().item() for a, b in zip(along, self._rests, strict=True))
         length = gained / sum(one.square().sum().item() for one in along)
-        self.found = Units(
-            kept.read, kept.written + length * moved.written, kept.shift + length * moved.shift
+        self._rests = [rest - length * one for rest, one in zip(self._rests, along, strict=True)]
+        self.found = replace(
+            self.found,
+            written=self.found.written + length * step.written,
+            shift=self.found.shift + length * step.shift,
         )
-        after = self.error()
-        if after > before:  # rounding, where nothing is left to gain
-            self.found = kept
-        return min(before, after)
-
-    def _rests(self) -> list[Tensor]:
-        """By what the shared units miss what each block adds."""
-        pairs = zip(self.wanted, self.places, strict=True)
-        return [one - self._added(self.found, place) for one, place in pairs]
-
-    def _added(self, units: Units, place: Place) -> Tensor:
-        written = self._active(units.read, place.norm) @ units.written + units.shift
-        return place.scale.of(written)
-
-    def _active(self, read: Tensor, norm: Reading) -> Tensor:
-        acting = norm.of(read)
-        return self.activation(torch.addmm(acting[:, -1], self.tokens, acting[:, :-1].T))
 
 
 def _tokens(count: int, channels: int) -> Tensor:
