@@ -13,6 +13,14 @@ from vitarium.registry import section
 SMALL = {
     "vit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
     "ewa_vit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
+    "mini_swin": {
+        "img_size": 16,
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": 8,
+        "depths": (2, 2),
+        "num_heads": (2, 2),
+    },
     "dinov2": {"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 0.1},
     "timm": {
         "model": "vit_tiny_patch16_224",

@@ -81,7 +81,9 @@ def test_afterwards_the_model_is_as_before_even_after_an_error(subject, images):
         raise ZeroDivisionError
     assert torch.equal(logits(subject.model, images), before)
     assert all(block.attn.fused_attn for block in subject.model.blocks)
-    assert not any(module._forward_hooks for module in subject.model.modules())
+    for module in subject.model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
 
 
 def test_recorded_attention_is_the_softmax_of_the_scores(subject, images):

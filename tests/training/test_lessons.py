@@ -13,8 +13,8 @@ from vitarium.training.alone import Alone
 from vitarium.training.member import Member
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
-OBJECTIVES = ["soft_distillation", "hard_distillation"]
-PREDICTING = ["soft_distillation", "hard_distillation"]
+OBJECTIVES = ["soft_distillation", "hard_distillation", "weight_distillation"]
+PREDICTING = OBJECTIVES[:2]
 
 
 class Killed(Exception):

@@ -1,9 +1,9 @@
 """Mini-Swin: a Swin transformer whose consecutive blocks share their large matrices."""
 
 from functools import partial
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from timm.layers.drop import calculate_drop_path_rates
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerStage
 from timm.models.vision_transformer import init_weights_vit_timm
@@ -15,13 +15,29 @@ from vitarium.architectures.local_convolution import KernelSize, LocalConvolutio
 from vitarium.architectures.multiplexed_windows import (
     MultiplexedWindowAttention,
     MultiplexedWindowBlock,
+    SharedWindowAttention,
     SharedWindowWeights,
+    Size,
     fitting_window,
 )
 from vitarium.architectures.sharing import Sharing, group_of, group_sizes
 from vitarium.registry import architecture
 
-StageSharing = PositiveInt | Literal["all"] | tuple[Sharing, ...]
+
+def _read(value: Any) -> Any:
+    """One complaint, where a union would have one for each kind of value."""
+
+    for stage in value if isinstance(value, list | tuple) else [value]:
+        sizes = stage if isinstance(stage, list | tuple) else [stage]
+        if stage != "all" and not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError(
+                f"{value!r} is not a number of blocks from 1, 'all', or a list with one entry for "
+                "each stage: such a number, 'all', or a list of such numbers"
+            )
+    return value
+
+
+StageSharing = Annotated[PositiveInt | Literal["all"] | tuple[Sharing, ...], BeforeValidator(_read)]
 """2 or "all": the same in every stage; [2, 2, "all", [1, 1]]: of each stage its own."""
 
 
@@ -103,9 +119,7 @@ class MiniSwin(ArchitectureConfig):
         return self
 
 
-def stage_group_sizes(
-    share: StageSharing, depths: tuple[int, ...]
-) -> tuple[tuple[int, ...], ...]:
+def stage_group_sizes(share: StageSharing, depths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Of each stage, how many consecutive blocks each set of weights serves.
 
     Raises ValueError for a pattern that does not divide the blocks of a stage.
@@ -143,12 +157,14 @@ class MiniSwinTransformer(SwinTransformer):
             num_heads=config.num_heads,
             window_size=config.window_size,
             drop_rate=config.drop_rate,
-            norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
+            norm_layer=cast(Any, partial(nn.LayerNorm, eps=config.norm_eps)),
         )
         self.config = config
         # where timm's Swin has its classifier: heads are put there
         self.pretrained_cfg = {"classifier": "head.fc"}
-        rates = calculate_drop_path_rates(config.drop_path_rate, list(config.depths), stagewise=True)
+        rates = calculate_drop_path_rates(
+            config.drop_path_rate, list(config.depths), stagewise=True
+        )
         for number, (stage, own) in enumerate(zip(self.layers, rates, strict=True)):
             self._fill(number, cast(SwinTransformerStage, stage), cast(list[float], own))
 
@@ -169,7 +185,7 @@ class MiniSwinTransformer(SwinTransformer):
         config, sizes = self.config, self.config.group_sizes[number]
         dim, heads = config.embed_dim * 2**number, config.num_heads[number]
         norm = partial(nn.LayerNorm, eps=config.norm_eps)
-        resolution = stage.output_resolution
+        resolution = cast(Size, stage.output_resolution)
         stage.depth = len(rates)
         stage.shared = nn.ModuleList(
             SharedWindowWeights(
@@ -190,7 +206,7 @@ class MiniSwinTransformer(SwinTransformer):
         for place, rate in enumerate(rates):
             shared = cast(SharedWindowWeights, stage.shared[group_of(sizes, place)])
             attention = MultiplexedWindowAttention(
-                shared.attn,
+                cast(SharedWindowAttention, shared.attn),
                 heads,
                 resolution=resolution,
                 shifted=place % 2 == 1,

@@ -59,15 +59,13 @@ class SharedWindowAttention(SharedAttention):
 
     def set_window(self, window: Size) -> None:
         """Take other windows; the table is resampled."""
+        before, self.window = self.window, window
         table = self.relative_position_bias_table
-        if table is not None and window != self.window:
+        if table is not None and window != before:
             shape = (_offsets(window), table.shape[1])
-            with torch.no_grad():
-                found = resize_rel_pos_bias_table(table, window, shape, self.window)
+            found = resize_rel_pos_bias_table(table.detach(), window, shape, before)
             self.relative_position_bias_table = nn.Parameter(found, table.requires_grad)
-            self.window = window
             self._index()
-        self.window = window
 
     def _index(self) -> None:
         device = cast(Tensor, self.relative_position_bias_table).device
@@ -142,7 +140,7 @@ class MultiplexedWindowAttention(MultiplexedAttention):
         below, right = -rows % high, -columns % wide
         self.padding = (0, 0, 0, right, 0, below)
         mask = _mask((rows + below, columns + right), self.window, self.shift)
-        device = self.qkv.lender.weight.device
+        device = next(self.qkv.lender.parameters()).device
         self.register_buffer("mask", mask if mask is None else mask.to(device), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -152,29 +150,18 @@ class MultiplexedWindowAttention(MultiplexedAttention):
             maps = maps.roll((-down, -right), (1, 2))
         padded = pad(maps, self.padding) if any(self.padding) else maps
         windows = window_partition(padded, self.window).flatten(1, 2)
-        found = self._attended(windows).unflatten(1, self.window)
+        found = super().forward(windows).unflatten(1, self.window)
         maps = window_reverse(found, self.window, *padded.shape[1:3])[:, :rows, :columns]
         return maps.roll((down, right), (1, 2)) if any(self.shift) else maps
 
-    def _attended(self, windows: Tensor) -> Tensor:
-        """[batch * windows, patches, dim] -> the same"""
-        batch, count, dim = windows.shape
-        heads = self.qkv(windows).reshape(batch, count, 3, self.num_heads, self.head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
-        maps = (query * self.scale) @ key.transpose(-2, -1)
+    def _placed(self, maps: Tensor, query: Tensor, key: Tensor) -> Tensor:
         bias = cast(SharedWindowAttention, self.shared.lender).position_bias()
-        if bias is not None:
-            maps = maps + bias
-        if self.before is not None:
-            maps = self.before(maps)
+        return maps if bias is None else maps + bias
+
+    def _probabilities(self, maps: Tensor) -> Tensor:
         if self.mask is not None:
             maps = (maps.unflatten(0, (-1, len(self.mask))) + self.mask[:, None]).flatten(0, 1)
-        maps = maps.softmax(dim=-1)
-        if self.after is not None:
-            maps = self.after(maps)
-        found = self.attn_drop(maps) @ value
-        output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
-        return self.proj_drop(output)
+        return super()._probabilities(maps)
 
 
 class MultiplexedWindowBlock(MultiplexedBlock):

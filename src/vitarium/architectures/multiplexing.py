@@ -95,25 +95,38 @@ class MultiplexedAttention(nn.Module):
         self.before, self.after, self.positions = before, after, positions
         self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
 
+    @property
+    def probabilities_to(self) -> nn.Module:
+        """The part that is handed each head's probabilities, which sum to 1; mixed ones do not."""
+        return self.attn_drop if self.after is None else self.after
+
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
         heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, self.head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        # heads first in memory, for the mixing; in shape the batch is first, as everywhere
+        query, key, value = heads.permute(2, 3, 0, 1, 4).unbind(0)
         query = query * self.scale
-        maps = query @ key.transpose(-2, -1)
-        if self.positions is not None:
-            maps = self.positions.logits(maps, query, key)
+        maps = (query @ key.transpose(-2, -1)).transpose(0, 1)
+        maps = self._placed(maps, query.transpose(0, 1), key.transpose(0, 1))
         if self.before is not None:
             maps = self.before(maps)
-        maps = maps.softmax(dim=-1)
+        maps = self._probabilities(maps)
         if self.after is not None:
             maps = self.after(maps)
         maps = self.attn_drop(maps)
-        found = maps @ value
+        found = (maps.transpose(0, 1) @ value).transpose(0, 1)
         if self.positions is not None:
             found = self.positions.values(found, maps)
         output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
         return self.proj_drop(output)
+
+    def _placed(self, maps: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Logits with what depends on where two tokens stand; all are [batch, heads, n, ...]."""
+        return maps if self.positions is None else self.positions.logits(maps, query, key)
+
+    def _probabilities(self, maps: Tensor) -> Tensor:
+        """Of mixed logits [batch, heads, n, n]; the heads stay first in memory."""
+        return maps.transpose(0, 1).softmax(dim=-1).transpose(0, 1)
 
 
 class MultiplexedBlock(nn.Module):

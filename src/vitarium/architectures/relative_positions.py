@@ -1,26 +1,75 @@
-"""Image relative position encoding: where two patches stand to each other (Wu et al. 2021)."""
+"""Image relative position encoding (iRPE): where two patches stand to each other (Wu et al. 2021,
+arXiv 2107.14222)."""
 
-import math
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, field_validator, model_validator
 from torch import Tensor, nn
 
+from vitarium.architectures.position_buckets import Method, buckets
 from vitarium.config import Config
+
+On = Literal["q", "k", "v"]
+_NAMES: dict[On, str] = {"q": "query", "k": "key", "v": "value"}
 
 
 class RelativePositionConfig(Config):
-    """Contextual, product method, on keys, shared by all heads: as MiniViT has it."""
+    """Image relative position encoding; the defaults are Mini-DeiT's."""
 
+    method: Method = "product"
+    """How an offset becomes a bucket: by row and column together (product), by the sum of a row's
+    and a column's term (cross), by the rounded distance (euclidean) or by the squared one
+    (quantised)."""
+    mode: Literal["contextual", "bias"] = "contextual"
+    """Products of queries, keys or probabilities with a bucket's vector, or a number per bucket."""
+    on: tuple[On, ...] = ("k",)
+    """What is encoded: queries (q), keys (k), values (v)."""
     ratio: PositiveFloat = 1.9
+    """Offsets up to it have buckets of their own; offsets above 8 times of it are all alike."""
+    shared_heads: bool = True
+    """All heads have the same encodings."""
+
+    @field_validator("on")
+    @classmethod
+    def _in_order(cls, on: tuple[On, ...]) -> tuple[On, ...]:
+        if not on:
+            raise ValueError(
+                "empty: name at least one of q, k, v (for no encoding at all, set "
+                "relative_positions to null)"
+            )
+        if len(set(on)) < len(on):
+            raise ValueError(f"{list(on)} names one of them twice; name each once")
+        return tuple(name for name in _NAMES if name in on)
+
+    @model_validator(mode="after")
+    def _values_have_vectors(self) -> Self:
+        if self.mode == "bias" and "v" in self.on:
+            raise ValueError(
+                "mode 'bias' adds numbers to the logits and cannot be on values (v); use mode "
+                "'contextual', or leave v out of on"
+            )
+        return self
 
 
 class RelativePositions(nn.Module):
     """Terms that depend on where two tokens of a grid stand to each other.
 
+    With b(i, j) the bucket of the pair (i, j) and P_b the table's vector for it (Sec. 3):
+    on keys      logits_ij += q_i . P_b(i,j)
+    on queries   logits_ij += k_j . P_b(j,i)
+    on values    output_i  += sum_j probability_ij P_b(i,j)
+    In bias mode the terms of the logits are the tables' numbers themselves. Any two tokens with a
+    prefix token among them have the last bucket.
+
+    Tables are the parameters `query`, `key`, `value` [heads or 1, head_dim, buckets], without
+    head_dim in bias mode. In their place method cross has `key_rows` and `key_columns`, and so on;
+    P_b is their sum. They start at zero, and their shapes do not depend on the grid.
+
     Args:
         grid: rows and columns of the patches.
-        prefix_tokens: tokens before the patches, which have one more bucket of their own.
+        prefix_tokens: tokens before the patches.
     """
 
     def __init__(
@@ -33,37 +82,64 @@ class RelativePositions(nn.Module):
         prefix_tokens: int = 0,
     ) -> None:
         super().__init__()
-        half = int(2 * config.ratio)
-        self.key = nn.Parameter(torch.zeros(1, head_dim, (2 * half + 1) ** 2))
-        self.register_buffer("buckets", _buckets(grid, config.ratio), persistent=False)
+        self.config = config
+        self.scale = head_dim**-0.5
+        self.buckets = buckets(config.method, config.ratio, tuple(grid), prefix_tokens)
+        heads = 1 if config.shared_heads else num_heads
+        vectors = (head_dim,) if config.mode == "contextual" else ()
+        cross = config.method == "cross"
+        count = self.buckets.per_axis + bool(prefix_tokens) if cross else self.buckets.count
+        for on in config.on:
+            for axis in ("_rows", "_columns") if cross else ("",):
+                table = nn.Parameter(torch.zeros(heads, *vectors, count))
+                self.register_parameter(_NAMES[on] + axis, table)
 
     def logits(self, logits: Tensor, query: Tensor, key: Tensor) -> Tensor:
         """Attention logits [batch, heads, n, n] with the terms of queries and keys added.
 
-        query, key [batch, heads, n, head_dim], both scaled by 1 / sqrt(head_dim) once together:
-        the query is.
+        query, key [batch, heads, n, head_dim]: the query has been scaled by 1 / sqrt(head_dim), the
+        key has not.
         """
-        looked_up = query @ self.key
-        buckets = self.buckets.expand(logits.shape)  # type: ignore[operator]
-        return logits + looked_up.gather(-1, buckets)
+        if "k" in self.config.on:
+            logits = logits + self._term(query, self._table("key"))
+        if "q" in self.config.on:
+            scale = self.scale if self.config.mode == "contextual" else 1
+            logits = logits + self._term(key, self._table("query") * scale).mT
+        return logits
 
     def values(self, values: Tensor, probabilities: Tensor) -> Tensor:
-        """Attended values [batch, heads, n, head_dim] with the terms of values added."""
-        return values
+        """Attended values [batch, heads, n, head_dim] with the terms of values added.
 
+        probabilities: [batch, heads, n, n], those with which the values were attended.
+        """
+        if "v" not in self.config.on:
+            return values
+        return values + self.buckets.collect(probabilities) @ self._table("value").mT
 
-def _buckets(grid: tuple[int, int], ratio: float) -> Tensor:
-    rows, columns = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
-    half = int(2 * ratio)
-    places = [
-        _piecewise(own.flatten()[:, None] - own.flatten()[None], ratio) + half
-        for own in (rows, columns)
-    ]
-    return places[0] * (2 * half + 1) + places[1]
+    def _term(self, tokens: Tensor, table: Tensor) -> Tensor:
+        """[batch, heads, n, n]: of row i the token's product with the vectors of its pairs."""
+        if self.config.mode == "contextual":
+            return self.buckets.spread(tokens @ table)
+        numbers = table.to(tokens.dtype).unsqueeze(-2)
+        return self.buckets.spread(numbers.expand(-1, tokens.shape[-2], -1))
 
+    def _table(self, name: str) -> Tensor:
+        """The table by buckets; without its heads where it is contextual and they share it."""
+        if self.config.method == "cross":
+            table = self._sums(getattr(self, f"{name}_rows"), getattr(self, f"{name}_columns"))
+        else:
+            table = getattr(self, name)
+        return table[0] if self.config.shared_heads and table.dim() == 3 else table
 
-def _piecewise(offsets: Tensor, ratio: float) -> Tensor:
-    alpha, beta, gamma = ratio, 2 * ratio, 8 * ratio
-    far = offsets.abs().clamp(min=1) / alpha
-    bent = (alpha + far.log() / math.log(gamma / alpha) * (beta - alpha)).round().clamp(max=beta)
-    return torch.where(offsets.abs() <= alpha, offsets, (offsets.sign() * bent).long())
+    def _sums(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Of every row's and every column's entry; of the prefix tokens' entries at last."""
+        count = self.buckets.per_axis
+        pairs = rows[..., :count, None] + columns[..., None, :count]
+        prefix = rows[..., count:] + columns[..., count:]
+        return torch.cat((pairs.flatten(-2), prefix), dim=-1)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        for table in self.parameters():
+            self.buckets.prepare(table.device)
+        return self

@@ -19,9 +19,14 @@ _LIBRARY = files("vitarium.blueprint") / "library"
 
 
 class Start(Config):
-    """What the models of a stage start from: an earlier stage's every model, after an epoch."""
+    """What the models of a stage start from: every model of an earlier stage, or of a choice of the
+    zoo's models, after an epoch."""
 
-    stage: str
+    stage: str = ""
+    models: tuple[str, ...] = ()
+    """Instead of a stage: models of the zoo, by their ids or beginnings of them."""
+    where: str = ""
+    """Instead of a stage: an SQL condition for models of the zoo, as of `vitarium ls`."""
     epoch: int = Field(-1, ge=-1)
     """The parent's epoch; -1 is its last."""
     operator: Annotated[Section, SectionOf("operator")] | None = None
@@ -30,8 +35,15 @@ class Start(Config):
     keep_head: bool = False
     """Start from the parent's head, too, instead of a new one."""
 
+    @property
+    def is_in_zoo(self) -> bool:
+        """Whether it names models of the zoo, not a stage."""
+        return not self.stage
+
     @model_validator(mode="after")
-    def _of_one_model(self) -> Self:
+    def _names_something(self) -> Self:
+        if sum(map(bool, (self.stage, self.models, self.where))) != 1:
+            raise ValueError("name a stage, or models of the zoo by `models` or by `where`: one of")
         if self.operator:
             check_conversion(self.operator)
         return self

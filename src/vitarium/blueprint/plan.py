@@ -1,7 +1,7 @@
 """A plan: every model that a blueprint asks for, with all factors resolved and an id each."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -9,6 +9,8 @@ from typing import Any
 
 from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Stage, Start
 from vitarium.blueprint.imported import Imported
+from vitarium.blueprint.parents import Find, Parent
+from vitarium.blueprint.parents import grown as grown_parent
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.config import InvalidConfig, KeyPath, Problem
@@ -83,17 +85,21 @@ def telling(rows: list[dict[str, Any]]) -> list[str]:
     return [key for key in varying(rows) if tells(key)]
 
 
-def plan(blueprint: Blueprint) -> Plan:
+def plan(blueprint: Blueprint, find: Find | None = None) -> Plan:
     """Work out every model of a blueprint.
 
     Models that two points of a grid, or two stages, ask for alike are one model.
+
+    Args:
+        find: finds the models of the zoo that stages start from (`engine.parents.parents_in`).
+
     Raises InvalidConfig that lists every problem with its path in the blueprint.
     """
     grown: dict[str, list[ModelSpec]] = {}
     models: dict[str, ModelSpec] = {}
     for name in _in_order(blueprint):
         specs, problems = [], []
-        for point in _Points(name, blueprint.stages[name], grown):
+        for point in _Points(name, blueprint.stages[name], grown, find):
             if isinstance(point, ModelSpec):
                 specs.append(models.setdefault(point.id, point))
             elif point not in problems:
@@ -131,7 +137,7 @@ def _in_order(blueprint: Blueprint) -> list[str]:
 
 def _start_name(settings: dict[str, Any]) -> str:
     start = settings.get("start", SCRATCH)
-    return str(start.get("stage", SCRATCH) if isinstance(start, dict) else start)
+    return str(start.get("stage") or SCRATCH if isinstance(start, dict) else start)
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ class _Points:
     name: str
     stage: Stage
     grown: dict[str, list[ModelSpec]]
+    find: Find | None
 
     def __iter__(self) -> Iterator[ModelSpec | Problem]:
         recipes: dict[str, Recipe | InvalidConfig] = {}
@@ -152,14 +159,16 @@ class _Points:
                     if start == SCRATCH
                     else Start.read({"stage": start} if isinstance(start, str) else start)
                 )
+                parents = self._parents(start) if start else [None]
             except InvalidConfig as error:
                 yield from self._located(error, places, "start")
                 continue
-            for parent in self.grown[start.stage] if start else [None]:
+            for parent in parents:
                 try:
-                    full = inherited(settings, parent.recipe if parent else None, start)
+                    full = inherited(settings, parent.origin if parent else None, start)
                 except VitariumError as error:
-                    yield Problem(("stages", self.name, "start", "operator"), str(error))
+                    problem = Problem(("operator",), str(error))
+                    yield from self._located(InvalidConfig([problem]), places, "start")
                     continue
                 key = repr(full)
                 if key not in recipes:
@@ -176,16 +185,28 @@ class _Points:
                 else:
                     yield self._child(recipe, parent, start, places)
 
+    def _parents(self, start: Start) -> Sequence[Parent]:
+        """Raises InvalidConfig where the zoo has none such."""
+        if not start.is_in_zoo:
+            return [grown_parent(spec) for spec in self.grown[start.stage]]
+        if self.find is None:
+            message = "starts from models of a zoo: name the zoo (vitarium grow FILE --zoo DIR)"
+            raise InvalidConfig([Problem((), message)])
+        try:
+            return self.find(start)
+        except VitariumError as error:
+            raise InvalidConfig([Problem((), str(error))]) from None
+
     def _child(
-        self, recipe: Recipe, parent: ModelSpec, start: Start, places: dict[str, KeyPath]
+        self, recipe: Recipe, parent: Parent, start: Start, places: dict[str, KeyPath]
     ) -> ModelSpec | Problem:
-        epoch = parent.recipe.epochs if start.epoch == -1 else start.epoch
-        if epoch > parent.recipe.epochs or not parent.recipe.keeps(epoch):
+        epoch = parent.kept[-1] if start.epoch == -1 else start.epoch
+        if epoch not in parent.kept:
             path = places.get("start", ("start",))
-            kept = parent.recipe.kept_epochs
+            who = f"model {parent.id}" if start.is_in_zoo else f"stage '{start.stage}'"
             return Problem(
                 ("stages", self.name, *path),
-                f"stage '{start.stage}' does not keep epoch {epoch}; it keeps {kept}",
+                f"{who} does not keep epoch {epoch}; it keeps {list(parent.kept)}",
             )
         return ModelSpec(
             stage=self.name,

@@ -190,14 +190,16 @@ def grow(
     from vitarium.blueprint import Blueprint, plan
 
     loaded = Blueprint.load(blueprint)
+    place = zoo or Path(f"{loaded.name}-zoo")
     if dry_run:
         from vitarium.engine.choices import Wish
+        from vitarium.engine.parents import parents_in
 
         # to try a compilation takes a minute, so not unless it is asked for
         wish = Wish(precision.value, bool(compiled), stack or "auto") if calibrate else None
-        _dry_run(plan(loaded), workers=workers, device=device, wish=wish, json=json)
+        planned = plan(loaded, parents_in(place))
+        _dry_run(planned, workers=workers, device=device, wish=wish, json=json)
         return
-    place = zoo or Path(f"{loaded.name}-zoo")
     _grow(
         loaded,
         place,

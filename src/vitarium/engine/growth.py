@@ -14,6 +14,7 @@ from vitarium.engine.events import Ended, Event, Listener, Said
 from vitarium.engine.interrupts import Interrupts
 from vitarium.engine.local import LocalEngine
 from vitarium.engine.machine import Machine
+from vitarium.engine.parents import parents_in
 from vitarium.engine.queue import Queue
 from vitarium.engine.remaining import Remaining
 from vitarium.engine.timeline import Timeline
@@ -133,7 +134,7 @@ def grow(
     """
     if not isinstance(blueprint, Blueprint | Plan):
         blueprint = Blueprint.load(blueprint)
-    planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint)
+    planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint, parents_in(zoo))
     wish = Wish(precision, compiled, stacked)
     with ExitStack() as stack:
         place = stack.enter_context(

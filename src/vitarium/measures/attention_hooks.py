@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitarium.architectures.features import blocks, prefix_tokens
 from vitarium.errors import CannotMeasure, InvalidInput
+from vitarium.measures.attention_maps import takes_probabilities
 from vitarium.measures.subjects import Subject
 
 
@@ -21,8 +23,8 @@ def attention_temperature(subject: Subject, temperature: float) -> Iterator[None
     """
     with ExitStack() as stack:
         if temperature != 1:
-            for norm in _in_each_block(subject, "q_norm"):
-                hook = norm.register_forward_hook(lambda _, __, queries: queries / temperature)
+            for attention in _in_each_block(subject, "q_norm"):
+                hook = attention.q_norm.register_forward_hook(lambda _, __, out: out / temperature)
                 stack.callback(hook.remove)
         yield
 
@@ -31,13 +33,16 @@ def attention_temperature(subject: Subject, temperature: float) -> Iterator[None
 def recorded_attention(subject: Subject) -> Iterator[list[Tensor]]:
     """Inside, each forward pass appends every block's attention, [b, heads, tokens, tokens].
 
-    It is what timm's attentions hand to `attn_drop` where they are not fused.
+    It is what timm's attentions hand to `attn_drop` where they are not fused; of an attention that
+    mixes its heads' probabilities, it is those before.
     Raises CannotMeasure for a model with a block whose attention has no `attn_drop`.
     """
     recorded: list[Tensor] = []
     with ExitStack() as stack:
-        for drop in _in_each_block(subject, "attn_drop"):
-            hook = drop.register_forward_hook(lambda _, __, maps: recorded.append(maps.detach()))
+        for attention in _in_each_block(subject, "attn_drop"):
+            hook = takes_probabilities(attention).register_forward_pre_hook(
+                lambda _, inputs: recorded.append(inputs[0].detach())
+            )
             stack.callback(hook.remove)
         for module in subject.model.modules():
             if getattr(module, "fused_attn", False):
@@ -71,15 +76,15 @@ def class_attention(subject: Subject, maps: list[Tensor], method: str) -> Tensor
     return patches / patches.sum(1, keepdim=True)
 
 
-def _in_each_block(subject: Subject, name: str) -> list[nn.Module]:
-    """The submodules of that name, at least one in each block."""
+def _in_each_block(subject: Subject, name: str) -> list[Any]:
+    """The attentions that have a part of that name, at least one in each block."""
     try:
         stack = blocks(subject.model)
     except InvalidInput as error:
         raise CannotMeasure(f"{subject.name}: {error}") from None
-    found: list[nn.Module] = []
+    found: list[Any] = []
     for place, block in stack.items():
-        inside = [part for path, part in block.named_modules() if path.split(".")[-1] == name]
+        inside = [part for part in block.modules() if name in dict(part.named_children())]
         if not inside:
             raise CannotMeasure(f"{subject.name}: {place} has no attention with a {name} as timm's")
         found += inside

@@ -55,7 +55,9 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
     seen: list[str] = []
     with torch.inference_mode(), evaluating(model), _unfused(modules.values()):
         hooks = [
-            module.attn_drop.register_forward_hook(_seen(name, len(images), see, seen))
+            takes_probabilities(module).register_forward_pre_hook(
+                _seen(name, len(images), see, seen)
+            )
             for name, module in modules.items()
         ]
         try:
@@ -71,6 +73,12 @@ def over(subject: Subject, images: int, see: See) -> None:
     """`watch` for so many of the examples of a subject."""
     for batch in subject.examples.first(images).batches(AT_ONCE):
         watch(subject.model, batch.images, see)
+
+
+def takes_probabilities(attention: Any) -> nn.Module:
+    """The part of an attention that is handed its probabilities: timm's `attn_drop`, or another."""
+    found: nn.Module = getattr(attention, "probabilities_to", attention.attn_drop)
+    return found
 
 
 def by_layer_and_head(heads: dict[str, Tensor]) -> dict[str, float]:
@@ -126,15 +134,16 @@ def _unfused(modules: Any) -> Iterator[None]:
 
 def _seen(
     name: str, images: int, see: See, seen: list[str]
-) -> Callable[[nn.Module, Any, Tensor], None]:
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        shape = list(output.shape)
+) -> Callable[[nn.Module, tuple[Tensor]], None]:
+    def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        (maps,) = inputs
+        shape = list(maps.shape)
         if len(shape) != 4 or shape[0] != images or shape[2] != shape[3]:
             raise CannotMeasure(f"{name} attends inside windows or otherwise: {shape}")
-        off = (output.sum(-1) - 1).abs().amax()
+        off = (maps.sum(-1) - 1).abs().amax()
         if not off < _ROUNDING:
             raise CannotMeasure(f"{name}: what its tokens attend to does not sum to 1")
         seen.append(name)
-        see(name, output)
+        see(name, maps)
 
     return hook
