@@ -67,9 +67,12 @@ def fitted(
             parts["attn.after.weight"] = heads.values.mixing[number].T
     if not own_norms:
         norm = units.places[0].norm
+        assert norm.shift is not None  # a LayerNorm's
         shared |= {n: heads.start[n] for n in ("norm1.weight", "norm1.bias")}
         shared |= {"norm2.weight": norm.gain, "norm2.bias": norm.shift}
-    return FittedBlocks(shared, own, heads.errors() | {"mlp": units.error / units.blocks.total})
+    return FittedBlocks(
+        shared, own, heads.errors() | {"mlp": _relative(units.error, units.blocks.total)}
+    )
 
 
 class _Heads:
@@ -98,11 +101,10 @@ class _Heads:
             _factors(block, *how) for block, *how in zip(self.blocks, norms, scales, strict=True)
         ]
         keys = [Reading(norm.gain) for norm in seen]
-        query, value = (
-            Side([one[at] for one in targets], seen) for at in (0, 2)
-        )
+        query, value = (Side([one[at] for one in targets], seen) for at in (0, 2))
         key, written = (
-            Side([one[at] for one in targets], readings) for at, readings in ((1, keys), (3, scales))
+            Side([one[at] for one in targets], readings)
+            for at, readings in ((1, keys), (3, scales))
         )
         starts = _raw(start)
         self.logits = SharedForms(query, key, starts[:2], num_heads=num_heads, mixes=mixes[0])
@@ -111,7 +113,7 @@ class _Heads:
     def errors(self) -> dict[str, float]:
         """Relative ones."""
         both = {"logits": self.logits, "values": self.values}
-        return {name: one.error() / one.total for name, one in both.items()}
+        return {name: _relative(one.error(), one.total) for name, one in both.items()}
 
     def improve(self) -> None:
         for one in (self.logits, self.values):
@@ -182,19 +184,18 @@ def _factors(block: Parts, norm: Reading, scale: Reading) -> Factors:
     return norm.of(query), Reading(norm.gain).of(key), norm.of(value), scale.of(written)
 
 
-def _orders(
-    blocks: Sequence[Factors], like: Sequence[Factors], num_heads: int
-) -> list[Tensor]:
-    """The order of each block's heads in which their forms are nearest to those that it is given."""
+def _orders(blocks: Sequence[Factors], like: Sequence[Factors], num_heads: int) -> list[Tensor]:
+    """The order of each block's heads in which they are nearest to those that it would be given."""
     worths = torch.zeros(len(blocks), num_heads, num_heads, dtype=torch.float64)
     for at in (0, 2):
-        pairs = [(one[at : at + 2], other[at : at + 2]) for one, other in zip(blocks, like, strict=True)]
-        total = sum(forms(a, a, b, b, num_heads).trace() for (a, b), _ in pairs)
+        pairs = [
+            (one[at : at + 2], other[at : at + 2]) for one, other in zip(blocks, like, strict=True)
+        ]
+        total = sum(forms(a, a, b, b, num_heads).trace().item() for (a, b), _ in pairs)
         for worth, ((a, b), (left, right)) in zip(worths, pairs, strict=True):
-            worth += forms(left, a, right, b, num_heads) / total
+            worth += forms(left, a, right, b, num_heads) / (total or 1)
     return [
-        torch.from_numpy(linear_sum_assignment(worth.numpy(), maximize=True)[1])
-        for worth in worths
+        torch.from_numpy(linear_sum_assignment(worth.numpy(), maximize=True)[1]) for worth in worths
     ]
 
 
@@ -230,3 +231,8 @@ def _scale(block: Parts, name: str) -> Reading:
 
 def _doubles(block: Parts) -> Parts:
     return {name: tensor.double() for name, tensor in block.items()}
+
+
+def _relative(error: float, total: float) -> float:
+    """Blocks that do nothing are met exactly."""
+    return error / total if total else 0.0

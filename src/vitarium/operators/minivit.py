@@ -24,7 +24,7 @@ class Minivit(Config):
 
     share: Sharing = 2
     """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
-    init: Literal["first", "mean", "fit"] = "mean"
+    init: Literal["first", "mean", "fit"] = "fit"
     """The shared weights: the first block's of each group, the mean of the group's blocks, or those
     nearest to what all blocks of the group do, with fitted head mixing and norms."""
     separate_norms: bool = True
