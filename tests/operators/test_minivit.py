@@ -208,3 +208,13 @@ def test_a_pattern_that_does_not_divide_the_blocks_is_refused_with_the_model_nam
     (id,) = zoo.ids()
     with pytest.raises(IncompatibleWeights, match=rf"{id}@\d: a model of 4 blocks .*share 3"):
         merge(zoo, [id], "minivit", share=3)
+
+
+@pytest.mark.parametrize(
+    "switches", [{"convolution": 3}, {"relative_positions": {"on": ["q", "v"]}}]
+)
+def test_what_a_twin_has_more_changes_nothing_at_the_start(switches):
+    section, model = plain(equal=2)
+    found = twin_of(section, model, **switches)
+    assert len(found.state_dict()) > len(twin_of(section, model).state_dict())
+    torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
