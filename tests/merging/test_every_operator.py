@@ -19,7 +19,7 @@ SMALL = {"images": 32, "batch_size": 16, "steps": 2, "epochs": 1, "restarts": 1,
 START = {
     "swa": {"start": 0},
     "lawa": {"k": 2},
-    "minivit": {"share": "all", "relative_positions": None},
+    "minivit": {"share": "all"},
 }
 """Of those for which the tiny zoo's two epochs, or its one block, are few."""
 COPIES = {

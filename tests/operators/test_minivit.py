@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vitarium import Blueprint, grow, merge, registry
 from vitarium.errors import IncompatibleWeights
 from vitarium.measures.subjects import Weights
 from vitarium.operators.ingredients import Ingredients
@@ -22,7 +23,7 @@ TINY = {
 
 def plain(seed=0, equal=1, **factors):
     """A random `vit`, float64; in groups of so many blocks all but the norms are equal."""
-    section = choose("architecture", "vit", **TINY | factors)
+    section = registry.section("architecture", {"name": "vit", **TINY} | factors)
     torch.manual_seed(seed)
     model = section(5).double().eval().requires_grad_(False)
     for name, tensor in model.named_parameters():
@@ -53,7 +54,7 @@ def outputs(model):
     return model(torch.randn(3, 1, 8, 8, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("init", ["first", "mean"])
+@pytest.mark.parametrize("init", ["first", "mean", "fit"])
 @pytest.mark.parametrize(
     "factors",
     [
@@ -61,6 +62,8 @@ def outputs(model):
         {"global_pool": "avg", "class_token": False},
         {"global_pool": "avg", "reg_tokens": 2, "act_layer": "gelu_tanh", "norm_eps": 1e-12},
         {"qkv_bias": False, "act_layer": "quick_gelu"},
+        {"name": "dinov2", "patch_size": 4, "patch_mean": False, "init_values": 0.5},
+        {"name": "timm", "model": "vit_tiny_patch16_224", "drop_path_rate": 0.1},
     ],
 )
 def test_where_the_blocks_of_each_group_are_equal_the_twin_computes_what_the_model_does(
@@ -71,7 +74,7 @@ def test_where_the_blocks_of_each_group_are_equal_the_twin_computes_what_the_mod
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("init", ["first", "mean"])
+@pytest.mark.parametrize("init", ["first", "mean", "fit"])
 def test_a_twin_with_a_set_of_weights_for_each_block_is_the_model_itself(init):
     section, model = plain()
     found = twin_of(section, model, share=1, init=init)
@@ -109,3 +112,109 @@ def test_a_pattern_that_does_not_divide_the_blocks_is_refused():
         IncompatibleWeights, match=r"4 blocks has no such twin.*one of 1, 2, 4, 'all'"
     ):
         twin(Minivit(share=3), section)
+
+
+def rearranged(model, block):
+    """The same function, with heads and hidden units of a block in another order, and rotated."""
+    torch.manual_seed(3)
+    heads, dim = TINY["num_heads"], TINY["embed_dim"] // TINY["num_heads"]
+    order = torch.tensor([2, 0, 1])
+    attention, mlp = model.blocks[block].attn, model.blocks[block].mlp
+    turns = torch.linalg.qr(torch.randn(2, heads, dim, dim, dtype=torch.float64)).Q
+    for tensor in (attention.qkv.weight, attention.qkv.bias):
+        parts = tensor.reshape(3, heads, dim, -1)[:, order]
+        turned = [turns[number // 2] @ parts[number] for number in range(3)]
+        tensor.copy_(torch.stack(turned).reshape(tensor.shape))
+    columns = attention.proj.weight.unflatten(1, (heads, dim))[:, order]
+    attention.proj.weight.copy_(torch.einsum("ohd,hed->ohe", columns, turns[1]).flatten(1))
+    units = torch.randperm(len(mlp.fc1.bias))
+    for tensor in (mlp.fc1.weight, mlp.fc1.bias):
+        tensor.copy_(tensor[units])
+    mlp.fc2.weight.copy_(mlp.fc2.weight[:, units])
+
+
+@pytest.mark.parametrize("settings", [{}, {"mix_before": False, "mix_after": False}])
+def test_a_fit_finds_blocks_that_are_equal_but_for_the_order_of_heads_and_units(settings):
+    section, model = plain(equal=2)
+    before = outputs(model)
+    rearranged(model, 1)
+    torch.testing.assert_close(outputs(model), before, rtol=0, atol=1e-10)
+    found = outputs(twin_of(section, model, init="fit", **settings))
+    torch.testing.assert_close(found, before, rtol=1e-6, atol=1e-8)
+    assert (outputs(twin_of(section, model, init="mean", **settings)) - before).abs().max() > 1e-3
+
+
+def test_a_fit_tells_the_error_that_is_left_in_each_group():
+    _, model = plain()
+    ingredients = Ingredients([Weights("m", model.state_dict(), skeleton=lambda: model)])
+    dict(choose("operator", "minivit", init="fit", share=(3, 1))(ingredients))
+    first, second = ingredients.told.lines
+    assert first.startswith("group 0: relative error logits 0.")
+    assert second == "group 1: relative error logits 0.000, values 0.000, mlp 0.000"
+
+
+@pytest.mark.parametrize(
+    ("factors", "has"),
+    [
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "qk_norm": True}, "qk_norm"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "global_pool": "map"}, "'map'"),
+        ({"name": "timm", "model": "vit_tiny_patch16_224", "no_embed_class": True}, "no_embed"),
+        ({"name": "dinov2", "patch_size": 4, "patch_mean": False, "swiglu": True}, "GluMlp"),
+        ({"name": "dinov2", "patch_size": 4}, "ClassAndPatches"),
+        ({"name": "ewa_vit", "num_experts": 2}, "MLPs of Exp|Ewa"),
+    ],
+)
+def test_what_a_twin_cannot_have_is_refused_by_name(factors, has):
+    section = registry.section("architecture", {**TINY} | factors)
+    with pytest.raises(IncompatibleWeights, match=has):
+        twin(Minivit(), section)
+
+
+def test_models_of_other_kinds_are_refused():
+    section = choose("architecture", "timm", model="vit_small_patch16_18x2_224")
+    with pytest.raises(IncompatibleWeights, match="ParallelThingsBlock"):
+        twin(Minivit(), section)
+    with pytest.raises(IncompatibleWeights, match="twin of a Hiera; name a plain"):
+        twin(Minivit(), choose("architecture", "timm", model="hiera_tiny_224"))
+    with pytest.raises(IncompatibleWeights, match="an unknown architecture"):
+        twin(Minivit(), None)
+
+
+@pytest.fixture
+def zoo(tiny, tmp_path):
+    stage = tiny["stages"]["pretrain"]
+    stage |= {"epochs": 1, "architecture": stage["architecture"] | {"depth": 4, "embed_dim": 32}}
+    del stage["grid"]
+    blueprint = Blueprint.read({"name": "deep", "stages": {"pretrain": stage}})
+    return grow(blueprint, tmp_path / "zoo", workers=0, progress=False).zoo
+
+
+def size(zoo, id):
+    return max(path.stat().st_size for path in zoo.folder(id).path.rglob("*") if path.is_file())
+
+
+def test_a_twin_is_kept_with_its_lineage_in_about_half_the_bytes(zoo):
+    (id,) = zoo.ids()
+    made = merge(zoo, [id], "minivit", share=2)
+    spec = zoo.spec(made)
+    assert spec.origin.architecture.name == "mini_deit"
+    assert spec.origin.architecture.config.depth == 4
+    assert [one.model for one in spec.ingredients] == [id]
+    assert zoo.load(made)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    assert 0.45 < size(zoo, made) / size(zoo, id) < 0.65
+
+
+def test_a_pattern_that_does_not_divide_the_blocks_is_refused_with_the_model_named(zoo):
+    (id,) = zoo.ids()
+    with pytest.raises(IncompatibleWeights, match=rf"{id}@\d: a model of 4 blocks .*share 3"):
+        merge(zoo, [id], "minivit", share=3)
+
+
+@pytest.mark.parametrize(
+    "switches", [{"convolution": 3}, {"relative_positions": {"on": ["q", "v"]}}]
+)
+def test_what_a_twin_has_more_changes_nothing_at_the_start(switches):
+    section, model = plain(equal=2)
+    found = twin_of(section, model, **switches)
+    assert len(found.state_dict()) > len(twin_of(section, model).state_dict())
+    torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)

@@ -1,20 +1,20 @@
 """The shared weights nearest to what all blocks of a group do: their heads, and their MLPs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vitarium.operators import unit_fitting
 from vitarium.operators.head_fitting import Reading, SharedForms, Side, forms
-from vitarium.operators.unit_fitting import SharedUnits, Units
+from vitarium.operators.unit_fitting import Blocks, Place, SharedUnits, Units
 
 Parts = dict[str, Tensor]
 """A block's tensors: `norm1.weight`, `attn.qkv.weight`, ..."""
 _TOLERANCE = 1e-3
-_SWEEPS = 12
+"""Share of what the blocks do by which a sweep has to come nearer, or it was the last."""
+_SWEEPS = 8
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class FittedBlocks:
     shared: Parts
     own: list[Parts]
     errors: dict[str, float]
-    """Squared error relative to what the blocks do: `logits`, `values` and `units`."""
+    """Squared error relative to what the blocks do: `logits` and `values` of the attention, and
+    `mlp`."""
 
 
 def fitted(
@@ -32,50 +33,46 @@ def fitted(
     starts: Sequence[Parts],
     *,
     num_heads: int,
+    activation: Callable[[Tensor], Tensor],
     mix_before: bool = True,
     mix_after: bool = True,
     own_norms: bool = True,
 ) -> FittedBlocks:
-    """Shared weights and what goes with them, at most as far from the blocks as any of the starts.
+    """Shared weights, and what goes with them, at most as far from the blocks as any of the starts.
 
     Args:
-        starts: shared weights to begin with, norms included; the best one is taken.
-        own_norms: whether each block has norms of its own; else all have those of the start.
+        blocks: of a group.
+        starts: shared weights to begin with, norms included.
+        activation: of the MLPs.
+        own_norms: whether each block has norms of its own; else all have a start's.
     """
-    blocks = [_doubles(block) for block in blocks]
-    starts = [_doubles(start) for start in starts]
-    heads = min(
-        (
-            _Heads(targets, start, num_heads, (mix_before, mix_after), own_norms)
-            for start in starts
-            for targets in (blocks, _aligned(blocks, start, num_heads))
-        ),
-        key=lambda one: one.error,
-    )
-    errors = heads.improve()
-    units, errors["units"] = _units(blocks, starts, own_norms)
-    own = [
-        {name: tensor for name, tensor in block.items() if name.startswith("ls")}
-        for block in blocks
-    ]
+    blocks, starts = [_doubles(block) for block in blocks], [_doubles(start) for start in starts]
+    mixes = (mix_before, mix_after)
+    tried = [_Heads(blocks, start, num_heads, mixes, own_norms) for start in starts]
+    heads = min(tried, key=lambda one: sum(one.errors().values()))
+    heads.improve()
+    units = _units(blocks, starts, activation, own_norms)
     shared = heads.weights() | {
-        "mlp.fc1.weight": units.read[:, : len(blocks[0]["norm2.weight"])],
-        "mlp.fc1.bias": units.read[:, -1],
-        "mlp.fc2.weight": units.written.T,
-        "mlp.fc2.bias": _bias(blocks, "ls2", "mlp.fc2.bias"),
+        "mlp.fc1.weight": units.found.read[:, :-1],
+        "mlp.fc1.bias": units.found.read[:, -1],
+        "mlp.fc2.weight": units.found.written.T,
+        "mlp.fc2.bias": units.found.shift,
     }
-    for number, (block, parts) in enumerate(zip(blocks, own, strict=True)):
-        if own_norms:
-            norm2 = units.norms[number]
-            parts |= {name: block[name] for name in ("norm1.weight", "norm1.bias")}
-            parts |= {"norm2.weight": norm2.gain, "norm2.bias": norm2.shift}
+    kept = ("norm", "ls") if own_norms else ("ls",)
+    own = [{n: block[n] for n in block if n.startswith(kept)} for block in blocks]
+    for number, parts in enumerate(own):
         if mix_before:
             parts["attn.before.weight"] = heads.logits.mixing[number]
         if mix_after:
-            parts["attn.after.weight"] = heads.values.mixing[number].T.contiguous()
+            parts["attn.after.weight"] = heads.values.mixing[number].T
     if not own_norms:
-        shared |= {name: tensor for name, tensor in heads.start.items() if name.startswith("norm")}
-    return FittedBlocks(shared, own, errors)
+        norm = units.places[0].norm
+        assert norm.shift is not None  # a LayerNorm's
+        shared |= {n: heads.start[n] for n in ("norm1.weight", "norm1.bias")}
+        shared |= {"norm2.weight": norm.gain, "norm2.bias": norm.shift}
+    return FittedBlocks(
+        shared, own, heads.errors() | {"mlp": _relative(units.error, units.blocks.total)}
+    )
 
 
 class _Heads:
@@ -92,38 +89,35 @@ class _Heads:
         mixes: tuple[bool, bool],
         own_norms: bool,
     ) -> None:
-        self.blocks, self.start = blocks, start
+        self.start = start
         norms = [_norm(block, "norm1", bias="attn.qkv.bias" in start) for block in blocks]
         seen = norms if own_norms else [_norm(start, "norm1", bias=norms[0].bias)] * len(blocks)
         scales = [_scale(block, "ls1") for block in blocks]
-        targets = [_factors(block) for block in blocks]
-        starts = _factors(start)
-        unshifted = [Reading(norm.gain) for norm in norms], [Reading(norm.gain) for norm in seen]
-        as_they_act = [norms, unshifted[0], norms, scales]
-        read = [seen, unshifted[1], seen, scales]
-        sides = [
-            Side(
-                [reading.of(one[place]) for reading, one in zip(acts, targets, strict=True)],
-                read[place],
-            )
-            for place, acts in enumerate(as_they_act)
+        acting = [_factors(block, *how) for block, *how in zip(blocks, norms, scales, strict=True)]
+        like = [_factors(start, *how) for how in zip(seen, scales, strict=True)]
+        orders = _orders(acting, like, num_heads)
+        self.blocks = [_in_order(b, order) for b, order in zip(blocks, orders, strict=True)]
+        targets = [
+            _factors(block, *how) for block, *how in zip(self.blocks, norms, scales, strict=True)
         ]
-        self.logits = SharedForms(
-            sides[0], sides[1], (starts[0], starts[1]), num_heads=num_heads, mixes=mixes[0]
+        keys = [Reading(norm.gain) for norm in seen]
+        query, value = (Side([one[at] for one in targets], seen) for at in (0, 2))
+        key, written = (
+            Side([one[at] for one in targets], readings)
+            for at, readings in ((1, keys), (3, scales))
         )
-        self.values = SharedForms(
-            sides[2], sides[3], (starts[2], starts[3]), num_heads=num_heads, mixes=mixes[1]
-        )
+        starts = _raw(start)
+        self.logits = SharedForms(query, key, starts[:2], num_heads=num_heads, mixes=mixes[0])
+        self.values = SharedForms(value, written, starts[2:], num_heads=num_heads, mixes=mixes[1])
 
-    @property
-    def error(self) -> float:
-        """Of both together, before anything is fitted."""
-        return self.logits.error() / self.logits.total + self.values.error() / self.values.total
-
-    def improve(self) -> dict[str, float]:
-        """Fit both; their relative errors."""
+    def errors(self) -> dict[str, float]:
+        """Relative ones."""
         both = {"logits": self.logits, "values": self.values}
-        return {name: one.improve(_TOLERANCE, _SWEEPS) / one.total for name, one in both.items()}
+        return {name: _relative(one.error(), one.total) for name, one in both.items()}
+
+    def improve(self) -> None:
+        for one in (self.logits, self.values):
+            one.improve(_TOLERANCE, _SWEEPS)
 
     def weights(self) -> Parts:
         (queries, keys), (values, written) = self.logits.shared, self.values.shared
@@ -140,35 +134,43 @@ class _Heads:
 
 
 def _units(
-    blocks: Sequence[Parts], starts: Sequence[Parts], own_norms: bool
-) -> tuple[SharedUnits, float]:
-    """The MLP of a group, and its relative error."""
-    norms = tuple(_norm(block, "norm2", bias=True) for block in blocks)
-    scales = tuple(_scale(block, "ls2") for block in blocks)
-    targets = [
-        Units(norm.of(_read(block)), scale.of(block["mlp.fc2.weight"].T))
-        for block, norm, scale in zip(blocks, norms, scales, strict=True)
-    ]
-    begun = [
+    blocks: Sequence[Parts],
+    starts: Sequence[Parts],
+    activation: Callable[[Tensor], Tensor],
+    own_norms: bool,
+) -> SharedUnits:
+    """The MLP of a group: from the first start, unless what that leads to is worse than another."""
+    targets = Blocks([(_mlp(block), _place(block, block)) for block in blocks], activation)
+    first, *others = [
         SharedUnits(
-            _read(start),
-            start["mlp.fc2.weight"].T,
-            norms if own_norms else (_norm(start, "norm2", bias=True),) * len(blocks),
-            scales,
+            targets, [_place(block, block if own_norms else start) for block in blocks], _mlp(start)
         )
         for start in starts
     ]
-    return unit_fitting.fitted(
-        targets, begun, own_norms=own_norms, tolerance=_TOLERANCE, most=_SWEEPS
-    )
+    first.improve()
+    for other in others:
+        if other.error < first.error:
+            other.improve()
+            return other
+    return first
 
 
-def _read(block: Parts) -> Tensor:
-    return torch.cat([block["mlp.fc1.weight"], block["mlp.fc1.bias"][:, None]], 1)
+def _mlp(block: Parts) -> Units:
+    read = torch.cat([block["mlp.fc1.weight"], block["mlp.fc1.bias"][:, None]], 1)
+    return Units(read, block["mlp.fc2.weight"].T, block["mlp.fc2.bias"])
 
 
-def _factors(block: Parts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Queries and values (with their bias as a column), keys, and the projection's columns."""
+def _place(block: Parts, normed: Parts) -> Place:
+    return Place(_norm(normed, "norm2", bias=True), _scale(block, "ls2"))
+
+
+Factors = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of queries, keys, values (queries and values with a column more), and the projection's columns,
+[heads * head_dim, channels]."""
+
+
+def _raw(block: Parts) -> Factors:
+    """The column more is the bias, where there is one."""
     query, key, value = block["attn.qkv.weight"].chunk(3)
     if "attn.qkv.bias" in block:
         shifts = block["attn.qkv.bias"][:, None].chunk(3)
@@ -176,25 +178,25 @@ def _factors(block: Parts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return query, key, value, block["attn.proj.weight"].T
 
 
-def _aligned(blocks: Sequence[Parts], start: Parts, num_heads: int) -> list[Parts]:
-    """The blocks with their heads in the order in which they are most like the start's."""
-    norms = [_norm(block, "norm1", bias="attn.qkv.bias" in start) for block in blocks]
-    found = []
-    for block, norm in zip(blocks, norms, strict=True):
-        plain, scale = Reading(norm.gain), _scale(block, "ls1")
-        readings = (norm, plain, norm, scale)
-        acts, like = (
-            [reading.of(one) for reading, one in zip(readings, _factors(parts), strict=True)]
-            for parts in (block, start)
-        )
-        worth = sum(
-            forms(like[at], acts[at], like[at + 1], acts[at + 1], num_heads)
-            / forms(acts[at], acts[at], acts[at + 1], acts[at + 1], num_heads).trace()
-            for at in (0, 2)
-        )
-        _, order = linear_sum_assignment(worth.numpy(), maximize=True)
-        found.append(_in_order(block, torch.from_numpy(order)))
-    return found
+def _factors(block: Parts, norm: Reading, scale: Reading) -> Factors:
+    """As they act on normalised tokens, and on the stream; the column more is the constant."""
+    query, key, value, written = _raw(block)
+    return norm.of(query), Reading(norm.gain).of(key), norm.of(value), scale.of(written)
+
+
+def _orders(blocks: Sequence[Factors], like: Sequence[Factors], num_heads: int) -> list[Tensor]:
+    """The order of each block's heads in which they are nearest to those that it would be given."""
+    worths = torch.zeros(len(blocks), num_heads, num_heads, dtype=torch.float64)
+    for at in (0, 2):
+        pairs = [
+            (one[at : at + 2], other[at : at + 2]) for one, other in zip(blocks, like, strict=True)
+        ]
+        total = sum(forms(a, a, b, b, num_heads).trace().item() for (a, b), _ in pairs)
+        for worth, ((a, b), (left, right)) in zip(worths, pairs, strict=True):
+            worth += forms(left, a, right, b, num_heads) / (total or 1)
+    return [
+        torch.from_numpy(linear_sum_assignment(worth.numpy(), maximize=True)[1]) for worth in worths
+    ]
 
 
 def _in_order(block: Parts, heads: Tensor) -> Parts:
@@ -229,3 +231,8 @@ def _scale(block: Parts, name: str) -> Reading:
 
 def _doubles(block: Parts) -> Parts:
     return {name: tensor.double() for name, tensor in block.items()}
+
+
+def _relative(error: float, total: float) -> float:
+    """Blocks that do nothing are met exactly."""
+    return error / total if total else 0.0

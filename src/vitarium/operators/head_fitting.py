@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_STEPS = 6
+_STEPS = 4
 """Of conjugate gradients in one update: those of trained models change little after."""
 
 
@@ -136,13 +136,14 @@ class SharedForms:
         own, other = self.sides[side], self.sides[1 - side]
         dim = len(self.shared[side]) // self.num_heads
         ones = torch.ones(dim, dim, dtype=self.shared[side].dtype)
-        grams, right, mean = [], torch.zeros_like(self.shared[side]), 0
+        grams, right = [], torch.zeros_like(self.shared[side])
+        mean = ones.new_zeros(len(right), len(right))
         for block, (reading, mixing) in enumerate(zip(own.readings, self.mixing, strict=True)):
             acting = self._acting(1 - side, block)
             grams.append((acting @ acting.T).mul_(torch.kron(mixing.T @ mixing, ones)))
             cross = (acting @ other.targets[block].T).mul_(torch.kron(mixing.T.contiguous(), ones))
             right += reading.adjoint(cross @ own.targets[block])
-            mean = mean + grams[-1] * reading.gain.square().mean()
+            mean += grams[-1] * reading.gain.square().mean()
         ridge = 1e-10 * mean.diagonal().mean() + torch.finfo(ones.dtype).tiny
         factor = torch.linalg.cholesky(mean + ridge * torch.eye(len(mean), dtype=ones.dtype))
 

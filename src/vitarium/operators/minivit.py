@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from timm.layers.create_act import get_act_layer
 from torch import Tensor
 
 from vitarium.architectures.local_convolution import KernelSize, LocalNorm
@@ -23,7 +24,7 @@ class Minivit(Config):
 
     share: Sharing = 2
     """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
-    init: Literal["first", "mean", "fit"] = "mean"
+    init: Literal["first", "mean", "fit"] = "fit"
     """The shared weights: the first block's of each group, the mean of the group's blocks, or those
     nearest to what all blocks of the group do, with fitted head mixing and norms."""
     separate_norms: bool = True
@@ -119,6 +120,7 @@ def _begun(
             blocks,
             [first, mean],
             num_heads=twin.num_heads,
+            activation=get_act_layer(twin.act_layer)(),
             mix_before=config.mix_before,
             mix_after=config.mix_after,
             own_norms=config.separate_norms,

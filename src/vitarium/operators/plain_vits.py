@@ -86,7 +86,8 @@ def _extras(model: VisionTransformer) -> Iterator[str]:
     yield from _if(len(finals) != 1, f"{len(finals)} norms at its end")
     for block in model.blocks:
         yield from _of_block(block)
-    norms = [part for block in model.blocks for part in (block.norm1, block.norm2)] + finals
+    blocks = [block for block in model.blocks if type(block) is Block]
+    norms = [part for block in blocks for part in (block.norm1, block.norm2)] + finals
     plain = all(type(norm) in _NORMS and norm.elementwise_affine for norm in norms)
     yield from _if(not plain or any(norm.bias is None for norm in norms), "norms of another kind")
     yield from _if(plain and len({norm.eps for norm in norms}) > 1, "norms of several norm_eps")

@@ -1,141 +1,132 @@
-"""One MLP for several blocks: units of every block are permuted to match, then averaged."""
+"""One MLP for several blocks: what its hidden units write, by least squares on what blocks do.
 
-from collections.abc import Sequence
+Units have no counterparts in another block, and their order does not matter; so MLPs are compared
+by what they add to the stream, on random tokens as a LayerNorm gives them out.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vitarium.operators.head_fitting import Reading
+from vitarium.seeds import derive
+
+_TOKENS = 4
+"""Tokens to a hidden unit, all blocks together."""
+_RIDGE = 1e-3
+"""How strongly weights are held at the start, relative to what the units do on the tokens."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """What a block's hidden units read and write: [hidden, channels + 1] and [hidden, channels].
+    """Hidden units: what they read [hidden, channels + 1 of bias] and write [hidden, channels].
 
-    The last column of what they read is the constant; both as they act: behind the norm's gain and
-    shift, and times the layer scale.
+    shift: what is written beside, [channels].
     """
 
     read: Tensor
     written: Tensor
-
-    def taken(self, order: Tensor) -> "Units":
-        return Units(self.read[order], self.written[order])
+    shift: Tensor
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a block has its MLP: behind its norm, and before its layer scale."""
+
+    norm: Reading
+    scale: Reading
+
+
+class Blocks:
+    """The units of a group's blocks, and what each block adds to the stream on random tokens."""
+
+    def __init__(
+        self,
+        units: Sequence[tuple[Units, Place]],
+        activation: Callable[[Tensor], Tensor],
+    ) -> None:
+        hidden, channels = units[0][0].written.shape
+        self.activation = activation
+        self.tokens = _tokens(-(-_TOKENS * hidden // len(units)), channels)
+        """[tokens, channels]"""
+        self.wanted = [self.added(self.active(one.read, at), one, at) for one, at in units]
+        self.total = sum(one.square().sum().item() for one in self.wanted)
+
+    def active(self, read: Tensor, place: Place) -> Tensor:
+        """What hidden units give on the tokens, [tokens, hidden]."""
+        acting = place.norm.of(read)
+        return self.activation(torch.addmm(acting[:, -1], self.tokens, acting[:, :-1].T))
+
+    def added(self, active: Tensor, units: Units, place: Place) -> Tensor:
+        """What they then add to the stream, [tokens, channels]."""
+        return place.scale.of(active @ units.written + units.shift)
+
+
 class SharedUnits:
-    """Units that a group shares: read [hidden, channels (+ 1 of bias)], written [hidden, channels].
+    """Hidden units that all blocks of a group share.
 
-    norms: how each block reads them; scales: how each block's layer scale changes what they write.
-    """
-
-    read: Tensor
-    written: Tensor
-    norms: tuple[Reading, ...]
-    scales: tuple[Reading, ...]
-
-    def in_block(self, block: int) -> Units:
-        return Units(self.norms[block].of(self.read), self.scales[block].of(self.written))
-
-
-def fitted(
-    targets: Sequence[Units],
-    starts: Sequence[SharedUnits],
-    *,
-    own_norms: bool,
-    tolerance: float,
-    most: int,
-) -> tuple[SharedUnits, float]:
-    """The shared units nearest to every block's, and their relative error.
-
-    The error is the mean of two, of what is read and of what is written, each relative to the
-    targets'. It never rises: permutations (linear assignment), shared units and norms (least
-    squares) in turn, from the best of the starts.
+    `error` is the sum of squared distances between what they and the blocks' own units add to the
+    stream, over tokens; `improve` lowers it, by what the units write.
 
     Args:
-        own_norms: whether the gains and shifts of `norms` are fitted.
+        places: where they are, in each block.
     """
-    weights = [1 / _total(targets, kind) for kind in ("read", "written")]
-    matched = [(_matched(targets, start, weights), start) for start in starts]
-    now, found = min(matched, key=lambda pair: error(*pair))
-    left = error(now, found)
-    for _ in range(most):
-        if left <= 1e-14:
-            break
-        trial = _averaged(now, found)
-        if own_norms:
-            trial = replace(trial, norms=tuple(_norms(now, trial)))
-        reordered = _matched(now, trial, weights)
-        before, after = left, error(reordered, trial)
-        if after > before:  # rounding, where nothing is left to gain
-            break
-        now, found, left = reordered, trial, after
-        if before - after < tolerance:
-            break
-    return found, left
+
+    def __init__(self, blocks: Blocks, places: Sequence[Place], start: Units) -> None:
+        self.blocks, self.places, self.found = blocks, places, start
+        self._rests = [
+            wanted - blocks.added(blocks.active(start.read, place), start, place)
+            for wanted, place in zip(blocks.wanted, places, strict=True)
+        ]
+
+    @property
+    def error(self) -> float:
+        """What is left of the blocks' `total`."""
+        return sum(rest.square().sum().item() for rest in self._rests)
+
+    def improve(self) -> None:
+        """Find what the units shall write."""
+        if self.error <= 1e-14 * self.blocks.total:
+            return
+        start = self.found
+        hidden, channels = start.written.shape
+        normal = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
+        wanted = torch.zeros(hidden + 1, channels, dtype=torch.float64)
+        actives = [self.blocks.active(start.read, place) for place in self.places]
+        for active, rest, place in zip(actives, self._rests, self.places, strict=True):
+            scaled = place.scale.of(rest)
+            normal[:-1, :-1].addmm_(active.T, active)
+            normal[-1, :-1] += active.sum(0)
+            normal[-1, -1] += len(active)
+            wanted[:-1].addmm_(active.T, scaled)
+            wanted[-1] += scaled.sum(0)
+        normal[:-1, -1] = normal[-1, :-1]
+        normal.diagonal().add_(_RIDGE * normal.diagonal().mean())
+        gains = torch.stack([place.scale.gain.square() for place in self.places]).mean(0)
+        wanted /= gains.clamp(min=1e-12 * gains.max())
+        step = torch.cholesky_solve(wanted, torch.linalg.cholesky(normal))
+        self._go(actives, Units(start.read, step[:-1], step[-1]))
+
+    def _go(self, actives: Sequence[Tensor], step: Units) -> None:
+        """As far as the error falls: where layer scales differ, the step is but a direction."""
+        along = [
+            self.blocks.added(active, step, place)
+            for active, place in zip(actives, self.places, strict=True)
+        ]
+        gained = sum((a * b).sum().item() for a, b in zip(along, self._rests, strict=True))
+        length = gained / sum(one.square().sum().item() for one in along)
+        self._rests = [rest - length * one for rest, one in zip(self._rests, along, strict=True)]
+        self.found = replace(
+            self.found,
+            written=self.found.written + length * step.written,
+            shift=self.found.shift + length * step.shift,
+        )
 
 
-def error(targets: Sequence[Units], shared: SharedUnits) -> float:
-    """Mean of the relative squared errors of what is read and what is written."""
-    found = 0.0
-    for kind in ("read", "written"):
-        acting = (getattr(shared.in_block(block), kind) for block in range(len(targets)))
-        pairs = zip(targets, acting, strict=True)
-        squares = sum((getattr(one, kind) - other).square().sum().item() for one, other in pairs)
-        found += squares / _total(targets, kind) / 2
-    return found
-
-
-def _total(targets: Sequence[Units], kind: str) -> float:
-    tiny: float = torch.finfo(torch.float64).tiny
-    return sum(getattr(one, kind).square().sum().item() for one in targets) or tiny
-
-
-def _matched(
-    targets: Sequence[Units], shared: SharedUnits, weights: Sequence[float]
-) -> list[Units]:
-    """The targets with their units in the order of the shared ones."""
-    found = []
-    for block, target in enumerate(targets):
-        acting = shared.in_block(block)
-        worth = weights[0] * (acting.read @ target.read.T)
-        worth += weights[1] * (acting.written @ target.written.T)
-        _, order = linear_sum_assignment(worth.numpy(), maximize=True)
-        found.append(target.taken(torch.from_numpy(order)))
-    return found
-
-
-def _averaged(targets: Sequence[Units], shared: SharedUnits) -> SharedUnits:
-    """The shared units by least squares."""
-    matrices = [norm.matrix for norm in shared.norms]
-    wanted = sum(
-        (one.read @ matrix.T for one, matrix in zip(targets, matrices, strict=True)),
-        torch.zeros_like(shared.read),
-    )
-    normal = torch.stack([matrix @ matrix.T for matrix in matrices]).sum(0)
-    gains = torch.stack([scale.gain for scale in shared.scales])
-    pairs = zip(targets, gains, strict=True)
-    written = torch.stack([one.written * gain for one, gain in pairs]).sum(0)
-    inverse = torch.linalg.pinv(normal, hermitian=True)
-    return replace(shared, read=wanted @ inverse, written=_over(written, gains.square().sum(0)))
-
-
-def _norms(targets: Sequence[Units], shared: SharedUnits) -> list[Reading]:
-    """Gain by gain and shift by shift, least squares, given the shared units."""
-    weight = shared.read[:, : len(shared.norms[0].gain)]
-    squares = weight.square().sum(0)
-    found = []
-    for target, norm in zip(targets, shared.norms, strict=True):
-        gain = _over((target.read[:, :-1] * weight).sum(0), squares)
-        constant = target.read[:, -1] - (shared.read[:, -1] if norm.bias else 0)
-        shift = torch.linalg.lstsq(weight, constant[:, None], driver="gelsd").solution[:, 0]
-        found.append(Reading(gain, shift, norm.bias))
-    return found
-
-
-def _over(numbers: Tensor, by: Tensor) -> Tensor:
-    """Divided where there is something to divide by, else zero."""
-    return torch.where(by > 0, numbers / by.clamp(min=torch.finfo(by.dtype).tiny), 0.0)
+def _tokens(count: int, channels: int) -> Tensor:
+    """Random tokens as a LayerNorm gives them out before its gain, float64 [count, channels]."""
+    generator = torch.Generator().manual_seed(derive(0, "minivit", "tokens"))
+    drawn = torch.randn(count, channels, generator=generator, dtype=torch.float64)
+    return torch.nn.functional.layer_norm(drawn, (channels,))
