@@ -5,7 +5,7 @@ of one, are trained with the same number of steps, with the parts of the method 
 from scratch and from their teacher. Every student of a row has another teacher (another seed), so
 differences between rows are taken seed by seed.
 
-    python benchmarks/compression.py [compression-zoos] [--seeds 3] [--epochs 8] [--images 20000]
+    python benchmarks/compression.py [compression-zoos] [--seeds 3] [--epochs 10] [--images 10000]
         [--data-dir DIR] [--workers 2]
 
 On Fashion-MNIST, and on CIFAR-10 where it is found. What is in the folder is not grown again. The
@@ -37,9 +37,9 @@ from vitarium.registry import section
 
 VIT = {
     "name": "vit",
-    "embed_dim": 64,
+    "embed_dim": 48,
     "depth": 12,
-    "num_heads": 4,
+    "num_heads": 3,
     "class_token": False,
     "global_pool": "avg",
 }
@@ -54,11 +54,11 @@ BARE = {
     "mix_after": False,
     "relative_positions": None,
 }
-PARTS: dict[str, tuple[dict[str, Any], str]] = {
-    "a": (BARE, "supervised"),
-    "b": ({}, "supervised"),
-    "c": ({}, "soft_distillation"),
-    "d": ({}, "weight_distillation"),
+PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a": (BARE, {"name": "supervised"}),
+    "b": ({}, {"name": "supervised"}),
+    "c": ({}, {"name": "soft_distillation", "alpha": 1.0}),
+    "d": ({}, {"name": "weight_distillation"}),
 }
 """What a row's students are built of, and what they learn."""
 NAMES = {
@@ -94,7 +94,7 @@ def recipe(settings: Settings, data: Any) -> dict[str, Any]:
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "clip_grad_norm": 1.0,
         "epochs": settings.epochs,
-        "batch_size": 128,
+        "batch_size": 64,
         "checkpoints": "last",
     }
 
@@ -116,9 +116,17 @@ def from_scratch(
 ) -> dict[str, Any]:
     """A student of each teacher, with random weights."""
     parts, objective = PARTS[row]
-    built = {**VIT, **cut, "name": "mini_deit", "fc_norm": True, "share": share, **parts}
+    built = {
+        **VIT,
+        **cut,
+        "name": "mini_deit",
+        "fc_norm": True,
+        "share": share,
+        "mixing_init": "identity",
+        **parts,
+    }
     learns = [
-        {"name": objective} if objective == "supervised" else {"name": objective, "teacher": id}
+        objective if objective["name"] == "supervised" else {**objective, "teacher": id}
         for id in ids
     ]
     return {
@@ -250,8 +258,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("compression-zoos"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--workers", type=int)
     settings = Settings(**vars(parser.parse_args()))

@@ -10,7 +10,17 @@ import pytest
 @pytest.fixture(scope="session")
 def reference() -> Any:
     """tests/reference/multiplexed_models.py"""
-    file = Path(__file__).parent.parent / "reference" / "multiplexed_models.py"
+    return _loaded("multiplexed_models")
+
+
+@pytest.fixture(scope="session")
+def windows() -> Any:
+    """tests/reference/multiplexed_windows.py"""
+    return _loaded("multiplexed_windows")
+
+
+def _loaded(name: str) -> Any:
+    file = Path(__file__).parent.parent / "reference" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec
     assert spec.loader

@@ -22,6 +22,7 @@ SMALL = {
         "num_heads": (2, 2),
     },
     "dinov2": {"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 0.1},
+    "mini_deit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
     "timm": {
         "model": "vit_tiny_patch16_224",
         "img_size": 32,

@@ -1,4 +1,4 @@
-"""Mini-DeiT: the published counts, timm's conveniences, and its life in blueprint and zoo."""
+"""Mini-DeiT: the published counts, timm's conveniences, and its settings."""
 
 import copy
 
@@ -7,17 +7,9 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
-from vitarium import Blueprint, Zoo, create_model, plan
+from vitarium import create_model
 from vitarium.config import InvalidConfig
-from vitarium.data.batches import together
-from vitarium.exchange.exporting import export
-from vitarium.measures.attention_maps import watch
 from vitarium.registry import choose, section
-from vitarium.store import About, ModelFolder
-from vitarium.training import Step, TrainOptions, stack_key, train
-from vitarium.training.alone import Alone
-from vitarium.training.member import Member
-from vitarium.training.stack import Stack
 
 WIDTHS = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
 ONLY_SHARING = {
@@ -26,17 +18,6 @@ ONLY_SHARING = {
     "relative_positions": None,
     "mix_before": False,
     "mix_after": False,
-}
-EXACT = {"rtol": 0, "atol": 1e-12}
-DIGITS = {
-    "name": "mini_deit",
-    "img_size": 8,
-    "patch_size": 4,
-    "in_chans": 1,
-    "embed_dim": 16,
-    "depth": 4,
-    "num_heads": 2,
-    "convolution": 3,
 }
 
 
@@ -140,7 +121,7 @@ def test_a_convolution_of_five_gives_the_papers_ratio_of_one_set():
 @pytest.fixture
 def model(reference):
     tokens = {"class_token": True, "reg_tokens": 1, "global_pool": "token"}
-    return reference.made(share=(1, 3), convolution=3, relative_positions=None, **tokens)
+    return reference.made(share=(1, 3), convolution=3, **tokens)
 
 
 def test_intermediates_are_the_blocks_outputs(model, reference):
@@ -238,6 +219,7 @@ def test_after_a_change_of_size_blocks_train_the_same_parameters(reference):
         ({"init_values": 0}, "init_values: 0 is not greater than 0"),
         ({"relative_positions": {"ratoi": 2}}, r"relative_positions\.ratoi: .* mean 'ratio'"),
         ({"relative_positions": {"ratio": -1}}, r"relative_positions\.ratio: -1 is not greater"),
+        ({"relative_positions": {"method": "none"}}, r"relative_positions\.method: 'none' is not"),
         ({"global_pool": "token"}, "needs the class token; use 'avg' without it"),
         ({"shares": 2}, "unknown factor 'shares'; did you mean 'share'"),
     ],
@@ -252,7 +234,7 @@ def test_settings_that_make_no_model_are_refused(settings, said):
     [
         {},
         {"share": "all", "relative_positions": None},
-        {"share": [4, 4, 2, 2], "relative_positions": {"ratio": 2.5}, "init_values": 0.1},
+        {"share": [4, 4, 2, 2], "relative_positions": {"on": ["q", "k"]}, "init_values": 0.1},
     ],
 )
 def test_factors_come_back_and_can_be_keys(settings):
@@ -262,131 +244,6 @@ def test_factors_come_back_and_can_be_keys(settings):
         again = section("architecture", chosen.factors(defaults=defaults))
         assert again == chosen
         assert hash(again) == hash(chosen)
-
-
-# In a zoo
-
-
-def blueprint(tiny, grid, **changes):
-    stage = {**tiny["stages"]["pretrain"], "architecture": DIGITS, **changes, "grid": grid}
-    return Blueprint.read({**tiny, "stages": {"pretrain": stage}})
-
-
-def test_nested_settings_come_from_a_blueprint(tiny):
-    grid = {
-        "architecture.relative_positions": [None, {"ratio": 2.5}],
-        "architecture.share": ["all", [1, 3], 2],
-    }
-    models = plan(blueprint(tiny, grid)).models
-    found = [spec.recipe.architecture.config for spec in models]
-    ratios = {config.relative_positions and config.relative_positions.ratio for config in found}
-    assert ratios == {None, 2.5}
-    assert {config.share for config in found} == {"all", (1, 3), 2}
-    assert len({spec.id for spec in models}) == 6
-
-
-def test_checkpoints_hold_shared_weights_once(tiny, tmp_path):
-    """Twelve blocks of six sets take about half the bytes, and come back from the zoo."""
-    vit = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 96, "num_heads": 2}
-    zoo, sizes = Zoo.create(tmp_path / "zoo"), {}
-    for name in ("vit", "mini_deit"):
-        (spec,) = plan(blueprint(tiny, {"seed": [1]}, architecture={"name": name, **vit})).models
-        model, folder = spec.recipe.build(10).eval(), zoo.folder(spec.id)
-        folder.begin(spec, About(10, tuple("0123456789"), {"torch": "x"}))
-        folder.commit(0, {}, model.state_dict(), None)
-        folder.finish("finished")
-        sizes[name] = sum(file.stat().st_size for file in (folder.path / "checkpoints").iterdir())
-        images = torch.randn(2, 1, 8, 8)
-        with torch.no_grad():
-            assert torch.equal(zoo.load(spec.id).eval()(images), model(images))
-    assert 0.45 < sizes["mini_deit"] / sizes["vit"] < 0.6
-
-
-def losses(trainer, over, steps=8):
-    found, epoch = [], 0
-    while len(found) < steps:
-        epoch += 1
-        trainer.training_mode()
-        for number, batch in enumerate(together([m.batches for m in over], epoch)):
-            found.append(trainer.step(batch, epoch, number)["loss"])
-    return torch.stack(found)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"share": "all", "class_token": True, "relative_positions": None, "init_values": 0.1}],
-    ids=["mini-deit", "one set"],
-)
-def test_stacked_models_learn_as_they_do_alone(tiny, tmp_path, settings):
-    own = {"seed": [1, 2], "optimizer.lr": [3e-3, 1e-2]}
-    models = plan(blueprint(tiny, own, epochs=4, architecture=DIGITS | settings)).models
-    assert len({stack_key(model) for model in models}) == 1
-
-    def members():
-        return [Member(m, ModelFolder(tmp_path / m.id), None, TrainOptions()) for m in models]
-
-    stacked = members()
-    together_ = losses(Stack(stacked, TrainOptions()), stacked)
-    for k, member in enumerate(members()):
-        alone = losses(Alone([member], TrainOptions()), [member])[:, 0]
-        assert torch.allclose(together_[:, k], alone, rtol=1e-5, atol=0)
-        assert alone[-1] != alone[0]
-
-
-def test_a_stopped_training_goes_on_to_the_same_bits(tiny, tmp_path):
-    class Killed(Exception):
-        pass
-
-    def kill(event):
-        if isinstance(event, Step) and event.epoch == 2:
-            raise Killed
-
-    (spec,) = plan(blueprint(tiny, {"seed": [1]})).models
-    broken, whole = (ModelFolder(tmp_path / name / spec.id) for name in ("broken", "whole"))
-    with pytest.raises(Killed):
-        train(spec, broken, report=kill)
-    train(spec, broken)
-    train(spec, whole)
-    assert broken.checkpoint() == whole.checkpoint()
-    for name, tensor in whole.weights(2).items():
-        assert torch.equal(broken.weights(2)[name], tensor)
-
-
-def test_attention_is_seen_before_heads_are_mixed(reference):
-    model, maps = reference.made(), {}
-    images = reference.images(model)
-    watch(model, images, lambda name, each: maps.update({name: each}))
-    assert all(torch.allclose(each.sum(-1), torch.ones(()).double()) for each in maps.values())
-    block = model.blocks[0]
-    expected = maps["blocks.0"]
-    given = []
-    block.attn.attn_drop.register_forward_hook(lambda _, inputs, __: given.append(inputs[0]))
-    model(images)
-    mixed = torch.einsum("ah,bhij->baij", block.attn.after.weight, expected)
-    assert torch.allclose(given[0], mixed, **EXACT)
-
-
-@pytest.fixture
-def zoo(tiny, tmp_path):
-    found = Zoo.create(tmp_path / "zoo")
-    (spec,) = plan(blueprint(tiny, {"seed": [1]})).models
-    folder = found.folder(spec.id)
-    folder.begin(spec, About(10, tuple("0123456789"), {"torch": "x"}))
-    folder.commit(0, {}, spec.recipe.build(10).state_dict(), None)
-    folder.finish("finished")
-    return found
-
-
-def test_it_is_exported_but_to_timm(zoo, tmp_path):
-    from safetensors.torch import load_file
-
-    files = export(zoo, tmp_path / "out", exporter="safetensors")
-    (file,) = [path for path in files if path.suffix == ".safetensors"]
-    state, (id,) = zoo.state_dict(zoo.ids()[0]), zoo.ids()
-    assert state.keys() == load_file(file).keys()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in load_file(file).items())
-    with pytest.raises(Exception, match=rf"{id}: its architecture 'mini_deit' is none of timm's"):
-        export(zoo, tmp_path / "timm", exporter="timm")
 
 
 def test_compiled_it_gives_the_same_outputs_and_gradients(reference):

@@ -1,10 +1,7 @@
-"""Mini-Swin: exact sizes, what it equals, and that it is a model like any other."""
+"""Mini-Swin: exact sizes, settings that are refused, and that it is a model like any other."""
 
-import copy
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +11,7 @@ from vitarium import Blueprint, create_model, plan
 from vitarium.architectures.features import transformer_blocks
 from vitarium.config import InvalidConfig
 from vitarium.data.batches import together
-from vitarium.errors import CannotMeasure, InvalidInput
+from vitarium.errors import CannotMeasure
 from vitarium.measures.attention_maps import watch
 from vitarium.measures.representations import cosines, vectors
 from vitarium.registry import choose, section
@@ -33,37 +30,8 @@ ONLY_SHARING = {"mix_before": False, "mix_after": False, "convolution": 0}
 SHARED_NORMS = {"separate_norms": False}
 
 
-@pytest.fixture(scope="module")
-def reference():
-    file = Path(__file__).parents[1] / "reference" / "multiplexed_windows.py"
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def made_plain(model):
-    """Set what is each block's own to what does nothing."""
-    with torch.no_grad():
-        for block in transformer_blocks(model).values():
-            for mixing in filter(None, (block.attn.before, block.attn.after)):
-                mixing.weight.copy_(torch.eye(len(mixing.weight)))
-                mixing.bias.zero_()
-            if not isinstance(block.local, nn.Identity):
-                for parameter in block.local.convolution.parameters():
-                    parameter.zero_()
-    return model
-
-
-@torch.no_grad()
-def difference(one, other, images):
-    found, expected = one(images), other(images)
-    assert expected.std() > 0.01
-    return (found - expected).abs().max() / expected.abs().max()
 
 
 PARTS = {
@@ -85,19 +53,26 @@ PARTS = {
 
 
 @pytest.mark.parametrize(
-    ("preset", "total", "parts"),
+    ("preset", "total", "own_norms", "head_mixing", "parts"),
     [
-        (TINY, 12_001_765, (4_896, 8_832, 8_832, 2_244, 2_244, 7_605, 2_354_400, 784_800,
+        (TINY, 12_001_765, 11_767_645, 11_772_133,
+         (4_896, 8_832, 8_832, 2_244, 2_244, 7_605, 2_354_400, 784_800,
                             6_274_080, 8_832, 220_800, 1_553_664, 1_536, 769_000)),
-        (SMALL, 26_463_205, (4_896, 18_048, 18_048, 4_116, 4_116, 23_829, 5_902_560, 1_967_520,
+        (SMALL, 26_463_205, 25_985_725, 25_993_957,
+         (4_896, 18_048, 18_048, 4_116, 4_116, 23_829, 5_902_560, 1_967_520,
                              15_726_624, 18_048, 451_200, 1_553_664, 1_536, 769_000)),
-        (BASE, 46_444_852, (6_528, 24_064, 24_064, 7_192, 7_192, 31_772, 10_487_424, 3_495_808,
+        (BASE, 46_444_852, 45_804_804, 45_819_188,
+         (6_528, 24_064, 24_064, 7_192, 7_192, 31_772, 10_487_424, 3_495_808,
                             27_948_416, 24_064, 601_600, 2_759_680, 2_048, 1_025_000)),
-        (BASE_384, 46_512_532, (6_528, 24_064, 24_064, 7_192, 7_192, 99_452, 10_487_424, 3_495_808,
+        (BASE_384, 46_512_532, 45_872_484, 45_886_868,
+         (6_528, 24_064, 24_064, 7_192, 7_192, 99_452, 10_487_424, 3_495_808,
                                 27_948_416, 24_064, 601_600, 2_759_680, 2_048, 1_025_000)),
     ],
 )  # fmt: skip
-def test_presets_have_the_published_numbers_of_parameters(preset, total, parts):
+def test_presets_have_the_published_numbers_of_parameters(
+    preset, total, own_norms, head_mixing, parts
+):
+    """In all, of each part, and before the convolution and the head mixing were added."""
     with torch.device("meta"):
         model = create_model(preset)
     assert count(model) == total
@@ -106,6 +81,8 @@ def test_presets_have_the_published_numbers_of_parameters(preset, total, parts):
         for part, pattern in PARTS.items()
     }
     assert found == dict(zip(PARTS, parts, strict=True))
+    assert total - found["local norm"] - found["convolution"] == head_mixing
+    assert head_mixing - found["before"] - found["after"] == own_norms
 
 
 @pytest.mark.parametrize(
@@ -116,13 +93,7 @@ def test_presets_have_the_published_numbers_of_parameters(preset, total, parts):
         (BASE, ONLY_SHARING | SHARED_NORMS, 45_780_740),
         (BASE_384, ONLY_SHARING | SHARED_NORMS, 45_848_420),
         (TINY, ONLY_SHARING, 11_767_645),
-        (SMALL, ONLY_SHARING, 25_985_725),
-        (BASE, ONLY_SHARING, 45_804_804),
-        (BASE_384, ONLY_SHARING, 45_872_484),
         (TINY, {"convolution": 0}, 11_772_133),
-        (SMALL, {"convolution": 0}, 25_993_957),
-        (BASE, {"convolution": 0}, 45_819_188),
-        (BASE_384, {"convolution": 0}, 45_886_868),
         (TINY, ONLY_SHARING | {"share": 1}, 28_288_354),
         (TINY, {"position_bias": False}, 12_001_765 - 7_605),
         (TINY, {"mix_before": False}, 12_001_765 - 2_244),
@@ -148,46 +119,6 @@ def test_each_further_set_of_weights_costs_what_its_matrices_and_its_table_have(
     assert sizes[1] - sizes[0] == 2 * each
 
 
-@pytest.mark.parametrize("share", [1, 2, "all", ("all", (1, 3), 1)])
-def test_with_identity_mixing_and_no_convolution_it_is_timms_swin_with_equal_blocks(
-    reference, share
-):
-    model = made_plain(reference.made(share=share))
-    assert difference(model, reference.plain(model), reference.images(model)) < 1e-12
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"img_size": 20},
-        {"img_size": 26, "window_size": 5},
-        {"window_size": 3},
-        {"window_size": 1},
-        {"window_size": 64},
-        {"depths": (3,), "num_heads": (2,), "share": "all"},
-        {"separate_norms": False},
-        {"separate_norms": False, "norm_eps": 0.01},
-        {"qkv_bias": False, "mlp_ratio": 2.6, "in_chans": 1},
-        {"position_bias": False},
-        {"mix_before": False, "convolution": 0},
-        {"mix_after": False, "convolution": 0},
-    ],
-    ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()),
-)
-def test_it_is_timms_swin_with_any_sizes_and_switches(reference, settings):
-    model = made_plain(reference.made(**settings))
-    assert difference(model, reference.plain(model), reference.images(model)) < 1e-12
-
-
-def test_the_identity_is_a_start_from_which_all_are_plain(reference):
-    torch.manual_seed(0)
-    settings = {**reference.SMALL, "mixing_init": "identity"}
-    model = create_model("mini_swin", num_classes=5, **settings).double().eval()
-    assert difference(model, reference.plain(model), reference.images(model)) < 1e-12
-    other = create_model("mini_swin", num_classes=5, **reference.SMALL).double().eval()
-    assert difference(other, reference.plain(other), reference.images(other)) > 1e-3
-
-
 def test_it_starts_as_the_authors_have_it():
     torch.manual_seed(0)
     sizes = {**SIZES, "depths": (4, 4), "embed_dim": 64}
@@ -206,167 +137,18 @@ def test_it_starts_as_the_authors_have_it():
     assert torch.cat([one.weight.flatten() for one in mixing]).std() == pytest.approx(0.02, rel=0.3)
 
 
-@pytest.mark.parametrize("local_norm", ["branch", "stream"])
-@pytest.mark.parametrize("block", [0, 1])
-def test_a_block_is_what_the_formulas_say(reference, block, local_norm):
-    model = reference.made(local_norm=local_norm, img_size=24)
-    maps = torch.randn(2, 12, 12, 8, dtype=torch.float64)
-    shift = 2 if block == 1 else 0
-    expected = torch.stack(
-        [reference.block_by_formula(model, 0, block, one, 4, shift) for one in maps]
-    )
-    with torch.no_grad():
-        found = model.layers[0].blocks[block](maps)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12 * expected.abs().max().item())
-
-
-def test_every_second_block_of_a_stage_is_shifted_whatever_it_shares(reference):
-    model = reference.made(depths=(3, 4, 2), share=("all", (1, 3), "all"))
-    own, timms = (transformer_blocks(one) for one in (model, reference.plain(model)))
-    assert {name: block.attn.shift for name, block in own.items()} == {
-        name: block.shift_size for name, block in timms.items()
-    }
-    shifts = [block.attn.shift for block in own.values()]
-    # the last stage's maps are one window
-    assert shifts == [(0, 0), (2, 2), (0, 0), (0, 0), (2, 2), (0, 0), (2, 2), (0, 0), (0, 0)]
-
-
-def test_the_mask_is_used_in_shifted_passes_alone(reference):
-    model = reference.made()
-    for name, block in transformer_blocks(model).items():
-        assert (block.attn.mask is not None) == any(block.attn.shift), name
-    block, maps = model.layers[0].blocks[1], torch.randn(2, 16, 16, 8, dtype=torch.float64)
-    before = block(maps)
-    block.attn.mask = torch.zeros_like(block.attn.mask)
-    assert (block(maps) - before).abs().max() > 0.01
-
-
-def test_shifting_lets_patches_of_neighbouring_windows_meet(reference):
-    model = reference.made(convolution=0)
-    maps = torch.randn(1, 16, 16, 8, dtype=torch.float64)
-    other = maps.clone()
-    other[0, 5, 5, 0] += 1
-
-    def reached(block):
-        changed = (block(maps) - block(other)).abs().amax(-1)[0] > 0
-        return changed.nonzero().amin(0).tolist(), changed.nonzero().amax(0).tolist()
-
-    blocks = model.layers[0].blocks
-    assert reached(blocks[0]) == ([4, 4], [7, 7])
-    assert reached(blocks[1]) == ([2, 2], [5, 5])
-
-
-@pytest.mark.parametrize("separate_norms", [True, False])
-@pytest.mark.parametrize("share", [2, ("all", (1, 3), 1)])
-def test_a_shared_gradient_is_the_sum_over_the_untied_copies(reference, share, separate_norms):
-    model = reference.made(share=share, separate_norms=separate_norms)
-    copies, images = reference.untied(model), reference.images(model)
-    target = torch.randn(2, 5, dtype=torch.float64)
-    for one in (model, copies):
-        (one(images) * target).sum().backward()
-    untied = {name: parameter.grad for name, parameter in copies.named_parameters()}
-    for stage, sizes in enumerate(model.config.group_sizes):
-        for group, size in enumerate(sizes):
-            first = sum(sizes[:group])
-            for name, parameter in model.layers[stage].shared[group].named_parameters():
-                places = [f"layers.{stage}.shared.{first + k}.{name}" for k in range(size)]
-                parts = [untied.pop(place) for place in places]
-                scale = max(part.abs().max() for part in parts)
-                assert scale > 0, places
-                assert torch.allclose(parameter.grad, sum(parts), rtol=0, atol=1e-12 * scale)
-    assert not [name for name in untied if ".shared." in name]
-    for name, expected in untied.items():
-        if ".before.bias" not in name:  # it is zero
-            found, scale = model.get_parameter(name).grad, expected.abs().max()
-            assert torch.allclose(found, expected, rtol=0, atol=1e-12 * scale), name
-
-
-def test_the_bias_of_mixing_before_the_softmax_has_no_effect(reference):
-    model = reference.made()
-    other, images = copy.deepcopy(model), reference.images(model)
-    blocks = transformer_blocks(other).values()
-    with torch.no_grad():
-        for block in blocks:
-            block.attn.before.bias += 3 * torch.randn_like(block.attn.before.bias)
-    assert difference(other, model, images) < 1e-12
-    other(images).sum().backward()
-    for block in blocks:
-        after = block.attn.after.bias.grad.abs().max()
-        assert block.attn.before.bias.grad.abs().max() < 1e-12 * after
-
-
-def test_as_released_a_block_without_convolution_normalises_its_stream(reference):
-    model = made_plain(reference.made(local_norm="stream"))
-    block, maps = model.layers[0].blocks[1], torch.randn(2, 16, 16, 8, dtype=torch.float64)
-    with torch.no_grad():
-        stream = block.local.norm(maps + block.attn(block.norm1(maps)))
-        assert torch.allclose(block(maps), stream + block.mlp(block.norm2(stream)), atol=1e-12)
-    assert difference(model, reference.plain(model), reference.images(model)) > 1e-3
-
-
-def test_each_shared_tensor_is_one_parameter_and_one_tensor_of_the_state(reference):
-    model = reference.made()
-    state = model.state_dict()
-    assert set(state) == {name for name, _ in model.named_parameters()}
-    assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)
-    shared = {name for name in state if name.startswith("layers.1.shared.1.")}
-    assert shared == {
-        "layers.1.shared.1." + name
-        for name in (
-            "attn.qkv.weight",
-            "attn.qkv.bias",
-            "attn.proj.weight",
-            "attn.proj.bias",
-            "attn.relative_position_bias_table",
-            "mlp.fc1.weight",
-            "mlp.fc1.bias",
-            "mlp.fc2.weight",
-            "mlp.fc2.bias",
-        )
-    }
-    own = {name for name in state if name.startswith("layers.1.blocks.3.")}
-    parts = ("norm1", "norm2", "attn.before", "attn.after", "local.norm", "local.convolution")
-    assert own == {f"layers.1.blocks.3.{p}.{kind}" for p in parts for kind in ("weight", "bias")}
-
-
-def test_its_state_loads_into_another_one_and_copies_share_inside_themselves(reference):
-    model, other = reference.made(), reference.made(seed=1)
-    images = reference.images(model)
-    assert difference(other, model, images) > 0.1
-    other.load_state_dict(model.state_dict(), strict=True)
-    assert difference(other, model, images) == 0
-    twin, before = copy.deepcopy(model), model(images)
-    assert twin.layers[0].blocks[1].attn.qkv.lender is twin.layers[0].shared[0].attn.qkv
-    with torch.no_grad():
-        twin.layers[0].shared[0].attn.relative_position_bias_table.zero_()
-    assert torch.equal(model(images), before)
-    assert not torch.equal(twin(images), before)
-
-
 def test_at_another_resolution_the_tables_alone_have_another_size():
     with torch.device("meta"):
-        small, large = (create_model(name).state_dict() for name in (BASE, BASE_384))
+        sizes = ({}, {"img_size": 384, "window_size": 12})
+        small, large = (create_model(TINY, **size).state_dict() for size in sizes)
     assert set(small) == set(large)
     other = {name for name, tensor in small.items() if tensor.shape != large[name].shape}
     assert other == {name for name in small if name.endswith("bias_table")}
 
 
-@pytest.mark.parametrize("share", [2, "all"])
-def test_it_takes_another_input_size_as_timms_model_does(reference, share):
-    model = made_plain(reference.made(share=share))
-    plain = reference.plain(model)
-    for size in ({"img_size": (48, 40), "window_size": 5}, {"img_size": (64, 64)}):
-        for one in (model, plain):
-            one.set_input_size(**size)
-        images = torch.randn(1, 3, *size["img_size"], dtype=torch.float64)
-        assert difference(model, plain, images) < 1e-12
-    with pytest.raises(InvalidInput, match="always_partition"):
-        model.set_input_size(img_size=32, always_partition=True)
-
-
-def test_timms_ways_of_using_a_model_work(reference):
-    model = reference.made()
-    images = reference.images(model)
+def test_timms_ways_of_using_a_model_work(windows):
+    model = windows.made()
+    images = windows.images(model)
     expected = model(images)
     model.set_grad_checkpointing()
     model.train()
@@ -381,29 +163,32 @@ def test_timms_ways_of_using_a_model_work(reference):
     matched = model.group_matcher()["blocks"]
     assert matched[1] == (r"^layers\.1\.shared\.0\.", (1, 0))
     assert matched[2] == (r"^layers\.1\.shared\.1\.", (1, 2))
+    places = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)]
+    model.prune_intermediate_layers([1])
+    assert list(transformer_blocks(model)) == [f"layers.{s}.blocks.{b}" for s, b in places]
     assert model.no_weight_decay() == {n for n, _ in model.named_parameters() if "bias_table" in n}
 
 
 @pytest.mark.parametrize(
     "rate", ["proj_drop_rate", "attn_drop_rate", "drop_path_rate", "drop_rate"]
 )
-def test_every_rate_drops_in_training_alone(reference, rate):
-    model, without = reference.made(**{rate: 0.5}), reference.made()
-    images = reference.images(model)
+def test_every_rate_drops_in_training_alone(windows, rate):
+    model, without = windows.made(**{rate: 0.5}), windows.made()
+    images = windows.images(model)
     assert torch.equal(model(images), without(images))
     model.train()
     assert not torch.equal(model(images), model(images))
 
 
-def test_stochastic_depth_rises_over_the_blocks_of_all_stages(reference):
-    model = reference.made(drop_path_rate=0.35)
+def test_stochastic_depth_rises_over_the_blocks_of_all_stages(windows):
+    model = windows.made(drop_path_rate=0.35)
     rates = [getattr(b.drop_path, "drop_prob", 0.0) for b in transformer_blocks(model).values()]
     assert rates == pytest.approx([0.05 * number for number in range(8)])
 
 
-def test_in_half_precision_it_is_nearly_the_same(reference):
-    model = reference.made().float()
-    images = reference.images(model).float()
+def test_in_half_precision_it_is_nearly_the_same(windows):
+    model = windows.made().float()
+    images = windows.images(model).float()
     expected = model(images)
     with torch.autocast("cpu", torch.bfloat16):
         found = model(images)
@@ -479,14 +264,13 @@ def test_it_trains_in_a_stack_as_by_itself(tiny, tmp_path):
         assert torch.allclose(found[:, k], alone, rtol=1e-3)
 
 
-@pytest.mark.parametrize("mixing_init", ["trunc_normal", "identity"])
-def test_it_learns(mixing_init):
+def test_it_learns():
     torch.manual_seed(0)
-    model = create_model("mini_swin", num_classes=4, mixing_init=mixing_init, **SIZES)
+    model = create_model("mini_swin", num_classes=4, **SIZES)
     images, labels = torch.randn(8, 1, 8, 8), torch.arange(8) % 4
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     values = []
-    for _ in range(40):
+    for _ in range(25):
         loss = nn.functional.cross_entropy(model(images), labels)
         values.append(loss.item())
         optimizer.zero_grad()

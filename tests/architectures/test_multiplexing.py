@@ -9,7 +9,8 @@ from torch import nn
 from vitarium import create_model
 
 EXACT = {"rtol": 0, "atol": 1e-12}
-EVERYTHING = {"convolution": 3, "init_values": 0.5}
+POSITIONS = {"method": "cross", "on": ["q", "k", "v"], "shared_heads": False}
+EVERYTHING = {"convolution": 3, "init_values": 0.5, "relative_positions": POSITIONS}
 
 
 def made_plain(model):
@@ -53,8 +54,7 @@ def test_with_identity_mixing_and_zeros_it_is_timms_model_with_equal_blocks(refe
     ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()),
 )
 def test_it_is_timms_model_with_any_tokens_pooling_norms_and_layers(reference, settings):
-    nothing = {"relative_positions": None, "convolution": 3}
-    model = made_plain(reference.made(**nothing, **settings))
+    model = made_plain(reference.made(convolution=3, **settings))
     assert agree(model, reference.plain(model), reference.images(model))
 
 
@@ -115,6 +115,9 @@ def test_permuting_heads_with_rows_and_columns_of_the_mixing_changes_nothing(ref
         for tensor in (attn.qkv.weight, attn.qkv.bias):
             tensor.copy_(tensor.unflatten(0, (3, 24))[:, within].flatten(0, 1))
         attn.proj.weight.copy_(attn.proj.weight[:, within])
+        for block in other.blocks:
+            for table in block.attn.positions.parameters():  # [heads, ...]
+                table.copy_(table[order])
         unmixed = copy.deepcopy(other)
         for block in other.blocks:
             for mixing in (block.attn.before, block.attn.after):

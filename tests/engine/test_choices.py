@@ -54,6 +54,25 @@ def test_fp32_stays_where_bf16_gains_little(tiny):
     assert way == Way()
 
 
+@pytest.mark.parametrize("seconds", [None, 0.5])
+@pytest.mark.parametrize("objective", ["soft_distillation", "weight_distillation"])
+def test_an_objective_that_reads_blocks_is_not_compiled_and_that_is_said(tiny, objective, seconds):
+    def speed(way):
+        if seconds is None:
+            raise RuntimeError("no way to measure")
+        return seconds
+
+    stage = tiny["stages"]["pretrain"]
+    stage["objective"] = {"name": objective, "teacher": "./teacher"}
+    said = []
+    way, _ = chosen(tiny, speed, Wish(compiled=True), said=said)
+    assert way.compiled == (objective == "soft_distillation")
+    if objective == "weight_distillation":
+        assert any(
+            "pretrain: not compiled, since its objective looks into" in text for text in said
+        )
+
+
 def test_short_plans_do_not_even_measure_a_compilation(tiny):
     _, made_up = chosen(tiny, lambda way: 0.5 if way.compiled else 1.0)
     assert not any(way.compiled for way in made_up.asked)

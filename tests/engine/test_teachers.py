@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from vitarium.errors import (
     VitariumError,
 )
 from vitarium.training import TrainOptions
+from vitarium.training.lessons import Lessons
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
 VIT = {"name": "vit", **SIZES}
@@ -120,21 +122,53 @@ def test_a_file_is_looked_for_from_here_and_in_the_zoo(tiny, tmp_path, grown_zoo
         file.unlink()
 
 
-def test_a_student_learns_from_its_parent_in_a_blueprint(tiny, tmp_path):
-    tiny["stages"]["finetune"]["objective"] = "soft_distillation"
+@pytest.mark.parametrize("name", ["soft_distillation", "weight_distillation"])
+def test_a_student_learns_from_its_parent_in_a_blueprint(tiny, tmp_path, name):
+    tiny["stages"]["finetune"]["objective"] = name
     tiny["stages"]["finetune"]["data"] = tiny["stages"]["pretrain"]["data"]
     grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False)
     zoo = Zoo.open(tmp_path / "zoo")
     assert set(zoo.models()["status"]) == {"finished"}
     own = plan(Blueprint.read(tiny)).of_stage("finetune")[0]
-    assert zoo.epochs(own.id)["train_prediction"].iloc[-1] > 0
+    metrics = zoo.epochs(own.id).iloc[-1]
+    assert metrics["train_prediction"] > 0
+    assert ("train_relation" in metrics) == (name == "weight_distillation")
 
 
-def test_the_time_of_students_is_estimated(tiny):
-    tiny["stages"]["finetune"]["objective"] = "soft_distillation"
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"name": "soft_distillation"},
+        {"name": "weight_distillation", "layers": [[0, 7]], "teacher": "./elsewhere"},
+    ],
+)
+def test_the_time_of_students_is_estimated(tiny, objective):
+    tiny["stages"]["finetune"]["objective"] = objective
     planned, machine = plan(Blueprint.read(tiny)), Machine(("cpu",), 1, 1)
     choices = Choices(planned, machine, Wish(), Calibration("cpu", 1))
     assert all(0 < stage.seconds < 60 for stage in estimate(planned, machine, choices))
+
+
+def test_the_time_of_a_student_has_its_teachers_in_it(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))  # nothing is measured yet
+    tiny["stages"]["finetune"]["objective"] = "weight_distillation"
+    own = plan(Blueprint.read(tiny)).of_stage("finetune")[0].recipe
+    calibration, asked, call = Calibration("cpu", 1), [], Lessons.__call__
+    monkeypatch.setattr(Lessons, "__call__", lambda *given: asked.append(1) or call(*given))
+    calibration.speed(own, 10)
+    assert asked
+    asked.clear()
+    other = own.objective.config.changed({"teacher": "./elsewhere"})
+    calibration.speed(own.changed({"objective": replace(own.objective, config=other)}), 10)
+    assert not asked  # it is the same kind
+
+
+def test_a_student_that_cannot_be_measured_fails_alone(tiny, tmp_path):
+    tiny["stages"]["finetune"]["objective"] = {"name": "weight_distillation", "layers": [[3, 0]]}
+    grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False)
+    status = Zoo.open(tmp_path / "zoo").models().groupby("stage")["status"].unique()
+    assert status.get("finetune", None) is None
+    assert list(status["pretrain"]) == ["finished"]
 
 
 def test_models_of_one_job_have_one_teacher(tiny, grown_zoo, monkeypatch):

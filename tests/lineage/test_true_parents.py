@@ -127,3 +127,10 @@ def test_a_zoo_knows_of_what_operators_made_its_models(grown_zoo, family):
     assert set(truth[soup]) == {one, other}
     assert set(truth[changed]) == {one, other, parent}
     assert truth[moved] == (other,)  # it was moved to match the first
+
+
+def test_a_model_of_another_architecture_begins_a_line_of_weights(grown_zoo):
+    parent = next(id for id in grown_zoo.ids() if grown_zoo.spec(id).parent)
+    twin = merge(grown_zoo, [parent], "minivit", share="all", init="first")
+    names = {parent: Place(parent, 1), twin: Place(twin, 0)}
+    assert true_parents(names, origins_in(grown_zoo))[twin] == ()

@@ -216,6 +216,18 @@ def test_models_that_do_not_go_together_are_refused_before_training(teacher, set
         found(vit(1, **teacher), vit(2), **settings)
 
 
+def test_a_multiplexed_student_learns_from_a_teachers_windows():
+    torch.manual_seed(3)
+    sizes = {name: value for name, value in SWIN.items() if name != "num_classes"}
+    student = create_model("mini_swin", num_classes=5, **sizes, share=2).double().eval()
+    loss = found(swin(1, embed_dim=16), student, batch(32))
+    loss.value.backward()
+    for stage in student.layers:
+        assert stage.shared[0].attn.qkv.weight.grad.abs().max() > 0
+    with pytest.raises(InvalidInput, match=r"shifted by \(0, 0\) and \(2, 2\)"):
+        found(swin(1), student, batch(32), layers=[[0, 1]])
+
+
 def test_stages_of_other_windows_are_refused():
     with pytest.raises(
         InvalidInput, match="16 tokens in each of 16 windows and 16 tokens in each of 4"

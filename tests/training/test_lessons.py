@@ -14,7 +14,6 @@ from vitarium.training.member import Member
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
 OBJECTIVES = ["soft_distillation", "hard_distillation", "weight_distillation"]
-PREDICTING = OBJECTIVES[:2]
 
 
 class Killed(Exception):
@@ -93,11 +92,12 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, object
     assert broken.checkpoint() == whole.checkpoint()
 
 
-@pytest.mark.parametrize("objective", PREDICTING)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_stack_learns_what_each_model_learns_alone(tiny, tmp_path, objective):
     some = specs(tiny, objective)
     assert len({stack_key(own) for own in some}) == 1
-    teachers = [teacher_model(), teacher_model(embed_dim=8)]
+    teachers = [teacher_model(), teacher_model()]
+    torch.nn.init.normal_(teachers[1].head.weight)
     alone = [ModelFolder(tmp_path / "alone" / own.id) for own in some]
     stack = [ModelFolder(tmp_path / "stack" / own.id) for own in some]
     for own, folder, teacher in zip(some, alone, teachers, strict=True):
@@ -116,6 +116,44 @@ def test_models_whose_parents_differ_are_not_stacked(tiny):
     for child in children:
         same = [o.id for o in children if keys[o.id] == keys[child.id]]
         assert same == [o.id for o in children if o.parent == child.parent]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_stack_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, objective):
+    some = specs(tiny, objective)
+
+    def tasks(name):
+        return [Task(o, ModelFolder(tmp_path / name / o.id), None, teacher_model()) for o in some]
+
+    def kill(model, event):
+        if isinstance(event, Step) and (event.epoch, event.step) == (2, 2):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_together(tasks("broken"), report=kill)
+    train_together(tasks("broken"))
+    train_together(tasks("whole"))
+    for one, other in zip(tasks("broken"), tasks("whole"), strict=True):
+        assert one.folder.checkpoint() == other.folder.checkpoint()
+
+
+def test_an_objective_that_reads_blocks_is_not_compiled(tiny, tmp_path):
+    own = specs(tiny, "weight_distillation")[0]
+    with pytest.raises(InvalidInput, match=r"'weight_distillation' looks into .* without c"):
+        train(own, ModelFolder(tmp_path / own.id), options=TrainOptions(compiled=True))
+
+
+def test_an_objective_that_reads_blocks_has_every_token_computed(tiny, tmp_path):
+    seen = {}
+    for objective in ("soft_distillation", "weight_distillation"):
+        own = specs(tiny, objective)[0]
+        folder = ModelFolder(tmp_path / own.id)
+        member = Member(own, folder, None, TrainOptions(), teacher_model())
+        member.model.blocks[-1].mlp.register_forward_hook(
+            lambda _, given, output, name=objective: seen.__setitem__(name, output.shape[1])
+        )
+        member.model(torch.zeros(2, 1, 8, 8))
+    assert seen == {"soft_distillation": 1, "weight_distillation": 5}
 
 
 def test_an_objective_with_a_teacher_needs_one(tiny, tmp_path):

@@ -140,13 +140,14 @@ def stage_group_sizes(share: StageSharing, depths: tuple[int, ...]) -> tuple[tup
 
 
 class MiniSwinTransformer(SwinTransformer):
-    """Blocks with small parts of their own, and in each stage `shared` with a group's weights.
+    """Blocks with small parts of their own, and in each stage `shared` with its groups' weights.
 
     A shared matrix is one parameter: `layers.2.shared.0.attn.qkv.weight`; that of a block is
     `layers.2.blocks.1.norm1.weight`. All else is as in timm.
     """
 
     def __init__(self, config: MiniSwin, num_outputs: int) -> None:
+        norm = partial(nn.LayerNorm, eps=config.norm_eps)
         super().__init__(
             img_size=config.img_size,
             patch_size=config.patch_size,
@@ -157,9 +158,9 @@ class MiniSwinTransformer(SwinTransformer):
             num_heads=config.num_heads,
             window_size=config.window_size,
             drop_rate=config.drop_rate,
-            norm_layer=cast(Any, partial(nn.LayerNorm, eps=config.norm_eps)),
+            norm_layer=cast(Any, norm),
         )
-        self.config = config
+        self.config, self._norm = config, norm
         # where timm's Swin has its classifier: heads are put there
         self.pretrained_cfg = {"classifier": "head.fc"}
         rates = calculate_drop_path_rates(
@@ -182,50 +183,58 @@ class MiniSwinTransformer(SwinTransformer):
 
     def _fill(self, number: int, stage: SwinTransformerStage, rates: list[float]) -> None:
         """Put the shared weights and the blocks into a stage."""
-        config, sizes = self.config, self.config.group_sizes[number]
-        dim, heads = config.embed_dim * 2**number, config.num_heads[number]
-        norm = partial(nn.LayerNorm, eps=config.norm_eps)
-        resolution = cast(Size, stage.output_resolution)
+        config = self.config
+        window = (config.window_size, config.window_size)
         stage.depth = len(rates)
         stage.shared = nn.ModuleList(
             SharedWindowWeights(
-                dim,
-                heads,
-                fitting_window(resolution, (config.window_size, config.window_size)),
+                config.embed_dim * 2**number,
+                config.num_heads[number],
+                fitting_window(self._resolution(number), window),
                 qkv_bias=config.qkv_bias,
                 position_bias=config.position_bias,
                 mlp_ratio=config.mlp_ratio,
                 act_layer=nn.GELU,
                 proj_drop=config.proj_drop_rate,
-                norm=None if config.separate_norms else norm,
+                norm=None if config.separate_norms else self._norm,
             )
-            for _ in sizes
+            for _ in config.group_sizes[number]
         )
         stage.shared.apply(init_weights_vit_timm)
-        blocks = []
-        for place, rate in enumerate(rates):
-            shared = cast(SharedWindowWeights, stage.shared[group_of(sizes, place)])
-            attention = MultiplexedWindowAttention(
-                cast(SharedWindowAttention, shared.attn),
-                heads,
-                resolution=resolution,
-                shifted=place % 2 == 1,
-                before=self._mixing(heads) if config.mix_before else None,
-                after=self._mixing(heads) if config.mix_after else None,
-                attn_drop=config.attn_drop_rate,
-                proj_drop=config.proj_drop_rate,
-            )
-            blocks.append(
-                MultiplexedWindowBlock(
-                    shared,
-                    attention,
-                    dim,
-                    norm=norm if config.separate_norms else None,
-                    local=self._local(dim) if config.convolution else None,
-                    drop_path=rate,
-                )
-            )
-        stage.blocks = nn.Sequential(*blocks)
+        stage.blocks = nn.Sequential(
+            *(self._block(number, stage, place, rate) for place, rate in enumerate(rates))
+        )
+
+    def _block(
+        self, number: int, stage: SwinTransformerStage, place: int, drop_path: float
+    ) -> MultiplexedWindowBlock:
+        config = self.config
+        dim, heads = config.embed_dim * 2**number, config.num_heads[number]
+        group = group_of(config.group_sizes[number], place)
+        shared = cast(SharedWindowWeights, cast(nn.ModuleList, stage.shared)[group])
+        attention = MultiplexedWindowAttention(
+            cast(SharedWindowAttention, shared.attn),
+            heads,
+            resolution=self._resolution(number),
+            shifted=place % 2 == 1,
+            before=self._mixing(heads) if config.mix_before else None,
+            after=self._mixing(heads) if config.mix_after else None,
+            attn_drop=config.attn_drop_rate,
+            proj_drop=config.proj_drop_rate,
+        )
+        return MultiplexedWindowBlock(
+            shared,
+            attention,
+            dim,
+            norm=self._norm if config.separate_norms else None,
+            local=self._local(dim) if config.convolution else None,
+            drop_path=drop_path,
+        )
+
+    def _resolution(self, number: int) -> Size:
+        """Of a stage's maps: each stage halves them, and an odd side is padded before."""
+        rows, columns = cast(Size, self.patch_embed.grid_size)
+        return (-(-rows // 2**number), -(-columns // 2**number))
 
     def _mixing(self, heads: int) -> HeadMixing:
         return HeadMixing(heads, bias=True, start=self.config.mixing_init)
@@ -234,7 +243,7 @@ class MiniSwinTransformer(SwinTransformer):
         return LocalConvolution(
             dim,
             self.config.convolution,
-            norm=partial(nn.LayerNorm, eps=self.config.norm_eps),
+            norm=self._norm,
             local_norm=self.config.local_norm,
             start=self.config.mixing_init,
         )

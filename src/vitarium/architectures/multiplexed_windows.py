@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import torch
+from timm.layers.helpers import to_2tuple
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from timm.layers.weight_init import trunc_normal_
 from timm.models.swin_transformer import (
@@ -58,13 +59,22 @@ class SharedWindowAttention(SharedAttention):
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
 
     def set_window(self, window: Size) -> None:
-        """Take other windows; the table is resampled."""
-        before, self.window = self.window, window
-        table = self.relative_position_bias_table
+        """Take other windows; the table is resampled.
+
+        Raises InvalidInput for a table of windows that are not square: not every timm can do that.
+        """
+        before, table = self.window, self.relative_position_bias_table
         if table is not None and window != before:
+            if before[0] != before[1]:
+                raise InvalidInput(
+                    f"the position bias is of windows of {before[0]} by {before[1]}; only that of "
+                    "square ones can be resampled, so start from a model with square windows"
+                )
             shape = (_offsets(window), table.shape[1])
-            found = resize_rel_pos_bias_table(table.detach(), window, shape, before)
+            found = resize_rel_pos_bias_table(table.detach(), window, shape)
             self.relative_position_bias_table = nn.Parameter(found, table.requires_grad)
+        self.window = window
+        if table is not None:
             self._index()
 
     def _index(self) -> None:
@@ -168,7 +178,7 @@ class MultiplexedWindowBlock(MultiplexedBlock):
     """A block of a Swin transformer with its group's weights: [batch, rows, columns, dim]."""
 
     def set_input_size(
-        self, feat_size: Size, window_size: Size, always_partition: bool | None = None
+        self, feat_size: Size, window_size: int | Size, always_partition: bool | None = None
     ) -> None:
         """Take maps of another size, as timm's blocks do; the group's table is resampled."""
         if always_partition:
@@ -177,7 +187,7 @@ class MultiplexedWindowBlock(MultiplexedBlock):
             )
         attention = cast(MultiplexedWindowAttention, self.attn)
         shared = cast(SharedWindowAttention, attention.shared.lender)
-        shared.set_window(fitting_window(feat_size, window_size))
+        shared.set_window(fitting_window(feat_size, to_2tuple(window_size)))
         attention.set_resolution(feat_size)
 
 

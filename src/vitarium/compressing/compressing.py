@@ -126,7 +126,7 @@ def _named(zoo: Zoo, models: Iterable[str]) -> Iterator[str]:
 def _twin(zoo: Zoo, one: str, method: Section, asked: Mapping[str, Any], stage: str) -> ModelSpec:
     id, epoch = zoo.at(one)
     spec = zoo.spec(id)
-    start = Start(stage=spec.stage, epoch=epoch, operator=method, keep_head=True)
+    start = Start.read({"models": [id], "epoch": epoch, "operator": method, "keep_head": True})
     settings = apply({**DEFAULTS, **_taken(one, spec.origin)}, asked)
     for missing in [factor for factor in ("data", "epochs") if factor not in settings]:
         raise InvalidInput(

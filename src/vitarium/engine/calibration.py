@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +22,12 @@ from vitarium.blueprint import Recipe
 from vitarium.cache import cache_folder
 from vitarium.data.batch import Batch
 from vitarium.errors import CorruptFile
-from vitarium.registry import choose
+from vitarium.objectives.distillation import PARENT, Distillation
+from vitarium.objectives.weight_distillation import WeightDistillation
 from vitarium.store import files
 from vitarium.training import Precision, TrainOptions
 from vitarium.training.alone import Alone
+from vitarium.training.lessons import Lessons
 from vitarium.training.member import Member
 from vitarium.training.shortcuts import take_shortcuts
 from vitarium.training.software import software
@@ -84,9 +87,9 @@ class Calibration:
     def speed(self, recipe: Recipe, num_outputs: int, way: Way = PLAIN) -> Speed:
         """Of training a model of this kind in that way; kept, or measured now.
 
-        Of one that has a teacher: without it, as if it learned from labels alone.
+        Of one that has a teacher: as if that were another model of its own kind.
         """
-        recipe = _without_teacher(recipe)
+        recipe = _with_own_kind(recipe)
         key = self._key(recipe, num_outputs, way)
         if key not in self._kept:
             self._announce(recipe)
@@ -97,7 +100,7 @@ class Calibration:
 
     def knows(self, recipe: Recipe, num_outputs: int, way: Way) -> bool:
         """Whether `speed` has nothing to measure."""
-        return self._key(_without_teacher(recipe), num_outputs, way) in self._kept
+        return self._key(_with_own_kind(recipe), num_outputs, way) in self._kept
 
     def precisions(self) -> list[Precision]:
         """Those that the device computes in by itself, beside fp32."""
@@ -186,17 +189,30 @@ class _Trial(Member):
     def __init__(self, recipe: Recipe, num_outputs: int, options: TrainOptions) -> None:
         self.recipe = recipe
         self.model = recipe.build(num_outputs).to(options.device)
-        take_shortcuts(self.model, options)
+        facts = recipe.objective.plugin.facts
+        teacher = deepcopy(self.model) if "lesson" in facts else None
+        take_shortcuts(self.model, options, blocks_are_read=facts.get("records_blocks", False))
         self._freeze()
+        if teacher is not None:
+            size = recipe.architecture.config.input_size
+            example = torch.zeros(1, *size, device=options.device)
+            self.lessons = Lessons(recipe, teacher, self.model, example)
 
     def rate(self, epoch: int, number: int) -> float:
         return 1e-6
 
 
-def _without_teacher(recipe: Recipe) -> Recipe:
-    if "lesson" not in recipe.objective.plugin.facts:
+def _with_own_kind(recipe: Recipe) -> Recipe:
+    """With the student's own kind as teacher, and blocks paired with themselves."""
+    objective = recipe.objective
+    config = objective.config
+    if not isinstance(config, Distillation):
         return recipe
-    return recipe.changed({"objective": choose("objective", "supervised")})
+    others = {name: None for name in Distillation.model_fields if name != "teacher"}
+    changes: dict[str, Any] = {"teacher": PARENT, **others}
+    if isinstance(config, WeightDistillation) and not isinstance(config.layers, str):
+        changes["layers"] = tuple((own, own) for own, _ in config.layers)
+    return recipe.changed({"objective": replace(objective, config=config.changed(changes))})
 
 
 def _noise(recipe: Recipe, num_outputs: int, images: int, models: int, device: str) -> Batch:

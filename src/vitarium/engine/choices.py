@@ -89,7 +89,11 @@ class Choices:
         if kind not in self._chosen:
             try:
                 self._chosen[kind] = self._choose(spec)
-            except (RuntimeError, MemoryError) as error:  # training will show whether it is fatal
+            except (
+                RuntimeError,
+                MemoryError,
+                InvalidInput,
+            ) as error:  # training will show if fatal
                 self._chosen[kind] = self._unmeasured(spec)
                 self.say(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
         return self._chosen[kind]
@@ -99,7 +103,7 @@ class Choices:
         wish = self.wish
         return Way(
             "fp32" if wish.precision == "auto" else wish.precision,
-            wish.compiled is True and not _records_blocks(spec),
+            wish.compiled is True and self._may_compile(spec),
             1 if wish.stacked == "auto" or stack_key(spec) is None else wish.stacked,
         )
 
@@ -157,9 +161,7 @@ class Choices:
     def _compiled(
         self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]
     ) -> bool:
-        if _records_blocks(spec):
-            if self.wish.compiled is True:
-                self.say(f"{spec.stage}: not compiled, since its objective looks into the blocks")
+        if not self._may_compile(spec):
             return False
         if self.wish.compiled != "auto":
             return self.wish.compiled
@@ -170,6 +172,15 @@ class Choices:
         gain = self._gain(spec, outputs, way, compiled)
         start = self.calibration.speed(spec.recipe, outputs, compiled).start
         return gain >= _COMPILED_PAYS and seconds * (1 - 1 / gain) > 2 * start
+
+    def _may_compile(self, spec: ModelSpec) -> bool:
+        if not spec.recipe.objective.plugin.facts.get("records_blocks"):
+            return True
+        text = f"{spec.stage}: not compiled, since its objective looks into the blocks"
+        if self.wish.compiled is True and text not in self._told:
+            self._told.add(text)
+            self.say(text)
+        return False
 
     def _stacked(self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]) -> int:
         most = -(-len(alike) // max(self.machine.workers, 1))
@@ -226,10 +237,6 @@ def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
         return 1
     fitting = int(0.9 * total // (needed + _GPU_OVERHEAD))
     return max(1, min(fitting, cores))
-
-
-def _records_blocks(spec: ModelSpec) -> bool:
-    return bool(spec.recipe.objective.plugin.facts.get("records_blocks"))
 
 
 def _kind(spec: ModelSpec) -> Hashable:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from vitarium.blueprint import Spec
+from vitarium.blueprint import ModelSpec, Spec
 from vitarium.store import Zoo
 
 Truth = Mapping[str, tuple[str, ...]]
@@ -83,6 +83,9 @@ def origins_in(zoo: Zoo) -> Origins:
 
 
 def _origins(spec: Spec) -> list[Place]:
+    made_by = spec.conversion if isinstance(spec, ModelSpec) else None
+    if any(one and one.plugin.facts.get("architecture") for one in (spec.operator, made_by)):
+        return []  # of another architecture: a line of weights begins
     ingredients = [Place(one.model, one.epoch) for one in spec.ingredients]
     if spec.operator and spec.operator.plugin.facts.get("aligns"):
         return ingredients[-1:]  # the first is only what it is made to match

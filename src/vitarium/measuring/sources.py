@@ -11,7 +11,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from vitarium.blueprint import Recipe
+from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.data import dataset as datasets
 from vitarium.data.batches import Batches, SplitName
 from vitarium.data.dataset import Split
@@ -82,6 +82,11 @@ class Sources:
         def parent() -> Weights:
             if spec.parent is None:
                 raise CannotMeasure(f"{target.name}: it has no parent")
+            if isinstance(spec, ModelSpec) and spec.conversion:
+                raise CannotMeasure(
+                    f"{target.name}: it started from what {spec.conversion.name} made of its "
+                    "parent, whose own weights are others"
+                )
             return self._weights_of(spec.parent, spec.parent_epoch or 0, "its parent is gone")
 
         def skeleton() -> torch.nn.Module:
