@@ -5,11 +5,11 @@ of one, are trained with the same number of steps, with the parts of the method 
 from scratch and from their teacher. Every student of a row has another teacher (another seed), so
 differences between rows are taken seed by seed.
 
-    python benchmarks/compression.py [compression-zoos] [--seeds 3] [--epochs 10] [--images 10000]
-        [--data-dir DIR] [--workers 2]
+    python benchmarks/compression.py --data Fashion-MNIST
+    python benchmarks/compression.py --data CIFAR-10 --epochs 6 --data-dir DIR
 
-On Fashion-MNIST, and on CIFAR-10 where it is found. What is in the folder is not grown again. The
-rows:
+Without `--data` both, as far as they are found. Half an hour each on two cores; what is in the
+folder is not grown again. The rows:
 
     a   plain sharing: blocks of a group are equal, norms and all
     b   + transformations: own norms, head mixing, image relative position encoding
@@ -68,6 +68,7 @@ NAMES = {
     "d": "+ weight distillation",
 }
 SHARES: dict[Any, tuple[str, ...]] = {2: ("a", "b", "c", "d"), "all": ("a", "d")}
+"""The rows of each pattern; those of one set of weights start from their teacher alone."""
 LOSS = {2: 0.5, "all": 3.0}
 """Points that a student with everything may lose against its teacher."""
 
@@ -152,7 +153,7 @@ def grown(settings: Settings, name: str) -> Zoo:
     data, cut = DATA[name]
     if name == "CIFAR-10" and not _is_there(data, settings):
         data = {"name": "hf", "folder": "cifar10"}
-    folder = settings.folder / name.lower()
+    folder = settings.folder / f"{name.lower()}-{settings.images}x{settings.epochs}"
 
     def more(stages: dict[str, Any]) -> Zoo:
         blueprint = Blueprint.read({"name": name.lower(), "stages": stages})
@@ -176,7 +177,11 @@ def grown(settings: Settings, name: str) -> Zoo:
     return more(
         first
         | {stage(r, s) + "-teacher": from_teacher(settings, data, r, s) for r, s in rows}
-        | {stage(r, s) + "-scratch": from_scratch(settings, data, cut, r, s, ids) for r, s in rows}
+        | {
+            stage(r, s) + "-scratch": from_scratch(settings, data, cut, r, s, ids)
+            for r, s in rows
+            if s != "all"
+        }
     )
 
 
@@ -212,13 +217,14 @@ def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
     kept = True
     for share, rows in SHARES.items():
         for row in rows:
-            scratch = scores(zoo, stage(row, share) + "-scratch")
-            started = scores(zoo, stage(row, share) + "-teacher")
-            id = size.loc[[stage(row, share) + "-teacher"], "id"].iloc[0]
+            own = stage(row, share)
+            scratch = "" if share == "all" else interval(scores(zoo, f"{own}-scratch"))
+            started = scores(zoo, f"{own}-teacher")
+            id = size.loc[[f"{own}-teacher"], "id"].iloc[0]
             count = sum(stored.count for stored in zoo.checkpoint(id).tensors.values())
             lost = teacher - started
             lines.append(
-                f"| share {share}, ({row}) {NAMES[row]} | {count:,} | {interval(scratch)} "
+                f"| share {share}, ({row}) {NAMES[row]} | {count:,} | {scratch} "
                 f"| {interval(started)} | {interval(lost)} |"
             )
             if row == "d":
@@ -257,14 +263,19 @@ def _is_there(data: Any, settings: Settings) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("compression-zoos"))
+    parser.add_argument("--data", choices=list(DATA), help="one of the two; default: both")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--workers", type=int)
-    settings = Settings(**vars(parser.parse_args()))
+    asked = vars(parser.parse_args())
+    only = asked.pop("data")
+    settings = Settings(**asked)
     found = []
     for name, (data, _) in DATA.items():
+        if only not in (None, name):
+            continue
         others = [{"name": "hf", "folder": "cifar10"}] if name == "CIFAR-10" else []
         if any(_is_there(one, settings) for one in [data, *others]):
             found.append(tables(grown(settings, name), name))
