@@ -252,6 +252,38 @@ def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
     return "\n".join([*lines, ""]), kept
 
 
+def draw(zoos: dict[str, Zoo], file: Path) -> None:
+    """Each student's accuracy minus its teacher's, a panel for each data set."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "svg.hashsalt": "vitarium", "svg.fonttype": "none"})
+    figure, panels = plt.subplots(1, len(zoos), figsize=(4.8 * len(zoos), 3.4), squeeze=False)
+    rows = [(row, share) for share, rows in SHARES.items() for row in rows]
+    for panel, (name, zoo) in zip(panels[0], zoos.items(), strict=True):
+        teacher, stages = scores(zoo, "teacher"), set(zoo.models()["stage"])
+        for how, colour, aside in (("scratch", "#9a6700", -0.14), ("teacher", "#1f6feb", 0.14)):
+            panel.plot([], [], "o", color=colour, label=f"from {'the ' * (how != 'scratch')}{how}")
+            for place, (row, share) in enumerate(rows):
+                own = f"{stage(row, share)}-{how}"
+                if own in stages:
+                    gained, where = scores(zoo, own) - teacher, place + aside
+                    panel.plot([where] * len(gained), gained, "o", color=colour, alpha=0.45, ms=4)
+                    panel.hlines(gained.mean(), where - 0.12, where + 0.12, color=colour, lw=2.5)
+        panel.axhline(0, color="#57606a", lw=0.8)
+        panel.set_xticks(
+            range(len(rows)),
+            [f"({row})\n{'one set' if share == 'all' else 'share 2'}" for row, share in rows],
+        )
+        panel.set(title=name, ylabel="points above the teacher")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
 def _is_there(data: Any, settings: Settings) -> bool:
     try:
         dataset.load(section("dataset", data), settings.data_dir)
@@ -268,21 +300,25 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--figure", type=Path, help="draw it as SVG")
     parser.add_argument("--workers", type=int)
     asked = vars(parser.parse_args())
-    only = asked.pop("data")
+    only, picture = asked.pop("data"), asked.pop("figure")
     settings = Settings(**asked)
-    found = []
+    zoos = {}
     for name, (data, _) in DATA.items():
         if only not in (None, name):
             continue
         others = [{"name": "hf", "folder": "cifar10"}] if name == "CIFAR-10" else []
         if any(_is_there(one, settings) for one in [data, *others]):
-            found.append(tables(grown(settings, name), name))
+            zoos[name] = grown(settings, name)
         else:
             Console(stderr=True).print(f"{name} is not on this machine: left out")
+    found = [tables(zoo, name) for name, zoo in zoos.items()]
     for text, _ in found:
         print(text)
+    if picture and zoos:
+        draw(zoos, picture)
     sys.exit(not found or not all(kept for _, kept in found))
 
 
