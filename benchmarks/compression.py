@@ -44,7 +44,7 @@ VIT = {
 }
 DATA: dict[str, tuple[Any, dict[str, Any], int]] = {
     "Fashion-MNIST": ("fashion_mnist", {"img_size": 28, "patch_size": 7, "in_chans": 1}, 10),
-    "CIFAR-10": ("cifar10", {"img_size": 32, "patch_size": 8, "in_chans": 3}, 6),
+    "CIFAR-10": ("cifar10", {"img_size": 32, "patch_size": 8, "in_chans": 3}, 4),
 }
 """Data set, how the images are cut (16 patches of each), and for how many epochs one trains."""
 BARE = {
@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("compression-zoos"))
     parser.add_argument("--data", choices=list(DATA), help="one of the two; default: both")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, help="default: 10, and 6 on CIFAR-10")
+    parser.add_argument("--epochs", type=int, help="default: 10, and 4 on CIFAR-10")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--figure", type=Path, help="draw it as SVG")
