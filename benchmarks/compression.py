@@ -5,11 +5,10 @@ of one, are trained with the same number of steps, with the parts of the method 
 from scratch and from their teacher. Every student of a row has another teacher (another seed), so
 differences between rows are taken seed by seed.
 
-    python benchmarks/compression.py [compression-zoos] [--seeds 3] [--epochs 10] [--images 10000]
-        [--data-dir DIR] [--workers 2]
+    python benchmarks/compression.py [compression-zoos] [--data-dir DIR] [--data Fashion-MNIST]
 
-On Fashion-MNIST, and on CIFAR-10 where it is found. What is in the folder is not grown again. The
-rows:
+On Fashion-MNIST, and on CIFAR-10 where it is found; about an hour on two cores. What is in the
+folder is not grown again. The rows:
 
     a   plain sharing: blocks of a group are equal, norms and all
     b   + transformations: own norms, head mixing, image relative position encoding
@@ -22,7 +21,7 @@ from its teacher with all parts loses more than 0.5 points (share 2) or 3 points
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,11 @@ VIT = {
     "class_token": False,
     "global_pool": "avg",
 }
-DATA: dict[str, tuple[Any, dict[str, Any]]] = {
-    "Fashion-MNIST": ("fashion_mnist", {"img_size": 28, "patch_size": 7, "in_chans": 1}),
-    "CIFAR-10": ("cifar10", {"img_size": 32, "patch_size": 8, "in_chans": 3}),
+DATA: dict[str, tuple[Any, dict[str, Any], int]] = {
+    "Fashion-MNIST": ("fashion_mnist", {"img_size": 28, "patch_size": 7, "in_chans": 1}, 10),
+    "CIFAR-10": ("cifar10", {"img_size": 32, "patch_size": 8, "in_chans": 3}, 6),
 }
-"""Data set, and how the images are cut: 16 patches of each."""
+"""Data set, how the images are cut (16 patches of each), and for how many epochs one trains."""
 BARE = {
     "separate_norms": False,
     "mix_before": False,
@@ -68,6 +67,7 @@ NAMES = {
     "d": "+ weight distillation",
 }
 SHARES: dict[Any, tuple[str, ...]] = {2: ("a", "b", "c", "d"), "all": ("a", "d")}
+"""The rows of each pattern; those of one set of weights start from their teacher alone."""
 LOSS = {2: 0.5, "all": 3.0}
 """Points that a student with everything may lose against its teacher."""
 
@@ -78,7 +78,7 @@ class Settings:
 
     folder: Path
     seeds: int
-    epochs: int
+    epochs: int | None
     images: int
     data_dir: Path | None
     workers: int | None
@@ -149,10 +149,11 @@ def from_teacher(settings: Settings, data: Any, row: str, share: Any) -> dict[st
 
 def grown(settings: Settings, name: str) -> Zoo:
     """The zoo of a data set, with all of its models."""
-    data, cut = DATA[name]
+    data, cut, own_epochs = DATA[name]
+    settings = replace(settings, epochs=settings.epochs or own_epochs)
     if name == "CIFAR-10" and not _is_there(data, settings):
         data = {"name": "hf", "folder": "cifar10"}
-    folder = settings.folder / name.lower()
+    folder = settings.folder / f"{name.lower()}-{settings.images}x{settings.epochs}"
 
     def more(stages: dict[str, Any]) -> Zoo:
         blueprint = Blueprint.read({"name": name.lower(), "stages": stages})
@@ -176,7 +177,11 @@ def grown(settings: Settings, name: str) -> Zoo:
     return more(
         first
         | {stage(r, s) + "-teacher": from_teacher(settings, data, r, s) for r, s in rows}
-        | {stage(r, s) + "-scratch": from_scratch(settings, data, cut, r, s, ids) for r, s in rows}
+        | {
+            stage(r, s) + "-scratch": from_scratch(settings, data, cut, r, s, ids)
+            for r, s in rows
+            if s != "all"
+        }
     )
 
 
@@ -212,13 +217,14 @@ def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
     kept = True
     for share, rows in SHARES.items():
         for row in rows:
-            scratch = scores(zoo, stage(row, share) + "-scratch")
-            started = scores(zoo, stage(row, share) + "-teacher")
-            id = size.loc[[stage(row, share) + "-teacher"], "id"].iloc[0]
+            own = stage(row, share)
+            scratch = "" if share == "all" else interval(scores(zoo, f"{own}-scratch"))
+            started = scores(zoo, f"{own}-teacher")
+            id = size.loc[[f"{own}-teacher"], "id"].iloc[0]
             count = sum(stored.count for stored in zoo.checkpoint(id).tensors.values())
             lost = teacher - started
             lines.append(
-                f"| share {share}, ({row}) {NAMES[row]} | {count:,} | {interval(scratch)} "
+                f"| share {share}, ({row}) {NAMES[row]} | {count:,} | {scratch} "
                 f"| {interval(started)} | {interval(lost)} |"
             )
             if row == "d":
@@ -246,6 +252,38 @@ def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
     return "\n".join([*lines, ""]), kept
 
 
+def draw(zoos: dict[str, Zoo], file: Path) -> None:
+    """Each student's accuracy minus its teacher's, a panel for each data set."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "svg.hashsalt": "vitarium", "svg.fonttype": "none"})
+    figure, panels = plt.subplots(1, len(zoos), figsize=(4.8 * len(zoos), 3.4), squeeze=False)
+    rows = [(row, share) for share, rows in SHARES.items() for row in rows]
+    for panel, (name, zoo) in zip(panels[0], zoos.items(), strict=True):
+        teacher, stages = scores(zoo, "teacher"), set(zoo.models()["stage"])
+        for how, colour, aside in (("scratch", "#9a6700", -0.14), ("teacher", "#1f6feb", 0.14)):
+            panel.plot([], [], "o", color=colour, label=f"from {'the ' * (how != 'scratch')}{how}")
+            for place, (row, share) in enumerate(rows):
+                own = f"{stage(row, share)}-{how}"
+                if own in stages:
+                    gained, where = scores(zoo, own) - teacher, place + aside
+                    panel.plot([where] * len(gained), gained, "o", color=colour, alpha=0.45, ms=4)
+                    panel.hlines(gained.mean(), where - 0.12, where + 0.12, color=colour, lw=2.5)
+        panel.axhline(0, color="#57606a", lw=0.8)
+        panel.set_xticks(
+            range(len(rows)),
+            [f"({row})\n{'one set' if share == 'all' else 'share 2'}" for row, share in rows],
+        )
+        panel.set(title=name, ylabel="points above the teacher")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
 def _is_there(data: Any, settings: Settings) -> bool:
     try:
         dataset.load(section("dataset", data), settings.data_dir)
@@ -257,21 +295,30 @@ def _is_there(data: Any, settings: Settings) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("compression-zoos"))
+    parser.add_argument("--data", choices=list(DATA), help="one of the two; default: both")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, help="default: 10, and 6 on CIFAR-10")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--figure", type=Path, help="draw it as SVG")
     parser.add_argument("--workers", type=int)
-    settings = Settings(**vars(parser.parse_args()))
-    found = []
-    for name, (data, _) in DATA.items():
+    asked = vars(parser.parse_args())
+    only, picture = asked.pop("data"), asked.pop("figure")
+    settings = Settings(**asked)
+    zoos = {}
+    for name, (data, *_) in DATA.items():
+        if only not in (None, name):
+            continue
         others = [{"name": "hf", "folder": "cifar10"}] if name == "CIFAR-10" else []
         if any(_is_there(one, settings) for one in [data, *others]):
-            found.append(tables(grown(settings, name), name))
+            zoos[name] = grown(settings, name)
         else:
             Console(stderr=True).print(f"{name} is not on this machine: left out")
+    found = [tables(zoo, name) for name, zoo in zoos.items()]
     for text, _ in found:
         print(text)
+    if picture and zoos:
+        draw(zoos, picture)
     sys.exit(not found or not all(kept for _, kept in found))
 
 
