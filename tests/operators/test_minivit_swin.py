@@ -85,6 +85,25 @@ def test_a_twin_with_a_set_of_weights_for_each_block_is_the_model_itself(init):
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("switches", "has"),
+    [
+        ({"convolution": 0}, {"before", "after", "norm1"}),
+        ({"mix_before": False, "convolution": 3}, {"after", "local", "norm1"}),
+        ({"mix_after": False}, {"before", "local", "norm1"}),
+        ({"separate_norms": False}, {"before", "after", "local"}),
+    ],
+)
+def test_what_blocks_have_of_their_own_can_be_chosen_and_changes_nothing_at_the_start(
+    switches, has
+):
+    architecture, model = plain(depths=[1, 1])
+    found = twin_of(architecture, model, share=1, **switches)
+    own = " ".join(name for name in found.state_dict() if "blocks." in name)
+    assert {part for part in ("before", "after", "local", "norm1") if part in own} == has
+    torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
+
+
 def test_the_twins_sizes_windows_and_rates_are_the_models():
     rates = {"drop_rate": 0.1, "proj_drop_rate": 0.2, "attn_drop_rate": 0.3, "drop_path_rate": 0.4}
     architecture, model = plain(**rates)

@@ -75,9 +75,9 @@ def twin(config: Minivit, architecture: Section | None) -> Section:
 def minivit(config: Minivit, ingredients: Ingredients) -> Made:
     """The multiplexed twin of one model: its blocks share their large matrices in groups.
 
-    Of timm's ViTs and Swins. Head mixing starts from the identity, tables and convolutions from
-    zero: where the blocks of each group are equal, the twin computes what the model does. In
-    float64; the dtype is the model's. Raises IncompatibleWeights.
+    Of a plain ViT, or of timm's Swin. Head mixing starts from the identity, tables and
+    convolutions from zero: where the blocks of each group are equal, the twin computes what the
+    model does. In float64; the dtype is the model's. Raises IncompatibleWeights.
     """
     (model,) = ingredients
     section = _twin(config, model.skeleton)
