@@ -190,7 +190,9 @@ class _Points:
         if not start.is_in_zoo:
             return [grown_parent(spec) for spec in self.grown[start.stage]]
         if self.find is None:
-            message = "starts from models of a zoo: name the zoo (vitarium grow FILE --zoo DIR)"
+            message = (
+                "starts from models of a zoo: name it (vitarium grow FILE --zoo DIR --dry-run)"
+            )
             raise InvalidConfig([Problem((), message)])
         try:
             return self.find(start)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from vitarium.cli.grow import PrecisionName, Workers
 from vitarium.cli.options import DataDir, Device, Where
+from vitarium.cli.selecting import selected
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_json, print_rows, size
 from vitarium.cli.zoo import Json, ZooFolder
@@ -112,20 +113,12 @@ def compress(
       vitarium compress demo-zoo --method list
     """
     from vitarium.compressing import compress as run
-    from vitarium.store.listing import listing
 
     if method == "list":
         methods()
         return
     zoo = Zoo.open(directory)
-    if not models and not where:
-        raise InvalidInput("say which models to compress: their ids, or a condition (--where SQL)")
-    named = [*(models or ())]
-    if where:
-        found = [row["model"] for row in listing(zoo.path, where=where).rows]
-        if not found:
-            raise InvalidInput(f"no model fulfils the condition {where}")
-        named += [id for id in found if id not in named]
+    named = selected(zoo, models, where, "compress")
     settings = parsed(set_)
     if share is not None:
         settings["share"] = sharing(share)

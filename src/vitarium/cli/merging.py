@@ -7,10 +7,10 @@ from rich.console import Console
 
 from vitarium.cli.keep import progress
 from vitarium.cli.options import DataDir, Device, Where
+from vitarium.cli.selecting import selected
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
-from vitarium.errors import InvalidInput
 from vitarium.store import Zoo
 
 if TYPE_CHECKING:
@@ -101,21 +101,13 @@ def merge(
     """
     from vitarium.merging import merge as run
     from vitarium.registry import get
-    from vitarium.store.listing import listing
 
     if method == "list":
         methods()
         return
     plugin = get("operator", method.replace("-", "_"))
     zoo = Zoo.open(directory)
-    if not models and not where:
-        raise InvalidInput("say which models to merge: their ids, or a condition (--where SQL)")
-    named = [*(models or ())]
-    if where:
-        found = [row["model"] for row in listing(zoo.path, where=where).rows]
-        if not found:
-            raise InvalidInput(f"no model fulfils the condition {where}")
-        named += [id for id in found if id not in named]
+    named = selected(zoo, models, where, "merge")
     groups = [[one] for one in named] if _of_one(plugin) else [named]
     made = []
     with progress(plugin.name) as report:

@@ -24,9 +24,10 @@ class HardDistillation(Distillation):
     **DISTILLATION,
 )
 def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """Outputs [batch, num_classes] against targets, and the largest of the teacher's outputs.
+    """Cross-entropy with the classes and with the class that a teacher finds the most probable.
 
-    Sec. 4 of DeiT, for a model with one head: no distillation token.
+    Outputs [batch, num_classes] against targets and the largest of the teacher's outputs (DeiT,
+    Sec. 4), for a model with one head: no distillation token.
     """
     outputs = model(batch.images)
     found = F.cross_entropy(outputs, batch.targets)

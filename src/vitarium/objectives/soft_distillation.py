@@ -26,11 +26,12 @@ class SoftDistillation(Distillation):
     **DISTILLATION,
 )
 def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """Outputs [batch, num_classes] against targets and the teacher's outputs of that shape.
+    """Cross-entropy with the classes, and divergence from a teacher's probabilities.
 
-    The teacher's term is the Kullback-Leibler divergence at temperature T, mean over the batch,
-    not the cross-entropy: gradients are the same, and the term is 0 where the student says what
-    the teacher says. T^2 keeps the gradient's size when T changes (Sec. 2).
+    Outputs [batch, num_classes] against targets and the teacher's outputs of that shape. The
+    teacher's term is the Kullback-Leibler divergence at temperature T, mean over the batch, not the
+    cross-entropy: gradients are the same, and the term is 0 where the student says what the teacher
+    says. T^2 keeps the gradient's size when T changes (Sec. 2).
     """
     outputs = model(batch.images)
     found = F.cross_entropy(outputs, batch.targets)

@@ -100,8 +100,10 @@ def lesson(
     paper="Zhang et al. 2022, arXiv 2204.07154",
 )
 def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """Outputs [batch, num_classes] against targets and the teacher's outputs of that shape, and
-    blocks against blocks; each part is a mean over the batch, the last two over blocks, too.
+    """A teacher's probabilities, and how tokens relate to each other in its blocks (MiniViT).
+
+    Outputs [batch, num_classes] against targets and the teacher's outputs of that shape, and blocks
+    against blocks; each part is a mean over the batch, the last two over blocks, too.
     """
     told = batch.taught or {}
     numbers = sorted({int(name.split(".")[1]) for name in told if name != OUTPUTS})
