@@ -10,13 +10,20 @@ from vitarium.errors import InvalidInput
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("2", 2), ("all", "all"), ("4,4,2,2", [4, 4, 2, 2]), ("[2,[4,2]]", [2, [4, 2]])],
+    [
+        ("2", 2),
+        ("all", "all"),
+        ("4,4,2,2", [4, 4, 2, 2]),
+        ("[2,[4,2]]", [2, [4, 2]]),
+        ("2,all,[4,2]", [2, "all", [4, 2]]),
+        ('[2,"all"]', [2, "all"]),
+    ],
 )
 def test_a_pattern_is_a_number_all_or_a_list(text, found):
     assert sharing(text) == found
 
 
-@pytest.mark.parametrize("text", ["two", "true", "", "2.5", "{}"])
+@pytest.mark.parametrize("text", ["two", "true", "", "2.5", "{}", "allen", '"two"'])
 def test_other_patterns_are_refused(text):
     with pytest.raises(InvalidInput, match="--share"):
         sharing(text)

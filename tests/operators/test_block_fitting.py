@@ -11,6 +11,7 @@ from torch.nn.functional import gelu
 from vitarium.operators.block_fitting import fitted
 
 HEADS, DIM, CHANNELS = 2, 3, 6
+TABLE = "attn.relative_position_bias_table"
 
 
 def blocks(seed, count=2, **more):
@@ -44,6 +45,12 @@ def attention_forms(block, norm, scale):
 
 def relative_errors(models, shared, own):
     """Of logits and values together, in the best order of each block's heads."""
+    worth, totals = errors_by_order(models, shared, own)
+    return sum((one / totals).sum(1).min() for one in worth)
+
+
+def errors_by_order(models, shared, own):
+    """Of logits and values for each block and order of its heads, and what both have in all."""
     worth, totals = [], np.zeros(2)
     for model, parts in zip(models, own, strict=True):
         scale = model.get("ls1.gamma", torch.ones(CHANNELS).double())
@@ -59,7 +66,7 @@ def relative_errors(models, shared, own):
                 for order in permutations(range(HEADS))
             ]
         )
-    return sum((np.array(one) / totals).sum(1).min() for one in worth)
+    return np.array(worth), totals
 
 
 def norms(models):
@@ -85,6 +92,24 @@ def test_the_error_is_as_told_and_at_most_that_of_first_and_mean(seed, more, set
     assert left <= min(begun)
     assert left < 0.999 * min(begun)
     assert np.isclose(left, found.errors["logits"] + found.errors["values"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"mix_before": False}])
+def test_a_position_bias_is_the_one_whose_mixtures_are_nearest_to_the_blocks(settings):
+    models = blocks(0, 3, qkv_bias=True)
+    for model in models:
+        model[TABLE] = torch.randn(9, HEADS).double()
+    found = fitted(models, [models[0], mean(models)], num_heads=HEADS, activation=gelu, **settings)
+    mixing = [parts.get("attn.before.weight", torch.eye(HEADS).double()) for parts in found.own]
+    worth, totals = errors_by_order(models, found.shared, found.own)
+    best = [list(permutations(range(HEADS)))[(one / totals).sum(1).argmin()] for one in worth]
+    # of found forms in the order of the block's heads -> of the block's in the order of the found
+    wanted = [
+        model[TABLE].numpy()[:, np.argsort(order)].T
+        for model, order in zip(models, best, strict=True)
+    ]
+    expected = np.linalg.lstsq(np.concatenate(mixing), np.concatenate(wanted))[0].T
+    np.testing.assert_allclose(found.shared[TABLE], expected, rtol=0, atol=1e-10)
 
 
 def test_blocks_that_do_nothing_are_met_exactly():

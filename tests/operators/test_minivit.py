@@ -19,6 +19,8 @@ TINY = {
     "num_heads": 3,
     "mlp_ratio": 2.0,
 }
+TIMM = {"name": "timm", "model": "vit_tiny_patch16_224"}
+DINOV2 = {"name": "dinov2", "patch_size": 4, "patch_mean": False}
 
 
 def plain(seed=0, equal=1, **factors):
@@ -54,16 +56,19 @@ def outputs(model):
     return model(torch.randn(3, 1, 8, 8, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("init", ["first", "mean", "fit"])
 @pytest.mark.parametrize(
-    "factors",
+    ("init", "factors"),
     [
-        {},
-        {"global_pool": "avg", "class_token": False},
-        {"global_pool": "avg", "reg_tokens": 2, "act_layer": "gelu_tanh", "norm_eps": 1e-12},
-        {"qkv_bias": False, "act_layer": "quick_gelu"},
-        {"name": "dinov2", "patch_size": 4, "patch_mean": False, "init_values": 0.5},
-        {"name": "timm", "model": "vit_tiny_patch16_224", "drop_path_rate": 0.1},
+        ("first", {}),
+        ("mean", {}),
+        ("fit", {}),
+        ("fit", {"global_pool": "avg", "class_token": False}),
+        ("fit", {"global_pool": "avg", "reg_tokens": 2, "act_layer": "gelu_tanh"}),
+        ("fit", {"qkv_bias": False, "act_layer": "quick_gelu", "norm_eps": 1e-12}),
+        ("first", DINOV2 | {"init_values": 0.5}),
+        ("mean", DINOV2 | {"init_values": 0.5}),
+        ("fit", DINOV2 | {"init_values": 0.5}),
+        ("fit", TIMM | {"drop_path_rate": 0.1}),
     ],
 )
 def test_where_the_blocks_of_each_group_are_equal_the_twin_computes_what_the_model_does(
@@ -149,18 +154,18 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
     ingredients = Ingredients([Weights("m", model.state_dict(), skeleton=lambda: model)])
     dict(choose("operator", "minivit", init="fit", share=(3, 1))(ingredients))
     first, second = ingredients.told.lines
-    assert first.startswith("group 0: relative error logits 0.")
-    assert second == "group 1: relative error logits 0.000, values 0.000, mlp 0.000"
+    assert first.startswith("shared.0: relative error logits 0.")
+    assert second == "shared.1: relative error logits 0.000, values 0.000, mlp 0.000"
 
 
 @pytest.mark.parametrize(
     ("factors", "has"),
     [
-        ({"name": "timm", "model": "vit_tiny_patch16_224", "qk_norm": True}, "qk_norm"),
-        ({"name": "timm", "model": "vit_tiny_patch16_224", "global_pool": "map"}, "'map'"),
-        ({"name": "timm", "model": "vit_tiny_patch16_224", "no_embed_class": True}, "no_embed"),
-        ({"name": "dinov2", "patch_size": 4, "patch_mean": False, "swiglu": True}, "GluMlp"),
-        ({"name": "dinov2", "patch_size": 4}, "ClassAndPatches"),
+        (TIMM | {"qk_norm": True}, "qk_norm"),
+        (TIMM | {"global_pool": "map"}, "'map'"),
+        (TIMM | {"no_embed_class": True}, "no_embed"),
+        (DINOV2 | {"swiglu": True}, "GluMlp"),
+        (DINOV2 | {"patch_mean": True}, "ClassAndPatches"),
         ({"name": "ewa_vit", "num_experts": 2}, "MLPs of Exp|Ewa"),
     ],
 )
@@ -171,11 +176,12 @@ def test_what_a_twin_cannot_have_is_refused_by_name(factors, has):
 
 
 def test_models_of_other_kinds_are_refused():
-    section = choose("architecture", "timm", model="vit_small_patch16_18x2_224")
+    section = choose("architecture", "timm", model="vit_small_patch16_18x2_224", depth=1)
     with pytest.raises(IncompatibleWeights, match="ParallelThingsBlock"):
         twin(Minivit(), section)
-    with pytest.raises(IncompatibleWeights, match="twin of a Hiera; name a plain"):
-        twin(Minivit(), choose("architecture", "timm", model="hiera_tiny_224"))
+    section = choose("architecture", "timm", model="cait_xxs24_224", depth=1)
+    with pytest.raises(IncompatibleWeights, match="twin of a Cait; name a plain"):
+        twin(Minivit(), section)
     with pytest.raises(IncompatibleWeights, match="an unknown architecture"):
         twin(Minivit(), None)
 

@@ -1,6 +1,7 @@
 """`vitarium compress`: compact twins of models."""
 
 import json as json_texts
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,7 +40,7 @@ def compress(
         typer.Option(
             metavar="N|all|LIST",
             help="Consecutive blocks that share a set of weights: 2, all, or the groups' sizes: "
-            "4,4,2,2. Default: 2.",
+            "4,4,2,2; of a Swin one entry for each stage: 2,2,all,2. Default: 2.",
             show_default=False,
             rich_help_panel=_MINIVIT,
         ),
@@ -142,15 +143,19 @@ def compress(
 
 
 def sharing(text: str) -> Any:
-    """ "2" -> 2, "all" -> "all", "4,4,2,2" or "[4,4,2,2]" -> [4, 4, 2, 2]. Raises InvalidInput."""
-    if text == "all":
-        return text
+    """ "2" -> 2, "all" -> "all", "4,4,2,2" or "[4,4,2,2]" -> [4, 4, 2, 2], "1,all" -> [1, "all"].
+
+    Raises InvalidInput.
+    """
+    quoted = re.sub(r'"?\ball\b"?', '"all"', text)
     try:
-        found = json_texts.loads(text if "," not in text or "[" in text[:1] else f"[{text}]")
+        found = json_texts.loads(quoted if "," not in text or "[" in text[:1] else f"[{quoted}]")
     except ValueError:
         found = None
-    if isinstance(found, bool) or not isinstance(found, int | list):
-        raise InvalidInput(f"--share {text}: write a number, 'all', or sizes of groups: 4,4,2,2")
+    if isinstance(found, bool) or not (found == "all" or isinstance(found, int | list)):
+        raise InvalidInput(
+            f"--share {text}: write a number, 'all', or a list of them: 4,4,2,2 or 2,2,all,2"
+        )
     return found
 
 

@@ -12,6 +12,8 @@ from vitarium.operators.unit_fitting import Blocks, Place, SharedUnits, Units
 
 Parts = dict[str, Tensor]
 """A block's tensors: `norm1.weight`, `attn.qkv.weight`, ..."""
+_TABLE = "attn.relative_position_bias_table"
+"""Swin's, mixed like the logits."""
 _TOLERANCE = 1e-3
 """Share of what the blocks do by which a sweep has to come nearer, or it was the last."""
 _SWEEPS = 8
@@ -130,7 +132,16 @@ class _Heads:
         if "attn.qkv.bias" in self.start:
             _, bias, _ = self.start["attn.qkv.bias"].chunk(3)
             found["attn.qkv.bias"] = torch.cat([queries[:, -1], bias, values[:, -1]])
+        if _TABLE in self.start:
+            found[_TABLE] = self._table()
         return found
+
+    def _table(self) -> Tensor:
+        """The position bias whose mixtures are nearest to the blocks' own, [offsets, heads]."""
+        mixing = torch.stack(self.logits.mixing)
+        wanted = torch.stack([block[_TABLE] for block in self.blocks])
+        gram = (mixing.mT @ mixing).sum(0)
+        return (wanted @ mixing).sum(0) @ torch.linalg.pinv(gram, hermitian=True)
 
 
 def _units(
@@ -208,7 +219,8 @@ def _in_order(block: Parts, heads: Tensor) -> Parts:
         if name in block
     }
     columns = block["attn.proj.weight"].unflatten(1, (count, -1))[:, heads].flatten(1)
-    return block | rows | {"attn.proj.weight": columns}
+    table = {_TABLE: block[_TABLE][:, heads]} if _TABLE in block else {}
+    return block | rows | {"attn.proj.weight": columns} | table
 
 
 def _bias(blocks: Sequence[Parts], scale: str, name: str) -> Tensor:

@@ -1,20 +1,27 @@
 """Weight multiplexing of a trained model: its twin, whose blocks share their large matrices."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
 
 import torch
 from pydantic import Field
 from timm.layers.create_act import get_act_layer
-from torch import Tensor
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
 
 from vitarium.architectures.local_convolution import KernelSize, LocalNorm
 from vitarium.architectures.mini_deit import MiniDeit
+from vitarium.architectures.mini_swin import MiniSwin, StageSharing
 from vitarium.architectures.relative_positions import RelativePositionConfig
-from vitarium.architectures.sharing import Sharing, group_sizes
-from vitarium.config import Config
+from vitarium.architectures.sharing import group_sizes
+from vitarium.config import Config, InvalidConfig
 from vitarium.errors import IncompatibleWeights
+from vitarium.measures.subjects import Weights
 from vitarium.operators.block_fitting import Parts, fitted
 from vitarium.operators.ingredients import Ingredients, Made, Told, checked
+from vitarium.operators.plain_swins import swin_factors
 from vitarium.operators.plain_vits import plain_factors
 from vitarium.registry import Section, choose, operator
 
@@ -22,8 +29,9 @@ from vitarium.registry import Section, choose, operator
 class Minivit(Config):
     """The twin, and what its shared weights start from."""
 
-    share: Sharing = 2
-    """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
+    share: StageSharing = 2
+    """Blocks to a set of weights: a number, "all" (of a stage), or a list: of the groups' sizes, or
+    for a Swin with one entry for each stage, such a number, "all", or such a list."""
     init: Literal["first", "mean", "fit"] = "fit"
     """The shared weights: the first block's of each group, the mean of the group's blocks, or those
     nearest to what all blocks of the group do, with fitted head mixing and norms."""
@@ -34,10 +42,11 @@ class Minivit(Config):
     mix_after: bool = True
     """A map over the heads of the attention's probabilities, in each block."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
-    """Image relative position encoding in each block, from zero; null: none."""
-    convolution: KernelSize = 0
+    """Image relative position encoding in each block, from zero; null: none. A Swin's twin has
+    Swin's own instead, a table of each group."""
+    convolution: KernelSize | None = None
     """Kernel size of a depth-wise convolution over the patches in each block, from zero; an odd
-    number, or 0: none."""
+    number, or 0: none; null: 7 for a Swin, else none."""
     local_norm: LocalNorm = "branch"
     """Where the convolution's LayerNorm stands: in its branch, or in the stream of all tokens, as
     released for Mini-Swin; the latter changes what the model computes from the start."""
@@ -51,9 +60,9 @@ def twin(config: Minivit, architecture: Section | None) -> Section:
     if architecture is None:
         raise IncompatibleWeights("minivit needs a vision transformer, not an unknown architecture")
     with torch.device("meta"):
-        factors = plain_factors(architecture(1))
+        model = architecture(1)
     given = getattr(architecture.config, "drop_path_rate", None)  # not lost where depth is 1
-    return _twin(config, factors if given is None else factors | {"drop_path_rate": given})
+    return _twin(config, model, given)
 
 
 @operator(
@@ -66,52 +75,94 @@ def twin(config: Minivit, architecture: Section | None) -> Section:
 def minivit(config: Minivit, ingredients: Ingredients) -> Made:
     """The multiplexed twin of one model: its blocks share their large matrices in groups.
 
-    Head mixing starts from the identity, tables and convolutions from zero: where the blocks of
-    each group are equal, the twin computes what the model does. In float64; the dtype is the
-    model's. Raises IncompatibleWeights.
+    Of a plain ViT, or of timm's Swin. Head mixing starts from the identity, tables and
+    convolutions from zero: where the blocks of each group are equal, the twin computes what the
+    model does. In float64; the dtype is the model's. Raises IncompatibleWeights.
     """
     (model,) = ingredients
+    section = _twin(config, model.skeleton)
+    groups = _groups(section.config)
+    places = [place for group in groups for place in group.blocks]
     for name in ingredients.shapes:
-        if not name.startswith("blocks."):
+        if not name.startswith(tuple(places)):
             yield name, checked(model, name)
-    section = _twin(config, plain_factors(model.skeleton))
     with torch.device("meta"):
-        own = section(1).get_submodule("blocks").state_dict(prefix="blocks.")
-    start = 0
-    for group, size in enumerate(group_sizes(config.share, section.config.depth)):
-        ingredients.report(start, section.config.depth)
-        blocks = [_block(ingredients, number) for number in range(start, start + size)]
-        shared, owned = _begun(config, section.config, blocks, ingredients.told, group)
+        whole = section(1).state_dict()
+    for group in groups:
+        ingredients.report(places.index(group.blocks[0]), len(places))
+        blocks = [_parts(place, model) for place in group.blocks]
+        dtype = blocks[0]["attn.qkv.weight"].dtype
+        shared, owned = _begun(config, group, blocks, ingredients.told)
         for part, tensor in shared.items():
-            yield f"shared.{group}.{part}", tensor.to(blocks[0][part].dtype)
-        for number, parts in enumerate(owned, start):
-            at = f"blocks.{number}."
-            for name, like in own.items():
-                if name.startswith(at):
-                    part = name.removeprefix(at)
-                    found = parts[part] if part in parts else _start(part, like)
-                    yield name, found.to(blocks[0]["attn.qkv.weight"].dtype)
-        start += size
+            yield group.shared + part, tensor.to(blocks[0][part].dtype)
+        for place, parts in zip(group.blocks, owned, strict=True):
+            for name, like in whole.items():
+                if name.startswith(place):
+                    part = name.removeprefix(place)
+                    yield name, (parts[part] if part in parts else _start(part, like)).to(dtype)
 
 
-def _twin(config: Minivit, factors: dict[str, Any]) -> Section:
-    depth = factors["depth"]
+@dataclass(frozen=True)
+class _Group:
+    """Blocks that share weights: where these are, and the blocks, as beginnings of names."""
+
+    shared: str
+    blocks: list[str]
+    num_heads: int
+    activation: Callable[[Tensor], Tensor]
+
+
+def _groups(twin: MiniDeit | MiniSwin) -> list[_Group]:
+    if isinstance(twin, MiniDeit):
+        activation = get_act_layer(twin.act_layer)()
+        stages = [("", group_sizes(twin.share, twin.depth), twin.num_heads)]
+    else:
+        activation = nn.GELU()
+        each = enumerate(zip(twin.group_sizes, twin.num_heads, strict=True))
+        stages = [(f"layers.{stage}.", sizes, heads) for stage, (sizes, heads) in each]
+    return [
+        _Group(
+            f"{at}shared.{number}.",
+            [f"{at}blocks.{block}." for block in range(sum(sizes[:number]), end)],
+            heads,
+            activation,
+        )
+        for at, sizes, heads in stages
+        for number, end in enumerate(accumulate(sizes))
+    ]
+
+
+def _twin(config: Minivit, model: nn.Module, given: float | None = None) -> Section:
+    """Of a model; given is its drop_path_rate, where that is known."""
+    left_out = {"init"} | ({"convolution"} if config.convolution is None else set())
+    if type(model) is SwinTransformer:
+        name, found = "mini_swin", swin_factors(model)
+        depths = " + ".join(map(str, found["depths"]))
+        if config.relative_positions not in (None, RelativePositionConfig()):
+            raise IncompatibleWeights(
+                "the twin of a Swin has Swin's own position bias; leave out relative_positions"
+            )
+        left_out.add("relative_positions")
+    else:
+        name, found = "mini_deit", plain_factors(model)
+        depths = found["depth"]
+    switches = {field: getattr(config, field) for field in Minivit.model_fields.keys() - left_out}
+    if given is not None:
+        found["drop_path_rate"] = given
     try:
-        group_sizes(config.share, depth)
-    except ValueError as error:
-        raise IncompatibleWeights(f"a model of {depth} blocks has no such twin: {error}") from None
-    switches = {name: getattr(config, name) for name in Minivit.model_fields if name != "init"}
-    return choose("architecture", "mini_deit", **factors, **switches, mixing_init="identity")
+        return choose("architecture", name, **found, **switches, mixing_init="identity")
+    except InvalidConfig as error:
+        raise IncompatibleWeights(f"a model of {depths} blocks has no such twin: {error}") from None
 
 
-def _block(ingredients: Ingredients, number: int) -> Parts:
-    at = f"blocks.{number}."
-    names = [name for name in ingredients.shapes if name.startswith(at)]
-    return {name.removeprefix(at): checked(ingredients[0], name) for name in names}
+def _parts(place: str, model: Weights) -> Parts:
+    """The tensors of a block."""
+    names = [name for name in model.shapes if name.startswith(place)]
+    return {name.removeprefix(place): checked(model, name) for name in names}
 
 
 def _begun(
-    config: Minivit, twin: MiniDeit, blocks: list[Parts], told: Told, group: int
+    config: Minivit, group: _Group, blocks: list[Parts], told: Told
 ) -> tuple[Parts, list[Parts]]:
     """What the blocks of a group share, and what each has of its own and of the model."""
     first, mean = blocks[0], {name: _mean([block[name] for block in blocks]) for name in blocks[0]}
@@ -119,14 +170,14 @@ def _begun(
         found = fitted(
             blocks,
             [first, mean],
-            num_heads=twin.num_heads,
-            activation=get_act_layer(twin.act_layer)(),
+            num_heads=group.num_heads,
+            activation=group.activation,
             mix_before=config.mix_before,
             mix_after=config.mix_after,
             own_norms=config.separate_norms,
         )
         left = ", ".join(f"{part} {error:.3f}" for part, error in found.errors.items())
-        told.lines.append(f"group {group}: relative error {left}")
+        told.lines.append(f"{group.shared[:-1]}: relative error {left}")
         return found.shared, found.own
     start = first if config.init == "first" else mean
     own = ("norm", "ls") if config.separate_norms else ("ls",)

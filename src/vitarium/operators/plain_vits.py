@@ -1,6 +1,6 @@
 """What a plain vision transformer is made of, in the words of `mini_deit`'s factors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from timm.layers.attention import Attention
@@ -29,9 +29,7 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
     """
     if type(model) is not VisionTransformer:
         raise IncompatibleWeights(f"{_WHOSE} a {type(model).__name__}; {_PLAIN}")
-    extras = list(dict.fromkeys(_extras(model)))
-    if extras:
-        raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(extras)}; {_PLAIN}")
+    refuse(_extras(model))
     embedding: Any = model.patch_embed
     block: Any = model.blocks[0]
     attention = block.attn
@@ -62,7 +60,26 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
 
 
 _WHOSE = "there is no multiplexed twin of"
-_PLAIN = "name a plain vision transformer"
+_PLAIN = "name a plain vision transformer or a Swin"
+
+
+def refuse(extras: Iterable[str]) -> None:
+    """Raises IncompatibleWeights where a model has anything that its twin cannot have."""
+    if found := list(dict.fromkeys(extras)):
+        raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(found)}; {_PLAIN}")
+
+
+def of_norms(norms: Iterable[Any]) -> Iterator[str]:
+    """What norms have that plain ones, of one norm_eps, have not."""
+    norms = list(norms)
+    plain = all(type(norm) in _NORMS and norm.elementwise_affine for norm in norms)
+    yield from when(not plain or any(norm.bias is None for norm in norms), "norms of another kind")
+    yield from when(plain and len({norm.eps for norm in norms}) > 1, "norms of several norm_eps")
+
+
+def when(has: bool, what: str) -> Iterator[str]:
+    if has:
+        yield what
 
 
 def _extras(model: VisionTransformer) -> Iterator[str]:
@@ -71,26 +88,24 @@ def _extras(model: VisionTransformer) -> Iterator[str]:
     if type(embedding) is not PatchEmbed:
         yield f"the patch embedding {type(embedding).__name__}"
         return
-    yield from _if(not _nothing(embedding.norm), "embed_norm_layer")
-    yield from _if(len({*embedding.img_size}) > 1, f"img_size {embedding.img_size}")
-    yield from _if(len({*embedding.patch_size}) > 1, f"patch_size {embedding.patch_size}")
-    yield from _if(embedding.proj.bias is None, "a patch embedding without bias")
-    yield from _if(model.pos_embed is None, "pos_embed 'none'")
-    yield from _if(model.no_embed_class, "no_embed_class")
-    yield from _if(model.dynamic_img_size, "dynamic_img_size")
-    yield from _if(not _nothing(model.norm_pre), "pre_norm")
-    yield from _if(not _nothing(model.patch_drop), "patch_drop_rate")
-    yield from _if(model.global_pool not in ("token", "avg"), f"global_pool '{model.global_pool}'")
-    yield from _if(model.pool_include_prefix, "pool_include_prefix")
+    yield from when(not _nothing(embedding.norm), "embed_norm_layer")
+    yield from when(len({*embedding.img_size}) > 1, f"img_size {embedding.img_size}")
+    yield from when(len({*embedding.patch_size}) > 1, f"patch_size {embedding.patch_size}")
+    yield from when(embedding.proj.bias is None, "a patch embedding without bias")
+    yield from when(model.pos_embed is None, "pos_embed 'none'")
+    yield from when(model.no_embed_class, "no_embed_class")
+    yield from when(model.dynamic_img_size, "dynamic_img_size")
+    yield from when(not _nothing(model.norm_pre), "pre_norm")
+    yield from when(not _nothing(model.patch_drop), "patch_drop_rate")
+    yield from when(model.global_pool not in ("token", "avg"), f"global_pool '{model.global_pool}'")
+    yield from when(model.pool_include_prefix, "pool_include_prefix")
     finals = [norm for norm in (model.norm, model.fc_norm) if not _nothing(norm)]
-    yield from _if(len(finals) != 1, f"{len(finals)} norms at its end")
+    yield from when(len(finals) != 1, f"{len(finals)} norms at its end")
     for block in model.blocks:
         yield from _of_block(block)
     blocks = [block for block in model.blocks if type(block) is Block]
     norms = [part for block in blocks for part in (block.norm1, block.norm2)] + finals
-    plain = all(type(norm) in _NORMS and norm.elementwise_affine for norm in norms)
-    yield from _if(not plain or any(norm.bias is None for norm in norms), "norms of another kind")
-    yield from _if(plain and len({norm.eps for norm in norms}) > 1, "norms of several norm_eps")
+    yield from of_norms(norms)
 
 
 def _of_block(block: Any) -> Iterator[str]:
@@ -99,19 +114,14 @@ def _of_block(block: Any) -> Iterator[str]:
         yield f"blocks of {type(block).__name__} and {kind}"
         return
     attention, mlp = block.attn, block.mlp
-    yield from _if(not _nothing(attention.q_norm), "qk_norm")
-    yield from _if(not _nothing(attention.norm), "scale_attn_norm")
-    yield from _if(attention.proj.bias is None, "proj_bias False")
+    yield from when(not _nothing(attention.q_norm), "qk_norm")
+    yield from when(not _nothing(attention.norm), "scale_attn_norm")
+    yield from when(attention.proj.bias is None, "proj_bias False")
     if type(mlp) is not Mlp:
         yield f"MLPs of {type(mlp).__name__}"
         return
-    yield from _if(not _nothing(mlp.norm), "scale_mlp_norm")
-    yield from _if(_activation(mlp.act) is None, f"act_layer {type(mlp.act).__name__}")
-
-
-def _if(has: bool, what: str) -> Iterator[str]:
-    if has:
-        yield what
+    yield from when(not _nothing(mlp.norm), "scale_mlp_norm")
+    yield from when(_activation(mlp.act) is None, f"act_layer {type(mlp.act).__name__}")
 
 
 def _nothing(part: nn.Module) -> bool:
