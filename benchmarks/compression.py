@@ -2,8 +2,8 @@
 
 Vision transformers of 12 blocks are trained as teachers; compact students of 6 sets of weights, or
 of one, are trained for a quarter of the teachers' steps, all for as many, with the parts of the
-method added one by one, from scratch and from their teacher. Every student of a row has another teacher (another seed), so
-differences between rows are taken seed by seed.
+method added one by one, from scratch and from their teacher. Every student of a row has another
+teacher (another seed), so differences between rows are taken seed by seed.
 
     python benchmarks/compression.py [compression-zoos] [--data-dir DIR] [--data Fashion-MNIST]
 
