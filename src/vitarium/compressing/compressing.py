@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.blueprint import ModelSpec, Plan, Recipe
@@ -46,7 +47,7 @@ class Compression:
     twins: Mapping[str, str]
     growth: Growth
     device: str
-    data_dir: Any = None
+    data_dir: Path | None = None
 
     @cached_property
     def comparison(self) -> "pd.DataFrame":
@@ -65,7 +66,7 @@ def compress(
     recipe: Mapping[str, Any] | None = None,
     name: str = STAGE,
     device: str = "auto",
-    data_dir: Any = None,
+    data_dir: Path | None = None,
     workers: int | None = None,
     progress: bool = True,
     grow_options: Mapping[str, Any] | None = None,
