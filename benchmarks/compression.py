@@ -95,7 +95,7 @@ def recipe(settings: Settings, data: Any) -> dict[str, Any]:
     return {
         "data": {**own, "train_limit": settings.images, "val_fraction": 0.02},
         "augmentation": {"name": "standard", "crop": "random", "padding": 2},
-        "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+        "optimizer": {"name": "adamw", "lr": 3e-3, "weight_decay": 0.05},
         "schedule": {"name": "cosine", "warmup_epochs": 1},
         "clip_grad_norm": 1.0,
         "epochs": settings.epochs,
@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("compression-zoos"))
     parser.add_argument("--data", choices=list(DATA), help="one of the two; default: both")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4, help="of the students")
+    parser.add_argument("--epochs", type=int, default=3, help="of the students")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--figure", type=Path, help="draw it as SVG")
