@@ -225,7 +225,8 @@ def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
     """The data set's two tables, and whether no student with everything loses too much."""
     teacher = scores(zoo, "teacher")
     size = zoo.models().set_index("stage")
-    there = set(size.index)
+    done = size[size["status"] == "finished"].index.value_counts()
+    there = set(done[done == len(teacher)].index)
     lines = [
         f"### {name}",
         "",
