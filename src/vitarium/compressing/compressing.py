@@ -12,7 +12,7 @@ from vitarium.blueprint.overrides import apply
 from vitarium.blueprint.plan import inherited
 from vitarium.compressing.comparison import compare
 from vitarium.engine import Growth, grow
-from vitarium.errors import InvalidInput
+from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.registry import Section, choose
 from vitarium.store import Zoo
 
@@ -52,7 +52,8 @@ class Compression:
     @cached_property
     def comparison(self) -> "pd.DataFrame":
         """Every twin that is finished beside its original; see `compare`."""
-        done = {old: new for old, new in self.twins.items() if self.zoo.folder(new).result()}
+        status = {old: self.zoo.folder(new).status for old, new in self.twins.items()}
+        done = {old: new for old, new in self.twins.items() if status[old] == "finished"}
         return compare(self.zoo, done, device=self.device, data_dir=self.data_dir)
 
 
@@ -134,11 +135,15 @@ def _twin(zoo: Zoo, one: str, method: Section, asked: Mapping[str, Any], stage: 
             f"model {one} was trained elsewhere: say with --{missing} "
             + ("what its twin learns from" if missing == "data" else "how long its twin learns")
         )
+    try:
+        recipe = Recipe.read(inherited(settings, spec.origin, start))
+    except IncompatibleWeights as error:  # one of a selection
+        raise IncompatibleWeights(f"model {one}: {error}") from None
     return ModelSpec(
         stage=stage,
         parent=id,
         parent_epoch=epoch,
-        recipe=Recipe.read(inherited(settings, spec.origin, start)),
+        recipe=recipe,
         conversion=method,
         keep_head=True,
     )

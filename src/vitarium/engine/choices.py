@@ -89,11 +89,8 @@ class Choices:
         if kind not in self._chosen:
             try:
                 self._chosen[kind] = self._choose(spec)
-            except (
-                RuntimeError,
-                MemoryError,
-                InvalidInput,
-            ) as error:  # training will show if fatal
+            # training will show whether it is fatal
+            except (RuntimeError, MemoryError, InvalidInput) as error:
                 self._chosen[kind] = self._unmeasured(spec)
                 self.say(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
         return self._chosen[kind]

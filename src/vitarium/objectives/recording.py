@@ -38,11 +38,10 @@ def recording(
 
     Raises InvalidInput where there is no such block, or where it has no `attn.qkv`.
     """
-    found = Recorded()
+    found, blocks = Recorded(), list(transformer_blocks(model).values())
     with ExitStack() as hooks:
         for number in qkv:
-            attention = getattr(_block(model, number), "attn", None)
-            projection = getattr(attention, "qkv", None)
+            projection = getattr(_numbered(blocks, number, model).attn, "qkv", None)
             if not isinstance(projection, nn.Module):
                 raise InvalidInput(
                     f"block {number} of {type(model).__name__} has no attn.qkv, which gives "
@@ -50,7 +49,7 @@ def recording(
                 )
             hooks.callback(projection.register_forward_hook(_noting(found.qkv, number)).remove)
         for number in hidden:
-            block = _block(model, number)
+            block = _numbered(blocks, number, model)
             hooks.callback(block.register_forward_hook(_noting(found.hidden, number)).remove)
         yield found
 
@@ -62,7 +61,7 @@ def depth(model: nn.Module) -> int:
 
 def window_shift(model: nn.Module, number: int) -> tuple[int, ...] | None:
     """By how many rows and columns a block's windows are shifted; None where it has no windows."""
-    block = _block(model, number)
+    block = _numbered(list(transformer_blocks(model).values()), number, model)
     for owner, name in ((block, "shift_size"), (block.attn, "shift")):  # timm's, and ours
         shift = getattr(owner, name, None)
         if isinstance(shift, tuple):
@@ -70,8 +69,7 @@ def window_shift(model: nn.Module, number: int) -> tuple[int, ...] | None:
     return None
 
 
-def _block(model: nn.Module, number: int) -> nn.Module:
-    blocks = list(transformer_blocks(model).values())
+def _numbered(blocks: list[nn.Module], number: int, model: nn.Module) -> nn.Module:
     if not 0 <= number < len(blocks):
         raise InvalidInput(
             f"{type(model).__name__} has no block {number}: it has {len(blocks)}, from 0"

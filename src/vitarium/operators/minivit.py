@@ -34,7 +34,7 @@ class Minivit(Config):
     for a Swin with one entry for each stage, such a number, "all", or such a list."""
     init: Literal["first", "mean", "fit"] = "fit"
     """The shared weights: the first block's of each group, the mean of the group's blocks, or those
-    nearest to what all blocks of the group do, with fitted head mixing and norms."""
+    nearest to what all blocks of the group do, with fitted head mixing."""
     separate_norms: bool = True
     """Each block keeps its own LayerNorms."""
     mix_before: bool = True
