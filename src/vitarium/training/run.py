@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitarium import seeds
 from vitarium.blueprint import ModelSpec
 from vitarium.data.batches import together
+from vitarium.memory import keep_freed_memory
 from vitarium.store import ModelFolder
 from vitarium.training.alone import Alone
 from vitarium.training.member import Member
@@ -91,6 +92,7 @@ def train_together(
     """
     options = options or TrainOptions()
     options = replace(options, stacked=options.stacked or len(tasks) > 1)
+    keep_freed_memory()
     outcomes: dict[str, Outcome] = {}
     todo = []
     for task in tasks:
