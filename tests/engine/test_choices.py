@@ -10,6 +10,7 @@ from vitarium.engine.calibration import Calibration, Speed, Way
 from vitarium.engine.choices import Choices, Wish, models_per_gpu
 from vitarium.engine.machine import Machine
 from vitarium.errors import InvalidInput
+from vitarium.registry import choose
 
 GIB = 2**30
 
@@ -201,3 +202,19 @@ def test_measuring_leaves_the_random_generators_alone(tiny, cache):
     state = torch.get_rng_state()
     Calibration("cpu", 1).speed(recipe, 10)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_has_a_teacher_is_measured_with_one_of_its_own_kind(tiny, cache):
+    tiny["stages"]["pretrain"]["objective"] = {
+        "name": "weight_distillation",
+        "teacher": "./not-here.safetensors",  # of 24 blocks
+        "teacher_architecture": {"name": "vit", "embed_dim": 64, "depth": 24, "num_heads": 2},
+        "teacher_sha256": "0" * 64,
+        "layers": [[0, 23]],
+    }
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    calibration = Calibration("cpu", 1)
+    taught = calibration.speed(recipe, 10)
+    assert 0 < taught.per_image < 1
+    by_parent = choose("objective", "weight_distillation", layers=[[0, 0]])
+    assert calibration.knows(recipe.changed({"objective": by_parent}), 10, Way())

@@ -22,8 +22,8 @@ from vitarium.blueprint import Recipe
 from vitarium.cache import cache_folder
 from vitarium.data.batch import Batch
 from vitarium.errors import CorruptFile
-from vitarium.objectives.distillation import PARENT, Distillation
-from vitarium.objectives.weight_distillation import WeightDistillation
+from vitarium.memory import keep_freed_memory
+from vitarium.objectives.distillation import Distillation
 from vitarium.store import files
 from vitarium.training import Precision, TrainOptions
 from vitarium.training.alone import Alone
@@ -158,6 +158,7 @@ class Calibration:
         self, recipe: Recipe, num_outputs: int, way: Way, images: int
     ) -> tuple[float, float]:
         """Seconds of a step, and of the first one beyond that."""
+        keep_freed_memory()  # as where models are trained
         options = TrainOptions(
             self.device, precision=way.precision, compiled=way.compiled, deterministic=False
         )
@@ -203,16 +204,12 @@ class _Trial(Member):
 
 
 def _with_own_kind(recipe: Recipe) -> Recipe:
-    """With the student's own kind as teacher, and blocks paired with themselves."""
+    """With the student's own kind as teacher, where there is one."""
     objective = recipe.objective
-    config = objective.config
-    if not isinstance(config, Distillation):
+    if not isinstance(objective.config, Distillation):
         return recipe
-    others = {name: None for name in Distillation.model_fields if name != "teacher"}
-    changes: dict[str, Any] = {"teacher": PARENT, **others}
-    if isinstance(config, WeightDistillation) and not isinstance(config.layers, str):
-        changes["layers"] = tuple((own, own) for own, _ in config.layers)
-    return recipe.changed({"objective": replace(objective, config=config.changed(changes))})
+    own = replace(objective, config=objective.config.with_own_kind())
+    return recipe.changed({"objective": own})
 
 
 def _noise(recipe: Recipe, num_outputs: int, images: int, models: int, device: str) -> Batch:

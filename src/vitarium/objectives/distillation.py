@@ -94,6 +94,11 @@ class Distillation(Config):
             raise ValueError(f"teacher_sha256 is for a file; '{told.source}' is a model of the zoo")
         return self
 
+    def with_own_kind(self) -> Self:
+        """The same with a teacher that is built as the student: so speed is measured."""
+        others = ("teacher_architecture", "teacher_head", "teacher_sha256")
+        return self.changed({"teacher": PARENT, **dict.fromkeys(others)})
+
 
 def teacher_of(config: Distillation) -> Teacher:
     return Teacher(

@@ -66,6 +66,12 @@ class WeightDistillation(Distillation):
                 raise ValueError(f"layers: block {twice[0]} of the student is paired twice")
         return self
 
+    def with_own_kind(self) -> Self:
+        found = super().with_own_kind()
+        if isinstance(self.layers, str):
+            return found
+        return found.changed({"layers": tuple((own, own) for own, _ in self.layers)})
+
 
 def lesson(
     config: WeightDistillation, teacher: nn.Module, student: nn.Module, example: Tensor
