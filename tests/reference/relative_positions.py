@@ -44,13 +44,13 @@ def entry(tables, method, ratio, head, first, second):
     )
 
 
-def encoded(config, tables, grid, prefix_tokens, logits, query, key, values, probabilities):
+def encoded(config, tables, grid, prefix_tokens, query, key, values, probabilities):
     """Logits and values with all terms, one pair of tokens after the other.
 
-    tables: "q", "k", "v" -> the tables of it; query is scaled, key is not.
+    tables: "q", "k", "v" -> the tables of it; query is scaled, key is not; the batch is first.
     """
     tokens = places(grid, prefix_tokens)
-    logits, values = logits.clone(), values.clone()
+    logits, values = query @ key.transpose(-2, -1), values.clone()
     for image in range(logits.shape[0]):
         for head in range(logits.shape[1]):
             for i, first in enumerate(tokens):
@@ -74,10 +74,10 @@ def encoded(config, tables, grid, prefix_tokens, logits, query, key, values, pro
 
 
 def random_inputs(tokens, *, batch=2, heads=2, head_dim=3, seed=0):
-    """logits, query, key, values, probabilities in float64."""
+    """query, key, values, probabilities in float64."""
     noise = torch.Generator().manual_seed(seed)
     maps, vectors = (batch, heads, tokens, tokens), (batch, heads, tokens, head_dim)
     return [
         torch.randn(shape, generator=noise, dtype=torch.float64)
-        for shape in (maps, vectors, vectors, vectors, maps)
+        for shape in (vectors, vectors, vectors, maps)
     ]

@@ -16,8 +16,8 @@ class HeadMixing(nn.Module):
     """A linear map over the heads: [batch, heads, n, m] -> the same.
 
     What comes out lies in memory with the heads first, and maps that come in so are not copied:
-    the map is one product of [heads, heads] and [heads, batch n m], which on a CPU takes a fifth
-    of the time of a product per image, forward and backward.
+    the map is one product of [heads, heads] and [heads, batch n m], where torch.matmul with the
+    maps of several images would copy them.
     """
 
     def __init__(self, num_heads: int, *, bias: bool = False, start: Start = "identity") -> None:

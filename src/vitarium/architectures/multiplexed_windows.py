@@ -164,9 +164,10 @@ class MultiplexedWindowAttention(MultiplexedAttention):
         maps = window_reverse(found, self.window, *padded.shape[1:3])[:, :rows, :columns]
         return maps.roll((down, right), (1, 2)) if any(self.shift) else maps
 
-    def _placed(self, maps: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def _logits(self, query: Tensor, key: Tensor) -> Tensor:
         bias = cast(SharedWindowAttention, self.shared.lender).position_bias()
-        return maps if bias is None else maps + bias
+        products = super()._logits(query, key)
+        return products if bias is None else products + bias[:, None]
 
     def _probabilities(self, maps: Tensor) -> Tensor:
         if self.mask is not None:

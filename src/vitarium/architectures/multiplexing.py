@@ -104,26 +104,26 @@ class MultiplexedAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
         heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, self.head_dim)
-        # heads first in memory, for the mixing; in shape the batch is first, as everywhere
-        query, key, value = heads.permute(2, 3, 0, 1, 4).unbind(0)
-        query = query * self.scale
-        maps = (query @ key.transpose(-2, -1)).transpose(0, 1)
-        maps = self._placed(maps, query.transpose(0, 1), key.transpose(0, 1))
+        # heads first, for the mixing, and so that products need no copies
+        query, key, value = heads.permute(2, 3, 0, 1, 4).contiguous().unbind(0)
+        maps = self._logits(query * self.scale, key).transpose(0, 1)
         if self.before is not None:
             maps = self.before(maps)
         maps = self._probabilities(maps)
         if self.after is not None:
             maps = self.after(maps)
-        maps = self.attn_drop(maps)
-        found = (maps.transpose(0, 1) @ value).transpose(0, 1)
+        maps = self.attn_drop(maps).transpose(0, 1)
+        found = maps @ value
         if self.positions is not None:
             found = self.positions.values(found, maps)
-        output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
+        output: Tensor = self.proj(found.permute(1, 2, 0, 3).reshape(batch, count, dim))
         return self.proj_drop(output)
 
-    def _placed(self, maps: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """Logits with what depends on where two tokens stand; all are [batch, heads, n, ...]."""
-        return maps if self.positions is None else self.positions.logits(maps, query, key)
+    def _logits(self, query: Tensor, key: Tensor) -> Tensor:
+        """[heads, batch, n, head_dim] twice, of which the query is scaled: [heads, batch, n, n]"""
+        if self.positions is None:
+            return query @ key.mT
+        return self.positions.logits(query, key)
 
     def _probabilities(self, maps: Tensor) -> Tensor:
         """Of mixed logits [batch, heads, n, n]; the heads stay first in memory."""
