@@ -1,10 +1,13 @@
 """Compact twins: how they start, what becomes of them, and what is refused."""
 
+import math
+
 import pytest
 import torch
 
 from vitarium import Blueprint, compress, grow, measure, merge
 from vitarium.blueprint.spec import restored
+from vitarium.compressing import compare
 from vitarium.errors import IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.store import About
 
@@ -39,6 +42,22 @@ def test_a_twin_starts_as_what_the_operator_makes_with_the_originals_head(zoo, t
     assert all(torch.equal(start[name], same[name]) for name in same)
     head = zoo.state_dict(teacher)
     assert torch.equal(start["head.2.weight"], head["head.2.weight"])
+
+
+def test_what_cannot_be_measured_says_why(zoo, teacher):
+    twins = compress(zoo, [teacher], epochs=1, **QUICK).twins
+    (twin,) = twins.values()
+    spec = restored({**zoo.spec(twin).factors(), "stage": "broken"})
+    folder = zoo.folder(spec.id)
+    folder.begin(spec, About(10, tuple("0123456789"), {}))
+    weights = zoo.state_dict(twin)
+    folder.commit(1, {}, weights | {"pos_embed": weights["pos_embed"].fill_(torch.nan)}, None)
+    folder.finish("finished")
+    (row,) = compare(zoo, {f"{teacher}@2": spec.id}).to_dict("records")
+    assert 0 <= row["accuracy_before"] <= 1
+    assert row["refused_before"] == ""
+    assert math.isnan(row["accuracy_after"])
+    assert "pos_embed has entries that are not finite" in row["refused_after"]
 
 
 def test_compressing_again_finds_the_twin(zoo, teacher):

@@ -50,7 +50,7 @@ def compress(
         typer.Option(
             metavar="first|mean|fit",
             help="What a shared matrix starts from: the group's first block, the blocks' mean, or "
-            "the least-squares fit with head mixing. Default: as `vitarium plugins` says.",
+            "the least-squares fit with head mixing. Default: fit.",
             show_default=False,
             rich_help_panel=_MINIVIT,
         ),
@@ -180,6 +180,10 @@ def _tell(compression: "Compression", json: bool) -> None:
         print_json(rows)
     else:
         print_rows([_shown(row) for row in rows], title="Twins beside their originals")
+    for row in rows:
+        for when in ("before", "after"):
+            if why := row[f"refused_{when}"]:
+                console.print(f"no accuracy: {why}", style="red", markup=False)
     for id, cause in {**growth.failed, **growth.skipped, **growth.diverged}.items():
         console.print(f"{id}: {cause}", style="red", markup=False)
     if len(rows) == 1:

@@ -1,10 +1,11 @@
 """What a twin saves, and what it costs: beside its original, in numbers."""
 
+import json
 import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _RUNS = 15
 
+_At = tuple[str, int]
+"""A model, and the epoch."""
+
 
 def compare(
     zoo: Zoo,
@@ -32,7 +36,8 @@ def compare(
     Columns: model and epoch (the original), twin, then of both (`_before`, `_after`): parameters
     (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
     what they share with other checkpoints left out), accuracy (on the test images of the twin's
-    data) and milliseconds (of one image on the device, the median of several runs in turn).
+    data), refused (why there is none, or "") and milliseconds (of one image on the device, the
+    median of several runs in turn).
 
     Args:
         twins: id of the twin by `ID@EPOCH` of its original.
@@ -40,22 +45,22 @@ def compare(
     import pandas as pd
 
     where = find_devices(device)[0]
+    pairs = {twin: [zoo.at(original), zoo.at(twin)] for original, twin in twins.items()}
+    scores = _accuracies(zoo, pairs, device, data_dir)
     rows = []
-    for original, twin in twins.items():
-        id, epoch = zoo.at(original)
-        pair = [(id, epoch), zoo.at(twin)]
-        found = {"model": id, "epoch": epoch, "twin": twin}
-        scores = _accuracies(zoo, pair, device, data_dir)
+    for twin, pair in pairs.items():
+        id, epoch = pair[0]
+        found: dict[str, Any] = {"model": id, "epoch": epoch, "twin": twin}
         times = _milliseconds([zoo.load(*one) for one in pair], _input_size(zoo, twin), where)
-        for when, one, accuracy, milliseconds in zip(
-            ("before", "after"), pair, scores, times, strict=True
-        ):
+        for when, one, milliseconds in zip(("before", "after"), pair, times, strict=True):
             checkpoint = zoo.checkpoint(*one)
+            accuracy, refused = scores[twin, one]
             about = {
                 "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
                 "bytes": checkpoint.nbytes,
                 "bytes_in_zoo": checkpoint.path.stat().st_size,
                 "accuracy": accuracy,
+                "refused": refused,
                 "milliseconds": milliseconds,
             }
             found |= {f"{name}_{when}": value for name, value in about.items()}
@@ -64,25 +69,40 @@ def compare(
 
 
 def _accuracies(
-    zoo: Zoo, pair: list[tuple[str, int]], device: str, data_dir: Path | None
-) -> list[float]:
-    """Of both on the twin's data; where the original's differs, it is asked about that, too."""
-    origin = zoo.spec(pair[1][0]).origin
-    data = origin.data.factors() if isinstance(origin, Recipe) else None
-    scores = []
-    for id, epoch in pair:
+    zoo: Zoo, pairs: Mapping[str, list[_At]], device: str, data_dir: Path | None
+) -> dict[tuple[str, _At], tuple[float, str]]:
+    """Of every twin and of its original on the twin's data, or why there is none.
+
+    What is measured on the same data after the same epoch is measured in one run.
+    """
+    together: dict[tuple[str, int], list[tuple[str, _At]]] = {}
+    for twin, pair in pairs.items():
+        data = json.dumps(_data(zoo, twin), sort_keys=True)
+        for one in pair:
+            together.setdefault((data, one[1]), []).append((twin, one))
+    scores = {}
+    for (data, epoch), members in together.items():
         found = measure(
             zoo,
             "accuracy",
-            models=[id],
+            models=list(dict.fromkeys(id for _, (id, _) in members)),
             epochs=[epoch],
-            data=data,
+            data=json.loads(data),
             device=device,
             data_dir=data_dir,
         )
-        whole = found[(found["part"] == "") & found["value"].notna()]
-        scores.append(float(whole["value"].iloc[0]) if len(whole) else float("nan"))
+        whole = found[found["part"] == ""].set_index("model")
+        for twin, one in members:
+            row = whole.loc[one[0]]
+            scores[twin, one] = (float(row["value"]), row["refused"])
     return scores
+
+
+def _data(zoo: Zoo, twin: str) -> dict[str, Any]:
+    origin = zoo.spec(twin).origin
+    assert isinstance(origin, Recipe)  # a twin was trained here
+    factors: dict[str, Any] = origin.data.factors()
+    return factors
 
 
 def _input_size(zoo: Zoo, model: str) -> tuple[int, int, int]:
