@@ -8,8 +8,8 @@ teacher (another seed), so differences between rows are taken seed by seed.
     python benchmarks/compression.py --data Fashion-MNIST --as-long
     python benchmarks/compression.py --data CIFAR-10 --data-dir DIR
 
-Without `--data` both, as far as they are found; about 20 minutes each on two cores. What is in the
-folder is not grown again. The rows:
+Without `--data` both, as far as they are found; about 20 minutes each on two quiet cores, 10 more
+with each of `--as-long` and `--starts`. What is in the folder is not grown again. The rows:
 
     a   plain sharing: blocks of a group are equal, norms and all
     b   + transformations: own norms, head mixing, image relative position encoding
@@ -18,7 +18,8 @@ folder is not grown again. The rows:
     d4  the same, trained for as long as the teacher (`--as-long`)
 
 What starts from a teacher has its steps, too; so the teachers are also trained on for as long as a
-student is, as a control.
+student is, as a control. With `--starts` the students of row d start in each way that the operator
+has, and are measured after every epoch.
 
 Prints tables in Markdown: means with 95 % intervals of Student's t. The status is 1 where a student
 from its teacher with all parts loses more than 0.5 points (share 2) or 3 points (one set).
@@ -34,7 +35,7 @@ import numpy as np
 from rich.console import Console
 from scipy import stats
 
-from vitarium import Blueprint, Zoo, grow
+from vitarium import Blueprint, Zoo, grow, measure
 from vitarium.data import dataset
 from vitarium.errors import VitariumError
 from vitarium.registry import section
@@ -78,6 +79,8 @@ NAMES = {
 SHARES: dict[Any, tuple[str, ...]] = {2: ("a", "b", "c", "d", "d4"), "all": ("d", "d4")}
 """The rows of each pattern; one set of weights, and what is trained for longer, starts from its
 teacher alone."""
+STARTS = ("first", "mean", "fit")
+"""What a shared matrix is made of, see the operator."""
 LOSS = {2: 0.5, "all": 3.0}
 """Points that a student with everything may lose against its teacher."""
 
@@ -93,6 +96,7 @@ class Settings:
     data_dir: Path | None
     workers: int | None
     as_long: bool
+    starts: bool
 
 
 def recipe(settings: Settings, data: Any) -> dict[str, Any]:
@@ -165,6 +169,13 @@ def from_teacher(settings: Settings, data: Any, row: str, share: Any) -> dict[st
     }
 
 
+def started(settings: Settings, data: Any, init: str, share: Any) -> dict[str, Any]:
+    """Row d with another start; every epoch is kept."""
+    found = from_teacher(settings, data, "d", share)
+    found["start"]["operator"]["init"] = init
+    return {**found, "checkpoints": "all"}
+
+
 def grown(settings: Settings, name: str) -> Zoo:
     """The zoo of a data set, with all of its models."""
     data, cut = DATA[name]
@@ -201,6 +212,12 @@ def grown(settings: Settings, name: str) -> Zoo:
             for r, s in rows
             if s != "all" and r != "d4"
         }
+        | {
+            f"{init}-share-{share}": started(settings, data, init, share)
+            for init in STARTS
+            for share in SHARES
+            if settings.starts
+        }
     )
 
 
@@ -215,28 +232,47 @@ def scores(zoo: Zoo, name: str) -> np.ndarray:
     return np.array([found[seed] for seed in sorted(found)])
 
 
+def parameters(zoo: Zoo, name: str) -> int:
+    """Of a model of a stage."""
+    models = zoo.models().set_index("stage")
+    tensors = zoo.checkpoint(models.loc[[name], "id"].iloc[0]).tensors
+    return sum(stored.count for stored in tensors.values())
+
+
 def interval(values: np.ndarray) -> str:
     """Mean and half the width of its 95 % interval."""
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return f"{values.mean():.2f} ± {half:.2f}"
 
 
-def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
-    """The data set's two tables, and whether no student with everything loses too much."""
+def tables(zoo: Zoo, name: str, data_dir: Path | None = None) -> tuple[str, bool]:
+    """The data set's tables, and whether no student with everything loses too much."""
+    models = zoo.models().set_index("stage")
+    done = models[models["status"] == "finished"].index.value_counts()
     teacher = scores(zoo, "teacher")
-    size = zoo.models().set_index("stage")
-    done = size[size["status"] == "finished"].index.value_counts()
     there = set(done[done == len(teacher)].index)
     lines = [
         f"### {name}",
         "",
-        f"Teachers: {interval(teacher)} % of test images right; trained on for as long as the "
-        f"students: {interval(scores(zoo, 'longer'))} %.",
+        f"Teachers, {parameters(zoo, 'teacher'):,} parameters: {interval(teacher)} % of test "
+        "images right; trained on for as long as the students: "
+        f"{interval(scores(zoo, 'longer'))} %.",
         "",
+    ]
+    students, kept = students_table(zoo, teacher, there)
+    lines += [*students, "", *gains_table(zoo)]
+    if all(f"{init}-share-{share}" in there for init in STARTS for share in SHARES):
+        lines += ["", *starts_table(zoo, data_dir)]
+    return "\n".join([*lines, ""]), kept
+
+
+def students_table(zoo: Zoo, teacher: np.ndarray, there: set[str]) -> tuple[list[str], bool]:
+    """A line per row that is there, and whether the last one of each pattern is good enough."""
+    lines = [
         "| students | parameters | from scratch | from the teacher | lost against the teacher |",
         "|---|---|---|---|---|",
     ]
-    least: dict[Any, float] = {}
+    last: dict[Any, float] = {}
     for share, rows in SHARES.items():
         for row in rows:
             own = stage(row, share)
@@ -245,19 +281,18 @@ def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
             begun = f"{own}-scratch"
             scratch = interval(scores(zoo, begun)) if begun in there else ""
             started = scores(zoo, f"{own}-teacher")
-            id = size.loc[[f"{own}-teacher"], "id"].iloc[0]
-            count = sum(stored.count for stored in zoo.checkpoint(id).tensors.values())
-            lost = teacher - started
+            count, lost = parameters(zoo, f"{own}-teacher"), teacher - started
             lines.append(
                 f"| share {share}, ({row}) {NAMES[row]} | {count:,} | {scratch} "
                 f"| {interval(started)} | {interval(lost)} |"
             )
-            least[share] = lost.mean()
-    lines += [
-        "",
-        "| what it adds, in points | from scratch | from the teacher |",
-        "|---|---|---|",
-    ]
+            last[share] = lost.mean()
+    return lines, all(last[share] <= LOSS[share] for share in LOSS)
+
+
+def gains_table(zoo: Zoo) -> list[str]:
+    """What each part adds, and what starting from the teacher does."""
+    lines = ["| what it adds, in points | from scratch | from the teacher |", "|---|---|---|"]
     for before, after in ("ab", "bc", "cd"):
         gains = [
             scores(zoo, f"{stage(after, 2)}-{how}") - scores(zoo, f"{stage(before, 2)}-{how}")
@@ -265,16 +300,33 @@ def tables(zoo: Zoo, name: str) -> tuple[str, bool]:
         ]
         cells = " | ".join(map(interval, gains))
         lines.append(f"| {NAMES[after].removeprefix('+ ')} ({after} - {before}) | {cells} |")
-    both = SHARES[2][:4]
-    started = [
-        scores(zoo, f"{stage(row, 2)}-teacher") - scores(zoo, f"{stage(row, 2)}-scratch")
-        for row in both
+    told = []
+    for row in "abcd":
+        own = stage(row, 2)
+        gain = scores(zoo, f"{own}-teacher") - scores(zoo, f"{own}-scratch")
+        told.append(f"({row}) {interval(gain)}")
+    return [*lines, "", "Starting from the teacher's weights adds, in points: " + ", ".join(told)]
+
+
+def starts_table(zoo: Zoo, data_dir: Path | None) -> list[str]:
+    """How good students are right after they are made, and after each epoch."""
+    models = zoo.models().set_index("stage")
+    tables = {}
+    for share in SHARES:
+        for init in STARTS:
+            ids = models.loc[f"{init}-share-{share}", "id"].tolist()
+            found = measure(zoo, "accuracy", models=ids, epochs="all", data_dir=data_dir)
+            whole = found[found["part"] == ""].pivot(index="model", columns="epoch", values="value")
+            tables[share, init] = 100 * whole
+    epochs = next(iter(tables.values())).columns
+    lines = [
+        "| starts from | " + " | ".join(f"epoch {epoch}" for epoch in epochs) + " |",
+        "|---|" + "---|" * len(epochs),
     ]
-    lines += ["", "Starting from the teacher's weights adds, in points: "]
-    lines[-1] += ", ".join(
-        f"({row}) {interval(gain)}" for row, gain in zip(both, started, strict=True)
-    )
-    return "\n".join([*lines, ""]), all(least[share] <= LOSS[share] for share in LOSS)
+    for (share, init), accuracies in tables.items():
+        cells = " | ".join(interval(accuracies[epoch].to_numpy()) for epoch in epochs)
+        lines.append(f"| share {share}, {init} | {cells} |")
+    return lines
 
 
 def draw(zoos: dict[str, Zoo], file: Path) -> None:
@@ -326,6 +378,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--as-long", action="store_true", help="add the rows d4")
+    parser.add_argument("--starts", action="store_true", help="compare ways to start, too")
     parser.add_argument("--figure", type=Path, help="draw it as SVG")
     parser.add_argument("--workers", type=int)
     asked = vars(parser.parse_args())
@@ -340,7 +393,7 @@ def main() -> None:
             zoos[name] = grown(settings, name)
         else:
             Console(stderr=True).print(f"{name} is not on this machine: left out")
-    found = [tables(zoo, name) for name, zoo in zoos.items()]
+    found = [tables(zoo, name, settings.data_dir) for name, zoo in zoos.items()]
     for text, _ in found:
         print(text)
     if picture and zoos:

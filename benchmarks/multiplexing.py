@@ -9,6 +9,7 @@ too. What is compared runs in turns, and ratios are those of medians.
 
     python benchmarks/multiplexing.py
     python benchmarks/multiplexing.py --part cost --batch 2 --rounds 3 --threads 1
+    python benchmarks/multiplexing.py --part cost --depth 2 --compile
 """
 
 import argparse
@@ -33,6 +34,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vitarium.memory import keep_freed_memory
 from vitarium.registry import get
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,6 +58,7 @@ Times = dict[str, dict[str, float]]
 
 def main() -> int:
     args = _arguments()
+    keep_freed_memory()  # as where vitarium trains
     parts: dict[str, Callable[[argparse.Namespace], bool]] = {
         "cost": cost,
         "training": training,
@@ -72,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=128 if DEVICE == "cuda" else 4)
     parser.add_argument("--img-size", type=int, default=224)
+    parser.add_argument("--depth", type=int, default=12, help="of what is compared in its cost")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, cores or 1)}))
     parser.add_argument("--compile", action="store_true", help="compile the models, too: minutes")
     return parser.parse_args()
@@ -80,9 +84,11 @@ def _arguments() -> argparse.Namespace:
 def cost(args: argparse.Namespace) -> bool:
     """Tables and JSON lines: a forward, and a forward with a backward, of each model."""
     images = torch.randn(args.batch, 3, args.img_size, args.img_size, device=DEVICE)
-    models = {PLAIN: plain(args.img_size, fused=False), FUSED: plain(args.img_size, fused=True)}
+    models = {
+        name: plain(args.img_size, args.depth, fused=name == FUSED) for name in (PLAIN, FUSED)
+    }
     models |= {
-        name: mini("small", args.img_size, **factors).to(DEVICE)
+        name: mini("small", args.img_size, depth=args.depth, **factors).to(DEVICE)
         for name, factors in LEFT_OUT.items()
     }
     reached = True
@@ -104,7 +110,7 @@ def _in_settings(
     if args.compile:
         chosen = {name: models[name] for name in (PLAIN, FUSED, "Mini-DeiT-S")}
         compiled = {f"{name}, compiled": torch.compile(each) for name, each in chosen.items()}
-        models = models | compiled  # type: ignore[operator]
+        models = models | compiled
     if DEVICE == "cuda":
         return [
             ({"precision": precision}, timed(models, images, args.rounds, bf16=precision == "bf16"))
@@ -151,11 +157,12 @@ def clock() -> float:
     return time.perf_counter()
 
 
-def plain(img_size: int, *, fused: bool) -> nn.Module:
+def plain(img_size: int, depth: int, *, fused: bool) -> nn.Module:
     """DeiT-S's shape without a class token, as Mini-DeiT-S."""
     model = VisionTransformer(
         img_size=img_size,
         embed_dim=384,
+        depth=depth,
         num_heads=6,
         class_token=False,
         global_pool="avg",
@@ -242,15 +249,16 @@ def memory(args: argparse.Namespace) -> bool:
 
 def _taken(name: str, img_size: int) -> dict[str, int]:
     """Bytes, run in a process of its own; the peak is what it takes beyond its libraries."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    before = _peak()
     if name == "DeiT-B":
         model = timm.create_model("deit_base_patch16_224", img_size=img_size).to(DEVICE)
     else:
         model = mini("base_single", img_size).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters())
-    _step(model, optimizer, torch.randn(2, 3, img_size, img_size, device=DEVICE))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+    model(torch.randn(2, 3, img_size, img_size, device=DEVICE)).square().mean().backward()
+    gradients = sum(each.grad.nbytes for each in model.parameters() if each.grad is not None)
+    optimizer.step()
+    peak = _peak() - before
     if DEVICE == "cuda":
         peak = torch.cuda.max_memory_allocated()
     parameters = sum(each.nbytes for each in model.parameters())
@@ -260,11 +268,23 @@ def _taken(name: str, img_size: int) -> dict[str, int]:
         on_disk = (Path(folder) / "model.safetensors").stat().st_size
     return {
         "parameters": parameters,
-        "gradients": parameters,
+        "gradients": gradients,
         "optimizer": sum(each.nbytes for each in states),
         "peak": peak,
         "checkpoint": on_disk,
     }
+
+
+def _peak() -> int:
+    """Bytes that this process had in memory at most.
+
+    On Linux not from getrusage, where a process begins with the peak of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":
