@@ -13,7 +13,7 @@ import pytest
 
 from vitarium import Zoo
 from vitarium.errors import CorruptFile
-from vitarium.store import Record, database, entries, files, index
+from vitarium.store import Record, database, entries, files, index, index_files
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def measure(zoo, id):
 
 
 def content(tables):
-    return [getattr(tables, name).to_pylist() for name in index.NAMES]
+    return [getattr(tables, name).to_pylist() for name in index_files.NAMES]
 
 
 def test_rows_are_what_the_models_own_files_say(zoo):
@@ -158,7 +158,7 @@ def test_a_folder_without_permission_to_write_is_listed(zoo):
         zoo.chmod(0o700)
 
 
-@pytest.mark.parametrize("name", index.NAMES)
+@pytest.mark.parametrize("name", index_files.NAMES)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -171,7 +171,7 @@ def test_a_folder_without_permission_to_write_is_listed(zoo):
 )
 def test_a_damaged_index_is_made_anew(zoo, name, damage):
     expected = content(index.tables(zoo))
-    path = index.path_of(zoo, name)
+    path = index_files.path_of(zoo, name)
     path.write_bytes(damage(path.read_bytes()))
     said = index.disagreements(zoo)
     assert len(said) == 1
@@ -183,7 +183,7 @@ def test_a_damaged_index_is_made_anew(zoo, name, damage):
 
 def rewrite(zoo, name, table, **words):
     """Put another table in a file's place, with metadata that look right unless told otherwise."""
-    path = index.path_of(zoo, name)
+    path = index_files.path_of(zoo, name)
     found = json.loads(pq.read_schema(path).metadata[index.METADATA.encode()])
     table = table.replace_schema_metadata({index.METADATA: json.dumps(found | words)})
     pq.write_table(table, path)
@@ -192,8 +192,8 @@ def rewrite(zoo, name, table, **words):
 
 def reseal(zoo):
     """Checksums that look right."""
-    sums = {n: files.checksum(index.path_of(zoo, n).read_bytes()) for n in index.NAMES}
-    files.write_sealed(zoo / "index" / index.CHECKSUMS, sums)
+    sums = {n: files.checksum(index_files.path_of(zoo, n).read_bytes()) for n in index_files.NAMES}
+    files.write_sealed(zoo / "index" / index_files.CHECKSUMS, sums)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def reseal(zoo):
 )
 def test_an_index_with_other_columns_is_not_believed(zoo, name, other):
     expected = content(index.tables(zoo))
-    rewrite(zoo, name, other(pq.read_table(index.path_of(zoo, name))))
+    rewrite(zoo, name, other(pq.read_table(index_files.path_of(zoo, name))))
     database.Database(zoo)
     assert content(index.tables(zoo)) == expected
 
@@ -218,7 +218,7 @@ def test_an_index_with_other_columns_is_not_believed(zoo, name, other):
 @pytest.mark.parametrize("entry", ["", "[]", "{}", '{"facts": {}, "factors": {}, "metrics": {}}'])
 def test_an_entry_that_is_none_is_not_believed(zoo, entry):
     expected = index.rows(zoo)
-    table = pq.read_table(index.path_of(zoo, "models"))
+    table = pq.read_table(index_files.path_of(zoo, "models"))
     place = table.column_names.index("_entry")
     rewrite(zoo, "models", table.set_column(place, "_entry", pa.array([entry] * 6)))
     assert index.rows(zoo) == expected
@@ -227,8 +227,8 @@ def test_an_entry_that_is_none_is_not_believed(zoo, entry):
 @pytest.mark.parametrize("version", [1, 3, None, "2"])
 def test_an_index_of_another_version_is_made_anew(zoo, version, read):
     index.rows(zoo)
-    for name in index.NAMES:
-        rewrite(zoo, name, pq.read_table(index.path_of(zoo, name)), version=version)
+    for name in index_files.NAMES:
+        rewrite(zoo, name, pq.read_table(index_files.path_of(zoo, name)), version=version)
     assert index.disagreements(zoo) == []
     read.clear()
     database.Database(zoo)
@@ -238,18 +238,18 @@ def test_an_index_of_another_version_is_made_anew(zoo, version, read):
 @pytest.mark.parametrize("headings", [{"nope": "x"}, {"seed": 1}, [], None])
 def test_headings_that_are_none_are_not_believed(zoo, headings):
     expected = index.tables(zoo).headings
-    for name in index.NAMES:
-        rewrite(zoo, name, pq.read_table(index.path_of(zoo, name)), headings=headings)
+    for name in index_files.NAMES:
+        rewrite(zoo, name, pq.read_table(index_files.path_of(zoo, name)), headings=headings)
     assert database.Database(zoo).headings == expected
 
 
 def test_files_of_two_generations_are_not_mixed(zoo, monkeypatch):
     monkeypatch.setattr(index, "PATIENCE", 0.1)
     index.rows(zoo)
-    old = index.path_of(zoo, "epochs").read_bytes()
+    old = index_files.path_of(zoo, "epochs").read_bytes()
     change(zoo, ids(zoo)[0])
     expected = content(index.tables(zoo))
-    index.path_of(zoo, "epochs").write_bytes(old)
+    index_files.path_of(zoo, "epochs").write_bytes(old)
     assert database.Database(zoo).rows("SELECT max(test_accuracy) FROM epochs")[1] == [(0.875,)]
     assert content(index.tables(zoo)) == expected
 
@@ -293,8 +293,8 @@ def test_the_index_of_earlier_versions_is_removed(zoo):
     index.rows(zoo)
     assert not (zoo / "index.json").exists()
     assert {path.name for path in (zoo / "index").iterdir()} == {
-        index.CHECKSUMS,
-        *(f"{name}.parquet" for name in index.NAMES),
+        index_files.CHECKSUMS,
+        *(f"{name}.parquet" for name in index_files.NAMES),
     }
 
 
@@ -345,7 +345,7 @@ def test_a_change_that_left_no_trace_in_times_and_sizes_is_found(zoo, out_of_dat
 
 def test_a_number_changed_in_the_index_is_found(zoo):
     index.rows(zoo)
-    table = pq.read_table(index.path_of(zoo, "models"))
+    table = pq.read_table(index_files.path_of(zoo, "models"))
     place = table.column_names.index("optimizer.lr")
     rewrite(zoo, "models", table.set_column(place, "optimizer.lr", pa.array([0.5] * 6)))
     said = index.disagreements(zoo)

@@ -10,7 +10,7 @@ import pytest
 
 from vitarium import Blueprint, Zoo, plan
 from vitarium.errors import InvalidInput, UnknownName
-from vitarium.store import About, Record, files, index
+from vitarium.store import About, Record, files, index, index_files
 from vitarium.store.columns import table
 from vitarium.store.database import Database
 from vitarium.store.listing import listing
@@ -118,7 +118,7 @@ def test_a_metric_of_any_kind_breaks_nothing(zoo, extra):
     grown = index.tables(zoo.path)
     index.remove(zoo.path)
     again = index.tables(zoo.path)
-    for name in index.NAMES:
+    for name in index_files.NAMES:
         ours, theirs = getattr(grown, name), getattr(again, name)
         assert ours.select(sorted(ours.column_names)) == theirs.select(sorted(theirs.column_names))
     write_epochs(zoo, zoo.ids()[0], [])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.errors import InvalidInput, UnknownName
-from vitarium.store import entries, index, records
+from vitarium.store import entries, index, index_files, records
 
 if TYPE_CHECKING:
     import duckdb
@@ -159,7 +159,7 @@ def _loaded(
     """
     import duckdb
 
-    paths = {name: str(index.path_of(zoo, name)) for name in index.NAMES}
+    paths = {name: str(index_files.path_of(zoo, name)) for name in index_files.NAMES}
     end = time.monotonic() + index.PATIENCE
     # what is wrong with an index is found, and mended, by `index.tables`
     with suppress(duckdb.Error, ValueError, KeyError, TypeError, AttributeError):
@@ -169,7 +169,7 @@ def _loaded(
                 for name, path in paths.items():
                     _fill(database, name, f"read_parquet({_text(path)}, hive_partitioning = false)")
                 # nobody has damaged a file, nor replaced one meanwhile
-                if not index.damaged(zoo) and _words(database, paths) == before:
+                if not index_files.damaged(zoo) and _words(database, paths) == before:
                     headings = _checked(database, before[0])
                     return headings if _stamps(database) == stamps else None
             time.sleep(0.05)
@@ -179,7 +179,7 @@ def _loaded(
 def _made(database: "duckdb.DuckDBPyConnection", zoo: Path) -> dict[str, str]:
     """Fill the database from what `index.tables` finds or makes; gives the headings."""
     made = index.tables(zoo)
-    for name in index.NAMES:
+    for name in index_files.NAMES:
         database.register("made", getattr(made, name))
         _fill(database, name, "made")
         database.unregister("made")
@@ -235,7 +235,7 @@ def _columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]
     """Names and types of every table's columns."""
     return {
         name: {column: kind for column, kind, *_ in database.execute(f"DESCRIBE {name}").fetchall()}
-        for name in index.NAMES
+        for name in index_files.NAMES
     }
 
 

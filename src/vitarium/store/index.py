@@ -3,7 +3,7 @@
     index/models.parquet    a row per model, and hidden: its stamp, and its entry as JSON
     index/epochs.parquet    a row per model and epoch
     index/records.parquet   a row per measured number
-    index/checksums.json    of the three files; written last
+    index/checksums.json    of the three files
 
 They hold nothing of their own: an entry is used while the model's files are as they were when it
 was written, and is made anew otherwise; the folder can be deleted at any time. Each file has the
@@ -24,15 +24,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitarium.errors import CorruptFile
-from vitarium.store import entries, files
+from vitarium.store import entries
+from vitarium.store.index_files import NAMES, damaged, exists, path_of, replace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 VERSION = 2
-NAMES = ("models", "epochs", "records")
-CHECKSUMS = "checksums.json"
 METADATA = "vitarium"
 """Key of the index's own words in the files' metadata."""
 PATIENCE = 1.0
@@ -149,10 +147,6 @@ def disagreements(zoo: Path) -> list[str]:
     ]
 
 
-def path_of(zoo: Path, name: str) -> Path:
-    return zoo / "index" / f"{name}.parquet"
-
-
 # Making
 
 
@@ -265,13 +259,10 @@ def _write(zoo: Path, made: Tables) -> None:
         content = io.BytesIO()
         table = getattr(made, name).replace_schema_metadata({METADATA: json.dumps(words)})
         pq.write_table(table, content, compression="zstd")
-        contents[path_of(zoo, name)] = content.getvalue()
+        contents[name] = content.getvalue()
     # someone else's zoo on a read-only disk is listed all the same
     with suppress(OSError):
-        for path, whole in contents.items():
-            files.write(path, whole)
-        sums = {path.stem: files.checksum(whole) for path, whole in contents.items()}
-        files.write_sealed(zoo / "index" / CHECKSUMS, sums)
+        replace(zoo, contents)
         (zoo / "index.json").unlink(missing_ok=True)  # the index of earlier versions
 
 
@@ -291,28 +282,10 @@ def _read(zoo: Path) -> Tables | None:
         time.sleep(0.05)
 
 
-def damaged(zoo: Path) -> list[Path]:
-    """Files that are not as they were written, or are just replaced by another process."""
-    checksums = zoo / "index" / CHECKSUMS
-    try:
-        sums = files.read_sealed(checksums)
-    except (OSError, CorruptFile):
-        return [checksums]
-    paths = {name: path_of(zoo, name) for name in NAMES}
-    return [path for name, path in paths.items() if _sum(path) != sums.get(name)]
-
-
-def _sum(path: Path) -> str | None:
-    try:
-        return files.checksum(path.read_bytes())
-    except OSError:
-        return None
-
-
 def _damaged_for_long(zoo: Path) -> list[Path]:
     """What is `damaged` though another process was given its time to replace it."""
     end = time.monotonic() + PATIENCE
-    while (zoo / "index").exists() and (found := damaged(zoo)):
+    while exists(zoo) and (found := damaged(zoo)):
         if time.monotonic() > end:
             return found
         time.sleep(0.05)

@@ -1,0 +1,65 @@
+"""The index's files, and whether they are as they were written.
+
+Three files cannot be replaced at one blow. So `index/checksums.json` is written twice: before, when
+it allows each file to be the old or the new one, and afterwards. A process that is killed in
+between leaves files of two generations, which nobody mixes (see `index`), but none that is damaged.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vitarium.errors import CorruptFile
+from vitarium.store import files
+
+NAMES = ("models", "epochs", "records")
+CHECKSUMS = "checksums.json"
+
+
+def path_of(zoo: Path, name: str) -> Path:
+    return zoo / "index" / f"{name}.parquet"
+
+
+def exists(zoo: Path) -> bool:
+    return any(path.exists() for path in [_sums_path(zoo), *(path_of(zoo, n) for n in NAMES)])
+
+
+def replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
+    """Write the files anew, in the order of `contents`."""
+    sums = {name: [files.checksum(content)] for name, content in contents.items()}
+    before = _checksums(zoo) or {}
+    both = {name: [*before.get(name, [None]), *own] for name, own in sums.items()}
+    files.write_sealed(_sums_path(zoo), both)
+    for name, content in contents.items():
+        files.write(path_of(zoo, name), content)
+    files.write_sealed(_sums_path(zoo), sums)
+
+
+def damaged(zoo: Path) -> list[Path]:
+    """Files that are not as they were written."""
+    if (sums := _checksums(zoo)) is None:
+        return [_sums_path(zoo)]
+    paths = {name: path_of(zoo, name) for name in NAMES}
+    return [path for name, path in paths.items() if _sum(path) not in sums.get(name, ())]
+
+
+def _checksums(zoo: Path) -> dict[str, list[str | None]] | None:
+    """What each file may be: several while they are replaced, None where it may be missing.
+
+    None where there are no checksums, or none that can be read.
+    """
+    try:
+        sums = files.read_sealed(_sums_path(zoo))
+    except (OSError, CorruptFile):
+        return None
+    return {name: [own] if isinstance(own, str) else own for name, own in sums.items()}
+
+
+def _sum(path: Path) -> str | None:
+    try:
+        return files.checksum(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _sums_path(zoo: Path) -> Path:
+    return zoo / "index" / CHECKSUMS
