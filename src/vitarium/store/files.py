@@ -37,6 +37,11 @@ def write(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     sync_folder(path.parent)
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether this is what a process leaves behind that is killed in `write`."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def remove(path: Path) -> None:
     """Remove a file so that it stays away after a power cut."""
     path.unlink(missing_ok=True)

@@ -157,7 +157,7 @@ class ModelFolder:
 
     def sweep(self) -> None:
         """Remove half-written files that a killed process left behind."""
-        for file in self.path.rglob(".*.tmp"):
+        for file in filter(files.is_leftover, self.path.rglob("*")):
             file.unlink()
 
     def begin(self, spec: Spec, about: About) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vitarium.blueprint import Recipe, Spec
 from vitarium.errors import CorruptFile, VitariumError
-from vitarium.store import index, records
+from vitarium.store import files, index, records
 from vitarium.store.checkpoint import Checkpoint
 from vitarium.store.checkpoint_folder import opened
 from vitarium.store.model_folder import Epoch, ModelFolder
@@ -92,10 +92,14 @@ class _Model:
             found += self._family(spec)
             for epoch in epochs:
                 read(lambda epoch=epoch: self._weights(epoch), _lost(epoch))  # type: ignore[misc]
-            if self.deep and epochs and not found:
+            if self.deep and not found and any(epoch.checkpoint for epoch in epochs):
                 read(lambda: self._fits(spec), "its weights, as weights of this model")
-            found += self._unknown()
+            found += self._unknown(spec)
         return list(dict.fromkeys(found))
+
+    @property
+    def _ended(self) -> bool:
+        return (self.folder.path / "result.json").exists()
 
     def _whole(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
         """Whether the epochs are all those that there should be."""
@@ -143,8 +147,9 @@ class _Model:
                 raise CorruptFile(checkpoint.path, fault) from None
         if epoch.progress:
             path = self.folder.path / f"progress-{epoch.number:04d}.safetensors"
-            # gone once a later epoch has its own, which may have been just now
-            if path.exists() or self.folder.epochs()[-1].number == epoch.number:
+            # gone once a later epoch has its own, or training has ended: maybe just now
+            last = self.folder.epochs()[-1].number == epoch.number and not self._ended
+            if path.exists() or last:
                 self._check(opened(path, epoch.progress))
 
     def _check(self, checkpoint: Checkpoint) -> None:
@@ -166,23 +171,35 @@ class _Model:
             unlike = sorted(name for name in own | found if own.get(name) != found.get(name))
             raise CorruptFile(self.folder.path, f"weights do not fit the model: {unlike[0]}")
 
-    def _unknown(self) -> Iterator[Fault]:
+    def _unknown(self, spec: Spec) -> Iterator[Fault]:
         """Files that nothing speaks of, but for those that a killed process leaves behind."""
-        epochs = self.folder.epochs()  # again: there may be one more by now
-        kept = {epoch.number for epoch in epochs if epoch.checkpoint}
-        ended = (self.folder.path / "result.json").exists()
-        running = epochs[-1].number + 1 if epochs and not ended else -1
         known = {"model.json", "epochs.jsonl", "result.json", "records.jsonl", "checkpoints"}
         for file in sorted(self.folder.path.glob("*")):
             progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
-            if file.name not in known and not progress and not _leftover(file):
+            if file.name not in known and not progress and not files.is_leftover(file):
                 yield Fault(_inside(self.zoo, file), "no file of a model", "nothing; remove it")
-        for file in sorted(self.folder.checkpoints.folder.glob("*")):
-            number = re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
-            if (number and int(number[1]) in (*kept, running)) or _leftover(file):
+        checkpoints = {
+            file: re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
+            for file in sorted(self.folder.checkpoints.folder.glob("*"))
+        }
+        expected = self._expected(spec, [int(found[1]) for found in checkpoints.values() if found])
+        for file, found in checkpoints.items():
+            if (found and int(found[1]) in expected) or files.is_leftover(file):
                 continue
             lost = "nothing, if epochs.jsonl is whole; then remove it"
             yield Fault(_inside(self.zoo, file), "no epoch of epochs.jsonl names it", lost)
+
+    def _expected(self, spec: Spec, there: list[int]) -> set[int]:
+        """Epochs that may have a checkpoint, of those that are there: it is written first."""
+        epochs = self.folder.epochs()  # again: there may be one more by now
+        kept = {epoch.number for epoch in epochs if epoch.checkpoint}
+        if self._ended:
+            return kept
+        last = epochs[-1].number if epochs else -1
+        later = [number for number in there if number > last]
+        # training goes on with the next one, an import may leave some out
+        following = [last + 1] if isinstance(spec.origin, Recipe) else later[:1]
+        return {*kept, *following, last}  # a model that diverges keeps the last of all, see `keep`
 
 
 def _lost(epoch: Epoch) -> str:
@@ -201,7 +218,7 @@ def _mark(zoo: Path) -> Iterator[Fault]:
 def _blueprints(zoo: Path) -> Iterator[Fault]:
     for file in sorted((zoo / "blueprints").glob("*")):
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-        if not file.stem.endswith(f"-{digest}") and not _leftover(file):
+        if not file.stem.endswith(f"-{digest}") and not files.is_leftover(file):
             lost = "the text of a blueprint; every model holds its own recipe"
             yield Fault(_inside(zoo, file), "not as it was written", lost)
 
@@ -252,10 +269,5 @@ def _inside(zoo: Path, path: Path) -> str:
     return path.relative_to(zoo).as_posix() if path.is_relative_to(zoo) else str(path)
 
 
-def _leftover(file: Path) -> bool:
-    """What a killed process leaves behind."""
-    return file.name.startswith(".") and file.name.endswith(".tmp")
-
-
 def _leftovers(folder: Path) -> bool:
-    return all(file.is_dir() or _leftover(file) for file in folder.rglob("*"))
+    return all(file.is_dir() or files.is_leftover(file) for file in folder.rglob("*"))

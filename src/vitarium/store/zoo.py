@@ -59,7 +59,8 @@ class Zoo:
         """Open a zoo, or make one of a new or empty folder. Raises NotAZoo for any other."""
         folder = Path(path)
         if not (folder / "zoo.json").exists():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            empty = folder.is_dir() and all(map(files.is_leftover, folder.iterdir()))
+            if folder.exists() and not empty:
                 raise NotAZoo(
                     f"{folder} is neither a zoo nor an empty folder; choose another place"
                 )
