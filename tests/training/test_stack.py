@@ -91,13 +91,22 @@ def grown(models, path: Path, report=lambda model, event: None):
     return {task.spec.id: task.folder for task in tasks}, outcomes
 
 
+def without_key_bias(name, tensor):
+    """The softmax does not see it: its gradients are rounding alone, which Adam makes steps of."""
+    if not name.endswith("attn.qkv.bias"):
+        return tensor
+    query, _, value = tensor.chunk(3)
+    return torch.cat((query, value))
+
+
 def assert_close(one: ModelFolder, other: ModelFolder):
     assert [e.number for e in one.epochs()] == [e.number for e in other.epochs()]
     for epoch in (epoch for epoch in one.epochs() if epoch.checkpoint):
         ours, theirs = one.weights(epoch.number), other.weights(epoch.number)
         assert ours.keys() == theirs.keys()
-        for name, tensor in ours.items():
-            assert torch.allclose(tensor, theirs[name], atol=2e-4), (epoch.number, name)
+        for name in ours:
+            both = (without_key_bias(name, weights[name]) for weights in (ours, theirs))
+            assert torch.allclose(*both, atol=2e-5), (epoch.number, name)
     for ours, theirs in zip(one.epochs(), other.epochs(), strict=True):
         assert ours.metrics.keys() == theirs.metrics.keys()
         loss = ours.metrics["val_loss"]
