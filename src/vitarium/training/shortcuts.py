@@ -32,7 +32,8 @@ def take_shortcuts(
             if isinstance(module, Attention):
                 vars(module)["fused_attn"] = False  # final for TorchScript alone
     if not blocks_are_read and _reads_class_token_alone(model):
-        model.forward = MethodType(_forward, model)
+        # no method of the model itself: the two would hold each other, long after training
+        model.__class__ = _ReadsClassTokenAlone
 
 
 def _reads_class_token_alone(model: nn.Module) -> bool:
@@ -51,15 +52,16 @@ def _reads_class_token_alone(model: nn.Module) -> bool:
     )
 
 
-def _forward(self: Any, images: Tensor, *more: Any, **named: Any) -> Any:
-    if more or named:
-        return VisionTransformer.forward(self, images, *more, **named)
-    last = self.blocks[-1]
-    last.forward = MethodType(_class_token, last)
-    try:
-        return VisionTransformer.forward(self, images)
-    finally:
-        del last.forward  # whoever asks for all tokens gets them
+class _ReadsClassTokenAlone(VisionTransformer):
+    def forward(self, x: Tensor, *more: Any, **named: Any) -> Any:
+        if more or named:
+            return super().forward(x, *more, **named)
+        last: Any = self.blocks[-1]
+        last.forward = MethodType(_class_token, last)
+        try:
+            return super().forward(x)
+        finally:
+            del last.forward  # whoever asks for all tokens gets them
 
 
 def _class_token(self: Any, tokens: Tensor) -> Tensor:
