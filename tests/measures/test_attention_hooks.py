@@ -7,6 +7,8 @@ import torch
 from timm.models import create_model as create_timm_model
 from torch import nn
 
+from vitarium import create_model
+from vitarium.architectures.multiplexing import MultiplexedAttention
 from vitarium.errors import CannotMeasure
 from vitarium.measures.attention_hooks import (
     attention_temperature,
@@ -69,6 +71,45 @@ class Uniform(nn.Module):
         width = tokens.shape[-1]
         values = self.attention.qkv(tokens)[..., 2 * width :]
         return self.attention.proj(values.mean(1, keepdim=True).expand_as(values))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("mini_deit", {"relative_positions": {"mode": "bias", "on": ["q", "k"]}}),
+        ("mini_deit", {"relative_positions": {"on": ["q", "k", "v"]}}),
+        ("mini_swin", {}),
+    ],
+)
+def test_multiplexed_scores_are_divided_with_all_that_is_added_to_them(
+    subject, architecture, settings
+):
+    """The same as a mixing before the softmax that is divided by it."""
+    sizes = {
+        "mini_deit": {"embed_dim": 16, "depth": 2, "num_heads": 2, "share": 2},
+        "mini_swin": {
+            "embed_dim": 16,
+            "depths": [2, 2],
+            "num_heads": [2, 2],
+            "window_size": 2,
+            "share": 2,
+        },
+    }[architecture]
+    torch.manual_seed(0)
+    model = create_model(
+        architecture, num_classes=5, img_size=16, patch_size=2, in_chans=1, **sizes, **settings
+    ).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with attention_temperature(replace(subject, model=model), 3.0):
+        smoothed = logits(model, images)
+    assert not torch.allclose(smoothed, logits(model, images), atol=1e-2)
+    for attention in model.modules():
+        if isinstance(attention, MultiplexedAttention):
+            for parameter in attention.before.parameters():
+                parameter.data /= 3
+    assert torch.allclose(smoothed, logits(model, images), atol=1e-4)
 
 
 def test_afterwards_the_model_is_as_before_even_after_an_error(subject, images):

@@ -70,9 +70,10 @@ class SharedWeights(nn.Module):
 class MultiplexedAttention(nn.Module):
     """Attention with the group's matrices and the block's own head mixing and positions.
 
-    tokens [batch, n, dim] -> the same (Zhang et al. 2022, Sec. 3.2). The probabilities pass through
-    `attn_drop`. There is no fused path: maps are mixed before and after the softmax, and the same
-    as multi-query attention, with heads as wide as the model, takes 2 to 5 times as long on a CPU.
+    tokens [batch, n, dim] -> the same (Zhang et al. 2022, Sec. 3.2). Mixed logits pass through
+    `logits`, which hooks may scale, and the probabilities through `attn_drop`. There is no fused
+    path: maps are mixed before and after the softmax, and the same as multi-query attention, with
+    heads as wide as the model, takes 2 to 5 times as long on a CPU.
     """
 
     fused_attn = False
@@ -94,6 +95,7 @@ class MultiplexedAttention(nn.Module):
         self.scale = self.head_dim**-0.5
         self.qkv, self.proj = Borrowed(shared.qkv), Borrowed(shared.proj)
         self.before, self.after, self.positions = before, after, positions
+        self.logits = nn.Identity()
         self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
 
     @property
@@ -109,7 +111,7 @@ class MultiplexedAttention(nn.Module):
         maps = self._logits(query * self.scale, key).transpose(0, 1)
         if self.before is not None:
             maps = self.before(maps)
-        maps = self._probabilities(maps)
+        maps = self._probabilities(self.logits(maps))
         if self.after is not None:
             maps = self.after(maps)
         maps = self.attn_drop(maps).transpose(0, 1)

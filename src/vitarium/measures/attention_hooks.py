@@ -18,13 +18,15 @@ def attention_temperature(subject: Subject, temperature: float) -> Iterator[None
     """Inside, all attention scores are divided by the temperature before the softmax.
 
     timm's attentions hand their queries to `q_norm` (often an identity), whose output is divided:
-    so it makes no difference whether attention is fused. With 1 nothing at all is done.
-    Raises CannotMeasure for a model with a block whose attention has no `q_norm`.
+    so it makes no difference whether attention is fused. Those of multiplexed models, which add
+    terms to the products, hand the sums to `logits`. With 1 nothing at all is done.
+    Raises CannotMeasure for a model with a block whose attention has neither.
     """
     with ExitStack() as stack:
         if temperature != 1:
-            for attention in _in_each_block(subject, "q_norm"):
-                hook = attention.q_norm.register_forward_hook(lambda _, __, out: out / temperature)
+            for attention in _in_each_block(subject, "q_norm", "logits"):
+                scaled = getattr(attention, "logits", None) or attention.q_norm
+                hook = scaled.register_forward_hook(lambda _, __, out: out / temperature)
                 stack.callback(hook.remove)
         yield
 
@@ -76,16 +78,17 @@ def class_attention(subject: Subject, maps: list[Tensor], method: str) -> Tensor
     return patches / patches.sum(1, keepdim=True)
 
 
-def _in_each_block(subject: Subject, name: str) -> list[Any]:
-    """The attentions that have a part of that name, at least one in each block."""
+def _in_each_block(subject: Subject, *names: str) -> list[Any]:
+    """The attentions that have a part of one of the names, at least one in each block."""
     try:
         stack = blocks(subject.model)
     except InvalidInput as error:
         raise CannotMeasure(f"{subject.name}: {error}") from None
     found: list[Any] = []
     for place, block in stack.items():
-        inside = [part for part in block.modules() if name in dict(part.named_children())]
+        inside = [part for part in block.modules() if {*names} & {*dict(part.named_children())}]
         if not inside:
-            raise CannotMeasure(f"{subject.name}: {place} has no attention with a {name} as timm's")
+            said = f"{place} has no attention with a {names[0]} as timm's"
+            raise CannotMeasure(f"{subject.name}: {said}")
         found += inside
     return found
