@@ -71,13 +71,18 @@ def rooted(
     )
     best = int(scores.argmax())
     tree = trees[best]
-    return Rooted(tree, float(1 / np.exp(scores - scores[best]).sum()), _began_alike(tree, steps))
+    alike = _began_alike(tree, steps, np.zeros(count, bool) if made is None else made)
+    return Rooted(tree, float(1 / np.exp(scores - scores[best]).sum()), alike)
 
 
-def _began_alike(tree: Tree, steps: np.ndarray) -> np.ndarray:
-    """If most of the root's children have steps against what it has learned, it is no root."""
-    children = np.flatnonzero(tree.parents == tree.root)
-    if np.median(steps[tree.root, children]) > _BACKWARDS:
+def _began_alike(tree: Tree, steps: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """If most of the root's children have steps against what it has learned, it is no root.
+
+    Each speaks as loud as it is sure to be a child; what was made of others repeats what they say.
+    """
+    says = np.where((tree.parents == tree.root) & ~made, tree.probability, 0)
+    backwards = steps[tree.root] < _BACKWARDS
+    if says[backwards].sum() <= says[~backwards].sum():
         return np.zeros(len(steps), bool)
     from_parent = steps[tree.parents, np.arange(len(steps))]
     found = (from_parent < _BACKWARDS) | (tree.parents == tree.root)
