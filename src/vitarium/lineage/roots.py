@@ -17,8 +17,8 @@ _CANDIDATES, _CENTRAL = 6, 2
 """Models that are tried as roots: those with most that is at right angles, and in the middle."""
 _BACKWARDS = -0.12
 """Cosine of what a parent's biases and gains have learned and of a child's step, under which it is
-no parent: between those of the worst pre-trained model (-0.01) and the best of models that began
-alike (-0.18), see docs/lineage.md."""
+no parent: between the worst pre-trained model's mean (-0.07) and that of the best of models that
+began alike (-0.18), see docs/lineage.md."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,13 @@ def rooted(
 def _began_alike(tree: Tree, steps: np.ndarray, made: np.ndarray) -> np.ndarray:
     """If most of the root's children have steps against what it has learned, it is no root.
 
-    Each speaks as loud as it is sure to be a child; what was made of others repeats what they say.
+    So must their mean be: one child may unlearn much, and many a little. Each counts for as much as
+    it is sure to be a child; what was made of others repeats them.
     """
-    says = np.where((tree.parents == tree.root) & ~made, tree.probability, 0)
-    backwards = steps[tree.root] < _BACKWARDS
-    if says[backwards].sum() <= says[~backwards].sum():
+    sure = np.where((tree.parents == tree.root) & ~made, tree.probability, 0)
+    cosines = steps[tree.root]
+    most = sure[cosines < _BACKWARDS].sum() > sure.sum() / 2
+    if not most or np.average(cosines, weights=sure) > _BACKWARDS:
         return np.zeros(len(steps), bool)
     from_parent = steps[tree.parents, np.arange(len(steps))]
     found = (from_parent < _BACKWARDS) | (tree.parents == tree.root)
