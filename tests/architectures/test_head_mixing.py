@@ -44,12 +44,6 @@ def test_maps_that_lie_in_memory_in_any_way_are_taken() -> None:
     torch.testing.assert_close(module(inputs), expected(module, inputs), rtol=0, atol=1e-14)
 
 
-def test_maps_come_out_with_the_heads_first_in_memory() -> None:
-    found = mixing(bias=False)(maps(2, HEADS, 5, 4))
-    assert found.shape == (2, HEADS, 5, 4)
-    assert found.transpose(0, 1).is_contiguous()
-
-
 @pytest.mark.parametrize("bias", [False, True])
 def test_gradients_are_those_of_finite_differences(bias: bool) -> None:
     module = mixing(bias=bias)

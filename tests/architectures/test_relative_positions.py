@@ -54,10 +54,8 @@ def tables(made):
 
 
 def both(made, inputs):
-    """Logits and values with the batch first, as the reference has them."""
-    query, key, values, probabilities = (each.transpose(0, 1) for each in inputs)
-    found = made.logits(query, key), made.values(values, probabilities)
-    return tuple(each.transpose(0, 1) for each in found)
+    query, key, values, probabilities = inputs
+    return made.logits(query, key), made.values(values, probabilities)
 
 
 @pytest.mark.parametrize("prefix_tokens", [0, 2])
@@ -136,9 +134,9 @@ def test_tables_have_the_numbers_of_buckets_that_the_authors_have(settings, pref
 def test_what_was_trained_on_a_grid_serves_another(method):
     small, large = build({"method": method}), build({"method": method}, grid=(4, 7), seed=1)
     large.load_state_dict(small.state_dict())
-    query = torch.ones(HEADS, 1, 1, HEAD_DIM, dtype=torch.float64)
+    query = torch.ones(1, HEADS, 1, HEAD_DIM, dtype=torch.float64)
     few, many = (
-        made.logits(query.expand(-1, -1, n, -1), torch.zeros(HEADS, 1, n, HEAD_DIM).double())
+        made.logits(query.expand(-1, -1, n, -1), torch.zeros(1, HEADS, n, HEAD_DIM).double())
         for made, n in ((small, 10), (large, 28))
     )
     assert torch.equal(few[..., :5, :5], many[..., :5, :5])
@@ -149,7 +147,7 @@ def test_what_was_trained_on_a_grid_serves_another(method):
 def test_prefix_tokens_share_one_bucket(prefix_tokens):
     made = build({"mode": "bias"}, prefix_tokens=prefix_tokens)
     n = 10 + prefix_tokens
-    zeros = torch.zeros(HEADS, 1, n, HEAD_DIM, dtype=torch.float64)
+    zeros = torch.zeros(1, HEADS, n, HEAD_DIM, dtype=torch.float64)
     found = made.logits(zeros, zeros)
     own = made.key[0, -1]
     assert (found[..., :prefix_tokens, :] == own).all()

@@ -167,7 +167,7 @@ class MultiplexedWindowAttention(MultiplexedAttention):
     def _logits(self, query: Tensor, key: Tensor) -> Tensor:
         bias = cast(SharedWindowAttention, self.shared.lender).position_bias()
         products = super()._logits(query, key)
-        return products if bias is None else products + bias[:, None]
+        return products if bias is None else products + bias
 
     def _probabilities(self, maps: Tensor) -> Tensor:
         if self.mask is not None:

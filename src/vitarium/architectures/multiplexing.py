@@ -106,30 +106,29 @@ class MultiplexedAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
         heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, self.head_dim)
-        # heads first, for the mixing, and so that products need no copies
-        query, key, value = heads.permute(2, 3, 0, 1, 4).contiguous().unbind(0)
-        maps = self._logits(query * self.scale, key).transpose(0, 1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        maps = self._logits(query * self.scale, key)
         if self.before is not None:
             maps = self.before(maps)
         maps = self._probabilities(self.logits(maps))
         if self.after is not None:
             maps = self.after(maps)
-        maps = self.attn_drop(maps).transpose(0, 1)
+        maps = self.attn_drop(maps)
         found = maps @ value
         if self.positions is not None:
             found = self.positions.values(found, maps)
-        output: Tensor = self.proj(found.permute(1, 2, 0, 3).reshape(batch, count, dim))
+        output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
         return self.proj_drop(output)
 
     def _logits(self, query: Tensor, key: Tensor) -> Tensor:
-        """[heads, batch, n, head_dim] twice, of which the query is scaled: [heads, batch, n, n]"""
+        """[batch, heads, n, head_dim] twice, of which the query is scaled: [batch, heads, n, n]"""
         if self.positions is None:
             return query @ key.mT
         return self.positions.logits(query, key)
 
     def _probabilities(self, maps: Tensor) -> Tensor:
-        """Of mixed logits [batch, heads, n, n]; the heads stay first in memory."""
-        return maps.transpose(0, 1).softmax(dim=-1).transpose(0, 1)
+        """Of mixed logits [batch, heads, n, n]."""
+        return maps.softmax(dim=-1)
 
 
 class MultiplexedBlock(nn.Module):

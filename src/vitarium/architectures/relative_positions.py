@@ -95,9 +95,9 @@ class RelativePositions(nn.Module):
                 self.register_parameter(_NAMES[on] + axis, table)
 
     def logits(self, query: Tensor, key: Tensor) -> Tensor:
-        """Products of queries and keys with their terms added: [heads, batch, n, n].
+        """Products of queries and keys with their terms added: [batch, heads, n, n].
 
-        query, key [heads, batch, n, head_dim]: the query has been scaled by 1 / sqrt(head_dim), the
+        query, key [batch, heads, n, head_dim]: the query has been scaled by 1 / sqrt(head_dim), the
         key has not.
         """
         terms = []
@@ -106,40 +106,38 @@ class RelativePositions(nn.Module):
         if "q" in self.config.on:
             scale = self.scale if self.config.mode == "contextual" else 1
             terms.append(self._term(key, self._table("query") * scale).mT)
-        if not terms:
-            return query @ key.mT
-        shape = (*query.shape[:-1], key.shape[-2])
-        added = (terms[0] if len(terms) == 1 else terms[0] + terms[1]).expand(shape)
+        if self.config.mode == "bias" or not terms:
+            return sum(terms, query @ key.mT)
         # products are summed up on the terms, which saves a pass over the maps
+        added = terms[0] if len(terms) == 1 else terms[0] + terms[1]
         pairs = (query.flatten(0, 1), key.flatten(0, 1).mT)
-        return torch.baddbmm(added.flatten(0, 1), *pairs).view(shape)
+        return torch.baddbmm(added.flatten(0, 1), *pairs).view(added.shape)
 
     def values(self, values: Tensor, probabilities: Tensor) -> Tensor:
-        """Attended values [heads, batch, n, head_dim] with the terms of values added.
+        """Attended values [batch, heads, n, head_dim] with the terms of values added.
 
-        probabilities: [heads, batch, n, n], those with which the values were attended.
+        probabilities: [batch, heads, n, n], those with which the values were attended.
         """
         if "v" not in self.config.on:
             return values
         return values + self.buckets.collect(probabilities) @ self._table("value").mT
 
     def _term(self, tokens: Tensor, table: Tensor) -> Tensor:
-        """[heads, batch, n, n]: of row i the token's product with the vectors of its pairs; in bias
-        mode [heads or 1, 1, n, n], the numbers of the pairs."""
+        """[batch, heads, n, n]: of row i the token's product with the vectors of its pairs; in bias
+        mode [heads or 1, n, n], the numbers of the pairs."""
         if self.config.mode == "contextual":
             return self.buckets.spread(tokens @ table)
-        numbers = table.to(tokens.dtype)[:, None, None]
-        return self.buckets.spread(numbers.expand(-1, -1, tokens.shape[-2], -1))
+        numbers = table.to(tokens.dtype)[:, None]
+        return self.buckets.spread(numbers.expand(-1, tokens.shape[-2], -1))
 
     def _table(self, name: str) -> Tensor:
-        """The table by buckets; contextual: of all heads, or [heads, 1, head_dim, buckets]."""
+        """The table by buckets; contextual: of all heads, or [heads, head_dim, buckets]."""
         if self.config.method == "cross":
             table = self._sums(getattr(self, f"{name}_rows"), getattr(self, f"{name}_columns"))
         else:
             table = getattr(self, name)
-        if self.config.mode == "bias":
-            return table
-        return table[0] if self.config.shared_heads else table[:, None]
+        contextual = self.config.mode == "contextual"
+        return table[0] if contextual and self.config.shared_heads else table
 
     def _sums(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Of every row's and every column's entry; of the prefix tokens' entries at last."""
