@@ -66,18 +66,23 @@ def test_a_parent_beside_models_that_began_like_it_is_theirs_no_more(weight_walk
     assert heap.names[found.tree.root] == "root"
 
 
+def relearned(walks, child, share):
+    """Let a child learn so much more of what its parent's biases and gains have learned."""
+    root = walks.tensors["root"]
+    began = {name: float("norm" in name and "weight" in name) for name in root}
+    changed = {
+        name: value if value.ndim > 1 else value + np.float32(share) * (root[name] - began[name])
+        for name, value in walks.tensors[child].items()
+    }
+    walks.put(child, changed, "root")
+
+
 def test_soups_of_a_child_that_unlearned_much_make_its_parent_no_other_root(weight_walks):
     """It is one child of three, and its soups only say the same again."""
     walks = weight_walks.Walks(0)
     walks.root("root")
     children = [walks.child(f"child {number}", "root", 0.3) for number in range(3)]
-    first, root = walks.tensors["child 0"], walks.tensors["root"]
-    began = {name: float("norm" in name and "weight" in name) for name in first}
-    unlearned = {
-        name: value if value.ndim > 1 else value - np.float32(0.2) * (root[name] - began[name])
-        for name, value in first.items()
-    }
-    walks.put("child 0", unlearned, "root")
+    relearned(walks, "child 0", -0.2)
     for number, others in enumerate([children[:2], children[::2], children]):
         walks.soup(f"soup {number}", {name: 1 / len(others) for name in others})
     heap = walks.heap()
@@ -86,6 +91,16 @@ def test_soups_of_a_child_that_unlearned_much_make_its_parent_no_other_root(weig
     assert {edge.child for edge in forest.edges if edge.share < 1} == {
         name for name in heap.names if "soup" in name
     }
+
+
+@pytest.mark.parametrize(("third", "is_root"), [(0.1, True), (-0.08, False)])
+def test_of_children_that_unlearned_a_little_the_mean_has_to_agree(third, is_root, weight_walks):
+    walks = weight_walks.Walks(0)
+    walks.root("root")
+    for number, share in enumerate([-0.08, -0.08, third]):
+        walks.child(f"child {number}", "root", 0.3)
+        relearned(walks, f"child {number}", share)
+    assert of_heap(walks.heap()).began_alike.any() != is_root
 
 
 def test_whom_a_model_cannot_have_as_an_ancestor_is_no_root(weight_walks):

@@ -148,9 +148,11 @@ class _Model:
         if epoch.progress:
             path = self.folder.path / f"progress-{epoch.number:04d}.safetensors"
             # gone once a later epoch has its own, or training has ended: maybe just now
-            last = self.folder.epochs()[-1].number == epoch.number and not self._ended
-            if path.exists() or last:
+            if path.exists() or (self._is_last(epoch) and not self._ended):
                 self._check(opened(path, epoch.progress))
+
+    def _is_last(self, epoch: Epoch) -> bool:
+        return self.folder.epochs()[-1].number == epoch.number
 
     def _check(self, checkpoint: Checkpoint) -> None:
         if checkpoint.base:
@@ -191,9 +193,10 @@ class _Model:
 
     def _expected(self, spec: Spec, there: list[int]) -> set[int]:
         """Epochs that may have a checkpoint, of those that are there: it is written first."""
+        ended = self._ended  # before the epochs are read: then these are all
         epochs = self.folder.epochs()  # again: there may be one more by now
         kept = {epoch.number for epoch in epochs if epoch.checkpoint}
-        if self._ended:
+        if ended:
             return kept
         last = epochs[-1].number if epochs else -1
         later = [number for number in there if number > last]
