@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.errors import InvalidInput, UnknownName
-from vitarium.store import entries, index, index_files, records
+from vitarium.store import entries, files, index, index_files, records
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,7 +54,8 @@ class Database:
 
         self._duckdb = duckdb.connect(":memory:")
         stamps = entries.stamps(zoo)
-        headings = _loaded(self._duckdb, zoo, stamps)
+        loaded = (_loaded(self._duckdb, home, stamps) for home in index_files.homes(zoo))
+        headings = next((names for names in loaded if names is not None), None)
         self.headings = _made(self._duckdb, zoo) if headings is None else headings
         """Factors that tell models apart: dotted name -> short name."""
         records.attach(self._duckdb, zoo)
@@ -156,10 +157,25 @@ def _loaded(
     """Fill the database from the index, if that is up to date; gives its headings, else None.
 
     By DuckDB alone, without pyarrow, which would take longer to import than all this takes.
+
+    Args:
+        zoo: or what else has the index, see `index_files.homes`.
     """
+    if not index_files.exists(zoo):
+        return None
+    with files.plain_path(zoo) as folder:
+        paths = {name: str(index_files.path_of(folder, name)) for name in index_files.NAMES}
+        return _loaded_from(database, zoo, paths, stamps)
+
+
+def _loaded_from(
+    database: "duckdb.DuckDBPyConnection",
+    zoo: Path,
+    paths: dict[str, str],
+    stamps: dict[str, str],
+) -> dict[str, str] | None:
     import duckdb
 
-    paths = {name: str(index_files.path_of(zoo, name)) for name in index_files.NAMES}
     end = time.monotonic() + index.PATIENCE
     # what is wrong with an index is found, and mended, by `index.tables`
     with suppress(duckdb.Error, ValueError, KeyError, TypeError, AttributeError):

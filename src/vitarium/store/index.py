@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.store import entries
-from vitarium.store.index_files import NAMES, damaged, exists, path_of, replace
+from vitarium.store.index_files import NAMES, damaged, exists, homes, path_of, replace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,9 +92,11 @@ def tables(zoo: Path) -> Tables:
 
     Raises CorruptFile where a model's own files are damaged.
     """
-    stamps, known = entries.stamps(zoo), _read(zoo)
-    if known and known.stamps == stamps:
-        return known
+    stamps, known = entries.stamps(zoo), None
+    for home in homes(zoo):
+        known = _read(home) or known
+        if known and known.stamps == stamps:
+            return known
     made = _make(zoo, stamps, known)
     _write(zoo, made)
     return made
@@ -110,7 +112,8 @@ def rows(zoo: Path) -> list[dict[str, Any]]:
 
 def remove(zoo: Path) -> None:
     """Delete the index; it is made anew when it is needed."""
-    shutil.rmtree(zoo / "index", ignore_errors=True)
+    for home in homes(zoo):
+        shutil.rmtree(home / "index", ignore_errors=True)
 
 
 def disagreements(zoo: Path) -> list[str]:
@@ -260,10 +263,12 @@ def _write(zoo: Path, made: Tables) -> None:
         table = getattr(made, name).replace_schema_metadata({METADATA: json.dumps(words)})
         pq.write_table(table, content, compression="zstd")
         contents[name] = content.getvalue()
-    # someone else's zoo on a read-only disk is listed all the same
     with suppress(OSError):
-        replace(zoo, contents)
         (zoo / "index.json").unlink(missing_ok=True)  # the index of earlier versions
+    for home in homes(zoo):
+        with suppress(OSError):  # another user's zoo, or a full disk, is listed all the same
+            replace(home, contents)
+            return
 
 
 def _read(zoo: Path) -> Tables | None:

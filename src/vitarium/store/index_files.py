@@ -5,9 +5,11 @@ it allows each file to be the old or the new one, and afterwards. A process that
 between leaves files of two generations, which nobody mixes (see `index`), but none that is damaged.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from vitarium.cache import zoo_cache
 from vitarium.errors import CorruptFile
 from vitarium.store import files
 
@@ -15,12 +17,18 @@ NAMES = ("models", "epochs", "records")
 CHECKSUMS = "checksums.json"
 
 
+def homes(zoo: Path) -> tuple[Path, Path]:
+    """Folders with a folder `index`: the zoo, and one in our cache where the zoo is read-only."""
+    return zoo, zoo_cache(zoo)
+
+
 def path_of(zoo: Path, name: str) -> Path:
     return zoo / "index" / f"{name}.parquet"
 
 
 def exists(zoo: Path) -> bool:
-    return any(path.exists() for path in [_sums_path(zoo), *(path_of(zoo, n) for n in NAMES)])
+    paths = [_sums_path(zoo), *(path_of(zoo, name) for name in NAMES)]
+    return any(os.access(path, os.R_OK) for path in paths)
 
 
 def replace(zoo: Path, contents: Mapping[str, bytes]) -> None:

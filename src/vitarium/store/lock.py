@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vitarium.errors import ZooInUse
+from vitarium.file_faults import fault, writing
 
 _GRACE = 3.0
 """Seconds that the workers of an engine which was just killed may take to end."""
@@ -32,9 +33,11 @@ def held(
         wait: until the present holder is done, instead of giving up.
         say: is told whom we wait for, and whose lock was taken over.
 
-    Raises ZooInUse that names the holder and since when.
+    Raises ZooInUse that names the holder and since when, and NotWritable or DiskFull at once
+    where the zoo cannot be written.
     """
-    lock, note = FileLock(zoo / ".lock"), zoo / ".holder.json"
+    path, note = zoo / ".lock", zoo / ".holder.json"
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=_GRACE, poll_interval=0.1)
     except Timeout:
@@ -42,10 +45,13 @@ def held(
             raise ZooInUse(zoo, holder(zoo)) from None
         say(f"waiting for {holder(zoo)}")
         lock.acquire(poll_interval=0.5)
+    except OSError as error:
+        raise fault(error, path, writing=True) from None
     if note.exists():
         say(f"taken over from {holder(zoo)}, which has ended")
     try:
-        note.write_text(json.dumps(_ourselves()))
+        with writing(zoo):
+            note.write_text(json.dumps(_ourselves()), encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
@@ -56,7 +62,7 @@ def held(
 def holder(zoo: Path) -> str:
     """Who holds the zoo's lock, and since when, in words."""
     try:
-        found: dict[str, Any] = json.loads((zoo / ".holder.json").read_text())
+        found: dict[str, Any] = json.loads((zoo / ".holder.json").read_text("utf-8"))
         since = datetime.fromtimestamp(found["since"]).astimezone()
         return (
             f"{found['user']} on {found['host']} (process {found['pid']}), "

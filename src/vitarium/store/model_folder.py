@@ -78,7 +78,7 @@ class ModelFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "model.json").exists()
+        return files.exists(self.path / "model.json")
 
     def spec(self) -> Spec:
         """Raises CorruptFile where the file is damaged or does not belong to this folder."""
@@ -102,7 +102,7 @@ class ModelFolder:
     def result(self) -> dict[str, Any] | None:
         """How the training ended: `status` and `message`; None while it has not."""
         file = self.path / "result.json"
-        if not file.exists():
+        if not files.exists(file):
             return None
         result = files.read_sealed(file)
         if result.keys() != {"status", "message"}:
@@ -158,7 +158,7 @@ class ModelFolder:
     def sweep(self) -> None:
         """Remove half-written files that a killed process left behind."""
         for file in filter(files.is_leftover, self.path.rglob("*")):
-            file.unlink()
+            files.discard(file)
 
     def begin(self, spec: Spec, about: About) -> None:
         """Write down what the model is, before its first epoch."""
@@ -243,7 +243,7 @@ class ModelFolder:
     def _drop_progress(self, keep: int | None) -> None:
         for file in self.path.glob("progress-*.safetensors"):
             if keep is None or file != self._progress_path(keep):
-                file.unlink()
+                files.discard(file)
 
     def _progress_path(self, epoch: int) -> Path:
         return self.path / f"progress-{epoch:04d}.safetensors"
@@ -259,7 +259,7 @@ class ModelFolder:
 
     def _lines(self, name: str, kind: type[Line]) -> list[Line]:
         file = self.path / name
-        if not file.exists():
+        if not files.exists(file):
             return []
         found = []
         lines = files.read_lines(file, sealed=self._about()["format"] > 1)
