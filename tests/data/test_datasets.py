@@ -1,5 +1,6 @@
 """Data sets: what they hold, how they are split, and what is said when they are not there."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_an_image_folder_is_decoded_when_it_is_needed(folder):
     assert found.classes == ("cat", "dog")
     assert (len(found.train), len(found.val), len(found.test)) == (9, 1, 4)
     assert {found.train.images[i].shape[0] for i in range(9)} == {3}
+
+
+def test_classes_of_an_image_folder_may_have_names_that_are_no_utf8(folder):
+    try:
+        for part in ("train", "val"):
+            place = folder / "mine" / part
+            (place / "dog").rename(place / os.fsdecode(b"\xff"))
+    except OSError:
+        pytest.skip("this disk takes UTF-8 alone")
+    found = load(section("dataset", {"name": "image_folder", "folder": "mine"}), folder)
+    assert found.classes == ("cat", "\\udcff")
+    assert found.train.images[8].shape[0] == 3
 
 
 def test_an_image_folder_with_a_test_folder_validates_on_val(folder):

@@ -12,6 +12,7 @@ from vitarium.blueprint.recipe import Recipe
 from vitarium.blueprint.yaml_file import YamlFile
 from vitarium.config import Config, InvalidConfig, KeyPath, Problem
 from vitarium.errors import UnknownName, did_you_mean
+from vitarium.file_faults import reading
 from vitarium.registry import Section, SectionOf
 
 SCRATCH = "scratch"
@@ -222,8 +223,9 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
         return shipped
     paths = [Path(source), *([beside / source] if beside else [])]
     for path in paths:
-        if path.is_file():
-            return path
+        with reading(path):
+            if path.is_file():
+                return path
     known = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
     if Path(source).suffix in (".yaml", ".yml"):
         raise UnknownName(

@@ -9,6 +9,7 @@ Everything here can be deleted at any time, and is made again when it is next ne
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,8 +23,9 @@ from filelock import FileLock
 from torch import Tensor
 
 from vitarium.cache import cache_folder
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, FileFault
 from vitarium.store import files
+from vitarium.store.scratch import reserve
 
 FORMAT = 1
 
@@ -57,7 +59,11 @@ def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> 
         with lock:
             return _open(folder) or _make(folder, fill)
     except OSError as error:
-        warnings.warn(f"decoded images are not cached: {error}", stacklevel=2)
+        if cached := _open(folder):  # by another user, whose cache this is
+            return cached
+        remedy = "name a folder for them in VITARIUM_CACHE"
+        reason = error.strerror or error
+        warnings.warn(f"decoded images are not cached ({reason}); {remedy}", stacklevel=2)
         tensors: dict[str, Tensor] = {}
 
         def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -67,16 +73,16 @@ def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> 
 
 
 def _open(folder: Path) -> Kept | None:
-    if not (folder / "about.json").exists():
+    if not os.access(folder / "about.json", os.R_OK):
         return None
     try:
         found = files.read_json(folder / "about.json")
         for name, sha256 in found["tensors"].items():
             files.check(folder / f"{name}.npy", sha256)
         return Kept({name: _map(folder, name) for name in found["tensors"]}, found["about"])
-    except (CorruptFile, KeyError, TypeError, ValueError) as error:
+    except (CorruptFile, FileFault, KeyError, TypeError, ValueError) as error:
         warnings.warn(f"made anew: {error}", stacklevel=3)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         return None
 
 
@@ -88,9 +94,10 @@ def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
 
     def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         numpy_type = torch.empty((), dtype=dtype).numpy().dtype
-        arrays[name] = np.lib.format.open_memmap(
-            beside / f"{name}.npy", mode="w+", dtype=numpy_type, shape=shape
-        )
+        file = beside / f"{name}.npy"
+        arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=numpy_type, shape=shape)
+        with file.open("rb+") as opened:  # a disk that is full later would end the process
+            reserve(opened.fileno(), file.stat().st_size)
         return torch.from_numpy(arrays[name])
 
     try:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from vitarium.exchange.hub_figures import draw
 from vitarium.exchange.population import Population, population, text
 from vitarium.exchange.safetensors_files import safetensors_files
 from vitarium.registry import exporter
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
 
 OURS = ("README.md", "tables", "figures")
 """What an export adds to a zoo's own files."""
@@ -49,7 +49,7 @@ def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path)
         card(
             known,
             config,
-            name=config.name or zoo.path.absolute().name,
+            name=config.name or files.speakable(zoo.path.absolute().name),
             is_zoo=config.weights == "zoo",
             software=software,
         ),
@@ -74,27 +74,37 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
 
 def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
     """The zoo's files as they are, but for caches and what only resuming needs."""
-    copy = _linked if link else shutil.copy2
+    copy = _linked if link else shutil.copyfile
     for item in sorted(zoo.path.iterdir()):
         if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
             continue
         if item.is_dir():
-            shutil.copytree(item, out / item.name, copy_function=copy)
+            _copy_folder(item, out / item.name, copy)
         else:
             copy(item, out / item.name)
     for id in sorted(ids):
         target = out / "models" / id
-        unfinished = shutil.ignore_patterns(".*", "progress-*")
-        shutil.copytree(zoo.folder(id).path, target, ignore=unfinished, copy_function=copy)
+        _copy_folder(zoo.folder(id).path, target, copy)
         yield target
 
 
-def _linked(source: Any, target: Any) -> Any:
+def _copy_folder(folder: Path, target: Path, copy: Callable[[Path, Path], object]) -> None:
+    """Files and folders without their rights: a copy of a read-only zoo can be changed."""
+    target.mkdir(parents=True)
+    for item in files.listed(folder):
+        if item.name.startswith((".", "progress-")):  # of who writes just now, or goes on
+            continue
+        if item.is_dir():
+            _copy_folder(item, target / item.name, copy)
+        else:
+            copy(item, target / item.name)
+
+
+def _linked(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one that knows no links
-        shutil.copy2(source, target)
-    return target
+    except OSError:  # another disk, another user's file, or a disk that knows no links
+        shutil.copyfile(source, target)
 
 
 def _tables(known: Population, folder: Path) -> Iterator[Path]:

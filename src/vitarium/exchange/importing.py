@@ -9,7 +9,7 @@ An importer is a plug-in, a function `(config, source) -> ForeignModel, ...` in 
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.config import InvalidConfig
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
-from vitarium.store import About, Zoo
+from vitarium.file_faults import reading
+from vitarium.store import About, Zoo, files
 from vitarium.store.lock import held
 
 
@@ -84,11 +85,17 @@ def import_zoo(
 
 
 def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> Found:
-    """What `import_zoo` would import. Raises UnknownName, InvalidConfig and InvalidInput."""
+    """What `import_zoo` would import.
+
+    Raises UnknownName, InvalidConfig, InvalidInput and NotReadable.
+    """
     place = Path(source)
-    name = importer or _recognised(place)
-    chosen = registry.choose("importer", name, **settings)
-    models = parents_first(chosen(place))
+    with reading(place):
+        if place.is_dir():
+            files.listed(place)
+        name = importer or _recognised(place)
+        chosen = registry.choose("importer", name, **settings)
+        models = parents_first(map(_speakable, chosen(place)))
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
     whole = tuple(model for model in models if _last(model))
@@ -154,6 +161,17 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
     return ordered
 
 
+def _speakable(model: ForeignModel) -> ForeignModel:
+    """The model with names as they can be told, where those of its files are no UTF-8."""
+    return replace(
+        model,
+        name=files.speakable(model.name),
+        parent=model.parent and files.speakable(model.parent),
+        classes=tuple(map(files.speakable, model.classes)),
+        notes=tuple(map(files.speakable, model.notes)),
+    )
+
+
 def _recognised(source: Path) -> str:
     """The one importer that knows the format."""
     known = registry.plugins("importer").values()
@@ -177,7 +195,7 @@ def _known(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
     """Name -> id of what the same importer brought into the zoo before."""
     opened = zoo
     if not isinstance(opened, Zoo):
-        if not (Path(opened) / "zoo.json").exists():
+        if not files.exists(Path(opened) / "zoo.json"):
             return {}
         opened = Zoo.open(opened)
     specs = map(opened.spec, opened.ids())

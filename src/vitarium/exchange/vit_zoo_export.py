@@ -1,5 +1,6 @@
 """The published zoo of vision transformers, written: what `vit_zoo` reads."""
 
+import io
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from vitarium.exchange.published_keys import MADE, OURS, is_contrastive, their_m
 from vitarium.exchange.ray_trials import WEIGHTS
 from vitarium.exchange.vit_zoo import MODELS, PREFIX, structure
 from vitarium.registry import exporter
-from vitarium.store import Epoch, Zoo
+from vitarium.store import Epoch, Zoo, files
 
 SOURCE = "vit-zoo"
 _PUBLISHED = re.compile(r"(pretraining|finetuning/(?!\.\.?/)[^/\\]+)/(?!\.\.?$)[^/\\]+")
@@ -98,9 +99,9 @@ def _write(zoo: Zoo, id: str, folder: Path, places: _Places) -> None:
             place = folder / _checkpoint(epoch.number)
             place.mkdir()
             weights = model.weights(epoch.number)
-            torch.save(
-                {f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, place / WEIGHTS
-            )
+            content = io.BytesIO()  # of a disk that is full, torch says nothing of use
+            torch.save({f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, content)
+            files.write(place / WEIGHTS, [content.getbuffer()])
 
 
 def _checkpoint(number: int) -> str:

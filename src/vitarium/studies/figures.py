@@ -9,6 +9,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
+from vitarium.store import files
 from vitarium.studies.factors import parts_of
 from vitarium.studies.population import Stage
 from vitarium.studies.wording import PERCENT, title
@@ -68,13 +69,13 @@ class Figure:
         return made
 
     def write(self, folder: Path) -> list[Path]:
-        """Write it as PNG and SVG; no browser is needed."""
+        """Write it as PNG and SVG; no browser is needed. Raises DiskFull, NotWritable."""
         import vl_convert
 
         png, svg = folder / f"{self.name}.png", folder / f"{self.name}.svg"
         spec = self.spec
-        png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2, config=CONFIG))
-        svg.write_text(vl_convert.vegalite_to_svg(spec, config=CONFIG), encoding="utf-8")
+        files.write(png, vl_convert.vegalite_to_png(spec, scale=2, config=CONFIG))
+        files.write(svg, files.utf8(vl_convert.vegalite_to_svg(spec, config=CONFIG)))
         return [png, svg]
 
 
