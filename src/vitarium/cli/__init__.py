@@ -1,9 +1,13 @@
 """The command line: `vitarium`. Each module holds one group of commands, thin over the library."""
 
+import errno
 import sys
-from typing import Annotated
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 
 import vitarium
@@ -21,10 +25,23 @@ from vitarium.cli import (
     studies,
     zoo,
 )
+from vitarium.cli.terminal import prepare_streams, silence, warnings_in_a_line
 from vitarium.errors import VitariumError
+from vitarium.file_faults import fault
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command, and say so when it is stopped by Ctrl-C, which typer would not."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(_stopped()) from None
+
 
 app = typer.Typer(
     name="vitarium",
+    cls=_Commands,
     help="Grow, keep, measure and use populations of vision transformers.",
     epilog="Start with: [bold]vitarium demo[/bold]",
     no_args_is_help=True,
@@ -71,15 +88,68 @@ app.command("compress")(compressing.compress)
 app.command("plugins")(plugins.plugins)
 
 
+_OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""What can be wrong with an output; an error of a file names the file."""
+
+
 def main() -> None:
-    """Run the command line; bad input is one clear message and exit status 2."""
+    """Run the command line.
+
+    Whatever goes wrong is one line: of bad input with exit status 2, of what the machine does not
+    allow with 1, of Ctrl-C with 130.
+    """
+    prepare_streams()
+    with warnings_in_a_line():
+        status = _status()
+    sys.exit(status)
+
+
+def _status() -> int | str | None:
+    """Run a command; gives the exit status."""
     try:
-        app()
+        try:
+            app()
+        except SystemExit as ended:
+            status = ended.code
+        sys.stdout.flush()
     except VitariumError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"error: {error}", markup=False, style="red"
-        )
-        sys.exit(error.exit_status)
+        return _complain(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _stopped()
     except BrokenPipeError:  # `vitarium ls | head`
-        sys.stderr.close()
-        sys.exit(1)
+        silence(sys.stdout)
+        return 1
+    except OSError as error:
+        return _complain_of_system(error)
+    except UnicodeEncodeError as error:  # of a library that takes no other names than UTF-8
+        name = ascii(error.object)
+        return _complain(f"{name} is no UTF-8, and a library does not take it; rename it", 2)
+    return status
+
+
+def _complain_of_system(error: OSError) -> int:
+    """Of an output that takes nothing more, and of whatever no error of ours was made of."""
+    if isinstance(error.filename, str):
+        refusal = fault(error, Path(error.filename), writing=False)
+        return _complain(str(refusal), refusal.exit_status)
+    if error.errno in _OF_STREAMS:
+        silence(sys.stdout)
+        return _complain(f"cannot write the output: {error.strerror}", 1)
+    return _complain(" ".join(str(error).split()), 1)
+
+
+def _complain(text: str, status: int) -> int:
+    """Say in one line what is wrong; gives the exit status."""
+    _say(f"error: {text}", "red")
+    return status
+
+
+def _stopped() -> int:
+    _say("stopped", "yellow")
+    return 130
+
+
+def _say(text: str, style: str) -> None:
+    with suppress(OSError):  # standard error may be as full as the output
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(text, markup=False, style=style)

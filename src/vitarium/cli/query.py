@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitarium.cli.options import UNCHECKED
 from vitarium.cli.tables import print_json, print_rows, to_json
+from vitarium.cli.terminal import exactly
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.errors import InvalidInput
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
 
 if TYPE_CHECKING:
     from vitarium.store.database import Database
@@ -40,7 +42,8 @@ def query(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write to a file, as a whole.", show_default=False)
+        Path | None,
+        typer.Option(help="Write to a file, as a whole.", show_default=False, readable=UNCHECKED),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -63,9 +66,9 @@ def query(
     if not sql.strip():
         describe(database, directory, as_json=wanted is Format.json)
     elif output:
-        _write(output, _FILES[wanted](database, sql))
+        files.write(output, _FILES[wanted](database, sql))
     elif wanted is Format.csv:
-        sys.stdout.write(_csv(database, sql).decode())
+        sys.stdout.write(exactly(_csv(database, sql).decode()))
     else:
         rows = _rows(database, sql)
         print_rows(rows, as_json=wanted is Format.json)
@@ -133,11 +136,11 @@ def _csv(database: "Database", sql: str) -> bytes:
     writer.writerow(_distinct(names))
     for row in rows:
         writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row])
-    return text.getvalue().encode()
+    return files.utf8(text.getvalue())
 
 
 def _json(database: "Database", sql: str) -> bytes:
-    return (to_json(_rows(database, sql)) + "\n").encode()
+    return files.utf8(to_json(_rows(database, sql)) + "\n")
 
 
 def _parquet(database: "Database", sql: str) -> bytes:
@@ -153,12 +156,3 @@ _FILES: dict[str, Callable[["Database", str], bytes]] = {
     Format.json: _json,
     Format.parquet: _parquet,
 }
-
-
-def _write(path: Path, content: bytes) -> None:
-    from vitarium.store import files
-
-    try:
-        files.write(path, content)
-    except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error.strerror}") from None

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vitarium.cli.terminal import is_speakable
+
 Rows = Iterable[Mapping[str, Any]]
 
 _FITTED = 1000
@@ -97,12 +99,13 @@ def table(rows: list[dict[str, Any]], title: str = "") -> Table:
 
 
 def print_json(value: Any) -> None:
-    print(to_json(value))
+    text = to_json(value)
+    print(text if is_speakable(text) else to_json(value, ascii_only=True))
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any, *, ascii_only: bool = False) -> str:
     """As text; what JSON has no words for (a date, say) as Python writes it."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)
+    return json.dumps(_plain(value), indent=2, ensure_ascii=ascii_only, default=str)
 
 
 def text(value: Any) -> str:

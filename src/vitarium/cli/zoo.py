@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from vitarium.cli.options import Where
+from vitarium.cli.options import UNCHECKED, Where
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.store import Zoo
 
@@ -17,7 +17,9 @@ SCORED = "accuracy on test images before and after training"
 ON_A_TERMINAL = 100
 """Models that are listed on a terminal unless more are asked for."""
 
-ZooFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The zoo's folder.")]
+ZooFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The zoo's folder.", readable=UNCHECKED)
+]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
