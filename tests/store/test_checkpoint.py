@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from vitarium.errors import CorruptFile, InvalidInput, UnknownName
 from vitarium.store import coding
-from vitarium.store.checkpoint import MOST_DECODES, Checkpoint
+from vitarium.store.checkpoint import LONGEST_CHAIN, MAX_DEPTH, Checkpoint
 from vitarium.store.checkpoint_folder import CheckpointFolder
 from vitarium.store.description import DTYPES, Base
 
@@ -290,12 +290,54 @@ def test_a_tensor_that_is_changed_changes_no_file(folder):
 
 def test_chains_are_bounded(folder):
     tensors = weights()
-    for epoch in range(2 * MOST_DECODES):
+    for epoch in range(2 * MAX_DEPTH):
         folder.write(epoch, tensors, [(A, epoch - 1)] if epoch else [])
         tensors = nudged(tensors, epoch)
-    depths = [folder_open(folder, epoch).depth for epoch in range(2 * MOST_DECODES)]
-    assert max(depths) == MOST_DECODES
-    assert depths[MOST_DECODES + 1] == 0  # no other base was offered
+    depths = [folder_open(folder, epoch).depth for epoch in range(2 * MAX_DEPTH)]
+    assert max(depths) == MAX_DEPTH
+    assert depths[MAX_DEPTH + 1] == 0  # no other base was offered
+
+
+def written_on(folder, epoch, base):
+    """Write an epoch that is its base bit by bit, whatever chain that stands on."""
+    folder.write(epoch, {"bias": torch.ones(30)}, [])
+    content = folder_open(folder, epoch).content
+    path = folder.path(epoch)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    about = json.loads(json.loads(whole[8 : 8 + length])["__metadata__"]["vitarium"])
+    sums = about["tensors"]["bias"]["checksums"]
+    about["tensors"]["bias"] = {"code": "same", "dtype": "F32", "shape": [30], "checksums": sums}
+    about |= {"base": {"model": A, "epoch": base, "content": content}, "depth": 1}
+    text = {"__metadata__": {"checksum": "0" * 16, "vitarium": json.dumps(about)}}
+    path.write_bytes(forged(text, b""))
+    return content
+
+
+def test_what_a_file_says_of_its_depth_does_not_count(folder):
+    folder.write(0, {"bias": torch.ones(30)}, [])
+    for epoch in range(1, LONGEST_CHAIN + 1):
+        content = written_on(folder, epoch, epoch - 1)
+    longest = folder.open(LONGEST_CHAIN, content)
+    assert (longest.depth, longest.recorded_depth) == (LONGEST_CHAIN, 1)
+    assert torch.equal(longest["bias"], torch.ones(30))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_checkpoints_that_build_on_one_another_in_a_circle_are_refused(folder, length):
+    for epoch in range(length):
+        content = written_on(folder, epoch, (epoch + 1) % length)
+    for read in (lambda file: file["bias"], lambda file: file.depth, lambda file: file.check()):
+        with pytest.raises(CorruptFile, match="build on one another, perhaps in a circle"):
+            read(folder.open(0, content))
+
+
+def test_a_chain_without_end_is_refused(folder):
+    folder.write(0, {"bias": torch.ones(30)}, [])
+    for epoch in range(1, LONGEST_CHAIN + 2):
+        content = written_on(folder, epoch, epoch - 1)
+    with pytest.raises(CorruptFile, match=f"more than {LONGEST_CHAIN} checkpoints build on"):
+        folder.open(LONGEST_CHAIN + 1, content).state_dict()
 
 
 def test_the_next_base_is_taken_where_the_first_is_elsewhere(folder):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitarium.errors import CorruptFile
 from vitarium.store import files, packing
-from vitarium.store.checkpoint import MOST_DECODES, PACKED, PLAIN, Checkpoint
+from vitarium.store.checkpoint import MAX_DEPTH, PACKED, PLAIN, Checkpoint
 from vitarium.store.description import Base
 from vitarium.store.packing import Source, Written
 
@@ -75,7 +75,7 @@ class CheckpointFolder:
             path = CheckpointFolder(self.models, model).path(epoch)
             if path.exists():
                 found = self._recent.get((model, epoch)) or Checkpoint(path, self.find)
-                if found.depth < MOST_DECODES:
+                if found.depth < MAX_DEPTH:
                     return Base(model, epoch, found.content), found
         return None
 

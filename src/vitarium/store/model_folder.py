@@ -21,7 +21,7 @@ from vitarium.blueprint import Recipe, Spec, restored
 from vitarium.config import InvalidConfig
 from vitarium.errors import CorruptFile, InvalidInput
 from vitarium.store import files, packing
-from vitarium.store.checkpoint import Checkpoint
+from vitarium.store.checkpoint import MAX_DEPTH, Checkpoint
 from vitarium.store.checkpoint_folder import CheckpointFolder, Place, opened
 
 if TYPE_CHECKING:
@@ -201,17 +201,22 @@ class ModelFolder:
     def pack(self, epoch: int) -> bool:
         """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
 
-        Returns whether it was plain. Raises InvalidInput, DiskFull and CorruptFile.
+        One that is packed already is packed anew where its chain of bases is too long by now, or
+        is not what the file says of it, because a base was kept plain when it was written.
+
+        Returns whether it was written. Raises InvalidInput, DiskFull and CorruptFile.
         """
-        found = self.open(epoch)
-        if found.is_packed:
-            return False
-        content = self.checkpoints.write(epoch, found.state_dict(), self.bases(epoch))
-        if not found.is_sealed:  # of format 1, whose lines name the file's own checksum
+        checkpoint = self.open(epoch)
+        if checkpoint.is_packed:
+            depth = checkpoint.depth
+            if depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
+                return False
+            self.unpack(epoch)
+            checkpoint = self.open(epoch)
+        content = self.checkpoints.write(epoch, checkpoint.state_dict(), self.bases(epoch))
+        if not checkpoint.is_sealed:  # of format 1, whose lines name the file's own checksum
             self._name_content(epoch, content)
-        packed = Checkpoint(self.checkpoints.packed(epoch), self.checkpoints.find)
-        packed.check()
-        files.remove(found.path)
+        self._replace(checkpoint, self.checkpoints.packed(epoch))
         return True
 
     def unpack(self, epoch: int) -> bool:
@@ -219,11 +224,22 @@ class ModelFolder:
 
         Returns whether it was packed. Raises InvalidInput, DiskFull and CorruptFile.
         """
-        found = self.open(epoch)
-        if found.is_packed:
-            self.checkpoints.write_plain(epoch, found.state_dict())
-        files.remove(self.checkpoints.packed(epoch))
-        return found.is_packed
+        checkpoint = self.open(epoch)
+        if checkpoint.is_packed:
+            self.checkpoints.write_plain(epoch, checkpoint.state_dict())
+            self._replace(checkpoint, self.checkpoints.plain(epoch))
+        elif (packed := self.checkpoints.packed(epoch)).exists():  # who packed it was killed
+            checkpoint.check()
+            files.remove(packed)
+        return checkpoint.is_packed
+
+    def _replace(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Remove a checkpoint's file, once what was written in its place has been read back."""
+        written = Checkpoint(path, self.checkpoints.find)
+        written.check()
+        if written.content != checkpoint.content:  # the checksums of all runs
+            raise CorruptFile(path, f"it was just written, and is not what {checkpoint.path} holds")
+        files.remove(checkpoint.path)
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""

@@ -155,8 +155,7 @@ class _Model:
         return self.folder.epochs()[-1].number == epoch.number
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.base:
-            _ = checkpoint.opened_base
+        _ = checkpoint.depth  # opens all its bases
         if self.deep:
             checkpoint.check()
         else:
@@ -232,19 +231,27 @@ def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterato
     paths = [file for folder in folders for file in (folder / "checkpoints").glob("*.packed")]
 
     @cache
-    def bad(path: Path) -> Path | None:
-        """The damaged file that reading this one needs."""
-        if _inside(zoo, path) in damaged or not path.exists():
-            return path
+    def base_of(path: Path) -> Path | None:
         folder = ModelFolder(path.parents[1]).checkpoints
-        try:
-            base = Checkpoint(path, folder.find).base
-            return bad(folder.path_of(base)) if base else None
-        except CorruptFile:
-            return path
+        base = Checkpoint(path, folder.find).base
+        return folder.path_of(base) if base else None
+
+    def culprit_of(path: Path) -> Path | None:
+        """The damaged file that reading this one needs."""
+        chain: list[Path] = []
+        base: Path | None = path
+        while base and base not in chain:  # a circle is a fault of each file in it
+            if _inside(zoo, base) in damaged or not base.exists():
+                return base
+            chain.append(base)
+            try:
+                base = base_of(base)
+            except CorruptFile:
+                return base
+        return None
 
     for path in sorted(paths):
-        culprit = bad(path)
+        culprit = culprit_of(path)
         if culprit and culprit != path and _inside(zoo, path) not in damaged:
             fault = f"it is whole, but builds on {_inside(zoo, culprit)}"
             yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
