@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,15 @@ def remove(path: Path) -> None:
     """Remove a file so that it stays away after a power cut."""
     path.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove what lies at a path, if that can be: a file, or a folder with all that is in it."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
