@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -13,6 +14,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a letter: a JSON file can have it, UTF-8 cannot."""
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -39,7 +43,7 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
 def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
     """A table in columns of fixed width; 10,000 rows take a tenth of a second."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [[key, *(_cell(row.get(key)) for row in rows)] for key in keys]
+    columns = [[_cell(key), *(_cell(row.get(key)) for row in rows)] for key in keys]
     if title:
         yield title
         yield ""
@@ -90,7 +94,7 @@ def table(rows: list[dict[str, Any]], title: str = "") -> Table:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
         justify: Literal["right", "left"] = "right" if _numbers(rows, key) else "left"
-        grid.add_column(key, justify=justify, overflow="fold")
+        grid.add_column(escape(_cell(key)), justify=justify, overflow="fold")
     for row in rows:
         grid.add_row(*(escape(text(row.get(key))) for key in keys))
     return grid
@@ -102,7 +106,8 @@ def print_json(value: Any) -> None:
 
 def to_json(value: Any) -> str:
     """As text; what JSON has no words for (a date, say) as Python writes it."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)
+    written = json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", written)
 
 
 def text(value: Any) -> str:
@@ -113,7 +118,7 @@ def text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(text, value))
-    return str(value)
+    return _SURROGATE.sub("\ufffd", str(value))
 
 
 def duration(seconds: float) -> str:
