@@ -77,9 +77,21 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("how", ["pack", "unpack"])
 def test_killed_between_any_two_changes_of_the_disk_nothing_is_lost(zoo, how, monkeypatch):
-    before = weights(zoo)
     if how == "pack":
         zoo.unpack()
+    kill_at_many_moments(zoo, [how], monkeypatch)
+
+
+@pytest.mark.parametrize("then", ["pack", "unpack"])
+def test_a_zoo_of_format_1_is_packed_whenever_that_is_killed(tmp_path, then, monkeypatch):
+    zoo = Zoo.open(shutil.copytree(FORMAT_1, tmp_path / "zoo")).upgraded()
+    kill_at_many_moments(zoo, ["pack", then], monkeypatch)
+
+
+def kill_at_many_moments(zoo, commands, monkeypatch):
+    """At each the first command is begun, killed, and the last one run instead."""
+    how, then = commands[0], commands[-1]
+    before = weights(zoo)
     start = zoo.path.rename(zoo.path.with_name("start"))
     moment = 0
     while True:
@@ -108,8 +120,9 @@ def test_killed_between_any_two_changes_of_the_disk_nothing_is_lost(zoo, how, mo
                 break
         assert weights(zoo) == before
         assert verify(zoo.path) == []
-        getattr(zoo, how)()
+        getattr(zoo, then)()
         assert weights(zoo) == before
+        assert verify(zoo.path) == []
         assert len(suffixes(zoo)) == 1
         moment += 1 if moment < 6 else 7
     assert moment > 10

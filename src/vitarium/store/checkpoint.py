@@ -53,6 +53,10 @@ Find = Callable[[Base], "Checkpoint"]
 """Opens a base."""
 
 
+class Unmarked(CorruptFile):
+    """A file without the mark with which every checkpoint begins since format 2."""
+
+
 class Checkpoint(Mapping[str, "Tensor"]):
     """Weights by name, each read from disk when it is asked for.
 
@@ -65,9 +69,18 @@ class Checkpoint(Mapping[str, "Tensor"]):
     a damaged tensor is given out. Tensors of a plain file are mapped into memory, not copied.
     """
 
-    def __init__(self, path: Path, find: Find) -> None:
-        """Open a file; its tensors are not read yet. Raises CorruptFile."""
+    def __init__(self, path: Path, find: Find, *, marked: bool = True) -> None:
+        """Open a file; its tensors are not read yet.
+
+        Args:
+            marked: whether it has to have checksums of its own. What has none (a file of format 1,
+                or of others) is taken as it is: compare it with something that stands elsewhere.
+
+        Raises CorruptFile, and of that Unmarked for a file without the mark that it has to have.
+        """
         self._file = Container(path)
+        if marked and not self._file.is_sealed:
+            raise Unmarked(path, "it does not begin with the mark of a checkpoint file")
         self._find = find
         self._readers = 0  # how many checkpoints are being read through this one
         self.is_sealed = self._file.is_sealed
@@ -77,6 +90,8 @@ class Checkpoint(Mapping[str, "Tensor"]):
             if self.is_sealed and about["version"] != VERSION:
                 raise ValueError(f"of version {about['version']}; this one reads {VERSION}")
             self.tensors = described(self._file) if self.is_sealed else undescribed(self._file)
+            self.written_as = about.get("model"), about.get("epoch")
+            """Whose state it is, as it says itself."""
             self.base = Base(**about["base"]) if about.get("base") else None
             self.recorded_depth: object = about.get("depth", 0)
             """What `depth` was when the file was written; its bases may be kept otherwise since."""

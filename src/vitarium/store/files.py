@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,19 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write(path, sealed(value, indent=1).encode())
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read what `write_sealed` wrote. Raises CorruptFile if any byte of it has changed."""
+def read_sealed(
+    path: Path, *, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
+) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Args:
+        format_1: is asked about an object without a seal whether it is of format 1, which had none.
+
+    Raises CorruptFile if any byte of it has changed.
+    """
     text = path.read_bytes()
     try:
-        return unsealed(text)
+        return unsealed(text, format_1)
     except ValueError as error:
         raise CorruptFile(path, str(error)) from None
 
@@ -153,8 +161,10 @@ def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"")
     return body + _seal(of + body.encode())
 
 
-def unsealed(text: bytes) -> dict[str, Any]:
-    """The object of a sealed text, or of one of format 1, which has no seals.
+def unsealed(
+    text: bytes, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
+) -> dict[str, Any]:
+    """The object of a sealed text, or of one of format 1; see `read_sealed`.
 
     Raises ValueError if any byte of a sealed text has changed.
     """
@@ -164,10 +174,13 @@ def unsealed(text: bytes) -> dict[str, Any]:
         raise ValueError(str(error)) from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
-    if value.pop("xxh3", None) is not None:
-        body = text[:-_SEAL_BYTES]
-        if text[-_SEAL_BYTES:] != _seal(body).encode():
-            raise ValueError("its checksum is not that of its content")
+    if value.pop("xxh3", None) is None:
+        if not format_1(value):
+            raise ValueError("it does not end in its checksum")
+        return value
+    body = text[:-_SEAL_BYTES]
+    if text[-_SEAL_BYTES:] != _seal(body).encode():
+        raise ValueError("its checksum is not that of its content")
     return value
 
 

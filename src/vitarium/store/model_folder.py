@@ -104,7 +104,7 @@ class ModelFolder:
         file = self.path / "result.json"
         if not file.exists():
             return None
-        result = files.read_sealed(file)
+        result = files.read_sealed(file, format_1=lambda _: self._about()["format"] == 1)
         if result.keys() != {"status", "message"}:
             raise CorruptFile(file, f"it has {', '.join(result)} instead of a status and a message")
         return result
@@ -151,7 +151,14 @@ class ModelFolder:
             return None
         last = finished[-1]
         assert last.progress  # for mypy
-        return last.number, opened(self._progress_path(last.number), last.progress).state_dict()
+        return last.number, self.open_progress(last.number, last.progress).state_dict()
+
+    def open_progress(self, epoch: int, content: str) -> Checkpoint:
+        """The file to resume from after an epoch, with what its line says of it.
+
+        Raises CorruptFile.
+        """
+        return opened(self.progress_path(epoch), content, (self.path.name, epoch))
 
     # Writing
 
@@ -188,7 +195,7 @@ class ModelFolder:
             checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         if progress is not None:
             pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
-            files.write(self._progress_path(number), pieces)
+            files.write(self.progress_path(number), pieces)
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
         epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
         self._write_epochs(epochs)
@@ -210,6 +217,8 @@ class ModelFolder:
         if checkpoint.is_packed:
             depth = checkpoint.depth
             if depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
+                if (plain := self.checkpoints.plain(epoch)).exists():  # who packed it was killed
+                    files.remove(plain)
                 return False
             self.unpack(epoch)
             checkpoint = self.open(epoch)
@@ -258,15 +267,15 @@ class ModelFolder:
 
     def _drop_progress(self, keep: int | None) -> None:
         for file in self.path.glob("progress-*.safetensors"):
-            if keep is None or file != self._progress_path(keep):
+            if keep is None or file != self.progress_path(keep):
                 file.unlink()
 
-    def _progress_path(self, epoch: int) -> Path:
+    def progress_path(self, epoch: int) -> Path:
         return self.path / f"progress-{epoch:04d}.safetensors"
 
     def _about(self) -> dict[str, Any]:
         file = self.path / "model.json"
-        values = files.read_sealed(file)
+        values = files.read_sealed(file, format_1=lambda values: values.get("format") == 1)
         if values.get("format") not in (1, FORMAT):
             raise CorruptFile(file, f"not a model's description of format 1 to {FORMAT}")
         if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:

@@ -11,8 +11,7 @@ from pathlib import Path
 from vitarium.blueprint import Imported, Recipe, Spec
 from vitarium.errors import CorruptFile, VitariumError
 from vitarium.store import files, index, records
-from vitarium.store.checkpoint import Checkpoint
-from vitarium.store.checkpoint_folder import opened
+from vitarium.store.checkpoint import PLAIN, Checkpoint
 from vitarium.store.model_folder import Epoch, ModelFolder
 from vitarium.store.zoo import MARKS
 
@@ -148,10 +147,10 @@ class _Model:
                 fault = f"it builds on {_inside(self.zoo, error.path)}, which is damaged"
                 raise CorruptFile(checkpoint.path, fault) from None
         if epoch.progress:
-            path = self.folder.path / f"progress-{epoch.number:04d}.safetensors"
+            path = self.folder.progress_path(epoch.number)
             # gone once a later epoch has its own, or training has ended: maybe just now
             if path.exists() or (self._is_last(epoch) and not self._ended):
-                self._check(opened(path, epoch.progress))
+                self._check(self.folder.open_progress(epoch.number, epoch.progress))
 
     def _is_last(self, epoch: Epoch) -> bool:
         return self.folder.epochs()[-1].number == epoch.number
@@ -248,6 +247,8 @@ def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterato
 
     @cache
     def base_of(path: Path) -> Path | None:
+        if path.suffix == PLAIN:
+            return None
         folder = ModelFolder(path.parents[1]).checkpoints
         base = Checkpoint(path, folder.find).base
         return folder.path_of(base) if base else None
