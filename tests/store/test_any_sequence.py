@@ -326,9 +326,9 @@ def sequences(count, steps):
 
 
 class TestSomeSequences(Store.TestCase):
-    settings = sequences(200, 6)
+    settings = sequences(200, 4)
 
 
 @pytest.mark.evidence
 class TestManySequences(Store.TestCase):
-    settings = sequences(3000, 10)
+    settings = sequences(2000, 10)
