@@ -218,6 +218,7 @@ class ModelFolder:
             depth = checkpoint.depth
             if depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
                 if (plain := self.checkpoints.plain(epoch)).exists():  # who packed it was killed
+                    checkpoint.check()
                     files.remove(plain)
                 return False
             self.unpack(epoch)
