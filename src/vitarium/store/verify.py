@@ -144,7 +144,9 @@ class _Model:
             except CorruptFile as error:
                 if error.path == checkpoint.path:
                     raise
-                fault = f"it builds on {_inside(self.zoo, error.path)}, which is damaged"
+                fault = (
+                    f"it builds on {_inside(self.zoo, error.path)}, which is damaged: {error.fault}"
+                )
                 raise CorruptFile(checkpoint.path, fault) from None
         if epoch.progress:
             path = self.folder.progress_path(epoch.number)
