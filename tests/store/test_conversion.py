@@ -81,11 +81,11 @@ def test_killed_between_any_two_changes_of_the_disk_nothing_is_lost(zoo, how, mo
             changes = []
 
             def dying(do):
-                def change(*args):
+                def change(*args, **options):
                     if len(changes) == moment:  # noqa: B023 -- called in this round alone
                         raise Killed
                     changes.append(args)  # noqa: B023
-                    return do(*args)
+                    return do(*args, **options)
 
                 return change
 

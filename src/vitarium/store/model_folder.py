@@ -73,6 +73,7 @@ class ModelFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointFolder(path.parent, path.name)
+        self._zoo = path.parent.parent
 
     # Reading
 
@@ -93,7 +94,11 @@ class ModelFolder:
 
     def about(self) -> About:
         values = self._about()
-        return About(values["num_outputs"], tuple(values["classes"]), values["software"])
+        outputs, classes, software = values["num_outputs"], values["classes"], values["software"]
+        texts = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if type(outputs) is not int or not texts or not isinstance(software, dict):
+            raise CorruptFile(self.path / "model.json", "its outputs or classes make no sense")
+        return About(outputs, tuple(classes), software)
 
     def epochs(self) -> list[Epoch]:
         """Finished epochs in order. Raises CorruptFile."""
@@ -156,14 +161,15 @@ class ModelFolder:
     # Writing
 
     def sweep(self) -> None:
-        """Remove half-written files that a killed process left behind."""
+        """Remove half-written files that a killed process left behind. Raises LeadsOutside."""
+        files.check_inside(self.path, self._zoo)
         for file in filter(files.is_leftover, self.path.rglob("*")):
             file.unlink()
 
     def begin(self, spec: Spec, about: About) -> None:
-        """Write down what the model is, before its first epoch."""
+        """Write down what the model is, before its first epoch. Raises LeadsOutside."""
         value = {"format": FORMAT, "spec": spec.factors(), **asdict(about)}
-        files.write_sealed(self.path / "model.json", value)
+        files.write_sealed(self.path / "model.json", value, root=self._zoo)
 
     def commit(
         self,
@@ -188,7 +194,7 @@ class ModelFolder:
             checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         if progress is not None:
             pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
-            files.write(self._progress_path(number), pieces)
+            files.write(self._progress_path(number), pieces, root=self._zoo)
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
         epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
         self._write_epochs(epochs)
@@ -201,7 +207,7 @@ class ModelFolder:
     def pack(self, epoch: int) -> bool:
         """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
 
-        Returns whether it was plain. Raises InvalidInput, DiskFull and CorruptFile.
+        Returns whether it was plain. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
         found = self.open(epoch)
         if found.is_packed:
@@ -211,23 +217,24 @@ class ModelFolder:
             self._name_content(epoch, content)
         packed = Checkpoint(self.checkpoints.packed(epoch), self.checkpoints.find)
         packed.check()
-        files.remove(found.path)
+        files.remove(found.path, root=self._zoo)
         return True
 
     def unpack(self, epoch: int) -> bool:
         """Keep a checkpoint plain, not packed; killed at any moment, one of the files is whole.
 
-        Returns whether it was packed. Raises InvalidInput, DiskFull and CorruptFile.
+        Returns whether it was packed. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
         found = self.open(epoch)
         if found.is_packed:
             self.checkpoints.write_plain(epoch, found.state_dict())
-        files.remove(self.checkpoints.packed(epoch))
+        files.remove(self.checkpoints.packed(epoch), root=self._zoo)
         return found.is_packed
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
-        files.write_sealed(self.path / "result.json", {"status": status, "message": message})
+        result = {"status": status, "message": message}
+        files.write_sealed(self.path / "result.json", result, root=self._zoo)
         self._drop_progress(keep=None)
 
     def _name_content(self, number: int, content: str) -> None:
@@ -237,10 +244,12 @@ class ModelFolder:
         )
 
     def _write_epochs(self, epochs: list[Epoch]) -> None:
-        files.write_lines(self.path / "epochs.jsonl", [asdict(e) for e in epochs])
+        lines = [asdict(e) for e in epochs]
+        files.write_lines(self.path / "epochs.jsonl", lines, root=self._zoo)
         self._drop_progress(keep=epochs[-1].number)
 
     def _drop_progress(self, keep: int | None) -> None:
+        files.check_inside(self.path, self._zoo)
         for file in self.path.glob("progress-*.safetensors"):
             if keep is None or file != self._progress_path(keep):
                 file.unlink()
