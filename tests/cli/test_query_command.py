@@ -168,8 +168,8 @@ def test_a_table_that_is_not_for_a_terminal_has_columns_of_fixed_width():
     assert list(lines(rows, "Title")) == [
         "Title",
         "",
-        "name           value",
-        "─────────────  ─────",
-        "模型               1",
-        "two lines [0m",
+        "name              value",
+        "────────────────  ─────",
+        "模型                  1",
+        r"two lines\x1b[0m",
     ]

@@ -140,7 +140,7 @@ def test_on_a_read_only_disk_all_works_and_nothing_is_written(zoo, monkeypatch):
     expected = index.rows(zoo)
     index.remove(zoo)
 
-    def refused(path, content):
+    def refused(path, content, **options):
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr(files, "write", refused)

@@ -1,10 +1,10 @@
 """The command line: `vitarium`. Each module holds one group of commands, thin over the library."""
 
+import re
 import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import vitarium
 from vitarium.cli import (
@@ -22,6 +22,7 @@ from vitarium.cli import (
     zoo,
 )
 from vitarium.errors import VitariumError
+from vitarium.terminal import Terminal
 
 app = typer.Typer(
     name="vitarium",
@@ -76,9 +77,9 @@ def main() -> None:
     try:
         app()
     except VitariumError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"error: {error}", markup=False, style="red"
-        )
+        # what follows the first line is set in: no name can make a line that looks like ours
+        told = re.sub(r"\n(?! )", "\n  ", f"error: {error}")
+        Terminal(stderr=True, soft_wrap=True).print(told, style="red")
         sys.exit(error.exit_status)
     except BrokenPipeError:  # `vitarium ls | head`
         sys.stderr.close()

@@ -12,8 +12,11 @@ import typer
 
 from vitarium.cli.tables import print_json, print_rows, to_json
 from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.csv_cells import guarded
 from vitarium.errors import InvalidInput
+from vitarium.printable import printable
 from vitarium.store import Zoo
+from vitarium.terminal import print_line
 
 if TYPE_CHECKING:
     from vitarium.store.database import Database
@@ -65,7 +68,8 @@ def query(
     elif output:
         _write(output, _FILES[wanted](database, sql))
     elif wanted is Format.csv:
-        sys.stdout.write(_csv(database, sql).decode())
+        pieces = _csv(database, sql).decode().split("\t")  # no terminal is harmed by a tab
+        sys.stdout.write("\t".join(printable(piece, newline="\n") for piece in pieces))
     else:
         rows = _rows(database, sql)
         print_rows(rows, as_json=wanted is Format.json)
@@ -94,7 +98,7 @@ def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
     for name, told in tables.items():
         print_rows(told["columns"], title=f"{name}: {told['rows']:,} rows")
         print()
-    print(f"For example:  vitarium query {directory} {EXAMPLE}")
+    print_line(f"For example:  vitarium query {directory} {EXAMPLE}")
 
 
 def _format(wanted: Format | None, output: Path | None) -> Format:
@@ -130,10 +134,16 @@ def _csv(database: "Database", sql: str) -> bytes:
     names, rows = database.rows(sql)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_distinct(names))
+    writer.writerow(map(guarded, _distinct(names)))
     for row in rows:
-        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row])
+        writer.writerow([_csv_cell(value) for value in row])
     return text.getvalue().encode()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return guarded(value) if isinstance(value, str) else value
 
 
 def _json(database: "Database", sql: str) -> bytes:

@@ -25,14 +25,14 @@ class Cache:
             found = Checkpoint(path, _no_base)
             found.check()
         except CorruptFile:
-            files.remove(path)
+            files.remove(path, root=self.folder.parent)
             return None
         return found
 
     def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
-        """Raises DiskFull."""
+        """Raises DiskFull and LeadsOutside."""
         pieces, _ = packing.plain(tensors, {"key": list(key)})
-        files.write(self._path(key), pieces)
+        files.write(self._path(key), pieces, root=self.folder.parent)
 
     def _path(self, key: tuple[str, ...]) -> Path:
         digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
