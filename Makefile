@@ -10,14 +10,14 @@ demo: $(VENV)/demo-ready
 	$(BIN)/vitarium demo
 
 test: $(VENV)/test-ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "(slow or not slow) and not evidence"
 
 test-fast: $(VENV)/test-ready
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # half as long again: each line is watched, in subprocesses, too
 coverage: $(VENV)/test-ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow or not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "(slow or not slow) and not evidence" --cov --cov-report=term
 
 lint: $(VENV)/test-ready
 	$(BIN)/ruff check .

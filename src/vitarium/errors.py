@@ -4,6 +4,11 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from vitarium.printable import printable, shortened
+
+_LONGEST = 100
+"""Letters of a name, in messages."""
+
 
 class VitariumError(Exception):
     """Base of all errors of vitarium. `exit_status` is what the command line returns."""
@@ -28,7 +33,8 @@ class UnknownName(InvalidInput):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        super().__init__(f"unknown {kind} '{name}'{did_you_mean(name, self.known)}")
+        shown = shortened(printable(str(name), newline="\\n"), _LONGEST)
+        super().__init__(f"unknown {kind} '{shown}'{did_you_mean(name, self.known)}")
 
 
 class QueryTimeout(InvalidInput):
@@ -90,6 +96,20 @@ class DiskFull(VitariumError, OSError):
         )
 
 
+class LeadsOutside(VitariumError, OSError):
+    """A folder of a zoo is a link to somewhere else; nothing is written or removed there.
+
+    An OSError too, for those who can do without the file.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.root = path, root
+        super().__init__(
+            f"{path} is, or is reached by, a link that leads out of {root}: nothing was written or "
+            "removed there; put the folder itself where the link stands"
+        )
+
+
 class UntrustedFile(VitariumError):
     """A foreign file that would run code when it is read; it is not read."""
 
@@ -130,10 +150,12 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
         nearest = [each for each in near if each == near[0] or _very_near(name, each)]
-        return f"; did you mean {' or '.join(map(repr, nearest))}?"
+        named = " or ".join(repr(shortened(each, _LONGEST)) for each in nearest)
+        return f"; did you mean {named}?"
     if not names:
         return ""
-    shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    listed = [shortened(printable(name, newline="\\n"), _LONGEST) for name in names[:most]]
+    shown = ", ".join(listed) + (", …" if len(names) > most else "")
     return f"; known: {shown}"
 
 

@@ -1,5 +1,6 @@
 """Data sets: what they hold, how they are split, and what is said when they are not there."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,15 @@ def test_an_image_folder_is_decoded_when_it_is_needed(folder):
     assert found.classes == ("cat", "dog")
     assert (len(found.train), len(found.val), len(found.test)) == (9, 1, 4)
     assert {found.train.images[i].shape[0] for i in range(9)} == {3}
+
+
+def test_a_class_whose_folder_is_called_in_no_utf_8_has_a_name_that_can_be_written(folder):
+    for part in ("train", "val"):
+        cat = folder / "mine" / part / "cat"
+        cat.rename(cat.with_name(os.fsdecode(b"caf\xe9")))
+    found = load(section("dataset", {"name": "image_folder", "folder": "mine"}), folder)
+    assert found.classes == (r"caf\xe9", "dog")
+    assert found.train.images.fingerprint
 
 
 def test_an_image_folder_with_a_test_folder_validates_on_val(folder):

@@ -101,11 +101,11 @@ def kill_at_many_moments(zoo, commands, monkeypatch):
             changes = []
 
             def dying(do):
-                def change(*args):
+                def change(*args, **options):
                     if len(changes) == moment:  # noqa: B023 -- called in this round alone
                         raise Killed
                     changes.append(args)  # noqa: B023
-                    return do(*args)
+                    return do(*args, **options)
 
                 return change
 

@@ -26,6 +26,20 @@ def test_what_was_sealed_comes_back(sealed):
     assert path.read_text().endswith('"}\n')
 
 
+def test_what_utf_8_cannot_say_is_read_as_what_it_can(tmp_path):
+    path, value = tmp_path / "file", {"half \ud83d": ["byte \udcff", "\x9b\u202e", "👩"]}
+    read = {r"half \ud83d": [r"byte \xff", "\x9b\u202e", "👩"]}
+    files.write_sealed(path, value)
+    assert files.read_sealed(path) == read
+    assert not {"\x9b", "\u202e"} & set(path.read_text(encoding="utf-8"))
+    files.write_json(path, value)
+    assert files.read_json(path) == read
+    files.write_lines(path, [value])
+    assert files.read_lines(path, sealed=True) == [read]
+    path.write_bytes(b'["\xed\xa0\xbd"]')
+    assert files.read_json(path) == [r"\ud83d"]
+
+
 def test_every_changed_byte_is_found(sealed):
     path, read, _ = sealed
     whole = path.read_bytes()

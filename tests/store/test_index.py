@@ -141,7 +141,7 @@ def test_on_a_read_only_disk_all_works_and_nothing_is_written(zoo, monkeypatch):
     expected = index.rows(zoo)
     index.remove(zoo)
 
-    def refused(path, content):
+    def refused(path, content, **options):
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr(files, "write", refused)
@@ -243,7 +243,7 @@ def test_a_damaged_index_that_cannot_be_written_is_made_anew_each_time(zoo, monk
     expected = content(index.tables(zoo))
     index_files.path_of(zoo, "models").write_text("damaged")
 
-    def refused(path, content):
+    def refused(path, content, root):
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr(files, "write", refused)

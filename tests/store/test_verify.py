@@ -130,6 +130,18 @@ def test_a_damaged_base_names_what_builds_on_it(zoo, child):
     assert "its weights" in builder.lost or "the weights of epoch 0" in builder.lost
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_checkpoints_that_build_on_each_other_are_found(zoo, child, deep):
+    parent = zoo.spec(child).parent
+    checkpoints = zoo.folder(parent).checkpoints
+    first, last = (zoo.state_dict(parent, epoch) for epoch in (0, 2))
+    checkpoints.write(2, last, [(parent, 0)])
+    checkpoints.write(0, first, [(parent, 2)])
+    faults = {fault.path: fault.fault for fault in verify(zoo.path, deep=deep)}
+    for id, epoch in ((parent, 0), (parent, 2), (child, 0)):
+        assert "circle" in faults[f"models/{id}/checkpoints/epoch-{epoch:04d}.packed"]
+
+
 def test_a_missing_parent_is_found(zoo, child):
     shutil.rmtree(zoo.folder(zoo.spec(child).parent).path)
     faults = [f.fault for f in verify(zoo.path) if f.path == f"models/{child}"]

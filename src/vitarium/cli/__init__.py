@@ -2,12 +2,12 @@
 
 import io
 import os
+import re
 import sys
 import warnings
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 import vitarium
@@ -26,7 +26,9 @@ from vitarium.cli import (
     zoo,
 )
 from vitarium.errors import DamagedCache, VitariumError
+from vitarium.printable import printable
 from vitarium.store.query_limits import is_any_left_behind
+from vitarium.terminal import Terminal
 
 
 class Commands(TyperGroup):
@@ -109,9 +111,9 @@ def _run() -> None:
             _show_notes()
             app()
     except VitariumError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"error: {error}", markup=False, style="red"
-        )
+        # what follows the first line is set in: no name can make a line that looks like ours
+        told = re.sub(r"\n(?! )", "\n  ", f"error: {error}")
+        Terminal(stderr=True, soft_wrap=True).print(told, style="red")
         sys.exit(error.exit_status)
     except BrokenPipeError:  # `vitarium ls | head`
         sys.stderr.close()
@@ -131,7 +133,7 @@ def _show_notes() -> None:
         line: str | None = None,
     ) -> None:
         if issubclass(category, DamagedCache):
-            print(f"note: {message}", file=sys.stderr)
+            print(printable(f"note: {message}"), file=sys.stderr)
         else:
             show(message, category, filename, lineno, file, line)
 

@@ -12,9 +12,12 @@ import typer
 
 from vitarium.cli.tables import print_json, print_rows, to_json
 from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.csv_cells import guarded
 from vitarium.errors import DiskFull, InvalidInput
+from vitarium.printable import printable
 from vitarium.store import Zoo
 from vitarium.store.query_limits import TIMEOUT
+from vitarium.terminal import print_line
 
 if TYPE_CHECKING:
     from vitarium.store.database import Database
@@ -70,14 +73,18 @@ def query(
         describe(database, directory, as_json=wanted is Format.json)
     elif output:
         _write(output, _PIECES[wanted](database, sql))
-    elif wanted is Format.table:
+    elif wanted is Format.csv:
+        for piece in _csv(database, sql):
+            cells = piece.decode().split("\t")  # no terminal is harmed by a tab
+            sys.stdout.write("\t".join(printable(cell, newline="\n") for cell in cells))
+    elif wanted is Format.json:
+        for piece in _json(database, sql):
+            sys.stdout.write(piece.decode())
+    else:
         names, rows = database.rows(sql)
         print_rows(dict(zip(_distinct(names), row, strict=True)) for row in rows)
         if not rows:
             print("no rows")
-    else:
-        for piece in _PIECES[wanted](database, sql):
-            sys.stdout.write(piece.decode())
 
 
 def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
@@ -101,7 +108,7 @@ def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
     for name, told in tables.items():
         print_rows(told["columns"], title=f"{name}: {told['rows']:,} rows")
         print()
-    print(f"For example:  vitarium query {directory} {EXAMPLE}")
+    print_line(f"For example:  vitarium query {directory} {EXAMPLE}")
 
 
 def _format(wanted: Format | None, output: Path | None) -> Format:
@@ -139,8 +146,14 @@ def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
-        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row])
+        writer.writerow([_csv_cell(value) for value in row])
     return text.getvalue().encode()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return guarded(value) if isinstance(value, str) else value
 
 
 def _json(database: "Database", sql: str) -> Iterator[bytes]:
@@ -152,7 +165,7 @@ def _json(database: "Database", sql: str) -> Iterator[bytes]:
         objects = to_json([dict(zip(keys, row, strict=True)) for row in rows])[1:-2]
         yield f"{before}{objects}".encode()
         before = ","
-    yield (b"[]\n" if before == "[" else b"\n]\n")
+    yield b"[]\n" if before == "[" else b"\n]\n"
 
 
 def _parquet(database: "Database", sql: str) -> Iterator[bytes]:

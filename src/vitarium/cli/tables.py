@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -11,12 +10,11 @@ from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a letter: a JSON file can have it, UTF-8 cannot."""
+from vitarium.printable import escaped_json, printable
+from vitarium.terminal import Terminal
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -32,7 +30,7 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
         return
     if not listed:
         return
-    console = Console()
+    console = Terminal()
     if console.is_terminal and len(listed) <= _FITTED:
         console.print(table(listed, title))
         return
@@ -45,7 +43,7 @@ def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     columns = [[_cell(key), *(_cell(row.get(key)) for row in rows)] for key in keys]
     if title:
-        yield title
+        yield printable(title)
         yield ""
     filled = [
         _filled(cells, right=_numbers(rows, key)) for key, cells in zip(keys, columns, strict=True)
@@ -70,11 +68,8 @@ def _filled(cells: list[str], *, right: bool) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """A value on one line: line ends and control characters are spaces."""
-    cell = value if isinstance(value, str) else text(value)
-    if cell.isprintable():
-        return cell
-    return "".join(letter if letter.isprintable() else " " for letter in cell)
+    """A value on one line, as it may be shown on a terminal."""
+    return printable(value if isinstance(value, str) else text(value))
 
 
 def _numbers(rows: list[dict[str, Any]], key: str) -> bool:
@@ -83,9 +78,8 @@ def _numbers(rows: list[dict[str, Any]], key: str) -> bool:
 
 def table(rows: list[dict[str, Any]], title: str = "") -> Table:
     grid = Table(
-        title=escape(title) or None,
+        title=Text(printable(title), "bold") if title else None,
         title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -94,9 +88,9 @@ def table(rows: list[dict[str, Any]], title: str = "") -> Table:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
         justify: Literal["right", "left"] = "right" if _numbers(rows, key) else "left"
-        grid.add_column(escape(_cell(key)), justify=justify, overflow="fold")
+        grid.add_column(Text(_cell(key)), justify=justify, overflow="fold")
     for row in rows:
-        grid.add_row(*(escape(text(row.get(key))) for key in keys))
+        grid.add_row(*(Text(_cell(row.get(key))) for key in keys))
     return grid
 
 
@@ -106,8 +100,7 @@ def print_json(value: Any) -> None:
 
 def to_json(value: Any) -> str:
     """As text; what JSON has no words for (a date, say) as Python writes it."""
-    written = json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)
-    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", written)
+    return escaped_json(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str))
 
 
 def text(value: Any) -> str:
@@ -118,7 +111,7 @@ def text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(text, value))
-    return _SURROGATE.sub("\ufffd", str(value))
+    return str(value)
 
 
 def duration(seconds: float) -> str:

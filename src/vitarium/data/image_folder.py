@@ -1,6 +1,7 @@
 """Any data set of image files in one folder per class: ImageNet, Imagenette, your own."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vitarium.data.dataset import (
     with_splits,
 )
 from vitarium.errors import DataNotFound, InvalidData
+from vitarium.printable import whole
 from vitarium.registry import dataset
 
 
@@ -81,7 +83,7 @@ class Files:
         found = hashlib.sha256()
         for path in self.paths:
             about = Path(path).stat()
-            found.update(f"{path}/{about.st_size}/{about.st_mtime_ns}\n".encode())
+            found.update(os.fsencode(f"{path}/{about.st_size}/{about.st_mtime_ns}\n"))
         return found.hexdigest()
 
     def __getitem__(self, index: int) -> Tensor:
@@ -105,4 +107,4 @@ def _read(part: Path) -> tuple[tuple[str, ...], Split]:
     except FileNotFoundError as error:
         raise InvalidData(f"{part}: {error}") from None
     labels = torch.tensor([label for _, label in samples], dtype=torch.long)
-    return tuple(names), Split(Files([path for path, _ in samples]), labels)
+    return tuple(map(whole, names)), Split(Files([path for path, _ in samples]), labels)

@@ -168,7 +168,7 @@ class _Schedule(Generic[W]):
             told = cause
             if trace:
                 file = self.zoo.path / "failures" / f"{spec.id}.txt"
-                files.write(file, trace.encode())
+                files.write(file, trace.encode(errors="backslashreplace"), root=self.zoo.path)
                 told = f"{cause} (trace in {file})"
             if self.tries[spec.id] < TRIES:
                 self.queue.put_back(spec)

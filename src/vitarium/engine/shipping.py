@@ -69,8 +69,9 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
 
 
 def unload(sent: FileSent, zoo: Zoo) -> None:
-    """Do in the zoo what the worker did in its own."""
+    """Do in the zoo what the worker did in its own. Raises LeadsOutside."""
     path = zoo.path / sent.path
+    files.check_inside(path.parent, zoo.path)
     if sent.content is None:
         path.unlink(missing_ok=True)
     else:

@@ -1,14 +1,20 @@
 """Figures of a zoo: how good its models are, and how they got there."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vitarium.exchange.population import Population
+from vitarium.printable import printable, shortened
 
 ACCURACIES, CURVES = "accuracies.png", "training.png"
 _WIDTH, _HEIGHT, _DPI = 4.2, 3.0, 144
 _COLOUR = "#3b6fb6"
+_CJK = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Arial Unicode MS")
+"""Fonts of other letters, of which Linux and macOS have some."""
+_LETTERS = 40
+"""Of a stage's name above a panel."""
 
 
 def draw(known: Population, folder: Path) -> Iterator[Path]:
@@ -21,7 +27,10 @@ def draw(known: Population, folder: Path) -> Iterator[Path]:
         figure = _figure(len(stages))
         for axes, stage in zip(figure.axes, stages, strict=True):
             panel(axes, known, stage)
-        figure.savefig(folder / name, dpi=_DPI)
+        with warnings.catch_warnings():
+            # where no font of this machine has a stage's letters, boxes stand for them
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            figure.savefig(folder / name, dpi=_DPI)
         yield folder / name
 
 
@@ -36,7 +45,8 @@ def _figure(panels: int) -> Any:
 
 def _histogram(axes: Any, known: Population, stage: str) -> None:
     axes.hist(known.scores(stage), bins=20, color=_COLOUR)
-    axes.set(title=f"{stage}: {len(known.of(stage))} models", ylabel="models")
+    _entitle(axes, f"{_shown(stage)}: {len(known.of(stage))} models")
+    axes.set_ylabel("models")
     axes.set_xlabel(_label(known, stage))
 
 
@@ -46,7 +56,19 @@ def _curves(axes: Any, known: Population, stage: str) -> None:
         points = [(epoch["epoch"], epoch[name]) for epoch in model.epochs if name in epoch]
         if points:
             axes.plot(*zip(*points, strict=True), color=_COLOUR, alpha=0.4, linewidth=1, marker=".")
-    axes.set(title=stage, xlabel="epoch", ylabel=_label(known, stage))
+    _entitle(axes, _shown(stage))
+    axes.set(xlabel="epoch", ylabel=_label(known, stage))
+
+
+def _entitle(axes: Any, title: str) -> None:
+    from matplotlib.font_manager import get_font_names
+
+    fonts = ["DejaVu Sans", *(name for name in _CJK if name in get_font_names())]
+    axes.set_title(title, family=fonts, parse_math=False)  # a dollar sign is one
+
+
+def _shown(stage: str) -> str:
+    return shortened(printable(stage), _LETTERS)
 
 
 def _label(known: Population, stage: str) -> str:

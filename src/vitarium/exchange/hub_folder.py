@@ -12,6 +12,8 @@ from vitarium.exchange.hub_card import CardSettings, card
 from vitarium.exchange.hub_figures import draw
 from vitarium.exchange.population import Population, population, text
 from vitarium.exchange.safetensors_files import safetensors_files
+from vitarium.exchange.weight_files import check_place, root_of
+from vitarium.printable import whole
 from vitarium.registry import exporter
 from vitarium.store import Zoo
 
@@ -49,7 +51,7 @@ def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path)
         card(
             known,
             config,
-            name=config.name or zoo.path.absolute().name,
+            name=whole(config.name or zoo.path.absolute().name),
             is_zoo=config.weights == "zoo",
             software=software,
         ),
@@ -73,8 +75,16 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
 
 
 def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
-    """The zoo's files as they are, but for caches and what only resuming needs."""
-    copy = _linked if link else shutil.copy2
+    """The zoo's files as they are, but for caches and what only resuming needs.
+
+    Raises UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file.
+    """
+    root = root_of(zoo.path)
+
+    def copy(source: Any, target: Any) -> Any:
+        check_place(Path(source), root)
+        return _linked(source, target) if link else shutil.copy2(source, target)
+
     for item in sorted(zoo.path.iterdir()):
         if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
             continue
@@ -91,7 +101,7 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
 
 def _linked(source: Any, target: Any) -> Any:
     try:
-        os.link(source, target)
+        os.link(Path(source).resolve(), target)  # Linux would link a link, to nowhere
     except OSError:  # another disk, or one that knows no links
         shutil.copy2(source, target)
     return target

@@ -10,6 +10,7 @@ from typing import Any
 
 from vitarium.errors import HubError, InvalidInput
 from vitarium.exchange.exporting import check_installed, export
+from vitarium.exchange.weight_files import check_place, root_of
 from vitarium.registry import get
 from vitarium.store import Zoo
 
@@ -68,14 +69,17 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
         return
     zoo = Zoo.open(directory)
     parent = directory.absolute().parent
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-push-", dir=parent) as beside:
+    with tempfile.TemporaryDirectory(prefix=".vitarium-push-", dir=parent) as beside:
         made = Path(beside) / directory.absolute().name
         export(zoo, made, exporter="hub", license=license, link=True)
         yield made
 
 
 def _files(folder: Path) -> list[Upload]:
+    """Raises UntrustedFile for a link that leads out of the folder."""
     found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    for file in found:
+        check_place(file, root_of(folder))
     names = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
     return [
         Upload(name, size)

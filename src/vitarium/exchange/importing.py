@@ -9,7 +9,7 @@ An importer is a plug-in, a function `(config, source) -> ForeignModel, ...` in 
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.config import InvalidConfig
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
+from vitarium.printable import whole
 from vitarium.store import About, Zoo
 from vitarium.store.lock import held
 
@@ -88,7 +89,7 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
     place = Path(source)
     name = importer or _recognised(place)
     chosen = registry.choose("importer", name, **settings)
-    models = parents_first(chosen(place))
+    models = parents_first(map(_written, chosen(place)))
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
     whole = tuple(model for model in models if _last(model))
@@ -152,6 +153,12 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
         for model in ready:
             ordered.append(waiting.pop(model.name))
     return ordered
+
+
+def _written(model: ForeignModel) -> ForeignModel:
+    """The model with names that UTF-8 can say: files' names, and JSON, may have others."""
+    texts = ("name", "stage", "parent", "settings", "classes", "where", "notes")
+    return replace(model, **{name: whole(getattr(model, name)) for name in texts})
 
 
 def _recognised(source: Path) -> str:

@@ -16,11 +16,12 @@ from vitarium.exchange.exporting import Chosen
 from vitarium.exchange.published_keys import MADE, OURS, is_contrastive, their_metric, to_theirs
 from vitarium.exchange.ray_trials import WEIGHTS
 from vitarium.exchange.vit_zoo import MODELS, PREFIX, structure
+from vitarium.filenames import alike, file_name
 from vitarium.registry import exporter
 from vitarium.store import Epoch, Zoo
 
 SOURCE = "vit-zoo"
-_PUBLISHED = re.compile(r"(pretraining|finetuning/(?!\.\.?/)[^/\\]+)/(?!\.\.?$)[^/\\]+")
+_PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 
 
 def refuses(config: NoConfig, zoo: Zoo, one: Chosen) -> str | None:
@@ -51,13 +52,15 @@ class _Places:
     def __init__(self, zoo: Zoo) -> None:
         self.zoo = zoo
         self._found: dict[str, str] = {}
+        self._taken: set[str] = set()
+        """As file systems that do not look at the case of letters have them."""
 
     def of(self, id: str) -> str:
         """`pretraining/NAME`, or `finetuning/NAME OF ITS PARENT/NAME`."""
         if id not in self._found:
             name = self._name(id)
-            taken = name in self._found.values()
-            self._found[id] = f"{name}-{id[:8]}" if taken else name
+            self._found[id] = f"{name}-{id[:8]}" if alike(name) in self._taken else name
+            self._taken.add(alike(self._found[id]))
         return self._found[id]
 
     def _name(self, id: str) -> str:
@@ -72,13 +75,15 @@ class _Places:
 
 
 def _is_published(spec: Spec) -> bool:
-    """Whether it came from this layout, so that its settings are a configuration of it."""
+    """Whether it came from this layout, so that its settings are a configuration of it; and by a
+    name that can be a folder's again."""
     origin = spec.origin
     return (
         isinstance(origin, Imported)
         and origin.source == SOURCE
         and spec.operator is None
         and bool(_PUBLISHED.fullmatch(origin.name))
+        and all(part == file_name(part) for part in origin.name.split("/"))
     )
 
 

@@ -8,7 +8,8 @@ import argparse
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitarium.errors import CorruptFile, UntrustedFile
+from vitarium.printable import whole
 
 
 def read_weights(
@@ -38,7 +40,8 @@ def read_weights(
         content = _unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
         return _tensors(_unwrapped(content, wrapped_in), path)
     try:
-        return safetensors.torch.load_file(path)
+        with _in_utf_8(path) as called:
+            return safetensors.torch.load_file(called)
     except (SafetensorError, OSError) as error:
         raise CorruptFile(path, str(error)) from None
 
@@ -53,7 +56,7 @@ def read_shapes(
         weights = _tensors(_unwrapped(content, wrapped_in), path)
         return {name: tensor.shape for name, tensor in weights.items()}
     try:
-        with safe_open(path, framework="pt") as file:
+        with _in_utf_8(path) as called, safe_open(called, framework="pt") as file:
             return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CorruptFile(path, str(error)) from None
@@ -67,13 +70,37 @@ def check_place(path: Path, root: Path) -> None:
         raise CorruptFile(path, "it is not a file" if path.exists() else "the file is missing")
 
 
+def root_of(folder: Path) -> Path:
+    """Where a folder's files may lie: beside each other; in the hub's cache they are links to its
+    blobs."""
+    cached = folder.absolute().parent
+    if cached.name == "snapshots" and (cached.parent / "blobs").is_dir():
+        return cached.parent
+    return folder
+
+
+@contextmanager
+def _in_utf_8(path: Path) -> Iterator[str]:
+    """What libraries can call a file: their paths are texts in UTF-8, and a file's may be not."""
+    name = str(path)
+    if whole(name) == name:
+        yield name
+    else:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+
+
 def _unpickled(path: Path, *, mapped: bool) -> Any:
     _check_not_packed(path)
     try:
         # timm's training script keeps its options, a plain Namespace, beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+            _in_utf_8(path) as called,
+        ):
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(called, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UntrustedFile(path, _reason(error)) from None
     except Exception as error:  # what a damaged file makes torch raise is of any kind
@@ -118,6 +145,8 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CorruptFile(path, f"{name!r} is a {type(value).__name__}, not a tensor")
+        if whole(name) != name:
+            raise CorruptFile(path, f"a tensor is called {name!r}, which is no text in UTF-8")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise CorruptFile(path, f"{name} is not a dense tensor")
         # a view can claim any size of a few bytes

@@ -32,16 +32,16 @@ class Cache:
                 raise CorruptFile(path, "it is of something else")
             cached.check()
         except CorruptFile as error:
-            files.discard(path)
+            files.discard(path, root=self.folder.parent)
             note = f"{path} was damaged, and is computed anew ({error.fault})"
             warnings.warn(DamagedCache(note), stacklevel=2)
             return None
         return cached
 
     def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
-        """Raises DiskFull."""
+        """Raises DiskFull and LeadsOutside."""
         pieces, _ = packing.plain(tensors, {"key": list(key)})
-        files.write(self._path(key), pieces)
+        files.write(self._path(key), pieces, root=self.folder.parent)
 
     def _path(self, key: tuple[str, ...]) -> Path:
         digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vitarium.store import files
+
 IN_MEMORY = 128_000_000
 """Bytes up to which a result is held in memory, and packed when it is kept."""
 
@@ -14,10 +16,12 @@ class Spool(tempfile.TemporaryDirectory[str]):
     """A folder of tensors that are mapped into memory; the system writes them out for room.
 
     Args:
-        folder: in which it is made; it is gone at the end.
+        folder: of a zoo, in which it is made; it is gone at the end.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Raises LeadsOutside."""
+        files.check_inside(folder, folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(dir=folder, prefix=".merge.")
         self._count = 0

@@ -70,7 +70,7 @@ class CheckpointFolder:
         """
         places = list(bases)
         pieces, written = packing.against(self._base(places), weights, self.notes(epoch))
-        files.write(self.packed(epoch), pieces)
+        files.write(self.packed(epoch), pieces, root=self.models.parent)
         # what the next epochs build on is this one, or one of those that it may build on
         self._recent = {place: known for place, known in self._recent.items() if place in places}
         if written.nbytes <= _REMEMBERED_BYTES:
@@ -80,7 +80,7 @@ class CheckpointFolder:
     def write_plain(self, epoch: int, weights: "Mapping[str, Tensor]") -> str:
         """Write a plain checkpoint; returns what it holds (`content_of`)."""
         pieces, content = packing.plain(weights, self.notes(epoch))
-        files.write(self.plain(epoch), pieces)
+        files.write(self.plain(epoch), pieces, root=self.models.parent)
         return content
 
     def notes(self, epoch: int) -> dict[str, Any]:

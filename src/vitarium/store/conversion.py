@@ -51,8 +51,17 @@ def convert(
             for generation in _generations(folders):
                 list(pool.map(conversion.convert_model, generation))
         if conversion.faults:
-            raise conversion.faults[0]
+            raise _first_of(conversion.faults, to)
         return Conversion(conversion.total, conversion.converted, before, _bytes(folders))
+
+
+def _first_of(faults: list[CorruptFile], to: str) -> CorruptFile:
+    rest = f"; so do {len(faults) - 1} more" if len(faults) > 1 else ""
+    return CorruptFile(
+        faults[0].path,
+        f"{faults[0].fault}; it stays as it is{rest}, all others are {to} "
+        "(`vitarium verify` lists what is damaged)",
+    )
 
 
 class _Running:

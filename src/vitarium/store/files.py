@@ -12,20 +12,29 @@ from typing import Any
 
 import xxhash
 
-from vitarium.errors import CorruptFile, DiskFull
+from vitarium.errors import CorruptFile, DiskFull, LeadsOutside
+from vitarium.printable import escaped_json, whole
 
 _SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
 
 
-def write(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+def write(
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, root: Path | None = None
+) -> None:
     """Write beside and rename: after a crash the file is the old one or the new one.
 
-    Raises DiskFull; then, too, the old file is still there.
+    Args:
+        root: a folder that is not left, whatever links its folders are.
+
+    Raises DiskFull; then, too, the old file is still there. Raises LeadsOutside.
     """
+    if root:
+        check_inside(path.parent, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb", buffering=1 << 20) as file:  # hundreds of small pieces
+        beside.unlink(missing_ok=True)  # a leftover; or someone else's link, which is not followed
+        with beside.open("xb", buffering=1 << 20) as file:  # hundreds of small pieces
             for piece in [content] if isinstance(content, bytes) else content:
                 file.write(piece)
             file.flush()
@@ -44,14 +53,30 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
-def remove(path: Path) -> None:
-    """Remove a file so that it stays away after a power cut."""
+def check_inside(folder: Path, root: Path) -> None:
+    """Raises LeadsOutside for a folder that lies, by links, outside of another.
+
+    A file that is a link is no danger: it is itself replaced or removed, not what it leads to.
+    """
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise LeadsOutside(folder, root)
+
+
+def remove(path: Path, *, root: Path | None = None) -> None:
+    """Remove a file so that it stays away after a power cut; `root` as of `write`."""
+    if root:
+        check_inside(path.parent, root)
     path.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
-def discard(path: Path) -> None:
-    """Remove what lies at a path, if that can be: a file, or a folder with all that is in it."""
+def discard(path: Path, *, root: Path | None = None) -> None:
+    """Remove what lies at a path, if that can be: a file, or a folder with all that is in it.
+
+    `root` as of `write`. Raises LeadsOutside.
+    """
+    if root:
+        check_inside(path.parent, root)
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -59,25 +84,35 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-def write_json(path: Path, value: Any) -> None:
-    write(path, json_text(value))
+def write_json(path: Path, value: Any, *, root: Path | None = None) -> None:
+    write(path, json_text(value), root=root)
 
 
 def json_text(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    return (escaped_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n").encode()
+
+
+def parsed_json(text: bytes) -> Any:
+    r"""A JSON text's value, in whose texts half a surrogate pair stands as `\ud83d`: see `whole`.
+
+    Raises ValueError and RecursionError.
+    """
+    value = json.loads(text)
+    halves = b"\xed" in text or b"\\ud" in text or b"\\uD" in text
+    return whole(value) if halves else value
 
 
 def read_json(path: Path) -> Any:
     """Raises CorruptFile where the content is not JSON."""
     try:
-        return json.loads(path.read_bytes())
+        return parsed_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CorruptFile(path, f"not valid JSON ({error})") from None
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
+def write_sealed(path: Path, value: dict[str, Any], *, root: Path | None = None) -> None:
     """One JSON object with a checksum of itself as its last member, `xxh3`."""
-    write(path, sealed(value, indent=1).encode())
+    write(path, sealed(value, indent=1).encode(), root=root)
 
 
 def read_sealed(
@@ -97,10 +132,10 @@ def read_sealed(
         raise CorruptFile(path, str(error)) from None
 
 
-def write_lines(path: Path, values: list[Any]) -> None:
+def write_lines(path: Path, values: list[Any], *, root: Path | None = None) -> None:
     """One JSON value a line, and a last line with their number and a checksum of all before it."""
     body = "".join(json.dumps(value) + "\n" for value in values).encode()
-    write(path, body + _last_line(body, len(values)))
+    write(path, body + _last_line(body, len(values)), root=root)
 
 
 def read_lines(path: Path, *, sealed: bool) -> list[Any]:
@@ -129,7 +164,7 @@ def read_lines(path: Path, *, sealed: bool) -> list[Any]:
 
 def _line(path: Path, number: int, line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return parsed_json(line)
     except (ValueError, RecursionError) as error:
         raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
 
@@ -167,7 +202,7 @@ def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"")
     Args:
         of: bytes that the checksum is to cover too, as if they stood before the text.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    text = escaped_json(json.dumps(value, indent=indent, ensure_ascii=False))
     body = text.removesuffix("}").rstrip("\n")
     return body + _seal(of + body.encode())
 
@@ -180,7 +215,7 @@ def unsealed(
     Raises ValueError if any byte of a sealed text has changed.
     """
     try:
-        value = json.loads(text)
+        value = parsed_json(text)
     except RecursionError as error:
         raise ValueError(str(error)) from None
     if not isinstance(value, dict):

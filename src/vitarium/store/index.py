@@ -219,7 +219,7 @@ def _headings(abouts: list[Any]) -> dict[str, str]:
         )
     factors = dict.fromkeys(factor for about in abouts for factor in about["factors"])
     names = [name for name in factors if name in telling_any - _NAMES_ELSEWHERE]
-    last = {name: name.rpartition(".")[2] for name in names}
+    last = {name: name.rpartition(".")[2] or name for name in names}
     count = Counter(short.lower() for short in last.values())
     return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
 

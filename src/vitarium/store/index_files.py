@@ -42,10 +42,10 @@ def _replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
     sums = {name: [files.checksum(content)] for name, content in contents.items()}
     before = _checksums(zoo) or {}
     both = {name: [*before.get(name, [None]), *own] for name, own in sums.items()}
-    files.write_sealed(_sums_path(zoo), both)
+    files.write_sealed(_sums_path(zoo), both, root=zoo)
     for name, content in contents.items():
-        files.write(path_of(zoo, name), content)
-    files.write_sealed(_sums_path(zoo), sums)
+        files.write(path_of(zoo, name), content, root=zoo)
+    files.write_sealed(_sums_path(zoo), sums, root=zoo)
 
 
 def damaged(zoo: Path) -> list[Path]:

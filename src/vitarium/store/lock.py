@@ -13,7 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vitarium.errors import ZooInUse
+from vitarium.errors import LeadsOutside, ZooInUse
+from vitarium.store import files
 
 _GRACE = 3.0
 """Seconds that the workers of an engine which was just killed may take to end."""
@@ -32,8 +33,11 @@ def held(
         wait: until the present holder is done, instead of giving up.
         say: is told whom we wait for, and whose lock was taken over.
 
-    Raises ZooInUse that names the holder and since when.
+    Raises ZooInUse that names the holder and since when, and LeadsOutside for a lock that is a
+    link: what that leads to would be emptied.
     """
+    if (zoo / ".lock").is_symlink():
+        raise LeadsOutside(zoo / ".lock", zoo)
     lock, note = FileLock(zoo / ".lock"), zoo / ".holder.json"
     try:
         lock.acquire(timeout=_GRACE, poll_interval=0.1)
@@ -46,7 +50,7 @@ def held(
         say(f"taken over from {holder(zoo)}, which has ended")
     try:
         with suppress(OSError):  # it is for people; the lock does without
-            note.write_text(json.dumps(_ourselves()))
+            files.write_json(note, _ourselves())
         yield
     finally:
         with suppress(OSError):

@@ -73,6 +73,7 @@ class ModelFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointFolder(path.parent, path.name)
+        self._zoo = path.parent.parent
 
     # Reading
 
@@ -93,7 +94,11 @@ class ModelFolder:
 
     def about(self) -> About:
         values = self._about()
-        return About(values["num_outputs"], tuple(values["classes"]), values["software"])
+        outputs, classes, software = values["num_outputs"], values["classes"], values["software"]
+        texts = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if type(outputs) is not int or not texts or not isinstance(software, dict):
+            raise CorruptFile(self.path / "model.json", "its outputs or classes make no sense")
+        return About(outputs, tuple(classes), software)
 
     def epochs(self) -> list[Epoch]:
         """Finished epochs in order. Raises CorruptFile."""
@@ -163,14 +168,15 @@ class ModelFolder:
     # Writing
 
     def sweep(self) -> None:
-        """Remove half-written files that a killed process left behind."""
+        """Remove half-written files that a killed process left behind. Raises LeadsOutside."""
+        files.check_inside(self.path, self._zoo)
         for file in filter(files.is_leftover, self.path.rglob("*")):
             file.unlink()
 
     def begin(self, spec: Spec, about: About) -> None:
-        """Write down what the model is, before its first epoch."""
+        """Write down what the model is, before its first epoch. Raises LeadsOutside."""
         value = {"format": FORMAT, "spec": spec.factors(), **asdict(about)}
-        files.write_sealed(self.path / "model.json", value)
+        files.write_sealed(self.path / "model.json", value, root=self._zoo)
 
     def commit(
         self,
@@ -195,7 +201,7 @@ class ModelFolder:
             checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         if progress is not None:
             pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
-            files.write(self.progress_path(number), pieces)
+            files.write(self.progress_path(number), pieces, root=self._zoo)
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
         epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
         self._write_epochs(epochs)
@@ -211,14 +217,15 @@ class ModelFolder:
         One that is packed already is packed anew where its chain of bases is too long by now, or
         is not what the file says of it, because a base was kept plain when it was written.
 
-        Returns whether it was written. Raises InvalidInput, DiskFull and CorruptFile.
+        Returns whether it was written. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
         checkpoint = self.open(epoch)
         if checkpoint.is_packed:
             depth = checkpoint.depth
             if depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
                 if (plain := self.checkpoints.plain(epoch)).exists():  # who packed it was killed
-                    files.remove(plain)
+                    checkpoint.check()
+                    files.remove(plain, root=self._zoo)
                 return False
             self.unpack(epoch)
             checkpoint = self.open(epoch)
@@ -231,7 +238,7 @@ class ModelFolder:
     def unpack(self, epoch: int) -> bool:
         """Keep a checkpoint plain, not packed; killed at any moment, one of the files is whole.
 
-        Returns whether it was packed. Raises InvalidInput, DiskFull and CorruptFile.
+        Returns whether it was packed. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
         checkpoint = self.open(epoch)
         if checkpoint.is_packed:
@@ -239,7 +246,7 @@ class ModelFolder:
             self._replace(checkpoint, self.checkpoints.plain(epoch))
         elif (packed := self.checkpoints.packed(epoch)).exists():  # who packed it was killed
             checkpoint.check()
-            files.remove(packed)
+            files.remove(packed, root=self._zoo)
         return checkpoint.is_packed
 
     def _replace(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -248,11 +255,12 @@ class ModelFolder:
         written.check()
         if written.content != checkpoint.content:  # the checksums of all runs
             raise CorruptFile(path, f"it was just written, and is not what {checkpoint.path} holds")
-        files.remove(checkpoint.path)
+        files.remove(checkpoint.path, root=self._zoo)
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
-        files.write_sealed(self.path / "result.json", {"status": status, "message": message})
+        result = {"status": status, "message": message}
+        files.write_sealed(self.path / "result.json", result, root=self._zoo)
         self._drop_progress(keep=None)
 
     def _name_content(self, number: int, content: str) -> None:
@@ -262,10 +270,12 @@ class ModelFolder:
         )
 
     def _write_epochs(self, epochs: list[Epoch]) -> None:
-        files.write_lines(self.path / "epochs.jsonl", [asdict(e) for e in epochs])
+        lines = [asdict(e) for e in epochs]
+        files.write_lines(self.path / "epochs.jsonl", lines, root=self._zoo)
         self._drop_progress(keep=epochs[-1].number)
 
     def _drop_progress(self, keep: int | None) -> None:
+        files.check_inside(self.path, self._zoo)
         for file in self.path.glob("progress-*.safetensors"):
             if keep is None or file != self.progress_path(keep):
                 file.unlink()

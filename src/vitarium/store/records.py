@@ -70,7 +70,10 @@ KEY = [name for name in COLUMNS if name not in ("value", "unit", "data", "traine
 
 
 def add(zoo: Path, measured: Sequence[Measured]) -> None:
-    """Keep numbers; where one is known already, the new one counts. Raises DiskFull."""
+    """Keep numbers; where one is known already, the new one counts.
+
+    Raises DiskFull and LeadsOutside.
+    """
     if not measured:
         return
     import pyarrow as pa
@@ -164,7 +167,7 @@ def _write(zoo: Path, table: Any, written: str = "") -> None:
     pq.write_table(table, content, compression="zstd")
     whole = content.getvalue()
     name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(whole)}.parquet"
-    files.write(zoo / "records" / name, whole)
+    files.write(zoo / "records" / name, whole, root=zoo)
 
 
 def _make_one(zoo: Path) -> None:

@@ -1,13 +1,14 @@
 """Reads a zoo through and says what is damaged, what is lost by it, and what can be rebuilt."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vitarium.blueprint import Recipe, Spec
+from vitarium.blueprint import Imported, Recipe, Spec
 from vitarium.errors import CorruptFile, VitariumError
 from vitarium.store import files, index, records
 from vitarium.store.checkpoint import PLAIN, Checkpoint
@@ -47,9 +48,10 @@ def verify(
     """
     faults = [*_mark(zoo), *_blueprints(zoo)]
     folders = sorted(path for path in (zoo / "models").glob("*") if path.is_dir())
+    shapes = _Shapes()
     for done, folder in enumerate(folders):
         report(done, len(folders))
-        faults += _Model(zoo, ModelFolder(folder), deep).faults()
+        faults += _Model(zoo, ModelFolder(folder), deep, shapes).faults()
     report(len(folders), len(folders))
     return [
         *faults,
@@ -62,8 +64,8 @@ def verify(
 class _Model:
     """One model; a fault in one file does not hide those in others, unless it is model.json."""
 
-    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool) -> None:
-        self.zoo, self.folder, self.deep = zoo, folder, deep
+    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool, shapes: "_Shapes") -> None:
+        self.zoo, self.folder, self.deep, self.shapes = zoo, folder, deep, shapes
 
     def faults(self) -> list[Fault]:
         found: list[Fault] = []
@@ -142,7 +144,9 @@ class _Model:
             except CorruptFile as error:
                 if error.path == checkpoint.path:
                     raise
-                fault = f"it builds on {_inside(self.zoo, error.path)}, which is damaged"
+                fault = (
+                    f"it builds on {_inside(self.zoo, error.path)}, which is damaged: {error.fault}"
+                )
                 raise CorruptFile(checkpoint.path, fault) from None
         if epoch.progress:
             path = self.folder.progress_path(epoch.number)
@@ -164,8 +168,7 @@ class _Model:
         """Raises CorruptFile where the last weights are not those of such a model."""
         if spec.origin.architecture is None:
             return
-        built = spec.origin.build(self.folder.about().num_outputs)
-        own = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+        own = self.shapes.of(spec.origin, self.folder.about().num_outputs)
         found = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
         if own != found:
             unlike = sorted(name for name in own | found if own.get(name) != found.get(name))
@@ -201,6 +204,21 @@ class _Model:
         # training goes on with the next one, an import may leave some out
         following = [last + 1] if isinstance(spec.origin, Recipe) else later[:1]
         return {*kept, *following, last}  # a model that diverges keeps the last of all, see `keep`
+
+
+class _Shapes:
+    """What tensors models have; those of one architecture are built once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, tuple[int, ...]]] = {}
+
+    def of(self, origin: Recipe | Imported, num_outputs: int) -> dict[str, tuple[int, ...]]:
+        parts = (origin.architecture, origin.head)
+        key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
+        if key not in self._known:
+            tensors = origin.build(num_outputs).state_dict()
+            self._known[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        return self._known[key]
 
 
 def _lost(epoch: Epoch) -> str:

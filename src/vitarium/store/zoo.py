@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
+from vitarium.filenames import file_name
 from vitarium.store import entries, files, index
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vitarium.store.conversion import Conversion
     from vitarium.store.model_folder import ModelFolder
 
+_ID = re.compile("[0-9a-f]{12}")
 VERSIONS = (1, 2)
 """Of the format, that can be read; what is added to a zoo is of the newest."""
 MARKS = tuple(
@@ -86,8 +88,7 @@ class Zoo:
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
-        whole = re.fullmatch("[0-9a-f]{12}", model)
-        if whole and (self.path / "models" / model / "model.json").exists():
+        if _ID.fullmatch(model) and (self.path / "models" / model / "model.json").exists():
             return model  # without a look at all the others
         ids = self.ids()
         found = [id for id in ids if model and id.startswith(model)]
@@ -112,9 +113,14 @@ class Zoo:
         return id, number
 
     def folder(self, model: str) -> "ModelFolder":
-        """Where a model is kept; for a new model, where it will be."""
+        """Where a model is kept; for a new model, where it will be.
+
+        Raises UnknownName for what is no id: it would be a path to somewhere else.
+        """
         from vitarium.store.model_folder import ModelFolder  # imports what recipes are made of
 
+        if not _ID.fullmatch(model):
+            raise UnknownName("model", model, self.ids())
         return ModelFolder(self.path / "models" / model)
 
     def spec(self, model: str) -> "Spec":
@@ -238,9 +244,9 @@ class Zoo:
         if not text:
             return
         digest = hashlib.sha256(text).hexdigest()[:8]
-        file = self.path / "blueprints" / f"{blueprint.name}-{digest}.yaml"
+        file = self.path / "blueprints" / f"{file_name(blueprint.name)}-{digest}.yaml"
         if not file.exists():
-            files.write(file, text)
+            files.write(file, text, root=self.path)
 
     def reindex(self) -> int:
         """Rebuild the index from the models' own files; returns the number of models."""

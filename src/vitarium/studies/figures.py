@@ -9,6 +9,8 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
+from vitarium.filenames import file_name
+from vitarium.printable import printable
 from vitarium.studies.factors import parts_of
 from vitarium.studies.population import Stage
 from vitarium.studies.wording import PERCENT, title
@@ -67,11 +69,16 @@ class Figure:
             made["datasets"] = made.get("datasets", {}) | dict(self.named)
         return made
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write it as PNG and SVG; no browser is needed."""
+    def write(self, folder: Path, stem: str = "") -> list[Path]:
+        """Write it as PNG and SVG; no browser is needed.
+
+        Args:
+            stem: what the files are called; default: by its name.
+        """
         import vl_convert
 
-        png, svg = folder / f"{self.name}.png", folder / f"{self.name}.svg"
+        stem = stem or file_name(self.name)
+        png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
         spec = self.spec
         png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2, config=CONFIG))
         svg.write_text(vl_convert.vegalite_to_svg(spec, config=CONFIG), encoding="utf-8")
@@ -91,6 +98,8 @@ def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value.item() if hasattr(value, "item") else value

@@ -84,11 +84,11 @@ def study(
     files.write(target, found.page.html().encode())
     written: list[Path] = []
     if figures is not None:
-        folder, drawn = Path(figures), found.page.figures
+        folder, drawn, names = Path(figures), found.page.figures, found.page.figure_names
         folder.mkdir(parents=True, exist_ok=True)
         for done, figure in enumerate(drawn):
             report("writing figures", done, len(drawn))
-            written += figure.write(folder)
+            written += figure.write(folder, names[figure.name])
     return Studied(found, target, written)
 
 
