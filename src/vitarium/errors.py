@@ -37,6 +37,21 @@ class UnknownName(InvalidInput):
         super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.known)}")
 
 
+class QueryTimeout(InvalidInput):
+    """A query that took longer than it may, and was stopped."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"the query took more than {seconds:g} s and was stopped; ask for less, or allow more: "
+            "--timeout SECONDS of `vitarium query`, timeout=SECONDS of `Zoo.query` (0: no limit)"
+        )
+
+
+class QueryTooLarge(InvalidInput):
+    """A query, or its answer, for which there is not memory enough."""
+
+
 class DataNotFound(InvalidInput):
     """A data set's files are not on this machine."""
 
@@ -119,6 +134,13 @@ class CannotMeasure(VitariumError):
 
 class IncompatibleWeights(VitariumError):
     """A parent's weights do not fit the model that starts from them."""
+
+
+class DamagedCache(UserWarning):
+    """Something that can be made anew was damaged, and has been made anew; nothing is lost.
+
+    A warning; the command line shows it as a note of one line.
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +13,10 @@ import typer
 from vitarium.cli.tables import print_json, print_rows, to_json
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.csv_cells import guarded
-from vitarium.errors import InvalidInput
+from vitarium.errors import DiskFull, InvalidInput
 from vitarium.printable import printable
 from vitarium.store import Zoo
+from vitarium.store.query_limits import TIMEOUT
 from vitarium.terminal import print_line
 
 if TYPE_CHECKING:
@@ -46,10 +47,15 @@ def query(
         Path | None, typer.Option(help="Write to a file, as a whole.", show_default=False)
     ] = None,
     json: Json = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Stop a query that takes longer; 0: never.")
+    ] = TIMEOUT,
 ) -> None:
     """Ask a zoo in SQL: tables models, epochs and records, by DuckDB.
 
-    A name with dots needs no quotes: optimizer.lr. Nothing can be changed, and no file be read.
+    A name with dots needs no quotes: optimizer.lr. Nothing can be changed, and no file be read. A
+    query may take half of the machine's memory. A table is held in memory as a whole; an answer of
+    any length goes out piece by piece with --format csv or json, or with --output.
 
     Examples:
 
@@ -61,19 +67,23 @@ def query(
     """
     from vitarium.store.database import Database
 
-    database = Database(Zoo.open(directory).path)
+    database = Database(Zoo.open(directory).path, timeout=timeout)
     wanted = _format(Format.json if json else format, output)
     if not sql.strip():
         describe(database, directory, as_json=wanted is Format.json)
     elif output:
-        _write(output, _FILES[wanted](database, sql))
+        _write(output, _PIECES[wanted](database, sql))
     elif wanted is Format.csv:
-        pieces = _csv(database, sql).decode().split("\t")  # no terminal is harmed by a tab
-        sys.stdout.write("\t".join(printable(piece, newline="\n") for piece in pieces))
+        for piece in _csv(database, sql):
+            cells = piece.decode().split("\t")  # no terminal is harmed by a tab
+            sys.stdout.write("\t".join(printable(cell, newline="\n") for cell in cells))
+    elif wanted is Format.json:
+        for piece in _json(database, sql):
+            sys.stdout.write(piece.decode())
     else:
-        rows = _rows(database, sql)
-        print_rows(rows, as_json=wanted is Format.json)
-        if not rows and wanted is Format.table:
+        names, rows = database.rows(sql)
+        print_rows(dict(zip(_distinct(names), row, strict=True)) for row in rows)
+        if not rows:
             print("no rows")
 
 
@@ -108,18 +118,13 @@ def _format(wanted: Format | None, output: Path | None) -> Format:
             raise InvalidInput("parquet is no text; name a file for it with --output FILE")
         return wanted or Format.table
     ending = output.suffix.removeprefix(".").lower()
-    if wanted is None and ending in _FILES:
+    if wanted is None and ending in _PIECES:
         return Format(ending)
-    if wanted is None or wanted not in _FILES:
+    if wanted is None or wanted not in _PIECES:
         raise InvalidInput(
-            f"{output} can be {', '.join(_FILES)}; say which by its ending, or with --format"
+            f"{output} can be {', '.join(_PIECES)}; say which by its ending, or with --format"
         )
     return wanted
-
-
-def _rows(database: "Database", sql: str) -> list[dict[str, Any]]:
-    names, rows = database.rows(sql)
-    return [dict(zip(_distinct(names), row, strict=True)) for row in rows]
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -130,11 +135,16 @@ def _distinct(names: list[str]) -> list[str]:
     ]
 
 
-def _csv(database: "Database", sql: str) -> bytes:
-    names, rows = database.rows(sql)
+def _csv(database: "Database", sql: str) -> Iterator[bytes]:
+    names, batches = database.batches(sql)
+    yield _csv_lines([_distinct(names)])
+    for rows in batches:
+        yield _csv_lines(rows)
+
+
+def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(guarded, _distinct(names)))
     for row in rows:
         writer.writerow([_csv_cell(value) for value in row])
     return text.getvalue().encode()
@@ -146,29 +156,68 @@ def _csv_cell(value: Any) -> Any:
     return guarded(value) if isinstance(value, str) else value
 
 
-def _json(database: "Database", sql: str) -> bytes:
-    return (to_json(_rows(database, sql)) + "\n").encode()
+def _json(database: "Database", sql: str) -> Iterator[bytes]:
+    """An array with an object on some lines for each row, as `to_json` writes it."""
+    names, batches = database.batches(sql)
+    keys, before = _distinct(names), "["
+    for rows in batches:
+        # without the brackets around them
+        objects = to_json([dict(zip(keys, row, strict=True)) for row in rows])[1:-2]
+        yield f"{before}{objects}".encode()
+        before = ","
+    yield b"[]\n" if before == "[" else b"\n]\n"
 
 
-def _parquet(database: "Database", sql: str) -> bytes:
+def _parquet(database: "Database", sql: str) -> Iterator[bytes]:
     import pyarrow.parquet as pq
 
-    content = io.BytesIO()
-    pq.write_table(database.arrow(sql), content, compression="zstd")
-    return content.getvalue()
+    schema, batches = database.arrow(sql)
+    content = _Pieces()
+    with pq.ParquetWriter(content, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            yield content.take()
+    yield content.take()
 
 
-_FILES: dict[str, Callable[["Database", str], bytes]] = {
+class _Pieces(io.RawIOBase):
+    """A file that is given away while it is written."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        piece = bytes(content)
+        self._pieces.append(piece)
+        self._length += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._length
+
+    def take(self) -> bytes:
+        """What was written since it was last taken."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+
+_PIECES: dict[str, Callable[["Database", str], Iterator[bytes]]] = {
     Format.csv: _csv,
     Format.json: _json,
     Format.parquet: _parquet,
 }
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, pieces: Iterator[bytes]) -> None:
     from vitarium.store import files
 
     try:
-        files.write(path, content)
+        files.write(path, pieces)
+    except DiskFull:
+        raise
     except OSError as error:
         raise InvalidInput(f"cannot write {path}: {error.strerror}") from None

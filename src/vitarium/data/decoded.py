@@ -22,7 +22,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from vitarium.cache import cache_folder
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, DamagedCache
 from vitarium.store import files
 
 FORMAT = 1
@@ -70,19 +70,20 @@ def _open(folder: Path) -> Kept | None:
     if not (folder / "about.json").exists():
         return None
     try:
-        found = files.read_json(folder / "about.json")
-        for name, sha256 in found["tensors"].items():
+        written = files.read_sealed(folder / "about.json")
+        for name, sha256 in written["tensors"].items():
             files.check(folder / f"{name}.npy", sha256)
-        return Kept({name: _map(folder, name) for name in found["tensors"]}, found["about"])
-    except (CorruptFile, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"made anew: {error}", stacklevel=3)
-        shutil.rmtree(folder)
+        return Kept({name: _map(folder, name) for name in written["tensors"]}, written["about"])
+    except (CorruptFile, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        note = f"decoded images in {folder} were damaged, and are made anew ({error})"
+        warnings.warn(DamagedCache(note), stacklevel=3)
+        files.discard(folder)
         return None
 
 
 def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
     beside = folder.with_suffix(".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    files.discard(beside)
     beside.mkdir()
     arrays: dict[str, np.memmap] = {}
 
@@ -98,8 +99,8 @@ def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
         for array in arrays.values():
             array.flush()
         checksums = {name: files.digest(beside / f"{name}.npy") for name in arrays}
-        files.write_json(beside / "about.json", {"about": dict(about), "tensors": checksums})
-        shutil.rmtree(folder, ignore_errors=True)
+        files.write_sealed(beside / "about.json", {"about": dict(about), "tensors": checksums})
+        files.discard(folder)
         beside.replace(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

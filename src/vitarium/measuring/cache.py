@@ -1,12 +1,14 @@
 """What forward passes gave, kept in the zoo's folder `cache`, which may be deleted at any time."""
 
 import hashlib
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, DamagedCache
 from vitarium.store import Checkpoint, files, packing
 
 
@@ -17,17 +19,24 @@ class Cache:
         self.folder = zoo / "cache"
 
     def get(self, *key: str) -> Mapping[str, Tensor] | None:
-        """Tensors mapped from the file, each checked when it is read; None: not there."""
+        """Tensors mapped from the file, each checked when it is read; None: not there.
+
+        What is damaged, or of something else, is removed, with the warning DamagedCache.
+        """
         path = self._path(key)
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
-            found = Checkpoint(path, _no_base)
-            found.check()
-        except CorruptFile:
-            files.remove(path, root=self.folder.parent)
+            cached = Checkpoint(path, _no_base)
+            if cached.description.get("key") != list(key) or cached.base:
+                raise CorruptFile(path, "it is of something else")
+            cached.check()
+        except CorruptFile as error:
+            files.discard(path, root=self.folder.parent)
+            note = f"{path} was damaged, and is computed anew ({error.fault})"
+            warnings.warn(DamagedCache(note), stacklevel=2)
             return None
-        return found
+        return cached
 
     def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
         """Raises DiskFull and LeadsOutside."""

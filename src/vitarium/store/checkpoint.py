@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,6 +90,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
             if self.is_sealed and about["version"] != VERSION:
                 raise ValueError(f"of version {about['version']}; this one reads {VERSION}")
             self.tensors = described(self._file) if self.is_sealed else undescribed(self._file)
+            self.description: Mapping[str, Any] = about
             self.written_as = about.get("model"), about.get("epoch")
             """Whose state it is, as it says itself."""
             self.base = Base(**about["base"]) if about.get("base") else None

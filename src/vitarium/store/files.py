@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,20 @@ def remove(path: Path, *, root: Path | None = None) -> None:
         check_inside(path.parent, root)
     path.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def discard(path: Path, *, root: Path | None = None) -> None:
+    """Remove what lies at a path, if that can be: a file, or a folder with all that is in it.
+
+    `root` as of `write`. Raises LeadsOutside.
+    """
+    if root:
+        check_inside(path.parent, root)
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_json(path: Path, value: Any, *, root: Path | None = None) -> None:

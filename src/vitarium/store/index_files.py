@@ -5,6 +5,7 @@ it allows each file to be the old or the new one, and afterwards. A process that
 between leaves files of two generations, which nobody mixes (see `index`), but none that is damaged.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,11 +21,24 @@ def path_of(zoo: Path, name: str) -> Path:
 
 
 def exists(zoo: Path) -> bool:
-    return any(path.exists() for path in [_sums_path(zoo), *(path_of(zoo, n) for n in NAMES)])
+    """Whether something lies where the index does, be it what it may."""
+    folder = zoo / "index"
+    try:
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    except OSError:  # a file, or a folder that cannot be read
+        return os.path.lexists(folder)
 
 
 def replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the files anew, in the order of `contents`."""
+    """Write the files anew, in the order of `contents`. Raises OSError."""
+    try:
+        _replace(zoo, contents)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError):  # something else is there
+        files.discard(zoo / "index")
+        _replace(zoo, contents)
+
+
+def _replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
     sums = {name: [files.checksum(content)] for name, content in contents.items()}
     before = _checksums(zoo) or {}
     both = {name: [*before.get(name, [None]), *own] for name, own in sums.items()}
@@ -35,7 +49,7 @@ def replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def damaged(zoo: Path) -> list[Path]:
-    """Files that are not as they were written."""
+    """Files that are not as they were written; without them, or their checksums, all are."""
     if (sums := _checksums(zoo)) is None:
         return [_sums_path(zoo)]
     paths = {name: path_of(zoo, name) for name in NAMES}
@@ -51,7 +65,7 @@ def _checksums(zoo: Path) -> dict[str, list[str | None]] | None:
         sums = files.read_sealed(_sums_path(zoo))
     except (OSError, CorruptFile):
         return None
-    return {name: [own] if isinstance(own, str) else own for name, own in sums.items()}
+    return {name: own if isinstance(own, list) else [own] for name, own in sums.items()}
 
 
 def _sum(path: Path) -> str | None:

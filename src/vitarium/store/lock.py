@@ -46,10 +46,11 @@ def held(
             raise ZooInUse(zoo, holder(zoo)) from None
         say(f"waiting for {holder(zoo)}")
         lock.acquire(poll_interval=0.5)
-    if note.exists():
+    if os.path.lexists(note):
         say(f"taken over from {holder(zoo)}, which has ended")
     try:
-        files.write_json(note, _ourselves())
+        with suppress(OSError):  # it is for people; the lock does without
+            files.write_json(note, _ourselves())
         yield
     finally:
         with suppress(OSError):
@@ -58,16 +59,17 @@ def held(
 
 
 def holder(zoo: Path) -> str:
-    """Who holds the zoo's lock, and since when, in words."""
+    """Who holds the zoo's lock, and since when, in words on one line."""
     try:
-        found: dict[str, Any] = json.loads((zoo / ".holder.json").read_text())
-        since = datetime.fromtimestamp(found["since"]).astimezone()
-        return (
-            f"{found['user']} on {found['host']} (process {found['pid']}), "
+        note: dict[str, Any] = json.loads((zoo / ".holder.json").read_text())
+        since = datetime.fromtimestamp(note["since"]).astimezone()
+        words = (
+            f"{note['user']} on {note['host']} (process {note['pid']}), "
             f"since {since:%Y-%m-%d %H:%M:%S %Z}"
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        words = ""
+    return words if words.isprintable() and words else "another process"
 
 
 def _ourselves() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, QueryTooLarge
 from vitarium.store import files
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
     merged = "CREATE OR REPLACE TABLE records AS SELECT * FROM records UNION ALL BY NAME "
     there = "model IN (SELECT id FROM models)"
     both = f"{there} AND (other IS NULL OR other IN (SELECT id FROM models))"
-    _patiently(lambda: database.execute(f"{merged} (FROM {_kept(zoo)} WHERE {both})"))
+    _patiently(zoo, lambda: database.execute(f"{merged} (FROM {_kept(zoo)} WHERE {both})"))
 
 
 def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
@@ -99,7 +99,8 @@ def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
     wanted = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
     with duckdb.connect(":memory:") as database:
         rows = _patiently(
-            lambda: database.execute(wanted.format(_kept(zoo)), [measure, settings]).fetchall()
+            zoo,
+            lambda: database.execute(wanted.format(_kept(zoo)), [measure, settings]).fetchall(),
         )
     return [Measured(*row) for row in rows]
 
@@ -134,17 +135,29 @@ def _fault(path: Path) -> str:
         found = files.checksum(path.read_bytes())
     except FileNotFoundError:  # just made one with others
         return ""
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
     return "" if path.stem.endswith(f"-{found}") else "it is not as it was written"
 
 
-def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask, and once more where another process has just made many files one."""
+def _patiently(zoo: Path, ask: Callable[[], Answer]) -> Answer:
+    """Ask, and once more where another process has just made many files one.
+
+    Raises CorruptFile where a file is as it was written, but no table of records.
+    """
     import duckdb
 
     try:
         return ask()
     except duckdb.IOException:
         return ask()
+    except duckdb.OutOfMemoryException:
+        raise QueryTooLarge(
+            f"the measured numbers of {zoo} take more memory than a query may; use a larger machine"
+        ) from None
+    except duckdb.Error as error:
+        fault = " ".join(str(error).split())
+        raise CorruptFile(zoo / "records", f"they cannot be read together: {fault}") from None
 
 
 def _write(zoo: Path, table: Any, written: str = "") -> None:

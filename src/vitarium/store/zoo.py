@@ -137,7 +137,7 @@ class Zoo:
 
         return pd.DataFrame(index.rows(self.path))
 
-    def query(self, sql: str) -> "pd.DataFrame":
+    def query(self, sql: str, *, timeout: float | None = 30) -> "pd.DataFrame":
         """What a SELECT gives over the tables `models`, `epochs` and `records`, by DuckDB.
 
             zoo.query("SELECT stage, max(test_accuracy) FROM models GROUP BY stage")
@@ -145,12 +145,17 @@ class Zoo:
         A name with dots, such as optimizer.lr, may stand with or without its double quotes. The
         SQL sees a copy of the tables and nothing else: no files, no extensions.
 
+        Args:
+            timeout: seconds that it may take; 0 or None: no limit.
+
         Raises InvalidInput with DuckDB's words, UnknownName for a table or column that there is
-        not, CorruptFile where a model's own files are damaged.
+        not, QueryTimeout, QueryTooLarge for a query that needs more than half of the machine's
+        memory or an answer that takes more than a quarter, CorruptFile where a model's own files
+        are damaged.
         """
         from vitarium.store.database import Database
 
-        return Database(self.path).frame(sql)
+        return Database(self.path, timeout=timeout).frame(sql)
 
     def records(self, measure: str = "") -> "pd.DataFrame":
         """What was measured: one row per number, of one measure or of all.
@@ -161,8 +166,8 @@ class Zoo:
         """
         from vitarium.store.database import Database
 
-        found = Database(self.path).frame("SELECT * FROM records ORDER BY ALL")
-        return found[found["measure"] == measure] if measure else found
+        table = Database(self.path, timeout=None).frame("SELECT * FROM records ORDER BY ALL")
+        return table[table["measure"] == measure] if measure else table
 
     def epochs(self, model: str) -> "pd.DataFrame":
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
