@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitarium.filenames import MOST_BYTES, alike, file_name, file_names
+from vitarium.filenames import MAX_BYTES, collision_key, file_name, file_names
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 anything = st.one_of(
@@ -38,7 +38,7 @@ def test_ordinary_names_stay_as_they_are(name):
 def test_any_text_becomes_the_name_of_one_file_here(text):
     name = file_name(text)
     assert name
-    assert len(name.encode()) <= MOST_BYTES  # so there are no halves of surrogate pairs in it
+    assert len(name.encode()) <= MAX_BYTES  # so there are no halves of surrogate pairs in it
     assert not set(name) & set('/\\\0:*?"<>|')
     assert all(unicodedata.category(letter)[0] != "C" for letter in name)
     assert name[0] not in ".- "
@@ -49,7 +49,7 @@ def test_any_text_becomes_the_name_of_one_file_here(text):
 @given(st.lists(anything, min_size=2, max_size=5, unique=True))
 def test_different_texts_have_different_names_whatever_the_file_system_makes_of_letters(texts):
     assert len({file_name(text) for text in texts}) == len(texts)
-    assert len({alike(name) for name in file_names(texts).values()}) == len(texts)
+    assert len({collision_key(name) for name in file_names(texts).values()}) == len(texts)
 
 
 def test_what_a_changed_text_is_called_no_other_text_is_called():
@@ -60,8 +60,8 @@ def test_what_a_changed_text_is_called_no_other_text_is_called():
 
 @pytest.mark.parametrize("pair", [("Base", "base"), ("é", "e\u0301"), ("straße", "STRASSE")])
 def test_names_that_a_file_system_takes_for_one_are_told_apart_in_a_folder(pair):
-    one, other = file_names(pair).values()
-    assert alike(one) != alike(other)
+    first, second = file_names(pair).values()
+    assert collision_key(first) != collision_key(second)
     assert file_names(reversed(pair)) == file_names(pair)
 
 

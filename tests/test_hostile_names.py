@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,7 +26,7 @@ from vitarium.engine.display import display
 from vitarium.engine.events import Ended, EpochEnded, Retried, Said, Started, Stepped
 from vitarium.exchange.exporting import Chosen
 from vitarium.exchange.onnx_file import metadata
-from vitarium.printable import is_hidden, printable, whole
+from vitarium.printable import encodable, is_hidden, printable
 from vitarium.store import About
 from vitarium.store.checkpoint_folder import CheckpointFolder
 from vitarium.terminal import Terminal
@@ -70,6 +71,8 @@ NAMES = [
 WORST = "../\x1b[31m</script><b>&{{7*7}}\0\"'`**|\n\u202e[/]$\\frac{"
 """Most of it in one name."""
 PARTS = "\x1b[31mpart"
+NO_UTF8 = "" if sys.platform == "darwin" else os.fsdecode(b"\xff")
+"""A byte in the name of a file, where the system takes any."""
 TINY = {"name": "vit", "img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1}
 TINY |= {"num_heads": 2}
 STAGE = {"data": {"name": "digits", "train_limit": 64}, "epochs": 1, "batch_size": 32}
@@ -81,9 +84,9 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def sandbox(tmp_path_factory):
     """A folder with a zoo, and all that a test writes."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("sandbox")
     planned = plan(Blueprint.read({"name": "hostile", "stages": STAGES}))
     zoo = Zoo.create(folder / "zoo")
     for name, spec in zip(NAMES, planned.of_stage("each"), strict=True):
@@ -114,26 +117,26 @@ def _write(zoo, spec, weights=None):
 
 
 @pytest.fixture
-def zoo(place):
-    return Zoo.open(place / "zoo")
+def zoo(sandbox):
+    return Zoo.open(sandbox / "zoo")
 
 
 @pytest.fixture
-def out(place, monkeypatch):
+def out(sandbox, monkeypatch):
     """A folder to write into, which is also where we are; nothing is written beside it."""
-    folder = place / "out"
+    folder = sandbox / "out"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    before = _outside(place, folder)
+    before = _outside(sandbox, folder)
     yield folder
-    assert _outside(place, folder) == before
+    assert _outside(sandbox, folder) == before
     shutil.rmtree(folder)
 
 
-def _outside(place, folder):
-    """What lies in the place and in the folder above it, but for what may change."""
-    free = [folder, *(place / "zoo" / name for name in ("index", "records", "cache"))]
-    files = {file: file.stat() for file in [*place.rglob("*"), *place.parent.iterdir()]}
+def _outside(sandbox, folder):
+    """What lies in the sandbox and in the folder above it, but for what may change."""
+    free = [folder, *(sandbox / "zoo" / name for name in ("index", "records", "cache"))]
+    files = {file: file.stat() for file in [*sandbox.rglob("*"), *sandbox.parent.iterdir()]}
     return {
         file: (about.st_ino, about.st_size, about.st_mtime_ns if file.is_file() else 0)
         for file, about in files.items()
@@ -149,20 +152,20 @@ def vitarium(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        said = capsys.readouterr()
-        assert (ended.value.code or 0) == status, said.err
-        assert seen(said.out)
-        assert seen(said.err)
+        printed = capsys.readouterr()
+        assert (ended.value.code or 0) == status, printed.err
+        assert is_visible(printed.out)
+        assert is_visible(printed.err)
         if status:
-            first, *others = said.err.splitlines()
+            first, *others = printed.err.splitlines()
             assert first.startswith("error: ")
             assert all(line.startswith("  ") for line in others)
-        return said.out + said.err if status else said.out
+        return printed.out + printed.err if status else printed.out
 
     return run
 
 
-def seen(text):
+def is_visible(text):
     """Whether nothing in a text but line ends is hidden."""
     text.encode()
     return not any(is_hidden(letter) for letter in text if letter != "\n")
@@ -200,7 +203,7 @@ def check_figures(folder, count):
     assert {file.suffix for file in files} == {".png", ".svg"}
     for file in files:
         assert len(file.name.encode()) < 120
-        assert seen(file.name)
+        assert is_visible(file.name)
         if file.suffix == ".svg":
             ET.parse(file)
 
@@ -221,38 +224,38 @@ def check_figures(folder, count):
     ],
     ids=lambda command: " ".join(command)[:30],
 )
-def test_what_is_printed_can_be_seen(vitarium, place, command):
+def test_what_is_printed_can_be_seen(vitarium, sandbox, command):
     command, *options = command
-    assert vitarium(command, place / "zoo", *options)
+    assert vitarium(command, sandbox / "zoo", *options)
 
 
 @pytest.mark.parametrize("command", [["ls"], ["query"], ["query", "SELECT * FROM models"]])
-def test_as_json_every_name_is_what_it_is(vitarium, place, zoo, command):
+def test_as_json_every_name_is_what_it_is(vitarium, sandbox, zoo, command):
     command, *options = command
-    said = json.loads(vitarium(command, place / "zoo", *options, "--json"))
+    printed = json.loads(vitarium(command, sandbox / "zoo", *options, "--json"))
     if options or command == "ls":
-        assert {row["stage"] for row in said} >= set(map(whole, NAMES))
+        assert {row["stage"] for row in printed} >= set(map(encodable, NAMES))
 
 
-def test_every_model_is_shown(vitarium, place, zoo):
+def test_every_model_is_shown(vitarium, sandbox, zoo):
     stages = set()
     for id in zoo.ids()[::4]:
-        vitarium("show", place / "zoo", id)
-        stages.add(json.loads(vitarium("show", place / "zoo", id, "--json"))["stage"])
-    assert stages <= {*map(whole, NAMES), WORST, f"{WORST} of {WORST}", PARTS}
+        vitarium("show", sandbox / "zoo", id)
+        stages.add(json.loads(vitarium("show", sandbox / "zoo", id, "--json"))["stage"])
+    assert stages <= {*map(encodable, NAMES), WORST, f"{WORST} of {WORST}", PARTS}
 
 
 @pytest.mark.parametrize("name", [*NAMES[4:7], *NAMES[11:19:2], WORST.replace("\0", "")])
-def test_what_names_nothing_is_told_in_a_line(vitarium, place, name):
+def test_what_names_nothing_is_told_in_a_line(vitarium, sandbox, name):
     for arguments in (
-        ["show", place / "zoo", name.lstrip("-")],
-        ["ls", place / "zoo", "--sort", f"x{name}"],
+        ["show", sandbox / "zoo", name.lstrip("-")],
+        ["ls", sandbox / "zoo", "--sort", f"x{name}"],
         ["blueprint", "check", f"x{name}"],
-        ["measure", place / "zoo", f"x{name}"],
+        ["measure", sandbox / "zoo", f"x{name}"],
     ):
-        said = vitarium(*arguments, status=2)
-        assert said.count("\n") <= 1 + name.count("\n")
-        assert len(said) < 2_000
+        printed = vitarium(*arguments, status=2)
+        assert printed.count("\n") <= 1 + name.count("\n")
+        assert len(printed) < 2_000
 
 
 def test_bars_and_lines_of_progress_show_names_as_they_are(tiny, capsys, monkeypatch):
@@ -270,8 +273,8 @@ def test_bars_and_lines_of_progress_show_names_as_they_are(tiny, capsys, monkeyp
     with display(planned, []) as listen:
         for event in events:
             listen(event)
-    assert seen(said := capsys.readouterr().err)
-    assert "[bold]:bomb:[/]" in said
+    assert is_visible(printed := capsys.readouterr().err)
+    assert "[bold]:bomb:[/]" in printed
     terminal = Terminal(file=io.StringIO(), force_terminal=True, color_system=None, width=300)
     monkeypatch.setattr("vitarium.engine.display.Terminal", lambda **settings: terminal)
     with display(planned, []) as listen:
@@ -288,30 +291,30 @@ def test_bars_and_lines_of_progress_show_names_as_they_are(tiny, capsys, monkeyp
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "parquet"])
-def test_answers_are_written_as_they_are(vitarium, place, out, format):
+def test_answers_are_written_as_they_are(vitarium, sandbox, out, format):
     file = out / f"answer.{format}"
-    vitarium("query", place / "zoo", "SELECT stage FROM models", "--output", file)
+    vitarium("query", sandbox / "zoo", "SELECT stage FROM models", "--output", file)
     if format == "parquet":
-        assert set(pq.read_table(file)["stage"].to_pylist()) >= set(map(whole, NAMES))
+        assert set(pq.read_table(file)["stage"].to_pylist()) >= set(map(encodable, NAMES))
     elif format == "csv":
         assert "\n'=cmd()\n" in file.read_text()
 
 
 @pytest.mark.parametrize("exporter", ["timm", "hugging-face"])
-def test_names_of_classes_are_exported_as_they_are(vitarium, place, zoo, out, exporter):
+def test_names_of_classes_are_exported_as_they_are(vitarium, sandbox, zoo, out, exporter):
     id = next(id for id in zoo.ids() if zoo.spec(id).stage == PARTS)
-    vitarium("export", place / "zoo", "--to", exporter, "--out", out / "all", id)
+    vitarium("export", sandbox / "zoo", "--to", exporter, "--out", out / "all", id)
     (folder,) = (out / "all").iterdir()
     config = json.loads((folder / "config.json").read_bytes())
     names = config.get("label_names") or list(config["id2label"].values())
-    assert names == list(map(whole, NAMES[3:13]))
+    assert names == list(map(encodable, NAMES[3:13]))
 
 
 @pytest.mark.parametrize("exporter", ["safetensors", "vit-zoo"])
-def test_what_was_exported_comes_back_with_its_names(vitarium, place, zoo, out, exporter):
-    stages = {id: whole(zoo.spec(id).stage) for id in zoo.ids()}
+def test_what_was_exported_comes_back_with_its_names(vitarium, sandbox, zoo, out, exporter):
+    stages = {id: encodable(zoo.spec(id).stage) for id in zoo.ids()}
     ids = [id for id, stage in stages.items() if exporter == "safetensors" or len(stage) < 9]
-    vitarium("export", place / "zoo", "--to", exporter, "--out", out / "all", *ids)
+    vitarium("export", sandbox / "zoo", "--to", exporter, "--out", out / "all", *ids)
     written = [file.name for file in (out / "all").rglob("*")]
     assert len(written) > len(ids)
     assert all(name.isascii() and name.isprintable() for name in written)
@@ -331,15 +334,15 @@ def test_onnx_takes_the_names_as_metadata(zoo):
     read = onnx.load_model_from_string(model.SerializeToString())
     about = {prop.key: prop.value for prop in read.metadata_props}
     assert about["stage"] == WORST
-    assert json.loads(about["classes"]) == list(map(whole, NAMES[3:13]))
+    assert json.loads(about["classes"]) == list(map(encodable, NAMES[3:13]))
 
 
-def test_the_card_of_a_data_set_says_names_and_nothing_else(vitarium, place, out):
+def test_the_card_of_a_data_set_says_names_and_nothing_else(vitarium, sandbox, out):
     options = ["--set", "weights=safetensors", "--set", f"name={WORST}".replace("\0", "")]
     where = ["--where", f"stage LIKE '%part' OR stage LIKE '{WORST[:4]}%' OR length(stage) > 9999"]
-    vitarium("export", place / "zoo", "--to", "hub", "--out", out / "hub", *options, *where)
+    vitarium("export", sandbox / "zoo", "--to", "hub", "--out", out / "hub", *options, *where)
     card = (out / "hub" / "README.md").read_text(encoding="utf-8")
-    assert seen(card)
+    assert is_visible(card)
     _, settings, text = card.split("---\n", 2)
     assert YAML(typ="safe").load(settings)["pretty_name"] == printable(WORST.replace("\0", ""))
     html = MarkdownIt("commonmark").enable("table").render(text)
@@ -351,11 +354,11 @@ def test_the_card_of_a_data_set_says_names_and_nothing_else(vitarium, place, out
     }
 
 
-def test_the_study_of_diversity_writes_into_its_folder(vitarium, place, out):
+def test_the_study_of_diversity_writes_into_its_folder(vitarium, sandbox, out):
     where = f"stage LIKE '{WORST[:4]}% of %'"
     options = ["--figures", out / "figures", "--set", "draws=20", "--images", "20"]
     options += ["--set", "measure_missing=false", "--set", 'embeddings=["pca"]', "--where", where]
-    vitarium("study", "diversity", place / "zoo", "--out", out / "page.html", *options)
+    vitarium("study", "diversity", sandbox / "zoo", "--out", out / "page.html", *options)
     count = len(list((out / "figures").iterdir())) // 2
     assert count >= 3
     check_page(out / "page.html", count)
@@ -363,28 +366,28 @@ def test_the_study_of_diversity_writes_into_its_folder(vitarium, place, out):
     check_figures(out / "figures", count)
 
 
-def test_the_study_of_soups_writes_into_its_folder(vitarium, place, out):
+def test_the_study_of_soups_writes_into_its_folder(vitarium, sandbox, out):
     options = ["--images", "40", "--set", "aligned_pairs=0"]
     options += ["--set", "draws=20", "--set", "pairs=2", "--set", "barrier_images=20"]
     options += ["--set", "points=3", "--set", 'methods=["uniform_soup"]', "--set", "last=[2]"]
-    vitarium("study", "soups", place / "zoo", "--out", out / "page.html", *options)
+    vitarium("study", "soups", sandbox / "zoo", "--out", out / "page.html", *options)
     check_page(out / "page.html", 4)
 
 
-def test_the_study_of_lineage_writes_files_that_can_be_read(vitarium, place, zoo, out):
+def test_the_study_of_lineage_writes_files_that_can_be_read(vitarium, sandbox, zoo, out):
     files = ["--out", out / "page.html", "--json", out / "f.json", "--graphml", out / "f.graphml"]
-    vitarium("study", "lineage", place / "zoo", *files, "--no-compare")
+    vitarium("study", "lineage", sandbox / "zoo", *files, "--no-compare")
     check_page(out / "page.html", 2)
     graph = ET.parse(out / "f.graphml").getroot()
     assert sum(each.tag.endswith("node") for each in graph.iter()) == len(zoo)
-    told = {
+    stages = {
         model["about"]["stage"] for model in json.loads((out / "f.json").read_bytes())["models"]
     }
-    assert told >= set(map(whole, NAMES))
+    assert stages >= set(map(encodable, NAMES))
 
 
 def test_files_of_any_name_are_read_and_their_lineage_written(vitarium, out):
-    folder = out / os.fsdecode(b"fol\xffder\x1b[31m")
+    folder = out / f"fol{NO_UTF8}der\x1b[31m"
     folder.mkdir()
     names = [
         "a\nb",
@@ -394,7 +397,7 @@ def test_files_of_any_name_are_read_and_their_lineage_written(vitarium, out):
         "<b>",
         "=x",
         "-rf",
-        os.fsdecode(b"\xff"),
+        f"-{NO_UTF8}",
         "事前",
     ]
     torch.manual_seed(0)
@@ -407,7 +410,7 @@ def test_files_of_any_name_are_read_and_their_lineage_written(vitarium, out):
     ET.parse(out / "f.graphml")
     read = [model["name"] for model in json.loads((out / "f.json").read_bytes())["models"]]
     assert len(set(read)) == len(names)
-    assert all(map(seen, read))
+    assert all(map(is_visible, read))
 
 
 # What is read
@@ -420,9 +423,9 @@ def test_files_of_any_name_are_read_and_their_lineage_written(vitarium, out):
 def test_a_table_names_no_file_outside_of_its_folder(vitarium, out, file):
     (out / "source").mkdir()
     (out / "source" / "models.csv").write_text(f'file,name\n"{file}",a\n', newline="")
-    said = vitarium("import", out / "source", "--zoo", out / "new", status=2)
-    assert "row 2, column 'file': " in said
-    assert len(said) < 1_000
+    printed = vitarium("import", out / "source", "--zoo", out / "new", status=2)
+    assert "row 2, column 'file': " in printed
+    assert len(printed) < 1_000
     assert not (out / "new").exists()
 
 
@@ -433,27 +436,26 @@ def test_names_of_folders_and_links_of_foreign_models(vitarium, out, theirs, mon
     source = theirs.write_zoo(out / "published")
     model = next((source / "pretraining").iterdir())
     vitarium("import", source, "--dry-run")
-    model.rename(model.with_name(os.fsdecode(b"\x1b[31m\xff")))
-    model = model.with_name(os.fsdecode(b"\x1b[31m\xff"))
+    model = model.rename(model.with_name(f"\x1b[31m{NO_UTF8}"))
     vitarium("import", model.parent.parent, "--zoo", out / "new", "--orphans")
     names = set(Zoo.open(out / "new").models()["name"])
-    assert "pretraining/\x1b[31m\\xff" in names
+    assert encodable(f"pretraining/\x1b[31m{NO_UTF8}") in names
     secret = out / "secret.json"
     config = next(file for file in model.iterdir() if file.name in ("config.json", "params.json"))
     config.rename(secret)
     config.symlink_to(secret)
-    said = vitarium("import", source, "--zoo", out / "newer", "--orphans", status=1)
-    assert "leads out of" in said
+    printed = vitarium("import", source, "--zoo", out / "newer", "--orphans", status=1)
+    assert "leads out of" in printed
 
 
-def test_no_link_of_a_zoo_is_published(vitarium, place, zoo, out):
+def test_no_link_of_a_zoo_is_published(vitarium, sandbox, zoo, out):
     secret = out / "secret"
     secret.write_text("secret")
     link = zoo.path / "models" / zoo.ids()[0] / "notes"
     link.symlink_to(secret)
     try:
         options = ["--to", "hub", "--out", out / "hub", zoo.ids()[0]]
-        assert "leads out of" in vitarium("export", place / "zoo", *options, status=1)
+        assert "leads out of" in vitarium("export", sandbox / "zoo", *options, status=1)
     finally:
         link.unlink()
     assert not (out / "hub").exists()

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitarium.printable import distinct, escaped_json, is_hidden, printable, shortened, whole
+from vitarium.printable import distinct, encodable, escaped_json, is_hidden, printable, shortened
 
 anything = st.text(st.characters())
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("stage 1/2 füße 事前学習 👩‍👧", "stage 1/2 füße 事前学習 👩‍👧"),
         ("می‌خواهم", "می‌خواهم"),
@@ -27,29 +27,29 @@ anything = st.text(st.characters())
         ("no UTF-8: \udcff, half: \ud83d", r"no UTF-8: \xff, half: \ud83d"),
     ],
 )
-def test_what_is_not_seen_is_written_out_and_all_else_stays(text, shown):
-    assert printable(text) == shown
+def test_what_is_not_seen_is_written_out_and_all_else_stays(text, expected):
+    assert printable(text) == expected
 
 
 @given(anything)
 def test_a_shown_text_is_seen_whole_and_is_shown_alike_again(text):
-    shown = printable(text)
-    assert not any(map(is_hidden, shown))
-    assert not set(shown) & set("\n\r\t\v\f")
-    assert printable(shown) == shown
-    shown.encode()
-    ET.fromstring(f"<a>{escape(shown)}</a>")
+    escaped = printable(text)
+    assert not any(map(is_hidden, escaped))
+    assert not set(escaped) & set("\n\r\t\v\f")
+    assert printable(escaped) == escaped
+    escaped.encode()
+    ET.fromstring(f"<a>{escape(escaped)}</a>")
 
 
 @given(st.lists(anything, unique=True))
 def test_different_names_are_shown_differently(names):
-    shown = distinct(names)
-    assert set(shown) == set(names)
-    assert len(set(shown.values())) == len(names)
+    labels = distinct(names)
+    assert set(labels) == set(names)
+    assert len(set(labels.values())) == len(names)
 
 
 def test_a_name_that_looks_like_another_gets_a_number():
-    assert distinct(["a\nb", "a b", "", "c" * 50], most=10) == {
+    assert distinct(["a\nb", "a b", "", "c" * 50], max_length=10) == {
         "a b": "a b",
         "a\nb": "a b (2)",
         "": "unnamed",
@@ -68,14 +68,14 @@ def test_escaped_json_has_the_same_value(value):
 
 @given(anything)
 def test_a_whole_text_can_be_written_and_keeps_what_utf_8_can_say(text):
-    assert whole(whole(text)) == whole(text)
-    whole(text).encode()
+    assert encodable(encodable(text)) == encodable(text)
+    encodable(text).encode()
     if not any(unicodedata.category(letter) == "Cs" for letter in text):
-        assert whole([{text: (text, 1)}]) == [{text: (text, 1)}]
+        assert encodable([{text: (text, 1)}]) == [{text: (text, 1)}]
 
 
 def test_halves_stay_apart_from_each_other():
-    assert whole({"a\udcff": ["\ud83d"]}) == {r"a\xff": [r"\ud83d"]}
+    assert encodable({"a\udcff": ["\ud83d"]}) == {r"a\xff": [r"\ud83d"]}
 
 
 def test_a_shortened_text_has_both_ends():

@@ -1,6 +1,6 @@
-"""Texts in CSV tables that no spreadsheet takes for a formula: `=cmd()` stands there as `'=cmd()`.
+"""Protect text cells of CSV files from being evaluated as formulas by spreadsheets.
 
-What reads our tables takes the sign away again (`unguarded`), so that texts come back as they were.
+`=cmd()` is written as `'=cmd()`. Readers of our own tables undo this, so that text round-trips.
 """
 
 import re
@@ -10,11 +10,11 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def guarded(text: str) -> str:
-    """The text as it stands in a table; only one that could be a formula is changed."""
+    """The text as a CSV cell; it changes only if a spreadsheet might read it as a formula."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def unguarded(cell: str) -> str:
-    """The text of a cell that `guarded` made, or anyone wrote."""
-    inner = cell.removeprefix("'")
-    return inner if inner != cell and guarded(inner) == cell else cell
+    """The text of a CSV cell, whether or not it was written by `guarded`."""
+    text = cell.removeprefix("'")
+    return text if text != cell and guarded(text) == cell else cell

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vitarium.printable import printable, shortened
 
-_LONGEST = 100
-"""Letters of a name, in messages."""
+_MAX_LENGTH = 100
+"""Characters of a name in messages."""
 
 
 class VitariumError(Exception):
@@ -33,8 +33,8 @@ class UnknownName(InvalidInput):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        shown = shortened(printable(str(name), newline="\\n"), _LONGEST)
-        super().__init__(f"unknown {kind} '{shown}'{did_you_mean(name, self.known)}")
+        label = shortened(printable(str(name), newline="\\n"), _MAX_LENGTH)
+        super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.known)}")
 
 
 class QueryTimeout(InvalidInput):
@@ -150,13 +150,13 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
         nearest = [each for each in near if each == near[0] or _very_near(name, each)]
-        named = " or ".join(repr(shortened(each, _LONGEST)) for each in nearest)
+        named = " or ".join(repr(shortened(name, _MAX_LENGTH)) for name in nearest)
         return f"; did you mean {named}?"
     if not names:
         return ""
-    listed = [shortened(printable(name, newline="\\n"), _LONGEST) for name in names[:most]]
-    shown = ", ".join(listed) + (", …" if len(names) > most else "")
-    return f"; known: {shown}"
+    listed = [shortened(printable(name, newline="\\n"), _MAX_LENGTH) for name in names[:most]]
+    ellipsis = ", …" if len(names) > most else ""
+    return f"; known: {', '.join(listed)}{ellipsis}"
 
 
 def _very_near(name: str, other: str) -> bool:

@@ -1,7 +1,7 @@
-"""Texts of anyone, as people may be shown them: no terminal obeys them, no page is turned by them.
+"""Make untrusted text safe to display.
 
-A name in a zoo, a table or a folder may hold anything: commands to a terminal, letters that turn
-the line around, halves of characters. All that is shown to people goes through here.
+Names in a zoo, a table or a folder may contain anything: terminal escape sequences, bidirectional
+overrides, lone surrogates. Text that is shown to people is passed through `printable`.
 """
 
 import re
@@ -10,108 +10,113 @@ from collections.abc import Iterable
 from typing import Any
 
 JOINERS = "\u200c\u200d"
-"""Zero-width letters that Persian, Indic scripts and emoji are written with."""
+"""Zero-width characters that Persian, Indic scripts and emoji are written with."""
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of control characters, formats, halves of surrogate pairs, line ends."""
-_NO_CHARACTERS = "\ufffe\uffff"
-"""What XML refuses beside these."""
-_HALVES = re.compile("[\ud800-\udfff]")
-_NOT_PLAIN = re.compile(r"[^\n -~]")
+"""Unicode categories: control and format characters, surrogates, line and paragraph separators."""
+_NONCHARACTERS = "\ufffe\uffff"
+"""Not allowed in XML, and in none of the categories above."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_NOT_ASCII = re.compile(r"[^\n -~]")
 
 
 def printable(text: str, *, newline: str = " ") -> str:
-    r"""The text without anything that a terminal or a reader of XML would stumble over.
+    r"""Escape every character that is invisible or affects how its neighbors are displayed.
 
-    Space is a space; what else is not seen is written as Python writes it: `\x1b`, `\u202e`; and so
-    is a byte of a file's name that is no UTF-8: `\xff`. Without anything of it, a text stays as it
-    is; so does what was made of one.
+    Whitespace becomes a space. Other hidden characters are written as Python escapes, e.g. `\x1b`
+    or `\u202e`; a byte of a file name that is not UTF-8 is written as `\xff`. Text without hidden
+    characters is returned unchanged, and so is text that was escaped already.
 
     Args:
-        newline: what stands for a line end; "\n" keeps it.
+        newline: replacement for a line feed; "\n" keeps it.
     """
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() else _shown(letter, newline) for letter in text)
+    return "".join(char if char.isprintable() else _escaped(char, newline) for char in text)
 
 
-def shortened(text: str, most: int) -> str:
-    """Both ends of a text that has more letters."""
-    if len(text) <= most:
+def shortened(text: str, max_length: int) -> str:
+    """Cut characters out of the middle of a text that is longer than `max_length`."""
+    if len(text) <= max_length:
         return text
-    return f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
+    return f"{text[: max_length // 2]}…{text[-(max_length - max_length // 2 - 1) :]}"
 
 
-def is_hidden(letter: str) -> bool:
-    """Whether a character is not seen, or changes how those around it are."""
-    if letter in JOINERS:
+def is_hidden(char: str) -> bool:
+    """Whether a character is invisible or changes how its neighbors are displayed."""
+    if char in JOINERS:
         return False
-    return unicodedata.category(letter) in _HIDDEN or letter in _NO_CHARACTERS
+    return unicodedata.category(char) in _HIDDEN or char in _NONCHARACTERS
 
 
 def distinct(
-    names: Iterable[str], *, empty: str = "unnamed", newline: str = " ", most: int | None = None
+    names: Iterable[str],
+    *,
+    empty: str = "unnamed",
+    newline: str = " ",
+    max_length: int | None = None,
 ) -> dict[str, str]:
-    """Each name -> how it is shown, so that no two of them look the same.
+    """Map each name to a printable label, such that different names have different labels.
 
     Args:
-        empty: what is shown for a name without a letter.
-        newline: as of `printable`.
-        most: letters, about; None: all.
+        empty: label of the empty name.
+        newline: as in `printable`.
+        max_length: of a label, not counting the number that tells equal labels apart.
     """
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     taken: set[str] = set()
     for name in sorted(set(names), key=lambda name: (printable(name) != name, name)):
-        shown, number = printable(name, newline=newline) or empty, 1
-        shown = shown if most is None else shortened(shown, most)
-        while (free := shown if number == 1 else f"{shown} ({number})") in taken:
+        label = printable(name, newline=newline) or empty
+        label = label if max_length is None else shortened(label, max_length)
+        number = 1
+        while (candidate := label if number == 1 else f"{label} ({number})") in taken:
             number += 1
-        taken.add(free)
-        found[name] = free
-    return found
+        taken.add(candidate)
+        labels[name] = candidate
+    return labels
 
 
 def escaped_json(text: str) -> str:
-    r"""JSON text with `\u001b` for every character that is not seen: the same value, safe to print.
+    r"""Replace hidden characters in JSON text by `\uXXXX`, which does not change its value.
 
-    Line ends between values stay.
+    Line feeds between values are kept.
     """
     if text.isascii() and "\x7f" not in text:  # JSON escapes the other control characters itself
         return text
-    return _NOT_PLAIN.sub(
+    return _NOT_ASCII.sub(
         lambda match: _json_escape(match[0]) if is_hidden(match[0]) else match[0], text
     )
 
 
-def whole(value: Any) -> Any:
-    r"""A value of JSON, or of a file's name, whose texts UTF-8 can say.
+def encodable(value: Any) -> Any:
+    r"""Replace lone surrogates, which UTF-8 cannot encode, in a text or in a JSON value.
 
-    Half a surrogate pair, which JSON can say and UTF-8 cannot, becomes the text `\ud83d`; a byte
-    of a file's name that is no UTF-8, which Python reads as such a half, becomes `\xff`.
+    A surrogate becomes the text `\ud83d`; one by which Python represents a byte of a file name
+    that is not UTF-8 becomes `\xff`.
     """
     if isinstance(value, str):
-        return _HALVES.sub(lambda match: _half(match[0]), value)
+        return _SURROGATES.sub(lambda match: _surrogate_escape(match[0]), value)
     if isinstance(value, dict):
-        return {whole(key): whole(each) for key, each in value.items()}
+        return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(whole, value))
+        return type(value)(map(encodable, value))
     return value
 
 
-def _half(letter: str) -> str:
-    code = ord(letter)
+def _surrogate_escape(char: str) -> str:
+    code = ord(char)
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
-def _shown(letter: str, newline: str) -> str:
-    if letter == "\n":
+def _escaped(char: str, newline: str) -> str:
+    if char == "\n":
         return newline
-    if letter.isspace():
+    if char.isspace():
         return " "
-    if unicodedata.category(letter) == "Cs":
-        return _half(letter)
-    return letter.encode("unicode_escape").decode() if is_hidden(letter) else letter
+    if unicodedata.category(char) == "Cs":
+        return _surrogate_escape(char)
+    return char.encode("unicode_escape").decode() if is_hidden(char) else char
 
 
-def _json_escape(letter: str) -> str:
-    units = letter.encode("utf-16-be", "surrogatepass")
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))

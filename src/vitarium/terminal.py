@@ -1,4 +1,4 @@
-"""The terminal, on which no text of a zoo, a table or a folder is more than a text."""
+"""Print untrusted text: no escape sequences, no markup of rich, no emoji names."""
 
 import sys
 from typing import Any
@@ -11,7 +11,7 @@ from vitarium.printable import printable
 
 
 class Terminal(Console):
-    """Prints texts as they are: nothing in them is markup, the name of an emoji, or a command."""
+    """A console that prints strings literally."""
 
     def __init__(self, **settings: Any) -> None:
         plain = {"markup": False, "emoji": False, "highlight": False}
@@ -22,12 +22,12 @@ class Terminal(Console):
 
 
 class NameColumn(TextColumn):
-    """What a bar of progress is of, on one line."""
+    """A column of a progress bar that prints its text literally, on one line."""
 
     def render(self, task: Task) -> Text:
         return Text(printable(self.text_format.format(task=task)), self.style, justify=self.justify)
 
 
 def print_line(text: str = "") -> None:
-    """Print a text on standard output, whose lines may be as long as they are."""
+    """Print text to standard output without wrapping it."""
     sys.stdout.write(printable(text, newline="\n") + "\n")

@@ -19,15 +19,15 @@ GOOD = [
     "x" * 100,
 ]
 BAD = {
-    "": "names no stage",
-    " \u3000": "names no stage",
-    "two\nlines": r"'two\\nlines' has U\+000A",
+    "": "is no name of a stage",
+    " \u3000": "is no name of a stage",
+    "two\nlines": r"'two\\nlines' contains .* U\+000A",
     "nul\0": r"U\+0000",
     "\x1b[31m": r"U\+001B",
     "\x9b31m": r"U\+009B",
     "right\u202eleft": r"U\+202E",
     "half \ud83d": r"U\+D83D",
-    "x" * 10_000: "10,000 letters; 100 are allowed",
+    "x" * 10_000: "10,000 characters; 100 are allowed",
 }
 
 
@@ -51,5 +51,5 @@ def test_what_is_not_seen_or_never_ends_may_not(name, tiny):
 
 def test_the_line_of_the_name_is_told(write_blueprint):
     path = write_blueprint('name: x\nstages:\n  a: {}\n  "b\\e": {}\n')
-    with pytest.raises(InvalidConfig, match=r"U\+001B .*\(line 4\)"):
+    with pytest.raises(InvalidConfig, match=r"U\+001B.*\(line 4\)"):
         Blueprint.load(path)

@@ -1,6 +1,7 @@
 """Data sets: what they hold, how they are split, and what is said when they are not there."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -155,11 +156,14 @@ def test_an_image_folder_is_decoded_when_it_is_needed(folder):
 
 
 def test_a_class_whose_folder_is_called_in_no_utf_8_has_a_name_that_can_be_written(folder):
+    name, expected = os.fsdecode(b"caf\xe9"), r"caf\xe9"
+    if sys.platform == "darwin":  # it takes UTF-8 alone
+        name = expected = "café"
     for part in ("train", "val"):
         cat = folder / "mine" / part / "cat"
-        cat.rename(cat.with_name(os.fsdecode(b"caf\xe9")))
+        cat.rename(cat.with_name(name))
     found = load(section("dataset", {"name": "image_folder", "folder": "mine"}), folder)
-    assert found.classes == (r"caf\xe9", "dog")
+    assert found.classes == (expected, "dog")
     assert found.train.images.fingerprint
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt
 from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.config import Config
-from vitarium.printable import whole
+from vitarium.printable import encodable
 from vitarium.registry import Section, SectionOf
 
 ModelId = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
@@ -66,7 +66,7 @@ class Spec(Config):
             content["heads"] = self.heads
         content |= self._start()
         # as it is when it is read again: UTF-8 has no halves of surrogate pairs
-        text = json.dumps(whole(content), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(encodable(content), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _start(self) -> dict[str, Any]:

@@ -1,27 +1,28 @@
-"""What a stage may be called by those who write blueprints, merge and compress.
+"""Which stage names blueprints, `merge` and `compress` accept.
 
-A zoo of someone else, or a table, may hold any name; it is read all the same.
+Zoos and tables of others may use any name; this check does not apply to them.
 """
 
 from vitarium.errors import InvalidInput
 from vitarium.printable import is_hidden, printable
 
-MOST_LETTERS = 100
-_SHOWN = 40
+MAX_LENGTH = 100
+_QUOTED_LENGTH = 40
 
 
 def check_stage_name(name: str) -> str:
-    """The name, if it is one. Raises InvalidInput that says what is wrong with it."""
-    shown = printable(name[:_SHOWN], newline="\\n") + ("…" if len(name) > _SHOWN else "")
+    """Return the name. Raises InvalidInput if it is blank, too long or has hidden characters."""
+    quoted = printable(name[:_QUOTED_LENGTH], newline="\\n")
+    quoted += "…" if len(name) > _QUOTED_LENGTH else ""
     if not name.strip():
-        raise InvalidInput(f"'{shown}' names no stage; give it a letter")
-    if len(name) > MOST_LETTERS:
+        raise InvalidInput(f"'{quoted}' is no name of a stage; give it a letter")
+    if len(name) > MAX_LENGTH:
         raise InvalidInput(
-            f"the stage '{shown}' has a name of {len(name):,} letters; {MOST_LETTERS} are allowed"
+            f"the name of stage '{quoted}' has {len(name):,} characters; {MAX_LENGTH} are allowed"
         )
-    if hidden := next((letter for letter in name if is_hidden(letter)), None):
+    if hidden := next((char for char in name if is_hidden(char)), None):
         raise InvalidInput(
-            f"the stage '{shown}' has U+{ord(hidden):04X} in its name, which is not seen; leave it "
-            "out"
+            f"the name of stage '{quoted}' contains the invisible character U+{ord(hidden):04X}; "
+            "leave it out"
         )
     return name

@@ -111,9 +111,9 @@ def _run() -> None:
             _show_notes()
             app()
     except VitariumError as error:
-        # what follows the first line is set in: no name can make a line that looks like ours
-        told = re.sub(r"\n(?! )", "\n  ", f"error: {error}")
-        Terminal(stderr=True, soft_wrap=True).print(told, style="red")
+        # further lines are indented, so that no name can imitate a line of ours
+        message = re.sub(r"\n(?! )", "\n  ", f"error: {error}")
+        Terminal(stderr=True, soft_wrap=True).print(message, style="red")
         sys.exit(error.exit_status)
     except BrokenPipeError:  # `vitarium ls | head`
         sys.stderr.close()

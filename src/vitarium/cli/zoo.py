@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SCORED = "accuracy on test images before and after training"
 ON_A_TERMINAL = 100
 """Models that are listed on a terminal unless more are asked for."""
-_LONGEST = 100
-"""Letters of a cell in a listing."""
+_MAX_LENGTH = 100
+"""Characters in a cell of a listing."""
 
 ZooFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The zoo's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -156,7 +156,7 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         told.discard("status")
     return [
         {
-            **{shortened(key, _LONGEST): _short(row[key]) for key in row if key in told},
+            **{shortened(key, _MAX_LENGTH): _short(row[key]) for key in row if key in told},
             "model": row["model"][:8],
             "parent": (row["parent"] or "")[:8],
             "before": _rounded(row["before"]),
@@ -167,7 +167,7 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _short(value: Any) -> Any:
-    return shortened(value, _LONGEST) if isinstance(value, str) else value
+    return shortened(value, _MAX_LENGTH) if isinstance(value, str) else value
 
 
 def _rounded(score: float | None) -> float | None:

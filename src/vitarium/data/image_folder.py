@@ -16,7 +16,7 @@ from vitarium.data.dataset import (
     with_splits,
 )
 from vitarium.errors import DataNotFound, InvalidData
-from vitarium.printable import whole
+from vitarium.printable import encodable
 from vitarium.registry import dataset
 
 
@@ -107,4 +107,4 @@ def _read(part: Path) -> tuple[tuple[str, ...], Split]:
     except FileNotFoundError as error:
         raise InvalidData(f"{part}: {error}") from None
     labels = torch.tensor([label for _, label in samples], dtype=torch.long)
-    return tuple(map(whole, names)), Split(Files([path for path, _ in samples]), labels)
+    return tuple(map(encodable, names)), Split(Files([path for path, _ in samples]), labels)

@@ -27,13 +27,13 @@ from vitarium.errors import InvalidInput, did_you_mean
 from vitarium.exchange.cnn_zoo import num_outputs
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
 from vitarium.exchange.weight_files import check_place, read_shapes, read_weights
-from vitarium.printable import printable, shortened, whole
+from vitarium.printable import encodable, printable, shortened
 from vitarium.registry import Section, importer, plugins, section
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 WRAPPED_IN = ("state_dict", "model")
-_SHOWN = 200
-"""Letters of a path, in messages."""
+_MAX_LENGTH = 200
+"""Characters of a path in messages."""
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
 _OWN = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes", "architecture", "head")
@@ -99,17 +99,17 @@ class _Row:
 
     def file(self, column: str) -> Path:
         folder, path = self.table.parent, self.table.parent / self.cells[column]
-        shown = shortened(printable(self.cells[column], newline="\\n"), _SHOWN)
+        label = shortened(printable(self.cells[column], newline="\\n"), _MAX_LENGTH)
         try:
             if not path.resolve().is_relative_to(folder.resolve()):
-                raise self.wrong(column, f"'{shown}' leads out of {folder}")
+                raise self.wrong(column, f"'{label}' leads out of {folder}")
             if path.suffix not in SUFFIXES:
-                raise self.wrong(column, f"'{shown}' is none of {', '.join(SUFFIXES)}")
+                raise self.wrong(column, f"'{label}' is none of {', '.join(SUFFIXES)}")
             if path.is_file():
                 return path
         except (OSError, ValueError):  # a name that is too long, or has a NUL
             pass
-        raise self.wrong(column, f"there is no file {folder / shown}")
+        raise self.wrong(column, f"there is no file {folder / label}")
 
 
 # The table
@@ -128,8 +128,8 @@ def _table(config: CheckpointTable, source: Path) -> Path:
     if config.table and source.is_dir():
         tables = [file for file in source.iterdir() if file.name == config.table]
         if not tables:
-            shown = shortened(printable(config.table, newline="\\n"), _SHOWN)
-            raise InvalidInput(f"{source} has no table '{shown}'")
+            label = shortened(printable(config.table, newline="\\n"), _MAX_LENGTH)
+            raise InvalidInput(f"{source} has no table '{label}'")
     else:
         tables = _tables(source)
     if len(tables) != 1:
@@ -309,7 +309,7 @@ def _value(cell: str) -> Any:
     if cell in ("True", "False"):
         return cell == "True"
     try:
-        value = whole(json.loads(cell))
+        value = encodable(json.loads(cell))
     except (ValueError, RecursionError):
         return cell
     finite = not isinstance(value, float) or math.isfinite(value)

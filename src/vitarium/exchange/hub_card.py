@@ -11,8 +11,8 @@ from vitarium.printable import printable, shortened
 
 TAGS = ("model-zoo", "vision-transformer", "weight-space-learning", "vitarium")
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
-_LETTERS = 100
-"""Of a stage's name."""
+_MAX_LENGTH = 100
+"""Characters of the name of a stage."""
 _CITATION = """\
 @article{falk2025vitzoo,
   title   = {A Model Zoo of Vision Transformers},
@@ -101,7 +101,7 @@ def _stages(known: Population) -> str:
 
 
 def _name(stage: str) -> str:
-    return plain(shortened(stage, _LETTERS))
+    return plain(shortened(stage, _MAX_LENGTH))
 
 
 def _figures(known: Population) -> str:

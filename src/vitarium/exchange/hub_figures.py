@@ -11,10 +11,16 @@ from vitarium.printable import printable, shortened
 ACCURACIES, CURVES = "accuracies.png", "training.png"
 _WIDTH, _HEIGHT, _DPI = 4.2, 3.0, 144
 _COLOUR = "#3b6fb6"
-_CJK = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Arial Unicode MS")
-"""Fonts of other letters, of which Linux and macOS have some."""
-_LETTERS = 40
-"""Of a stage's name above a panel."""
+_FALLBACK_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Arial Unicode MS",
+)
+"""Fallback fonts of Linux and macOS for names of stages."""
+_MAX_LENGTH = 40
+"""Characters of the name of a stage above a panel."""
 
 
 def draw(known: Population, folder: Path) -> Iterator[Path]:
@@ -28,7 +34,7 @@ def draw(known: Population, folder: Path) -> Iterator[Path]:
         for axes, stage in zip(figure.axes, stages, strict=True):
             panel(axes, known, stage)
         with warnings.catch_warnings():
-            # where no font of this machine has a stage's letters, boxes stand for them
+            # this machine may have no font for the name of a stage
             warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
             figure.savefig(folder / name, dpi=_DPI)
         yield folder / name
@@ -45,7 +51,7 @@ def _figure(panels: int) -> Any:
 
 def _histogram(axes: Any, known: Population, stage: str) -> None:
     axes.hist(known.scores(stage), bins=20, color=_COLOUR)
-    _entitle(axes, f"{_shown(stage)}: {len(known.of(stage))} models")
+    _set_title(axes, f"{_title_of(stage)}: {len(known.of(stage))} models")
     axes.set_ylabel("models")
     axes.set_xlabel(_label(known, stage))
 
@@ -56,19 +62,19 @@ def _curves(axes: Any, known: Population, stage: str) -> None:
         points = [(epoch["epoch"], epoch[name]) for epoch in model.epochs if name in epoch]
         if points:
             axes.plot(*zip(*points, strict=True), color=_COLOUR, alpha=0.4, linewidth=1, marker=".")
-    _entitle(axes, _shown(stage))
+    _set_title(axes, _title_of(stage))
     axes.set(xlabel="epoch", ylabel=_label(known, stage))
 
 
-def _entitle(axes: Any, title: str) -> None:
+def _set_title(axes: Any, title: str) -> None:
     from matplotlib.font_manager import get_font_names
 
-    fonts = ["DejaVu Sans", *(name for name in _CJK if name in get_font_names())]
-    axes.set_title(title, family=fonts, parse_math=False)  # a dollar sign is one
+    fonts = ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in get_font_names())]
+    axes.set_title(title, family=fonts, parse_math=False)  # a dollar sign is literal
 
 
-def _shown(stage: str) -> str:
-    return shortened(printable(stage), _LETTERS)
+def _title_of(stage: str) -> str:
+    return shortened(printable(stage), _MAX_LENGTH)
 
 
 def _label(known: Population, stage: str) -> str:

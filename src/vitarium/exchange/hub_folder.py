@@ -13,7 +13,7 @@ from vitarium.exchange.hub_figures import draw
 from vitarium.exchange.population import Population, population, text
 from vitarium.exchange.safetensors_files import safetensors_files
 from vitarium.exchange.weight_files import check_place, root_of
-from vitarium.printable import whole
+from vitarium.printable import encodable
 from vitarium.registry import exporter
 from vitarium.store import Zoo
 
@@ -51,7 +51,7 @@ def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path)
         card(
             known,
             config,
-            name=whole(config.name or zoo.path.absolute().name),
+            name=encodable(config.name or zoo.path.absolute().name),
             is_zoo=config.weights == "zoo",
             software=software,
         ),

@@ -21,7 +21,7 @@ from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.config import InvalidConfig
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
-from vitarium.printable import whole
+from vitarium.printable import encodable
 from vitarium.store import About, Zoo
 from vitarium.store.lock import held
 
@@ -89,7 +89,7 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
     place = Path(source)
     name = importer or _recognised(place)
     chosen = registry.choose("importer", name, **settings)
-    models = parents_first(map(_written, chosen(place)))
+    models = parents_first(map(_with_encodable_names, chosen(place)))
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
     whole = tuple(model for model in models if _last(model))
@@ -155,10 +155,10 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
     return ordered
 
 
-def _written(model: ForeignModel) -> ForeignModel:
-    """The model with names that UTF-8 can say: files' names, and JSON, may have others."""
+def _with_encodable_names(model: ForeignModel) -> ForeignModel:
+    """The model with names that UTF-8 can encode: file names, and JSON, may contain others."""
     texts = ("name", "stage", "parent", "settings", "classes", "where", "notes")
-    return replace(model, **{name: whole(getattr(model, name)) for name in texts})
+    return replace(model, **{name: encodable(getattr(model, name)) for name in texts})
 
 
 def _recognised(source: Path) -> str:

@@ -1,4 +1,4 @@
-"""Texts of anyone in Markdown: what they say, and neither markup nor HTML."""
+"""Untrusted text in Markdown: escaped, so that it contains neither markup nor HTML."""
 
 import re
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from typing import Any
 from vitarium.printable import printable
 
 _MARKUP = re.compile(r"[\\`*\[\]<>&|#~$!]|(?<![^\W_])_|_(?![^\W_])")
-"""What means something; an underscore between letters and digits does not."""
+"""Characters with a meaning; an underscore between letters and digits has none."""
 _BACKTICKS = re.compile("`+")
 
 
 def plain(text: Any) -> str:
-    """The text on one line, as part of a sentence, a heading or a cell."""
+    """The text on one line, for a sentence, a heading or a cell of a table."""
     return _MARKUP.sub(_escaped, printable(str(text)))
 
 
 def code(text: str) -> str:
-    """The text as code, in a cell of a table."""
-    shown = printable(text).replace("|", r"\|")
-    fence = "`" * (1 + max(map(len, _BACKTICKS.findall(shown)), default=0))
-    space = " " if shown.startswith("`") or shown.endswith("`") else ""
-    return f"{fence}{space}{shown}{space}{fence}"
+    """The text as inline code, for a cell of a table."""
+    content = printable(text).replace("|", r"\|")
+    fence = "`" * (1 + max(map(len, _BACKTICKS.findall(content)), default=0))
+    space = " " if content.startswith("`") or content.endswith("`") else ""
+    return f"{fence}{space}{content}{space}{fence}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,5 +31,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escaped(match: re.Match[str]) -> str:
-    # as entities, what HTML would take for its own: some readers of Markdown let it through
+    # some renderers pass HTML through even after a backslash
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(match[0], f"\\{match[0]}")

@@ -77,14 +77,14 @@ def _write(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _headings(columns: Sequence[str]) -> list[str]:
-    """Names of columns as a table has them: none is empty, and none begins or ends with a space."""
-    found: list[str] = []
+    """Distinct names of columns, none of them blank; importing strips spaces at both ends."""
+    headings: list[str] = []
     for column in columns:
-        heading, number = column.strip() or "unnamed", 1
-        while guarded(free := heading if number == 1 else f"{heading} {number}") in found:
+        heading, number = guarded(column.strip()) or "unnamed", 1
+        while (candidate := heading if number == 1 else f"{heading} {number}") in headings:
             number += 1
-        found.append(guarded(free))
-    return found
+        headings.append(candidate)
+    return headings
 
 
 def _cell(value: Any) -> Any:

@@ -16,7 +16,7 @@ from vitarium.exchange.exporting import Chosen
 from vitarium.exchange.published_keys import MADE, OURS, is_contrastive, their_metric, to_theirs
 from vitarium.exchange.ray_trials import WEIGHTS
 from vitarium.exchange.vit_zoo import MODELS, PREFIX, structure
-from vitarium.filenames import alike, file_name
+from vitarium.filenames import collision_key, file_name
 from vitarium.registry import exporter
 from vitarium.store import Epoch, Zoo
 
@@ -53,14 +53,14 @@ class _Places:
         self.zoo = zoo
         self._found: dict[str, str] = {}
         self._taken: set[str] = set()
-        """As file systems that do not look at the case of letters have them."""
+        """Keys of names that are used, as case-insensitive file systems compare them."""
 
     def of(self, id: str) -> str:
         """`pretraining/NAME`, or `finetuning/NAME OF ITS PARENT/NAME`."""
         if id not in self._found:
             name = self._name(id)
-            self._found[id] = f"{name}-{id[:8]}" if alike(name) in self._taken else name
-            self._taken.add(alike(self._found[id]))
+            self._found[id] = f"{name}-{id[:8]}" if collision_key(name) in self._taken else name
+            self._taken.add(collision_key(self._found[id]))
         return self._found[id]
 
     def _name(self, id: str) -> str:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitarium.errors import CorruptFile, UntrustedFile
-from vitarium.printable import whole
+from vitarium.printable import encodable
 
 
 def read_weights(
@@ -40,8 +40,8 @@ def read_weights(
         content = _unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
         return _tensors(_unwrapped(content, wrapped_in), path)
     try:
-        with _in_utf_8(path) as called:
-            return safetensors.torch.load_file(called)
+        with _utf8_path(path) as utf8_path:
+            return safetensors.torch.load_file(utf8_path)
     except (SafetensorError, OSError) as error:
         raise CorruptFile(path, str(error)) from None
 
@@ -56,7 +56,7 @@ def read_shapes(
         weights = _tensors(_unwrapped(content, wrapped_in), path)
         return {name: tensor.shape for name, tensor in weights.items()}
     try:
-        with _in_utf_8(path) as called, safe_open(called, framework="pt") as file:
+        with _utf8_path(path) as utf8_path, safe_open(utf8_path, framework="pt") as file:
             return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CorruptFile(path, str(error)) from None
@@ -80,10 +80,10 @@ def root_of(folder: Path) -> Path:
 
 
 @contextmanager
-def _in_utf_8(path: Path) -> Iterator[str]:
-    """What libraries can call a file: their paths are texts in UTF-8, and a file's may be not."""
+def _utf8_path(path: Path) -> Iterator[str]:
+    """A path of the file for libraries whose paths have to be UTF-8, which its own may not be."""
     name = str(path)
-    if whole(name) == name:
+    if encodable(name) == name:
         yield name
     else:
         with path.open("rb") as file:
@@ -97,10 +97,10 @@ def _unpickled(path: Path, *, mapped: bool) -> Any:
         with (
             torch.serialization.safe_globals([argparse.Namespace]),
             warnings.catch_warnings(),
-            _in_utf_8(path) as called,
+            _utf8_path(path) as utf8_path,
         ):
             warnings.simplefilter("ignore")
-            return torch.load(called, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(utf8_path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UntrustedFile(path, _reason(error)) from None
     except Exception as error:  # what a damaged file makes torch raise is of any kind
@@ -145,7 +145,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CorruptFile(path, f"{name!r} is a {type(value).__name__}, not a tensor")
-        if whole(name) != name:
+        if encodable(name) != name:
             raise CorruptFile(path, f"a tensor is called {name!r}, which is no text in UTF-8")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise CorruptFile(path, f"{name} is not a dense tensor")

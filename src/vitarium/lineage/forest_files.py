@@ -123,8 +123,8 @@ def write_graphml(
     for model, family in zip(forest.models, forest.families, strict=True):
         own = {"root": _number(forest.roots.get(model)), "tied": tied.get(model)}
         known = {key: value for key, value in own.items() if value is not None}
-        fixed = {"label": node[model], "family": int(family)}
-        graph.add_node(node[model], **about[model] | fixed | known)
+        attributes = {"label": node[model], "family": int(family)}
+        graph.add_node(node[model], **about[model] | attributes | known)
     for edge in forest.edges:
         right = {} if truth is None else {"right": edge.parent in truth.get(edge.child, ())}
         graph.add_edge(

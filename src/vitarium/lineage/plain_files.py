@@ -185,9 +185,8 @@ def named(folder: Path) -> dict[str, Path]:
         path: (place if count[place.with_suffix("")] > 1 else place.with_suffix("")).as_posix()
         for path, place in places.items()
     }
-    # what no table, page or graph would show is written as Python writes it
-    shown = distinct(short.values(), newline="\\n")
-    return dict(sorted((shown[name], path) for path, name in short.items()))
+    labels = distinct(short.values(), newline="\\n")
+    return dict(sorted((labels[name], path) for path, name in short.items()))
 
 
 def opened(name: str, path: Path, folder: Path) -> FileWeights:

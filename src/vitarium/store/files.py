@@ -13,7 +13,7 @@ from typing import Any
 import xxhash
 
 from vitarium.errors import CorruptFile, DiskFull, LeadsOutside
-from vitarium.printable import escaped_json, whole
+from vitarium.printable import encodable, escaped_json
 
 _SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
 
@@ -93,13 +93,13 @@ def json_text(value: Any) -> bytes:
 
 
 def parsed_json(text: bytes) -> Any:
-    r"""A JSON text's value, in whose texts half a surrogate pair stands as `\ud83d`: see `whole`.
+    r"""Parse JSON; lone surrogates become text such as `\ud83d`, see `encodable`.
 
     Raises ValueError and RecursionError.
     """
     value = json.loads(text)
-    halves = b"\xed" in text or b"\\ud" in text or b"\\uD" in text
-    return whole(value) if halves else value
+    has_surrogates = b"\xed" in text or b"\\ud" in text or b"\\uD" in text
+    return encodable(value) if has_surrogates else value
 
 
 def read_json(path: Path) -> Any:

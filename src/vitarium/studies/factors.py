@@ -14,8 +14,8 @@ from vitarium.printable import distinct, printable, shortened
 
 MANY = 8
 """Numbers of which a factor has more different ones are put into three groups of equal size."""
-LONGEST = 100
-"""Letters of what is shown of a name or a value, which anyone may have made any longer."""
+MAX_LABEL = 100
+"""Characters of a label; names and values in a foreign zoo may be of any length."""
 PARENT = "parent"
 _NAMES_ELSEWHERE = {"source", "name"}
 _TOLD_FIRST = ("objective", "data", "architecture", "initialization", "augmentation")
@@ -23,7 +23,7 @@ _TOLD_FIRST = ("objective", "data", "architecture", "initialization", "augmentat
 
 @dataclass(frozen=True)
 class Factor:
-    """A factor, and each model's value of it as text; both as people are shown them."""
+    """A factor, and each model's value of it as text; both are printable."""
 
     name: str
     labels: pd.Series
@@ -70,8 +70,8 @@ def factors_of(
         ]
         for key in sorted(telling(rows), key=_first_told):
             values = [parents_factors.get(parents[id] or "", {}).get(key) for id in models]
-            shown = shortened(printable(key), LONGEST)
-            found.append(Factor(f"parent's {shown}", _labels(key, values, list(models))))
+            label = shortened(printable(key), MAX_LABEL)
+            found.append(Factor(f"parent's {label}", _labels(key, values, list(models))))
     return _merged([factor for factor in found if factor.labels.nunique() > 1])
 
 
@@ -93,8 +93,8 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
         key: short if last.count(short) == 1 and short not in {"", "id", "stage", PARENT} else key
         for key, short in zip(keys, last, strict=True)
     }
-    called = distinct(names.values(), most=LONGEST)
-    return {key: called[name] for key, name in names.items()}
+    labels = distinct(names.values(), max_length=MAX_LABEL)
+    return {key: labels[name] for key, name in names.items()}
 
 
 def _first_told(key: str) -> tuple[int, str]:
@@ -108,8 +108,8 @@ def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
     if not is_seed(key) and all(is_number) and len(set(values)) > MANY:
         return _ranges(pd.Series(values, index=ids, dtype=float), 3)
     texts = ["none" if value is None else text(value) for value in values]
-    called = distinct(texts, empty="", most=LONGEST)
-    return pd.Series([called[each] for each in texts], index=ids)
+    labels = distinct(texts, empty="", max_length=MAX_LABEL)
+    return pd.Series([labels[value] for value in texts], index=ids)
 
 
 def _ranges(values: pd.Series, count: int) -> pd.Series:

@@ -73,7 +73,7 @@ class Figure:
         """Write it as PNG and SVG; no browser is needed.
 
         Args:
-            stem: what the files are called; default: by its name.
+            stem: of the file names; default: the name of the figure, made safe.
         """
         import vl_convert
 

@@ -24,8 +24,8 @@ DOUBTFUL = 0.9
 """An edge of a lower confidence is pointed out."""
 _ID = re.compile(r"[0-9a-f]{12,}(@\d+)?")
 _LONGEST = 34
-_MOST_TOLD = 300
-"""Letters of what is known of a model."""
+_MAX_LENGTH = 300
+"""Characters of what is known of a model."""
 
 
 def shown(model: str) -> str:
@@ -251,7 +251,7 @@ def told_of(info: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, float):
             value = f"{value:.4g}"
         if value is not None and str(value):
-            found[key] = shortened(printable(str(value)), _MOST_TOLD)
+            found[key] = shortened(printable(str(value)), _MAX_LENGTH)
     return found
 
 

@@ -89,7 +89,7 @@ class Page:
         from markupsafe import Markup
 
         environment = Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+            autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable
         )
         environment.filters["strong"] = strong
         environment.filters["anchor"] = lambda text: quote(printable(text), safe="")
@@ -126,8 +126,8 @@ def in_script(value: Any) -> str:
     return escaped_json(text).replace("<", "\\u003c")
 
 
-def _shown(value: Any) -> Any:
-    """A text of the page as people see it; what is HTML already stays."""
+def _printable(value: Any) -> Any:
+    """Make text printable before it is escaped; HTML is kept."""
     from markupsafe import Markup
 
     return value if isinstance(value, Markup) else printable(str(value))

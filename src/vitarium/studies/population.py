@@ -15,7 +15,7 @@ from vitarium.exchange.population import population as described
 from vitarium.printable import distinct
 from vitarium.store import Zoo
 from vitarium.studies.bootstrap import Numbers
-from vitarium.studies.factors import LONGEST, PARENT, Factor, factors_of
+from vitarium.studies.factors import MAX_LABEL, PARENT, Factor, factors_of
 
 if TYPE_CHECKING:
     from vitarium.exchange.population import Population as Described
@@ -60,7 +60,7 @@ class Stage:
     """The models of a stage, ordered by lineage: children of a parent together, then by factors."""
 
     name: str
-    """As people are shown it."""
+    """Printable."""
     models: pd.DataFrame
     """By id: parent (None without) and `accuracy` (the last epoch's where it is not measured)."""
     score: str
@@ -135,9 +135,9 @@ def population(
     elsewhere = {str(model.row["parent"]) for model in known.models if model.row["parent"]}
     elsewhere = (elsewhere - everyone.keys()) & set(zoo.ids())
     everyone |= {m.row["id"]: m.factors for m in described(zoo, elsewhere).models}
-    called = distinct(known.stages, most=LONGEST)
+    labels = distinct(known.stages, max_length=MAX_LABEL)
     stages = [
-        replace(_stage(name, known, finished, everyone, measured, split), name=called[name])
+        replace(_stage(name, known, finished, everyone, measured, split), name=labels[name])
         for name in known.stages
         if any(model.row["id"] in finished for model in known.of(name))
     ]
