@@ -1,6 +1,7 @@
 """Measuring a zoo: right numbers, each computed once, and what cannot be measured is said."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -360,6 +361,15 @@ def test_a_damaged_cache_is_made_anew(zoo, damage):
     with pytest.warns(DamagedCache, match="was damaged, and is computed anew"):
         again = measure(zoo, "agreement", pairs="all", again=True)
     pd.testing.assert_frame_equal(again, first)
+
+
+@pytest.mark.parametrize("place", ["cache", "cache/predictions"])
+def test_a_file_in_place_of_the_cache_is_replaced(zoo, place):
+    first = measure(zoo, "agreement", pairs="all")
+    shutil.rmtree(zoo.path / "cache")
+    (zoo.path / place).parent.mkdir(exist_ok=True)
+    (zoo.path / place).write_text("no folder")
+    pd.testing.assert_frame_equal(measure(zoo, "agreement", pairs="all", again=True), first)
 
 
 def test_progress_is_told(zoo):

@@ -40,8 +40,11 @@ class Cache:
 
     def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
         """Raises DiskFull and LeadsOutside."""
+        zoo = self.folder.parent
         pieces, _ = packing.plain(tensors, {"key": list(key)})
-        files.write(self._path(key), pieces, root=self.folder.parent)
+        if self.folder.is_file() or (self.folder / key[0]).is_file():
+            files.discard(self.folder, root=zoo)
+        files.write(self._path(key), pieces, root=zoo)
 
     def _path(self, key: tuple[str, ...]) -> Path:
         digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
