@@ -61,6 +61,7 @@ class TimeLimit:
         done = threading.Event()
 
         def attempt() -> None:
+            _running.add(done)
             try:
                 answer = work()
                 outcome.append(lambda: answer)
@@ -68,11 +69,10 @@ class TimeLimit:
                 failure = error
                 outcome.append(lambda: _raise(failure))
             finally:
-                done.set()
                 _running.discard(done)
+                done.set()
 
         started, is_late = time.monotonic(), True
-        _running.add(done)
         try:
             threading.Thread(target=attempt, name="query", daemon=True).start()
             is_late = not done.wait(min(max(self._left, 0.0), threading.TIMEOUT_MAX))
