@@ -314,7 +314,8 @@ def test_what_a_part_of_verify_finds_all_of_it_finds(campaign):
 
 def asked(zoo):
     """What commands read of the index."""
-    return zoo.models().to_dict(), zoo.query("SELECT * FROM epochs ORDER BY ALL").to_dict()
+    epochs = zoo.query("SELECT * FROM epochs ORDER BY ALL", timeout=None)
+    return zoo.models().to_dict(), epochs.to_dict()
 
 
 def flip_and_ask(zoo, paths, count, seed):
