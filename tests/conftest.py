@@ -1,8 +1,10 @@
 """Blueprints that are small enough to train in a test, and a published zoo in small."""
 
 import importlib.util
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,35 @@ def _measured(model: str) -> Any:
 
     of_what = ("test", 10, "images", False, "weights")
     return Measured(model, 1, None, None, "loss", "{}", "", 0.5, "nats", "digits", *of_what)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts disks of a size in the words of mount, e.g. "600k"."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        place = tmp_path / f"disk-{len(mounted)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount a disk")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def remount_read_only() -> Callable[[Path], None]:
+    """Lets a disk be read and no longer written."""
+
+    def remount(disk: Path) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+    return remount
 
 
 @pytest.fixture

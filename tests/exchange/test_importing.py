@@ -1,6 +1,7 @@
 """What is the same for every format: order, ids, lineage, going on, refusing."""
 
 import hashlib
+import os
 
 import pytest
 import torch
@@ -204,3 +205,13 @@ def test_every_importer_can_detect_and_is_described():
     for plugin in registry.plugins("importer").values():
         assert plugin.summary, plugin.name
         assert Section("importer", plugin.name, plugin.config()).plugin is plugin
+
+
+def test_names_of_files_that_are_no_utf8_can_be_told(imported, tmp_path):
+    name = os.fsdecode(b"\xff")
+    first, second = imported(model(name, classes=(name, "b", "c")), model("b", parent=name))
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.spec(first).imported.name == "\\udcff"
+    assert zoo.folder(first).about().classes == ("\\udcff", "b", "c")
+    assert zoo.spec(second).parent == first
+    assert len(zoo.models()) == 2
