@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast coverage lint format bench clean
+.PHONY: demo test test-fast evidence coverage lint format bench clean
 
 demo: $(VENV)/demo-ready
 	$(BIN)/vitarium demo
@@ -14,6 +14,10 @@ test: $(VENV)/test-ready
 
 test-fast: $(VENV)/test-ready
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# what takes too long for every change: every bit of a zoo flipped, and the like
+evidence: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m evidence
 
 # half as long again: each line is watched, in subprocesses, too
 coverage: $(VENV)/test-ready

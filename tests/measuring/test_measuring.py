@@ -365,6 +365,15 @@ def test_a_damaged_cache_is_made_anew(zoo, damage):
     pd.testing.assert_frame_equal(again, first)
 
 
+@pytest.mark.parametrize("place", ["cache", "cache/predictions"])
+def test_a_file_in_place_of_the_cache_is_replaced(zoo, place):
+    first = measure(zoo, "agreement", pairs="all")
+    shutil.rmtree(zoo.path / "cache")
+    (zoo.path / place).parent.mkdir(exist_ok=True)
+    (zoo.path / place).write_text("no folder")
+    pd.testing.assert_frame_equal(measure(zoo, "agreement", pairs="all", again=True), first)
+
+
 def test_progress_is_told(zoo):
     told = []
     measure(zoo, ["accuracy", "agreement"], pairs="all", report=lambda *done: told.append(done))

@@ -40,6 +40,8 @@ class Cache:
         for folder in self.folders:
             pieces, _ = packing.plain(tensors, {"key": list(key)})
             with suppress(OSError):
+                if folder.is_file() or (folder / key[0]).is_file():
+                    files.discard(folder, root=folder.parent)
                 files.write(folder / name, pieces, root=folder.parent)
                 return
         self._in_memory[name] = tensors

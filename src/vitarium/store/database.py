@@ -91,8 +91,8 @@ class Database:
         Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge.
         """
         names, batches = self.batches(sql)
-        size = self._memory * ROWS_SHARE
-        return names, list(chain.from_iterable(capped(batches, nbytes_of, size)))
+        pieces: Iterator[list[Row]] = capped(batches, nbytes_of, self._memory * ROWS_SHARE)
+        return names, list(chain.from_iterable(pieces))
 
     def batches(self, sql: str) -> tuple[list[str], Iterator[list[Row]]]:
         """Names of the columns, and the rows piece by piece; both raise as `rows` does.

@@ -9,7 +9,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vitarium.errors import InvalidInput, QueryTimeout, QueryTooLarge
@@ -33,6 +34,7 @@ _PATIENCE = 1.0
 """Seconds in which DuckDB has to let itself be interrupted."""
 _UNITS = {"bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
 
+_CONTAINERS = {list, tuple, dict}
 _running: set[threading.Event] = set()
 
 
@@ -59,6 +61,7 @@ class TimeLimit:
         done = threading.Event()
 
         def attempt() -> None:
+            _running.add(done)
             try:
                 answer = work()
                 outcome.append(lambda: answer)
@@ -66,11 +69,10 @@ class TimeLimit:
                 failure = error
                 outcome.append(lambda: _raise(failure))
             finally:
-                done.set()
                 _running.discard(done)
+                done.set()
 
         started, is_late = time.monotonic(), True
-        _running.add(done)
         try:
             threading.Thread(target=attempt, name="query", daemon=True).start()
             is_late = not done.wait(min(max(self._left, 0.0), threading.TIMEOUT_MAX))
@@ -120,13 +122,20 @@ def capped(
         yield batch
 
 
-def nbytes_of(value: Any) -> int:
-    """Bytes of a value as DuckDB gives it in Python, with all that is in it."""
+def nbytes_of(rows: Sequence[tuple[Any, ...]]) -> int:
+    """Bytes of rows as DuckDB gives them in Python, with all that is in them."""
+    if not _CONTAINERS.isdisjoint(map(type, chain.from_iterable(rows))):
+        return sum(map(_nbytes_with_content, rows))
+    # a tenth of the time that the other way takes
+    return sum(map(sys.getsizeof, chain(rows, chain.from_iterable(rows))))
+
+
+def _nbytes_with_content(value: Any) -> int:
     size = sys.getsizeof(value)
     if isinstance(value, list | tuple):
-        size += sum(map(nbytes_of, value))
+        size += sum(map(_nbytes_with_content, value))
     elif isinstance(value, dict):
-        size += sum(nbytes_of(key) + nbytes_of(inner) for key, inner in value.items())
+        size += sum(map(_nbytes_with_content, chain(value.keys(), value.values())))
     return size
 
 

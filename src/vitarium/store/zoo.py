@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.filenames import file_name
 from vitarium.store import entries, files, index
+from vitarium.store.query_limits import TIMEOUT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +146,7 @@ class Zoo:
 
         return pd.DataFrame(index.rows(self.path))
 
-    def query(self, sql: str, *, timeout: float | None = 30) -> "pd.DataFrame":
+    def query(self, sql: str, *, timeout: float | None = TIMEOUT) -> "pd.DataFrame":
         """What a SELECT gives over the tables `models`, `epochs` and `records`, by DuckDB.
 
             zoo.query("SELECT stage, max(test_accuracy) FROM models GROUP BY stage")
