@@ -86,18 +86,18 @@ def test_other_errors_stay_as_they_are(tmp_path, error):
 
 def test_a_folder_of_another_user_is_told_with_both_names(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 123_456)
-    told = str(not_writable(tmp_path / "not" / "there"))
-    assert f"{tmp_path} belongs to " in told
-    assert "and you are user 123456; choose another folder" in told
+    message = str(not_writable(tmp_path / "not" / "there"))
+    assert f"{tmp_path} belongs to " in message
+    assert "and you are user 123456; choose another folder" in message
 
 
 def test_of_a_zoo_a_copy_is_advised_or_to_make_it_writable(tmp_path):
     (tmp_path / "zoo.json").touch()
     (tmp_path / "models").mkdir()
     (tmp_path / "models").chmod(0o555)
-    told = str(not_writable(tmp_path / "models" / "3f2a" / "model.json"))
-    assert f"{tmp_path / 'models'} is marked as read-only; copy the zoo" in told
-    assert f"chmod -R u+w {tmp_path}" in told
+    message = str(not_writable(tmp_path / "models" / "3f2a" / "model.json"))
+    assert f"{tmp_path / 'models'} is marked as read-only; copy the zoo" in message
+    assert f"chmod -R u+w {tmp_path}" in message
 
 
 def test_what_a_file_is_to_replace_is_checked_before(tmp_path):
@@ -113,8 +113,10 @@ def test_what_a_file_is_to_replace_is_checked_before(tmp_path):
 
 
 def test_a_read_only_disk_is_found_before_anything_is_done(disk, remount_read_only):
-    place = disk("100k")
-    (place / "folder").mkdir()
-    remount_read_only(place)
-    with pytest.raises(NotWritable, match=f"{place / 'folder'} is on a disk that can only be read"):
-        check_writable(place / "folder" / "new")
+    folder = disk("100k")
+    (folder / "folder").mkdir()
+    remount_read_only(folder)
+    with pytest.raises(
+        NotWritable, match=f"{folder / 'folder'} is on a disk that can only be read"
+    ):
+        check_writable(folder / "folder" / "new")

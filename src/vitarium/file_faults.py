@@ -56,6 +56,8 @@ def reading(path: Path) -> Iterator[None]:
     except (VitariumError, FileNotFoundError):
         raise
     except OSError as error:
+        if error.errno is None:  # of a connection, say
+            raise
         name = error.filename
         raise fault(error, Path(name) if isinstance(name, str) else path, writing=False) from None
 
@@ -154,8 +156,8 @@ def _number(error: Exception) -> int | None:
 
 def _upwards(path: Path) -> list[Path]:
     """The path and the folders around it, the innermost first."""
-    whole = path.absolute()
-    return [whole, *whole.parents]
+    absolute = path.absolute()
+    return [absolute, *absolute.parents]
 
 
 def _obstacle(path: Path) -> Path:

@@ -110,14 +110,14 @@ EXAMPLES = {
     "plugins": [Example("plugins measures"), Example("plugins --json")],
 }
 ALL = [example for examples in EXAMPLES.values() for example in examples]
-APART = [
+IN_SUBPROCESS = [
     *(examples[0] for examples in EXAMPLES.values()),
     *(EXAMPLES[command][1] for command in ("grow", "import")),
 ]
 """One of each command, and what is written in another folder, for another process."""
 
 
-def each(examples):
+def over(examples):
     return pytest.mark.parametrize("example", examples, ids=lambda example: example.typed)
 
 
@@ -131,60 +131,60 @@ def test_every_command_has_an_example():
     assert names(typer.main.get_command(app)) == set(EXAMPLES)
 
 
-@each(ALL)
-def test_on_a_full_disk_what_would_write_says_so_and_changes_nothing(example, places, disk):
-    place = disk("3m")
-    zoo, out = shutil.copytree(places["zoo"], place / "zoo"), place / "out"
+@over(ALL)
+def test_on_a_full_disk_what_would_write_says_so_and_changes_nothing(example, slots, disk):
+    folder = disk("3m")
+    zoo, out = shutil.copytree(slots["zoo"], folder / "zoo"), folder / "out"
     out.mkdir()
-    typed = filled(places, zoo=zoo, out=out)
+    typed = filled(slots, zoo=zoo, out=out)
     if example.before:
         assert runner.run(typed(example.before)).status == 0
-    fill_up(place)
-    before = content(place)
+    fill_up(folder)
+    before = content(folder)
     outcome = runner.run(typed(example.typed))
     assert_outcome(outcome, example, fails=example.writes, because="no space left for ")
-    assert content(place) == before
+    assert content(folder) == before
 
 
-@each(ALL)
+@over(ALL)
 def test_a_zoo_on_a_read_only_disk_is_read_on_a_latin_1_terminal(
-    example, places, disk, remount_read_only, tmp_path
+    example, slots, disk, remount_read_only, tmp_path
 ):
-    place = disk("3m")
-    zoo = shutil.copytree(places["zoo"], place / "zoo")
-    remount_read_only(place)
-    typed = filled(places, zoo=zoo, out=tmp_path)
+    folder = disk("3m")
+    zoo = shutil.copytree(slots["zoo"], folder / "zoo")
+    remount_read_only(folder)
+    typed = filled(slots, zoo=zoo, out=tmp_path)
     outcome = runner.run(typed(example.typed), encoding="latin-1")
     because = "is on a disk that can only be read; copy the zoo"
     assert_outcome(outcome, example, fails=example.writes == "zoo", because=because)
     assert ("warning: numbers are not kept" in outcome.err) == (example.writes == "numbers")
 
 
-@each([example for example in ALL if example.writes == "out"])
+@over([example for example in ALL if example.writes == "out"])
 def test_nothing_is_computed_for_a_read_only_disk(
-    example, places, disk, remount_read_only, monkeypatch
+    example, slots, disk, remount_read_only, monkeypatch
 ):
-    place = disk("3m")
-    remount_read_only(place)
-    typed = filled(places, out=place)
+    folder = disk("3m")
+    remount_read_only(folder)
+    typed = filled(slots, out=folder)
     for work in ("vitarium.studies.page.Page.html", "vitarium.store.packing.against"):
         monkeypatch.setattr(work, forbidden)
     outcome = runner.run(typed(example.typed))
     assert_outcome(outcome, example, fails=True, because="choose another folder")
 
 
-@each(ALL)
-def test_at_a_path_that_is_no_utf8_on_an_ascii_terminal_everything_works(example, places, tmp_path):
-    place = tmp_path / os.fsdecode(b"\xff \xe9'[*]")
+@over(ALL)
+def test_at_a_path_that_is_no_utf8_on_an_ascii_terminal_everything_works(example, slots, tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff \xe9'[*]")
     try:
-        place.mkdir()
+        folder.mkdir()
     except OSError:
         pytest.skip("this disk takes UTF-8 alone")
     moved = {
-        name: shutil.copytree(places[name], place / name) for name in ("zoo", "weights", "out")
+        name: shutil.copytree(slots[name], folder / name) for name in ("zoo", "weights", "out")
     }
-    moved["blueprint"] = shutil.copy(places["blueprint"], place / "blueprint.yaml")
-    outcome = runner.run(filled(places, **moved)(example.typed), encoding="ascii")
+    moved["blueprint"] = shutil.copy(slots["blueprint"], folder / "blueprint.yaml")
+    outcome = runner.run(filled(slots, **moved)(example.typed), encoding="ascii")
     assert_outcome(outcome, example)
     assert not verify(moved["zoo"], deep=True)
 
@@ -202,15 +202,15 @@ def with_anothers_zoo(material, tmp_path_factory):
     zoos, home, commands = folder / "zoos", folder / "home", []
     zoos.mkdir()
     home.mkdir()
-    for number, example in enumerate(APART):
+    for number, example in enumerate(IN_SUBPROCESS):
         zoo, out = shutil.copytree(material["zoo"], zoos / str(number)), folder / str(number)
         out.mkdir()
         commands.append(filled(material, zoo=zoo, out=out)(example.typed))
     give_away(zoos)
     give_away(home)
     home.chmod(0o700)
-    listed, found = folder / "commands.json", folder / "outcomes.json"
-    listed.write_text(json.dumps(commands))
+    commands_file, outcomes_file = folder / "commands.json", folder / "outcomes.json"
+    commands_file.write_text(json.dumps(commands))
     subprocess.run(
         [
             "setpriv",
@@ -218,8 +218,8 @@ def with_anothers_zoo(material, tmp_path_factory):
             "--inh-caps=-all",
             sys.executable,
             RUNNER,
-            listed,
-            found,
+            commands_file,
+            outcomes_file,
         ],
         env={
             **os.environ,
@@ -234,12 +234,12 @@ def with_anothers_zoo(material, tmp_path_factory):
         cwd=folder,
         check=True,
     )
-    outcomes = [runner.Outcome(**outcome) for outcome in json.loads(found.read_text())]
-    return dict(zip(APART, outcomes, strict=True))
+    outcomes = [runner.Outcome(**outcome) for outcome in json.loads(outcomes_file.read_text())]
+    return dict(zip(IN_SUBPROCESS, outcomes, strict=True))
 
 
 @pytest.mark.slow
-@each(APART)
+@over(IN_SUBPROCESS)
 def test_anothers_zoo_is_read_where_all_is_ascii(example, with_anothers_zoo):
     outcome = with_anothers_zoo[example]
     assert_outcome(outcome, example, fails=example.writes == "zoo", because=" belongs to ")
@@ -249,30 +249,30 @@ def test_anothers_zoo_is_read_where_all_is_ascii(example, with_anothers_zoo):
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_while_models_are_trained_ends_growing_and_loses_nothing(
-    places, disk, vitarium
+    slots, disk, vitarium
 ):
     """In worker processes, which write by themselves."""
-    place = disk("2m")
-    zoo = shutil.copytree(places["zoo"], place / "zoo")
-    recipe = json.loads(places["blueprint"].read_text())
+    folder = disk("2m")
+    zoo = shutil.copytree(slots["zoo"], folder / "zoo")
+    recipe = json.loads(slots["blueprint"].read_text())
     recipe["stages"]["pretrain"] |= {"epochs": 40, "grid": {"seed": [11, 12, 13]}}
-    places["blueprint"].write_text(json.dumps(recipe))
-    grow = ("grow", places["blueprint"], "--zoo", zoo, "--workers", 1, "--stack", 1, "--no-compile")
-    (place / "ballast").write_bytes(bytes(shutil.disk_usage(place).free - (100 << 10)))
+    slots["blueprint"].write_text(json.dumps(recipe))
+    grow = ("grow", slots["blueprint"], "--zoo", zoo, "--workers", 1, "--stack", 1, "--no-compile")
+    (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - (100 << 10)))
     status, _, err = vitarium(*grow)
     assert status == 1
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert line.startswith("error: no space left for ")
     assert "failed" not in err
-    (place / "ballast").unlink()
+    (folder / "ballast").unlink()
     assert not verify(zoo, deep=True)
     (unfinished,) = (
-        id for id in Zoo.open(zoo).ids() if not (places["zoo"] / "models" / id).exists()
+        id for id in Zoo.open(zoo).ids() if not (slots["zoo"] / "models" / id).exists()
     )
     epochs = len(Zoo.open(zoo).epochs(unfinished))
     assert 0 < epochs < 41
     recipe["stages"]["pretrain"] |= {"grid": {"seed": [11]}}
-    places["blueprint"].write_text(json.dumps(recipe))
+    slots["blueprint"].write_text(json.dumps(recipe))
     status, _, err = vitarium(*grow)
     assert status == 0, err
     assert len(Zoo.open(zoo).epochs(unfinished)) == 41
@@ -303,19 +303,19 @@ def material(_grown, tmp_path_factory):
 
 
 @pytest.fixture
-def places(material, tmp_path):
+def slots(material, tmp_path):
     """The same, with a zoo that can be changed, and a folder for what is written."""
-    folder = tmp_path / "places"
+    folder = tmp_path / "slots"
     zoo = shutil.copytree(material["zoo"], folder / "zoo")
     (folder / "out").mkdir()
     return {**material, "zoo": zoo, "out": folder / "out"}
 
 
-def filled(places, **others):
+def filled(slots, **changes):
     """A function that makes arguments of what is typed."""
 
     def arguments(typed):
-        words = {**places, **others}
+        words = {**slots, **changes}
         return [word.format(**words) for word in shlex.split(typed)]
 
     return arguments

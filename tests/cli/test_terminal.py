@@ -90,6 +90,7 @@ def test_ctrl_c_is_one_word_and_status_130(monkeypatch, capsys):
         (OSError(5, "I/O", "/x"), 1, "error: cannot read /x: the disk reports an error; see the"),
         (FileNotFoundError(2, "none", "/x"), 2, "error: cannot read /x: there is no such file"),
         (OSError(28, "No space left on device"), 1, "error: cannot write the output: No space"),
+        (OSError("no\n connection"), 1, "error: no connection"),
         (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "x"), 2, "error: 'a\\udcff' is no UTF-8"),
     ],
 )

@@ -179,10 +179,10 @@ def test_images_that_would_take_too_much_are_decoded_as_they_are_needed(tmp_path
 def test_anothers_cache_is_read_and_what_it_has_not_stays_in_memory(
     disk, remount_read_only, monkeypatch
 ):
-    place, times = disk("200k"), []
-    monkeypatch.setenv("VITARIUM_CACHE", str(place))
+    folder, times = disk("200k"), []
+    monkeypatch.setenv("VITARIUM_CACHE", str(folder))
     made(times)
-    remount_read_only(place)
+    remount_read_only(folder)
     assert made(times).tensors["values"].tolist() == [1, 1]
     assert len(times) == 1
     with pytest.warns(UserWarning, match="name a folder for them in VITARIUM_CACHE"):

@@ -384,10 +384,10 @@ def test_progress_is_told(zoo):
 def test_numbers_of_a_zoo_that_cannot_be_written_are_given_and_not_kept(
     zoo, disk, remount_read_only, monkeypatch
 ):
-    place = disk("2m")
-    shutil.copytree(zoo.path, place / "zoo")
-    remount_read_only(place)
-    other = Zoo.open(place / "zoo")
+    folder = disk("2m")
+    shutil.copytree(zoo.path, folder / "zoo")
+    remount_read_only(folder)
+    other = Zoo.open(folder / "zoo")
     with pytest.warns(NotKept, match="copy the zoo and work on the copy"):
         found = measure(other, ["weight_norm", "agreement"], images=40)
     expected = measure(zoo, ["weight_norm", "agreement"], images=40)

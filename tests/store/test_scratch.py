@@ -37,9 +37,9 @@ def scratch_again(path):
 
 @pytest.mark.usefixtures("_system")
 def test_too_small_a_disk_is_an_error_and_not_the_end_of_the_process(disk):
-    place = disk("200k")
+    folder = disk("200k")
     with pytest.raises(DiskFull, match=r"no space left for .*file"):
-        scratch(place / "file", 100_000, torch.float32)
+        scratch(folder / "file", 100_000, torch.float32)
 
 
 def test_a_temporary_folder_has_gone_in_the_end(tmp_path):
@@ -49,7 +49,7 @@ def test_a_temporary_folder_has_gone_in_the_end(tmp_path):
 
 
 def test_where_there_can_be_no_temporary_folder_it_says_so(disk, remount_read_only):
-    place = disk("16k")
-    remount_read_only(place)
-    with pytest.raises(NotWritable, match=f"{place} is on a disk"), temporary_folder(place):
+    folder = disk("16k")
+    remount_read_only(folder)
+    with pytest.raises(NotWritable, match=f"{folder} is on a disk"), temporary_folder(folder):
         pass

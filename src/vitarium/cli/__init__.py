@@ -1,5 +1,6 @@
 """The command line: `vitarium`. Each module holds one group of commands, thin over the library."""
 
+import errno
 import os
 import re
 import sys
@@ -91,6 +92,10 @@ app.command("compress")(compressing.compress)
 app.command("plugins")(plugins.plugins)
 
 
+_OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""What can be wrong with an output; an error of a file names the file."""
+
+
 def main() -> None:
     """Run the command line.
 
@@ -134,8 +139,10 @@ def _complain_of_system(error: OSError) -> int:
     if isinstance(error.filename, str):
         file_fault = fault(error, Path(error.filename), writing=False)
         return _complain(str(file_fault), file_fault.exit_status)
-    silence(sys.stdout)  # no file's: it is the output that is full
-    return _complain(f"cannot write the output: {error.strerror or error}", 1)
+    if error.errno in _OF_STREAMS:
+        silence(sys.stdout)
+        return _complain(f"cannot write the output: {error.strerror}", 1)
+    return _complain(" ".join(str(error).split()), 1)
 
 
 def _complain(text: str, status: int) -> int:

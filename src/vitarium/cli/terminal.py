@@ -87,7 +87,8 @@ def warnings_in_a_line() -> Iterator[None]:
         text = printable(f"{label}: {' '.join(str(message).split())}")
         if text not in texts:
             texts.add(text)
-            print(text, file=sys.stderr)
+            with suppress(OSError):
+                print(text, file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -317,8 +317,8 @@ def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def _writable(folder: Path) -> bool:
-    whole = folder.absolute()
-    nearest = next(path for path in (whole, *whole.parents) if os.access(path, os.F_OK))
+    absolute = folder.absolute()
+    nearest = next(path for path in (absolute, *absolute.parents) if os.access(path, os.F_OK))
     # the mode too: root may write anywhere, but a folder that is marked read-only is left alone
     marked = bool(nearest.stat().st_mode & 0o222)
     return marked and nearest.is_dir() and os.access(nearest, os.W_OK)

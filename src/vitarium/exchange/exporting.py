@@ -100,6 +100,7 @@ def export(
     written = []
     with writing(target):
         try:
+            shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             with files.plain_path(beside) as folder:  # libraries in other languages write there
                 for path in section(zoo, picked, folder):

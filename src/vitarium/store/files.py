@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def write(
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
         beside = path.with_name(temporary_name(path))
-        fresh = [folder for folder in path.parents if not folder.exists()]
+        fresh = [*takewhile(lambda folder: not folder.exists(), path.parents)]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside.unlink(missing_ok=True)  # a leftover; or a link, which is not followed

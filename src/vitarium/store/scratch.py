@@ -40,8 +40,8 @@ def temporary_folder(folder: Path | None = None, prefix: str = "vitarium-") -> I
     """
     with ExitStack() as stack:
         with writing(folder or Path(os.environ.get("TMPDIR", "/tmp"))):
-            made = stack.enter_context(TemporaryDirectory(prefix=prefix, dir=folder))
-        yield Path(made)
+            name = stack.enter_context(TemporaryDirectory(prefix=prefix, dir=folder))
+        yield Path(name)
 
 
 def reserve(handle: int, nbytes: int) -> None:

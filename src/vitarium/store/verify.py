@@ -306,8 +306,8 @@ def _fault(zoo: Path, folder: Path, error: Exception, lost: str) -> Fault:
         return Fault(_inside(zoo, error.path), error.fault, lost)
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         path = Path(error.filename or folder)
-        told = error if isinstance(error, FileFault) else fault(error, path, writing=False)
-        return Fault(_inside(zoo, told.path), str(told), _UNREAD)
+        refusal = error if isinstance(error, FileFault) else fault(error, path, writing=False)
+        return Fault(_inside(zoo, refusal.path), str(refusal), _UNREAD)
     return Fault(_inside(zoo, folder), str(error), lost)
 
 
