@@ -225,11 +225,11 @@ def grow(
 
 
 def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
-    from vitarium import engine
+    from vitarium.engine import grow as grow_zoo
 
     console = Terminal(stderr=True)
     try:
-        growth = engine.grow(blueprint, zoo, **options)
+        growth = grow_zoo(blueprint, zoo, **options)
     except KeyboardInterrupt:
         console.print(
             f"\nStopped. Finished epochs are kept in {zoo}; the same command goes on after them.",
