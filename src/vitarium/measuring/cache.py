@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vitarium.cache import zoo_cache
-from vitarium.errors import CorruptFile, DamagedCache
+from vitarium.errors import CorruptFile, DamagedCache, FileFault
 from vitarium.store import Checkpoint, files, packing
 
 
@@ -61,9 +61,9 @@ def _read(folder: Path, name: str, key: tuple[str, ...]) -> Mapping[str, Tensor]
         if cached.description.get("key") != list(key) or cached.base:
             raise CorruptFile(path, "it is of something else")
         cached.check()
-    except CorruptFile as error:
+    except (CorruptFile, FileFault) as error:
         files.discard(path, root=folder.parent)
-        note = f"{path} was damaged, and is computed anew ({error.fault})"
+        note = f"{path} was damaged, and is computed anew ({error})"
         warnings.warn(DamagedCache(note), stacklevel=3)
         return None
     return cached
