@@ -1,11 +1,25 @@
 """Where vitarium keeps what it can make again: downloads, decoded images, measured speeds."""
 
+import hashlib
 import os
 from pathlib import Path
+
+_NOWHERE = Path(os.devnull)
+"""A folder that is not there and cannot be made: nothing is found in it, nothing is kept."""
 
 
 def cache_folder() -> Path:
     """$VITARIUM_CACHE, else `vitarium` below the user's cache folder; may not be there yet."""
     if own := os.environ.get("VITARIUM_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vitarium"
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # a user without a home
+        caches = _NOWHERE
+    return caches / "vitarium"
+
+
+def zoo_cache(zoo: Path) -> Path:
+    """Where the caches of a zoo lie that itself cannot be written; may not be there yet."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(zoo))).hexdigest()[:16]
+    return cache_folder() / "zoos" / name

@@ -83,16 +83,29 @@ class CorruptFile(VitariumError):
         super().__init__(f"corrupt file {path}: {fault}")
 
 
-class DiskFull(VitariumError, OSError):
-    """There is no room for a file; what was there before it is as it was.
+class FileFault(VitariumError, OSError):
+    """The system does not read or write a file; what was there before is as it was.
 
     An OSError too, for those who can do without the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, message: str) -> None:
         self.path = path
+        super().__init__(message)
+
+
+class WriteFault(FileFault):
+    """A file is not written, and others would not be, either."""
+
+
+class DiskFull(WriteFault):
+    """There is no room for a file."""
+
+    def __init__(self, path: Path) -> None:
         super().__init__(
-            f"no space left for {path}; make room and run the command again: it goes on from here"
+            path,
+            f"no space left for {path}; make room and run the command again (what was there before "
+            "is whole)",
         )
 
 
@@ -108,6 +121,31 @@ class LeadsOutside(VitariumError, OSError):
             f"{path} is, or is reached by, a link that leads out of {root}: nothing was written or "
             "removed there; put the folder itself where the link stands"
         )
+
+
+class NotWritable(WriteFault):
+    """A file may not be written: on a read-only disk, or in a folder of another user.
+
+    Args:
+        reason: what stands in the way, e.g. "/data belongs to root, and you are ann".
+        remedy: what to do.
+    """
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(path, f"cannot write {path}: {reason}; {remedy}")
+
+
+class NotReadable(FileFault):
+    """A file may not be read; arguments as of NotWritable."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(path, f"cannot read {path}: {reason}; {remedy}")
+
+
+class UnusablePath(FileFault):
+    """A path that leads nowhere: too long, through a file, or to a folder that is not there."""
+
+    exit_status = 2
 
 
 class UntrustedFile(VitariumError):

@@ -174,3 +174,27 @@ def test_images_that_would_take_too_much_are_decoded_as_they_are_needed(tmp_path
     monkeypatch.setattr(datasets, "RESIDENT_BYTES", 100)
     found = load(image_folder(tmp_path / "images", [6, 6, 6]))
     assert not isinstance(found.train.images, torch.Tensor)
+
+
+def test_anothers_cache_is_read_and_what_it_has_not_stays_in_memory(
+    disk, remount_read_only, monkeypatch
+):
+    folder, times = disk("200k"), []
+    monkeypatch.setenv("VITARIUM_CACHE", str(folder))
+    made(times)
+    remount_read_only(folder)
+    assert made(times).tensors["values"].tolist() == [1, 1]
+    assert len(times) == 1
+    with pytest.warns(UserWarning, match="name a folder for them in VITARIUM_CACHE"):
+        assert made(times, "others").tensors["values"].tolist() == [1, 1]
+
+
+def test_a_disk_that_is_too_small_is_found_before_its_memory_is_written_to(disk, monkeypatch):
+    monkeypatch.setenv("VITARIUM_CACHE", str(disk("200k")))
+
+    def fill(allocate):
+        allocate("values", (100_000,), torch.int64).fill_(7)
+        return {}
+
+    with pytest.warns(UserWarning, match="No space left"):
+        assert kept("sevens", {}, fill).tensors["values"].sum() == 700_000

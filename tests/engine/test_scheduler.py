@@ -6,8 +6,8 @@ from vitarium import Blueprint, Zoo, plan
 from vitarium.engine.events import Ended, Halved, Retried, Started
 from vitarium.engine.queue import Queue
 from vitarium.engine.scheduler import Worker, schedule
-from vitarium.engine.worker import Broken, Died, OutOfMemory
-from vitarium.errors import CorruptFile
+from vitarium.engine.worker import Broken, Died, OutOfMemory, Unwritable
+from vitarium.errors import CorruptFile, WriteFault
 
 
 class ScriptedPool:
@@ -137,3 +137,17 @@ def test_a_model_that_cannot_be_handed_out_fails_alone(planned, run, monkeypatch
     assert "moths" in failed.message
     assert len(kinds(told, Ended)) == len(planned) - 2
     assert len(kinds(told, Started)) == len(planned) - 2
+
+
+def test_a_zoo_that_cannot_be_written_any_more_stops_all(planned, run):
+    full = planned.models[1].id
+    told = []
+
+    def fate(model, starts, size):
+        told.append(model)
+        return Unwritable("no space left for x") if model == full else Ended(model, "finished")
+
+    with pytest.raises(WriteFault, match="no space left for x"):
+        run(1, fate)
+    assert told[-1] == full
+    assert len(told) < len(planned)

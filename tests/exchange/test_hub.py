@@ -215,3 +215,10 @@ def test_what_the_hub_refuses_is_told(zoo, hub, monkeypatch):
     monkeypatch.setattr(Hub, "refusal", OfflineModeIsEnabled("the hub is not reached"))
     with pytest.raises(HubError, match="uploading to me/x failed: the hub is not reached; run"):
         push(zoo.path, "me/x")
+
+
+def test_a_copy_of_a_read_only_zoo_can_be_changed(zoo, tmp_path):
+    for path in zoo.path.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    export(zoo, tmp_path / "out", exporter="hub")
+    assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "out").rglob("*"))

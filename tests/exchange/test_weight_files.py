@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vitarium.errors import CorruptFile, UntrustedFile
+from vitarium.errors import CorruptFile, NotReadable, UntrustedFile
 from vitarium.exchange.weight_files import read_shapes, read_weights
 
 MAPPED = partial(read_weights, mapped=True)
@@ -147,3 +147,29 @@ def test_mapped_tensors_are_the_files_bits(tmp_path, kind):
     read = read_weights(tmp_path / "w.pth", tmp_path, mapped=True)
     assert read.keys() == weights.keys()
     assert all(torch.equal(read[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("kind", ["file.safetensors", "file.pt"])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_files_are_read_whatever_their_folder_is_called(tmp_path, kind, mapped):
+    folder = tmp_path / os.fsdecode(b"[a] \xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this disk takes UTF-8 alone")
+    weights = {"a": torch.rand(3, 4)}
+    save = save_file if kind.endswith(".safetensors") else torch.save
+    save(weights, tmp_path / kind)
+    (tmp_path / kind).rename(folder / kind)
+    found = read_weights(folder / kind, folder, mapped=mapped)
+    assert torch.equal(found["a"], weights["a"])
+    assert read_shapes(folder / kind, folder) == {"a": (3, 4)}
+
+
+@READERS
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, read, monkeypatch):
+    path = tmp_path / "file.pt"
+    torch.save({"a": torch.rand(1)}, path)
+    monkeypatch.setattr(os, "access", lambda path, right: right != os.R_OK)
+    with pytest.raises(NotReadable, match=r"file\.pt"):
+        read(path, tmp_path)

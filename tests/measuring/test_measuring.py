@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from vitarium import Blueprint, grow, measure, registry
+from vitarium import Blueprint, Zoo, grow, measure, registry
 from vitarium.config import InvalidConfig, NoConfig
-from vitarium.errors import CannotMeasure, DamagedCache, InvalidInput, UnknownName
+from vitarium.errors import CannotMeasure, DamagedCache, DiskFull, InvalidInput, UnknownName
 from vitarium.measures.subjects import Predictions
+from vitarium.measuring.measuring import NotKept
 from vitarium.registry import choose
+from vitarium.store import records
 
 
 def whole(table):
@@ -377,3 +379,42 @@ def test_progress_is_told(zoo):
     measure(zoo, ["accuracy", "agreement"], pairs="all", report=lambda *done: told.append(done))
     assert told[0] == (0, 21)
     assert told[-1] == (21, 21)
+
+
+def test_numbers_of_a_zoo_that_cannot_be_written_are_given_and_not_kept(
+    zoo, disk, remount_read_only, monkeypatch
+):
+    folder = disk("2m")
+    shutil.copytree(zoo.path, folder / "zoo")
+    remount_read_only(folder)
+    other = Zoo.open(folder / "zoo")
+    with pytest.warns(NotKept, match="copy the zoo and work on the copy"):
+        found = measure(other, ["weight_norm", "agreement"], images=40)
+    expected = measure(zoo, ["weight_norm", "agreement"], images=40)
+    pd.testing.assert_frame_equal(found, expected)
+    assert len(other.records()) == 0
+
+
+@pytest.mark.parametrize("cache", ["a folder", "a file"])
+def test_features_lie_elsewhere_where_the_zoo_takes_none(zoo, tmp_path, monkeypatch, cache, passes):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "own"))
+    if cache == "a file":
+        (tmp_path / "own").touch()
+    expected = measure(zoo, "cka", images=40)
+    shutil.rmtree(zoo.path / "cache")
+    (zoo.path / "cache").touch()
+    passes.clear()
+    pd.testing.assert_frame_equal(measure(zoo, "cka", images=40, again=True), expected)
+    assert len(passes) == len(zoo.ids())
+    measure(zoo, "cka", images=40, again=True)
+    assert len(passes) == len(zoo.ids())
+
+
+def test_a_full_disk_ends_measuring(zoo, monkeypatch):
+    def full(zoo, measured):
+        if measured:
+            raise DiskFull(zoo)
+
+    monkeypatch.setattr(records, "add", full)
+    with pytest.raises(DiskFull):
+        measure(zoo, "weight_norm")

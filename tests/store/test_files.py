@@ -1,10 +1,11 @@
 """Files are whole or not there, and damage is found."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from vitarium.errors import CorruptFile, DiskFull
+from vitarium.errors import CorruptFile, DiskFull, UnusablePath
 from vitarium.store import files
 
 
@@ -99,3 +100,64 @@ def test_broken_json_is_named_with_its_line(tmp_path):
         files.read_lines(path, sealed=False)
     with pytest.raises(CorruptFile, match=r"epochs\.jsonl: not valid JSON"):
         files.read_json(path)
+
+
+def test_a_failed_write_leaves_no_folder_either(tmp_path, monkeypatch):
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull):
+        files.write(tmp_path / "new" / "folder" / "a.json", b"{}")
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_may_be_as_long_as_a_disk_takes_them(tmp_path):
+    path = tmp_path / ("n" * 255)
+    files.write(path, b"content")
+    assert files.read(path) == b"content"
+    with pytest.raises(UnusablePath, match="too long"):
+        files.write(tmp_path / ("n" * 256), b"content")
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    for path in (tmp_path, tmp_path / "."):
+        with pytest.raises(UnusablePath, match="it is a folder, not a file"):
+            files.write(path, b"content")
+
+
+def test_what_lies_in_a_folder_is_listed_in_order(tmp_path):
+    for name in ("b", "a", ".c"):
+        (tmp_path / name).touch()
+    assert [path.name for path in files.listed(tmp_path)] == [".c", "a", "b"]
+    assert files.listed(tmp_path / "missing") == []
+    with pytest.raises(UnusablePath):
+        files.listed(tmp_path / "a")
+
+
+NO_UTF8 = os.fsdecode(b"\xff")
+
+
+def test_names_that_are_no_utf8_come_back_from_json_escaped(tmp_path):
+    value = {"name": NO_UTF8, "ü": 1}
+    files.write_json(tmp_path / "a.json", value)
+    files.write_sealed(tmp_path / "b.json", value)
+    escaped = {"name": "\\xff", "ü": 1}
+    assert files.read_json(tmp_path / "a.json") == files.read_sealed(tmp_path / "b.json") == escaped
+    (tmp_path / "a.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["plain ü", "st*r", "a[1]", "{a}", "w?y", NO_UTF8])
+def test_libraries_find_a_file_of_any_name(tmp_path, name):
+    folder = tmp_path / name
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this disk takes UTF-8 alone")
+    (folder / "file").write_bytes(b"content")
+    for path, below in ((folder, "file"), (folder / "file", "")):
+        with files.plain_path(path) as plain:
+            str(plain).encode()
+            assert (plain / below).read_bytes() == b"content"
+            if Path("/proc/self/fd").exists():
+                assert not set("*?[{") & set(str(plain))

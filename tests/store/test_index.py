@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vitarium import Zoo
-from vitarium.errors import CorruptFile, DamagedCache
+from vitarium.errors import CorruptFile, DamagedCache, NotReadable, NotWritable
 from vitarium.store import Record, database, entries, files, index, index_files, index_loading
 
 
@@ -473,3 +473,62 @@ def test_a_number_changed_in_the_index_is_found(zoo):
     said = index.disagreements(zoo)
     assert len(said) == 6
     assert all("(models)" in each for each in said)
+
+
+@pytest.fixture
+def unwritable(zoo, tmp_path, monkeypatch):
+    """A zoo in which there can be no index, and where there is a cache."""
+    write = files.write
+
+    def refusing(path, content, **options):
+        if path.is_relative_to(zoo / "index"):
+            raise NotWritable(path, "it is on a disk that can only be read", "copy the zoo")
+        write(path, content, **options)
+
+    monkeypatch.setattr(files, "write", refusing)
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
+    return zoo
+
+
+def test_the_index_of_a_zoo_that_cannot_be_written_lies_in_the_cache(unwritable, read):
+    expected = ids(unwritable)
+    assert list(index.tables(unwritable).stamps) == expected
+    assert sorted(read) == expected
+    read.clear()
+    assert list(index.tables(unwritable).stamps) == expected
+    assert list(Zoo.open(unwritable).query("SELECT id FROM models ORDER BY id")["id"]) == expected
+    assert read == []
+    change(unwritable, expected[0])
+    assert len(Zoo.open(unwritable).models()) == len(expected)
+    assert read == expected[:1]
+    read.clear()
+    Zoo.open(unwritable).reindex()
+    assert sorted(read) == expected
+
+
+def test_without_any_place_for_an_index_a_zoo_is_listed_all_the_same(unwritable, monkeypatch):
+    monkeypatch.setenv("VITARIUM_CACHE", str(unwritable / "index" / "below a file"))
+    assert list(index.tables(unwritable).stamps) == ids(unwritable)
+    assert len(Zoo.open(unwritable).query("SELECT id FROM models")) == len(ids(unwritable))
+
+
+def test_a_zoo_is_not_mixed_up_with_another_whose_name_its_own_is_a_pattern_of(zoo, tmp_path):
+    star, other = (shutil.copytree(zoo, tmp_path / name) for name in ("st*r", "star"))
+    for each in (star, other):
+        index.tables(each)
+    shutil.rmtree(star / "models" / ids(star)[0])
+    index.tables(star)
+    assert list(Zoo.open(star).query("SELECT id FROM models ORDER BY id")["id"]) == ids(star)
+
+
+def test_a_model_that_may_not_be_read_is_told_and_not_left_out(zoo, monkeypatch):
+    hidden, stat = ids(zoo)[1], os.stat
+
+    def refusing(path, **more):
+        if str(path).startswith(hidden):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    with pytest.raises(NotReadable, match=f"{hidden}/model.json"):
+        entries.stamps(zoo)

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from vitarium.errors import ZooInUse
+from vitarium.errors import DiskFull, NotWritable, ZooInUse
 from vitarium.store import lock
 from vitarium.store.lock import held
 
@@ -104,4 +104,26 @@ def test_a_lock_that_was_given_back_can_be_taken_again(tmp_path):
 
 def test_a_second_run_in_the_same_process_is_refused_too(tmp_path):
     with held(tmp_path), pytest.raises(ZooInUse), held(tmp_path):
+        pass
+
+
+def test_a_zoo_that_cannot_be_written_is_refused_at_once(disk, remount_read_only):
+    zoo = disk("100k")
+    (zoo / "zoo.json").touch()
+    remount_read_only(zoo)
+    with (
+        pytest.raises(NotWritable, match="copy the zoo and work on the copy"),
+        held(zoo, wait=True),
+    ):
+        pass
+
+
+def test_a_full_disk_is_refused_at_once_and_the_lock_given_back(disk):
+    zoo = disk("16k")
+    (zoo / ".lock").touch()
+    (zoo / "ballast").write_bytes(bytes(16 << 10))
+    with pytest.raises(DiskFull), held(zoo):
+        pass
+    (zoo / "ballast").unlink()
+    with held(zoo):
         pass

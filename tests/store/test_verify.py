@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vitarium import Zoo
-from vitarium.errors import CorruptFile
-from vitarium.store import index
+from vitarium.errors import CorruptFile, NotReadable
+from vitarium.store import files, index
 from vitarium.store.verify import verify
 
 
@@ -205,3 +205,19 @@ def test_a_training_without_its_progress_is_found(zoo, child):
     (folder.path / "progress-0001.safetensors").unlink()
     faults = verify(zoo.path)
     assert any("progress-0001" in fault.path for fault in faults)
+
+
+def test_what_may_not_be_read_is_told_and_no_damage(zoo, monkeypatch, child):
+    file = zoo.folder(child).path / "epochs.jsonl"
+    read = files.read
+
+    def refusing(path):
+        if path == file:
+            raise NotReadable(path, "it belongs to ann", "ask her")
+        return read(path)
+
+    monkeypatch.setattr(files, "read", refusing)
+    (fault,) = verify(zoo.path)
+    assert fault.path == f"models/{child}/epochs.jsonl"
+    assert "it belongs to ann" in fault.fault
+    assert fault.lost == "unknown as long as it cannot be read"

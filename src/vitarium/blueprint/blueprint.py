@@ -13,7 +13,8 @@ from vitarium.blueprint.recipe import Recipe
 from vitarium.blueprint.stage_name import check_stage_name
 from vitarium.blueprint.yaml_file import YamlFile
 from vitarium.config import Config, InvalidConfig, KeyPath, Problem
-from vitarium.errors import InvalidInput, UnknownName, did_you_mean
+from vitarium.errors import InvalidInput, UnknownName, UnusablePath, did_you_mean
+from vitarium.file_faults import reading
 from vitarium.registry import Section, SectionOf
 
 SCRATCH = "scratch"
@@ -238,7 +239,7 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
     if isinstance(source, str) and "/" not in source:
         paths.insert(0, Path(str(_LIBRARY / f"{source}.yaml")))
     for path in paths:
-        with suppress(OSError):  # longer than any file's name
+        with suppress(UnusablePath), reading(path):  # longer than any file's name
             if path.is_file():
                 return path
     known = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]

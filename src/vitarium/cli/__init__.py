@@ -1,11 +1,12 @@
 """The command line: `vitarium`. Each module holds one group of commands, thin over the library."""
 
-import io
+import errno
 import os
 import re
 import sys
-import warnings
-from typing import Annotated, Any, TextIO
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -25,21 +26,21 @@ from vitarium.cli import (
     studies,
     zoo,
 )
-from vitarium.errors import DamagedCache, VitariumError
-from vitarium.printable import printable
+from vitarium.cli.terminal import prepare_streams, silence, warnings_in_a_line
+from vitarium.errors import VitariumError
+from vitarium.file_faults import fault
 from vitarium.store.query_limits import is_any_left_behind
 from vitarium.terminal import Terminal
 
 
 class Commands(TyperGroup):
-    """All commands; Ctrl-C ends each of them with a word."""
+    """All commands; Ctrl-C ends each of them with a word, which typer would not say."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
+            raise typer.Exit(_interrupted()) from None
 
 
 app = typer.Typer(
@@ -91,50 +92,71 @@ app.command("compress")(compressing.compress)
 app.command("plugins")(plugins.plugins)
 
 
+_OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""What can be wrong with an output; an error of a file names the file."""
+
+
 def main() -> None:
-    """Run the command line; bad input is one clear message and exit status 2."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # of what the terminal cannot show
-    try:
-        _run()
-    except SystemExit as end:
-        if is_any_left_behind():  # at a regular end, it would be waited for, or complained about
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 0)
-        raise
+    """Run the command line.
+
+    Whatever goes wrong is one line: of bad input with exit status 2, of what the machine does not
+    allow with 1, of Ctrl-C with 130.
+    """
+    prepare_streams()
+    with warnings_in_a_line():
+        status = _status()
+    if is_any_left_behind():  # at a regular end, it would be waited for, or complained about
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
 
 
-def _run() -> None:
+def _status() -> int | str | None:
+    """Run a command; gives the exit status."""
     try:
-        with warnings.catch_warnings():
-            _show_notes()
+        try:
             app()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
     except VitariumError as error:
-        # further lines are indented, so that no name can imitate a line of ours
-        message = re.sub(r"\n(?! )", "\n  ", f"error: {error}")
-        Terminal(stderr=True, soft_wrap=True).print(message, style="red")
-        sys.exit(error.exit_status)
+        return _complain(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _interrupted()
     except BrokenPipeError:  # `vitarium ls | head`
-        sys.stderr.close()
-        sys.exit(1)
+        silence(sys.stdout)
+        return 1
+    except OSError as error:
+        return _complain_of_system(error)
+    except UnicodeEncodeError as error:  # of a library that takes no other names than UTF-8
+        name = ascii(error.object)
+        return _complain(f"{name} is no UTF-8, and a library does not take it; rename it", 2)
+    return status
 
 
-def _show_notes() -> None:
-    """Show what was made anew as a note of one line, other warnings as ever."""
-    show = warnings.showwarning
+def _complain_of_system(error: OSError) -> int:
+    """Of an output that takes nothing more, and of whatever no error of ours was made of."""
+    if isinstance(error.filename, str):
+        file_fault = fault(error, Path(error.filename), writing=False)
+        return _complain(str(file_fault), file_fault.exit_status)
+    if error.errno in _OF_STREAMS:
+        silence(sys.stdout)
+        return _complain(f"cannot write the output: {error.strerror}", 1)
+    return _complain(" ".join(str(error).split()), 1)
 
-    def show_note(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if issubclass(category, DamagedCache):
-            print(printable(f"note: {message}"), file=sys.stderr)
-        else:
-            show(message, category, filename, lineno, file, line)
 
-    warnings.showwarning = show_note
+def _complain(text: str, status: int) -> int:
+    """Print what is wrong; gives the exit status."""
+    # further lines are indented, so that no name can imitate a line of ours
+    _print(re.sub(r"\n(?! )", "\n  ", f"error: {text}"), "red")
+    return status
+
+
+def _interrupted() -> int:
+    _print("interrupted", "yellow")
+    return 130
+
+
+def _print(text: str, style: str) -> None:
+    with suppress(OSError):  # standard error may be as full as the output
+        Terminal(stderr=True, soft_wrap=True).print(text, style=style)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
+from vitarium.cli.options import UNCHECKED
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_rows, size
 from vitarium.cli.zoo import ZooFolder
@@ -16,7 +17,9 @@ from vitarium.terminal import NameColumn, Terminal
 def export(
     directory: ZooFolder,
     to: Annotated[str, typer.Option(help="The format: `vitarium plugins exporter` lists them.")],
-    out: Annotated[Path, typer.Option(help="Where to: a new or an empty folder.")],
+    out: Annotated[
+        Path, typer.Option(help="Where to: a new or an empty folder.", readable=UNCHECKED)
+    ],
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -92,7 +95,10 @@ def export(
 
 def push(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A zoo, or a folder of `export --to hub`.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A zoo, or a folder of `export --to hub`.", readable=UNCHECKED
+        ),
     ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="On the hub, e.g. me/my-zoo.")],
     private: Annotated[

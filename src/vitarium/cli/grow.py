@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli.options import DataDir, Device
+from vitarium.cli.options import UNCHECKED, DataDir, Device
 from vitarium.cli.tables import duration, print_json, print_rows, size
 from vitarium.cli.zoo import SCORED, overview
 from vitarium.filenames import file_name
@@ -48,7 +48,9 @@ _SPEED = "Speed"
 
 
 def demo(
-    zoo: Annotated[Path, typer.Option(help="The zoo's folder.")] = Path("demo-zoo"),
+    zoo: Annotated[Path, typer.Option(help="The zoo's folder.", readable=UNCHECKED)] = Path(
+        "demo-zoo"
+    ),
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
@@ -78,7 +80,10 @@ def grow(
         str, typer.Argument(help="A YAML file, or a name of `vitarium blueprint list`.")
     ],
     zoo: Annotated[
-        Path | None, typer.Option(help="The zoo's folder. Default: NAME-zoo.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The zoo's folder. Default: NAME-zoo.", show_default=False, readable=UNCHECKED
+        ),
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -220,11 +225,11 @@ def grow(
 
 
 def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
-    from vitarium import engine
+    from vitarium.engine import grow as grow_zoo
 
     console = Terminal(stderr=True)
     try:
-        growth = engine.grow(blueprint, zoo, **options)
+        growth = grow_zoo(blueprint, zoo, **options)
     except KeyboardInterrupt:
         console.print(
             f"\nStopped. Finished epochs are kept in {zoo}; the same command goes on after them.",
@@ -239,7 +244,7 @@ def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
     )
     if not growth.complete:
         for id, cause in {**growth.failed, **growth.skipped}.items():
-            console.print(f"{id}: {cause}", style="red")
+            console.print(f"{id}: {cause}", style="red", soft_wrap=True)
         raise typer.Exit(1)
 
 

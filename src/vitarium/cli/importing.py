@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from vitarium.cli.options import UNCHECKED
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_rows
 from vitarium.errors import InvalidInput
@@ -21,7 +22,11 @@ def import_(
     source: Annotated[str, typer.Argument(help="The folder or file to import.")],
     zoo: Annotated[
         Path | None,
-        typer.Option(help="The zoo's folder; made if it is not there.", show_default=False),
+        typer.Option(
+            help="The zoo's folder; made if it is not there.",
+            show_default=False,
+            readable=UNCHECKED,
+        ),
     ] = None,
     importer: Annotated[
         str | None,

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from vitarium.cli.tables import print_json, print_rows, size
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.errors import NotAZoo
+from vitarium.file_faults import reading
 from vitarium.terminal import NameColumn, Terminal
 
 
@@ -34,7 +35,9 @@ def verify(
     """
     from vitarium.store.verify import verify as find_faults
 
-    if not (directory / "models").is_dir() and not (directory / "zoo.json").exists():
+    with reading(directory):
+        there = (directory / "models").is_dir() or (directory / "zoo.json").exists()
+    if not there:
         raise NotAZoo(f"{directory} is not a zoo (it has neither zoo.json nor models)")
     with progress("models") as report:
         faults = find_faults(directory, deep=deep, report=report)

@@ -9,8 +9,11 @@ import typer
 Device = Annotated[
     str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")
 ]
+UNCHECKED = False
+"""Of paths: that one cannot be read is told by the library in a line, not by typer in a box."""
 DataDir = Annotated[
-    Path | None, typer.Option(help="Looked into first for data sets.", show_default=False)
+    Path | None,
+    typer.Option(help="Looked into first for data sets.", show_default=False, readable=UNCHECKED),
 ]
 Where = Annotated[
     str,

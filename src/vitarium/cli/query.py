@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli.tables import print_json, print_rows, to_json
+from vitarium.cli.options import UNCHECKED
+from vitarium.cli.tables import encodable_json, print_json, print_rows, to_json
+from vitarium.cli.terminal import exactly
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.csv_cells import guarded
-from vitarium.errors import DiskFull, InvalidInput
+from vitarium.errors import InvalidInput
 from vitarium.printable import printable
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
 from vitarium.store.query_limits import TIMEOUT
 from vitarium.terminal import print_line
 
@@ -44,7 +46,8 @@ def query(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write to a file, as a whole.", show_default=False)
+        Path | None,
+        typer.Option(help="Write to a file, as a whole.", show_default=False, readable=UNCHECKED),
     ] = None,
     json: Json = False,
     timeout: Annotated[
@@ -72,14 +75,14 @@ def query(
     if not sql.strip():
         describe(database, directory, as_json=wanted is Format.json)
     elif output:
-        _write(output, _PIECES[wanted](database, sql))
+        files.write(output, _PIECES[wanted](database, sql))
     elif wanted is Format.csv:
         for piece in _csv(database, sql):
             cells = piece.decode().split("\t")  # no terminal is harmed by a tab
-            sys.stdout.write("\t".join(printable(cell, newline="\n") for cell in cells))
+            sys.stdout.write(exactly("\t".join(printable(cell, newline="\n") for cell in cells)))
     elif wanted is Format.json:
         for piece in _json(database, sql):
-            sys.stdout.write(piece.decode())
+            sys.stdout.write(encodable_json(piece.decode()))
     else:
         names, rows = database.rows(sql)
         print_rows(dict(zip(_distinct(names), row, strict=True)) for row in rows)
@@ -210,14 +213,3 @@ _PIECES: dict[str, Callable[["Database", str], Iterator[bytes]]] = {
     Format.json: _json,
     Format.parquet: _parquet,
 }
-
-
-def _write(path: Path, pieces: Iterator[bytes]) -> None:
-    from vitarium.store import files
-
-    try:
-        files.write(path, pieces)
-    except DiskFull:
-        raise
-    except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error.strerror}") from None

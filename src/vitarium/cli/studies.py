@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from vitarium.cli.options import DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli.options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.zoo import ZooFolder
 from vitarium.errors import InvalidInput
+from vitarium.file_faults import check_file
 from vitarium.terminal import NameColumn, Terminal, print_line
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ Figures = Annotated[
         metavar="DIR",
         help="Write every figure as PNG and SVG, too, for a paper.",
         show_default=False,
+        readable=UNCHECKED,
     ),
 ]
 _PAGE = "The page: one file that opens without a network."
@@ -43,7 +45,7 @@ _PAGE = "The page: one file that opens without a network."
 @app.command("diversity")
 def diversity(
     directory: ZooFolder,
-    out: Annotated[Path, typer.Option(help=_PAGE)] = Path("diversity.html"),
+    out: Annotated[Path, typer.Option(help=_PAGE, readable=UNCHECKED)] = Path("diversity.html"),
     figures: Figures = None,
     where: Where = "",
     split: Split = SplitChoice.test,
@@ -73,7 +75,7 @@ def diversity(
 @app.command("soups")
 def soups(
     directory: ZooFolder,
-    out: Annotated[Path, typer.Option(help=_PAGE)] = Path("soups.html"),
+    out: Annotated[Path, typer.Option(help=_PAGE, readable=UNCHECKED)] = Path("soups.html"),
     figures: Figures = None,
     where: Where = "",
     images: Images = None,
@@ -103,13 +105,23 @@ def soups(
 @app.command("lineage")
 def lineage(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A zoo's folder, or one with files of weights.")
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A zoo's folder, or one with files of weights.",
+            readable=UNCHECKED,
+        ),
     ],
-    out: Annotated[Path, typer.Option(help=_PAGE)] = Path("lineage.html"),
+    out: Annotated[Path, typer.Option(help=_PAGE, readable=UNCHECKED)] = Path("lineage.html"),
     figures: Figures = None,
     json: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the forest as JSON, too.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Write the forest as JSON, too.",
+            show_default=False,
+            readable=UNCHECKED,
+        ),
     ] = None,
     graphml: Annotated[
         Path | None,
@@ -117,6 +129,7 @@ def lineage(
             metavar="FILE",
             help="Write it as GraphML, for Gephi, yEd or networkx.",
             show_default=False,
+            readable=UNCHECKED,
         ),
     ] = None,
     method: Annotated[
@@ -168,6 +181,8 @@ def lineage(
         **({} if compare else {"compare": []}),
     }
     options = _Options(out, figures, where, None, None, "auto", None)
+    for file in filter(None, (json, graphml)):
+        check_file(file)
     found = _run(directory, "lineage", options, "test", chosen)
     from vitarium.lineage.forest_files import write_graphml, write_json
     from vitarium.studies.forest_text import lines

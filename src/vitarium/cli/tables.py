@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -13,6 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from vitarium.cli.terminal import is_speakable
 from vitarium.printable import escaped_json, printable
 from vitarium.terminal import Terminal
 
@@ -95,7 +97,15 @@ def table(rows: list[dict[str, Any]], title: str = "") -> Table:
 
 
 def print_json(value: Any) -> None:
-    print(to_json(value))
+    text = to_json(value)
+    print(encodable_json(text))
+
+
+def encodable_json(text: str) -> str:
+    """JSON text that standard output can encode: other characters are written as `\\uXXXX`."""
+    if is_speakable(text):
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def to_json(value: Any) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli.options import Where
+from vitarium.cli.options import UNCHECKED, Where
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.printable import shortened
 from vitarium.store import Zoo
@@ -20,7 +20,9 @@ ON_A_TERMINAL = 100
 _MAX_LENGTH = 100
 """Characters in a cell of a listing."""
 
-ZooFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The zoo's folder.")]
+ZooFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The zoo's folder.", readable=UNCHECKED)
+]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 

@@ -17,6 +17,7 @@ from vitarium.config import Config
 from vitarium.data import decoded
 from vitarium.data.splits import stratified, without
 from vitarium.errors import InvalidData
+from vitarium.file_faults import reading
 from vitarium.registry import Section
 
 
@@ -150,16 +151,18 @@ class DataFolders:
 
     def find(self, name: str) -> Path | None:
         """The first folder of that name; an absolute path stands for itself."""
-        return next((path for path in (f / name for f in self.all) if path.is_dir()), None)
+        paths = [folder / name for folder in self.all]
+        return next((path for path in paths if os.access(path, os.F_OK) and path.is_dir()), None)
 
 
 def load(section: Section, data_dir: Path | None = None) -> Dataset:
     """The data set that a blueprint names; read once per process.
 
     Raises DataNotFound that says where it was looked for and how to get it, and InvalidData where
-    it is not what the blueprint says.
+    it is not what the blueprint says; NotReadable, and DiskFull where it is downloaded.
     """
-    return _load(section, data_dir)
+    with reading(data_dir or DataFolders().writable):
+        return _load(section, data_dir)
 
 
 @lru_cache(maxsize=4)
@@ -314,9 +317,8 @@ def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def _writable(folder: Path) -> bool:
-    nearest = next(
-        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-    )
+    absolute = folder.absolute()
+    nearest = next(path for path in (absolute, *absolute.parents) if os.access(path, os.F_OK))
     # the mode too: root may write anywhere, but a folder that is marked read-only is left alone
     marked = bool(nearest.stat().st_mode & 0o222)
     return marked and nearest.is_dir() and os.access(nearest, os.W_OK)

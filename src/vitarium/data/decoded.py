@@ -9,6 +9,7 @@ Everything here can be deleted at any time, and is made again when it is next ne
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from torch import Tensor
 from vitarium.cache import cache_folder
 from vitarium.errors import CorruptFile, DamagedCache
 from vitarium.store import files
+from vitarium.store.scratch import reserve
 
 FORMAT = 1
 
@@ -57,7 +59,11 @@ def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> 
         with lock:
             return _open(folder) or _make(folder, fill)
     except OSError as error:
-        warnings.warn(f"decoded images are not cached: {error}", stacklevel=2)
+        if cached := _open(folder):  # by another user, whose cache this is
+            return cached
+        remedy = "name a folder for them in VITARIUM_CACHE"
+        reason = error.strerror or error
+        warnings.warn(f"decoded images are not cached ({reason}); {remedy}", stacklevel=2)
         tensors: dict[str, Tensor] = {}
 
         def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -67,7 +73,7 @@ def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> 
 
 
 def _open(folder: Path) -> Kept | None:
-    if not (folder / "about.json").exists():
+    if not os.access(folder / "about.json", os.R_OK):
         return None
     try:
         written = files.read_sealed(folder / "about.json")
@@ -89,9 +95,10 @@ def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
 
     def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         numpy_type = torch.empty((), dtype=dtype).numpy().dtype
-        arrays[name] = np.lib.format.open_memmap(
-            beside / f"{name}.npy", mode="w+", dtype=numpy_type, shape=shape
-        )
+        file = beside / f"{name}.npy"
+        arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=numpy_type, shape=shape)
+        with file.open("rb+") as opened:  # a disk that is full later would end the process
+            reserve(opened.fileno(), file.stat().st_size)
         return torch.from_numpy(arrays[name])
 
     try:

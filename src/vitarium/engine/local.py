@@ -24,6 +24,7 @@ from vitarium.engine.worker import (
     Job,
     Message,
     OutOfMemory,
+    Unwritable,
     is_out_of_memory,
     run_job,
 )
@@ -209,7 +210,7 @@ class LocalPool:
         for connection in wait(list(by_connection)):
             worker = by_connection[connection]  # type: ignore[index]
             message = worker.receive()
-            if isinstance(message, Broken | Died | OutOfMemory):
+            if isinstance(message, Broken | Died | OutOfMemory | Unwritable):
                 del self._workers[worker.number]
                 worker.stop()
             yield worker, message
@@ -225,7 +226,7 @@ class LocalPool:
 def _oom_kills() -> int:
     """How many processes Linux has killed since it started, for want of memory."""
     try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        lines = Path("/proc/vmstat").read_text("ascii").splitlines()
     except OSError:
         return 0
     counts = dict(line.split() for line in lines)

@@ -20,7 +20,7 @@ from vitarium.engine.ray_connection import NoCluster, connected, has_gpus, place
 from vitarium.engine.ray_worker import RayWorker
 from vitarium.engine.scheduler import Worker, schedule
 from vitarium.engine.shipping import FileSent, pack, unload
-from vitarium.engine.worker import Broken, Died, Job, Message, OutOfMemory
+from vitarium.engine.worker import Broken, Died, Job, Message, OutOfMemory, Unwritable
 from vitarium.errors import InvalidInput
 from vitarium.store import Zoo, files
 from vitarium.training import Precision, TrainOptions
@@ -222,7 +222,7 @@ class RayPool:
         for ready in self._ray.wait(list(awaited), fetch_local=False)[0]:
             worker = awaited[ready]
             message = self._receive(worker)
-            if isinstance(message, Broken | Died | OutOfMemory):
+            if isinstance(message, Broken | Died | OutOfMemory | Unwritable):
                 self._stop(worker)
             if isinstance(message, FileSent):
                 unload(message, self._zoo)

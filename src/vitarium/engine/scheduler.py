@@ -8,8 +8,8 @@ from vitarium.blueprint import ModelSpec
 from vitarium.engine.calibration import Way
 from vitarium.engine.events import Ended, Halved, Listener, Retried, Started
 from vitarium.engine.queue import Queue
-from vitarium.engine.worker import Broken, Died, Message, OutOfMemory
-from vitarium.errors import VitariumError
+from vitarium.engine.worker import Broken, Died, Message, OutOfMemory, Unwritable
+from vitarium.errors import VitariumError, WriteFault
 from vitarium.store import Zoo, files
 from vitarium.training import stack_key
 
@@ -73,6 +73,8 @@ def schedule(
     Models that can share a computation are handed out in stacks, as large as `way_of` says. A
     worker that dies is reported with its cause; its models are tried once more, each from its last
     epoch. When memory runs out there are half as many models at a time from then on.
+
+    Raises WriteFault where the zoo cannot be written any more.
     """
     _Schedule(queue, pool, zoo, tell, way_of).to_the_end()
 
@@ -160,6 +162,8 @@ class _Schedule(Generic[W]):
                 self._try_again(worker, message.cause, message.trace)
             case OutOfMemory():
                 self._out_of_memory(worker, message.cause)
+            case Unwritable():
+                raise WriteFault(self.zoo.path, message.cause)
             case _:
                 self.tell(message)
 
@@ -168,7 +172,7 @@ class _Schedule(Generic[W]):
             told = cause
             if trace:
                 file = self.zoo.path / "failures" / f"{spec.id}.txt"
-                files.write(file, trace.encode(errors="backslashreplace"), root=self.zoo.path)
+                files.write(file, files.utf8(trace), root=self.zoo.path)
                 told = f"{cause} (trace in {file})"
             if self.tries[spec.id] < TRIES:
                 self.queue.put_back(spec)

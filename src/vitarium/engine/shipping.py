@@ -8,13 +8,14 @@ all: a worker that is lost costs the running epoch, and those that were still on
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event
 from vitarium.engine.teachers import in_zoo, teacher_files, teacher_of
 from vitarium.engine.worker import Job, Message, run_job
+from vitarium.errors import WriteFault
 from vitarium.store import ModelFolder, Zoo, files, packing
+from vitarium.store.scratch import temporary_folder
 
 Goods = Mapping[str, bytes]
 """Content of files by their path inside the zoo."""
@@ -80,15 +81,15 @@ def unload(sent: FileSent, zoo: Zoo) -> None:
     path = zoo.path / sent.path
     files.check_inside(path.parent, zoo.path)
     if sent.content is None:
-        path.unlink(missing_ok=True)
+        files.discard(path)
     else:
         files.write(path, sent.content)
 
 
 def run_shipped(job: Job, goods: Goods, send: Send) -> None:
     """As `run_job`, in a temporary zoo; sends every file that a finished epoch has changed."""
-    with TemporaryDirectory(prefix="vitarium-") as place:
-        zoo = Zoo.create(Path(place) / "zoo")
+    with temporary_folder() as folder:
+        zoo = Zoo.create(folder / "zoo")
         for path, content in goods.items():
             unload(FileSent(path, content), zoo)
         changes = {spec["id"]: _Changes(zoo, spec["id"]) for spec in job.specs}
@@ -99,7 +100,10 @@ def run_shipped(job: Job, goods: Goods, send: Send) -> None:
                     send(sent)
             send(event)
 
-        run_job(replace(job, zoo=str(zoo.path)), tell)
+        try:
+            run_job(replace(job, zoo=str(zoo.path)), tell)
+        except WriteFault as error:  # of this machine's temporary folder, and not of the zoo
+            raise RuntimeError(str(error)) from None
 
 
 class _Changes:

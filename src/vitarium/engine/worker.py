@@ -25,7 +25,7 @@ from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Spent, Stepped
 from vitarium.engine.starting import starting_weights
 from vitarium.engine.teachers import load_teacher, teacher_of
-from vitarium.errors import VitariumError
+from vitarium.errors import VitariumError, WriteFault
 from vitarium.store import Zoo
 from vitarium.training import EpochDone, Span, Step, Task, TrainOptions, train_together
 
@@ -64,15 +64,23 @@ class Died:
     cause: str
 
 
-Message = Event | Broken | OutOfMemory | Died
+@dataclass(frozen=True)
+class Unwritable:
+    """The zoo cannot be written any more: its disk is full, or has become read-only."""
+
+    cause: str
+
+
+Message = Event | Broken | OutOfMemory | Died | Unwritable
 Send = Callable[[Message], None]
 
 
 def run_job(job: Job, tell: Listener) -> None:
     """Train the job's models in this process, as one stack, and tell how it goes.
 
-    What is wrong with one model alone (a VitariumError) ends that one as failed. Raises whatever
-    else training raises.
+    What is wrong with one model alone (a VitariumError) ends that one as failed. Raises WriteFault
+    where the zoo cannot be written, which no other model could be either, and whatever else
+    training raises.
     """
     zoo = Zoo.open(job.zoo)
     tasks: list[Task] = []
@@ -89,11 +97,15 @@ def run_job(job: Job, tell: Listener) -> None:
         try:
             _train(tasks, job.options, tell)
             return
+        except WriteFault:
+            raise
         except VitariumError:
             pass  # of one of them: by itself each shows whether it is that one
     for task in tasks:
         try:
             _train([task], job.options, tell)
+        except WriteFault:
+            raise
         except VitariumError as error:
             tell(Ended(task.spec.id, "failed", str(error)))
 
@@ -108,9 +120,12 @@ def _teacher(spec: ModelSpec, zoo: Zoo, known: dict[Any, nn.Module | None]) -> n
 
 
 def attempt(work: Callable[[], None], send: Send) -> bool:
-    """Do the work; send Broken or OutOfMemory and return False where it raises."""
+    """Do the work; send Unwritable, Broken or OutOfMemory and return False where it raises."""
     try:
         work()
+    except WriteFault as error:
+        send(Unwritable(str(error)))
+        return False
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):

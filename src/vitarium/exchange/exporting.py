@@ -9,7 +9,6 @@ optional: `refuses(config, zoo, model)` says why the format has no place for a m
 libraries of `needs` are there when it is called, and `extra` is what to install where they are not.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vitarium.errors import InvalidInput
+from vitarium.errors import DiskFull, InvalidInput
+from vitarium.file_faults import check_writable, writing
 from vitarium.registry import Plugin, Section, choose
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
 from vitarium.store.listing import listing
 
 _SHOWN = 5
@@ -85,25 +85,33 @@ def export(
 
     Returns what was written: a file or folder per model, and what the format has beside them.
     Raises UnknownName, InvalidConfig, and InvalidInput for a place that is taken, a library that is
-    missing, and models for which the format has no place; CorruptFile for damaged weights.
+    missing, and models for which the format has no place; CorruptFile for damaged weights;
+    NotWritable, and DiskFull, after which nothing of the export is left.
     """
     section = choose("exporter", exporter, **settings)
     check_installed(section.plugin)
     target = Path(out).absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
+    with writing(target):
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
     picked = _fitting(section, zoo, chosen(zoo, models, where), skip, report)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    check_writable(target.parent)
+    beside = target.with_name(files.temporary_name(target))
     written = []
-    try:
-        beside.mkdir(parents=True)
-        for path in section(zoo, picked, beside):
-            written.append(target / path.relative_to(beside))
-            report(Exported(written[-1], len(written), len(picked)))
-        beside.replace(target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    with writing(target):
+        try:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            with files.plain_path(beside) as folder:  # libraries in other languages write there
+                for path in section(zoo, picked, folder):
+                    written.append(target / path.relative_to(folder))
+                    report(Exported(written[-1], len(written), len(picked)))
+            beside.replace(target)
+        except BaseException as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            if isinstance(error, DiskFull):
+                raise DiskFull(target) from None  # what it was of has gone
+            raise
     return written
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from vitarium.exchange.safetensors_files import safetensors_files
 from vitarium.exchange.weight_files import check_place, root_of
 from vitarium.printable import encodable
 from vitarium.registry import exporter
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
 
 OURS = ("README.md", "tables", "figures")
 """What an export adds to a zoo's own files."""
@@ -81,30 +81,43 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
     """
     root = root_of(zoo.path)
 
-    def copy(source: Any, target: Any) -> Any:
-        check_place(Path(source), root)
-        return _linked(source, target) if link else shutil.copy2(source, target)
+    def copy(source: Path, target: Path) -> None:
+        check_place(source, root)
+        if not (link and _linked(source, target)):
+            shutil.copyfile(source, target)
 
     for item in sorted(zoo.path.iterdir()):
         if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
             continue
         if item.is_dir():
-            shutil.copytree(item, out / item.name, copy_function=copy)
+            _copy_folder(item, out / item.name, copy)
         else:
             copy(item, out / item.name)
     for id in sorted(ids):
         target = out / "models" / id
-        unfinished = shutil.ignore_patterns(".*", "progress-*")
-        shutil.copytree(zoo.folder(id).path, target, ignore=unfinished, copy_function=copy)
+        _copy_folder(zoo.folder(id).path, target, copy)
         yield target
 
 
-def _linked(source: Any, target: Any) -> Any:
+def _copy_folder(folder: Path, target: Path, copy: Callable[[Path, Path], object]) -> None:
+    """Files and folders without their rights: a copy of a read-only zoo can be changed."""
+    target.mkdir(parents=True)
+    for item in files.listed(folder):
+        if item.name.startswith((".", "progress-")):  # of who writes just now, or goes on
+            continue
+        if item.is_dir():
+            _copy_folder(item, target / item.name, copy)
+        else:
+            copy(item, target / item.name)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Link a file; False where that cannot be."""
     try:
-        os.link(Path(source).resolve(), target)  # Linux would link a link, to nowhere
-    except OSError:  # another disk, or one that knows no links
-        shutil.copy2(source, target)
-    return target
+        os.link(source.resolve(), target)  # Linux would link a link, to nowhere
+    except OSError:  # another disk, another user's file, or a disk that knows no links
+        return False
+    return True
 
 
 def _tables(known: Population, folder: Path) -> Iterator[Path]:

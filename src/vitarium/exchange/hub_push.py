@@ -1,7 +1,7 @@
 """Upload a zoo to the Hugging Face hub."""
 
 import fnmatch
-import tempfile
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from vitarium.errors import HubError, InvalidInput
 from vitarium.exchange.exporting import check_installed, export
 from vitarium.exchange.weight_files import check_place, root_of
 from vitarium.registry import get
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
+from vitarium.store.scratch import temporary_folder
 
 _LEFT_OUT = (".*", "*/.*", "index/*", "index.json")
 """Hidden files (locks, what uploads are resumed from), and the zoo's cache."""
@@ -51,16 +52,16 @@ def push(
     check_installed(get("exporter", "hub"))
     _check_name(repository)
     with _folder(Path(directory), license) as folder:
-        files = _files(folder)
+        uploads = _files(folder)
         if not dry_run:
             _upload(folder, repository, private=private)
-    return files
+    return uploads
 
 
 @contextmanager
 def _folder(directory: Path, license: str | None) -> Iterator[Path]:
     """A folder with a card: the one that is given, or one of links to the zoo's files beside it."""
-    if (directory / "README.md").is_file():
+    if files.exists(directory / "README.md"):
         if license:
             raise InvalidInput(
                 f"{directory} has a card already; write the license into its README.md"
@@ -68,9 +69,11 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
         yield directory
         return
     zoo = Zoo.open(directory)
-    parent = directory.absolute().parent
-    with tempfile.TemporaryDirectory(prefix=".vitarium-push-", dir=parent) as beside:
-        made = Path(beside) / directory.absolute().name
+    absolute = directory.absolute()
+    # beside the zoo, its files need not be copied
+    parent = absolute.parent if os.access(absolute.parent, os.W_OK) else None
+    with temporary_folder(parent, prefix=".vitarium-push-") as beside:
+        made = beside / absolute.name
         export(zoo, made, exporter="hub", license=license, link=True)
         yield made
 

@@ -21,8 +21,9 @@ from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.config import InvalidConfig
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
+from vitarium.file_faults import reading
 from vitarium.printable import encodable
-from vitarium.store import About, Zoo
+from vitarium.store import About, Zoo, files
 from vitarium.store.lock import held
 
 
@@ -85,11 +86,17 @@ def import_zoo(
 
 
 def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> Found:
-    """What `import_zoo` would import. Raises UnknownName, InvalidConfig and InvalidInput."""
+    """What `import_zoo` would import.
+
+    Raises UnknownName, InvalidConfig, InvalidInput and NotReadable.
+    """
     place = Path(source)
-    name = importer or _recognised(place)
-    chosen = registry.choose("importer", name, **settings)
-    models = parents_first(map(_with_encodable_names, chosen(place)))
+    with reading(place):
+        if place.is_dir():
+            files.listed(place)
+        name = importer or _recognised(place)
+        chosen = registry.choose("importer", name, **settings)
+        models = parents_first(map(_with_encodable_names, chosen(place)))
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
     whole = tuple(model for model in models if _last(model))
@@ -184,14 +191,15 @@ def _known(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
     """Name -> id of what the same importer brought into the zoo before."""
     opened = zoo
     if not isinstance(opened, Zoo):
-        if not (Path(opened) / "zoo.json").exists():
+        if not files.exists(Path(opened) / "zoo.json"):
             return {}
         opened = Zoo.open(opened)
     specs = map(opened.spec, opened.ids())
     return {
         spec.imported.name: spec.id
         for spec in specs
-        if isinstance(spec, ImportedSpec) and spec.imported.source == importer
+        # what was merged of imported models has the origin of one of them
+        if isinstance(spec, ImportedSpec) and not spec.operator and spec.imported.source == importer
     }
 
 

@@ -1,5 +1,6 @@
 """The published zoo of vision transformers, written: what `vit_zoo` reads."""
 
+import io
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from vitarium.exchange.ray_trials import WEIGHTS
 from vitarium.exchange.vit_zoo import MODELS, PREFIX, structure
 from vitarium.filenames import collision_key, file_name
 from vitarium.registry import exporter
-from vitarium.store import Epoch, Zoo
+from vitarium.store import Epoch, Zoo, files
 
 SOURCE = "vit-zoo"
 _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
@@ -103,9 +104,9 @@ def _write(zoo: Zoo, id: str, folder: Path, places: _Places) -> None:
             place = folder / _checkpoint(epoch.number)
             place.mkdir()
             weights = model.weights(epoch.number)
-            torch.save(
-                {f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, place / WEIGHTS
-            )
+            content = io.BytesIO()  # of a disk that is full, torch says nothing of use
+            torch.save({f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, content)
+            files.write(place / WEIGHTS, [content.getbuffer()])
 
 
 def _checkpoint(number: int) -> str:

@@ -5,11 +5,11 @@ tensors, numbers, texts and their containers, and refuses all else.
 """
 
 import argparse
+import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitarium.errors import CorruptFile, UntrustedFile
+from vitarium.file_faults import not_readable
 from vitarium.printable import encodable
+from vitarium.store import files
 
 
 def read_weights(
@@ -33,15 +35,15 @@ def read_weights(
         mapped: leave a pickle's tensors on disk until they are used; those of PyTorch before 1.6
             are read all the same.
 
-    Raises UntrustedFile and CorruptFile.
+    Raises UntrustedFile, CorruptFile and NotReadable.
     """
     check_place(path, root)
     if path.suffix != ".safetensors":
         content = _unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
         return _tensors(_unwrapped(content, wrapped_in), path)
     try:
-        with _utf8_path(path) as utf8_path:
-            return safetensors.torch.load_file(utf8_path)
+        with files.plain_path(path) as named:
+            return safetensors.torch.load_file(named)
     except (SafetensorError, OSError) as error:
         raise CorruptFile(path, str(error)) from None
 
@@ -56,18 +58,23 @@ def read_shapes(
         weights = _tensors(_unwrapped(content, wrapped_in), path)
         return {name: tensor.shape for name, tensor in weights.items()}
     try:
-        with _utf8_path(path) as utf8_path, safe_open(utf8_path, framework="pt") as file:
+        with files.plain_path(path) as named, safe_open(named, framework="pt") as file:
             return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CorruptFile(path, str(error)) from None
 
 
 def check_place(path: Path, root: Path) -> None:
-    """Raises UntrustedFile for a file outside of a folder, CorruptFile where none is."""
+    """Raises UntrustedFile for a file outside of a folder, CorruptFile where none is.
+
+    NotReadable for one that may not be read.
+    """
     if not path.resolve().is_relative_to(root.resolve()):
         raise UntrustedFile(path, f"it leads out of {root}; copy the file to where its link stands")
     if not path.is_file():
         raise CorruptFile(path, "it is not a file" if path.exists() else "the file is missing")
+    if not os.access(path, os.R_OK):
+        raise not_readable(path)
 
 
 def root_of(folder: Path) -> Path:
@@ -79,17 +86,6 @@ def root_of(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def _utf8_path(path: Path) -> Iterator[str]:
-    """A path of the file for libraries whose paths have to be UTF-8, which its own may not be."""
-    name = str(path)
-    if encodable(name) == name:
-        yield name
-    else:
-        with path.open("rb") as file:
-            yield f"/dev/fd/{file.fileno()}"
-
-
 def _unpickled(path: Path, *, mapped: bool) -> Any:
     _check_not_packed(path)
     try:
@@ -97,10 +93,10 @@ def _unpickled(path: Path, *, mapped: bool) -> Any:
         with (
             torch.serialization.safe_globals([argparse.Namespace]),
             warnings.catch_warnings(),
-            _utf8_path(path) as utf8_path,
+            files.plain_path(path) as named,
         ):
             warnings.simplefilter("ignore")
-            return torch.load(utf8_path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(named, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UntrustedFile(path, _reason(error)) from None
     except Exception as error:  # what a damaged file makes torch raise is of any kind

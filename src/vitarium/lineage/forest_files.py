@@ -137,7 +137,7 @@ def write_graphml(
         )
     lines = networkx.generate_graphml(graph, named_key_ids=True)
     text = "\n".join(lines) + "\n"
-    files.write(path, ('<?xml version="1.0" encoding="UTF-8"?>\n' + text).encode())
+    files.write(path, files.utf8('<?xml version="1.0" encoding="UTF-8"?>\n' + text))
 
 
 def _kept(value: Mapping[str, Any]) -> Kept:

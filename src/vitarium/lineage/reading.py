@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from vitarium.errors import InvalidInput
+from vitarium.file_faults import reading
 from vitarium.lineage.heap import Heap, Report, silent
 from vitarium.lineage.parent_tables import table_in
 from vitarium.lineage.plain_files import SUFFIXES, models_in
@@ -21,7 +22,7 @@ from vitarium.lineage.true_parents import Truth, origins_in, true_parents
 from vitarium.lineage.zoo_models import Epochs, models_of
 from vitarium.measures.scope import in_scope
 from vitarium.measures.subjects import Weights
-from vitarium.store import Zoo
+from vitarium.store import Zoo, files
 
 LEAST_COMMON = 0.5
 """Models are compared with each other where at least this share of the numbers of each, heads left
@@ -80,9 +81,9 @@ def read(
         where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
         epochs: of a zoo, a model after its last epoch that is kept, or every kept epoch as one.
 
-    Raises InvalidInput for fewer than two models, and for a bad table; NotAZoo.
+    Raises InvalidInput for fewer than two models, and for a bad table; NotAZoo, NotReadable.
     """
-    if isinstance(source, Zoo) or (Path(source) / "zoo.json").exists():
+    if isinstance(source, Zoo) or files.exists(Path(source) / "zoo.json"):
         zoo = source if isinstance(source, Zoo) else Zoo.open(source)
         path = zoo.path
         models, left_out, places, info = models_of(zoo, where, epochs, report)
@@ -189,16 +190,18 @@ def _of_folder(
     if not folder.is_dir():
         what = "is a file; name the folder that it is in" if folder.exists() else "is not there"
         raise InvalidInput(f"{folder} {what}")
-    models, left_out, files = models_in(folder, report)
-    if not files:
+    files.listed(folder)
+    with reading(folder):
+        models, left_out, paths_by_name = models_in(folder, report)
+    if not paths_by_name:
         raise InvalidInput(
             f"{folder} is neither a zoo (it has no zoo.json) nor a folder with files of weights "
             f"({', '.join(SUFFIXES)})"
         )
     usable = _usable(models, left_out)
-    paths = {name: files[name].relative_to(folder).as_posix() for name in usable}
+    paths = {name: paths_by_name[name].relative_to(folder).as_posix() for name in usable}
     info: dict[str, dict[str, Any]] = {name: {"file": path} for name, path in paths.items()}
-    table = table_in(folder, files, list(usable))
+    table = table_in(folder, paths_by_name, list(usable))
     if table is None:
         return usable, left_out, None, info
     info = {name: own | table.about.get(paths[name], {}) for name, own in info.items()}

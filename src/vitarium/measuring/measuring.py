@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import groupby
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vitarium.data.batches import SplitName
 from vitarium.devices import find_devices
-from vitarium.errors import VitariumError
+from vitarium.errors import NotWritable, VitariumError, WriteFault
+from vitarium.file_faults import check_writable
 from vitarium.measures.subjects import Values, finite
 from vitarium.measuring import settings as asked
 from vitarium.measuring.all_pairs import pairwise
@@ -75,7 +77,9 @@ def measure(
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
     and refused: why there is no value, if there is none.
 
-    Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has.
+    Of a zoo that cannot be written, numbers are given and not kept, with a warning (NotKept).
+
+    Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
     sections = asked.chosen(measures, settings, images)
     chosen = targets(zoo, models, epochs)
@@ -95,6 +99,10 @@ def measure(
     return run.all(todo, again=again)
 
 
+class NotKept(UserWarning):
+    """What was measured is not kept, since the zoo cannot be written."""
+
+
 class _Run:
     """One call of `measure`."""
 
@@ -111,6 +119,7 @@ class _Run:
         self._weights = lru_cache(maxsize=1)(sources.weights)
         self._unsaved: list[Measured] = []
         self._saved = time.monotonic()
+        self._keeps = True
 
     def all(self, wanted: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
         known: dict[tuple[str, str], dict[object, list[Measured]]] = {}
@@ -126,6 +135,8 @@ class _Run:
                 self.measured += found
             else:
                 todo.append(job)
+        if todo:
+            self._keeps = self._can_keep()
         self.report(0, len(todo))
         missing = {(job.section.name, job.settings): job.section for job in todo}
         self.forward = Forward(self.zoo, self.sources, self.conditions, list(missing.values()))
@@ -158,14 +169,26 @@ class _Run:
     def _keep(self, job: Job, compute: Callable[[], Values]) -> None:
         try:
             found = job.measured(compute())
+        except WriteFault:
+            raise
         except VitariumError as error:
             self.refused.append(Refusal(job.section, job.settings, job.of, str(error)))
             return
         self.measured += found
         self._unsaved += found
 
+    def _can_keep(self) -> bool:
+        """Whether numbers can be kept; warns before the work is done if they are only given."""
+        try:
+            check_writable(self.zoo.path / "records")
+        except NotWritable as error:
+            warnings.warn(f"numbers are not kept: {error}", NotKept, stacklevel=4)
+            return False
+        return True
+
     def _save(self) -> None:
-        records.add(self.zoo.path, self._unsaved)
+        if self._keeps:
+            records.add(self.zoo.path, self._unsaved)
         self._unsaved, self._saved = [], time.monotonic()
 
     def _value(self, job: Job) -> Values:

@@ -63,7 +63,8 @@ def merge(
 
     Returns the id of the new model; the same operator on the same models gives the same id, and is
     not computed again. Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights,
-    CorruptFile, and CannotMeasure where images are needed that there are not.
+    CorruptFile, NotWritable before it is computed, DiskFull, and CannotMeasure where images are
+    needed that there are not.
     """
     check_stage_name(name)
     if isinstance(method, str):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vitarium.architectures.symmetries import Symmetries
 from vitarium.blueprint import Ingredient
 from vitarium.errors import IncompatibleWeights, InvalidInput
+from vitarium.file_faults import check_writable
 from vitarium.measures.examples import Examples
 from vitarium.measures.subjects import Subject, Weights
 from vitarium.measuring.sources import Sources
@@ -65,9 +66,13 @@ class Planned:
         )
 
     def kept(self, report: Report = lambda done, of: None) -> str:
-        """Compute it and keep it in the zoo, unless it is there; its id."""
+        """Compute it and keep it in the zoo, unless it is there; its id.
+
+        Raises NotWritable at once, and DiskFull.
+        """
         folder = self.zoo.folder(self.spec.id)
         if not folder.result():
+            check_writable(folder.path)
             with ExitStack() as stack:
                 large = self.models[0].nbytes > IN_MEMORY
                 spool = stack.enter_context(Spool(self.zoo.path / "cache")) if large else None

@@ -3,10 +3,11 @@
 import tempfile
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from vitarium.file_faults import writing
 from vitarium.store import files
+from vitarium.store.scratch import scratch
 
 IN_MEMORY = 128_000_000
 """Bytes up to which a result is held in memory, and packed when it is kept."""
@@ -17,23 +18,24 @@ class Spool(tempfile.TemporaryDirectory[str]):
 
     Args:
         folder: of a zoo, in which it is made; it is gone at the end.
+
+    Raises DiskFull, NotWritable and LeadsOutside.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises LeadsOutside."""
         files.check_inside(folder, folder.parent)
-        folder.mkdir(parents=True, exist_ok=True)
-        super().__init__(dir=folder, prefix=".merge.")
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            super().__init__(dir=folder, prefix=".merge.")
         self._count = 0
 
     def __enter__(self) -> "Spool":  # type: ignore[override]
         return self
 
     def lay(self, tensor: Tensor) -> Tensor:
-        """A copy of the tensor that lies in a file of the folder."""
+        """A copy of the tensor that lies in a file of the folder. Raises DiskFull."""
         if not tensor.numel():
             return tensor
         self._count += 1
-        file = Path(self.name) / str(self._count)
-        own = torch.from_file(str(file), shared=True, size=tensor.numel(), dtype=tensor.dtype)
+        own = scratch(Path(self.name) / str(self._count), tensor.numel(), tensor.dtype)
         return own.view(tensor.shape).copy_(tensor)

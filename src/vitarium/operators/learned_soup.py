@@ -1,7 +1,6 @@
 """The learned soup: how much of each model is learned on held-out images."""
 
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from vitarium.operators.ingredients import Ingredients, Made
 from vitarium.operators.scoring import Scorer, load
 from vitarium.registry import operator
 from vitarium.seeds import derive
+from vitarium.store.scratch import scratch, temporary_folder
 
 
 class LearnedSoup(Config):
@@ -53,8 +53,8 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> Made:
     """
     model, told = ingredients.model(), ingredients.told
     scorer = Scorer(model, ingredients.examples(), config.images, config.batch_size)
-    with tempfile.TemporaryDirectory() as folder:
-        mixed = Mixed(model, ingredients, config.per, Path(folder))
+    with temporary_folder() as folder:
+        mixed = Mixed(model, ingredients, config.per, folder)
         told.metrics["logit_factor"] = _learn(config, model, scorer, mixed, ingredients)
         load(model, mixed.tensors(mixed.shares()))
         told.metrics.update(scorer.score_as_it_is().metrics(scorer.examples.split))
@@ -150,8 +150,7 @@ def part_of(name: str, per: str) -> str:
 def _laid_down(ingredients: Ingredients, file: Path) -> Iterator[tuple[str, Tensor]]:
     """The models' tensors name by name, [models, *shape], in a file that is mapped into memory."""
     count = sum(map(math.prod, ingredients.shapes.values())) * len(ingredients)
-    place, dtype = 0, _dtype(ingredients)
-    room = torch.from_file(str(file), shared=True, size=count, dtype=dtype)
+    place, room = 0, scratch(file, count, _dtype(ingredients))
     for name, stacked in ingredients.tensors():
         own = room[place : place + stacked.numel()].view(stacked.shape)
         own.copy_(stacked)

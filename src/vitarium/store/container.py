@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.errors import CorruptFile
+from vitarium.file_faults import reading
 from vitarium.store.files import checksum
 
 SIZES: Mapping[str, int] = {
@@ -84,17 +85,18 @@ def packed(
 class Container:
     """Reads a file that `packed` made, or any safetensors file; its bytes stay on disk.
 
-    Raises CorruptFile if the header has changed, or does not fit the length of the file.
+    Raises CorruptFile if the header has changed, or does not fit the length of the file, and
+    NotReadable.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
+            with reading(path), path.open("rb") as file:
                 self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except FileNotFoundError:
             raise CorruptFile(path, "the file is missing") from None
-        except (ValueError, OSError) as error:  # an empty file cannot be mapped
+        except ValueError as error:  # an empty file cannot be mapped
             raise CorruptFile(path, f"cannot be read ({error})") from None
         length = self._header_length()
         self._start = 8 + length

@@ -5,16 +5,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from vitarium.errors import CorruptFile, DiskFull, LeadsOutside
+from vitarium.errors import CorruptFile, LeadsOutside
+from vitarium.file_faults import reading, writing
 from vitarium.printable import encodable, escaped_json
 
+_DESCRIPTORS = Path("/proc/self/fd")
+"""Where Linux has another name of every file that is open."""
+_PATTERN = frozenset("*?[{")
+_LONG_NAME = 200
+"""Bytes of a name that leave room for more; disks take 255."""
 _SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
 
 
@@ -26,26 +33,40 @@ def write(
     Args:
         root: a folder that is not left, whatever links its folders are.
 
-    Raises DiskFull; then, too, the old file is still there. Raises LeadsOutside.
+    Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; then, too, the old file is still
+    there.
     """
     if root:
         check_inside(path.parent, root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.unlink(missing_ok=True)  # a leftover; or someone else's link, which is not followed
-        with beside.open("xb", buffering=1 << 20) as file:  # hundreds of small pieces
-            for piece in [content] if isinstance(content, bytes) else content:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(path) from None
-        raise
-    sync_folder(path.parent)
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
+        beside = path.with_name(temporary_name(path))
+        fresh = [*takewhile(lambda folder: not folder.exists(), path.parents)]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # a leftover; or a link, which is not followed
+            with beside.open("xb", buffering=1 << 20) as file:  # hundreds of small pieces
+                for piece in [content] if isinstance(content, bytes) else content:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with suppress(OSError):  # what is wrong with the folder is said by the first error
+                beside.unlink(missing_ok=True)
+                for folder in fresh:
+                    folder.rmdir()
+            raise
+        sync_folder(path.parent)
+
+
+def temporary_name(path: Path) -> str:
+    """What a file or folder is called until it is whole; never too long for a disk."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONG_NAME:
+        name = checksum(os.fsencode(name))
+    return f".{name}.{os.getpid()}.tmp"
 
 
 def is_leftover(path: Path) -> bool:
@@ -63,11 +84,20 @@ def check_inside(folder: Path, root: Path) -> None:
 
 
 def remove(path: Path, *, root: Path | None = None) -> None:
-    """Remove a file so that it stays away after a power cut; `root` as of `write`."""
+    """Remove a file so that it stays away after a power cut; `root` as of `write`.
+
+    Raises NotWritable and LeadsOutside.
+    """
     if root:
         check_inside(path.parent, root)
-    path.unlink(missing_ok=True)
+    unlink(path)
     sync_folder(path.parent)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file, if it is there; it may come back after a power cut. Raises NotWritable."""
+    with writing(path):
+        path.unlink(missing_ok=True)
 
 
 def discard(path: Path, *, root: Path | None = None) -> None:
@@ -84,12 +114,41 @@ def discard(path: Path, *, root: Path | None = None) -> None:
             path.unlink()
 
 
+def read(path: Path) -> bytes:
+    """The whole content. Raises FileNotFoundError, NotReadable and UnusablePath."""
+    with reading(path):
+        return path.read_bytes()
+
+
+def exists(path: Path) -> bool:
+    """Raises NotReadable where that cannot be seen."""
+    with reading(path):
+        return path.exists()
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder, in order; nothing where there is none.
+
+    Raises NotReadable, where Path.glob gives nothing.
+    """
+    try:
+        with reading(folder):
+            return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
 def write_json(path: Path, value: Any, *, root: Path | None = None) -> None:
     write(path, json_text(value), root=root)
 
 
 def json_text(value: Any) -> bytes:
-    return (escaped_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n").encode()
+    return utf8(escaped_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n")
+
+
+def utf8(text: str) -> bytes:
+    """Any text, also with the name of a file that is no UTF-8: its bytes are written `\\udcff`."""
+    return text.encode(errors="backslashreplace")
 
 
 def parsed_json(text: bytes) -> Any:
@@ -105,14 +164,14 @@ def parsed_json(text: bytes) -> Any:
 def read_json(path: Path) -> Any:
     """Raises CorruptFile where the content is not JSON."""
     try:
-        return parsed_json(path.read_bytes())
+        return parsed_json(read(path))
     except (ValueError, RecursionError) as error:
         raise CorruptFile(path, f"not valid JSON ({error})") from None
 
 
 def write_sealed(path: Path, value: dict[str, Any], *, root: Path | None = None) -> None:
     """One JSON object with a checksum of itself as its last member, `xxh3`."""
-    write(path, sealed(value, indent=1).encode(), root=root)
+    write(path, utf8(sealed(value, indent=1)), root=root)
 
 
 def read_sealed(
@@ -125,7 +184,7 @@ def read_sealed(
 
     Raises CorruptFile if any byte of it has changed.
     """
-    text = path.read_bytes()
+    text = read(path)
     try:
         return unsealed(text, format_1)
     except ValueError as error:
@@ -147,7 +206,7 @@ def read_lines(path: Path, *, sealed: bool) -> list[Any]:
     Raises CorruptFile that names the line, if any byte of the file has changed or is missing.
     """
     try:
-        text = path.read_bytes()
+        text = read(path)
     except FileNotFoundError:
         return []
     lines = text.splitlines(keepends=True)
@@ -187,7 +246,7 @@ def check(path: Path, sha256: str) -> None:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; read in pieces."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -204,7 +263,7 @@ def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"")
     """
     text = escaped_json(json.dumps(value, indent=indent, ensure_ascii=False))
     body = text.removesuffix("}").rstrip("\n")
-    return body + _seal(of + body.encode())
+    return body + _seal(of + utf8(body))
 
 
 def unsealed(
@@ -232,6 +291,32 @@ def unsealed(
 
 def _seal(body: bytes) -> str:
     return f', "xxh3": "{checksum(body)}"}}\n'
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """Inside, a path of the same file or folder that libraries in other languages take.
+
+    On Linux the name of a file is any bytes; those that are no UTF-8 stand in Python's texts as
+    halves of surrogate pairs, which no other library takes. DuckDB takes `*` for any name.
+    """
+    if not _is_odd(str(path)) or not _DESCRIPTORS.is_dir():
+        yield path
+        return
+    with reading(path):
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        yield _DESCRIPTORS / str(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_odd(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return True
+    return not _PATTERN.isdisjoint(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitarium.errors import DamagedCache
 from vitarium.store import entries, files
-from vitarium.store.index_files import NAMES, damaged, exists, path_of, replace
+from vitarium.store.index_files import NAMES, damaged, exists, homes, path_of, replace
 from vitarium.store.index_schema import METADATA, REQUIRED, VERSION, check_columns, check_headings
 
 if TYPE_CHECKING:
@@ -67,10 +68,12 @@ def tables(zoo: Path) -> Tables:
     An index that is damaged is made anew, with the warning DamagedCache. Raises CorruptFile where a
     model's own files are damaged.
     """
-    stamps, known = entries.stamps(zoo), _read(zoo)
-    if known and known.stamps == stamps:
-        return known
-    is_damaged = known is None and bool(_faults(zoo))
+    stamps, known = entries.stamps(zoo), None
+    for home in homes(zoo):
+        known = _read(home) or known
+        if known and known.stamps == stamps:
+            return known
+    is_damaged = known is None and any(map(_faults, homes(zoo)))
     made = _make(zoo, stamps, known)
     is_written = _write(zoo, made)
     if is_damaged:
@@ -89,7 +92,8 @@ def rows(zoo: Path) -> list[dict[str, Any]]:
 
 def remove(zoo: Path) -> None:
     """Delete the index; it is made anew when it is needed."""
-    files.discard(zoo / "index")
+    for home in homes(zoo):
+        files.discard(home / "index")
 
 
 def disagreements(zoo: Path) -> list[str]:
@@ -238,12 +242,12 @@ def _write(zoo: Path, made: Tables) -> bool:
         table = getattr(made, name).replace_schema_metadata({METADATA: json.dumps(words)})
         pq.write_table(table, content, compression="zstd")
         contents[name] = content.getvalue()
-    try:
-        replace(zoo, contents)
-    except OSError:
-        return False
     files.discard(zoo / "index.json")  # the index of earlier versions
-    return True
+    for home in homes(zoo):
+        with suppress(OSError):  # another user's zoo, or a full disk, is listed all the same
+            replace(home, contents)
+            return True
+    return False
 
 
 def _read(zoo: Path) -> Tables | None:

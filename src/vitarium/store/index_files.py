@@ -9,11 +9,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from vitarium.errors import CorruptFile
+from vitarium.cache import zoo_cache
+from vitarium.errors import CorruptFile, UnusablePath
 from vitarium.store import files
 
 NAMES = ("models", "epochs", "records")
 CHECKSUMS = "checksums.json"
+
+
+def homes(zoo: Path) -> tuple[Path, Path]:
+    """Folders with a folder `index`: the zoo, and one in our cache where the zoo is read-only."""
+    return zoo, zoo_cache(zoo)
 
 
 def path_of(zoo: Path, name: str) -> Path:
@@ -33,7 +39,7 @@ def replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
     """Write the files anew, in the order of `contents`. Raises OSError."""
     try:
         _replace(zoo, contents)
-    except (FileExistsError, IsADirectoryError, NotADirectoryError):  # something else is there
+    except UnusablePath:  # something else is there
         files.discard(zoo / "index")
         _replace(zoo, contents)
 

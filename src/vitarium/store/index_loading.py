@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitarium.errors import QueryTooLarge
-from vitarium.store import index, index_files, index_schema
+from vitarium.store import files, index, index_files, index_schema
 from vitarium.store.query_limits import MEMORY
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ def load(zoo: Path, stamps: dict[str, str]) -> Loaded:
 
     Raises CorruptFile where a model's own files are damaged.
     """
-    return _of_files(zoo, stamps) or _of_tables(zoo)
+    for home in filter(index_files.exists, index_files.homes(zoo)):
+        if loaded := _of_files(home, stamps):
+            return loaded
+    return _of_tables(zoo)
 
 
 def columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]:
@@ -32,14 +35,15 @@ def columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]:
     }
 
 
-def _of_files(zoo: Path, stamps: dict[str, str]) -> Loaded | None:
-    """From the index, if that is whole and up to date, else None.
+def _of_files(home: Path, stamps: dict[str, str]) -> Loaded | None:
+    """From the index in one of its homes, if that is whole and up to date, else None.
 
     By DuckDB alone, without pyarrow, which would take longer to import than all this takes.
     """
     database = _in_memory()
     try:
-        headings = _filled(database, zoo, stamps)
+        with files.plain_path(home) as folder:
+            headings = _filled(database, folder, stamps)
     except Exception:  # whatever DuckDB says of it: `index.tables` finds out, and mends it
         headings = None
     if headings is None:

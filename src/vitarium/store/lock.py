@@ -13,7 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vitarium.errors import LeadsOutside, ZooInUse
+from vitarium.errors import LeadsOutside, UnusablePath, ZooInUse
+from vitarium.file_faults import fault
 from vitarium.store import files
 
 _GRACE = 3.0
@@ -33,12 +34,14 @@ def held(
         wait: until the present holder is done, instead of giving up.
         say: is told whom we wait for, and whose lock was taken over.
 
-    Raises ZooInUse that names the holder and since when, and LeadsOutside for a lock that is a
-    link: what that leads to would be emptied.
+    Raises ZooInUse that names the holder and since when, NotWritable or DiskFull at once where the
+    zoo cannot be written, and LeadsOutside for a lock that is a link: what that leads to would be
+    emptied.
     """
-    if (zoo / ".lock").is_symlink():
-        raise LeadsOutside(zoo / ".lock", zoo)
-    lock, note = FileLock(zoo / ".lock"), zoo / ".holder.json"
+    path, note = zoo / ".lock", zoo / ".holder.json"
+    if path.is_symlink():
+        raise LeadsOutside(path, zoo)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=_GRACE, poll_interval=0.1)
     except Timeout:
@@ -46,10 +49,12 @@ def held(
             raise ZooInUse(zoo, holder(zoo)) from None
         say(f"waiting for {holder(zoo)}")
         lock.acquire(poll_interval=0.5)
+    except OSError as error:
+        raise fault(error, path, writing=True) from None
     if os.path.lexists(note):
         say(f"taken over from {holder(zoo)}, which has ended")
     try:
-        with suppress(OSError):  # it is for people; the lock does without
+        with suppress(UnusablePath):  # it is for people; the lock does without
             files.write_json(note, _ourselves())
         yield
     finally:
@@ -61,7 +66,7 @@ def held(
 def holder(zoo: Path) -> str:
     """Who holds the zoo's lock, and since when, in words on one line."""
     try:
-        note: dict[str, Any] = json.loads((zoo / ".holder.json").read_text())
+        note: dict[str, Any] = json.loads((zoo / ".holder.json").read_text("utf-8"))
         since = datetime.fromtimestamp(note["since"]).astimezone()
         words = (
             f"{note['user']} on {note['host']} (process {note['pid']}), "

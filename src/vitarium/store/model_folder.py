@@ -79,7 +79,7 @@ class ModelFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "model.json").exists()
+        return files.exists(self.path / "model.json")
 
     def spec(self) -> Spec:
         """Raises CorruptFile where the file is damaged or does not belong to this folder."""
@@ -107,7 +107,7 @@ class ModelFolder:
     def result(self) -> dict[str, Any] | None:
         """How the training ended: `status` and `message`; None while it has not."""
         file = self.path / "result.json"
-        if not file.exists():
+        if not files.exists(file):
             return None
         result = files.read_sealed(file, format_1=lambda _: self._about()["format"] == 1)
         if result.keys() != {"status", "message"}:
@@ -171,7 +171,7 @@ class ModelFolder:
         """Remove half-written files that a killed process left behind. Raises LeadsOutside."""
         files.check_inside(self.path, self._zoo)
         for file in filter(files.is_leftover, self.path.rglob("*")):
-            file.unlink()
+            files.unlink(file)
 
     def begin(self, spec: Spec, about: About) -> None:
         """Write down what the model is, before its first epoch. Raises LeadsOutside."""
@@ -278,7 +278,7 @@ class ModelFolder:
         files.check_inside(self.path, self._zoo)
         for file in self.path.glob("progress-*.safetensors"):
             if keep is None or file != self.progress_path(keep):
-                file.unlink()
+                files.unlink(file)
 
     def progress_path(self, epoch: int) -> Path:
         return self.path / f"progress-{epoch:04d}.safetensors"
@@ -294,7 +294,7 @@ class ModelFolder:
 
     def _lines(self, name: str, kind: type[Line]) -> list[Line]:
         file = self.path / name
-        if not file.exists():
+        if not files.exists(file):
             return []
         found = []
         lines = files.read_lines(file, sealed=self._about()["format"] > 1)

@@ -72,7 +72,7 @@ KEY = [name for name in COLUMNS if name not in ("value", "unit", "data", "traine
 def add(zoo: Path, measured: Sequence[Measured]) -> None:
     """Keep numbers; where one is known already, the new one counts.
 
-    Raises DiskFull and LeadsOutside.
+    Raises DiskFull, NotWritable and LeadsOutside.
     """
     if not measured:
         return
@@ -89,7 +89,9 @@ def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
     merged = "CREATE OR REPLACE TABLE records AS SELECT * FROM records UNION ALL BY NAME "
     there = "model IN (SELECT id FROM models)"
     both = f"{there} AND (other IS NULL OR other IN (SELECT id FROM models))"
-    _patiently(zoo, lambda: database.execute(f"{merged} (FROM {_kept(zoo)} WHERE {both})"))
+    with files.plain_path(zoo) as folder:
+        query = f"{merged} (FROM {_kept(zoo, folder)} WHERE {both})"
+        _patiently(zoo, lambda: database.execute(query))
 
 
 def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
@@ -97,10 +99,12 @@ def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
     import duckdb
 
     wanted = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
-    with duckdb.connect(":memory:") as database:
+    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
         rows = _patiently(
             zoo,
-            lambda: database.execute(wanted.format(_kept(zoo)), [measure, settings]).fetchall(),
+            lambda: database.execute(
+                wanted.format(_kept(zoo, folder)), [measure, settings]
+            ).fetchall(),
         )
     return [Measured(*row) for row in rows]
 
@@ -110,15 +114,20 @@ def damaged(zoo: Path) -> list[Path]:
     return [path for path in _paths(zoo) if _fault(path)]
 
 
-def _kept(zoo: Path) -> str:
-    """SQL that gives every record once, as last written."""
+def _kept(zoo: Path, folder: Path) -> str:
+    """SQL that gives every record once, as last written.
+
+    Args:
+        folder: the zoo's, as DuckDB can read it (`files.plain_path`).
+    """
     for path in (paths := _paths(zoo)):
         if fault := _fault(path):
             raise CorruptFile(path, f"{fault}; remove it, and measure again what it held")
     if not paths:
         empty = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         return f"(SELECT {empty} LIMIT 0)"
-    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    names = [str(folder / path.relative_to(zoo)).replace("'", "''") for path in paths]
+    listed = ", ".join(f"'{name}'" for name in names)
     return (
         f"(SELECT {', '.join(COLUMNS)} FROM read_parquet([{listed}], filename = '_file', "
         f"hive_partitioning = false) QUALIFY row_number() OVER "
@@ -127,12 +136,12 @@ def _kept(zoo: Path) -> str:
 
 
 def _paths(zoo: Path) -> list[Path]:
-    return sorted((zoo / "records").glob("*.parquet"))
+    return [path for path in files.listed(zoo / "records") if path.suffix == ".parquet"]
 
 
 def _fault(path: Path) -> str:
     try:
-        found = files.checksum(path.read_bytes())
+        found = files.checksum(files.read(path))
     except FileNotFoundError:  # just made one with others
         return ""
     except OSError as error:
@@ -174,12 +183,12 @@ def _make_one(zoo: Path) -> None:
     import duckdb
 
     paths = _paths(zoo)
-    with duckdb.connect(":memory:") as database:
-        table = database.sql(f"SELECT * FROM {_kept(zoo)} ORDER BY {', '.join(KEY)}")
+    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
+        table = database.sql(f"SELECT * FROM {_kept(zoo, folder)} ORDER BY {', '.join(KEY)}")
         # as old as the newest of them: what another process writes meanwhile is newer
         _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
     for path in paths:
-        path.unlink(missing_ok=True)
+        files.unlink(path)
 
 
 def _schema() -> Any:

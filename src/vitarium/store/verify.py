@@ -9,13 +9,15 @@ from functools import cache
 from pathlib import Path
 
 from vitarium.blueprint import Imported, Recipe, Spec
-from vitarium.errors import CorruptFile, VitariumError
+from vitarium.errors import CorruptFile, FileFault, VitariumError
+from vitarium.file_faults import fault
 from vitarium.store import files, index, records
 from vitarium.store.checkpoint import PLAIN, Checkpoint
 from vitarium.store.model_folder import Epoch, ModelFolder
 from vitarium.store.zoo import MARKS
 
 _ID = re.compile("[0-9a-f]{12}")
+_UNREAD = "unknown as long as it cannot be read"
 _REGROW = "remove the model's folder and grow or import it again: the same seeds give it back"
 
 
@@ -47,7 +49,7 @@ def verify(
     Returns the faults, those of a model together. The zoo is not changed. May run while it grows.
     """
     faults = [*_mark(zoo), *_blueprints(zoo)]
-    folders = sorted(path for path in (zoo / "models").glob("*") if path.is_dir())
+    folders = [path for path in files.listed(zoo / "models") if path.is_dir()]
     shapes = _Shapes()
     for done, folder in enumerate(folders):
         report(done, len(folders))
@@ -78,7 +80,11 @@ class _Model:
                 return None
 
         folder = self.folder
-        if not _ID.fullmatch(folder.path.name) or not folder.exists:
+        try:
+            there = folder.exists
+        except FileFault as error:
+            return [_fault(self.zoo, folder.path, error, _UNREAD)]
+        if not _ID.fullmatch(folder.path.name) or not there:
             if _leftovers(folder.path):
                 return []
             lost = "what model it was; if nothing else is known of it, remove the folder"
@@ -229,14 +235,14 @@ def _lost(epoch: Epoch) -> str:
 
 def _mark(zoo: Path) -> Iterator[Fault]:
     file = zoo / "zoo.json"
-    if not file.exists() or file.read_bytes() not in MARKS:
+    if not files.exists(file) or files.read(file) not in MARKS:
         fault = "not as it was written" if file.exists() else "it is missing"
         yield Fault(file.name, fault, f"nothing; write it again: {MARKS[-1].decode().strip()}")
 
 
 def _blueprints(zoo: Path) -> Iterator[Fault]:
-    for file in sorted((zoo / "blueprints").glob("*")):
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    for file in files.listed(zoo / "blueprints"):
+        digest = hashlib.sha256(files.read(file)).hexdigest()[:8]
         if not file.stem.endswith(f"-{digest}") and not files.is_leftover(file):
             lost = "the text of a blueprint; every model holds its own recipe"
             yield Fault(_inside(zoo, file), "not as it was written", lost)
@@ -245,7 +251,7 @@ def _blueprints(zoo: Path) -> Iterator[Fault]:
 def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterator[Fault]:
     """Checkpoints that are whole themselves, but cannot be read without a damaged one."""
     damaged = {fault.path for fault in faults}
-    paths = [file for folder in folders for file in (folder / "checkpoints").glob("*.packed")]
+    paths = [file for folder in folders for file in _packed(folder)]
 
     @cache
     def base_of(path: Path) -> Path | None:
@@ -260,12 +266,12 @@ def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterato
         chain: list[Path] = []
         base: Path | None = path
         while base and base not in chain:  # a circle is a fault of each file in it
-            if _inside(zoo, base) in damaged or not base.exists():
-                return base
-            chain.append(base)
             try:
+                if _inside(zoo, base) in damaged or not files.exists(base):
+                    return base
+                chain.append(base)
                 base = base_of(base)
-            except CorruptFile:
+            except (CorruptFile, OSError):
                 return base
         return None
 
@@ -274,6 +280,13 @@ def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterato
         if culprit and culprit != path and _inside(zoo, path) not in damaged:
             fault = f"it is whole, but builds on {_inside(zoo, culprit)}"
             yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
+
+
+def _packed(folder: Path) -> list[Path]:
+    try:
+        return [path for path in files.listed(folder / "checkpoints") if path.suffix == ".packed"]
+    except FileFault:  # it has been told of the model
+        return []
 
 
 def _records(zoo: Path) -> Iterator[Fault]:
@@ -291,6 +304,10 @@ def _index(zoo: Path, faults: list[Fault]) -> Iterator[Fault]:
 def _fault(zoo: Path, folder: Path, error: Exception, lost: str) -> Fault:
     if isinstance(error, CorruptFile):
         return Fault(_inside(zoo, error.path), error.fault, lost)
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        path = Path(error.filename or folder)
+        refusal = error if isinstance(error, FileFault) else fault(error, path, writing=False)
+        return Fault(_inside(zoo, refusal.path), str(refusal), _UNREAD)
     return Fault(_inside(zoo, folder), str(error), lost)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName
+from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.filenames import file_name
 from vitarium.store import entries, files, index
 from vitarium.store.query_limits import TIMEOUT
@@ -44,13 +44,18 @@ class Zoo:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Raises NotAZoo for a folder that is none, or of a format newer than this version."""
+        """Raises NotAZoo for a folder that is none, or of a format newer than this version.
+
+        NotReadable for another user's folder that may not be read.
+        """
         folder = Path(path)
         mark = folder / "zoo.json"
-        if not mark.exists():
+        try:
+            content = files.read(mark)
+        except (FileNotFoundError, UnusablePath):
             hint = "grow one with `vitarium grow BLUEPRINT --zoo DIR`"
-            raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}")
-        if mark.read_bytes() not in MARKS:
+            raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}") from None
+        if content not in MARKS:
             raise NotAZoo(
                 f"{mark} says {files.read_json(mark)}; this version of vitarium reads zoos of the "
                 f"versions {' and '.join(map(str, VERSIONS))}"
@@ -59,10 +64,13 @@ class Zoo:
 
     @classmethod
     def create(cls, path: str | Path) -> Self:
-        """Open a zoo, or make one of a new or empty folder. Raises NotAZoo for any other."""
+        """Open a zoo, or make one of a new or empty folder. Raises NotAZoo for any other.
+
+        NotWritable and DiskFull where there can be none.
+        """
         folder = Path(path)
-        if not (folder / "zoo.json").exists():
-            empty = folder.is_dir() and all(map(files.is_leftover, folder.iterdir()))
+        if not files.exists(folder / "zoo.json"):
+            empty = folder.is_dir() and all(map(files.is_leftover, files.listed(folder)))
             if folder.exists() and not empty:
                 raise NotAZoo(
                     f"{folder} is neither a zoo nor an empty folder; choose another place"
@@ -73,7 +81,7 @@ class Zoo:
     def upgraded(self) -> Self:
         """Say that newer files may follow, so that no older version of vitarium misreads them."""
         mark = self.path / "zoo.json"
-        if mark.read_bytes() != MARKS[-1]:
+        if files.read(mark) != MARKS[-1]:
             files.write(mark, MARKS[-1])
         return self
 
@@ -89,7 +97,7 @@ class Zoo:
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
-        if _ID.fullmatch(model) and (self.path / "models" / model / "model.json").exists():
+        if _ID.fullmatch(model) and files.exists(self.path / "models" / model / "model.json"):
             return model  # without a look at all the others
         ids = self.ids()
         found = [id for id in ids if model and id.startswith(model)]
@@ -227,7 +235,7 @@ class Zoo:
         Args:
             report: called with the number of checkpoints that are done, and of all.
 
-        Raises ZooInUse, DiskFull and CorruptFile.
+        Raises ZooInUse, NotWritable, DiskFull and CorruptFile.
         """
         from vitarium.store.conversion import convert
 
@@ -246,7 +254,7 @@ class Zoo:
             return
         digest = hashlib.sha256(text).hexdigest()[:8]
         file = self.path / "blueprints" / f"{file_name(blueprint.name)}-{digest}.yaml"
-        if not file.exists():
+        if not files.exists(file):
             files.write(file, text, root=self.path)
 
     def reindex(self) -> int:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vitarium.filenames import file_name
 from vitarium.printable import printable
+from vitarium.store import files
 from vitarium.studies.factors import parts_of
 from vitarium.studies.population import Stage
 from vitarium.studies.wording import PERCENT, title
@@ -74,14 +75,16 @@ class Figure:
 
         Args:
             stem: of the file names; default: the name of the figure, made safe.
+
+        Raises DiskFull, NotWritable.
         """
         import vl_convert
 
         stem = stem or file_name(self.name)
         png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
         spec = self.spec
-        png.write_bytes(vl_convert.vegalite_to_png(spec, scale=2, config=CONFIG))
-        svg.write_text(vl_convert.vegalite_to_svg(spec, config=CONFIG), encoding="utf-8")
+        files.write(png, vl_convert.vegalite_to_png(spec, scale=2, config=CONFIG))
+        files.write(svg, files.utf8(vl_convert.vegalite_to_svg(spec, config=CONFIG)))
         return [png, svg]
 
 

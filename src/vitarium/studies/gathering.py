@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from vitarium.data.batches import SplitName
-from vitarium.errors import VitariumError
+from vitarium.errors import VitariumError, WriteFault
 from vitarium.registry import plugins
 from vitarium.store import Zoo
 from vitarium.studies.population import OF_MODELS, OF_PAIRS, STATISTICS
@@ -85,12 +85,16 @@ def gather(
             names = [name for name in names if name in there]
             try:
                 frames.append(_measured(zoo, names, ids, request, report))
+            except WriteFault:
+                raise
             except VitariumError as error:
                 absent += [Absent(name, str(error)) for name in names]
     if hessian_models and HESSIAN in there:
         chosen = _some_of_each_stage(zoo, ids, hessian_models)
         try:
             frames.append(_measured(zoo, [HESSIAN], chosen, request, report))
+        except WriteFault:
+            raise
         except VitariumError as error:
             absent.append(Absent(HESSIAN, str(error)))
     measured = pd.concat([frame for frame in frames if len(frame)] or [frames[0]])

@@ -12,6 +12,7 @@ from typing import Any
 
 from vitarium.data.batches import SplitName
 from vitarium.errors import InvalidInput
+from vitarium.file_faults import check_file, check_writable
 from vitarium.registry import choose
 from vitarium.store import Zoo, files
 from vitarium.store.listing import listing
@@ -70,22 +71,24 @@ def study(
         settings: of the study.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where no model is finished, the condition is
-    no SQL, or a library is missing.
+    no SQL, or a library is missing; NotWritable and UnusablePath at once where the page cannot be
+    written, and DiskFull.
     """
     section = choose("study", name, **settings)
+    target, folder = Path(out), Path(figures) if figures is not None else None
+    check_file(target)
+    if folder is not None:
+        check_writable(folder)
     if section.plugin.facts.get("of") == "weights":
         found: Findings = section(zoo, where, report)
     else:
         zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
         request = Request(split, images, device, data_dir)
         found = section(zoo, _finished(zoo, where), request, report)
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    files.write(target, found.page.html().encode())
+    files.write(target, files.utf8(found.page.html()))
     written: list[Path] = []
-    if figures is not None:
-        folder, drawn, names = Path(figures), found.page.figures, found.page.figure_names
-        folder.mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        drawn, names = found.page.figures, found.page.figure_names
         for done, figure in enumerate(drawn):
             report("writing figures", done, len(drawn))
             written += figure.write(folder, names[figure.name])
