@@ -4,20 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast coverage lint format bench clean
+.PHONY: demo test test-fast evidence coverage lint format bench clean
 
 demo: $(VENV)/demo-ready
 	$(BIN)/vitarium demo
 
 test: $(VENV)/test-ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "(slow or not slow) and not evidence"
 
 test-fast: $(VENV)/test-ready
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+# what takes too long for every change: every bit of a zoo flipped, and the like
+evidence: $(VENV)/test-ready
+	$(BIN)/python -m pytest -m evidence
+
 # half as long again: each line is watched, in subprocesses, too
 coverage: $(VENV)/test-ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow or not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "(slow or not slow) and not evidence" --cov --cov-report=term
 
 lint: $(VENV)/test-ready
 	$(BIN)/ruff check .

@@ -1,16 +1,18 @@
-"""Blueprints that are small enough to train in a test, and a published zoo in small."""
+"""Blueprints and models that are small enough to train in a test, and a published zoo in small."""
 
 import importlib.util
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+from torch.nn import functional as F
 
 torch.set_num_threads(1)
 settings.register_profile("the same every time", derandomize=True, deadline=None)
@@ -218,3 +220,64 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
         folder.finish("finished")
     records.add(zoo.path, [_measured(id) for id in zoo.ids()])
     return zoo
+
+
+@pytest.fixture(scope="session")
+def examples() -> Any:
+    """The 359 test images of scikit-learn's digits, of 8 by 8 pixels, in ten classes."""
+    from vitarium.data import dataset
+    from vitarium.data.batches import Batches
+    from vitarium.measures.examples import Examples
+    from vitarium.registry import section
+
+    input_size = (1, 8, 8)
+    data = dataset.load(section("dataset", "digits"))
+    augmentation = section("augmentation", "standard")(input_size, data.num_classes)
+    return Examples(Batches(data, augmentation, input_size, batch_size=1, seed=0), "test")
+
+
+def _trained(examples: Any, seed: int) -> torch.nn.Module:
+    """A ViT of two blocks, two heads and width 16, after 300 steps: most images are right."""
+    from vitarium import create_model
+
+    torch.manual_seed(seed)
+    model = create_model(
+        "vit",
+        num_classes=10,
+        img_size=8,
+        patch_size=2,
+        in_chans=1,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    model.train()
+    batches = list(examples.of("train").batches(64))
+    for step in range(300):
+        batch = batches[step % len(batches)]
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch.images), batch.labels).backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def _models(examples: Any) -> list[torch.nn.Module]:
+    return [_trained(examples, seed) for seed in (1, 2)]
+
+
+@pytest.fixture
+def subject(_models: list[torch.nn.Module], examples: Any) -> Any:
+    """A trained model on `examples`, as measures are given it."""
+    from vitarium.measures.subjects import Subject
+
+    return Subject("aaaaaaaaaaaa@1", deepcopy(_models[0]), examples)
+
+
+@pytest.fixture
+def other(_models: list[torch.nn.Module], examples: Any) -> Any:
+    """A model of another seed."""
+    from vitarium.measures.subjects import Subject
+
+    return Subject("bbbbbbbbbbbb@1", deepcopy(_models[1]), examples)

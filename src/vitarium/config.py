@@ -1,5 +1,6 @@
 """Typed, frozen settings, and pydantic's complaints about them in our words."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_args
@@ -7,8 +8,13 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vitarium.errors import InvalidInput, did_you_mean
+from vitarium.printable import printable, shortened
 
 KeyPath = tuple[str | int, ...]
+_MAX_KEY_LENGTH = 60
+"""Characters of a key in messages."""
+_OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]", re.DOTALL)
+"""What pydantic puts into the path of a complaint: "[key]", "literal['all','last']"."""
 
 
 class Config(BaseModel):
@@ -54,7 +60,7 @@ class Problem:
         return Problem((*prefix, *self.path), self.message)
 
     def __str__(self) -> str:
-        where = ".".join(map(str, self.path))
+        where = ".".join(shortened(printable(str(key)), _MAX_KEY_LENGTH) for key in self.path)
         return f"{where}: {self.message}" if where else self.message
 
 
@@ -76,8 +82,7 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     """Every complaint of a pydantic error, with the nearest known name for an unknown one."""
     found: list[Problem] = []
     for item in error.errors():
-        # pydantic names the branch of a union in the path: "literal['all','last']"
-        path = tuple(key for key in item["loc"] if "[" not in str(key))
+        path = tuple(key for key in item["loc"] if not _OF_PYDANTIC.fullmatch(str(key)))
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, InvalidConfig):  # a configuration inside this one
             found.extend(problem.under(*path) for problem in cause.problems)

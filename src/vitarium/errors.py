@@ -4,6 +4,11 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from vitarium.printable import printable, shortened
+
+_MAX_LENGTH = 100
+"""Characters of a name in messages."""
+
 
 class VitariumError(Exception):
     """Base of all errors of vitarium. `exit_status` is what the command line returns."""
@@ -28,7 +33,23 @@ class UnknownName(InvalidInput):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        super().__init__(f"unknown {kind} '{name}'{did_you_mean(name, self.known)}")
+        label = shortened(printable(str(name), newline="\\n"), _MAX_LENGTH)
+        super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.known)}")
+
+
+class QueryTimeout(InvalidInput):
+    """A query that took longer than it may, and was stopped."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"the query took more than {seconds:g} s and was stopped; ask for less, or allow more: "
+            "--timeout SECONDS of `vitarium query`, timeout=SECONDS of `Zoo.query` (0: no limit)"
+        )
+
+
+class QueryTooLarge(InvalidInput):
+    """A query, or its answer, for which there is not memory enough."""
 
 
 class DataNotFound(InvalidInput):
@@ -88,6 +109,20 @@ class DiskFull(WriteFault):
         )
 
 
+class LeadsOutside(VitariumError, OSError):
+    """A folder of a zoo is a link to somewhere else; nothing is written or removed there.
+
+    An OSError too, for those who can do without the file.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.root = path, root
+        super().__init__(
+            f"{path} is, or is reached by, a link that leads out of {root}: nothing was written or "
+            "removed there; put the folder itself where the link stands"
+        )
+
+
 class NotWritable(WriteFault):
     """A file may not be written: on a read-only disk, or in a folder of another user.
 
@@ -139,6 +174,13 @@ class IncompatibleWeights(VitariumError):
     """A parent's weights do not fit the model that starts from them."""
 
 
+class DamagedCache(UserWarning):
+    """Something that can be made anew was damaged, and has been made anew; nothing is lost.
+
+    A warning; the command line shows it as a note of one line.
+    """
+
+
 def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
     """`"; did you mean 'x' or 'y'?"`, or the known names where none is near; empty where none is
     known."""
@@ -146,11 +188,13 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
         nearest = [each for each in near if each == near[0] or _very_near(name, each)]
-        return f"; did you mean {' or '.join(map(repr, nearest))}?"
+        named = " or ".join(repr(shortened(name, _MAX_LENGTH)) for name in nearest)
+        return f"; did you mean {named}?"
     if not names:
         return ""
-    shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
-    return f"; known: {shown}"
+    listed = [shortened(printable(name, newline="\\n"), _MAX_LENGTH) for name in names[:most]]
+    ellipsis = ", …" if len(names) > most else ""
+    return f"; known: {', '.join(listed)}{ellipsis}"
 
 
 def _very_near(name: str, other: str) -> bool:

@@ -37,7 +37,7 @@ KINDS: Mapping[str, str] = {
     "importer": "vitarium.exchange",
     "exporter": "vitarium.exchange",
 }
-"""Each kind of plug-in, and the package whose modules register ours."""
+"""Each kind of plug-in, and where the modules lie that register ours: a package, or one module."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,15 @@ def get(kind: str, name: str) -> Plugin:
 
 @cache
 def _load(package: str) -> None:
-    """Import every module of one of our packages, so that its plug-ins are registered."""
-    path = importlib.import_module(package).__path__
+    """Import a module, or every public module in a package, so that its plug-ins are registered.
+
+    What a kind's plug-ins are made with (`_name`, `base`) is left to the plug-ins that need it.
+    """
+    path = getattr(importlib.import_module(package), "__path__", ())
     for module in pkgutil.iter_modules(path, f"{package}."):
-        importlib.import_module(module.name)
+        name = module.name.rpartition(".")[2]
+        if name != "base" and not name.startswith("_"):
+            _load(module.name)
 
 
 @cache

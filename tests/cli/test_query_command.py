@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vitarium.cli.tables import lines
+from vitarium.store import index, index_loading
 
 BY_STAGE = "SELECT stage, count(*) AS n, max(test_accuracy) AS best FROM models GROUP BY stage"
 
@@ -163,13 +165,134 @@ def test_what_is_heavy_is_not_imported_to_list_a_zoo(zoo, command):
     assert done.stdout.splitlines()[-1] == "IMPORTED"
 
 
+ENDLESS = "SELECT count(*) FROM range(1000000000000) AS a, range(1000000000000) AS b"
+NOT_INTERRUPTIBLE = "SELECT levenshtein(repeat('ab', 300000), repeat('ba', 300000))"
+
+
+def test_a_query_that_takes_too_long_is_one_line_and_status_2(vitarium, zoo):
+    status, out, err = vitarium("query", zoo.path, ENDLESS, "--timeout", "0.05")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: the query took more than 0.05 s and was stopped")
+    assert len(err.splitlines()) == 1
+    assert vitarium("query", zoo.path, "SELECT 1", "--timeout", "0")[0] == 0
+    for wrong in ("-1", "nan"):
+        status, _, err = vitarium("query", zoo.path, "SELECT 1", "--timeout", wrong)
+        assert status == 2
+        assert "write seconds, or 0 for no limit" in err
+
+
+STARTED = """
+import sys
+from vitarium import cli
+from vitarium.store import query_limits
+from vitarium.store.database import Database
+query_limits._PATIENCE = 0.3
+ask = Database._one_question
+def asked(self, sql):
+    print("asked", flush=True)
+    return ask(self, sql)
+Database._one_question = asked
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["query", ENDLESS, "--timeout", "0"],
+        ["query", NOT_INTERRUPTIBLE],
+        ["ls", "--where", f"({ENDLESS}) > 0"],
+    ],
+)
+def test_ctrl_c_ends_a_query_with_a_word_and_status_130(zoo, arguments):
+    zoo.models()  # with an index, it starts in no time
+    command, *rest = arguments
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTED, command, str(zoo.path), *rest],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err, out.replace("asked\n", "")) == (130, "interrupted\n", "")
+
+
+def test_what_does_not_let_itself_be_interrupted_ends_with_the_process(zoo):
+    zoo.models()
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED, "query", str(zoo.path), NOT_INTERRUPTIBLE, "--timeout", "0.1"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the query took more than 0.1 s and was stopped")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    monkeypatch.setattr(index_loading, "MEMORY", "50MB")
+
+
+def test_an_answer_of_any_length_is_written_piece_by_piece(vitarium, zoo, tmp_path, small_memory):
+    long = "SELECT range AS n, 'x' || range AS t FROM range(123000)"
+    status, out, err = vitarium("query", zoo.path, long)
+    assert (status, out) == (2, "")
+    assert "--format csv, or --output FILE" in err
+    assert len(err.splitlines()) == 1
+    for ending, read in (
+        ("csv", pd.read_csv),
+        ("json", pd.read_json),
+        ("parquet", pd.read_parquet),
+    ):
+        file = tmp_path / f"answer.{ending}"
+        assert vitarium("query", zoo.path, long, "--output", file)[0] == 0
+        table = read(file)
+        assert table["n"].tolist() == list(range(123_000))
+        assert table["t"].iloc[-1] == "x122999"
+    assert (
+        vitarium("query", zoo.path, long, "--format", "csv")[1]
+        == (tmp_path / "answer.csv").read_text()
+    )
+    assert vitarium("query", zoo.path, long, "--json")[1] == (tmp_path / "answer.json").read_text()
+    assert vitarium("query", zoo.path, f"FROM ({long}) WHERE n < 0", "--json")[1] == "[]\n"
+
+
+def test_a_file_that_is_not_finished_is_not_there(vitarium, zoo, tmp_path):
+    for ending in ("csv", "json", "parquet"):
+        file = tmp_path / f"answer.{ending}"
+        asked = "SELECT * FROM range(1000000000000)"
+        assert vitarium("query", zoo.path, asked, "--timeout", "0.2", "--output", file)[0] == 2
+    assert list(tmp_path.glob("*answer*")) == []
+
+
+@pytest.mark.parametrize("command", [["query", "SELECT '\udcff'"], ["ls", "--where", "'\udcff'"]])
+def test_bytes_that_are_no_text_are_one_line_and_status_2(vitarium, zoo, command):
+    status, out, err = vitarium(command[0], zoo.path, *command[1:])
+    assert (status, out) == (2, "")
+    assert err == "error: the SQL has the byte 0xff, which is no valid Unicode; write it in UTF-8\n"
+
+
+@pytest.mark.parametrize("command", [["ls"], ["query", "SELECT id FROM models"]])
+def test_a_damaged_index_is_a_note_of_one_line(vitarium, zoo, command, monkeypatch):
+    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    expected = vitarium(command[0], zoo.path, *command[1:])
+    path = zoo.path / "index" / "epochs.parquet"
+    whole = bytearray(path.read_bytes())
+    whole[whole.rindex(b"vitarium")] ^= 1
+    path.write_bytes(whole)
+    status, out, err = vitarium(command[0], zoo.path, *command[1:])
+    assert (status, out) == expected[:2]
+    assert err == f"note: the index of {zoo.path} was damaged and has been rebuilt\n"
+    assert vitarium(command[0], zoo.path, *command[1:]) == expected
+
+
 def test_a_table_that_is_not_for_a_terminal_has_columns_of_fixed_width():
     rows = [{"name": "模型", "value": 1}, {"name": "two\nlines\x1b[0m", "value": None}]
     assert list(lines(rows, "Title")) == [
         "Title",
         "",
-        "name           value",
-        "─────────────  ─────",
-        "模型               1",
-        "two lines [0m",
+        "name              value",
+        "────────────────  ─────",
+        "模型                  1",
+        r"two lines\x1b[0m",
     ]

@@ -1,13 +1,16 @@
 """Decoded images are kept on disk, shared, checked, and made anew when they are damaged."""
 
+import shutil
+
 import pytest
 import torch
 
 from vitarium.data import dataset as datasets
 from vitarium.data.dataset import load
 from vitarium.data.decoded import kept
-from vitarium.errors import InvalidData
+from vitarium.errors import DamagedCache, InvalidData
 from vitarium.registry import section
+from vitarium.store import files
 
 
 @pytest.fixture(autouse=True)
@@ -44,15 +47,50 @@ def test_writing_to_it_changes_nothing_on_disk():
     assert made(times).tensors["values"].tolist() == [1, 1]
 
 
+def is_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 @pytest.mark.parametrize("file", ["values.npy", "about.json"])
-def test_damage_is_told_and_mended(cache, file):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-3]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text(files.sealed({"tensors": []})),
+        is_a_folder,
+    ],
+)
+def test_damage_is_told_and_mended(cache, file, damage):
     times = []
     made(times)
     (path,) = cache.glob(f"*/{file}")
-    path.write_bytes(path.read_bytes()[:-3])
-    with pytest.warns(UserWarning, match=file):
+    damage(path)
+    with pytest.warns(DamagedCache, match=r"were damaged, and are made anew"):
         assert made(times).tensors["values"].tolist() == [1, 1]
     assert len(times) == 2
+    assert made(times).about == {"note": "hello"}
+    assert len(times) == 2
+
+
+def test_a_changed_word_about_the_images_is_found(cache):
+    """A class's name, say."""
+    made([])
+    (path,) = cache.glob("*/about.json")
+    path.write_text(path.read_text().replace("hello", "jello"))
+    with pytest.warns(DamagedCache, match=r"about\.json"):
+        assert made([]).about == {"note": "hello"}
+
+
+def test_a_file_in_place_of_the_folder_is_replaced(cache):
+    made([])
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    shutil.rmtree(folder)
+    folder.write_text("")
+    made([])
+    assert (folder / "about.json").exists()
 
 
 def test_a_fault_in_the_middle_leaves_nothing_behind(cache):

@@ -9,8 +9,9 @@ from vitarium import Blueprint, plan
 from vitarium.engine.calibration import Calibration, Speed, Way
 from vitarium.engine.choices import Choices, Wish, models_per_gpu
 from vitarium.engine.machine import Machine
-from vitarium.errors import InvalidInput
+from vitarium.errors import DamagedCache, InvalidInput
 from vitarium.registry import choose
+from vitarium.store import files
 
 GIB = 2**30
 
@@ -178,7 +179,7 @@ def test_a_speed_is_measured_once_and_kept(tiny, cache, way):
     assert first == again
     assert len(said) == 1
     assert 0 < first.per_image < 1
-    assert len(json.loads(cache.read_text())) == 1
+    assert len(json.loads(cache.read_text())["speeds"]) == 1
 
 
 def test_other_threads_are_another_measurement(tiny, cache):
@@ -186,15 +187,36 @@ def test_other_threads_are_another_measurement(tiny, cache):
     before = torch.get_num_threads()
     for threads in (1, 2):
         Calibration("cpu", threads).speed(recipe, 10)
-    assert len(json.loads(cache.read_text())) == 2
+    assert len(json.loads(cache.read_text())["speeds"]) == 2
     assert torch.get_num_threads() == before
 
 
-def test_damaged_speeds_are_measured_again(tiny, cache):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: b"{",
+        lambda whole: b"\xff[]",
+        lambda whole: whole.replace(b'"memory": 0', b'"memory": 8'),
+        lambda whole: whole.replace(b"xxh3", b"xxi3"),
+        lambda whole: files.sealed({"speeds": {"key": {"seconds": 1}}}).encode(),
+        lambda whole: files.sealed({"speeds": [1]}).encode(),
+        None,
+    ],
+)
+def test_damaged_speeds_are_measured_again(tiny, cache, damage):
     recipe = plan(Blueprint.read(tiny)).models[0].recipe
-    cache.write_text("{")
     Calibration("cpu", 1).speed(recipe, 10)
-    assert len(json.loads(cache.read_text())) == 1
+    whole = cache.read_bytes()
+    cache.unlink()
+    if damage:
+        cache.write_bytes(damage(whole))
+        assert cache.read_bytes() != whole
+    else:
+        cache.mkdir()
+    with pytest.warns(DamagedCache, match=r"speeds\.json was damaged"):
+        Calibration("cpu", 1).speed(recipe, 10)
+    assert len(json.loads(cache.read_text())["speeds"]) == 1
 
 
 def test_measuring_leaves_the_random_generators_alone(tiny, cache):

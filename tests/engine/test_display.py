@@ -3,11 +3,11 @@
 import io
 
 import pytest
-from rich.console import Console
 
 from vitarium import Blueprint, plan
 from vitarium.engine import display as module
 from vitarium.engine.events import Ended, EpochEnded, Halved, Retried, Started, Stepped
+from vitarium.terminal import Terminal
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def planned(tiny):
 def show(planned, monkeypatch, terminal: bool, already=()) -> str:
     """What is written while one model is retried and finished, one fails, and one is skipped."""
     written = io.StringIO()
-    console = Console(file=written, force_terminal=terminal, width=160, color_system=None)
-    monkeypatch.setattr(module, "Console", lambda stderr: console)
+    console = Terminal(file=written, force_terminal=terminal, width=160, color_system=None)
+    monkeypatch.setattr(module, "Terminal", lambda stderr: console)
     first, second = planned.of_stage("pretrain")
     child = planned.of_stage("finetune")[0]
     events = [

@@ -1,6 +1,9 @@
 """Models that are trained away from the zoo, without a cluster between."""
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from vitarium import Blueprint, Zoo, grow, plan
 from vitarium.engine.events import Ended, EpochEnded, Spent, Stepped
@@ -8,6 +11,8 @@ from vitarium.engine.shipping import FileSent, pack, run_shipped, unload
 from vitarium.engine.worker import Job
 from vitarium.errors import CorruptFile
 from vitarium.training import TrainOptions
+
+FORMAT_1 = Path(__file__).parents[1] / "store" / "format-1"
 
 
 class Cut(Exception):
@@ -87,6 +92,16 @@ def test_a_worker_lost_after_any_message_costs_the_running_epoch_alone(planned, 
         assert told == list(range(finished, 3))
         assert content(zoo, spec.id) == content(grown, spec.id)
         assert zoo.folder(spec.id).status == "finished"
+
+
+def test_a_parent_of_format_1_arrives_as_it_is(tmp_path):
+    zoo, away = Zoo.open(FORMAT_1), Zoo.create(tmp_path / "away")
+    child = next(spec for spec in map(zoo.spec, zoo.ids()) if spec.parent)
+    for path, file in pack(zoo, [child]).items():
+        unload(FileSent(path, file), away)
+    sent, kept = (each.state_dict(child.parent, child.parent_epoch) for each in (away, zoo))
+    assert sent.keys() == kept.keys()
+    assert all(torch.equal(sent[name], kept[name]) for name in kept)
 
 
 def test_a_damaged_parent_is_not_shipped(planned, grown):

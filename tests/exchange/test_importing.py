@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from vitarium import registry
+from vitarium import merge, registry
 from vitarium.blueprint import ImportedSpec
 from vitarium.errors import IncompatibleWeights, InvalidInput, UnknownName, ZooInUse
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
@@ -156,6 +156,17 @@ def test_a_missing_parent_stops_the_import_before_anything_is_written(imported, 
     assert (spec.parent, spec.parent_epoch) == (None, None)
 
 
+def test_what_was_merged_of_a_parent_is_not_taken_for_it(imported, tmp_path):
+    """A soup has the origin of one of its ingredients, and with it that model's name."""
+    ids = imported(model("a"), model("b", weights={**WEIGHTS, "b": torch.tensor(9)}))
+    zoo = Zoo.open(tmp_path / "zoo")
+    soups = [merge(zoo, [f"{ids[0]}@0", f"{ids[1]}@{epoch}"], "uniform_soup") for epoch in (0, 1)]
+    (name,) = {zoo.spec(soup).origin.name for soup in soups}
+    (child,) = imported(model("c", parent=name, parent_epoch=1))
+    assert zoo.spec(child).parent == ids["ab".index(name)]
+    assert zoo.spec(child).parent_epoch == 1
+
+
 def test_a_parent_may_have_been_imported_before(imported, tmp_path):
     (parent,) = imported(model("parent"))
     (child,) = imported(model("child", parent="parent", parent_epoch=0))
@@ -211,7 +222,7 @@ def test_names_of_files_that_are_no_utf8_can_be_told(imported, tmp_path):
     name = os.fsdecode(b"\xff")
     first, second = imported(model(name, classes=(name, "b", "c")), model("b", parent=name))
     zoo = Zoo.open(tmp_path / "zoo")
-    assert zoo.spec(first).imported.name == "\\udcff"
-    assert zoo.folder(first).about().classes == ("\\udcff", "b", "c")
+    assert zoo.spec(first).imported.name == "\\xff"
+    assert zoo.folder(first).about().classes == ("\\xff", "b", "c")
     assert zoo.spec(second).parent == first
     assert len(zoo.models()) == 2

@@ -79,7 +79,7 @@ def test_equal_names_keep_their_suffixes(tmp_path):
 def test_names_that_nothing_could_show_are_written_out(tmp_path):
     write(tmp_path / "a\nb.pt", weights())
     write(tmp_path / os.fsdecode(b"c\xff.pt"), weights())
-    assert list(named(tmp_path)) == ["a\\nb", "c\\udcff"]
+    assert list(named(tmp_path)) == ["a\\nb", "c\\xff"]
 
 
 @pytest.mark.parametrize(

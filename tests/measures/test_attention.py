@@ -209,8 +209,12 @@ def test_the_centre_of_a_map_is_the_middle_half_of_both_sides():
 @pytest.mark.parametrize("name", MEASURES)
 def test_batches_have_no_part_in_a_value(name, subject, monkeypatch):
     whole = choose("measure", name, images=40)(subject)
-    for module in ("attention_maps", "attention_rollout", "position_artefacts"):
-        monkeypatch.setattr(f"vitarium.measures.{module}.AT_ONCE", 7)
+    for module in (
+        "vitarium.measures.attention_maps",
+        "vitarium.measures.attention_rollout",
+        "vitarium.measures.position_artefacts",
+    ):
+        monkeypatch.setattr(f"{module}.AT_ONCE", 7)
     assert choose("measure", name, images=40)(subject) == pytest.approx(whole, abs=1e-5)
     assert all(math.isfinite(value) for value in whole.values())
 

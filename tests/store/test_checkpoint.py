@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import shutil
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vitarium.errors import CorruptFile, InvalidInput, UnknownName
 from vitarium.store import coding
-from vitarium.store.checkpoint import MOST_DECODES, Checkpoint
+from vitarium.store.checkpoint import LONGEST_CHAIN, MAX_DEPTH, Checkpoint
 from vitarium.store.checkpoint_folder import CheckpointFolder
 from vitarium.store.description import DTYPES, Base
+from vitarium.store.files import digest, write_lines
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 
@@ -290,12 +292,54 @@ def test_a_tensor_that_is_changed_changes_no_file(folder):
 
 def test_chains_are_bounded(folder):
     tensors = weights()
-    for epoch in range(2 * MOST_DECODES):
+    for epoch in range(2 * MAX_DEPTH):
         folder.write(epoch, tensors, [(A, epoch - 1)] if epoch else [])
         tensors = nudged(tensors, epoch)
-    depths = [folder_open(folder, epoch).depth for epoch in range(2 * MOST_DECODES)]
-    assert max(depths) == MOST_DECODES
-    assert depths[MOST_DECODES + 1] == 0  # no other base was offered
+    depths = [folder_open(folder, epoch).depth for epoch in range(2 * MAX_DEPTH)]
+    assert max(depths) == MAX_DEPTH
+    assert depths[MAX_DEPTH + 1] == 0  # no other base was offered
+
+
+def written_on(folder, epoch, base):
+    """Write an epoch that is its base bit by bit, whatever chain that stands on."""
+    folder.write(epoch, {"bias": torch.ones(30)}, [])
+    content = folder_open(folder, epoch).content
+    path = folder.path(epoch)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    about = json.loads(json.loads(whole[8 : 8 + length])["__metadata__"]["vitarium"])
+    sums = about["tensors"]["bias"]["checksums"]
+    about["tensors"]["bias"] = {"code": "same", "dtype": "F32", "shape": [30], "checksums": sums}
+    about |= {"base": {"model": A, "epoch": base, "content": content}, "depth": 1}
+    text = {"__metadata__": {"checksum": "0" * 16, "vitarium": json.dumps(about)}}
+    path.write_bytes(forged(text, b""))
+    return content
+
+
+def test_what_a_file_says_of_its_depth_does_not_count(folder):
+    folder.write(0, {"bias": torch.ones(30)}, [])
+    for epoch in range(1, LONGEST_CHAIN + 1):
+        content = written_on(folder, epoch, epoch - 1)
+    longest = folder.open(LONGEST_CHAIN, content)
+    assert (longest.depth, longest.recorded_depth) == (LONGEST_CHAIN, 1)
+    assert torch.equal(longest["bias"], torch.ones(30))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_checkpoints_that_build_on_one_another_in_a_circle_are_refused(folder, length):
+    for epoch in range(length):
+        content = written_on(folder, epoch, (epoch + 1) % length)
+    for read in (lambda file: file["bias"], lambda file: file.depth, lambda file: file.check()):
+        with pytest.raises(CorruptFile, match="build on one another, perhaps in a circle"):
+            read(folder.open(0, content))
+
+
+def test_a_chain_without_end_is_refused(folder):
+    folder.write(0, {"bias": torch.ones(30)}, [])
+    for epoch in range(1, LONGEST_CHAIN + 2):
+        content = written_on(folder, epoch, epoch - 1)
+    with pytest.raises(CorruptFile, match=f"more than {LONGEST_CHAIN} checkpoints build on"):
+        folder.open(LONGEST_CHAIN + 1, content).state_dict()
 
 
 def test_the_next_base_is_taken_where_the_first_is_elsewhere(folder):
@@ -318,6 +362,73 @@ def test_a_base_that_is_another_is_refused(folder):
 def test_a_base_outside_of_the_zoo_is_refused(folder):
     with pytest.raises(CorruptFile, match="which is no id"):
         folder.find(Base("../../home", 0, ""))
+
+
+@pytest.mark.parametrize("base", [{"epoch": "0"}, {"model": 1}, {"content": None}])
+def test_a_base_that_is_none_is_refused(base):
+    with pytest.raises(ValueError, match="a base of"):
+        Base(**{"model": A, "epoch": 0, "content": ""} | base)
+
+
+def without_mark(folder, epoch, key=b"checksum"):
+    """Flip one bit of the key by which a file is known to have checksums."""
+    path = folder.path(epoch)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(key)] ^= 1
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.mark.parametrize("write", [CheckpointFolder.write_plain, CheckpointFolder.write])
+def test_a_file_is_not_believed_when_it_says_that_it_is_of_format_1(folder, write):
+    """Though what it holds is what its name in epochs.jsonl says."""
+    bases = [[]] if write is CheckpointFolder.write else []
+    content = write(folder, 0, weights(), *bases)
+    path = without_mark(folder, 0)
+    taken_as_it_is = Checkpoint(path, folder.find, marked=False)
+    assert (taken_as_it_is.content == content) == (path.suffix == ".safetensors")
+    with pytest.raises(CorruptFile, match=r"epoch-0000.*does not begin with the mark"):
+        folder.open(0, content)
+    with pytest.raises(CorruptFile, match=r"epoch-0000.*does not begin with the mark"):
+        folder.base(0)
+
+
+def name_in_epochs(folder, epoch, sha256):
+    lines = [{"number": epoch, "metrics": {}, "checkpoint": sha256, "progress": None}]
+    write_lines(folder.folder.parent / "epochs.jsonl", lines)
+
+
+def test_a_file_of_format_1_is_what_epochs_jsonl_names_or_nothing(folder):
+    tensors = {name: tensor for name, tensor in weights().items() if tensor.dim()}
+    folder.folder.mkdir(parents=True)
+    save_file(tensors, folder.plain(0), {"vitarium": "{}"})
+    sha256 = digest(folder.plain(0))
+    name_in_epochs(folder, 0, sha256)
+    content = folder.write(1, nudged(tensors), [(A, 0)])
+    assert same(folder.open(0, sha256).state_dict(), tensors)
+    assert same(folder.open(1, content).state_dict(), nudged(tensors))
+    assert folder_open(folder, 1).base == Base(A, 0, folder.base(0).content)
+    without_mark(folder, 0, b"vitarium")  # all tensors are as they were
+    for read in (lambda: folder.open(0, sha256), lambda: folder.open(1, content).state_dict()):
+        with pytest.raises(CorruptFile, match=r"epoch-0000.*does not begin with the mark"):
+            read()
+    with pytest.raises(CorruptFile, match="epoch-0000"):
+        folder.write(1, tensors, [(A, 0)])
+    (folder.folder.parent / "epochs.jsonl").unlink()
+    with pytest.raises(CorruptFile, match="epoch-0000"):
+        folder.base(0)
+
+
+def test_a_checkpoint_at_the_place_of_another_is_refused(folder, tmp_path):
+    """Also where both hold the same."""
+    content = folder.write_plain(0, weights())
+    for folder_, epoch in ((folder, 3), (CheckpointFolder(tmp_path, B), 0)):
+        path = folder_.plain(epoch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder.plain(0), path)
+        for read in (lambda: folder_.open(epoch, content), lambda: folder_.base(epoch)):  # noqa: B023
+            with pytest.raises(CorruptFile, match=f"says that it is of model {A} after epoch 0"):
+                read()
 
 
 def small(folder):

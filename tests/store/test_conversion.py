@@ -1,5 +1,6 @@
 """Packing and unpacking a zoo: bit-exact, and nothing is lost wherever it is stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,13 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitarium import Blueprint, Zoo, plan
+from vitarium import Blueprint, Zoo, merge, plan
 from vitarium.errors import CorruptFile, DiskFull, ZooInUse
+from vitarium.exchange.importing import fingerprint
 from vitarium.store import files
+from vitarium.store.checkpoint import MAX_DEPTH
 from vitarium.store.lock import held
 from vitarium.store.verify import verify
 
-FORMAT_1, FORMAT_2 = (Path(__file__).parent / name for name in ("format-1", "format-2"))
+HERE = Path(__file__).parent
+FORMAT_1, FORMAT_2 = HERE / "format-1", HERE / "format-2"
+PACKED_OUT_OF_ORDER = HERE / "packed-out-of-order"
+"""Two pre-trained models, four fine-tuned from their epoch 3 and three soups, unpacked and packed by
+a version that packed in order of id and wrote down how deep the bases were by then: 11 of its 26
+checkpoints are deeper than they say. Beside it the fingerprints of what they hold."""
 
 
 @pytest.fixture
@@ -69,9 +77,21 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("how", ["pack", "unpack"])
 def test_killed_between_any_two_changes_of_the_disk_nothing_is_lost(zoo, how, monkeypatch):
-    before = weights(zoo)
     if how == "pack":
         zoo.unpack()
+    kill_at_many_moments(zoo, [how], monkeypatch)
+
+
+@pytest.mark.parametrize("then", ["pack", "unpack"])
+def test_a_zoo_of_format_1_is_packed_whenever_that_is_killed(tmp_path, then, monkeypatch):
+    zoo = Zoo.open(shutil.copytree(FORMAT_1, tmp_path / "zoo")).upgraded()
+    kill_at_many_moments(zoo, ["pack", then], monkeypatch)
+
+
+def kill_at_many_moments(zoo, commands, monkeypatch):
+    """At each the first command is begun, killed, and the last one run instead."""
+    how, then = commands[0], commands[-1]
+    before = weights(zoo)
     start = zoo.path.rename(zoo.path.with_name("start"))
     moment = 0
     while True:
@@ -81,11 +101,11 @@ def test_killed_between_any_two_changes_of_the_disk_nothing_is_lost(zoo, how, mo
             changes = []
 
             def dying(do):
-                def change(*args):
+                def change(*args, **options):
                     if len(changes) == moment:  # noqa: B023 -- called in this round alone
                         raise Killed
                     changes.append(args)  # noqa: B023
-                    return do(*args)
+                    return do(*args, **options)
 
                 return change
 
@@ -100,8 +120,9 @@ def test_killed_between_any_two_changes_of_the_disk_nothing_is_lost(zoo, how, mo
                 break
         assert weights(zoo) == before
         assert verify(zoo.path) == []
-        getattr(zoo, how)()
+        getattr(zoo, then)()
         assert weights(zoo) == before
+        assert verify(zoo.path) == []
         assert len(suffixes(zoo)) == 1
         moment += 1 if moment < 6 else 7
     assert moment > 10
@@ -116,6 +137,71 @@ def test_a_corrupt_checkpoint_stays_where_it_is(zoo):
     with pytest.raises(CorruptFile, match=path.name):
         zoo.pack()
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("how", ["pack", "unpack"])
+def test_a_corrupt_checkpoint_does_not_keep_the_others_as_they_are(zoo, how):
+    zoo.unpack() if how == "pack" else None
+    child = next(id for id in zoo.ids() if zoo.spec(id).parent)
+    path = zoo.folder(child).checkpoints.path(1)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    before = suffixes(zoo)
+    with pytest.raises(CorruptFile, match=path.name):
+        getattr(zoo, how)()
+    unconverted = [
+        file for file in zoo.path.glob("models/*/checkpoints/*") if {file.suffix} == before
+    ]
+    assert unconverted == [path]
+
+
+def fingerprints(zoo):
+    return {
+        f"{id}@{epoch.number}": fingerprint(zoo.state_dict(id, epoch.number))
+        for id in zoo.ids()
+        for epoch in zoo.folder(id).epochs()
+    }
+
+
+def chains(zoo):
+    """Of each checkpoint, how many others it is read through, and how many it says that it is."""
+    folders = map(zoo.folder, zoo.ids())
+    files = [folder.open(e.number) for folder in folders for e in folder.epochs() if e.checkpoint]
+    return [(file.depth, file.recorded_depth) for file in files]
+
+
+def test_zoos_that_were_packed_out_of_order_are_whole_and_packed_anew(tmp_path):
+    zoo = Zoo.open(shutil.copytree(PACKED_OUT_OF_ORDER, tmp_path / "zoo"))
+    holds = json.loads(PACKED_OUT_OF_ORDER.with_suffix(".json").read_text())
+    assert sum(depth != recorded for depth, recorded in chains(zoo)) == 11
+    assert verify(zoo.path, deep=True) == []
+    assert fingerprints(zoo) == holds
+    assert zoo.pack().converted == 11
+    assert all(depth == recorded <= MAX_DEPTH for depth, recorded in chains(zoo))
+    assert verify(zoo.path, deep=True) == []
+    assert fingerprints(zoo) == holds
+    assert zoo.pack().converted == 0
+
+
+def test_a_zoo_that_was_packed_out_of_order_is_unpacked(tmp_path):
+    zoo = Zoo.open(shutil.copytree(PACKED_OUT_OF_ORDER, tmp_path / "zoo"))
+    assert zoo.unpack().converted == 26
+    assert verify(zoo.path, deep=True) == []
+    assert fingerprints(zoo) == json.loads(PACKED_OUT_OF_ORDER.with_suffix(".json").read_text())
+
+
+def test_what_was_written_on_plain_bases_is_packed_anew_once_these_are_packed(zoo):
+    """Models that were merged into an unpacked zoo, one of the other."""
+    zoo.unpack()
+    models = [id for id in zoo.ids() if zoo.spec(id).parent][:2]
+    for _ in range(2 * MAX_DEPTH):
+        models = [merge(zoo, models, "uniform_soup"), models[0]]
+    before = weights(zoo)
+    zoo.pack()
+    assert weights(zoo) == before
+    assert verify(zoo.path, deep=True) == []
+    assert all(depth == recorded <= MAX_DEPTH for depth, recorded in chains(zoo))
 
 
 def test_a_zoo_that_grows_is_not_converted(zoo):

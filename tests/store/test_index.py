@@ -4,16 +4,17 @@ import json
 import os
 import shutil
 import threading
+import warnings
+from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from vitarium import Zoo
-from vitarium.errors import CorruptFile, NotReadable
-from vitarium.store import Record, database, entries, files, index, index_files
+from vitarium.errors import CorruptFile, DamagedCache, NotReadable, NotWritable
+from vitarium.store import Record, database, entries, files, index, index_files, index_loading
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_on_a_read_only_disk_all_works_and_nothing_is_written(zoo, monkeypatch):
     expected = index.rows(zoo)
     index.remove(zoo)
 
-    def refused(path, content):
+    def refused(path, content, **options):
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr(files, "write", refused)
@@ -167,18 +168,129 @@ def test_a_folder_without_permission_to_write_is_listed(zoo):
         lambda whole: whole[: len(whole) // 2],
         lambda whole: whole[:-8] + bytes(8),
         lambda whole: whole[: len(whole) // 2] + bytes(len(whole) // 2 - 12) + whole[-12:],
+        lambda whole: whole.replace(b"vitarium", b"vitaritm"),  # the key of our own words
+        lambda whole: whole.replace(b"generation", b"generatiom"),
     ],
 )
-def test_a_damaged_index_is_made_anew(zoo, name, damage):
+def test_a_damaged_index_is_made_anew(zoo, name, damage, monkeypatch):
+    monkeypatch.setattr(index, "PATIENCE", 0.1)
     expected = content(index.tables(zoo))
     path = index_files.path_of(zoo, name)
     path.write_bytes(damage(path.read_bytes()))
     said = index.disagreements(zoo)
     assert len(said) == 1
     assert f"{name}.parquet is not as it was written" in said[0]
-    assert database.Database(zoo).rows("SELECT count(*) FROM models")[1] == [(6,)]
+    with pytest.warns(DamagedCache, match="the index of .* was damaged and has been rebuilt"):
+        assert database.Database(zoo).rows("SELECT count(*) FROM models")[1] == [(6,)]
     assert content(index.tables(zoo)) == expected
     assert index.disagreements(zoo) == []
+
+
+def is_a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+def leads_nowhere(folder):
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
+def folder_at(name):
+    def damage(folder):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        (folder / name / "x").write_text("")
+
+    return damage
+
+
+def checksums(text):
+    return lambda folder: (folder / index_files.CHECKSUMS).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        is_a_file,
+        leads_nowhere,
+        folder_at("models.parquet"),
+        folder_at(index_files.CHECKSUMS),
+        lambda folder: (folder / "models.parquet").unlink(),
+        lambda folder: (folder / index_files.CHECKSUMS).unlink(),
+        checksums(""),
+        checksums("[" * 100_000),
+        checksums('"models"'),
+        checksums('{"models": "0123456789abcdef"}'),
+        checksums(files.sealed({"models": 5, "epochs": {}, "records": None})),
+        checksums(files.sealed({"unknown": "0123456789abcdef"})),
+    ],
+)
+def test_whatever_lies_where_the_index_should_it_is_made_anew(zoo, damage, monkeypatch):
+    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    expected = content(index.tables(zoo))
+    damage(zoo / "index")
+    assert index.disagreements(zoo)
+    with pytest.warns(DamagedCache, match="the index of .* was damaged and has been rebuilt"):
+        assert database.Database(zoo).rows("SELECT count(*) FROM models")[1] == [(6,)]
+    with warnings.catch_warnings(action="error"):
+        assert content(index.tables(zoo)) == expected
+    assert index.disagreements(zoo) == []
+
+
+def test_a_damaged_index_that_cannot_be_written_is_made_anew_each_time(zoo, monkeypatch):
+    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    expected = content(index.tables(zoo))
+    index_files.path_of(zoo, "models").write_text("damaged")
+
+    def refused(path, content, root):
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(files, "write", refused)
+    for _ in range(2):
+        with pytest.warns(DamagedCache, match="cannot be written; it is made anew each time"):
+            assert content(index.tables(zoo)) == expected
+
+
+def test_an_index_that_cannot_be_read_is_made_anew(zoo, monkeypatch):
+    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    expected = content(index.tables(zoo))
+
+    def refused(path, *args, **options):
+        if "index" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.warns(DamagedCache):
+        assert content(index.tables(zoo)) == expected
+    with pytest.warns(DamagedCache):
+        assert database.Database(zoo).rows("SELECT count(*) FROM models")[1] == [(6,)]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {b"other": b"{}"}, {b"vitarium": b"\xff"}, {b"vitarium": b'["version"]'}]
+)
+def test_words_that_are_not_ours_are_not_believed(zoo, metadata):
+    """Though the checksums are right."""
+    expected = content(index.tables(zoo))
+    for name in index_files.NAMES:
+        path = index_files.path_of(zoo, name)
+        pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
+    reseal(zoo)
+    with pytest.warns(DamagedCache):
+        assert database.Database(zoo).rows("SELECT count(*) FROM models")[1] == [(6,)]
+    assert content(index.tables(zoo)) == expected
+
+
+def test_what_a_killed_process_leaves_is_no_index(zoo):
+    (zoo / "index").mkdir()
+    (zoo / "index" / ".checksums.json.123.tmp").write_text("half")
+    assert index.disagreements(zoo) == []
+    with warnings.catch_warnings(action="error"):
+        assert len(index.rows(zoo)) == 6
 
 
 def rewrite(zoo, name, table, **words):
@@ -215,12 +327,22 @@ def test_an_index_with_other_columns_is_not_believed(zoo, name, other):
     assert content(index.tables(zoo)) == expected
 
 
-@pytest.mark.parametrize("entry", ["", "[]", "{}", '{"facts": {}, "factors": {}, "metrics": {}}'])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"facts": {}, "factors": {}, "metrics": {}}',
+        '{"facts": {"id": "ID"}, "factors": {}, "metrics": {}}',
+    ],
+)
 def test_an_entry_that_is_none_is_not_believed(zoo, entry):
     expected = index.rows(zoo)
     table = pq.read_table(index_files.path_of(zoo, "models"))
     place = table.column_names.index("_entry")
-    rewrite(zoo, "models", table.set_column(place, "_entry", pa.array([entry] * 6)))
+    entries = [entry.replace("ID", id) for id in table["id"].to_pylist()]
+    rewrite(zoo, "models", table.set_column(place, "_entry", pa.array(entries)))
     assert index.rows(zoo) == expected
 
 
@@ -231,7 +353,8 @@ def test_an_index_of_another_version_is_made_anew(zoo, version, read):
         rewrite(zoo, name, pq.read_table(index_files.path_of(zoo, name)), version=version)
     assert index.disagreements(zoo) == []
     read.clear()
-    database.Database(zoo)
+    with warnings.catch_warnings(action="error"):
+        database.Database(zoo)
     assert sorted(read) == ids(zoo)
 
 
@@ -275,10 +398,9 @@ def test_who_reads_while_another_writes_finds_one_of_both_states(zoo):
     found = []
     try:
         for _ in range(20):
-            connection = duckdb.connect(":memory:")
-            if database._loaded(connection, zoo, entries.stamps(zoo)) is not None:
+            if loaded := index_loading._of_files(zoo, entries.stamps(zoo)):
                 asked = "SELECT (SELECT count(*) FROM models), count(DISTINCT model) FROM epochs"
-                found.append(connection.execute(asked).fetchone())
+                found.append(loaded[0].execute(asked).fetchone())
             if by_arrow := index._read(zoo):
                 epochs = set(by_arrow.epochs["model"].to_pylist())
                 found.append((len(by_arrow.stamps), len(epochs)))
@@ -356,8 +478,15 @@ def test_a_number_changed_in_the_index_is_found(zoo):
 @pytest.fixture
 def unwritable(zoo, tmp_path, monkeypatch):
     """A zoo in which there can be no index, and where there is a cache."""
+    write = files.write
+
+    def refusing(path, content, **options):
+        if path.is_relative_to(zoo / "index"):
+            raise NotWritable(path, "it is on a disk that can only be read", "copy the zoo")
+        write(path, content, **options)
+
+    monkeypatch.setattr(files, "write", refusing)
     monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))
-    (zoo / "index").write_text("no folder")
     return zoo
 
 

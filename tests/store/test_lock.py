@@ -69,6 +69,33 @@ def test_the_lock_of_a_dead_process_is_taken_over(other, tmp_path):
     assert not (tmp_path / ".holder.json").exists()
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"[]",
+        b"1",
+        b'{"user": "x"}',
+        b'{"user": "x", "host": "y", "pid": 1, "since": 1e300}',
+        b'{"user": "x", "host": "y", "pid": 1, "since": "now"}',
+        b'{"user": "x\\nerror: y", "host": "y", "pid": 1, "since": 1}',
+        None,
+    ],
+)
+def test_whatever_a_note_of_the_holder_says_the_lock_works(tmp_path, note):
+    path = tmp_path / ".holder.json"
+    if note is None:
+        path.mkdir()
+    else:
+        path.write_bytes(note)
+    messages = []
+    with held(tmp_path, say=messages.append):
+        assert (str(os.getpid()) in lock.holder(tmp_path)) == (note is not None)
+    assert messages == ["taken over from another process, which has ended"]
+
+
 def test_a_lock_that_was_given_back_can_be_taken_again(tmp_path):
     for _ in range(2):
         with held(tmp_path):

@@ -2,15 +2,31 @@
 
 import json
 import math
+import os
+import signal
+import threading
+import time
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pytest
 
 from vitarium import Blueprint, Zoo, plan
-from vitarium.errors import InvalidInput, UnknownName
-from vitarium.store import About, Record, files, index, index_files
+from vitarium.errors import InvalidInput, QueryTimeout, QueryTooLarge, UnknownName
+from vitarium.store import (
+    About,
+    Record,
+    database,
+    files,
+    index,
+    index_files,
+    index_loading,
+    query_limits,
+)
+from vitarium.store import listing as listing_module
 from vitarium.store.columns import table
 from vitarium.store.database import Database
 from vitarium.store.listing import listing
@@ -252,6 +268,148 @@ def test_a_mistake_is_told_with_what_was_meant(zoo, sql, said):
 def test_a_pivot_is_a_question(zoo):
     found = zoo.query("PIVOT models ON stage USING count(*) GROUP BY optimizer ORDER BY optimizer")
     assert found[["finetune", "pretrain"]].values.tolist() == [[0, 2], [4, 0]]
+
+
+# Limits
+
+ENDLESS = "SELECT count(*) FROM range(1000000000000) AS a, range(1000000000000) AS b"
+WITHOUT_END = "SELECT * FROM range(1000000000000)"
+"""Its first rows are there at once."""
+
+
+@pytest.mark.parametrize("sql", [ENDLESS, WITHOUT_END])
+def test_a_query_without_end_is_stopped_in_time(zoo, sql, monkeypatch):
+    monkeypatch.setattr(database, "ROWS_SHARE", math.inf)
+    monkeypatch.setattr(database, "FRAME_SHARE", math.inf)
+    asked = Database(zoo.path, timeout=0.05)
+    for ask in (asked.rows, asked.frame, lambda sql: list(asked.arrow(sql)[1])):
+        with pytest.raises(QueryTimeout, match=r"more than 0\.05 s and was stopped.*--timeout"):
+            ask(sql)
+    assert asked.rows("SELECT count(*) FROM models")[1] == [(6,)]
+    assert not query_limits.is_any_left_behind()
+    with pytest.raises(QueryTimeout):
+        zoo.query(sql, timeout=0.05)
+
+
+def test_a_condition_without_end_is_stopped_in_time(zoo, monkeypatch):
+    monkeypatch.setattr(listing_module, "Database", partial(Database, timeout=0.05))
+    with pytest.raises(QueryTimeout):
+        listing(zoo.path, where=f"({ENDLESS}) > 0")
+
+
+@pytest.mark.parametrize("timeout", [0, None, 1e300, math.inf])
+def test_the_limit_of_time_can_be_lifted(zoo, timeout):
+    assert len(zoo.query("SELECT * FROM models", timeout=timeout)) == 6
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, -math.inf])
+def test_a_limit_that_is_no_time_is_refused(zoo, timeout):
+    with pytest.raises(InvalidInput, match="write seconds, or 0 for no limit"):
+        zoo.query("SELECT 1", timeout=timeout)
+
+
+def test_what_reads_the_answer_has_its_time(zoo):
+    """A pager, say: only DuckDB's own time counts."""
+    _, batches = Database(zoo.path, timeout=1).batches("SELECT * FROM range(30000)")
+    rows = 0
+    for batch in batches:
+        time.sleep(0.5)
+        rows += len(batch)
+    assert rows == 30_000
+
+
+def test_ctrl_c_ends_a_query_at_once(zoo):
+    asked = Database(zoo.path, timeout=None)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- not before it is waited for
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        asked.rows(ENDLESS)
+    assert asked.rows("SELECT count(*) FROM models")[1] == [(6,)]
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    monkeypatch.setattr(index_loading, "MEMORY", "50MB")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT range % 99999989 AS r, count(*) FROM range(1000000000) GROUP BY r",
+        "SELECT list(range) FROM range(1000000000)",
+        "SELECT * FROM range(1000000000) ORDER BY hash(range)",
+    ],
+)
+def test_a_query_that_needs_too_much_memory_is_refused_in_one_line(zoo, small_memory, sql):
+    with pytest.raises(QueryTooLarge, match=r"needs more than the 0\.0 GB of memory") as refused:
+        Database(zoo.path, timeout=None).rows(sql)
+    assert "\n" not in str(refused.value)
+    assert len(zoo.query("SELECT * FROM models")) == 6
+
+
+def test_an_answer_that_is_too_large_for_python_is_refused(zoo, small_memory):
+    asked = Database(zoo.path, timeout=None)
+    for ask in (asked.rows, asked.frame):
+        with pytest.raises(QueryTooLarge, match=r"the answer takes more than .* MB of memory"):
+            ask(WITHOUT_END)
+    for read in (asked.batches, asked.arrow):  # piece by piece it goes on and on
+        pieces = read(WITHOUT_END)[1]
+        assert sum(len(next(pieces)) for _ in range(30)) >= 300_000
+
+
+def test_lists_are_weighed_before_they_come_to_python(zoo, monkeypatch):
+    monkeypatch.setattr(database, "NESTED_BYTES", 100_000)
+    asked = Database(zoo.path)
+    for long in ("range(100000)", "{'a': range(100000)}", "map {1: range(100000)}"):
+        with pytest.raises(QueryTooLarge, match=r"ask for shorter ones.*unnest\(\)"):
+            asked.rows(f"SELECT {long}")
+    assert asked.rows("SELECT [1] AS a, 2 AS a, {'x': [3]} AS b; -- a comment") == (
+        ["a", "a", "b"],
+        [([1], 2, {"x": [3]})],
+    )
+    short = asked.rows("SELECT [range] FROM range(5000)")[1]
+    assert short == [([number],) for number in range(5000)]
+    pivot = asked.rows("PIVOT models ON stage USING list(seed) GROUP BY last_epoch")
+    assert pivot[0] == ["last_epoch", "finetune", "pretrain"]
+    assert len(pivot[1]) == 2
+
+
+def test_a_frame_of_many_pieces_is_that_of_one(zoo, monkeypatch):
+    monkeypatch.setattr(database, "_FRAME_VECTORS", 1)
+    asked = Database(zoo.path)
+    late = "CASE WHEN range BETWEEN 2000 AND 5000 THEN {} END"
+    values = ("range", "range % 2 = 0", "range::VARCHAR", "range::DOUBLE", "[range]")
+    columns = ", ".join(f"{each} AS c{n}, {late.format(each)}" for n, each in enumerate(values))
+    sql = f"SELECT {columns}, date '2020-01-01' + range::INT, NULL FROM range(8000)"
+    pd.testing.assert_frame_equal(asked.frame(sql), asked._duckdb.execute(sql).df())
+    none = f"FROM ({sql}) WHERE c0 < 0"
+    pd.testing.assert_frame_equal(asked.frame(none), asked._duckdb.execute(none).df())
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"), [("SELECT '\udcff'", "the byte 0xff"), ("SELECT '\ud800'", "half a letter")]
+)
+def test_text_that_is_no_unicode_is_a_mistake_in_one_line(zoo, sql, what):
+    asked = Database(zoo.path)
+    for ask in (asked.rows, asked.frame, asked.arrow):
+        with pytest.raises(InvalidInput, match=f"the SQL has {what}, which is no valid Unicode"):
+            ask(sql)
+    with pytest.raises(InvalidInput, match=what):
+        listing(zoo.path, where=f"stage = {sql[7:]}")
+    with pytest.raises(UnknownName):
+        listing(zoo.path, sort=[sql])
+
+
+def test_bytes_that_are_no_text_are_bytes(zoo):
+    assert Database(zoo.path).rows(r"SELECT '\xff\x00'::BLOB")[1] == [(b"\xff\0",)]
+    with pytest.raises(InvalidInput, match="invalid UTF8"):
+        zoo.query(r"SELECT decode('\xff'::BLOB)")
+
+
+@pytest.mark.parametrize("refuse", [b"\xff".decode, Path("/").read_bytes])
+def test_what_the_reader_of_an_answer_raises_is_a_line(zoo, refuse):
+    asked = Database(zoo.path)
+    with pytest.raises(InvalidInput):
+        asked._ask(asked._begin(), refuse)
 
 
 # Listing

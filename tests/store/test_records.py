@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from vitarium.errors import CorruptFile
-from vitarium.store import records
+from vitarium.store import files, records
 from vitarium.store.records import Measured
 from vitarium.store.verify import verify
 
@@ -87,3 +88,29 @@ def test_a_changed_byte_is_found_and_nothing_of_the_file_is_used(zoo, one):
     assert [f.fault for f in verify(zoo.path) if f.path.startswith("records")] == [
         "not as it was written"
     ]
+
+
+def is_a_folder(folder, whole):
+    (folder / "0000000000000000-0123456789abcdef.parquet").mkdir()
+
+
+def is_no_table(folder, whole):
+    (folder / f"0000000000000000-{files.checksum(b'x')}.parquet").write_bytes(b"x")
+
+
+def is_another_table(folder, whole):
+    table = pq.read_table(whole).drop_columns(["part"])
+    pq.write_table(table, folder / "x")
+    checksum = files.checksum((folder / "x").read_bytes())
+    (folder / "x").rename(folder / f"0000000000000000-{checksum}.parquet")
+
+
+@pytest.mark.parametrize("damage", [is_a_folder, is_no_table, is_another_table])
+def test_a_file_that_holds_no_records_is_a_fault_in_one_line(zoo, one, damage):
+    records.add(zoo.path, [one])
+    folder = zoo.path / "records"
+    damage(folder, next(folder.iterdir()))
+    for read in (lambda: records.find(zoo.path, "accuracy", "{}"), lambda: zoo.query("SELECT 1")):
+        with pytest.raises(CorruptFile, match="records") as fault:
+            read()
+        assert "\n" not in str(fault.value)

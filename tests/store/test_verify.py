@@ -130,6 +130,18 @@ def test_a_damaged_base_names_what_builds_on_it(zoo, child):
     assert "its weights" in builder.lost or "the weights of epoch 0" in builder.lost
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_checkpoints_that_build_on_each_other_are_found(zoo, child, deep):
+    parent = zoo.spec(child).parent
+    checkpoints = zoo.folder(parent).checkpoints
+    first, last = (zoo.state_dict(parent, epoch) for epoch in (0, 2))
+    checkpoints.write(2, last, [(parent, 0)])
+    checkpoints.write(0, first, [(parent, 2)])
+    faults = {fault.path: fault.fault for fault in verify(zoo.path, deep=deep)}
+    for id, epoch in ((parent, 0), (parent, 2), (child, 0)):
+        assert "circle" in faults[f"models/{id}/checkpoints/epoch-{epoch:04d}.packed"]
+
+
 def test_a_missing_parent_is_found(zoo, child):
     shutil.rmtree(zoo.folder(zoo.spec(child).parent).path)
     faults = [f.fault for f in verify(zoo.path) if f.path == f"models/{child}"]
@@ -163,6 +175,26 @@ def test_what_a_killed_process_leaves_behind_is_no_fault(zoo, child):
     folder.checkpoints.write_plain(0, folder.weights(0))
     assert verify(zoo.path) == []
     assert Zoo.open(zoo.path).checkpoint(child, 0).is_packed is False
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_file_at_the_place_of_another_that_holds_the_same_is_found(zoo, child, deep):
+    zoo.unpack()
+    folder = zoo.folder(child)
+    lines = {epoch.number: epoch.checkpoint for epoch in folder.epochs()}
+    assert lines[0] == lines[1]
+    shutil.copy(folder.checkpoints.plain(0), folder.checkpoints.plain(1))
+    first, second = [zoo.folder(id) for id in zoo.ids() if not zoo.spec(id).parent]
+    for other in (first, second):  # of one content, and each unfinished after the other's epoch 1
+        other.commit(1, {}, None, {"model/x": torch.ones(1)})
+        (other.path / "result.json").unlink()
+        other.checkpoints.plain(2).unlink()
+    shutil.copy(first.progress_path(1), second.progress_path(1))
+    faults = {fault.path: fault.fault for fault in verify(zoo.path, deep=deep)}
+    place = f"models/{child}/checkpoints/epoch-0001.safetensors"
+    assert faults[place] == f"it is whole, but says that it is of model {child} after epoch 0"
+    progress = second.progress_path(1).relative_to(zoo.path).as_posix()
+    assert f"of model {first.path.name} after epoch 1" in faults[progress]
 
 
 def test_a_training_without_its_progress_is_found(zoo, child):

@@ -3,8 +3,10 @@
 import base64
 import importlib.util
 import io
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import altair as alt
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,11 +14,21 @@ from PIL import Image
 from vitarium.studies import model_figures, pair_figures
 from vitarium.studies.analysis import analyse
 from vitarium.studies.bootstrap import Bootstrap
-from vitarium.studies.figures import Figure
+from vitarium.studies.figures import Figure, data
 
 _SPEC = importlib.util.spec_from_file_location("made_up", Path(__file__).parent / "conftest.py")
 _MADE = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_MADE)
+
+
+def test_no_figure_is_written_outside_of_its_folder(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    chart = alt.Chart(data([{"x": "nul\0 \x1b[31m"}])).mark_point().encode(x="x:N")
+    written = Figure("../outside", "T", "c", chart).write(folder)
+    assert {file.parent for file in written} == {folder}
+    assert sorted(tmp_path.rglob("*")) == sorted([folder, *written])
+    ET.parse(written[1])
 
 
 def drawn(stage) -> dict[str, Figure | None]:

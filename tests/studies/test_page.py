@@ -46,6 +46,30 @@ def test_every_figure_has_its_definition(html):
     assert specs["one"]["mark"]["type"] == "point"
 
 
+def test_anchors_and_files_of_figures_hold_no_name_as_it_is():
+    chart = alt.Chart(data([{"x": "\x1b[31m"}])).mark_point().encode(x="x:N")
+    names = ["../../x-methods", "Base", "base", "plain"]
+    figures = Figures([Figure(name, "T", "c", chart) for name in names])
+    page = Page("t", "l", [Section('stage-a "b"\x1b', "A", [figures])])
+    html = page.html()
+    anchors = re.findall(r'(?:id|href)="#?(stage-.*?)"', html)
+    assert anchors == ["stage-a%20%22b%22%5Cx1b"] * 2
+    drawn = re.findall(r'data-figure="(.*?)"', html)
+    assert drawn[0].startswith("_.._.._x-methods~")
+    assert drawn[3] == "plain"
+    assert len({name.lower() for name in drawn}) == 4
+    assert drawn == list(page.figure_names.values())
+    assert "\x1b" not in html
+
+
+def test_half_a_surrogate_pair_stops_no_page():
+    half = "half \ud83d"
+    page = Page(
+        half, half, [Section(half, half, [Sentences([half]), Table("T", [half], [[half]])])]
+    )
+    assert page.html().encode().count(rb"half \ud83d") >= 5
+
+
 def test_stars_and_ticks_are_the_only_marks():
     assert strong("a **b** `c` <i>") == "a <b>b</b> <code>c</code> &lt;i&gt;"
 

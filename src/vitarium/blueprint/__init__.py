@@ -5,6 +5,7 @@ from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.plan import Plan, plan
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.blueprint.spec import ImportedSpec, Ingredient, ModelSpec, Spec, restored
+from vitarium.blueprint.stage_name import check_stage_name
 
 __all__ = [
     "Blueprint",
@@ -15,6 +16,7 @@ __all__ = [
     "Plan",
     "Recipe",
     "Spec",
+    "check_stage_name",
     "flatten",
     "library",
     "plan",

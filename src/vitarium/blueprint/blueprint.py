@@ -1,17 +1,19 @@
 """A blueprint: the stages of a zoo, as a YAML file says them."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from vitarium.blueprint.overrides import apply, combinations
 from vitarium.blueprint.recipe import Recipe
+from vitarium.blueprint.stage_name import check_stage_name
 from vitarium.blueprint.yaml_file import YamlFile
 from vitarium.config import Config, InvalidConfig, KeyPath, Problem
-from vitarium.errors import UnknownName, did_you_mean
+from vitarium.errors import InvalidInput, UnknownName, UnusablePath, did_you_mean
 from vitarium.file_faults import reading
 from vitarium.registry import Section, SectionOf
 
@@ -147,6 +149,19 @@ class Blueprint(Config):
     paper: str = ""
     stages: dict[str, Stage] = Field(min_length=1)
 
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _check_names(cls, stages: Any) -> Any:
+        problems = []
+        for name in stages if isinstance(stages, dict) else ():
+            try:
+                check_stage_name(str(name))
+            except InvalidInput as error:
+                problems.append(Problem((str(name),), str(error)))
+        if problems:
+            raise InvalidConfig(problems)
+        return stages
+
     _file: YamlFile | None = PrivateAttr(None)
 
     def refusal(self, problems: list[Problem]) -> InvalidConfig:
@@ -199,6 +214,8 @@ def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> d
     except UnknownName as error:
         raise InvalidConfig([Problem(("extends",), str(error))], file.name) from None
     inherited = found.values
+    if not isinstance(inherited, dict):
+        raise InvalidConfig([Problem(("extends",), f"{found.name} is no blueprint")], file.name)
     if "extends" in inherited:
         inherited = _extend(inherited, found, (*above, base))
     own = {k: v for k, v in values.items() if k not in ("extends", "override")}
@@ -218,12 +235,11 @@ def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
 
 
 def _find(source: str | Path, beside: Path | None = None) -> Path:
-    shipped = Path(str(_LIBRARY / f"{source}.yaml"))
-    if isinstance(source, str) and "/" not in source and shipped.is_file():
-        return shipped
     paths = [Path(source), *([beside / source] if beside else [])]
+    if isinstance(source, str) and "/" not in source:
+        paths.insert(0, Path(str(_LIBRARY / f"{source}.yaml")))
     for path in paths:
-        with reading(path):
+        with suppress(UnusablePath), reading(path):  # longer than any file's name
             if path.is_file():
                 return path
     known = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]

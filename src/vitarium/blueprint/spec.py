@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.config import Config
+from vitarium.printable import encodable
 from vitarium.registry import Section, SectionOf
+
+ModelId = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+"""As the folder of a model is called: no model of a foreign zoo comes of a path outside of it."""
 
 
 class Ingredient(Config):
     """A model of the zoo after an epoch, from which an operator makes another."""
 
-    model: str
+    model: ModelId
     epoch: NonNegativeInt
 
 
@@ -26,7 +30,7 @@ class Spec(Config):
     """One model of a zoo: where it comes from, and what it starts from or is made of."""
 
     stage: str
-    parent: str | None = None
+    parent: ModelId | None = None
     """Id of the model whose weights it starts from, or to which an operator added what its
     ingredients learned; None: from scratch."""
     parent_epoch: NonNegativeInt | None = None
@@ -61,7 +65,8 @@ class Spec(Config):
         if self.heads:
             content["heads"] = self.heads
         content |= self._start()
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        # as it is when it is read again: UTF-8 has no halves of surrogate pairs
+        text = json.dumps(encodable(content), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _start(self) -> dict[str, Any]:

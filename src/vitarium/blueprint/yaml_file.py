@@ -5,6 +5,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 
 from vitarium.config import KeyPath
 from vitarium.errors import InvalidInput
@@ -21,6 +22,12 @@ class YamlFile:
             mark = error.problem_mark or error.context_mark
             where = f"{name}:{mark.line + 1}" if mark else name
             raise InvalidInput(f"{where}: not valid YAML: {error.problem}") from None
+        except ReaderError as error:
+            line = text[: error.position].count("\n") + 1
+            raise InvalidInput(
+                f"{name}:{line}: not valid YAML: U+{error.character:04X} may not stand in it as it "
+                'is; in double quotes, write it as "\\xNN" or "\\uNNNN"'
+            ) from None
         self.values = _plain(self._tree)
 
     @classmethod

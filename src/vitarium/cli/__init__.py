@@ -1,14 +1,15 @@
 """The command line: `vitarium`. Each module holds one group of commands, thin over the library."""
 
 import errno
+import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import typer.core
-from rich.console import Console
+from typer.core import TyperGroup
 
 import vitarium
 from vitarium.cli import (
@@ -28,20 +29,23 @@ from vitarium.cli import (
 from vitarium.cli.terminal import prepare_streams, silence, warnings_in_a_line
 from vitarium.errors import VitariumError
 from vitarium.file_faults import fault
+from vitarium.store.query_limits import is_any_left_behind
+from vitarium.terminal import Terminal
 
 
-class _Commands(typer.core.TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command, and say so when it is stopped by Ctrl-C, which typer would not."""
+class Commands(TyperGroup):
+    """All commands; Ctrl-C ends each of them with a word, which typer would not say."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise typer.Exit(_stopped()) from None
+            raise typer.Exit(_interrupted()) from None
 
 
 app = typer.Typer(
     name="vitarium",
-    cls=_Commands,
+    cls=Commands,
     help="Grow, keep, measure and use populations of vision transformers.",
     epilog="Start with: [bold]vitarium demo[/bold]",
     no_args_is_help=True,
@@ -101,6 +105,9 @@ def main() -> None:
     prepare_streams()
     with warnings_in_a_line():
         status = _status()
+    if is_any_left_behind():  # at a regular end, it would be waited for, or complained about
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 0)
     sys.exit(status)
 
 
@@ -109,13 +116,13 @@ def _status() -> int | str | None:
     try:
         try:
             app()
-        except SystemExit as ended:
-            status = ended.code
+        except SystemExit as end:
+            status = end.code
         sys.stdout.flush()
     except VitariumError as error:
         return _complain(str(error), error.exit_status)
     except KeyboardInterrupt:
-        return _stopped()
+        return _interrupted()
     except BrokenPipeError:  # `vitarium ls | head`
         silence(sys.stdout)
         return 1
@@ -130,8 +137,8 @@ def _status() -> int | str | None:
 def _complain_of_system(error: OSError) -> int:
     """Of an output that takes nothing more, and of whatever no error of ours was made of."""
     if isinstance(error.filename, str):
-        refusal = fault(error, Path(error.filename), writing=False)
-        return _complain(str(refusal), refusal.exit_status)
+        file_fault = fault(error, Path(error.filename), writing=False)
+        return _complain(str(file_fault), file_fault.exit_status)
     if error.errno in _OF_STREAMS:
         silence(sys.stdout)
         return _complain(f"cannot write the output: {error.strerror}", 1)
@@ -139,17 +146,17 @@ def _complain_of_system(error: OSError) -> int:
 
 
 def _complain(text: str, status: int) -> int:
-    """Say in one line what is wrong; gives the exit status."""
-    _say(f"error: {text}", "red")
+    """Print what is wrong; gives the exit status."""
+    # further lines are indented, so that no name can imitate a line of ours
+    _print(re.sub(r"\n(?! )", "\n  ", f"error: {text}"), "red")
     return status
 
 
-def _stopped() -> int:
-    _say("stopped", "yellow")
+def _interrupted() -> int:
+    _print("interrupted", "yellow")
     return 130
 
 
-def _say(text: str, style: str) -> None:
+def _print(text: str, style: str) -> None:
     with suppress(OSError):  # standard error may be as full as the output
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(text, markup=False, style=style)
+        Terminal(stderr=True, soft_wrap=True).print(text, style=style)

@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from vitarium.cli.tables import print_json, print_rows
+from vitarium.printable import printable
+from vitarium.terminal import Terminal
 
 app = typer.Typer(help="What can be grown: list, read and check blueprints.", no_args_is_help=True)
 
@@ -53,8 +54,9 @@ def show(blueprint: Source, json: Json = False) -> None:
     loaded = Blueprint.load(blueprint)
     if json:
         print_json([model.factors() for model in plan(loaded).models])
-    elif (console := Console()).is_terminal:
-        console.print(Syntax(loaded.text, "yaml", background_color="default"))
+    elif (console := Terminal()).is_terminal:
+        text = printable(loaded.text, newline="\n")
+        console.print(Syntax(text, "yaml", background_color="default"))
     else:
         print(loaded.text, end="")
 
@@ -72,4 +74,4 @@ def check(blueprint: Source, json: Json = False) -> None:
         print_json({"models": len(planned), "stages": planned.stages})
         return
     stages = ", ".join(f"{count} {stage}" for stage, count in planned.stages.items())
-    Console(highlight=False).print(f"valid: {len(planned)} models ({stages})")
+    Terminal().print(f"valid: {len(planned)} models ({stages})")

@@ -5,7 +5,6 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vitarium.cli.grow import PrecisionName, Workers
 from vitarium.cli.options import DataDir, Device, Where
@@ -15,6 +14,7 @@ from vitarium.cli.tables import print_json, print_rows, size
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.errors import InvalidInput
 from vitarium.store import Zoo
+from vitarium.terminal import Terminal
 
 if TYPE_CHECKING:
     from vitarium.compressing import Compression
@@ -173,7 +173,7 @@ def methods() -> None:
 
 
 def _tell(compression: "Compression", json: bool) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Terminal(stderr=True, soft_wrap=True)
     growth = compression.growth
     rows = compression.comparison.to_dict("records")
     if json:
@@ -183,12 +183,12 @@ def _tell(compression: "Compression", json: bool) -> None:
     for row in rows:
         for when in ("before", "after"):
             if why := row[f"refused_{when}"]:
-                console.print(f"no accuracy: {why}", style="red", markup=False)
+                console.print(f"no accuracy: {why}", style="red")
     for id, cause in {**growth.failed, **growth.skipped, **growth.diverged}.items():
-        console.print(f"{id}: {cause}", style="red", markup=False)
+        console.print(f"{id}: {cause}", style="red")
     if len(rows) == 1:
         id, path = rows[0]["twin"], compression.zoo.path
-        console.print(f"look at it: vitarium show {path} {id[:8]}", markup=False)
+        console.print(f"look at it: vitarium show {path} {id[:8]}")
     if not growth.complete or growth.diverged:
         raise typer.Exit(1)
 

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from vitarium.cli.options import UNCHECKED
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_rows, size
 from vitarium.cli.zoo import ZooFolder
 from vitarium.store import Zoo
+from vitarium.terminal import NameColumn, Terminal
 
 
 def export(
@@ -57,12 +57,12 @@ def export(
     from vitarium.exchange.exporting import Exported, Skipped
     from vitarium.exchange.exporting import export as run
 
-    console, left = Console(stderr=True, soft_wrap=True, highlight=False), []
+    console, left = Terminal(stderr=True, soft_wrap=True), []
     columns = (
-        TextColumn("Exporting"),
+        NameColumn("Exporting"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[name]}"),
+        NameColumn("{task.fields[name]}"),
     )
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -87,10 +87,10 @@ def export(
             **parsed(settings),
         )
     for one in left:
-        console.print(f"left out: {one.model.id}: {one.why}", markup=False, style="yellow")
+        console.print(f"left out: {one.model.id}: {one.why}", style="yellow")
     what = "1 file or folder" if len(written) == 1 else f"{len(written)} files and folders"
     done = f"{what} written to {out}" + (f", {len(left)} models left out" if left else "")
-    console.print(done, markup=False)
+    console.print(done)
 
 
 def push(
@@ -134,7 +134,6 @@ def push(
         print_rows(({"file": file.name, "bytes": file.bytes} for file in files), as_json=json)
     what = "would be uploaded" if dry_run else "uploaded"
     total = size(sum(file.bytes for file in files))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
+    Terminal(stderr=True, soft_wrap=True).print(
         f"{len(files)} files, {total}, {what} to https://huggingface.co/datasets/{repository}",
-        markup=False,
     )

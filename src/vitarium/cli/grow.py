@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vitarium.cli.options import UNCHECKED, DataDir, Device
 from vitarium.cli.tables import duration, print_json, print_rows, size
 from vitarium.cli.zoo import SCORED, overview
+from vitarium.filenames import file_name
+from vitarium.terminal import Terminal
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan
@@ -62,7 +63,7 @@ def demo(
     """
     from vitarium.blueprint import Blueprint
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     console.print("Growing the demo zoo in", str(zoo), style="bold")
     _grow(Blueprint.load("demo"), zoo, workers=workers, device=device)
     console.print(
@@ -70,8 +71,6 @@ def demo(
         f"  vitarium ls {zoo}\n"
         f"  vitarium show {zoo} MODEL\n"
         f"  python -c \"import vitarium; print(vitarium.Zoo.open('{zoo}').models())\"",
-        markup=False,
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -195,7 +194,7 @@ def grow(
     from vitarium.blueprint import Blueprint, plan
 
     loaded = Blueprint.load(blueprint)
-    place = zoo or Path(f"{loaded.name}-zoo")
+    place = zoo or Path(file_name(f"{loaded.name}-zoo"))
     if dry_run:
         from vitarium.engine.choices import Wish
         from vitarium.engine.parents import parents_in
@@ -226,11 +225,11 @@ def grow(
 
 
 def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
-    from vitarium import engine
+    from vitarium.engine import grow as grow_zoo
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     try:
-        growth = engine.grow(blueprint, zoo, **options)
+        growth = grow_zoo(blueprint, zoo, **options)
     except KeyboardInterrupt:
         console.print(
             f"\nStopped. Finished epochs are kept in {zoo}; the same command goes on after them.",
@@ -242,13 +241,10 @@ def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
         f"{len(growth.grown)} models grown, {len(growth.already)} were there already, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "
         f"{len(growth.skipped)} skipped.",
-        highlight=False,
     )
     if not growth.complete:
         for id, cause in {**growth.failed, **growth.skipped}.items():
-            console.print(
-                f"{id}: {cause}", style="red", markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(f"{id}: {cause}", style="red", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -296,7 +292,7 @@ def _dry_run(
             ({"factor": name, "values": values} for name, values in stage.factors.items()),
             title=f"Factors of {stage.stage}",
         )
-    console = Console()
+    console = Terminal()
     workers_said = f"{machine.workers} workers on {', '.join(machine.devices)}"
     if wish:
         console.print(

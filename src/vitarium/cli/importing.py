@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from vitarium.cli.options import UNCHECKED
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_rows
 from vitarium.errors import InvalidInput
+from vitarium.terminal import NameColumn, Terminal
 
 if TYPE_CHECKING:
     from vitarium.exchange.importing import Found, Report, Step
@@ -70,7 +70,7 @@ def import_(
         return
     if zoo is None:
         raise InvalidInput("where to? --zoo DIR names the zoo's folder; --dry-run needs none")
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     _say_notes(found, console)
     counts = _Counts()
     try:
@@ -83,13 +83,12 @@ def import_(
             bring(found, zoo, orphans=orphans, wait=wait, report=report)
     except KeyboardInterrupt:
         text = f"\nStopped. What is imported is kept in {zoo}; the same command goes on after it."
-        console.print(text, style="yellow", markup=False, soft_wrap=True)
+        console.print(text, style="yellow", soft_wrap=True)
         raise typer.Exit(130) from None
     empty = f", {len(found.empty)} without weights were left out" if found.empty else ""
     console.print(
         f"{counts.new} models imported into {zoo}, {counts.there} were there already{empty}. "
         f"Look around: vitarium ls {zoo}",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -125,30 +124,30 @@ def _list(found: "Found", *, json: bool) -> None:
         for model in found.models
     ]
     print_rows(rows, title=f"{found.source}: {len(rows)} models ({found.importer})", as_json=json)
-    _say_notes(found, Console(stderr=True))
+    _say_notes(found, Terminal(stderr=True))
 
 
-def _say_notes(found: "Found", console: Console) -> None:
+def _say_notes(found: "Found", console: Terminal) -> None:
     """What the importer found missing or broken; nothing of it stays unsaid."""
     for model in (*found.models, *found.empty):
         for note in model.notes:
-            console.print(f"{model.name}: {note}", style="yellow", markup=False, soft_wrap=True)
+            console.print(f"{model.name}: {note}", style="yellow", soft_wrap=True)
     for model in found.empty:
         text = f"{model.name}: no weights were kept; it is left out"
-        console.print(text, style="yellow", markup=False, soft_wrap=True)
+        console.print(text, style="yellow", soft_wrap=True)
 
 
 @contextmanager
-def _progress(found: "Found", console: Console) -> Iterator["Report"]:
+def _progress(found: "Found", console: Terminal) -> Iterator["Report"]:
     """A bar that counts epochs on a terminal; a line a model elsewhere."""
     if not console.is_terminal:
         yield _Lines(len(found.models), console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        NameColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("epochs"),
+        NameColumn("epochs"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -162,7 +161,7 @@ def _progress(found: "Found", console: Console) -> Iterator["Report"]:
 
 
 class _Lines:
-    def __init__(self, models: int, console: Console) -> None:
+    def __init__(self, models: int, console: Terminal) -> None:
         self.models, self.console, self.ended = models, console, 0
 
     def __call__(self, step: "Step") -> None:
@@ -174,7 +173,5 @@ class _Lines:
         what = brought if step.new else "there already"
         self.console.print(
             f"[{self.ended}/{self.models}] {step.id[:8]} {step.model.name}: {what}",
-            markup=False,
-            highlight=False,
             soft_wrap=True,
         )

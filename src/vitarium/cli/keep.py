@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from vitarium.cli.tables import print_json, print_rows, size
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.errors import NotAZoo
 from vitarium.file_faults import reading
+from vitarium.terminal import NameColumn, Terminal
 
 
 def verify(
@@ -48,7 +48,7 @@ def verify(
         count = f"{len(rows)} {'fault' if len(rows) == 1 else 'faults'}"
         print_rows(rows, title=f"{directory}: {count}")
     else:
-        Console(soft_wrap=True).print(f"{directory} is whole", highlight=False)
+        Terminal(soft_wrap=True).print(f"{directory} is whole")
     if faults:
         raise typer.Exit(1)
 
@@ -82,10 +82,9 @@ def _convert(directory: Path, how: str) -> None:
     zoo = Zoo.open(directory).upgraded()
     with progress("checkpoints") as report:
         done = zoo.pack(report) if how == "pack" else zoo.unpack(report)
-    Console(soft_wrap=True).print(
+    Terminal(soft_wrap=True).print(
         f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "
         f"{size(done.bytes_before)} before, {size(done.bytes_after)} now",
-        highlight=False,
     )
 
 
@@ -93,12 +92,12 @@ def _convert(directory: Path, how: str) -> None:
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, nothing elsewhere; gives the function that moves it."""
     columns = (
-        TextColumn("{task.description}"),
+        NameColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,7 +5,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vitarium.cli.keep import progress
 from vitarium.cli.options import DataDir, Device, Images, Split, SplitChoice, Where
@@ -14,6 +13,7 @@ from vitarium.cli.tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.errors import InvalidInput
 from vitarium.store import Zoo
+from vitarium.terminal import Terminal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,10 +162,10 @@ def _tell_refusals(table: "pd.DataFrame") -> None:
     alike: dict[tuple[str, str], list[str]] = {}
     for measure, reason in zip(refused["measure"], refused["refused"], strict=True):
         alike.setdefault((measure, _ID.sub("…", reason)), []).append(reason)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Terminal(stderr=True, soft_wrap=True)
     console.print(f"{len(refused):,} could not be measured:", style="yellow")
     for (measure, _), reasons in list(alike.items())[:_SHOWN_REFUSALS]:
         many = f" ({len(reasons):,} times, e.g.)" if len(reasons) > 1 else ""
-        console.print(f"  {measure}{many}: {reasons[0]}", markup=False)
+        console.print(f"  {measure}{many}: {reasons[0]}")
     if (more := len(alike) - _SHOWN_REFUSALS) > 0:
-        console.print(f"  … and {more} more reasons; --json has all", markup=False)
+        console.print(f"  … and {more} more reasons; --json has all")

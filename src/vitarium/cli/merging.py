@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vitarium.cli.keep import progress
 from vitarium.cli.options import DataDir, Device, Where
@@ -12,6 +11,7 @@ from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.store import Zoo
+from vitarium.terminal import Terminal
 
 if TYPE_CHECKING:
     from vitarium.registry import Plugin
@@ -139,9 +139,10 @@ def merge(
         for row in rows
     ]
     print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in short])
-    which = f"id = '{made[0]}'" if len(made) == 1 else f"stage = '{name}'"
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f'how good it is: vitarium measure {directory} accuracy --where "{which}"', markup=False
+    quoted = name.replace("'", "''")
+    which = f"id = '{made[0]}'" if len(made) == 1 else f"stage = '{quoted}'"
+    Terminal(stderr=True, soft_wrap=True).print(
+        f'how good it is: vitarium measure {directory} accuracy --where "{which}"'
     )
 
 

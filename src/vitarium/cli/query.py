@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitarium.cli.options import UNCHECKED
-from vitarium.cli.tables import print_json, print_rows, to_json
+from vitarium.cli.tables import encodable_json, print_json, print_rows, to_json
 from vitarium.cli.terminal import exactly
 from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.csv_cells import guarded
 from vitarium.errors import InvalidInput
+from vitarium.printable import printable
 from vitarium.store import Zoo, files
+from vitarium.store.query_limits import TIMEOUT
+from vitarium.terminal import print_line
 
 if TYPE_CHECKING:
     from vitarium.store.database import Database
@@ -46,10 +50,15 @@ def query(
         typer.Option(help="Write to a file, as a whole.", show_default=False, readable=UNCHECKED),
     ] = None,
     json: Json = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Stop a query that takes longer; 0: never.")
+    ] = TIMEOUT,
 ) -> None:
     """Ask a zoo in SQL: tables models, epochs and records, by DuckDB.
 
-    A name with dots needs no quotes: optimizer.lr. Nothing can be changed, and no file be read.
+    A name with dots needs no quotes: optimizer.lr. Nothing can be changed, and no file be read. A
+    query may take half of the machine's memory. A table is held in memory as a whole; an answer of
+    any length goes out piece by piece with --format csv or json, or with --output.
 
     Examples:
 
@@ -61,18 +70,23 @@ def query(
     """
     from vitarium.store.database import Database
 
-    database = Database(Zoo.open(directory).path)
+    database = Database(Zoo.open(directory).path, timeout=timeout)
     wanted = _format(Format.json if json else format, output)
     if not sql.strip():
         describe(database, directory, as_json=wanted is Format.json)
     elif output:
-        files.write(output, _FILES[wanted](database, sql))
+        files.write(output, _PIECES[wanted](database, sql))
     elif wanted is Format.csv:
-        sys.stdout.write(exactly(_csv(database, sql).decode()))
+        for piece in _csv(database, sql):
+            cells = piece.decode().split("\t")  # no terminal is harmed by a tab
+            sys.stdout.write(exactly("\t".join(printable(cell, newline="\n") for cell in cells)))
+    elif wanted is Format.json:
+        for piece in _json(database, sql):
+            sys.stdout.write(encodable_json(piece.decode()))
     else:
-        rows = _rows(database, sql)
-        print_rows(rows, as_json=wanted is Format.json)
-        if not rows and wanted is Format.table:
+        names, rows = database.rows(sql)
+        print_rows(dict(zip(_distinct(names), row, strict=True)) for row in rows)
+        if not rows:
             print("no rows")
 
 
@@ -97,7 +111,7 @@ def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
     for name, told in tables.items():
         print_rows(told["columns"], title=f"{name}: {told['rows']:,} rows")
         print()
-    print(f"For example:  vitarium query {directory} {EXAMPLE}")
+    print_line(f"For example:  vitarium query {directory} {EXAMPLE}")
 
 
 def _format(wanted: Format | None, output: Path | None) -> Format:
@@ -107,18 +121,13 @@ def _format(wanted: Format | None, output: Path | None) -> Format:
             raise InvalidInput("parquet is no text; name a file for it with --output FILE")
         return wanted or Format.table
     ending = output.suffix.removeprefix(".").lower()
-    if wanted is None and ending in _FILES:
+    if wanted is None and ending in _PIECES:
         return Format(ending)
-    if wanted is None or wanted not in _FILES:
+    if wanted is None or wanted not in _PIECES:
         raise InvalidInput(
-            f"{output} can be {', '.join(_FILES)}; say which by its ending, or with --format"
+            f"{output} can be {', '.join(_PIECES)}; say which by its ending, or with --format"
         )
     return wanted
-
-
-def _rows(database: "Database", sql: str) -> list[dict[str, Any]]:
-    names, rows = database.rows(sql)
-    return [dict(zip(_distinct(names), row, strict=True)) for row in rows]
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -129,29 +138,77 @@ def _distinct(names: list[str]) -> list[str]:
     ]
 
 
-def _csv(database: "Database", sql: str) -> bytes:
-    names, rows = database.rows(sql)
+def _csv(database: "Database", sql: str) -> Iterator[bytes]:
+    names, batches = database.batches(sql)
+    yield _csv_lines([_distinct(names)])
+    for rows in batches:
+        yield _csv_lines(rows)
+
+
+def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_distinct(names))
     for row in rows:
-        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row])
-    return files.utf8(text.getvalue())
+        writer.writerow([_csv_cell(value) for value in row])
+    return text.getvalue().encode()
 
 
-def _json(database: "Database", sql: str) -> bytes:
-    return files.utf8(to_json(_rows(database, sql)) + "\n")
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return guarded(value) if isinstance(value, str) else value
 
 
-def _parquet(database: "Database", sql: str) -> bytes:
+def _json(database: "Database", sql: str) -> Iterator[bytes]:
+    """An array with an object on some lines for each row, as `to_json` writes it."""
+    names, batches = database.batches(sql)
+    keys, before = _distinct(names), "["
+    for rows in batches:
+        # without the brackets around them
+        objects = to_json([dict(zip(keys, row, strict=True)) for row in rows])[1:-2]
+        yield f"{before}{objects}".encode()
+        before = ","
+    yield b"[]\n" if before == "[" else b"\n]\n"
+
+
+def _parquet(database: "Database", sql: str) -> Iterator[bytes]:
     import pyarrow.parquet as pq
 
-    content = io.BytesIO()
-    pq.write_table(database.arrow(sql), content, compression="zstd")
-    return content.getvalue()
+    schema, batches = database.arrow(sql)
+    content = _Pieces()
+    with pq.ParquetWriter(content, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            yield content.take()
+    yield content.take()
 
 
-_FILES: dict[str, Callable[["Database", str], bytes]] = {
+class _Pieces(io.RawIOBase):
+    """A file that is given away while it is written."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        piece = bytes(content)
+        self._pieces.append(piece)
+        self._length += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._length
+
+    def take(self) -> bytes:
+        """What was written since it was last taken."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+
+_PIECES: dict[str, Callable[["Database", str], Iterator[bytes]]] = {
     Format.csv: _csv,
     Format.json: _json,
     Format.parquet: _parquet,

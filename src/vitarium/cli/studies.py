@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from vitarium.cli.options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
 from vitarium.cli.settings import Settings, parsed
 from vitarium.cli.zoo import ZooFolder
 from vitarium.errors import InvalidInput
 from vitarium.file_faults import check_file
+from vitarium.terminal import NameColumn, Terminal, print_line
 
 if TYPE_CHECKING:
     from vitarium.data.batches import SplitName
@@ -201,7 +201,8 @@ def lineage(
         )
     if graphml:
         write_graphml(recovered.forest, graphml, truth=recovered.truth, info=recovered.info)
-    print("", *lines(findings.forest), sep="\n")
+    for line in ("", *lines(findings.forest)):
+        print_line(line)
     _written(found, options, *filter(None, (json, graphml)))
 
 
@@ -238,7 +239,7 @@ def _run(
     from vitarium.studies import study
 
     console = _console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (NameColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -261,15 +262,15 @@ def _run(
             **settings,
         )
     for sentence in found.sentences:
-        print(sentence)
+        print_line(sentence)
     return found
 
 
 def _written(found: "Studied", options: _Options, *more: Path) -> None:
     also = f", {len(found.figures)} figures to {options.figures}" if found.figures else ""
     also += "".join(f", the forest to {path}" for path in more)
-    _console().print(f"page written to {found.page}{also}", markup=False)
+    _console().print(f"page written to {found.page}{also}")
 
 
-def _console() -> Console:
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+def _console() -> Terminal:
+    return Terminal(stderr=True, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -10,11 +11,12 @@ from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from vitarium.cli.terminal import is_speakable
+from vitarium.printable import escaped_json, printable
+from vitarium.terminal import Terminal
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -30,7 +32,7 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
         return
     if not listed:
         return
-    console = Console()
+    console = Terminal()
     if console.is_terminal and len(listed) <= _FITTED:
         console.print(table(listed, title))
         return
@@ -41,9 +43,9 @@ def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
 def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
     """A table in columns of fixed width; 10,000 rows take a tenth of a second."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [[key, *(_cell(row.get(key)) for row in rows)] for key in keys]
+    columns = [[_cell(key), *(_cell(row.get(key)) for row in rows)] for key in keys]
     if title:
-        yield title
+        yield printable(title)
         yield ""
     filled = [
         _filled(cells, right=_numbers(rows, key)) for key, cells in zip(keys, columns, strict=True)
@@ -68,11 +70,8 @@ def _filled(cells: list[str], *, right: bool) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """A value on one line: line ends and control characters are spaces."""
-    cell = value if isinstance(value, str) else text(value)
-    if cell.isprintable():
-        return cell
-    return "".join(letter if letter.isprintable() else " " for letter in cell)
+    """A value on one line, as it may be shown on a terminal."""
+    return printable(value if isinstance(value, str) else text(value))
 
 
 def _numbers(rows: list[dict[str, Any]], key: str) -> bool:
@@ -81,9 +80,8 @@ def _numbers(rows: list[dict[str, Any]], key: str) -> bool:
 
 def table(rows: list[dict[str, Any]], title: str = "") -> Table:
     grid = Table(
-        title=escape(title) or None,
+        title=Text(printable(title), "bold") if title else None,
         title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -92,20 +90,27 @@ def table(rows: list[dict[str, Any]], title: str = "") -> Table:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:
         justify: Literal["right", "left"] = "right" if _numbers(rows, key) else "left"
-        grid.add_column(key, justify=justify, overflow="fold")
+        grid.add_column(Text(_cell(key)), justify=justify, overflow="fold")
     for row in rows:
-        grid.add_row(*(escape(text(row.get(key))) for key in keys))
+        grid.add_row(*(Text(_cell(row.get(key))) for key in keys))
     return grid
 
 
 def print_json(value: Any) -> None:
     text = to_json(value)
-    print(text if is_speakable(text) else to_json(value, ascii_only=True))
+    print(encodable_json(text))
 
 
-def to_json(value: Any, *, ascii_only: bool = False) -> str:
+def encodable_json(text: str) -> str:
+    """JSON text that standard output can encode: other characters are written as `\\uXXXX`."""
+    if is_speakable(text):
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def to_json(value: Any) -> str:
     """As text; what JSON has no words for (a date, say) as Python writes it."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=ascii_only, default=str)
+    return escaped_json(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str))
 
 
 def text(value: Any) -> str:

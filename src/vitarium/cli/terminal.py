@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from vitarium.errors import DamagedCache
+from vitarium.printable import printable
+
 _HANDLER = "vitarium-look-alikes"
 _LOOK_ALIKES = {
     **dict.fromkeys("\u2212\u2013\u2014", "-"),  # a minus and two dashes
@@ -79,11 +82,13 @@ def warnings_in_a_line() -> Iterator[None]:
     """Inside, warnings are shown once, without the place in the code that they come from."""
     texts: set[str] = set()
 
-    def show(message: Warning | str, *place: Any, **more: Any) -> None:
-        if (text := " ".join(str(message).split())) not in texts:
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        label = "note" if issubclass(category, DamagedCache) else "warning"
+        text = printable(f"{label}: {' '.join(str(message).split())}")
+        if text not in texts:
             texts.add(text)
             with suppress(OSError):
-                print("warning:", text, file=sys.stderr)
+                print(text, file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from vitarium.cli.options import UNCHECKED, Where
 from vitarium.cli.tables import print_json, print_rows
+from vitarium.printable import shortened
 from vitarium.store import Zoo
+from vitarium.terminal import Terminal, print_line
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Plan, Spec
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 SCORED = "accuracy on test images before and after training"
 ON_A_TERMINAL = 100
 """Models that are listed on a terminal unless more are asked for."""
+_MAX_LENGTH = 100
+"""Characters in a cell of a listing."""
 
 ZooFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="The zoo's folder.", readable=UNCHECKED)
@@ -60,7 +63,7 @@ def ls(
     from vitarium.store.listing import listing
 
     zoo = Zoo.open(directory)
-    if limit is None and not json and Console().is_terminal:
+    if limit is None and not json and Terminal().is_terminal:
         limit = ON_A_TERMINAL
     terms = [term for term in sort.split(",") if term.strip()]
     listed = listing(zoo.path, where=where, sort=terms, limit=limit or None)
@@ -73,7 +76,7 @@ def ls(
     of = f"{listed.found:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
     title = f"{directory}: {of} models; {SCORED}"
     if not listed.rows:
-        print(title)
+        print_line(title)
     print_rows(for_people(listed.rows), title=title)
     if more := listed.found - len(listed.rows):
         print(f"… {more:,} more; --limit 0 for all, --where and --sort to choose")
@@ -120,8 +123,8 @@ def show(
     }
     print_rows(({"": name, "value": value} for name, value in facts.items()), title=f"Model {id}")
     print_rows(epochs, title="Epochs")
-    Console(soft_wrap=True).print(
-        f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)", highlight=False
+    Terminal(soft_wrap=True).print(
+        f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)"
     )
 
 
@@ -155,7 +158,7 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         told.discard("status")
     return [
         {
-            **{key: row[key] for key in row if key in told},
+            **{shortened(key, _MAX_LENGTH): _short(row[key]) for key in row if key in told},
             "model": row["model"][:8],
             "parent": (row["parent"] or "")[:8],
             "before": _rounded(row["before"]),
@@ -163,6 +166,10 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _short(value: Any) -> Any:
+    return shortened(value, _MAX_LENGTH) if isinstance(value, str) else value
 
 
 def _rounded(score: float | None) -> float | None:

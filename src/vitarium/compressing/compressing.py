@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitarium.blueprint import ModelSpec, Plan, Recipe
+from vitarium.blueprint import ModelSpec, Plan, Recipe, check_stage_name
 from vitarium.blueprint.blueprint import Start
 from vitarium.blueprint.overrides import apply
 from vitarium.blueprint.plan import inherited
@@ -94,6 +94,7 @@ def compress(
 
     Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights, CorruptFile, ZooInUse.
     """
+    check_stage_name(name)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
     asked = {

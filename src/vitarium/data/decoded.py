@@ -23,7 +23,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from vitarium.cache import cache_folder
-from vitarium.errors import CorruptFile, FileFault
+from vitarium.errors import CorruptFile, DamagedCache
 from vitarium.store import files
 from vitarium.store.scratch import reserve
 
@@ -76,19 +76,20 @@ def _open(folder: Path) -> Kept | None:
     if not os.access(folder / "about.json", os.R_OK):
         return None
     try:
-        found = files.read_json(folder / "about.json")
-        for name, sha256 in found["tensors"].items():
+        written = files.read_sealed(folder / "about.json")
+        for name, sha256 in written["tensors"].items():
             files.check(folder / f"{name}.npy", sha256)
-        return Kept({name: _map(folder, name) for name in found["tensors"]}, found["about"])
-    except (CorruptFile, FileFault, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"made anew: {error}", stacklevel=3)
-        shutil.rmtree(folder, ignore_errors=True)
+        return Kept({name: _map(folder, name) for name in written["tensors"]}, written["about"])
+    except (CorruptFile, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        note = f"decoded images in {folder} were damaged, and are made anew ({error})"
+        warnings.warn(DamagedCache(note), stacklevel=3)
+        files.discard(folder)
         return None
 
 
 def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
     beside = folder.with_suffix(".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    files.discard(beside)
     beside.mkdir()
     arrays: dict[str, np.memmap] = {}
 
@@ -105,8 +106,8 @@ def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
         for array in arrays.values():
             array.flush()
         checksums = {name: files.digest(beside / f"{name}.npy") for name in arrays}
-        files.write_json(beside / "about.json", {"about": dict(about), "tensors": checksums})
-        shutil.rmtree(folder, ignore_errors=True)
+        files.write_sealed(beside / "about.json", {"about": dict(about), "tensors": checksums})
+        files.discard(folder)
         beside.replace(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -16,8 +16,8 @@ from vitarium.data.dataset import (
     with_splits,
 )
 from vitarium.errors import DataNotFound, InvalidData
+from vitarium.printable import encodable
 from vitarium.registry import dataset
-from vitarium.store import files
 
 
 class ImageFolder(OwnDataConfig):
@@ -107,4 +107,4 @@ def _read(part: Path) -> tuple[tuple[str, ...], Split]:
     except FileNotFoundError as error:
         raise InvalidData(f"{part}: {error}") from None
     labels = torch.tensor([label for _, label in samples], dtype=torch.long)
-    return tuple(map(files.speakable, names)), Split(Files([path for path, _ in samples]), labels)
+    return tuple(map(encodable, names)), Split(Files([path for path, _ in samples]), labels)

@@ -6,6 +6,7 @@ Deleting the file makes them be measured again.
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from vitarium.blueprint import Recipe
 from vitarium.cache import cache_folder
 from vitarium.data.batch import Batch
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, DamagedCache
 from vitarium.memory import keep_freed_memory
 from vitarium.objectives.distillation import Distillation
 from vitarium.store import files
@@ -117,7 +118,7 @@ class Calibration:
 
     @cached_property
     def _kept(self) -> dict[str, Speed]:
-        return {key: Speed(**values) for key, values in _read().items()}
+        return _read()
 
     @cached_property
     def _machine(self) -> dict[str, str]:
@@ -234,12 +235,17 @@ def _file() -> Path:
     return cache_folder() / "speeds.json"
 
 
-def _read() -> dict[str, Any]:
+def _read() -> dict[str, Speed]:
     """What is kept; nothing of a file that is damaged, since all can be measured again."""
     try:
-        found: dict[str, Any] = files.read_json(_file())
-        return found if isinstance(found, dict) else {}
-    except (OSError, CorruptFile):
+        speeds = files.read_sealed(_file())["speeds"]
+        return {key: Speed(**values) for key, values in speeds.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, CorruptFile, KeyError, TypeError, AttributeError):
+        note = f"{_file()} was damaged, and speeds are measured anew"
+        warnings.warn(DamagedCache(note), stacklevel=2)
+        files.discard(_file())
         return {}
 
 
@@ -247,6 +253,8 @@ def _keep(key: str, speed: Speed) -> None:
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_file().with_suffix(".lock")):
-            files.write_json(_file(), {**_read(), key: vars(speed)})
+            speeds = {**_read(), key: speed}
+            written = {key: vars(speed) for key, speed in speeds.items()}
+            files.write_sealed(_file(), {"speeds": written})
     except OSError:
         return  # a cache that cannot be written: measured again next time

@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -18,6 +16,7 @@ from rich.table import Column
 
 from vitarium.blueprint import ModelSpec, Plan, flatten
 from vitarium.engine.events import Ended, EpochEnded, Event, Halved, Retried, Said, Started, Stepped
+from vitarium.terminal import NameColumn, Terminal
 
 _MOST_BARS = 16
 """Of models beside the one of all; a large stack would fill the screen."""
@@ -38,7 +37,7 @@ def display(
     Args:
         seconds_left: estimates the time that is left; None while it is not known.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not enabled:
         yield lambda event: None
     elif console.is_terminal:
@@ -50,7 +49,7 @@ def display(
 
 def announce(text: str) -> None:
     """Say something before there is anything to show."""
-    Console(stderr=True).print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+    Terminal(stderr=True).print(text, style="dim", soft_wrap=True)
 
 
 def labels(plan: Plan) -> dict[str, str]:
@@ -72,15 +71,15 @@ def _short(path: str, value: Any) -> str:
     return f"{path.rpartition('.')[2]}={value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _bars(console: Console) -> Progress:
+def _bars(console: Terminal) -> Progress:
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=56)),
+        NameColumn("{task.description}", table_column=Column(no_wrap=True, max_width=56)),
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        NameColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
+        NameColumn("{task.fields[note]}", style="dim"),
         console=console,
         refresh_per_second=5,
     )
@@ -100,7 +99,7 @@ class _Bars:
         self.running: dict[str, int] = {}
         # The overall bar counts epochs, since models differ in how many they have.
         self.all = progress.add_task(
-            f"[bold]{plan.name}",
+            plan.name,
             total=sum(epochs.values()),
             completed=self.epochs_of_ended,
             unit="epochs",
@@ -148,7 +147,7 @@ class _Bars:
                     self._say(what, "red")
 
     def _say(self, text: str, style: str) -> None:
-        self.progress.console.print(text, style=style, markup=False, highlight=False)
+        self.progress.console.print(text, style=style)
 
     def _refresh_all(self) -> None:
         completed = self.epochs_of_ended + sum(self.running.values())
@@ -160,7 +159,7 @@ class _Bars:
 
 class _Lines:
     def __init__(
-        self, plan: Plan, already: Iterable[str], seconds_left: Left, console: Console
+        self, plan: Plan, already: Iterable[str], seconds_left: Left, console: Terminal
     ) -> None:
         self.plan, self.console, self.labels = plan, console, labels(plan)
         self.seconds_left = seconds_left
@@ -187,7 +186,7 @@ class _Lines:
                 self._say(f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {told}{left}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
 
 def _halved(event: Halved) -> str:

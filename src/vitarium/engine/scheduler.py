@@ -172,7 +172,7 @@ class _Schedule(Generic[W]):
             told = cause
             if trace:
                 file = self.zoo.path / "failures" / f"{spec.id}.txt"
-                files.write(file, files.utf8(trace))
+                files.write(file, files.utf8(trace), root=self.zoo.path)
                 told = f"{cause} (trace in {file})"
             if self.tries[spec.id] < TRIES:
                 self.queue.put_back(spec)

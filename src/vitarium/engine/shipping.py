@@ -14,7 +14,7 @@ from vitarium.engine.events import Ended, EpochEnded, Event
 from vitarium.engine.teachers import in_zoo, teacher_files, teacher_of
 from vitarium.engine.worker import Job, Message, run_job
 from vitarium.errors import WriteFault
-from vitarium.store import Zoo, files, packing
+from vitarium.store import ModelFolder, Zoo, files, packing
 from vitarium.store.scratch import temporary_folder
 
 Goods = Mapping[str, bytes]
@@ -60,18 +60,26 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
         for model, epoch in places:
             folder = zoo.folder(model)
             needed += [folder.path / "model.json", folder.path / "epochs.jsonl"]
-            # plain, whatever it is here: what it builds on itself stays at home
-            content, _ = packing.plain(folder.weights(epoch), folder.checkpoints.notes(epoch))
             plain = folder.checkpoints.plain(epoch)
-            goods[plain.relative_to(zoo.path).as_posix()] = b"".join(content)
+            goods[plain.relative_to(zoo.path).as_posix()] = _plain(folder, epoch)
         for file in needed:
             goods[file.relative_to(zoo.path).as_posix()] = file.read_bytes()
     return goods
 
 
+def _plain(folder: ModelFolder, epoch: int) -> bytes:
+    """A checkpoint as a plain file, whatever it is here: what it builds on itself stays at home."""
+    checkpoint = folder.open(epoch)
+    if not checkpoint.is_sealed:  # of format 1: known by the SHA-256 of just these bytes
+        return checkpoint.path.read_bytes()
+    pieces, _ = packing.plain(checkpoint.state_dict(), folder.checkpoints.notes(epoch))
+    return b"".join(pieces)
+
+
 def unload(sent: FileSent, zoo: Zoo) -> None:
-    """Do in the zoo what the worker did in its own."""
+    """Do in the zoo what the worker did in its own. Raises LeadsOutside."""
     path = zoo.path / sent.path
+    files.check_inside(path.parent, zoo.path)
     if sent.content is None:
         files.discard(path)
     else:

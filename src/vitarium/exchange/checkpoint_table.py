@@ -22,14 +22,18 @@ from torch import Tensor
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint.overrides import apply
 from vitarium.config import Config, InvalidConfig
+from vitarium.csv_cells import unguarded
 from vitarium.errors import InvalidInput, did_you_mean
 from vitarium.exchange.cnn_zoo import num_outputs
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
-from vitarium.exchange.weight_files import read_shapes, read_weights
+from vitarium.exchange.weight_files import check_place, read_shapes, read_weights
+from vitarium.printable import encodable, printable, shortened
 from vitarium.registry import Section, importer, plugins, section
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 WRAPPED_IN = ("state_dict", "model")
+_MAX_LENGTH = 200
+"""Characters of a path in messages."""
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
 _OWN = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes", "architecture", "head")
@@ -94,14 +98,18 @@ class _Row:
         return None if cell is None else int(cell)
 
     def file(self, column: str) -> Path:
-        path = self.table.parent / self.cells[column]
-        if not path.resolve().is_relative_to(self.table.parent.resolve()):
-            raise self.wrong(column, f"'{self.cells[column]}' leads out of {self.table.parent}")
-        if path.suffix not in SUFFIXES:
-            raise self.wrong(column, f"'{path.name}' is none of {', '.join(SUFFIXES)}")
-        if not path.is_file():
-            raise self.wrong(column, f"there is no file {path}")
-        return path
+        folder, path = self.table.parent, self.table.parent / self.cells[column]
+        label = shortened(printable(self.cells[column], newline="\\n"), _MAX_LENGTH)
+        try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise self.wrong(column, f"'{label}' leads out of {folder}")
+            if path.suffix not in SUFFIXES:
+                raise self.wrong(column, f"'{label}' is none of {', '.join(SUFFIXES)}")
+            if path.is_file():
+                return path
+        except (OSError, ValueError):  # a name that is too long, or has a NUL
+            pass
+        raise self.wrong(column, f"there is no file {folder / label}")
 
 
 # The table
@@ -118,22 +126,26 @@ def _header(table: Path) -> list[str]:
 
 def _table(config: CheckpointTable, source: Path) -> Path:
     if config.table and source.is_dir():
-        table = source / config.table
-        if not table.is_file() or table.parent.resolve() != source.resolve():
-            raise InvalidInput(f"{source} has no table '{config.table}'")
-        return table
-    tables = _tables(source)
+        tables = [file for file in source.iterdir() if file.name == config.table]
+        if not tables:
+            label = shortened(printable(config.table, newline="\\n"), _MAX_LENGTH)
+            raise InvalidInput(f"{source} has no table '{label}'")
+    else:
+        tables = _tables(source)
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
         raise InvalidInput(f"{source} has to have one CSV file, or table=NAME; found: {found}")
-    return tables[0]
+    (table,) = tables
+    if source.is_dir():
+        check_place(table, source)
+    return table
 
 
 def _rows(table: Path, config: CheckpointTable) -> Iterator[_Row]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=config.delimiter, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = [unguarded(name.strip()) for name in next(reader, [])]
             _check_header(table, header, config)
             for number, cells in enumerate(reader, 2):
                 if any(cells):
@@ -160,7 +172,8 @@ def _row(
         raise InvalidInput(
             f"{table}, row {number} has {len(cells)} cells, the header {len(header)}"
         )
-    filled = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
+    texts = [unguarded(cell.strip()) for cell in cells]
+    filled = {name: cell for name, cell in zip(header, texts, strict=True) if cell}
     row = _Row(table, number, filled)
     if config.file_column not in filled:
         raise row.wrong(config.file_column, "empty; it has to name a file")
@@ -296,7 +309,7 @@ def _value(cell: str) -> Any:
     if cell in ("True", "False"):
         return cell == "True"
     try:
-        value = json.loads(cell)
+        value = encodable(json.loads(cell))
     except (ValueError, RecursionError):
         return cell
     finite = not isinstance(value, float) or math.isfinite(value)

@@ -1,15 +1,18 @@
 """The card of a zoo on the hub: README.md, with the settings that the hub reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import Any
 
 from vitarium.config import Config
 from vitarium.exchange.hub_figures import ACCURACIES, CURVES
+from vitarium.exchange.markdown import code, plain, table
 from vitarium.exchange.population import Population
+from vitarium.printable import printable, shortened
 
 TAGS = ("model-zoo", "vision-transformer", "weight-space-learning", "vitarium")
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
+_MAX_LENGTH = 100
+"""Characters of the name of a stage."""
 _CITATION = """\
 @article{falk2025vitzoo,
   title   = {A Model Zoo of Vision Transformers},
@@ -51,7 +54,7 @@ def card(
 
     data = DatasetCardData(
         license=settings.license or "unknown",
-        pretty_name=name,
+        pretty_name=printable(name),
         tags=list(TAGS),
         size_categories=_size(len(known.models)),
         configs=[
@@ -60,7 +63,7 @@ def card(
         ],
     )
     parts = [
-        f"# {name}",
+        f"# {plain(name)}",
         settings.description,
         _opening(known),
         "" if settings.license else "**No licence has been stated for these weights.**",
@@ -91,9 +94,14 @@ def _stages(known: Population) -> str:
         parents = len({model.row["parent"] for model in models if model.row["parent"]})
         start = f"{parents} models" if parents else "scratch"
         scored = f"{known.score(stage)} of {len(known.scores(stage))}" if spread else ""
-        rows.append([stage, len(models), start, checkpoints, scored, *scores])
+        counts = [str(len(models)), start, str(checkpoints)]
+        rows.append([_name(stage), *counts, scored, *scores])
     header = ["stage", "models", "start from", "checkpoints", "score", "min", "median", "max"]
-    return "## Stages\n\n" + _table(header, rows)
+    return "## Stages\n\n" + table(header, rows)
+
+
+def _name(stage: str) -> str:
+    return plain(shortened(stage, _MAX_LENGTH))
 
 
 def _figures(known: Population) -> str:
@@ -114,10 +122,10 @@ def _factors(known: Population) -> Iterator[str]:
         varying = known.varying(stage)
         if varying:
             rows = [
-                [f"`{name}`", ", ".join(f"{value} ({n})" for value, n in values.items())]
+                [code(name), ", ".join(f"{plain(value)} ({n})" for value, n in values.items())]
                 for name, values in varying.items()
             ]
-            yield f"### {stage}\n\n" + _table(["factor", "values"], rows)
+            yield f"### {_name(stage)}\n\n" + table(["factor", "values"], rows)
 
 
 _LOADING_A_ZOO = """\
@@ -155,18 +163,9 @@ def _software(software: Mapping[str, Mapping[str, str]]) -> str:
     for versions in software.values():
         for name, own in versions.items():
             found.setdefault(name, {})[str(own)] = None
-    rows = [[name, ", ".join(versions)] for name, versions in found.items()]
+    rows = [[plain(name), ", ".join(map(plain, versions))] for name, versions in found.items()]
     rows.append(["card written by", f"vitarium {version('vitarium')}"])
-    return "## Software\n\n" + _table(["", "trained with"], rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return "## Software\n\n" + table(["", "trained with"], rows)
 
 
 def _size(count: int) -> str:

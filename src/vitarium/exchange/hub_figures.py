@@ -1,14 +1,26 @@
 """Figures of a zoo: how good its models are, and how they got there."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vitarium.exchange.population import Population
+from vitarium.printable import printable, shortened
 
 ACCURACIES, CURVES = "accuracies.png", "training.png"
 _WIDTH, _HEIGHT, _DPI = 4.2, 3.0, 144
 _COLOUR = "#3b6fb6"
+_FALLBACK_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Arial Unicode MS",
+)
+"""Fallback fonts of Linux and macOS for names of stages."""
+_MAX_LENGTH = 40
+"""Characters of the name of a stage above a panel."""
 
 
 def draw(known: Population, folder: Path) -> Iterator[Path]:
@@ -21,7 +33,10 @@ def draw(known: Population, folder: Path) -> Iterator[Path]:
         figure = _figure(len(stages))
         for axes, stage in zip(figure.axes, stages, strict=True):
             panel(axes, known, stage)
-        figure.savefig(folder / name, dpi=_DPI)
+        with warnings.catch_warnings():
+            # this machine may have no font for the name of a stage
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            figure.savefig(folder / name, dpi=_DPI)
         yield folder / name
 
 
@@ -36,7 +51,8 @@ def _figure(panels: int) -> Any:
 
 def _histogram(axes: Any, known: Population, stage: str) -> None:
     axes.hist(known.scores(stage), bins=20, color=_COLOUR)
-    axes.set(title=f"{stage}: {len(known.of(stage))} models", ylabel="models")
+    _set_title(axes, f"{_title_of(stage)}: {len(known.of(stage))} models")
+    axes.set_ylabel("models")
     axes.set_xlabel(_label(known, stage))
 
 
@@ -46,7 +62,19 @@ def _curves(axes: Any, known: Population, stage: str) -> None:
         points = [(epoch["epoch"], epoch[name]) for epoch in model.epochs if name in epoch]
         if points:
             axes.plot(*zip(*points, strict=True), color=_COLOUR, alpha=0.4, linewidth=1, marker=".")
-    axes.set(title=stage, xlabel="epoch", ylabel=_label(known, stage))
+    _set_title(axes, _title_of(stage))
+    axes.set(xlabel="epoch", ylabel=_label(known, stage))
+
+
+def _set_title(axes: Any, title: str) -> None:
+    from matplotlib.font_manager import get_font_names
+
+    fonts = ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in get_font_names())]
+    axes.set_title(title, family=fonts, parse_math=False)  # a dollar sign is literal
+
+
+def _title_of(stage: str) -> str:
+    return shortened(printable(stage), _MAX_LENGTH)
 
 
 def _label(known: Population, stage: str) -> str:

@@ -12,6 +12,8 @@ from vitarium.exchange.hub_card import CardSettings, card
 from vitarium.exchange.hub_figures import draw
 from vitarium.exchange.population import Population, population, text
 from vitarium.exchange.safetensors_files import safetensors_files
+from vitarium.exchange.weight_files import check_place, root_of
+from vitarium.printable import encodable
 from vitarium.registry import exporter
 from vitarium.store import Zoo, files
 
@@ -49,7 +51,7 @@ def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path)
         card(
             known,
             config,
-            name=config.name or files.speakable(zoo.path.absolute().name),
+            name=encodable(config.name or zoo.path.absolute().name),
             is_zoo=config.weights == "zoo",
             software=software,
         ),
@@ -73,8 +75,17 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
 
 
 def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
-    """The zoo's files as they are, but for caches and what only resuming needs."""
-    copy = _linked if link else shutil.copyfile
+    """The zoo's files as they are, but for caches and what only resuming needs.
+
+    Raises UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file.
+    """
+    root = root_of(zoo.path)
+
+    def copy(source: Path, target: Path) -> None:
+        check_place(source, root)
+        if not (link and _linked(source, target)):
+            shutil.copyfile(source, target)
+
     for item in sorted(zoo.path.iterdir()):
         if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
             continue
@@ -100,11 +111,13 @@ def _copy_folder(folder: Path, target: Path, copy: Callable[[Path, Path], object
             copy(item, target / item.name)
 
 
-def _linked(source: Path, target: Path) -> None:
+def _linked(source: Path, target: Path) -> bool:
+    """Link a file; False where that cannot be."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # Linux would link a link, to nowhere
     except OSError:  # another disk, another user's file, or a disk that knows no links
-        shutil.copyfile(source, target)
+        return False
+    return True
 
 
 def _tables(known: Population, folder: Path) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vitarium.errors import HubError, InvalidInput
 from vitarium.exchange.exporting import check_installed, export
+from vitarium.exchange.weight_files import check_place, root_of
 from vitarium.registry import get
 from vitarium.store import Zoo, files
 from vitarium.store.scratch import temporary_folder
@@ -68,17 +69,20 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
         yield directory
         return
     zoo = Zoo.open(directory)
-    zoo_folder = directory.absolute()
+    absolute = directory.absolute()
     # beside the zoo, its files need not be copied
-    parent = zoo_folder.parent if os.access(zoo_folder.parent, os.W_OK) else None
-    with temporary_folder(parent, prefix=f".{zoo_folder.name[:64]}-push-") as beside:
-        made = beside / zoo_folder.name
+    parent = absolute.parent if os.access(absolute.parent, os.W_OK) else None
+    with temporary_folder(parent, prefix=".vitarium-push-") as beside:
+        made = beside / absolute.name
         export(zoo, made, exporter="hub", license=license, link=True)
         yield made
 
 
 def _files(folder: Path) -> list[Upload]:
+    """Raises UntrustedFile for a link that leads out of the folder."""
     found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    for file in found:
+        check_place(file, root_of(folder))
     names = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
     return [
         Upload(name, size)

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from vitarium.config import Config
-from vitarium.errors import CorruptFile, InvalidInput
+from vitarium.errors import CorruptFile, InvalidInput, UntrustedFile
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
 from vitarium.exchange.hugging_face_names import KINDS, architecture, to_timm
-from vitarium.exchange.weight_files import read_weights
+from vitarium.exchange.weight_files import check_place, read_weights, root_of
 from vitarium.registry import choose, importer
 from vitarium.store import files
 
@@ -53,14 +53,14 @@ def _folders(source: Path) -> list[Path]:
 
 def _kind(folder: Path) -> str | None:
     try:
-        listed = files.read_json(folder / "config.json").get("architectures")
-    except (CorruptFile, AttributeError):
+        listed = _read(folder / "config.json").get("architectures")
+    except (CorruptFile, UntrustedFile, AttributeError):
         return None
     return str(listed[0]) if isinstance(listed, list) and listed else None
 
 
 def _model(folder: Path, stage: str) -> ForeignModel:
-    kind, config = _kind(folder), files.read_json(folder / "config.json")
+    config, kind = _read(folder / "config.json"), _kind(folder)
     if kind not in KINDS:
         raise InvalidInput(f"{folder} holds a {kind}; what can be imported: {', '.join(KINDS)}")
     classes = () if kind.endswith("Model") else _classes(config)
@@ -92,7 +92,7 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _preparation(folder: Path) -> dict[str, Any]:
     """How images are prepared, under our names; nothing where the folder does not say."""
     file = folder / "preprocessor_config.json"
-    known = files.read_json(file) if file.is_file() else {}
+    known = _read(file) if file.is_file() else {}
     settings: dict[str, Any] = {}
     if known.get("do_normalize", True) and "image_mean" in known and "image_std" in known:
         settings |= {"data.mean": known["image_mean"], "data.std": known["image_std"]}
@@ -110,22 +110,20 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         if index.is_file():
             return to_timm(_shards(folder, index))
         if (folder / name).is_file():
-            return to_timm(read_weights(folder / name, _root(folder)))
+            return to_timm(read_weights(folder / name, root_of(folder)))
     raise CorruptFile(folder, f"it has none of {', '.join(_WEIGHTS)}")
 
 
 def _shards(folder: Path, index: Path) -> dict[str, Tensor]:
-    listed = files.read_json(index)
+    listed = _read(index)
     names = set(listed["weight_map"].values()) if "weight_map" in listed else set()
     if not names or any(Path(name).name != name for name in names):
         raise CorruptFile(index, "its weight_map does not name files of this folder")
-    root = _root(folder)
+    root = root_of(folder)
     return {k: v for name in sorted(names) for k, v in read_weights(folder / name, root).items()}
 
 
-def _root(folder: Path) -> Path:
-    """Where files may lie: beside each other; in the hub's cache they are links to its blobs."""
-    cached = folder.absolute().parent
-    if cached.name == "snapshots" and (cached.parent / "blobs").is_dir():
-        return cached.parent
-    return folder
+def _read(file: Path) -> Any:
+    """Raises UntrustedFile where a link leads out of the folder, and CorruptFile."""
+    check_place(file, root_of(file.parent))
+    return files.read_json(file)

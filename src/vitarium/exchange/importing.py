@@ -22,6 +22,7 @@ from vitarium.config import InvalidConfig
 from vitarium.errors import IncompatibleWeights, InvalidInput
 from vitarium.exchange.foreign import ForeignEpoch, ForeignModel
 from vitarium.file_faults import reading
+from vitarium.printable import encodable
 from vitarium.store import About, Zoo, files
 from vitarium.store.lock import held
 
@@ -95,7 +96,7 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
             files.listed(place)
         name = importer or _recognised(place)
         chosen = registry.choose("importer", name, **settings)
-        models = parents_first(map(_speakable, chosen(place)))
+        models = parents_first(map(_with_encodable_names, chosen(place)))
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
     whole = tuple(model for model in models if _last(model))
@@ -161,15 +162,10 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
     return ordered
 
 
-def _speakable(model: ForeignModel) -> ForeignModel:
-    """The model with names as they can be told, where those of its files are no UTF-8."""
-    return replace(
-        model,
-        name=files.speakable(model.name),
-        parent=model.parent and files.speakable(model.parent),
-        classes=tuple(map(files.speakable, model.classes)),
-        notes=tuple(map(files.speakable, model.notes)),
-    )
+def _with_encodable_names(model: ForeignModel) -> ForeignModel:
+    """The model with names that UTF-8 can encode: file names, and JSON, may contain others."""
+    texts = ("name", "stage", "parent", "settings", "classes", "where", "notes")
+    return replace(model, **{name: encodable(getattr(model, name)) for name in texts})
 
 
 def _recognised(source: Path) -> str:
@@ -202,7 +198,8 @@ def _known(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
     return {
         spec.imported.name: spec.id
         for spec in specs
-        if isinstance(spec, ImportedSpec) and spec.imported.source == importer
+        # what was merged of imported models has the origin of one of them
+        if isinstance(spec, ImportedSpec) and not spec.operator and spec.imported.source == importer
     }
 
 

@@ -53,7 +53,7 @@ def onnx_file(config: OnnxFile, zoo: Zoo, models: Sequence[Chosen], out: Path) -
         model = zoo.load(one.id, one.epoch)
         images = _images(zoo, one)
         file = out / f"{one.name}.onnx"
-        _write(model, images, file, config.opset, _metadata(zoo, one))
+        _write(model, images, file, config.opset, metadata(zoo, one))
         if config.check:
             _check(model, images, file, one)
         yield file
@@ -100,7 +100,8 @@ def _without_traces(found: Any) -> None:
         part.ClearField("metadata_props")
 
 
-def _metadata(zoo: Zoo, one: Chosen) -> dict[str, str]:
+def metadata(zoo: Zoo, one: Chosen) -> dict[str, str]:
+    """What a file says of its model."""
     spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
     return {
         "id": one.id,

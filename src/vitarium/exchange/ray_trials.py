@@ -10,7 +10,6 @@ folders are counted), else a folder's number is the iteration, as it was before.
 fits, but folders counted from zero would, it cannot be told, and the user has to say.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from torch import Tensor
 from vitarium.config import Config
 from vitarium.errors import CorruptFile, InvalidInput
 from vitarium.exchange.foreign import ForeignEpoch
-from vitarium.exchange.weight_files import read_weights
+from vitarium.exchange.weight_files import check_place, read_weights
 from vitarium.store import files
 
 CONFIGURATIONS = ("config.json", "params.json")
@@ -128,8 +127,9 @@ def is_trial(path: Path) -> bool:
 
 
 def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
-    """Raises CorruptFile that names file and line, and InvalidInput where numbers do not fit."""
-    lines, notes = _lines(path / "result.json")
+    """Raises CorruptFile that names file and line, InvalidInput where numbers do not fit, and
+    UntrustedFile where a link leads out of `root`."""
+    lines, notes = _lines(path / "result.json", root)
     folders = _folders(path)
     iterations = _iterations(path, list(folders), lines, settings.offset)
     checkpoints = {
@@ -145,7 +145,7 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
     return Trial(
         path=path,
         root=root,
-        config=_configuration(path, lines),
+        config=_configuration(path, root, lines),
         lines={number: dict(_measured(line)) for number, line in lines.items()},
         checkpoints=checkpoints,
         iterations=iterations,
@@ -154,10 +154,13 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
     )
 
 
-def _configuration(path: Path, lines: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
+def _configuration(
+    path: Path, root: Path, lines: Mapping[int, Mapping[str, Any]]
+) -> Mapping[str, Any]:
     """From its file, else from where Ray repeats it in every line."""
     for name in CONFIGURATIONS:
         if (path / name).is_file():
+            check_place(path / name, root)
             config = _read_json(path / name)
             break
     else:
@@ -176,11 +179,12 @@ def _read_json(path: Path) -> Any:
         raise CorruptFile(path, "nested too deep") from None
 
 
-def _lines(path: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
+def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
     """Lines of result.json by training iteration, and what is to be said of them."""
     notes: list[str] = []
     if not path.is_file():
         return {}, ["it has no result.json: its epochs come without metrics"]
+    check_place(path, root)
     found: dict[int, dict[str, Any]] = {}
     broken: int | None = None
     with path.open("rb") as file:
@@ -190,7 +194,7 @@ def _lines(path: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
             if broken:
                 raise CorruptFile(path, f"line {broken} is not a JSON object")
             try:
-                line = json.loads(text)
+                line = files.parsed_json(text)
             except (ValueError, RecursionError):
                 broken = number  # as a killed run leaves it, if it is the last
                 continue

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from vitarium.config import NoConfig
+from vitarium.csv_cells import guarded
 from vitarium.exchange.exporting import Chosen
 from vitarium.registry import exporter
 from vitarium.store import Zoo
@@ -69,11 +70,24 @@ def _write(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A column per factor that any model has; lists as JSON, nothing where it is not set."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
+        writer = csv.writer(file)
+        writer.writerow(_headings(columns))
         for row in rows:
-            writer.writerow({key: _cell(value) for key, value in row.items()})
+            writer.writerow([_cell(row.get(key)) for key in columns])
+
+
+def _headings(columns: Sequence[str]) -> list[str]:
+    """Distinct names of columns, none of them blank; importing strips spaces at both ends."""
+    headings: list[str] = []
+    for column in columns:
+        heading, number = guarded(column.strip()) or "unnamed", 1
+        while (candidate := heading if number == 1 else f"{heading} {number}") in headings:
+            number += 1
+        headings.append(candidate)
+    return headings
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | tuple | bool) else value
+    if isinstance(value, list | tuple | bool):
+        return json.dumps(value)
+    return guarded(value) if isinstance(value, str) else value

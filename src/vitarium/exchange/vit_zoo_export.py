@@ -17,11 +17,12 @@ from vitarium.exchange.exporting import Chosen
 from vitarium.exchange.published_keys import MADE, OURS, is_contrastive, their_metric, to_theirs
 from vitarium.exchange.ray_trials import WEIGHTS
 from vitarium.exchange.vit_zoo import MODELS, PREFIX, structure
+from vitarium.filenames import collision_key, file_name
 from vitarium.registry import exporter
 from vitarium.store import Epoch, Zoo, files
 
 SOURCE = "vit-zoo"
-_PUBLISHED = re.compile(r"(pretraining|finetuning/(?!\.\.?/)[^/\\]+)/(?!\.\.?$)[^/\\]+")
+_PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 
 
 def refuses(config: NoConfig, zoo: Zoo, one: Chosen) -> str | None:
@@ -52,13 +53,15 @@ class _Places:
     def __init__(self, zoo: Zoo) -> None:
         self.zoo = zoo
         self._found: dict[str, str] = {}
+        self._taken: set[str] = set()
+        """Keys of names that are used, as case-insensitive file systems compare them."""
 
     def of(self, id: str) -> str:
         """`pretraining/NAME`, or `finetuning/NAME OF ITS PARENT/NAME`."""
         if id not in self._found:
             name = self._name(id)
-            taken = name in self._found.values()
-            self._found[id] = f"{name}-{id[:8]}" if taken else name
+            self._found[id] = f"{name}-{id[:8]}" if collision_key(name) in self._taken else name
+            self._taken.add(collision_key(self._found[id]))
         return self._found[id]
 
     def _name(self, id: str) -> str:
@@ -73,13 +76,15 @@ class _Places:
 
 
 def _is_published(spec: Spec) -> bool:
-    """Whether it came from this layout, so that its settings are a configuration of it."""
+    """Whether it came from this layout, so that its settings are a configuration of it; and by a
+    name that can be a folder's again."""
     origin = spec.origin
     return (
         isinstance(origin, Imported)
         and origin.source == SOURCE
         and spec.operator is None
         and bool(_PUBLISHED.fullmatch(origin.name))
+        and all(part == file_name(part) for part in origin.name.split("/"))
     )
 
 

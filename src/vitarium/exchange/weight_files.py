@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vitarium.errors import CorruptFile, UntrustedFile
 from vitarium.file_faults import not_readable
+from vitarium.printable import encodable
 from vitarium.store import files
 
 
@@ -76,14 +77,26 @@ def check_place(path: Path, root: Path) -> None:
         raise not_readable(path)
 
 
+def root_of(folder: Path) -> Path:
+    """Where a folder's files may lie: beside each other; in the hub's cache they are links to its
+    blobs."""
+    cached = folder.absolute().parent
+    if cached.name == "snapshots" and (cached.parent / "blobs").is_dir():
+        return cached.parent
+    return folder
+
+
 def _unpickled(path: Path, *, mapped: bool) -> Any:
     _check_not_packed(path)
     try:
         # timm's training script keeps its options, a plain Namespace, beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+            files.plain_path(path) as named,
+        ):
             warnings.simplefilter("ignore")
-            with files.plain_path(path) as named:
-                return torch.load(named, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(named, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UntrustedFile(path, _reason(error)) from None
     except Exception as error:  # what a damaged file makes torch raise is of any kind
@@ -128,6 +141,8 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CorruptFile(path, f"{name!r} is a {type(value).__name__}, not a tensor")
+        if encodable(name) != name:
+            raise CorruptFile(path, f"a tensor is called {name!r}, which is no text in UTF-8")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise CorruptFile(path, f"{name} is not a dense tensor")
         # a view can claim any size of a few bytes

@@ -26,6 +26,7 @@ from vitarium.errors import CorruptFile, InvalidInput
 from vitarium.lineage.forest import Edge, Forest
 from vitarium.lineage.scores import Scores
 from vitarium.lineage.true_parents import Truth
+from vitarium.printable import distinct, printable
 from vitarium.store import files
 
 FORMAT, VERSION = "vitarium lineage", 1
@@ -116,17 +117,19 @@ def write_graphml(
     import networkx
 
     graph = networkx.DiGraph(method=forest.method)
+    node = distinct(forest.models)
     tied = {model: number for number, group in enumerate(forest.tied, 1) for model in group}
     about = _columns(forest.models, info or {})
     for model, family in zip(forest.models, forest.families, strict=True):
         own = {"root": _number(forest.roots.get(model)), "tied": tied.get(model)}
         known = {key: value for key, value in own.items() if value is not None}
-        graph.add_node(model, **about[model] | {"label": model, "family": int(family)} | known)
+        attributes = {"label": node[model], "family": int(family)}
+        graph.add_node(node[model], **about[model] | attributes | known)
     for edge in forest.edges:
         right = {} if truth is None else {"right": edge.parent in truth.get(edge.child, ())}
         graph.add_edge(
-            edge.parent,
-            edge.child,
+            node[edge.parent],
+            node[edge.child],
             confidence=float(edge.confidence),
             share=float(edge.share),
             kind=edge.kind,
@@ -185,7 +188,8 @@ def _columns(models: Sequence[str], info: Info) -> dict[str, dict[str, Any]]:
     }
     return {
         model: {
-            name: str(value) if name in texts else float(value) for name, value in known.items()
+            printable(name) or "unnamed": printable(str(value)) if name in texts else float(value)
+            for name, value in known.items()
         }
         for model, known in flat.items()
     }

@@ -18,8 +18,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from vitarium.csv_cells import unguarded
 from vitarium.errors import InvalidInput, did_you_mean
 from vitarium.exchange.checkpoint_table import METRICS
+from vitarium.exchange.weight_files import check_place
 from vitarium.lineage.true_parents import Origins, Place
 from vitarium.registry import plugins
 from vitarium.store.listing import SCORES
@@ -192,10 +194,11 @@ def _number(
 
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Numbers, as a spreadsheet counts (the header is row 1), and cells that are not empty."""
+    check_place(path, path.parent)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            header = [cell.strip() for cell in next(reader, [])]
+            header = [unguarded(cell.strip()) for cell in next(reader, [])]
             for column in needed:
                 if header.count(column) != 1:
                     raise InvalidInput(
@@ -208,7 +211,7 @@ def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, st
                         f"{path}, row {reader.line_num}: {len(cells)} cells under "
                         f"{len(header)} columns"
                     )
-                named = zip(header, map(str.strip, cells), strict=False)
+                named = zip(header, (unguarded(cell.strip()) for cell in cells), strict=False)
                 if found := {column: cell for column, cell in named if cell}:
                     yield reader.line_num, found
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -20,6 +20,7 @@ from vitarium.exchange.weight_files import check_place, read_weights
 from vitarium.lineage.heap import Report, silent
 from vitarium.measures.scope import HEADS
 from vitarium.measures.subjects import Weights
+from vitarium.printable import distinct
 from vitarium.store.container import Container
 from vitarium.store.description import DTYPES
 
@@ -180,17 +181,12 @@ def named(folder: Path) -> dict[str, Path]:
     ]
     places = {path: path.relative_to(folder) for path in paths}
     count = Counter(place.with_suffix("") for place in places.values())
-    names = {
-        _printable(place if count[place.with_suffix("")] > 1 else place.with_suffix("")): path
+    short = {
+        path: (place if count[place.with_suffix("")] > 1 else place.with_suffix("")).as_posix()
         for path, place in places.items()
     }
-    return dict(sorted(names.items()))
-
-
-def _printable(path: Path) -> str:
-    """What no table, page or graph would show is written as Python writes it, e.g. `\\n`."""
-    letters = path.as_posix()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in letters)
+    labels = distinct(short.values(), newline="\\n")
+    return dict(sorted((labels[name], path) for path, name in short.items()))
 
 
 def opened(name: str, path: Path, folder: Path) -> FileWeights:

@@ -10,7 +10,7 @@ from vitarium.measures.subjects import Weights
 from vitarium.measuring.sources import Sources
 from vitarium.measuring.targets import Target, targets
 from vitarium.store import Zoo
-from vitarium.store.checkpoint import MOST_DECODES
+from vitarium.store.checkpoint import MAX_DEPTH
 from vitarium.store.listing import SCORES, listing
 
 Epochs = Literal["last", "all"]
@@ -95,7 +95,7 @@ def _make_room(zoo: Zoo, count: int) -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = float("inf") if hard == resource.RLIM_INFINITY else hard
-    wanted = _SPARE + count * (1 + MOST_DECODES)
+    wanted = _SPARE + count * (1 + MAX_DEPTH)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(min(wanted, most)), hard))
     if most < _SPARE + count:

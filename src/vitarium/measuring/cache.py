@@ -6,6 +6,7 @@ that cannot be written either, in memory.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vitarium.cache import zoo_cache
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, DamagedCache, FileFault
 from vitarium.store import Checkpoint, files, packing
 
 
@@ -25,9 +26,12 @@ class Cache:
         self._in_memory: dict[str, Mapping[str, Tensor]] = {}
 
     def get(self, *key: str) -> Mapping[str, Tensor] | None:
-        """Tensors mapped from the file, each checked when it is read; None: not there."""
+        """Tensors mapped from the file, each checked when it is read; None: not there.
+
+        What is damaged, or of something else, is removed, with the warning DamagedCache.
+        """
         name = _name(key)
-        cached = (_read(folder / name) for folder in self.folders)
+        cached = (_read(folder, name, key) for folder in self.folders)
         return next((tensors for tensors in cached if tensors), self._in_memory.get(name))
 
     def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
@@ -36,7 +40,9 @@ class Cache:
         for folder in self.folders:
             pieces, _ = packing.plain(tensors, {"key": list(key)})
             with suppress(OSError):
-                files.write(folder / name, pieces)
+                if folder.is_file() or (folder / key[0]).is_file():
+                    files.discard(folder, root=folder.parent)
+                files.write(folder / name, pieces, root=folder.parent)
                 return
         self._in_memory[name] = tensors
 
@@ -46,17 +52,21 @@ def _name(key: tuple[str, ...]) -> str:
     return f"{key[0]}/{digest}.safetensors"
 
 
-def _read(path: Path) -> Mapping[str, Tensor] | None:
-    if not os.access(path, os.R_OK):
+def _read(folder: Path, name: str, key: tuple[str, ...]) -> Mapping[str, Tensor] | None:
+    path = folder / name
+    if not os.path.lexists(path) or not os.access(path.parent, os.R_OK | os.X_OK):
         return None
     try:
-        checkpoint = Checkpoint(path, _no_base)
-        checkpoint.check()
-    except CorruptFile:
-        with suppress(OSError):
-            files.remove(path)
+        cached = Checkpoint(path, _no_base)
+        if cached.description.get("key") != list(key) or cached.base:
+            raise CorruptFile(path, "it is of something else")
+        cached.check()
+    except (CorruptFile, FileFault) as error:
+        files.discard(path, root=folder.parent)
+        note = f"{path} was damaged, and is computed anew ({error})"
+        warnings.warn(DamagedCache(note), stacklevel=3)
         return None
-    return checkpoint
+    return cached
 
 
 def _no_base(base: object) -> Checkpoint:

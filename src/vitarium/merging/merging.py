@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import Ingredient, check_stage_name
 from vitarium.devices import find_devices
 from vitarium.measuring.sources import Sources
 from vitarium.merging.choosing import chosen
@@ -66,6 +66,7 @@ def merge(
     CorruptFile, NotWritable before it is computed, DiskFull, and CannotMeasure where images are
     needed that there are not.
     """
+    check_stage_name(name)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
     images_of = section("dataset", data) if data is not None else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vitarium.file_faults import writing
+from vitarium.store import files
 from vitarium.store.scratch import scratch
 
 IN_MEMORY = 128_000_000
@@ -16,12 +17,13 @@ class Spool(tempfile.TemporaryDirectory[str]):
     """A folder of tensors that are mapped into memory; the system writes them out for room.
 
     Args:
-        folder: in which it is made; it is gone at the end.
+        folder: of a zoo, in which it is made; it is gone at the end.
 
-    Raises DiskFull and NotWritable.
+    Raises DiskFull, NotWritable and LeadsOutside.
     """
 
     def __init__(self, folder: Path) -> None:
+        files.check_inside(folder, folder.parent)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             super().__init__(dir=folder, prefix=".merge.")

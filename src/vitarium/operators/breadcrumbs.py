@@ -7,8 +7,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.task_vectors import Fuse, Weighted, fused
+from vitarium.operators.ingredients import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors import Fuse, fused
 from vitarium.registry import operator
 
 

@@ -6,16 +6,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.errors import InvalidInput
-from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.task_vectors import (
-    Election,
-    Vectors,
-    Weighted,
-    by_model,
-    disjoint,
-    trimmed,
-    weighted_sum,
-)
+from vitarium.operators.ingredients import Ingredients, Made, Weighted, by_model
+from vitarium.operators.task_vectors import Election, Vectors, disjoint, trimmed, weighted_sum
 from vitarium.registry import operator
 
 STRICTNESS = 0.4

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vitarium.operators.dropping import Rescale, draws, dropped
-from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.task_vectors import Fuse, Weighted, fused
+from vitarium.operators.ingredients import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors import Fuse, fused
 from vitarium.registry import operator
 
 

@@ -6,8 +6,8 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.task_vectors import Election, Weighted, disjoint, thresholds, trimmed
+from vitarium.operators.ingredients import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors import Election, disjoint, thresholds, trimmed
 from vitarium.registry import operator
 
 FUSED = ("qkv.weight", "in_proj_weight")

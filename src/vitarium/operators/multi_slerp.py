@@ -5,9 +5,8 @@ from typing import Literal
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from vitarium.operators.ingredients import Ingredients, Made
+from vitarium.operators.ingredients import Ingredients, Made, Weighted
 from vitarium.operators.spheres import Over, combined, spherical_mean
-from vitarium.operators.task_vectors import Weighted
 from vitarium.registry import operator
 
 

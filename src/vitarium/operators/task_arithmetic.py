@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.task_vectors import Weighted, fused
+from vitarium.operators.ingredients import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors import fused
 from vitarium.registry import operator
 
 

@@ -11,9 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.config import Config
 from vitarium.errors import InvalidInput
-from vitarium.operators.ingredients import Ingredients, Made
+from vitarium.operators.ingredients import Made
 
 Vectors = Callable[[], Iterator[tuple[str, Tensor, Tensor]]]
 """One more pass over task vectors at every call: a tensor's name, the base's tensor, and what the
@@ -24,30 +23,6 @@ Fuse = Literal["sum", "mean", "ties"]
 
 _LOW_BITS = 15
 _BINS = 1 << 16
-
-
-class Weighted(Config):
-    """Base of the settings of operators in which models may count differently."""
-
-    weights: dict[str, float] = {}
-    """How much models count, by how their ids begin, `{"3f2a": 0.5}`; the others count 1."""
-
-    def of(self, ingredients: Ingredients) -> list[float]:
-        """The models' weights. Raises InvalidInput for a name that no model, or two names that one
-        model has."""
-        return by_model(ingredients, self.weights, 1.0)
-
-
-def by_model(ingredients: Ingredients, given: dict[str, float], otherwise: float) -> list[float]:
-    """What is given for each model by how its id begins, `3f2a` or `3f2a@5`."""
-    fitting = [[key for key in given if _is_called(name, key)] for name in ingredients.names]
-    for key in given:
-        if not any(key in keys for keys in fitting):
-            raise InvalidInput(f"'{key}' is none of the models {', '.join(ingredients.names)}")
-    for name, keys in zip(ingredients.names, fitting, strict=True):
-        if len(keys) > 1:
-            raise InvalidInput(f"{name} is given {len(keys)} values: as {' and as '.join(keys)}")
-    return [given[keys[0]] if keys else otherwise for keys in fitting]
 
 
 def thresholds(parts: Callable[[], Iterator[Tensor]], keep: float) -> Tensor:
@@ -190,9 +165,3 @@ def _any(deltas: Tensor) -> Tensor:
     for delta in deltas[1:]:
         found |= delta != 0
     return found
-
-
-def _is_called(name: str, key: str) -> bool:
-    """Whether `ID@EPOCH` is meant by a beginning of the id, with or without the epoch."""
-    id, _, epoch = key.partition("@")
-    return name.startswith(id) and (not epoch or name.partition("@")[2] == epoch)

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vitarium.operators.ingredients import Ingredients, Made
-from vitarium.operators.task_vectors import Weighted, fused, trimmed
+from vitarium.operators.ingredients import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors import fused, trimmed
 from vitarium.registry import operator
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,9 +38,12 @@ if TYPE_CHECKING:
 
 PLAIN, PACKED = ".safetensors", ".packed"
 """How the names of the two kinds of files end."""
-MOST_DECODES = 4
-"""A packed checkpoint is read through at most so many others: its base, the base's base, ... More
-would save little: 0.1 % of the bytes of 20 epochs."""
+MAX_DEPTH = 4
+"""A packed checkpoint is written to be read through at most so many others: its base, the base's
+base, ... More would save little: 0.1 % of the bytes of 20 epochs."""
+LONGEST_CHAIN = 64
+"""So many bases are followed when a checkpoint is read. More than `MAX_DEPTH`: a base that lay
+plain when others were built on it may be packed since, which puts its own bases below theirs."""
 
 _MANY_BYTES = 8_000_000
 """From here on, reading on several threads pays."""
@@ -48,6 +51,10 @@ _MANY_BYTES = 8_000_000
 
 Find = Callable[[Base], "Checkpoint"]
 """Opens a base."""
+
+
+class Unmarked(CorruptFile):
+    """A file without the mark with which every checkpoint begins since format 2."""
 
 
 class Checkpoint(Mapping[str, "Tensor"]):
@@ -62,10 +69,20 @@ class Checkpoint(Mapping[str, "Tensor"]):
     a damaged tensor is given out. Tensors of a plain file are mapped into memory, not copied.
     """
 
-    def __init__(self, path: Path, find: Find) -> None:
-        """Open a file; its tensors are not read yet. Raises CorruptFile."""
+    def __init__(self, path: Path, find: Find, *, marked: bool = True) -> None:
+        """Open a file; its tensors are not read yet.
+
+        Args:
+            marked: whether it has to have checksums of its own. What has none (a file of format 1,
+                or of others) is taken as it is: compare it with something that stands elsewhere.
+
+        Raises CorruptFile, and of that Unmarked for a file without the mark that it has to have.
+        """
         self._file = Container(path)
+        if marked and not self._file.is_sealed:
+            raise Unmarked(path, "it does not begin with the mark of a checkpoint file")
         self._find = find
+        self._readers = 0  # how many checkpoints are being read through this one
         self.is_sealed = self._file.is_sealed
         """Whether it has checksums; files of format 1 and of others do not."""
         try:
@@ -73,11 +90,12 @@ class Checkpoint(Mapping[str, "Tensor"]):
             if self.is_sealed and about["version"] != VERSION:
                 raise ValueError(f"of version {about['version']}; this one reads {VERSION}")
             self.tensors = described(self._file) if self.is_sealed else undescribed(self._file)
+            self.description: Mapping[str, Any] = about
+            self.written_as = about.get("model"), about.get("epoch")
+            """Whose state it is, as it says itself."""
             self.base = Base(**about["base"]) if about.get("base") else None
-            self.depth: int = about.get("depth", 0)
-            """How many other checkpoints may be read to read this one."""
-            if (self.depth > 0) != bool(self.base) or not 0 <= self.depth <= MOST_DECODES:
-                raise ValueError(f"a depth of {self.depth}")
+            self.recorded_depth: object = about.get("depth", 0)
+            """What `depth` was when the file was written; its bases may be kept otherwise since."""
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._file.corrupt(f"its description makes no sense ({error})") from None
 
@@ -93,6 +111,14 @@ class Checkpoint(Mapping[str, "Tensor"]):
     def content(self) -> str:
         """SHA-256 over names, dtypes, shapes and checksums: the same however it is stored."""
         return content_of(self.tensors)
+
+    @property
+    def depth(self) -> int:
+        """Length of the chain of its bases: how many others may be read to read this one.
+
+        Raises CorruptFile where a base is missing, damaged, not what it was, or builds on itself.
+        """
+        return 1 + self.opened_base.depth if self.base else 0
 
     @property
     def nbytes(self) -> int:
@@ -174,14 +200,17 @@ class Checkpoint(Mapping[str, "Tensor"]):
         if self.base is None:
             raise self._file.corrupt("it has tensors of a base, but names none")
         base = self._find(self.base)
+        base._readers = self._readers + 1
+        if base._readers > LONGEST_CHAIN:
+            raise self._file.corrupt(
+                f"more than {LONGEST_CHAIN} checkpoints build on one another, perhaps in a circle"
+            )
         if base.content != self.base.content:
             raise CorruptFile(
                 base.path,
                 f"{self.path} builds on it, but it is another checkpoint than when that was "
                 "written",
             )
-        if base.depth >= self.depth:
-            raise self._file.corrupt(f"its base, {base.path}, is as deep as itself")
         for name, stored in self.tensors.items():
             if stored.code in ("same", "difference") and not stored.like(base.tensors.get(name)):
                 raise self._file.corrupt(f"its base has no {name} of shape {stored.shape}")

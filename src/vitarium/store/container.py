@@ -150,6 +150,8 @@ class Container:
             description = json.loads(notes.get("vitarium", "{}"))
             if not isinstance(description, dict):
                 raise ValueError("the description is no object")
+            for name in table:
+                name.encode()  # half a surrogate pair is no text: UnicodeEncodeError, a ValueError
             entries = {name: _entry(name, value) for name, value in table.items()}
             _check_places(entries.values(), len(self._content) - self._start)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -1,33 +1,52 @@
 """The tables of a zoo in DuckDB, in memory: for SQL that reads them, and can do nothing else."""
 
 import difflib
-import json
 import re
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from vitarium.errors import InvalidInput, UnknownName
-from vitarium.store import entries, files, index, index_files, records
+from vitarium.errors import InvalidInput, QueryTooLarge, UnknownName, VitariumError
+from vitarium.store import entries, index_loading, records
+from vitarium.store.query_limits import (
+    FRAME_SHARE,
+    NESTED_BYTES,
+    ROWS_SHARE,
+    TIMEOUT,
+    TimeLimit,
+    capped,
+    check_timeout,
+    memory_limit,
+    nbytes_of,
+)
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
 
+Answer = TypeVar("Answer")
+Row = tuple[Any, ...]
+
 _LOCKS = (
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
     "SET allow_community_extensions = false",
     "SET python_enable_replacements = false",  # our own variables are no tables
-    "SET temp_directory = ''",
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
+_BATCH_ROWS, _ARROW_ROWS = 10_000, 122_880
+_NESTED = re.compile(r"\]$|^(?:STRUCT|MAP|UNION|VARIANT)")
+"""Types whose values are lists of others, of any length."""
+_NESTED_ROWS = 2048
+_FRAME_VECTORS = 50
+"""Of 2,048 rows: what is made a DataFrame at a time."""
 _ASKING = ("SELECT", "MULTI")  # MULTI is what a PIVOT becomes
 
+_STACK = re.compile(r"\n\n(?:LINE |Stack Trace)|, due to the following Python exception")
+"""What DuckDB adds to an error after what is wrong."""
 _WORDS = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$\$.*?\$\$
     | (?P<dotted>[^\W\d]\w*(?:\.\w+)+)""",
@@ -46,50 +65,120 @@ class Database:
     The SQL may be anyone's, and so may the zoo: the connection reads and writes no files, loads no
     extensions and cannot be told to, and what it holds is a copy.
 
+    However large its answer or long its work, a question comes to an end: see `query_limits`.
+
+    Args:
+        timeout: seconds that each question may take; 0 or None: no limit.
+
     Raises CorruptFile where a model's own files are damaged.
     """
 
-    def __init__(self, zoo: Path) -> None:
-        import duckdb
-
-        self._duckdb = duckdb.connect(":memory:")
-        stamps = entries.stamps(zoo)
-        loaded = (_loaded(self._duckdb, home, stamps) for home in index_files.homes(zoo))
-        headings = next((names for names in loaded if names is not None), None)
-        self.headings = _made(self._duckdb, zoo) if headings is None else headings
+    def __init__(self, zoo: Path, *, timeout: float | None = TIMEOUT) -> None:
+        self._timeout = check_timeout(timeout)
+        self._reader: pa.RecordBatchReader | None = None
+        self._duckdb, self.headings = index_loading.load(zoo, entries.stamps(zoo))
         """Factors that tell models apart: dotted name -> short name."""
         records.attach(self._duckdb, zoo)
-        self.columns = _columns(self._duckdb)
+        self.columns = index_loading.columns(self._duckdb)
         """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
         for lock in _LOCKS:
             self._duckdb.execute(lock)
+        self._memory = memory_limit(self._duckdb)
 
-    def rows(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Names of the columns, and rows. Raises InvalidInput, UnknownName."""
-        with self._telling():
-            answer = self._duckdb.execute(self._one_question(sql))
-            return [column[0] for column in answer.description or ()], answer.fetchall()
+    def rows(self, sql: str) -> tuple[list[str], list[Row]]:
+        """Names of the columns, and rows.
+
+        Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge.
+        """
+        names, batches = self.batches(sql)
+        pieces: Iterator[list[Row]] = capped(batches, nbytes_of, self._memory * ROWS_SHARE)
+        return names, list(chain.from_iterable(pieces))
+
+    def batches(self, sql: str) -> tuple[list[str], Iterator[list[Row]]]:
+        """Names of the columns, and the rows piece by piece; both raise as `rows` does.
+
+        What was given before is not kept, however large the answer. The next question ends it.
+        """
+        limit = self._begin()
+        answer = self._ask(limit, lambda: self._duckdb.execute(self._one_question(sql)))
+        names = [column[0] for column in answer.description or ()]
+        is_nested = any(_NESTED.search(str(column[1])) for column in answer.description or ())
+        if is_nested:
+            answer = self._weighed(limit, sql)
+        size = _NESTED_ROWS if is_nested else _BATCH_ROWS
+        return names, iter(lambda: self._ask(limit, lambda: answer.fetchmany(size)), [])
+
+    def _weighed(self, limit: TimeLimit, sql: str) -> "duckdb.DuckDBPyConnection":
+        """The answer, once it is known that no piece of it is too large for Python.
+
+        A list of numbers takes five times as much there, all at once; and while it is made, neither
+        the clock nor Ctrl-C is heard.
+        """
+        statement = self._one_question(sql).query
+        make = f"CREATE OR REPLACE TEMP TABLE nested_answer AS\n{statement}"
+        self._ask(limit, lambda: self._duckdb.execute(make))
+        for batch in self._arrow(limit, "FROM nested_answer", _NESTED_ROWS)[1]:
+            if batch.nbytes > NESTED_BYTES:
+                raise QueryTooLarge(
+                    f"the answer's lists take more than {NESTED_BYTES / 1e6:.0f} MB of memory; "
+                    "ask for shorter ones, or one row per value: unnest()"
+                )
+        return self._ask(limit, lambda: self._duckdb.execute("FROM nested_answer"))
 
     def frame(self, sql: str) -> "pd.DataFrame":
-        """Raises InvalidInput, UnknownName."""
-        with self._telling():
-            return self._duckdb.execute(self._one_question(sql)).df()
+        """Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge."""
+        limit = self._begin()
+        answer = self._ask(limit, lambda: self._duckdb.execute(self._one_question(sql)))
 
-    def arrow(self, sql: str) -> "pa.Table":
-        """Raises InvalidInput, UnknownName."""
-        with self._telling():
-            return self._duckdb.sql(self._one_question(sql)).to_arrow_table()
+        def fetch() -> "pd.DataFrame":
+            return answer.fetch_df_chunk(_FRAME_VECTORS)
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        import duckdb
+        first = self._ask(limit, fetch)
+        more = takewhile(len, (self._ask(limit, fetch) for _ in count())) if len(first) else ()
+        size = self._memory * FRAME_SHARE
+        frames = list(capped(chain([first], more), _nbytes_of_frame, size))
+        return first if len(frames) == 1 else _joined(frames)
 
+    def arrow(self, sql: str) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
+        """The columns, and the rows piece by piece, as `batches` gives them."""
+        limit = self._begin()
+        statement = self._ask(limit, lambda: self._one_question(sql))
+        return self._arrow(limit, statement, _ARROW_ROWS)
+
+    def _arrow(
+        self, limit: TimeLimit, question: "str | duckdb.Statement", size: int
+    ) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
+        # of a relation: of what was executed, all of the answer would be made at once
+        reader = self._ask(limit, lambda: self._duckdb.sql(question).to_arrow_reader(size))
+        self._reader = reader
+        return reader.schema, iter(lambda: self._ask(limit, lambda: next(reader, None)), None)
+
+    def _begin(self) -> TimeLimit:
+        """A new question: what is left of the answer to the last one is given up."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._duckdb.abort()
+        return TimeLimit(self._duckdb, self._timeout)
+
+    def _ask(self, limit: TimeLimit, work: Callable[[], Answer]) -> Answer:
+        """Raises whatever DuckDB says as an error of ours."""
         try:
-            yield
-        except duckdb.Error as error:
-            raise self._told(error) from None
+            return limit.run(work)
+        except VitariumError:
+            raise
+        except Exception as error:
+            raise self._explained(error) from None
 
     def _one_question(self, sql: str) -> "duckdb.Statement":
+        try:
+            sql.encode()
+        except UnicodeEncodeError as error:
+            code = ord(sql[error.start])  # of a byte that is no UTF-8, Python makes half a letter
+            what = f"the byte {code - 0xDC00:#x}" if code > 0xDC00 else "half a letter"
+            raise InvalidInput(
+                f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
+            ) from None
         statements = self._duckdb.extract_statements(self.quoted(sql))
         if len(statements) != 1:
             raise InvalidInput(f"{len(statements)} statements; write one SELECT, e.g. {EXAMPLE}")
@@ -117,17 +206,24 @@ class Database:
 
         return _WORDS.sub(quote_known, sql)
 
-    def _told(self, error: Exception) -> InvalidInput:
+    def _explained(self, error: Exception) -> InvalidInput:
         """DuckDB's error in one line, with the names that there are for one that there is not."""
-        said = " ".join(str(error).partition("\n\nLINE ")[0].split())
-        if table := _UNKNOWN_TABLE.search(said):
+        message = " ".join(_STACK.split(str(error))[0].split())
+        if isinstance(error, MemoryError) or message.startswith("Out of Memory Error"):
+            return QueryTooLarge(
+                f"the query needs more than the {self._memory / 1e9:.1f} GB of memory that it may "
+                "take; ask for less: fewer rows or columns, an aggregate before a join or a sort"
+            )
+        if isinstance(error, UnicodeError):
+            return InvalidInput(f"the answer has text that is no valid Unicode ({message})")
+        if table := _UNKNOWN_TABLE.search(message):
             return UnknownName("table", table[1], self.columns)
-        if column := _UNKNOWN_COLUMN.search(said):
+        if column := _UNKNOWN_COLUMN.search(message):
             known = {name for names in self.columns.values() for name in names}
             return UnknownColumn(column[1], known)
-        if said.startswith("Permission Error"):
-            return InvalidInput(f"a query reads the zoo's tables and no files: {said}")
-        return InvalidInput(f"the SQL cannot be used: {said}")
+        if message.startswith("Permission Error"):
+            return InvalidInput(f"a query reads the zoo's tables and no files: {message}")
+        return InvalidInput(f"the SQL cannot be used: {message}")
 
 
 class UnknownColumn(UnknownName):
@@ -151,109 +247,17 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _loaded(
-    database: "duckdb.DuckDBPyConnection", zoo: Path, stamps: dict[str, str]
-) -> dict[str, str] | None:
-    """Fill the database from the index, if that is up to date; gives its headings, else None.
+def _joined(frames: "list[pd.DataFrame]") -> "pd.DataFrame":
+    """Pieces of an answer as one; of a column without any value, a piece does not know the type."""
+    import pandas as pd
 
-    By DuckDB alone, without pyarrow, which would take longer to import than all this takes.
-
-    Args:
-        zoo: or what else has the index, see `index_files.homes`.
-    """
-    if not index_files.exists(zoo):
-        return None
-    with files.plain_path(zoo) as folder:
-        paths = {name: str(index_files.path_of(folder, name)) for name in index_files.NAMES}
-        return _loaded_from(database, zoo, paths, stamps)
+    for name in frames[0].columns:
+        types = [frame[name].dtype for frame in frames if frame[name].notna().any()]
+        for number, frame in enumerate(frames):
+            if types and frame[name].dtype != types[0] and frame[name].isna().all():
+                frames[number] = frame.astype({name: types[0]})
+    return pd.concat(frames, ignore_index=True)
 
 
-def _loaded_from(
-    database: "duckdb.DuckDBPyConnection",
-    zoo: Path,
-    paths: dict[str, str],
-    stamps: dict[str, str],
-) -> dict[str, str] | None:
-    import duckdb
-
-    end = time.monotonic() + index.PATIENCE
-    # what is wrong with an index is found, and mended, by `index.tables`
-    with suppress(duckdb.Error, ValueError, KeyError, TypeError, AttributeError):
-        while time.monotonic() < end:
-            before = _words(database, paths)
-            if len(set(before)) == 1:
-                for name, path in paths.items():
-                    _fill(database, name, f"read_parquet({_text(path)}, hive_partitioning = false)")
-                # nobody has damaged a file, nor replaced one meanwhile
-                if not index_files.damaged(zoo) and _words(database, paths) == before:
-                    headings = _checked(database, before[0])
-                    return headings if _stamps(database) == stamps else None
-            time.sleep(0.05)
-    return None
-
-
-def _made(database: "duckdb.DuckDBPyConnection", zoo: Path) -> dict[str, str]:
-    """Fill the database from what `index.tables` finds or makes; gives the headings."""
-    made = index.tables(zoo)
-    for name in index_files.NAMES:
-        database.register("made", getattr(made, name))
-        _fill(database, name, "made")
-        database.unregister("made")
-    _stamps(database)
-    return dict(made.headings)
-
-
-def _fill(database: "duckdb.DuckDBPyConnection", name: str, source: str) -> None:
-    hidden = "EXCLUDE (_entry)" if name == "models" else ""
-    database.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * {hidden} FROM {source}")
-
-
-def _words(database: "duckdb.DuckDBPyConnection", paths: dict[str, str]) -> list[str]:
-    """Our words in each file's metadata: alike in files of one generation."""
-    return [
-        database.execute(
-            "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?",
-            [path, index.METADATA],
-        ).fetchall()[0][0]
-        for path in paths.values()
-    ]
-
-
-def _checked(database: "duckdb.DuckDBPyConnection", words: str) -> dict[str, str]:
-    """The headings of an index whose version and columns are right; else raises ValueError."""
-    said = json.loads(words)
-    if said["version"] != index.VERSION:
-        raise ValueError("another version's")
-    found = _columns(database)
-    arrow_types = {theirs: ours for ours, theirs in index.TYPES.items()}
-    for name, columns in found.items():
-        kinds = {column: arrow_types.get(kind, kind) for column, kind in columns.items()}
-        if name == "models":
-            kinds["_entry"] = "string"  # had it not been there, it could not have been left out
-        index.check_columns(name, kinds, len(kinds))
-    index.check_headings(said["headings"])
-    if not set(said["headings"]) <= set(found["models"]):
-        raise ValueError("headings of no columns")
-    return dict(said["headings"])
-
-
-def _stamps(database: "duckdb.DuckDBPyConnection") -> dict[str, str]:
-    """Take the models' stamps out of their table."""
-    pairs = database.execute("SELECT id, _stamp FROM models").fetchall()
-    found: dict[str, str] = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a model twice")
-    database.execute("ALTER TABLE models DROP COLUMN _stamp")
-    return found
-
-
-def _columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]:
-    """Names and types of every table's columns."""
-    return {
-        name: {column: kind for column, kind, *_ in database.execute(f"DESCRIBE {name}").fetchall()}
-        for name in index_files.NAMES
-    }
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+def _nbytes_of_frame(frame: "pd.DataFrame") -> int:
+    return int(frame.memory_usage(index=False, deep=True).sum())

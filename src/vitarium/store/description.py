@@ -43,6 +43,11 @@ class Base:
     epoch: int
     content: str
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is read from a file and names no checkpoint."""
+        if [type(part) for part in (self.model, self.epoch, self.content)] != [str, int, str]:
+            raise ValueError(f"a base of {self.model!r}, {self.epoch!r}, {self.content!r}")
+
 
 @dataclass(frozen=True)
 class Stored:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vitarium.errors import CorruptFile
 from vitarium.file_faults import fault, reading
+from vitarium.printable import distinct
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _WATCHED = ("/model.json", "/epochs.jsonl", "/result.json", "/records.jsonl")
@@ -112,14 +113,14 @@ def _entry(model: Any) -> Entry:
     }
     about = {
         "facts": facts,
-        "factors": spec.described(),
-        "metrics": dict(last.metrics) if last else {},
+        "factors": _columns(spec.described()),
+        "metrics": _columns(last.metrics) if last else {},
     }
     return Entry(
         about,
         [
             {
-                **_numbers(epoch.metrics),
+                **_numbers(_columns(epoch.metrics)),
                 "model": spec.id,
                 "epoch": _a(int, epoch.number),
                 "kept": epoch.checkpoint is not None,
@@ -138,6 +139,14 @@ def _entry(model: Any) -> Entry:
             for record in model.records()
         ],
     )
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Under names that SQL and terminals take; those of ordinary names are the same."""
+    if all(name and name.isprintable() for name in values):
+        return dict(values)
+    names = distinct(values)
+    return {names[name]: value for name, value in values.items()}
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:

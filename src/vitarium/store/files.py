@@ -4,7 +4,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import xxhash
 
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, LeadsOutside
 from vitarium.file_faults import reading, writing
+from vitarium.printable import encodable, escaped_json
 
 _DESCRIPTORS = Path("/proc/self/fd")
 """Where Linux has another name of every file that is open."""
@@ -23,11 +25,19 @@ _LONG_NAME = 200
 _SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
 
 
-def write(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+def write(
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, root: Path | None = None
+) -> None:
     """Write beside and rename: after a crash the file is the old one or the new one.
 
-    Raises DiskFull, NotWritable and UnusablePath; then, too, the old file is still there.
+    Args:
+        root: a folder that is not left, whatever links its folders are.
+
+    Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; then, too, the old file is still
+    there.
     """
+    if root:
+        check_inside(path.parent, root)
     with writing(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
@@ -35,7 +45,8 @@ def write(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
         fresh = [*takewhile(lambda folder: not folder.exists(), path.parents)]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb", buffering=1 << 20) as file:  # hundreds of small pieces
+            beside.unlink(missing_ok=True)  # a leftover; or a link, which is not followed
+            with beside.open("xb", buffering=1 << 20) as file:  # hundreds of small pieces
                 for piece in [content] if isinstance(content, bytes) else content:
                     file.write(piece)
                 file.flush()
@@ -63,16 +74,44 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
-def remove(path: Path) -> None:
-    """Remove a file so that it stays away after a power cut. Raises NotWritable."""
-    discard(path)
+def check_inside(folder: Path, root: Path) -> None:
+    """Raises LeadsOutside for a folder that lies, by links, outside of another.
+
+    A file that is a link is no danger: it is itself replaced or removed, not what it leads to.
+    """
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise LeadsOutside(folder, root)
+
+
+def remove(path: Path, *, root: Path | None = None) -> None:
+    """Remove a file so that it stays away after a power cut; `root` as of `write`.
+
+    Raises NotWritable and LeadsOutside.
+    """
+    if root:
+        check_inside(path.parent, root)
+    unlink(path)
     sync_folder(path.parent)
 
 
-def discard(path: Path) -> None:
-    """Remove a file that may come back after a power cut. Raises NotWritable."""
+def unlink(path: Path) -> None:
+    """Remove a file, if it is there; it may come back after a power cut. Raises NotWritable."""
     with writing(path):
         path.unlink(missing_ok=True)
+
+
+def discard(path: Path, *, root: Path | None = None) -> None:
+    """Remove what lies at a path, if that can be: a file, or a folder with all that is in it.
+
+    `root` as of `write`. Raises LeadsOutside.
+    """
+    if root:
+        check_inside(path.parent, root)
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def read(path: Path) -> bytes:
@@ -99,12 +138,12 @@ def listed(folder: Path) -> list[Path]:
         return []
 
 
-def write_json(path: Path, value: Any) -> None:
-    write(path, json_text(value))
+def write_json(path: Path, value: Any, *, root: Path | None = None) -> None:
+    write(path, json_text(value), root=root)
 
 
 def json_text(value: Any) -> bytes:
-    return utf8(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    return utf8(escaped_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n")
 
 
 def utf8(text: str) -> bytes:
@@ -112,37 +151,50 @@ def utf8(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def speakable(text: str) -> str:
-    """A file's name as tables, pages and terminals take it: what is no UTF-8 is escaped."""
-    return utf8(text).decode()
+def parsed_json(text: bytes) -> Any:
+    r"""Parse JSON; lone surrogates become text such as `\ud83d`, see `encodable`.
+
+    Raises ValueError and RecursionError.
+    """
+    value = json.loads(text)
+    has_surrogates = b"\xed" in text or b"\\ud" in text or b"\\uD" in text
+    return encodable(value) if has_surrogates else value
 
 
 def read_json(path: Path) -> Any:
     """Raises CorruptFile where the content is not JSON."""
     try:
-        return json.loads(read(path))
+        return parsed_json(read(path))
     except (ValueError, RecursionError) as error:
         raise CorruptFile(path, f"not valid JSON ({error})") from None
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
+def write_sealed(path: Path, value: dict[str, Any], *, root: Path | None = None) -> None:
     """One JSON object with a checksum of itself as its last member, `xxh3`."""
-    write(path, utf8(sealed(value, indent=1)))
+    write(path, utf8(sealed(value, indent=1)), root=root)
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read what `write_sealed` wrote. Raises CorruptFile if any byte of it has changed."""
+def read_sealed(
+    path: Path, *, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
+) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Args:
+        format_1: is asked about an object without a seal whether it is of format 1, which had none.
+
+    Raises CorruptFile if any byte of it has changed.
+    """
     text = read(path)
     try:
-        return unsealed(text)
+        return unsealed(text, format_1)
     except ValueError as error:
         raise CorruptFile(path, str(error)) from None
 
 
-def write_lines(path: Path, values: list[Any]) -> None:
+def write_lines(path: Path, values: list[Any], *, root: Path | None = None) -> None:
     """One JSON value a line, and a last line with their number and a checksum of all before it."""
     body = "".join(json.dumps(value) + "\n" for value in values).encode()
-    write(path, body + _last_line(body, len(values)))
+    write(path, body + _last_line(body, len(values)), root=root)
 
 
 def read_lines(path: Path, *, sealed: bool) -> list[Any]:
@@ -171,7 +223,7 @@ def read_lines(path: Path, *, sealed: bool) -> list[Any]:
 
 def _line(path: Path, number: int, line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return parsed_json(line)
     except (ValueError, RecursionError) as error:
         raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
 
@@ -209,26 +261,31 @@ def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"")
     Args:
         of: bytes that the checksum is to cover too, as if they stood before the text.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    text = escaped_json(json.dumps(value, indent=indent, ensure_ascii=False))
     body = text.removesuffix("}").rstrip("\n")
     return body + _seal(of + utf8(body))
 
 
-def unsealed(text: bytes) -> dict[str, Any]:
-    """The object of a sealed text, or of one of format 1, which has no seals.
+def unsealed(
+    text: bytes, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
+) -> dict[str, Any]:
+    """The object of a sealed text, or of one of format 1; see `read_sealed`.
 
     Raises ValueError if any byte of a sealed text has changed.
     """
     try:
-        value = json.loads(text)
+        value = parsed_json(text)
     except RecursionError as error:
         raise ValueError(str(error)) from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
-    if value.pop("xxh3", None) is not None:
-        body = text[:-_SEAL_BYTES]
-        if text[-_SEAL_BYTES:] != _seal(body).encode():
-            raise ValueError("its checksum is not that of its content")
+    if value.pop("xxh3", None) is None:
+        if not format_1(value):
+            raise ValueError("it does not end in its checksum")
+        return value
+    body = text[:-_SEAL_BYTES]
+    if text[-_SEAL_BYTES:] != _seal(body).encode():
+        raise ValueError("its checksum is not that of its content")
     return value
 
 

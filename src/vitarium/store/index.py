@@ -13,9 +13,9 @@ generation alone, so that who reads while another process writes never mixes old
 
 import io
 import json
-import shutil
 import time
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,42 +24,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitarium.store import entries
+from vitarium.errors import DamagedCache
+from vitarium.store import entries, files
 from vitarium.store.index_files import NAMES, damaged, exists, homes, path_of, replace
+from vitarium.store.index_schema import METADATA, REQUIRED, VERSION, check_columns, check_headings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 2
-METADATA = "vitarium"
-"""Key of the index's own words in the files' metadata."""
 PATIENCE = 1.0
 """Seconds to wait for a process that is just replacing the files."""
 
-_FACTS = {
-    "id": "string",
-    "stage": "string",
-    "parent": "string",
-    "parent_epoch": "int64",
-    "operator": "string",
-    "status": "string",
-    "last_epoch": "int64",
-}
-REQUIRED: Mapping[str, Mapping[str, str]] = {
-    "models": {**_FACTS, "seconds": "double", "_stamp": "string", "_entry": "string"},
-    "epochs": {"model": "string", "epoch": "int64", "kept": "bool"},
-    "records": {
-        "model": "string",
-        "epoch": "int64",
-        "measure": "string",
-        "settings": "string",
-        "value": "double",
-        "unit": "string",
-    },
-}
-"""Columns that each table has in any case, with their types in Arrow's words."""
-TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
-"""Every type that a column can have, and what DuckDB calls it."""
 _NAMES_ELSEWHERE = {"source", "name"}
 
 
@@ -90,15 +65,20 @@ class Tables:
 def tables(zoo: Path) -> Tables:
     """The tables as of now; only models whose files have changed are read.
 
-    Raises CorruptFile where a model's own files are damaged.
+    An index that is damaged is made anew, with the warning DamagedCache. Raises CorruptFile where a
+    model's own files are damaged.
     """
     stamps, known = entries.stamps(zoo), None
     for home in homes(zoo):
         known = _read(home) or known
         if known and known.stamps == stamps:
             return known
+    is_damaged = known is None and any(map(_faults, homes(zoo)))
     made = _make(zoo, stamps, known)
-    _write(zoo, made)
+    is_written = _write(zoo, made)
+    if is_damaged:
+        cure = "has been rebuilt" if is_written else "cannot be written; it is made anew each time"
+        warnings.warn(DamagedCache(f"the index of {zoo} was damaged and {cure}"), stacklevel=2)
     return made
 
 
@@ -113,7 +93,7 @@ def rows(zoo: Path) -> list[dict[str, Any]]:
 def remove(zoo: Path) -> None:
     """Delete the index; it is made anew when it is needed."""
     for home in homes(zoo):
-        shutil.rmtree(home / "index", ignore_errors=True)
+        files.discard(home / "index")
 
 
 def disagreements(zoo: Path) -> list[str]:
@@ -123,11 +103,9 @@ def disagreements(zoo: Path) -> list[str]:
     Raises CorruptFile where a model's own files are damaged.
     """
     cure = f"delete {zoo / 'index'} to have it made anew"
-    if found := _damaged_for_long(zoo):
-        return [f"{path} is not as it was written; {cure}" for path in found]
-    unreadable = [path for name in NAMES if _unreadable(path := path_of(zoo, name), name)]
-    if unreadable:
-        return [f"{path} cannot be read; {cure}" for path in unreadable]
+    _wait_for_writer(zoo)
+    if faults := _faults(zoo):
+        return [f"{fault}; {cure}" for fault in faults]
     stamps, known = entries.stamps(zoo), _read(zoo)
     if known is None:
         return []
@@ -245,7 +223,7 @@ def _headings(abouts: list[Any]) -> dict[str, str]:
         )
     factors = dict.fromkeys(factor for about in abouts for factor in about["factors"])
     names = [name for name in factors if name in telling_any - _NAMES_ELSEWHERE]
-    last = {name: name.rpartition(".")[2] for name in names}
+    last = {name: name.rpartition(".")[2] or name for name in names}
     count = Counter(short.lower() for short in last.values())
     return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
 
@@ -253,7 +231,8 @@ def _headings(abouts: list[Any]) -> dict[str, str]:
 # Keeping
 
 
-def _write(zoo: Path, made: Tables) -> None:
+def _write(zoo: Path, made: Tables) -> bool:
+    """Whether it could be; someone else's zoo on a read-only disk is listed all the same."""
     import pyarrow.parquet as pq
 
     words = {"version": VERSION, "generation": uuid.uuid4().hex, "headings": dict(made.headings)}
@@ -263,23 +242,28 @@ def _write(zoo: Path, made: Tables) -> None:
         table = getattr(made, name).replace_schema_metadata({METADATA: json.dumps(words)})
         pq.write_table(table, content, compression="zstd")
         contents[name] = content.getvalue()
-    with suppress(OSError):
-        (zoo / "index.json").unlink(missing_ok=True)  # the index of earlier versions
+    files.discard(zoo / "index.json")  # the index of earlier versions
     for home in homes(zoo):
         with suppress(OSError):  # another user's zoo, or a full disk, is listed all the same
             replace(home, contents)
-            return
+            return True
+    return False
 
 
 def _read(zoo: Path) -> Tables | None:
     """The index as it is; None where there is none, or none that can be used."""
+    if not exists(zoo):
+        return None
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            found = {name: _table_of(path_of(zoo, name), name) for name in NAMES}
-            if len({words["generation"] for _, words in found.values()}) == 1 and not damaged(zoo):
-                tables = {name: table for name, (table, _) in found.items()}
-                return _usable(Tables(**tables, headings=found["models"][1]["headings"]))
+            # before anything is parsed: who parses damaged bytes may end with all of the process
+            if not damaged(zoo):
+                read = {name: _table_of(path_of(zoo, name), name) for name in NAMES}
+                generations = {words["generation"] for _, words in read.values()}
+                if len(generations) == 1 and not damaged(zoo):
+                    tables = {name: table for name, (table, _) in read.items()}
+                    return _usable(Tables(**tables, headings=read["models"][1]["headings"]))
         except Exception:  # whatever a reader of parquet says of a file that is none
             return None
         if time.monotonic() > end:  # two processes wrote at the same time, or one was killed
@@ -287,14 +271,21 @@ def _read(zoo: Path) -> Tables | None:
         time.sleep(0.05)
 
 
-def _damaged_for_long(zoo: Path) -> list[Path]:
-    """What is `damaged` though another process was given its time to replace it."""
+def _wait_for_writer(zoo: Path) -> None:
+    """Until nothing is damaged, if another process is just replacing the files."""
     end = time.monotonic() + PATIENCE
-    while exists(zoo) and (found := damaged(zoo)):
-        if time.monotonic() > end:
-            return found
+    while exists(zoo) and damaged(zoo) and time.monotonic() < end:
         time.sleep(0.05)
-    return []
+
+
+def _faults(zoo: Path) -> list[str]:
+    """What is wrong with the index as it is now, a clause for each file."""
+    if not exists(zoo):
+        return []
+    if paths := damaged(zoo):
+        return [f"{path} is not as it was written" for path in paths]
+    paths = [path_of(zoo, name) for name in NAMES if _unreadable(path_of(zoo, name), name)]
+    return [f"{path} cannot be read" for path in paths]
 
 
 class _OtherVersion(Exception):
@@ -315,28 +306,13 @@ def _table_of(path: Path, name: str) -> tuple["pa.Table", dict[str, Any]]:
     return table, words
 
 
-def check_columns(name: str, found: Mapping[str, str], count: int) -> None:
-    """Raises ValueError where a table's columns are not those of an index; `found`: types."""
-    required = REQUIRED[name]
-    if len({column.lower() for column in found}) != count:
-        raise ValueError("columns of one name")
-    if {column: found.get(column) for column in required} != dict(required):
-        raise ValueError("columns are missing, or of other types")
-    if not set(found.values()) <= set(TYPES):
-        raise ValueError("columns of unknown types")
-
-
-def check_headings(value: Any) -> None:
-    """Raises ValueError for anything but names of names."""
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
-        raise ValueError("headings that are none")
-
-
 def _about(id: str, text: str) -> Any:
     about = json.loads(text)
     parts = [about[part] for part in ("facts", "factors", "metrics")]
     if not all(isinstance(part, dict) for part in parts) or about["facts"].get("id") != id:
         raise ValueError(f"no entry of {id}")
+    if about["facts"].keys() != REQUIRED["models"].keys() - {"_stamp", "_entry"}:
+        raise ValueError(f"an entry of {id} without all that is known of a model")
     return about
 
 

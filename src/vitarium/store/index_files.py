@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vitarium.cache import zoo_cache
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, UnusablePath
 from vitarium.store import files
 
 NAMES = ("models", "epochs", "records")
@@ -27,23 +27,35 @@ def path_of(zoo: Path, name: str) -> Path:
 
 
 def exists(zoo: Path) -> bool:
-    paths = [_sums_path(zoo), *(path_of(zoo, name) for name in NAMES)]
-    return any(os.access(path, os.R_OK) for path in paths)
+    """Whether something lies where the index does, be it what it may."""
+    folder = zoo / "index"
+    try:
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    except OSError:  # a file, or a folder that cannot be read
+        return os.path.lexists(folder)
 
 
 def replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the files anew, in the order of `contents`."""
+    """Write the files anew, in the order of `contents`. Raises OSError."""
+    try:
+        _replace(zoo, contents)
+    except UnusablePath:  # something else is there
+        files.discard(zoo / "index")
+        _replace(zoo, contents)
+
+
+def _replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
     sums = {name: [files.checksum(content)] for name, content in contents.items()}
     before = _checksums(zoo) or {}
     both = {name: [*before.get(name, [None]), *own] for name, own in sums.items()}
-    files.write_sealed(_sums_path(zoo), both)
+    files.write_sealed(_sums_path(zoo), both, root=zoo)
     for name, content in contents.items():
-        files.write(path_of(zoo, name), content)
-    files.write_sealed(_sums_path(zoo), sums)
+        files.write(path_of(zoo, name), content, root=zoo)
+    files.write_sealed(_sums_path(zoo), sums, root=zoo)
 
 
 def damaged(zoo: Path) -> list[Path]:
-    """Files that are not as they were written."""
+    """Files that are not as they were written; without them, or their checksums, all are."""
     if (sums := _checksums(zoo)) is None:
         return [_sums_path(zoo)]
     paths = {name: path_of(zoo, name) for name in NAMES}
@@ -59,7 +71,7 @@ def _checksums(zoo: Path) -> dict[str, list[str | None]] | None:
         sums = files.read_sealed(_sums_path(zoo))
     except (OSError, CorruptFile):
         return None
-    return {name: [own] if isinstance(own, str) else own for name, own in sums.items()}
+    return {name: own if isinstance(own, list) else [own] for name, own in sums.items()}
 
 
 def _sum(path: Path) -> str | None:

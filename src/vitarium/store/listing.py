@@ -36,7 +36,8 @@ def listing(
         sort: columns; a leading `-` turns the order around. Without a value comes last.
         limit: at most so many models.
 
-    Raises InvalidInput, UnknownName with the nearest column there is, CorruptFile.
+    Raises InvalidInput, UnknownName with the nearest column there is, CorruptFile; QueryTimeout and
+    QueryTooLarge for a condition that takes too much.
     """
     database = Database(zoo)
     shown = _shown(database)

@@ -13,8 +13,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vitarium.errors import ZooInUse
-from vitarium.file_faults import fault, writing
+from vitarium.errors import LeadsOutside, UnusablePath, ZooInUse
+from vitarium.file_faults import fault
+from vitarium.store import files
 
 _GRACE = 3.0
 """Seconds that the workers of an engine which was just killed may take to end."""
@@ -33,10 +34,13 @@ def held(
         wait: until the present holder is done, instead of giving up.
         say: is told whom we wait for, and whose lock was taken over.
 
-    Raises ZooInUse that names the holder and since when, and NotWritable or DiskFull at once
-    where the zoo cannot be written.
+    Raises ZooInUse that names the holder and since when, NotWritable or DiskFull at once where the
+    zoo cannot be written, and LeadsOutside for a lock that is a link: what that leads to would be
+    emptied.
     """
     path, note = zoo / ".lock", zoo / ".holder.json"
+    if path.is_symlink():
+        raise LeadsOutside(path, zoo)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=_GRACE, poll_interval=0.1)
@@ -47,11 +51,11 @@ def held(
         lock.acquire(poll_interval=0.5)
     except OSError as error:
         raise fault(error, path, writing=True) from None
-    if note.exists():
+    if os.path.lexists(note):
         say(f"taken over from {holder(zoo)}, which has ended")
     try:
-        with writing(zoo):
-            note.write_text(json.dumps(_ourselves()), encoding="utf-8")
+        with suppress(UnusablePath):  # it is for people; the lock does without
+            files.write_json(note, _ourselves())
         yield
     finally:
         with suppress(OSError):
@@ -60,16 +64,17 @@ def held(
 
 
 def holder(zoo: Path) -> str:
-    """Who holds the zoo's lock, and since when, in words."""
+    """Who holds the zoo's lock, and since when, in words on one line."""
     try:
-        found: dict[str, Any] = json.loads((zoo / ".holder.json").read_text("utf-8"))
-        since = datetime.fromtimestamp(found["since"]).astimezone()
-        return (
-            f"{found['user']} on {found['host']} (process {found['pid']}), "
+        note: dict[str, Any] = json.loads((zoo / ".holder.json").read_text("utf-8"))
+        since = datetime.fromtimestamp(note["since"]).astimezone()
+        words = (
+            f"{note['user']} on {note['host']} (process {note['pid']}), "
             f"since {since:%Y-%m-%d %H:%M:%S %Z}"
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        words = ""
+    return words if words.isprintable() and words else "another process"
 
 
 def _ourselves() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from vitarium.blueprint import Recipe, Spec, restored
 from vitarium.config import InvalidConfig
 from vitarium.errors import CorruptFile, InvalidInput
 from vitarium.store import files, packing
-from vitarium.store.checkpoint import Checkpoint
+from vitarium.store.checkpoint import MAX_DEPTH, Checkpoint
 from vitarium.store.checkpoint_folder import CheckpointFolder, Place, opened
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class ModelFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointFolder(path.parent, path.name)
+        self._zoo = path.parent.parent
 
     # Reading
 
@@ -93,7 +94,11 @@ class ModelFolder:
 
     def about(self) -> About:
         values = self._about()
-        return About(values["num_outputs"], tuple(values["classes"]), values["software"])
+        outputs, classes, software = values["num_outputs"], values["classes"], values["software"]
+        texts = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if type(outputs) is not int or not texts or not isinstance(software, dict):
+            raise CorruptFile(self.path / "model.json", "its outputs or classes make no sense")
+        return About(outputs, tuple(classes), software)
 
     def epochs(self) -> list[Epoch]:
         """Finished epochs in order. Raises CorruptFile."""
@@ -104,7 +109,7 @@ class ModelFolder:
         file = self.path / "result.json"
         if not files.exists(file):
             return None
-        result = files.read_sealed(file)
+        result = files.read_sealed(file, format_1=lambda _: self._about()["format"] == 1)
         if result.keys() != {"status", "message"}:
             raise CorruptFile(file, f"it has {', '.join(result)} instead of a status and a message")
         return result
@@ -151,19 +156,27 @@ class ModelFolder:
             return None
         last = finished[-1]
         assert last.progress  # for mypy
-        return last.number, opened(self._progress_path(last.number), last.progress).state_dict()
+        return last.number, self.open_progress(last.number, last.progress).state_dict()
+
+    def open_progress(self, epoch: int, content: str) -> Checkpoint:
+        """The file to resume from after an epoch, with what its line says of it.
+
+        Raises CorruptFile.
+        """
+        return opened(self.progress_path(epoch), content, (self.path.name, epoch))
 
     # Writing
 
     def sweep(self) -> None:
-        """Remove half-written files that a killed process left behind."""
+        """Remove half-written files that a killed process left behind. Raises LeadsOutside."""
+        files.check_inside(self.path, self._zoo)
         for file in filter(files.is_leftover, self.path.rglob("*")):
-            files.discard(file)
+            files.unlink(file)
 
     def begin(self, spec: Spec, about: About) -> None:
-        """Write down what the model is, before its first epoch."""
+        """Write down what the model is, before its first epoch. Raises LeadsOutside."""
         value = {"format": FORMAT, "spec": spec.factors(), **asdict(about)}
-        files.write_sealed(self.path / "model.json", value)
+        files.write_sealed(self.path / "model.json", value, root=self._zoo)
 
     def commit(
         self,
@@ -188,7 +201,7 @@ class ModelFolder:
             checkpoint = self.checkpoints.write(number, weights, self.bases(number))
         if progress is not None:
             pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
-            files.write(self._progress_path(number), pieces)
+            files.write(self.progress_path(number), pieces, root=self._zoo)
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
         epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
         self._write_epochs(epochs)
@@ -201,33 +214,53 @@ class ModelFolder:
     def pack(self, epoch: int) -> bool:
         """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
 
-        Returns whether it was plain. Raises InvalidInput, DiskFull and CorruptFile.
+        One that is packed already is packed anew where its chain of bases is too long by now, or
+        is not what the file says of it, because a base was kept plain when it was written.
+
+        Returns whether it was written. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
-        found = self.open(epoch)
-        if found.is_packed:
-            return False
-        content = self.checkpoints.write(epoch, found.state_dict(), self.bases(epoch))
-        if not found.is_sealed:  # of format 1, whose lines name the file's own checksum
+        checkpoint = self.open(epoch)
+        if checkpoint.is_packed:
+            depth = checkpoint.depth
+            if depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
+                if (plain := self.checkpoints.plain(epoch)).exists():  # who packed it was killed
+                    checkpoint.check()
+                    files.remove(plain, root=self._zoo)
+                return False
+            self.unpack(epoch)
+            checkpoint = self.open(epoch)
+        content = self.checkpoints.write(epoch, checkpoint.state_dict(), self.bases(epoch))
+        if not checkpoint.is_sealed:  # of format 1, whose lines name the file's own checksum
             self._name_content(epoch, content)
-        packed = Checkpoint(self.checkpoints.packed(epoch), self.checkpoints.find)
-        packed.check()
-        files.remove(found.path)
+        self._replace(checkpoint, self.checkpoints.packed(epoch))
         return True
 
     def unpack(self, epoch: int) -> bool:
         """Keep a checkpoint plain, not packed; killed at any moment, one of the files is whole.
 
-        Returns whether it was packed. Raises InvalidInput, DiskFull and CorruptFile.
+        Returns whether it was packed. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
         """
-        found = self.open(epoch)
-        if found.is_packed:
-            self.checkpoints.write_plain(epoch, found.state_dict())
-        files.remove(self.checkpoints.packed(epoch))
-        return found.is_packed
+        checkpoint = self.open(epoch)
+        if checkpoint.is_packed:
+            self.checkpoints.write_plain(epoch, checkpoint.state_dict())
+            self._replace(checkpoint, self.checkpoints.plain(epoch))
+        elif (packed := self.checkpoints.packed(epoch)).exists():  # who packed it was killed
+            checkpoint.check()
+            files.remove(packed, root=self._zoo)
+        return checkpoint.is_packed
+
+    def _replace(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Remove a checkpoint's file, once what was written in its place has been read back."""
+        written = Checkpoint(path, self.checkpoints.find)
+        written.check()
+        if written.content != checkpoint.content:  # the checksums of all runs
+            raise CorruptFile(path, f"it was just written, and is not what {checkpoint.path} holds")
+        files.remove(checkpoint.path, root=self._zoo)
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
-        files.write_sealed(self.path / "result.json", {"status": status, "message": message})
+        result = {"status": status, "message": message}
+        files.write_sealed(self.path / "result.json", result, root=self._zoo)
         self._drop_progress(keep=None)
 
     def _name_content(self, number: int, content: str) -> None:
@@ -237,20 +270,22 @@ class ModelFolder:
         )
 
     def _write_epochs(self, epochs: list[Epoch]) -> None:
-        files.write_lines(self.path / "epochs.jsonl", [asdict(e) for e in epochs])
+        lines = [asdict(e) for e in epochs]
+        files.write_lines(self.path / "epochs.jsonl", lines, root=self._zoo)
         self._drop_progress(keep=epochs[-1].number)
 
     def _drop_progress(self, keep: int | None) -> None:
+        files.check_inside(self.path, self._zoo)
         for file in self.path.glob("progress-*.safetensors"):
-            if keep is None or file != self._progress_path(keep):
-                files.discard(file)
+            if keep is None or file != self.progress_path(keep):
+                files.unlink(file)
 
-    def _progress_path(self, epoch: int) -> Path:
+    def progress_path(self, epoch: int) -> Path:
         return self.path / f"progress-{epoch:04d}.safetensors"
 
     def _about(self) -> dict[str, Any]:
         file = self.path / "model.json"
-        values = files.read_sealed(file)
+        values = files.read_sealed(file, format_1=lambda values: values.get("format") == 1)
         if values.get("format") not in (1, FORMAT):
             raise CorruptFile(file, f"not a model's description of format 1 to {FORMAT}")
         if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:

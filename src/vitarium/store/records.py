@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vitarium.errors import CorruptFile
+from vitarium.errors import CorruptFile, QueryTooLarge
 from vitarium.store import files
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ KEY = [name for name in COLUMNS if name not in ("value", "unit", "data", "traine
 def add(zoo: Path, measured: Sequence[Measured]) -> None:
     """Keep numbers; where one is known already, the new one counts.
 
-    Raises DiskFull, NotWritable.
+    Raises DiskFull, NotWritable and LeadsOutside.
     """
     if not measured:
         return
@@ -90,7 +90,8 @@ def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
     there = "model IN (SELECT id FROM models)"
     both = f"{there} AND (other IS NULL OR other IN (SELECT id FROM models))"
     with files.plain_path(zoo) as folder:
-        _patiently(lambda: database.execute(f"{merged} (FROM {_kept(zoo, folder)} WHERE {both})"))
+        query = f"{merged} (FROM {_kept(zoo, folder)} WHERE {both})"
+        _patiently(zoo, lambda: database.execute(query))
 
 
 def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
@@ -100,9 +101,10 @@ def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
     wanted = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
     with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
         rows = _patiently(
+            zoo,
             lambda: database.execute(
                 wanted.format(_kept(zoo, folder)), [measure, settings]
-            ).fetchall()
+            ).fetchall(),
         )
     return [Measured(*row) for row in rows]
 
@@ -142,17 +144,29 @@ def _fault(path: Path) -> str:
         found = files.checksum(files.read(path))
     except FileNotFoundError:  # just made one with others
         return ""
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
     return "" if path.stem.endswith(f"-{found}") else "it is not as it was written"
 
 
-def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask, and once more where another process has just made many files one."""
+def _patiently(zoo: Path, ask: Callable[[], Answer]) -> Answer:
+    """Ask, and once more where another process has just made many files one.
+
+    Raises CorruptFile where a file is as it was written, but no table of records.
+    """
     import duckdb
 
     try:
         return ask()
     except duckdb.IOException:
         return ask()
+    except duckdb.OutOfMemoryException:
+        raise QueryTooLarge(
+            f"the measured numbers of {zoo} take more memory than a query may; use a larger machine"
+        ) from None
+    except duckdb.Error as error:
+        fault = " ".join(str(error).split())
+        raise CorruptFile(zoo / "records", f"they cannot be read together: {fault}") from None
 
 
 def _write(zoo: Path, table: Any, written: str = "") -> None:
@@ -162,7 +176,7 @@ def _write(zoo: Path, table: Any, written: str = "") -> None:
     pq.write_table(table, content, compression="zstd")
     whole = content.getvalue()
     name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(whole)}.parquet"
-    files.write(zoo / "records" / name, whole)
+    files.write(zoo / "records" / name, whole, root=zoo)
 
 
 def _make_one(zoo: Path) -> None:
@@ -174,7 +188,7 @@ def _make_one(zoo: Path) -> None:
         # as old as the newest of them: what another process writes meanwhile is newer
         _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
     for path in paths:
-        files.discard(path)
+        files.unlink(path)
 
 
 def _schema() -> Any:

@@ -1,18 +1,18 @@
 """Reads a zoo through and says what is damaged, what is lost by it, and what can be rebuilt."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vitarium.blueprint import Recipe, Spec
+from vitarium.blueprint import Imported, Recipe, Spec
 from vitarium.errors import CorruptFile, FileFault, VitariumError
 from vitarium.file_faults import fault
 from vitarium.store import files, index, records
-from vitarium.store.checkpoint import Checkpoint
-from vitarium.store.checkpoint_folder import opened
+from vitarium.store.checkpoint import PLAIN, Checkpoint
 from vitarium.store.model_folder import Epoch, ModelFolder
 from vitarium.store.zoo import MARKS
 
@@ -50,9 +50,10 @@ def verify(
     """
     faults = [*_mark(zoo), *_blueprints(zoo)]
     folders = [path for path in files.listed(zoo / "models") if path.is_dir()]
+    shapes = _Shapes()
     for done, folder in enumerate(folders):
         report(done, len(folders))
-        faults += _Model(zoo, ModelFolder(folder), deep).faults()
+        faults += _Model(zoo, ModelFolder(folder), deep, shapes).faults()
     report(len(folders), len(folders))
     return [
         *faults,
@@ -65,8 +66,8 @@ def verify(
 class _Model:
     """One model; a fault in one file does not hide those in others, unless it is model.json."""
 
-    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool) -> None:
-        self.zoo, self.folder, self.deep = zoo, folder, deep
+    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool, shapes: "_Shapes") -> None:
+        self.zoo, self.folder, self.deep, self.shapes = zoo, folder, deep, shapes
 
     def faults(self) -> list[Fault]:
         found: list[Fault] = []
@@ -149,20 +150,21 @@ class _Model:
             except CorruptFile as error:
                 if error.path == checkpoint.path:
                     raise
-                fault = f"it builds on {_inside(self.zoo, error.path)}, which is damaged"
+                fault = (
+                    f"it builds on {_inside(self.zoo, error.path)}, which is damaged: {error.fault}"
+                )
                 raise CorruptFile(checkpoint.path, fault) from None
         if epoch.progress:
-            path = self.folder.path / f"progress-{epoch.number:04d}.safetensors"
+            path = self.folder.progress_path(epoch.number)
             # gone once a later epoch has its own, or training has ended: maybe just now
             if path.exists() or (self._is_last(epoch) and not self._ended):
-                self._check(opened(path, epoch.progress))
+                self._check(self.folder.open_progress(epoch.number, epoch.progress))
 
     def _is_last(self, epoch: Epoch) -> bool:
         return self.folder.epochs()[-1].number == epoch.number
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.base:
-            _ = checkpoint.opened_base
+        _ = checkpoint.depth  # opens all its bases
         if self.deep:
             checkpoint.check()
         else:
@@ -172,8 +174,7 @@ class _Model:
         """Raises CorruptFile where the last weights are not those of such a model."""
         if spec.origin.architecture is None:
             return
-        built = spec.origin.build(self.folder.about().num_outputs)
-        own = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+        own = self.shapes.of(spec.origin, self.folder.about().num_outputs)
         found = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
         if own != found:
             unlike = sorted(name for name in own | found if own.get(name) != found.get(name))
@@ -211,6 +212,21 @@ class _Model:
         return {*kept, *following, last}  # a model that diverges keeps the last of all, see `keep`
 
 
+class _Shapes:
+    """What tensors models have; those of one architecture are built once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, tuple[int, ...]]] = {}
+
+    def of(self, origin: Recipe | Imported, num_outputs: int) -> dict[str, tuple[int, ...]]:
+        parts = (origin.architecture, origin.head)
+        key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
+        if key not in self._known:
+            tensors = origin.build(num_outputs).state_dict()
+            self._known[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        return self._known[key]
+
+
 def _lost(epoch: Epoch) -> str:
     if not epoch.checkpoint:
         return "where the training was; its finished epochs are whole"
@@ -238,19 +254,29 @@ def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterato
     paths = [file for folder in folders for file in _packed(folder)]
 
     @cache
-    def bad(path: Path) -> Path | None:
-        """The damaged file that reading this one needs."""
+    def base_of(path: Path) -> Path | None:
+        if path.suffix == PLAIN:
+            return None
         folder = ModelFolder(path.parents[1]).checkpoints
-        try:
-            if _inside(zoo, path) in damaged or not files.exists(path):
-                return path
-            base = Checkpoint(path, folder.find).base
-            return bad(folder.path_of(base)) if base else None
-        except (CorruptFile, OSError):
-            return path
+        base = Checkpoint(path, folder.find).base
+        return folder.path_of(base) if base else None
+
+    def culprit_of(path: Path) -> Path | None:
+        """The damaged file that reading this one needs."""
+        chain: list[Path] = []
+        base: Path | None = path
+        while base and base not in chain:  # a circle is a fault of each file in it
+            try:
+                if _inside(zoo, base) in damaged or not files.exists(base):
+                    return base
+                chain.append(base)
+                base = base_of(base)
+            except (CorruptFile, OSError):
+                return base
+        return None
 
     for path in sorted(paths):
-        culprit = bad(path)
+        culprit = culprit_of(path)
         if culprit and culprit != path and _inside(zoo, path) not in damaged:
             fault = f"it is whole, but builds on {_inside(zoo, culprit)}"
             yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vitarium.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
+from vitarium.filenames import file_name
 from vitarium.store import entries, files, index
+from vitarium.store.query_limits import TIMEOUT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from vitarium.store.conversion import Conversion
     from vitarium.store.model_folder import ModelFolder
 
+_ID = re.compile("[0-9a-f]{12}")
 VERSIONS = (1, 2)
 """Of the format, that can be read; what is added to a zoo is of the newest."""
 MARKS = tuple(
@@ -94,8 +97,7 @@ class Zoo:
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
-        whole = re.fullmatch("[0-9a-f]{12}", model)
-        if whole and files.exists(self.path / "models" / model / "model.json"):
+        if _ID.fullmatch(model) and files.exists(self.path / "models" / model / "model.json"):
             return model  # without a look at all the others
         ids = self.ids()
         found = [id for id in ids if model and id.startswith(model)]
@@ -120,9 +122,14 @@ class Zoo:
         return id, number
 
     def folder(self, model: str) -> "ModelFolder":
-        """Where a model is kept; for a new model, where it will be."""
+        """Where a model is kept; for a new model, where it will be.
+
+        Raises UnknownName for what is no id: it would be a path to somewhere else.
+        """
         from vitarium.store.model_folder import ModelFolder  # imports what recipes are made of
 
+        if not _ID.fullmatch(model):
+            raise UnknownName("model", model, self.ids())
         return ModelFolder(self.path / "models" / model)
 
     def spec(self, model: str) -> "Spec":
@@ -139,7 +146,7 @@ class Zoo:
 
         return pd.DataFrame(index.rows(self.path))
 
-    def query(self, sql: str) -> "pd.DataFrame":
+    def query(self, sql: str, *, timeout: float | None = TIMEOUT) -> "pd.DataFrame":
         """What a SELECT gives over the tables `models`, `epochs` and `records`, by DuckDB.
 
             zoo.query("SELECT stage, max(test_accuracy) FROM models GROUP BY stage")
@@ -147,12 +154,17 @@ class Zoo:
         A name with dots, such as optimizer.lr, may stand with or without its double quotes. The
         SQL sees a copy of the tables and nothing else: no files, no extensions.
 
+        Args:
+            timeout: seconds that it may take; 0 or None: no limit.
+
         Raises InvalidInput with DuckDB's words, UnknownName for a table or column that there is
-        not, CorruptFile where a model's own files are damaged.
+        not, QueryTimeout, QueryTooLarge for a query that needs more than half of the machine's
+        memory or an answer that takes more than a quarter, CorruptFile where a model's own files
+        are damaged.
         """
         from vitarium.store.database import Database
 
-        return Database(self.path).frame(sql)
+        return Database(self.path, timeout=timeout).frame(sql)
 
     def records(self, measure: str = "") -> "pd.DataFrame":
         """What was measured: one row per number, of one measure or of all.
@@ -163,8 +175,8 @@ class Zoo:
         """
         from vitarium.store.database import Database
 
-        found = Database(self.path).frame("SELECT * FROM records ORDER BY ALL")
-        return found[found["measure"] == measure] if measure else found
+        table = Database(self.path, timeout=None).frame("SELECT * FROM records ORDER BY ALL")
+        return table[table["measure"] == measure] if measure else table
 
     def epochs(self, model: str) -> "pd.DataFrame":
         """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
@@ -241,9 +253,9 @@ class Zoo:
         if not text:
             return
         digest = hashlib.sha256(text).hexdigest()[:8]
-        file = self.path / "blueprints" / f"{blueprint.name}-{digest}.yaml"
+        file = self.path / "blueprints" / f"{file_name(blueprint.name)}-{digest}.yaml"
         if not files.exists(file):
-            files.write(file, text)
+            files.write(file, text, root=self.path)
 
     def reindex(self) -> int:
         """Rebuild the index from the models' own files; returns the number of models."""

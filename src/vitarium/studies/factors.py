@@ -10,9 +10,12 @@ import pandas as pd
 
 from vitarium.blueprint.plan import telling
 from vitarium.exchange.population import text
+from vitarium.printable import distinct, printable, shortened
 
 MANY = 8
 """Numbers of which a factor has more different ones are put into three groups of equal size."""
+MAX_LABEL = 100
+"""Characters of a label; names and values in a foreign zoo may be of any length."""
 PARENT = "parent"
 _NAMES_ELSEWHERE = {"source", "name"}
 _TOLD_FIRST = ("objective", "data", "architecture", "initialization", "augmentation")
@@ -20,7 +23,7 @@ _TOLD_FIRST = ("objective", "data", "architecture", "initialization", "augmentat
 
 @dataclass(frozen=True)
 class Factor:
-    """A factor, and each model's value of it as text."""
+    """A factor, and each model's value of it as text; both are printable."""
 
     name: str
     labels: pd.Series
@@ -67,7 +70,8 @@ def factors_of(
         ]
         for key in sorted(telling(rows), key=_first_told):
             values = [parents_factors.get(parents[id] or "", {}).get(key) for id in models]
-            found.append(Factor(f"parent's {key}", _labels(key, values, list(models))))
+            label = shortened(printable(key), MAX_LABEL)
+            found.append(Factor(f"parent's {label}", _labels(key, values, list(models))))
     return _merged([factor for factor in found if factor.labels.nunique() > 1])
 
 
@@ -85,10 +89,12 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
     """Dotted names -> their last part where that is enough."""
     keys = [key for key in keys if key not in _NAMES_ELSEWHERE]
     last = [key.rpartition(".")[2] for key in keys]
-    return {
-        key: short if last.count(short) == 1 and short not in {"id", "stage", PARENT} else key
+    names = {
+        key: short if last.count(short) == 1 and short not in {"", "id", "stage", PARENT} else key
         for key, short in zip(keys, last, strict=True)
     }
+    labels = distinct(names.values(), max_length=MAX_LABEL)
+    return {key: labels[name] for key, name in names.items()}
 
 
 def _first_told(key: str) -> tuple[int, str]:
@@ -102,7 +108,8 @@ def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
     if not is_seed(key) and all(is_number) and len(set(values)) > MANY:
         return _ranges(pd.Series(values, index=ids, dtype=float), 3)
     texts = ["none" if value is None else text(value) for value in values]
-    return pd.Series(texts, index=ids)
+    labels = distinct(texts, empty="", max_length=MAX_LABEL)
+    return pd.Series([labels[value] for value in texts], index=ids)
 
 
 def _ranges(values: pd.Series, count: int) -> pd.Series:

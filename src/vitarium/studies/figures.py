@@ -9,6 +9,8 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
+from vitarium.filenames import file_name
+from vitarium.printable import printable
 from vitarium.store import files
 from vitarium.studies.factors import parts_of
 from vitarium.studies.population import Stage
@@ -68,11 +70,18 @@ class Figure:
             made["datasets"] = made.get("datasets", {}) | dict(self.named)
         return made
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write it as PNG and SVG; no browser is needed. Raises DiskFull, NotWritable."""
+    def write(self, folder: Path, stem: str = "") -> list[Path]:
+        """Write it as PNG and SVG; no browser is needed.
+
+        Args:
+            stem: of the file names; default: the name of the figure, made safe.
+
+        Raises DiskFull, NotWritable.
+        """
         import vl_convert
 
-        png, svg = folder / f"{self.name}.png", folder / f"{self.name}.svg"
+        stem = stem or file_name(self.name)
+        png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
         spec = self.spec
         files.write(png, vl_convert.vegalite_to_png(spec, scale=2, config=CONFIG))
         files.write(svg, files.utf8(vl_convert.vegalite_to_svg(spec, config=CONFIG)))
@@ -92,6 +101,8 @@ def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value.item() if hasattr(value, "item") else value

@@ -12,6 +12,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from vitarium.lineage.forest import Edge, Forest
 from vitarium.lineage.recovering import Recovered
+from vitarium.printable import printable, shortened
 from vitarium.studies.lineage_figure import places
 
 Truth = Mapping[str, tuple[str, ...]]
@@ -23,6 +24,8 @@ DOUBTFUL = 0.9
 """An edge of a lower confidence is pointed out."""
 _ID = re.compile(r"[0-9a-f]{12,}(@\d+)?")
 _LONGEST = 34
+_MAX_LENGTH = 300
+"""Characters of what is known of a model."""
 
 
 def shown(model: str) -> str:
@@ -30,7 +33,7 @@ def shown(model: str) -> str:
     if _ID.fullmatch(model):
         id, at, epoch = model.partition("@")
         return id[:8] + at + epoch
-    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in model)
+    plain = printable(model)
     if len(plain) <= _LONGEST:
         return plain
     return f"{plain[: _LONGEST // 3]}…{plain[-(2 * _LONGEST) // 3 + 1 :]}"
@@ -248,7 +251,7 @@ def told_of(info: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, float):
             value = f"{value:.4g}"
         if value is not None and str(value):
-            found[key] = str(value)
+            found[key] = shortened(printable(str(value)), _MAX_LENGTH)
     return found
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from vitarium.filenames import file_names
+from vitarium.printable import escaped_json, printable
 from vitarium.studies.figures import Figure
 
 _HERE = Path(__file__).parent
@@ -75,22 +78,32 @@ class Page:
             for figure in block.figures
         ]
 
+    @property
+    def figure_names(self) -> dict[str, str]:
+        """What the files of figures are called, by the figures' names."""
+        return file_names(figure.name for figure in self.figures)
+
     def html(self) -> str:
         """The page, with the libraries that draw its figures inside."""
         from jinja2 import Environment
         from markupsafe import Markup
 
-        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        environment = Environment(
+            autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable
+        )
         environment.filters["strong"] = strong
+        environment.filters["anchor"] = lambda text: quote(printable(text), safe="")
         environment.tests["table"] = lambda block: isinstance(block, Table)
         environment.tests["sentences"] = lambda block: isinstance(block, Sentences)
         template = environment.from_string(_text("page.html"))
+        names = self.figure_names
         return template.render(
             page=self,
             style=Markup(_text("page.css")),
             script=Markup(_text("page.js")),
             library=Markup(_library().replace("</script", r"<\/script")) if self.figures else "",
-            specs=Markup(in_script({figure.name: figure.spec for figure in self.figures})),
+            names=names,
+            specs=Markup(in_script({names[figure.name]: figure.spec for figure in self.figures})),
         )
 
 
@@ -99,7 +112,7 @@ def strong(text: str) -> Any:
     from markupsafe import Markup, escape
 
     marked = Markup("")
-    for place, piece in enumerate(re.split(r"\*\*(.+?)\*\*|`(.+?)`", text)):
+    for place, piece in enumerate(re.split(r"\*\*(.+?)\*\*|`(.+?)`", printable(text))):
         if piece is None:
             continue
         tag = ("", "b", "code")[place % 3]
@@ -110,7 +123,14 @@ def strong(text: str) -> Any:
 def in_script(value: Any) -> str:
     """JSON that no text in it can end the script element of."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return escaped_json(text).replace("<", "\\u003c")
+
+
+def _printable(value: Any) -> Any:
+    """Make text printable before it is escaped; HTML is kept."""
+    from markupsafe import Markup
+
+    return value if isinstance(value, Markup) else printable(str(value))
 
 
 def _text(name: str) -> str:

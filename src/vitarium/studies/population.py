@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ import pandas as pd
 
 from vitarium.exchange.population import SCORES
 from vitarium.exchange.population import population as described
+from vitarium.printable import distinct
 from vitarium.store import Zoo
 from vitarium.studies.bootstrap import Numbers
-from vitarium.studies.factors import PARENT, Factor, factors_of
+from vitarium.studies.factors import MAX_LABEL, PARENT, Factor, factors_of
 
 if TYPE_CHECKING:
     from vitarium.exchange.population import Population as Described
@@ -59,6 +60,7 @@ class Stage:
     """The models of a stage, ordered by lineage: children of a parent together, then by factors."""
 
     name: str
+    """Printable."""
     models: pd.DataFrame
     """By id: parent (None without) and `accuracy` (the last epoch's where it is not measured)."""
     score: str
@@ -133,8 +135,9 @@ def population(
     elsewhere = {str(model.row["parent"]) for model in known.models if model.row["parent"]}
     elsewhere = (elsewhere - everyone.keys()) & set(zoo.ids())
     everyone |= {m.row["id"]: m.factors for m in described(zoo, elsewhere).models}
+    labels = distinct(known.stages, max_length=MAX_LABEL)
     stages = [
-        _stage(name, known, finished, everyone, measured, split)
+        replace(_stage(name, known, finished, everyone, measured, split), name=labels[name])
         for name in known.stages
         if any(model.row["id"] in finished for model in known.of(name))
     ]

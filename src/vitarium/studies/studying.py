@@ -88,10 +88,10 @@ def study(
     files.write(target, files.utf8(found.page.html()))
     written: list[Path] = []
     if folder is not None:
-        drawn = found.page.figures
+        drawn, names = found.page.figures, found.page.figure_names
         for done, figure in enumerate(drawn):
             report("writing figures", done, len(drawn))
-            written += figure.write(folder)
+            written += figure.write(folder, names[figure.name])
     return Studied(found, target, written)
 
 

@@ -1,0 +1,73 @@
+"""Turn untrusted names into file names: the only way in which a name becomes part of a path.
+
+A name in a blueprint, a table or a foreign zoo may be `../../x`, empty, ten thousand characters
+long, or reserved by an operating system. Ordinary names are left as they are.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+MAX_BYTES = 100
+"""Length of a file name in UTF-8. Common file systems allow 255; the rest is for suffixes."""
+_PUNCTUATION = set(" -_.,+=@()")
+"""Allowed beside letters, marks and digits of any script. `~` is not: it marks names that were
+changed, so that they cannot collide with unchanged ones."""
+_CATEGORIES = {"L", "M", "N"}
+"""Unicode's letters, marks and numbers."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I)
+"""Device names of Windows, which are reserved with any extension."""
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder: 1 to `MAX_BYTES` bytes of UTF-8.
+
+    An ordinary text is returned unchanged. In any other, characters that are not allowed are
+    replaced, and `~` and twelve hexadecimal digits of its SHA-256 are appended, so that different
+    texts have different names. The name contains no separator, does not begin with a dot or a
+    dash, and does not end with a dot or a space.
+    """
+    name = _sanitized(text)
+    return name if name == text and len(name.encode()) <= MAX_BYTES else _hashed(text)
+
+
+def file_names(texts: Iterable[str]) -> dict[str, str]:
+    """Map texts to file names that are distinct on case-insensitive file systems, too."""
+    names = {text: file_name(text) for text in texts}
+    count = Counter(map(collision_key, names.values()))
+    return {
+        text: name if count[collision_key(name)] == 1 else _hashed(text)
+        for text, name in names.items()
+    }
+
+
+def collision_key(name: str) -> str:
+    """Equal for names that some file system treats as one: by case, or by Unicode normalization."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+def _hashed(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{_cut(_sanitized(text), MAX_BYTES - 1 - len(digest))}~{digest}"
+
+
+def _sanitized(text: str) -> str:
+    """The text with `_` for characters that are not allowed, and before what may not come first."""
+    name = "".join(
+        char if char in _PUNCTUATION or unicodedata.category(char)[0] in _CATEGORIES else "_"
+        for char in text
+    ).rstrip(" .")
+    if not name or name[0] in " .-" or _RESERVED.fullmatch(name):
+        return f"_{name}"
+    return name
+
+
+def _cut(name: str, max_bytes: int) -> str:
+    """The beginning and the end of a name that is too long."""
+    encoded = name.encode()
+    if len(encoded) <= max_bytes:
+        return name
+    half = max_bytes // 2 - 1
+    return f"{encoded[:half].decode(errors='ignore')}__{encoded[-half:].decode(errors='ignore')}"
