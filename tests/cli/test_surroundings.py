@@ -247,18 +247,16 @@ def test_anothers_zoo_is_read_where_all_is_ascii(example, with_anothers_zoo):
     assert (outcome.out + outcome.err).isascii()
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_up_while_models_are_trained_ends_growing_and_loses_nothing(
     slots, disk, vitarium
 ):
-    """In worker processes, which write by themselves."""
     folder = disk("2m")
     zoo = shutil.copytree(slots["zoo"], folder / "zoo")
     recipe = json.loads(slots["blueprint"].read_text())
-    recipe["stages"]["pretrain"] |= {"epochs": 40, "grid": {"seed": [11, 12, 13]}}
+    recipe["stages"]["pretrain"] |= {"epochs": 15, "grid": {"seed": [11, 12, 13]}}
     slots["blueprint"].write_text(json.dumps(recipe))
-    grow = ("grow", slots["blueprint"], "--zoo", zoo, "--workers", 1, "--stack", 1, "--no-compile")
-    (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - (100 << 10)))
+    grow = ("grow", slots["blueprint"], "--zoo", zoo, "--workers", 0, "--stack", 1, "--no-compile")
+    (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - (60 << 10)))
     status, _, err = vitarium(*grow)
     assert status == 1
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
@@ -270,12 +268,12 @@ def test_a_disk_that_fills_up_while_models_are_trained_ends_growing_and_loses_no
         id for id in Zoo.open(zoo).ids() if not (slots["zoo"] / "models" / id).exists()
     )
     epochs = len(Zoo.open(zoo).epochs(unfinished))
-    assert 0 < epochs < 41
+    assert 0 < epochs < 16
     recipe["stages"]["pretrain"] |= {"grid": {"seed": [11]}}
     slots["blueprint"].write_text(json.dumps(recipe))
     status, _, err = vitarium(*grow)
     assert status == 0, err
-    assert len(Zoo.open(zoo).epochs(unfinished)) == 41
+    assert len(Zoo.open(zoo).epochs(unfinished)) == 16
 
 
 # What the tests above are made of

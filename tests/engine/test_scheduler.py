@@ -6,8 +6,8 @@ from vitarium import Blueprint, Zoo, plan
 from vitarium.engine.events import Ended, Halved, Retried, Started
 from vitarium.engine.queue import Queue
 from vitarium.engine.scheduler import Worker, schedule
-from vitarium.engine.worker import Broken, Died, OutOfMemory, Unwritable
-from vitarium.errors import CorruptFile, WriteFault
+from vitarium.engine.worker import Broken, Died, OutOfMemory, Unwritable, attempt
+from vitarium.errors import CorruptFile, DiskFull, WriteFault
 
 
 class ScriptedPool:
@@ -151,3 +151,13 @@ def test_a_zoo_that_cannot_be_written_any_more_stops_all(planned, run):
         run(1, fate)
     assert told[-1] == full
     assert len(told) < len(planned)
+
+
+def test_a_worker_says_that_nothing_can_be_written(tmp_path):
+    messages = []
+
+    def work():
+        raise DiskFull(tmp_path)
+
+    assert not attempt(work, messages.append)
+    assert messages == [Unwritable(str(DiskFull(tmp_path)))]
