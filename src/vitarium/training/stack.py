@@ -27,6 +27,7 @@ from vitarium.training.member import Member
 from vitarium.training.options import TrainOptions
 from vitarium.training.progress import MODEL, OPTIMIZER, weights_of
 from vitarium.training.rows import Layout
+from vitarium.training.stacked_convolution import multiply_convolutions
 
 OWN_FACTORS = (
     "head",
@@ -351,6 +352,7 @@ class _Answers:
 def _template(members: Sequence[Member]) -> tuple[nn.Module, list[dict[str, str]]]:
     """A module with a place for every head, and what each model's weights are called in it."""
     model = deepcopy(members[0].model)
+    multiply_convolutions(model)
     kinds = {str(_head(member.model)): _head(member.model) for member in members}
     if len(kinds) == 1:
         return model, [{} for _ in members]
