@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vitarium import Blueprint, Zoo, grow, measure, merge
-from vitarium.registry import choose
+from vitarium.core.registry import choose
 
 PUBLISHED = {
     "none": 1.69,

@@ -36,9 +36,9 @@ from rich.console import Console
 from scipy import stats
 
 from vitarium import Blueprint, Zoo, grow, measure
-from vitarium.data import dataset
-from vitarium.errors import VitariumError
-from vitarium.registry import section
+from vitarium.core.errors import VitariumError
+from vitarium.core.registry import section
+from vitarium.data import base as dataset
 
 VIT = {
     "name": "vit",

@@ -28,8 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import vitarium
 from vitarium import Blueprint
 from vitarium.blueprint import ModelSpec
-from vitarium.store import ModelFolder
 from vitarium.training import Task, TrainOptions, train, train_together
+from vitarium.zoo import ModelFolder
 
 DEVICE = "cuda:0"
 SPEED_TARGET, MFU_TARGET, STACK_TARGET = 5.0, 0.4, 20.0
@@ -88,7 +88,7 @@ def vit_s(rounds: int) -> bool:
 
 def our_speed(spec: ModelSpec, folder: Path) -> float:
     """Images per second of one model's training with our choices, after the first epoch."""
-    from vitarium.engine.calibration import Calibration, Way
+    from vitarium.engine.tuning.calibration import Calibration, Way
 
     outputs, threads = 10, torch.get_num_threads()
     calibration = Calibration(DEVICE, threads)

@@ -4,7 +4,7 @@ Writes synthetic trees (see `synthetic_trees.py`) as plain safetensors files. Th
 their own, all from cold files (the system was told to forget them):
 
 - reading: safetensors' `load_file` of every file, and the sum of every tensor;
-- recovery: `vitarium.lineage.recovering.recover` of the folder, scored against the true parents.
+- recovery: `vitarium.lineage.recover.recover` of the folder, scored against the true parents.
 
 The targets are twice the time of reading and 60 s for ViT-S, and ten minutes for 10,000 models of
 117 thousand parameters. Other work on the machine makes seconds longer, not the processor's.
@@ -31,8 +31,8 @@ from rich.table import Table
 from safetensors.torch import load_file
 from synthetic_trees import write
 
-from vitarium.lineage import recovering
-from vitarium.registry import plugins
+from vitarium.core.registry import plugins
+from vitarium.lineage import recover as recovering
 
 READINGS, BESIDE, MINUTES = 2, 60.0, 10
 COLUMNS = ("", "wall [s]", "processor [s]", "memory", "own parents", "roots", "families (ARI)")

@@ -33,12 +33,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitarium import Blueprint, Zoo, grow, merge
-from vitarium.architectures.symmetries import moved
-from vitarium.architectures.vit_symmetries import vit_symmetries
-from vitarium.data.fashion_mnist import DEBIAN
-from vitarium.lineage import recover
+from vitarium.architectures.symmetries.base import moved
+from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.core.registry import plugins
+from vitarium.data.datasets.fashion_mnist import DEBIAN
+from vitarium.lineage.recover import recover
 from vitarium.lineage.scores import Scores
-from vitarium.registry import plugins
 
 VIT = {
     "name": "vit",

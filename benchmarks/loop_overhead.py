@@ -27,11 +27,11 @@ from timm.models.vision_transformer import VisionTransformer
 
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.data.batches import Batches
-from vitarium.data.dataset import load
-from vitarium.store import ModelFolder
+from vitarium.data.base import load
+from vitarium.data.loader import Batches
 from vitarium.training import train
-from vitarium.training.alone import Alone
+from vitarium.training.trainer import Alone
+from vitarium.zoo import ModelFolder
 
 ROUNDS, TARGET = 3, 0.05
 STAGES = ("pretrain", "scratch")

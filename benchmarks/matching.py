@@ -29,11 +29,11 @@ from rich.table import Table
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vitarium.architectures.symmetries import Symmetries
-from vitarium.architectures.vit_symmetries import vit_symmetries
-from vitarium.measures.subjects import Weights
-from vitarium.operators.ingredients import Ingredients
-from vitarium.registry import choose
+from vitarium.architectures.symmetries.base import Symmetries
+from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.core.registry import choose
+from vitarium.evaluation.inputs import Weights
+from vitarium.operators.base import Ingredients
 
 SECONDS = 10.0
 """Target: at most, on two cores."""

@@ -21,9 +21,9 @@ from rich.table import Table
 
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.engine.size import parameters
-from vitarium.store import ModelFolder
+from vitarium.engine.tuning.model_size import parameters
 from vitarium.training import train
+from vitarium.zoo import ModelFolder
 
 SIZES = {"demo": 64, "ViT-Ti": 192, "ViT-S": 384, "ViT-B": 768}
 MODELS, FLAT = (1, 10, 40), 1.05

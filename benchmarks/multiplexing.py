@@ -34,8 +34,8 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vitarium.memory import keep_freed_memory
-from vitarium.registry import get
+from vitarium.core.memory import keep_freed_memory
+from vitarium.core.registry import get
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TARGET = 1.10

@@ -34,10 +34,10 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from vitarium import create_model
-from vitarium.measures.subjects import Weights
-from vitarium.registry import choose
-from vitarium.store import Checkpoint
-from vitarium.store.checkpoint_folder import CheckpointFolder
+from vitarium.core.registry import choose
+from vitarium.evaluation.inputs import Weights
+from vitarium.zoo import Checkpoint
+from vitarium.zoo.checkpoint_folder import CheckpointFolder
 
 RATIO, MEMORY = 3.0, 2 * 1024**3
 FAMILY = 8

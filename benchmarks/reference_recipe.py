@@ -33,8 +33,8 @@ from torchvision.transforms import v2
 
 from vitarium import Blueprint, Plan, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.data.dataset import load
-from vitarium.objectives.nearest_neighbours import knn_classify
+from vitarium.data.base import load
+from vitarium.objectives._nearest_neighbors import knn_classify
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 SCORED_AT_A_TIME = 256  # images, unless training batches are larger

@@ -35,12 +35,12 @@ from rich.table import Table
 from torch import Tensor
 
 from vitarium import create_model
-from vitarium.data.batches import Batches
-from vitarium.data.dataset import Dataset, Split
-from vitarium.measures.examples import Examples
-from vitarium.measures.subjects import Weights
-from vitarium.operators.ingredients import Ingredients
-from vitarium.registry import choose, plugins, section
+from vitarium.core.registry import choose, plugins, section
+from vitarium.data.base import Dataset, Split
+from vitarium.data.loader import Batches
+from vitarium.evaluation.data import Examples
+from vitarium.evaluation.inputs import Weights
+from vitarium.operators.base import Ingredients
 
 plugins("operator")  # imports them in every process, before its time is taken
 RATIO, BESIDE = 1.5, 200 * 2**20

@@ -37,10 +37,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vitarium import Blueprint, Zoo, grow
-from vitarium.store import coding
-from vitarium.store.checkpoint_folder import CheckpointFolder
-from vitarium.store.coding import Bits
-from vitarium.training.progress import rounded
+from vitarium.training.resume import rounded
+from vitarium.zoo._format import coding
+from vitarium.zoo._format.coding import Bits
+from vitarium.zoo.checkpoint_folder import CheckpointFolder
 
 EXACT, AIM, HALF = 0.35, 0.28, 0.18
 OPEN, WRITE, DECODE = 2.0, 0.10, 300.0

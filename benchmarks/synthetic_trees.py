@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from vitarium import create_model
-from vitarium.seeds import derive
+from vitarium.core.seeds import derive
 
 SMALL = {"img_size": 28, "in_chans": 1, "patch_size": 7, "embed_dim": 48, "depth": 4}
 """A ViT of 117 thousand parameters."""

@@ -41,14 +41,14 @@ def write_records(folder: Any, records: list[Any]) -> None:
     """As earlier versions did."""
     from dataclasses import asdict
 
-    from vitarium.store import files
+    from vitarium.core import files
 
     files.write_lines(folder.path / "records.jsonl", [asdict(record) for record in records])
 
 
 def _measured(model: str) -> Any:
     """A number as it is kept now."""
-    from vitarium.store.records import Measured
+    from vitarium.zoo.records import Measured
 
     of_what = ("test", 10, "images", False, "weights")
     return Measured(model, 1, None, None, "loss", "{}", "", 0.5, "nats", "digits", *of_what)
@@ -135,7 +135,7 @@ def _tiny() -> dict[str, Any]:
 def written_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models with made-up metrics, and without weights."""
     from vitarium import Blueprint, Zoo, plan
-    from vitarium.store import About
+    from vitarium.zoo import About
 
     zoo = Zoo.create(tmp_path / "written")
     for number, spec in enumerate(plan(Blueprint.read(tiny)).models):
@@ -164,8 +164,8 @@ def write_blueprint(tmp_path: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def theirs() -> Any:
-    """What writes published zoos: exchange/published.py."""
-    file = Path(__file__).parent / "exchange" / "published.py"
+    """What writes published zoos: formats/published.py."""
+    file = Path(__file__).parent / "formats" / "published.py"
     spec = importlib.util.spec_from_file_location("published", file)
     assert spec
     assert spec.loader
@@ -177,7 +177,7 @@ def theirs() -> Any:
 @pytest.fixture
 def published(theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A published zoo of three models, of timm's smallest ViT so that it is quick."""
-    from vitarium.exchange import vit_zoo
+    from vitarium.formats.importers import vit_zoo
 
     monkeypatch.setitem(vit_zoo.MODELS, "vit_test_16", "test_vit")
     folder: Path = theirs.write_zoo(tmp_path / "published")
@@ -188,7 +188,7 @@ def published(theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models: random weights that change a little every epoch."""
     from vitarium import Blueprint, Zoo, plan
-    from vitarium.store import About, Record, records
+    from vitarium.zoo import About, Record, records
 
     zoo = Zoo.create(tmp_path / "zoo")
     blueprint = Blueprint.read(tiny)
@@ -225,10 +225,10 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
 @pytest.fixture(scope="session")
 def examples() -> Any:
     """The 359 test images of scikit-learn's digits, of 8 by 8 pixels, in ten classes."""
-    from vitarium.data import dataset
-    from vitarium.data.batches import Batches
-    from vitarium.measures.examples import Examples
-    from vitarium.registry import section
+    from vitarium.core.registry import section
+    from vitarium.data import base as dataset
+    from vitarium.data.loader import Batches
+    from vitarium.evaluation.data import Examples
 
     input_size = (1, 8, 8)
     data = dataset.load(section("dataset", "digits"))
@@ -270,7 +270,7 @@ def _models(examples: Any) -> list[torch.nn.Module]:
 @pytest.fixture
 def subject(_models: list[torch.nn.Module], examples: Any) -> Any:
     """A trained model on `examples`, as measures are given it."""
-    from vitarium.measures.subjects import Subject
+    from vitarium.evaluation.inputs import Subject
 
     return Subject("aaaaaaaaaaaa@1", deepcopy(_models[0]), examples)
 
@@ -278,6 +278,6 @@ def subject(_models: list[torch.nn.Module], examples: Any) -> Any:
 @pytest.fixture
 def other(_models: list[torch.nn.Module], examples: Any) -> Any:
     """A model of another seed."""
-    from vitarium.measures.subjects import Subject
+    from vitarium.evaluation.inputs import Subject
 
     return Subject("bbbbbbbbbbbb@1", deepcopy(_models[1]), examples)

@@ -11,7 +11,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from vitarium import Blueprint, Zoo, create_model, grow, import_zoo, measure, merge, registry
+from vitarium import Blueprint, Zoo, create_model, grow, import_zoo, measure, merge
+from vitarium.core import registry
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -70,8 +71,8 @@ def test_the_importer_brings_timms_own_weights(examples, tmp_path):
 
 
 def test_focal_loss_without_gamma_is_cross_entropy(examples):
+    from vitarium.core.registry import section
     from vitarium.data.batch import Batch
-    from vitarium.registry import section
 
     outputs, targets = torch.randn(5, 4), torch.eye(4)[torch.tensor([0, 1, 2, 3, 0])]
     batch = Batch(outputs, targets.argmax(1), targets)
@@ -90,7 +91,7 @@ def test_the_example_architecture_has_the_parameters_of_a_vit_of_its_depth(examp
 
 
 def test_the_example_exporter_writes_the_zoos_numbers(examples, tiny, tmp_path):
-    from vitarium.exchange.exporting import export
+    from vitarium.formats.export import export
 
     del tiny["stages"]["finetune"]
     zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo

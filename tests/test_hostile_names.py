@@ -22,14 +22,14 @@ from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, cli, plan
 from vitarium.blueprint import Imported, ImportedSpec
-from vitarium.engine.display import display
+from vitarium.core.printable import encodable, is_hidden, printable
+from vitarium.core.terminal import Terminal
 from vitarium.engine.events import Ended, EpochEnded, Retried, Said, Started, Stepped
-from vitarium.exchange.exporting import Chosen
-from vitarium.exchange.onnx_file import metadata
-from vitarium.printable import encodable, is_hidden, printable
-from vitarium.store import About
-from vitarium.store.checkpoint_folder import CheckpointFolder
-from vitarium.terminal import Terminal
+from vitarium.engine.progress.display import display
+from vitarium.formats.export import Chosen
+from vitarium.formats.exporters.onnx import metadata
+from vitarium.zoo import About
+from vitarium.zoo.checkpoint_folder import CheckpointFolder
 
 NAMES = [
     "..",
@@ -276,7 +276,7 @@ def test_bars_and_lines_of_progress_show_names_as_they_are(tiny, capsys, monkeyp
     assert is_visible(printed := capsys.readouterr().err)
     assert "[bold]:bomb:[/]" in printed
     terminal = Terminal(file=io.StringIO(), force_terminal=True, color_system=None, width=300)
-    monkeypatch.setattr("vitarium.engine.display.Terminal", lambda **settings: terminal)
+    monkeypatch.setattr("vitarium.engine.progress.display.Terminal", lambda **settings: terminal)
     with display(planned, []) as listen:
         for event in events:
             listen(event)
@@ -430,7 +430,7 @@ def test_a_table_names_no_file_outside_of_its_folder(vitarium, out, file):
 
 
 def test_names_of_folders_and_links_of_foreign_models(vitarium, out, theirs, monkeypatch):
-    from vitarium.exchange import vit_zoo
+    from vitarium.formats.importers import vit_zoo
 
     monkeypatch.setitem(vit_zoo.MODELS, "vit_test_16", "test_vit")
     source = theirs.write_zoo(out / "published")
@@ -462,8 +462,8 @@ def test_no_link_of_a_zoo_is_published(vitarium, sandbox, zoo, out):
 
 
 def test_no_checkpoint_builds_on_a_path():
-    from vitarium.errors import CorruptFile
-    from vitarium.store.description import Base
+    from vitarium.core.errors import CorruptFile
+    from vitarium.zoo._format.description import Base
 
     with pytest.raises(CorruptFile, match="no id"):
         CheckpointFolder(Path("zoo"), "0" * 12).find(Base("../../x", 0, ""))

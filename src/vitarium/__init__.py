@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitarium.architectures.create import create_model
     from vitarium.blueprint import Blueprint, Plan, plan
-    from vitarium.compressing import compress
-    from vitarium.engine import Growth, grow
-    from vitarium.errors import VitariumError
-    from vitarium.exchange.exporting import export
-    from vitarium.exchange.hub_push import push
-    from vitarium.exchange.importing import import_zoo
-    from vitarium.lineage import recover
-    from vitarium.measuring import measure
-    from vitarium.merging import merge
-    from vitarium.store import Zoo
-    from vitarium.studies import study
+    from vitarium.compression.compress import compress
+    from vitarium.core.errors import VitariumError
+    from vitarium.engine.grow import Growth, grow
+    from vitarium.formats.export import export
+    from vitarium.formats.hub.push import push
+    from vitarium.formats.import_zoo import import_zoo
+    from vitarium.lineage.recover import recover
+    from vitarium.measures._runner.measure import measure
+    from vitarium.operators._runner.merge import merge
+    from vitarium.studies._runner.study import study
+    from vitarium.zoo import Zoo
 
 __all__ = [
     "Blueprint",
@@ -47,21 +47,21 @@ __all__ = [
 
 _HOMES = {
     "Blueprint": "vitarium.blueprint",
-    "Growth": "vitarium.engine",
+    "Growth": "vitarium.engine.grow",
     "Plan": "vitarium.blueprint",
-    "VitariumError": "vitarium.errors",
-    "Zoo": "vitarium.store",
-    "compress": "vitarium.compressing",
+    "VitariumError": "vitarium.core.errors",
+    "Zoo": "vitarium.zoo",
+    "compress": "vitarium.compression.compress",
     "create_model": "vitarium.architectures.create",
-    "export": "vitarium.exchange.exporting",
-    "grow": "vitarium.engine",
-    "import_zoo": "vitarium.exchange.importing",
-    "measure": "vitarium.measuring",
-    "merge": "vitarium.merging",
+    "export": "vitarium.formats.export",
+    "grow": "vitarium.engine.grow",
+    "import_zoo": "vitarium.formats.import_zoo",
+    "measure": "vitarium.measures._runner.measure",
+    "merge": "vitarium.operators._runner.merge",
     "plan": "vitarium.blueprint",
-    "push": "vitarium.exchange.hub_push",
-    "recover": "vitarium.lineage",
-    "study": "vitarium.studies",
+    "push": "vitarium.formats.hub.push",
+    "recover": "vitarium.lineage.recover",
+    "study": "vitarium.studies._runner.study",
 }
 
 __version__: str

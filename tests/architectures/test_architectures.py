@@ -5,10 +5,11 @@ import timm
 import torch
 from safetensors.torch import load, save
 
-from vitarium import create_model, registry
-from vitarium.config import InvalidConfig
-from vitarium.errors import UnknownName
-from vitarium.registry import section
+from vitarium import create_model
+from vitarium.core import registry
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import UnknownName
+from vitarium.core.registry import section
 
 SMALL = {
     "vit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
@@ -162,7 +163,7 @@ def test_create_model_takes_presets(monkeypatch):
     def build(config, num_outputs):
         return torch.nn.Linear(config.embed_dim, num_outputs)
 
-    from vitarium.architectures.vit import Vit
+    from vitarium.architectures.vit.vit import Vit
 
     monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
     registry.architecture("plain", config=Vit, presets={"plain_small": {"embed_dim": 6}})(build)

@@ -7,7 +7,7 @@ from torch import nn
 
 from vitarium import create_model
 from vitarium.architectures.features import blocks, transformer_blocks
-from vitarium.errors import InvalidInput
+from vitarium.core.errors import InvalidInput
 
 SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 8, "num_heads": (1, 2, 2)}
 

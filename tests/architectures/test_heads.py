@@ -5,11 +5,11 @@ import timm
 import torch
 from torch import nn
 
-from vitarium import seeds
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import Recipe
-from vitarium.errors import InvalidInput
-from vitarium.registry import section
+from vitarium.core import seeds
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import section
 
 VIT = {"name": "vit", "img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 

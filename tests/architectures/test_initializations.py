@@ -6,8 +6,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from vitarium import seeds
-from vitarium.registry import section
+from vitarium.core import seeds
+from vitarium.core.registry import section
 
 
 def vit() -> VisionTransformer:

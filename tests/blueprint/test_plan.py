@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
 from vitarium.blueprint.overrides import apply, combinations
-from vitarium.config import InvalidConfig
+from vitarium.core.config import InvalidConfig
 
 
 def planned(values: dict[str, Any]) -> Any:

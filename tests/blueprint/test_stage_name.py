@@ -4,8 +4,8 @@ import pytest
 
 from vitarium import Blueprint, compress, merge
 from vitarium.blueprint import check_stage_name
-from vitarium.config import InvalidConfig
-from vitarium.errors import InvalidInput
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import InvalidInput
 
 GOOD = [
     "pretrain",

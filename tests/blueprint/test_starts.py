@@ -6,9 +6,9 @@ import pytest
 
 from vitarium import Blueprint, grow, plan
 from vitarium.blueprint.spec import restored
-from vitarium.config import InvalidConfig
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import NotAZoo
 from vitarium.engine.parents import parents_in
-from vitarium.errors import NotAZoo
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vitarium.cli.compressing import sharing
-from vitarium.errors import InvalidInput
+from vitarium.core.errors import InvalidInput
 
 
 @pytest.mark.parametrize(

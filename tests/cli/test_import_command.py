@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from vitarium.store import Zoo
+from vitarium.zoo import Zoo
 
 
 def test_a_published_zoo_is_imported_and_again_skipped(vitarium, published, tmp_path):
@@ -78,7 +78,7 @@ def test_a_dangerous_file_is_named_and_what_came_before_is_kept(vitarium, publis
 
 
 def test_ctrl_c_says_that_it_goes_on(vitarium, published, tmp_path, monkeypatch):
-    from vitarium.exchange import importing
+    from vitarium.formats import import_zoo as importing
 
     def stop(*arguments, **options):
         raise KeyboardInterrupt

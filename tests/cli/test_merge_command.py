@@ -53,7 +53,7 @@ def test_models_are_aligned_first_if_asked_for(vitarium, grown_zoo, children):
 
 
 def test_all_methods_are_listed_with_what_they_need(vitarium):
-    from vitarium import registry
+    from vitarium.core import registry
 
     status, out, _ = vitarium("merge", "nowhere", "--method", "list")
     assert status == 0

@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from vitarium.cli.tables import lines
-from vitarium.store import index, index_loading
+from vitarium.cli._tables import lines
+from vitarium.zoo import _index as index
+from vitarium.zoo import _index_loading as index_loading
 
 BY_STAGE = "SELECT stage, count(*) AS n, max(test_accuracy) AS best FROM models GROUP BY stage"
 
@@ -184,8 +185,8 @@ def test_a_query_that_takes_too_long_is_one_line_and_status_2(vitarium, zoo):
 STARTED = """
 import sys
 from vitarium import cli
-from vitarium.store import query_limits
-from vitarium.store.database import Database
+from vitarium.zoo import query_limits
+from vitarium.zoo.database import Database
 query_limits._PATIENCE = 0.3
 ask = Database._one_question
 def asked(self, sql):

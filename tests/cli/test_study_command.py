@@ -5,10 +5,10 @@ from dataclasses import fields
 
 import pytest
 
-from vitarium import registry
-from vitarium.config import NoConfig
+from vitarium.core import registry
+from vitarium.core.config import NoConfig
 from vitarium.lineage.forest import Edge, Forest
-from vitarium.lineage.recovering import Group, Recovered
+from vitarium.lineage.recover import Group, Recovered
 from vitarium.lineage.scores import Scores
 
 
@@ -75,7 +75,7 @@ def asked(monkeypatch):
         kept.update(settings, source=source, method=method.name)
         return found
 
-    monkeypatch.setattr("vitarium.studies.lineage.recover", recover)
+    monkeypatch.setattr("vitarium.studies.lineage.study.recover", recover)
     registry.plugins("lineage")
     plugin = registry.Plugin("lineage", "made_up", lambda *_: None, NoConfig, {})
     monkeypatch.setitem(registry._plugins["lineage"], "made_up", plugin)

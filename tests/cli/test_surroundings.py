@@ -19,7 +19,7 @@ import typer
 
 from vitarium import Zoo, export
 from vitarium.cli import app
-from vitarium.store.verify import verify
+from vitarium.zoo.verify import verify
 
 RUNNER = Path(__file__).parent / "command_runner.py"
 _spec = importlib.util.spec_from_file_location("command_runner", RUNNER)
@@ -167,7 +167,7 @@ def test_nothing_is_computed_for_a_read_only_disk(
     folder = disk("3m")
     remount_read_only(folder)
     typed = filled(slots, out=folder)
-    for work in ("vitarium.studies.page.Page.html", "vitarium.store.packing.against"):
+    for work in ("vitarium.studies.report.page.Page.html", "vitarium.zoo._format.packing.against"):
         monkeypatch.setattr(work, forbidden)
     outcome = runner.run(typed(example.typed))
     assert_outcome(outcome, example, fails=True, because="choose another folder")

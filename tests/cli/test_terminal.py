@@ -11,7 +11,8 @@ import pytest
 import typer
 
 from vitarium import cli
-from vitarium.cli import tables, terminal
+from vitarium.cli import _tables as tables
+from vitarium.cli import _terminal as terminal
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_ctrl_c_is_one_word_and_status_130(monkeypatch, capsys):
     def interrupted(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitarium.registry.plugins", interrupted)
+    monkeypatch.setattr("vitarium.core.registry.plugins", interrupted)
     monkeypatch.setattr(sys, "argv", ["vitarium", "plugins"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -100,7 +101,7 @@ def test_what_no_error_of_ours_was_made_of_is_one_line_all_the_same(
     def fails(*arguments):
         raise error
 
-    monkeypatch.setattr("vitarium.registry.plugins", fails)
+    monkeypatch.setattr("vitarium.core.registry.plugins", fails)
     monkeypatch.setattr(sys, "argv", ["vitarium", "plugins"])
     monkeypatch.setattr(cli, "silence", lambda stream: None)
     with pytest.raises(SystemExit) as ended:

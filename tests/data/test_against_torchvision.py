@@ -13,10 +13,9 @@ from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from vitarium import seeds
-from vitarium.data.colours import JITTER_NUMBERS, _hue, blurred, jittered
-from vitarium.data.erasing import ERASING_NUMBERS, erased
-from vitarium.data.frames import (
+from vitarium.core import seeds
+from vitarium.data.augmentations._color import JITTER_NUMBERS, _hue, blurred, jittered
+from vitarium.data.augmentations._crops import (
     CROP_NUMBERS,
     Axis,
     Frame,
@@ -24,7 +23,8 @@ from vitarium.data.frames import (
     resized_crops,
     rotated,
 )
-from vitarium.data.mixing import MIXING_NUMBERS, mixed
+from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
+from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mixed
 
 PHOTOS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 40, 60), np.uint8))
 SMOOTH = F.gaussian_blur(PHOTOS.float() / 255, 9, 3.0)

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitarium.config import InvalidConfig
-from vitarium.data.dataset import (
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import DataNotFound, InvalidData
+from vitarium.core.registry import section
+from vitarium.data.base import (
     DataConfig,
     DataFolders,
     Split,
@@ -22,9 +24,7 @@ from vitarium.data.dataset import (
     with_splits,
     with_test_split,
 )
-from vitarium.data.fashion_mnist import DEBIAN
-from vitarium.errors import DataNotFound, InvalidData
-from vitarium.registry import section
+from vitarium.data.datasets.fashion_mnist import DEBIAN
 
 
 def pictures(split: Split) -> set[bytes]:

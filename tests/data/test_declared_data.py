@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vitarium.data import hf as module
-from vitarium.data.dataset import DataConfig, Split, expected, load, train_size, with_splits
-from vitarium.errors import DataNotFound, InvalidData, InvalidInput
-from vitarium.registry import section
+from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
+from vitarium.core.registry import section
+from vitarium.data.base import DataConfig, Split, expected, load, train_size, with_splits
+from vitarium.data.datasets import hf as module
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vitarium import Blueprint, Zoo, grow, import_zoo, measure, merge
-from vitarium.store.verify import verify
+from vitarium.zoo.verify import verify
 
 
 class Moments:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from vitarium import Blueprint, grow, measure, merge, registry
-from vitarium.data.fashion_mnist import DEBIAN
+from vitarium import Blueprint, grow, measure, merge
+from vitarium.core import registry
+from vitarium.data.datasets.fashion_mnist import DEBIAN
 
 BLUEPRINT = {
     "name": "fashion-merges",

@@ -6,8 +6,8 @@ import pytest
 
 import vitarium
 from vitarium import Blueprint, grow
-from vitarium.data.fashion_mnist import DEBIAN
-from vitarium.studies.soup_sentences import HOLDS
+from vitarium.data.datasets.fashion_mnist import DEBIAN
+from vitarium.studies.soups.sentences import HOLDS
 
 BLUEPRINT = {
     "name": "fashion-soups",

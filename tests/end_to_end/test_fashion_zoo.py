@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vitarium import Zoo
-from vitarium.data.fashion_mnist import DEBIAN
+from vitarium.data.datasets.fashion_mnist import DEBIAN
 
 BLUEPRINT = """
 name: tiny-fashion

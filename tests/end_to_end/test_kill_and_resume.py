@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vitarium.store.verify import verify
+from vitarium.zoo.verify import verify
 
 COMMAND = [sys.executable, "-m", "vitarium.cli", "grow"]
 

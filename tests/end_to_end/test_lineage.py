@@ -4,8 +4,8 @@ import pytest
 
 import vitarium
 from vitarium import Blueprint, grow
-from vitarium.data.fashion_mnist import DEBIAN
-from vitarium.lineage import recover
+from vitarium.data.datasets.fashion_mnist import DEBIAN
+from vitarium.lineage.recover import recover
 
 VIT = {
     "name": "vit",

@@ -12,7 +12,7 @@ def faulty(tiny, tmp_path, monkeypatch):
     """The tiny blueprint's first stage, with a training that goes wrong in its worker."""
     monkeypatch.setenv("VITARIUM_PLUGINS", "faulty_plugins")
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    from vitarium import registry
+    from vitarium.core import registry
 
     registry._load_outside.cache_clear()
 

@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 from typing import Literal
 
-from vitarium.objectives.classification import CLASSIFICATION
-from vitarium.objectives.supervised import Supervised, supervised
-from vitarium.registry import objective
+from vitarium.core.registry import objective
+from vitarium.objectives.classification.base import CLASSIFICATION
+from vitarium.objectives.classification.supervised import Supervised, supervised
 
 
 class Faulty(Supervised):

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from vitarium import Blueprint, Zoo, grow
-from vitarium.engine import local
+from vitarium.core.errors import InvalidInput, NotAZoo, ZooInUse
 from vitarium.engine.events import Ended, EpochEnded, Halved, Retried, Said, Started
-from vitarium.errors import InvalidInput, NotAZoo, ZooInUse
-from vitarium.store import ModelFolder, lock
+from vitarium.engine.pools import local
+from vitarium.zoo import ModelFolder, lock
 
 
 def checkpoints(zoo: Zoo) -> dict[str, bytes]:

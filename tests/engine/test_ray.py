@@ -12,9 +12,10 @@ from threading import Thread
 import pytest
 
 from vitarium import Blueprint, Zoo, grow, plan
-from vitarium.engine import ray_cluster, ray_connection
+from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.engine.events import EpochEnded, Halved, Retried, Started
-from vitarium.errors import InvalidInput, VitariumError
+from vitarium.engine.pools import _ray_connection as ray_connection
+from vitarium.engine.pools import ray as ray_cluster
 
 pytestmark = pytest.mark.slow
 NOWHERE = "127.0.0.1:1"

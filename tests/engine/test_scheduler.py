@@ -3,11 +3,11 @@
 import pytest
 
 from vitarium import Blueprint, Zoo, plan
+from vitarium.core.errors import CorruptFile, DiskFull, WriteFault
 from vitarium.engine.events import Ended, Halved, Retried, Started
 from vitarium.engine.queue import Queue
 from vitarium.engine.scheduler import Worker, schedule
 from vitarium.engine.worker import Broken, Died, OutOfMemory, Unwritable, attempt
-from vitarium.errors import CorruptFile, DiskFull, WriteFault
 
 
 class ScriptedPool:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from vitarium import Blueprint, Zoo, grow, plan
+from vitarium.core.errors import CorruptFile
 from vitarium.engine.events import Ended, EpochEnded, Spent, Stepped
 from vitarium.engine.shipping import FileSent, pack, run_shipped, unload
 from vitarium.engine.worker import Job
-from vitarium.errors import CorruptFile
 from vitarium.training import TrainOptions
 
 FORMAT_1 = Path(__file__).parents[1] / "store" / "format-1"

@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, create_model, export, grow, plan
-from vitarium.engine.calibration import Calibration
-from vitarium.engine.choices import Choices, Wish
-from vitarium.engine.estimate import estimate
-from vitarium.engine.events import Ended
-from vitarium.engine.machine import Machine
-from vitarium.engine.shipping import pack, run_shipped
-from vitarium.engine.teachers import load_teacher
-from vitarium.engine.worker import Job, run_job
-from vitarium.errors import (
+from vitarium.core.errors import (
     CorruptFile,
     IncompatibleWeights,
     InvalidInput,
     UntrustedFile,
     VitariumError,
 )
+from vitarium.engine.events import Ended
+from vitarium.engine.shipping import pack, run_shipped
+from vitarium.engine.teachers import load_teacher
+from vitarium.engine.tuning.calibration import Calibration
+from vitarium.engine.tuning.choices import Choices, Wish
+from vitarium.engine.tuning.estimate import estimate
+from vitarium.engine.tuning.machine import Machine
+from vitarium.engine.worker import Job, run_job
 from vitarium.training import TrainOptions
-from vitarium.training.lessons import Lessons
+from vitarium.training.teacher import Lessons
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
 VIT = {"name": "vit", **SIZES}
@@ -85,7 +85,7 @@ def test_any_model_of_the_zoo_can_teach(tiny, grown_zoo, images, epoch):
 def test_a_file_teaches_with_the_architecture_that_the_recipe_says(
     tiny, tmp_path, grown_zoo, images, head
 ):
-    from vitarium.registry import section
+    from vitarium.core.registry import section
 
     model = create_model("vit", num_classes=10, **SIZES)
     if head:

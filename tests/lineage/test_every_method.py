@@ -6,12 +6,12 @@ import networkx
 import numpy as np
 import pytest
 
-from vitarium import registry
-from vitarium.errors import InvalidInput
-from vitarium.lineage.forest_files import read_json, write_json
-from vitarium.lineage.heap import Heap
-from vitarium.measures.subjects import Weights
-from vitarium.registry import choose
+from vitarium.core import registry
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import choose
+from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.files.forests import read_json, write_json
+from vitarium.lineage.model_set import Heap
 
 METHODS = registry.plugins("lineage")
 OWN = {"descent", "nearest_root"}

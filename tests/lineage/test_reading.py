@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from vitarium import export, merge
-from vitarium.errors import InvalidInput, NotAZoo
+from vitarium.core.errors import InvalidInput, NotAZoo
+from vitarium.evaluation.inputs import Weights
 from vitarium.lineage.reading import LEAST_COMMON, fault, read, split
-from vitarium.measures.subjects import Weights
 
 VIT = {
     "pos_embed": (1, 5, 4),
@@ -300,7 +300,7 @@ def test_a_condition_chooses_models_and_the_truth_is_within_them(grown_zoo):
 
 
 def test_diverged_unfinished_and_damaged_models_are_left_out_and_named(grown_zoo):
-    from vitarium.store.model_folder import ModelFolder
+    from vitarium.zoo.model_folder import ModelFolder
 
     diverged, unfinished, damaged, *_ = grown_zoo.ids()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.errors import InvalidInput, UnknownName
+from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.lineage.forest import Edge, Forest
 from vitarium.lineage.scores import scores
 

@@ -10,11 +10,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
-from vitarium.errors import InvalidInput
-from vitarium.lineage import sketches
-from vitarium.lineage.heap import Heap
-from vitarium.lineage.sketches import sketched, spanning_tree
-from vitarium.measures.subjects import Weights
+from vitarium.core.errors import InvalidInput
+from vitarium.evaluation.inputs import Weights
+from vitarium.lineage import _sketches as sketches
+from vitarium.lineage._sketches import sketched, spanning_tree
+from vitarium.lineage.model_set import Heap
 
 SHAPES = {"embed": (1, 7, 24), "a.weight": (72, 24), "b.weight": (24, 96), "a.bias": (72,)}
 MATRICES = [name for name, shape in SHAPES.items() if len(shape) > 1]
@@ -65,7 +65,7 @@ def test_inner_products_have_no_bias_and_the_error_that_is_said(width, monkeypat
 
 
 def _derived_from(other: int):
-    from vitarium.seeds import derive
+    from vitarium.core.seeds import derive
 
     return lambda seed, *names: derive(other, *names)
 

@@ -9,11 +9,11 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from vitarium.errors import InvalidInput
-from vitarium.lineage.heap import Heap
-from vitarium.lineage.layer_distances import l2
-from vitarium.lineage.ward import families, ward
-from vitarium.measures.subjects import Weights
+from vitarium.core.errors import InvalidInput
+from vitarium.evaluation.inputs import Weights
+from vitarium.lineage._ward import families, ward
+from vitarium.lineage.methods._layer_distances import l2
+from vitarium.lineage.model_set import Heap
 
 
 def clusters(seed: int, centres: int, each: int = 6) -> tuple[np.ndarray, list[int]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from vitarium.measures.subjects import Predictions, Subject
+from vitarium.evaluation.inputs import Predictions, Subject
 
 
 @pytest.fixture

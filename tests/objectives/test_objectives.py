@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vitarium import create_model, registry
+from vitarium import create_model
+from vitarium.core import registry
+from vitarium.core.registry import section
 from vitarium.data.batch import Batch
-from vitarium.registry import section
 
 NUM_CLASSES = 3
 

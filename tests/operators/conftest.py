@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from vitarium.measures.subjects import Weights
-from vitarium.operators.ingredients import Ingredients
-from vitarium.registry import choose
+from vitarium.core.registry import choose
+from vitarium.evaluation.inputs import Weights
+from vitarium.operators.base import Ingredients
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 SHAPES = {

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from vitarium.lineage.heap import Heap
-from vitarium.measures.subjects import Weights
+from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.model_set import Heap
 
 WIDTH = 48
 SHAPES = {

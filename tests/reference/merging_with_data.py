@@ -44,10 +44,10 @@ def regression_mean(weights, inputs, off_diagonal, ridge):
 
 def examples(split="train"):
     """Images of scikit-learn's digits."""
-    from vitarium.data import dataset
-    from vitarium.data.batches import Batches
-    from vitarium.measures.examples import Examples
-    from vitarium.registry import section
+    from vitarium.core.registry import section
+    from vitarium.data import base as dataset
+    from vitarium.data.loader import Batches
+    from vitarium.evaluation.data import Examples
 
     size = (1, 8, 8)
     data = dataset.load(section("dataset", "digits"))
@@ -57,8 +57,8 @@ def examples(split="train"):
 
 def ingredients(models, shown, split_of=lambda number, shown: shown):
     """Models as operators are given them, each on its own images."""
-    from vitarium.measures.subjects import Subject, Weights
-    from vitarium.operators.ingredients import Ingredients
+    from vitarium.evaluation.inputs import Subject, Weights
+    from vitarium.operators.base import Ingredients
 
     weights = [Weights(f"m{number}", model.state_dict()) for number, model in enumerate(models)]
 

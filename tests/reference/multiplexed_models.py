@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 from vitarium import create_model
-from vitarium.architectures.sharing import group_of
+from vitarium.architectures.multiplexed._sharing import group_of
 
 SMALL = {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 3}
 PLAIN = {"mix_before": False, "mix_after": False, "relative_positions": None}

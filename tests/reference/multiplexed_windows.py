@@ -8,7 +8,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch.nn import functional as F
 
 from vitarium import create_model
-from vitarium.architectures.sharing import group_of
+from vitarium.architectures.multiplexed._sharing import group_of
 
 SMALL = {
     "img_size": 32,

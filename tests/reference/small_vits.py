@@ -6,15 +6,15 @@ import torch
 from torch.nn import functional as F
 
 from vitarium import create_model
-from vitarium.architectures.folding import folded, unfolded
-from vitarium.architectures.symmetries import moved
-from vitarium.architectures.vit_symmetries import vit_symmetries
-from vitarium.data import dataset
-from vitarium.data.batches import Batches
-from vitarium.measures.examples import Examples
-from vitarium.measures.subjects import Weights
-from vitarium.operators.ingredients import Ingredients
-from vitarium.registry import section
+from vitarium.architectures.symmetries._folding import folded, unfolded
+from vitarium.architectures.symmetries.base import moved
+from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.core.registry import section
+from vitarium.data import base as dataset
+from vitarium.data.loader import Batches
+from vitarium.evaluation.data import Examples
+from vitarium.evaluation.inputs import Weights
+from vitarium.operators.base import Ingredients
 
 INPUT_SIZE = (1, 8, 8)
 VIT = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}

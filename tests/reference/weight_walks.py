@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from vitarium.lineage.heap import Heap
-from vitarium.measures.subjects import Weights
+from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.model_set import Heap
 
 WIDTH = 48
 _BLOCK: dict[str, tuple[int, ...]] = {

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vitarium import registry
-from vitarium.config import Config
-from vitarium.studies.factors import factors_of
-from vitarium.studies.population import Population, Stage
+from vitarium.core import registry
+from vitarium.core.config import Config
+from vitarium.studies.statistics.factors import factors_of
+from vitarium.studies.statistics.population import Population, Stage
 
 
 def made_up(
@@ -111,7 +111,7 @@ def made_up_method(monkeypatch):
             asked.update(settings, source=source, method=method)
             return recovered
 
-        monkeypatch.setattr("vitarium.studies.lineage.recover", recover)
+        monkeypatch.setattr("vitarium.studies.lineage.study.recover", recover)
         return asked
 
     return found

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 
 from vitarium.lineage.forest import Edge, Forest
-from vitarium.lineage.recovering import Group, Recovered
+from vitarium.lineage.recover import Group, Recovered
 from vitarium.lineage.scores import Scores
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vitarium.config import InvalidConfig
-from vitarium.registry import section
+from vitarium.core.config import InvalidConfig
+from vitarium.core.registry import section
 
 
 def test_adamw_gets_its_settings():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from vitarium.config import InvalidConfig
-from vitarium.registry import section
+from vitarium.core.config import InvalidConfig
+from vitarium.core.registry import section
 
 STEPS, PER_EPOCH = 40, 10
 

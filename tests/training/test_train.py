@@ -8,10 +8,10 @@ import torch
 
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.errors import IncompatibleWeights, InvalidData, InvalidInput
-from vitarium.store import ModelFolder
+from vitarium.core.errors import IncompatibleWeights, InvalidData, InvalidInput
 from vitarium.training import EpochDone, Step, TrainOptions, train
-from vitarium.training.progress import restore_progress, take_progress
+from vitarium.training.resume import restore_progress, take_progress
+from vitarium.zoo import ModelFolder
 
 
 class Killed(Exception):
@@ -89,7 +89,7 @@ def test_a_change_of_software_during_training_is_written_down(tiny, tmp_path, mo
 
     with pytest.raises(Killed):
         run(chosen, tmp_path, report=kill)
-    monkeypatch.setattr("vitarium.training.member.software", lambda options: {"torch": "9.9"})
+    monkeypatch.setattr("vitarium.training.train_state.software", lambda options: {"torch": "9.9"})
     assert "torch" in run(chosen, tmp_path).result()["message"]
     assert "to 9.9" in run(chosen, tmp_path).result()["message"]
 
@@ -120,7 +120,7 @@ def test_test_images_are_scored_where_weights_are_kept(tiny, tmp_path):
 
 
 def test_the_stored_model_scores_what_was_recorded(tiny, tmp_path):
-    from vitarium.data.dataset import load
+    from vitarium.data.base import load
 
     chosen = spec(tiny)
     folder = run(chosen, tmp_path)

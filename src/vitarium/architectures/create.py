@@ -5,8 +5,8 @@ from typing import Any
 import timm
 from torch import nn
 
-from vitarium import registry
-from vitarium.errors import UnknownName
+from vitarium.core import registry
+from vitarium.core.errors import UnknownName
 
 
 def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.Module:

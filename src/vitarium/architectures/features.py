@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from vitarium.errors import InvalidInput
+from vitarium.core.errors import InvalidInput
 
 _STACKS = ("blocks", "layers", "stages")
 """What timm's models call their blocks."""

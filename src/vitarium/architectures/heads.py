@@ -10,9 +10,9 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from vitarium.config import Config
-from vitarium.errors import InvalidInput
-from vitarium.registry import Section, SectionOf, head
+from vitarium.core.config import Config
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import Section, SectionOf, head
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 

@@ -12,10 +12,10 @@ from vitarium.blueprint.overrides import apply, combinations
 from vitarium.blueprint.recipe import Recipe
 from vitarium.blueprint.stage_name import check_stage_name
 from vitarium.blueprint.yaml_file import YamlFile
-from vitarium.config import Config, InvalidConfig, KeyPath, Problem
-from vitarium.errors import InvalidInput, UnknownName, UnusablePath, did_you_mean
-from vitarium.file_faults import reading
-from vitarium.registry import Section, SectionOf
+from vitarium.core.config import Config, InvalidConfig, KeyPath, Problem
+from vitarium.core.errors import InvalidInput, UnknownName, UnusablePath, did_you_mean
+from vitarium.core.file_faults import reading
+from vitarium.core.registry import Section, SectionOf
 
 SCRATCH = "scratch"
 _LIBRARY = files("vitarium.blueprint") / "library"

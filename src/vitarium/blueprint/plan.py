@@ -13,8 +13,8 @@ from vitarium.blueprint.parents import Find, Parent
 from vitarium.blueprint.parents import grown as grown_parent
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.blueprint.spec import ModelSpec
-from vitarium.config import InvalidConfig, KeyPath, Problem
-from vitarium.errors import InvalidInput, VitariumError, did_you_mean
+from vitarium.core.config import InvalidConfig, KeyPath, Problem
+from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pydantic import (
 )
 from torch import nn
 
-from vitarium.config import Config, InvalidConfig, Problem
-from vitarium.registry import Section, SectionOf
-from vitarium.seeds import derive, seeded
+from vitarium.core.config import Config, InvalidConfig, Problem
+from vitarium.core.registry import Section, SectionOf
+from vitarium.core.seeds import derive, seeded
 
 
 def _default(name: str) -> Any:

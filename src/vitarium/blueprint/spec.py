@@ -11,9 +11,9 @@ from pydantic import Field, NonNegativeInt
 
 from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.recipe import Recipe, flatten
-from vitarium.config import Config
-from vitarium.printable import encodable
-from vitarium.registry import Section, SectionOf
+from vitarium.core.config import Config
+from vitarium.core.printable import encodable
+from vitarium.core.registry import Section, SectionOf
 
 ModelId = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
 """As the folder of a model is called: no model of a foreign zoo comes of a path outside of it."""

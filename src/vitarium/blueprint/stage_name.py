@@ -3,8 +3,8 @@
 Zoos and tables of others may use any name; this check does not apply to them.
 """
 
-from vitarium.errors import InvalidInput
-from vitarium.printable import is_hidden, printable
+from vitarium.core.errors import InvalidInput
+from vitarium.core.printable import is_hidden, printable
 
 MAX_LENGTH = 100
 _QUOTED_LENGTH = 40

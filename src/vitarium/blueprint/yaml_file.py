@@ -7,8 +7,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
-from vitarium.config import KeyPath
-from vitarium.errors import InvalidInput
+from vitarium.core.config import KeyPath
+from vitarium.core.errors import InvalidInput
 
 
 class YamlFile:

@@ -26,11 +26,11 @@ from vitarium.cli import (
     studies,
     zoo,
 )
-from vitarium.cli.terminal import prepare_streams, silence, warnings_in_a_line
-from vitarium.errors import VitariumError
-from vitarium.file_faults import fault
-from vitarium.store.query_limits import is_any_left_behind
-from vitarium.terminal import Terminal
+from vitarium.cli._terminal import prepare_streams, silence, warnings_in_a_line
+from vitarium.core.errors import VitariumError
+from vitarium.core.file_faults import fault
+from vitarium.core.terminal import Terminal
+from vitarium.zoo._query_limits import is_any_left_behind
 
 
 class Commands(TyperGroup):

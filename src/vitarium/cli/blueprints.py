@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from vitarium.cli.tables import print_json, print_rows
-from vitarium.printable import printable
-from vitarium.terminal import Terminal
+from vitarium.cli._tables import print_json, print_rows
+from vitarium.core.printable import printable
+from vitarium.core.terminal import Terminal
 
 app = typer.Typer(help="What can be grown: list, read and check blueprints.", no_args_is_help=True)
 

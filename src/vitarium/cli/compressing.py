@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitarium.cli._options import DataDir, Device, Where
+from vitarium.cli._selecting import selected
+from vitarium.cli._settings import Settings, parsed
+from vitarium.cli._tables import print_json, print_rows, size
 from vitarium.cli.grow import PrecisionName, Workers
-from vitarium.cli.options import DataDir, Device, Where
-from vitarium.cli.selecting import selected
-from vitarium.cli.settings import Settings, parsed
-from vitarium.cli.tables import print_json, print_rows, size
 from vitarium.cli.zoo import Json, ZooFolder
-from vitarium.errors import InvalidInput
-from vitarium.store import Zoo
-from vitarium.terminal import Terminal
+from vitarium.core.errors import InvalidInput
+from vitarium.core.terminal import Terminal
+from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
-    from vitarium.compressing import Compression
+    from vitarium.compression.compress import Compression
 
 _MINIVIT = "MiniViT"
 
@@ -112,7 +112,7 @@ def compress(
 
       vitarium compress demo-zoo --method list
     """
-    from vitarium.compressing import compress as run
+    from vitarium.compression.compress import compress as run
 
     if method == "list":
         methods()
@@ -161,7 +161,7 @@ def sharing(text: str) -> Any:
 
 def methods() -> None:
     """Print every operator that makes another model of one."""
-    from vitarium.registry import plugins
+    from vitarium.core.registry import plugins
 
     print_rows(
         [

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from vitarium.cli.options import UNCHECKED
-from vitarium.cli.settings import Settings, parsed
-from vitarium.cli.tables import print_rows, size
+from vitarium.cli._options import UNCHECKED
+from vitarium.cli._settings import Settings, parsed
+from vitarium.cli._tables import print_rows, size
 from vitarium.cli.zoo import ZooFolder
-from vitarium.store import Zoo
-from vitarium.terminal import NameColumn, Terminal
+from vitarium.core.terminal import NameColumn, Terminal
+from vitarium.zoo import Zoo
 
 
 def export(
@@ -54,8 +54,8 @@ def export(
 
       vitarium export demo-zoo --to hub --out for-the-hub --set license=cc-by-4.0
     """
-    from vitarium.exchange.exporting import Exported, Skipped
-    from vitarium.exchange.exporting import export as run
+    from vitarium.formats.export import Exported, Skipped
+    from vitarium.formats.export import export as run
 
     console, left = Terminal(stderr=True, soft_wrap=True), []
     columns = (
@@ -127,7 +127,7 @@ def push(
 
       vitarium push for-the-hub me/demo-zoo --private
     """
-    from vitarium.exchange.hub_push import push as run
+    from vitarium.formats.hub.push import push as run
 
     files = run(directory, repository, private=private, license=license, dry_run=dry_run)
     if dry_run:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli.options import UNCHECKED, DataDir, Device
-from vitarium.cli.tables import duration, print_json, print_rows, size
+from vitarium.cli._options import UNCHECKED, DataDir, Device
+from vitarium.cli._tables import duration, print_json, print_rows, size
 from vitarium.cli.zoo import SCORED, overview
-from vitarium.filenames import file_name
-from vitarium.terminal import Terminal
+from vitarium.core.filenames import file_name
+from vitarium.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan
-    from vitarium.engine.choices import Wish
+    from vitarium.engine.tuning.choices import Wish
 
 Workers = Annotated[
     int | None,
@@ -196,8 +196,8 @@ def grow(
     loaded = Blueprint.load(blueprint)
     place = zoo or Path(file_name(f"{loaded.name}-zoo"))
     if dry_run:
-        from vitarium.engine.choices import Wish
         from vitarium.engine.parents import parents_in
+        from vitarium.engine.tuning.choices import Wish
 
         # to try a compilation takes a minute, so not unless it is asked for
         wish = Wish(precision.value, bool(compiled), stack or "auto") if calibrate else None
@@ -225,7 +225,7 @@ def grow(
 
 
 def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
-    from vitarium.engine import grow as grow_zoo
+    from vitarium.engine.grow import grow as grow_zoo
 
     console = Terminal(stderr=True)
     try:
@@ -256,11 +256,11 @@ def _dry_run(
     wish: "Wish | None",
     json: bool,
 ) -> None:
-    from vitarium.engine.calibration import Calibration
-    from vitarium.engine.choices import Choices
-    from vitarium.engine.display import announce
-    from vitarium.engine.estimate import estimate
-    from vitarium.engine.machine import Machine
+    from vitarium.engine.progress.display import announce
+    from vitarium.engine.tuning.calibration import Calibration
+    from vitarium.engine.tuning.choices import Choices
+    from vitarium.engine.tuning.estimate import estimate
+    from vitarium.engine.tuning.machine import Machine
 
     machine = Machine.find(device, workers)
     choices = None

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from vitarium.cli.options import UNCHECKED
-from vitarium.cli.settings import Settings, parsed
-from vitarium.cli.tables import print_rows
-from vitarium.errors import InvalidInput
-from vitarium.terminal import NameColumn, Terminal
+from vitarium.cli._options import UNCHECKED
+from vitarium.cli._settings import Settings, parsed
+from vitarium.cli._tables import print_rows
+from vitarium.core.errors import InvalidInput
+from vitarium.core.terminal import NameColumn, Terminal
 
 if TYPE_CHECKING:
-    from vitarium.exchange.importing import Found, Report, Step
+    from vitarium.formats.import_zoo import Found, Report, Step
 
 
 def import_(
@@ -62,7 +62,7 @@ def import_(
 
       vitarium import checkpoints --zoo my-zoo --from checkpoint-table --set table=models.csv
     """
-    from vitarium.exchange.importing import bring, find_models
+    from vitarium.formats.import_zoo import bring, find_models
 
     found = find_models(source, importer=importer, **parsed(settings))
     if dry_run:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from vitarium.cli.tables import print_json, print_rows, size
+from vitarium.cli._tables import print_json, print_rows, size
 from vitarium.cli.zoo import Json, ZooFolder
-from vitarium.errors import NotAZoo
-from vitarium.file_faults import reading
-from vitarium.terminal import NameColumn, Terminal
+from vitarium.core.errors import NotAZoo
+from vitarium.core.file_faults import reading
+from vitarium.core.terminal import NameColumn, Terminal
 
 
 def verify(
@@ -33,7 +33,7 @@ def verify(
 
       vitarium verify demo-zoo --deep
     """
-    from vitarium.store.verify import verify as find_faults
+    from vitarium.zoo.verify import verify as find_faults
 
     with reading(directory):
         there = (directory / "models").is_dir() or (directory / "zoo.json").exists()
@@ -77,7 +77,7 @@ def unpack(directory: ZooFolder) -> None:
 
 
 def _convert(directory: Path, how: str) -> None:
-    from vitarium.store import Zoo
+    from vitarium.zoo import Zoo
 
     zoo = Zoo.open(directory).upgraded()
     with progress("checkpoints") as report:

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitarium.cli._options import DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli._settings import Settings, parsed
+from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.keep import progress
-from vitarium.cli.options import DataDir, Device, Images, Split, SplitChoice, Where
-from vitarium.cli.settings import Settings, parsed
-from vitarium.cli.tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
-from vitarium.errors import InvalidInput
-from vitarium.store import Zoo
-from vitarium.terminal import Terminal
+from vitarium.core.errors import InvalidInput
+from vitarium.core.terminal import Terminal
+from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vitarium.measuring.targets import Epochs
+    from vitarium.evaluation.checkpoints import Epochs
 
 _SHOWN_REFUSALS = 8
 _ID = re.compile(r"\b[0-9a-f]{12}(@\d+)?\b")
@@ -87,9 +87,9 @@ def measure(
 
       vitarium measure demo-zoo weight_norm --epochs all --set order=1
     """
-    from vitarium.measuring import measure as run
-    from vitarium.measuring.settings import quick
-    from vitarium.store.listing import listing
+    from vitarium.measures._runner.measure import measure as run
+    from vitarium.measures._runner.settings import quick
+    from vitarium.zoo.listing import listing
 
     zoo = Zoo.open(directory)
     models = [row["model"] for row in listing(zoo.path, where=where).rows] if where else None

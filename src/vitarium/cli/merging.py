@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitarium.cli._options import DataDir, Device, Where
+from vitarium.cli._selecting import selected
+from vitarium.cli._settings import Settings, parsed
+from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.keep import progress
-from vitarium.cli.options import DataDir, Device, Where
-from vitarium.cli.selecting import selected
-from vitarium.cli.settings import Settings, parsed
-from vitarium.cli.tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
-from vitarium.store import Zoo
-from vitarium.terminal import Terminal
+from vitarium.core.terminal import Terminal
+from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
-    from vitarium.registry import Plugin
+    from vitarium.core.registry import Plugin
 
 _SHOWN_INGREDIENTS = 4
 
@@ -99,8 +99,8 @@ def merge(
 
       vitarium merge demo-zoo --where "stage = 'finetune'" --method epoch-average --set last=3
     """
-    from vitarium.merging import merge as run
-    from vitarium.registry import get
+    from vitarium.core.registry import get
+    from vitarium.operators._runner.merge import merge as run
 
     if method == "list":
         methods()
@@ -148,7 +148,7 @@ def merge(
 
 def methods() -> None:
     """Print every operator: what it makes, and what it needs for that."""
-    from vitarium.registry import plugins
+    from vitarium.core.registry import plugins
 
     print_rows(
         [

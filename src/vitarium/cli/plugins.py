@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from vitarium.cli.tables import print_rows
+from vitarium.cli._tables import print_rows
 
 if TYPE_CHECKING:
-    from vitarium.registry import Plugin
+    from vitarium.core.registry import Plugin
 
 
 def plugins(
@@ -36,7 +36,7 @@ def plugins(
 
       vitarium plugins measure cka
     """
-    from vitarium import registry
+    from vitarium.core import registry
 
     kinds = {f"{each}s": each for each in registry.KINDS} | {"studies": "study"}
     if kind is None or (kind in kinds and name is None):
@@ -85,7 +85,7 @@ def _settings(plugin: "Plugin") -> list[dict[str, Any]]:
 
 def type_name(annotation: Any) -> str:
     """A field's type as people write it: `int or none`, `linear, mlp`, `(number, number)`."""
-    from vitarium.registry import Section
+    from vitarium.core.registry import Section
 
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli.options import UNCHECKED
-from vitarium.cli.tables import encodable_json, print_json, print_rows, to_json
-from vitarium.cli.terminal import exactly
+from vitarium.cli._options import UNCHECKED
+from vitarium.cli._tables import encodable_json, print_json, print_rows, to_json
+from vitarium.cli._terminal import exactly
 from vitarium.cli.zoo import Json, ZooFolder
-from vitarium.csv_cells import guarded
-from vitarium.errors import InvalidInput
-from vitarium.printable import printable
-from vitarium.store import Zoo, files
-from vitarium.store.query_limits import TIMEOUT
-from vitarium.terminal import print_line
+from vitarium.core import files
+from vitarium.core.csv_cells import guarded
+from vitarium.core.errors import InvalidInput
+from vitarium.core.printable import printable
+from vitarium.core.terminal import print_line
+from vitarium.zoo import Zoo
+from vitarium.zoo._query_limits import TIMEOUT
 
 if TYPE_CHECKING:
-    from vitarium.store.database import Database
+    from vitarium.zoo.database import Database
 
 
 class Format(StrEnum):
@@ -68,7 +69,7 @@ def query(
 
       vitarium query demo-zoo "SELECT * FROM epochs" --output epochs.parquet
     """
-    from vitarium.store.database import Database
+    from vitarium.zoo.database import Database
 
     database = Database(Zoo.open(directory).path, timeout=timeout)
     wanted = _format(Format.json if json else format, output)
@@ -92,7 +93,7 @@ def query(
 
 def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
     """Print what can be asked: tables, number of rows, columns with types and an example."""
-    from vitarium.store.database import EXAMPLE, quote
+    from vitarium.zoo.database import EXAMPLE, quote
 
     tables = {}
     for name, columns in database.columns.items():

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-from vitarium.cli.options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
-from vitarium.cli.settings import Settings, parsed
+from vitarium.cli._options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli._settings import Settings, parsed
 from vitarium.cli.zoo import ZooFolder
-from vitarium.errors import InvalidInput
-from vitarium.file_faults import check_file
-from vitarium.terminal import NameColumn, Terminal, print_line
+from vitarium.core.errors import InvalidInput
+from vitarium.core.file_faults import check_file
+from vitarium.core.terminal import NameColumn, Terminal, print_line
 
 if TYPE_CHECKING:
-    from vitarium.data.batches import SplitName
-    from vitarium.studies import Studied
+    from vitarium.data.loader import SplitName
+    from vitarium.studies._runner.study import Studied
 
 
 class EpochsChoice(StrEnum):
@@ -184,9 +184,9 @@ def lineage(
     for file in filter(None, (json, graphml)):
         check_file(file)
     found = _run(directory, "lineage", options, "test", chosen)
-    from vitarium.lineage.forest_files import write_graphml, write_json
-    from vitarium.studies.forest_text import lines
-    from vitarium.studies.lineage import LineageFindings
+    from vitarium.lineage.files.forests import write_graphml, write_json
+    from vitarium.studies.lineage.study import LineageFindings
+    from vitarium.studies.lineage.text import lines
 
     findings = found.findings
     assert isinstance(findings, LineageFindings)
@@ -236,7 +236,7 @@ def _run(
     directory: Path, name: str, options: _Options, split: "SplitName", settings: dict[str, Any]
 ) -> "Studied":
     """Run a study with a bar of progress, and print what it says."""
-    from vitarium.studies import study
+    from vitarium.studies._runner.study import study
 
     console = _console()
     columns = (NameColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

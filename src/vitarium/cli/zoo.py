@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli.options import UNCHECKED, Where
-from vitarium.cli.tables import print_json, print_rows
-from vitarium.printable import shortened
-from vitarium.store import Zoo
-from vitarium.terminal import Terminal, print_line
+from vitarium.cli._options import UNCHECKED, Where
+from vitarium.cli._tables import print_json, print_rows
+from vitarium.core.printable import shortened
+from vitarium.core.terminal import Terminal, print_line
+from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Plan, Spec
@@ -59,8 +59,8 @@ def ls(
 
       vitarium ls demo-zoo --where "optimizer = 'adamw' and after > 0.9" --sort -after --limit 5
     """
-    from vitarium.store import index
-    from vitarium.store.listing import listing
+    from vitarium.zoo import _index as index
+    from vitarium.zoo.listing import listing
 
     zoo = Zoo.open(directory)
     if limit is None and not json and Terminal().is_terminal:
@@ -140,7 +140,7 @@ def _making(spec: "Spec") -> dict[str, str]:
 
 def overview(zoo: Zoo, plan: "Plan") -> list[dict[str, Any]]:
     """A row per model of the plan, in its order, for people to read."""
-    from vitarium.store.listing import listing
+    from vitarium.zoo.listing import listing
 
     rows = {row["model"]: row for row in listing(zoo.path).rows}
     return for_people([rows[model.id] for model in plan.models if model.id in rows])

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitarium.seeds import derive
+from vitarium.core.seeds import derive
 
 
 def stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from vitarium.blueprint.blueprint import Start
 from vitarium.blueprint.parents import Find, Parent
-from vitarium.errors import InvalidInput
-from vitarium.store import Zoo
-from vitarium.store.listing import listing
+from vitarium.core.errors import InvalidInput
+from vitarium.zoo import Zoo
+from vitarium.zoo.listing import listing
 
 
 def parents_in(folder: str | Path) -> Find:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from vitarium.blueprint import ModelSpec
-from vitarium.engine.calibration import Way
+from vitarium.core import files
+from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.engine.events import Ended, Halved, Listener, Retried, Started
 from vitarium.engine.queue import Queue
+from vitarium.engine.tuning.calibration import Way
 from vitarium.engine.worker import Broken, Died, Message, OutOfMemory, Unwritable
-from vitarium.errors import VitariumError, WriteFault
-from vitarium.store import Zoo, files
 from vitarium.training import stack_key
+from vitarium.zoo import Zoo
 
 TRIES = 2
 """How often a model is started before a dying worker counts as its own fault."""

@@ -1,6 +1,6 @@
 """Brings models to workers that do not see the zoo's folder, and their files back.
 
-What is sent back after an epoch is ordered as `store.model_folder` writes it: whatever a line of
+What is sent back after an epoch is ordered as `zoo.model_folder` writes it: whatever a line of
 epochs.jsonl speaks of before that line, and result.json last. So an epoch arrives whole or not at
 all: a worker that is lost costs the running epoch, and those that were still on their way.
 """
@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitarium.blueprint import ModelSpec
+from vitarium.core import files
+from vitarium.core.errors import WriteFault
 from vitarium.engine.events import Ended, EpochEnded, Event
 from vitarium.engine.teachers import in_zoo, teacher_files, teacher_of
 from vitarium.engine.worker import Job, Message, run_job
-from vitarium.errors import WriteFault
-from vitarium.store import ModelFolder, Zoo, files, packing
-from vitarium.store.scratch import temporary_folder
+from vitarium.zoo import ModelFolder, Zoo
+from vitarium.zoo._format import packing
+from vitarium.zoo._scratch import temporary_folder
 
 Goods = Mapping[str, bytes]
 """Content of files by their path inside the zoo."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import ModelSpec
-from vitarium.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
-from vitarium.exchange.weight_files import read_weights
-from vitarium.objectives.distillation import Teacher
-from vitarium.store import Zoo
+from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
+from vitarium.formats.weights import read_weights
+from vitarium.objectives.distillation.base import Teacher
+from vitarium.zoo import Zoo
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 """What a folder in timm's layout holds."""

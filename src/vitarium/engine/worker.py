@@ -22,12 +22,12 @@ import torch
 from torch import nn
 
 from vitarium.blueprint import ModelSpec
+from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Spent, Stepped
-from vitarium.engine.starting import starting_weights
+from vitarium.engine.starting_weights import starting_weights
 from vitarium.engine.teachers import load_teacher, teacher_of
-from vitarium.errors import VitariumError, WriteFault
-from vitarium.store import Zoo
 from vitarium.training import EpochDone, Span, Step, Task, TrainOptions, train_together
+from vitarium.zoo import Zoo
 
 STEP_EVENTS_PER_SECOND = 5
 

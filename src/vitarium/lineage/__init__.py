@@ -8,7 +8,3 @@ A method is a plug-in: one file here that registers a function with `registry.li
 `trees` is how many trees there are, None where nobody knows. A method looks at weights and at
 nothing else: names and the order of models mean nothing to it.
 """
-
-from vitarium.lineage.recovering import Recovered, recover
-
-__all__ = ["Recovered", "recover"]

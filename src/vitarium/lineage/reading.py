@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 
-from vitarium.errors import InvalidInput
-from vitarium.file_faults import reading
-from vitarium.lineage.heap import Heap, Report, silent
-from vitarium.lineage.parent_tables import table_in
-from vitarium.lineage.plain_files import SUFFIXES, models_in
-from vitarium.lineage.true_parents import Truth, origins_in, true_parents
+from vitarium.core import files
+from vitarium.core.errors import InvalidInput
+from vitarium.core.file_faults import reading
+from vitarium.evaluation.inputs import Weights
+from vitarium.evaluation.scope import in_scope
+from vitarium.lineage.files.parent_tables import table_in
+from vitarium.lineage.files.plain_files import SUFFIXES, models_in
+from vitarium.lineage.ground_truth import Truth, origins_in, true_parents
+from vitarium.lineage.model_set import Heap, Report, silent
 from vitarium.lineage.zoo_models import Epochs, models_of
-from vitarium.measures.scope import in_scope
-from vitarium.measures.subjects import Weights
-from vitarium.store import Zoo, files
+from vitarium.zoo import Zoo
 
 LEAST_COMMON = 0.5
 """Models are compared with each other where at least this share of the numbers of each, heads left

@@ -5,9 +5,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from vitarium.errors import InvalidInput, UnknownName
+from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.lineage.forest import Forest
-from vitarium.lineage.true_parents import Truth
+from vitarium.lineage.ground_truth import Truth
 
 Edges = set[tuple[str, str]]
 """Parent and child."""

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vitarium.errors import CorruptFile, InvalidInput
-from vitarium.lineage.heap import Report, silent
-from vitarium.lineage.true_parents import Place
-from vitarium.measures.subjects import Weights
-from vitarium.measuring.sources import Sources
-from vitarium.measuring.targets import Target, targets
-from vitarium.store import Zoo
-from vitarium.store.checkpoint import MAX_DEPTH
-from vitarium.store.listing import SCORES, listing
+from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.evaluation.checkpoints import Target, targets
+from vitarium.evaluation.inputs import Weights
+from vitarium.evaluation.loader import Sources
+from vitarium.lineage.ground_truth import Place
+from vitarium.lineage.model_set import Report, silent
+from vitarium.zoo import Zoo
+from vitarium.zoo.checkpoint import MAX_DEPTH
+from vitarium.zoo.listing import SCORES, listing
 
 Epochs = Literal["last", "all"]
 _SPARE = 256

@@ -8,8 +8,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vitarium.config import Config
-from vitarium.registry import optimizer
+from vitarium.core.config import Config
+from vitarium.core.registry import optimizer
 
 
 class AdamW(Config):

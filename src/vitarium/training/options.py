@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from vitarium.errors import InvalidInput
+from vitarium.core.errors import InvalidInput
 
 Precision = Literal["fp32", "tf32", "bf16"]
 

@@ -4,8 +4,8 @@ from math import cos, pi
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from vitarium.config import Config
-from vitarium.registry import schedule
+from vitarium.core.config import Config
+from vitarium.core.registry import schedule
 
 
 class Warmup(Config):

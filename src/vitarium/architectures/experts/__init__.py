@@ -1,0 +1,1 @@
+"""Transformers with several experts in a block."""

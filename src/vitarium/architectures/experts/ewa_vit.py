@@ -1,0 +1,98 @@
+"""Experts weights averaging: a ViT that is trained as a mixture of experts and used as a plain one.
+
+What is the paper's is the partition, the averaging and the conversion; where that leaves something
+open, the docstrings say what was chosen here.
+"""
+
+from copy import deepcopy
+from typing import Literal
+
+import torch
+from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vitarium.architectures.features import blocks
+from vitarium.architectures.vit.vit import Vit
+from vitarium.core.registry import architecture
+
+PART = "experts"
+"""What the experts of an MLP stand in: `blocks.1.mlp.experts.0.fc1.weight`."""
+
+
+class EwaVit(Vit):
+    """A ViT with experts in the place of some MLPs, to be trained with experts weights averaging.
+
+    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
+
+    The operator `experts_average` makes a `vit` of it, with the same outputs.
+    """
+
+    num_experts: int = Field(4, ge=2)
+    """In each of those MLPs; each of an MLP's size."""
+    expert_blocks: Literal["every_other", "all"] = "every_other"
+    """Blocks with experts; every other one counts back from the last."""
+    share_rate: float = Field(0.3, ge=0, le=1)
+    """How far experts move to their mean after a step: 0 leaves them alone, 1 makes them equal. It
+    is the same in all steps."""
+
+
+class Experts(nn.Module):
+    """MLPs that share the tokens of a batch: [batch, tokens, width] -> the same.
+
+    In training all tokens of the batch are cut at random into equal parts, one for each expert (the
+    first ones get one more where the tokens cannot be divided); after every step of the optimiser
+    the experts move towards their mean. In eval mode it is the MLP that has the mean of their
+    weights: what is scored while it is trained is the model that it will be converted to.
+    """
+
+    def __init__(self, mlp: nn.Module, count: int, share_rate: float) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList([mlp, *(deepcopy(mlp) for _ in range(count - 1))])
+        self.share_rate = share_rate
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if not self.training:
+            mean = {name: torch.stack(list(same)).mean(0) for name, same in self._alike().items()}
+            found: Tensor = functional_call(self.experts[0], mean, (tokens,))
+            return found
+        rows = tokens.flatten(0, -2)
+        order = torch.randperm(len(rows), device=rows.device)
+        parts = order.tensor_split(len(self.experts))
+        made = [expert(rows[part]) for expert, part in zip(self.experts, parts, strict=True)]
+        return torch.cat(made)[order.argsort()].view_as(tokens)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """w <- (1 - share_rate) w + share_rate mean, of all experts at once."""
+        if not self.training:  # what is frozen stays
+            return
+        for same in self._alike().values():
+            mean = torch.stack(list(same)).mean(0)
+            for weight in same:
+                weight.lerp_(mean, self.share_rate)
+
+    def _alike(self) -> dict[str, tuple[nn.Parameter, ...]]:
+        """The same parameter of all experts, by its name in each."""
+        own = [dict(expert.named_parameters()) for expert in self.experts]
+        return {name: tuple(one[name] for one in own) for name in own[0]}
+
+
+class EwaVisionTransformer(VisionTransformer):
+    """A class of its own, since not every shortcut through timm's holds for it."""
+
+
+@architecture("ewa_vit", config=EwaVit, paper="Huang et al. 2023, arXiv 2308.06093")
+def ewa_vit(config: EwaVit, num_outputs: int) -> nn.Module:
+    """The experts of an MLP start as copies of the one that `vit` would have.
+
+    An `initialization` other than the default draws each by itself.
+    """
+    model = EwaVisionTransformer(**config.arguments(), num_classes=num_outputs)
+    step = 2 if config.expert_blocks == "every_other" else 1
+    for name in list(blocks(model))[::-step]:
+        mlp = model.get_submodule(f"{name}.mlp")
+        experts = Experts(mlp, config.num_experts, config.share_rate)
+        model.set_submodule(f"{name}.mlp", experts)
+    return model

@@ -1,0 +1,1 @@
+"""Transformers whose consecutive blocks share their large matrices (MiniViT)."""

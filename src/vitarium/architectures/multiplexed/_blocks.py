@@ -1,0 +1,169 @@
+"""Weight multiplexing: blocks that share their large matrices, each with small parts of its own.
+
+The shared weights stand once, in a module of their own; a block refers to them, and what it refers
+to is neither its parameter nor in its state_dict.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from timm.layers.drop import DropPath
+from timm.layers.layer_scale import LayerScale
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+
+from vitarium.architectures.multiplexed._convolution import LocalConvolution
+from vitarium.architectures.multiplexed._head_mixing import HeadMixing
+from vitarium.architectures.multiplexed._relative_positions import RelativePositions
+
+Norm = Callable[[int], nn.Module]
+
+
+class Borrowed(nn.Module):
+    """The use of a module whose weights stand elsewhere: a place of the block's own, for hooks."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._lender = (module,)  # in a tuple, so that it does not become a submodule
+
+    @property
+    def lender(self) -> nn.Module:
+        return self._lender[0]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.lender(inputs)
+        return found
+
+
+class SharedAttention(nn.Module):
+    """The large matrices of an attention."""
+
+    def __init__(self, dim: int, *, qkv_bias: bool) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+
+class SharedWeights(nn.Module):
+    """What the blocks of a group share: `attn.qkv`, `attn.proj`, `mlp.fc1`, `mlp.fc2`.
+
+    norm: given, the blocks share their LayerNorms, too.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        act_layer: Any,
+        proj_drop: float = 0.0,
+        norm: Norm | None = None,
+    ) -> None:
+        super().__init__()
+        self.attn = SharedAttention(dim, qkv_bias=qkv_bias)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        if norm is not None:
+            self.norm1, self.norm2 = norm(dim), norm(dim)
+
+
+class MultiplexedAttention(nn.Module):
+    """Attention with the group's matrices and the block's own head mixing and positions.
+
+    tokens [batch, n, dim] -> the same (Zhang et al. 2022, Sec. 3.2). Mixed logits pass through
+    `logits`, which hooks may scale, and the probabilities through `attn_drop`. There is no fused
+    path: maps are mixed before and after the softmax, and the same as multi-query attention, with
+    heads as wide as the model, takes 2 to 5 times as long on a CPU.
+    """
+
+    fused_attn = False
+
+    def __init__(
+        self,
+        shared: SharedAttention,
+        num_heads: int,
+        *,
+        before: HeadMixing | None = None,
+        after: HeadMixing | None = None,
+        positions: RelativePositions | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = shared.qkv.in_features // num_heads
+        self.scale = self.head_dim**-0.5
+        self.qkv, self.proj = Borrowed(shared.qkv), Borrowed(shared.proj)
+        self.before, self.after, self.positions = before, after, positions
+        self.logits = nn.Identity()
+        self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
+
+    @property
+    def probabilities_to(self) -> nn.Module:
+        """The part that is handed each head's probabilities, which sum to 1; mixed ones do not."""
+        return self.attn_drop if self.after is None else self.after
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, dim = tokens.shape
+        heads = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, self.head_dim)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        maps = self._logits(query * self.scale, key)
+        if self.before is not None:
+            maps = self.before(maps)
+        maps = self._probabilities(self.logits(maps))
+        if self.after is not None:
+            maps = self.after(maps)
+        maps = self.attn_drop(maps)
+        found = maps @ value
+        if self.positions is not None:
+            found = self.positions.values(found, maps)
+        output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
+        return self.proj_drop(output)
+
+    def _logits(self, query: Tensor, key: Tensor) -> Tensor:
+        """[batch, heads, n, head_dim] twice, of which the query is scaled: [batch, heads, n, n]"""
+        if self.positions is None:
+            return query @ key.mT
+        return self.positions.logits(query, key)
+
+    def _probabilities(self, maps: Tensor) -> Tensor:
+        """Of mixed logits [batch, heads, n, n]."""
+        return maps.softmax(dim=-1)
+
+
+class MultiplexedBlock(nn.Module):
+    """A block of a vision transformer with its group's weights: [batch, n, dim] -> the same.
+
+    Of its own are `norm1`, `norm2`, what is in `attn`, `local` and the layer scales `ls1`, `ls2`.
+    """
+
+    def __init__(
+        self,
+        shared: SharedWeights,
+        attention: MultiplexedAttention,
+        dim: int,
+        *,
+        norm: Norm | None,
+        local: LocalConvolution | None = None,
+        init_values: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        """norm: makes the block's own LayerNorms; None: the group's are used.
+
+        local: stands between attention and MLP. init_values: what the layer scales start from.
+        """
+        super().__init__()
+        self.norm1 = norm(dim) if norm else Borrowed(shared.norm1)
+        self.attn = attention
+        self.ls1 = LayerScale(dim, init_values) if init_values else nn.Identity()
+        self.local = local if local is not None else nn.Identity()
+        self.norm2 = norm(dim) if norm else Borrowed(shared.norm2)
+        self.mlp = Borrowed(shared.mlp)
+        self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens))))
+        tokens = self.local(tokens)
+        found: Tensor = tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
+        return found

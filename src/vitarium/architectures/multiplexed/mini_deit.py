@@ -1,0 +1,209 @@
+"""Mini-DeiT: a DeiT whose consecutive blocks share their large matrices."""
+
+from functools import partial
+from typing import Any, Literal, Self, cast
+
+from pydantic import Field, PositiveFloat, model_validator
+from timm.layers.create_act import get_act_layer
+from timm.layers.drop import calculate_drop_path_rates
+from timm.layers.norm import LayerNorm
+from timm.models.vision_transformer import VisionTransformer, init_weights_vit_timm
+from torch import nn
+
+from vitarium.architectures.multiplexed._blocks import (
+    MultiplexedAttention,
+    MultiplexedBlock,
+    SharedWeights,
+)
+from vitarium.architectures.multiplexed._convolution import KernelSize, LocalConvolution, LocalNorm
+from vitarium.architectures.multiplexed._head_mixing import HeadMixing, Start
+from vitarium.architectures.multiplexed._relative_positions import (
+    RelativePositionConfig,
+    RelativePositions,
+)
+from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
+from vitarium.architectures.vit.vit import Vit
+from vitarium.core.registry import architecture
+
+
+class MiniDeit(Vit):
+    """A ViT with weight multiplexing; the defaults are Mini-DeiT-Ti.
+
+    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
+    """
+
+    class_token: bool = False
+    global_pool: Literal["token", "avg"] = "avg"
+    fc_norm: bool = False
+    """False: each token is normalised, then their mean taken, as MiniViT has it; true: the other
+    way round, as `vit` has it with `avg`."""
+    init_values: PositiveFloat | None = None
+    """What the layer scales start from, of which each block has its own; null: none."""
+    share: Sharing = 2
+    """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
+    separate_norms: bool = True
+    """Each block has LayerNorms of its own."""
+    mix_before: bool = True
+    """A map over the heads of the attention's logits, in each block."""
+    mix_after: bool = True
+    """A map over the heads of the attention's probabilities, in each block."""
+    mixing_init: Start = "trunc_normal"
+    """What each block's maps start from: small random numbers, as the authors have it, or the
+    identity. With the identity the convolution starts at zero, too: then blocks are plain ones."""
+    relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
+    """Image relative position encoding in each block; null: none."""
+    convolution: KernelSize = 0
+    """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
+    block; an odd number, or 0: none, as Mini-DeiT has it."""
+    local_norm: LocalNorm = "branch"
+    """Where the convolution's LayerNorm stands: in its branch, x + convolution(norm(x)), or in the
+    stream of all tokens, norm(x) + convolution(norm(x)), as released for Mini-Swin."""
+
+    @model_validator(mode="after")
+    def _sharing_fits(self) -> Self:
+        group_sizes(self.share, self.depth)
+        return self
+
+
+class MiniVisionTransformer(VisionTransformer):
+    """Blocks with small parts of their own, and `shared` with the weights of each group.
+
+    A shared matrix is one parameter: `shared.0.attn.qkv.weight`; `blocks.1.norm1.weight` is that
+    of a block. All else is as in timm, but there are no attention masks.
+    """
+
+    def __init__(self, config: MiniDeit, num_outputs: int) -> None:
+        norm = partial(LayerNorm, eps=config.norm_eps)
+        super().__init__(
+            img_size=config.img_size,
+            patch_size=config.patch_size,
+            in_chans=config.in_chans,
+            num_classes=num_outputs,
+            global_pool=config.global_pool,
+            embed_dim=config.embed_dim,
+            depth=0,
+            class_token=config.class_token,
+            reg_tokens=config.reg_tokens,
+            fc_norm=config.fc_norm,
+            drop_rate=config.drop_rate,
+            pos_drop_rate=config.pos_drop_rate,
+            norm_layer=norm,
+        )
+        self.config, self._norm = config, norm
+        self.group_sizes = group_sizes(config.share, config.depth)
+        self.shared = nn.ModuleList(
+            SharedWeights(
+                config.embed_dim,
+                mlp_ratio=config.mlp_ratio,
+                qkv_bias=config.qkv_bias,
+                act_layer=get_act_layer(config.act_layer),
+                proj_drop=config.proj_drop_rate,
+                norm=None if config.separate_norms else norm,
+            )
+            for _ in self.group_sizes
+        )
+        self.shared.apply(init_weights_vit_timm)
+        rates = cast(list[float], calculate_drop_path_rates(config.drop_path_rate, config.depth))
+        self.blocks = nn.Sequential(
+            *(self._block(number, rate) for number, rate in enumerate(rates))
+        )
+        self.feature_info = [
+            {"module": f"blocks.{i}", "num_chs": self.embed_dim, "reduction": config.patch_size}
+            for i in range(config.depth)
+        ]
+
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """Take images of another size; `pos_embed` alone is resampled, other weights stay."""
+        super().set_input_size(img_size, patch_size)
+        for block in cast(list[MultiplexedBlock], self.blocks):
+            if block.attn.positions is not None:
+                block.attn.positions = self._resized(block.attn.positions)
+            if isinstance(block.local, LocalConvolution):
+                block.local.grid = self.patch_embed.grid_size
+
+    def prune_intermediate_layers(self, indices: Any = 1, *args: Any, **kwargs: Any) -> list[int]:
+        """As timm's; the weights that no remaining block uses go, too."""
+        kept: list[int] = super().prune_intermediate_layers(indices, *args, **kwargs)
+        last = group_of(self.group_sizes, len(self.blocks) - 1)
+        self.shared = self.shared[: last + 1]
+        return kept
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """As timm's, for rates that differ by depth; shared weights go with their first block."""
+        found: dict[str, Any] = super().group_matcher(coarse)
+        firsts = [sum(self.group_sizes[:group]) for group in range(len(self.group_sizes))]
+        shared = [(rf"^shared\.{group}\.", (first,)) for group, first in enumerate(firsts)]
+        return found | {"blocks": [*found["blocks"], *shared]}
+
+    def _block(self, number: int, drop_path: float) -> MultiplexedBlock:
+        config = self.config
+        shared = cast(SharedWeights, self.shared[group_of(self.group_sizes, number)])
+        heads, start = config.num_heads, config.mixing_init
+        attention = MultiplexedAttention(
+            shared.attn,
+            heads,
+            before=HeadMixing(heads, start=start) if config.mix_before else None,
+            after=HeadMixing(heads, start=start) if config.mix_after else None,
+            positions=self._positions(),
+            attn_drop=config.attn_drop_rate,
+            proj_drop=config.proj_drop_rate,
+        )
+        return MultiplexedBlock(
+            shared,
+            attention,
+            config.embed_dim,
+            norm=self._norm if config.separate_norms else None,
+            local=self._local() if config.convolution else None,
+            init_values=config.init_values,
+            drop_path=drop_path,
+        )
+
+    def _positions(self) -> RelativePositions | None:
+        if self.config.relative_positions is None:
+            return None
+        return RelativePositions(
+            self.config.relative_positions,
+            num_heads=self.config.num_heads,
+            head_dim=self.embed_dim // self.config.num_heads,
+            grid=self.patch_embed.grid_size,
+            prefix_tokens=self.num_prefix_tokens,
+        )
+
+    def _resized(self, positions: RelativePositions) -> RelativePositions:
+        """With the same weights, for the grid that there is now."""
+        device = next(positions.parameters()).device
+        found = cast(RelativePositions, self._positions()).to(device).train(positions.training)
+        found.load_state_dict(positions.state_dict(), assign=True)
+        return found
+
+    def _local(self) -> LocalConvolution:
+        return LocalConvolution(
+            self.embed_dim,
+            self.config.convolution,
+            norm=self._norm,
+            local_norm=self.config.local_norm,
+            start=self.config.mixing_init,
+            grid=self.patch_embed.grid_size,
+            prefix_tokens=self.num_prefix_tokens,
+        )
+
+
+_TINY = {"embed_dim": 192, "num_heads": 3}
+_SMALL = {"embed_dim": 384, "num_heads": 6}
+_BASE = {"embed_dim": 768, "num_heads": 12}
+
+
+@architecture(
+    "mini_deit",
+    config=MiniDeit,
+    paper="Zhang et al. 2022, arXiv 2204.07154",
+    presets={
+        "mini_deit_tiny_patch16_224": _TINY,
+        "mini_deit_small_patch16_224": _SMALL,
+        "mini_deit_base_patch16_224": _BASE,
+        "mini_deit_base_patch16_384": {**_BASE, "img_size": 384},
+        "mini_deit_base_single_patch16_224": {**_BASE, "share": "all"},
+    },
+)
+def mini_deit(config: MiniDeit, num_outputs: int) -> nn.Module:
+    return MiniVisionTransformer(config, num_outputs)

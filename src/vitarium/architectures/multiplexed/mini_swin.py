@@ -1,0 +1,268 @@
+"""Mini-Swin: a Swin transformer whose consecutive blocks share their large matrices."""
+
+from functools import partial
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from timm.layers.drop import calculate_drop_path_rates
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerStage
+from timm.models.vision_transformer import init_weights_vit_timm
+from torch import nn
+
+from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.multiplexed._convolution import KernelSize, LocalConvolution, LocalNorm
+from vitarium.architectures.multiplexed._head_mixing import HeadMixing, Start
+from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
+from vitarium.architectures.multiplexed._windows import (
+    MultiplexedWindowAttention,
+    MultiplexedWindowBlock,
+    SharedWindowAttention,
+    SharedWindowWeights,
+    Size,
+    fitting_window,
+)
+from vitarium.core.registry import architecture
+
+
+def _read(value: Any) -> Any:
+    """One complaint, where a union would have one for each kind of value."""
+
+    for stage in value if isinstance(value, list | tuple) else [value]:
+        sizes = stage if isinstance(stage, list | tuple) else [stage]
+        if stage != "all" and not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError(
+                f"{value!r} is not a number of blocks from 1, 'all', or a list with one entry for "
+                "each stage: such a number, 'all', or a list of such numbers"
+            )
+    return value
+
+
+StageSharing = Annotated[PositiveInt | Literal["all"] | tuple[Sharing, ...], BeforeValidator(_read)]
+"""2 or "all": the same in every stage; [2, 2, "all", [1, 1]]: of each stage its own."""
+
+
+class MiniSwin(ArchitectureConfig):
+    """A Swin transformer with weight multiplexing; the defaults are Mini-Swin-T.
+
+    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
+    """
+
+    img_size: PositiveInt = 224
+    patch_size: PositiveInt = 4
+    in_chans: PositiveInt = 3
+    embed_dim: PositiveInt = 96
+    """Of the first stage; each stage doubles it."""
+    depths: tuple[PositiveInt, ...] = Field((2, 2, 6, 2), min_length=1)
+    """Blocks of each stage."""
+    num_heads: tuple[PositiveInt, ...] = (3, 6, 12, 24)
+    """Of each stage."""
+    window_size: PositiveInt = 7
+    """Rows and columns of the patches that attend to each other; a smaller map is one window."""
+    mlp_ratio: PositiveFloat = 4.0
+    qkv_bias: bool = True
+    drop_rate: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the head."""
+    proj_drop_rate: float = Field(0.0, ge=0, lt=1)
+    attn_drop_rate: float = Field(0.0, ge=0, lt=1)
+    drop_path_rate: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth of the last block; it rises linearly from 0 at the first."""
+    norm_eps: PositiveFloat = 1e-5
+    """Of every LayerNorm."""
+    share: StageSharing = "all"
+    """Blocks to a set of weights: a number, "all" (of a stage), or a list with one entry for each
+    stage: a number, "all", or a list of the groups' sizes."""
+    separate_norms: bool = True
+    """Each block has LayerNorms of its own."""
+    mix_before: bool = True
+    """A map over the heads of the attention's logits, in each block."""
+    mix_after: bool = True
+    """A map over the heads of the attention's probabilities, in each block."""
+    mixing_init: Start = "trunc_normal"
+    """What each block's maps start from: small random numbers, as the authors have it, or the
+    identity. With the identity the convolution starts at zero, too: then blocks are plain ones."""
+    position_bias: bool = True
+    """Swin's bias for where two patches of a window stand to each other, shared like matrices."""
+    convolution: KernelSize = 7
+    """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
+    block; an odd number, or 0: none."""
+    local_norm: LocalNorm = "branch"
+    """Where the convolution's LayerNorm stands: in its branch, x + convolution(norm(x)), or in the
+    stream of all patches, norm(x) + convolution(norm(x)), as released."""
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return (self.in_chans, self.img_size, self.img_size)
+
+    @property
+    def group_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Of each stage, how many consecutive blocks each set of weights serves."""
+        return stage_group_sizes(self.share, self.depths)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.img_size % self.patch_size:
+            raise ValueError(
+                f"img_size {self.img_size} is not divisible by patch_size {self.patch_size}"
+            )
+        if len(self.num_heads) != len(self.depths):
+            raise ValueError(
+                f"num_heads {list(self.num_heads)} is for {len(self.num_heads)} stages, but "
+                f"depths {list(self.depths)} for {len(self.depths)}; give one of both for each"
+            )
+        for stage, heads in enumerate(self.num_heads):
+            if self.embed_dim * 2**stage % heads:
+                raise ValueError(
+                    f"layers.{stage}: its width of {self.embed_dim * 2**stage} is not divisible "
+                    f"by num_heads {heads}"
+                )
+        stage_group_sizes(self.share, self.depths)
+        return self
+
+
+def stage_group_sizes(share: StageSharing, depths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Of each stage, how many consecutive blocks each set of weights serves.
+
+    Raises ValueError for a pattern that does not divide the blocks of a stage.
+    """
+    shares = share if isinstance(share, tuple) else (share,) * len(depths)
+    if len(shares) != len(depths):
+        raise ValueError(
+            f"share has {len(shares)} entries, but there are {len(depths)} stages; give one for "
+            "each stage, or a single number or 'all' for every stage"
+        )
+    found = []
+    for stage, (own, depth) in enumerate(zip(shares, depths, strict=True)):
+        try:
+            found.append(group_sizes(own, depth))
+        except ValueError as error:
+            raise ValueError(f"layers.{stage}: {error}") from None
+    return tuple(found)
+
+
+class MiniSwinTransformer(SwinTransformer):
+    """Blocks with small parts of their own, and in each stage `shared` with its groups' weights.
+
+    A shared matrix is one parameter: `layers.2.shared.0.attn.qkv.weight`; that of a block is
+    `layers.2.blocks.1.norm1.weight`. All else is as in timm.
+    """
+
+    def __init__(self, config: MiniSwin, num_outputs: int) -> None:
+        norm = partial(nn.LayerNorm, eps=config.norm_eps)
+        super().__init__(
+            img_size=config.img_size,
+            patch_size=config.patch_size,
+            in_chans=config.in_chans,
+            num_classes=num_outputs,
+            embed_dim=config.embed_dim,
+            depths=(0,) * len(config.depths),
+            num_heads=config.num_heads,
+            window_size=config.window_size,
+            drop_rate=config.drop_rate,
+            norm_layer=cast(Any, norm),
+        )
+        self.config, self._norm = config, norm
+        # where timm's Swin has its classifier: heads are put there
+        self.pretrained_cfg = {"classifier": "head.fc"}
+        rates = calculate_drop_path_rates(
+            config.drop_path_rate, list(config.depths), stagewise=True
+        )
+        for number, (stage, own) in enumerate(zip(self.layers, rates, strict=True)):
+            self._fill(number, cast(SwinTransformerStage, stage), cast(list[float], own))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """As timm's, for rates that differ by depth; shared weights go with their first block."""
+        found: dict[str, Any] = super().group_matcher(coarse)
+        if coarse:
+            return found
+        shared = [
+            (rf"^layers\.{stage}\.shared\.{group}\.", (stage, sum(sizes[:group])))
+            for stage, sizes in enumerate(self.config.group_sizes)
+            for group in range(len(sizes))
+        ]
+        return found | {"blocks": [*shared, *found["blocks"]]}
+
+    def _fill(self, number: int, stage: SwinTransformerStage, rates: list[float]) -> None:
+        """Put the shared weights and the blocks into a stage."""
+        config = self.config
+        window = (config.window_size, config.window_size)
+        stage.depth = len(rates)
+        stage.shared = nn.ModuleList(
+            SharedWindowWeights(
+                config.embed_dim * 2**number,
+                config.num_heads[number],
+                fitting_window(self._resolution(number), window),
+                qkv_bias=config.qkv_bias,
+                position_bias=config.position_bias,
+                mlp_ratio=config.mlp_ratio,
+                act_layer=nn.GELU,
+                proj_drop=config.proj_drop_rate,
+                norm=None if config.separate_norms else self._norm,
+            )
+            for _ in config.group_sizes[number]
+        )
+        stage.shared.apply(init_weights_vit_timm)
+        stage.blocks = nn.Sequential(
+            *(self._block(number, stage, place, rate) for place, rate in enumerate(rates))
+        )
+
+    def _block(
+        self, number: int, stage: SwinTransformerStage, place: int, drop_path: float
+    ) -> MultiplexedWindowBlock:
+        config = self.config
+        dim, heads = config.embed_dim * 2**number, config.num_heads[number]
+        group = group_of(config.group_sizes[number], place)
+        shared = cast(SharedWindowWeights, cast(nn.ModuleList, stage.shared)[group])
+        attention = MultiplexedWindowAttention(
+            cast(SharedWindowAttention, shared.attn),
+            heads,
+            resolution=self._resolution(number),
+            shifted=place % 2 == 1,
+            before=self._mixing(heads) if config.mix_before else None,
+            after=self._mixing(heads) if config.mix_after else None,
+            attn_drop=config.attn_drop_rate,
+            proj_drop=config.proj_drop_rate,
+        )
+        return MultiplexedWindowBlock(
+            shared,
+            attention,
+            dim,
+            norm=self._norm if config.separate_norms else None,
+            local=self._local(dim) if config.convolution else None,
+            drop_path=drop_path,
+        )
+
+    def _resolution(self, number: int) -> Size:
+        """Of a stage's maps: each stage halves them, and an odd side is padded before."""
+        rows, columns = cast(Size, self.patch_embed.grid_size)
+        return (-(-rows // 2**number), -(-columns // 2**number))
+
+    def _mixing(self, heads: int) -> HeadMixing:
+        return HeadMixing(heads, bias=True, start=self.config.mixing_init)
+
+    def _local(self, dim: int) -> LocalConvolution:
+        return LocalConvolution(
+            dim,
+            self.config.convolution,
+            norm=self._norm,
+            local_norm=self.config.local_norm,
+            start=self.config.mixing_init,
+        )
+
+
+_SMALL = {"depths": (2, 2, 18, 2), "share": 2}
+_BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
+
+
+@architecture(
+    "mini_swin",
+    config=MiniSwin,
+    paper="Zhang et al. 2022, arXiv 2204.07154",
+    presets={
+        "mini_swin_tiny_patch4_window7_224": {},
+        "mini_swin_small_patch4_window7_224": _SMALL,
+        "mini_swin_base_patch4_window7_224": _BASE,
+        "mini_swin_base_patch4_window12_384": {**_BASE, "img_size": 384, "window_size": 12},
+    },
+)
+def mini_swin(config: MiniSwin, num_outputs: int) -> nn.Module:
+    return MiniSwinTransformer(config, num_outputs)

@@ -1,0 +1,1 @@
+"""What leaves a model's function unchanged, declared as data: units' orders, scales, rotations."""

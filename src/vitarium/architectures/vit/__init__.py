@@ -1,0 +1,1 @@
+"""Plain vision transformers: of timm's parts, of timm by name, DINOv2's."""

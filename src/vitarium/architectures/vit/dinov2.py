@@ -1,0 +1,89 @@
+"""DINOv2's vision transformer, and a head that sees the class token and the mean patch."""
+
+import math
+from typing import Any
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from timm.layers.mlp import SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.architectures.vit.vit import Vit, as_timm
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import architecture
+
+
+class Dinov2(Vit):
+    """A ViT with layer scale; its patches are of 14 pixels.
+
+    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
+    """
+
+    patch_size: PositiveInt = 14
+    img_size: PositiveInt = 518
+    init_values: PositiveFloat = 1e-5
+    """What the layer scales start from."""
+    swiglu: bool = False
+    """Gated MLPs, as in the giant; they are two thirds as wide as mlp_ratio says."""
+    patch_mean: bool = True
+    """The head sees the class token beside the mean of the patches (linear evaluation, App. B.3),
+    twice as wide; False: the class token alone."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What timm's VisionTransformer is built with, but for num_classes and gated MLPs."""
+        values = super().arguments() | {"init_values": self.init_values}
+        if self.swiglu:
+            values["mlp_ratio"] = ratio(2 * _gated_width(self), self.embed_dim)
+        return values
+
+
+def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
+    if config.patch_mean:
+        raise InvalidInput(
+            "its head sees the mean patch too (patch_mean), and no head of timm does"
+        )
+    _, arguments = as_timm(config)
+    return f"vit_{'giant' if config.swiglu else 'small'}_patch14_dinov2", arguments
+
+
+@architecture(
+    "dinov2",
+    config=Dinov2,
+    paper="Oquab et al. 2023, arXiv 2304.07193",
+    timm=_as_timm,
+    symmetries=vit_symmetries,
+)
+def dinov2(config: Dinov2, num_outputs: int) -> nn.Module:
+    gated = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if config.swiglu else {}
+    kind = ClassAndPatches if config.patch_mean else VisionTransformer
+    model: nn.Module = kind(**config.arguments() | gated, num_classes=num_outputs)
+    return model
+
+
+class ClassAndPatches(VisionTransformer):
+    """Its head sees class token and mean patch, after the last norm: [batch, 2 * embed_dim]."""
+
+    def __init__(self, *, num_classes: int, **settings: Any) -> None:
+        super().__init__(**settings, num_classes=0)
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = 2 * self.embed_dim
+        if num_classes:
+            self.head = nn.Linear(self.num_features, num_classes)
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Tokens [batch, 1 + patches, embed_dim] -> [batch, 2 * embed_dim]"""
+        patches = x[:, self.num_prefix_tokens :]
+        return torch.cat([x[:, 0], patches.mean(1)], dim=1)
+
+
+def ratio(width: int, embed_dim: int) -> float:
+    """An `mlp_ratio` from which timm computes exactly that width: int(embed_dim * ratio)."""
+    share = width / embed_dim
+    return share if int(embed_dim * share) == width else math.nextafter(share, math.inf)
+
+
+def _gated_width(config: Dinov2) -> int:
+    """Of one of the two halves; rounded up to a multiple of eight, as the authors have it."""
+    return (int(int(config.embed_dim * config.mlp_ratio) * 2 / 3) + 7) // 8 * 8

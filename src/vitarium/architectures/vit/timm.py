@@ -1,0 +1,114 @@
+"""Any vision transformer of timm by its name, with overrides."""
+
+import inspect
+import math
+from functools import lru_cache
+from typing import Annotated, Any, Self
+
+import timm
+import torch
+from pydantic import AfterValidator, ConfigDict, model_validator
+from torch import nn
+
+from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.core.errors import did_you_mean
+from vitarium.core.registry import architecture
+
+
+def _plain(value: Any) -> Any:
+    """Lists become tuples, so that a configuration with overrides stays frozen and hashable."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"{value!r} is neither a number, a text, true or false, nor a list")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return value
+
+
+class TimmModel(ArchitectureConfig):
+    """A model of timm (`timm.list_models("*vit*")`), never with downloaded weights.
+
+    Every parameter of the model's class can be overridden beside `model`: img_size, patch_size,
+    in_chans, embed_dim, depth, num_heads, drop_path_rate, ...
+
+    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_plain)]]
+
+    model: str
+    """timm's name, e.g. vit_small_patch16_224."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The parameters of the model's class that are set."""
+        return dict(self.model_extra or {})
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        channels, height, width = _skeleton(self.model, **self.overrides).input_size
+        return (channels, height, width)
+
+    def __hash__(self) -> int:
+        return hash((self.model, tuple(sorted(self.overrides.items()))))
+
+    @model_validator(mode="after")
+    def _builds(self) -> Self:
+        """Build it without memory: timm alone knows what its models take."""
+        if not timm.is_model(self.model):
+            names = timm.list_models()
+            raise ValueError(f"unknown timm model '{self.model}'{did_you_mean(self.model, names)}")
+        known = _built(self.model).parameters
+        for name in self.overrides:
+            if name not in known:
+                raise ValueError(f"unknown factor '{name}'{did_you_mean(name, known)}")
+        _built(self.model, **self.overrides)
+        return self
+
+
+@architecture(
+    "timm",
+    config=TimmModel,
+    paper="Wightman 2019, github.com/huggingface/pytorch-image-models",
+    timm=lambda config: (config.model, config.overrides),
+    symmetries=vit_symmetries,
+)
+def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
+    model: nn.Module = timm.create_model(
+        config.model, pretrained=False, num_classes=num_outputs, **config.overrides
+    )
+    return model
+
+
+class _Skeleton:
+    """What a model says of itself when it is built without memory."""
+
+    def __init__(self, name: str, overrides: dict[str, Any]) -> None:
+        with torch.device("meta"):
+            model: Any = timm.create_model(name, pretrained=False, **overrides)
+        channels, height, width = model.pretrained_cfg["input_size"]
+        size = overrides.get("img_size", (height, width))
+        height, width = (size, size) if isinstance(size, int) else size
+        self.input_size = (overrides.get("in_chans", channels), height, width)
+        parameters = inspect.signature(type(model).__init__).parameters
+        not_factors = {"self", "num_classes", "device", "dtype", "kwargs"}
+        self.parameters = [key for key in parameters if key not in not_factors]
+        """What can be overridden."""
+
+
+# Typed: else 2.0 and True would be found under 2, and pass where timm refuses them.
+@lru_cache(maxsize=256, typed=True)
+def _skeleton(name: str, /, **overrides: Any) -> _Skeleton:
+    return _Skeleton(name, overrides)
+
+
+def _built(name: str, /, **overrides: Any) -> _Skeleton:
+    """The skeleton. Raises ValueError with the first line of whatever timm says against it."""
+    try:
+        return _skeleton(name, **overrides)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"timm cannot build {name} so: {said}") from None

@@ -1,0 +1,1 @@
+"""Compact twins of a zoo's models."""

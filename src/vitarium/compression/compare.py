@@ -1,0 +1,129 @@
+"""What a twin saves, and what it costs: beside its original, in numbers."""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vitarium.blueprint import Recipe
+from vitarium.core.devices import find_devices
+from vitarium.measures._runner.measure import measure
+from vitarium.zoo import Zoo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUNS = 15
+
+_At = tuple[str, int]
+"""A model, and the epoch."""
+
+
+def compare(
+    zoo: Zoo,
+    twins: Mapping[str, str],
+    *,
+    device: str = "auto",
+    data_dir: Path | None = None,
+) -> "pd.DataFrame":
+    """A row per twin: what it and its original take, and how good they are.
+
+    Columns: model and epoch (the original), twin, then of both (`_before`, `_after`): parameters
+    (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
+    what they share with other checkpoints left out), accuracy (on the test images of the twin's
+    data), refused (why there is none, or "") and milliseconds (of one image on the device, the
+    median of several runs in turn).
+
+    Args:
+        twins: id of the twin by `ID@EPOCH` of its original.
+    """
+    import pandas as pd
+
+    where = find_devices(device)[0]
+    pairs = {twin: [zoo.at(original), zoo.at(twin)] for original, twin in twins.items()}
+    scores = _accuracies(zoo, pairs, device, data_dir)
+    rows = []
+    for twin, pair in pairs.items():
+        id, epoch = pair[0]
+        found: dict[str, Any] = {"model": id, "epoch": epoch, "twin": twin}
+        times = _milliseconds([zoo.load(*one) for one in pair], _input_size(zoo, twin), where)
+        for when, one, milliseconds in zip(("before", "after"), pair, times, strict=True):
+            checkpoint = zoo.checkpoint(*one)
+            accuracy, refused = scores[twin, one]
+            about = {
+                "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
+                "bytes": checkpoint.nbytes,
+                "bytes_in_zoo": checkpoint.path.stat().st_size,
+                "accuracy": accuracy,
+                "refused": refused,
+                "milliseconds": milliseconds,
+            }
+            found |= {f"{name}_{when}": value for name, value in about.items()}
+        rows.append(found)
+    return pd.DataFrame(rows)
+
+
+def _accuracies(
+    zoo: Zoo, pairs: Mapping[str, list[_At]], device: str, data_dir: Path | None
+) -> dict[tuple[str, _At], tuple[float, str]]:
+    """Of every twin and of its original on the twin's data, or why there is none.
+
+    What is measured on the same data after the same epoch is measured in one run.
+    """
+    together: dict[tuple[str, int], list[tuple[str, _At]]] = {}
+    for twin, pair in pairs.items():
+        data = json.dumps(_data(zoo, twin), sort_keys=True)
+        for one in pair:
+            together.setdefault((data, one[1]), []).append((twin, one))
+    scores = {}
+    for (data, epoch), members in together.items():
+        found = measure(
+            zoo,
+            "accuracy",
+            models=list(dict.fromkeys(id for _, (id, _) in members)),
+            epochs=[epoch],
+            data=json.loads(data),
+            device=device,
+            data_dir=data_dir,
+        )
+        whole = found[found["part"] == ""].set_index("model")
+        for twin, one in members:
+            row = whole.loc[one[0]]
+            scores[twin, one] = (float(row["value"]), row["refused"])
+    return scores
+
+
+def _data(zoo: Zoo, twin: str) -> dict[str, Any]:
+    origin = zoo.spec(twin).origin
+    assert isinstance(origin, Recipe)  # a twin was trained here
+    factors: dict[str, Any] = origin.data.factors()
+    return factors
+
+
+def _input_size(zoo: Zoo, model: str) -> tuple[int, int, int]:
+    architecture = zoo.spec(model).origin.architecture
+    assert architecture  # a twin was trained here
+    size: tuple[int, int, int] = architecture.config.input_size
+    return size
+
+
+@torch.inference_mode()
+def _milliseconds(models: list[nn.Module], size: tuple[int, int, int], device: str) -> list[float]:
+    """Of each model, run in turn, so that whatever else the machine does falls on all alike."""
+    image = torch.zeros(1, *size, device=device)
+    moved = [model.to(device).eval() for model in models]
+    times: list[list[float]] = [[] for _ in models]
+    for run in range(_RUNS + 2):
+        for model, own in zip(moved, times, strict=True):
+            started = time.perf_counter()
+            model(image)
+            if device != "cpu":
+                torch.cuda.synchronize(device)
+            if run > 1:
+                own.append(1e3 * (time.perf_counter() - started))
+    return [statistics.median(own) for own in times]

@@ -1,0 +1,164 @@
+"""Give models of a zoo compact twins: converted by an operator, then taught by the original."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitarium.blueprint import ModelSpec, Plan, Recipe, check_stage_name
+from vitarium.blueprint.blueprint import Start
+from vitarium.blueprint.overrides import apply
+from vitarium.blueprint.plan import inherited
+from vitarium.compression.compare import compare
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.registry import Section, choose
+from vitarium.engine.grow import Growth, grow
+from vitarium.zoo import Zoo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAGE = "compressed"
+OBJECTIVE = "weight_distillation"
+
+DEFAULTS: Mapping[str, Any] = {
+    "augmentation": "standard",
+    "objective": OBJECTIVE,
+    "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+    "clip_grad_norm": 1.0,
+    "batch_size": 128,
+    "checkpoints": "last",
+}
+"""How a twin is trained, but for what is taken from the original's recipe and what is asked for."""
+_TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
+"""What a twin takes from the original's recipe."""
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What became of the models that were to be compressed.
+
+    twins: id of each twin by `ID@EPOCH` of its original, finished or not.
+    """
+
+    zoo: Zoo
+    twins: Mapping[str, str]
+    growth: Growth
+    device: str
+    data_dir: Path | None = None
+
+    @cached_property
+    def comparison(self) -> "pd.DataFrame":
+        """Every twin that is finished beside its original; see `compare`."""
+        status = {old: self.zoo.folder(new).status for old, new in self.twins.items()}
+        done = {old: new for old, new in self.twins.items() if status[old] == "finished"}
+        return compare(self.zoo, done, device=self.device, data_dir=self.data_dir)
+
+
+def compress(
+    zoo: Zoo,
+    models: Iterable[str],
+    method: str | Section = "minivit",
+    *,
+    epochs: int | None = None,
+    data: str | Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    name: str = STAGE,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    grow_options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Compression:
+    """Give every model a compact twin, which starts from it and is taught by it.
+
+        vitarium.compress(zoo, ["3f2a"], share=2)
+        vitarium.compress(zoo, ids, share="all", init="fit", epochs=20)
+        vitarium.compress(zoo, ids, recipe={"objective.hidden_weight": 0, "optimizer.lr": 5e-4})
+
+    A twin is a model of the zoo with the original as its parent. The same call goes on where an
+    earlier one was stopped, and finds what is there.
+
+    Args:
+        models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
+        method: an operator that makes a smaller model of one.
+        epochs: of the training; None: as many as the original was trained for.
+        data: a data set to learn from; None: the original's.
+        recipe: other factors of the training by dotted path; see `DEFAULTS`.
+        name: stage of the twins in the zoo's tables.
+        device, data_dir, workers, progress, grow_options: as of `vitarium.grow`.
+        settings: of the method.
+
+    Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights, CorruptFile, ZooInUse.
+    """
+    check_stage_name(name)
+    if isinstance(method, str):
+        method = choose("operator", method.replace("-", "_"), **settings)
+    asked = {
+        **({} if epochs is None else {"epochs": epochs}),
+        **({} if data is None else {"data": data}),
+        **(recipe or {}),
+    }
+    specs = {one: _twin(zoo, one, method, asked, name) for one in _named(zoo, models)}
+    growth = grow(
+        Plan(name, tuple({spec.id: spec for spec in specs.values()}.values())),
+        zoo.path,
+        device=device,
+        data_dir=data_dir,
+        workers=workers,
+        progress=progress,
+        **(grow_options or {}),
+    )
+    twins = {one: spec.id for one, spec in specs.items()}
+    return Compression(zoo, twins, growth, device, data_dir)
+
+
+def _named(zoo: Zoo, models: Iterable[str]) -> Iterator[str]:
+    found = dict.fromkeys(f"{id}@{epoch}" for id, epoch in map(zoo.at, models))
+    if not found:
+        raise InvalidInput("say which models to compress")
+    for one in found:
+        if zoo.folder(one.partition("@")[0]).status == "diverged":
+            raise InvalidInput(f"model {one} diverged; leave it out")
+    yield from found
+
+
+def _twin(zoo: Zoo, one: str, method: Section, asked: Mapping[str, Any], stage: str) -> ModelSpec:
+    id, epoch = zoo.at(one)
+    spec = zoo.spec(id)
+    start = Start.read({"models": [id], "epoch": epoch, "operator": method, "keep_head": True})
+    settings = apply({**DEFAULTS, **_taken(one, spec.origin)}, asked)
+    for missing in [factor for factor in ("data", "epochs") if factor not in settings]:
+        raise InvalidInput(
+            f"model {one} was trained elsewhere: say with --{missing} "
+            + ("what its twin learns from" if missing == "data" else "how long its twin learns")
+        )
+    try:
+        recipe = Recipe.read(inherited(settings, spec.origin, start))
+    except IncompatibleWeights as error:  # one of a selection
+        raise IncompatibleWeights(f"model {one}: {error}") from None
+    return ModelSpec(
+        stage=stage,
+        parent=id,
+        parent_epoch=epoch,
+        recipe=recipe,
+        conversion=method,
+        keep_head=True,
+    )
+
+
+def _taken(one: str, origin: object) -> dict[str, Any]:
+    """Raises InvalidInput for a model that has not learned classes."""
+    if not isinstance(origin, Recipe):
+        return {}
+    facts = origin.objective.plugin.facts
+    if not facts.get("needs_head", True):
+        raise InvalidInput(
+            f"model {one} was trained by {origin.objective.name} and gives no classes that a twin "
+            "could be taught; compress what was fine-tuned from it"
+        )
+    factors = origin.factors(defaults=False)
+    return {name: factors[name] for name in _TAKEN if name in factors}

@@ -1,0 +1,123 @@
+"""Typed, frozen settings, and pydantic's complaints about them in our words."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vitarium.core.errors import InvalidInput, did_you_mean
+from vitarium.core.printable import printable, shortened
+
+KeyPath = tuple[str | int, ...]
+_MAX_KEY_LENGTH = 60
+"""Characters of a key in messages."""
+_OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]", re.DOTALL)
+"""What pydantic puts into the path of a complaint: "[key]", "literal['all','last']"."""
+
+
+class Config(BaseModel):
+    """Base of every configuration: its fields are generating factors of the models made with it.
+
+    Frozen, and an unknown field is an error. A field's default never changes once released, since
+    a model's id leaves defaults out: a new field's default is the behaviour there was before it.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Validate `values`. Raises InvalidConfig, which lists every problem, with its path."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InvalidConfig(problems_of(error, cls)) from None
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """With other values in the place of some fields."""
+        return self.model_copy(update=dict(values))
+
+    def factors(self, *, defaults: bool = True) -> dict[str, Any]:
+        """The fields as plain JSON values; without those that have their default, on request."""
+        return self.model_dump(mode="json", exclude_defaults=not defaults)
+
+
+class NoConfig(Config):
+    """For plug-ins that have nothing to set."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where (a path of keys and positions), and what."""
+
+    path: KeyPath
+    message: str
+
+    def under(self, *prefix: str | int) -> "Problem":
+        return Problem((*prefix, *self.path), self.message)
+
+    def __str__(self) -> str:
+        where = ".".join(shortened(printable(str(key)), _MAX_KEY_LENGTH) for key in self.path)
+        return f"{where}: {self.message}" if where else self.message
+
+
+class InvalidConfig(InvalidInput, ValueError):
+    """Values that do not make a configuration; `problems` has every one of them.
+
+    It is a ValueError too, so that pydantic collects it like any other complaint.
+    """
+
+    def __init__(self, problems: list[Problem], heading: str = "") -> None:
+        self.problems = problems
+        lines = [str(problem) for problem in problems]
+        super().__init__(
+            "\n".join([heading, *(f"  {line}" for line in lines)] if heading else lines)
+        )
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Every complaint of a pydantic error, with the nearest known name for an unknown one."""
+    found: list[Problem] = []
+    for item in error.errors():
+        path = tuple(key for key in item["loc"] if not _OF_PYDANTIC.fullmatch(str(key)))
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, InvalidConfig):  # a configuration inside this one
+            found.extend(problem.under(*path) for problem in cause.problems)
+        else:
+            found.append(Problem(path, _message(item, model)))
+    return found
+
+
+def _message(item: Any, model: type[BaseModel]) -> str:
+    match item["type"]:
+        case "extra_forbidden":
+            name = str(item["loc"][-1])
+            return (
+                f"unknown factor '{name}'{did_you_mean(name, _fields_at(model, item['loc'][:-1]))}"
+            )
+        case "missing":
+            return "missing"
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case _:
+            said = item["msg"].removeprefix("Input should be ")
+            return f"{item['input']!r} is not {said}" if said != item["msg"] else said
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """Names of the fields of the (nested) model at `path`."""
+    for key in path:
+        field = model.model_fields.get(str(key))
+        inner = field.annotation if field else None
+        inside = [
+            kind
+            for kind in (inner, *get_args(inner))  # it may be `Settings | None`
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not inside:
+            return []
+        model = inside[0]
+    return list(model.model_fields)

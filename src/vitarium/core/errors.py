@@ -1,0 +1,202 @@
+"""Everything that vitarium raises on purpose; each message says what, where, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from vitarium.core.printable import printable, shortened
+
+_MAX_LENGTH = 100
+"""Characters of a name in messages."""
+
+
+class VitariumError(Exception):
+    """Base of all errors of vitarium. `exit_status` is what the command line returns."""
+
+    exit_status = 1
+
+
+class InvalidInput(VitariumError):
+    """What the user wrote cannot be used; nothing was changed."""
+
+    exit_status = 2
+
+
+class UnknownName(InvalidInput):
+    """A name that no plug-in, blueprint, model or factor has.
+
+    Args:
+        kind: what was looked for, e.g. "architecture".
+        name: what was written.
+        known: every name that would have been right.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        label = shortened(printable(str(name), newline="\\n"), _MAX_LENGTH)
+        super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.known)}")
+
+
+class QueryTimeout(InvalidInput):
+    """A query that took longer than it may, and was stopped."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"the query took more than {seconds:g} s and was stopped; ask for less, or allow more: "
+            "--timeout SECONDS of `vitarium query`, timeout=SECONDS of `Zoo.query` (0: no limit)"
+        )
+
+
+class QueryTooLarge(InvalidInput):
+    """A query, or its answer, for which there is not memory enough."""
+
+
+class DataNotFound(InvalidInput):
+    """A data set's files are not on this machine."""
+
+
+class InvalidData(InvalidInput):
+    """A data set does not fit what the blueprint says of it."""
+
+
+class NotAZoo(InvalidInput):
+    """A folder that is no zoo, or one of a newer format."""
+
+
+class ZooInUse(VitariumError):
+    """Another process grows the zoo."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self.path, self.holder = path, holder
+        super().__init__(
+            f"{path} is being grown by {holder}; wait until it is done, or let this command wait "
+            "with --wait"
+        )
+
+
+class CorruptFile(VitariumError):
+    """A file's content is not what was written; it is not used."""
+
+    def __init__(self, path: Path, fault: str) -> None:
+        self.path, self.fault = path, fault
+        super().__init__(f"corrupt file {path}: {fault}")
+
+
+class FileFault(VitariumError, OSError):
+    """The system does not read or write a file; what was there before is as it was.
+
+    An OSError too, for those who can do without the file.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        self.path = path
+        super().__init__(message)
+
+
+class WriteFault(FileFault):
+    """A file is not written, and others would not be, either."""
+
+
+class DiskFull(WriteFault):
+    """There is no room for a file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path,
+            f"no space left for {path}; make room and run the command again (what was there before "
+            "is whole)",
+        )
+
+
+class LeadsOutside(VitariumError, OSError):
+    """A folder of a zoo is a link to somewhere else; nothing is written or removed there.
+
+    An OSError too, for those who can do without the file.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.root = path, root
+        super().__init__(
+            f"{path} is, or is reached by, a link that leads out of {root}: nothing was written or "
+            "removed there; put the folder itself where the link stands"
+        )
+
+
+class NotWritable(WriteFault):
+    """A file may not be written: on a read-only disk, or in a folder of another user.
+
+    Args:
+        reason: what stands in the way, e.g. "/data belongs to root, and you are ann".
+        remedy: what to do.
+    """
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(path, f"cannot write {path}: {reason}; {remedy}")
+
+
+class NotReadable(FileFault):
+    """A file may not be read; arguments as of NotWritable."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(path, f"cannot read {path}: {reason}; {remedy}")
+
+
+class UnusablePath(FileFault):
+    """A path that leads nowhere: too long, through a file, or to a folder that is not there."""
+
+    exit_status = 2
+
+
+class UntrustedFile(VitariumError):
+    """A foreign file that would run code when it is read; it is not read."""
+
+    def __init__(self, path: Path, fault: str) -> None:
+        self.path, self.fault = path, fault
+        super().__init__(f"{path} was not read: {fault}")
+
+
+class HubError(VitariumError):
+    """A hub did not take what was uploaded, or could not be reached."""
+
+    def __init__(self, repository: str, fault: str) -> None:
+        self.repository, self.fault = repository, fault
+        super().__init__(
+            f"uploading to {repository} failed: {fault}; run the same command again to go on"
+        )
+
+
+class CannotMeasure(VitariumError):
+    """A measure has no value for this model, or this pair; others can be measured all the same."""
+
+
+class IncompatibleWeights(VitariumError):
+    """A parent's weights do not fit the model that starts from them."""
+
+
+class DamagedCache(UserWarning):
+    """Something that can be made anew was damaged, and has been made anew; nothing is lost.
+
+    A warning; the command line shows it as a note of one line.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
+    """`"; did you mean 'x' or 'y'?"`, or the known names where none is near; empty where none is
+    known."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    if near:
+        nearest = [each for each in near if each == near[0] or _very_near(name, each)]
+        named = " or ".join(repr(shortened(name, _MAX_LENGTH)) for name in nearest)
+        return f"; did you mean {named}?"
+    if not names:
+        return ""
+    listed = [shortened(printable(name, newline="\\n"), _MAX_LENGTH) for name in names[:most]]
+    ellipsis = ", …" if len(names) > most else ""
+    return f"; known: {', '.join(listed)}{ellipsis}"
+
+
+def _very_near(name: str, other: str) -> bool:
+    """Near enough to be named though another is nearer."""
+    return difflib.SequenceMatcher(None, str(name), other).ratio() >= 0.7

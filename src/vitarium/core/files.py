@@ -1,0 +1,329 @@
+"""Files that are either whole or not there, and that prove it when they are read."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from vitarium.core.errors import CorruptFile, LeadsOutside
+from vitarium.core.file_faults import reading, writing
+from vitarium.core.printable import encodable, escaped_json
+
+_DESCRIPTORS = Path("/proc/self/fd")
+"""Where Linux has another name of every file that is open."""
+_PATTERN = frozenset("*?[{")
+_LONG_NAME = 200
+"""Bytes of a name that leave room for more; disks take 255."""
+_SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
+
+
+def write(
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, root: Path | None = None
+) -> None:
+    """Write beside and rename: after a crash the file is the old one or the new one.
+
+    Args:
+        root: a folder that is not left, whatever links its folders are.
+
+    Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; then, too, the old file is still
+    there.
+    """
+    if root:
+        check_inside(path.parent, root)
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
+        beside = path.with_name(temporary_name(path))
+        fresh = [*takewhile(lambda folder: not folder.exists(), path.parents)]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # a leftover; or a link, which is not followed
+            with beside.open("xb", buffering=1 << 20) as file:  # hundreds of small pieces
+                for piece in [content] if isinstance(content, bytes) else content:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with suppress(OSError):  # what is wrong with the folder is said by the first error
+                beside.unlink(missing_ok=True)
+                for folder in fresh:
+                    folder.rmdir()
+            raise
+        sync_folder(path.parent)
+
+
+def temporary_name(path: Path) -> str:
+    """What a file or folder is called until it is whole; never too long for a disk."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONG_NAME:
+        name = checksum(os.fsencode(name))
+    return f".{name}.{os.getpid()}.tmp"
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is what a process leaves behind that is killed in `write`."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def check_inside(folder: Path, root: Path) -> None:
+    """Raises LeadsOutside for a folder that lies, by links, outside of another.
+
+    A file that is a link is no danger: it is itself replaced or removed, not what it leads to.
+    """
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise LeadsOutside(folder, root)
+
+
+def remove(path: Path, *, root: Path | None = None) -> None:
+    """Remove a file so that it stays away after a power cut; `root` as of `write`.
+
+    Raises NotWritable and LeadsOutside.
+    """
+    if root:
+        check_inside(path.parent, root)
+    unlink(path)
+    sync_folder(path.parent)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file, if it is there; it may come back after a power cut. Raises NotWritable."""
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
+def discard(path: Path, *, root: Path | None = None) -> None:
+    """Remove what lies at a path, if that can be: a file, or a folder with all that is in it.
+
+    `root` as of `write`. Raises LeadsOutside.
+    """
+    if root:
+        check_inside(path.parent, root)
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def read(path: Path) -> bytes:
+    """The whole content. Raises FileNotFoundError, NotReadable and UnusablePath."""
+    with reading(path):
+        return path.read_bytes()
+
+
+def exists(path: Path) -> bool:
+    """Raises NotReadable where that cannot be seen."""
+    with reading(path):
+        return path.exists()
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder, in order; nothing where there is none.
+
+    Raises NotReadable, where Path.glob gives nothing.
+    """
+    try:
+        with reading(folder):
+            return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def write_json(path: Path, value: Any, *, root: Path | None = None) -> None:
+    write(path, json_text(value), root=root)
+
+
+def json_text(value: Any) -> bytes:
+    return utf8(escaped_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n")
+
+
+def utf8(text: str) -> bytes:
+    """Any text, also with the name of a file that is no UTF-8: its bytes are written `\\udcff`."""
+    return text.encode(errors="backslashreplace")
+
+
+def parsed_json(text: bytes) -> Any:
+    r"""Parse JSON; lone surrogates become text such as `\ud83d`, see `encodable`.
+
+    Raises ValueError and RecursionError.
+    """
+    value = json.loads(text)
+    has_surrogates = b"\xed" in text or b"\\ud" in text or b"\\uD" in text
+    return encodable(value) if has_surrogates else value
+
+
+def read_json(path: Path) -> Any:
+    """Raises CorruptFile where the content is not JSON."""
+    try:
+        return parsed_json(read(path))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(path, f"not valid JSON ({error})") from None
+
+
+def write_sealed(path: Path, value: dict[str, Any], *, root: Path | None = None) -> None:
+    """One JSON object with a checksum of itself as its last member, `xxh3`."""
+    write(path, utf8(sealed(value, indent=1)), root=root)
+
+
+def read_sealed(
+    path: Path, *, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
+) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Args:
+        format_1: is asked about an object without a seal whether it is of format 1, which had none.
+
+    Raises CorruptFile if any byte of it has changed.
+    """
+    text = read(path)
+    try:
+        return unsealed(text, format_1)
+    except ValueError as error:
+        raise CorruptFile(path, str(error)) from None
+
+
+def write_lines(path: Path, values: list[Any], *, root: Path | None = None) -> None:
+    """One JSON value a line, and a last line with their number and a checksum of all before it."""
+    body = "".join(json.dumps(value) + "\n" for value in values).encode()
+    write(path, body + _last_line(body, len(values)), root=root)
+
+
+def read_lines(path: Path, *, sealed: bool) -> list[Any]:
+    """Read what `write_lines` wrote. A missing file has no lines.
+
+    Args:
+        sealed: whether a file without a last line is refused; format 1 had none.
+
+    Raises CorruptFile that names the line, if any byte of the file has changed or is missing.
+    """
+    try:
+        text = read(path)
+    except FileNotFoundError:
+        return []
+    lines = text.splitlines(keepends=True)
+    values = [_line(path, number, line) for number, line in enumerate(lines, 1)]
+    if values and isinstance(values[-1], dict) and "xxh3" in values[-1]:
+        body = text[: len(text) - len(lines[-1])]
+        if lines[-1] != _last_line(body, len(lines) - 1):
+            raise CorruptFile(path, "its checksum is not that of its content")
+        return values[:-1]
+    if sealed or (text and not text.endswith(b"\n")):
+        raise CorruptFile(path, "its end is cut off")
+    return values
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return parsed_json(line)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
+
+
+def _last_line(body: bytes, lines: int) -> bytes:
+    return sealed({"lines": lines}, of=body).encode()
+
+
+def check(path: Path, sha256: str) -> None:
+    """Read a file through, in pieces. Raises CorruptFile if any bit of it has changed."""
+    try:
+        found = digest(path)
+    except FileNotFoundError:
+        raise CorruptFile(path, "the file is missing") from None
+    if found != sha256:
+        raise CorruptFile(
+            path, f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
+        )
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; read in pieces."""
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(content: Any) -> str:
+    """XXH3 of 64 bits, as 16 hexadecimal digits."""
+    return xxhash.xxh3_64_hexdigest(content)
+
+
+def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"") -> str:
+    """JSON text of an object that ends in `, "xxh3": "<XXH3-64 of all before this comma>"}`.
+
+    Args:
+        of: bytes that the checksum is to cover too, as if they stood before the text.
+    """
+    text = escaped_json(json.dumps(value, indent=indent, ensure_ascii=False))
+    body = text.removesuffix("}").rstrip("\n")
+    return body + _seal(of + utf8(body))
+
+
+def unsealed(
+    text: bytes, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
+) -> dict[str, Any]:
+    """The object of a sealed text, or of one of format 1; see `read_sealed`.
+
+    Raises ValueError if any byte of a sealed text has changed.
+    """
+    try:
+        value = parsed_json(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    if value.pop("xxh3", None) is None:
+        if not format_1(value):
+            raise ValueError("it does not end in its checksum")
+        return value
+    body = text[:-_SEAL_BYTES]
+    if text[-_SEAL_BYTES:] != _seal(body).encode():
+        raise ValueError("its checksum is not that of its content")
+    return value
+
+
+def _seal(body: bytes) -> str:
+    return f', "xxh3": "{checksum(body)}"}}\n'
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """Inside, a path of the same file or folder that libraries in other languages take.
+
+    On Linux the name of a file is any bytes; those that are no UTF-8 stand in Python's texts as
+    halves of surrogate pairs, which no other library takes. DuckDB takes `*` for any name.
+    """
+    if not _is_odd(str(path)) or not _DESCRIPTORS.is_dir():
+        yield path
+        return
+    with reading(path):
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        yield _DESCRIPTORS / str(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_odd(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return True
+    return not _PATTERN.isdisjoint(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename durable; on POSIX that is a matter of the folder."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,210 @@
+"""One small registry: a plug-in is one file that registers one function under the field's name.
+
+The command line, the validation of blueprints and the documentation read this registry, so what
+is registered appears everywhere. Plug-ins outside of vitarium are modules that register with the
+same decorators: named by an entry point of the group `vitarium`, or in the environment variable
+VITARIUM_PLUGINS (module names with commas between them).
+"""
+
+import importlib
+import inspect
+import os
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic_core import CoreSchema, core_schema
+
+from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
+from vitarium.core.errors import UnknownName
+
+KINDS: Mapping[str, str] = {
+    "architecture": "vitarium.architectures",
+    "head": "vitarium.architectures",
+    "initialization": "vitarium.architectures",
+    "dataset": "vitarium.data.datasets",
+    "augmentation": "vitarium.data.augmentations",
+    "objective": "vitarium.objectives",
+    "optimizer": "vitarium.training.optimizers",
+    "schedule": "vitarium.training.schedules",
+    "operator": "vitarium.operators",
+    "measure": "vitarium.measures",
+    "lineage": "vitarium.lineage.methods",
+    "study": "vitarium.studies",
+    "importer": "vitarium.formats",
+    "exporter": "vitarium.formats",
+}
+"""Each kind of plug-in, and where the modules lie that register ours: a package, or one module."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A registered function: `function(config, ...)`, what it is called with is its kind's matter.
+
+    `facts` is what else is known about it, e.g. `paper`, or `views=2` of an objective.
+    """
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    config: type[Config]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring (the function's, else the configuration's)."""
+        text = inspect.getdoc(self.function) or inspect.getdoc(self.config) or ""
+        return text.partition("\n")[0]
+
+
+_plugins: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
+
+
+def _decorator(kind: str) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    def named(name: str, *, config: type[Config] = NoConfig, **facts: Any) -> Callable[..., Any]:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            earlier = _plugins[kind].get(name)
+            if earlier and earlier.function.__module__ != function.__module__:
+                raise ValueError(
+                    f"{kind} '{name}' of {function.__module__} is already registered "
+                    f"by {earlier.function.__module__}: give one of them another name"
+                )
+            _plugins[kind][name] = Plugin(kind, name, function, config, facts)
+            return function
+
+        return register
+
+    named.__doc__ = f"Register a function `(config, ...)` as the {kind} called `name`."
+    return named
+
+
+architecture = _decorator("architecture")
+head = _decorator("head")
+initialization = _decorator("initialization")
+dataset = _decorator("dataset")
+augmentation = _decorator("augmentation")
+objective = _decorator("objective")
+optimizer = _decorator("optimizer")
+schedule = _decorator("schedule")
+operator = _decorator("operator")
+measure = _decorator("measure")
+lineage = _decorator("lineage")
+study = _decorator("study")
+importer = _decorator("importer")
+exporter = _decorator("exporter")
+
+
+def plugins(kind: str) -> dict[str, Plugin]:
+    """All plug-ins of a kind by name, sorted. Raises UnknownName for an unknown kind."""
+    if kind not in KINDS:
+        raise UnknownName("kind of plug-in", kind, KINDS)
+    _load(KINDS[kind])
+    _load_outside()
+    return dict(sorted(_plugins[kind].items()))
+
+
+def get(kind: str, name: str) -> Plugin:
+    """The plug-in of that name. Raises UnknownName with the nearest name there is."""
+    known = plugins(kind)
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    return known[name]
+
+
+@cache
+def _load(package: str) -> None:
+    """Import a module, or every public module in a package, so that its plug-ins are registered.
+
+    What a kind's plug-ins are made with (`_name`, `base`) is left to the plug-ins that need it.
+    """
+    path = getattr(importlib.import_module(package), "__path__", ())
+    for module in pkgutil.iter_modules(path, f"{package}."):
+        name = module.name.rpartition(".")[2]
+        if name != "base" and not name.startswith("_"):
+            _load(module.name)
+
+
+@cache
+def _load_outside() -> None:
+    for entry in entry_points(group="vitarium"):
+        entry.load()
+    for module in filter(None, os.environ.get("VITARIUM_PLUGINS", "").split(",")):
+        importlib.import_module(module.strip())
+
+
+@dataclass(frozen=True)
+class Section:
+    """A plug-in chosen by name with its settings; calling it calls the plug-in with them.
+
+    In a blueprint: `optimizer: {name: sgd, lr: 0.1}`, or `optimizer: sgd` where defaults do.
+    """
+
+    kind: str
+    name: str
+    config: Any
+    """A Config, of the class that the plug-in was registered with."""
+
+    @property
+    def plugin(self) -> Plugin:
+        return get(self.kind, self.name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.plugin.function(self.config, *args, **kwargs)
+
+    def factors(self, *, defaults: bool = True) -> dict[str, Any]:
+        """`{"name": ..., **settings}` as plain JSON values; see `Config.factors`."""
+        return {"name": self.name, **self.config.factors(defaults=defaults)}
+
+
+def choose(kind: str, name: str, /, **settings: Any) -> Section:
+    """A plug-in with its settings. Raises UnknownName and InvalidConfig."""
+    plugin = get(kind, name)
+    return Section(kind, plugin.name, plugin.config.read(settings))
+
+
+def section(kind: str, value: Any) -> Section:
+    """Read a section from a name or a mapping with a `name`.
+
+    Raises InvalidConfig that lists every problem with its path inside the section.
+    """
+    if isinstance(value, Section):
+        return value
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        raise InvalidConfig([Problem((), f"{value!r} is neither a name nor a mapping with a name")])
+    if not isinstance(value.get("name"), str):
+        known = ", ".join(plugins(kind))
+        raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {known}")])
+    settings = {key: setting for key, setting in value.items() if key != "name"}
+    try:
+        return choose(kind, value["name"], **settings)
+    except UnknownName as error:
+        raise InvalidConfig([Problem(("name",), str(error))]) from None
+
+
+class SectionOf:
+    """Makes a pydantic field a section: `head: Annotated[Section, SectionOf("head")]`.
+
+    With a default, settings without a name are the default's: `optimizer: {lr: 0.1}`.
+    """
+
+    def __init__(self, kind: str, default: str | None = None) -> None:
+        self.kind, self.default = kind, default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._read,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value, info: value.factors(defaults=not info.exclude_defaults),
+                info_arg=True,
+            ),
+        )
+
+    def _read(self, value: Any) -> Section:
+        if self.default and isinstance(value, Mapping) and "name" not in value:
+            value = {"name": self.default, **value}
+        return section(self.kind, value)

@@ -1,0 +1,119 @@
+"""Decoded images on disk: made once, then memory-mapped by every process of the machine.
+
+    <cache>/decoded/<name>-<hash>/
+      about.json             whatever goes with the tensors, and a checksum of each; written last
+      <tensor>.npy ...
+
+Everything here can be deleted at any time, and is made again when it is next needed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from vitarium.core import files
+from vitarium.core.cache import cache_folder
+from vitarium.core.errors import CorruptFile, DamagedCache
+from vitarium.zoo._scratch import reserve
+
+FORMAT = 1
+
+Allocate = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
+"""Gives an empty tensor of that name, shape and type, to be filled."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Tensors by name, and what goes with them."""
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+
+def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
+    """What `fill` makes, from the cache if it is there; else it is made and put there.
+
+    Args:
+        key: plain values that decide the content.
+        fill: is given a function to allocate tensors with; returns what else is to be kept.
+
+    Of several processes one makes it, the others wait. What is damaged is made anew, and where the
+    cache cannot be written everything stays in this process's memory; both with a warning.
+    """
+    text = json.dumps([FORMAT, name, key], sort_keys=True)
+    folder = cache_folder() / "decoded" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_suffix(".lock"))
+        with lock:
+            return _open(folder) or _make(folder, fill)
+    except OSError as error:
+        if cached := _open(folder):  # by another user, whose cache this is
+            return cached
+        remedy = "name a folder for them in VITARIUM_CACHE"
+        reason = error.strerror or error
+        warnings.warn(f"decoded images are not cached ({reason}); {remedy}", stacklevel=2)
+        tensors: dict[str, Tensor] = {}
+
+        def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            return tensors.setdefault(name, torch.empty(shape, dtype=dtype))
+
+        return Kept(tensors, fill(allocate))
+
+
+def _open(folder: Path) -> Kept | None:
+    if not os.access(folder / "about.json", os.R_OK):
+        return None
+    try:
+        written = files.read_sealed(folder / "about.json")
+        for name, sha256 in written["tensors"].items():
+            files.check(folder / f"{name}.npy", sha256)
+        return Kept({name: _map(folder, name) for name in written["tensors"]}, written["about"])
+    except (CorruptFile, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        note = f"decoded images in {folder} were damaged, and are made anew ({error})"
+        warnings.warn(DamagedCache(note), stacklevel=3)
+        files.discard(folder)
+        return None
+
+
+def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
+    beside = folder.with_suffix(".tmp")
+    files.discard(beside)
+    beside.mkdir()
+    arrays: dict[str, np.memmap] = {}
+
+    def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        numpy_type = torch.empty((), dtype=dtype).numpy().dtype
+        file = beside / f"{name}.npy"
+        arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=numpy_type, shape=shape)
+        with file.open("rb+") as opened:  # a disk that is full later would end the process
+            reserve(opened.fileno(), file.stat().st_size)
+        return torch.from_numpy(arrays[name])
+
+    try:
+        about = fill(allocate)
+        for array in arrays.values():
+            array.flush()
+        checksums = {name: files.digest(beside / f"{name}.npy") for name in arrays}
+        files.write_sealed(beside / "about.json", {"about": dict(about), "tensors": checksums})
+        files.discard(folder)
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Kept({name: _map(folder, name) for name in arrays}, about)
+
+
+def _map(folder: Path, name: str) -> Tensor:
+    # "c": pages are shared by all processes, and what one of them writes stays its own
+    return torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))

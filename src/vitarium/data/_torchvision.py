@@ -1,0 +1,89 @@
+"""What the data sets of torchvision have in common: found in a data folder, else downloaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import DataNotFound
+from vitarium.data.base import DataConfig, DataFolders, Dataset, Split, with_splits
+
+# torchvision's ways to say that files are missing (the first), damaged or cut short
+UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError)
+
+
+def load_torchvision(
+    name: str,
+    source: Callable[..., Any],
+    config: DataConfig,
+    folders: DataFolders,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    unpack: Callable[[Path], None] | None = None,
+    also: str = "",
+) -> Dataset:
+    """Read both parts of a torchvision data set, downloading them if no folder has them.
+
+    Args:
+        source: torchvision's class, called with root, train and download.
+        unpack: called with a data folder before anything is downloaded, to fill it from elsewhere
+            on this machine.
+        also: another way to get it, for the error message.
+
+    Raises DataNotFound.
+    """
+    found = next((parts for f in folders.all if (parts := _read(source, f))), None)
+    train, test = found or _fetch(name, source, folders, unpack, also)
+    return with_splits(
+        name,
+        train.classes,
+        config,
+        train=_split(train),
+        test=_split(test),
+        mean=mean,
+        std=std,
+    )
+
+
+def _read(source: Callable[..., Any], folder: Path) -> tuple[Any, Any] | None:
+    try:
+        return source(root=folder, train=True), source(root=folder, train=False)
+    except UNREADABLE:
+        return None
+
+
+def _fetch(
+    name: str,
+    source: Callable[..., Any],
+    folders: DataFolders,
+    unpack: Callable[[Path], None] | None,
+    also: str,
+) -> tuple[Any, Any]:
+    target = folders.writable
+    try:
+        if unpack:
+            unpack(target)
+            if unpacked := _read(source, target):
+                return unpacked
+        train = source(root=target, train=True, download=True)
+        return train, source(root=target, train=False, download=True)
+    except (OSError, *UNREADABLE) as error:
+        looked, fault = ", ".join(map(str, folders.all)), " ".join(str(error).split())
+        raise DataNotFound(
+            f"data set '{name}' is not in {looked}, and getting it failed ({fault}). "
+            f"Copy torchvision's files into one of these folders, or name theirs with --data-dir "
+            f"or VITARIUM_DATA.{' ' + also if also else ''}"
+        ) from None
+
+
+def _split(part: Any) -> Split:
+    pixels = torch.as_tensor(part.data)
+    return Split(_channels_first(pixels), torch.as_tensor(part.targets).long())
+
+
+def _channels_first(pixels: Tensor) -> Tensor:
+    """[n, h, w] or [n, h, w, c] -> [n, c, h, w]"""
+    return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()

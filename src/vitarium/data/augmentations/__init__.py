@@ -1,0 +1,1 @@
+"""Augmentations, one file each, and what they are made of."""

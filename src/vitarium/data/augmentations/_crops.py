@@ -1,0 +1,272 @@
+"""Frames: which part of an image is seen, at which size.
+
+Resizing, padding, cropping and flipping are linear in the pixels and act on rows and columns
+apart. So all of them together are two matrices per image, and a whole batch of differently framed
+images is two batched matrix products.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitarium.data._to_device import moved
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+_TRIES = 10
+CROP_NUMBERS = 2 * _TRIES + 2
+"""How many numbers `random_resized_crops` takes."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the frames of n images; all [n].
+
+    The source pixels from `start` on, `length` of them, are resampled to `resized` pixels; of
+    these, those from `offset` on are seen. Where there is none, the frame is black.
+    """
+
+    start: Tensor
+    length: Tensor
+    resized: Tensor
+    offset: Tensor
+
+    def weights(
+        self, seen: Tensor, source: int, interpolation: Interpolation, device: torch.device
+    ) -> Tensor:
+        """The weight of each source pixel in each seen one, [n, size, source], on the device."""
+        place = moved((self.offset.unsqueeze(1) + seen).unsqueeze(2), device)
+        start, length, resized = (
+            moved(v.double().view(-1, 1, 1), device)
+            for v in (self.start, self.length, self.resized)
+        )
+        return _weights(place, start, length, resized, source, interpolation)
+
+
+@dataclass(frozen=True)
+class WholeAxis:
+    """An axis of which the whole image is resampled, to the same number of pixels for all n.
+
+    What is seen begins at `offset` ([n]), which is -`margin` at least and at most what leaves
+    `margin` black pixels behind the image.
+    """
+
+    source: int
+    resized: int
+    offset: Tensor
+    margin: int
+
+    def weights(
+        self, seen: Tensor, source: int, interpolation: Interpolation, device: torch.device
+    ) -> Tensor:
+        """As Axis.weights; all rows there can be are made once, and then only chosen from."""
+        rows = _all_rows(source, self.resized, self.margin, interpolation, device)
+        return rows[moved(self.margin + self.offset.unsqueeze(1) + seen, device)]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The frames of n images (or one for all of a batch), each of `size` (height, width)."""
+
+    rows: Axis | WholeAxis
+    columns: Axis | WholeAxis
+    size: tuple[int, int]
+    interpolation: Interpolation = "bilinear"
+    flipped: Tensor | None = None
+    """Which are seen in a mirror, bool [n]."""
+
+    def cut(self, images: Tensor) -> Tensor:
+        """uint8 [n, c, h, w] -> float [n, c, *size] in [0, 1], on the images' device.
+
+        Resampled as torchvision's antialiased resizing does, without rounding in between.
+        """
+        height, width = images.shape[-2:]
+        pixels = images.float() / 255
+        if not self._whole(height, width):
+            how = (self.interpolation, images.device)
+            down = self.rows.weights(_seen(self.size[0], None), height, *how)
+            across = self.columns.weights(_seen(self.size[1], self.flipped), width, *how)
+            pixels = down.unsqueeze(1) @ (pixels @ across.unsqueeze(1).transpose(-1, -2))
+        return pixels.clamp_(0, 1) if self.interpolation == "bicubic" else pixels
+
+    def _whole(self, height: int, width: int) -> bool:
+        """Whether the frames show the images as they are."""
+        axes = ((self.rows, height, self.size[0]), (self.columns, width, self.size[1]))
+        return self.flipped is None and all(
+            isinstance(axis, WholeAxis)
+            and size == source == axis.resized
+            and len(axis.offset) == 1
+            and int(axis.offset) == 0
+            for axis, source, size in axes
+        )
+
+
+def _seen(size: int, mirrored: Tensor | None) -> Tensor:
+    """Numbers of the seen pixels, [1, size] or [n, size]; backwards in a mirror."""
+    numbers = torch.arange(size).unsqueeze(0)
+    return numbers if mirrored is None else torch.where(mirrored[:, None], numbers.flip(1), numbers)
+
+
+@lru_cache(maxsize=64)
+def _all_rows(
+    source: int, resized: int, margin: int, interpolation: Interpolation, device: torch.device
+) -> Tensor:
+    """Weights of the source's pixels in every resized one, and in the margins' black ones."""
+    place = torch.arange(-margin, resized + margin).view(1, -1, 1)
+    nothing, whole, size = (torch.tensor(v, dtype=torch.float64) for v in (0, source, resized))
+    return _weights(place, nothing, whole, size, source, interpolation)[0].to(device)
+
+
+def _weights(
+    place: Tensor,
+    start: Tensor,
+    length: Tensor,
+    resized: Tensor,
+    source: int,
+    interpolation: Interpolation,
+) -> Tensor:
+    """Of all source pixels in the pixels at these places of the resized image, [n, m, source].
+
+    place: [n, m, 1]; the others, which say what is resized to what, [n, 1, 1].
+    """
+    pixel = torch.arange(source, dtype=torch.float64, device=place.device)
+    scale = length / resized
+    if interpolation == "nearest":
+        weights = (pixel == start + (place * scale).floor()).double()
+    else:
+        centre = start + (place + 0.5) * scale
+        distance = (pixel + 0.5 - centre) / scale.clamp(min=1)  # wider when shrinking
+        weights = _KERNELS[interpolation](distance.abs())
+        weights *= (pixel >= start) & (pixel < start + length)
+        weights /= weights.sum(2, keepdim=True).clamp(min=1e-12)
+    return (weights * ((place >= 0) & (place < resized))).float()
+
+
+def _triangle(x: Tensor) -> Tensor:
+    return (1 - x).clamp(min=0)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys's kernel with a = -1/2, as Pillow and torch have it where they antialias."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+_KERNELS = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def resized_crops(
+    image: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    shorter: int,
+    interpolation: Interpolation = "bilinear",
+    padding: int = 0,
+    places: Tensor | None = None,
+    flipped: Tensor | None = None,
+) -> Frame:
+    """The shorter side to `shorter`, black `padding` around, then a crop of `size`.
+
+    Args:
+        image: height and width of the images.
+        places: two numbers in [0, 1) per image that place the crop, [n, 2]; None: the middle.
+        flipped: which are mirrored, bool [n].
+    """
+    axes = []
+    for axis, (source, seen, resized) in enumerate(
+        zip(image, size, _shorter_to(image, shorter), strict=True)
+    ):
+        margin = max(padding, seen - resized, 0)
+        if places is None:
+            offset = torch.tensor([round((resized - seen) / 2)])
+        else:
+            offset = _integer(places[:, axis], resized + 2 * padding - seen + 1) - padding
+        axes.append(WholeAxis(source, resized, offset, margin))
+    return Frame(axes[0], axes[1], size, interpolation, flipped)
+
+
+def random_resized_crops(
+    image: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    numbers: Tensor,
+    interpolation: Interpolation = "bilinear",
+    flipped: Tensor | None = None,
+) -> Frame:
+    """Crops of random area and shape, resized to `size`; as torchvision's RandomResizedCrop.
+
+    Args:
+        image: height and width of the images.
+        scale: bounds of the crop's area as a share of the image's.
+        ratio: bounds of its width over its height, drawn evenly in the logarithm.
+        numbers: float64 [n, CROP_NUMBERS].
+    """
+    height, width = image
+    areas, shapes, places = numbers.split((_TRIES, _TRIES, 2), dim=1)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * areas)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    shape = torch.exp(low + (high - low) * shapes)
+    tall, wide = (area / shape).sqrt().round(), (area * shape).sqrt().round()
+    fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
+    first = fits.int().argmax(1, keepdim=True)  # the first try that fits
+    none = ~fits.any(1)
+    middle = _largest_of_ratio(height, width, ratio)
+    starts, lengths = [], []
+    for axis, (tried, whole) in enumerate(((tall, height), (wide, width))):
+        length = tried.gather(1, first).squeeze(1).long()
+        start = _integer(places[:, axis], whole - length + 1)
+        lengths.append(length.masked_fill(none, middle[axis]))
+        starts.append(start.masked_fill(none, (whole - middle[axis]) // 2))
+    rows, columns = (
+        Axis(start, length, torch.full_like(start, seen), torch.zeros_like(start))
+        for start, length, seen in zip(starts, lengths, size, strict=True)
+    )
+    return Frame(rows, columns, size, interpolation, flipped)
+
+
+def rotated(images: Tensor, degrees: Tensor) -> Tensor:
+    """Each image [n, c, h, w] turned counter-clockwise about its middle; black comes in."""
+    height, width = images.shape[-2:]
+    cos, sin = (f(torch.deg2rad(degrees.double())) for f in (torch.cos, torch.sin))
+    zero = torch.zeros_like(cos)
+    # where each pixel comes from: the turn back, in coordinates from -1 to 1 on either axis
+    turn = torch.stack(
+        (
+            torch.stack((cos, -sin * height / width, zero), 1),
+            torch.stack((sin * width / height, cos, zero), 1),
+        ),
+        1,
+    )
+    grid = F.affine_grid(
+        moved(turn.float(), images.device), list(images.shape), align_corners=False
+    )
+    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+
+
+def _integer(number: Tensor, count: Tensor | int) -> Tensor:
+    """Numbers in [0, 1) -> whole ones from 0 to count - 1."""
+    return (number * count).floor().long()
+
+
+def _shorter_to(image: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Height and width of a resized image, rounded down as torchvision does."""
+    height, width = image
+    if height <= width:
+        return shorter, int(shorter * width / height)
+    return int(shorter * height / width), shorter
+
+
+def _largest_of_ratio(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    """Height and width of the largest crop whose shape is allowed: where no try fits."""
+    if width / height < ratio[0]:
+        return min(height, round(width / ratio[0])), width
+    if width / height > ratio[1]:
+        return height, min(width, round(height * ratio[1]))
+    return height, width

@@ -1,0 +1,91 @@
+"""Mixup and cutmix for the batches of one or several models at a time, with timm's rules."""
+
+from typing import Literal
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+from vitarium.core.errors import InvalidInput
+from vitarium.data._to_device import moved
+
+Mode = Literal["batch", "pair", "elem"]
+MIXING_NUMBERS = 4
+"""Which of the two, its strength, and the place of cutmix's rectangle."""
+
+
+def mixed(
+    images: Tensor, targets: Tensor, numbers: Tensor, *, mixup: float, cutmix: float, mode: Mode
+) -> tuple[Tensor, Tensor]:
+    """Each batch mixed with itself in reverse, and its targets likewise.
+
+    mixup (Zhang et al. 2018, arXiv 1710.09412) blends all pixels; cutmix (Yun et al. 2019, arXiv
+    1905.04899) pastes a rectangle. With both, each has a chance of one half.
+
+    Args:
+        images: [k, b, c, h, w], the batches of k models; targets: [k, b, num_classes].
+        numbers: float64 [k, b, MIXING_NUMBERS], on the CPU.
+        mixup, cutmix: alpha of the Beta distribution of the share; 0: never.
+        mode: whether the share is drawn per batch, per pair of images, or per image.
+
+    Raises InvalidInput for batches whose images make no pairs.
+    """
+    if images.shape[1] % 2:
+        raise InvalidInput(
+            f"mixup and cutmix need batches of an even size; {images.shape[1]} is odd"
+        )
+    numbers = _shared(numbers, mode)
+    which, strength, places = numbers[..., 0], numbers[..., 1], numbers[..., 2:]
+    cut = which < (0.5 if mixup and cutmix else float(bool(cutmix)))
+    share = torch.where(cut, _beta(strength, cutmix or mixup), _beta(strength, mixup or cutmix))
+    rows, columns = (
+        _inside(places[..., axis], (1 - share).sqrt(), size)
+        for axis, size in enumerate(images.shape[-2:])
+    )
+    pasted = rows.sum(-1) * columns.sum(-1) / (rows.shape[-1] * columns.shape[-1])
+    share = torch.where(cut, 1 - pasted, share)
+    device = images.device
+    of_targets = moved(share.unsqueeze(-1).to(targets.dtype), device)
+    targets = _blend(targets, targets.flip(1), of_targets)
+    if cut.any():
+        rows, columns = moved(rows & cut.unsqueeze(-1), device), moved(columns, device)
+        hidden = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(2)
+        pixels = torch.where(hidden, images.flip(1), images)
+        share = share.masked_fill(cut, 1.0)
+    else:
+        pixels = images
+    if cut.all():
+        return pixels, targets
+    of_pixels = moved(share[..., None, None, None].to(images.dtype), device)
+    return _blend(pixels, images.flip(1), of_pixels), targets
+
+
+def _shared(numbers: Tensor, mode: Mode) -> Tensor:
+    """The numbers by which each image is mixed: the batch's ([k, 1, ...]), its pair's, its own."""
+    if mode == "batch":
+        return numbers[:, :1]
+    if mode == "pair":
+        half = numbers[:, : numbers.shape[1] // 2]
+        return torch.cat((half, half.flip(1)), dim=1)
+    return numbers
+
+
+def _beta(numbers: Tensor, alpha: float) -> Tensor:
+    """Uniform numbers -> draws from Beta(alpha, alpha)."""
+    return torch.from_numpy(betaincinv(alpha, alpha, numbers.contiguous().numpy()))
+
+
+def _inside(place: Tensor, share: Tensor, size: int) -> Tensor:
+    """Which rows (or columns) a rectangle of that share of the side covers, [..., size].
+
+    Its middle is anywhere in the image; what reaches outside is cut off.
+    """
+    length, middle = (share * size).floor(), (place * size).floor()
+    start = middle - (length / 2).floor()
+    end = middle + (length / 2).ceil()
+    row = torch.arange(size)
+    return (row >= start.unsqueeze(-1)) & (row < end.unsqueeze(-1))
+
+
+def _blend(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    return one * share + other * (1 - share)

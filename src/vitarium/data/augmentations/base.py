@@ -1,0 +1,79 @@
+"""What an augmentation is: how images become a model's input, in training and in scoring.
+
+Whole batches are augmented at a time, each image by random numbers of its own. The numbers are
+given, never drawn here: so an image becomes the same in a batch of any size, on any device, and
+in whichever process does the work.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, PositiveFloat
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from vitarium.data.augmentations._crops import Frame
+
+
+def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first number has to be the smaller one")
+    return bounds
+
+
+Range = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
+"""The smallest and the largest value of something that is drawn."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Four functions on the way to a model, for images of `input_size` (channels, height, width).
+
+    numbers: how many numbers, uniform in [0, 1), each image is given: float64 [n, numbers] on the
+        CPU, whatever the images' device.
+    frame: numbers [n, numbers] and height and width of the images -> the part of each image that
+        is seen in training.
+    plain: height and width -> the part that is seen in scoring.
+    change: images [n, c, height, width] in [0, 1] and their numbers -> [n, *input_size].
+    mix: the normalised batches of k models, [k, b, *input_size], their targets
+        [k, b, num_classes] and numbers [k, b, numbers] -> images and targets of the same shapes.
+    """
+
+    numbers: int
+    frame: Callable[[Tensor, int, int], Frame]
+    plain: Callable[[int, int], Frame]
+    change: Callable[[Tensor, Tensor], Tensor]
+    mix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Numbers:
+    """Names for parts of an image's numbers: `Numbers(flip=1, crop=2)(given, "crop")`."""
+
+    def __init__(self, **widths: int) -> None:
+        ends = torch.tensor([0, *widths.values()]).cumsum(0).tolist()
+        self._parts = {
+            name: slice(start, end)
+            for name, start, end in zip(widths, ends[:-1], ends[1:], strict=True)
+        }
+        self.total: int = ends[-1]
+
+    def __call__(self, given: Tensor, name: str) -> Tensor:
+        """[..., total] -> [..., width of that part]"""
+        return given[..., self._parts[name]]
+
+
+def unmixed(images: Tensor, targets: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The `mix` of an augmentation that does not mix."""
+    return images, targets
+
+
+def channels(images: Tensor, count: int) -> Tensor:
+    """To gray or to RGB, whichever has `count` channels; images that have them stay as they are."""
+    if images.shape[-3] == count:
+        return images
+    if count == 3:
+        return images.expand(*images.shape[:-3], 3, *images.shape[-2:])
+    gray: Tensor = rgb_to_grayscale(images, 1)
+    return gray

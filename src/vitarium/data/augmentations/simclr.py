@@ -1,0 +1,110 @@
+"""SimCLR's augmentation: drawn twice, it gives two views of an image."""
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.registry import augmentation
+from vitarium.data.augmentations._color import JITTER_NUMBERS, blurred, grayed, jittered, some
+from vitarium.data.augmentations._crops import (
+    CROP_NUMBERS,
+    Frame,
+    random_resized_crops,
+    resized_crops,
+)
+from vitarium.data.augmentations.base import Augmentation, Numbers, Range, channels, unmixed
+
+
+class SimclrViews(Config):
+    """In the order in which it is applied; `resize` and the middle alone when images are scored."""
+
+    resize: PositiveInt | None = None
+    """Shorter side, in pixels, when images are scored; None: the model's image size."""
+    scale: Range = (0.08, 1.0)
+    """Area of the crop, as a share of the image's."""
+    ratio: Range = (3 / 4, 4 / 3)
+    horizontal_flip: float = Field(0.5, ge=0, le=1)
+    color_jitter: NonNegativeFloat = 0.8
+    """Strength of random changes of brightness, contrast and saturation."""
+    hue: float = Field(0.2, ge=0, le=0.5)
+    """Strength of random changes of hue, which go with those."""
+    color_jitter_probability: float = Field(0.8, ge=0, le=1)
+    grayscale: float = Field(0.2, ge=0, le=1)
+    blur: float = Field(0.5, ge=0, le=1)
+    """Probability of a Gaussian blur with a sigma of 0.1 to 2 pixels."""
+    blur_kernel: PositiveInt | None = None
+    """Odd; None: about a tenth of the image."""
+
+    @field_validator("blur_kernel")
+    @classmethod
+    def _odd(cls, kernel: int | None) -> int | None:
+        if kernel is not None and kernel % 2 == 0:
+            raise ValueError("a kernel with a middle has an odd size")
+        return kernel
+
+
+_SIGMA = (0.1, 2.0)
+
+
+@augmentation("simclr", config=SimclrViews, paper="Chen et al. 2020, arXiv 2002.05709, App. A")
+def simclr_views(
+    config: SimclrViews, input_size: tuple[int, int, int], num_classes: int
+) -> Augmentation:
+    """Random resized crops, flips, colours, gray and blur, as SimCLR has them."""
+    count, height, width = input_size
+    kernel = config.blur_kernel or max(3, height // 10 // 2 * 2 + 1)
+    numbers = Numbers(
+        crop=CROP_NUMBERS, flip=1, jitters=1, jitter=JITTER_NUMBERS, gray=1, blurs=1, sigma=1
+    )
+
+    def frame(given: Tensor, high: int, wide: int) -> Frame:
+        flipped = numbers(given, "flip").squeeze(1) < config.horizontal_flip
+        return random_resized_crops(
+            (high, wide),
+            (height, width),
+            scale=config.scale,
+            ratio=config.ratio,
+            numbers=numbers(given, "crop"),
+            flipped=flipped,
+        )
+
+    def plain(high: int, wide: int) -> Frame:
+        return resized_crops(
+            (high, wide), (height, width), shorter=config.resize or min(height, width)
+        )
+
+    def jitter(images: Tensor, which: Tensor, given: Tensor) -> Tensor:
+        strength = config.color_jitter
+        return jittered(
+            images,
+            numbers(given, "jitter")[which],
+            brightness=strength,
+            contrast=strength,
+            saturation=strength,
+            hue=config.hue,
+        )
+
+    def blur(images: Tensor, which: Tensor, given: Tensor) -> Tensor:
+        low, high = _SIGMA
+        sigmas = low + (high - low) * numbers(given, "sigma")[which, 0]
+        return blurred(images, sigmas, kernel)
+
+    def change(images: Tensor, given: Tensor) -> Tensor:
+        images = some(
+            images,
+            numbers(given, "jitters"),
+            config.color_jitter_probability,
+            lambda chosen, which: jitter(chosen, which, given),
+        )
+        images = some(
+            images, numbers(given, "gray"), config.grayscale, lambda chosen, which: grayed(chosen)
+        )
+        images = some(
+            images,
+            numbers(given, "blurs"),
+            config.blur,
+            lambda chosen, which: blur(chosen, which, given),
+        )
+        return channels(images, count)
+
+    return Augmentation(numbers.total, frame, plain, change, unmixed)

@@ -1,0 +1,140 @@
+"""The augmentation of supervised training; with its defaults, none at all."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import augmentation
+from vitarium.data.augmentations._color import JITTER_NUMBERS, jittered
+from vitarium.data.augmentations._crops import (
+    CROP_NUMBERS,
+    Frame,
+    Interpolation,
+    random_resized_crops,
+    resized_crops,
+    rotated,
+)
+from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
+from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mixed
+from vitarium.data.augmentations.base import Augmentation, Numbers, Range, channels
+
+Probability = Field(0.0, ge=0, le=1)
+
+
+class Standard(Config):
+    """In the order in which it is applied; `resize` and the middle alone when images are scored."""
+
+    resize: PositiveInt | None = None
+    """Shorter side, in pixels, before the crop; None: the model's image size."""
+    interpolation: Interpolation = "bilinear"
+    crop: Literal["center", "random", "random_resized"] = "center"
+    padding: NonNegativeInt = 0
+    """Black pixels around the image before a random crop."""
+    scale: Range = (0.08, 1.0)
+    """Area of a random_resized crop, as a share of the image's."""
+    ratio: Range = (3 / 4, 4 / 3)
+    """Width over height of a random_resized crop."""
+    horizontal_flip: float = Probability
+    rotation: NonNegativeFloat = 0.0
+    """Up to so many degrees, either way."""
+    color_jitter: NonNegativeFloat = 0.0
+    """Strength of random changes of brightness, contrast and saturation."""
+    random_erasing: float = Probability
+    """Probability that a rectangle of the image is erased (Zhong et al. 2020, as timm has it)."""
+    random_erasing_mode: Literal["const", "rand", "pixel"] = "const"
+    mixup: NonNegativeFloat = 0.0
+    """Alpha of mixup; with cutmix too, each batch is mixed by one of them."""
+    cutmix: NonNegativeFloat = 0.0
+    """Alpha of cutmix."""
+    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    """Whether the strength is drawn per batch, per pair of images, or per image."""
+
+
+@augmentation("standard", config=Standard)
+def standard(config: Standard, input_size: tuple[int, int, int], num_classes: int) -> Augmentation:
+    """Crops, flips, rotation, colours, erasing, mixup and cutmix; none unless set.
+
+    Raises InvalidInput where a random crop does not fit into the resized and padded image.
+    """
+    count, *size = input_size
+    seen = (size[0], size[1])
+    shorter = config.resize or min(seen)
+    if config.crop == "random" and shorter + 2 * config.padding < min(seen):
+        raise InvalidInput(
+            f"a random crop of {seen[0]} by {seen[1]} pixels does not fit into images resized to "
+            f"{shorter} and padded by {config.padding}; choose a larger resize or padding"
+        )
+    numbers = Numbers(
+        crop=CROP_NUMBERS,
+        flip=1,
+        rotation=1,
+        jitter=JITTER_NUMBERS,
+        erasing=ERASING_NUMBERS,
+        mixing=MIXING_NUMBERS,
+    )
+
+    def frame(given: Tensor, height: int, width: int) -> Frame:
+        crop, flip = numbers(given, "crop"), numbers(given, "flip").squeeze(1)
+        flipped = flip < config.horizontal_flip if config.horizontal_flip else None
+        if config.crop == "random_resized":
+            return random_resized_crops(
+                (height, width),
+                seen,
+                scale=config.scale,
+                ratio=config.ratio,
+                numbers=crop,
+                interpolation=config.interpolation,
+                flipped=flipped,
+            )
+        return resized_crops(
+            (height, width),
+            seen,
+            shorter=shorter,
+            interpolation=config.interpolation,
+            padding=config.padding if config.crop == "random" else 0,
+            places=crop[:, :2] if config.crop == "random" else None,
+            flipped=flipped,
+        )
+
+    def plain(height: int, width: int) -> Frame:
+        return resized_crops(
+            (height, width), seen, shorter=shorter, interpolation=config.interpolation
+        )
+
+    def change(images: Tensor, given: Tensor) -> Tensor:
+        if config.rotation:
+            degrees = (2 * numbers(given, "rotation").squeeze(1) - 1) * config.rotation
+            images = rotated(images, degrees)
+        if strength := config.color_jitter:
+            images = jittered(
+                images,
+                numbers(given, "jitter"),
+                brightness=strength,
+                contrast=strength,
+                saturation=strength,
+            )
+        return channels(images, count)
+
+    def mix(images: Tensor, targets: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+        if config.random_erasing:
+            images = erased(
+                images.flatten(0, 1),
+                numbers(given, "erasing").flatten(0, 1),
+                config.random_erasing,
+                config.random_erasing_mode,
+            ).unflatten(0, images.shape[:2])
+        if config.mixup or config.cutmix:
+            images, targets = mixed(
+                images,
+                targets,
+                numbers(given, "mixing"),
+                mixup=config.mixup,
+                cutmix=config.cutmix,
+                mode=config.mixup_mode,
+            )
+        return images, targets
+
+    return Augmentation(numbers.total, frame, plain, change, mix)

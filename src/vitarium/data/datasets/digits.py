@@ -1,0 +1,32 @@
+"""scikit-learn's digits: 1,797 images of 8 × 8 pixels, inside the package."""
+
+import numpy as np
+import torch
+
+from vitarium.core.registry import dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, with_splits, with_test_split
+
+MEAN, STD = (0.305,), (0.376,)
+
+
+@dataset(
+    "digits", config=DataConfig, fixed=True, num_classes=10, num_train=1438, mean=MEAN, std=STD
+)
+def digits(config: DataConfig, folders: DataFolders) -> Dataset:
+    """Handwritten digits, 8 × 8 gray, 43 writers; inside scikit-learn, no download."""
+    from sklearn.datasets import load_digits
+
+    heap = load_digits()
+    pixels = np.rint(heap.images * (255 / 16)).astype(np.uint8)  # the source counts to 16
+    train, test = with_test_split(
+        torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(heap.target).long()
+    )
+    return with_splits(
+        "digits",
+        tuple(map(str, range(10))),
+        config,
+        train=train,
+        test=test,
+        mean=MEAN,
+        std=STD,
+    )

@@ -1,0 +1,54 @@
+"""torchvision's FashionMNIST, also from the files of Debian's package."""
+
+import gzip
+import shutil
+import tempfile
+from pathlib import Path
+
+from vitarium.core.registry import dataset
+from vitarium.data._torchvision import load_torchvision
+from vitarium.data.base import DataConfig, DataFolders, Dataset
+
+MEAN, STD = (0.2860,), (0.3530,)
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+@dataset(
+    "fashion_mnist",
+    config=DataConfig,
+    fixed=True,
+    num_classes=10,
+    num_train=60000,
+    mean=MEAN,
+    std=STD,
+)
+def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
+    """Articles of clothing, 28 × 28 gray (Xiao et al. 2017, arXiv 1708.07747)."""
+    from torchvision.datasets import FashionMNIST
+
+    return load_torchvision(
+        "fashion_mnist",
+        FashionMNIST,
+        config,
+        folders,
+        mean=MEAN,
+        std=STD,
+        unpack=_unpack if DEBIAN.is_dir() else None,
+        also=f"On Debian: apt install dataset-fashion-mnist, which fills {DEBIAN}.",
+    )
+
+
+def _unpack(folder: Path) -> None:
+    """Unpack Debian's files where torchvision looks; several processes may do so at a time.
+
+    Each file is written beside and renamed: a failed download leaves the folder behind, so the
+    folder's being there says nothing of its files.
+    """
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=raw) as beside:
+        for packed in sorted(DEBIAN.glob("*.gz")):
+            written = Path(beside) / packed.stem
+            with gzip.open(packed) as source, written.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            written.replace(raw / packed.stem)

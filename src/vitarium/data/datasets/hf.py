@@ -1,0 +1,129 @@
+"""Data sets of the Hugging Face hub, or local parquet files of the same form."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
+from vitarium.core.registry import dataset
+from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, with_splits
+
+
+class HuggingFace(OwnDataConfig):
+    """A hub data set by name, or a folder with train.parquet, test.parquet, perhaps val.parquet."""
+
+    dataset: str | None = None
+    """Name on the hub, e.g. zh-plus/tiny-imagenet."""
+    folder: str | None = None
+    """Instead: a folder below one of the data folders, or an absolute path."""
+    config_name: str | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dataset is None) == (self.folder is None):
+            raise ValueError("give either dataset (a name on the hub) or folder (of parquet files)")
+        return self
+
+
+@dataset("hf", config=HuggingFace)
+def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
+    """A data set of the Hugging Face hub, or local parquet files (needs vitarium[hf])."""
+    parts = _parts(config, folders)
+    train, val = parts.get("train"), parts.get("validation", parts.get("val"))
+    test = parts.get("test")
+    if train is None or (test is None and val is None):
+        raise InvalidData(
+            f"{config.dataset or config.folder} has the splits {', '.join(sorted(parts))}; "
+            "train, and test or validation, are needed"
+        )
+    if test is None:  # as in image folders: what there is beside train/ is for tests
+        test, val = val, None
+    training = _split(train, config)
+    names = getattr(train.features[config.label_column], "names", None)
+    return with_splits(
+        "hf",
+        names or _numbered(training),
+        config,
+        train=training,
+        val=_split(val, config) if val is not None else None,
+        test=_split(test, config),
+        mean=config.mean,
+        std=config.std,
+        expected_train=config.num_train,
+    )
+
+
+def _parts(config: HuggingFace, folders: DataFolders) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise InvalidInput("data set 'hf' needs: pip install 'vitarium[hf]'") from None
+    if config.dataset:
+        return _from_hub(config.dataset, config.config_name)
+    root = folders.find(str(config.folder))
+    files = {path.stem: str(path) for path in sorted(root.glob("*.parquet"))} if root else {}
+    if not files:
+        looked = ", ".join(str(folder / str(config.folder)) for folder in folders.all)
+        raise DataNotFound(f"no parquet files in {looked}")
+    loaded = datasets.load_dataset(
+        "parquet", data_files=files, cache_dir=str(folders.writable / "hf-cache")
+    )
+    return loaded.cast_column(config.image_column, datasets.Image())
+
+
+def _from_hub(name: str, config_name: str | None) -> Any:
+    import datasets
+
+    try:
+        # Said outright: datasets 3 asks on the terminal whether to run a repository's code.
+        return datasets.load_dataset(name, config_name, trust_remote_code=False)
+    except Exception as error:  # the library raises what its transports raise
+        raise DataNotFound(f"cannot get '{name}' from the hub: {error}") from None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """RGB images that are decoded when they are asked for."""
+
+    rows: Any
+    column: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The library's own, which changes with the rows."""
+        own = getattr(self.rows, "_fingerprint", None)
+        return own and f"{own}/{self.column}"
+
+    def __getitem__(self, index: int) -> Tensor:
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        try:
+            return pil_to_tensor(self.rows[index][self.column].convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # PIL's, for what is no image
+            raise InvalidData(f"row {index} of column '{self.column}': {error}") from None
+
+
+def _split(part: Any, config: HuggingFace) -> Split:
+    for column in (config.image_column, config.label_column):
+        if column not in part.column_names:
+            raise InvalidData(f"no column '{column}'; there are {', '.join(part.column_names)}")
+    only = part.select_columns([config.label_column]).with_format("numpy")
+    numbers = np.asarray(only[config.label_column][:])
+    if numbers.dtype.kind not in "iub":
+        kind = getattr(part.features[config.label_column], "dtype", numbers.dtype)
+        raise InvalidData(f"column '{config.label_column}' holds {kind}, not numbers of classes")
+    labels = torch.from_numpy(numbers.astype(np.int64))
+    return Split(Rows(part.select_columns([config.image_column]), config.image_column), labels)
+
+
+def _numbered(train: Split) -> tuple[str, ...]:
+    return tuple(map(str, range(int(train.labels.max()) + 1)))

@@ -1,0 +1,104 @@
+"""Any data set of image files in one folder per class: ImageNet, Imagenette, your own."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import DataNotFound, InvalidData
+from vitarium.core.printable import encodable
+from vitarium.core.registry import dataset
+from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, with_splits
+
+
+class ImageFolder(OwnDataConfig):
+    """A folder with train/, val/ and perhaps test/, each with one folder of images per class.
+
+    Without test/, val/ is the test split, and validation images are taken from train/.
+    """
+
+    folder: str
+    """Below one of the data folders, or an absolute path."""
+
+
+@dataset("image_folder", config=ImageFolder)
+def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
+    """Image files in train/, val/ and test/, one folder per class; decoded when they are needed."""
+    root = folders.find(config.folder)
+    if root is None:
+        looked = ", ".join(str(folder / config.folder) for folder in folders.all)
+        raise DataNotFound(
+            f"image folder '{config.folder}' is not there; looked for {looked}. It has to hold "
+            "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent with --data-dir or "
+            "VITARIUM_DATA"
+        )
+    parts = {
+        part: _read(root / part) for part in ("train", "val", "test") if (root / part).is_dir()
+    }
+    for needed in ("train", "val"):
+        if needed not in parts:
+            raise DataNotFound(
+                f"{root} has no folder '{needed}' with one folder of images per class"
+            )
+    classes, train = parts["train"]
+    for part, (names, _) in parts.items():
+        if names != classes:
+            differing = sorted(set(names) ^ set(classes))[:5]
+            raise InvalidData(f"{root / part} and {root / 'train'} differ in classes: {differing}")
+    has_test = "test" in parts
+    return with_splits(
+        "image_folder",
+        classes,
+        config,
+        train=train,
+        val=parts["val"][1] if has_test else None,
+        test=parts["test" if has_test else "val"][1],
+        mean=config.mean,
+        std=config.std,
+        expected_train=config.num_train,
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """RGB images that are decoded when they are asked for."""
+
+    paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the files, told by their names, sizes and times."""
+        found = hashlib.sha256()
+        for path in self.paths:
+            about = Path(path).stat()
+            found.update(os.fsencode(f"{path}/{about.st_size}/{about.st_mtime_ns}\n"))
+        return found.hexdigest()
+
+    def __getitem__(self, index: int) -> Tensor:
+        from PIL import Image
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                return pil_to_tensor(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # PIL's, for what is no image
+            raise InvalidData(f"{path} cannot be decoded: {error}") from None
+
+
+def _read(part: Path) -> tuple[tuple[str, ...], Split]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+    try:
+        names, numbers = find_classes(part)
+        samples = make_dataset(part, numbers, extensions=IMG_EXTENSIONS)
+    except FileNotFoundError as error:
+        raise InvalidData(f"{part}: {error}") from None
+    labels = torch.tensor([label for _, label in samples], dtype=torch.long)
+    return tuple(map(encodable, names)), Split(Files([path for path, _ in samples]), labels)

@@ -1,0 +1,17 @@
+"""torchvision's MNIST."""
+
+from vitarium.core.registry import dataset
+from vitarium.data._torchvision import load_torchvision
+from vitarium.data.base import DataConfig, DataFolders, Dataset
+
+MEAN, STD = (0.1307,), (0.3081,)
+
+
+@dataset(
+    "mnist", config=DataConfig, fixed=True, num_classes=10, num_train=60000, mean=MEAN, std=STD
+)
+def mnist(config: DataConfig, folders: DataFolders) -> Dataset:
+    """Handwritten digits, 28 × 28 gray (LeCun et al. 1998)."""
+    from torchvision.datasets import MNIST
+
+    return load_torchvision("mnist", MNIST, config, folders, mean=MEAN, std=STD)

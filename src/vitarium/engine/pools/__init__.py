@@ -1,0 +1,1 @@
+"""Pools of workers: processes on this machine, or a Ray cluster."""

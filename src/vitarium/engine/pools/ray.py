@@ -1,0 +1,289 @@
+"""The Ray engine: workers on a cluster, or on a local one that is started for the occasion."""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vitarium.blueprint import ModelSpec, Recipe
+from vitarium.core import files
+from vitarium.core.errors import InvalidInput
+from vitarium.engine.events import Listener
+from vitarium.engine.pools._ray_connection import NoCluster, connected, has_gpus, places, the_ray
+from vitarium.engine.pools._ray_worker import RayWorker
+from vitarium.engine.queue import Queue
+from vitarium.engine.scheduler import Worker, schedule
+from vitarium.engine.shipping import FileSent, pack, unload
+from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, Way
+from vitarium.engine.tuning.choices import Choices
+from vitarium.engine.tuning.machine import Machine, available_cores
+from vitarium.engine.worker import Broken, Died, Job, Message, OutOfMemory, Unwritable
+from vitarium.training import Precision, TrainOptions
+from vitarium.zoo import Zoo
+
+FAILED_STARTS = 3
+"""So many workers in a row that do not even start are the cluster's fault."""
+
+
+@contextmanager
+def on_ray(
+    address: str | None,
+    *,
+    workers: int | None,
+    device: str,
+    cpus: int = 1,
+    gpus: float | None = None,
+) -> Iterator["RayEngine"]:
+    """Join a cluster for a while.
+
+    Args:
+        address: see `connected`.
+        workers: models at a time; None: as many as the cluster holds.
+        device: "cpu", "cuda", or "auto" for a GPU where the cluster has any.
+        cpus: of each model, and its number of threads.
+        gpus: of each model; None: one, or none on the CPU.
+
+    Raises InvalidInput for what contradicts itself, and NoCluster.
+    """
+    _check(workers, device, cpus, gpus)
+    with connected(address, max(available_cores(), (workers or 1) * cpus)):
+        if gpus is None:
+            gpus = float(device == "cuda" or (device == "auto" and has_gpus()))
+        room = places(cpus, gpus)
+        yield RayEngine(workers or room, cpus, gpus)
+
+
+class RayEngine:
+    """Workers on a cluster, `size` of them at a time."""
+
+    def __init__(self, size: int, cpus: int, gpus: float) -> None:
+        self.machine = Machine(("cuda" if gpus else "cpu",), size, cpus)
+        self._cpus, self._gpus = cpus, gpus
+
+    @contextmanager
+    def measuring(self, say: Callable[[str], None]) -> Iterator[Calibration]:
+        """Measures on a worker: this machine may have other devices than the cluster."""
+        measure = RemoteCalibration(self.machine, actor_class(self._cpus, self._gpus), say)
+        try:
+            yield measure
+        finally:
+            measure.close()
+
+    def run(
+        self, queue: Queue, zoo: Zoo, options: TrainOptions, choices: Choices, tell: Listener
+    ) -> None:
+        """Train all models of the queue."""
+        size = min(self.machine.workers, len(queue))
+        if size:
+            with RayPool(zoo, options, size, self._cpus, self._gpus) as pool:
+                schedule(queue, pool, zoo, tell, choices.way)
+
+
+class RemoteCalibration(Calibration):
+    """Asks a worker of the cluster, which is begun when there is something to ask."""
+
+    def __init__(self, machine: Machine, actor: Any, say: Callable[[str], None]) -> None:
+        super().__init__(machine.devices[0], machine.threads, say)
+        self._class, self._ray = actor, the_ray()
+        self._found: dict[Any, Any] = {}
+        self._actor: Any = None
+
+    def speed(self, recipe: Recipe, num_outputs: int, way: Way = PLAIN) -> Speed:
+        found: Speed = self._ask("speed", recipe.factors(), num_outputs, way)
+        return found
+
+    def knows(self, recipe: Recipe, num_outputs: int, way: Way) -> bool:
+        return _key("speed", recipe.factors(), num_outputs, way) in self._found
+
+    def precisions(self) -> list[Precision]:
+        found: list[Precision] = self._ask("precisions")
+        return found
+
+    def close(self) -> None:
+        if self._actor is not None:
+            self._ray.kill(self._actor)
+            self._actor = None
+
+    def _ask(self, what: str, *about: Any) -> Any:
+        key = _key(what, *about)
+        if key not in self._found:
+            if self._actor is None:
+                self._actor = self._class.remote(self.threads, str(Path.cwd()))
+            try:
+                asked = getattr(self._actor, what).remote(self.device, *about)
+                self._found[key] = self._ray.get(asked)
+            except self._ray.exceptions.RayError as error:
+                raise NoCluster(f"a worker failed to measure: {_in_short(error)}") from None
+        return self._found[key]
+
+
+def _key(*asked: Any) -> str:
+    return json.dumps(asked, sort_keys=True, default=str)
+
+
+def actor_class(cpus: int, gpus: float) -> Any:
+    """RayWorker as an actor with so many CPUs and GPUs."""
+    settings = {"env_vars": _variables(cpus)}
+    remote = the_ray().remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, runtime_env=settings)
+    return remote(RayWorker)
+
+
+def _check(workers: int | None, device: str, cpus: int, gpus: float | None) -> None:
+    if workers is not None and workers < 1:
+        raise InvalidInput(f"{workers} workers with the ray engine: give 1 or more")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InvalidInput(
+            f"device '{device}' with the ray engine: choose auto, cpu or cuda; "
+            "which GPU it is, is the cluster's matter"
+        )
+    if cpus < 1:
+        raise InvalidInput(f"{cpus} CPUs per model: give 1 or more")
+    if gpus is None:
+        return
+    if not 0 <= gpus <= 1:
+        raise InvalidInput(f"{gpus:g} GPUs per model: a model uses one GPU, or a part of one")
+    if bool(gpus) != (device == "cuda") and device != "auto":
+        raise InvalidInput(f"{gpus:g} GPUs per model contradict the device '{device}'")
+
+
+class _Actor(Worker):
+    """An actor on some node. `shared`: whether it sees the zoo's folder; None until it is up."""
+
+    def __init__(self, number: int, actor: Any, up: Any) -> None:
+        super().__init__()
+        self.number, self.actor, self.up = number, actor, up
+        self.shared: bool | None = None
+        self.stream: Any = None
+        """What it tells of its job."""
+
+    @property
+    def awaited(self) -> Any:
+        """What Ray is to wait for; None of a worker that has nothing to do."""
+        return self.up if self.shared is None else self.stream
+
+
+class RayPool:
+    """As many actors as wanted; they count from when they are up, and the lost are replaced.
+
+    On a full cluster some may never come up: they have no models, so nothing waits for them.
+    """
+
+    def __init__(self, zoo: Zoo, options: TrainOptions, size: int, cpus: int, gpus: float) -> None:
+        self.size = size
+        self._ray = the_ray()
+        self._zoo = Zoo(zoo.path.resolve())
+        data_dir = options.data_dir.resolve() if options.data_dir else None
+        self._options = replace(options, device="cuda" if gpus else "cpu", data_dir=data_dir)
+        self._cpus = cpus
+        self._actor = actor_class(cpus, gpus)
+        self._token = _write_token(self._zoo)
+        self._workers: dict[int, _Actor] = {}
+        self._failed_starts = 0
+
+    def __enter__(self) -> "RayPool":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        for worker in list(self._workers.values()):
+            self._stop(worker)
+        self._token[0].unlink(missing_ok=True)
+
+    def idle(self) -> Iterable[_Actor]:
+        """Workers that are up and have no models; missing ones are begun."""
+        for worker in list(self._workers.values()):
+            if worker.number >= self.size and not worker.specs:
+                self._stop(worker)
+        for number in range(self.size):
+            if number not in self._workers:
+                self._workers[number] = self._begin(number)
+        for worker in list(self._workers.values()):
+            if sum(bool(other.specs) for other in self._workers.values()) >= self.size:
+                return
+            if worker.awaited is None:
+                yield worker
+
+    def start(self, worker: _Actor, specs: Sequence[ModelSpec], way: Way) -> None:
+        goods = None if worker.shared else pack(self._zoo, specs)
+        factors = tuple(spec.factors() for spec in specs)
+        job = Job(str(self._zoo.path), factors, way.options(self._options))
+        worker.stream = worker.actor.run.options(num_returns="streaming").remote(job, goods)
+
+    def busy(self) -> bool:
+        return any(worker.specs for worker in self._workers.values())
+
+    def messages(self) -> Iterable[tuple[_Actor, Message]]:
+        awaited = {worker.awaited: worker for worker in self._workers.values() if worker.awaited}
+        if not awaited:
+            return
+        for ready in self._ray.wait(list(awaited), fetch_local=False)[0]:
+            worker = awaited[ready]
+            message = self._receive(worker)
+            if isinstance(message, Broken | Died | OutOfMemory | Unwritable):
+                self._stop(worker)
+            if isinstance(message, FileSent):
+                unload(message, self._zoo)
+            elif message:
+                yield worker, message
+
+    def _begin(self, number: int) -> _Actor:
+        actor = self._actor.remote(self._cpus, str(Path.cwd()))
+        return _Actor(number, actor, actor.sees.remote(*self._token))
+
+    def _receive(self, worker: _Actor) -> Message | FileSent | None:
+        """What came; None if the worker is up, or is through with its job."""
+        try:
+            if worker.shared is None:
+                worker.shared = self._ray.get(worker.up)
+                self._failed_starts = 0
+                return None
+            message: Message | FileSent = self._ray.get(next(worker.stream))
+        except StopIteration:
+            worker.stream = None
+            return Died("its Ray worker ended too early") if worker.specs else None
+        except self._ray.exceptions.RayError as error:
+            return self._lost(worker, error)
+        return message
+
+    def _lost(self, worker: _Actor, error: Exception) -> Died | OutOfMemory:
+        cause = _in_short(error)
+        if worker.shared is None:
+            self._failed_starts += 1
+            if self._failed_starts == FAILED_STARTS:
+                raise NoCluster(f"workers do not start on the cluster: {cause}") from None
+        if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+            return OutOfMemory(cause)
+        return Died(f"its Ray worker was lost: {cause}")
+
+    def _stop(self, worker: _Actor) -> None:
+        del self._workers[worker.number]
+        self._ray.kill(worker.actor)
+
+
+def _write_token(zoo: Zoo) -> tuple[Path, bytes]:
+    """A file that only those see who share the zoo's folder."""
+    file, content = zoo.path / ".engine", secrets.token_bytes(32)
+    files.write(file, content)
+    return file, content
+
+
+def _variables(threads: int) -> dict[str, str]:
+    """The environment of a worker: our settings, and the folders of plug-ins that lie outside."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("VITARIUM_")}
+    installed = (sys.prefix, sys.base_prefix)
+    outside = [path for path in sys.path if path and not path.startswith(installed)]
+    return {
+        **own,
+        "OMP_NUM_THREADS": str(threads),
+        **({"PYTHONPATH": os.pathsep.join(outside)} if outside else {}),
+    }
+
+
+def _in_short(error: Exception) -> str:
+    """Ray puts the reason last, before general advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].partition(" Some common causes")[0] if lines else type(error).__name__

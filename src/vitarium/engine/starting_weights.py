@@ -1,0 +1,30 @@
+"""What a model's training starts from."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from vitarium.blueprint import ModelSpec
+from vitarium.evaluation.checkpoints import Target
+from vitarium.evaluation.loader import Sources
+from vitarium.operators.base import Ingredients
+from vitarium.zoo import Zoo
+
+Read = Callable[[str, int], Mapping[str, Tensor]]
+"""Gives a model's weights after an epoch."""
+
+
+def starting_weights(zoo: Zoo, spec: ModelSpec, read: Read) -> Mapping[str, Tensor] | None:
+    """The parent's weights, or what the spec's conversion makes of them; None: from scratch.
+
+    Raises as `read` and the conversion's operator do.
+    """
+    if spec.parent is None:
+        return None
+    epoch = spec.parent_epoch or 0
+    if spec.conversion is None:
+        return read(spec.parent, epoch)
+    parent = Sources(zoo).weights(Target(spec.parent, epoch, ""))
+    kept = {name: parent[name] for name in parent if name not in parent.shapes}
+    made = spec.conversion(Ingredients([parent]))
+    return kept | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in made}

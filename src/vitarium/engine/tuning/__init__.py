@@ -1,0 +1,1 @@
+"""What is fastest here, and what it will cost: machines, speeds, ways to train."""

@@ -1,0 +1,242 @@
+"""How to train each kind of model of a plan: what `auto` stands for.
+
+Measured, not guessed: a precision is chosen where it makes steps clearly faster on this machine,
+compilation where the plan is long enough to repay it, and stacking where several models as one
+computation train more models per second than one after the other.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from vitarium.blueprint import ModelSpec, Plan
+from vitarium.core.errors import InvalidInput
+from vitarium.engine.tuning.calibration import Calibration, Way
+from vitarium.engine.tuning.machine import Machine
+from vitarium.engine.tuning.model_size import num_outputs, num_train
+from vitarium.training import Precision, stack_key
+
+CLEARLY = 1.3
+"""A precision or a stack has to be so many times faster to be chosen."""
+_COMPILED_PAYS = 1.1
+_LONG = 15 * 60
+"""Plans that take a worker less than these seconds are not worth measuring a compilation."""
+_STACKS = (4, 16, 64)
+_SHORT = 0.25
+"""Where a model's step takes more seconds than this, the device is busy with it: no stacks."""
+_BUSY = 1.4
+_GPU_OVERHEAD = 600 * 2**20
+"""Bytes that each process takes on a GPU beside its tensors."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for; auto: measure and choose."""
+
+    precision: Precision | Literal["auto"] = "auto"
+    compiled: bool | Literal["auto"] = "auto"
+    stacked: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "tf32", "bf16"):
+            raise InvalidInput(
+                f"unknown precision '{self.precision}'; known: auto, fp32, tf32, bf16"
+            )
+        if self.stacked != "auto" and self.stacked < 1:
+            raise InvalidInput(f"a stack of {self.stacked} models: give 1 or more, or auto")
+
+
+class Choices:
+    """The way to train each model of a plan.
+
+    Args:
+        calibration: measures on the kind of device that is going to train.
+        say: is told each choice, in a line.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        machine: Machine,
+        wish: Wish,
+        calibration: Calibration,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.plan, self.machine, self.wish, self.say = plan, machine, wish, say
+        self.calibration = calibration
+        self._chosen: dict[Hashable, Way] = {}
+        self._told: set[str] = set()
+
+    def prepare(self, specs: Iterable[ModelSpec]) -> None:
+        """Choose for all of these now, while nothing else runs."""
+        for spec in specs:
+            self.way(spec)
+
+    def epoch_seconds(self, spec: ModelSpec) -> float | None:
+        """About how long an epoch of this model takes; None where that was not measured."""
+        images, outputs, way = num_train(spec.recipe), num_outputs(spec.recipe), self.way(spec)
+        if images is None or outputs is None:
+            return None
+        if not self.calibration.knows(spec.recipe, outputs, way):
+            return None
+        return images * self.per_image(spec)
+
+    def way(self, spec: ModelSpec) -> Way:
+        """How to train this model, and how many like it at most as one computation."""
+        kind = _kind(spec)
+        if kind not in self._chosen:
+            try:
+                self._chosen[kind] = self._choose(spec)
+            # training will show whether it is fatal
+            except (RuntimeError, MemoryError, InvalidInput) as error:
+                self._chosen[kind] = self._unmeasured(spec)
+                self.say(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
+        return self._chosen[kind]
+
+    def _unmeasured(self, spec: ModelSpec) -> Way:
+        """What was asked for, and nothing that would have to be measured."""
+        wish = self.wish
+        return Way(
+            "fp32" if wish.precision == "auto" else wish.precision,
+            wish.compiled is True and self._may_compile(spec),
+            1 if wish.stacked == "auto" or stack_key(spec) is None else wish.stacked,
+        )
+
+    def shared_gpus(self, specs: Sequence[ModelSpec]) -> Machine:
+        """The machine with as many workers as its GPUs hold models of these kinds.
+
+        More than one per GPU where a model leaves the GPU waiting and is not trained in a stack.
+        """
+        if self.machine.devices == ("cpu",) or not specs:
+            return self.machine
+        gpus = len(self.machine.devices)
+        cores = max(1, self.machine.workers * self.machine.threads // gpus)
+        each = min(self._per_gpu(spec, cores) for spec in {_kind(s): s for s in specs}.values())
+        return replace(self.machine, workers=gpus * each, threads=max(1, cores // each))
+
+    def _per_gpu(self, spec: ModelSpec, cores: int) -> int:
+        way, outputs, recipe = self.way(spec), num_outputs(spec.recipe), spec.recipe
+        if way.stacked > 1 or outputs is None:
+            return 1
+        whole = self.calibration.speed(recipe, outputs, way)
+        half_batch = recipe.model_copy(update={"batch_size": max(recipe.batch_size // 2, 1)})
+        half = self.calibration.speed(half_batch, outputs, way)
+        total = torch.cuda.get_device_properties(self.machine.devices[0]).total_memory
+        # a GPU that is busy takes clearly longer for twice the images
+        busy = whole.seconds > _BUSY * half.seconds
+        return models_per_gpu(total, whole.memory, cores, busy=busy)
+
+    def per_image(self, spec: ModelSpec) -> float:
+        """Seconds that a worker takes for one image of one model, trained in that way."""
+        way, outputs = self.way(spec), num_outputs(spec.recipe)
+        assert outputs is not None  # a plan without it has no estimate
+        return self.calibration.speed(spec.recipe, outputs, way).per_image / way.stacked
+
+    def _choose(self, spec: ModelSpec) -> Way:
+        outputs = num_outputs(spec.recipe)
+        if outputs is None:  # the data are not on this machine, but may be where models are trained
+            return self._unmeasured(spec)
+        alike = [model for model in self.plan.models if _kind(model) == _kind(spec)]
+        way = Way(self._precision(spec, outputs))
+        way = replace(way, compiled=self._compiled(spec, outputs, way, alike))
+        way = replace(way, stacked=self._stacked(spec, outputs, way, alike))
+        if "auto" in (self.wish.precision, self.wish.compiled, self.wish.stacked):
+            self._tell(spec, way, outputs)
+        return way
+
+    def _precision(self, spec: ModelSpec, outputs: int) -> Precision:
+        if self.wish.precision != "auto":
+            return self.wish.precision
+        best: Precision = "fp32"
+        for candidate in self.calibration.precisions():
+            if self._gain(spec, outputs, Way(best), Way(candidate)) >= CLEARLY:
+                best = candidate
+        return best
+
+    def _compiled(
+        self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]
+    ) -> bool:
+        if not self._may_compile(spec):
+            return False
+        if self.wish.compiled != "auto":
+            return self.wish.compiled
+        seconds = self._seconds(spec, outputs, way, alike)
+        if seconds < _LONG:
+            return False
+        compiled = replace(way, compiled=True)
+        gain = self._gain(spec, outputs, way, compiled)
+        start = self.calibration.speed(spec.recipe, outputs, compiled).start
+        return gain >= _COMPILED_PAYS and seconds * (1 - 1 / gain) > 2 * start
+
+    def _may_compile(self, spec: ModelSpec) -> bool:
+        if not spec.recipe.objective.plugin.facts.get("records_blocks"):
+            return True
+        text = f"{spec.stage}: not compiled, since its objective looks into the blocks"
+        if self.wish.compiled is True and text not in self._told:
+            self._told.add(text)
+            self.say(text)
+        return False
+
+    def _stacked(self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]) -> int:
+        most = -(-len(alike) // max(self.machine.workers, 1))
+        if self.wish.stacked != "auto":
+            return self.wish.stacked if stack_key(spec) else 1
+        alone = self.calibration.speed(spec.recipe, outputs, way)
+        if stack_key(spec) is None or alone.per_image * spec.recipe.batch_size > _SHORT:
+            return 1
+        best, per_model = 1, alone.per_image
+        for size in _STACKS:
+            if size > most:
+                break
+            speed = self.calibration.speed(spec.recipe, outputs, replace(way, stacked=size))
+            if speed.per_image / size * CLEARLY > per_model:
+                break  # no gain any more
+            best, per_model = size, speed.per_image / size
+        return best
+
+    def _gain(self, spec: ModelSpec, outputs: int, way: Way, other: Way) -> float:
+        """How many times faster the other way is."""
+        now, then = (self.calibration.speed(spec.recipe, outputs, w) for w in (way, other))
+        return now.per_image / then.per_image
+
+    def _seconds(
+        self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]
+    ) -> float:
+        """What one worker's share of all models of this kind takes to train."""
+        images = (num_train(spec.recipe) or 0) * sum(model.recipe.epochs for model in alike)
+        per_image = self.calibration.speed(spec.recipe, outputs, way).per_image
+        return images * per_image / max(self.machine.workers, 1)
+
+    def _tell(self, spec: ModelSpec, way: Way, outputs: int) -> None:
+        plain = self.calibration.speed(spec.recipe, outputs).per_image
+        chosen = self.calibration.speed(spec.recipe, outputs, way).per_image / way.stacked
+        parts = [way.precision, "compiled" if way.compiled else "not compiled"]
+        parts.append(f"stacks of {way.stacked}" if way.stacked > 1 else "each by itself")
+        gain = f" ({plain / chosen:.1f} times as fast as plain fp32)" if way != Way() else ""
+        text = f"{spec.stage}: {', '.join(parts)}{gain}"
+        if text not in self._told:
+            self._told.add(text)
+            self.say(text)
+
+
+def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
+    """How many models to train at a time on one GPU, each in a process of its own.
+
+    Args:
+        total: bytes of the GPU's memory.
+        needed: bytes that training one model needs at its peak.
+        cores: of the machine, per GPU.
+        busy: whether one model keeps the GPU busy; then others beside it gain nothing.
+    """
+    if busy:
+        return 1
+    fitting = int(0.9 * total // (needed + _GPU_OVERHEAD))
+    return max(1, min(fitting, cores))
+
+
+def _kind(spec: ModelSpec) -> Hashable:
+    recipe = spec.recipe
+    parts = (recipe.architecture, recipe.objective, recipe.data, recipe.batch_size)
+    return (*parts, recipe.trainable, spec.stage)

@@ -1,0 +1,45 @@
+"""What is known of a model before it is trained: its outputs, its weights, its images."""
+
+from typing import Any
+
+import torch
+
+from vitarium.blueprint import Recipe
+from vitarium.core.errors import DataNotFound, InvalidData
+from vitarium.data.base import expected, load, train_size
+
+
+def num_outputs(recipe: Recipe) -> int | None:
+    """Width of the model's output; None where it depends on data that is not here."""
+    classes = expected(recipe.data).num_classes
+    if classes is None:
+        try:
+            classes = load(recipe.data).num_classes
+        except (DataNotFound, InvalidData):
+            return None
+    objective = recipe.objective
+    width: int = objective.plugin.facts["outputs"](objective.config, classes)
+    return width
+
+
+def parameters(recipe: Recipe, num_outputs: int) -> int:
+    """Number of a model's parameters, counted without allocating them."""
+    key = (recipe.architecture, recipe.head, num_outputs)
+    if key not in _counted:
+        with torch.device("meta"):
+            _counted[key] = sum(p.numel() for p in recipe.build(num_outputs).parameters())
+    return _counted[key]
+
+
+_counted: dict[Any, int] = {}
+
+
+def num_train(recipe: Recipe) -> int | None:
+    """Images to train on; None where it depends on data that is not here."""
+    images = expected(recipe.data).num_train
+    if images is not None:
+        return train_size(images, recipe.data.config)
+    try:
+        return len(load(recipe.data).train)
+    except (DataNotFound, InvalidData):
+        return None

@@ -1,0 +1,93 @@
+"""What is measured: models after chosen epochs, and pairs of them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+from vitarium.core.errors import InvalidInput, UnknownName
+from vitarium.zoo import Zoo
+
+Epochs = Literal["last", "all"] | int | Sequence[int]
+PairsName = Literal["same-parent", "same-stage", "all"]
+PAIRS = ("same-parent", "same-stage", "all")
+_TILE = 16
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """A model after an epoch."""
+
+    model: str
+    epoch: int
+    weights: str
+    """The beginning of what its checkpoint holds (`zoo._format.description.content_of`)."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.epoch}"
+
+
+Pair = tuple[Target, Target]
+
+
+def targets(zoo: Zoo, models: Iterable[str] | None, epochs: Epochs) -> list[Target]:
+    """Models (None: all that have weights) after their last kept epoch, all, or chosen ones.
+
+    A chosen epoch that some model has not is passed over there.
+
+    Raises UnknownName, and InvalidInput where none of the models has weights of such an epoch.
+    """
+    ids = zoo.ids() if models is None else [zoo.find(model) for model in models]
+    found = [target for id in dict.fromkeys(ids) for target in _of_model(zoo, id, epochs)]
+    if ids and not found:
+        raise InvalidInput(f"none of the {len(ids)} models has weights of epoch {_told(epochs)}")
+    return found
+
+
+def _of_model(zoo: Zoo, id: str, epochs: Epochs) -> Iterator[Target]:
+    kept = {e.number: e.checkpoint for e in zoo.folder(id).epochs() if e.checkpoint}
+    if epochs == "all":
+        wanted: Iterable[int] = kept
+    elif epochs == "last":
+        wanted = [max(kept)] if kept else []
+    else:
+        wanted = [epochs] if isinstance(epochs, int) else epochs
+    for number in wanted:
+        if number in kept:
+            yield Target(id, number, kept[number][:16])
+
+
+def _told(epochs: Epochs) -> str:
+    if isinstance(epochs, str | int):
+        return str(epochs)
+    return ", ".join(map(str, epochs))
+
+
+def pairs(zoo: Zoo, chosen: Sequence[Target], which: str) -> list[Pair]:
+    """Pairs of different models, each once, in tiles: so neighbours have models in common.
+
+    Siblings (one parent after one epoch), models of one stage, or all; of several epochs of each
+    model, pairs after the same one. Raises UnknownName.
+    """
+    if which not in PAIRS:
+        raise UnknownName("choice of pairs", which, PAIRS)
+    specs = {id: zoo.folder(id).spec() for id in {target.model for target in chosen}}
+    epochs_of: dict[str, int] = {}
+    for target in chosen:
+        epochs_of[target.model] = epochs_of.get(target.model, 0) + 1
+    one_each = all(count == 1 for count in epochs_of.values())
+
+    def belong(one: Target, other: Target) -> bool:
+        first, second = specs[one.model], specs[other.model]
+        if one.model == other.model or (one.epoch != other.epoch and not one_each):
+            return False
+        if which == "same-parent":
+            siblings = (first.parent, first.parent_epoch) == (second.parent, second.parent_epoch)
+            return first.parent is not None and siblings
+        return which == "all" or first.stage == second.stage
+
+    order = sorted(chosen, key=lambda t: (specs[t.model].stage, specs[t.model].parent or "", t))
+    place = {target: number // _TILE for number, target in enumerate(order)}
+    found = [(a, b) if a < b else (b, a) for a, b in combinations(order, 2) if belong(a, b)]
+    return sorted(found, key=lambda pair: sorted((place[pair[0]], place[pair[1]])))

@@ -1,0 +1,91 @@
+"""The images that a model is measured on, as it takes them."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from vitarium.core.seeds import derive
+from vitarium.data.base import Split
+from vitarium.data.batch import Batch
+from vitarium.data.loader import Batches, SplitName
+from vitarium.data.splits import stratified, without
+
+
+class Examples:
+    """A split of a data set: not augmented, normalised, in the same order for every model.
+
+        for batch in examples.batches(size=64):
+            model(batch.images)               # float32 [64, c, h, w], on the examples' device
+            batch.labels                      # int64 [64]
+            examples.pixels(batch.images)     # the same in [0, 1], before they were normalised
+
+    Args:
+        numbers: of the images that are looked at, int64 [n]; None: all of the split.
+    """
+
+    def __init__(self, batches: Batches, split: SplitName, numbers: Tensor | None = None) -> None:
+        self._batches, self.split = batches, split
+        self.dataset = batches.dataset
+        self.device = batches.device
+        self.input_size = batches.input_size
+        """Channels, height and width of an image."""
+        self.part: Split = getattr(self.dataset, split)
+        """All of the split, as it is kept."""
+        self.numbers = torch.arange(len(self.part)) if numbers is None else numbers
+        """Of the images in it that are looked at, int64 [n]."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def num_classes(self) -> int:
+        return self.dataset.num_classes
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [n], on the CPU."""
+        return self.part.labels[self.numbers]
+
+    def batches(self, size: int = 256) -> Iterator[Batch]:
+        """All images once; the last batch may be smaller."""
+        return self._batches.plain(self.split, self.numbers, size)
+
+    def endless(self, size: int, seed: int, name: str) -> Iterator[Batch]:
+        """Batches without an end; every epoch in an order of its own, drawn for that name."""
+        for epoch in count():
+            yield from self.shuffled(derive(seed, name, "order", epoch)).batches(size)
+
+    def first(self, count: int) -> "Examples":
+        """At most so many of the images, of each class in proportion, the same whenever asked."""
+        return self if count >= len(self) else self._chosen(self._first(count))
+
+    def parted(self, count: int) -> "tuple[Examples, Examples, Tensor]":
+        """`first(count)`, all other images, and the places of the images in that order."""
+        first = torch.arange(len(self)) if count >= len(self) else self._first(count)
+        rest = without(first, len(self))
+        return self._chosen(first), self._chosen(rest), torch.cat([first, rest])
+
+    def shuffled(self, seed: int) -> "Examples":
+        """The same images in another order."""
+        generator = torch.Generator().manual_seed(seed)
+        return self._chosen(torch.randperm(len(self), generator=generator))
+
+    def of(self, split: SplitName) -> "Examples":
+        """Another split of the same data, all of it."""
+        return Examples(self._batches, split)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised images -> pixels in [0, 1]."""
+        return self._batches.pixels(images)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1] -> images as the model takes them."""
+        return self._batches.normalised(pixels)
+
+    def _first(self, count: int) -> Tensor:
+        return stratified(self.labels, count, 0, "measure")
+
+    def _chosen(self, places: Tensor) -> "Examples":
+        return Examples(self._batches, self.split, self.numbers[places])

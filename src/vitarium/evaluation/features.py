@@ -1,0 +1,242 @@
+"""What layers make of images: where they are tapped, and how a model's are measured in one pass.
+
+The features of a layer are turned into the vectors of all measures as soon as the layer has run,
+and forgotten: what is kept does not grow with tokens or channels.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitarium.architectures.features import blocks, prefix_tokens
+from vitarium.core.errors import CannotMeasure, InvalidInput, UnknownName
+from vitarium.core.registry import Section
+from vitarium.evaluation.inputs import Representation
+
+Vectors = dict[str, Tensor]
+"""By layer: float32 on the CPU, of all batches one after the other."""
+
+FEWEST = 4
+"""Images in a batch: unbiased estimators divide by n - 3."""
+_SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A layer of a model whose output is looked at."""
+
+    name: str
+    module: nn.Module
+    model: nn.Module
+
+    def features(self, output: Any, tokens: str) -> Tensor:
+        """A layer's output -> [n, d], by one of the policies of `Representation.tokens`.
+
+        Outputs are [n, c], tokens [n, t, c], or maps [n, c, h, w] (or [n, h, w, c], where the
+        model's `output_fmt` says so); of a tuple, the first. Raises CannotMeasure.
+        """
+        output = first_tensor(output, self.name)
+        if tokens == "class":
+            if output.dim() != 3 or not class_token(self.model, output):
+                raise CannotMeasure(f"{self.name} gives no class token; choose other tokens")
+            return output[:, 0]
+        if output.dim() == 2:
+            return output
+        patches = patch_features(self.model, output, self.name)
+        return patches.mean(1) if tokens == "mean" else patches.flatten(1)
+
+
+def taps(
+    model: nn.Module, config: Representation, layers: Sequence[str] | None = None
+) -> list[Tap]:
+    """Where a model is tapped: its blocks, the last alone if so set; or layers by dotted names.
+
+    Raises CannotMeasure where a model has no blocks, UnknownName for a layer that is not there.
+    """
+    if layers is None:
+        try:
+            found = blocks(model)
+        except InvalidInput as error:
+            raise CannotMeasure(f"{error}; name the layers to compare") from None
+        names = list(found)[-1:] if config.layers == "last" else list(found)
+        return [Tap(name, found[name], model) for name in names]
+    modules = dict(model.named_modules())
+    for name in layers:
+        if name not in modules:
+            raise UnknownName("layer", name, modules)
+    return [Tap(name, modules[name], model) for name in layers]
+
+
+class Vectoriser:
+    """Runs a model over batches, and joins the vectors that measures make of its layers.
+
+        vectoriser = Vectoriser(model, [choose("measure", "cka"), choose("measure", "rsa")])
+        for batch in recut(images, size):
+            vectoriser.add(batch)
+        cka, rsa = vectoriser.vectors()
+
+    Args:
+        measures: sections whose configuration is a Representation; the model runs once for all.
+        layers: dotted names; None: what the first measure's setting says of the blocks.
+    """
+
+    def __init__(
+        self, model: nn.Module, measures: Sequence[Section], layers: Sequence[str] | None = None
+    ) -> None:
+        self.model, self.measures = model, measures
+        self.taps = taps(model, measures[0].config, layers)
+        self._parts: list[dict[str, list[Tensor]]] = [
+            {tap.name: [] for tap in self.taps} for _ in measures
+        ]
+        self._runs: dict[str, int] = {}
+
+    def add(self, images: Tensor) -> None:
+        """One forward pass of [n, c, h, w]; n has to be 4 at least. Raises CannotMeasure."""
+        self._runs = {tap.name: 0 for tap in self.taps}
+        hooks = [tap.module.register_forward_hook(self._see(tap)) for tap in self.taps]
+        try:
+            with torch.inference_mode(), evaluating(self.model):
+                self.model(images.to(_device(self.model), non_blocking=True))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for name, runs in self._runs.items():
+            if runs != 1:
+                raise CannotMeasure(f"{name} runs {runs} times in a forward pass, not once")
+
+    def vectors(self) -> list[Vectors]:
+        """Of each measure. Raises CannotMeasure where one is not finite, or of too few images."""
+        found = []
+        for section, parts in zip(self.measures, self._parts, strict=True):
+            joined = {name: torch.cat(each).cpu() for name, each in parts.items() if each}
+            for name, vector in joined.items():
+                if not len(vector):
+                    raise CannotMeasure(f"{section.name}: there are too few images")
+                if not torch.isfinite(vector).all():
+                    raise CannotMeasure(f"{name}: {section.name} of it is not finite")
+            found.append(joined)
+        return found
+
+    def _see(self, tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._runs[tap.name] += 1
+            seen: dict[str, Tensor] = {}
+            for section, parts in zip(self.measures, self._parts, strict=True):
+                tokens = section.config.tokens
+                if tokens not in seen:
+                    seen[tokens] = tap.features(output, tokens).float()
+                    # Neighbours and ranks hide what is not finite; the sum does not.
+                    if not torch.isfinite(seen[tokens].sum()):
+                        raise CannotMeasure(f"{tap.name} has features that are not finite")
+                    if _all_same(seen[tokens]):
+                        raise CannotMeasure(f"{tap.name} gives all images the same features")
+                parts[tap.name].append(section(seen[tokens]))
+
+        return hook
+
+
+def vectors(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    measures: Sequence[Section],
+    layers: Sequence[str] | None = None,
+) -> list[Vectors]:
+    """What each of several measures makes of a model's layers, in one pass over the images.
+
+    Args:
+        batches: images [n, c, h, w], in batches of any size: they are cut anew.
+        measures: sections that share `batch_size` and `layers`; ValueError else.
+
+    Returns the vectors by layer, for each measure. The measure of two layers is `cosines`.
+    Raises CannotMeasure where there are less than four images, or a layer cannot be measured.
+    """
+    for setting in ("batch_size", "layers"):
+        if len({getattr(section.config, setting) for section in measures}) != 1:
+            raise ValueError(f"measures that run together need the same {setting}")
+    vectoriser = Vectoriser(model, measures, layers)
+    batch = None
+    for batch in recut(batches, measures[0].config.batch_size):
+        vectoriser.add(batch)
+    if batch is None:
+        raise CannotMeasure(f"there are too few images: {FEWEST} at least are compared")
+    return vectoriser.vectors()
+
+
+def cosines(one: Vectors, other: Vectors) -> Tensor:
+    """Cosine of each layer's vector with each of the other model's, float64 [layers, layers]."""
+    left, right = (torch.stack(list(each.values())) for each in (one, other))
+    norms = [torch.linalg.vector_norm(each, dim=1, dtype=torch.float64) for each in (left, right)]
+    return (left @ right.T).double() / norms[0][:, None] / norms[1]
+
+
+def recut(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Batches of exactly `size` images; the last one may be smaller, but not less than four."""
+    waiting: list[Tensor] = []
+    for batch in batches:
+        waiting.append(batch)
+        while (count := sum(map(len, waiting))) >= size:
+            joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
+            waiting = [joined[size:]] if count > size else []
+            yield joined[:size]
+    if sum(map(len, waiting)) >= FEWEST:
+        yield torch.cat(waiting)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, a model is in eval mode; outside, each of its modules is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def first_tensor(output: Any, layer: str) -> Tensor:
+    """The output, or the first of several. Raises CannotMeasure where that is no tensor."""
+    while isinstance(output, tuple | list | Mapping) and output:
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    if not isinstance(output, Tensor):
+        raise CannotMeasure(f"{layer} gives a {type(output).__name__}, not a tensor")
+    return output
+
+
+def patch_features(model: nn.Module, output: Tensor, layer: str) -> Tensor:
+    """Tokens or maps -> [n, patches, c], without class token and registers."""
+    if output.dim() == 3:
+        return output[:, _prefix(model, output) :]
+    if output.dim() != 4:
+        raise CannotMeasure(f"{layer} gives {list(output.shape)}: neither tokens nor maps")
+    if str(getattr(model, "output_fmt", "NCHW")) == "NCHW":
+        output = output.permute(0, 2, 3, 1)
+    return output.flatten(1, 2)
+
+
+def class_token(model: nn.Module, tokens: Tensor) -> bool:
+    """Whether the first of tokens [n, t, c] is a class token."""
+    return getattr(model, "cls_token", None) is not None and _prefix(model, tokens) > 0
+
+
+def _prefix(model: nn.Module, tokens: Tensor) -> int:
+    """Tokens before the patches' at this place: some models put them in after some blocks."""
+    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
+    return 0 if tokens.shape[1] == patches else prefix_tokens(model)
+
+
+def _all_same(features: Tensor) -> bool:
+    """Whether all images have the same features [n, d] but for rounding."""
+    first = features[0]
+    limit = _SAME * first.abs().amax()
+    # Two images tell as a rule, without a pass over all of the features.
+    return all(((some - first).abs().amax() <= limit).item() for some in (features[1], features))
+
+
+def _device(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

@@ -1,0 +1,228 @@
+"""What measures are given, and what they give back.
+
+A measure is registered with what it is `of` and what it `needs`; that decides how it is called:
+
+    of      needs          called as
+    model   weights        f(config, weights: Weights) -> Values
+    model   predictions    f(config, predictions: Predictions) -> Values
+    model   model          f(config, subject: Subject) -> Values
+    pair    predictions    f(config, one: Predictions, other: Predictions) -> Values
+    pair    model          f(config, one: Subject, other: Subject) -> Values
+    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once; NaN:
+                           the fact `refuses(config, one, other)` says why
+    pair    features       f(config, features: Tensor [n, d]) -> Tensor: see `Representation`
+
+`Values` is a number, or numbers by the part that they are of: "" is the whole model; a part is a
+tensor ("blocks.0.attn.qkv.weight"), a layer ("blocks.0"), a class, a severity, ...
+
+A measure that has no value for what it is given raises CannotMeasure, which says why: that model
+or pair is reported, and the others are measured. The same holds for a value that is not finite.
+
+Other facts of a measure: `unit`; `paper`; `quick=False` for one that takes more than a forward
+pass; `symmetric=False` for a pair measure whose value depends on the order; `splits`, those of
+which a measure that needs predictions is given several (in the place of one, by name);
+`refuses(config, one, other) -> str | None`, which says why a pair's value in the matrices of
+weights is NaN.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeVar, cast
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.evaluation.data import Examples
+from vitarium.zoo import Checkpoint
+from vitarium.zoo._format.description import DTYPES, FLOATS
+
+T = TypeVar("T")
+Values = float | Mapping[str, float]
+Matrices = Mapping[str, Tensor]
+"""By part, float64 [models, models]."""
+
+
+class Weights(Mapping[str, Tensor]):
+    """A model's weights after an epoch, by name; each is read from disk when it is asked for.
+
+    Args:
+        name: what to call it in messages: `ID@EPOCH`.
+        tensors: they themselves, e.g. a checkpoint of the zoo.
+        start: gives the weights after epoch 0. Raises CannotMeasure where they are not kept.
+        parent: gives those that training started from. Raises CannotMeasure where there are none.
+        skeleton: gives the model without memory (on the meta device), to ask what a tensor is of.
+            Raises CannotMeasure where nothing builds it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        *,
+        start: "Callable[[], Weights] | None" = None,
+        parent: "Callable[[], Weights] | None" = None,
+        skeleton: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        self.name = name
+        self._tensors = tensors
+        self._start, self._parent, self._skeleton = start, parent, skeleton
+        self._remembered: dict[object, object] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def start(self) -> "Weights":
+        return self._asked(self._start, "its initial weights are not known")
+
+    @property
+    def parent(self) -> "Weights":
+        return self._asked(self._parent, "it has no parent")
+
+    @cached_property
+    def skeleton(self) -> nn.Module:
+        if self._skeleton is None:
+            raise CannotMeasure(f"{self.name}: what it is built of is not known")
+        return self._skeleton()
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its tensors of real numbers by name; those of a checkpoint are not read for it."""
+        if isinstance(self._tensors, Checkpoint):
+            stored = self._tensors.tensors.items()
+            return {name: about.shape for name, about in stored if about.dtype in FLOATS}
+        tensors = self._tensors.items()
+        return {name: tuple(t.shape) for name, t in tensors if t.is_floating_point()}
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Of a tensor; that of a checkpoint is not read for it."""
+        if isinstance(self._tensors, Checkpoint):
+            found: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
+            return found
+        return self[name].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors of real numbers."""
+        return sum(math.prod(s) * self.dtype(n).itemsize for n, s in self.shapes.items())
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """`tensor[start:stop]`; of a checkpoint, only the runs that it lies in are read."""
+        if isinstance(self._tensors, Checkpoint):
+            return self._tensors.rows(name, start, stop)
+        return self[name][start:stop]
+
+    def read_ahead(self, names: Sequence[str]) -> None:
+        """Let the system fetch these tensors from disk before they are asked for."""
+        if isinstance(self._tensors, Checkpoint | Weights):
+            self._tensors.read_ahead(names)
+
+    def floats(self, part: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Its tensors of real numbers, one after the other, that have `part` in their name.
+
+        Raises CannotMeasure that names a tensor with entries that are not finite.
+        """
+        for name in self.shapes:
+            if part in name:
+                yield name, finite(f"{self.name}: {name}", self[name])
+
+    def remember(self, what: object, compute: Callable[[], T]) -> T:
+        """What `compute` gives, computed once for `what`: measures share it."""
+        if what not in self._remembered:
+            self._remembered[what] = compute()
+        return cast(T, self._remembered[what])
+
+    def _asked(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
+        if give is None:
+            raise CannotMeasure(f"{self.name}: {otherwise}")
+        return give()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of the images of a split."""
+
+    logits: Tensor
+    """float32 [n, num_classes], on the CPU"""
+    labels: Tensor
+    """int64 [n]"""
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def log_probabilities(self) -> Tensor:
+        """float64 [n, num_classes], nats"""
+        return self.logits.double().log_softmax(1)
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """The most probable class, int64 [n]; of equal ones the first."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """bool [n]"""
+        return self.classes == self.labels
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that runs, with what it is measured on."""
+
+    name: str
+    """What to call it in messages: `ID@EPOCH`."""
+    model: nn.Module
+    """In eval mode, float32, on the examples' device. A measure leaves it as it was."""
+    examples: Examples
+    """Of the split that is asked for."""
+    parent: "Callable[[], Subject] | None" = None
+    """Gives what it was trained from, with examples of the parent's own data."""
+    is_classifier: bool = True
+    """Whether the outputs are the classes of the examples."""
+
+    def check_classifier(self) -> None:
+        """Raises CannotMeasure where the outputs are not classes."""
+        if not self.is_classifier:
+            raise CannotMeasure(
+                f"{self.name}: its outputs are not the {self.examples.num_classes} classes of the "
+                f"data set '{self.examples.dataset.name}'"
+            )
+
+
+class Representation(Config):
+    """Base of the settings of measures that compare what layers make of the same images.
+
+    Such a measure is a function of the features of a batch, [n, d] with n > 3, which gives a
+    vector (float32, as long for every layer and every model). The measure of two layers is the
+    cosine of their vectors, of all batches one after the other. So every model runs once, and all
+    pairs of models are a matrix product.
+    """
+
+    tokens: Literal["mean", "class", "patches"] = "mean"
+    """The mean of the patch tokens, the class token, or all patch tokens after each other."""
+    layers: Literal["last", "same", "all"] = "same"
+    """Compare the last blocks; blocks of the same number; or each with each."""
+    images: PositiveInt = 1024
+    """At most so many images of the split."""
+    batch_size: int = Field(default=256, ge=4)
+    """Images that are compared with each other; a last batch of less than four is left out."""
+
+
+def finite(name: str, tensor: Tensor) -> Tensor:
+    """The tensor. Raises CannotMeasure that names it where an entry is NaN or infinite."""
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise CannotMeasure(f"{name} has entries that are not finite")
+    return tensor

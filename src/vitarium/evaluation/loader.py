@@ -1,0 +1,235 @@
+"""Gives measures what they need of a zoo: weights, running models, and their images."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from vitarium.blueprint import ModelSpec, Recipe
+from vitarium.core.errors import CannotMeasure, VitariumError
+from vitarium.core.registry import Section, section
+from vitarium.data import base as datasets
+from vitarium.data.base import Split
+from vitarium.data.loader import Batches, SplitName
+from vitarium.evaluation.checkpoints import Target
+from vitarium.evaluation.data import Examples
+from vitarium.evaluation.inputs import Subject, Weights
+from vitarium.zoo import Zoo
+
+TRAINED_ON_SHARE = 0.01
+"""From this share of images that are among the training images, a split counts as trained on: data
+sets have a few images twice, in training and in test."""
+
+
+_PLAIN = ("augmentation", "standard")
+"""How images are shown to models that were trained elsewhere."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A data set as a model takes it."""
+
+    data: Section
+    how: Section
+    input_size: tuple[int, int, int]
+
+    def batches(self, device: str, data_dir: Path | None) -> Batches:
+        found = datasets.load(self.data, data_dir)
+        augmentation = self.how(self.input_size, found.num_classes)
+        return Batches(found, augmentation, self.input_size, 1, seed=0, device=device)
+
+
+class Sources:
+    """What is read of a zoo's models.
+
+    Args:
+        data: measure all models on this data set; None: each on its own.
+        device: where models run.
+        data_dir: looked into first for data sets.
+    """
+
+    def __init__(
+        self,
+        zoo: Zoo,
+        *,
+        data: Section | None = None,
+        device: str = "cpu",
+        data_dir: Path | None = None,
+    ) -> None:
+        self.zoo, self.data, self.device, self.data_dir = zoo, data, device, data_dir
+        self._examples: dict[tuple[_Shown, SplitName, int | None], Examples] = {}
+        self._images: dict[Examples, str] = {}
+        self._keys: dict[Section, np.ndarray | None] = {}
+        self._skeletons: dict[tuple[str, int], torch.nn.Module] = {}
+        self._spec = cache(lambda model: zoo.folder(model).spec())
+        self.trained_on = cache(self._trained_on)
+        self.subject = lru_cache(maxsize=4)(self._subject)
+
+    def weights(self, target: Target) -> Weights:
+        """Raises CorruptFile."""
+        folder = self.zoo.folder(target.model)
+        spec, about = self._spec(target.model), folder.about()
+
+        def start() -> Weights:
+            return self._weights_of(target.model, 0, "its initial weights are not kept")
+
+        def parent() -> Weights:
+            if spec.parent is None:
+                raise CannotMeasure(f"{target.name}: it has no parent")
+            if isinstance(spec, ModelSpec) and spec.conversion:
+                raise CannotMeasure(
+                    f"{target.name}: it started from what {spec.conversion.name} made of its "
+                    "parent, whose own weights are others"
+                )
+            return self._weights_of(spec.parent, spec.parent_epoch or 0, "its parent is gone")
+
+        def skeleton() -> torch.nn.Module:
+            if spec.origin.architecture is None:
+                raise CannotMeasure(f"{target.name}: nothing here builds its architecture")
+            sections = (spec.origin.architecture, spec.origin.head)
+            told = json.dumps([one and one.factors() for one in sections])
+            key = (told, about.num_outputs)
+            if key not in self._skeletons:
+                with torch.device("meta"):
+                    self._skeletons[key] = spec.origin.build(about.num_outputs)
+            return self._skeletons[key]
+
+        checkpoint = folder.open(target.epoch)
+        return Weights(target.name, checkpoint, start=start, parent=parent, skeleton=skeleton)
+
+    def examples(self, model: str, split: SplitName, limit: int | None = None) -> Examples:
+        """Images for a model. Raises CannotMeasure, DataNotFound, InvalidData."""
+        origin = self._spec(model).origin
+        own = origin.data if isinstance(origin, Recipe) else None
+        data = self.data or own
+        if data is None:
+            raise CannotMeasure(f"{model}: its data set is not known; name one with --data")
+        if origin.architecture is None:
+            raise CannotMeasure(f"{model}: nothing here builds its architecture")
+        how = origin.augmentation if isinstance(origin, Recipe) else section(*_PLAIN)
+        shown = _Shown(data, how, origin.architecture.config.input_size)
+        return self._shown(shown, split, limit)
+
+    def _shown(self, shown: "_Shown", split: SplitName, limit: int | None) -> Examples:
+        key = (shown, split, limit)
+        if key not in self._examples:
+            if limit is not None:
+                found = self._shown(shown, split, None).first(limit)
+            else:
+                found = Examples(shown.batches(self.device, self.data_dir), split)
+            self._examples[key] = found
+            self._images[found] = _fingerprint(shown, found)
+        return self._examples[key]
+
+    def images(self, examples: Examples) -> str:
+        """Tells the images, of the size in which they are shown, from all others."""
+        return self._images[examples]
+
+    def _subject(self, target: Target, split: SplitName, limit: int | None) -> Subject:
+        """Raises CannotMeasure, DataNotFound, InvalidData, InvalidInput, CorruptFile."""
+        examples = self.examples(target.model, split, limit)
+        spec, about = self._spec(target.model), self.zoo.folder(target.model).about()
+        model = self.zoo.load(target.model, target.epoch)
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise CannotMeasure(f"{target.name}: {name} has entries that are not finite")
+
+        def parent() -> Subject:
+            if spec.parent is None:
+                raise CannotMeasure(f"{target.name}: it has no parent")
+            number, content = self.zoo.folder(spec.parent).checkpoint(spec.parent_epoch or 0)
+            return self.subject(Target(spec.parent, number, content[:16]), split, limit)
+
+        return Subject(
+            target.name,
+            model.float().to(self.device).requires_grad_(False),
+            examples,
+            parent=parent if spec.parent else None,
+            is_classifier=_classifies(spec.origin, about.num_outputs, examples),
+        )
+
+    def _weights_of(self, model: str, epoch: int, otherwise: str) -> Weights:
+        folder = self.zoo.folder(model)
+        kept = {e.number for e in folder.epochs() if e.checkpoint} if folder.exists else set()
+        if epoch not in kept:
+            raise CannotMeasure(f"{model}@{epoch}: {otherwise}")
+        return self.weights(Target(model, epoch, ""))
+
+    # What was trained on
+
+    def learned(self, model: str, examples: Examples) -> bool:
+        """Whether the model, or one that an operator made it of, was trained on such images; what
+        its parents were trained on does not count."""
+        return any(self._seen(data, examples) for data in set(self._own_data(model)))
+
+    def _own_data(self, model: str) -> Iterator[Section]:
+        spec = self._spec(model)
+        if spec.ingredients:
+            for one in spec.ingredients:
+                yield from self._own_data(one.model)
+        elif isinstance(spec.origin, Recipe):
+            yield spec.origin.data
+
+    def _trained_on(self, model: str, examples: Examples) -> bool:
+        """Whether the model, or one that it comes of, was trained on the examples' images."""
+        return any(self._seen(data, examples) for data in set(self._training_data(model)))
+
+    def _training_data(self, model: str) -> Iterator[Section]:
+        if not self.zoo.folder(model).exists:
+            return
+        spec = self._spec(model)
+        if isinstance(spec.origin, Recipe):
+            yield spec.origin.data
+        for other in [spec.parent, *(one.model for one in spec.ingredients)]:
+            if other:
+                yield from self._training_data(other)
+
+    def _seen(self, data: Section, examples: Examples) -> bool:
+        if data not in self._keys:
+            try:
+                train = datasets.load(data, self.data_dir).train
+            except VitariumError:  # it is not on this machine
+                train = None
+            self._keys[data] = _image_keys(train) if train else None
+        trained, shown = self._keys[data], _image_keys(examples.part)
+        if trained is not None and shown is not None:
+            shared = np.isin(shown[examples.numbers.numpy()], trained)
+            return bool(shared.mean() > TRAINED_ON_SHARE)
+        same = data.name == examples.dataset.name
+        return same and examples.split == "train"
+
+
+def _classifies(origin: object, num_outputs: int, examples: Examples) -> bool:
+    learns_classes = not isinstance(origin, Recipe) or origin.objective.plugin.facts.get(
+        "needs_head", True
+    )
+    return learns_classes and num_outputs == examples.num_classes
+
+
+def _fingerprint(shown: _Shown, examples: Examples) -> str:
+    """How a model resizes them is its own matter, and told by its id."""
+    part = examples.part
+    found = xxhash.xxh3_64(repr(shown.input_size).encode())
+    found.update(examples.numbers.numpy().tobytes())
+    found.update(part.labels.numpy().tobytes())
+    if isinstance(part.images, Tensor):
+        found.update(part.images.contiguous().numpy().data)
+    else:
+        known = getattr(part.images, "fingerprint", None)
+        found.update(repr((shown.data.factors(), len(part), known)).encode())
+    return found.hexdigest()
+
+
+def _image_keys(part: Split) -> np.ndarray | None:
+    """A number for each image, equal for equal ones; None where they would have to be decoded."""
+    if not isinstance(part.images, Tensor):
+        return None
+    pixels = part.images.contiguous().numpy()
+    hashes = (xxhash.xxh3_64_intdigest(image.data) for image in pixels)
+    return np.fromiter(hashes, np.uint64, len(pixels))

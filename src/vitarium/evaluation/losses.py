@@ -1,0 +1,95 @@
+"""The loss of a model, or of other parameters in its place: what a loss landscape is made of.
+
+It is the mean cross-entropy of hard labels, in nats. The model itself is never changed: it is
+called with parameters that stand beside it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from vitarium.evaluation.data import Examples
+
+Parameters = Mapping[str, Tensor]
+"""By the names of `model.named_parameters()`."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What models lose on the same images; float64 [models], on the CPU."""
+
+    loss: Tensor
+    """Mean cross-entropy, nats"""
+    error: Tensor
+    """Share of images that get another class than theirs"""
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters, without a copy."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@torch.no_grad()
+def losses(
+    model: nn.Module,
+    points: Callable[[], Iterable[Parameters]],
+    examples: Examples,
+    batch_size: int = 256,
+) -> Losses:
+    """What the model loses with other parameters in the place of its own.
+
+    Args:
+        points: gives the parameters, one set after the other. It is called for every batch, so
+            that images are decoded once, and one set alone has to be in memory at a time.
+    """
+    total: Tensor | float = 0.0
+    for batch in examples.batches(batch_size):
+        total = total + torch.stack(
+            [_sums(model, point, batch.images, batch.labels) for point in points()]
+        )
+    loss, error = (torch.as_tensor(total).cpu() / len(examples)).unbind(1)
+    return Losses(loss, error)
+
+
+def loss(model: nn.Module, point: Parameters, examples: Examples, batch_size: int = 256) -> float:
+    """The loss at one set of parameters."""
+    return losses(model, lambda: [point], examples, batch_size).loss.item()
+
+
+def gradient(
+    model: nn.Module, examples: Examples, batch_size: int = 256
+) -> tuple[float, dict[str, Tensor]]:
+    """The loss of a model, and its gradient: by name, in the parameters' shapes and dtypes."""
+    own = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
+    total, sums = 0.0, {name: torch.zeros_like(tensor) for name, tensor in own.items()}
+    for batch in examples.batches(batch_size):
+        with torch.enable_grad():
+            value = mean_loss(model, own, batch.images, batch.labels)
+            found = gradients(value, list(own.values()))
+        share = len(batch.labels) / len(examples)
+        total += share * value.item()
+        for place, tensor in zip(sums.values(), found, strict=True):
+            place.add_(tensor, alpha=share)
+    return total, sums
+
+
+def mean_loss(model: nn.Module, point: Parameters, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of one batch, float64, to be differentiated."""
+    return F.cross_entropy(functional_call(model, dict(point), (images,)).double(), labels)
+
+
+def gradients(value: Tensor, of: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
+    """The gradient of a number; zeros for a tensor that it does not depend on."""
+    return torch.autograd.grad(
+        value, of, create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )
+
+
+def _sums(model: nn.Module, point: Parameters, images: Tensor, labels: Tensor) -> Tensor:
+    logits = functional_call(model, dict(point), (images,)).double()
+    wrong = (logits.argmax(1) != labels).sum()
+    return torch.stack([F.cross_entropy(logits, labels, reduction="sum"), wrong])

@@ -1,0 +1,28 @@
+"""Which tensors are compared: all of them, or all but the head's, which differ between tasks."""
+
+from typing import Literal
+
+from vitarium.architectures.heads import is_head
+from vitarium.core.errors import CannotMeasure, InvalidInput
+from vitarium.evaluation.inputs import Weights
+
+Scope = Literal["trunk", "all"]
+"""trunk: without the head."""
+
+HEADS = ("head", "heads", "head_dist", "fc", "classifier")
+"""What heads are called in models of timm, torchvision and Hugging Face."""
+
+
+def in_scope(weights: Weights, scope: Scope) -> list[str]:
+    """Names of a model's tensors of real numbers, with or without its head's.
+
+    Where nothing is known of a model but its weights, a head is what has a head's usual name.
+    """
+    names = list(weights.shapes)
+    if scope == "all":
+        return names
+    try:
+        skeleton = weights.skeleton
+        return [name for name in names if not is_head(skeleton, name)]
+    except (CannotMeasure, InvalidInput):  # no architecture, or one with several heads
+        return [name for name in names if name.split(".")[0] not in HEADS]

@@ -1,0 +1,80 @@
+"""How good weights are on held-out images: what operators select and learn by."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitarium.core.errors import CannotMeasure
+from vitarium.evaluation.data import Examples
+from vitarium.evaluation.losses import losses, parameters
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of a model on images."""
+
+    accuracy: float
+    """Share of images that get their class, in [0, 1]."""
+    loss: float
+    """Mean cross-entropy, nats."""
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """As they stand with an epoch: `val_accuracy`, `val_loss`."""
+        return {f"{split}_accuracy": self.accuracy, f"{split}_loss": self.loss}
+
+
+class Scorer:
+    """Scores weights in a running model, which is overwritten by them.
+
+        scorer = Scorer(ingredients.model(), ingredients.examples())
+        scorer.score(ingredients[0])
+
+    Args:
+        images: at most so many, of each class in proportion; None: all of the split.
+
+    Raises CannotMeasure where the model's outputs are not the images' classes.
+    """
+
+    def __init__(
+        self, model: nn.Module, examples: Examples, images: int | None = None, batch_size: int = 256
+    ) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.examples = examples if images is None else examples.first(images)
+        check_classifier(model, self.examples)
+
+    def score(self, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Score:
+        """Of these weights, by name; what they leave out, such as a head, is the model's own.
+
+        They are taken one after the other, so they need not be in memory together.
+        """
+        load(self.model, weights)
+        return self.score_as_it_is()
+
+    def score_as_it_is(self) -> Score:
+        """Of the weights that the model has now."""
+        own = parameters(self.model)
+        found = losses(self.model, lambda: [own], self.examples, self.batch_size)
+        return Score(1 - found.error.item(), found.loss.item())
+
+
+@torch.no_grad()
+def load(model: nn.Module, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors into a model, in its own dtype and on its own device."""
+    places = model.state_dict()
+    for name, tensor in weights.items() if isinstance(weights, Mapping) else weights:
+        places[name].copy_(tensor)
+
+
+@torch.no_grad()
+def check_classifier(model: nn.Module, examples: Examples) -> None:
+    """Raises CannotMeasure where the outputs are not the classes of the examples."""
+    for batch in examples.first(1).batches(1):
+        shape = tuple(model(batch.images).shape)
+        if shape != (1, examples.num_classes):
+            raise CannotMeasure(
+                f"the models' outputs, {list(shape[1:])} of an image, are not the "
+                f"{examples.num_classes} classes of the data set '{examples.dataset.name}' by "
+                "which they are chosen or trained; name other data with --data"
+            )

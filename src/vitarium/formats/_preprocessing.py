@@ -1,0 +1,84 @@
+"""How an image becomes what a model was trained on: other programs have to be told."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import PositiveFloat
+
+from vitarium.blueprint import Recipe, Spec
+from vitarium.core.config import Config
+from vitarium.core.errors import InvalidInput
+from vitarium.data.base import Normalisation, normalisation
+
+
+class Preprocessed(Config):
+    """Base of an exporter's configuration that tells how images are prepared."""
+
+    mean: tuple[float, ...] | None = None
+    """Of the pixels in [0, 1], per channel; needed only where the zoo does not know it."""
+    std: tuple[PositiveFloat, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """An image is resized, its middle is cropped, and it is normalised.
+
+    input_size: channels, height and width of what the model sees.
+    resize: the shorter side of the whole image, in pixels, before the crop.
+    mean, std: of the pixels in [0, 1], per channel.
+    """
+
+    input_size: tuple[int, int, int]
+    resize: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
+    """How images are prepared for a model when it is scored.
+
+    Raises InvalidInput for a model whose normalisation is neither known nor set.
+    """
+    architecture = spec.origin.architecture
+    assert architecture
+    size: tuple[int, int, int] = architecture.config.input_size
+    mean, std = _normalisation(spec, size[0], config)
+    known = spec.origin.described()
+    return Preprocessing(
+        input_size=size,
+        resize=known.get("augmentation.resize") or min(size[1:]),
+        interpolation=known.get("augmentation.interpolation") or "bilinear",
+        mean=mean,
+        std=std,
+    )
+
+
+def _normalisation(spec: Spec, channels: int, config: Preprocessed) -> Normalisation:
+    if config.mean and config.std:
+        _check(spec, channels, config.mean, config.std)
+        return config.mean, config.std
+    origin, known = spec.origin, spec.origin.described()
+    if isinstance(origin, Recipe):
+        found = normalisation(origin.data, channels)
+    else:
+        found = _pair(known.get("data.mean"), known.get("data.std"))
+    if found is None:
+        raise InvalidInput(
+            f"model {spec.id}: nothing is known of how its images were normalised; say it with "
+            "the settings mean and std, e.g. --set mean=[0.5,0.5,0.5] --set std=[0.5,0.5,0.5]"
+        )
+    return found
+
+
+def _pair(mean: Any, std: Any) -> Normalisation | None:
+    return (tuple(mean), tuple(std)) if mean and std else None
+
+
+def _check(spec: Spec, channels: int, *values: tuple[float, ...]) -> None:
+    for numbers in values:
+        if len(numbers) != channels:
+            raise InvalidInput(
+                f"model {spec.id} takes images of {channels} channels, but the normalisation has "
+                f"{len(numbers)}"
+            )

@@ -1,0 +1,260 @@
+"""A folder that Ray Tune left of one training run: a trial.
+
+    config.json or params.json     the configuration
+    result.json                    a JSON object a line, one per training iteration
+    checkpoint_000NNN/checkpoints  the state dict; an `optimizer` beside it is never opened
+
+**Which line belongs to which checkpoint.** An epoch's number is the `training_iteration` of its
+line. Ray says in a line which checkpoint it wrote (`checkpoint_dir_name`, since Ray 2.7, where
+folders are counted), else a folder's number is the iteration, as it was before. Where neither
+fits, but folders counted from zero would, it cannot be told, and the user has to say.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+
+from vitarium.core import files
+from vitarium.core.config import Config
+from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.formats.base import ForeignEpoch
+from vitarium.formats.weights import check_place, read_weights
+
+CONFIGURATIONS = ("config.json", "params.json")
+WEIGHTS = "checkpoints"
+BOOKKEEPING = frozenset(
+    {
+        "training_iteration",
+        "config",
+        "date",
+        "hostname",
+        "node_ip",
+        "pid",
+        "trial_id",
+        "experiment_id",
+        "experiment_tag",
+        "done",
+        "timestamp",
+        "time_total_s",
+        "time_since_restore",
+        "timesteps_since_restore",
+        "timesteps_total",
+        "iterations_since_restore",
+        "episodes_total",
+        "episodes_this_iter",
+        "timesteps_this_iter",
+        "agent_timesteps_total",
+        "num_env_steps_sampled_lifetime",
+        "warmup_time",
+        "should_checkpoint",
+        "checkpoint_dir_name",
+    }
+)
+"""What Ray itself writes into every line; it tells of machines, not of models."""
+
+
+class Trials(Config):
+    """How the trials' checkpoints are numbered."""
+
+    offset: int | None = Field(None, ge=-1, le=1)
+    """What to add to a checkpoint folder's number to have its training_iteration; default: what
+    result.json says, else 0."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is known of one training run; no weights are read yet."""
+
+    path: Path
+    root: Path
+    config: Mapping[str, Any]
+    lines: Mapping[int, Mapping[str, Any]]
+    """What was measured, by training iteration; Ray's bookkeeping is left out."""
+    checkpoints: Mapping[int, Path]
+    """Files of weights by training iteration."""
+    iterations: Mapping[int, int]
+    """Training iteration by number of the checkpoint's folder."""
+    done: bool
+    """Whether Ray wrote that it is."""
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its folder, as seen from what is imported."""
+        return self.path.relative_to(self.root).as_posix()
+
+    def finished(self, epochs: Any) -> bool:
+        """Whether it got as far as its configuration says, or nothing says how far."""
+        last = max([*self.lines, *self.checkpoints], default=0)
+        return self.done or not isinstance(epochs, int) or last >= epochs
+
+    def epochs(
+        self,
+        rename: Callable[[str], str],
+        names: Callable[[dict[str, Tensor], Path], dict[str, Tensor]],
+    ) -> tuple[ForeignEpoch, ...]:
+        """Every iteration of which there is a line or a checkpoint, in order.
+
+        Args:
+            rename: a metric's name -> ours.
+            names: weights as the file has them -> under the names they are to have.
+        """
+
+        def load(file: Path) -> dict[str, Tensor]:
+            return names(read_weights(file, self.root), file)
+
+        return tuple(
+            ForeignEpoch(
+                number,
+                {rename(key): value for key, value in self.lines.get(number, {}).items()},
+                partial(load, self.checkpoints[number]) if number in self.checkpoints else None,
+            )
+            for number in sorted({*self.lines, *self.checkpoints})
+        )
+
+
+def is_trial(path: Path) -> bool:
+    """Whether a folder looks like one."""
+    known = (*CONFIGURATIONS, "result.json")
+    return any((path / name).is_file() for name in known) or bool(_folders(path))
+
+
+def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
+    """Raises CorruptFile that names file and line, InvalidInput where numbers do not fit, and
+    UntrustedFile where a link leads out of `root`."""
+    lines, notes = _lines(path / "result.json", root)
+    folders = _folders(path)
+    iterations = _iterations(path, list(folders), lines, settings.offset)
+    checkpoints = {
+        iterations[number]: folder / WEIGHTS
+        for number, folder in folders.items()
+        if (folder / WEIGHTS).is_file()
+    }
+    if len(checkpoints) < len(folders):
+        notes.append(f"{len(folders) - len(checkpoints)} checkpoint folders hold no weights")
+    unscored = sorted(checkpoints.keys() - lines.keys())
+    if unscored and lines:
+        notes.append(f"result.json has no line for the epochs {', '.join(map(str, unscored))}")
+    return Trial(
+        path=path,
+        root=root,
+        config=_configuration(path, root, lines),
+        lines={number: dict(_measured(line)) for number, line in lines.items()},
+        checkpoints=checkpoints,
+        iterations=iterations,
+        done=bool(lines) and lines[max(lines)].get("done") is True,
+        notes=tuple(notes),
+    )
+
+
+def _configuration(
+    path: Path, root: Path, lines: Mapping[int, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """From its file, else from where Ray repeats it in every line."""
+    for name in CONFIGURATIONS:
+        if (path / name).is_file():
+            check_place(path / name, root)
+            config = _read_json(path / name)
+            break
+    else:
+        config = next((line.get("config") for line in lines.values()), None)
+        if config is None:
+            raise InvalidInput(f"{path} has neither {' nor '.join(CONFIGURATIONS)}")
+    if not isinstance(config, dict):
+        raise CorruptFile(path / name, f"a configuration is an object, not {config!r:.40}")
+    return config
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return files.read_json(path)
+    except RecursionError:
+        raise CorruptFile(path, "nested too deep") from None
+
+
+def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """Lines of result.json by training iteration, and what is to be said of them."""
+    notes: list[str] = []
+    if not path.is_file():
+        return {}, ["it has no result.json: its epochs come without metrics"]
+    check_place(path, root)
+    found: dict[int, dict[str, Any]] = {}
+    broken: int | None = None
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            if broken:
+                raise CorruptFile(path, f"line {broken} is not a JSON object")
+            try:
+                line = files.parsed_json(text)
+            except (ValueError, RecursionError):
+                broken = number  # as a killed run leaves it, if it is the last
+                continue
+            iteration = line.get("training_iteration") if isinstance(line, dict) else None
+            if not isinstance(iteration, int) or not 0 <= iteration < 10**9:
+                raise CorruptFile(path, f"line {number} has no training_iteration")
+            if iteration in found:
+                notes.append(f"iteration {iteration} stands twice in result.json; the last counts")
+            found[iteration] = line
+    if broken:
+        notes.append(f"the last line of result.json, {broken}, is broken off and was left out")
+    return found, notes
+
+
+def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """A line's numbers. Ray writes NaN as null."""
+    for key, value in line.items():
+        if key not in BOOKKEEPING and (value is None or isinstance(value, int | float)):
+            yield key, math.nan if value is None else value
+
+
+def _folders(path: Path) -> dict[int, Path]:
+    """Checkpoint folders by their number, whether written 5 or 000005."""
+    found: dict[int, Path] = {}
+    for folder in sorted(path.glob("checkpoint_*")):
+        match = re.fullmatch(r"checkpoint_(\d{1,9})", folder.name)
+        if match and folder.is_dir():
+            number = int(match[1])
+            if number in found:
+                raise InvalidInput(f"{folder} and {found[number].name} have the same number")
+            found[number] = folder
+    return dict(sorted(found.items()))
+
+
+def _iterations(
+    path: Path, folders: list[int], lines: Mapping[int, Mapping[str, Any]], offset: int | None
+) -> dict[int, int]:
+    """Training iteration of each checkpoint folder, see the module's docstring."""
+    if offset is not None:
+        shifted = {number: number + offset for number in folders}
+        if min(shifted.values(), default=0) < 0:
+            raise InvalidInput(f"{path}: offset {offset} gives epoch -1; leave it out")
+        return shifted
+    said = {
+        int(match[1]): number
+        for number, line in lines.items()
+        if (match := re.search(r"checkpoint_(\d{1,9})$", str(line.get("checkpoint_dir_name"))))
+    }
+    if said:
+        steps = {said[number] - number for number in said}
+        step = steps.pop() if len(steps) == 1 else 0
+        if steps and (unsaid := sorted(set(folders) - said.keys())):
+            raise InvalidInput(f"{path}: no line of result.json names checkpoint {unsaid[0]}")
+        return {number: said.get(number, number + step) for number in folders}
+    numbers = set(folders)
+    if lines and not numbers <= lines.keys() and {n + 1 for n in numbers} <= lines.keys():
+        raise InvalidInput(
+            f"{path}: its checkpoints are numbered {min(numbers)} to {max(numbers)}, the lines of "
+            f"result.json {min(lines)} to {max(lines)}; say how they belong together: offset=1 if "
+            f"checkpoint {min(numbers)} is the state after iteration {min(numbers) + 1}, offset=0 "
+            f"if it is the one after iteration {min(numbers)}"
+        )
+    return {number: number for number in folders}

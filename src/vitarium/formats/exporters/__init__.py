@@ -1,0 +1,1 @@
+"""Exporters, one file per format: a zoo -> what others read."""

@@ -1,0 +1,93 @@
+"""A safetensors file per model, and a table of what each is: for programs of one's own."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from vitarium.core.config import NoConfig
+from vitarium.core.csv_cells import guarded
+from vitarium.core.registry import exporter
+from vitarium.formats.export import Chosen
+from vitarium.zoo import Zoo
+
+
+@exporter("safetensors", config=NoConfig)
+def safetensors_files(
+    config: NoConfig, zoo: Zoo, models: Sequence[Chosen], out: Path
+) -> Iterator[Path]:
+    """A safetensors file per model, with its factors in the header, and models.csv; any model.
+
+    Tensors are the zoo's, bit for bit, under the model's own names (timm's). The header has one
+    entry, `vitarium`: the model's row of the table, as JSON.
+    """
+    rows = []
+    for one in models:
+        row = _row(zoo, one)
+        file = out / row["file"]
+        notes = {"vitarium": json.dumps(row, sort_keys=True)}
+        save_file(zoo.state_dict(one.id, one.epoch), file, metadata=notes)
+        rows.append(row)
+        yield file
+    table = out / "models.csv"
+    _write(table, rows)
+    yield table
+
+
+def _row(zoo: Zoo, one: Chosen) -> dict[str, Any]:
+    """What is known of a model, its factors by dotted name; without those that are not set."""
+    spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
+    factors = spec.described()
+    made: dict[str, Any] = {}
+    if spec.operator:
+        ingredients = [f"{each.model}@{each.epoch}" for each in spec.ingredients]
+        made = {"operator": spec.operator.name, "ingredients": ingredients}
+    return {
+        "file": f"{one.name}.safetensors",
+        "name": one.id,
+        "stage": spec.stage,
+        "parent": spec.parent,
+        "parent_epoch": spec.parent_epoch,
+        "epoch": one.epoch,
+        "architecture": factors.pop("architecture", None),
+        "num_classes": about.num_outputs,
+        **made,
+        **{key: value for key, value in factors.items() if key != "name" and value is not None},
+        **_scores(zoo, one),
+    }
+
+
+def _scores(zoo: Zoo, one: Chosen) -> dict[str, float]:
+    """What was measured after that epoch on the three splits."""
+    metrics = next(e.metrics for e in zoo.folder(one.id).epochs() if e.number == one.epoch)
+    return {key: metrics[key] for key in metrics if key.startswith(("train_", "val_", "test_"))}
+
+
+def _write(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A column per factor that any model has; lists as JSON, nothing where it is not set."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_headings(columns))
+        for row in rows:
+            writer.writerow([_cell(row.get(key)) for key in columns])
+
+
+def _headings(columns: Sequence[str]) -> list[str]:
+    """Distinct names of columns, none of them blank; importing strips spaces at both ends."""
+    headings: list[str] = []
+    for column in columns:
+        heading, number = guarded(column.strip()) or "unnamed", 1
+        while (candidate := heading if number == 1 else f"{heading} {number}") in headings:
+            number += 1
+        headings.append(candidate)
+    return headings
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | tuple | bool):
+        return json.dumps(value)
+    return guarded(value) if isinstance(value, str) else value

@@ -1,0 +1,180 @@
+"""The card of a zoo on the hub: README.md, with the settings that the hub reads."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+
+from vitarium.core.config import Config
+from vitarium.core.printable import printable, shortened
+from vitarium.formats._markdown import code, plain, table
+from vitarium.formats.hub._figures import ACCURACIES, CURVES
+from vitarium.formats.summary import Population
+
+TAGS = ("model-zoo", "vision-transformer", "weight-space-learning", "vitarium")
+_SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
+_MAX_LENGTH = 100
+"""Characters of the name of a stage."""
+_CITATION = """\
+@article{falk2025vitzoo,
+  title   = {A Model Zoo of Vision Transformers},
+  author  = {Falk, Damian and Schürholt, Konstantin and Tzevelekakis, Konstantinos and
+             Meynent, Léo and Borth, Damian},
+  journal = {arXiv preprint arXiv:2504.10231},
+  year    = {2025}
+}"""
+
+
+class CardSettings(Config):
+    """What only the zoo's owner knows."""
+
+    license: str | None = None
+    """As the hub calls it, e.g. cc-by-4.0 or other; without one nobody may use the zoo."""
+    name: str | None = None
+    """A name for people to read; default: the folder's."""
+    description: str = ""
+    """What to say of the zoo in the beginning."""
+    citation: str | None = None
+    """BibTeX; default: the paper whose zoo vitarium is built for."""
+
+
+def card(
+    known: Population,
+    settings: CardSettings,
+    *,
+    name: str,
+    is_zoo: bool,
+    software: Mapping[str, Mapping[str, str]],
+) -> str:
+    """The text of README.md.
+
+    Args:
+        is_zoo: whether what is uploaded can be opened as a zoo; else it is a file per model.
+        software: id -> versions, device and so on with which the model was trained.
+    """
+    from huggingface_hub import DatasetCardData
+
+    data = DatasetCardData(
+        license=settings.license or "unknown",
+        pretty_name=printable(name),
+        tags=list(TAGS),
+        size_categories=_size(len(known.models)),
+        configs=[
+            {"config_name": "models", "data_files": "tables/models.parquet", "default": True},
+            {"config_name": "epochs", "data_files": "tables/epochs.parquet"},
+        ],
+    )
+    parts = [
+        f"# {plain(name)}",
+        settings.description,
+        _opening(known),
+        "" if settings.license else "**No licence has been stated for these weights.**",
+        _stages(known),
+        _figures(known),
+        *_factors(known),
+        _LOADING_A_ZOO if is_zoo else _LOADING_FILES,
+        _software(software),
+        f"## Citation\n\n```bibtex\n{settings.citation or _CITATION}\n```",
+    ]
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _opening(known: Population) -> str:
+    return (
+        f"A zoo of **{len(known.models)} vision transformers** with {known.checkpoints} "
+        f"checkpoints ({_bytes(known.bytes)}), made with vitarium. Every generating factor of "
+        "every model is a column of the table `models`; metrics of every epoch are in `epochs`."
+    )
+
+
+def _stages(known: Population) -> str:
+    rows = []
+    for stage in known.stages:
+        models, spread = known.of(stage), known.spread(stage)
+        checkpoints = sum(bool(epoch["kept"]) for model in models for epoch in model.epochs)
+        scores = [f"{100 * value:.1f} %" for value in spread] if spread else ["", "", ""]
+        parents = len({model.row["parent"] for model in models if model.row["parent"]})
+        start = f"{parents} models" if parents else "scratch"
+        scored = f"{known.score(stage)} of {len(known.scores(stage))}" if spread else ""
+        counts = [str(len(models)), start, str(checkpoints)]
+        rows.append([_name(stage), *counts, scored, *scores])
+    header = ["stage", "models", "start from", "checkpoints", "score", "min", "median", "max"]
+    return "## Stages\n\n" + table(header, rows)
+
+
+def _name(stage: str) -> str:
+    return plain(shortened(stage, _MAX_LENGTH))
+
+
+def _figures(known: Population) -> str:
+    if not any(known.scores(stage) for stage in known.stages):
+        return ""
+    return (
+        f"![Accuracies of the models of each stage](figures/{ACCURACIES})\n\n"
+        f"![Accuracy of every model after every epoch](figures/{CURVES})"
+    )
+
+
+def _factors(known: Population) -> Iterator[str]:
+    yield (
+        "## Generating factors\n\nThose that tell the models of a stage apart; in brackets, how "
+        "many have the value."
+    )
+    for stage in known.stages:
+        varying = known.varying(stage)
+        if varying:
+            rows = [
+                [code(name), ", ".join(f"{plain(value)} ({n})" for value, n in values.items())]
+                for name, values in varying.items()
+            ]
+            yield f"### {_name(stage)}\n\n" + table(["factor", "values"], rows)
+
+
+_LOADING_A_ZOO = """\
+## Use
+
+```python
+# pip install vitarium huggingface_hub
+import vitarium
+from huggingface_hub import snapshot_download
+
+zoo = vitarium.Zoo.open(snapshot_download("OWNER/NAME", repo_type="dataset"))
+table = zoo.models()  # a row per model, every factor a column
+model = zoo.load(table["id"].iloc[0])  # an nn.Module; epoch=3 for an earlier state
+weights = zoo.state_dict(table["id"].iloc[0])  # timm's own names
+```"""
+
+_LOADING_FILES = """\
+## Use
+
+```python
+# pip install safetensors huggingface_hub pandas
+import pandas as pd
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+
+where = {"repo_id": "OWNER/NAME", "repo_type": "dataset"}
+table = pd.read_csv(hf_hub_download(filename="weights/models.csv", **where))
+weights = load_file(hf_hub_download(filename="weights/" + table["file"][0], **where))
+```"""
+
+
+def _software(software: Mapping[str, Mapping[str, str]]) -> str:
+    """Versions that all models share, or all that there are of each."""
+    found: dict[str, dict[str, None]] = {}
+    for versions in software.values():
+        for name, own in versions.items():
+            found.setdefault(name, {})[str(own)] = None
+    rows = [[plain(name), ", ".join(map(plain, versions))] for name, versions in found.items()]
+    rows.append(["card written by", f"vitarium {version('vitarium')}"])
+    return "## Software\n\n" + table(["", "trained with"], rows)
+
+
+def _size(count: int) -> str:
+    return next((name for limit, name in _SIZES if count < limit), "n>1M")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

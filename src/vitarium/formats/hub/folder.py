@@ -1,0 +1,152 @@
+"""A whole zoo as a data set of the Hugging Face hub: with tables, figures and a card."""
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from vitarium.core import files
+from vitarium.core.config import NoConfig
+from vitarium.core.printable import encodable
+from vitarium.core.registry import exporter
+from vitarium.formats.export import Chosen
+from vitarium.formats.exporters.safetensors import safetensors_files
+from vitarium.formats.hub._card import CardSettings, card
+from vitarium.formats.hub._figures import draw
+from vitarium.formats.summary import Population, population, text
+from vitarium.formats.weights import check_place, root_of
+from vitarium.zoo import Zoo
+
+OURS = ("README.md", "tables", "figures")
+"""What an export adds to a zoo's own files."""
+_NOT_THE_ZOOS = (*OURS, "models", "index", "index.json", "cache", "timeline.json", "failures")
+
+
+class HubFolder(CardSettings):
+    """What of the zoo goes into the folder, and what its card says."""
+
+    weights: Literal["zoo", "safetensors"] = "zoo"
+    """zoo: its own files, so that a download is a zoo, with all kept epochs of the chosen models
+    and those they descend from; safetensors: a file per chosen model."""
+    link: bool = False
+    """Hard links instead of copies: no space is taken. The zoo's files are never written again."""
+
+
+@exporter("hub", config=HubFolder, needs=("huggingface_hub",), extra="vitarium[hub]")
+def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
+    """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
+    ids = {one.id for one in models}
+    if config.weights == "zoo":
+        ids = _with_ancestors(zoo, ids)
+        yield from _copy(zoo, ids, out, link=config.link)
+    else:
+        (out / "weights").mkdir()
+        yield from safetensors_files(NoConfig(), zoo, models, out / "weights")
+    known = population(zoo, ids)
+    yield from _tables(known, out / "tables")
+    yield from draw(known, out / "figures")
+    software = {id: zoo.folder(id).about().software for id in sorted(ids)}
+    readme = out / "README.md"
+    readme.write_text(
+        card(
+            known,
+            config,
+            name=encodable(config.name or zoo.path.absolute().name),
+            is_zoo=config.weights == "zoo",
+            software=software,
+        ),
+        encoding="utf-8",
+    )
+    yield readme
+
+
+def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
+    """The models and all that they descend from or are made of."""
+    found: set[str] = set()
+    waiting = list(ids)
+    while waiting:
+        id = waiting.pop()
+        if id not in found:
+            found.add(id)
+            spec = zoo.spec(id)
+            parents = [spec.parent] if spec.parent else []
+            waiting += [*parents, *(one.model for one in spec.ingredients)]
+    return found
+
+
+def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
+    """The zoo's files as they are, but for caches and what only resuming needs.
+
+    Raises UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file.
+    """
+    root = root_of(zoo.path)
+
+    def copy(source: Path, target: Path) -> None:
+        check_place(source, root)
+        if not (link and _linked(source, target)):
+            shutil.copyfile(source, target)
+
+    for item in sorted(zoo.path.iterdir()):
+        if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
+            continue
+        if item.is_dir():
+            _copy_folder(item, out / item.name, copy)
+        else:
+            copy(item, out / item.name)
+    for id in sorted(ids):
+        target = out / "models" / id
+        _copy_folder(zoo.folder(id).path, target, copy)
+        yield target
+
+
+def _copy_folder(folder: Path, target: Path, copy: Callable[[Path, Path], object]) -> None:
+    """Files and folders without their rights: a copy of a read-only zoo can be changed."""
+    target.mkdir(parents=True)
+    for item in files.listed(folder):
+        if item.name.startswith((".", "progress-")):  # of who writes just now, or goes on
+            continue
+        if item.is_dir():
+            _copy_folder(item, target / item.name, copy)
+        else:
+            copy(item, target / item.name)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Link a file; False where that cannot be."""
+    try:
+        os.link(source.resolve(), target)  # Linux would link a link, to nowhere
+    except OSError:  # another disk, another user's file, or a disk that knows no links
+        return False
+    return True
+
+
+def _tables(known: Population, folder: Path) -> Iterator[Path]:
+    import pandas as pd
+
+    folder.mkdir()
+    models = [dict(model.row) for model in known.models]
+    epochs = [
+        {"id": model.row["id"], "stage": model.stage, **epoch}
+        for model in known.models
+        for epoch in model.epochs
+    ]
+    for name, rows in (("models", models), ("epochs", epochs)):
+        file = folder / f"{name}.parquet"
+        frame = pd.DataFrame(rows)
+        for column in frame:
+            frame[column] = _of_one_type(frame[column].tolist())
+        frame.to_parquet(file, index=False)
+        yield file
+
+
+def _of_one_type(values: list[Any]) -> list[Any]:
+    """As parquet wants a column: numbers, or true and false, or else texts; None for what is not
+    there."""
+    known = [None if value != value else value for value in values]  # NaN is not itself
+    kinds = {type(value) for value in known if value is not None}
+    if kinds <= {bool} or kinds <= {int} or kinds <= {str}:
+        return known
+    if kinds <= {int, float}:
+        return [None if value is None else float(value) for value in known]
+    return [None if value is None else text(value) for value in known]

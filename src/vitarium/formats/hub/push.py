@@ -1,0 +1,125 @@
+"""Upload a zoo to the Hugging Face hub."""
+
+import fnmatch
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitarium.core import files
+from vitarium.core.errors import HubError, InvalidInput
+from vitarium.core.registry import get
+from vitarium.formats.export import check_installed, export
+from vitarium.formats.weights import check_place, root_of
+from vitarium.zoo import Zoo
+from vitarium.zoo._scratch import temporary_folder
+
+_LEFT_OUT = (".*", "*/.*", "index/*", "index.json")
+"""Hidden files (locks, what uploads are resumed from), and the zoo's cache."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file, by its name in the repository."""
+
+    name: str
+    bytes: int
+
+
+def push(
+    directory: str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    license: str | None = None,
+    dry_run: bool = False,
+) -> list[Upload]:
+    """Upload a folder of the exporter `hub`, or a zoo, for which a card is written first.
+
+    The repository is a data set, and is made if it is not there. Interrupted, the same call goes
+    on: the hub skips what it has.
+
+    Args:
+        repository: on the hub, e.g. "me/my-zoo".
+        private: where the repository is made now, whether others see it.
+        license: for the card of a zoo that has none.
+        dry_run: upload nothing.
+
+    Returns the files, in order of their names. Raises InvalidInput for a missing library, token or
+    card, NotAZoo, and HubError for what the hub refuses.
+    """
+    check_installed(get("exporter", "hub"))
+    _check_name(repository)
+    with _folder(Path(directory), license) as folder:
+        uploads = _files(folder)
+        if not dry_run:
+            _upload(folder, repository, private=private)
+    return uploads
+
+
+@contextmanager
+def _folder(directory: Path, license: str | None) -> Iterator[Path]:
+    """A folder with a card: the one that is given, or one of links to the zoo's files beside it."""
+    if files.exists(directory / "README.md"):
+        if license:
+            raise InvalidInput(
+                f"{directory} has a card already; write the license into its README.md"
+            )
+        yield directory
+        return
+    zoo = Zoo.open(directory)
+    absolute = directory.absolute()
+    # beside the zoo, its files need not be copied
+    parent = absolute.parent if os.access(absolute.parent, os.W_OK) else None
+    with temporary_folder(parent, prefix=".vitarium-push-") as beside:
+        made = beside / absolute.name
+        export(zoo, made, exporter="hub", license=license, link=True)
+        yield made
+
+
+def _files(folder: Path) -> list[Upload]:
+    """Raises UntrustedFile for a link that leads out of the folder."""
+    found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    for file in found:
+        check_place(file, root_of(folder))
+    names = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
+    return [
+        Upload(name, size)
+        for name, size in names
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT)
+    ]
+
+
+def _check_name(repository: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise InvalidInput(f"'{repository}' is no name of a repository: {error}") from None
+
+
+def _upload(folder: Path, repository: str, *, private: bool) -> None:
+    import huggingface_hub
+
+    if huggingface_hub.get_token() is None:
+        raise InvalidInput(
+            "there is no token of the Hugging Face hub: log in with `hf auth login`, or set the "
+            "environment variable HF_TOKEN to a token that may write"
+        )
+    api: Any = huggingface_hub.HfApi(library_name="vitarium")
+    # before version 2, it is another method that goes on after an interruption
+    upload = getattr(api, "upload_large_folder", None) or api.upload_folder
+    try:
+        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        upload(
+            repo_id=repository,
+            repo_type="dataset",
+            folder_path=folder,
+            ignore_patterns=list(_LEFT_OUT),
+        )
+    except Exception as error:  # the library raises what its transports raise
+        raise HubError(repository, str(error).strip() or type(error).__name__) from error

@@ -1,0 +1,316 @@
+"""Files of weights with a table that tells what they are: a row a file, a column a factor.
+
+file,name,parent,architecture,optimizer.lr,seed
+a.safetensors,a,,vit_tiny_patch16_224,0.001,1
+b.pth,b,a,vit_tiny_patch16_224,0.0001,2
+"""
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from vitarium.architectures.heads import head_prefix
+from vitarium.blueprint.overrides import apply
+from vitarium.core.config import Config, InvalidConfig
+from vitarium.core.csv_cells import unguarded
+from vitarium.core.errors import InvalidInput, did_you_mean
+from vitarium.core.printable import encodable, printable, shortened
+from vitarium.core.registry import Section, importer, plugins, section
+from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.formats.importers.cnn_zoo import num_outputs
+from vitarium.formats.weights import check_place, read_shapes, read_weights
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+WRAPPED_IN = ("state_dict", "model")
+_MAX_LENGTH = 200
+"""Characters of a path in messages."""
+METRICS = ("train_", "val_", "test_")
+"""How the names of columns begin that are measured numbers of an epoch, not factors."""
+_OWN = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes", "architecture", "head")
+
+
+class CheckpointTable(Config):
+    """How the table is read."""
+
+    table: str | None = None
+    """The table's name in the folder; default: the only CSV file there."""
+    file_column: str = "file"
+    """The column that names the file, as seen from the table's folder."""
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    architecture: str | None = None
+    """Of rows that name none: a model of timm, or an architecture of ours."""
+    num_classes: NonNegativeInt | None = None
+    """Of rows that do not say; default: as many as the head's weight has rows."""
+    wrapped_in: str | None = None
+    """Key of the state dict in a pickle; default: state_dict or model, else the pickle itself."""
+
+
+def is_checkpoint_table(source: Path) -> bool:
+    """Whether it is a CSV file with a column `file`, or a folder with one."""
+    try:
+        return any("file" in _header(table) for table in _tables(source))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+
+
+@importer("checkpoint-table", config=CheckpointTable, detects=is_checkpoint_table)
+def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignModel]:
+    """Files of weights (.safetensors, .pth, .pt, .bin) and a CSV table of what they are."""
+    table = _table(config, source)
+    models: dict[str, list[_Row]] = defaultdict(list)
+    for row in _rows(table, config):
+        models[row.cells.get("name") or row.cells[config.file_column]].append(row)
+    for name, rows in models.items():
+        yield _model(name, rows, config)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table, without its empty cells."""
+
+    table: Path
+    number: int
+    """As a spreadsheet counts: the header is row 1."""
+    cells: Mapping[str, str]
+
+    @property
+    def where(self) -> str:
+        return f"{self.table.name}, row {self.number}"
+
+    def wrong(self, column: str, why: str) -> InvalidInput:
+        return InvalidInput(f"{self.table}, row {self.number}, column '{column}': {why}")
+
+    def number_of(self, column: str) -> int | None:
+        """A whole number that is not negative; None for an empty cell."""
+        cell = self.cells.get(column)
+        if cell is not None and not (cell.isascii() and cell.isdigit()):
+            raise self.wrong(column, f"'{cell}' is not a whole number")
+        return None if cell is None else int(cell)
+
+    def file(self, column: str) -> Path:
+        folder, path = self.table.parent, self.table.parent / self.cells[column]
+        label = shortened(printable(self.cells[column], newline="\\n"), _MAX_LENGTH)
+        try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise self.wrong(column, f"'{label}' leads out of {folder}")
+            if path.suffix not in SUFFIXES:
+                raise self.wrong(column, f"'{label}' is none of {', '.join(SUFFIXES)}")
+            if path.is_file():
+                return path
+        except (OSError, ValueError):  # a name that is too long, or has a NUL
+            pass
+        raise self.wrong(column, f"there is no file {folder / label}")
+
+
+# The table
+
+
+def _tables(source: Path) -> list[Path]:
+    return sorted(source.glob("*.csv")) if source.is_dir() else [source][: source.suffix == ".csv"]
+
+
+def _header(table: Path) -> list[str]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        return next(csv.reader(file), [])
+
+
+def _table(config: CheckpointTable, source: Path) -> Path:
+    if config.table and source.is_dir():
+        tables = [file for file in source.iterdir() if file.name == config.table]
+        if not tables:
+            label = shortened(printable(config.table, newline="\\n"), _MAX_LENGTH)
+            raise InvalidInput(f"{source} has no table '{label}'")
+    else:
+        tables = _tables(source)
+    if len(tables) != 1:
+        found = ", ".join(table.name for table in tables) or "none"
+        raise InvalidInput(f"{source} has to have one CSV file, or table=NAME; found: {found}")
+    (table,) = tables
+    if source.is_dir():
+        check_place(table, source)
+    return table
+
+
+def _rows(table: Path, config: CheckpointTable) -> Iterator[_Row]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=config.delimiter, strict=True)
+            header = [unguarded(name.strip()) for name in next(reader, [])]
+            _check_header(table, header, config)
+            for number, cells in enumerate(reader, 2):
+                if any(cells):
+                    yield _row(table, number, header, cells, config)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{table} is no CSV table in UTF-8: {error}") from None
+
+
+def _check_header(table: Path, header: Sequence[str], config: CheckpointTable) -> None:
+    if config.file_column not in header:
+        raise InvalidInput(
+            f"{table} has no column '{config.file_column}' that names the file"
+            f"{did_you_mean(config.file_column, header)}; name it with file_column=NAME"
+        )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"{table} has several columns '{twice[0]}'")
+
+
+def _row(
+    table: Path, number: int, header: Sequence[str], cells: Sequence[str], config: CheckpointTable
+) -> _Row:
+    if len(cells) != len(header):
+        raise InvalidInput(
+            f"{table}, row {number} has {len(cells)} cells, the header {len(header)}"
+        )
+    texts = [unguarded(cell.strip()) for cell in cells]
+    filled = {name: cell for name, cell in zip(header, texts, strict=True) if cell}
+    row = _Row(table, number, filled)
+    if config.file_column not in filled:
+        raise row.wrong(config.file_column, "empty; it has to name a file")
+    return row
+
+
+# A model
+
+
+def _model(name: str, rows: Sequence[_Row], config: CheckpointTable) -> ForeignModel:
+    """A model of its rows, one an epoch."""
+    first = rows[0]
+    epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
+    _check_same(rows, config)
+    shapes = _plain(_read(read_shapes, first.file(config.file_column), first, config))
+    architecture, head, outputs = _structure(first, shapes, config)
+    return ForeignModel(
+        name=name,
+        stage=first.cells.get("stage", "imported"),
+        epochs=epochs,
+        num_outputs=outputs,
+        parent=first.cells.get("parent"),
+        parent_epoch=first.number_of("parent_epoch"),
+        architecture=architecture,
+        head=head,
+        settings=_settings(first, config),
+        where=first.where,
+    )
+
+
+def _epoch(row: _Row, config: CheckpointTable) -> ForeignEpoch:
+    metrics = {}
+    for column, cell in row.cells.items():
+        if column.startswith(METRICS):
+            try:
+                metrics[column] = float(cell)
+            except ValueError:
+                raise row.wrong(column, f"'{cell}' is not a number") from None
+    file = row.file(config.file_column)
+
+    def load() -> dict[str, Tensor]:
+        return _plain(_read(read_weights, file, row, config))
+
+    return ForeignEpoch(row.number_of("epoch") or 0, metrics, load)
+
+
+def _check_same(rows: Sequence[_Row], config: CheckpointTable) -> None:
+    """The rows of one model differ in file, epoch and metrics alone."""
+    seen: dict[int, _Row] = {}
+    for row in rows:
+        epoch = row.number_of("epoch") or 0
+        if epoch in seen:
+            hint = f"row {seen[epoch].number} has the same name and epoch {epoch}"
+            raise row.wrong("name" if "name" in row.cells else config.file_column, hint)
+        seen[epoch] = row
+        for column in {**rows[0].cells, **row.cells}:
+            free = column in (config.file_column, "epoch") or column.startswith(METRICS)
+            if not free and row.cells.get(column) != rows[0].cells.get(column):
+                raise row.wrong(
+                    column, f"differs from row {rows[0].number}, which is of the same model"
+                )
+
+
+def _read(read: Any, file: Path, row: _Row, config: CheckpointTable) -> dict[str, Any]:
+    keys = (config.wrapped_in,) if config.wrapped_in else WRAPPED_IN
+    found: dict[str, Any] = read(file, row.table.parent, wrapped_in=keys)
+    return found
+
+
+def _plain(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the `module.` that torch's DataParallel puts before every name."""
+    wrapped = all(name.startswith("module.") for name in weights)
+    return {name.removeprefix("module.") if wrapped else name: t for name, t in weights.items()}
+
+
+def _structure(
+    row: _Row, shapes: Mapping[str, torch.Size], config: CheckpointTable
+) -> tuple[Section | None, Section | None, int]:
+    told = row.number_of("num_classes")
+    outputs = config.num_classes if told is None else told
+    name = row.cells.get("architecture", config.architecture)
+    if name is None:
+        return None, None, num_outputs(shapes) if outputs is None else outputs
+    nested = apply({}, {key: _value(cell) for key, cell in row.cells.items() if _structural(key)})
+    architecture = _architecture(row, name, nested.get("architecture"))
+    head = _section(row, "head", nested["head"]) if "head" in nested else None
+    if outputs is None:
+        outputs = _height(architecture, shapes)
+    return architecture, head, outputs
+
+
+def _structural(column: str) -> bool:
+    return column.partition(".")[0] in ("architecture", "head")
+
+
+def _architecture(row: _Row, name: str, nested: Any) -> Section:
+    settings = {k: v for k, v in nested.items() if k != "name"} if isinstance(nested, dict) else {}
+    if name in plugins("architecture"):
+        return _section(row, "architecture", {"name": name, **settings})
+    if not timm.is_model(name):
+        known = [*plugins("architecture"), *timm.list_models()]
+        raise row.wrong("architecture", f"unknown architecture '{name}'{did_you_mean(name, known)}")
+    return _section(row, "architecture", {"name": "timm", "model": name, **settings})
+
+
+def _section(row: _Row, kind: str, value: Any) -> Section:
+    try:
+        return section(kind, value)
+    except InvalidConfig as error:
+        raise row.wrong(kind, str(error)) from None
+
+
+def _height(architecture: Section, shapes: Mapping[str, torch.Size]) -> int:
+    """How many outputs the head's last layer has; 0 where there is no head."""
+    with torch.device("meta"):
+        place = head_prefix(architecture(1))
+    return num_outputs({k: shape for k, shape in shapes.items() if k.startswith(f"{place}.")})
+
+
+def _settings(row: _Row, config: CheckpointTable) -> dict[str, Any]:
+    """The factors of a row: every column that is nothing else."""
+    return {
+        column: _value(cell)
+        for column, cell in row.cells.items()
+        if column not in (*_OWN, config.file_column)
+        and not column.startswith(METRICS)
+        and not _structural(column)
+    }
+
+
+def _value(cell: str) -> Any:
+    """A cell as a number, true or false, or a list, where it is one; else its text."""
+    if cell in ("True", "False"):
+        return cell == "True"
+    try:
+        value = encodable(json.loads(cell))
+    except (ValueError, RecursionError):
+        return cell
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value if isinstance(value, bool | int | float | list) and finite else cell

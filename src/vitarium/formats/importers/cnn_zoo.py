@@ -1,0 +1,70 @@
+"""The earlier zoos of small CNNs (Schürholt et al. 2022, *Model Zoos*, arXiv 2209.14764).
+
+    <zoo>/<trial>/{params.json, result.json, checkpoint_000NNN/checkpoints}
+
+Nothing here builds those CNNs: their tensors come under their own names, and can be read and
+measured. An `index_dict.json` tells where a tensor stands in a flattened model; it is not needed.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from vitarium.core.registry import importer
+from vitarium.formats._published_keys import is_contrastive, metric_name, to_ours
+from vitarium.formats._ray_trials import WEIGHTS, Trial, Trials, read_trial
+from vitarium.formats.base import ForeignModel
+from vitarium.formats.importers.vit_zoo import is_vit_zoo
+from vitarium.formats.weights import read_shapes
+
+
+class CnnZoo(Trials):
+    """How the zoo is read."""
+
+    stage: str = "training"
+    """What the models' stage is called."""
+
+
+def is_cnn_zoo(source: Path) -> bool:
+    """Whether there are trials of Ray in a folder, or in folders of it."""
+    return not is_vit_zoo(source) and any(True for _ in _folders(source))
+
+
+@importer("cnn-zoo", config=CnnZoo, detects=is_cnn_zoo, paper="Schürholt et al. 2022")
+def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
+    """Folders of Ray Tune's trials, as the zoos of small CNNs are: tensors, factors, metrics."""
+    for folder in _folders(source):
+        yield _model(read_trial(folder, source, config), config.stage)
+
+
+def num_outputs(shapes: Mapping[str, torch.Size]) -> int:
+    """Height of the last matrix: of the last fully connected layer's weight; 0 where none is."""
+    heights = [shape[0] for shape in shapes.values() if len(shape) == 2]
+    return heights[-1] if heights else 0
+
+
+def _folders(source: Path) -> Iterator[Path]:
+    for pattern in ("*", "*/*"):
+        for file in sorted(source.glob(f"{pattern}/params.json")):
+            if any(file.parent.glob(f"checkpoint_*/{WEIGHTS}")):
+                yield file.parent
+
+
+def _model(trial: Trial, stage: str) -> ForeignModel:
+    contrastive = is_contrastive(trial.config)
+    shapes: Mapping[str, torch.Size] = {}
+    if trial.checkpoints:
+        shapes = read_shapes(trial.checkpoints[max(trial.checkpoints)], trial.root)
+    return ForeignModel(
+        name=trial.name,
+        stage=stage,
+        epochs=trial.epochs(
+            partial(metric_name, contrastive=contrastive), lambda weights, file: weights
+        ),
+        num_outputs=num_outputs(shapes),
+        settings=to_ours(trial.config),
+        finished=trial.finished(trial.config.get("training::epochs_train")),
+        notes=trial.notes,
+    )

@@ -1,0 +1,253 @@
+"""The published zoo of vision transformers (Falk et al. 2025, arXiv 2504.10231), read.
+
+    pretraining/<model>/{config.json, result.json, checkpoint_000NNN/checkpoints}
+    finetuning/<pretrained model>/<model>/...
+
+Each model is a trial of Ray Tune (see `ray_trials`). Its weights are those of a module whose timm
+model is the attribute `vit`, so every name begins with `vit.`.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import CorruptFile, InvalidInput, did_you_mean
+from vitarium.core.registry import Section, choose, importer, plugins, section
+from vitarium.formats._published_keys import OURS, is_contrastive, metric_name, to_ours
+from vitarium.formats._ray_trials import Trial, Trials, is_trial, read_trial
+from vitarium.formats.base import ForeignModel
+from vitarium.formats.weights import read_shapes
+
+PREFIX = "vit."
+MODELS: Mapping[str, str] = {
+    f"vit_{short}_{patch}": f"vit_{size}_patch{patch}_224"
+    for short, size in (("ti", "tiny"), ("s", "small"), ("b", "base"), ("l", "large"))
+    for patch in (16, 32)
+    if (short, patch) != ("ti", 32)
+} | {"vit_s_8": "vit_small_patch8_224", "vit_b_8": "vit_base_patch8_224"}
+"""`model::type` -> timm's name."""
+PARENT_PATHS = ("pretraining::model::path", "pretrained::model::path")
+"""Where a configuration says what it starts from; the second is the published README's."""
+STRUCTURE = ("architecture", "head", "classes", "stage")
+"""What an export writes with `vitarium::` where the published keys do not tell it."""
+Shapes = Mapping[str, torch.Size]
+_T = TypeVar("_T", Tensor, torch.Size)
+
+
+def is_vit_zoo(source: Path) -> bool:
+    """Whether a folder has trials where the published zoo has them."""
+    return any(True for _ in _folders(source))
+
+
+@importer(
+    "vit-zoo",
+    config=Trials,
+    detects=is_vit_zoo,
+    paper="Falk et al. 2025, arXiv 2504.10231",
+)
+def vit_zoo(config: Trials, source: Path) -> Iterator[ForeignModel]:
+    """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL."""
+    trials = {
+        trial.name: trial
+        for trial in (read_trial(folder, source, config) for folder in _folders(source))
+    }
+    for trial in trials.values():
+        yield _model(trial, trials)
+
+
+def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Section | None, int]:
+    """Architecture, head and number of outputs: from `model::type`, and from the weights' shapes.
+
+    Args:
+        shapes: by timm's names.
+
+    Raises InvalidInput and InvalidConfig.
+    """
+    found, num_outputs = _head(config, shapes)
+    told = config.get(f"{OURS}head", found)
+    head = section("head", told) if told else None
+    if f"{OURS}architecture" in config:
+        told = config[f"{OURS}architecture"]
+        depth = told.get("depth", 0) if isinstance(told, dict) else 0
+        if isinstance(depth, int) and depth > len(shapes):  # building it could take for ever
+            raise InvalidInput(f"{depth} blocks are more than the weights have")
+        return section("architecture", told), head, num_outputs
+    return _architecture(config, shapes), head, num_outputs
+
+
+def _folders(source: Path) -> Iterator[Path]:
+    for pattern in ("pretraining/*", "finetuning/*/*"):
+        for folder in sorted(source.glob(pattern)):
+            if folder.is_dir() and is_trial(folder):
+                yield folder
+
+
+def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
+    config = trial.config
+    parent, parent_epoch, lineage = _parent(trial, trials)
+    finished = trial.finished(config.get("training::epochs_train"))
+    notes = [*trial.notes, *lineage]
+    if not finished:
+        last, wanted = max([*trial.lines, *trial.checkpoints]), config["training::epochs_train"]
+        notes.append(f"it ends after epoch {last} of {wanted}: imported as unfinished")
+    own = {f"{OURS}{name}" for name in STRUCTURE}
+    classes = config.get(f"{OURS}classes")
+    model = partial(
+        ForeignModel,
+        name=trial.name,
+        stage=str(config.get(f"{OURS}stage", trial.name.partition("/")[0])),
+        epochs=trial.epochs(partial(metric_name, contrastive=is_contrastive(config)), _timms),
+        parent=parent,
+        parent_epoch=parent_epoch,
+        settings=to_ours({key: value for key, value in config.items() if key not in own}),
+        classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
+        finished=finished,
+        notes=tuple(notes),
+    )
+    if not trial.checkpoints:
+        return model(num_outputs=0)
+    file = trial.checkpoints[max(trial.checkpoints)]
+    try:
+        shapes = _timms(read_shapes(file, trial.root), file)
+        architecture, head, num_outputs = structure(config, shapes)
+    except InvalidInput as error:
+        raise InvalidInput(f"{trial.path}: {error}") from None
+    except IndexError:
+        raise CorruptFile(file, "its tensors are not shaped as those of a ViT") from None
+    return model(architecture=architecture, head=head, num_outputs=num_outputs)
+
+
+def _timms(weights: Mapping[str, _T], file: Path) -> dict[str, _T]:
+    """Under timm's names. Raises CorruptFile where they are not those of a published ViT."""
+    for name in weights:
+        if not name.startswith(PREFIX):
+            raise CorruptFile(
+                file, f"'{name}' does not begin with '{PREFIX}', as all names of this format do"
+            )
+    return {name.removeprefix(PREFIX): value for name, value in weights.items()}
+
+
+# Structure
+
+
+def _architecture(config: Mapping[str, Any], shapes: Shapes) -> Section:
+    kind = str(config.get("model::type"))
+    if kind not in MODELS:
+        raise InvalidInput(f"unknown model::type '{kind}'{did_you_mean(kind, MODELS)}")
+    plain = choose("architecture", "timm", model=MODELS[kind])
+    with torch.device("meta"):
+        usual = {name: tensor.shape for name, tensor in plain(1).state_dict().items()}
+    dropped = {
+        "proj_drop_rate": config.get("model::dropout"),
+        "attn_drop_rate": config.get("model::attn_dropout"),
+    }
+    different = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
+    return choose(
+        "architecture",
+        "timm",
+        model=MODELS[kind],
+        **different,
+        **{key: value for key, value in dropped.items() if value},
+    )
+
+
+def _images(shapes: Shapes) -> dict[str, int]:
+    """What images a ViT is made for, as its embeddings tell."""
+    try:
+        _, channels, patch, _ = shapes["patch_embed.proj.weight"]
+        _, places, _ = shapes["pos_embed"]
+    except (KeyError, ValueError):
+        raise InvalidInput("the weights have no patch and position embedding of a ViT") from None
+    patches = places - ("cls_token" in shapes)
+    return {"img_size": math.isqrt(patches) * patch, "patch_size": patch, "in_chans": channels}
+
+
+def _head(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, int]:
+    """The head that the weights have; how it was drawn, from the configuration."""
+    seed = {"seed": config["model::head::seed"]} if config.get("model::head::seed") else {}
+    if "head.2.weight" in shapes and "head.0.weight" in shapes:
+        # the released code lets no initialisation reach an MLP head
+        hidden_dim, num_outputs = shapes["head.0.weight"][0], shapes["head.2.weight"][0]
+        return choose("head", "mlp", hidden_dim=hidden_dim, **seed), num_outputs
+    if "head.weight" in shapes:
+        drawn = {}
+        initialization = str(config.get("model::init_type"))
+        if initialization in plugins("initialization"):
+            drawn["initialization"] = {"name": initialization, "bias": 0.01}
+        return choose("head", "linear", **drawn, **seed), shapes["head.weight"][0]
+    if any(name.startswith("head.") for name in shapes):
+        raise InvalidInput(
+            "the weights have a head that is neither linear nor an MLP of two layers"
+        )
+    return choose("head", "none"), shapes["pos_embed"][-1] if "pos_embed" in shapes else 0
+
+
+# Lineage
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """What a configuration says of the checkpoint that it starts from; only names, never opened."""
+
+    parts: tuple[str, ...]
+    checkpoint: int | None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "_Stated | None":
+        for key in PARENT_PATHS:
+            if isinstance(config.get(key), str) and config[key]:
+                parts = [part for part in re.split(r"[/\\]", config[key]) if part]
+                if parts[-1:] == ["checkpoints"]:
+                    parts.pop()
+                number = re.fullmatch(r"checkpoint_(\d{1,9})", parts[-1]) if parts else None
+                if number:
+                    parts.pop()
+                return cls(tuple(parts), int(number[1]) if number else None)
+        name = config.get("pretraining::model")
+        return cls((name,), None) if isinstance(name, str) and name else None
+
+    def find(self, names: Mapping[str, Trial]) -> str | None:
+        """The model whose folder the path ends in; of several, the one that more of it names."""
+        found = {name: self._common(name) for name in names}
+        best = max(found.values(), default=0)
+        nearest = [name for name, common in found.items() if common == best]
+        return nearest[0] if best and len(nearest) == 1 else None
+
+    def _common(self, name: str) -> int:
+        pairs = zip(reversed(self.parts), reversed(name.split("/")), strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(name.split("/")))
+
+
+def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int | None, list[str]]:
+    """Name and epoch of what a model starts from, and what is to be said of it.
+
+    Raises InvalidInput where its configuration and the folder it lies in name different models.
+    """
+    stated = _Stated.of(trial.config)
+    others = {name: other for name, other in trials.items() if name != trial.name}
+    by_config = stated.find(others) if stated else None
+    folder = trial.name.split("/")[1] if trial.name.startswith("finetuning/") else None
+    by_folder = _Stated((folder,), None).find(others) if folder else None
+    if folder and f"pretraining/{folder}" in trials:
+        by_folder = f"pretraining/{folder}"
+    notes: list[str] = []
+    if by_config and by_folder and by_config != by_folder:
+        raise InvalidInput(
+            f"{trial.path} lies in the folder of {by_folder}, but its configuration says that it "
+            f"starts from {by_config}; move it, or correct its configuration"
+        )
+    if by_folder and not by_config and stated:
+        notes.append(f"its parent is told from its folder; {'/'.join(stated.parts)} is not there")
+    missing = folder or (stated.parts[-1] if stated and stated.parts else None)
+    parent = by_config or by_folder or (f"pretraining/{missing}" if missing else None)
+    number = stated.checkpoint if stated else None
+    if parent and parent in trials and number is not None:
+        return parent, trials[parent].iterations.get(number, number), notes
+    return parent, number, notes

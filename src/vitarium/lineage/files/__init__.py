@@ -1,0 +1,1 @@
+"""Files that lineage recovery reads and writes: models, tables of parents, forests."""

@@ -1,0 +1,203 @@
+"""Recovered forests as files: JSON, which is read back, and GraphML for programs that draw graphs.
+
+    {"format": "vitarium lineage",
+     "version": 1,
+     "method": "descent",
+     "models": [{"name": "a", "family": 0, "root": 0.97, "about": {"stage": "pretrain"}}, ...],
+     "edges": [{"parent": "a", "child": "b", "confidence": 0.9, "share": 1.0, "kind": "trained"},
+               ...],
+     "tied": [["b", "c"], ...],
+     "notes": ["..."],
+     "truth": {"a": [], "b": ["a"], ...} or null,
+     "scores": {"node_accuracy": 1.0, ...} or null}
+
+`root` is how sure the method is that the model is a root, null where it does not say; `about` is
+what else is known of it. Of an edge to a mixture, `share` is what the child has of this parent.
+Members may be added to version 1; a change of what is there makes version 2.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitarium.core import files
+from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.core.printable import distinct, printable
+from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.ground_truth import Truth
+from vitarium.lineage.scores import Scores
+
+FORMAT, VERSION = "vitarium lineage", 1
+
+Info = Mapping[str, Mapping[str, Any]]
+"""Of models, what is shown beside their names: texts and numbers, or mappings of such."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a JSON file holds."""
+
+    forest: Forest
+    truth: Truth | None = None
+    scores: Scores | None = None
+    info: Info = field(default_factory=dict)
+
+
+def write_json(
+    forest: Forest,
+    path: Path,
+    truth: Truth | None = None,
+    scores: Scores | None = None,
+    info: Info | None = None,
+) -> None:
+    """Write a forest, whole or not at all. Raises DiskFull."""
+    info = info or {}
+    models = [
+        {
+            "name": model,
+            "family": int(family),
+            "root": _number(forest.roots.get(model)),
+            "about": _plain(info.get(model, {})),
+        }
+        for model, family in zip(forest.models, forest.families, strict=True)
+    ]
+    edges = [
+        asdict(edge) | {"confidence": _number(edge.confidence), "share": _number(edge.share)}
+        for edge in forest.edges
+    ]
+    files.write_json(
+        path,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "method": forest.method,
+            "models": models,
+            "edges": edges,
+            "tied": [list(group) for group in forest.tied],
+            "notes": list(forest.notes),
+            "truth": None if truth is None else {m: list(found) for m, found in truth.items()},
+            "scores": None if scores is None else _plain(asdict(scores)),
+        },
+    )
+
+
+def read_json(path: Path) -> Kept:
+    """Read what `write_json` wrote.
+
+    Raises CorruptFile for another content, InvalidInput for a version that is newer than this one.
+    """
+    try:
+        value = files.read_json(path)
+    except FileNotFoundError:
+        raise CorruptFile(path, "the file is missing") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise CorruptFile(path, "it is no lineage that vitarium wrote")
+    if value.get("version") != VERSION:
+        raise InvalidInput(
+            f"{path} is of version {value.get('version')}, and this vitarium reads {VERSION}; "
+            "install a newer one"
+        )
+    try:
+        return _kept(value)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CorruptFile(path, f"its lineage makes no sense ({error!r})") from None
+
+
+def write_graphml(
+    forest: Forest, path: Path, truth: Truth | None = None, info: Info | None = None
+) -> None:
+    """Write a forest for networkx, Gephi, yEd or Cytoscape, whole or not at all. Raises DiskFull.
+
+    Nodes have `label`, `family`, `root` (how sure it is that it is one), `tied` (number of its
+    group, from 1, where its weights do not tell it from others) and what `info` knows; edges, from
+    parent to child, `confidence`, `share` and `kind`, and `right` where the truth is known.
+    """
+    import networkx
+
+    graph = networkx.DiGraph(method=forest.method)
+    node = distinct(forest.models)
+    tied = {model: number for number, group in enumerate(forest.tied, 1) for model in group}
+    about = _columns(forest.models, info or {})
+    for model, family in zip(forest.models, forest.families, strict=True):
+        own = {"root": _number(forest.roots.get(model)), "tied": tied.get(model)}
+        known = {key: value for key, value in own.items() if value is not None}
+        attributes = {"label": node[model], "family": int(family)}
+        graph.add_node(node[model], **about[model] | attributes | known)
+    for edge in forest.edges:
+        right = {} if truth is None else {"right": edge.parent in truth.get(edge.child, ())}
+        graph.add_edge(
+            node[edge.parent],
+            node[edge.child],
+            confidence=float(edge.confidence),
+            share=float(edge.share),
+            kind=edge.kind,
+            **right,
+        )
+    lines = networkx.generate_graphml(graph, named_key_ids=True)
+    text = "\n".join(lines) + "\n"
+    files.write(path, files.utf8('<?xml version="1.0" encoding="UTF-8"?>\n' + text))
+
+
+def _kept(value: Mapping[str, Any]) -> Kept:
+    models = value["models"]
+    forest = Forest(
+        value["method"],
+        tuple(model["name"] for model in models),
+        tuple(model["family"] for model in models),
+        tuple(Edge(**{key: edge[key] for key in Edge.__annotations__}) for edge in value["edges"]),
+        {model["name"]: model["root"] for model in models if model["root"] is not None},
+        tuple(map(tuple, value["tied"])),
+        tuple(value["notes"]),
+    )
+    names = set(forest.models)
+    for edge in forest.edges:
+        if not {edge.parent, edge.child} <= names:
+            raise ValueError(f"{edge.parent} -> {edge.child} is an edge of unknown models")
+    truth, scores = value["truth"], value["scores"]
+    return Kept(
+        forest,
+        None if truth is None else {model: tuple(found) for model, found in truth.items()},
+        None if scores is None else Scores(**{key: scores[key] for key in Scores.__annotations__}),
+        {model["name"]: model["about"] for model in models if model["about"]},
+    )
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: numbers of NumPy become Python's, and null stands for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _columns(models: Sequence[str], info: Info) -> dict[str, dict[str, Any]]:
+    """Of every model, texts and numbers by dotted name; in a column they are all of one kind."""
+    flat = {model: dict(_flat("", _plain(info.get(model, {})))) for model in models}
+    texts = {
+        name for known in flat.values() for name, each in known.items() if isinstance(each, str)
+    }
+    return {
+        model: {
+            printable(name) or "unnamed": printable(str(value)) if name in texts else float(value)
+            for name, value in known.items()
+        }
+        for model, known in flat.items()
+    }
+
+
+def _flat(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _flat(f"{name}.{key}" if name else key, each)
+    elif value is not None:
+        yield name, str(value) if isinstance(value, list) else value

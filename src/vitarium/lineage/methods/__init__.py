@@ -1,0 +1,1 @@
+"""Methods of lineage recovery, one file or folder each: weights -> a forest."""

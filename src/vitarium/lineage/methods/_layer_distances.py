@@ -1,0 +1,145 @@
+"""Distances of weights layer by layer, as MoTHer takes them. Some need the weights themselves.
+
+A layer is a matrix; timm's fused query, key and value are three.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.distance import pdist, squareform
+
+from vitarium.core.errors import InvalidInput
+from vitarium.lineage._gram import squared_distances
+from vitarium.lineage.model_set import Heap
+
+AT_ONCE = 256_000_000
+"""Bytes of weights of all models that are compared at a time."""
+_FUSED = ("qkv", "in_proj")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Rows of a tensor that are a matrix [rows, columns] of their own."""
+
+    tensor: str
+    start: int
+    stop: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        return (self.stop - self.start) * self.columns
+
+
+def layers(heap: Heap) -> list[Layer]:
+    """The square matrices, as MoTHer compares them; all matrices where none is square.
+
+    Raises InvalidInput where there is no matrix.
+    """
+    found = [layer for name, shape in heap.shapes.items() for layer in _split(name, shape)]
+    if not found:
+        raise InvalidInput(
+            "the models have no weight matrix in common, which this distance is of; "
+            "choose the distance l2, which takes any tensor"
+        )
+    square = [layer for layer in found if layer.stop - layer.start == layer.columns]
+    return square or found
+
+
+def l2(heap: Heap) -> np.ndarray:
+    """Mean over tensors of the l2 distance, float64 [K, K]; nothing is read for it."""
+    grams = heap.evidence.grams
+    return np.mean([np.sqrt(squared_distances(grams[name])) for name in heap.tensors], axis=0)
+
+
+def mean_absolute(heap: Heap) -> np.ndarray:
+    """Sum over layers of the mean absolute difference of entries, float64 [K, K]."""
+    total = np.zeros(_pairs(heap))
+    for layer, entries in _entries(heap, "reading layers for mean differences"):
+        total += pdist(entries, "cityblock") / layer.size
+    return squareform(total)
+
+
+def largest(heap: Heap) -> np.ndarray:
+    """The largest difference of an entry, normalised by layer, over all layers, float64 [K, K].
+
+    A layer's absolute differences are moved and scaled so that the smallest of all pairs is 0 and
+    the largest is 1; so the distance of two models depends on which others there are.
+    """
+    most: dict[Layer, np.ndarray] = {}
+    least: dict[Layer, float] = {}
+    for layer, entries in _entries(heap, "reading layers for largest differences"):
+        chebyshev = pdist(entries, "chebyshev")
+        most[layer] = np.maximum(most.get(layer, 0), chebyshev)
+        # of sorted numbers the nearest are neighbours
+        gaps = np.diff(np.sort(entries, axis=0), axis=0)
+        least[layer] = min(least.get(layer, np.inf), gaps.min(initial=np.inf))
+    found = np.zeros(_pairs(heap))
+    for layer, values in most.items():
+        span = values.max(initial=0) - least[layer]
+        if span > 0:
+            found = np.maximum(found, (values - least[layer]) / span)
+    return squareform(found)
+
+
+def rank(heap: Heap, tolerance: float | None = None) -> np.ndarray:
+    """Sum over layers of the numerical rank of the difference, float64 [K, K].
+
+    Args:
+        tolerance: singular values up to this share of the largest count as 0; None: what rounding
+            leaves, of the singular values and of the weights as they are stored.
+    """
+    total = np.zeros((len(heap), len(heap)))
+    wanted = layers(heap)
+    for done, layer in enumerate(wanted):
+        heap.report("reading layers for ranks", done, len(wanted))
+        tensors = [model.rows(layer.tensor, layer.start, layer.stop) for model in heap.models]
+        noise = np.array([_rounding(tensor) for tensor in tensors])
+        weights = torch.stack([tensor.double() for tensor in tensors])
+        for place in range(len(heap) - 1):
+            values = torch.linalg.svdvals(weights[place + 1 :] - weights[place]).numpy()
+            if tolerance is None:
+                exact = values[:, 0] * max(weights.shape[1:]) * np.finfo(float).eps
+                zero = np.maximum(exact, noise[place] + noise[place + 1 :])
+            else:
+                zero = values[:, 0] * tolerance
+            total[place, place + 1 :] += (values > zero[:, None]).sum(1)
+    return total + total.T
+
+
+def _split(name: str, shape: tuple[int, ...]) -> Iterator[Layer]:
+    if len(shape) != 2:
+        return
+    rows, columns = shape
+    fused = rows == 3 * columns and any(word in name for word in _FUSED)
+    height = columns if fused else rows
+    for start in range(0, rows, height):
+        yield Layer(name, start, start + height, columns)
+
+
+def _pairs(heap: Heap) -> int:
+    return len(heap) * (len(heap) - 1) // 2
+
+
+def _entries(heap: Heap, what: str) -> Iterator[tuple[Layer, np.ndarray]]:
+    """Entries of all models, float32 [K, entries], some rows of a layer at a time."""
+    wanted = layers(heap)
+    for done, layer in enumerate(wanted):
+        heap.report(what, done, len(wanted))
+        rows = max(1, AT_ONCE // (8 * len(heap) * layer.columns))
+        for start in range(layer.start, layer.stop, rows):
+            stop = min(start + rows, layer.stop)
+            read = [model.rows(layer.tensor, start, stop) for model in heap.models]
+            yield layer, torch.stack([tensor.float().flatten() for tensor in read]).numpy()
+
+
+def _rounding(tensor: torch.Tensor) -> float:
+    """About the largest singular value of what storing numbers rounds away.
+
+    Errors of independent entries make a matrix of norm (sqrt(rows) + sqrt(columns)) times theirs.
+    """
+    size = tensor.double().square().mean().sqrt().item()
+    shape = sum(side**0.5 for side in tensor.shape)
+    return torch.finfo(tensor.dtype).eps * size * shape

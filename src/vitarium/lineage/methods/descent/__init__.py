@@ -1,0 +1,1 @@
+"""Our own method of lineage recovery, and its steps."""

@@ -1,0 +1,258 @@
+"""What storage leaves behind in weights: zeros, few values, low precision; and what became of a
+parent's weights in a given child.
+
+Rounding, quantising and pruning lose what cannot come back, so they tell which of two came first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitarium.evaluation.inputs import Weights
+from vitarium.lineage._gram import squared_distances
+from vitarium.lineage.forest import Kind
+
+FULL = 32
+"""Bits of a model that has as many values as float32 gives it."""
+LOW_RANK = 0.25
+"""A difference has low rank up to this share of the full rank."""
+_MATRICES, _ROWS = 6, 16
+"""So many rows of so many of the largest matrices are looked at."""
+_MOST_LEVELS = 512
+"""Even steps are looked for up to so many of them in a row."""
+_LEAST_VALUES = 8
+"""Fewer different numbers lie on even steps by chance."""
+_OFF = 0.02
+"""Part of a step by which a number may be beside it, for float32's own rounding."""
+_ROUNDED = (0.8, 1.25)
+"""Between so many times the expected rounding error a squared distance is one of rounding alone."""
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Of K models, in their order.
+
+    Args:
+        zeros: share of entries that are zero, of a sample of rows, [K].
+        bits: within a row there are at most 2^bits different values, or they lie on so many even
+            steps, [K]; FULL where there is no sign of it.
+        dtypes: the narrowest of bfloat16, float16 and float32 that holds all entries looked at.
+        rounding: expected squared l2 norm of what was lost to rounding, [K]: of even steps and of
+            half precision step^2 / 12 for each entry; 0 where no numbers were lost.
+    """
+
+    zeros: np.ndarray
+    bits: np.ndarray
+    dtypes: Sequence[torch.dtype]
+    rounding: np.ndarray
+
+
+def traces(models: Sequence[Weights], tensors: Sequence[str]) -> Traces:
+    """Look at rows of the largest matrices; only models with few values are read in full.
+
+    Raises CorruptFile.
+    """
+    samples = [[_sampled(model, name) for name in _largest(model, tensors)] for model in models]
+    bits = np.array([_bits_of_model(sample) for sample in samples])
+    dtypes = [_dtype(sample) for sample in samples]
+    zeros = [np.mean(np.concatenate([r.ravel() for r in s]) == 0) if s else 0.0 for s in samples]
+    rounding = [
+        _rounding_of(model, tensors) if few < FULL or dtype != torch.float32 else 0.0
+        for model, few, dtype in zip(models, bits, dtypes, strict=True)
+    ]
+    return Traces(np.array(zeros), bits, dtypes, np.array(rounding))
+
+
+def follows(found: Traces, gram: np.ndarray) -> np.ndarray:
+    """Which models were made of which by rounding or by setting entries to zero, bool [K, K].
+
+    True at i, j: i cannot be earlier than j, and may be made of it, or of what j was made of with a
+    finer rounding. Rounding shows in the distance, which is that of rounding alone; zeros in that i
+    and j - i are at right angles. `kind_of` can confirm it.
+
+    Args:
+        gram: inner products of the same models, float64 [K, K].
+    """
+    distances = squared_distances(gram)
+    expected = found.rounding[:, None]
+    least, most = _ROUNDED
+    rounded = (expected > 0) & (distances > least * expected) & (distances < most * expected)
+    own = gram.diagonal()[:, None]
+    right_angles = np.abs(own - gram) <= 1e-6 * distances + 1e-14 * own
+    pruned = (found.zeros[:, None] > found.zeros) & right_angles & (distances > 1e-12 * own)
+    both: np.ndarray = rounded | pruned
+    both &= ~both.T  # two roundings of one model are as far from each other
+    return both
+
+
+def kind_of(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
+    """What became of the parent: "copy", "quantised", "pruned", "low_rank", else "trained".
+
+    Quantised: every tensor that differs has few values or low precision, and numbers that were in
+    an order still are. Pruned: what is not zero is as it was. Low rank: matrices differ by a
+    LOW_RANK part of full rank at most, and those that are no matrices may differ as they like.
+    Raises CorruptFile.
+    """
+    pairs = [(parent[name].double(), child[name].double()) for name in tensors]
+    changed = [(old, new) for old, new in pairs if not torch.equal(old, new)]
+    if not changed:
+        return "copy"
+    if all(bool(((old == new) | (new == 0)).all()) for old, new in changed):
+        return "pruned"
+    if all(_is_stored_with_less(_rows(old), _rows(new)) for old, new in changed):
+        return "quantised"
+    matrices = sorted((p for p in changed if p[0].ndim > 1), key=lambda pair: pair[0].numel())
+    return "low_rank" if matrices and _have_low_rank(matrices) else "trained"
+
+
+def difference_rank(before: Tensor, after: Tensor) -> int:
+    """Rank of what was added to a matrix [m, n], apart from the rounding of the sum.
+
+    The sum is rounded to the type that it is stored in, which its own numbers show. Independent
+    errors have a largest singular value of at most about the greatest norm of a row and that of a
+    column together (Latala 2005, Some estimates of norms of random matrices): what is below twice
+    that is not counted.
+    """
+    old, new = _rows(before), _rows(after)
+    values = np.linalg.svd(new - old, compute_uv=False)
+    errors = _steps(new, _dtype([new])) ** 2 / 12
+    by_chance = errors.sum(0).max() ** 0.5 + errors.sum(1).max() ** 0.5
+    return int((values > 2 * by_chance).sum())
+
+
+def _have_low_rank(matrices: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether no difference has more, and not all are rounding; ends at the first that has."""
+    most = 0
+    for old, new in matrices:
+        rank = difference_rank(old, new)
+        if rank > LOW_RANK * min(_rows(old).shape):
+            return False
+        most = max(most, rank)
+    return most > 0
+
+
+def _is_stored_with_less(old: np.ndarray, new: np.ndarray) -> bool:
+    """Whether a tensor is another one with fewer values; both [rows, columns]."""
+    if (old == new).all():
+        return True
+    dtype = _dtype([new])
+    if dtype != torch.float32 and (np.abs(new - old) <= _steps(new, dtype) * 0.501).all():
+        return True
+    if _bits(new) == FULL and len(np.unique(new)) > new.size / 3:
+        return False
+    order = np.argsort(old, axis=1, kind="stable")
+    sorted_old, sorted_new = (np.take_along_axis(each, order, axis=1) for each in (old, new))
+    falls = (np.diff(sorted_new, axis=1) < 0) & (np.diff(sorted_old, axis=1) > 0)
+    return not falls.any()
+
+
+# What a sample of a model says
+
+
+def _largest(model: Weights, tensors: Sequence[str]) -> list[str]:
+    matrices = [name for name in tensors if len(model.shapes[name]) > 1]
+    return sorted(matrices, key=lambda name: -int(np.prod(model.shapes[name])))[:_MATRICES]
+
+
+def _sampled(model: Weights, name: str) -> np.ndarray:
+    """Rows from the middle, where a fused matrix has its keys."""
+    count = model.shapes[name][0]
+    start = max(0, (count - _ROWS) // 2)
+    return _rows(model.rows(name, start, min(count, start + _ROWS)))
+
+
+def _rows(tensor: Tensor) -> np.ndarray:
+    """A tensor as float64 [rows, columns]; one of one axis is one row."""
+    matrix = tensor.double().flatten(1) if tensor.ndim > 1 else tensor.double().reshape(1, -1)
+    found: np.ndarray = matrix.numpy()
+    return found
+
+
+def _bits_of_model(sample: Sequence[np.ndarray]) -> int:
+    """The median of its matrices: some are often left as they were."""
+    found = sorted(_bits(rows) for rows in sample if (rows != rows.flat[0]).any())
+    return found[(len(found) - 1) // 2] if found else FULL
+
+
+def _bits(rows: np.ndarray) -> int:
+    """Of [rows, columns]: what `Traces` says of `bits`."""
+    varied = [values for values in map(np.unique, rows) if len(values) > 1]
+    if not varied:
+        return FULL
+    everything, kept = (
+        np.unique(rows),
+        np.count_nonzero(rows, axis=1),
+    )  # a pruned row has many zeros
+    if len(everything) <= min(256, kept.sum() / 8):
+        return _bits_for(len(everything))
+    levels = max(map(_levels, varied))
+    if levels < np.inf:
+        return _bits_for(levels)
+    most = max(map(len, varied))
+    return _bits_for(most) if most <= kept.max() / 3 else FULL
+
+
+def _bits_for(values: float) -> int:
+    return max(1, int(np.ceil(np.log2(np.round(values)))))
+
+
+def _levels(values: np.ndarray) -> float:
+    """Number of even steps in a row's range that all its values lie on; infinite: they do not."""
+    step = _even_step(values)
+    return (values[-1] - values[0]) / step + 1 if step else np.inf
+
+
+def _even_step(values: np.ndarray) -> float:
+    """The step of a row's different values, in order; 0 where they lie on no even steps.
+
+    The least difference of two is a step, or a few.
+    """
+    if len(values) < _LEAST_VALUES:
+        return 0.0
+    least, length = np.diff(values).min(), values[-1] - values[0]
+    for several in range(1, 7):
+        step = least / several
+        if length / step > _MOST_LEVELS:
+            return 0.0
+        places = (values - values[0]) / step
+        if (np.abs(places - np.round(places)) < _OFF).all():
+            return float(length / np.round(places[-1]))
+    return 0.0
+
+
+def _dtype(sample: Sequence[np.ndarray]) -> torch.dtype:
+    """The narrowest that holds all entries; float32 where they are too few to tell."""
+    numbers = np.concatenate([rows.ravel() for rows in sample]) if sample else np.zeros(0)
+    if len(np.unique(numbers)) < _LEAST_VALUES:
+        return torch.float32
+    entries = torch.from_numpy(numbers)
+    for dtype in (torch.bfloat16, torch.float16):
+        if torch.equal(entries.to(dtype).double(), entries):
+            return dtype
+    return torch.float32
+
+
+def _steps(rows: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Distance of each number to the next one of that type, by its power of two."""
+    about = torch.finfo(dtype)
+    magnitudes = np.maximum(np.abs(rows), about.tiny)  # below, steps are even
+    steps: np.ndarray = 2.0 ** (np.frexp(magnitudes)[1] - 1) * about.eps
+    return steps
+
+
+def _rounding_of(model: Weights, tensors: Sequence[str]) -> float:
+    """Expected squared l2 norm of what rounding took away, of all tensors."""
+    return sum(_rounding(_rows(model[name])) for name in tensors)
+
+
+def _rounding(rows: np.ndarray) -> float:
+    dtype = _dtype([rows])
+    if dtype != torch.float32:
+        return float((_steps(rows, dtype) ** 2).sum() / 12)
+    step = _even_step(np.unique(rows))
+    if step:
+        return step**2 / 12 * rows.size
+    return sum(_even_step(np.unique(row)) ** 2 / 12 * len(row) for row in rows)

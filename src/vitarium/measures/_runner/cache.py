@@ -1,0 +1,75 @@
+"""What forward passes gave, kept in the zoo's folder `cache`, which may be deleted at any time.
+
+Where that cannot be written - another user's zoo, a full disk - it lies in our own cache, and where
+that cannot be written either, in memory.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+
+from vitarium.core import files
+from vitarium.core.cache import zoo_cache
+from vitarium.core.errors import CorruptFile, DamagedCache, FileFault
+from vitarium.zoo import Checkpoint
+from vitarium.zoo._format import packing
+
+
+class Cache:
+    """Tensors by what they are of; a damaged file counts as missing."""
+
+    def __init__(self, zoo: Path) -> None:
+        self.folders = (zoo / "cache", zoo_cache(zoo) / "cache")
+        self._in_memory: dict[str, Mapping[str, Tensor]] = {}
+
+    def get(self, *key: str) -> Mapping[str, Tensor] | None:
+        """Tensors mapped from the file, each checked when it is read; None: not there.
+
+        What is damaged, or of something else, is removed, with the warning DamagedCache.
+        """
+        name = _name(key)
+        cached = (_read(folder, name, key) for folder in self.folders)
+        return next((tensors for tensors in cached if tensors), self._in_memory.get(name))
+
+    def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
+        """Keep tensors in the first place that can be written."""
+        name = _name(key)
+        for folder in self.folders:
+            pieces, _ = packing.plain(tensors, {"key": list(key)})
+            with suppress(OSError):
+                if folder.is_file() or (folder / key[0]).is_file():
+                    files.discard(folder, root=folder.parent)
+                files.write(folder / name, pieces, root=folder.parent)
+                return
+        self._in_memory[name] = tensors
+
+
+def _name(key: tuple[str, ...]) -> str:
+    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
+    return f"{key[0]}/{digest}.safetensors"
+
+
+def _read(folder: Path, name: str, key: tuple[str, ...]) -> Mapping[str, Tensor] | None:
+    path = folder / name
+    if not os.path.lexists(path) or not os.access(path.parent, os.R_OK | os.X_OK):
+        return None
+    try:
+        cached = Checkpoint(path, _no_base)
+        if cached.description.get("key") != list(key) or cached.base:
+            raise CorruptFile(path, "it is of something else")
+        cached.check()
+    except (CorruptFile, FileFault) as error:
+        files.discard(path, root=folder.parent)
+        note = f"{path} was damaged, and is computed anew ({error})"
+        warnings.warn(DamagedCache(note), stacklevel=3)
+        return None
+    return cached
+
+
+def _no_base(base: object) -> Checkpoint:
+    raise AssertionError("what is cached is stored plain")

@@ -1,0 +1,255 @@
+"""Measure the models of a zoo; a number that is there already is not measured again."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitarium.core.devices import find_devices
+from vitarium.core.errors import NotWritable, VitariumError, WriteFault
+from vitarium.core.file_faults import check_writable
+from vitarium.core.registry import choose, section
+from vitarium.data.loader import SplitName
+from vitarium.evaluation.checkpoints import Epochs, PairsName, targets
+from vitarium.evaluation.checkpoints import pairs as pairs_of
+from vitarium.evaluation.inputs import Values, finite
+from vitarium.evaluation.loader import Sources
+from vitarium.measures._runner import settings as asked
+from vitarium.measures._runner.all_pairs import pairwise
+from vitarium.measures._runner.forward import Forward
+from vitarium.measures._runner.jobs import Conditions, Job, Refusal, jobs, key_of
+from vitarium.measures._runner.settings import Asked
+from vitarium.zoo import Zoo, records
+from vitarium.zoo.records import Measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Report = Callable[[int, int], None]
+_SAVE_SECONDS = 1.0
+_SHOWN = [name for name in records.COLUMNS if name not in ("images", "weights")]
+_EMPTY = {"data": "", "split": "", "num_images": 0, "trained_on": False}
+
+
+def measure(
+    zoo: Zoo,
+    measures: Asked,
+    *,
+    models: Iterable[str] | None = None,
+    epochs: Epochs = "last",
+    pairs: PairsName = "same-stage",
+    split: SplitName = "test",
+    images: int | None = None,
+    data: str | Mapping[str, Any] | None = None,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    again: bool = False,
+    force: bool = False,
+    report: Report = lambda done, total: None,
+    **settings: Any,
+) -> "pd.DataFrame":
+    """Measure models, or pairs of them, by registered measures; or read what was measured before.
+
+        vitarium.measure(zoo, "accuracy")
+        vitarium.measure(zoo, ["agreement", "cka"], pairs="same-parent", images=512)
+
+    Args:
+        measures: names (`vitarium plugins measure`), or sections with settings of their own.
+        models: ids, or beginnings of them; None: every model that has weights.
+        epochs: the last kept epoch of each, all kept ones, or some by their numbers.
+        pairs: of measures of pairs: siblings, models of the same stage, or all.
+        split: of the images.
+        images: at most so many, of each class in proportion, the same for every model. Where a
+            measure has a setting of that name, this is its value.
+        data: a data set by name, or a mapping with its settings; None: each model's own.
+        device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
+        data_dir: looked into first for data sets.
+        again: measure what was measured before, too.
+        force: measure behaviour on images that were trained on, too, and mark it.
+        report: called with the number of jobs that are done, and of all.
+        settings: of the measures; of several, each takes those that it knows.
+
+    Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
+    settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
+    and refused: why there is no value, if there is none.
+
+    Of a zoo that cannot be written, numbers are given and not kept, with a warning (NotKept).
+
+    Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
+    """
+    sections = asked.chosen(measures, settings, images)
+    chosen = targets(zoo, models, epochs)
+    doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
+    images_of = choose("dataset", data) if isinstance(data, str) else None
+    if data is not None and images_of is None:
+        images_of = section("dataset", data)
+    sources = Sources(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
+    run = _Run(zoo, sources, Conditions(split, images, force), report)
+    todo = jobs(
+        sources,
+        sections,
+        chosen,
+        pairs_of(zoo, chosen, pairs) if doubles else [],
+        run.conditions,
+    )
+    return run.all(todo, again=again)
+
+
+class NotKept(UserWarning):
+    """What was measured is not kept, since the zoo cannot be written."""
+
+
+class _Run:
+    """One call of `measure`."""
+
+    def __init__(
+        self,
+        zoo: Zoo,
+        sources: Sources,
+        conditions: Conditions,
+        report: Report,
+    ) -> None:
+        self.zoo, self.sources, self.conditions, self.report = zoo, sources, conditions, report
+        self.measured: list[Measured] = []
+        self.refused: list[Refusal] = []
+        self._weights = lru_cache(maxsize=1)(sources.weights)
+        self._unsaved: list[Measured] = []
+        self._saved = time.monotonic()
+        self._keeps = True
+
+    def all(self, wanted: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
+        known: dict[tuple[str, str], dict[object, list[Measured]]] = {}
+        todo = []
+        for job in wanted:
+            if isinstance(job, Refusal):
+                self.refused.append(job)
+                continue
+            which = (job.section.name, job.settings)
+            if which not in known:
+                known[which] = {} if again else self._known(which)
+            if found := known[which].get(job.key):
+                self.measured += found
+            else:
+                todo.append(job)
+        if todo:
+            self._keeps = self._can_keep()
+        self.report(0, len(todo))
+        missing = {(job.section.name, job.settings): job.section for job in todo}
+        self.forward = Forward(self.zoo, self.sources, self.conditions, list(missing.values()))
+        try:
+            self._measure(todo)
+        finally:
+            self._save()
+        return _table(self.measured, self.refused)
+
+    def _known(self, which: tuple[str, str]) -> dict[object, list[Measured]]:
+        found: dict[object, list[Measured]] = {}
+        for record in records.find(self.zoo.path, *which):
+            found.setdefault(key_of(record), []).append(record)
+        return found
+
+    def _measure(self, todo: Sequence[Job]) -> None:
+        done = 0
+        for kind, some in groupby(todo, key=_kind):
+            if kind == ("pair", "weights"):
+                values = pairwise(list(some), self.sources)
+            else:
+                values = ((job, partial(self._value, job)) for job in some)
+            for job, compute in values:
+                self._keep(job, compute)
+                done += 1
+                self.report(done, len(todo))
+                if time.monotonic() - self._saved > _SAVE_SECONDS:
+                    self._save()
+
+    def _keep(self, job: Job, compute: Callable[[], Values]) -> None:
+        try:
+            found = job.measured(compute())
+        except WriteFault:
+            raise
+        except VitariumError as error:
+            self.refused.append(Refusal(job.section, job.settings, job.of, str(error)))
+            return
+        self.measured += found
+        self._unsaved += found
+
+    def _can_keep(self) -> bool:
+        """Whether numbers can be kept; warns before the work is done if they are only given."""
+        try:
+            check_writable(self.zoo.path / "records")
+        except NotWritable as error:
+            warnings.warn(f"numbers are not kept: {error}", NotKept, stacklevel=4)
+            return False
+        return True
+
+    def _save(self) -> None:
+        if self._keeps:
+            records.add(self.zoo.path, self._unsaved)
+        self._unsaved, self._saved = [], time.monotonic()
+
+    def _value(self, job: Job) -> Values:
+        """What a job is to give. Raises CannotMeasure, CorruptFile, ..."""
+        facts, of, conditions = job.section.plugin.facts, job.of, self.conditions
+        match _kind(job):
+            case ("model", "weights"):
+                return self._of_weights(job)
+            case (_, "predictions") if splits := facts.get("splits"):
+                given: Any = [
+                    {split: self.forward.predictions(one, split) for split in splits} for one in of
+                ]
+            case (_, "predictions"):
+                given = [self.forward.predictions(one, conditions.split) for one in of]
+            case ("pair", "features"):
+                return self.forward.similarity(job.section, *of)
+            case _:
+                given = [
+                    self.sources.subject(one, conditions.split, conditions.limit) for one in of
+                ]
+        found: Values = job.section(*given)
+        return found
+
+    def _of_weights(self, job: Job) -> Values:
+        weights = self._weights(job.of[0])
+        found: Values = job.section(weights)
+        values = found.values() if isinstance(found, Mapping) else [found]
+        if not all(map(math.isfinite, values)):
+            for name, tensor in weights.items():
+                finite(f"{weights.name}: {name}", tensor)
+        return found
+
+
+def _kind(job: Job) -> tuple[str, str]:
+    facts = job.section.plugin.facts
+    return facts["of"], facts["needs"]
+
+
+def _table(measured: Sequence[Measured], refused: Sequence[Refusal]) -> "pd.DataFrame":
+    import pandas as pd
+
+    columns = {name: [getattr(one, name) for one in measured] for name in _SHOWN}
+    told = pd.DataFrame([_refused(one) for one in refused], columns=[*_SHOWN, "refused"])
+    found = pd.DataFrame({**columns, "refused": ""})
+    if refused:
+        found = pd.concat([found, told], ignore_index=True) if measured else told
+    types = {"epoch": "Int64", "other_epoch": "Int64", "num_images": "Int64", "value": "float64"}
+    return found.astype(types)
+
+
+def _refused(one: Refusal) -> dict[str, Any]:
+    first, other = one.of[0], one.of[1] if len(one.of) > 1 else None
+    return {
+        "model": first.model,
+        "epoch": first.epoch,
+        "other": other.model if other else None,
+        "other_epoch": other.epoch if other else None,
+        "measure": one.section.name,
+        "settings": one.settings,
+        "part": "",
+        "unit": one.section.plugin.facts["unit"],
+        **_EMPTY,
+        "refused": one.reason,
+    }

@@ -1,0 +1,1 @@
+"""Measures of attention, and of what position does to features."""

@@ -1,0 +1,63 @@
+"""How far a vision transformer's heads look."""
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.attention import Grid, by_layer_and_head, grid, over
+from vitarium.evaluation.inputs import Subject, Values
+
+
+class AttentionDistance(Config):
+    """On so many images."""
+
+    images: PositiveInt = 256
+    """At most."""
+
+
+@measure(
+    "attention_distance",
+    config=AttentionDistance,
+    of="model",
+    needs="model",
+    unit="pixels",
+    paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
+)
+def attention_distance(config: AttentionDistance, subject: Subject) -> Values:
+    """Mean distance between a patch and what it attends to, in pixels, by head and block.
+
+    Distances of patch centres are weighted by attention (App. D.7), averaged over patches and
+    images. What goes to the class token and registers has no distance: the rest is scaled to sum
+    to 1. Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
+    Raises CannotMeasure where a model has no grid of patches or no attention over all of them.
+    """
+    where = grid(subject.model)
+    distance = distances(where, subject.examples.input_size[1:]).to(subject.examples.device)
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+
+    def see(name: str, attention: Tensor) -> None:
+        patches = attention[:, :, where.prefix :, where.prefix :]
+        if patches.shape[-1] != len(where):
+            raise CannotMeasure(f"{name} has {patches.shape[-1]} patches, not {len(where)}")
+        share = patches.sum(-1)
+        mean = (patches * distance).sum(-1) / share
+        # A query may attend to the class token alone, up to rounding: it looks at no patch.
+        looks = share > 0
+        total = mean.where(looks, torch.zeros_like(mean)).sum((0, 2), dtype=torch.float64)
+        sums[name] = sums.get(name, 0) + total
+        counts[name] = counts.get(name, 0) + looks.sum((0, 2))
+
+    over(subject, config.images, see)
+    return by_layer_and_head({name: total / counts[name] for name, total in sums.items()})
+
+
+def distances(where: Grid, image: tuple[int, int]) -> Tensor:
+    """Between the centres of patches, in pixels: float32 [patches, patches]."""
+    rows = torch.arange(where.height) * (image[0] / where.height)
+    columns = torch.arange(where.width) * (image[1] / where.width)
+    centres = torch.cartesian_prod(rows, columns)
+    return (centres[:, None] - centres).norm(dim=-1)

@@ -1,0 +1,50 @@
+"""How many tokens a vision transformer's heads look at."""
+
+import math
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.registry import measure
+from vitarium.evaluation.attention import by_layer_and_head, over
+from vitarium.evaluation.inputs import Subject, Values
+
+
+class AttentionEntropy(Config):
+    """On so many images."""
+
+    normalised: bool = False
+    """Divide by the logarithm of the number of tokens: 1 is the same attention to all of them."""
+    images: PositiveInt = 256
+    """At most."""
+
+
+@measure(
+    "attention_entropy",
+    config=AttentionEntropy,
+    of="model",
+    needs="model",
+    unit="nats",
+    paper="Zhai et al. 2023, arXiv 2303.06296",
+)
+def attention_entropy(config: AttentionEntropy, subject: Subject) -> Values:
+    """Mean entropy of attention over all tokens, in nats, by head and block.
+
+    From 0 (one token) to log(tokens); the mean of all queries, class token and registers too.
+    Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
+    Raises CannotMeasure where a model has no attention over all tokens.
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def see(name: str, attention: Tensor) -> None:
+        entropy = torch.special.entr(attention).sum(-1)
+        if config.normalised:
+            entropy = entropy / math.log(attention.shape[-1])
+        sums[name] = sums.get(name, 0) + entropy.sum((0, 2), dtype=torch.float64)
+        counts[name] = counts.get(name, 0) + len(attention) * attention.shape[-1]
+
+    over(subject, config.images, see)
+    return by_layer_and_head({name: total / counts[name] for name, total in sums.items()})

@@ -1,0 +1,108 @@
+"""What patch features say about where the patch is, whatever the image shows."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.attention import AT_ONCE
+from vitarium.evaluation.features import evaluating, first_tensor, patch_features, taps
+from vitarium.evaluation.inputs import Representation, Subject, Values
+
+
+class PositionArtefacts(Config):
+    """On so many images."""
+
+    images: int = Field(256, ge=2)
+    """At most."""
+
+
+@measure(
+    "position_artefacts",
+    config=PositionArtefacts,
+    of="model",
+    needs="model",
+    unit="fraction",
+    paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
+)
+def position_artefacts(config: PositionArtefacts, subject: Subject) -> Values:
+    """Share of the variance of patch features that position alone explains, by block, up to 1.
+
+    Analysis of variance of each block's output [images, positions, channels], summed over
+    channels: what positions explain, less what they would explain by chance, over the total. So
+    it does not depend on the number of images but for noise, and is about 0, at times below, where
+    position says nothing. "" is the last block's. Raises CannotMeasure for less than two images
+    or patches, or where all features are the same.
+    """
+    examples = subject.examples.first(config.images)
+    if len(examples) < 2:
+        raise CannotMeasure(f"{subject.name}: two images at least are needed, not {len(examples)}")
+    places = taps(subject.model, Representation())
+    variances = {tap.name: Variance() for tap in places}
+
+    def hook(name: str, output: Any) -> None:
+        features = first_tensor(output, name)
+        if features.dim() < 3:
+            raise CannotMeasure(f"{name} gives no patches: {list(features.shape)}")
+        variances[name].add(patch_features(subject.model, features, name))
+
+    hooks = [
+        tap.module.register_forward_hook(lambda _, __, output, name=tap.name: hook(name, output))
+        for tap in places
+    ]
+    try:
+        with torch.inference_mode(), evaluating(subject.model):
+            for batch in examples.batches(AT_ONCE):
+                subject.model(batch.images)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    parts = {name: variance.of_position(name) for name, variance in variances.items()}
+    return {"": parts[places[-1].name]} | parts
+
+
+@dataclass
+class Variance:
+    """Sums that a two-way analysis of variance needs, image after image, in float64."""
+
+    images: int = 0
+    shift: Tensor | None = field(default=None, repr=False)
+    """Taken off first, so that sums of squares are not large numbers of small difference."""
+    position: Tensor | None = field(default=None, repr=False)
+    """Sums over images [positions, channels]"""
+    image: float | Tensor = 0.0
+    """Sum of the squared means over positions"""
+    square: float | Tensor = 0.0
+
+    def add(self, features: Tensor) -> None:
+        """[n, positions, channels]"""
+        features = features.double()
+        if self.shift is None or self.position is None:
+            self.shift, self.position = features.mean((0, 1)), torch.zeros_like(features[0])
+        features = features - self.shift
+        self.images += len(features)
+        self.position += features.sum(0)
+        self.image = self.image + features.mean(1).square().sum()
+        self.square = self.square + features.square().sum()
+
+    def of_position(self, name: str) -> float:
+        """Share of the variance; `name` is for the message of CannotMeasure."""
+        assert self.position is not None
+        n, positions = self.images, len(self.position)
+        if positions < 2:
+            raise CannotMeasure(f"{name} has one patch alone")
+        means = self.position / n
+        grand = float(means.mean(0).square().sum()) * n * positions
+        total = float(self.square) - grand
+        if not total > 1e-12 * float(self.square):
+            raise CannotMeasure(f"{name} gives the same features everywhere")
+        between = float(means.square().sum()) * n - grand
+        images = float(self.image) * positions - grand
+        # What positions explain by chance: the interaction's mean square, per degree of freedom.
+        chance = (total - between - images) / (n - 1)
+        return (between - chance) / total

@@ -1,0 +1,96 @@
+"""Which patches reach a vision transformer's output, through all of its attention."""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.attention import AT_ONCE, grid, watch
+from vitarium.evaluation.inputs import Subject, Values
+
+Heads = Literal["mean", "max", "min"]
+
+
+class AttentionRollout(Config):
+    """Of heads taken together in one way."""
+
+    heads: Heads = "mean"
+    """What stands for a block's heads: their mean (the paper's), or the largest or smallest."""
+    images: PositiveInt = 256
+    """At most."""
+
+
+@measure(
+    "attention_rollout",
+    config=AttentionRollout,
+    of="model",
+    needs="model",
+    unit="fraction",
+    paper="Abnar and Zuidema 2020, arXiv 2005.00928",
+)
+def attention_rollout(config: AttentionRollout, subject: Subject) -> Values:
+    """How evenly attention rollout spreads over the patches, and how much falls on the centre.
+
+    "": entropy of an image's map divided by log(patches), 1 for an even one; "centre": share of
+    the map in the middle half of height and width, 1/4 for an even one. Means over images.
+    Raises CannotMeasure where a model has no attention over all of a grid of patches.
+    """
+    maps = torch.cat(
+        [
+            rollout(subject.model, batch.images, heads=config.heads)
+            for batch in subject.examples.first(config.images).batches(AT_ONCE)
+        ]
+    )
+    _, height, width = maps.shape
+    if height * width == 1:
+        raise CannotMeasure(f"{subject.name} has one patch alone")
+    entropy = torch.special.entr(maps).sum((1, 2)) / math.log(height * width)
+    middle = _middle(height)[:, None] * _middle(width)
+    centre = (maps * middle.to(maps)).sum((1, 2))
+    return {"": float(entropy.mean()), "centre": float(centre.mean())}
+
+
+def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tensor:
+    """Maps of what reaches the class token, or the mean patch where there is none.
+
+    Product over blocks of (A + I) / 2, A the attention of the heads together, its rows summing to
+    1 (Abnar and Zuidema, Sec. 3). images [n, c, h, w] -> float64 [n, rows, columns] of patches,
+    each map sums to 1. Raises CannotMeasure.
+    """
+    where = grid(model)
+    product: Tensor | None = None
+
+    def see(name: str, attention: Tensor) -> None:
+        nonlocal product
+        if attention.shape[-1] != where.prefix + len(where):
+            raise CannotMeasure(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
+        together = _together(attention.double(), heads)
+        mixed = (together + torch.eye(together.shape[-1]).to(together)) / 2
+        product = mixed if product is None else mixed @ product
+
+    watch(model, images, see)
+    assert product is not None  # blocks() gives one block at least
+    has_class = where.prefix > 0 and getattr(model, "cls_token", None) is not None
+    reached = product[:, 0] if has_class else product[:, where.prefix :].mean(1)
+    patches = reached[:, where.prefix :]
+    patches = patches / patches.sum(1, keepdim=True)
+    return patches.unflatten(1, (where.height, where.width)).clone()
+
+
+def _together(attention: Tensor, heads: Heads) -> Tensor:
+    """[n, heads, t, t] -> [n, t, t], rows sum to 1"""
+    if heads == "mean":
+        return attention.mean(1)
+    one = attention.amax(1) if heads == "max" else attention.amin(1)
+    return one / one.sum(-1, keepdim=True)
+
+
+def _middle(count: int) -> Tensor:
+    """How much of each of so many stripes lies in the middle half, float64."""
+    edges = torch.arange(count + 1, dtype=torch.float64).clamp(count / 4, 3 * count / 4)
+    return edges.diff()

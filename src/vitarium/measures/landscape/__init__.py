@@ -1,0 +1,1 @@
+"""Measures of the loss around models and between them."""

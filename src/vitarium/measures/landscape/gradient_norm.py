@@ -1,0 +1,34 @@
+"""How far a model is from a point where its loss is flat."""
+
+import torch
+from pydantic import PositiveInt
+
+from vitarium.core.config import Config
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.losses import gradient
+
+
+class GradientNorm(Config):
+    """On how many images."""
+
+    images: PositiveInt = 1024
+    """At most so many images of the split."""
+    batch_size: PositiveInt = 64
+    """Images at a time; it changes nothing but memory and speed."""
+
+
+@measure("gradient_norm", config=GradientNorm, of="model", needs="model", unit="norm", quick=False)
+def gradient_norm(config: GradientNorm, subject: Subject) -> Values:
+    """Euclidean norm of the gradient of the mean loss over the images.
+
+    Parts: "" is all parameters as one vector, and every parameter by its name.
+    """
+    subject.check_classifier()
+    examples = subject.examples.first(config.images)
+    _, slopes = gradient(subject.model, examples, config.batch_size)
+    norms = torch.stack(
+        [torch.linalg.vector_norm(slope, dtype=torch.float64) for slope in slopes.values()]
+    )
+    whole = torch.linalg.vector_norm(norms).item()
+    return {"": whole} | dict(zip(slopes, norms.tolist(), strict=True))

@@ -1,0 +1,92 @@
+"""How curved the loss is around a model in the directions where it is curved most."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt
+
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.core.seeds import derive
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.landscape._hessian import Curvature, Hessian
+
+
+class HessianEigenvalues(Curvature):
+    """Which eigenvalues, how exactly, and on how many images."""
+
+    count: PositiveInt = 1
+    """So many of them; each more takes more products with the Hessian."""
+    end: Literal["largest", "smallest", "magnitude"] = "largest"
+    """The largest, the smallest (most negative), or those of the largest magnitude."""
+    tolerance: PositiveFloat = 1e-3
+    """Relative accuracy at which Lanczos' method stops."""
+    restarts: PositiveInt = 50
+    """Of Lanczos' method, at most."""
+
+
+_WHICH = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
+
+
+@measure(
+    "hessian_eigenvalues",
+    config=HessianEigenvalues,
+    of="model",
+    needs="model",
+    unit="nats",
+    paper="Yao et al. 2020, PyHessian, arXiv 1912.07145",
+    quick=False,
+)
+def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
+    """Largest eigenvalues of the Hessian of the mean loss, by Lanczos' method.
+
+    Parts: "1", "2", ... from the end that is asked for; "" is the first of them. Raises
+    CannotMeasure where they do not converge, or where there are no more parameters than that.
+    """
+    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+
+    hessian = Hessian(subject, config)
+    size = hessian.shape[0]
+    if config.count >= size:
+        raise CannotMeasure(
+            f"{subject.name} has {size} parameters: fewer eigenvalues than that can be found, not "
+            f"{config.count}"
+        )
+    generator = torch.Generator().manual_seed(derive(config.seed, "hessian_eigenvalues"))
+    start = torch.randn(size, generator=generator, dtype=hessian.dtype)
+    operator = LinearOperator(
+        hessian.shape,
+        matvec=lambda vector: (hessian @ torch.from_numpy(vector)).numpy(),
+        dtype=start.numpy().dtype,
+    )
+    try:
+        found = eigsh(
+            operator,
+            config.count,
+            which=_WHICH[config.end],
+            v0=start.numpy(),
+            tol=config.tolerance,
+            maxiter=config.restarts,
+            return_eigenvectors=False,
+        )
+    except ArpackNoConvergence:
+        raise CannotMeasure(
+            f"{subject.name}: the {config.count} eigenvalues of its Hessian did not converge; "
+            f"allow more restarts ({config.restarts}) or a larger tolerance ({config.tolerance:g})"
+        ) from None
+    except ArpackError as error:  # its faults are numbers: see which it was
+        product = hessian @ start
+        if product.any():
+            reason = error if product.isfinite().all() else "its entries are not finite"
+            raise CannotMeasure(
+                f"{subject.name}: its Hessian has no eigenvalues: {reason}"
+            ) from None
+        found = np.zeros(config.count)  # a loss without curvature
+    ordered = _ordered(found, config.end)
+    return {"": ordered[0]} | {str(place): value for place, value in enumerate(ordered, start=1)}
+
+
+def _ordered(values: np.ndarray, end: str) -> list[float]:
+    keys = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}
+    return [float(value) for value in values[np.argsort(keys[end])]]

@@ -1,0 +1,86 @@
+"""How curved the loss is around a model, over all directions."""
+
+from typing import Literal, Self
+
+import torch
+from pydantic import PositiveInt, model_validator
+from torch import Tensor
+
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.core.seeds import derive, seeded
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.landscape._hessian import Curvature, Hessian
+
+
+class HessianTrace(Curvature):
+    """How the trace is estimated, and on how many images."""
+
+    estimator: Literal["hutchinson", "hutch++"] = "hutchinson"
+    """Hutch++ is the more exact where few directions are curved; it keeps `probes` / 3 vectors."""
+    probes: PositiveInt = 12
+    """Products with the Hessian; of Hutch++ a multiple of 3."""
+
+    @model_validator(mode="after")
+    def _thirds(self) -> Self:
+        if self.estimator == "hutch++" and self.probes % 3:
+            raise ValueError(f"probes {self.probes} is no multiple of 3, which hutch++ needs")
+        return self
+
+
+@measure(
+    "hessian_trace",
+    config=HessianTrace,
+    of="model",
+    needs="model",
+    unit="nats",
+    paper="Hutchinson 1990; Meyer et al. 2021, arXiv 2010.09649",
+    quick=False,
+)
+def hessian_trace(config: HessianTrace, subject: Subject) -> Values:
+    """Trace of the Hessian of the mean loss, estimated with random vectors.
+
+    Parts: "", "per_parameter" (the mean of the diagonal); of Hutchinson's estimator as well
+    "standard_error" (with two probes or more) and the trace of every parameter's own block.
+    """
+    hessian = Hessian(subject, config)
+    if config.estimator == "hutch++":
+        total = _hutch_plus_plus(hessian, config, subject.name)
+        return {"": total, "per_parameter": total / hessian.shape[0]}
+    forms = quadratic_forms(hessian, config)
+    totals = forms.sum(0)
+    values = {"": totals.mean().item(), "per_parameter": totals.mean().item() / hessian.shape[0]}
+    if config.probes > 1:
+        values["standard_error"] = (totals.std() / config.probes**0.5).item()
+    return values | dict(zip(hessian.names, forms.mean(1).tolist(), strict=True))
+
+
+def quadratic_forms(hessian: Hessian, config: HessianTrace) -> Tensor:
+    """v * Hv of random signs v, summed over each parameter, float64 [parameters, probes].
+
+    Its mean over the probes estimates the trace of each parameter's block of the Hessian.
+    """
+    generator = torch.Generator().manual_seed(derive(config.seed, "hessian_trace"))
+    # Signs take a byte each, so that all probes stay in memory.
+    signs = [
+        torch.randint(2, hessian.shape[:1], generator=generator, dtype=torch.int8) * 2 - 1
+        for _ in range(config.probes)
+    ]
+    forms = torch.zeros(len(hessian.names), config.probes, dtype=torch.float64)
+    for number, product in hessian.shares(signs):
+        pairs = zip(hessian.split(signs[number]), product, strict=True)
+        dots = [(sign * tensor).sum(dtype=torch.float64) for sign, tensor in pairs]
+        forms[:, number] += torch.stack(dots).cpu()
+    return forms
+
+
+def _hutch_plus_plus(hessian: Hessian, config: HessianTrace, name: str) -> float:
+    from curvlinops import hutchpp_trace  # its import takes a while, and few ask for it
+
+    if config.probes >= hessian.shape[0]:
+        raise CannotMeasure(
+            f"{name} has {hessian.shape[0]} parameters: hutch++ needs fewer probes than that, not "
+            f"{config.probes}"
+        )
+    with seeded(derive(config.seed, "hessian_trace")):
+        return float(hutchpp_trace(hessian, config.probes))

@@ -1,0 +1,58 @@
+"""The loss all along a path between two models: what a barrier is the height of."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.losses import Losses
+from vitarium.measures.landscape.barrier import Barrier, path_losses
+from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve, curve_losses
+
+
+class LossPath(ModeConnectivity):
+    """The path and its points; how a curve is trained, where there is one."""
+
+    points: int = Field(default=21, ge=3)
+    """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
+    curve: Literal["line", "bezier"] = "line"
+    """The straight line, or a curve that was trained to be low (all other settings but `points`,
+    `images` and `batch_size` are its)."""
+
+
+@measure(
+    "loss_path",
+    config=LossPath,
+    of="pair",
+    needs="model",
+    unit="nats",
+    paper="Garipov et al. 2018, arXiv 1802.10026",
+    quick=False,
+)
+def loss_path(config: LossPath, one: Subject, other: Subject) -> Values:
+    """Loss and error of the models on a path from the first model to the second.
+
+    Parts: "loss/0.00" (nats) and "error/0.00" (a fraction) at the first model, to "loss/1.00" and
+    "error/1.00" at the second. Raises CannotMeasure that names the first tensor in which the
+    models' shapes differ.
+    """
+    found = losses_on_path(config, one, other)
+    digits = 2 if 100 % (config.points - 1) == 0 else 4
+    places = [f"{place:.{digits}f}" for place in config.places]
+    return {
+        f"{what}/{place}": value
+        for what, values in (("loss", found.loss), ("error", found.error))
+        for place, value in zip(places, values.tolist(), strict=True)
+    }
+
+
+def losses_on_path(config: LossPath, one: Subject, other: Subject) -> Losses:
+    """Loss and error at every place of `config.places`."""
+    if config.curve == "line":
+        line = Barrier(points=config.points, images=config.images, batch_size=config.batch_size)
+        return path_losses(one, other, config.places, line)
+    # As `mode_connectivity` has it, so that both tell of one curve however the pair is written.
+    first, last = sorted((one, other), key=lambda subject: subject.name)
+    found = curve_losses(first, curve(first, last, config), config)
+    return found if first is one else Losses(found.loss.flip(0), found.error.flip(0))

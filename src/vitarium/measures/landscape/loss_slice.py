@@ -1,0 +1,121 @@
+"""What the loss landscape looks like around a model: slices along random directions."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.registry import measure
+from vitarium.core.seeds import derive
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
+
+
+class LossSlice(Config):
+    """The slice's directions and its grid, and on how many images."""
+
+    dimensions: Literal[1, 2] = 1
+    """A line, or a plane: of `points` squared points."""
+    points: int = Field(default=11, ge=2)
+    """Of the grid in each direction; an odd number has the model itself in the middle."""
+    radius: PositiveFloat = 1.0
+    """How far the grid reaches; a step of 1 is as long as the weights themselves."""
+    biases: bool = False
+    """Move biases, and the scales and shifts of norms, too."""
+    seed: NonNegativeInt = 0
+    """Of the directions: models of the same shapes are moved along the same random numbers."""
+    images: PositiveInt = 256
+    """At most so many images of the split."""
+    batch_size: PositiveInt = 256
+    """Images at a time; it changes nothing but memory and speed."""
+
+    @property
+    def coordinates(self) -> list[float]:
+        """Of the grid's points in one direction: from -radius to radius."""
+        last = self.points - 1
+        return [self.radius * (2 * place - last) / last for place in range(self.points)]
+
+
+@measure(
+    "loss_slice",
+    config=LossSlice,
+    of="model",
+    needs="model",
+    unit="nats",
+    paper="Li et al. 2018, arXiv 1712.09913",
+    quick=False,
+)
+def loss_slice(config: LossSlice, subject: Subject) -> Values:
+    """Loss on a grid around the model, along filter-normalised random directions.
+
+    Parts: coordinates, "x" of a line ("-0.2") and "x,y" of a plane ("-0.2,0.4").
+    """
+    grid = product(config.coordinates, repeat=config.dimensions)
+    found = slice_losses(subject, config).loss.flatten().tolist()
+    return {
+        ",".join(f"{x:.6g}" for x in place): value for place, value in zip(grid, found, strict=True)
+    }
+
+
+def slice_losses(subject: Subject, config: LossSlice | None = None) -> Losses:
+    """Loss and error on the grid, each [points] or [points, points]: x, then y.
+
+    The coordinates are `config.coordinates` in both directions.
+    """
+    config = config or LossSlice()
+    subject.check_classifier()
+    own = parameters(subject.model)
+    axes = [direction(own, config, axis) for axis in range(config.dimensions)]
+
+    def points() -> Iterator[Parameters]:
+        for place in product(config.coordinates, repeat=config.dimensions):
+            yield {name: _moved(name, tensor, axes, place) for name, tensor in own.items()}
+
+    examples = subject.examples.first(config.images)
+    found = losses(subject.model, points, examples, config.batch_size)
+    shape = [config.points] * config.dimensions
+    return Losses(found.loss.view(shape), found.error.view(shape))
+
+
+def direction(own: Parameters, config: LossSlice, axis: int = 0) -> dict[str, Tensor]:
+    """A random direction in which every filter is as long as the weights' own (Sec. 4).
+
+    A filter is a row of a matrix, an output channel of a convolution, or a token of an embedding
+    [1, tokens, width]. Vectors, which are biases and norms, are left out, or count as one filter.
+    """
+    return {
+        name: _direction(tensor, config, derive(config.seed, "loss_slice", axis, name))
+        for name, tensor in own.items()
+        if tensor.ndim > 1 or config.biases
+    }
+
+
+def _direction(weights: Tensor, config: LossSlice, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(weights.shape, generator=generator).to(weights)
+    by_filter = _filters(drawn)
+    lengths = torch.linalg.vector_norm(_filters(weights), dim=1, keepdim=True)
+    drawn_lengths = torch.linalg.vector_norm(by_filter, dim=1, keepdim=True)
+    return (by_filter * (lengths / drawn_lengths)).view_as(weights)
+
+
+def _filters(tensor: Tensor) -> Tensor:
+    """[filters, size]"""
+    if tensor.ndim < 2:
+        return tensor.reshape(1, -1)
+    token = tensor.ndim == 3 and len(tensor) == 1
+    return tensor.flatten(1) if not token else tensor[0]
+
+
+def _moved(
+    name: str, tensor: Tensor, axes: list[dict[str, Tensor]], place: tuple[float, ...]
+) -> Tensor:
+    if name not in axes[0]:
+        return tensor
+    for axis, distance in zip(axes, place, strict=True):
+        tensor = torch.add(tensor, axis[name], alpha=distance)
+    return tensor

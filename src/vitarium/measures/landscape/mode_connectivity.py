@@ -1,0 +1,94 @@
+"""Whether a curve of low loss joins two models where a straight line does not."""
+
+from itertools import islice
+from math import comb
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from vitarium.core.registry import measure
+from vitarium.core.seeds import derive
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.losses import Losses, Parameters, gradients, losses, mean_loss, parameters
+from vitarium.measures.landscape._paths import OnPath, along, barriers, bezier, check_path
+
+
+class ModeConnectivity(OnPath):
+    """The curve, how it is trained, and where on it the loss is computed."""
+
+    bends: PositiveInt = 1
+    """Trained control points of the Bezier curve between its ends."""
+    steps: PositiveInt = 500
+    """Training steps, one random point of the curve each."""
+    lr: PositiveFloat = 1e-3
+    """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
+    train_images: PositiveInt = 4096
+    """At most so many of the training split, not augmented."""
+    train_batch_size: PositiveInt = 64
+    """Images in a training step."""
+    seed: NonNegativeInt = 0
+    """Of the order of the images and of the points."""
+
+
+@measure(
+    "mode_connectivity",
+    config=ModeConnectivity,
+    of="pair",
+    needs="model",
+    unit="nats",
+    paper="Garipov et al. 2018, arXiv 1802.10026",
+    quick=False,
+)
+def mode_connectivity(config: ModeConnectivity, one: Subject, other: Subject) -> Values:
+    """How far the loss rises on a curve between two models that was trained to be low.
+
+    The curve is trained on the training split and measured like `barrier`, with the same parts.
+    """
+    # The training meets the ends in the same order however the pair is written.
+    first, last = sorted((one, other), key=lambda subject: subject.name)
+    controls = curve(first, last, config)
+    return barriers(config.places, curve_losses(first, controls, config))
+
+
+def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) -> list[Parameters]:
+    """Control points of a trained Bezier curve: the first model, the bends, the last model.
+
+    It minimises the mean loss over t ~ U(0, 1) (Eq. 2 of the paper), from the straight line.
+    Raises CannotMeasure where nothing lies between the models.
+    """
+    config = config or ModeConnectivity()
+    check_path(one, other)
+    ends = [parameters(subject.model) for subject in (one, other)]
+    degree = config.bends + 1
+    bends = [bezier(ends, place / degree) for place in range(1, degree)]
+    controls: list[Parameters] = [ends[0], *bends, ends[1]]
+    trained = [tensor for bend in bends for tensor in bend.values()]
+    optimizer = torch.optim.Adam(trained, config.lr)
+    places = torch.Generator().manual_seed(derive(config.seed, "mode_connectivity", "places"))
+    training = one.examples.of("train").first(config.train_images)
+    batches = training.endless(config.train_batch_size, config.seed, "mode_connectivity")
+    for step, batch in enumerate(islice(batches, config.steps)):
+        t = torch.rand((), dtype=torch.float64, generator=places).item()
+        point = {name: tensor.requires_grad_() for name, tensor in bezier(controls, t).items()}
+        with torch.enable_grad():
+            value = mean_loss(one.model, point, batch.images, batch.labels)
+            slopes = gradients(value, list(point.values()))
+        # A point is a weighted sum of control points: the chain rule is a factor for each bend.
+        for place, bend in enumerate(bends, start=1):
+            factor = comb(degree, place) * t**place * (1 - t) ** (degree - place)
+            for tensor, slope in zip(bend.values(), slopes, strict=True):
+                tensor.grad = slope * factor
+        rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
+        optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
+        optimizer.step()
+    optimizer.zero_grad()  # the slopes would be kept as long as the curve
+    return controls
+
+
+def curve_losses(
+    subject: Subject, controls: list[Parameters], config: ModeConnectivity | None = None
+) -> Losses:
+    """Loss and error of the points of a curve, on the subject's examples."""
+    config = config or ModeConnectivity()
+    examples = subject.examples.first(config.images)
+    return losses(subject.model, along(controls, config.places), examples, config.batch_size)

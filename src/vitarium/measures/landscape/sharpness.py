@@ -1,0 +1,66 @@
+"""How much the loss rises a small step away from a model, in the worst direction nearby."""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.losses import Parameters, gradient, loss, parameters
+
+
+class Sharpness(Config):
+    """The step, and on how many images the gradient and both losses are computed."""
+
+    rho: PositiveFloat = 0.05
+    """Length of the step; of the adaptive one 0.5 is usual."""
+    adaptive: bool = False
+    """Take larger steps in larger parameters, so that rescaling a layer changes nothing (ASAM)."""
+    eta: NonNegativeFloat = 0.01
+    """What the adaptive step adds to the parameters' absolute values, so that none stands still."""
+    images: PositiveInt = 1024
+    """At most so many images of the split."""
+    batch_size: PositiveInt = 64
+    """Images at a time; it changes nothing but memory and speed."""
+
+
+@measure(
+    "sharpness",
+    config=Sharpness,
+    of="model",
+    needs="model",
+    unit="nats",
+    paper="Foret et al. 2021, arXiv 2010.01412; Kwon et al. 2021, arXiv 2102.11600",
+    quick=False,
+)
+def sharpness(config: Sharpness, subject: Subject) -> float:
+    """Rise of the mean loss after the one step uphill that SAM takes.
+
+    L(w + e) - L(w) with e = rho g / |g| for the gradient g over all images (Foret et al., Eq. 2);
+    adaptive: e = rho T^2 g / |T g| with T = |w| + eta (Kwon et al.). 0 where g is 0.
+    """
+    subject.check_classifier()
+    examples = subject.examples.first(config.images)
+    before, slopes = gradient(subject.model, examples, config.batch_size)
+    moved = ascended(parameters(subject.model), slopes, config)
+    return loss(subject.model, moved, examples, config.batch_size) - before
+
+
+def ascended(own: Parameters, slopes: Mapping[str, Tensor], config: Sharpness) -> dict[str, Tensor]:
+    """Parameters after SAM's, or ASAM's, step from where the loss has the slopes."""
+    scales = {
+        name: tensor.abs() + config.eta if config.adaptive else torch.ones_like(tensor)
+        for name, tensor in own.items()
+    }
+    norms = [
+        torch.linalg.vector_norm(scales[name] * slope, dtype=torch.float64)
+        for name, slope in slopes.items()
+    ]
+    norm = torch.linalg.vector_norm(torch.stack(norms)).item()
+    step = config.rho / norm if norm else 0.0
+    return {
+        name: tensor + step * scales[name].square() * slopes[name] for name, tensor in own.items()
+    }

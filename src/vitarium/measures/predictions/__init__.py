@@ -1,0 +1,1 @@
+"""Measures of predicted class probabilities, of one model or a pair."""

@@ -1,0 +1,25 @@
+"""How often a classifier is right."""
+
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.predictions._comparable import check, share
+
+_AMONG = 5
+
+
+@measure("accuracy", of="model", needs="predictions", unit="fraction")
+def accuracy(config: NoConfig, predictions: Predictions) -> Values:
+    """Share of images whose class is the most probable, and (top5) among the five most probable.
+
+    Of equally probable classes the first counts as more probable. "top5" is of six classes at
+    least. Raises CannotMeasure where a logit is not finite.
+    """
+    check(predictions)
+    values = {"": share(predictions.correct)}
+    if predictions.logits.shape[1] > _AMONG:
+        logits, labels = predictions.logits, predictions.labels[:, None]
+        own = logits.gather(1, labels)
+        before = (logits == own).cumsum(1).gather(1, labels)[:, 0] - 1
+        values["top5"] = share((logits > own).sum(1) + before < _AMONG)
+    return values

@@ -1,0 +1,45 @@
+"""Whether a classifier is right as often as it believes."""
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+
+from vitarium.core.config import Config
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.predictions._comparable import check
+
+
+class CalibrationError(Config):
+    """Images are put into bins of equal width by their largest probability."""
+
+    bins: PositiveInt = 15
+    norm: Literal["l1", "max"] = "l1"
+    """l1: the mean over images, the expected calibration error; max: of the worst bin."""
+
+
+@measure(
+    "calibration_error",
+    config=CalibrationError,
+    of="model",
+    needs="predictions",
+    unit="fraction",
+    paper="Guo et al. 2017, arXiv 1706.04599",
+)
+def calibration_error(config: CalibrationError, predictions: Predictions) -> float:
+    """Expected calibration error: |accuracy - confidence| of a bin, over bins; in [0, 1].
+
+    Bins hold their lower edge, the last one its upper edge too (Guo et al., eq. 3 and 5).
+    """
+    check(predictions)
+    confidence = predictions.log_probabilities.exp().amax(1)
+    # Certainty belongs to the last bin: torchmetrics gives a probability of 1 a bin of its own.
+    bins = (confidence * config.bins).long().clamp(max=config.bins - 1)
+    right = torch.bincount(bins, predictions.correct.double(), config.bins)
+    believed = torch.bincount(bins, confidence, config.bins)
+    off = (right - believed).abs()
+    if config.norm == "l1":
+        return float(off.sum() / len(predictions))
+    count = torch.bincount(bins, minlength=config.bins)
+    return float((off / count.clamp(min=1)).max())

@@ -1,0 +1,19 @@
+"""How sure a classifier is of what it says."""
+
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.predictions._comparable import check
+
+
+@measure("confidence", of="model", needs="predictions", unit="fraction")
+def confidence(config: NoConfig, predictions: Predictions) -> Values:
+    """Mean of the largest probability; of all images, and of the correct and wrong ones.
+
+    A part that no image belongs to is left out: a model that is always right has no "wrong".
+    """
+    check(predictions)
+    largest = predictions.log_probabilities.exp().amax(1)
+    parts = {"correct": largest[predictions.correct], "wrong": largest[~predictions.correct]}
+    parts = {"": largest} | {part: some for part, some in parts.items() if len(some)}
+    return {part: float(some.mean()) for part, some in parts.items()}

@@ -1,0 +1,14 @@
+"""How much a classifier leaves open."""
+
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.predictions._comparable import check
+
+
+@measure("entropy", of="model", needs="predictions", unit="nats")
+def entropy(config: NoConfig, predictions: Predictions) -> float:
+    """Mean entropy of the class probabilities, in nats: from 0 to log(number of classes)."""
+    check(predictions)
+    log_p = predictions.log_probabilities
+    return -float((log_p.exp() * log_p).sum(1).mean())

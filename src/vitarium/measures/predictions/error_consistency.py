@@ -1,0 +1,34 @@
+"""Whether two classifiers err on the same images more often than chance has it."""
+
+from vitarium.core.config import NoConfig
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.predictions._comparable import check_pair, share
+
+
+@measure(
+    "error_consistency",
+    of="pair",
+    needs="predictions",
+    unit="kappa",
+    paper="Geirhos et al. 2020, arXiv 2006.16736",
+)
+def error_consistency(config: NoConfig, one: Predictions, other: Predictions) -> Values:
+    """Cohen's kappa of being right: 1 the same errors, 0 as by chance, below 0 other errors.
+
+    "observed": share of images that both get right or both get wrong; "expected": the same of
+    independent models as accurate; kappa = (observed - expected) / (1 - expected) (eq. 1-3).
+    Raises CannotMeasure where both are always right or both always wrong: chance explains all.
+    """
+    check_pair(one, other)
+    observed = share(one.correct == other.correct)
+    right, other_right = share(one.correct), share(other.correct)
+    expected = right * other_right + (1 - right) * (1 - other_right)
+    if expected == 1:
+        raise CannotMeasure(
+            f"both models are {'right' if right else 'wrong'} on all {len(one)} images: chance "
+            "alone would agree as much"
+        )
+    kappa = (observed - expected) / (1 - expected)
+    return {"": kappa, "observed": observed, "expected": expected}

@@ -1,0 +1,31 @@
+"""How much better a classifier does on the images that it has learned from."""
+
+from collections.abc import Mapping
+
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.predictions._comparable import check, share
+from vitarium.measures.predictions.loss import loss
+
+
+@measure(
+    "generalisation_gap",
+    of="model",
+    needs="predictions",
+    splits=("train", "test"),
+    unit="fraction",
+)
+def generalisation_gap(config: NoConfig, predictions: Mapping[str, Predictions]) -> Values:
+    """Accuracy on train minus test images; "loss": cross-entropy on test minus train, in nats.
+
+    Both are positive where a model does better on what it was trained on. Training images are
+    scored as they are, not augmented.
+    """
+    train, test = predictions["train"], predictions["test"]
+    for split in (train, test):
+        check(split)
+    return {
+        "": share(train.correct) - share(test.correct),
+        "loss": loss(config, test) - loss(config, train),
+    }

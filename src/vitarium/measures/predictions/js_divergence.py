@@ -1,0 +1,24 @@
+"""How far apart the class probabilities of two classifiers are."""
+
+import math
+
+import torch
+
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.predictions._comparable import check_pair
+
+
+@measure("js_divergence", of="pair", needs="predictions", unit="bits", paper="Lin 1991")
+def js_divergence(config: NoConfig, one: Predictions, other: Predictions) -> float:
+    """Jensen-Shannon divergence of the class probabilities, mean over images, in bits: 0 to 1.
+
+    The divergence itself, not its square root, which is the distance of that name.
+    """
+    check_pair(one, other)
+    log_p, log_q = one.log_probabilities, other.log_probabilities
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    divergence = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1) / 2
+    # Rounding alone can leave the bounds of an image's divergence.
+    return float((divergence / math.log(2)).clamp(0, 1).mean())

@@ -1,0 +1,13 @@
+"""How surprised a classifier is by the right classes."""
+
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.predictions._comparable import check
+
+
+@measure("loss", of="model", needs="predictions", unit="nats")
+def loss(config: NoConfig, predictions: Predictions) -> float:
+    """Cross-entropy: mean of -log p of the right class, in nats, at least 0."""
+    check(predictions)
+    return -float(predictions.log_probabilities.gather(1, predictions.labels[:, None]).mean())

@@ -1,0 +1,82 @@
+"""Centred kernel alignment: whether two layers see the same images as alike."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Representation
+
+
+class Cka(Representation):
+    """Of a linear kernel, or of a Gaussian one."""
+
+    kernel: Literal["linear", "rbf"] = "linear"
+    bandwidth: PositiveFloat = 0.4
+    """Of the rbf kernel: its standard deviation, as a share of the median distance of a batch."""
+
+
+@measure(
+    "cka",
+    config=Cka,
+    of="pair",
+    needs="features",
+    unit="similarity",
+    paper="Kornblith et al. 2019, arXiv 1905.00414; Nguyen et al. 2021, arXiv 2010.15327",
+)
+def cka(config: Cka, features: Tensor) -> Tensor:
+    """Minibatch CKA by the unbiased estimator: 1 the same but for rotation and scale, 0 unrelated.
+
+    Features [n, d] -> the upper triangle of their U-centred Gram matrix, float32 [n (n - 1) / 2],
+    scaled so that the inner product of two such vectors is HSIC_1 (Nguyen et al., eq. 3). So the
+    cosine of vectors over all batches is their eq. 2. It is not biased, so it can be below 0.
+    """
+    n = len(features)
+    # U-centring would take the mean out of a linear kernel, too; before, no digits are lost to it.
+    centred = features - features.mean(0)
+    kernel = gram(centred)
+    if config.kernel == "rbf":
+        kernel = _gaussian(kernel, config.bandwidth)
+    upper = _u_centred(kernel)[_above(n, features.device)]
+    return upper * (2 / (n * (n - 3))) ** 0.5
+
+
+def gram(features: Tensor) -> Tensor:
+    """[n, d] -> inner products [n, n]. Blocks below the diagonal are copied: 5/8 of the work."""
+    n, parts = len(features), 4
+    if n < _WORTH_CUTTING or features.is_cuda:
+        return features @ features.T
+    product = features.new_empty(n, n)
+    edges = [n * part // parts for part in range(parts + 1)]
+    for low, high in pairwise(edges):
+        torch.mm(features[low:high], features[:high].T, out=product[low:high, :high])
+        product[:low, low:high] = product[low:high, :low].T
+    return product
+
+
+_WORTH_CUTTING = 256
+
+
+def _gaussian(inner: Tensor, bandwidth: float) -> Tensor:
+    """Inner products of centred features -> exp(-distance^2 / (2 (bandwidth * median)^2))"""
+    square = inner.diagonal()
+    distance = (square[:, None] + square - 2 * inner).clamp(min=0)
+    median = distance[_above(len(inner), inner.device)].median()
+    return torch.exp(-distance / (2 * bandwidth**2 * median))
+
+
+def _u_centred(kernel: Tensor) -> Tensor:
+    """Szekely and Rizzo 2014, def. 2: rows without their diagonal sum to 0, unbiasedly."""
+    n = len(kernel)
+    rows = kernel.sum(1) - kernel.diagonal()
+    shift = (rows - rows.sum() / (2 * (n - 1))) / (n - 2)
+    return kernel - shift[:, None] - shift
+
+
+def _above(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices of the entries above the diagonal, row by row."""
+    rows, columns = torch.triu_indices(n, n, 1, device=device)
+    return rows, columns

@@ -1,0 +1,66 @@
+"""Representational similarity analysis: whether two layers rank the same pairs as alike."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Representation
+
+_DIGITS = 12
+"""Of a distance; what is behind them is rounding, which must not rank equal distances."""
+
+
+class Rsa(Representation):
+    """By the distance of two images."""
+
+    distance: Literal["correlation", "euclidean", "cosine"] = "correlation"
+    """1 - Pearson correlation over features; Euclidean; or 1 - cosine of the angle."""
+
+
+@measure(
+    "rsa",
+    config=Rsa,
+    of="pair",
+    needs="features",
+    unit="similarity",
+    paper="Kriegeskorte et al. 2008, doi 10.3389/neuro.06.004.2008",
+)
+def rsa(config: Rsa, features: Tensor) -> Tensor:
+    """Spearman correlation of two layers' distances between images, from -1 to 1.
+
+    Features [n, d] -> standardised ranks of the distances above the diagonal of the
+    dissimilarity matrix, float32 [n (n - 1) / 2]; equal distances have their mean rank. Over
+    several batches: the mean of their correlations, weighted by their pairs of images.
+    Raises CannotMeasure where all distances are the same.
+    """
+    rows, columns = torch.triu_indices(len(features), len(features), 1, device=features.device)
+    # Ranks turn on the last digits of distances, so these are in double precision.
+    ranks = _ranks(_distances(features.double(), config.distance)[rows, columns])
+    spread = ranks.std(correction=0)
+    if spread == 0:
+        raise CannotMeasure("all images are at the same distance from each other")
+    return ((ranks - ranks.mean()) / spread).float()
+
+
+def _distances(features: Tensor, distance: str) -> Tensor:
+    """[n, d] -> [n, n], of the same order as the distances, and equal where they are equal"""
+    if distance == "euclidean":
+        centred = features - features.mean(0)
+        inner = centred @ centred.T
+        square = inner.diagonal()
+        far = square[:, None] + square - 2 * inner
+        return (far / far.max().clamp(min=1e-300)).round(decimals=_DIGITS)
+    if distance == "correlation":
+        features = features - features.mean(1, keepdim=True)
+    unit = features / features.norm(dim=1, keepdim=True)
+    return (1 - unit @ unit.T).round(decimals=_DIGITS)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Places in ascending order, float64; equal values have the mean of their places."""
+    _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
+    last = count.cumsum(0)
+    return (last - (count - 1) / 2.0).double()[place]

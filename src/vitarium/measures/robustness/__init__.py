@@ -1,0 +1,1 @@
+"""Measures of what models make of changed images: corrupted, shifted, attacked."""

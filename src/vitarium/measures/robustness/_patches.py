@@ -1,0 +1,125 @@
+"""The patches that a vision transformer sees as its tokens, and how they are perturbed: what the
+measures of patch perturbations share (Gu, Tresp & Qin 2022, arXiv 2111.10659)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitarium.core.errors import CannotMeasure
+from vitarium.evaluation.inputs import Subject
+from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths
+from vitarium.measures.robustness._perturbation import Objective, Perturbing, margin, streams
+
+
+class PatchSettings(Perturbing):
+    """Which patches are perturbed, and how sharply the model attends."""
+
+    num_patches: PositiveInt = 1
+    """Patches that are perturbed in each image."""
+    where: Literal["random", "center"] = "random"
+    """Drawn for each image; or those nearest to the middle."""
+    size: PositiveInt | None = None
+    """Height and width of a patch, in pixels; None: the model's own patches."""
+    temperature: PositiveFloat = 1.0
+    """What attention scores are divided by before the softmax, under attack too; above 1: the
+    paper's defence by smoothed attention."""
+
+
+class CorruptionSettings(PatchSettings):
+    """A natural corruption of patches."""
+
+    corruption: CorruptionName = "gaussian_noise"
+    """As in the measure `corruptions`: the whole image's, seen in the patches alone."""
+    severity: int = Field(5, ge=1, le=5)
+    strengths: Strengths = "auto"
+
+
+class AttackSettings(PatchSettings):
+    """An adversarial perturbation of patches, by signs of gradients."""
+
+    steps: PositiveInt = 40
+    """Each one a forward and a backward pass; what many more would fool is not seen."""
+    step_size: float = Field(0.05, gt=0, le=1)
+    """In pixel values, of 1."""
+    epsilon: float = Field(1.0, ge=0, le=1)
+    """The largest change of a pixel; 1: none is too large."""
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """How an image is cut into patches without a rest."""
+
+    height: int
+    width: int
+    """Of a patch, in pixels."""
+    rows: int
+    columns: int
+
+    def chosen(self, settings: PatchSettings, places: Sequence[int]) -> Tensor:
+        """bool [b, rows * columns]: the patches to perturb in the images at these places.
+
+        Raises CannotMeasure where there are fewer patches.
+        """
+        total = self.rows * self.columns
+        if settings.num_patches > total:
+            raise CannotMeasure(
+                f"num_patches is {settings.num_patches}, and there are {total} patches of "
+                f"{self.height} by {self.width} pixels"
+            )
+        if settings.where == "center":
+            row, column = torch.arange(self.rows), torch.arange(self.columns)
+            away = (row - (self.rows - 1) / 2) ** 2
+            from_center = away[:, None] + (column - (self.columns - 1) / 2) ** 2
+            order = from_center.flatten().argsort(stable=True).expand(len(places), -1)
+        else:
+            generators = streams(settings.seed, "patches", places)
+            order = torch.stack([torch.randperm(total, generator=g) for g in generators])
+        mask = torch.zeros(len(places), total, dtype=torch.bool)
+        return mask.scatter(1, order[:, : settings.num_patches], True)
+
+    def pixels(self, chosen: Tensor) -> Tensor:
+        """bool [b, rows * columns] -> bool [b, 1, height, width] of the images."""
+        cells = chosen.view(-1, 1, self.rows, self.columns)
+        return cells.repeat_interleave(self.height, 2).repeat_interleave(self.width, 3)
+
+
+def patch_grid(subject: Subject, size: int | None = None) -> PatchGrid:
+    """The model's own patches, or square ones of `size` pixels.
+
+    Raises CannotMeasure where the model has no `patch_embed`, or the patches do not fill the image.
+    """
+    _, image_height, image_width = subject.examples.input_size
+    embed: Any = getattr(subject.model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    if patch is None:
+        kind = type(subject.model).__name__
+        raise CannotMeasure(f"{subject.name}: {kind} has no patch_embed with a patch_size")
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    rows, columns = image_height // height, image_width // width
+    own = getattr(embed, "grid_size", None) or (rows, columns)
+    if size is None and tuple(own) != (rows, columns):
+        raise CannotMeasure(f"{subject.name}: its patches are not parts of the image")
+    if size is not None:
+        height = width = size
+        rows, columns = image_height // height, image_width // width
+    if (rows * height, columns * width) != (image_height, image_width):
+        raise CannotMeasure(
+            f"{subject.name}: patches of {height} by {width} pixels do not fill images of "
+            f"{image_height} by {image_width}"
+        )
+    return PatchGrid(height, width, rows, columns)
+
+
+def class_objective(subject: Subject, labels: Tensor) -> Objective:
+    """The cross-entropy to climb, and the margin by which a wrong class is ahead."""
+
+    def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = subject.model(subject.examples.normalised(pixels))
+        return F.cross_entropy(logits, labels, reduction="none"), margin(logits, labels)
+
+    return objective

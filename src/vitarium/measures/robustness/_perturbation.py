@@ -1,0 +1,176 @@
+"""What the measures of robustness share: images as pixels, each image's own random numbers, and
+steps along the sign of a gradient, and what became of the classes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Generator, Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vitarium.core import seeds
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.evaluation.data import Examples
+from vitarium.evaluation.inputs import Subject
+
+Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Pixels [b, c, h, w] -> two numbers per image, [b] each: what the gradient climbs, and what says
+which of the tried images is the best one."""
+Fill = Literal["circular", "edge", "zero"]
+
+
+class Perturbing(Config):
+    """Base of the settings of measures that change pixels."""
+
+    images: PositiveInt = 256
+    """At most so many images of the split, of each class in proportion."""
+    batch_size: PositiveInt = 64
+    """Images at a time; memory, not the value, depends on it."""
+    seed: int = 0
+    """Whatever is drawn for an image depends on this and on the image's place alone."""
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """Images as they are before normalisation."""
+
+    pixels: Tensor
+    """float32 [b, c, h, w] in [0, 1]"""
+    labels: Tensor
+    """int64 [b]"""
+    places: Sequence[int]
+    """Where the images stand among all that are measured."""
+
+    def of(self, which: Tensor) -> "PixelBatch":
+        """Some of the images; which: bool [b]."""
+        places = [self.places[number] for number in which.nonzero()[:, 0].tolist()]
+        return PixelBatch(self.pixels[which], self.labels[which], places)
+
+
+def pixel_batches(examples: Examples, batch_size: int) -> Iterator[PixelBatch]:
+    """All images once, in order."""
+    start = 0
+    for batch in examples.batches(batch_size):
+        places = range(start, start + len(batch.labels))
+        yield PixelBatch(examples.pixels(batch.images).clamp(0, 1), batch.labels, places)
+        start = places.stop
+
+
+def streams(seed: int, name: str, places: Sequence[int]) -> list[Generator]:
+    """A generator (CPU) for each image, whatever batch the image is in."""
+    return [Generator().manual_seed(seeds.derive(seed, name, place)) for place in places]
+
+
+def drawn(
+    draw: Callable[..., Tensor], shape: Sequence[int], generators: Sequence[Generator]
+) -> Tensor:
+    """`draw(shape, generator=...)`, e.g. torch.rand, for each image: [b, *shape] on the CPU."""
+    return torch.stack([draw(tuple(shape), generator=generator) for generator in generators])
+
+
+def shifted(pixels: Tensor, down: Tensor, across: Tensor, fill: Fill) -> Tensor:
+    """Each image of [b, c, h, w] moved down and across by so many pixels, int64 [b] each.
+
+    What comes in is what left on the other side, the border's last pixel again, or 0.
+    """
+    for axis, by in ((2, down), (3, across)):
+        size = pixels.shape[axis]
+        source = torch.arange(size, device=pixels.device) - by[:, None]
+        held = source % size if fill == "circular" else source.clamp(0, size - 1)
+        shape = [len(pixels), 1, 1, 1]
+        shape[axis] = size
+        moved = pixels.gather(axis, held.view(shape).expand_as(pixels))
+        pixels = torch.where((held == source).view(shape), moved, 0) if fill == "zero" else moved
+    return pixels
+
+
+def classes_of(subject: Subject, pixels: Tensor) -> Tensor:
+    """The most probable classes of pixels in [0, 1], int64 [b]."""
+    with torch.no_grad():
+        classes: Tensor = subject.model(subject.examples.normalised(pixels)).argmax(1)
+    return classes
+
+
+class Outcome:
+    """Counts which classes were right before and after images were changed."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.total = self.right = self.right_after = self.lost = 0
+
+    def add(self, pixels: Tensor, changed: Tensor, labels: Tensor) -> None:
+        before = classes_of(self.subject, pixels) == labels
+        after = classes_of(self.subject, changed) == labels
+        self.total += len(labels)
+        self.right += int(before.sum())
+        self.right_after += int(after.sum())
+        self.lost += int((before & ~after).sum())
+
+    def values(self) -> dict[str, float]:
+        """The share of the right classes that became wrong, and the "accuracy" after and before.
+
+        Raises CannotMeasure where no class was right.
+        """
+        if not self.right:
+            name, total = self.subject.name, self.total
+            raise CannotMeasure(f"{name}: none of its classes of {total} images was right before")
+        return {
+            "": self.lost / self.right,
+            "accuracy": self.right_after / self.total,
+            "clean": self.right / self.total,
+        }
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The largest wrong logit minus the right one, [b]; positive where the class is wrong."""
+    right = logits.gather(1, labels.unsqueeze(1))
+    wrong = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return wrong.amax(1) - right.squeeze(1)
+
+
+def ascend(
+    objective: Objective,
+    pixels: Tensor,
+    *,
+    steps: int,
+    step_size: float,
+    epsilon: float,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Projected gradient ascent by signs (Madry et al. 2018, arXiv 1706.06083).
+
+    Args:
+        objective: of each image alone; its second number says which image is kept.
+        pixels: [b, c, h, w] in [0, 1]; the results stay within epsilon of them, and in [0, 1].
+        mask: [b, 1, h, w], 1 where pixels may change; None: everywhere.
+        start: what is added at first, [b, c, h, w]; None: nothing.
+
+    Returns the best image that was seen for each one, the first included: [b, c, h, w]. Gradients
+    are taken of pixels alone, no parameter's `grad` changes.
+    """
+    allowed = epsilon if mask is None else epsilon * mask.to(pixels.dtype)
+    low, high = (pixels - allowed).clamp(min=0), (pixels + allowed).clamp(max=1)
+    now = pixels if start is None else (pixels + start).clamp(low, high)
+    best, best_score = pixels, torch.full_like(pixels[:, 0, 0, 0], -torch.inf)
+    for step in range(steps + 1):
+        with torch.enable_grad(), _repeatable(pixels.device):
+            now = now.detach().requires_grad_()
+            value, score = objective(now)
+            (gradient,) = torch.autograd.grad(value.sum(), now)
+        score = score.detach()
+        better = score > best_score
+        best = torch.where(better.view(-1, 1, 1, 1), now.detach(), best)
+        best_score = torch.where(better, score, best_score)
+        if step < steps:
+            now = (now.detach() + step_size * gradient.sign()).clamp(low, high)
+    return best
+
+
+def _repeatable(device: torch.device) -> AbstractContextManager[None]:
+    """Fused attention on GPUs sums gradients in any order, and signs of small ones would differ."""
+    return nullcontext() if device.type == "cpu" else sdpa_kernel(SDPBackend.MATH)

@@ -1,0 +1,117 @@
+"""How much a classifier's error grows when images are corrupted."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
+from vitarium.measures.robustness._perturbation import (
+    Perturbing,
+    classes_of,
+    pixel_batches,
+    streams,
+)
+
+Severity = Literal[1, 2, 3, 4, 5]
+
+
+class Corruptions(Perturbing):
+    """Which corruptions, how strong. All of them are 55 forward passes of each image."""
+
+    names: Annotated[tuple[CorruptionName, ...], Field(min_length=1)] = get_args(CorruptionName)
+    """Corruptions, of each of which the mean error counts the same."""
+    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
+    """Of which the mean error is taken."""
+    strengths: Strengths = "auto"
+    """Whose severities: CIFAR-10-C's or ImageNet-C's; "auto": those made for the nearer image
+    size, CIFAR-10-C's below 85 pixels. Blurs are scaled to the size."""
+    reference: dict[str, NonNegativeFloat] = {}
+    """Mean error of another model (e.g. AlexNet) by corruption, and `clean`: the mean corruption
+    error is then relative to it, as in the paper. Empty: the plain mean error."""
+
+    @model_validator(mode="after")
+    def _reference_fits(self) -> Self:
+        for kind in ("names", "severities"):
+            given = getattr(self, kind)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{kind} says something twice: {', '.join(map(str, given))}")
+        unknown = set(self.reference) - set(self.names) - {"clean"}
+        if unknown:
+            raise ValueError(f"reference has {', '.join(sorted(unknown))}, which is not measured")
+        missing = set(self.names) - set(self.reference)
+        if self.reference and missing:
+            raise ValueError(f"reference lacks {', '.join(sorted(missing))}")
+        clean = self.reference.get("clean", 0.0)
+        no_worse = [name for name, error in self.reference.items() if error <= clean]
+        if easy := set(no_worse) - {"clean"}:
+            raise ValueError(
+                f"reference has no error above its clean {clean:g} for {', '.join(sorted(easy))}"
+            )
+        return self
+
+
+@measure(
+    "corruptions",
+    config=Corruptions,
+    of="model",
+    needs="model",
+    unit="error",
+    quick=False,
+    paper="Hendrycks & Dietterich 2019, arXiv 1903.12261",
+)
+def corruptions(config: Corruptions, subject: Subject) -> Values:
+    """Mean corruption error: the error on images with noise, blur and other common corruptions.
+
+    Parts: "" the mean over corruptions; "NAME" the mean over its severities; "NAME/SEVERITY" the
+    error there; "clean" the error on the same images as they are; "increase" the mean of NAME
+    minus clean. All are plain shares of images, not normalised by another model's.
+
+    With a `reference`: "NAME/relative" is the paper's CE, NAME divided by the reference's, and ""
+    their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.
+
+    Noise is the same for every model, and for every severity but its strength.
+    Raises CannotMeasure where the model is no classifier.
+    """
+    subject.check_classifier()
+    examples = subject.examples.first(config.images)
+    cases = [(name, severity) for name in config.names for severity in config.severities]
+    wrong, wrong_clean = dict.fromkeys(cases, 0), 0
+    for batch in pixel_batches(examples, config.batch_size):
+        wrong_clean += int((classes_of(subject, batch.pixels) != batch.labels).sum())
+        for name, severity in cases:
+            generators = streams(config.seed, f"corruption/{name}", batch.places)
+            pixels = corrupted(batch.pixels, name, severity, generators, config.strengths)
+            wrong[name, severity] += int((classes_of(subject, pixels) != batch.labels).sum())
+    clean = wrong_clean / len(examples)
+    errors = {case: count / len(examples) for case, count in wrong.items()}
+    means = {
+        name: sum(errors[name, severity] for severity in config.severities) / len(config.severities)
+        for name in config.names
+    }
+    values = {"clean": clean, "increase": _mean(means.values()) - clean}
+    values |= means | {f"{name}/{severity}": error for (name, severity), error in errors.items()}
+    return values | _overall(config, clean, means)
+
+
+def _overall(
+    config: Corruptions, clean: float, means: dict[CorruptionName, float]
+) -> dict[str, float]:
+    """The mean corruption error, in relation to the reference where there is one."""
+    if not config.reference:
+        return {"": _mean(means.values())}
+    ratios = {name: error / config.reference[name] for name, error in means.items()}
+    values = {"": _mean(ratios.values())}
+    values |= {f"{name}/relative": ratio for name, ratio in ratios.items()}
+    if "clean" in config.reference:
+        base = config.reference["clean"]
+        rises = [(means[name] - clean) / (config.reference[name] - base) for name in means]
+        values["relative"] = _mean(rises)
+    return values
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    listed = list(numbers)
+    return sum(listed) / len(listed)

@@ -1,0 +1,84 @@
+"""Whether attention moves onto a perturbed patch, or away from it."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitarium.architectures.features import prefix_tokens
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.robustness._attention_temperature import (
+    attention_temperature,
+    class_attention,
+    recorded_attention,
+)
+from vitarium.measures.robustness._patches import AttackSettings, CorruptionSettings, patch_grid
+from vitarium.measures.robustness._perturbation import pixel_batches
+from vitarium.measures.robustness.patch_attack import patches_attacked
+from vitarium.measures.robustness.patch_corruption import patches_corrupted
+
+
+class PatchAttention(CorruptionSettings, AttackSettings):
+    """Which perturbation, and how attention is read."""
+
+    perturbation: Literal["attack", "corruption"] = "attack"
+    """As by the measures `patch_attack` and `patch_corruption`, with their settings."""
+    attention: Literal["rollout", "last"] = "rollout"
+    """Through all blocks (Abnar & Zuidema 2020), or the last block's."""
+
+
+@measure(
+    "patch_attention",
+    config=PatchAttention,
+    of="model",
+    needs="model",
+    unit="fraction",
+    quick=False,
+    paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
+)
+def patch_attention(config: PatchAttention, subject: Subject) -> Values:
+    """How much of the attention moves onto patches when they are attacked or corrupted.
+
+    Attention is the class token's (the mean of the patches' where the model pools them), to the
+    patches alone, so that it sums to 1; the mean over heads and over all images.
+
+    Parts: "" after minus before; "before" and "after", shares of attention that the patches have;
+    "uniform", what they would have were attention the same everywhere.
+    Raises CannotMeasure where the model is no classifier, or has no patches, or no attention
+    among all tokens as timm's.
+    """
+    subject.check_classifier()
+    own, grid = patch_grid(subject), patch_grid(subject, config.size)
+    examples = subject.examples.first(config.images)
+    sums = {"before": 0.0, "after": 0.0, "uniform": 0.0}
+    with attention_temperature(subject, config.temperature):
+        for batch in pixel_batches(examples, config.batch_size):
+            if config.perturbation == "attack":
+                changed = patches_attacked(config, grid, subject, batch)
+            else:
+                changed = patches_corrupted(config, grid, batch)
+            # A patch of another size lies on every token that it touches.
+            pixels = grid.pixels(grid.chosen(config, batch.places)).float()
+            touched = F.max_pool2d(pixels, (own.height, own.width)).flatten(1)
+            touched = touched.to(batch.pixels.device)
+            for part, images in (("before", batch.pixels), ("after", changed)):
+                attention = _attention(config, subject, images, touched.shape[1])
+                sums[part] += float((attention * touched).sum(dtype=torch.float64))
+            sums["uniform"] += float(touched.mean(1).sum(dtype=torch.float64))
+    values = {part: total / len(examples) for part, total in sums.items()}
+    return {"": values["after"] - values["before"], **values}
+
+
+def _attention(
+    config: PatchAttention, subject: Subject, pixels: Tensor, num_patches: int
+) -> Tensor:
+    """[b, patches]; rows sum to 1."""
+    with recorded_attention(subject) as maps, torch.no_grad():
+        subject.model(subject.examples.normalised(pixels))
+    tokens = prefix_tokens(subject.model) + num_patches
+    if any(one.ndim != 4 or one.shape[-2:] != (tokens, tokens) for one in maps):
+        raise CannotMeasure(f"{subject.name}: its attention is not among all its {tokens} tokens")
+    return class_attention(subject, maps, config.attention)

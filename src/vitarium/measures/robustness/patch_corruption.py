@@ -1,0 +1,50 @@
+"""How a classifier bears natural corruptions of single patches."""
+
+import torch
+from torch import Tensor
+
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.robustness._attention_temperature import attention_temperature
+from vitarium.measures.robustness._corruption_functions import corrupted
+from vitarium.measures.robustness._patches import CorruptionSettings, PatchGrid, patch_grid
+from vitarium.measures.robustness._perturbation import Outcome, PixelBatch, pixel_batches, streams
+
+
+class PatchCorruption(CorruptionSettings):
+    """Two forward passes of each image."""
+
+
+@measure(
+    "patch_corruption",
+    config=PatchCorruption,
+    of="model",
+    needs="model",
+    unit="fraction",
+    quick=False,
+    paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
+)
+def patch_corruption(config: PatchCorruption, subject: Subject) -> Values:
+    """Share of the right classes that noise or another corruption in some patches makes wrong.
+
+    Parts: "" that share (the fooling rate); "accuracy" with corrupted patches; "clean" without.
+    Raises CannotMeasure where the model is no classifier, has no right class, no patches, or,
+    with a temperature, no attention as timm's.
+    """
+    subject.check_classifier()
+    grid = patch_grid(subject, config.size)
+    outcome = Outcome(subject)
+    with attention_temperature(subject, config.temperature):
+        for batch in pixel_batches(subject.examples.first(config.images), config.batch_size):
+            outcome.add(batch.pixels, patches_corrupted(config, grid, batch), batch.labels)
+    return outcome.values()
+
+
+def patches_corrupted(config: CorruptionSettings, grid: PatchGrid, batch: PixelBatch) -> Tensor:
+    """The batch's pixels, corrupted in the chosen patches."""
+    mask = grid.pixels(grid.chosen(config, batch.places)).to(batch.pixels.device)
+    generators = streams(config.seed, f"corruption/{config.corruption}", batch.places)
+    everywhere = corrupted(
+        batch.pixels, config.corruption, config.severity, generators, config.strengths
+    )
+    return torch.where(mask, everywhere, batch.pixels)

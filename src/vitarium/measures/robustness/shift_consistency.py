@@ -1,0 +1,72 @@
+"""Whether a classifier's answer stays when an image is shifted by some pixels."""
+
+import torch
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.robustness._perturbation import (
+    Fill,
+    Perturbing,
+    classes_of,
+    pixel_batches,
+    shifted,
+    streams,
+)
+
+
+class ShiftConsistency(Perturbing):
+    """How far, and how often images are shifted."""
+
+    max_shift: NonNegativeInt | None = None
+    """Pixels, drawn evenly between minus and plus that, down and across; None: an eighth of the
+    image's shorter side."""
+    shifts: int = Field(8, ge=2)
+    """Shifted versions of each image; each is a forward pass."""
+    mode: Fill = "circular"
+    """What comes in: what left on the other side, the border's last pixel again, or black."""
+
+
+@measure(
+    "shift_consistency",
+    config=ShiftConsistency,
+    of="model",
+    needs="model",
+    unit="fraction",
+    quick=False,
+    paper="Zhang 2019, arXiv 1904.11486; Ding et al. 2023, arXiv 2306.07470",
+)
+def shift_consistency(config: ShiftConsistency, subject: Subject) -> Values:
+    """Share of images to which a classifier gives the same class after two random shifts.
+
+    Parts: "" that share, over all pairs of an image's shifts; "accuracy", the mean over shifts;
+    "worst", the share of images that are right after every shift; "clean", unshifted.
+    Raises CannotMeasure where the model is no classifier.
+    """
+    subject.check_classifier()
+    examples = subject.examples.first(config.images)
+    reach = config.max_shift
+    if reach is None:
+        reach = min(examples.input_size[1:]) // 8
+    sums = dict.fromkeys(("", "accuracy", "worst", "clean"), 0.0)
+    for batch in pixel_batches(examples, config.batch_size):
+        generators = streams(config.seed, "shifts", batch.places)
+        shape = (config.shifts, 2)
+        drawn = [torch.randint(-reach, reach + 1, shape, generator=g) for g in generators]
+        steps = torch.stack(drawn, dim=1).to(batch.pixels.device)
+        seen = [shifted(batch.pixels, step[:, 0], step[:, 1], config.mode) for step in steps]
+        classes = torch.stack([classes_of(subject, pixels) for pixels in seen])
+        right = (classes == batch.labels).double()
+        sums[""] += float(_same_pairs(classes).sum())
+        sums["accuracy"] += float(right.mean(0).sum())
+        sums["worst"] += float(right.amin(0).sum())
+        sums["clean"] += int((classes_of(subject, batch.pixels) == batch.labels).sum())
+    return {part: total / len(examples) for part, total in sums.items()}
+
+
+def _same_pairs(classes: Tensor) -> Tensor:
+    """Share of pairs of rows with the same class, for each column of [n, b]: float64 [b]."""
+    same = (classes[:, None] == classes).double()
+    count = len(classes)
+    return (same.sum((0, 1)) - count) / (count * (count - 1))

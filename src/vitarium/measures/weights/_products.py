@@ -1,0 +1,232 @@
+"""Inner products of all pairs of models' weights, in one pass over checkpoints on disk.
+
+Distances and cosines of all pairs follow from them. Models are read side by side, some rows of a
+tensor at a time, so memory grows with the number of models and not with their size.
+"""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import Tensor
+from xxhash import xxh3_64_intdigest
+
+from vitarium.core.errors import CannotMeasure
+from vitarium.evaluation.inputs import Weights, finite
+from vitarium.evaluation.scope import Scope, in_scope
+from vitarium.zoo._format.coding import RUN_BYTES
+
+AT_ONCE = 256_000_000
+"""Bytes of weights that are multiplied with each other at a time, or a run of every model where
+that is more: then each byte is read, and compared with its checksum, at most twice."""
+MOST = 1_024_000_000
+"""Bytes that all threads hold together."""
+_COLUMNS = 16_384
+"""Numbers of a model that are multiplied at a time: in float64 they stay near the processor."""
+
+Gram = np.ndarray
+"""float64 [models, models]"""
+
+
+class Summary(Protocol):
+    """What else is wanted of every model's tensors while their numbers are at hand: S values."""
+
+    def of(self, numbers: np.ndarray) -> Sequence[float]:
+        """Of some of a tensor's numbers, float64 [n]; none are there only of an empty tensor."""
+
+    def joined(self, parts: np.ndarray) -> np.ndarray:
+        """Of all numbers, from what `of` gave of P parts of K models: [P, K, S] -> [K, S]."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """Of K models: inner products of every tensor, float64 [K, K], and who has the tensor.
+
+    A product is NaN where one of the two does not have the tensor, where shapes differ, and where
+    an entry is not finite.
+    """
+
+    models: Sequence[Weights]
+    tensors: dict[str, Tensor]
+
+    def parts(self, scope: Scope) -> Iterator[tuple[str, Tensor]]:
+        """Tensor by tensor, those that are in scope of a model; and last "", their sum.
+
+        The sum is over the tensors of either model, so it is NaN where one of them cannot be
+        compared.
+        """
+        total = torch.zeros(len(self.models), len(self.models), dtype=torch.float64)
+        of_models = [set(in_scope(model, scope)) for model in self.models]
+        for name, gram in self.tensors.items():
+            has = torch.tensor([name in names for names in of_models])
+            if has.any():
+                both, either = has[:, None] & has, has[:, None] | has
+                part = gram.where(both, torch.nan)
+                total += part.where(either, 0.0)
+                yield name, part
+        yield "", total
+
+
+def products(models: Sequence[Weights]) -> Products:
+    """Inner products of all pairs, each byte read at most twice; again for the same: at once.
+
+    Products are of float32 numbers and sums in float64: the squared distance of two models of
+    norm S at distance d is right to about 1e-15 (S / d)^2, relatively. Equal tensors have exactly
+    equal products, so the distance of copies is exactly zero.
+    """
+    names = tuple(model.name for model in models)
+
+    def compute() -> Products:
+        grams, _ = gathered(models, _names(models))
+        return Products(models, {name: torch.from_numpy(gram) for name, gram in grams.items()})
+
+    return models[0].remember(("products", names), compute)
+
+
+def gathered(
+    models: Sequence[Weights],
+    tensors: Sequence[str],
+    summary: Summary | None = None,
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[Mapping[str, Gram], Mapping[str, np.ndarray]]:
+    """Inner products of some tensors as `products` has them, and a summary, in the same pass.
+
+    Args:
+        models: K of them.
+        tensors: names; a model need not have them.
+        summary: gives S values of every model's tensor; they are of float32 numbers, too.
+        report: is told how many of the tensors are done.
+
+    Returns: by tensor, products, float64 [K, K]; and by tensor, summaries, float64 [K, S], NaN
+        where a model does not have it; without `summary` there are none.
+    """
+    count = len(models)
+    grams = {name: np.full((count, count), np.nan) for name in tensors}
+    summaries: dict[str, np.ndarray] = {}
+    blocks = [block for name in tensors for block in _blocks(models, name)]
+    number_of = {name: number for number, name in enumerate(tensors)}
+    held = max(AT_ONCE, count * RUN_BYTES)
+    workers = max(1, min(os.cpu_count() or 1, MOST // held))
+
+    def work(block: _Block) -> tuple[Gram, np.ndarray | None]:
+        return _of_block([_read(model, block) for model in block.models], summary)
+
+    # a worker is a core: it reads and multiplies, and BLAS starts no threads of its own
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        for block, (gram, part) in zip(blocks, pool.map(work, blocks), strict=True):
+            name, place = block.name, np.ix_(block.places, block.places)
+            if block.is_first:
+                report(number_of[name], len(tensors))
+                grams[name][place] = gram
+            else:
+                grams[name][place] += gram
+            if summary is not None and part is not None:
+                of = summaries.setdefault(name, np.full((count, part.shape[1]), np.nan))
+                before = [] if block.is_first else [of[block.places]]
+                of[block.places] = summary.joined(np.stack([*before, part]))
+    report(len(tensors), len(tensors))
+    return grams, summaries
+
+
+def not_comparable(scope: Scope, one: Weights, other: Weights) -> str | None:
+    """Why two models' weights cannot be compared: the first tensor that does not fit, or is bad."""
+    ours, theirs = in_scope(one, scope), in_scope(other, scope)
+    for name in (*ours, *(name for name in theirs if name not in ours)):
+        if name not in theirs or name not in ours:
+            has, lacks = (one, other) if name in ours else (other, one)
+            return f"{has.name} has {name}, which {lacks.name} does not have"
+        shapes = one.shapes[name], other.shapes[name]
+        if shapes[0] != shapes[1]:
+            return f"{name} is {shapes[0]} in {one.name} and {shapes[1]} in {other.name}"
+    return _fault(scope, one) or _fault(scope, other)
+
+
+def _fault(scope: Scope, model: Weights) -> str | None:
+    """Which of a model's tensors has an entry that is not finite; looked for once."""
+
+    def look() -> str | None:
+        try:
+            for name in in_scope(model, scope):
+                finite(f"{model.name}: {name}", model[name])
+        except CannotMeasure as error:
+            return str(error)
+        return None
+
+    return model.remember(("fault", scope), look)
+
+
+def _names(models: Sequence[Weights]) -> list[str]:
+    return list(dict.fromkeys(name for model in models for name in model.shapes))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows of a tensor, or all (None), of models that have it in the same shape."""
+
+    name: str
+    models: Sequence[Weights]
+    places: Sequence[int]
+    rows: tuple[int, int] | None
+
+    @property
+    def is_first(self) -> bool:
+        return self.rows is None or self.rows[0] == 0
+
+
+def _blocks(models: Sequence[Weights], name: str) -> Iterator[_Block]:
+    """What is read at a time; it depends on nothing but the models, so sums are always the same."""
+    alike = defaultdict(list)
+    for place, model in enumerate(models):
+        if name in model.shapes:
+            alike[model.shapes[name]].append(place)
+    for shape, places in alike.items():
+        some = [models[place] for place in places]
+        size = 4 * math.prod(shape)
+        if not shape or len(some) * size <= AT_ONCE:
+            yield _Block(name, some, places, None)
+            continue
+        row = size // shape[0]
+        rows = max(-(-RUN_BYTES // row), AT_ONCE // (len(some) * row))
+        for start in range(0, shape[0], rows):
+            yield _Block(name, some, places, (start, min(start + rows, shape[0])))
+
+
+def _read(model: Weights, block: _Block) -> tuple[np.ndarray, int]:
+    """A model's numbers of a block as float32 in a row, and their checksum."""
+    name, rows = block.name, block.rows
+    tensor = model[name] if rows is None else model.rows(name, *rows)
+    numbers: Any = tensor.float().reshape(-1).numpy()
+    return numbers, xxh3_64_intdigest(numbers)
+
+
+def _of_block(
+    read: list[tuple[np.ndarray, int]], summary: Summary | None
+) -> tuple[Gram, np.ndarray | None]:
+    """Of the models' numbers; those with equal checksums are looked at once."""
+    number_of = {found: number for number, found in enumerate(dict.fromkeys(c for _, c in read))}
+    which = [number_of[found] for _, found in read]
+    different = list({found: numbers for numbers, found in read}.values())
+    gram = np.zeros((len(different), len(different)))
+    length = len(different[0])
+    buffer = np.empty((len(different), min(_COLUMNS, length)))
+    parts = []
+    with np.errstate(invalid="ignore"):
+        for start in range(0, max(length, 1), _COLUMNS):
+            block = buffer[:, : length - start]
+            part = []
+            for row, numbers in zip(block, different, strict=True):
+                row[:] = numbers[start : start + _COLUMNS]
+                if summary is not None:  # while the row is still near the processor
+                    part.append(summary.of(row))
+            gram += block @ block.T  # NumPy computes half of it: a product with its own transpose
+            parts.append(part)
+        joined = None if summary is None else summary.joined(np.array(parts))[which]
+    gram[~np.isfinite(gram)] = np.nan
+    return gram[np.ix_(which, which)], joined

@@ -1,0 +1,65 @@
+"""How far training moved the weights: from their initial values, and from the parent's."""
+
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Values, Weights, finite
+from vitarium.evaluation.scope import Scope, in_scope
+
+
+class DistanceFrom(Config):
+    """What is compared, and in which unit."""
+
+    relative: bool = False
+    """Divide by the norm of the weights that the distance is from."""
+    scope: Scope = "trunk"
+    """trunk: leave out the head, which a child does not have from its parent; all: with the head,
+    where its shape is the same."""
+
+
+@measure("distance_from_start", config=DistanceFrom, of="model", needs="weights", unit="norm")
+def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
+    """Euclidean distance of the weights from those of epoch 0, whole and per tensor.
+
+    Raises CannotMeasure where epoch 0 was not kept.
+    """
+    return _distance(config, weights, weights.start)
+
+
+@measure("distance_from_parent", config=DistanceFrom, of="model", needs="weights", unit="norm")
+def distance_from_parent(config: DistanceFrom, weights: Weights) -> Values:
+    """Euclidean distance of the weights from those that training started from, whole, per tensor.
+
+    Raises CannotMeasure where the model has no parent.
+    """
+    return _distance(config, weights, weights.parent)
+
+
+def _distance(config: DistanceFrom, weights: Weights, reference: Weights) -> Values:
+    """In float64, over tensors that both have in the same shape.
+
+    A tensor that is zero in the reference has no relative distance, and is left out of the parts.
+    """
+    there = in_scope(reference, config.scope)
+    names = [n for n in in_scope(weights, config.scope) if n in there]
+    names = [n for n in names if weights.shapes[n] == reference.shapes[n]]
+    if not names:
+        raise CannotMeasure(f"{weights.name} has no tensor of {reference.name}'s names and shapes")
+    squares: dict[str, tuple[float, float]] = {}
+    for name in names:
+        old = _numbers(reference, name)
+        change = _numbers(weights, name) - old
+        squares[name] = (float(change.dot(change)), float(old.dot(old)))
+    whole = tuple(map(sum, zip(*squares.values(), strict=True)))
+    if not config.relative:
+        return {"": whole[0] ** 0.5, **{name: moved**0.5 for name, (moved, _) in squares.items()}}
+    if not whole[1]:
+        raise CannotMeasure(f"{weights.name}: all weights of {reference.name} are zero")
+    parts = {name: (moved / norm) ** 0.5 for name, (moved, norm) in squares.items() if norm}
+    return {"": (whole[0] / whole[1]) ** 0.5, **parts}
+
+
+def _numbers(weights: Weights, name: str) -> Tensor:
+    return finite(f"{weights.name}: {name}", weights[name]).double().flatten()

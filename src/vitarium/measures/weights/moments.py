@@ -1,0 +1,106 @@
+"""Mean, standard deviation and kurtosis of the weights, from the same sums."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Values, Weights
+
+
+class WeightMoments(Config):
+    """Of all weights together, or of those whose name contains a text."""
+
+    names: str = ""
+    """Measure tensors with this in their name alone, e.g. `attn.proj`; "": all of them."""
+
+
+@measure("weight_mean", config=WeightMoments, of="model", needs="weights", unit="weight")
+def weight_mean(config: WeightMoments, weights: Weights) -> Values:
+    """Mean of every tensor's entries, and of all entries."""
+    whole, parts = _moments(config, weights)
+    return {"": whole.mean, **{name: one.mean for name, one in parts.items()}}
+
+
+@measure("weight_std", config=WeightMoments, of="model", needs="weights", unit="weight")
+def weight_std(config: WeightMoments, weights: Weights) -> Values:
+    """Standard deviation of every tensor's entries, and of all entries.
+
+    That of the entries themselves, not an estimate from a sample: divided by n, not n - 1.
+    """
+    whole, parts = _moments(config, weights)
+    return {"": whole.variance**0.5, **{name: one.variance**0.5 for name, one in parts.items()}}
+
+
+@measure("weight_kurtosis", config=WeightMoments, of="model", needs="weights", unit="kurtosis")
+def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
+    """Excess kurtosis of every tensor's entries, and of all entries: 0 for a normal distribution.
+
+    m4 / m2^2 - 3 with the entries' own central moments, which is the default of
+    `scipy.stats.kurtosis` (biased). A tensor whose entries are all equal has none and is left out.
+
+    Raises CannotMeasure where all weights are equal.
+    """
+    whole, parts = _moments(config, weights)
+    if not whole.m2:
+        raise CannotMeasure(f"{weights.name}: all weights are equal, so they have no kurtosis")
+    return {"": whole.kurtosis, **{name: one.kurtosis for name, one in parts.items() if one.m2}}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of `count` numbers: their mean, and the sums of powers of the differences to it."""
+
+    count: int
+    mean: float
+    m2: float
+    m3: float
+    m4: float
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Moments":
+        numbers = tensor.double().flatten()
+        # equal numbers have no variance, whatever rounding makes of their mean
+        if numbers.min() == numbers.max():
+            return cls(len(numbers), float(numbers[0]), 0.0, 0.0, 0.0)
+        mean = numbers.mean()
+        away = numbers - mean
+        squares = away.square()
+        m2, m3, m4 = squares.sum(), squares.dot(away), squares.dot(squares)
+        return cls(len(numbers), float(mean), float(m2), float(m3), float(m4))
+
+    @classmethod
+    def together(cls, parts: Iterable["Moments"]) -> "Moments":
+        """Of all numbers: the parts' sums, moved to the common mean (Pebay 2008, SAND2008-6212)."""
+        some = list(parts)
+        count = sum(one.count for one in some)
+        mean = sum(one.count * one.mean for one in some) / count
+        m2 = m3 = m4 = 0.0
+        for one in some:
+            step = one.mean - mean
+            m2 += one.m2 + one.count * step**2
+            m3 += one.m3 + 3 * step * one.m2 + one.count * step**3
+            m4 += one.m4 + 4 * step * one.m3 + 6 * step**2 * one.m2 + one.count * step**4
+        return cls(count, mean, m2, m3, m4)
+
+    @property
+    def variance(self) -> float:
+        return self.m2 / self.count
+
+    @property
+    def kurtosis(self) -> float:
+        return self.m4 * self.count / self.m2**2 - 3
+
+
+def _moments(config: WeightMoments, weights: Weights) -> tuple[Moments, dict[str, Moments]]:
+    """Of all chosen tensors together, and of each."""
+    parts = weights.remember(
+        ("moments", config.names),
+        lambda: {name: Moments.of(t) for name, t in weights.floats(config.names) if t.numel()},
+    )
+    if not parts:
+        raise CannotMeasure(f"{weights.name}: no tensor has '{config.names}' in its name")
+    return Moments.together(parts.values()), parts

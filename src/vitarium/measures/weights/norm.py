@@ -1,0 +1,29 @@
+"""How large the weights are."""
+
+from typing import Literal
+
+import torch
+
+from vitarium.core.config import Config
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Values, Weights
+
+
+class WeightNorm(Config):
+    """Of all weights together, or of those whose name contains a text."""
+
+    order: Literal[1, 2] = 2
+    """1: sum of absolute values; 2: Euclidean."""
+    names: str = ""
+    """Measure tensors with this in their name alone, e.g. `attn.qkv`; "": all of them."""
+
+
+@measure("weight_norm", config=WeightNorm, of="model", needs="weights", unit="norm")
+def weight_norm(config: WeightNorm, weights: Weights) -> Values:
+    """Norm of every tensor, and of all of them as one vector, in float64."""
+    norms = {
+        name: float(torch.linalg.vector_norm(tensor, config.order, dtype=torch.float64))
+        for name, tensor in weights.floats(config.names)
+    }
+    total = torch.tensor(list(norms.values()), dtype=torch.float64)
+    return {"": float(torch.linalg.vector_norm(total, config.order)), **norms}

@@ -1,0 +1,141 @@
+"""How far models are from each other in weight space: all pairs of a population at once."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Matrices, Weights
+from vitarium.evaluation.scope import Scope
+from vitarium.measures.weights._products import not_comparable, products
+
+
+class WeightPairs(Config):
+    """Which weights are compared, and how finely it is told."""
+
+    scope: Scope = "trunk"
+    """trunk: leave out the heads, whose shapes differ between tasks; all: with them."""
+    parts: Literal["whole", "tensors"] = "whole"
+    """tensors: a number for each tensor, too; of all pairs of many models these are many."""
+
+
+class WeightL2(WeightPairs):
+    """In which unit the distance is."""
+
+    relative: bool = False
+    """Divide by the mean of the two models' norms."""
+
+
+class WeightCosine(WeightPairs):
+    """Of what the angle is measured."""
+
+    of: Literal["weights", "changes"] = "weights"
+    """The weights themselves, or their difference to the parent, which both must have in common."""
+
+
+def _l2_refuses(config: WeightL2, one: Weights, other: Weights) -> str | None:
+    """Why two models have no distance."""
+    zero = f"{one.name} and {other.name} are zero" if config.relative else None
+    return not_comparable(config.scope, one, other) or zero
+
+
+def _cosine_refuses(config: WeightCosine, one: Weights, other: Weights) -> str | None:
+    """Why two models have no cosine."""
+    if config.of == "changes":
+        names = [_parent_name(model) for model in (one, other)]
+        for model, name in zip((one, other), names, strict=True):
+            if name is None:
+                return f"{model.name} has no parent whose weights are known"
+        if names[0] != names[1]:
+            return f"{one.name} was trained from {names[0]}, and {other.name} from {names[1]}"
+        for model in (one, other):
+            if reason := not_comparable(config.scope, model, model.parent):
+                return reason
+    what = "is zero" if config.of == "weights" else "is as its parent"
+    return not_comparable(config.scope, one, other) or f"{one.name} or {other.name} {what}"
+
+
+@measure(
+    "weight_l2",
+    config=WeightL2,
+    of="pair",
+    needs="weights",
+    unit="norm",
+    refuses=_l2_refuses,
+    paper="Schürholt et al. 2022, Model Zoos, arXiv 2209.14764",
+)
+def weight_l2(config: WeightL2, models: Sequence[Weights]) -> Matrices:
+    """Euclidean distance of two models' weights, whole and per tensor, as the weights stand.
+
+    Matrices [models, models] by part, "" the whole. NaN where a tensor is not in both models with
+    the same shape: there the whole is NaN, too.
+    """
+    found = {}
+    for part, gram in products(models).parts(config.scope):
+        if part and config.parts == "whole":
+            continue
+        squares = gram.diagonal()
+        distances = (squares[:, None] + squares - 2 * gram).clamp(min=0).sqrt()
+        if config.relative:
+            norms = squares.sqrt()
+            distances /= (norms[:, None] + norms) / 2
+        found[part] = _finite_or_nan(distances)
+    return found
+
+
+@measure(
+    "weight_cosine",
+    config=WeightCosine,
+    of="pair",
+    needs="weights",
+    unit="cosine",
+    refuses=_cosine_refuses,
+    paper="Schürholt et al. 2022, Model Zoos, arXiv 2209.14764",
+)
+def weight_cosine(config: WeightCosine, models: Sequence[Weights]) -> Matrices:
+    """Cosine of the angle between two models' weights, or of their changes since the parent.
+
+    Matrices [models, models] by part, "" the whole, in [-1, 1]. NaN where a tensor is not in both
+    models with the same shape, where one is zero, and between children of different parents.
+    """
+    grams = products(models).parts(config.scope)
+    if config.of == "changes":
+        grams = _of_changes(config, models)
+    found = {}
+    for part, gram in grams:
+        if part and config.parts == "whole":
+            continue
+        norms = gram.diagonal().sqrt()
+        found[part] = _finite_or_nan((gram / norms[:, None] / norms).clamp(-1, 1))
+    return found
+
+
+def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
+    """Products of what training changed: <a - p, b - p> from those of a, b and their parent p."""
+    parents = {model.parent.name: model.parent for model in models if _parent_name(model)}
+    if not parents:
+        raise CannotMeasure("none of the models has a parent whose weights are known")
+    place = {name: len(models) + number for number, name in enumerate(parents)}
+    names = [_parent_name(model) for model in models]
+    # a model without a parent stands for its own, and is struck out below
+    of = torch.tensor([place[n] if n else number for number, n in enumerate(names)])
+    common = torch.tensor([[a is not None and a == b for b in names] for a in names])
+    own = slice(len(models))
+    for part, gram in products([*models, *parents.values()]).parts(config.scope):
+        changes = gram[own, own] - gram[own, of] - gram[of, own] + gram[of][:, of]
+        yield part, changes.where(common, torch.nan)
+
+
+def _parent_name(model: Weights) -> str | None:
+    try:
+        return model.parent.name
+    except CannotMeasure:
+        return None
+
+
+def _finite_or_nan(values: Tensor) -> Tensor:
+    return values.where(values.isfinite(), torch.nan)

@@ -1,0 +1,116 @@
+"""How heavy the tails of the weight matrices' spectra are: exponents of power laws."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.weights.spectra import Spectrum, per_layer
+
+FEWEST = 8
+"""Eigenvalues that a power law is fitted to at least; WeightWatcher's default."""
+_AT_ONCE = 2_000_000
+"""Numbers that the search for xmin holds at a time."""
+
+
+class PowerLawTail(Spectrum):
+    """Which eigenvalues are fitted."""
+
+    smallest: NonNegativeFloat = 1e-5
+    """Eigenvalues up to this count as zero and are left out, as WeightWatcher does."""
+
+
+@measure(
+    "alpha",
+    config=PowerLawTail,
+    of="model",
+    needs="weights",
+    unit="exponent",
+    paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
+)
+def alpha(config: PowerLawTail, weights: Weights) -> Values:
+    """Exponent of the power law of every matrix's eigenvalues of W^T W; whole: mean of layers.
+
+    As WeightWatcher has it: maximum likelihood above the xmin of the smallest Kolmogorov-Smirnov
+    distance, not normalised. (It fits spectra of less than 20 values, and a kernel's slices, in
+    another way.) A matrix with less than 8 eigenvalues that count has none, and is left out.
+    """
+
+    def value(singular: Tensor) -> float | None:
+        fitted = _fitted(config, singular)
+        return fitted.alpha if fitted else None
+
+    return per_layer(config, weights, value)
+
+
+@measure(
+    "alpha_hat",
+    config=PowerLawTail,
+    of="model",
+    needs="weights",
+    unit="exponent",
+    paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
+)
+def alpha_hat(config: PowerLawTail, weights: Weights) -> Values:
+    """alpha times log10 of the largest eigenvalue of every weight matrix; whole: mean of layers.
+
+    WeightWatcher's `alpha_weighted`; smaller goes with better test accuracy.
+    """
+
+    def value(singular: Tensor) -> float | None:
+        fitted = _fitted(config, singular)
+        return fitted.alpha * 2 * float(singular[0].log10()) if fitted else None
+
+    return per_layer(config, weights, value)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """p(x) ~ x^-alpha from xmin on; `distance` is the Kolmogorov-Smirnov distance to the data."""
+
+    alpha: float
+    xmin: float
+    distance: float
+
+
+def fit(values: np.ndarray) -> PowerLaw:
+    """The power law of positive numbers' tail (Clauset, Shalizi, Newman 2009, arXiv 0706.1062).
+
+    Every number but the largest is tried as xmin: alpha = 1 + n / sum(log(x / xmin)) over the n
+    numbers from xmin on (Eq. 3.1), and the xmin is chosen where the tail's distribution is nearest
+    to that (Sec. 3.3). Needs two different numbers.
+    """
+    numbers = np.sort(values.astype(np.float64))
+    logs = np.log(numbers)
+    distinct, tries = np.unique(numbers, return_index=True)
+    tries = tries[:-1]
+    tails = len(numbers) - tries
+    sums = np.cumsum(logs[::-1])[::-1][tries] - tails * logs[tries]
+    alphas = 1 + tails / sums
+    rows = max(1, _AT_ONCE // len(numbers))
+    starts = range(0, len(tries), rows)
+    distances = np.concatenate(
+        [_distances(logs, tries[s : s + rows], alphas[s : s + rows]) for s in starts]
+    )
+    best = int(distances.argmin())
+    return PowerLaw(float(alphas[best]), float(distinct[best]), float(distances[best]))
+
+
+def _distances(logs: np.ndarray, tries: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """Kolmogorov-Smirnov distance for every tried xmin, the tails as rows of one matrix."""
+    places = np.arange(len(logs)) - tries[:, None]
+    above = np.maximum(logs - logs[tries][:, None], 0)
+    expected = -np.expm1((1 - alphas)[:, None] * above)
+    found = places / (len(logs) - tries)[:, None]
+    return np.where(places >= 0, np.abs(expected - found), 0).max(1)
+
+
+def _fitted(config: PowerLawTail, singular: Tensor) -> PowerLaw | None:
+    eigenvalues = singular.square().numpy()
+    counted = eigenvalues[eigenvalues > config.smallest]
+    if len(counted) < FEWEST or counted.min() == counted.max():
+        return None
+    return fit(counted)

@@ -1,0 +1,98 @@
+"""Singular values of the weight matrices, computed once for all measures, and what they tell."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.errors import CannotMeasure
+from vitarium.core.registry import measure
+from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.weights._matrices import head_matrices, matrices
+
+
+class Spectrum(Config):
+    """Of which matrices: every layer's, and queries, keys and values of fused ones."""
+
+    heads: bool = False
+    """Each attention head's queries, keys and values, too: `blocks.0.attn.qkv.weight/q/head0`."""
+
+
+@measure("spectral_norm", config=Spectrum, of="model", needs="weights", unit="norm")
+def spectral_norm(config: Spectrum, weights: Weights) -> Values:
+    """Largest singular value of every weight matrix; whole: the mean over layers."""
+    return per_layer(config, weights, lambda values: float(values[0]))
+
+
+@measure(
+    "stable_rank",
+    config=Spectrum,
+    of="model",
+    needs="weights",
+    unit="rank",
+    paper="Rudelson and Vershynin 2007, Sampling from large matrices, arXiv math/0503442",
+)
+def stable_rank(config: Spectrum, weights: Weights) -> Values:
+    """Squared Frobenius over squared spectral norm of every weight matrix; whole: mean of layers.
+
+    At least 1, at most the rank. A matrix of zeros has none, and is left out.
+    """
+    return per_layer(config, weights, _stable_rank)
+
+
+@measure(
+    "effective_rank",
+    config=Spectrum,
+    of="model",
+    needs="weights",
+    unit="rank",
+    paper="Roy and Vetterli 2007, The effective rank, EUSIPCO",
+)
+def effective_rank(config: Spectrum, weights: Weights) -> Values:
+    """exp of the entropy of every weight matrix's singular values; whole: the mean over layers.
+
+    The singular values are divided by their sum (not squared). At least 1, at most the rank. A
+    matrix of zeros has none, and is left out.
+    """
+    return per_layer(config, weights, _effective_rank)
+
+
+def singular_values(weights: Weights, heads: bool = False) -> Mapping[str, Tensor]:
+    """Of every weight matrix by part, float64, the largest first; of heads on request."""
+    found = weights.remember("singular values", lambda: _svd(matrices(weights)))
+    if heads:
+        found = found | weights.remember("... of heads", lambda: _svd(head_matrices(weights)))
+    return found
+
+
+def per_layer(
+    config: Spectrum, weights: Weights, value: Callable[[Tensor], float | None]
+) -> Values:
+    """A value of every matrix from its singular values; whole: the mean over the layers' tensors.
+
+    Queries, keys, values and heads are in their layer's matrix, so they do not count again. None
+    is no value. Raises CannotMeasure where no layer has one.
+    """
+    values = {part: value(found) for part, found in singular_values(weights, config.heads).items()}
+    parts = {part: found for part, found in values.items() if found is not None}
+    of_layers = [found for part, found in parts.items() if part in weights.shapes]
+    if not of_layers:
+        raise CannotMeasure(f"{weights.name} has no weight matrix that has this value")
+    return {"": sum(of_layers) / len(of_layers), **parts}
+
+
+def _svd(some: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    return {part: torch.linalg.svdvals(matrix.double()) for part, matrix in some}
+
+
+def _stable_rank(values: Tensor) -> float | None:
+    if not values[0]:
+        return None
+    return float((values / values[0]).square().sum())
+
+
+def _effective_rank(values: Tensor) -> float | None:
+    if not values[0]:
+        return None
+    return float(torch.special.entr(values / values.sum()).sum().exp())

@@ -1,0 +1,29 @@
+"""Learn the classes."""
+
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from vitarium.core.config import Config
+from vitarium.core.registry import objective
+from vitarium.data.batch import Batch
+from vitarium.objectives.base import Loss
+from vitarium.objectives.classification.base import CLASSIFICATION
+
+
+class Supervised(Config):
+    """Cross-entropy with the classes, which mixup and cutmix may have mixed."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+@objective("supervised", config=Supervised, **CLASSIFICATION)
+def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
+    """Soft-target cross-entropy; outputs [batch, num_classes] against targets of that shape.
+
+    Smoothing the mixed targets is the same as mixing smoothed ones: both are linear.
+    """
+    outputs = model(batch.images)
+    loss = F.cross_entropy(outputs, batch.targets, label_smoothing=config.label_smoothing)
+    right = outputs.argmax(1) == batch.targets.argmax(1)
+    return Loss(loss, accuracy=right.float().mean())

@@ -1,0 +1,1 @@
+"""Objectives that compare views of images, without labels."""

@@ -1,0 +1,82 @@
+"""Learn without labels: two views of an image are to be nearest to each other."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitarium.architectures.features import features
+from vitarium.core.config import Config
+from vitarium.core.registry import objective
+from vitarium.data.batch import Batch
+from vitarium.objectives._nearest_neighbors import knn_classify
+from vitarium.objectives.base import Loss
+
+
+class Simclr(Config):
+    """InfoNCE between two augmented views.
+
+    The projection head is the model's head: `head: mlp` is SimCLR's, `head: linear` a linear
+    projection, `head: none` compares the features themselves. So all that is learned is part of
+    the model, and a stage that starts from it replaces the projection by its own head.
+    """
+
+    temperature: PositiveFloat = 0.1
+    out_dim: PositiveInt = 128
+    """Width of the projection: of the model's output."""
+    neighbours: PositiveInt = 20
+    """Votes of the k-NN classifier by which the features are scored."""
+    bank: PositiveInt = 10_000
+    """At most so many training images are its neighbours."""
+
+
+def evaluate(
+    config: Simclr,
+    model: nn.Module,
+    score: Callable[[str, int | None], Iterator[Batch]],
+    splits: Sequence[str],
+) -> dict[str, dict[str, float]]:
+    """Accuracy of k-NN on the features of each split, with training images as neighbours."""
+    bank, bank_labels = _features(model, score("train", config.bank))
+    scores = {}
+    for split in splits:
+        queries, labels = _features(model, score(split, None))
+        found = torch.cat(
+            [knn_classify(bank, bank_labels, q, k=config.neighbours) for q in queries.split(1024)]
+        )
+        scores[split] = {"knn_accuracy": (found == labels).double().mean().item()}
+    return scores
+
+
+@objective(
+    "simclr",
+    config=Simclr,
+    views=2,
+    needs_head=False,
+    outputs=lambda config, num_classes: config.out_dim,
+    evaluate=evaluate,
+    paper="Chen et al. 2020, arXiv 2002.05709",
+)
+def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
+    """InfoNCE on outputs [2 * batch, out_dim]: all first views, then all second ones."""
+    similarity = _similarities(model(batch.images))
+    images = len(similarity) // 2
+    partner = torch.arange(2 * images, device=similarity.device).roll(images)
+    loss = F.cross_entropy(similarity / config.temperature, partner)
+    return Loss(loss, contrastive_accuracy=(similarity.argmax(1) == partner).float().mean())
+
+
+def _similarities(outputs: Tensor) -> Tensor:
+    """Cosine similarity of every output with every other; -inf with itself. [n, d] -> [n, n]"""
+    # Autocast would round the similarities to 8 bits, which the temperature then magnifies.
+    with torch.autocast(outputs.device.type, enabled=False):
+        unit = F.normalize(outputs.float(), dim=1)
+        itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+        return (unit @ unit.T).masked_fill(itself, float("-inf"))
+
+
+def _features(model: nn.Module, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+    found = [(features(model, batch.images).float(), batch.labels) for batch in batches]
+    return torch.cat([f for f, _ in found]), torch.cat([labels for _, labels in found])

@@ -1,0 +1,152 @@
+"""What objectives with a teacher have in common: who the teacher is, and what it tells.
+
+Such an objective registers two facts more than others: `@objective(name, ..., **DISTILLATION)`.
+
+    teacher(config) -> Teacher: who it is. Whoever trains looks for it and hands it over.
+    lesson(config, teacher, student, example) -> callable: made once, before training, of both
+        models and an example of their images [1, c, h, w]. It raises InvalidInput where the two do
+        not go together. Called with the images of a batch, it gives tensors by name.
+
+Before each step the trainer calls the lesson in inference mode, with the teacher in eval mode,
+under the student's autocast, and the objective finds the tensors in `batch.taught`. An objective
+that looks into the model's blocks says so by the fact `records_blocks=True`: then the model
+computes every token in every block, and is not compiled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitarium.core.config import Config
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import Section, SectionOf
+from vitarium.data.batch import Batch
+from vitarium.objectives.classification.base import CLASSIFICATION
+
+PARENT = "parent"
+OUTPUTS = "outputs"
+"""The name of the teacher's outputs in `batch.taught`, [batch, num_classes]."""
+
+Lesson = Callable[[Tensor], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who teaches, as a recipe says it.
+
+    source: "parent"; a model of the zoo, `ID` or `ID@EPOCH`; or a path.
+    architecture, head: what builds the model of a .safetensors file; None: it says so itself.
+    sha256: of the file with the weights; None: whatever it is.
+    """
+
+    source: str
+    architecture: Section | None = None
+    head: Section | None = None
+    sha256: str | None = None
+
+    @property
+    def is_parent(self) -> bool:
+        return self.source == PARENT
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is a file or a folder: a path has a separator or ends in .safetensors."""
+        return "/" in self.source or "\\" in self.source or self.is_file
+
+    @property
+    def is_file(self) -> bool:
+        return self.source.endswith(".safetensors")
+
+
+class Distillation(Config):
+    """Settings of every objective with a teacher."""
+
+    teacher: str = Field(PARENT, min_length=1)
+    """`parent`: the model that training starts from, with its head. Or a model of the zoo, `ID` or
+    `ID@EPOCH`; or a path: a folder in timm's layout (config.json and model.safetensors; write
+    `./name` for one that lies here), or a .safetensors file."""
+    teacher_architecture: Annotated[Section, SectionOf("architecture")] | None = None
+    """What builds the model of a .safetensors file."""
+    teacher_head: Annotated[Section, SectionOf("head")] | None = None
+    """That model's head; null: as the architecture comes, with one linear layer."""
+    teacher_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """Of the file with the weights: any other is refused."""
+
+    @model_validator(mode="after")
+    def _teacher_is_told_once(self) -> Self:
+        told = teacher_of(self)
+        if told.is_file and told.architecture is None:
+            raise ValueError(
+                f"'{told.source}' has weights alone: say what builds the model in "
+                "teacher_architecture"
+            )
+        if not told.is_file and (told.architecture or told.head):
+            raise ValueError(
+                f"teacher_architecture and teacher_head are for a .safetensors file; "
+                f"'{told.source}' is known without them"
+            )
+        if told.sha256 and not told.is_path:
+            raise ValueError(f"teacher_sha256 is for a file; '{told.source}' is a model of the zoo")
+        return self
+
+    def with_own_kind(self) -> Self:
+        """The same with a teacher that is built as the student: so speed is measured."""
+        others = ("teacher_architecture", "teacher_head", "teacher_sha256")
+        return self.changed({"teacher": PARENT, **dict.fromkeys(others)})
+
+
+def teacher_of(config: Distillation) -> Teacher:
+    return Teacher(
+        config.teacher, config.teacher_architecture, config.teacher_head, config.teacher_sha256
+    )
+
+
+def outputs_lesson(config: Any, teacher: nn.Module, student: nn.Module, example: Tensor) -> Lesson:
+    """The teacher's outputs. Raises InvalidInput where the two have other classes."""
+    check_classes(teacher, student, example)
+    return lambda images: {OUTPUTS: teacher(images)}
+
+
+DISTILLATION: dict[str, Any] = {**CLASSIFICATION, "teacher": teacher_of, "lesson": outputs_lesson}
+"""Facts for `@objective(name, config=..., **DISTILLATION)`."""
+
+
+def taught(batch: Batch, name: str = OUTPUTS) -> Tensor:
+    """What the teacher says of a batch. Raises InvalidInput where no teacher was asked."""
+    if batch.taught is None:
+        raise InvalidInput("this objective needs what a teacher says: a batch with `taught`")
+    return batch.taught[name]
+
+
+def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> None:
+    """Raises InvalidInput unless both models give one output for each of the same classes."""
+    theirs, own = (tuple(model(example).shape[1:]) for model in (teacher, student))
+    if theirs != own:
+        raise InvalidInput(
+            f"the teacher has outputs {_words(theirs)} and the student {_words(own)}: choose a "
+            "teacher that was trained on the student's classes, or give it such a head first "
+            "(a stage that starts from it, on the student's data)"
+        )
+
+
+def soft_cross_entropy(outputs: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """Mean over the batch of -sum softmax(theirs / T) log_softmax(outputs / T): a scalar.
+
+    In float32 under autocast, too. Its least value is the entropy of the teacher's words.
+    """
+    with torch.autocast(outputs.device.type, enabled=False):
+        expected = (at_least_float32(theirs) / temperature).softmax(dim=-1)
+        return F.cross_entropy(at_least_float32(outputs) / temperature, expected)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return f"for {shape[0]} classes" if len(shape) == 1 else f"of shape {shape}"

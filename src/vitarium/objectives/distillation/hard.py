@@ -1,0 +1,40 @@
+"""Learn the class that a teacher says."""
+
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from vitarium.core.registry import objective
+from vitarium.data.batch import Batch
+from vitarium.objectives.base import Loss
+from vitarium.objectives.distillation.base import DISTILLATION, Distillation, taught
+
+
+class HardDistillation(Distillation):
+    """(1 - alpha) cross-entropy with the classes + alpha cross-entropy with the teacher's class."""
+
+    alpha: float = Field(0.5, ge=0, le=1)
+    """Weight of the teacher's term."""
+
+
+@objective(
+    "hard_distillation",
+    config=HardDistillation,
+    paper="Touvron et al. 2021, arXiv 2012.12877",
+    **DISTILLATION,
+)
+def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) -> Loss:
+    """Cross-entropy with the classes and with the class that a teacher finds the most probable.
+
+    Outputs [batch, num_classes] against targets and the largest of the teacher's outputs (DeiT,
+    Sec. 4), for a model with one head: no distillation token.
+    """
+    outputs = model(batch.images)
+    found = F.cross_entropy(outputs, batch.targets)
+    prediction = F.cross_entropy(outputs, taught(batch).argmax(1))
+    right = outputs.argmax(1) == batch.targets.argmax(1)
+    return Loss(
+        (1 - config.alpha) * found + config.alpha * prediction,
+        prediction=prediction,
+        accuracy=right.float().mean(),
+    )

@@ -1,0 +1,59 @@
+"""Learn from a teacher's probabilities."""
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitarium.core.registry import objective
+from vitarium.data.batch import Batch
+from vitarium.objectives.base import Loss
+from vitarium.objectives.distillation.base import (
+    DISTILLATION,
+    Distillation,
+    at_least_float32,
+    taught,
+)
+
+
+class SoftDistillation(Distillation):
+    """(1 - alpha) cross-entropy with the classes + alpha T^2 KL(teacher || student)."""
+
+    alpha: float = Field(0.5, ge=0, le=1)
+    """Weight of the teacher's term; at 1 the classes do not count."""
+    temperature: PositiveFloat = 1.0
+
+
+@objective(
+    "soft_distillation",
+    config=SoftDistillation,
+    paper="Hinton et al. 2015, arXiv 1503.02531",
+    **DISTILLATION,
+)
+def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) -> Loss:
+    """Cross-entropy with the classes, and divergence from a teacher's probabilities.
+
+    Outputs [batch, num_classes] against targets and the teacher's outputs of that shape. The
+    teacher's term is the Kullback-Leibler divergence at temperature T, mean over the batch, not the
+    cross-entropy: gradients are the same, and the term is 0 where the student says what the teacher
+    says. T^2 keeps the gradient's size when T changes (Sec. 2).
+    """
+    outputs = model(batch.images)
+    found = F.cross_entropy(outputs, batch.targets)
+    prediction = config.temperature**2 * _divergence(outputs, taught(batch), config.temperature)
+    right = outputs.argmax(1) == batch.targets.argmax(1)
+    return Loss(
+        (1 - config.alpha) * found + config.alpha * prediction,
+        prediction=prediction,
+        accuracy=right.float().mean(),
+    )
+
+
+def _divergence(outputs: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) in nats, mean over the batch; in float32 under autocast, too."""
+    with torch.autocast(outputs.device.type, enabled=False):
+        own, told = (
+            (at_least_float32(one) / temperature).log_softmax(dim=1) for one in (outputs, theirs)
+        )
+        # vmap has no rule of its own for F.kl_div
+        return (told.exp() * (told - own)).sum(dim=1).mean()

@@ -1,0 +1,1 @@
+"""Runs operators on the models of a zoo."""

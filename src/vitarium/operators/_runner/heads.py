@@ -1,0 +1,129 @@
+"""What becomes of the heads, which belong to data sets and may be of different shapes."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vitarium.architectures.heads import head_prefix, is_head
+from vitarium.blueprint import Ingredient
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.registry import Section, choose
+from vitarium.evaluation.checkpoints import Target
+from vitarium.evaluation.inputs import Weights
+from vitarium.evaluation.loader import Sources
+from vitarium.operators.base import check_alike
+
+CHOICES = ("merge", "average", "ensemble")
+_KEEP = "say what becomes of the heads: --heads ID keeps that model's"
+_ADVICE = f"{_KEEP}, --heads ensemble keeps all and gives the mean of their outputs"
+
+
+class Heads:
+    """How the heads of models are combined: see `operators._runner.merge.merge`.
+
+    Args:
+        choice: "merge", "average", "ensemble", or a model, `ID` or `ID@3`.
+
+    Raises IncompatibleWeights for heads that cannot be combined so, UnknownName.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        chosen: Sequence[Ingredient],
+        models: Sequence[Weights],
+        choice: str = "merge",
+    ) -> None:
+        self.choice, self._sources, self._models = choice, sources, models
+        self.origin: Ingredient | None = None
+        """The model whose head is kept."""
+        self.told: str | None = None if choice == "merge" else choice
+        """As it stands in the result's spec."""
+        self.changes: dict[str, Section] = {}
+        """Of the recipe."""
+        self._heads = list(models)
+        if choice not in CHOICES:
+            id, epoch = sources.zoo.at(choice)
+            self.origin, self.told = Ingredient(model=id, epoch=epoch), f"{id}@{epoch}"
+            self._heads = [sources.weights(Target(id, epoch, ""))]
+        else:
+            _check_classes(sources, chosen)
+        if choice == "ensemble":
+            self.changes["head"] = _ensemble(sources, chosen)
+        elif sources.zoo.folder(chosen[0].model).spec().origin.architecture:
+            self._check_shapes()
+
+    @property
+    def apart(self) -> bool:
+        """Whether the heads are no matter of the operator."""
+        return self.choice != "merge"
+
+    def backbone(self, model: Weights) -> Weights:
+        """What the operator is to combine of a model."""
+        if not self.apart:
+            return model
+        return Chosen(model, [n for n in model if not is_head(model.skeleton, n)])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The result's head; nothing where the operator makes it."""
+        if not self.apart:
+            return {}
+        heads = [{n: m[n] for n in m if is_head(m.skeleton, n)} for m in self._heads]
+        if self.choice == "ensemble":
+            at = head_prefix(self._models[0].skeleton)
+            return {
+                f"{at}.{number}{name.removeprefix(at)}": tensor
+                for number, head in enumerate(heads)
+                for name, tensor in head.items()
+            }
+        if len(heads) == 1:
+            return heads[0]
+        return {
+            name: torch.stack([head[name] for head in heads]).double().mean(0).to(tensor.dtype)
+            for name, tensor in heads[0].items()
+        }
+
+    def _check_shapes(self) -> None:
+        first, *others = [Chosen(m, [n for n in m if is_head(m.skeleton, n)]) for m in self._heads]
+        for other in others:
+            try:
+                check_alike(first, other)
+            except IncompatibleWeights as error:
+                raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
+
+
+class Chosen(Weights):
+    """Some of a model's tensors."""
+
+    def __init__(self, model: Weights, names: Sequence[str]) -> None:
+        super().__init__(model.name, model, skeleton=lambda: model.skeleton)
+        self._names = list(names)
+        self.shapes = {name: model.shapes[name] for name in names if name in model.shapes}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _check_classes(sources: Sources, chosen: Sequence[Ingredient]) -> None:
+    """Heads of other classes have nothing in common, though they may be of equal shape."""
+    first, *others = [one.model for one in chosen]
+    classes = sources.zoo.folder(first).about().classes
+    for other in others:
+        if sources.zoo.folder(other).about().classes != classes:
+            raise IncompatibleWeights(f"{first} and {other} tell different classes apart; {_KEEP}")
+
+
+def _ensemble(sources: Sources, chosen: Sequence[Ingredient]) -> Section:
+    found = []
+    for one in chosen:
+        head = sources.zoo.folder(one.model).spec().origin.head
+        if head is None:
+            raise InvalidInput(
+                f"{one.model}: how its head is built is not known: no ensemble of it"
+            )
+        found.append(head.factors())
+    return choose("head", "ensemble", heads=found)

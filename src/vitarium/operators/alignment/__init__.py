@@ -1,0 +1,1 @@
+"""Operators that rearrange one model's units to match another's."""

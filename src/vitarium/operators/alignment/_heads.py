@@ -1,0 +1,59 @@
+"""Match heads of attention: which head goes where, and how its channels lie inside of it, at once.
+
+Every head of one model is compared with every head of the other at their best: with the channels
+between queries and keys, and those between values and projection, matched for that pair. So the
+assignment of heads that follows is the best there is for the whole block.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vitarium.architectures.symmetries.base import Moves
+from vitarium.operators.alignment._assignment import best_permutation
+
+
+def best_heads(
+    group: str, own: Tensor, inner: Mapping[str, Tensor], kinds: Mapping[str, str]
+) -> tuple[Moves, float]:
+    """The best moves of the heads and of what is inside, and what they gain over none.
+
+    Args:
+        own: [heads, heads]: at p, q what head q is worth at place p, but for its inner units.
+        inner: by group inside, [heads, n, heads, n]: at p, i, q, j what unit j of head q is worth
+            at unit i of place p.
+    """
+    heads = len(own)
+    total, maps = own.double(), {}
+    now = own.diagonal().sum(dtype=torch.float64)
+    for name, scores in inner.items():
+        pairs = scores.transpose(1, 2)
+        traces = pairs.diagonal(dim1=2, dim2=3).sum(-1, dtype=torch.float64)
+        now = now + traces.diagonal().sum()
+        kind = kinds.get(name)
+        if kind == "permutation":
+            maps[name], best = _permutations(pairs, group in kinds)
+        elif kind == "orthogonal":
+            u, values, v = torch.linalg.svd(pairs)
+            maps[name], best = u @ v, values.sum(-1, dtype=torch.float64)
+        else:
+            best = traces
+        total = total + best
+    places = torch.arange(heads, device=own.device)
+    heads_move = best_permutation(total)[0] if group in kinds else places
+    moves = {name: each[places, heads_move] for name, each in maps.items()}
+    if group in kinds:
+        moves = {group: heads_move, **moves}
+    return moves, (total[places, heads_move].sum() - now).item()
+
+
+def _permutations(pairs: Tensor, every: bool) -> tuple[Tensor, Tensor]:
+    """Of each pair of heads (or of those in their places alone), [p, q, n], and their sums."""
+    heads, n = len(pairs), pairs.shape[-1]
+    maps = torch.zeros(heads, heads, n, dtype=torch.int64, device=pairs.device)
+    sums = torch.zeros(heads, heads, dtype=torch.float64, device=pairs.device)
+    for p in range(heads):
+        for q in range(heads) if every else [p]:
+            maps[p, q], sums[p, q] = best_permutation(pairs[p, q])
+    return maps, sums

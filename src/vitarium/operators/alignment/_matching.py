@@ -1,0 +1,268 @@
+"""Move one model's units so that its weights lie close to another's: coordinate ascent.
+
+What can be moved is what the architecture declares (`architectures.symmetries`); operators that
+match by weights share this.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vitarium.architectures.symmetries.base import Moves, Symmetries, composed, moved, moved_piece
+from vitarium.core.config import Config
+from vitarium.core.errors import IncompatibleWeights
+from vitarium.operators.alignment._assignment import best_move
+from vitarium.operators.alignment._heads import best_heads
+from vitarium.operators.base import Ingredients, checked
+
+Kind = Literal["permutation", "orthogonal"]
+Kinds = Mapping[str, Kind]
+"""By group, what may be done to its units; a group that is missing stays as it is."""
+TOLERANCE = 1e-12
+"""Of the product of the two models' norms: what rounding alone could gain."""
+
+
+class Matching:
+    """A model on its way to match another one.
+
+    The objective is the inner product of the two, summed over all pieces. Every improvement moves
+    one group, with what is inside of it, to its best place while all else stays: the objective
+    never falls.
+
+    Args:
+        fixed, moving: weights, by the names that the symmetries have.
+        kinds: what may be moved, and how.
+        start: moves to go on from.
+    """
+
+    def __init__(
+        self,
+        symmetries: Symmetries,
+        fixed: Mapping[str, Tensor],
+        moving: Mapping[str, Tensor],
+        kinds: Kinds,
+        *,
+        start: Moves | None = None,
+    ) -> None:
+        self.symmetries, self.kinds = symmetries, kinds
+        self.moves: Moves = dict(start or {})
+        """All that was done to the moving model."""
+        self.groups = [name for name, group in symmetries.groups.items() if not group.inside]
+        self._inner = {
+            name: [one for one, group in symmetries.groups.items() if group.inside == name]
+            for name in self.groups
+        }
+        self.groups = [n for n in self.groups if n in kinds or set(self._inner[n]) & set(kinds)]
+        self.pieces = symmetries.pieces
+        now = moved(symmetries, moving, self.moves)
+        self._fixed = [piece.of(fixed) for piece in self.pieces]
+        self._now = [piece.of(now) for piece in self.pieces]
+        self._stale = set(self.groups)
+        """Those that may be able to improve: all but where nothing that they touch was moved."""
+        self._half = set[str]()
+        self.scale = (norm(self._fixed) * norm(self._now)) or 1.0
+        """No objective is greater than this, the product of the models' norms."""
+
+    @property
+    def objective(self) -> float:
+        """<A, B'>, float64."""
+        pairs = zip(self._fixed, self._now, strict=True)
+        return sum(torch.dot(a.double().flatten(), b.double().flatten()).item() for a, b in pairs)
+
+    def ascend(self, sweeps: int, tolerance: float, order: torch.Generator) -> int:
+        """Move what can be improved, in random order, until nothing can; the number of sweeps.
+
+        Args:
+            tolerance: share of `scale` that an improvement has to exceed.
+        """
+        for sweep in range(sweeps):
+            shuffled = torch.randperm(len(self.groups), generator=order).tolist()
+            names = [self.groups[n] for n in shuffled if self.groups[n] in self._stale]
+            if not names:
+                return sweep
+            for apart in self._apart(names):
+                self._improve(apart, tolerance)
+            self._stale |= self._half
+            self._half.clear()
+        return sweeps
+
+    def settle(self) -> None:
+        """Start from what no move can change, such as the pixels and the classes.
+
+        As long as no group can be matched by all that it touches, the one that can be by most of it
+        is: by those pieces alone whose other units are settled. It finds a model's own copy,
+        whose units were exchanged, whatever their order was.
+        """
+        unsettled = list(self.groups)
+        while unsettled:
+            known = {name: self._known(name, unsettled) for name in unsettled}
+            if all(share == 1 for _, share in known.values()):
+                return
+            group = max(unsettled, key=lambda name: known[name][1])
+            moves, _ = self._find(group, known[group][0])()
+            self._do(moves, group)
+            self._stale.discard(group)
+            self._half.add(group)  # by all that it touches once that is settled, too
+            unsettled.remove(group)
+
+    def _known(self, group: str, unsettled: Sequence[str]) -> tuple[list[int], float]:
+        """The pieces of a group that have no unit of other unsettled groups; their share of all."""
+        having = self._having(group)
+        others = set(unsettled) - {group}
+        found = [n for n in having if not others & {axis.group for axis in self.pieces[n].axes}]
+        entries = [sum(self._now[n].numel() for n in some) for some in (found, having)]
+        return found, entries[0] / entries[1]
+
+    def _apart(self, names: Sequence[str]) -> list[list[str]]:
+        """The names in that order, in runs of groups that do not touch each other."""
+        runs: list[list[str]] = []
+        touched: set[str | None] = set()
+        for name in names:
+            if not runs or name in touched:
+                runs.append([])
+                touched = set()
+            runs[-1].append(name)
+            touched |= {a.group for n in self._having(name) for a in self.pieces[n].axes}
+        return runs
+
+    def _improve(self, names: Sequence[str], tolerance: float) -> None:
+        """Give each of these groups, which do not touch each other, its best place."""
+        found: list[Future[tuple[Moves, float]]] = []
+        at_once = torch.get_num_threads()
+        with ThreadPoolExecutor(at_once) as threads:  # scipy's assignment has one, and lets go
+            for number, name in enumerate(names):
+                if number >= 2 * at_once:  # so many tables of scores have to be in memory
+                    found[number - 2 * at_once].result()
+                found.append(threads.submit(self._find(name)))
+        for name, best in zip(names, found, strict=True):
+            moves, gain = best.result()
+            self._stale.discard(name)
+            if gain > tolerance * self.scale:
+                self._do(moves, name)
+
+    def _find(
+        self, group: str, counted: Sequence[int] | None = None
+    ) -> Callable[[], tuple[Moves, float]]:
+        """Score a group with what is inside of it, by some pieces (None: by all).
+
+        What is given back finds the best move, and what it gains.
+        """
+        having = self._having(group) if counted is None else counted
+        if self._inner[group]:
+            return partial(best_heads, group, *self._head_scores(group, having), self.kinds)
+        size = self.symmetries.groups[group].size
+        scores = self._scores((size,), [(n, (self._place(n, group),)) for n in having])
+        return partial(best_move, group, scores, self.kinds[group])
+
+    def _having(self, group: str) -> list[int]:
+        return [n for n, piece in enumerate(self.pieces) if piece.place(group) is not None]
+
+    def _do(self, moves: Moves, group: str) -> None:
+        self.moves = composed(self.symmetries, self.moves, moves)
+        touched = {group, *self._inner[group]}
+        for number, piece in enumerate(self.pieces):
+            on = {axis.group for axis in piece.axes}
+            if on & touched:
+                self._now[number] = moved_piece(self.symmetries, piece, self._now[number], moves)
+                self._stale.update(name for name in self.groups if name in on - {group})
+
+    # Scores: what each unit of the moving model is worth in each place
+
+    def _head_scores(self, group: str, having: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of what is in no inner group [heads, heads]; of inner ones [heads, n, heads, n]."""
+        heads, sizes = self.symmetries.groups[group].size, self.symmetries.groups
+        places: dict[str, list[tuple[int, tuple[int, ...]]]] = {n: [] for n in self._inner[group]}
+        own = []
+        for n in having:
+            at = self._place(n, group)
+            inner = [name for name in places if self.pieces[n].place(name) is not None]
+            if inner:
+                places[inner[0]].append((n, (at, self._place(n, inner[0]))))
+            else:
+                own.append((n, (at,)))
+        scores = {name: self._scores((heads, sizes[name].size), at) for name, at in places.items()}
+        shapes = {name: (heads, sizes[name].size) * 2 for name in places}
+        inner_scores = {name: each.reshape(shapes[name]) for name, each in scores.items()}
+        return self._scores((heads,), own), inner_scores
+
+    def _scores(
+        self, sizes: tuple[int, ...], places: Sequence[tuple[int, tuple[int, ...]]]
+    ) -> Tensor:
+        """[units, units]: at i, j the inner product of place i of A with unit j of B."""
+        units = torch.Size(sizes).numel()
+        found = torch.zeros(units, units, dtype=torch.float64, device=self._now[0].device)
+        for number, at in places:
+            found += products(self._fixed[number].double(), self._now[number].double(), at)
+        return found
+
+    def _place(self, number: int, group: str) -> int:
+        place = self.pieces[number].place(group)
+        assert place is not None
+        return place
+
+
+def products(a: Tensor, b: Tensor, places: Sequence[int]) -> Tensor:
+    """Inner products of a's units with b's, [units, units]; units are those of adjacent axes."""
+    first, last = places[0], places[-1]
+    units = a.shape[first : last + 1].numel()
+    if last == a.ndim - 1:  # no copy is needed, which took as long as the product
+        return a.reshape(-1, units).T @ b.reshape(-1, units)
+    if first:
+        a, b = (part.movedim(tuple(places), tuple(range(len(places)))) for part in (a, b))
+    return a.reshape(units, -1) @ b.reshape(units, -1).T
+
+
+def norm(tensors: Sequence[Tensor]) -> float:
+    """Of all entries together."""
+    return sum(tensor.double().square().sum().item() for tensor in tensors) ** 0.5
+
+
+def kind_of(symmetries: Symmetries, group: str) -> str:
+    """What its units are: "stream", "heads", "channels" (inside of heads), or hidden "units"."""
+    if symmetries.groups[group].inside:
+        return "channels"
+    if any(other.inside == group for other in symmetries.groups.values()):
+        return "heads"
+    return group if group == "stream" else "units"
+
+
+def permuted(config: Config, symmetries: Symmetries) -> Kinds:
+    """The groups that the settings `stream`, `heads`, `channels` and `units` have permuted."""
+    names = [name for name in symmetries.groups if getattr(config, kind_of(symmetries, name))]
+    return dict.fromkeys(names, "permutation")
+
+
+def both(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All weights of the two models. Raises IncompatibleWeights where the head is left out."""
+    missing = {piece.tensor for piece in ingredients.symmetries.pieces} - set(ingredients.shapes)
+    if missing:
+        raise IncompatibleWeights(
+            f"{ingredients[0].name}: models are aligned with their heads, and {min(missing)} is "
+            "left out; leave --heads at merge"
+        )
+    first, second = (
+        {name: checked(model, name) for name in ingredients.shapes} for model in ingredients
+    )
+    return first, second
+
+
+def tell(
+    ingredients: Ingredients,
+    symmetries: Symmetries,
+    fixed: Mapping[str, Tensor],
+    moving: Mapping[str, Tensor],
+    found: Matching,
+) -> None:
+    """Keep with the aligned model how much closer it came."""
+    before = Matching(symmetries, fixed, moving, found.kinds)
+    cosines = {
+        "cosine_before": before.objective / before.scale,
+        "cosine_after": found.objective / found.scale,
+    }
+    ingredients.told.metrics |= cosines
+    told = ", ".join(f"{name.partition('_')[2]} {value:.4f}" for name, value in cosines.items())
+    ingredients.told.lines.append(f"cosine with {ingredients[0].name}: {told}")

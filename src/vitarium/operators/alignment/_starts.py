@@ -1,0 +1,56 @@
+"""A matching depends on where it starts: several starts, of which the best is kept."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vitarium.architectures.symmetries.base import Moves, Symmetries
+from vitarium.core.seeds import derive
+from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
+from vitarium.operators.base import Report
+
+
+def matched(
+    symmetries: Symmetries,
+    fixed: Mapping[str, Tensor],
+    moving: Mapping[str, Tensor],
+    kinds: Kinds,
+    *,
+    restarts: int = 2,
+    sweeps: int = 100,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+    report: Report = lambda done, of: None,
+) -> Matching:
+    """Two models, matched by their weights; what was done to the second is the result's `moves`.
+
+    The first start is the models as they are, the second what follows from the model's ends
+    (`Matching.settle`), all others are random. Further arguments: see `Matching`.
+    """
+    best: Matching | None = None
+    for number in range(restarts):
+        report(number, restarts)
+        order = torch.Generator().manual_seed(derive(seed, "matching", number))
+        start = _random(symmetries, kinds, order) if number > 1 else {}
+        one = Matching(symmetries, fixed, moving, kinds, start=start)
+        if number == 1:
+            one.settle()
+        one.ascend(sweeps, tolerance, order)
+        if best is None or one.objective > best.objective + TOLERANCE * one.scale:
+            best = one
+        if best.objective >= (1 - TOLERANCE) * best.scale:
+            break
+    assert best
+    return best
+
+
+def _random(symmetries: Symmetries, kinds: Kinds, generator: torch.Generator) -> Moves:
+    """Every unit somewhere."""
+    found = {}
+    for name in kinds:
+        group = symmetries.groups[name]
+        places = symmetries.groups[group.inside].size if group.inside else None
+        each = [torch.randperm(group.size, generator=generator) for _ in range(places or 1)]
+        found[name] = each[0] if places is None else torch.stack(each)
+    return found

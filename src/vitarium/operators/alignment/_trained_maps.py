@@ -1,0 +1,181 @@
+"""Maps of a model's units that can be trained: free numbers in, a map that its group allows out.
+
+Every kind begins as the identity. Called, it gives matrices to differentiate through; its `exact`
+is what `symmetries.moved` takes, in float64. A step of the free numbers turns units equally far,
+however many there are.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from vitarium.architectures.symmetries.base import Axis, Moves, Piece, Symmetries
+
+Matrices = Mapping[str, tuple[Tensor, Tensor]]
+"""By group: what is applied to axes that write its units, and to those that read them; [n, n], or
+[places, n, n] of a group inside another."""
+
+HOLD = 0.25
+"""How much a free matrix has to gain in places of a permutation before another one is nearest."""
+
+
+class UnitMap(nn.Module, ABC):
+    """A map of the units of one group."""
+
+    @abstractmethod
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """To be differentiated through: see `Matrices`."""
+
+    @abstractmethod
+    def exact(self) -> Tensor:
+        """A move, float64 or int64."""
+
+
+class Rotation(UnitMap):
+    """Orthogonal maps with determinant 1, by Cayley's transform of skew-symmetric matrices.
+
+    Args:
+        keeps_mean: the all-ones direction stays what it is, as LayerNorm wants it.
+    """
+
+    basis: Tensor | None
+
+    def __init__(self, size: int, places: int | None = None, *, keeps_mean: bool = False) -> None:
+        super().__init__()
+        shape = (size - keeps_mean,) * 2
+        self.free = nn.Parameter(torch.zeros(shape if places is None else (places, *shape)))
+        self.register_buffer("basis", mean_free(size) if keeps_mean else None)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        skew = (self.free - self.free.mT) / (2 * self.free.shape[-1] ** 0.5)
+        one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+        found = torch.linalg.solve(one + skew, one - skew)
+        if self.basis is not None:
+            basis = self.basis.to(found.dtype)
+            found = basis @ found @ basis.T + 1 / len(basis)
+        return found, found
+
+    def exact(self) -> Tensor:
+        return self.double()()[0].detach()
+
+
+class Invertible(UnitMap):
+    """Any invertible maps: free matrices."""
+
+    def __init__(self, size: int, places: int | None = None) -> None:
+        super().__init__()
+        self.free = nn.Parameter(torch.zeros_like(_identities(size, places)))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        size = self.free.shape[-1]
+        one = torch.eye(size, dtype=self.free.dtype, device=self.free.device)
+        found = one + self.free / size**0.5
+        return found, torch.linalg.inv(found).mT
+
+    def exact(self) -> Tensor:
+        return self.double()()[0].detach()
+
+
+class Exchange(UnitMap):
+    """Permutations: the one nearest to a free matrix, whose gradient goes straight through."""
+
+    def __init__(self, size: int, places: int | None = None) -> None:
+        super().__init__()
+        self.free = nn.Parameter(HOLD * _identities(size, places))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        hard = nn.functional.one_hot(self.exact(), self.free.shape[-1]).to(self.free)
+        found = hard + self.free - self.free.detach()
+        return found, found
+
+    def exact(self) -> Tensor:
+        return nearest_permutation(self.free.detach())
+
+
+class TrainedMaps(nn.Module):
+    """A map for each of some groups of a model's units."""
+
+    def __init__(self, each: Mapping[str, UnitMap]) -> None:
+        super().__init__()
+        self.groups = list(each)
+        self.each = nn.ModuleList(each.values())
+
+    def forward(self) -> Matrices:
+        """To be differentiated through."""
+        return {group: one() for group, one in zip(self.groups, self.each, strict=True)}
+
+    def exact(self) -> Moves:
+        """As `symmetries.moved` takes them."""
+        found = zip(self.groups, cast(Iterable[UnitMap], self.each), strict=True)
+        return {group: one.exact().cpu() for group, one in found}
+
+
+def rearranged(
+    symmetries: Symmetries, weights: Mapping[str, Tensor], maps: Matrices
+) -> dict[str, Tensor]:
+    """The weights after maps, as `symmetries.moved` has them, to be differentiated by the maps.
+
+    Weights of norms must have been folded, unless all maps are permutations.
+    """
+    found, parts = dict(weights), dict[str, list[Piece]]()
+    for piece in symmetries.pieces:
+        if piece.tensor in found:
+            parts.setdefault(piece.tensor, []).append(piece)
+    for name, pieces in parts.items():
+        if any(axis.group in maps for piece in pieces for axis in piece.axes):
+            pieces.sort(key=lambda piece: piece.start)
+            rows = [moved_by(symmetries, piece, piece.of(weights), maps) for piece in pieces]
+            whole = torch.cat([part.reshape(-1, *weights[name].shape[1:]) for part in rows])
+            found[name] = whole.view_as(weights[name])
+    return found
+
+
+def moved_by(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
+    """A piece, in its shape, after maps; first of groups, then of what is inside of them."""
+    known = [(place, axis) for place, axis in enumerate(piece.axes) if axis.group in maps]
+    for place, axis in sorted(known, key=lambda each: bool(_outer(symmetries, each[1]))):
+        assert axis.group is not None  # for mypy
+        matrix = maps[axis.group][axis.reads]
+        if piece.elementwise and part.min() == part.max():
+            continue  # a folded norm, which may be passed by what is mixed
+        outer = _outer(symmetries, axis)
+        if outer is None:
+            part = torch.tensordot(matrix, part, dims=([1], [place])).movedim(0, place)
+        else:
+            heads = piece.place(outer)
+            assert heads is not None  # what is inside a group stands beside it
+            by_head = part.movedim((heads, place), (0, 1))
+            mixed = torch.einsum("hij,hj...->hi...", matrix, by_head)
+            part = mixed.movedim((0, 1), (heads, place))
+    return part
+
+
+def nearest_permutation(matrices: Tensor) -> Tensor:
+    """Of each matrix [..., n, n], that for which trace(P' M) is largest; int64 [..., n].
+
+    Entry i is the column in which row i has its one.
+    """
+    flat = matrices.detach().cpu().double().reshape(-1, *matrices.shape[-2:])
+    columns = [torch.as_tensor(linear_sum_assignment(one, maximize=True)[1]) for one in flat]
+    return torch.stack(columns).view(matrices.shape[:-1]).to(matrices.device)
+
+
+def mean_free(size: int) -> Tensor:
+    """An orthonormal basis of what has mean zero, float64 [size, size - 1] (Helmert's)."""
+    places = torch.arange(1, size, dtype=torch.float64)
+    basis = torch.ones(size, size - 1, dtype=torch.float64).triu()
+    basis[1:].diagonal().copy_(-places)
+    return basis / (places * (places + 1)).sqrt()
+
+
+def _identities(size: int, places: int | None) -> Tensor:
+    return torch.eye(size) if places is None else torch.eye(size).repeat(places, 1, 1)
+
+
+def _outer(symmetries: Symmetries, axis: Axis) -> str | None:
+    assert axis.group is not None  # for mypy
+    return symmetries.groups[axis.group].inside

@@ -1,0 +1,73 @@
+"""Activation matching: units exchanged so that they react to images as another model's do."""
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from vitarium.architectures.symmetries.base import moved
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.evaluation.scoring import load
+from vitarium.operators.alignment._activations import By, unit_scores
+from vitarium.operators.alignment._assignment import best_move
+from vitarium.operators.alignment._heads import best_heads
+from vitarium.operators.alignment._matching import Matching, both, permuted, tell
+from vitarium.operators.base import Ingredients, Made
+
+
+class ActivationMatching(Config):
+    """Which images are looked at, how units are compared, and what is moved."""
+
+    images: PositiveInt = 1024
+    """At most so many of the training split."""
+    batch_size: PositiveInt = 32
+    """Images at a time; it changes nothing but memory and speed."""
+    by: By = "correlation"
+    """Units are compared by the correlation of what they hold (Li et al.), by its covariance, or
+    by the plain inner product (Git Re-Basin, Sec. 3.1)."""
+    stream: bool = True
+    """The units of the residual stream: as each layer that reads it sees it, after the norm."""
+    heads: bool = True
+    """Whole heads of each attention."""
+    channels: bool = True
+    """Those inside of each head: queries and keys, and what the projection reads."""
+    units: bool = True
+    """Hidden units of the MLPs, and of a head that is one, after the activation function."""
+
+
+@operator(
+    "activation_matching",
+    config=ActivationMatching,
+    paper="Li et al. 2015, arXiv 1511.07543; Ainsworth et al. 2023, arXiv 2209.04836, Sec. 3.1",
+    ordered=True,
+    count=(2, 2),
+    split="train",
+    aligns=True,
+    origin=-1,
+)
+def activation_matching(config: ActivationMatching, ingredients: Ingredients) -> Made:
+    """The second model with its units permuted so that they react to images as the first's do.
+
+    One assignment for each group of units, by what they hold over all images and tokens; heads stay
+    whole, and the function stays what it is. Raises IncompatibleWeights where no symmetries are
+    declared.
+    """
+    symmetries = ingredients.symmetries
+    first, second = both(ingredients)
+    kinds = permuted(config, symmetries)
+    models = [ingredients.model() for _ in ingredients]
+    for model, weights in zip(models, (first, second), strict=True):
+        load(model, weights)
+    examples = ingredients.examples().first(config.images)
+    scores = unit_scores(symmetries, models, examples, config.by, config.batch_size, ingredients)
+    moves: dict[str, Tensor] = {}
+    for name, group in symmetries.groups.items():
+        inner = {one: scores[one] for one, g in symmetries.groups.items() if g.inside == name}
+        if inner and {name, *inner} & set(kinds):
+            own = torch.zeros(group.size, group.size, dtype=torch.float64)
+            moves |= best_heads(name, own, inner, kinds)[0]
+        elif name in kinds and not group.inside:
+            moves |= best_move(name, scores[name], "permutation")[0]
+    found = Matching(symmetries, first, second, kinds, start=moves)
+    tell(ingredients, symmetries, first, second, found)
+    yield from moved(symmetries, second, moves).items()

@@ -1,0 +1,141 @@
+"""Align two models by training the maps of their units, for a low loss between them."""
+
+from itertools import islice
+from typing import Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from vitarium.architectures.symmetries._folding import folded, unfolded
+from vitarium.architectures.symmetries.base import Symmetries, moved
+from vitarium.core.config import Config
+from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.registry import operator
+from vitarium.core.seeds import derive
+from vitarium.evaluation.losses import mean_loss
+from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors, aligned_by
+from vitarium.operators.alignment._trained_maps import (
+    Exchange,
+    Invertible,
+    Rotation,
+    TrainedMaps,
+    UnitMap,
+    rearranged,
+)
+from vitarium.operators.base import Ingredients, Made
+
+
+class LearnedMatching(Config):
+    """Which maps are trained, from where, and how."""
+
+    maps: Literal["full", "permutations"] = "full"
+    """All that the architecture declares (orthogonal maps of the residual stream, and maps inside
+    the heads, after the norms were folded into their neighbours), or permutations of units alone.
+    """
+    learn: Literal["stream", "mixed", "all"] = "mixed"
+    """Of the full maps: those of the residual stream; of all units that can be mixed; or of all
+    units. What is not trained stays as the start has it. Of permutations all are trained."""
+    channels: Literal["orthogonal", "invertible"] = "orthogonal"
+    """What the full maps inside the heads may be."""
+    start: str | None = None
+    """An operator that aligns, whose result the training starts from; "none": from the model as it
+    is; None: "orthogonal_matching", or "weight_matching" for permutations."""
+    steps: PositiveInt = 500
+    """Training steps, one random point between the models each."""
+    lr: PositiveFloat = 0.05
+    """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
+    batch_size: PositiveInt = 128
+    """Images in a training step."""
+    images: PositiveInt = 50_000
+    """At most so many of the training split, not augmented."""
+    spread: float = Field(default=0.1, ge=0, le=0.5)
+    """How far from the midpoint the points are drawn: t ~ U(1/2 - spread, 1/2 + spread)."""
+    seed: NonNegativeInt = 0
+    """Of the order of the images and of the points."""
+
+
+@operator(
+    "learned_matching",
+    config=LearnedMatching,
+    paper="Theus et al. 2025, arXiv 2506.22712",
+    aligns=True,
+    ordered=True,
+    count=(2, 2),
+    origin=-1,
+    split="train",
+)
+def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Made:
+    """The second model with its units mapped by what training finds to connect it to the first.
+
+    It computes what it did: what was trained is projected on exact maps in float64. Where the
+    midpoint's loss does not rise above the mean of the ends, or training does not lower it on
+    training images, the start is kept. Raises IncompatibleWeights for an architecture without
+    declared symmetries, or none that is to be learned, and for norms that cannot be folded.
+    """
+    full, symmetries = config.maps == "full", ingredients.symmetries
+    maps = _maps(config, symmetries)
+    start = config.start or ("orthogonal_matching" if full else "weight_matching")
+    reference, other = aligned_by(start, ingredients)
+    midpoint = Midpoint(ingredients, config.images)
+    before, rise = midpoint.loss_and_rise(reference, other)
+    found, after = other, before
+    if rise > CONNECTED:
+        one, two = (folded(symmetries, w) if full else w for w in (reference, other))
+        _train(config, symmetries, midpoint, maps, one, two)
+        found = moved(symmetries, two, maps.exact())
+        found = unfolded(symmetries, found, reference) if full else found
+        after = midpoint.loss(reference, found)
+        if after >= before:
+            found, after = other, before
+    ingredients.told.metrics["midpoint_loss_at_start"] = before
+    ingredients.told.metrics["midpoint_loss"] = after
+    yield from found.items()
+
+
+def _train(
+    config: LearnedMatching,
+    symmetries: Symmetries,
+    midpoint: Midpoint,
+    maps: TrainedMaps,
+    reference: Tensors,
+    other: Tensors,
+) -> None:
+    """Train the maps of the second model."""
+    maps.to(midpoint.examples.device)
+    one, two = midpoint.running(reference), midpoint.running(other)
+    optimizer = torch.optim.Adam(maps.parameters(), config.lr)
+    places = torch.Generator().manual_seed(derive(config.seed, "learned_matching", "places"))
+    batches = midpoint.examples.endless(config.batch_size, config.seed, "learned_matching")
+    for step, batch in enumerate(islice(batches, config.steps)):
+        midpoint.report(step, config.steps)
+        draw = torch.rand((), dtype=torch.float64, generator=places).item()
+        t = 0.5 + config.spread * (2 * draw - 1)
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            point = rearranged(symmetries, two, maps())
+            point = {name: torch.lerp(one[name], tensor, t) for name, tensor in point.items()}
+            mean_loss(midpoint.model, point, batch.images, batch.labels).backward()
+        rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
+        optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
+        optimizer.step()
+
+
+def _maps(config: LearnedMatching, symmetries: Symmetries) -> TrainedMaps:
+    """Those that are to be trained. Raises IncompatibleWeights where there are none."""
+    found: dict[str, UnitMap] = {}
+    for name, group in symmetries.groups.items():
+        places = symmetries.groups[group.inside].size if group.inside else None
+        if config.maps == "permutations" or group.maps == "permutation":
+            if config.maps == "permutations" or config.learn == "all":
+                found[name] = Exchange(group.size, places)
+        elif group.maps == "orthogonal":
+            found[name] = Rotation(group.size, places, keeps_mean=True)
+        elif config.learn != "stream":
+            kind = Invertible if config.channels == "invertible" else Rotation
+            found[name] = kind(group.size, places)
+    if not found:
+        raise IncompatibleWeights(
+            f"learn '{config.learn}': the architecture has no such units that can be mixed; learn "
+            "'all', or maps 'permutations'"
+        )
+    return TrainedMaps(found)

@@ -1,0 +1,197 @@
+"""Move one model's units onto another's by optimal transport, layer by layer."""
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from vitarium.architectures.symmetries.base import Piece, Symmetries
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.evaluation.scoring import load
+from vitarium.operators.alignment._activations import places, unit_scores
+from vitarium.operators.alignment._matching import both
+from vitarium.operators.alignment._sinkhorn import transport_plan
+from vitarium.operators.alignment._trained_maps import moved_by, rearranged
+from vitarium.operators.base import Ingredients, Made
+
+
+class Transport(Config):
+    """What units cost, and how softly they are moved."""
+
+    by: Literal["weights", "activations"] = "weights"
+    """Two units cost the squared distance of all their weights, or that of what they hold,
+    standardised, over training images and tokens."""
+    regularization: float = Field(default=0.0, ge=0)
+    """Weight of the plans' entropy, in units of the mean cost: 0 moves every unit to one place,
+    more mixes those that are alike."""
+    rounds: PositiveInt = 2
+    """Passes over the layers by their weights. The first goes by what is settled before it; in the
+    next ones all that writes to the residual stream, or reads it, has its say."""
+    iterations: PositiveInt = 1000
+    """Of Sinkhorn's algorithm, at most."""
+    images: PositiveInt = 1024
+    """At most so many of the training split, for activations."""
+    batch_size: PositiveInt = 32
+    """Images at a time; it changes nothing but memory and speed."""
+
+
+@operator(
+    "transport",
+    config=Transport,
+    paper="Imfeld et al. 2024, arXiv 2310.05719",
+    aligns=True,
+    ordered=True,
+    count=(2, 2),
+    origin=-1,
+    split="train",
+)
+def transport(config: Transport, ingredients: Ingredients) -> Made:
+    """The second model with its units moved onto the first's by optimal transport.
+
+    Incoming plans are applied to columns, outgoing ones to rows. The residual stream has one plan:
+    the costs of all layers at it are added up, in the place of the paper's mean of their plans,
+    with which no model would compute what it did. Heads are moved whole, and their channels inside
+    them. Without regularization a plan is a permutation, and the model computes what it did; soft
+    plans mix units, and it does not: it is to be averaged with the first model. Raises
+    IncompatibleWeights where no symmetries are declared.
+    """
+    first, second = (_doubles(weights) for weights in both(ingredients))
+    if config.by == "weights":
+        plans = plans_between(config, ingredients.symmetries, first, second)
+    else:
+        plans = plans_by_activations(config, ingredients, first, second)
+    matrices = {group: (plan, plan) for group, plan in plans.items()}
+    yield from rearranged(ingredients.symmetries, second, matrices).items()
+
+
+def plans_between(
+    config: Transport,
+    symmetries: Symmetries,
+    fixed: Mapping[str, Tensor],
+    moving: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """By group, what is applied to its units: rows that sum to 1, [n, n] or [places, n, n]."""
+    plans: dict[str, Tensor] = {}
+    groups = [name for name, group in symmetries.groups.items() if group.inside is None]
+    for number in range(config.rounds):
+        for name in groups:
+            inner = [one for one, group in symmetries.groups.items() if group.inside == name]
+            others = {one: (plan, plan) for one, plan in plans.items() if one not in (name, *inner)}
+            pairs = [
+                (piece, piece.of(fixed), moved_by(symmetries, piece, piece.of(moving), others))
+                for piece, _ in symmetries.having(name)
+                if number or _settled(piece, {name, *inner, *others})
+            ]
+            plans |= _heads(config, name, inner, pairs) if inner else _units(config, name, pairs)
+    return plans
+
+
+def plans_by_activations(
+    config: Transport,
+    ingredients: Ingredients,
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """As `plans_between`, from what the units hold."""
+    symmetries, models = ingredients.symmetries, [ingredients.model() for _ in ingredients]
+    for model, weights in zip(models, (first, second), strict=True):
+        load(model, weights)
+    seen = ingredients.examples().first(config.images)
+    where = places(symmetries, models[0])
+    scores = unit_scores(symmetries, models, seen, "correlation", config.batch_size, ingredients)
+    # Of two standardised variables with correlation c, the mean squared distance is 2 - 2 c.
+    costs = {name: 2 * (len(where[name]) - each) for name, each in scores.items()}
+    plans: dict[str, Tensor] = {}
+    for name, group in symmetries.groups.items():
+        inner = {
+            one: costs[one].transpose(1, 2)
+            for one, each in symmetries.groups.items()
+            if each.inside == name and one in costs
+        }
+        if inner:
+            own = torch.zeros(group.size, group.size, dtype=torch.float64)
+            plans |= _head_plans(config, name, own, inner)
+        elif name in costs and not group.inside:
+            plans[name] = _soft(config, costs[name])
+    return plans
+
+
+Pairs = list[tuple[Piece, Tensor, Tensor]]
+"""A piece of the first model, and of the second with all other units moved."""
+
+
+def _units(config: Transport, group: str, pairs: Pairs) -> dict[str, Tensor]:
+    if not pairs:
+        return {}
+    cost = sum(distances(a, b, [_place(piece, group)]) for piece, a, b in pairs)
+    assert isinstance(cost, Tensor)  # for mypy
+    return {group: _soft(config, cost)}
+
+
+def _heads(config: Transport, group: str, inner: list[str], pairs: Pairs) -> dict[str, Tensor]:
+    size = pairs[0][1].shape[_place(pairs[0][0], group)]
+    own, costs = torch.zeros(size, size, dtype=torch.float64), dict[str, Tensor]()
+    for piece, a, b in pairs:
+        heads = _place(piece, group)
+        name = next((one for one in inner if piece.place(one) is not None), None)
+        if name is None:
+            own = own + distances(a, b, [heads])
+            continue
+        channels = _place(piece, name)
+        shape = (size, a.shape[channels])
+        cost = distances(a, b, [heads, channels]).view(*shape, *shape).transpose(1, 2)
+        costs[name] = costs[name] + cost if name in costs else cost
+    return _head_plans(config, group, own, costs)
+
+
+def _head_plans(
+    config: Transport, group: str, own: Tensor, costs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Heads cost what it takes to move their channels, at best; they are not mixed.
+
+    Args:
+        own: what heads cost besides, [heads, heads].
+        costs: of their channels, [heads, heads, n, n].
+    """
+    for cost in costs.values():
+        best = [[(transport_plan(one) * one).sum() * len(one) for one in row] for row in cost]
+        own = own + torch.tensor(best, dtype=torch.float64)
+    plan = transport_plan(own) * len(own)
+    every, chosen = torch.arange(len(plan)), plan.argmax(1)
+    found = {
+        name: torch.stack([_soft(config, one) for one in cost[every, chosen]])
+        for name, cost in costs.items()
+    }
+    return {group: plan, **found}
+
+
+def _soft(config: Transport, cost: Tensor) -> Tensor:
+    return transport_plan(cost, config.regularization, config.iterations) * len(cost)
+
+
+def distances(one: Tensor, other: Tensor, axes: list[int]) -> Tensor:
+    """Squared distances of the units that lie along some axes, float64 [units, units]."""
+    first, second = (
+        tensor.double().movedim(axes, list(range(len(axes)))).flatten(0, len(axes) - 1)
+        for tensor in (one, other)
+    )
+    first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    lengths = first.square().sum(1)[:, None] + second.square().sum(1)
+    return (lengths - 2 * first @ second.T).clamp(min=0)
+
+
+def _settled(piece: Piece, known: Collection[str]) -> bool:
+    return all(axis.group is None or axis.group in known for axis in piece.axes)
+
+
+def _place(piece: Piece, group: str) -> int:
+    place = piece.place(group)
+    assert place is not None  # only pieces that have it are asked
+    return place
+
+
+def _doubles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.double() for name, tensor in weights.items()}

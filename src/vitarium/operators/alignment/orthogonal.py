@@ -1,0 +1,103 @@
+"""Orthogonal matching: units mixed, where that changes nothing, so that weights come close."""
+
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from vitarium.architectures.symmetries._folding import factors, folded, unfolded
+from vitarium.architectures.symmetries.base import Symmetries, moved
+from vitarium.core.config import Config
+from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.registry import operator
+from vitarium.operators.alignment._matching import Kind, Kinds, both, kind_of, tell
+from vitarium.operators.alignment._starts import matched
+from vitarium.operators.base import Ingredients, Made
+
+How = Literal["orthogonal", "permutation", "none"]
+
+
+class OrthogonalMatching(Config):
+    """What is mixed, what is permuted, and how long the best place is looked for."""
+
+    stream: How = "orthogonal"
+    """The residual stream: rotated, permuted, or left as it is."""
+    channels: How = "orthogonal"
+    """Those inside of each head, between queries and keys, and between values and projection."""
+    heads: bool = True
+    """Permute whole heads of each attention."""
+    units: bool = True
+    """Permute the hidden units of the MLPs, and of a head that is one."""
+    restarts: PositiveInt = 2
+    """Starts, of which the best is kept; as of weight_matching."""
+    sweeps: PositiveInt = 50
+    """Most passes over all units from one start."""
+    tolerance: PositiveFloat = 1e-6
+    """What a move has to gain of the two models' cosine; less is not done."""
+    seed: NonNegativeInt = 0
+    """Of the order in which units are visited, and of random starts."""
+
+
+@operator(
+    "orthogonal_matching",
+    config=OrthogonalMatching,
+    paper="Theus et al. 2025, arXiv 2506.22712; Ashkboos et al. 2024, arXiv 2401.15024",
+    ordered=True,
+    count=(2, 2),
+    aligns=True,
+    origin=-1,
+)
+def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) -> Made:
+    """The second model with stream and channels rotated, heads and units permuted, to be closest.
+
+    Both models' norms and layer scales are folded into their neighbours; then rotations of the
+    residual stream that keep the mean of its units (Procrustes), of the channels inside of heads,
+    and permutations of heads and hidden units are found in turn, until they gain nothing. The
+    result has the first model's norms and layer scales, so that the two can be averaged as they
+    are; its function stays what it is. Needs memory for six models in float64.
+
+    Raises IncompatibleWeights where no symmetries are declared, where the stream of the
+    architecture cannot be rotated, or where norms cannot be folded; see `folding`.
+    """
+    symmetries = ingredients.symmetries
+    first, second = both(ingredients)
+    kinds = _kinds(config, symmetries)
+    _check(config, symmetries, ingredients[0].name)
+    one, other = folded(symmetries, first), folded(symmetries, second)
+    gone = set(factors(symmetries))  # ones and zeros, in both
+    left = replace(symmetries, pieces=tuple(p for p in symmetries.pieces if p.tensor not in gone))
+    found = matched(
+        left,
+        one,
+        other,
+        kinds,
+        restarts=config.restarts,
+        sweeps=config.sweeps,
+        tolerance=config.tolerance,
+        seed=config.seed,
+        report=ingredients.report,
+    )
+    tell(ingredients, left, one, other, found)
+    # What the norms take out anyway does not count in matching, but stays part of the model.
+    whole = folded(symmetries, second, centre=False)
+    yield from unfolded(symmetries, moved(symmetries, whole, found.moves), like=first).items()
+
+
+def _kinds(config: OrthogonalMatching, symmetries: Symmetries) -> Kinds:
+    found: dict[str, Kind] = {}
+    for name in symmetries.groups:
+        how = getattr(config, kind_of(symmetries, name))
+        if how in ("orthogonal", "permutation"):
+            found[name] = how
+        elif how is True:
+            found[name] = "permutation"
+    return found
+
+
+def _check(config: OrthogonalMatching, symmetries: Symmetries, name: str) -> None:
+    stream = symmetries.groups.get("stream")
+    if stream and config.stream == "orthogonal" and stream.maps == "permutation":
+        raise IncompatibleWeights(
+            f"{name}: the residual stream of its architecture can be permuted, but not rotated; "
+            "set stream to permutation"
+        )

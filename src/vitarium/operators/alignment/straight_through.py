@@ -1,0 +1,113 @@
+"""Align two models by permutations that are trained through the matching of their weights."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from vitarium.architectures.symmetries.base import Moves, Symmetries, moved
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.core.seeds import derive
+from vitarium.evaluation.losses import gradients, mean_loss
+from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, both
+from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors
+from vitarium.operators.alignment._starts import matched
+from vitarium.operators.base import Ingredients, Made
+
+
+class StraightThrough(Config):
+    """How the weights that are matched are trained."""
+
+    steps: PositiveInt = 500
+    """Training steps, each with a new matching, from the one before."""
+    lr: PositiveFloat = 1e-2
+    """Of SGD; it falls linearly towards zero."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of SGD."""
+    batch_size: PositiveInt = 128
+    """Images in a training step."""
+    images: PositiveInt = 50_000
+    """At most so many of the training split, not augmented."""
+    judgements: PositiveInt = 10
+    """How often, over the steps, the permutation of the time is judged by the midpoint's loss on
+    training images; the best of all, the start among them, is the result."""
+    seed: NonNegativeInt = 0
+    """Of the order of the images and of the units."""
+
+
+@operator(
+    "straight_through",
+    config=StraightThrough,
+    paper="Ainsworth et al. 2023, Git Re-Basin, arXiv 2209.04836, Algorithm 3",
+    aligns=True,
+    ordered=True,
+    count=(2, 2),
+    origin=-1,
+    split="train",
+)
+def straight_through(config: StraightThrough, ingredients: Ingredients) -> Made:
+    """The second model with its units permuted by what training finds to connect it to the first.
+
+    Free weights, from the first model's, are trained to lower the loss halfway between the first
+    model and the permutation of the second that best matches them; the gradient goes straight
+    through the matching. It starts from weight matching. Raises IncompatibleWeights where no
+    symmetries are declared, InvalidInput where the outputs are not the images' classes.
+    """
+    symmetries = ingredients.symmetries
+    first, second = both(ingredients)
+    kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
+    start = matched(symmetries, first, second, kinds, seed=config.seed).moves
+    midpoint = Midpoint(ingredients, config.images)
+    aligned = moved(symmetries, second, start)
+    best, rise = midpoint.loss_and_rise(first, aligned)
+    found = start
+    ingredients.told.metrics["midpoint_loss_at_start"] = best
+    if rise > CONNECTED:
+        for moves in _trained(config, symmetries, midpoint, (first, second), start):
+            loss = midpoint.loss(first, moved(symmetries, second, moves))
+            if loss < best:
+                best, found = loss, moves
+    ingredients.told.metrics["midpoint_loss"] = best
+    yield from moved(symmetries, second, found).items()
+
+
+def _trained(
+    config: StraightThrough,
+    symmetries: Symmetries,
+    midpoint: Midpoint,
+    models: tuple[Tensors, Tensors],
+    moves: Moves,
+) -> Iterator[Moves]:
+    """The permutations that training comes by, as often as they are to be judged."""
+    one, two = (midpoint.running(model) for model in models)
+    free = {name: tensor.clone() for name, tensor in one.items()}
+    kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
+    optimizer = torch.optim.SGD(list(free.values()), config.lr, config.momentum)
+    order = torch.Generator().manual_seed(derive(config.seed, "straight_through", "units"))
+    batches = midpoint.examples.endless(config.batch_size, config.seed, "straight_through")
+    every = max(1, config.steps // config.judgements)
+    for step, batch in enumerate(islice(batches, config.steps), start=1):
+        midpoint.report(step, config.steps)
+        near = Matching(symmetries, _cpu(free), _cpu(two), kinds, start=moves)
+        near.ascend(1, TOLERANCE, order)
+        moves = near.moves
+        nearest = midpoint.running(moved(symmetries, _cpu(two), moves))
+        point = {
+            name: ((tensor + nearest[name]) / 2).requires_grad_() for name, tensor in one.items()
+        }
+        with torch.enable_grad():
+            value = mean_loss(midpoint.model, point, batch.images, batch.labels)
+            slopes = gradients(value, list(point.values()))
+        for tensor, slope in zip(free.values(), slopes, strict=True):
+            tensor.grad = slope / 2  # half of the midpoint
+        optimizer.param_groups[0]["lr"] = config.lr * (1 - (step - 1) / config.steps)
+        optimizer.step()
+        if step % every == 0 or step == config.steps:
+            yield moves
+
+
+def _cpu(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}

@@ -1,0 +1,1 @@
+"""Operators that average weights: of models, of epochs, on lines, spheres and curves."""

@@ -1,0 +1,98 @@
+"""Means on a sphere: of the models' directions, by the products of their weights alone.
+
+Whatever lies in the span of the models is a combination of them, so the products [models, models]
+are all that an angle or a mean needs: of whole vectors they are summed up tensor by tensor.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import IncompatibleWeights
+from vitarium.operators.base import Ingredients, Made
+
+Over = Literal["tensor", "vector"]
+"""Each tensor is a vector of its own, or all tensors together are one."""
+
+_SWEEPS = 1000
+
+
+def combined(
+    ingredients: Ingredients, over: Over, coefficients: Callable[[str, Tensor], list[float]]
+) -> Made:
+    """Combinations of the models by `coefficients(what it is of, products [models, models])`."""
+    whole = None
+    if over == "vector":
+        products = sum(_products(tensors) for _, tensors in _flattened(ingredients))
+        whole = coefficients("the whole vector", torch.as_tensor(products))
+    for name, tensors in _flattened(ingredients):
+        found = whole or coefficients(name, _products(tensors))
+        total = torch.zeros_like(tensors[0])
+        for tensor, coefficient in zip(tensors, found, strict=True):
+            total += coefficient * tensor
+        yield name, total.view(ingredients.shapes[name])
+
+
+def spherical_mean(
+    names: list[str], products: Tensor, weights: list[float], mean: Literal["karcher", "chordal"]
+) -> list[float]:
+    """Coefficients of the models in the weighted mean of their directions, times their mean norm.
+
+    "chordal" is the direction of the mean of unit vectors; "karcher" the one from which the sum of
+    squared angles to the models is least (Karcher 1977), by gradient descent on the sphere from the
+    chordal mean. A model that is 0 has no direction, and counts for the norm alone.
+
+    Raises IncompatibleWeights where the directions cancel out.
+    """
+    share = torch.tensor(weights, dtype=products.dtype, device=products.device)
+    share = share / share.sum()
+    norms = products.diagonal().clamp(min=0).sqrt()
+    inverse = (1 / norms).where(norms > 0, 0)
+    cosines = products * inverse[:, None] * inverse
+    share_of_direction = share.where(norms > 0, 0)
+    if not share_of_direction.any():
+        return [0.0] * len(weights)
+    share_of_direction = share_of_direction / share_of_direction.sum()
+    point = share_of_direction / _norm(names, cosines, share_of_direction)
+    for _ in range(_SWEEPS if mean == "karcher" else 0):
+        towards = cosines @ point
+        angles = towards.clamp(-1, 1).acos()
+        # sinc(x / pi) = sin(x) / x; 1 for two equal directions, as it is in the limit
+        pull = share_of_direction / torch.sinc(angles / torch.pi).clamp(min=1e-12)
+        step = pull - (pull @ towards) * point
+        length = (step @ cosines @ step).clamp(min=0).sqrt()
+        point = length.cos() * point + torch.sinc(length / torch.pi) * step
+        point = point / _norm(names, cosines, point)
+        if step.abs().max() < 1e-14:
+            break
+    found: list[float] = (point * inverse * (share @ norms)).tolist()
+    return found
+
+
+def _norm(names: list[str], cosines: Tensor, point: Tensor) -> Tensor:
+    norm = (point @ cosines @ point).clamp(min=0).sqrt()
+    if norm < 1e-8:
+        raise IncompatibleWeights(
+            f"{', '.join(names)}: their directions cancel out, so they have no mean on the sphere"
+        )
+    return norm
+
+
+def _flattened(ingredients: Ingredients) -> Iterator[tuple[str, Tensor]]:
+    """Name by name, float64 [models, entries]."""
+    for done, (name, shape) in enumerate(ingredients.shapes.items()):
+        ingredients.report(done, len(ingredients.shapes))
+        tensors: Tensor | None = None
+        for number, tensor in enumerate(ingredients.each(name)):
+            if tensors is None:
+                size = torch.Size(shape).numel()
+                tensors = tensor.new_empty(len(ingredients), size, dtype=torch.float64)
+            tensors[number] = tensor.flatten()
+        assert tensors is not None, "an operator has ingredients"
+        yield name, tensors
+
+
+def _products(tensors: Tensor) -> Tensor:
+    return tensors @ tensors.T

@@ -1,0 +1,82 @@
+"""A model on a trained curve between two models, where the straight line rises."""
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.scoring import check_classifier, load
+from vitarium.measures.landscape._paths import bezier as point_of
+from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
+from vitarium.operators.base import Ingredients, Made, checked
+
+
+class Bezier(Config):
+    """The place on the curve, and how the curve is trained."""
+
+    t: float = Field(default=0.5, ge=0, le=1)
+    """Where on the curve: 0 gives the first model, 1 the second."""
+    bends: PositiveInt = 1
+    """Trained control points of the curve between its ends."""
+    steps: PositiveInt = 500
+    """Training steps, one random point of the curve each."""
+    lr: PositiveFloat = 1e-3
+    """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
+    images: PositiveInt = 50_000
+    """At most so many of the training split, not augmented."""
+    batch_size: PositiveInt = 64
+    """Images in a training step."""
+    seed: NonNegativeInt = 0
+    """Of the order of the images and of the points."""
+
+
+@operator(
+    "bezier",
+    config=Bezier,
+    paper="Garipov et al. 2018, arXiv 1802.10026",
+    ordered=True,
+    count=(2, 2),
+    split="train",
+)
+def bezier(config: Bezier, ingredients: Ingredients) -> Made:
+    """A model on a Bezier curve between two models that is trained to be of low loss.
+
+    The curve begins as the straight line, and is trained as the measure `mode_connectivity` does
+    it; between equal models there is no way to go. Raises IncompatibleWeights, and CannotMeasure
+    for models between which nothing lies.
+    """
+    first, second = (
+        {name: checked(model, name) for name in ingredients.shapes} for model in ingredients
+    )
+    if all(torch.equal(tensor, second[name]) for name, tensor in first.items()):
+        yield from first.items()
+        return
+    examples = ingredients.examples()
+    subjects = [
+        Subject(model.name, _running(ingredients, given), examples)
+        for model, given in zip(ingredients, (first, second), strict=True)
+    ]
+    check_classifier(subjects[0].model, examples)
+    trained = ModeConnectivity(
+        bends=config.bends,
+        steps=config.steps,
+        lr=config.lr,
+        train_images=config.images,
+        train_batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    controls = [
+        {name: tensor.double() for name, tensor in control.items()}
+        for control in curve(subjects[0], subjects[1], trained)
+    ]
+    found = point_of(controls, config.t)
+    for name in ingredients.shapes:
+        yield name, found[name].cpu()
+
+
+def _running(ingredients: Ingredients, weights: dict[str, Tensor]) -> nn.Module:
+    model = ingredients.model()
+    load(model, weights)
+    return model

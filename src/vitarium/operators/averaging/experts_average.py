@@ -1,0 +1,46 @@
+"""The conversion of experts weights averaging: experts become the one MLP that is their mean."""
+
+import re
+
+import torch
+
+from vitarium.architectures.experts.ewa_vit import PART, EwaVit
+from vitarium.architectures.vit.vit import Vit
+from vitarium.core.config import NoConfig
+from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.registry import Section, choose, operator
+from vitarium.operators.base import Ingredients, Made, checked
+
+
+def plain(config: NoConfig, architecture: Section | None) -> Section:
+    """The architecture without experts. Raises IncompatibleWeights where it has none."""
+    if architecture is None or not isinstance(architecture.config, EwaVit):
+        named = architecture.name if architecture else "an unknown architecture"
+        raise IncompatibleWeights(f"experts_average needs a model with experts, not {named}")
+    factors = architecture.factors(defaults=False)
+    return choose(
+        "architecture", "vit", **{n: factors[n] for n in Vit.model_fields if n in factors}
+    )
+
+
+@operator(
+    "experts_average",
+    count=(1, 1),
+    architecture=plain,
+    paper="Huang et al. 2023, arXiv 2308.06093",
+)
+def experts_average(config: NoConfig, ingredients: Ingredients) -> Made:
+    """Mean of each MLP's experts, of one `ewa_vit`: the plain `vit` that has the same outputs.
+
+    In float64; all other tensors stay. Raises IncompatibleWeights for a model without experts.
+    """
+    (model,) = ingredients
+    places: dict[str, list[str]] = {}
+    for name in ingredients.shapes:
+        places.setdefault(re.sub(rf"\.{PART}\.\d+\.", ".", name), []).append(name)
+    if all(len(names) == 1 for names in places.values()):
+        raise IncompatibleWeights(f"{model.name} has no experts whose weights could be averaged")
+    for done, (place, names) in enumerate(places.items()):
+        ingredients.report(done, len(places))
+        tensors = torch.stack([checked(model, name) for name in names])
+        yield place, tensors.mean(0, dtype=torch.float64).to(tensors.dtype)

@@ -1,0 +1,21 @@
+"""The straight line between two models."""
+
+from pydantic import FiniteFloat
+
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.operators.averaging._means import weighted_sum
+from vitarium.operators.base import Ingredients, Made
+
+
+class Interpolation(Config):
+    """Where on the line."""
+
+    t: FiniteFloat = 0.5
+    """0 gives the first model, 1 the second; what is beyond lies on the line's continuation."""
+
+
+@operator("interpolation", config=Interpolation, ordered=True, count=(2, 2))
+def interpolation(config: Interpolation, ingredients: Ingredients) -> Made:
+    """A point on the straight line through two models: (1 - t) first + t second."""
+    return weighted_sum(ingredients, [1 - config.t, config.t])

@@ -1,0 +1,56 @@
+"""Model Stock: how far to go from the base to the models' mean, told by their angle alone."""
+
+import torch
+from torch import Tensor
+
+from vitarium.core.config import NoConfig
+from vitarium.core.registry import operator
+from vitarium.operators.base import Ingredients, Made, checked
+
+
+@operator("model_stock", base=True, paper="Jang et al. 2024, arXiv 2403.19522")
+def model_stock(config: NoConfig, ingredients: Ingredients) -> Made:
+    """From the base towards the models' mean, tensor by tensor as far as they agree, in float64.
+
+    With cos the mean cosine of the task vectors of all pairs of the N models, a tensor is
+
+        t mean + (1 - t) base,    t = N cos / (1 + (N - 1) cos)
+
+    which is nearest to the centre around which fine-tuned models lie at equal distances and
+    angles. Models that learned the same (cos 1) give their mean, those that learned unrelated
+    things the base. The paper knows angles up to 90 degrees alone: beyond them t is 0, too, so the
+    result is never behind the base. A tensor that a model did not change has no angle to the
+    others; its cosines count as 0. The mean of all t, by tensors, is told.
+    """
+    count, ratios = len(ingredients), []
+    for done, (name, shape) in enumerate(ingredients.shapes.items()):
+        ingredients.report(done, len(ingredients.shapes))
+        base = checked(ingredients.base, name).double()
+        learned, directions, moved = torch.zeros(shape).double(), torch.zeros(shape).double(), 0
+        for tensor in ingredients.each(name):
+            delta = tensor.double() - base
+            learned += delta
+            if length := torch.linalg.vector_norm(delta):
+                directions += delta / length
+                moved += 1
+        ratio = interpolation_ratio(_mean_cosine(directions, moved, count), count)
+        ratios.append(ratio)
+        yield name, base + ratio * (learned / count)
+    mean = sum(ratios) / len(ratios)
+    ingredients.told.lines.append(f"mean interpolation ratio {mean:.3g} over {len(ratios)} tensors")
+
+
+def interpolation_ratio(cosine: float, count: int) -> float:
+    """How far to go from the base to the mean of `count` models with that mean cosine, in [0, 1].
+
+    It is 0 for cosines that are not positive.
+    """
+    cosine = min(max(cosine, 0.0), 1.0)
+    return count * cosine / (1 + (count - 1) * cosine)
+
+
+def _mean_cosine(directions: Tensor, moved: int, count: int) -> float:
+    """Of all pairs, from the sum of the unit vectors: its squared length is that of all products,
+    those of the vectors with themselves included."""
+    products = directions.square().sum().item() - moved
+    return products / (count * (count - 1))

@@ -1,0 +1,40 @@
+"""The mean of any number of models on the sphere."""
+
+from typing import Literal
+
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from vitarium.core.registry import operator
+from vitarium.operators.averaging._spheres import Over, combined, spherical_mean
+from vitarium.operators.base import Ingredients, Made, Weighted
+
+
+class MultiSlerp(Weighted):
+    """The weighted mean of the models' directions, times the mean of their norms."""
+
+    weights: dict[str, PositiveFloat] = {}
+    """How much models count, by how their ids begin, `{"3f2a": 0.5}`; the others count 1."""
+    mean: Literal["karcher", "chordal"] = "karcher"
+    """The point with the least sum of squared angles to the models, or the direction of the mean of
+    their unit vectors, which is what mergekit's multislerp gives."""
+    over: Over = "tensor"
+    """Each tensor by itself, or the whole vector."""
+
+
+@operator(
+    "multi_slerp", config=MultiSlerp, paper="Buss and Fillmore 2001, ACM Trans. Graphics 20(2)"
+)
+def multi_slerp(config: MultiSlerp, ingredients: Ingredients) -> Made:
+    """Mean of the models on the sphere: of their directions, and of their norms.
+
+    For two models of one norm it is slerp's midpoint. A tensor that is 0 in some models has its
+    direction from the others. Raises IncompatibleWeights where directions cancel out.
+    """
+    weights = config.of(ingredients)
+
+    def coefficients(name: str, products: Tensor) -> list[float]:
+        models = [f"{model}: {name}" for model in ingredients.names]
+        return spherical_mean(models, products, weights, config.mean)
+
+    yield from combined(ingredients, config.over, coefficients)

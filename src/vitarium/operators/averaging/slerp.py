@@ -1,0 +1,43 @@
+"""Spherical linear interpolation between two models."""
+
+import math
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.operators.averaging._spheres import Over, combined
+from vitarium.operators.base import Ingredients, Made
+
+
+class Slerp(Config):
+    """sin((1 - t) omega) / sin omega x first + sin(t omega) / sin omega x second."""
+
+    t: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Where on the way: 0 is the first model, 1 the second."""
+    over: Over = "tensor"
+    """The angle omega is that of each tensor by itself, or of the whole vector."""
+    linear_above: Annotated[float, Field(gt=0, le=1)] = 1 - 1e-12
+    """Where the cosine, or its opposite, is above it, the way is a straight line."""
+
+
+@operator("slerp", config=Slerp, ordered=True, count=(2, 2), paper="Shoemake 1985, SIGGRAPH 19(3)")
+def slerp(config: Slerp, ingredients: Ingredients) -> Made:
+    """Point on the great circle from one model to another.
+
+    Norms are not equalised. mergekit's slerp has `linear_above=0.9995`, which most models that are
+    trained from one parent pass: theirs are then plain interpolations.
+    """
+
+    def coefficients(name: str, products: Tensor) -> list[float]:
+        (one, between), (_, other) = products.tolist()
+        cosine = between / math.sqrt(one * other) if one and other else 1.0
+        if abs(cosine) > config.linear_above:
+            return [1 - config.t, config.t]
+        angle = math.acos(max(-1.0, min(1.0, cosine)))
+        ends = (1 - config.t, config.t)
+        return [math.sin(share * angle) / math.sin(angle) for share in ends]
+
+    yield from combined(ingredients, config.over, coefficients)

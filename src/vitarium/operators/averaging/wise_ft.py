@@ -1,0 +1,31 @@
+"""WiSE-FT: between a fine-tuned model and what it was fine-tuned from."""
+
+from pydantic import Field
+
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.operators.averaging._means import weighted_sum
+from vitarium.operators.base import Ingredients, Made
+
+
+class WiseFt(Config):
+    """How far from the parent."""
+
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """Share of the fine-tuned model: 0 gives the parent's weights, 1 its own."""
+
+
+@operator(
+    "wise_ft",
+    config=WiseFt,
+    base=True,
+    count=(1, 1),
+    paper="Wortsman et al. 2022, arXiv 2109.01903",
+)
+def wise_ft(config: WiseFt, ingredients: Ingredients) -> Made:
+    """Weights between a fine-tuned model's and its parent's: (1 - alpha) parent + alpha model.
+
+    Equation 1 of the paper. A head that training began anew is mixed with the values it began with.
+    """
+    both = Ingredients([ingredients.base, ingredients[0]], report=ingredients.report)
+    return weighted_sum(both, [1 - config.alpha, config.alpha])

@@ -1,0 +1,1 @@
+"""Operators that make a smaller model of one model."""

@@ -1,0 +1,250 @@
+"""The shared weights nearest to what all blocks of a group do: their heads, and their MLPs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from vitarium.operators.compression._head_fitting import Reading, SharedForms, Side, forms
+from vitarium.operators.compression._unit_fitting import Blocks, Place, SharedUnits, Units
+
+Parts = dict[str, Tensor]
+"""A block's tensors: `norm1.weight`, `attn.qkv.weight`, ..."""
+_TABLE = "attn.relative_position_bias_table"
+"""Swin's, mixed like the logits."""
+_TOLERANCE = 1e-3
+"""Share of what the blocks do by which a sweep has to come nearer, or it was the last."""
+_SWEEPS = 8
+
+
+@dataclass(frozen=True)
+class FittedBlocks:
+    """What a group's blocks share, and what each has of its own; float64."""
+
+    shared: Parts
+    own: list[Parts]
+    errors: dict[str, float]
+    """Squared error relative to what the blocks do: `logits` and `values` of the attention, and
+    `mlp`."""
+
+
+def fitted(
+    blocks: Sequence[Parts],
+    starts: Sequence[Parts],
+    *,
+    num_heads: int,
+    activation: Callable[[Tensor], Tensor],
+    mix_before: bool = True,
+    mix_after: bool = True,
+    own_norms: bool = True,
+) -> FittedBlocks:
+    """Shared weights, and what goes with them, at most as far from the blocks as any of the starts.
+
+    Args:
+        blocks: of a group.
+        starts: shared weights to begin with, norms included.
+        activation: of the MLPs.
+        own_norms: whether each block has norms of its own; else all have a start's.
+    """
+    blocks, starts = [_doubles(block) for block in blocks], [_doubles(start) for start in starts]
+    mixes = (mix_before, mix_after)
+    tried = [_Heads(blocks, start, num_heads, mixes, own_norms) for start in starts]
+    heads = min(tried, key=lambda one: sum(one.errors().values()))
+    heads.improve()
+    units = _units(blocks, starts, activation, own_norms)
+    shared = heads.weights() | {
+        "mlp.fc1.weight": units.found.read[:, :-1],
+        "mlp.fc1.bias": units.found.read[:, -1],
+        "mlp.fc2.weight": units.found.written.T,
+        "mlp.fc2.bias": units.found.shift,
+    }
+    kept = ("norm", "ls") if own_norms else ("ls",)
+    own = [{n: block[n] for n in block if n.startswith(kept)} for block in blocks]
+    for number, parts in enumerate(own):
+        if mix_before:
+            parts["attn.before.weight"] = heads.logits.mixing[number]
+        if mix_after:
+            parts["attn.after.weight"] = heads.values.mixing[number].T
+    if not own_norms:
+        norm = units.places[0].norm
+        assert norm.shift is not None  # a LayerNorm's
+        shared |= {n: heads.start[n] for n in ("norm1.weight", "norm1.bias")}
+        shared |= {"norm2.weight": norm.gain, "norm2.bias": norm.shift}
+    return FittedBlocks(
+        shared, own, heads.errors() | {"mlp": _relative(units.error, units.blocks.total)}
+    )
+
+
+class _Heads:
+    """The attention of a group: forms of logits, and of what is added to the stream.
+
+    A bias of keys adds the same to all logits of a row, which the softmax does not see.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Parts],
+        start: Parts,
+        num_heads: int,
+        mixes: tuple[bool, bool],
+        own_norms: bool,
+    ) -> None:
+        self.start = start
+        norms = [_norm(block, "norm1", bias="attn.qkv.bias" in start) for block in blocks]
+        seen = norms if own_norms else [_norm(start, "norm1", bias=norms[0].bias)] * len(blocks)
+        scales = [_scale(block, "ls1") for block in blocks]
+        acting = [_factors(block, *how) for block, *how in zip(blocks, norms, scales, strict=True)]
+        like = [_factors(start, *how) for how in zip(seen, scales, strict=True)]
+        orders = _orders(acting, like, num_heads)
+        self.blocks = [_in_order(b, order) for b, order in zip(blocks, orders, strict=True)]
+        targets = [
+            _factors(block, *how) for block, *how in zip(self.blocks, norms, scales, strict=True)
+        ]
+        keys = [Reading(norm.gain) for norm in seen]
+        query, value = (Side([one[at] for one in targets], seen) for at in (0, 2))
+        key, written = (
+            Side([one[at] for one in targets], readings)
+            for at, readings in ((1, keys), (3, scales))
+        )
+        starts = _raw(start)
+        self.logits = SharedForms(query, key, starts[:2], num_heads=num_heads, mixes=mixes[0])
+        self.values = SharedForms(value, written, starts[2:], num_heads=num_heads, mixes=mixes[1])
+
+    def errors(self) -> dict[str, float]:
+        """Relative ones."""
+        both = {"logits": self.logits, "values": self.values}
+        return {name: _relative(one.error(), one.total) for name, one in both.items()}
+
+    def improve(self) -> None:
+        for one in (self.logits, self.values):
+            one.improve(_TOLERANCE, _SWEEPS)
+
+    def weights(self) -> Parts:
+        (queries, keys), (values, written) = self.logits.shared, self.values.shared
+        channels = written.shape[1]
+        found = {
+            "attn.qkv.weight": torch.cat([queries[:, :channels], keys, values[:, :channels]]),
+            "attn.proj.weight": written.T.contiguous(),
+            "attn.proj.bias": _bias(self.blocks, "ls1", "attn.proj.bias"),
+        }
+        if "attn.qkv.bias" in self.start:
+            _, bias, _ = self.start["attn.qkv.bias"].chunk(3)
+            found["attn.qkv.bias"] = torch.cat([queries[:, -1], bias, values[:, -1]])
+        if _TABLE in self.start:
+            found[_TABLE] = self._table()
+        return found
+
+    def _table(self) -> Tensor:
+        """The position bias whose mixtures are nearest to the blocks' own, [offsets, heads]."""
+        mixing = torch.stack(self.logits.mixing)
+        wanted = torch.stack([block[_TABLE] for block in self.blocks])
+        gram = (mixing.mT @ mixing).sum(0)
+        return (wanted @ mixing).sum(0) @ torch.linalg.pinv(gram, hermitian=True)
+
+
+def _units(
+    blocks: Sequence[Parts],
+    starts: Sequence[Parts],
+    activation: Callable[[Tensor], Tensor],
+    own_norms: bool,
+) -> SharedUnits:
+    """The MLP of a group: from the first start, unless what that leads to is worse than another."""
+    targets = Blocks([(_mlp(block), _place(block, block)) for block in blocks], activation)
+    first, *others = [
+        SharedUnits(
+            targets, [_place(block, block if own_norms else start) for block in blocks], _mlp(start)
+        )
+        for start in starts
+    ]
+    first.improve()
+    for other in others:
+        if other.error < first.error:
+            other.improve()
+            return other
+    return first
+
+
+def _mlp(block: Parts) -> Units:
+    read = torch.cat([block["mlp.fc1.weight"], block["mlp.fc1.bias"][:, None]], 1)
+    return Units(read, block["mlp.fc2.weight"].T, block["mlp.fc2.bias"])
+
+
+def _place(block: Parts, normed: Parts) -> Place:
+    return Place(_norm(normed, "norm2", bias=True), _scale(block, "ls2"))
+
+
+Factors = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of queries, keys, values (queries and values with a column more), and the projection's columns,
+[heads * head_dim, channels]."""
+
+
+def _raw(block: Parts) -> Factors:
+    """The column more is the bias, where there is one."""
+    query, key, value = block["attn.qkv.weight"].chunk(3)
+    if "attn.qkv.bias" in block:
+        shifts = block["attn.qkv.bias"][:, None].chunk(3)
+        query, value = torch.cat([query, shifts[0]], 1), torch.cat([value, shifts[2]], 1)
+    return query, key, value, block["attn.proj.weight"].T
+
+
+def _factors(block: Parts, norm: Reading, scale: Reading) -> Factors:
+    """As they act on normalised tokens, and on the stream; the column more is the constant."""
+    query, key, value, written = _raw(block)
+    return norm.of(query), Reading(norm.gain).of(key), norm.of(value), scale.of(written)
+
+
+def _orders(blocks: Sequence[Factors], like: Sequence[Factors], num_heads: int) -> list[Tensor]:
+    """The order of each block's heads in which they are nearest to those that it would be given."""
+    worths = torch.zeros(len(blocks), num_heads, num_heads, dtype=torch.float64)
+    for at in (0, 2):
+        pairs = [
+            (one[at : at + 2], other[at : at + 2]) for one, other in zip(blocks, like, strict=True)
+        ]
+        total = sum(forms(a, a, b, b, num_heads).trace().item() for (a, b), _ in pairs)
+        for worth, ((a, b), (left, right)) in zip(worths, pairs, strict=True):
+            worth += forms(left, a, right, b, num_heads) / (total or 1)
+    return [
+        torch.from_numpy(linear_sum_assignment(worth.numpy(), maximize=True)[1]) for worth in worths
+    ]
+
+
+def _in_order(block: Parts, heads: Tensor) -> Parts:
+    """The same block with its heads in another order."""
+    count = len(heads)
+    rows = {
+        name: block[name].unflatten(0, (3, count, -1))[:, heads].flatten(0, 2)
+        for name in ("attn.qkv.weight", "attn.qkv.bias")
+        if name in block
+    }
+    columns = block["attn.proj.weight"].unflatten(1, (count, -1))[:, heads].flatten(1)
+    table = {_TABLE: block[_TABLE][:, heads]} if _TABLE in block else {}
+    return block | rows | {"attn.proj.weight": columns} | table
+
+
+def _bias(blocks: Sequence[Parts], scale: str, name: str) -> Tensor:
+    """The one bias nearest to all, behind the layer scales."""
+    gains = torch.stack([_scale(block, scale).gain for block in blocks]).square()
+    biases = torch.stack([block[name] for block in blocks])
+    total = gains.sum(0)
+    weighted = (gains * biases).sum(0) / total.clamp(min=torch.finfo(total.dtype).tiny)
+    return torch.where(total > 0, weighted, biases.mean(0))
+
+
+def _norm(block: Parts, name: str, *, bias: bool) -> Reading:
+    return Reading(block[f"{name}.weight"], block[f"{name}.bias"], bias)
+
+
+def _scale(block: Parts, name: str) -> Reading:
+    like = torch.ones_like(block["norm1.weight"])
+    return Reading(block.get(f"{name}.gamma", like))
+
+
+def _doubles(block: Parts) -> Parts:
+    return {name: tensor.double() for name, tensor in block.items()}
+
+
+def _relative(error: float, total: float) -> float:
+    """Blocks that do nothing are met exactly."""
+    return error / total if total else 0.0

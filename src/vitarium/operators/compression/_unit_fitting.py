@@ -1,0 +1,132 @@
+"""One MLP for several blocks: what its hidden units write, by least squares on what blocks do.
+
+Units have no counterparts in another block, and their order does not matter; so MLPs are compared
+by what they add to the stream, on random tokens as a LayerNorm gives them out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vitarium.core.seeds import derive
+from vitarium.operators.compression._head_fitting import Reading
+
+_TOKENS = 4
+"""Tokens to a hidden unit, all blocks together."""
+_RIDGE = 1e-3
+"""How strongly weights are held at the start, relative to what the units do on the tokens."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Hidden units: what they read [hidden, channels + 1 of bias] and write [hidden, channels].
+
+    shift: what is written beside, [channels].
+    """
+
+    read: Tensor
+    written: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a block has its MLP: behind its norm, and before its layer scale."""
+
+    norm: Reading
+    scale: Reading
+
+
+class Blocks:
+    """The units of a group's blocks, and what each block adds to the stream on random tokens."""
+
+    def __init__(
+        self,
+        units: Sequence[tuple[Units, Place]],
+        activation: Callable[[Tensor], Tensor],
+    ) -> None:
+        hidden, channels = units[0][0].written.shape
+        self.activation = activation
+        self.tokens = _tokens(-(-_TOKENS * hidden // len(units)), channels)
+        """[tokens, channels]"""
+        self.wanted = [self.added(self.active(one.read, at), one, at) for one, at in units]
+        self.total = sum(one.square().sum().item() for one in self.wanted)
+
+    def active(self, read: Tensor, place: Place) -> Tensor:
+        """What hidden units give on the tokens, [tokens, hidden]."""
+        acting = place.norm.of(read)
+        return self.activation(torch.addmm(acting[:, -1], self.tokens, acting[:, :-1].T))
+
+    def added(self, active: Tensor, units: Units, place: Place) -> Tensor:
+        """What they then add to the stream, [tokens, channels]."""
+        return place.scale.of(active @ units.written + units.shift)
+
+
+class SharedUnits:
+    """Hidden units that all blocks of a group share.
+
+    `error` is the sum of squared distances between what they and the blocks' own units add to the
+    stream, over tokens; `improve` lowers it, by what the units write.
+
+    Args:
+        places: where they are, in each block.
+    """
+
+    def __init__(self, blocks: Blocks, places: Sequence[Place], start: Units) -> None:
+        self.blocks, self.places, self.found = blocks, places, start
+        self._rests = [
+            wanted - blocks.added(blocks.active(start.read, place), start, place)
+            for wanted, place in zip(blocks.wanted, places, strict=True)
+        ]
+
+    @property
+    def error(self) -> float:
+        """What is left of the blocks' `total`."""
+        return sum(rest.square().sum().item() for rest in self._rests)
+
+    def improve(self) -> None:
+        """Find what the units shall write."""
+        if self.error <= 1e-14 * self.blocks.total:
+            return
+        start = self.found
+        hidden, channels = start.written.shape
+        normal = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
+        wanted = torch.zeros(hidden + 1, channels, dtype=torch.float64)
+        actives = [self.blocks.active(start.read, place) for place in self.places]
+        for active, rest, place in zip(actives, self._rests, self.places, strict=True):
+            scaled = place.scale.of(rest)
+            normal[:-1, :-1].addmm_(active.T, active)
+            normal[-1, :-1] += active.sum(0)
+            normal[-1, -1] += len(active)
+            wanted[:-1].addmm_(active.T, scaled)
+            wanted[-1] += scaled.sum(0)
+        normal[:-1, -1] = normal[-1, :-1]
+        normal.diagonal().add_(_RIDGE * normal.diagonal().mean())
+        gains = torch.stack([place.scale.gain.square() for place in self.places]).mean(0)
+        wanted /= gains.clamp(min=1e-12 * gains.max())
+        step = torch.cholesky_solve(wanted, torch.linalg.cholesky(normal))
+        self._go(actives, Units(start.read, step[:-1], step[-1]))
+
+    def _go(self, actives: Sequence[Tensor], step: Units) -> None:
+        """As far as the error falls: where layer scales differ, the step is but a direction."""
+        along = [
+            self.blocks.added(active, step, place)
+            for active, place in zip(actives, self.places, strict=True)
+        ]
+        gained = sum((a * b).sum().item() for a, b in zip(along, self._rests, strict=True))
+        length = gained / sum(one.square().sum().item() for one in along)
+        self._rests = [rest - length * one for rest, one in zip(self._rests, along, strict=True)]
+        self.found = replace(
+            self.found,
+            written=self.found.written + length * step.written,
+            shift=self.found.shift + length * step.shift,
+        )
+
+
+def _tokens(count: int, channels: int) -> Tensor:
+    """Random tokens as a LayerNorm gives them out before its gain, float64 [count, channels]."""
+    generator = torch.Generator().manual_seed(derive(0, "minivit", "tokens"))
+    drawn = torch.randn(count, channels, generator=generator, dtype=torch.float64)
+    return torch.nn.functional.layer_norm(drawn, (channels,))

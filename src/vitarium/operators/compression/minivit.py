@@ -1,0 +1,196 @@
+"""Weight multiplexing of a trained model: its twin, whose blocks share their large matrices."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from pydantic import Field
+from timm.layers.create_act import get_act_layer
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from vitarium.architectures.multiplexed._convolution import KernelSize, LocalNorm
+from vitarium.architectures.multiplexed._relative_positions import RelativePositionConfig
+from vitarium.architectures.multiplexed._sharing import group_sizes
+from vitarium.architectures.multiplexed.mini_deit import MiniDeit
+from vitarium.architectures.multiplexed.mini_swin import MiniSwin, StageSharing
+from vitarium.core.config import Config, InvalidConfig
+from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.registry import Section, choose, operator
+from vitarium.evaluation.inputs import Weights
+from vitarium.operators.base import Ingredients, Made, Told, checked
+from vitarium.operators.compression._block_fitting import Parts, fitted
+from vitarium.operators.compression._plain_swins import swin_factors
+from vitarium.operators.compression._plain_vits import plain_factors
+
+
+class Minivit(Config):
+    """The twin, and what its shared weights start from."""
+
+    share: StageSharing = 2
+    """Blocks to a set of weights: a number, "all" (of a stage), or a list: of the groups' sizes, or
+    for a Swin with one entry for each stage, such a number, "all", or such a list."""
+    init: Literal["first", "mean", "fit"] = "fit"
+    """The shared weights: the first block's of each group, the mean of the group's blocks, or those
+    nearest to what all blocks of the group do, with fitted head mixing."""
+    separate_norms: bool = True
+    """Each block keeps its own LayerNorms."""
+    mix_before: bool = True
+    """A map over the heads of the attention's logits, in each block."""
+    mix_after: bool = True
+    """A map over the heads of the attention's probabilities, in each block."""
+    relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
+    """Image relative position encoding in each block, from zero; null: none. A Swin's twin has
+    Swin's own instead, a table of each group."""
+    convolution: KernelSize | None = None
+    """Kernel size of a depth-wise convolution over the patches in each block, from zero; an odd
+    number, or 0: none; null: 7 for a Swin, else none."""
+    local_norm: LocalNorm = "branch"
+    """Where the convolution's LayerNorm stands: in its branch, or in the stream of all tokens, as
+    released for Mini-Swin; the latter changes what the model computes from the start."""
+
+
+def twin(config: Minivit, architecture: Section | None) -> Section:
+    """The architecture of a multiplexed twin, of the same sizes, tokens, norms and rates.
+
+    Raises IncompatibleWeights for a model that has none, or whose blocks `share` does not divide.
+    """
+    if architecture is None:
+        raise IncompatibleWeights("minivit needs a vision transformer, not an unknown architecture")
+    with torch.device("meta"):
+        model = architecture(1)
+    given = getattr(architecture.config, "drop_path_rate", None)  # not lost where depth is 1
+    return _twin(config, model, given)
+
+
+@operator(
+    "minivit",
+    config=Minivit,
+    count=(1, 1),
+    architecture=twin,
+    paper="Zhang et al. 2022, arXiv 2204.07154",
+)
+def minivit(config: Minivit, ingredients: Ingredients) -> Made:
+    """The multiplexed twin of one model: its blocks share their large matrices in groups.
+
+    Of a plain ViT, or of timm's Swin. Head mixing starts from the identity, tables and
+    convolutions from zero: where the blocks of each group are equal, the twin computes what the
+    model does. In float64; the dtype is the model's. Raises IncompatibleWeights.
+    """
+    (model,) = ingredients
+    section = _twin(config, model.skeleton)
+    groups = _groups(section.config)
+    places = [place for group in groups for place in group.blocks]
+    for name in ingredients.shapes:
+        if not name.startswith(tuple(places)):
+            yield name, checked(model, name)
+    with torch.device("meta"):
+        whole = section(1).state_dict()
+    for group in groups:
+        ingredients.report(places.index(group.blocks[0]), len(places))
+        blocks = [_parts(place, model) for place in group.blocks]
+        dtype = blocks[0]["attn.qkv.weight"].dtype
+        shared, owned = _begun(config, group, blocks, ingredients.told)
+        for part, tensor in shared.items():
+            yield group.shared + part, tensor.to(blocks[0][part].dtype)
+        for place, parts in zip(group.blocks, owned, strict=True):
+            for name, like in whole.items():
+                if name.startswith(place):
+                    part = name.removeprefix(place)
+                    yield name, (parts[part] if part in parts else _start(part, like)).to(dtype)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Blocks that share weights: where these are, and the blocks, as beginnings of names."""
+
+    shared: str
+    blocks: list[str]
+    num_heads: int
+    activation: Callable[[Tensor], Tensor]
+
+
+def _groups(twin: MiniDeit | MiniSwin) -> list[_Group]:
+    if isinstance(twin, MiniDeit):
+        activation = get_act_layer(twin.act_layer)()
+        stages = [("", group_sizes(twin.share, twin.depth), twin.num_heads)]
+    else:
+        activation = nn.GELU()
+        each = enumerate(zip(twin.group_sizes, twin.num_heads, strict=True))
+        stages = [(f"layers.{stage}.", sizes, heads) for stage, (sizes, heads) in each]
+    return [
+        _Group(
+            f"{at}shared.{number}.",
+            [f"{at}blocks.{block}." for block in range(sum(sizes[:number]), end)],
+            heads,
+            activation,
+        )
+        for at, sizes, heads in stages
+        for number, end in enumerate(accumulate(sizes))
+    ]
+
+
+def _twin(config: Minivit, model: nn.Module, given: float | None = None) -> Section:
+    """Of a model; given is its drop_path_rate, where that is known."""
+    left_out = {"init"} | ({"convolution"} if config.convolution is None else set())
+    if type(model) is SwinTransformer:
+        name, found = "mini_swin", swin_factors(model)
+        depths = " + ".join(map(str, found["depths"]))
+        if config.relative_positions not in (None, RelativePositionConfig()):
+            raise IncompatibleWeights(
+                "the twin of a Swin has Swin's own position bias; leave out relative_positions"
+            )
+        left_out.add("relative_positions")
+    else:
+        name, found = "mini_deit", plain_factors(model)
+        depths = found["depth"]
+    switches = {field: getattr(config, field) for field in Minivit.model_fields.keys() - left_out}
+    if given is not None:
+        found["drop_path_rate"] = given
+    try:
+        return choose("architecture", name, **found, **switches, mixing_init="identity")
+    except InvalidConfig as error:
+        raise IncompatibleWeights(f"a model of {depths} blocks has no such twin: {error}") from None
+
+
+def _parts(place: str, model: Weights) -> Parts:
+    """The tensors of a block."""
+    names = [name for name in model.shapes if name.startswith(place)]
+    return {name.removeprefix(place): checked(model, name) for name in names}
+
+
+def _begun(
+    config: Minivit, group: _Group, blocks: list[Parts], told: Told
+) -> tuple[Parts, list[Parts]]:
+    """What the blocks of a group share, and what each has of its own and of the model."""
+    first, mean = blocks[0], {name: _mean([block[name] for block in blocks]) for name in blocks[0]}
+    if config.init == "fit":
+        found = fitted(
+            blocks,
+            [first, mean],
+            num_heads=group.num_heads,
+            activation=group.activation,
+            mix_before=config.mix_before,
+            mix_after=config.mix_after,
+            own_norms=config.separate_norms,
+        )
+        left = ", ".join(f"{part} {error:.3f}" for part, error in found.errors.items())
+        told.lines.append(f"{group.shared[:-1]}: relative error {left}")
+        return found.shared, found.own
+    start = first if config.init == "first" else mean
+    own = ("norm", "ls") if config.separate_norms else ("ls",)
+    shared = {name: start[name] for name in start if not name.startswith(own)}
+    return shared, [{n: block[n] for n in block if n.startswith(own)} for block in blocks]
+
+
+def _mean(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors).mean(0, dtype=torch.float64)
+
+
+def _start(part: str, like: Tensor) -> Tensor:
+    """With which a part that the model lacks changes nothing."""
+    if part in ("attn.before.weight", "attn.after.weight"):
+        return torch.eye(len(like))
+    return torch.ones(like.shape) if part == "local.norm.weight" else torch.zeros(like.shape)

@@ -1,0 +1,1 @@
+"""Operators that weigh every entry by what images do inside the models."""

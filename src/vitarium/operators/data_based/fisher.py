@@ -1,0 +1,153 @@
+"""Fisher merging: every weight counts as much as the model's outputs depend on it."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vitarium.core.config import Config
+from vitarium.core.registry import operator
+from vitarium.core.seeds import derive
+from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.losses import parameters
+from vitarium.operators.base import Ingredients, Made, checked
+
+
+class FisherMerging(Config):
+    """On how many images, and of which labels, the Fisher information is computed."""
+
+    images: PositiveInt = 256
+    """At most so many of each model's training images."""
+    labels: Literal["expected", "sampled", "true"] = "expected"
+    """`expected`: all classes, each as probable as the model says, in one backward pass per image
+    and class or fewer; `sampled`: one of them, drawn for each image; `true`: the image's own
+    ("empirical Fisher")."""
+    tolerance: float = Field(1e-3, ge=0, lt=1)
+    """What may be missing of each image's Fisher information of the expected labels, as a share of
+    that of the model's outputs: it saves the backward passes for what is improbable."""
+    floor: float = Field(1e-6, gt=0)
+    """The least Fisher information of a weight: where the models do not care, the mean is taken."""
+    equal_norms: bool = False
+    """Whether each model's Fisher information is divided by its norm, so that models whose outputs
+    are less certain do not count for more."""
+    batch_size: PositiveInt = 4
+    """Images at a time, each with a gradient of its own; it changes memory and speed alone."""
+    seed: NonNegativeInt = 0
+    """Of the sampled labels."""
+
+
+@operator(
+    "fisher_merging",
+    config=FisherMerging,
+    split="train",
+    paper="Matena & Raffel 2022, arXiv 2111.09832",
+)
+def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> Made:
+    """Mean in which a weight counts by its diagonal Fisher information in each model.
+
+    theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is computed on training images of
+    the model's own data, not augmented, under the model's own head; the floor is applied before
+    the norms are made equal. Tensors that are no parameters get the plain mean. In memory: one
+    model and the gradients of a batch, and three times its weights in float64.
+
+    Raises CannotMeasure for a model whose outputs are not the classes of its data.
+    """
+    totals = {name: torch.zeros(shape).double() for name, shape in ingredients.shapes.items()}
+    weights = {name: torch.zeros(shape).double() for name, shape in ingredients.shapes.items()}
+    for number, model in enumerate(ingredients):
+        ingredients.report(number, len(ingredients))
+        tensors = {name: checked(model, name) for name in ingredients.shapes}
+        found = _floored(config, diagonal_fisher(config, ingredients.subject(number)), tensors)
+        for name, tensor in tensors.items():
+            totals[name] += found[name] * tensor
+            weights[name] += found[name]
+    for name, total in totals.items():
+        yield name, total / weights[name]
+
+
+def diagonal_fisher(config: FisherMerging, subject: Subject) -> dict[str, Tensor]:
+    """The expected square of the gradient of log p(class | image), image by image.
+
+    By the names of the model's parameters, float64, on the CPU:
+    F = 1/n sum_x sum_c p(c | x) (d log p(c | x) / d theta)^2.
+    """
+    subject.check_classifier()
+    model, own = subject.model, parameters(subject.model)
+    examples = subject.examples.first(config.images)
+    sums = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in own.items()}
+    # Drawn at once, so that the size of batches changes no label.
+    generator = torch.Generator().manual_seed(derive(config.seed, "labels", subject.name))
+    draws = torch.rand(len(examples), generator=generator, dtype=torch.float64).to(examples.device)
+    done = 0
+    # The fused kernels of attention take one image after the other under vmap.
+    with sdpa_kernel(SDPBackend.MATH):
+        for batch in examples.batches(config.batch_size):
+            images, own_draws = batch.images, draws[done : done + len(batch.images)]
+            done += len(images)
+            slopes = _slopes(config, model, images, batch.labels, own_draws)
+            for name, squares in _squares(model, own, images, slopes).items():
+                sums[name] += squares.sum(0, dtype=torch.float64)
+    return {name: total.cpu() / len(examples) for name, total in sums.items()}
+
+
+@torch.no_grad()
+def _slopes(
+    config: FisherMerging, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor
+) -> Tensor:
+    """Vectors of the outputs whose products with their derivatives are squared and summed.
+
+    [batch, backward passes, classes]. The Fisher information of the outputs is
+    A = diag(p) - p p'; with A = sum_k s_k s_k', that of the weights is the sum of (J' s_k)^2, so
+    the largest eigenvectors stand for it in the fewest passes.
+    """
+    p = model(images).double().softmax(1)
+    classes = p.shape[1]
+    if config.labels == "expected":
+        values, vectors = torch.linalg.eigh(p.diag_embed() - p.unsqueeze(2) * p.unsqueeze(1))
+        values = values.clamp(min=0)  # they rise
+        small = values.cumsum(1) <= config.tolerance * values.sum(1, keepdim=True)
+        values[small] = 0
+        wanted = int((~small).sum(1).max())
+        found = (vectors * values.sqrt().unsqueeze(1)).mT[:, classes - wanted :]
+        return found.to(images)
+    if config.labels == "sampled":
+        labels = (p.cumsum(1) < draws.unsqueeze(1)).sum(1).clamp(max=classes - 1)
+    return (nn.functional.one_hot(labels, classes) - p).unsqueeze(1).to(images)
+
+
+def _squares(
+    model: nn.Module, own: Mapping[str, Tensor], images: Tensor, slopes: Tensor
+) -> dict[str, Tensor]:
+    """Each image's squared gradients, summed over its backward passes: [batch, *shape] by name."""
+
+    def of_one(image: Tensor, passes: Tensor) -> dict[str, Tensor]:
+        def outputs(point: dict[str, Tensor]) -> Tensor:
+            logits: Tensor = functional_call(model, point, (image.unsqueeze(0),))
+            return logits[0]
+
+        _, back = vjp(outputs, dict(own))[:2]
+        sums = {name: torch.zeros_like(tensor) for name, tensor in own.items()}
+        for one in passes:
+            (found,) = back(one)
+            sums = {n: torch.addcmul(total, found[n], found[n]) for n, total in sums.items()}
+        return sums
+
+    return vmap(of_one)(images, slopes)
+
+
+def _floored(
+    config: FisherMerging, fisher: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """How much each entry counts; 1 where there is no Fisher information."""
+    found = {name: fisher[name].clamp(min=config.floor) for name in tensors if name in fisher}
+    if config.equal_norms:
+        norm = torch.stack([tensor.square().sum() for tensor in found.values()]).sum().sqrt()
+        found = {name: tensor / norm for name, tensor in found.items()}
+    return {
+        name: found.get(name, torch.ones(tensor.shape, dtype=torch.float64))
+        for name, tensor in tensors.items()
+    }

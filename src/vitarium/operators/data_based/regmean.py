@@ -1,0 +1,161 @@
+"""RegMean: linear layers that answer to their inputs as much like the models' own as they can."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from vitarium.architectures.features import blocks
+from vitarium.core.config import Config
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import operator
+from vitarium.evaluation.inputs import Subject
+from vitarium.operators.base import Ingredients, Made
+
+
+class RegMean(Config):
+    """How inputs of layers are collected, and how their products are made milder."""
+
+    images: PositiveInt = 256
+    """At most so many of each model's training images."""
+    off_diagonal: float = Field(0.9, ge=0, le=1)
+    """What the products of different inputs are multiplied by; 0 weighs each input by itself."""
+    ridge: float = Field(1e-6, gt=0)
+    """Added to the squares of the inputs, as a share of their mean."""
+    batch_size: PositiveInt = 64
+    """Images at a time; it changes memory and speed alone."""
+
+
+@operator("regmean", config=RegMean, split="train", paper="Jin et al. 2023, arXiv 2212.09849")
+def regmean(config: RegMean, ingredients: Ingredients) -> Made:
+    """Linear layers whose outputs are nearest, in squares, to those of the models' own layers.
+
+    W = (sum_i G_i)^-1 sum_i G_i W_i for weights [inputs, outputs], in float64, with
+    G_i = X_i' X_i / n of what the layer is given in model i on training images of that model's own
+    data, not augmented; a fused qkv is one layer. Biases and all other tensors get the plain mean,
+    and so do layers that see nothing but zeros. In memory: one model, its weights in float64, and
+    of every linear layer two matrices [inputs, inputs] and one [inputs, outputs], too.
+    """
+    yield from _merged(config, ingredients, [sorted(ingredients.shapes)])
+
+
+@operator(
+    "regmean_plus_plus",
+    config=RegMean,
+    split="train",
+    paper="Nguyen et al. 2025, arXiv 2508.03121",
+)
+def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> Made:
+    """RegMean block by block: a block's inputs are what the merged blocks before it give.
+
+    Inside of a block, what its layers are given comes from the model's own ones, on the merged
+    blocks' outputs for images of that model's data. The tensors before the blocks come first, those
+    after them last; of a model without blocks every linear layer is one. All else is as in
+    `regmean`, which this is as slow as times the number of blocks.
+    """
+    yield from _merged(config, ingredients, _stages(ingredients))
+
+
+def _merged(config: RegMean, ingredients: Ingredients, stages: Sequence[Sequence[str]]) -> Made:
+    """Tensors stage by stage; in each, the tensors of earlier stages are the merged ones."""
+    merged: dict[str, Tensor] = {}
+    rounds = len(stages) * len(ingredients)
+    for place, stage in enumerate(stages):
+        means = {name: _mean(ingredients, name) for name in stage}
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        for number, model in enumerate(ingredients):
+            ingredients.report(place * len(ingredients) + number, rounds)
+            subject = ingredients.subject(number)
+            subject.model.load_state_dict(merged, strict=False)
+            for name, gram in input_products(config, subject, means).items():
+                # Of the differences to the mean, so that copies of one model give its very bits.
+                change = gram @ (model[name].double() - means[name]).T
+                if name in sums:
+                    change += sums[name][1]
+                    gram += sums[name][0]
+                sums[name] = gram, change
+        for name, mean in means.items():
+            made = mean + _solved(*sums[name]).T if name in sums else mean
+            merged[name] = made.float()
+            yield name, made
+
+
+def input_products(config: RegMean, subject: Subject, names: Collection[str]) -> dict[str, Tensor]:
+    """G of every linear layer whose weight is among the names, by that name.
+
+    [inputs, inputs], float64, on the CPU, made milder as the settings say. Layers that are never
+    called, or see nothing but zeros, are left out.
+    """
+    layers = {
+        f"{name}.weight": layer
+        for name, layer in subject.model.named_modules()
+        if isinstance(layer, nn.Linear) and f"{name}.weight" in names
+    }
+    found: dict[str, Tensor] = {}
+    with torch.no_grad(), _collected(layers) as (products, counts):
+        for batch in subject.examples.first(config.images).batches(config.batch_size):
+            subject.model(batch.images)
+    for name, count in counts.items():
+        product = products.pop(name)
+        squares = product.diagonal().clone()
+        if squares.any():
+            product *= config.off_diagonal
+            product.diagonal().copy_(squares + config.ridge * squares.mean())
+            found[name] = (product / count).cpu()
+    return found
+
+
+@contextmanager
+def _collected(
+    layers: Mapping[str, nn.Module],
+) -> Iterator[tuple[dict[str, Tensor], dict[str, int]]]:
+    """Inside, sums of x x' over all rows x that layers are given, and how many those are."""
+    products: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def collect(name: str, given: Tensor) -> None:
+        rows = given.flatten(0, -2).double()
+        products[name] = products.get(name, 0) + rows.T @ rows
+        counts[name] = counts.get(name, 0) + len(rows)
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given, name=name: collect(name, given[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield products, counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _stages(ingredients: Ingredients) -> list[list[str]]:
+    """Names of tensors: those before the blocks, each block's, and those after them."""
+    model = ingredients.subject(0).model
+    try:
+        places = list(blocks(model))
+    except InvalidInput:
+        places = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    stages: list[list[str]] = [[] for _ in range(len(places) + 2)]
+    current = 0
+    for name in model.state_dict():
+        if name not in ingredients.shapes:
+            continue
+        inside = [at for at, place in enumerate(places, 1) if name.startswith(f"{place}.")]
+        current = inside[0] if inside else (0 if current == 0 else len(stages) - 1)
+        stages[current].append(name)
+    return [stage for stage in stages if stage]
+
+
+def _mean(ingredients: Ingredients, name: str) -> Tensor:
+    total = torch.zeros(ingredients.shapes[name], dtype=torch.float64)
+    for tensor in ingredients.each(name):
+        total += tensor
+    return total / len(ingredients)
+
+
+def _solved(left: Tensor, right: Tensor) -> Tensor:
+    """left^-1 right, for a positive definite matrix."""
+    return torch.cholesky_solve(right, torch.linalg.cholesky(left))

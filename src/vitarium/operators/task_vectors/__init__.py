@@ -1,0 +1,1 @@
+"""Operators on task vectors, which are what models added to their base."""

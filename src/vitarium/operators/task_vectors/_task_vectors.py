@@ -1,0 +1,167 @@
+"""Task vectors, what models added to their base: trimmed, their signs elected, put together again.
+
+The steps that several operators share. All in float64, a tensor of all models at a time; what needs
+the whole vectors goes over them more than once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import InvalidInput
+from vitarium.operators.base import Made
+
+Vectors = Callable[[], Iterator[tuple[str, Tensor, Tensor]]]
+"""One more pass over task vectors at every call: a tensor's name, the base's tensor, and what the
+models added, float64 [models, *shape], which belongs to whoever asked for it."""
+
+Fuse = Literal["sum", "mean", "ties"]
+"""Task arithmetic's sum, the mean, or the mean of the entries that have the elected sign."""
+
+_LOW_BITS = 15
+_BINS = 1 << 16
+
+
+def thresholds(parts: Callable[[], Iterator[Tensor]], keep: float) -> Tensor:
+    """The magnitudes that the largest `keep` of entries have, row by row: float32 [rows].
+
+    Args:
+        parts: one more pass over the entries at every call: tensors [rows, *any].
+        keep: share in (0, 1]; of n entries int(keep n), and at least one.
+
+    Exact, for magnitudes in float32, and in constant memory: the first pass counts the upper half
+    of their bits, which sort as the numbers do, the second the lower half where it matters.
+    """
+    upper = _counted(parts, lambda bits, row: bits >> _LOW_BITS)
+    wanted = (upper.sum(1).double() * keep).long().clamp(min=1)
+    high, wanted = _bin_of(upper, wanted)
+    mask = (1 << _LOW_BITS) - 1
+    lower = _counted(parts, lambda bits, row: bits[bits >> _LOW_BITS == high[row]] & mask)
+    low, _ = _bin_of(lower, wanted)
+    return ((high << _LOW_BITS) | low).int().view(torch.float32)
+
+
+def trimmed(vectors: Vectors, keep: float, over: Literal["vector", "tensor"] = "vector") -> Vectors:
+    """The largest `keep` of every model's entries, of its whole vector or of each tensor.
+
+    Of entries that are as large as the last one kept, all are kept.
+    """
+    if keep >= 1:
+        return vectors
+    found: list[Tensor] = []
+
+    def passes() -> Iterator[tuple[str, Tensor, Tensor]]:
+        if over == "vector" and not found:
+            found.append(thresholds(lambda: (deltas for _, _, deltas in vectors()), keep))
+        for name, base, deltas in vectors():
+            limits = found[0] if found else _limits(deltas, keep)
+            for delta, limit in zip(deltas, limits, strict=True):
+                delta.mul_(delta.abs().float() >= limit)
+            yield name, base, deltas
+
+    return passes
+
+
+class Election:
+    """The signs that entries of the merged vector have: of the sum over models.
+
+    Where they cancel out, it is the sign that more of the whole vector's entries have (Yadav et al.
+    2023, App. C.4 of arXiv 2306.01708, as in its code); if neither has more, the entry is 0.
+    """
+
+    def __init__(self, vectors: Vectors, weights: Sequence[float]) -> None:
+        self._vectors, self._weights = vectors, weights
+
+    def signs(self, deltas: Tensor) -> Tensor:
+        """-1, 0 or 1 for each entry; 0 also where all models have 0."""
+        signs = weighted_sum(deltas, self._weights).sign()
+        undecided = (signs == 0) & _any(deltas)
+        if undecided.any():
+            signs[undecided] = self._majority
+        return signs
+
+    @cached_property
+    def _majority(self) -> float:
+        votes = 0.0
+        for _, _, deltas in self._vectors():
+            votes += float(weighted_sum(deltas, self._weights).sign().sum())
+        return float((votes > 0) - (votes < 0))
+
+
+def weighted_sum(deltas: Tensor, weights: Sequence[float]) -> Tensor:
+    """Of models' vectors [models, *shape]; one after the other, so that it takes little memory."""
+    total = torch.zeros_like(deltas[0])
+    for delta, weight in zip(deltas, weights, strict=True):
+        total.add_(delta, alpha=weight)
+    return total
+
+
+def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool = True) -> Tensor:
+    """Mean (or sum) over the models that have the elected sign; 0 where there is none."""
+    total, share = torch.zeros_like(signs), torch.zeros_like(signs)
+    for delta, weight in zip(deltas, weights, strict=True):
+        agrees = (weight * delta * signs > 0).to(delta.dtype)
+        total.addcmul_(delta, agrees, value=weight)
+        share.add_(agrees, alpha=weight)
+    return total / share.where(share != 0, 1) if mean else total
+
+
+def together(
+    deltas: Tensor, weights: Sequence[float], fuse: Fuse, election: Election | None = None
+) -> Tensor:
+    """One vector of the models' [models, *shape]. Raises InvalidInput for weights that add up to 0,
+    where a mean is asked for."""
+    if fuse == "ties":
+        assert election
+        return disjoint(deltas, weights, election.signs(deltas))
+    total = weighted_sum(deltas, weights)
+    if fuse == "sum":
+        return total
+    if sum(weights) == 0:
+        raise InvalidInput("the models' weights add up to 0: there is no mean")
+    return total / sum(weights)
+
+
+def fused(vectors: Vectors, weights: Sequence[float], fuse: Fuse, scale: float) -> Made:
+    """Tensor by tensor, the base and `scale` times what the models' vectors are together."""
+    election = Election(vectors, weights)
+    for name, base, deltas in vectors():
+        yield name, base + scale * together(deltas, weights, fuse, election)
+
+
+def _limits(deltas: Tensor, keep: float) -> Tensor:
+    return thresholds(lambda: iter([deltas]), keep)
+
+
+def _counted(
+    parts: Callable[[], Iterator[Tensor]], bins: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """How many entries of each row lie in each bin: [rows, bins]."""
+    counts: Tensor | None = None
+    for part in parts():
+        if counts is None:
+            counts = part.new_zeros(len(part), _BINS, dtype=torch.long)
+        for number, row in enumerate(part):
+            bits = row.abs().float().flatten().view(torch.int32)
+            counts[number] += torch.bincount(bins(bits, number), minlength=_BINS)
+    assert counts is not None, "models have tensors"
+    return counts
+
+
+def _bin_of(counts: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """In which bin the `wanted`-th from the top lies, and the how-manyth of that bin it is."""
+    from_top = counts.flip(1).cumsum(1)
+    place = torch.searchsorted(from_top, wanted[:, None])
+    inside = from_top.gather(1, place) - counts.flip(1).gather(1, place)
+    return counts.shape[1] - 1 - place[:, 0], wanted - inside[:, 0]
+
+
+def _any(deltas: Tensor) -> Tensor:
+    """Where any of the models has an entry that is not 0."""
+    found = deltas[0] != 0
+    for delta in deltas[1:]:
+        found |= delta != 0
+    return found

@@ -1,0 +1,68 @@
+"""Model breadcrumbs: task vectors without their largest and their smallest entries."""
+
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vitarium.core.registry import operator
+from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors._task_vectors import Fuse, fused
+
+
+class Breadcrumbs(Weighted):
+    """Base + scale x what is left of the task vectors, together."""
+
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.14
+    """Share of each tensor's entries that are kept (mergekit's density)."""
+    outliers: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Share of each tensor's entries that are dropped as too large (mergekit's gamma); the smallest
+    are dropped until `keep` are left."""
+    fuse: Fuse = "sum"
+    """How what is left is put together: the paper's sum, the mean, or with signs elected."""
+    scale: float = 0.3
+    """What the merged task vector is multiplied with: the paper's alpha."""
+
+    @model_validator(mode="after")
+    def _leaves_that_many(self) -> Self:
+        if self.keep + self.outliers > 1:
+            raise ValueError(f"keep {self.keep:g} and outliers {self.outliers:g} are more than all")
+        return self
+
+
+@operator(
+    "breadcrumbs",
+    config=Breadcrumbs,
+    base=True,
+    paper="Davari and Belilovsky 2024, arXiv 2312.06795",
+)
+def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> Made:
+    """Merge task vectors without the largest and the smallest entries of every tensor.
+
+    Of n entries, int(outliers n) are dropped as too large and int(keep n) kept, at least one: a
+    small tensor loses no outliers, and is not lost. Copies of one model do not give it, since
+    entries are dropped.
+    """
+
+    def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for name, base, deltas in ingredients.deltas():
+            for delta in deltas:
+                _drop(delta, config)
+            yield name, base, deltas
+
+    yield from fused(vectors, config.of(ingredients), config.fuse, config.scale)
+
+
+def _drop(delta: Tensor, config: Breadcrumbs) -> None:
+    """In place."""
+    flat = delta.view(-1)
+    kept = max(1, int(config.keep * len(flat)))
+    outliers = int(config.outliers * len(flat))
+    large = flat.abs().topk(outliers + kept, sorted=False).indices
+    largest = flat[large].abs().topk(outliers, sorted=False).indices
+    left = torch.zeros_like(flat)
+    left[large] = flat[large]
+    left[large[largest]] = 0
+    flat.copy_(left)

@@ -1,0 +1,73 @@
+"""Consensus merging: only the entries that several tasks make use of."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import operator
+from vitarium.operators.base import Ingredients, Made, Weighted, by_model
+from vitarium.operators.task_vectors._task_vectors import (
+    Election,
+    Vectors,
+    disjoint,
+    trimmed,
+    weighted_sum,
+)
+
+STRICTNESS = 0.4
+
+
+class Consensus(Weighted):
+    """Base + scale x consensus mask x multi-task vector."""
+
+    at_least: PositiveInt = 2
+    """How many models have to make use of an entry: 1 drops those of no use to any ("catastrophic"
+    ones), 2 also those that one alone uses ("selfish")."""
+    strictness: NonNegativeFloat | dict[str, NonNegativeFloat] = STRICTNESS
+    """The paper's lambda of the masks: the larger, the fewer entries a model is said to make use
+    of. One number, or numbers by how models' ids begin; the others have 0.4."""
+    fuse: Literal["sum", "ties"] = "sum"
+    """The multi-task vector: the sum, or the sum of trimmed entries that have the elected sign."""
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """For TIES: share of the whole vector's entries that are kept, the largest."""
+    scale: float = 0.3
+    """What the merged task vector is multiplied with."""
+
+    def of_masks(self, ingredients: Ingredients) -> list[float]:
+        """The models' strictness."""
+        if isinstance(self.strictness, dict):
+            return by_model(ingredients, self.strictness, STRICTNESS)
+        return [self.strictness] * len(ingredients)
+
+
+@operator("consensus", config=Consensus, base=True, paper="Wang et al. 2024, arXiv 2405.07813")
+def consensus(config: Consensus, ingredients: Ingredients) -> Made:
+    """Add up task vectors where at least some of the models make use of the sum.
+
+    A model makes use of an entry where |its task vector| >= strictness x |the multi-task vector -
+    its task vector| (eq. 3-4: the TALL mask). The multi-task vector of TIES is a sum, as in the
+    authors' code, so that masks compare vectors of one size. Copies of one model add up, as in
+    task arithmetic. Raises InvalidInput where `at_least` is more than there are models.
+    """
+    if config.at_least > len(ingredients):
+        raise InvalidInput(
+            f"at_least is {config.at_least}, and there are {len(ingredients)} models: nothing of "
+            "them would be left"
+        )
+    weights, strictness = config.of(ingredients), config.of_masks(ingredients)
+    vectors: Vectors = ingredients.deltas
+    if config.fuse == "ties":
+        vectors = trimmed(vectors, config.keep)
+    election = Election(vectors, weights)
+    for name, base, deltas in vectors():
+        if config.fuse == "ties":
+            merged = disjoint(deltas, weights, election.signs(deltas), mean=False)
+        else:
+            merged = weighted_sum(deltas, weights)
+        uses = torch.zeros_like(base)
+        for tensor, factor in zip(ingredients.each(name), strictness, strict=True):
+            own = tensor - base
+            uses += own.abs() >= factor * (merged - own).abs()
+        yield name, base + config.scale * merged.where(uses >= config.at_least, 0)

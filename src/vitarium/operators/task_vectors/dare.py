@@ -1,0 +1,54 @@
+"""DARE: drop entries of task vectors at random and rescale the others."""
+
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vitarium.core.registry import operator
+from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
+from vitarium.operators.task_vectors._task_vectors import Fuse, fused, trimmed
+
+
+class Dare(Weighted):
+    """Base + scale x what is left of the task vectors, together."""
+
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Probability with which an entry of a task vector is dropped."""
+    fuse: Fuse = "mean"
+    """How what is left is put together: the mean, task arithmetic's sum, or TIES."""
+    keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """For TIES: share of the whole vector's entries that are then kept, the largest."""
+    scale: float = 1.0
+    """What the merged task vector is multiplied with; smaller for a sum."""
+    rescale: Rescale = "exact"
+    """Multiply what is left by 1 / (1 - drop), as the paper does; "l1", to the tensor's L1 norm."""
+    seed: int = 0
+    """Of the choice of entries."""
+
+    @model_validator(mode="after")
+    def _trims_for_ties(self) -> Self:
+        if self.keep < 1 and self.fuse != "ties":
+            raise ValueError("keep is TIES' trimming: it goes with fuse=ties")
+        return self
+
+
+@operator("dare", config=Dare, base=True, paper="Yu et al. 2024, arXiv 2311.03099")
+def dare(config: Dare, ingredients: Ingredients) -> Made:
+    """Merge task vectors of which most entries are dropped at random, and the others rescaled.
+
+    Its expectation is what the method gives without dropping (for the mean and the sum), so copies
+    of one model give it in expectation. `rescale="l1"` is mergekit's, whose factor varies.
+    """
+
+    def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for name, base, deltas in ingredients.deltas():
+            for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
+                kept = (drawn >= config.drop).to(delta.device)
+                delta.copy_(dropped(delta, kept, 1 - config.drop, config.rescale))
+            yield name, base, deltas
+
+    trim = trimmed(vectors, config.keep)
+    yield from fused(trim, config.of(ingredients), config.fuse, config.scale)

@@ -1,0 +1,78 @@
+"""DELLA: drop small entries of task vectors more often than large ones."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vitarium.core.registry import operator
+from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
+from vitarium.operators.task_vectors._task_vectors import Fuse, fused
+
+
+class Della(Weighted):
+    """Base + scale x what is left of the task vectors, together."""
+
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    """Probability with which an entry is dropped, on average."""
+    window: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """The paper's epsilon: by how much the smallest entry's probability is above the largest's
+    (mergekit's `epsilon` is half of it)."""
+    rank: Literal["row", "tensor"] = "row"
+    """Entries are ranked in their row, i.e. all weights of one output, or in their tensor."""
+    fuse: Fuse = "ties"
+    """How what is left is put together: the paper's elected mean, the mean of all, or the sum."""
+    scale: float = 1.0
+    """The paper's lambda."""
+    rescale: Rescale = "exact"
+    """Divide an entry by its probability of being kept, as the paper does; "l1", to the tensor's
+    L1 norm."""
+    seed: int = 0
+    """Of the choice of entries."""
+
+    @model_validator(mode="after")
+    def _are_probabilities(self) -> Self:
+        half = self.window / 2
+        if self.drop - half < 0 or self.drop + half >= 1:
+            raise ValueError(
+                f"drop - window / 2 = {self.drop - half:g} and drop + window / 2 = "
+                f"{self.drop + half:g} are to be probabilities, the second below 1"
+            )
+        return self
+
+
+@operator("della", config=Della, base=True, paper="Deep et al. 2024, arXiv 2406.11617")
+def della(config: Della, ingredients: Ingredients) -> Made:
+    """Merge task vectors of which small entries are dropped more often, and the others rescaled.
+
+    Drop probabilities fall evenly with the rank of an entry's magnitude, from drop + window / 2 to
+    drop - window / 2, as in the authors' code; a row of one entry has `drop`. In expectation, what
+    is left is the task vector; so with `fuse="mean"` copies of one model give it in expectation.
+    `rescale="l1"` is mergekit's.
+    """
+
+    def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for name, base, deltas in ingredients.deltas():
+            for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
+                share = kept_share(config, delta)
+                kept = drawn.to(delta.device) < share
+                delta.copy_(dropped(delta, kept, share, config.rescale))
+            yield name, base, deltas
+
+    yield from fused(vectors, config.of(ingredients), config.fuse, config.scale)
+
+
+def kept_share(config: Della, delta: Tensor) -> Tensor:
+    """The probability with which each entry is kept, [*shape]."""
+    by_row = config.rank == "row" and delta.ndim > 1
+    rows = delta.abs().reshape(len(delta) if by_row else 1, -1)
+    largest = max(rows.shape[1] - 1, 1)
+    order = rows.argsort(dim=1, stable=True)
+    places = torch.arange(rows.shape[1], dtype=delta.dtype, device=delta.device) / largest
+    if rows.shape[1] == 1:
+        places += 0.5
+    ranks = torch.empty_like(rows).scatter_(1, order, places.expand_as(rows))
+    return (1 - config.drop + config.window * (ranks - 0.5)).reshape(delta.shape)

@@ -1,0 +1,32 @@
+"""Task arithmetic: what models added to their base is added up."""
+
+from typing import Literal
+
+from vitarium.core.registry import operator
+from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors._task_vectors import fused
+
+
+class TaskArithmetic(Weighted):
+    """Base + scale x sum of (weight x task vector)."""
+
+    scale: float = 0.3
+    """The paper's scaling coefficient; 0.3 is its choice for eight tasks, 1 adds all of them."""
+    fuse: Literal["sum", "mean"] = "sum"
+    """The paper's sum, or the weighted mean: with scale 1, that of the models themselves."""
+
+
+@operator(
+    "task_arithmetic",
+    config=TaskArithmetic,
+    base=True,
+    paper="Ilharco et al. 2023, arXiv 2212.04089",
+)
+def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> Made:
+    """Base plus a multiple of the sum of what the models added to it.
+
+    Copies of one model add its task vector as often: k of them give the model only where
+    scale x k is 1, or with `fuse="mean"` and `scale=1`. Raises InvalidInput for weights of models
+    that there are not.
+    """
+    yield from fused(ingredients.deltas, config.of(ingredients), config.fuse, config.scale)

@@ -1,0 +1,32 @@
+"""TIES: trim, elect signs, and average what agrees."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vitarium.core.registry import operator
+from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.task_vectors._task_vectors import fused, trimmed
+
+
+class Ties(Weighted):
+    """Base + scale x disjoint mean of the trimmed task vectors."""
+
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of a task vector's entries that are kept, the largest."""
+    scale: float = 1.0
+    """The paper's lambda: 1 where it is not tuned."""
+    trim: Literal["vector", "tensor"] = "vector"
+    """Trim over the whole task vector, as the paper does, or each tensor by itself, as mergekit."""
+
+
+@operator("ties", config=Ties, base=True, paper="Yadav et al. 2023, arXiv 2306.01708")
+def ties(config: Ties, ingredients: Ingredients) -> Made:
+    """Base plus the mean of the models' largest changes that have the elected sign.
+
+    With `keep=1`, the mean of all entries with that sign; copies of one model then give it.
+    `trim="tensor"` gives mergekit's numbers, but for entries that cancel out exactly: mergekit
+    elects +, the paper the sign that is more frequent.
+    """
+    vectors = trimmed(ingredients.deltas, config.keep, config.trim)
+    yield from fused(vectors, config.of(ingredients), "ties", config.scale)

@@ -1,0 +1,1 @@
+"""How diverse a population is, and why."""

@@ -1,0 +1,1 @@
+"""Which models descend from which, and how sure that is."""

@@ -1,0 +1,1 @@
+"""What pages of all studies are made of: page, figures, trees, words for numbers."""

@@ -1,0 +1,1 @@
+"""When models of a population may be averaged."""

@@ -1,0 +1,1 @@
+"""What studies compute of a population: intervals, variance explained, embeddings."""

@@ -1,0 +1,135 @@
+"""Confidence intervals by drawing models again, with replacement.
+
+The models of a stage are the sample. Pairs are not independent of each other, so that a pair counts
+in a draw as often as both of its models were drawn, and a model is never paired with its own copy.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from vitarium.core.seeds import derive
+
+Numbers = NDArray[np.float64]
+FEWEST = 4
+"""Models that a stage has to have for an interval to say anything."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the bounds of its confidence interval; None: too few models for one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def is_negative(self) -> bool:
+        return self.high is not None and self.high < 0
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Draws of n models: how often each model is in each draw.
+
+    Args:
+        draws: number of draws.
+        level: of the interval, e.g. 0.95.
+        seed: of the draws; the same for all numbers of a study, so that they can be compared.
+    """
+
+    draws: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def counts(self, models: int, families: Sequence[str] | None = None) -> Numbers:
+        """float64 [draws, models]; every row adds up to `models`.
+
+        With the families of the models, whole families are drawn, as many as there are.
+        """
+        if families is not None:
+            _, member = np.unique(np.asarray(families), return_inverse=True)
+            return self.counts(int(member.max()) + 1)[:, member]
+        generator = np.random.default_rng(derive(self.seed, "bootstrap", models))
+        shares = np.full(models, 1 / models)
+        return generator.multinomial(models, shares, size=self.draws).astype(np.float64)
+
+    def estimate(self, value: float, drawn: Numbers, models: int) -> Estimate:
+        """A value with the percentile interval of what came of the draws (NaN: nothing came)."""
+        drawn = drawn[np.isfinite(drawn)]
+        if models < FEWEST or len(drawn) < self.draws / 2:
+            return Estimate(value, None, None)
+        tail = (1 - self.level) / 2
+        low, high = np.quantile(drawn, [tail, 1 - tail])
+        return Estimate(value, float(low), float(high))
+
+    def mean(self, values: Numbers) -> Estimate:
+        """The mean of one number per model; those without one (NaN) are left out."""
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return Estimate(math.nan, None, None)
+        drawn = self.counts(len(values)) @ values / len(values)
+        return self.estimate(float(values.mean()), drawn, len(values))
+
+    def correlation(self, one: Numbers, other: Numbers) -> Estimate:
+        """Spearman's rank correlation of two numbers per model."""
+        there = np.isfinite(one) & np.isfinite(other)
+        one, other = one[there], other[there]
+
+        def rank_correlation(a: Numbers, b: Numbers) -> float:
+            if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+                return math.nan
+            return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+
+        places = [np.repeat(np.arange(len(one)), c.astype(int)) for c in self.counts(len(one))]
+        drawn = np.array([rank_correlation(one[place], other[place]) for place in places])
+        return self.estimate(rank_correlation(one, other), drawn, len(one))
+
+    def pairs(self, values: Numbers, chosen: NDArray[np.bool_]) -> Estimate:
+        """The mean over chosen pairs; both [models, models] and symmetric.
+
+        Pairs without a value (NaN) and the diagonal are left out.
+        """
+        mean = _pair_means(values, chosen)
+        models = int((chosen & np.isfinite(values)).any(1).sum())
+        drawn = mean(self.counts(len(values)))
+        return self.estimate(float(mean(np.ones((1, len(values))))[0]), drawn, models)
+
+    def contrast(
+        self,
+        values: Numbers,
+        one: NDArray[np.bool_],
+        other: NDArray[np.bool_],
+        families: Sequence[str] | None = None,
+    ) -> Estimate:
+        """The mean over the one pairs less the mean over the other; as `pairs`.
+
+        With `families`, of pairs across them, the interval is about other families, too.
+        """
+        first, second = _pair_means(values, one), _pair_means(values, other)
+        counts, each_once = self.counts(len(values), families), np.ones((1, len(values)))
+        value = float((first(each_once) - second(each_once))[0])
+        models = int(((one | other) & np.isfinite(values)).any(1).sum())
+        return self.estimate(value, first(counts) - second(counts), models)
+
+
+def _pair_means(values: Numbers, chosen: NDArray[np.bool_]) -> Callable[[Numbers], Numbers]:
+    """The mean over the chosen pairs as a function of counts [draws, models]; NaN where none is."""
+    there = chosen & np.isfinite(values) & ~np.eye(len(values), dtype=bool)
+    weights, sums = there.astype(np.float64), np.where(there, values, 0.0)
+
+    def mean(counts: Numbers) -> Numbers:
+        total = ((counts @ sums) * counts).sum(1)
+        pairs = ((counts @ weights) * counts).sum(1)
+        return np.divide(total, pairs, out=np.full(len(counts), math.nan), where=pairs > 0)
+
+    return mean

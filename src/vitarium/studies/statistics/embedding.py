@@ -1,0 +1,95 @@
+"""Models as points of a plane, by how far apart they are."""
+
+import math
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+
+from vitarium.core.errors import InvalidInput
+from vitarium.core.seeds import derive
+from vitarium.studies.statistics.bootstrap import Numbers
+
+Method = Literal["pca", "tsne", "umap"]
+TITLES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+_FEWEST: dict[Method, int] = {"pca": 3, "tsne": 6, "umap": 6}
+_32_BITS = 2**31
+
+
+def check_installed(method: Method) -> None:
+    """Raises InvalidInput where the library of a method is not installed."""
+    if method == "umap" and find_spec("umap") is None:
+        raise InvalidInput("UMAP needs umap-learn: pip install 'vitarium[umap]'; or leave it out")
+
+
+def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
+    """Squared distances [models, models] -> places in the plane [models, 2].
+
+    None where there are too few models, or they do not differ.
+    """
+    if len(squared) < _FEWEST[method]:
+        return None
+    principal, _ = classical_scaling(squared)
+    if not np.ptp(principal) > 0:
+        return None
+    if method == "pca":
+        return principal
+    distances = np.sqrt(np.clip(squared, 0, None))
+    start = (principal / principal[:, 0].std() * 1e-4).astype(np.float32)
+    number = derive(seed, "embedding", method) % _32_BITS
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(squared) - 1) / 3)
+        placed = TSNE(
+            metric="precomputed", init=start, perplexity=perplexity, random_state=number
+        ).fit_transform(distances)
+    else:
+        check_installed(method)
+        from umap import UMAP
+
+        placed = UMAP(
+            metric="precomputed",
+            init=start * 1e4,
+            n_neighbors=min(15, len(squared) - 1),
+            random_state=number,
+            n_jobs=1,
+        ).fit_transform(distances)
+    return np.asarray(placed, dtype=np.float64)
+
+
+def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, Numbers]:
+    """Principal components of points of which the squared distances are known (Gower 1966).
+
+    For Euclidean distances these are the scores of a PCA of the points themselves, up to signs;
+    the first of the largest entries of each is made positive.
+
+    Returns coordinates [models, dimensions] and each dimension's share of the variance.
+    """
+    centred = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
+    values, vectors = np.linalg.eigh(-(centred + centred.T) / 4)
+    order = np.argsort(values)[::-1][:dimensions]
+    chosen = np.clip(values[order], 0, None)
+    coordinates = vectors[:, order] * np.sqrt(chosen)
+    largest = np.abs(coordinates).argmax(0)
+    signs = np.sign(coordinates[largest, np.arange(coordinates.shape[1])])
+    total = np.clip(values, 0, None).sum()
+    shares = chosen / total if total > 0 else np.full(len(order), math.nan)
+    return coordinates * np.where(signs == 0, 1, signs), shares
+
+
+def standardised(features: Numbers) -> Numbers:
+    """Features [models, features] with mean 0 and deviation 1; those that do not vary are 0."""
+    deviation = features.std(0)
+    varies = deviation > 1e-12 * np.maximum(np.abs(features).max(0, initial=0), 1e-300)
+    scaled = (features - features.mean(0)) / np.where(varies, deviation, 1)
+    return np.where(varies, scaled, 0.0)
+
+
+def squared_distances(features: Numbers) -> Numbers:
+    """[models, features] -> squared Euclidean distances [models, models]."""
+    lengths = (features**2).sum(1)
+    squared = lengths[:, None] + lengths[None, :] - 2 * features @ features.T
+    squared = np.clip((squared + squared.T) / 2, 0, None)
+    np.fill_diagonal(squared, 0)
+    return squared

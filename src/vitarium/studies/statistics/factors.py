@@ -1,0 +1,145 @@
+"""The generating factors of a stage's models, as labels that groups can be made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vitarium.blueprint.plan import telling
+from vitarium.core.printable import distinct, printable, shortened
+from vitarium.formats.summary import text
+
+MANY = 8
+"""Numbers of which a factor has more different ones are put into three groups of equal size."""
+MAX_LABEL = 100
+"""Characters of a label; names and values in a foreign zoo may be of any length."""
+PARENT = "parent"
+_NAMES_ELSEWHERE = {"source", "name"}
+_TOLD_FIRST = ("objective", "data", "architecture", "initialization", "augmentation")
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor, and each model's value of it as text; both are printable."""
+
+    name: str
+    labels: pd.Series
+    """By model; of every model of the stage."""
+    alike: tuple[str, ...] = ()
+    """Factors that tell the same models apart."""
+
+    @property
+    def values(self) -> list[str]:
+        """Each value once: numbers by size, then texts by letter."""
+        return sorted(set(self.labels), key=_order)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether so many models have a value of their own that groups say nothing."""
+        return len(self.values) > len(self.labels) / 2
+
+
+def factors_of(
+    models: Mapping[str, Mapping[str, Any]],
+    parents: Mapping[str, str | None],
+    parents_factors: Mapping[str, Mapping[str, Any]],
+) -> list[Factor]:
+    """The factors in which the models of a stage differ; then the parent, and those of parents.
+
+    Factors that tell the same models apart are one, which names the others.
+
+    Args:
+        models: factors by model.
+        parents: by model.
+        parents_factors: factors by parent.
+    """
+    found = [
+        Factor(name, _labels(key, [models[id].get(key) for id in models], list(models)))
+        for key, name in _short(telling(list(map(dict, models.values())))).items()
+    ]
+    known = {id: parent for id, parent in parents.items() if parent}
+    if len(set(known.values())) > 1:
+        labels = [parents[id] for id in models]
+        named = [f"{label[:8]}" if label else "none" for label in labels]
+        found.append(Factor(PARENT, pd.Series(named, index=list(models))))
+        rows = [
+            dict(parents_factors[p]) for p in dict.fromkeys(known.values()) if p in parents_factors
+        ]
+        for key in sorted(telling(rows), key=_first_told):
+            values = [parents_factors.get(parents[id] or "", {}).get(key) for id in models]
+            label = shortened(printable(key), MAX_LABEL)
+            found.append(Factor(f"parent's {label}", _labels(key, values, list(models))))
+    return _merged([factor for factor in found if factor.labels.nunique() > 1])
+
+
+def is_seed(key: str) -> bool:
+    """Whether a factor only tells random draws apart."""
+    return key.rpartition(".")[2].endswith("seed")
+
+
+def parts_of(values: pd.Series, count: int = 4) -> pd.Series:
+    """Numbers by model -> in which of some equally large ranges they are, as text."""
+    return _ranges(values, count)
+
+
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted names -> their last part where that is enough."""
+    keys = [key for key in keys if key not in _NAMES_ELSEWHERE]
+    last = [key.rpartition(".")[2] for key in keys]
+    names = {
+        key: short if last.count(short) == 1 and short not in {"", "id", "stage", PARENT} else key
+        for key, short in zip(keys, last, strict=True)
+    }
+    labels = distinct(names.values(), max_length=MAX_LABEL)
+    return {key: labels[name] for key, name in names.items()}
+
+
+def _first_told(key: str) -> tuple[int, str]:
+    told = key in _TOLD_FIRST
+    return (_TOLD_FIRST.index(key) if told else len(_TOLD_FIRST), key)
+
+
+def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
+    """Values as texts; many different numbers as three ranges, but for seeds, which only count."""
+    is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
+    if not is_seed(key) and all(is_number) and len(set(values)) > MANY:
+        return _ranges(pd.Series(values, index=ids, dtype=float), 3)
+    texts = ["none" if value is None else text(value) for value in values]
+    labels = distinct(texts, empty="", max_length=MAX_LABEL)
+    return pd.Series([labels[value] for value in texts], index=ids)
+
+
+def _ranges(values: pd.Series, count: int) -> pd.Series:
+    """Which quantile of the values each is in, told by its bounds; `none` without a value."""
+    there = values.dropna()
+    edges = np.unique(np.quantile(there, np.linspace(0, 1, count + 1)) if len(there) else there)
+    if len(edges) < 2:
+        return pd.Series(["none" if pd.isna(v) else f"{v:.3g}" for v in values], index=values.index)
+    places = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
+    named = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    labels = ["none" if pd.isna(v) else named[p] for v, p in zip(values, places, strict=True)]
+    return pd.Series(labels, index=values.index)
+
+
+def _merged(found: list[Factor]) -> list[Factor]:
+    """Factors that part the models alike as one, under the name that comes first."""
+    kept: list[Factor] = []
+    for factor in found:
+        pattern = pd.factorize(factor.labels)[0].tolist()
+        for place, other in enumerate(kept):
+            if pd.factorize(other.labels)[0].tolist() == pattern:
+                kept[place] = Factor(other.name, other.labels, (*other.alike, factor.name))
+                break
+        else:
+            kept.append(factor)
+    return kept
+
+
+def _order(label: str) -> tuple[float, str]:
+    try:
+        return (float(label.split(" to ")[0]), label)
+    except ValueError:
+        return (float("inf"), label)

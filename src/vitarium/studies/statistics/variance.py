@@ -1,0 +1,154 @@
+"""How much of the variety of models a factor explains, for numbers and for distances alike.
+
+Squared distances stand for the models: (x - y)^2 for a number, ||x - y||^2 for weights. What is
+within groups is compared with what there is, which for a number is the analysis of variance, and
+for distances Anderson's (2001) analysis of variance without coordinates.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitarium.core.seeds import derive
+from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The share of the variance that lies between groups."""
+
+    eta_squared: Estimate
+    """1 - SS_within / SS_total, in [0, 1]; (groups - 1) / (models - 1) is expected of chance."""
+    adjusted: Estimate
+    """1 - MS_within / MS_total (epsilon squared, adjusted R^2): 0 is expected of chance."""
+    p: float
+    """Share of shuffled labels that explain as much or more (the labels as they are count, too)."""
+    models: int
+    groups: int
+
+
+def squared_differences(values: Numbers) -> Numbers:
+    """[models] -> [models, models]"""
+    differences: Numbers = (values[:, None] - values[None, :]) ** 2
+    return differences
+
+
+def complete(squared: Numbers) -> NDArray[np.int64]:
+    """Places of models between all of which there is a distance; those that lack most go first."""
+    places = np.arange(len(squared))
+    while len(places):
+        lacking = (~np.isfinite(squared[np.ix_(places, places)])).sum(1)
+        if not lacking.any():
+            break
+        places = np.delete(places, int(lacking.argmax()))
+    return places
+
+
+def explained(
+    squared: Numbers,
+    labels: Sequence[str],
+    *,
+    bootstrap: Bootstrap,
+    blocks: Sequence[str] | None = None,
+    permutations: int = 999,
+) -> Explained | None:
+    """What a factor explains of squared distances [models, models], with labels [models].
+
+    Args:
+        blocks: for a factor of whole groups of models, e.g. of their parents: the group of each.
+            Labels are then shuffled between groups, not between models, which would make of many
+            children of few parents a large sample of parents.
+
+    The bootstrap's interval is of the adjusted share, in which copies of a model are not compared
+    with each other (they would look like a group that is close together), and of eta squared by
+    the relation of the two.
+
+    Returns None where nothing can be explained: models do not differ, or the factor has one value,
+    or another one for each model.
+    """
+    groups = _members(labels)
+    n, k = len(labels), len(groups)
+    total = _mean_pair(squared, np.ones((1, n)))[0] / 2
+    if not 1 < k < n or not total > 0:
+        return None
+    adjusted = float(_adjusted(squared, groups, np.ones((1, n)))[0])
+    drawn = _adjusted(squared, groups, bootstrap.counts(n))
+    share = bootstrap.estimate(adjusted, drawn, n)
+    return Explained(
+        Estimate(
+            _eta(adjusted, n, k),
+            None if share.low is None else _eta(share.low, n, k),
+            None if share.high is None else _eta(share.high, n, k),
+        ),
+        share,
+        _permutation(squared, groups, blocks, permutations, bootstrap.seed),
+        n,
+        k,
+    )
+
+
+def _members(labels: Sequence[str]) -> list[NDArray[np.int64]]:
+    names = np.asarray([str(label) for label in labels])
+    return [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
+
+
+def _mean_pair(squared: Numbers, counts: Numbers) -> Numbers:
+    """Mean over pairs of different models, by how often each model counts; NaN without pairs."""
+    total = ((counts @ squared) * counts).sum(1)
+    pairs = counts.sum(1) ** 2 - (counts**2).sum(1)
+    return np.divide(total, pairs, out=np.full(len(counts), math.nan), where=pairs > 0)
+
+
+def _adjusted(squared: Numbers, groups: list[NDArray[np.int64]], counts: Numbers) -> Numbers:
+    """1 - MS_within / MS_total for every row of counts [draws, models]."""
+    within = np.zeros(len(counts))
+    freedom = np.zeros(len(counts))
+    for members in groups:
+        ours = counts[:, members]
+        mean = _mean_pair(squared[np.ix_(members, members)], ours) / 2
+        degrees = np.where(np.isnan(mean), 0.0, ours.sum(1) - 1)
+        within += degrees * np.nan_to_num(mean)
+        freedom += degrees
+    total = _mean_pair(squared, counts) / 2
+    there = (freedom > 0) & (total > 0)
+    ratio = np.full(len(counts), math.nan)
+    ratio[there] = within[there] / freedom[there] / total[there]
+    share: Numbers = 1 - ratio
+    return share
+
+
+def _eta(adjusted: float, models: int, groups: int) -> float:
+    """Eta squared of the adjusted share: SS_within / SS_total by the degrees of freedom of both."""
+    return float(np.clip(1 - (1 - adjusted) * (models - groups) / (models - 1), 0, 1))
+
+
+def _permutation(
+    squared: Numbers,
+    groups: list[NDArray[np.int64]],
+    blocks: Sequence[str] | None,
+    permutations: int,
+    seed: int,
+) -> float:
+    """How often shuffled labels leave as little within groups as the labels do."""
+    n = len(squared)
+    label = np.empty(n, dtype=np.int64)
+    for number, members in enumerate(groups):
+        label[members] = number
+    _, first, block = np.unique(
+        np.arange(n).astype(str) if blocks is None else np.asarray(blocks),
+        return_index=True,
+        return_inverse=True,
+    )
+    generator = np.random.default_rng(derive(seed, "permutation", n))
+    orders = [first, *(generator.permutation(first) for _ in range(permutations))]
+    shuffled = label[np.stack(orders)][:, block]
+    within = np.zeros(len(shuffled))
+    for number in range(len(groups)):
+        chosen = (shuffled == number).astype(np.float64)
+        size = chosen.sum(1)
+        within += ((chosen @ squared) * chosen).sum(1) / np.where(size > 0, size, 1)
+    as_much = within[1:] <= within[0] * (1 + 1e-9)
+    return float((1 + as_much.sum()) / (1 + permutations))

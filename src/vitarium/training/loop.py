@@ -1,0 +1,298 @@
+"""Training runs, from specs to their last checkpoints: one model, or several stacked.
+
+After every epoch all that a later start needs is on disk. Since every random stream is named
+after the epoch and the step that draw from it, a resumed run gives the bits of an unbroken one.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from vitarium.blueprint import ModelSpec
+from vitarium.core import seeds
+from vitarium.core.memory import keep_freed_memory
+from vitarium.data.loader import together
+from vitarium.training._async_writer import Writing
+from vitarium.training.options import EpochDone, Report, Span, Step, TrainOptions, numerics
+from vitarium.training.resume import rounded, weights_of
+from vitarium.training.stacked_trainer import Stack
+from vitarium.training.train_state import Member
+from vitarium.training.trainer import Alone
+from vitarium.zoo import ModelFolder
+
+Outcome = Literal["finished", "diverged"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model to train.
+
+    folder: where it is kept; whatever is finished in it stays as it is.
+    parent: weights to start from, by name; its head is used where the spec keeps it.
+    teacher: whom an objective with a teacher asks; several tasks may have the same.
+    """
+
+    spec: ModelSpec
+    folder: ModelFolder
+    parent: Mapping[str, Tensor] | None = None
+    teacher: nn.Module | None = None
+
+
+def train(
+    spec: ModelSpec,
+    folder: ModelFolder,
+    *,
+    parent: Mapping[str, Tensor] | None = None,
+    teacher: nn.Module | None = None,
+    options: TrainOptions | None = None,
+    report: Callable[[Step | EpochDone], None] = lambda event: None,
+) -> Outcome:
+    """Train a model into its folder, going on after its last finished epoch.
+
+    Args:
+        parent: weights to start from, by name; its head is used where the spec keeps it.
+        teacher: whom an objective with a teacher asks, e.g. `zoo.load(ID)`.
+        report: called after every step and every epoch.
+
+    Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
+    epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (no teacher,
+    or one that does not go with the model) and CorruptFile.
+    """
+
+    def tell(model: str, event: Step | EpochDone | Span) -> None:
+        if not isinstance(event, Span):
+            report(event)
+
+    return train_together([Task(spec, folder, parent, teacher)], options=options, report=tell)[
+        spec.id
+    ]
+
+
+def train_together(
+    tasks: Sequence[Task],
+    *,
+    options: TrainOptions | None = None,
+    report: Report = lambda model, event: None,
+) -> dict[str, Outcome]:
+    """Train models as one stacked computation; each as if it were trained by itself.
+
+    They have to have the same `stack_key`. Float32 losses agree with those of a model that is
+    trained by itself to about 1e-5 relative over tens of steps; bits differ, since sums are taken
+    in another order. On CPUs the bits do not depend on who else is in the stack, so a stack that
+    was stopped goes on to the same bits in any company. Models that were begun differently (other
+    epochs finished, another precision) are trained one group after the other.
+
+    Returns each model's outcome by id, and raises, as `train` does.
+    """
+    options = options or TrainOptions()
+    options = replace(options, stacked=options.stacked or len(tasks) > 1)
+    keep_freed_memory()
+    outcomes: dict[str, Outcome] = {}
+    todo = []
+    for task in tasks:
+        result = task.folder.result()
+        if result:
+            outcomes[task.spec.id] = result["status"]
+        else:
+            todo.append((_begun(task.folder, options), _last_epoch(task.folder), task))
+    order = sorted(todo, key=lambda one: (repr(one[0]), one[1]))
+    for (own_options, _), group in _groups(order):
+        if own_options.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        with seeds.preserved(), numerics(own_options), Writing() as writing:
+            run = _Run(group, own_options, report, writing)
+            outcomes |= run.to_the_end()
+    return outcomes
+
+
+def _groups(
+    order: Iterable[tuple[TrainOptions, int, Task]],
+) -> Iterator[tuple[tuple[TrainOptions, int], list[Task]]]:
+    """Tasks that can share a computation; each by itself where they are not stacked."""
+    for key, group in groupby(order, key=lambda one: one[:2]):
+        tasks = [one[2] for one in group]
+        if key[0].stacked:
+            yield key, tasks
+        else:
+            yield from ((key, [task]) for task in tasks)
+
+
+def _begun(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
+    """The options, but for what an unfinished model was begun with."""
+    if not folder.exists:
+        return options
+    begun: Mapping[str, Any] = folder.about().software
+    return replace(
+        options,
+        precision=begun.get("precision", options.precision),
+        compiled=begun.get("compiled", str(options.compiled)) == "True",
+        stacked=begun.get("stacked", str(options.stacked)) == "True",
+    )
+
+
+def _last_epoch(folder: ModelFolder) -> int:
+    finished = folder.epochs()
+    return finished[-1].number if finished else -1
+
+
+class _Run:
+    """Models that are at the same epoch."""
+
+    def __init__(
+        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: Writing
+    ) -> None:
+        self.options, self.report, self.writing = options, report, writing
+        started = time.time()
+        self.members = [Member(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
+        self.trainer = _trainer(self.members, options)
+        self.outcomes: dict[str, Outcome] = {}
+        self._spent("set-up", started)
+
+    def to_the_end(self) -> dict[str, Outcome]:
+        epochs = self.members[0].recipe.epochs
+        for epoch in range(self._resume() + 1, epochs + 1):
+            started, clock = time.time(), time.perf_counter()
+            metrics, faults = self._train_epoch(epoch)
+            seconds = time.perf_counter() - clock
+            self._spent("train", started, epoch)
+            self._drop(faults)
+            if not self.members:
+                return self.outcomes
+            metrics = [one for k, one in enumerate(metrics) if k not in faults]
+            scores = self._scores(epoch)
+            for member, own, score in zip(self.members, metrics, scores, strict=True):
+                images = member.batches.steps * member.recipe.batch_size
+                # of one model, though others are trained beside
+                own |= score | {
+                    "seconds": time.perf_counter() - clock,
+                    "images_per_second": images / seconds,
+                }
+            self._commit(epoch, metrics)
+        self.writing.settle()
+        for member in self.members:
+            self._finish(member, "finished", member.changes)
+        return self.outcomes
+
+    def _resume(self) -> int:
+        """Bring back the state after the last finished epoch, and return its number."""
+        found = [member.folder.progress() for member in self.members]
+        if all(found):
+            self.trainer.restore([tensors for _, tensors in found])  # type: ignore[misc]
+            return found[0][0]  # type: ignore[index]
+        finished = self.members[0].folder.epochs()
+        if finished and finished[-1].number == self.members[0].recipe.epochs:
+            return finished[-1].number  # stopped between its last epoch and its result
+        self._commit(0, self._scores(0))
+        return 0
+
+    def _train_epoch(self, epoch: int) -> tuple[list[dict[str, float]], dict[int, str]]:
+        """Metrics of each member, and what went wrong with those that diverged."""
+        self.trainer.training_mode()
+        steps = self.members[0].batches.steps
+        sums: dict[str, Tensor] = {}
+        faults: dict[int, str] = {}
+        for number, batch in enumerate(together([m.batches for m in self.members], epoch)):
+            for name, value in self.trainer.step(batch, epoch, number).items():
+                sums[name] = sums.get(name, 0) + value
+            self._check_losses(sums["loss"], epoch, number, faults)
+            if len(faults) == len(self.members):
+                return [{} for _ in self.members], faults
+            self.writing.settle(wait=False)
+            for member in self.members:
+                self.report(member.spec.id, Step(epoch, number + 1, steps))
+        faults = self.trainer.faults(epoch) | faults
+        means = {name: (value / steps).tolist() for name, value in sums.items()}
+        return [
+            {f"train_{name}": values[k] for name, values in means.items()}
+            | {"lr": member.rate(epoch, steps - 1)}
+            for k, member in enumerate(self.members)
+        ], faults
+
+    def _check_losses(
+        self, totals: Tensor, epoch: int, number: int, faults: dict[int, str]
+    ) -> None:
+        # Asking a GPU for a number makes it wait, so there only now and then.
+        often = 1 if totals.device.type == "cpu" else 50
+        last = number == self.members[0].batches.steps - 1
+        if number % often and not last:
+            return
+        for k, total in enumerate(totals.tolist()):
+            if not abs(total) < float("inf") and k not in faults:
+                faults[k] = f"the loss was {total} in epoch {epoch}, by step {number + 1}"
+
+    def _scores(self, epoch: int) -> list[dict[str, float]]:
+        started = time.time()
+        scores = self.trainer.scores(epoch)
+        self._spent("score", started, epoch)
+        return scores
+
+    def _commit(self, epoch: int, metrics: Sequence[dict[str, float]]) -> None:
+        """Let the epoch be written, after the one before it."""
+        self.writing.settle()
+        last = epoch == self.members[0].recipe.epochs
+        states = [None] * len(self.members) if last else self.trainer.progress()
+        for member, own, state in zip(self.members, metrics, states, strict=True):
+            # copies, since training goes on while they are written
+            progress = None if state is None else _copied(state)
+            weights = None
+            if member.recipe.keeps(epoch):
+                weights = weights_of(progress) if progress else _copied(member.model.state_dict())
+                weights = rounded(weights, member.recipe)
+            write = partial(_written, member.folder, epoch, own, weights, progress)
+            self.writing.submit(write, partial(self._committed, member.spec.id, epoch, own))
+
+    def _committed(
+        self, model: str, epoch: int, metrics: Mapping[str, float], times: tuple[float, float]
+    ) -> None:
+        self.report(model, Span("write", *times, epoch))
+        self.report(model, EpochDone(epoch, metrics))
+
+    def _drop(self, faults: Mapping[int, str]) -> None:
+        """End the models that diverged; the others go on."""
+        if not faults:
+            return
+        self.writing.settle()
+        states = self.trainer.progress()
+        for k, fault in faults.items():
+            _keep_last_finite(self.members[k])
+            self._finish(self.members[k], "diverged", fault)
+        alive = [k for k in range(len(self.members)) if k not in faults]
+        self.members = [self.members[k] for k in alive]
+        if alive:
+            kept = [_copied(states[k]) for k in alive]
+            self.trainer = _trainer(self.members, self.options)
+            self.trainer.restore(kept)
+
+    def _finish(self, member: Member, outcome: Outcome, message: str) -> None:
+        member.folder.finish(outcome, message)
+        self.outcomes[member.spec.id] = outcome
+
+    def _spent(self, what: str, started: float, epoch: int | None = None) -> None:
+        self.report(self.members[0].spec.id, Span(what, started, time.time(), epoch))
+
+
+def _trainer(members: Sequence[Member], options: TrainOptions) -> Alone | Stack:
+    return Stack(members, options) if options.stacked else Alone(members, options)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def _written(folder: ModelFolder, *epoch: Any) -> tuple[float, float]:
+    started = time.time()
+    folder.commit(*epoch)
+    return started, time.time()
+
+
+def _keep_last_finite(member: Member) -> None:
+    """Make the last finished epoch a checkpoint, though the recipe may not keep it."""
+    last, progress = member.folder.epochs()[-1], member.folder.progress()
+    if last.checkpoint is None and progress:
+        member.folder.keep(last.number, rounded(weights_of(progress[1]), member.recipe))

@@ -1,0 +1,144 @@
+"""One model of a training run: its module, its data and its folder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitarium.architectures.heads import head_prefix, is_head
+from vitarium.blueprint import ModelSpec
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.data import base as datasets
+from vitarium.data.loader import Batches
+from vitarium.training.environment import software
+from vitarium.training.options import TrainOptions
+from vitarium.training.shortcuts import take_shortcuts
+from vitarium.training.teacher import Lessons
+from vitarium.zoo import About, ModelFolder
+
+
+class Member:
+    """A model that is ready to be trained, or to go on.
+
+    Args:
+        parent: weights to start from, by name; its head is used where the spec keeps it.
+        teacher: whom an objective with a teacher asks; it is not changed, but for its device.
+
+    Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (a teacher that does not go
+    with the model) and CorruptFile.
+    """
+
+    lessons: Lessons | None = None
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        folder: ModelFolder,
+        parent: Mapping[str, Tensor] | None,
+        options: TrainOptions,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        self.spec, self.recipe, self.folder = spec, spec.recipe, folder
+        recipe, objective = self.recipe, self.recipe.objective
+        data = datasets.load(recipe.data, options.data_dir)
+        num_outputs = objective.plugin.facts["outputs"](objective.config, data.num_classes)
+        model = recipe.build(num_outputs)
+        if parent is not None:
+            _load(model, parent, head=spec.keep_head)
+        self.model = model.to(options.device)
+        records = objective.plugin.facts.get("records_blocks", False)
+        if records and options.compiled:
+            raise InvalidInput(
+                f"objective '{objective.name}' looks into the model's blocks, which a compiled "
+                "model has no more: train without compilation"
+            )
+        take_shortcuts(self.model, options, blocks_are_read=records)
+        self._freeze()
+        input_size = recipe.architecture.config.input_size
+        if "lesson" in objective.plugin.facts:
+            example = torch.zeros(1, *input_size, device=options.device)
+            self.lessons = Lessons(recipe, teacher, self.model, example)
+        self.batches = Batches(
+            data,
+            recipe.augmentation(input_size, data.num_classes),
+            input_size,
+            recipe.batch_size,
+            recipe.seed,
+            views=objective.plugin.facts["views"],
+            device=options.device,
+            loader_workers=options.loader_workers,
+        )
+        folder.sweep()
+        now = software(options)
+        if not folder.exists:
+            folder.begin(spec, About(num_outputs, data.classes, now))
+        self.changes = _changes(folder.about().software, now)
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def rate(self, epoch: int, number: int) -> float:
+        """The learning rate of step `number` (from 0) of an epoch (from 1)."""
+        steps, recipe = self.batches.steps, self.recipe
+        step = (epoch - 1) * steps + number
+        share: float = recipe.schedule(step, recipe.epochs * steps, steps)
+        rate: float = share * recipe.optimizer.config.lr
+        return rate
+
+    def training_mode(self) -> None:
+        self.model.train()
+        if self.recipe.trainable == "head":  # a frozen backbone gives the features it will give
+            self.model.eval()
+            self.model.get_submodule(head_prefix(self.model)).train()
+
+    @torch.no_grad()  # not inference_mode: a model may cache a tensor that training needs too
+    def scores(self, epoch: int, score: Any = None) -> dict[str, float]:
+        """Metrics on the validation split, and on the test split where the weights are kept."""
+        self.model.eval()
+        objective = self.recipe.objective
+        evaluate = objective.plugin.facts["evaluate"]
+        splits = ("val", "test") if self.recipe.keeps(epoch) else ("val",)
+        found = evaluate(objective.config, self.model, score or self.batches.score, splits)
+        return {
+            f"{split}_{name}": value for split in splits for name, value in found[split].items()
+        }
+
+    def fault(self, epoch: int) -> str | None:
+        """What is not finite in the weights."""
+        for name, weight in self.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                return f"weights of {name} were not finite after epoch {epoch}"
+        return None
+
+    def _freeze(self) -> None:
+        if self.recipe.trainable == "head":
+            for name, weight in self.model.named_parameters():
+                weight.requires_grad_(is_head(self.model, name))
+
+
+def _changes(begun: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is no longer as it was when training began: from then on the bits may be others."""
+    changed = [
+        f"{name} {begun.get(name)} to {now[name]}" for name in now if begun.get(name) != now[name]
+    ]
+    return f"changed during training: {', '.join(changed)}" if changed else ""
+
+
+def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None:
+    """Copy the parent's weights, with the head's or without; none may be missing or differ."""
+    own = {n: t for n, t in model.state_dict().items() if head or not is_head(model, n)}
+    given = {n: t for n, t in parent.items() if head or not is_head(model, n)}
+    faults = [f"{name} is missing" for name in own.keys() - given.keys()]
+    faults += [f"{name} has no place" for name in given.keys() - own.keys()]
+    faults += [
+        f"{name} is {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own.keys() & given.keys()
+        if own[name].shape != given[name].shape
+    ]
+    if faults:
+        raise IncompatibleWeights(
+            "the parent's weights do not fit the architecture: " + "; ".join(sorted(faults)[:5])
+        )
+    model.load_state_dict(given, strict=False)

@@ -1,0 +1,70 @@
+"""The steps of a model that is trained by itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitarium.architectures.base import ActsAfterSteps
+from vitarium.core import seeds
+from vitarium.data.batch import Batch
+from vitarium.training.options import TrainOptions
+from vitarium.training.resume import restore_progress, take_progress
+from vitarium.training.train_state import Member
+
+
+class Alone:
+    """A model with its optimiser; of the same use as a Stack, which has several."""
+
+    def __init__(self, members: Sequence[Member], options: TrainOptions) -> None:
+        (self.member,) = members
+        self.options = options
+        self.model: Any = self.member.model
+        if options.compiled:
+            self.model = torch.compile(self.model, dynamic=False)
+        self.trained = self.member.trained
+        self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
+        self.optimizer = self.member.recipe.optimizer(self.trained)
+
+    def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
+        """Train on a batch [1, ...]; returns the logged numbers [1]."""
+        member, recipe = self.member, self.member.recipe
+        rate = member.rate(epoch, number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        own = Batch(batch.images[0], batch.labels[0], batch.targets[0])
+        if member.lessons:
+            with self.options.autocast:
+                own = replace(own, taught=member.lessons(own.images))
+        seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
+        with self.options.autocast:
+            loss = recipe.objective(self.model, own)
+        self.optimizer.zero_grad()
+        loss.value.backward()
+        if recipe.clip_grad_norm:
+            nn.utils.clip_grad_norm_(self.trained, recipe.clip_grad_norm)
+        self.optimizer.step()
+        for part in self.acting:
+            part.after_step()
+        return {name: value.unsqueeze(0) for name, value in loss.metrics.items()}
+
+    def scores(self, epoch: int) -> list[dict[str, float]]:
+        with self.options.autocast:
+            return [self.member.scores(epoch)]
+
+    def progress(self) -> list[dict[str, Tensor]]:
+        """What going on needs, as `training.resume` has it."""
+        return [take_progress(self.member.model, self.optimizer)]
+
+    def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
+        restore_progress(self.member.model, self.optimizer, progress[0])
+
+    def training_mode(self) -> None:
+        self.member.training_mode()
+
+    def faults(self, epoch: int) -> dict[int, str]:
+        """Which members' weights are not finite, and where."""
+        fault = self.member.fault(epoch)
+        return {0: fault} if fault else {}

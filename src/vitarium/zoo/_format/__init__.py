@@ -1,0 +1,1 @@
+"""The format of checkpoint files; docs/format.md has it in words."""

@@ -1,0 +1,195 @@
+"""Named runs of bytes in one file that proves itself: the safetensors container.
+
+    8 bytes    length of the header, little-endian
+    header     JSON, filled up with spaces: for every name its dtype, shape and place
+    bytes      without a gap
+
+Any safetensors reader opens it. What we add stands under `__metadata__`: `checksum`, which is that
+of the header itself (with zeros in its place), and `vitarium`, our own description as JSON text.
+"""
+
+import json
+import math
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitarium.core.errors import CorruptFile
+from vitarium.core.file_faults import reading
+from vitarium.core.files import checksum
+
+SIZES: Mapping[str, int] = {
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+"""Bytes of a number of each dtype, by safetensors' names."""
+
+_LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors' own limit."""
+_MARK = b'{"__metadata__":{"checksum":"'
+_NONE = b"0" * 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a name's bytes stand, counted from the first byte after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def packed(
+    entries: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]],
+    description: Mapping[str, Any],
+) -> Iterator[bytes | memoryview]:
+    """The file's content in pieces: of `entries` (dtype, shape, bytes) and our description.
+
+    Equal content gives equal bytes.
+    """
+    # the widest first, so that every number stands at a multiple of its size
+    order = sorted(entries, key=lambda name: (-SIZES[entries[name][0]], name))
+    table: dict[str, Any] = {"__metadata__": {"checksum": "0" * 16, "vitarium": _text(description)}}
+    place = 0
+    for name in order:
+        dtype, shape, content = entries[name]
+        size = len(content)
+        table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [place, place + size]}
+        place += size
+    header = _text(table).encode()
+    header += b" " * (-len(header) % 8)
+    start = len(_MARK)
+    header = header[:start] + checksum(header).encode() + header[start + len(_NONE) :]
+    yield len(header).to_bytes(8, "little")
+    yield header
+    for name in order:
+        yield entries[name][2]
+
+
+class Container:
+    """Reads a file that `packed` made, or any safetensors file; its bytes stay on disk.
+
+    Raises CorruptFile if the header has changed, or does not fit the length of the file, and
+    NotReadable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with reading(path), path.open("rb") as file:
+                self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except FileNotFoundError:
+            raise CorruptFile(path, "the file is missing") from None
+        except ValueError as error:  # an empty file cannot be mapped
+            raise CorruptFile(path, f"cannot be read ({error})") from None
+        length = self._header_length()
+        self._start = 8 + length
+        self._view = memoryview(self._content)
+        header = self._content[8 : self._start]
+        self.is_sealed = header.startswith(_MARK)
+        """Whether the header has a checksum; the files of others do not."""
+        if self.is_sealed:
+            self._check(header)
+        self.entries, self.description = self._read(header)
+
+    def content(self, name: str) -> memoryview:
+        """What stands under a name; writable, but the file is not changed by it."""
+        entry = self.entries[name]
+        return self._view[self._start + entry.start : self._start + entry.stop]
+
+    def read_ahead(self, names: Iterable[str] | None = None) -> None:
+        """Let the system fetch what stands under these names, or all, while other work goes on.
+
+        Otherwise it is read page by page when it is touched.
+        """
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        if names is None:
+            self._content.madvise(mmap.MADV_WILLNEED)
+            return
+        found = (self.entries[name] for name in names if name in self.entries)
+        for start, stop in _joined((entry.start, entry.stop) for entry in found):
+            page = (self._start + start) // mmap.PAGESIZE * mmap.PAGESIZE
+            self._content.madvise(mmap.MADV_WILLNEED, page, self._start + stop - page)
+
+    def corrupt(self, fault: str) -> CorruptFile:
+        return CorruptFile(self.path, fault)
+
+    def _header_length(self) -> int:
+        size = len(self._content)
+        length = int.from_bytes(self._content[:8], "little")
+        if size < 8 or length > min(size - 8, _LARGEST_HEADER):
+            raise self.corrupt(f"it has {size} bytes and says that its header has {length}")
+        return length
+
+    def _check(self, header: bytes) -> None:
+        start, stop = len(_MARK), len(_MARK) + len(_NONE)
+        if checksum(header[:start] + _NONE + header[stop:]).encode() != header[start:stop]:
+            raise self.corrupt("its header is not as it was written")
+
+    def _read(self, header: bytes) -> tuple[dict[str, Entry], dict[str, Any]]:
+        try:
+            table = json.loads(header)
+            notes = table.pop("__metadata__", {})
+            description = json.loads(notes.get("vitarium", "{}"))
+            if not isinstance(description, dict):
+                raise ValueError("the description is no object")
+            for name in table:
+                name.encode()  # half a surrogate pair is no text: UnicodeEncodeError, a ValueError
+            entries = {name: _entry(name, value) for name, value in table.items()}
+            _check_places(entries.values(), len(self._content) - self._start)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise self.corrupt(f"its header makes no sense: {error}") from None
+        return entries, description
+
+
+def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places in order, those in one that are next to each other."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(places):
+        if found and start - found[-1][1] <= mmap.PAGESIZE:
+            found[-1] = (found[-1][0], stop)
+        elif stop > start:
+            found.append((start, stop))
+    return found
+
+
+def _entry(name: str, value: Any) -> Entry:
+    dtype, shape, (start, stop) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
+    if dtype not in SIZES:
+        raise ValueError(f"{name} has the dtype {dtype}, which is not known")
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
+        raise ValueError(f"{name} has a shape or place that is no whole number")
+    if stop - start != math.prod(shape) * SIZES[dtype]:
+        raise ValueError(f"{name} of shape {shape} has {stop - start} bytes")
+    return Entry(dtype, shape, start, stop)
+
+
+def _check_places(entries: Iterable[Entry], size: int) -> None:
+    place = 0
+    for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
+        if entry.start != place:
+            raise ValueError(f"its bytes have a gap or an overlap at {place}")
+        place = entry.stop
+    if place != size:
+        raise ValueError(f"it should have {place} bytes after its header and has {size}")
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

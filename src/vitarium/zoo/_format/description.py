@@ -1,0 +1,164 @@
+"""What a checkpoint file says of its tensors; docs/format.md has it in words."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from vitarium.core.files import checksum
+from vitarium.zoo._format import coding
+from vitarium.zoo._format.container import SIZES, Container, Entry
+
+VERSION = 2
+"""Of the description."""
+Code = Literal["plain", "same", "alone", "difference"]
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+"""torch's names of safetensors' dtypes."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The checkpoint that a packed one is a difference to."""
+
+    model: str
+    epoch: int
+    content: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is read from a file and names no checkpoint."""
+        if [type(part) for part in (self.model, self.epoch, self.content)] != [str, int, str]:
+            raise ValueError(f"a base of {self.model!r}, {self.epoch!r}, {self.content!r}")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as it stands in a checkpoint."""
+
+    dtype: str
+    """safetensors' name of it."""
+    shape: tuple[int, ...]
+    checksums: tuple[str, ...]
+    """Of the content, run by run of `coding.RUN_BYTES`."""
+    code: Code = "plain"
+    pieces: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Packed: of every run, the checksum of what is stored and the length of each stream."""
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number."""
+        return SIZES[self.dtype]
+
+    @property
+    def run(self) -> int:
+        """Numbers in a run; the last may have fewer."""
+        return coding.RUN_BYTES // self.width
+
+    @property
+    def runs(self) -> int:
+        return -(-self.count // self.run)
+
+    def like(self, other: "Stored | None") -> bool:
+        return other is not None and (self.dtype, self.shape) == (other.dtype, other.shape)
+
+
+def content_of(tensors: Mapping[str, Stored]) -> str:
+    """SHA-256 over names, dtypes, shapes and checksums of a checkpoint's tensors, hexadecimal."""
+    table = [[name, t.dtype, t.shape, t.checksums] for name, t in sorted(tensors.items())]
+    text = json.dumps(table, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def described(file: Container) -> dict[str, Stored]:
+    """What the description says of every tensor, compared with what is there."""
+    tensors = {}
+    for name, said in file.description["tensors"].items():
+        entry = file.entries.get(name)
+        packed = said.get("code", "plain") != "plain"
+        if not packed and entry is None:
+            raise ValueError(f"{name} is missing")
+        sums = said["checksums"]
+        dtype, shape = (said["dtype"], said["shape"]) if packed else (entry.dtype, entry.shape)  # type: ignore[union-attr]
+        stored = Stored(
+            dtype,
+            tuple(shape),
+            tuple(sums[place : place + 16] for place in range(0, len(sums), 16)),
+            said.get("code", "plain"),
+            tuple((found, tuple(lengths)) for found, lengths in said.get("pieces", ())),
+        )
+        _check(name, stored, entry)
+        tensors[name] = stored
+    if file.entries.keys() - tensors.keys():
+        raise ValueError(f"{min(file.entries.keys() - tensors.keys())} is not described")
+    return tensors
+
+
+def _check(name: str, stored: Stored, entry: Entry | None) -> None:
+    """Raises ValueError where a tensor's description contradicts itself or its entry."""
+    numbers = [*stored.shape, *(length for _, lengths in stored.pieces for length in lengths)]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{name} has a shape or length that is no whole number")
+    if stored.code not in get_args(Code) or stored.dtype not in SIZES:
+        raise ValueError(f"{name} is stored as {stored.code} of {stored.dtype}")
+    if len(stored.checksums) != stored.runs:
+        raise ValueError(f"{name} has {len(stored.checksums)} checksums for {stored.runs} runs")
+    if stored.code in ("alone", "difference"):
+        if len(stored.pieces) != stored.runs:
+            raise ValueError(f"{name} has {len(stored.pieces)} pieces for {stored.runs} runs")
+        if any(len(lengths) != stored.width for _, lengths in stored.pieces):
+            raise ValueError(f"{name} has not a stream for each of {stored.width} bytes")
+        size = sum(sum(lengths) for _, lengths in stored.pieces)
+        if entry is None or (entry.dtype, entry.shape) != ("U8", (size,)):
+            raise ValueError(f"{name} should have {size} bytes")
+    elif stored.pieces or (stored.code == "same" and entry is not None):
+        raise ValueError(f"{name} has bytes though it is stored as {stored.code}")
+
+
+def undescribed(file: Container) -> dict[str, Stored]:
+    """A file without checksums: they are made of what it holds now."""
+    tensors = {}
+    for name, entry in file.entries.items():
+        content = file.content(name)
+        runs = range(0, len(content), coding.RUN_BYTES)
+        sums = tuple(checksum(content[start : start + coding.RUN_BYTES]) for start in runs)
+        tensors[name] = Stored(entry.dtype, entry.shape, sums)
+    return tensors
+
+
+def description(table: Mapping[str, Stored], about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        **about,
+        "tensors": {name: _said(stored) for name, stored in table.items()},
+    }
+
+
+def _said(stored: Stored) -> dict[str, Any]:
+    """What the description says of a tensor; a plain one's dtype and shape stand at its entry."""
+    sums = {"checksums": "".join(stored.checksums)}
+    if stored.code == "plain":
+        return sums
+    said = {"code": stored.code, "dtype": stored.dtype, "shape": stored.shape, **sums}
+    return said | ({"pieces": stored.pieces} if stored.pieces else {})

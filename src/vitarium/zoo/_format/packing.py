@@ -1,0 +1,189 @@
+"""Makes the content of checkpoint files: tensors as they are, or packed against a base."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from vitarium.core.errors import InvalidInput
+from vitarium.core.files import checksum
+from vitarium.zoo._format import coding
+from vitarium.zoo._format.coding import Bits
+from vitarium.zoo._format.container import packed
+from vitarium.zoo._format.description import (
+    DTYPES,
+    FLOATS,
+    Base,
+    Code,
+    Stored,
+    content_of,
+    description,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ALONE_TOO = 0.7
+"""Where a difference takes more than this share of the plain bytes, both ways are tried."""
+_WORTH = 0.97
+"""What saves less is stored plain, which is read faster."""
+_SMALL = 512
+"""Bytes up to which a tensor is stored plain: its description would outgrow what is saved."""
+
+Piece = bytes | memoryview
+
+
+class Source(Protocol):
+    """What a difference can be taken to: a `Checkpoint`, or one that is still in memory."""
+
+    @property
+    def tensors(self) -> Mapping[str, Stored]: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    def run(self, name: str, number: int) -> Bits: ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint as it was just written, to build the next one on without reading it again."""
+
+    tensors: Mapping[str, Stored]
+    content: str
+    depth: int
+    bits: Mapping[str, Bits]
+    """Those of the tensors that were given, not copies."""
+
+    def run(self, name: str, number: int) -> Bits:
+        length = self.tensors[name].run
+        return self.bits[name][number * length : (number + 1) * length]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(bits.nbytes for bits in self.bits.values())
+
+    def copy(self) -> "Written":
+        return replace(self, bits={name: bits.copy() for name, bits in self.bits.items()})
+
+
+def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[Iterator[Piece], str]:
+    """The content of a plain file in pieces, and SHA-256 of what is in it (`content_of`).
+
+    Args:
+        about: what else its description says: model, epoch.
+
+    Raises InvalidInput for a dtype that no safetensors file has.
+    """
+    bits = {name: _bits(name, tensor) for name, tensor in tensors.items()}
+    table = {name: _plain(own, tensors[name]) for name, own in bits.items()}
+    entries = {name: (table[name].dtype, table[name].shape, _bytes(bits[name])) for name in table}
+    return packed(entries, description(table, about)), content_of(table)
+
+
+def against(
+    base: tuple[Base, Source] | None,
+    tensors: "Mapping[str, Tensor]",
+    about: Mapping[str, Any],
+) -> tuple[Iterator[Piece], Written]:
+    """The content of a packed file: every tensor in the way that takes the fewest bytes.
+
+    Args:
+        base: where equal and similar tensors may be found; None: every tensor by itself.
+        about: what else its description says: model, epoch.
+
+    Raises InvalidInput for a dtype that no safetensors file has.
+    """
+    source = base[1] if base else None
+    table: dict[str, Stored] = {}
+    all_bits = {name: _bits(name, tensor) for name, tensor in tensors.items()}
+    entries = {}
+    for name, bits in all_bits.items():
+        stored, content = _smallest(name, bits, _plain(bits, tensors[name]), source)
+        table[name] = stored
+        if stored.code == "plain":
+            entries[name] = (stored.dtype, stored.shape, content)
+        elif stored.code != "same":
+            entries[name] = ("U8", (len(content),), content)
+    depth = 0
+    if base and any(stored.code in ("same", "difference") for stored in table.values()):
+        depth = base[1].depth + 1
+        about = {**about, "depth": depth, "base": asdict(base[0])}
+    written = Written(table, content_of(table), depth, all_bits)
+    return packed(entries, description(table, about)), written
+
+
+def _smallest(name: str, bits: Bits, stored: Stored, base: Source | None) -> tuple[Stored, Piece]:
+    similar = base.tensors.get(name) if base else None
+    if not stored.like(similar):
+        similar = None
+    if similar and similar.checksums == stored.checksums and bits.size:
+        return _coded(stored, "same"), b""
+    if bits.nbytes <= _SMALL:
+        return stored, _bytes(bits)
+    is_float = stored.dtype in FLOATS
+    found: list[tuple[Stored, Piece]] = [(stored, _bytes(bits))]
+    if similar and base:
+        runs = (coding.difference(run, base.run(name, k), is_float) for k, run in _runs(bits))
+        found.append(_pressed(stored, "difference", runs))
+    if len(found) == 1 or len(found[-1][1]) > _ALONE_TOO * bits.nbytes:
+        runs = (coding.rotated(run) if is_float else run for _, run in _runs(bits))
+        found.append(_pressed(stored, "alone", runs))
+    best = min(found, key=lambda one: len(one[1]))
+    return best if len(best[1]) < _WORTH * bits.nbytes else found[0]
+
+
+def _pressed(stored: Stored, code: Code, runs: Iterator[Bits]) -> tuple[Stored, bytes]:
+    content, pieces = bytearray(), []
+    for run in runs:
+        streams = coding.pressed(run)
+        piece = b"".join(streams)
+        pieces.append((checksum(piece), tuple(map(len, streams))))
+        content += piece
+    return _coded(stored, code, tuple(pieces)), bytes(content)
+
+
+def _coded(stored: Stored, code: Code, pieces: Any = ()) -> Stored:
+    return Stored(stored.dtype, stored.shape, stored.checksums, code, pieces)
+
+
+def _plain(bits: Bits, tensor: "Tensor") -> Stored:
+    sums = tuple(checksum(run) for _, run in _runs(bits))
+    return Stored(_dtype(tensor), tuple(tensor.shape), sums)
+
+
+def _runs(bits: Bits) -> Iterator[tuple[int, Bits]]:
+    length = coding.RUN_BYTES // bits.itemsize
+    for number, start in enumerate(range(0, len(bits), length)):
+        yield number, bits[start : start + length]
+
+
+def _bits(name: str, tensor: "Tensor") -> Bits:
+    """A tensor's numbers in order, as unsigned integers of their width."""
+    import torch
+
+    if _dtype(tensor) is None:
+        raise InvalidInput(f"{name} is of {tensor.dtype}, which no checkpoint file can hold")
+    width = f"u{tensor.element_size()}"
+    if not tensor.numel():
+        return np.empty(0, width)
+    flat = tensor.detach().cpu().reshape(-1)
+    bits: Bits = flat.contiguous().view(torch.uint8).numpy().view(width)
+    return bits
+
+
+def _dtype(tensor: "Tensor") -> Any:
+    return _dtypes().get(tensor.dtype)
+
+
+@cache
+def _dtypes() -> dict[Any, str]:
+    import torch
+
+    return {getattr(torch, theirs): ours for ours, theirs in DTYPES.items()}
+
+
+def _bytes(bits: Bits) -> memoryview:
+    return bits.view(np.uint8).data if bits.size else memoryview(b"")

@@ -1,0 +1,143 @@
+"""Limits of time and memory, so that every query comes to an end.
+
+DuckDB runs on a thread of its own while the caller waits: so the caller hears the clock and Ctrl-C,
+and interrupts it. One call of a function on a very large value does not let itself be interrupted;
+its thread is left behind, and ends with the process.
+"""
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vitarium.core.errors import InvalidInput, QueryTimeout, QueryTooLarge
+
+if TYPE_CHECKING:
+    import duckdb
+
+Answer = TypeVar("Answer")
+Batch = TypeVar("Batch")
+
+TIMEOUT = 30.0
+"""Seconds that a query may take unless more are allowed."""
+MEMORY = "50%"
+"""What DuckDB may take of the machine's memory, or of what a container or batch system allots."""
+FRAME_SHARE, ROWS_SHARE = 1 / 2, 1 / 8
+"""Shares of that for an answer in Python. Rows take several times as much when they are printed."""
+NESTED_BYTES = 64_000_000
+"""Lists in one piece of an answer, as DuckDB holds them."""
+
+_PATIENCE = 1.0
+"""Seconds in which DuckDB has to let itself be interrupted."""
+_UNITS = {"bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
+
+_CONTAINERS = {list, tuple, dict}
+_running: set[threading.Event] = set()
+
+
+def check_timeout(seconds: float | None) -> float:
+    """Seconds that a query may take; of 0 or None, infinitely many. Raises InvalidInput."""
+    if seconds is not None and (math.isnan(seconds) or seconds < 0):
+        raise InvalidInput(f"a timeout of {seconds}: write seconds, or 0 for no limit")
+    return seconds or math.inf
+
+
+class TimeLimit:
+    """The time that a query may take, which only runs while DuckDB works."""
+
+    def __init__(self, database: "duckdb.DuckDBPyConnection", seconds: float) -> None:
+        self._database, self._seconds, self._left = database, seconds, seconds
+
+    def run(self, work: Callable[[], Answer]) -> Answer:
+        """What `work` gives, which asks the database.
+
+        Raises QueryTimeout, KeyboardInterrupt, and what `work` raises.
+        """
+        outcome: list[Callable[[], Answer]] = []
+        # not the thread's own state: a Ctrl-C while it is joined makes it look ended
+        done = threading.Event()
+
+        def attempt() -> None:
+            _running.add(done)
+            try:
+                answer = work()
+                outcome.append(lambda: answer)
+            except BaseException as error:
+                failure = error
+                outcome.append(lambda: _raise(failure))
+            finally:
+                _running.discard(done)
+                done.set()
+
+        started, is_late = time.monotonic(), True
+        try:
+            threading.Thread(target=attempt, name="query", daemon=True).start()
+            is_late = not done.wait(min(max(self._left, 0.0), threading.TIMEOUT_MAX))
+        finally:
+            if is_late:  # or stopped by Ctrl-C
+                self._interrupt(done)
+        self._left -= time.monotonic() - started
+        if is_late:
+            raise QueryTimeout(self._seconds)
+        return outcome[0]()
+
+    def _interrupt(self, done: threading.Event) -> None:
+        """Again and again: what comes between two statements is not heard."""
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end and not done.wait(0.02):
+            self._database.interrupt()
+
+
+def is_any_left_behind() -> bool:
+    """Whether a query goes on that did not let itself be interrupted."""
+    return bool(_running)
+
+
+def memory_limit(database: "duckdb.DuckDBPyConnection") -> int:
+    """Bytes that DuckDB may take."""
+    rows = database.execute("SELECT current_setting('memory_limit')").fetchall()
+    number, unit = rows[0][0].split()
+    return int(float(number) * 1024 ** _UNITS[unit])
+
+
+def capped(
+    batches: Iterable[Batch], nbytes: Callable[[Batch], int], most: float
+) -> Iterator[Batch]:
+    """The batches, as long as all of them take no more than so many bytes.
+
+    Raises QueryTooLarge.
+    """
+    total = 0
+    for batch in batches:
+        total += nbytes(batch)
+        if total > most:
+            raise QueryTooLarge(
+                f"the answer takes more than {most / 1e6:,.0f} MB of memory; ask for less of it "
+                "(LIMIT, fewer columns, an aggregate), or have `vitarium query` write it piece by "
+                "piece: --format csv, or --output FILE"
+            )
+        yield batch
+
+
+def nbytes_of(rows: Sequence[tuple[Any, ...]]) -> int:
+    """Bytes of rows as DuckDB gives them in Python, with all that is in them."""
+    if not _CONTAINERS.isdisjoint(map(type, chain.from_iterable(rows))):
+        return sum(map(_nbytes_with_content, rows))
+    # a tenth of the time that the other way takes
+    return sum(map(sys.getsizeof, chain(rows, chain.from_iterable(rows))))
+
+
+def _nbytes_with_content(value: Any) -> int:
+    size = sys.getsizeof(value)
+    if isinstance(value, list | tuple):
+        size += sum(map(_nbytes_with_content, value))
+    elif isinstance(value, dict):
+        size += sum(map(_nbytes_with_content, chain(value.keys(), value.values())))
+    return size
+
+
+def _raise(error: BaseException) -> Any:
+    raise error

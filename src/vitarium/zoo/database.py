@@ -1,0 +1,265 @@
+"""The tables of a zoo in DuckDB, in memory: for SQL that reads them, and can do nothing else."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vitarium.core.errors import InvalidInput, QueryTooLarge, UnknownName, VitariumError
+from vitarium.zoo import _index_entries as entries
+from vitarium.zoo import _index_loading as index_loading
+from vitarium.zoo import records
+from vitarium.zoo._query_limits import (
+    FRAME_SHARE,
+    NESTED_BYTES,
+    ROWS_SHARE,
+    TIMEOUT,
+    TimeLimit,
+    capped,
+    check_timeout,
+    memory_limit,
+    nbytes_of,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+Answer = TypeVar("Answer")
+Row = tuple[Any, ...]
+
+_LOCKS = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET python_enable_replacements = false",  # our own variables are no tables
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+_BATCH_ROWS, _ARROW_ROWS = 10_000, 122_880
+_NESTED = re.compile(r"\]$|^(?:STRUCT|MAP|UNION|VARIANT)")
+"""Types whose values are lists of others, of any length."""
+_NESTED_ROWS = 2048
+_FRAME_VECTORS = 50
+"""Of 2,048 rows: what is made a DataFrame at a time."""
+_ASKING = ("SELECT", "MULTI")  # MULTI is what a PIVOT becomes
+
+_STACK = re.compile(r"\n\n(?:LINE |Stack Trace)|, due to the following Python exception")
+"""What DuckDB adds to an error after what is wrong."""
+_WORDS = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$\$.*?\$\$
+    | (?P<dotted>[^\W\d]\w*(?:\.\w+)+)""",
+    re.VERBOSE | re.DOTALL,
+)
+_UNKNOWN_TABLE = re.compile(r"Table with name (.+?) does not exist")
+_UNKNOWN_COLUMN = re.compile(
+    r'(?:Referenced column|does not have a column named|Column) "(.+?)"(?: in \w+ list)?'
+    r"(?: not found|\s|$)"
+)
+
+
+class Database:
+    """Tables `models`, `epochs` and `records`, as of when it was opened.
+
+    The SQL may be anyone's, and so may the zoo: the connection reads and writes no files, loads no
+    extensions and cannot be told to, and what it holds is a copy.
+
+    However large its answer or long its work, a question comes to an end: see `query_limits`.
+
+    Args:
+        timeout: seconds that each question may take; 0 or None: no limit.
+
+    Raises CorruptFile where a model's own files are damaged.
+    """
+
+    def __init__(self, zoo: Path, *, timeout: float | None = TIMEOUT) -> None:
+        self._timeout = check_timeout(timeout)
+        self._reader: pa.RecordBatchReader | None = None
+        self._duckdb, self.headings = index_loading.load(zoo, entries.stamps(zoo))
+        """Factors that tell models apart: dotted name -> short name."""
+        records.attach(self._duckdb, zoo)
+        self.columns = index_loading.columns(self._duckdb)
+        """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
+        for lock in _LOCKS:
+            self._duckdb.execute(lock)
+        self._memory = memory_limit(self._duckdb)
+
+    def rows(self, sql: str) -> tuple[list[str], list[Row]]:
+        """Names of the columns, and rows.
+
+        Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge.
+        """
+        names, batches = self.batches(sql)
+        pieces: Iterator[list[Row]] = capped(batches, nbytes_of, self._memory * ROWS_SHARE)
+        return names, list(chain.from_iterable(pieces))
+
+    def batches(self, sql: str) -> tuple[list[str], Iterator[list[Row]]]:
+        """Names of the columns, and the rows piece by piece; both raise as `rows` does.
+
+        What was given before is not kept, however large the answer. The next question ends it.
+        """
+        limit = self._begin()
+        answer = self._ask(limit, lambda: self._duckdb.execute(self._one_question(sql)))
+        names = [column[0] for column in answer.description or ()]
+        is_nested = any(_NESTED.search(str(column[1])) for column in answer.description or ())
+        if is_nested:
+            answer = self._weighed(limit, sql)
+        size = _NESTED_ROWS if is_nested else _BATCH_ROWS
+        return names, iter(lambda: self._ask(limit, lambda: answer.fetchmany(size)), [])
+
+    def _weighed(self, limit: TimeLimit, sql: str) -> "duckdb.DuckDBPyConnection":
+        """The answer, once it is known that no piece of it is too large for Python.
+
+        A list of numbers takes five times as much there, all at once; and while it is made, neither
+        the clock nor Ctrl-C is heard.
+        """
+        statement = self._one_question(sql).query
+        make = f"CREATE OR REPLACE TEMP TABLE nested_answer AS\n{statement}"
+        self._ask(limit, lambda: self._duckdb.execute(make))
+        for batch in self._arrow(limit, "FROM nested_answer", _NESTED_ROWS)[1]:
+            if batch.nbytes > NESTED_BYTES:
+                raise QueryTooLarge(
+                    f"the answer's lists take more than {NESTED_BYTES / 1e6:.0f} MB of memory; "
+                    "ask for shorter ones, or one row per value: unnest()"
+                )
+        return self._ask(limit, lambda: self._duckdb.execute("FROM nested_answer"))
+
+    def frame(self, sql: str) -> "pd.DataFrame":
+        """Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge."""
+        limit = self._begin()
+        answer = self._ask(limit, lambda: self._duckdb.execute(self._one_question(sql)))
+
+        def fetch() -> "pd.DataFrame":
+            return answer.fetch_df_chunk(_FRAME_VECTORS)
+
+        first = self._ask(limit, fetch)
+        more = takewhile(len, (self._ask(limit, fetch) for _ in count())) if len(first) else ()
+        size = self._memory * FRAME_SHARE
+        frames = list(capped(chain([first], more), _nbytes_of_frame, size))
+        return first if len(frames) == 1 else _joined(frames)
+
+    def arrow(self, sql: str) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
+        """The columns, and the rows piece by piece, as `batches` gives them."""
+        limit = self._begin()
+        statement = self._ask(limit, lambda: self._one_question(sql))
+        return self._arrow(limit, statement, _ARROW_ROWS)
+
+    def _arrow(
+        self, limit: TimeLimit, question: "str | duckdb.Statement", size: int
+    ) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
+        # of a relation: of what was executed, all of the answer would be made at once
+        reader = self._ask(limit, lambda: self._duckdb.sql(question).to_arrow_reader(size))
+        self._reader = reader
+        return reader.schema, iter(lambda: self._ask(limit, lambda: next(reader, None)), None)
+
+    def _begin(self) -> TimeLimit:
+        """A new question: what is left of the answer to the last one is given up."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._duckdb.abort()
+        return TimeLimit(self._duckdb, self._timeout)
+
+    def _ask(self, limit: TimeLimit, work: Callable[[], Answer]) -> Answer:
+        """Raises whatever DuckDB says as an error of ours."""
+        try:
+            return limit.run(work)
+        except VitariumError:
+            raise
+        except Exception as error:
+            raise self._explained(error) from None
+
+    def _one_question(self, sql: str) -> "duckdb.Statement":
+        try:
+            sql.encode()
+        except UnicodeEncodeError as error:
+            code = ord(sql[error.start])  # of a byte that is no UTF-8, Python makes half a letter
+            what = f"the byte {code - 0xDC00:#x}" if code > 0xDC00 else "half a letter"
+            raise InvalidInput(
+                f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
+            ) from None
+        statements = self._duckdb.extract_statements(self.quoted(sql))
+        if len(statements) != 1:
+            raise InvalidInput(f"{len(statements)} statements; write one SELECT, e.g. {EXAMPLE}")
+        kind = statements[0].type.name
+        if kind not in _ASKING:
+            raise InvalidInput(
+                f"a zoo can only be asked: write a SELECT, not {kind}, e.g. {EXAMPLE}"
+            )
+        return statements[0]
+
+    def quoted(self, sql: str) -> str:
+        """The SQL with quotes around names with dots, so that `optimizer.lr` is that column."""
+        names = {
+            name.lower(): name for table in self.columns.values() for name in table if "." in name
+        }
+
+        def quote_known(match: re.Match[str]) -> str:
+            whole: str = match[0]
+            first, _, rest = whole.partition(".")
+            if match["dotted"] is None:
+                return whole
+            if whole.lower() in names:
+                return quote(whole)
+            return f"{first}.{quote(rest)}" if rest.lower() in names else whole
+
+        return _WORDS.sub(quote_known, sql)
+
+    def _explained(self, error: Exception) -> InvalidInput:
+        """DuckDB's error in one line, with the names that there are for one that there is not."""
+        message = " ".join(_STACK.split(str(error))[0].split())
+        if isinstance(error, MemoryError) or message.startswith("Out of Memory Error"):
+            return QueryTooLarge(
+                f"the query needs more than the {self._memory / 1e9:.1f} GB of memory that it may "
+                "take; ask for less: fewer rows or columns, an aggregate before a join or a sort"
+            )
+        if isinstance(error, UnicodeError):
+            return InvalidInput(f"the answer has text that is no valid Unicode ({message})")
+        if table := _UNKNOWN_TABLE.search(message):
+            return UnknownName("table", table[1], self.columns)
+        if column := _UNKNOWN_COLUMN.search(message):
+            known = {name for names in self.columns.values() for name in names}
+            return UnknownColumn(column[1], known)
+        if message.startswith("Permission Error"):
+            return InvalidInput(f"a query reads the zoo's tables and no files: {message}")
+        return InvalidInput(f"the SQL cannot be used: {message}")
+
+
+class UnknownColumn(UnknownName):
+    """A column that no table has; often a text without its quotes."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__("column", name, known)
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        if difflib.get_close_matches(self.name, self.known, cutoff=0.7):
+            return said
+        return f"{said} (a text stands in single quotes: '{self.name}')"
+
+
+EXAMPLE = '"SELECT stage, count(*) FROM models GROUP BY stage"'
+
+
+def quote(name: str) -> str:
+    """A name as SQL writes it: in double quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _joined(frames: "list[pd.DataFrame]") -> "pd.DataFrame":
+    """Pieces of an answer as one; of a column without any value, a piece does not know the type."""
+    import pandas as pd
+
+    for name in frames[0].columns:
+        types = [frame[name].dtype for frame in frames if frame[name].notna().any()]
+        for number, frame in enumerate(frames):
+            if types and frame[name].dtype != types[0] and frame[name].isna().all():
+                frames[number] = frame.astype({name: types[0]})
+    return pd.concat(frames, ignore_index=True)
+
+
+def _nbytes_of_frame(frame: "pd.DataFrame") -> int:
+    return int(frame.memory_usage(index=False, deep=True).sum())

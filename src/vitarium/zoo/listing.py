@@ -1,0 +1,113 @@
+"""The models of a zoo as people list them: filtered, sorted, with the factors that differ."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitarium.zoo.database import Database, UnknownColumn, quote
+
+SCORES = ("test_accuracy", "test_knn_accuracy")
+"""Accuracy on test images; by k-NN for models that were trained without labels."""
+_FIXED = ("model", "stage", "parent", "epochs", "before", "after", "status")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Models, a row each; `found` fulfil the condition, of `total` in the zoo.
+
+    The rows have: model (its id), stage, parent, the factors that differ, epochs (the last that is
+    finished), before and after (accuracy on test images), status.
+    """
+
+    rows: list[dict[str, Any]]
+    found: int
+    total: int
+
+
+def listing(
+    zoo: Path, *, where: str = "", sort: Sequence[str] = (), limit: int | None = None
+) -> Listing:
+    """List models: parents before children and stage by stage, unless sorted otherwise.
+
+    Args:
+        where: an SQL condition over the columns of the table `models`, and over the names in
+            `Listing.rows`; where a name is both, it is what the listing shows.
+        sort: columns; a leading `-` turns the order around. Without a value comes last.
+        limit: at most so many models.
+
+    Raises InvalidInput, UnknownName with the nearest column there is, CorruptFile; QueryTimeout and
+    QueryTooLarge for a condition that takes too much.
+    """
+    database = Database(zoo)
+    shown = _shown(database)
+    columns = {**{name: _of_models(name) for name in database.columns["models"]}, **shown}
+    taken = {name.lower() for name in shown}
+    listed = ", ".join(
+        f"{sql} AS {quote(name)}"
+        for name, sql in columns.items()
+        if name in shown or name.lower() not in taken
+    )
+    source = f"SELECT {listed} FROM models LEFT JOIN ({_first(database)}) AS first ON model = id"
+    condition = f"WHERE (\n{where}\n)" if where.strip() else ""  # a comment ends with its line
+    order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])
+    try:
+        names, rows = database.rows(
+            f"SELECT {', '.join(map(quote, shown))}, count(*) OVER () FROM ({source}) AS models "
+            f"{condition} ORDER BY {order}" + ("" if limit is None else f" LIMIT {limit:d}")
+        )
+    except UnknownColumn as error:
+        raise UnknownColumn(error.name, columns) from None
+    return Listing(
+        [dict(zip(names, row[:-1], strict=False)) for row in rows],
+        found=rows[0][-1] if rows else 0,
+        total=database.rows("SELECT count(*) FROM models")[1][0][0],
+    )
+
+
+def _shown(database: Database) -> dict[str, str]:
+    """What the listing shows: names, and SQL for them."""
+    factors = {
+        name if short in _FIXED else short: _of_models(name)
+        for name, short in database.headings.items()
+        if name not in _FIXED
+    }
+    return {
+        "model": "id",
+        "stage": "stage",
+        "parent": "parent",
+        **factors,
+        "epochs": "last_epoch",
+        "before": "first.score",
+        "after": _score(database, "models"),
+        "status": "status",
+    }
+
+
+def _of_models(column: str) -> str:
+    return f"models.{quote(column)}"
+
+
+def _score(database: Database, table: str) -> str:
+    there = [name for name in SCORES if name in database.columns[table]]
+    return f"coalesce(NULL{''.join(f', try_cast({quote(name)} AS DOUBLE)' for name in there)})"
+
+
+def _first(database: Database) -> str:
+    """Every model's score after the first epoch that it has."""
+    return (
+        f"SELECT model, {_score(database, 'epochs')} AS score FROM epochs "
+        "QUALIFY row_number() OVER (PARTITION BY model ORDER BY epoch) = 1"
+    )
+
+
+def _order(sort: Sequence[str], known: Iterable[str]) -> list[str]:
+    by_lower = {name.lower(): name for name in known}
+    terms = []
+    for each in sort:
+        name = each.strip().removeprefix("-").strip('"')
+        if name.lower() not in by_lower:
+            raise UnknownColumn(name, known)
+        direction = "DESC" if each.strip().startswith("-") else "ASC"
+        terms.append(f"{quote(by_lower[name.lower()])} {direction} NULLS LAST")
+    return terms

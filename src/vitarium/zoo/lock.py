@@ -1,0 +1,85 @@
+"""One writer at a time: who grows a zoo holds its lock."""
+
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vitarium.core import files
+from vitarium.core.errors import LeadsOutside, UnusablePath, ZooInUse
+from vitarium.core.file_faults import fault
+
+_GRACE = 3.0
+"""Seconds that the workers of an engine which was just killed may take to end."""
+
+
+@contextmanager
+def held(
+    zoo: Path, *, wait: bool = False, say: Callable[[str], None] = lambda text: None
+) -> Iterator[None]:
+    """Hold the zoo's lock, so that no other process writes into it.
+
+    The operating system gives the lock back when its holder's process ends, however it ends: what
+    a dead process held is simply taken over.
+
+    Args:
+        wait: until the present holder is done, instead of giving up.
+        say: is told whom we wait for, and whose lock was taken over.
+
+    Raises ZooInUse that names the holder and since when, NotWritable or DiskFull at once where the
+    zoo cannot be written, and LeadsOutside for a lock that is a link: what that leads to would be
+    emptied.
+    """
+    path, note = zoo / ".lock", zoo / ".holder.json"
+    if path.is_symlink():
+        raise LeadsOutside(path, zoo)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_GRACE, poll_interval=0.1)
+    except Timeout:
+        if not wait:
+            raise ZooInUse(zoo, holder(zoo)) from None
+        say(f"waiting for {holder(zoo)}")
+        lock.acquire(poll_interval=0.5)
+    except OSError as error:
+        raise fault(error, path, writing=True) from None
+    if os.path.lexists(note):
+        say(f"taken over from {holder(zoo)}, which has ended")
+    try:
+        with suppress(UnusablePath):  # it is for people; the lock does without
+            files.write_json(note, _ourselves())
+        yield
+    finally:
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(zoo: Path) -> str:
+    """Who holds the zoo's lock, and since when, in words on one line."""
+    try:
+        note: dict[str, Any] = json.loads((zoo / ".holder.json").read_text("utf-8"))
+        since = datetime.fromtimestamp(note["since"]).astimezone()
+        words = (
+            f"{note['user']} on {note['host']} (process {note['pid']}), "
+            f"since {since:%Y-%m-%d %H:%M:%S %Z}"
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        words = ""
+    return words if words.isprintable() and words else "another process"
+
+
+def _ourselves() -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    return {"user": user, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}

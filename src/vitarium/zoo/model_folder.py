@@ -1,0 +1,339 @@
+"""One model of a zoo on disk.
+
+    models/<id>/
+      model.json             what it is: spec, outputs, classes, software; never changed
+      epochs.jsonl           a line per finished epoch: metrics, and what its checkpoint holds
+      checkpoints/epoch-0000.packed ...    or .safetensors, where they are kept plain
+      progress-0007.safetensors   what resuming after epoch 7 needs; only while unfinished
+      records.jsonl          numbers that earlier versions measured, a line each
+      result.json            written last: finished or diverged
+
+An epoch is finished once its line stands in epochs.jsonl; that file is replaced as a whole, after
+all that the line speaks of is on disk. So a crash at any moment loses the running epoch alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from vitarium.blueprint import Recipe, Spec, restored
+from vitarium.core import files
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.zoo._format import packing
+from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
+from vitarium.zoo.checkpoint_folder import CheckpointFolder, Place, opened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 2
+Status = Literal["training", "finished", "diverged"]
+Line = TypeVar("Line")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a model beside its spec."""
+
+    num_outputs: int
+    """Width of the model's output, as needed to build it."""
+    classes: tuple[str, ...]
+    """Names of the classes of its data, in the order of the labels."""
+    software: Mapping[str, str]
+    """Versions, device and threads with which it was trained."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch; number 0 is the state before training."""
+
+    number: int
+    metrics: Mapping[str, float]
+    checkpoint: str | None
+    """SHA-256 of what the checkpoint holds (`_format.description.content_of`); None: not kept."""
+    progress: str | None = None
+    """The same of the file to resume from."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A number that an earlier version measured: of what, by what, with which settings."""
+
+    epoch: int
+    measure: str
+    settings: Mapping[str, Any]
+    value: float
+    unit: str
+
+
+class ModelFolder:
+    """Reads a model's folder, and adds to it while the model is trained."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = CheckpointFolder(path.parent, path.name)
+        self._zoo = path.parent.parent
+
+    # Reading
+
+    @property
+    def exists(self) -> bool:
+        return files.exists(self.path / "model.json")
+
+    def spec(self) -> Spec:
+        """Raises CorruptFile where the file is damaged or does not belong to this folder."""
+        file = self.path / "model.json"
+        try:
+            spec = restored(self._about()["spec"])
+        except (KeyError, InvalidConfig) as error:
+            raise CorruptFile(file, f"no valid spec: {error}") from None
+        if spec.id != self.path.name:
+            raise CorruptFile(file, f"its content has the id {spec.id}")
+        return spec
+
+    def about(self) -> About:
+        values = self._about()
+        outputs, classes, software = values["num_outputs"], values["classes"], values["software"]
+        texts = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if type(outputs) is not int or not texts or not isinstance(software, dict):
+            raise CorruptFile(self.path / "model.json", "its outputs or classes make no sense")
+        return About(outputs, tuple(classes), software)
+
+    def epochs(self) -> list[Epoch]:
+        """Finished epochs in order. Raises CorruptFile."""
+        return self._lines("epochs.jsonl", Epoch)
+
+    def result(self) -> dict[str, Any] | None:
+        """How the training ended: `status` and `message`; None while it has not."""
+        file = self.path / "result.json"
+        if not files.exists(file):
+            return None
+        result = files.read_sealed(file, format_1=lambda _: self._about()["format"] == 1)
+        if result.keys() != {"status", "message"}:
+            raise CorruptFile(file, f"it has {', '.join(result)} instead of a status and a message")
+        return result
+
+    @property
+    def status(self) -> Status:
+        result = self.result()
+        return result["status"] if result else "training"
+
+    def weights(self, epoch: int = -1) -> "dict[str, Tensor]":
+        """The weights after `epoch`; -1: the last kept. Raises InvalidInput, CorruptFile."""
+        return self.open(epoch).state_dict()
+
+    def open(self, epoch: int = -1) -> Checkpoint:
+        """The checkpoint after `epoch`, to be read tensor by tensor; -1: the last kept.
+
+        Raises InvalidInput for an epoch that is not kept, and CorruptFile.
+        """
+        return self.checkpoints.open(*self.checkpoint(epoch))
+
+    def checkpoint(self, epoch: int = -1) -> tuple[int, str]:
+        """Number of a kept epoch and what its checkpoint holds (SHA-256); -1: the last kept.
+
+        Raises InvalidInput.
+        """
+        kept = {e.number: e.checkpoint for e in self.epochs() if e.checkpoint}
+        if epoch == -1 and kept:
+            epoch = max(kept)
+        if epoch not in kept:
+            raise InvalidInput(
+                f"model {self.path.name} has no weights of epoch {epoch}; "
+                + (f"it has {_ranges(list(kept))}" if kept else "it has none yet")
+            )
+        return epoch, kept[epoch]
+
+    def records(self) -> list[Record]:
+        """What earlier versions measured of the model; newer numbers are in `zoo.records`."""
+        return self._lines("records.jsonl", Record)
+
+    def progress(self) -> "tuple[int, dict[str, Tensor]] | None":
+        """The last finished epoch and the tensors to go on from; None before the first."""
+        finished = self.epochs()
+        if not finished or not finished[-1].progress:
+            return None
+        last = finished[-1]
+        assert last.progress  # for mypy
+        return last.number, self.open_progress(last.number, last.progress).state_dict()
+
+    def open_progress(self, epoch: int, content: str) -> Checkpoint:
+        """The file to resume from after an epoch, with what its line says of it.
+
+        Raises CorruptFile.
+        """
+        return opened(self.progress_path(epoch), content, (self.path.name, epoch))
+
+    # Writing
+
+    def sweep(self) -> None:
+        """Remove half-written files that a killed process left behind. Raises LeadsOutside."""
+        files.check_inside(self.path, self._zoo)
+        for file in filter(files.is_leftover, self.path.rglob("*")):
+            files.unlink(file)
+
+    def begin(self, spec: Spec, about: About) -> None:
+        """Write down what the model is, before its first epoch. Raises LeadsOutside."""
+        value = {"format": FORMAT, "spec": spec.factors(), **asdict(about)}
+        files.write_sealed(self.path / "model.json", value, root=self._zoo)
+
+    def commit(
+        self,
+        number: int,
+        metrics: Mapping[str, float],
+        weights: "Mapping[str, Tensor] | None",
+        progress: "Mapping[str, Tensor] | None",
+        *,
+        plain: bool = False,
+    ) -> None:
+        """Add a finished epoch: all of it or, after a crash, nothing of it.
+
+        Args:
+            weights: what to keep as the epoch's checkpoint; None keeps none.
+            progress: what a resumed run needs; None for the last epoch.
+            plain: keep the checkpoint as it is, not packed, which takes memory for all of it.
+        """
+        checkpoint = resume = None
+        if weights is not None and plain:
+            checkpoint = self.checkpoints.write_plain(number, weights)
+        elif weights is not None:
+            checkpoint = self.checkpoints.write(number, weights, self.bases(number))
+        if progress is not None:
+            pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
+            files.write(self.progress_path(number), pieces, root=self._zoo)
+        before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
+        epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
+        self._write_epochs(epochs)
+
+    def keep(self, number: int, weights: "Mapping[str, Tensor]") -> None:
+        """Add a checkpoint to an epoch that is finished already."""
+        checkpoint = self.checkpoints.write(number, weights, self.bases(number))
+        self._name_content(number, checkpoint)
+
+    def pack(self, epoch: int) -> bool:
+        """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
+
+        One that is packed already is packed anew where its chain of bases is too long by now, or
+        is not what the file says of it, because a base was kept plain when it was written.
+
+        Returns whether it was written. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
+        """
+        checkpoint = self.open(epoch)
+        if checkpoint.is_packed:
+            depth = checkpoint.depth
+            if depth <= MAX_DEPTH and depth == checkpoint.recorded_depth:
+                if (plain := self.checkpoints.plain(epoch)).exists():  # who packed it was killed
+                    checkpoint.check()
+                    files.remove(plain, root=self._zoo)
+                return False
+            self.unpack(epoch)
+            checkpoint = self.open(epoch)
+        content = self.checkpoints.write(epoch, checkpoint.state_dict(), self.bases(epoch))
+        if not checkpoint.is_sealed:  # of format 1, whose lines name the file's own checksum
+            self._name_content(epoch, content)
+        self._replace(checkpoint, self.checkpoints.packed(epoch))
+        return True
+
+    def unpack(self, epoch: int) -> bool:
+        """Keep a checkpoint plain, not packed; killed at any moment, one of the files is whole.
+
+        Returns whether it was packed. Raises InvalidInput, DiskFull, LeadsOutside and CorruptFile.
+        """
+        checkpoint = self.open(epoch)
+        if checkpoint.is_packed:
+            self.checkpoints.write_plain(epoch, checkpoint.state_dict())
+            self._replace(checkpoint, self.checkpoints.plain(epoch))
+        elif (packed := self.checkpoints.packed(epoch)).exists():  # who packed it was killed
+            checkpoint.check()
+            files.remove(packed, root=self._zoo)
+        return checkpoint.is_packed
+
+    def _replace(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Remove a checkpoint's file, once what was written in its place has been read back."""
+        written = Checkpoint(path, self.checkpoints.find)
+        written.check()
+        if written.content != checkpoint.content:  # the checksums of all runs
+            raise CorruptFile(path, f"it was just written, and is not what {checkpoint.path} holds")
+        files.remove(checkpoint.path, root=self._zoo)
+
+    def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
+        """Write down how the training ended, and drop what only resuming needed."""
+        result = {"status": status, "message": message}
+        files.write_sealed(self.path / "result.json", result, root=self._zoo)
+        self._drop_progress(keep=None)
+
+    def _name_content(self, number: int, content: str) -> None:
+        epochs = self.epochs()
+        self._write_epochs(
+            [replace(e, checkpoint=content) if e.number == number else e for e in epochs]
+        )
+
+    def _write_epochs(self, epochs: list[Epoch]) -> None:
+        lines = [asdict(e) for e in epochs]
+        files.write_lines(self.path / "epochs.jsonl", lines, root=self._zoo)
+        self._drop_progress(keep=epochs[-1].number)
+
+    def _drop_progress(self, keep: int | None) -> None:
+        files.check_inside(self.path, self._zoo)
+        for file in self.path.glob("progress-*.safetensors"):
+            if keep is None or file != self.progress_path(keep):
+                files.unlink(file)
+
+    def progress_path(self, epoch: int) -> Path:
+        return self.path / f"progress-{epoch:04d}.safetensors"
+
+    def _about(self) -> dict[str, Any]:
+        file = self.path / "model.json"
+        values = files.read_sealed(file, format_1=lambda values: values.get("format") == 1)
+        if values.get("format") not in (1, FORMAT):
+            raise CorruptFile(file, f"not a model's description of format 1 to {FORMAT}")
+        if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:
+            raise CorruptFile(file, f"it has {', '.join(values)}")
+        return values
+
+    def _lines(self, name: str, kind: type[Line]) -> list[Line]:
+        file = self.path / name
+        if not files.exists(file):
+            return []
+        found = []
+        lines = files.read_lines(file, sealed=self._about()["format"] > 1)
+        for number, values in enumerate(lines, 1):
+            try:
+                found.append(kind(**values))
+            except TypeError as error:
+                raise CorruptFile(file, f"line {number}: {error}") from None
+        return found
+
+    def bases(self, number: int) -> Iterator[Place]:
+        """What an epoch's checkpoint may build on, the best first.
+
+        The k-th kept epoch builds on the one whose position is k with its lowest binary digit
+        cleared: most are next to their base, and none is further than log2(k) steps from the first.
+        The last epoch, which is what others start from and what is opened most, builds at once on
+        what the model itself started from.
+        """
+        spec = self.spec()
+        origin = spec.origin
+        last = isinstance(origin, Recipe) and number == origin.epochs
+        kept = [e.number for e in self.epochs() if e.checkpoint and e.number < number]
+        position = 0 if last else len(kept)
+        while position:
+            position &= position - 1
+            yield self.path.name, kept[position]
+        if spec.ingredients:
+            yield spec.ingredients[0].model, spec.ingredients[0].epoch
+        elif spec.parent is not None:
+            yield spec.parent, spec.parent_epoch or 0
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2, 5"."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

@@ -1,0 +1,198 @@
+"""Measured numbers, as parquet files to which nothing is ever added: new ones come beside them.
+
+    records/<time>-<checksum>.parquet
+
+The name begins with the time of writing, so that of two records of the same the later one counts,
+and ends with XXH3 of the content, so that a changed byte is found. Several processes may write at
+the same time. Once there are many files, they are made one.
+"""
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vitarium.core import files
+from vitarium.core.errors import CorruptFile, QueryTooLarge
+
+if TYPE_CHECKING:
+    import duckdb
+
+Answer = TypeVar("Answer")
+
+MANY = 64
+"""Files from which on they are made one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured number: of what, by what, on what."""
+
+    model: str
+    epoch: int
+    other: str | None
+    """The second model of a pair, and its epoch."""
+    other_epoch: int | None
+    measure: str
+    settings: str
+    """JSON, defaults included, keys in order."""
+    part: str
+    """What of the model it is of, e.g. a tensor; "": the whole."""
+    value: float
+    unit: str
+    data: str
+    """Name of the data set; "" where the weights alone are looked at."""
+    split: str
+    num_images: int
+    images: str
+    """Tells the images from all others."""
+    trained_on: bool
+    """Whether these images were trained on, so that the number says nothing of new ones."""
+    weights: str
+    """Tells the weights from all others: the beginning of `zoo._format.description.content_of`."""
+
+
+_TYPES = {
+    "epoch": "BIGINT",
+    "other_epoch": "BIGINT",
+    "value": "DOUBLE",
+    "num_images": "BIGINT",
+    "trained_on": "BOOLEAN",
+}
+COLUMNS: Mapping[str, str] = {
+    field.name: _TYPES.get(field.name, "VARCHAR") for field in fields(Measured)
+}
+"""Of the table, with DuckDB's types."""
+KEY = [name for name in COLUMNS if name not in ("value", "unit", "data", "trained_on")]
+"""What a record is of: there is one number for each."""
+
+
+def add(zoo: Path, measured: Sequence[Measured]) -> None:
+    """Keep numbers; where one is known already, the new one counts.
+
+    Raises DiskFull, NotWritable and LeadsOutside.
+    """
+    if not measured:
+        return
+    import pyarrow as pa
+
+    columns = {name: [getattr(one, name) for one in measured] for name in COLUMNS}
+    _write(zoo, pa.table(columns, schema=_schema()))
+    if len(_paths(zoo)) > MANY:
+        _make_one(zoo)
+
+
+def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
+    """Add to a table `records` what is kept here of the `models`. Raises CorruptFile."""
+    merged = "CREATE OR REPLACE TABLE records AS SELECT * FROM records UNION ALL BY NAME "
+    there = "model IN (SELECT id FROM models)"
+    both = f"{there} AND (other IS NULL OR other IN (SELECT id FROM models))"
+    with files.plain_path(zoo) as folder:
+        query = f"{merged} (FROM {_kept(zoo, folder)} WHERE {both})"
+        _patiently(zoo, lambda: database.execute(query))
+
+
+def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
+    """All numbers of a measure with these settings. Raises CorruptFile."""
+    import duckdb
+
+    wanted = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
+    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
+        rows = _patiently(
+            zoo,
+            lambda: database.execute(
+                wanted.format(_kept(zoo, folder)), [measure, settings]
+            ).fetchall(),
+        )
+    return [Measured(*row) for row in rows]
+
+
+def damaged(zoo: Path) -> list[Path]:
+    """Files that are not as they were written."""
+    return [path for path in _paths(zoo) if _fault(path)]
+
+
+def _kept(zoo: Path, folder: Path) -> str:
+    """SQL that gives every record once, as last written.
+
+    Args:
+        folder: the zoo's, as DuckDB can read it (`files.plain_path`).
+    """
+    for path in (paths := _paths(zoo)):
+        if fault := _fault(path):
+            raise CorruptFile(path, f"{fault}; remove it, and measure again what it held")
+    if not paths:
+        empty = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
+        return f"(SELECT {empty} LIMIT 0)"
+    names = [str(folder / path.relative_to(zoo)).replace("'", "''") for path in paths]
+    listed = ", ".join(f"'{name}'" for name in names)
+    return (
+        f"(SELECT {', '.join(COLUMNS)} FROM read_parquet([{listed}], filename = '_file', "
+        f"hive_partitioning = false) QUALIFY row_number() OVER "
+        f"(PARTITION BY {', '.join(KEY)} ORDER BY _file DESC) = 1)"
+    )
+
+
+def _paths(zoo: Path) -> list[Path]:
+    return [path for path in files.listed(zoo / "records") if path.suffix == ".parquet"]
+
+
+def _fault(path: Path) -> str:
+    try:
+        found = files.checksum(files.read(path))
+    except FileNotFoundError:  # just made one with others
+        return ""
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return "" if path.stem.endswith(f"-{found}") else "it is not as it was written"
+
+
+def _patiently(zoo: Path, ask: Callable[[], Answer]) -> Answer:
+    """Ask, and once more where another process has just made many files one.
+
+    Raises CorruptFile where a file is as it was written, but no table of records.
+    """
+    import duckdb
+
+    try:
+        return ask()
+    except duckdb.IOException:
+        return ask()
+    except duckdb.OutOfMemoryException:
+        raise QueryTooLarge(
+            f"the measured numbers of {zoo} take more memory than a query may; use a larger machine"
+        ) from None
+    except duckdb.Error as error:
+        fault = " ".join(str(error).split())
+        raise CorruptFile(zoo / "records", f"they cannot be read together: {fault}") from None
+
+
+def _write(zoo: Path, table: Any, written: str = "") -> None:
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    whole = content.getvalue()
+    name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(whole)}.parquet"
+    files.write(zoo / "records" / name, whole, root=zoo)
+
+
+def _make_one(zoo: Path) -> None:
+    import duckdb
+
+    paths = _paths(zoo)
+    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
+        table = database.sql(f"SELECT * FROM {_kept(zoo, folder)} ORDER BY {', '.join(KEY)}")
+        # as old as the newest of them: what another process writes meanwhile is newer
+        _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
+    for path in paths:
+        files.unlink(path)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+    return pa.schema([(name, kinds.get(kind, pa.bool_())) for name, kind in COLUMNS.items()])

@@ -1,0 +1,321 @@
+"""Reads a zoo through and says what is damaged, what is lost by it, and what can be rebuilt."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from vitarium.blueprint import Imported, Recipe, Spec
+from vitarium.core import files
+from vitarium.core.errors import CorruptFile, FileFault, VitariumError
+from vitarium.core.file_faults import fault
+from vitarium.zoo import _index as index
+from vitarium.zoo import records
+from vitarium.zoo.checkpoint import PLAIN, Checkpoint
+from vitarium.zoo.model_folder import Epoch, ModelFolder
+from vitarium.zoo.zoo import MARKS
+
+_ID = re.compile("[0-9a-f]{12}")
+_UNREAD = "unknown as long as it cannot be read"
+_REGROW = "remove the model's folder and grow or import it again: the same seeds give it back"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a zoo."""
+
+    path: str
+    """Inside the zoo."""
+    fault: str
+    lost: str
+    """What is lost by it, and what can be done."""
+
+
+def verify(
+    zoo: Path, *, deep: bool = False, report: Callable[[int, int], None] = lambda done, total: None
+) -> list[Fault]:
+    """Compare everything in a zoo with its checksums, and with what else speaks of it.
+
+    Finds every changed byte and every truncated or missing file of what the zoo keeps: the mark,
+    models, epochs, records, results, checkpoints with their bases, progress files, blueprints, the
+    index. What a killed process may leave behind (a half-written file, an epoch's checkpoint
+    without its line) is no fault, and neither are a timeline or the traces of failures.
+
+    Args:
+        deep: unpack every tensor too, and build every model; otherwise only stored bytes are read.
+        report: called with the number of models that are done, and of all.
+
+    Returns the faults, those of a model together. The zoo is not changed. May run while it grows.
+    """
+    faults = [*_mark(zoo), *_blueprints(zoo)]
+    folders = [path for path in files.listed(zoo / "models") if path.is_dir()]
+    shapes = _Shapes()
+    for done, folder in enumerate(folders):
+        report(done, len(folders))
+        faults += _Model(zoo, ModelFolder(folder), deep, shapes).faults()
+    report(len(folders), len(folders))
+    return [
+        *faults,
+        *_builders_on(zoo, folders, faults),
+        *_records(zoo),
+        *_index(zoo, faults),
+    ]
+
+
+class _Model:
+    """One model; a fault in one file does not hide those in others, unless it is model.json."""
+
+    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool, shapes: "_Shapes") -> None:
+        self.zoo, self.folder, self.deep, self.shapes = zoo, folder, deep, shapes
+
+    def faults(self) -> list[Fault]:
+        found: list[Fault] = []
+
+        def read(what: Callable[[], object], lost: str) -> object:
+            try:
+                return what()
+            except (VitariumError, OSError) as error:
+                found.append(_fault(self.zoo, self.folder.path, error, lost))
+                return None
+
+        folder = self.folder
+        try:
+            there = folder.exists
+        except FileFault as error:
+            return [_fault(self.zoo, folder.path, error, _UNREAD)]
+        if not _ID.fullmatch(folder.path.name) or not there:
+            if _leftovers(folder.path):
+                return []
+            lost = "what model it was; if nothing else is known of it, remove the folder"
+            return [Fault(_inside(self.zoo, folder.path), "it has no model.json", lost)]
+        spec = read(folder.spec, f"what the model is; {_REGROW}")
+        read(folder.about, f"what the model is; {_REGROW}")
+        epochs = read(folder.epochs, f"the metrics of its epochs; {_REGROW}")
+        result = read(folder.result, "how its training ended; its epochs are whole")
+        read(folder.records, "what was measured of it; measure it again")
+        if isinstance(spec, Spec) and isinstance(epochs, list):
+            found += self._whole(spec, epochs, bool(result))
+            found += self._family(spec)
+            for epoch in epochs:
+                read(lambda epoch=epoch: self._weights(epoch), _lost(epoch))  # type: ignore[misc]
+            if self.deep and not found and any(epoch.checkpoint for epoch in epochs):
+                read(lambda: self._fits(spec), "its weights, as weights of this model")
+            found += self._unknown(spec)
+        return list(dict.fromkeys(found))
+
+    @property
+    def _ended(self) -> bool:
+        return (self.folder.path / "result.json").exists()
+
+    def _whole(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
+        """Whether the epochs are all those that there should be."""
+        file = _inside(self.zoo, self.folder.path / "epochs.jsonl")
+        numbers = [epoch.number for epoch in epochs]
+        if numbers != sorted(set(numbers)):
+            yield Fault(file, "its epochs are not in order", f"which is which; {_REGROW}")
+        last = numbers[-1] if numbers else -1
+        if not isinstance(spec.origin, Recipe) or spec.operator:
+            if ended and not numbers:
+                yield Fault(file, "it names no epoch", f"its weights; {_REGROW}")
+            return
+        if ended and self.folder.status == "finished" and last != spec.origin.epochs:
+            yield Fault(
+                file, f"it ends at epoch {last} of {spec.origin.epochs}", f"the others; {_REGROW}"
+            )
+        if not ended and 0 <= last < spec.origin.epochs and not epochs[-1].progress:
+            lost = f"where it was; {_REGROW}"
+            yield Fault(file, f"nothing to go on from after epoch {last}", lost)
+
+    def _family(self, spec: Spec) -> Iterator[Fault]:
+        """Whether the models that it comes of are there."""
+        parents = [(spec.parent, spec.parent_epoch)] if spec.parent else []
+        for model, epoch in parents + [(one.model, one.epoch) for one in spec.ingredients]:
+            other = ModelFolder(self.folder.path.parent / str(model))
+            try:
+                other.checkpoint(-1 if epoch is None else epoch)
+            except (VitariumError, OSError) as error:
+                said = error.fault if isinstance(error, CorruptFile) else str(error)
+                yield Fault(
+                    _inside(self.zoo, self.folder.path),
+                    f"it comes of model {model} after epoch {epoch}: {said}",
+                    "its lineage; its own weights may be whole",
+                )
+
+    def _weights(self, epoch: Epoch) -> None:
+        if epoch.checkpoint:
+            checkpoint = self.folder.checkpoints.open(epoch.number, epoch.checkpoint)
+            try:
+                self._check(checkpoint)
+            except CorruptFile as error:
+                if error.path == checkpoint.path:
+                    raise
+                fault = (
+                    f"it builds on {_inside(self.zoo, error.path)}, which is damaged: {error.fault}"
+                )
+                raise CorruptFile(checkpoint.path, fault) from None
+        if epoch.progress:
+            path = self.folder.progress_path(epoch.number)
+            # gone once a later epoch has its own, or training has ended: maybe just now
+            if path.exists() or (self._is_last(epoch) and not self._ended):
+                self._check(self.folder.open_progress(epoch.number, epoch.progress))
+
+    def _is_last(self, epoch: Epoch) -> bool:
+        return self.folder.epochs()[-1].number == epoch.number
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        _ = checkpoint.depth  # opens all its bases
+        if self.deep:
+            checkpoint.check()
+        else:
+            checkpoint.check_stored()
+
+    def _fits(self, spec: Spec) -> None:
+        """Raises CorruptFile where the last weights are not those of such a model."""
+        if spec.origin.architecture is None:
+            return
+        own = self.shapes.of(spec.origin, self.folder.about().num_outputs)
+        found = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
+        if own != found:
+            unlike = sorted(name for name in own | found if own.get(name) != found.get(name))
+            raise CorruptFile(self.folder.path, f"weights do not fit the model: {unlike[0]}")
+
+    def _unknown(self, spec: Spec) -> Iterator[Fault]:
+        """Files that nothing speaks of, but for those that a killed process leaves behind."""
+        known = {"model.json", "epochs.jsonl", "result.json", "records.jsonl", "checkpoints"}
+        for file in sorted(self.folder.path.glob("*")):
+            progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
+            if file.name not in known and not progress and not files.is_leftover(file):
+                yield Fault(_inside(self.zoo, file), "no file of a model", "nothing; remove it")
+        checkpoints = {
+            file: re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
+            for file in sorted(self.folder.checkpoints.folder.glob("*"))
+        }
+        expected = self._expected(spec, [int(found[1]) for found in checkpoints.values() if found])
+        for file, found in checkpoints.items():
+            if (found and int(found[1]) in expected) or files.is_leftover(file):
+                continue
+            lost = "nothing, if epochs.jsonl is whole; then remove it"
+            yield Fault(_inside(self.zoo, file), "no epoch of epochs.jsonl names it", lost)
+
+    def _expected(self, spec: Spec, there: list[int]) -> set[int]:
+        """Epochs that may have a checkpoint, of those that are there: it is written first."""
+        ended = self._ended  # before the epochs are read: then these are all
+        epochs = self.folder.epochs()  # again: there may be one more by now
+        kept = {epoch.number for epoch in epochs if epoch.checkpoint}
+        if ended:
+            return kept
+        last = epochs[-1].number if epochs else -1
+        later = [number for number in there if number > last]
+        # training goes on with the next one, an import may leave some out
+        following = [last + 1] if isinstance(spec.origin, Recipe) else later[:1]
+        return {*kept, *following, last}  # a model that diverges keeps the last of all, see `keep`
+
+
+class _Shapes:
+    """What tensors models have; those of one architecture are built once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, tuple[int, ...]]] = {}
+
+    def of(self, origin: Recipe | Imported, num_outputs: int) -> dict[str, tuple[int, ...]]:
+        parts = (origin.architecture, origin.head)
+        key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
+        if key not in self._known:
+            tensors = origin.build(num_outputs).state_dict()
+            self._known[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        return self._known[key]
+
+
+def _lost(epoch: Epoch) -> str:
+    if not epoch.checkpoint:
+        return "where the training was; its finished epochs are whole"
+    return f"the weights of epoch {epoch.number}; {_REGROW}"
+
+
+def _mark(zoo: Path) -> Iterator[Fault]:
+    file = zoo / "zoo.json"
+    if not files.exists(file) or files.read(file) not in MARKS:
+        fault = "not as it was written" if file.exists() else "it is missing"
+        yield Fault(file.name, fault, f"nothing; write it again: {MARKS[-1].decode().strip()}")
+
+
+def _blueprints(zoo: Path) -> Iterator[Fault]:
+    for file in files.listed(zoo / "blueprints"):
+        digest = hashlib.sha256(files.read(file)).hexdigest()[:8]
+        if not file.stem.endswith(f"-{digest}") and not files.is_leftover(file):
+            lost = "the text of a blueprint; every model holds its own recipe"
+            yield Fault(_inside(zoo, file), "not as it was written", lost)
+
+
+def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterator[Fault]:
+    """Checkpoints that are whole themselves, but cannot be read without a damaged one."""
+    damaged = {fault.path for fault in faults}
+    paths = [file for folder in folders for file in _packed(folder)]
+
+    @cache
+    def base_of(path: Path) -> Path | None:
+        if path.suffix == PLAIN:
+            return None
+        folder = ModelFolder(path.parents[1]).checkpoints
+        base = Checkpoint(path, folder.find).base
+        return folder.path_of(base) if base else None
+
+    def culprit_of(path: Path) -> Path | None:
+        """The damaged file that reading this one needs."""
+        chain: list[Path] = []
+        base: Path | None = path
+        while base and base not in chain:  # a circle is a fault of each file in it
+            try:
+                if _inside(zoo, base) in damaged or not files.exists(base):
+                    return base
+                chain.append(base)
+                base = base_of(base)
+            except (CorruptFile, OSError):
+                return base
+        return None
+
+    for path in sorted(paths):
+        culprit = culprit_of(path)
+        if culprit and culprit != path and _inside(zoo, path) not in damaged:
+            fault = f"it is whole, but builds on {_inside(zoo, culprit)}"
+            yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
+
+
+def _packed(folder: Path) -> list[Path]:
+    try:
+        return [path for path in files.listed(folder / "checkpoints") if path.suffix == ".packed"]
+    except FileFault:  # it has been told of the model
+        return []
+
+
+def _records(zoo: Path) -> Iterator[Fault]:
+    for file in records.damaged(zoo):
+        lost = "measured numbers; remove it, and measure again"
+        yield Fault(_inside(zoo, file), "not as it was written", lost)
+
+
+def _index(zoo: Path, faults: list[Fault]) -> Iterator[Fault]:
+    if not any(fault.path.startswith("models") for fault in faults):
+        for fault in index.disagreements(zoo):
+            yield Fault("index", fault, "nothing; it is rebuilt when it is removed")
+
+
+def _fault(zoo: Path, folder: Path, error: Exception, lost: str) -> Fault:
+    if isinstance(error, CorruptFile):
+        return Fault(_inside(zoo, error.path), error.fault, lost)
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        path = Path(error.filename or folder)
+        refusal = error if isinstance(error, FileFault) else fault(error, path, writing=False)
+        return Fault(_inside(zoo, refusal.path), str(refusal), _UNREAD)
+    return Fault(_inside(zoo, folder), str(error), lost)
+
+
+def _inside(zoo: Path, path: Path) -> str:
+    return path.relative_to(zoo).as_posix() if path.is_relative_to(zoo) else str(path)
+
+
+def _leftovers(folder: Path) -> bool:
+    return all(file.is_dir() or files.is_leftover(file) for file in folder.rglob("*"))

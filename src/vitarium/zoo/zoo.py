@@ -1,0 +1,265 @@
+"""The zoo: a folder of models that is opened, listed and loaded from."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from vitarium.core import files
+from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
+from vitarium.core.filenames import file_name
+from vitarium.zoo import _index as index
+from vitarium.zoo import _index_entries as entries
+from vitarium.zoo._query_limits import TIMEOUT
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from vitarium.blueprint import Blueprint, Spec
+    from vitarium.zoo.checkpoint import Checkpoint
+    from vitarium.zoo.conversion import Conversion
+    from vitarium.zoo.model_folder import ModelFolder
+
+_ID = re.compile("[0-9a-f]{12}")
+VERSIONS = (1, 2)
+"""Of the format, that can be read; what is added to a zoo is of the newest."""
+MARKS = tuple(
+    files.json_text({"format": "vitarium zoo", "version": version}) for version in VERSIONS
+)
+"""What zoo.json may hold."""
+
+
+class Zoo:
+    """A population of models in a folder.
+
+        zoo = Zoo.open("demo-zoo")
+        zoo.models()                      # a table: one row per model, every factor a column
+        model = zoo.load("3f2a", epoch=5) # an nn.Module; -1 is the last epoch
+
+    Models are named by their id or by any unambiguous beginning of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Raises NotAZoo for a folder that is none, or of a format newer than this version.
+
+        NotReadable for another user's folder that may not be read.
+        """
+        folder = Path(path)
+        mark = folder / "zoo.json"
+        try:
+            content = files.read(mark)
+        except (FileNotFoundError, UnusablePath):
+            hint = "grow one with `vitarium grow BLUEPRINT --zoo DIR`"
+            raise NotAZoo(f"{folder} is not a zoo (it has no zoo.json); {hint}") from None
+        if content not in MARKS:
+            raise NotAZoo(
+                f"{mark} says {files.read_json(mark)}; this version of vitarium reads zoos of the "
+                f"versions {' and '.join(map(str, VERSIONS))}"
+            )
+        return cls(folder)
+
+    @classmethod
+    def create(cls, path: str | Path) -> Self:
+        """Open a zoo, or make one of a new or empty folder. Raises NotAZoo for any other.
+
+        NotWritable and DiskFull where there can be none.
+        """
+        folder = Path(path)
+        if not files.exists(folder / "zoo.json"):
+            empty = folder.is_dir() and all(map(files.is_leftover, files.listed(folder)))
+            if folder.exists() and not empty:
+                raise NotAZoo(
+                    f"{folder} is neither a zoo nor an empty folder; choose another place"
+                )
+            files.write(folder / "zoo.json", MARKS[-1])
+        return cls.open(folder).upgraded()
+
+    def upgraded(self) -> Self:
+        """Say that newer files may follow, so that no older version of vitarium misreads them."""
+        mark = self.path / "zoo.json"
+        if files.read(mark) != MARKS[-1]:
+            files.write(mark, MARKS[-1])
+        return self
+
+    def __repr__(self) -> str:
+        return f"Zoo({str(self.path)!r}, {len(self)} models)"
+
+    def __len__(self) -> int:
+        return len(self.ids())
+
+    def ids(self) -> list[str]:
+        """Ids of all models, finished or not, in alphabetical order."""
+        return list(entries.stamps(self.path))
+
+    def find(self, model: str) -> str:
+        """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
+        if _ID.fullmatch(model) and files.exists(self.path / "models" / model / "model.json"):
+            return model  # without a look at all the others
+        ids = self.ids()
+        found = [id for id in ids if model and id.startswith(model)]
+        if not found:
+            raise UnknownName("model", model, ids)
+        if len(found) > 1:
+            raise InvalidInput(
+                f"'{model}' is the beginning of {', '.join(found)}; write more of it"
+            )
+        return found[0]
+
+    def at(self, model: str) -> tuple[str, int]:
+        """Id and epoch of what `3f2a@5` names; without an epoch, the last that has weights.
+
+        Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
+        """
+        name, _, epoch = model.partition("@")
+        if epoch and not epoch.isdigit():
+            raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
+        id = self.find(name)
+        number, _ = self.folder(id).checkpoint(int(epoch) if epoch else -1)
+        return id, number
+
+    def folder(self, model: str) -> "ModelFolder":
+        """Where a model is kept; for a new model, where it will be.
+
+        Raises UnknownName for what is no id: it would be a path to somewhere else.
+        """
+        from vitarium.zoo.model_folder import ModelFolder  # imports what recipes are made of
+
+        if not _ID.fullmatch(model):
+            raise UnknownName("model", model, self.ids())
+        return ModelFolder(self.path / "models" / model)
+
+    def spec(self, model: str) -> "Spec":
+        """What the model is: its recipe (or what is known of an imported model), stage, parent."""
+        return self.folder(self.find(model)).spec()
+
+    def models(self) -> "pd.DataFrame":
+        """One row per model in order of id, every generating factor a column (`optimizer.lr`).
+
+        Beside them: id, stage, parent, parent_epoch, status (training, finished, diverged),
+        last_epoch, the last epoch's metrics (accuracies are fractions) and seconds of training.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(index.rows(self.path))
+
+    def query(self, sql: str, *, timeout: float | None = TIMEOUT) -> "pd.DataFrame":
+        """What a SELECT gives over the tables `models`, `epochs` and `records`, by DuckDB.
+
+            zoo.query("SELECT stage, max(test_accuracy) FROM models GROUP BY stage")
+
+        A name with dots, such as optimizer.lr, may stand with or without its double quotes. The
+        SQL sees a copy of the tables and nothing else: no files, no extensions.
+
+        Args:
+            timeout: seconds that it may take; 0 or None: no limit.
+
+        Raises InvalidInput with DuckDB's words, UnknownName for a table or column that there is
+        not, QueryTimeout, QueryTooLarge for a query that needs more than half of the machine's
+        memory or an answer that takes more than a quarter, CorruptFile where a model's own files
+        are damaged.
+        """
+        from vitarium.zoo.database import Database
+
+        return Database(self.path, timeout=timeout).frame(sql)
+
+    def records(self, measure: str = "") -> "pd.DataFrame":
+        """What was measured: one row per number, of one measure or of all.
+
+        Columns: model, epoch, other and other_epoch (the second of a pair), measure, settings
+        (JSON), part, value, unit, data, split, num_images, trained_on; see `vitarium.measure`.
+        Raises CorruptFile.
+        """
+        from vitarium.zoo.database import Database
+
+        table = Database(self.path, timeout=None).frame("SELECT * FROM records ORDER BY ALL")
+        return table[table["measure"] == measure] if measure else table
+
+    def epochs(self, model: str) -> "pd.DataFrame":
+        """One row per finished epoch of a model: epoch, kept (its weights are), and metrics."""
+        import pandas as pd
+
+        finished = self.folder(self.find(model)).epochs()
+        return pd.DataFrame(
+            [{"epoch": e.number, "kept": e.checkpoint is not None, **e.metrics} for e in finished]
+        )
+
+    def state_dict(self, model: str, epoch: int = -1) -> "dict[str, Tensor]":
+        """The weights after an epoch (0: before training, -1: the last kept), on the CPU.
+
+        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile if a bit of
+        the file has changed.
+        """
+        return self.folder(self.find(model)).weights(epoch)
+
+    def checkpoint(self, model: str, epoch: int = -1) -> "Checkpoint":
+        """The weights after an epoch, each read from disk when it is asked for.
+
+        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
+        """
+        return self.folder(self.find(model)).open(epoch)
+
+    def tensor(
+        self, model: str, epoch: int, name: str, rows: tuple[int, int] | None = None
+    ) -> "Tensor":
+        """One tensor of a checkpoint, or its rows from one number up to another.
+
+        Only what is asked for is read (in runs of 1 MiB). Raises as `checkpoint` does, UnknownName
+        for an unknown tensor and InvalidInput for rows that are not there.
+        """
+        checkpoint = self.checkpoint(model, epoch)
+        return checkpoint[name] if rows is None else checkpoint.rows(name, *rows)
+
+    def load(self, model: str, epoch: int = -1) -> "nn.Module":
+        """The model after an epoch, in eval mode on the CPU; its outputs are the trained model's.
+
+        Raises as `state_dict` does.
+        """
+        folder = self.folder(self.find(model))
+        weights = folder.weights(epoch)
+        built = folder.spec().origin.build(folder.about().num_outputs)
+        try:
+            built.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
+        return built.eval()
+
+    def pack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+        """Make the zoo small: keep every checkpoint packed, as `grow` does.
+
+        Bit-exact, in place; when it is interrupted nothing is lost, and running it again goes on.
+
+        Args:
+            report: called with the number of checkpoints that are done, and of all.
+
+        Raises ZooInUse, NotWritable, DiskFull and CorruptFile.
+        """
+        from vitarium.zoo.conversion import convert
+
+        return convert([self.folder(id) for id in self.ids()], "packed", self.path, report)
+
+    def unpack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+        """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
+        from vitarium.zoo.conversion import convert
+
+        return convert([self.folder(id) for id in self.ids()], "plain", self.path, report)
+
+    def add_blueprint(self, blueprint: "Blueprint") -> None:
+        """Keep the text of a blueprint that is grown here, under its name and content."""
+        text = blueprint.text.encode()
+        if not text:
+            return
+        digest = hashlib.sha256(text).hexdigest()[:8]
+        file = self.path / "blueprints" / f"{file_name(blueprint.name)}-{digest}.yaml"
+        if not files.exists(file):
+            files.write(file, text, root=self.path)
+
+    def reindex(self) -> int:
+        """Rebuild the index from the models' own files; returns the number of models."""
+        index.remove(self.path)
+        return len(index.rows(self.path))

@@ -1,0 +1,166 @@
+"""Compact twins: how they start, what becomes of them, and what is refused."""
+
+import math
+
+import pytest
+import torch
+
+from vitarium import Blueprint, compress, grow, measure, merge
+from vitarium.blueprint.spec import restored
+from vitarium.compression.compare import compare
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName
+from vitarium.zoo import About
+
+QUICK = {"workers": 0, "progress": False}
+
+
+def test_a_twin_is_a_child_of_its_original_with_the_groups_weights_once(zoo, teacher):
+    done = compress(zoo, [teacher], share=2, epochs=1, **QUICK)
+    ((original, twin),) = done.twins.items()
+    assert original == f"{teacher}@2"
+    spec = zoo.spec(twin)
+    assert (spec.parent, spec.parent_epoch, spec.stage) == (teacher, 2, "compressed")
+    assert spec.recipe.architecture.name == "mini_deit"
+    assert spec.recipe.objective.name == "weight_distillation"
+    assert zoo.folder(twin).status == "finished"
+    shared = [name for name in zoo.checkpoint(twin) if name.startswith("shared.")]
+    assert {name.split(".")[1] for name in shared} == {"0"}
+    before, after = (sum(t.numel() for t in zoo.state_dict(id).values()) for id in (teacher, twin))
+    assert after < 0.7 * before
+    row = done.comparison.iloc[0]
+    assert (row["parameters_before"], row["parameters_after"]) == (before, after)
+    assert 0 <= row["accuracy_after"] <= 1
+    assert row["milliseconds_after"] > 0
+
+
+def test_a_twin_starts_as_what_the_operator_makes_with_the_originals_head(zoo, teacher):
+    done = compress(zoo, [teacher], share=2, init="mean", epochs=1, recipe=ALL_EPOCHS, **QUICK)
+    (twin,) = done.twins.values()
+    made = merge(zoo, [teacher], "minivit", share=2, init="mean")
+    start, same = zoo.state_dict(twin, 0), zoo.state_dict(made)
+    assert start.keys() == same.keys()
+    assert all(torch.equal(start[name], same[name]) for name in same)
+    head = zoo.state_dict(teacher)
+    assert torch.equal(start["head.2.weight"], head["head.2.weight"])
+
+
+def test_what_cannot_be_measured_says_why(zoo, teacher):
+    twins = compress(zoo, [teacher], epochs=1, **QUICK).twins
+    (twin,) = twins.values()
+    spec = restored({**zoo.spec(twin).factors(), "stage": "broken"})
+    folder = zoo.folder(spec.id)
+    folder.begin(spec, About(10, tuple("0123456789"), {}))
+    weights = zoo.state_dict(twin)
+    folder.commit(1, {}, weights | {"pos_embed": weights["pos_embed"].fill_(torch.nan)}, None)
+    folder.finish("finished")
+    (row,) = compare(zoo, {f"{teacher}@2": spec.id}).to_dict("records")
+    assert 0 <= row["accuracy_before"] <= 1
+    assert row["refused_before"] == ""
+    assert math.isnan(row["accuracy_after"])
+    assert "pos_embed has entries that are not finite" in row["refused_after"]
+
+
+def test_compressing_again_finds_the_twin(zoo, teacher):
+    first = compress(zoo, [teacher], epochs=1, **QUICK)
+    again = compress(zoo, [teacher[:6]], epochs=1, **QUICK)
+    assert again.twins == first.twins
+    assert again.growth.grown == []
+    other = compress(zoo, [teacher], epochs=1, share="all", init="first", **QUICK)
+    assert other.twins != first.twins
+
+
+def test_a_twin_is_fine_tuned_like_any_model(zoo, teacher):
+    (twin,) = compress(zoo, [teacher], epochs=1, **QUICK).twins.values()
+    stage = {
+        "start": {"models": [twin]},
+        "data": {"name": "mnist5k", "train_limit": 64},
+        "epochs": 1,
+        "batch_size": 16,
+    }
+    blueprint = Blueprint.read({"name": "transfer", "stages": {"transfer": stage}})
+    (child,) = grow(blueprint, zoo.path, **QUICK).grown
+    assert zoo.spec(child).recipe.architecture == zoo.spec(twin).recipe.architecture
+    assert zoo.load(child)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_an_epoch_can_be_compressed_and_other_factors_be_set(zoo, teacher):
+    recipe = {"objective": "soft_distillation", "optimizer.lr": 5e-4, "checkpoints": "last"}
+    done = compress(zoo, [f"{teacher}@2"], epochs=1, recipe=recipe, name="small", **QUICK)
+    spec = zoo.spec(done.twins[f"{teacher}@2"])
+    assert spec.stage == "small"
+    assert spec.recipe.objective.name == "soft_distillation"
+    assert spec.recipe.optimizer.config.lr == 5e-4
+    assert spec.recipe.optimizer.config.weight_decay == 0.05
+
+
+def test_what_gives_no_classes_is_refused(zoo, classless):
+    with pytest.raises(InvalidInput, match=f"{classless}.*simclr.*no classes"):
+        compress(zoo, [classless], epochs=1, **QUICK)
+
+
+def test_nothing_and_diverged_models_are_refused(zoo, teacher):
+    with pytest.raises(InvalidInput, match="which models"):
+        compress(zoo, [], **QUICK)
+    spec = restored({**zoo.spec(teacher).factors(), "keep_head": True})
+    folder = zoo.folder(spec.id)
+    folder.begin(spec, About(10, tuple("0123456789"), {}))
+    folder.commit(0, {}, zoo.state_dict(teacher), None)
+    folder.finish("diverged", "the loss was nan")
+    with pytest.raises(InvalidInput, match=f"{spec.id}@0 diverged"):
+        compress(zoo, [spec.id], **QUICK)
+
+
+def test_a_pattern_that_does_not_fit_names_the_model_and_what_would(zoo, teacher):
+    with pytest.raises(IncompatibleWeights, match=f"{teacher}@2.*share 3 does not divide 2 blocks"):
+        compress(zoo, [teacher], share=3, epochs=1, **QUICK)
+
+
+def test_a_twin_has_no_twin(zoo, teacher):
+    (twin,) = compress(zoo, [teacher], epochs=1, **QUICK).twins.values()
+    with pytest.raises(IncompatibleWeights, match="no multiplexed twin"):
+        compress(zoo, [twin], epochs=1, **QUICK)
+
+
+def test_unknown_methods_and_operators_of_several_models_are_refused(zoo, teacher):
+    with pytest.raises(UnknownName, match="minivit"):
+        compress(zoo, [teacher], "minivid", **QUICK)
+    with pytest.raises(InvalidInput, match="uniform_soup"):
+        compress(zoo, [teacher], "uniform_soup", **QUICK)
+
+
+def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
+    from vitarium.blueprint.imported import Imported
+    from vitarium.blueprint.spec import ImportedSpec
+
+    recipe = zoo.spec(teacher).recipe
+    imported = Imported(
+        source="files",
+        name="theirs",
+        weights="0" * 64,
+        architecture=recipe.architecture,
+        head=recipe.head,
+    )
+    spec = ImportedSpec(stage="imported", imported=imported)
+    folder = zoo.folder(spec.id)
+    folder.begin(spec, About(10, tuple("0123456789"), {}))
+    folder.commit(0, {}, zoo.state_dict(teacher), None)
+    folder.finish("finished")
+    with pytest.raises(InvalidInput, match="--data"):
+        compress(zoo, [spec.id], **QUICK)
+    digits = {"name": "digits", "train_limit": 64}
+    with pytest.raises(InvalidInput, match="--epochs"):
+        compress(zoo, [spec.id], data=digits, **QUICK)
+    few = {"batch_size": 16}
+    done = compress(zoo, [spec.id], data=digits, epochs=1, recipe=few, **QUICK)
+    assert done.growth.complete
+    assert not done.growth.diverged
+
+
+ALL_EPOCHS = {"checkpoints": "all"}
+
+
+def test_distances_between_a_twin_and_its_original_are_not_measured(zoo, teacher):
+    (twin,) = compress(zoo, [teacher], epochs=1, **QUICK).twins.values()
+    found = measure(zoo, "distance_from_parent", models=[twin])
+    assert found["value"].isna().all()
+    assert "minivit made of its parent" in found["refused"].iloc[0]

@@ -1,0 +1,184 @@
+"""Batches depend on seed, epoch, step and image alone."""
+
+from dataclasses import replace
+from multiprocessing import active_children
+
+import pytest
+import torch
+
+from vitarium.core import seeds
+from vitarium.core.errors import InvalidData
+from vitarium.core.registry import section
+from vitarium.data.base import Split, load
+from vitarium.data.loader import Batches, together
+
+SIZE = (1, 8, 8)
+
+
+class Undecoded:
+    """Images that are decoded when they are asked for, as those of files are."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, number):
+        return self.images[number].clone()
+
+
+def batches(
+    views=1, seed=1, batch_size=64, loader_workers=0, limit=200, decoded=True, **settings
+) -> Batches:
+    data = load(section("dataset", {"name": "digits", "train_limit": limit}))
+    if not decoded:
+        parts = {name: getattr(data, name) for name in ("train", "val", "test")}
+        undecoded = {n: Split(Undecoded(p.images), p.labels) for n, p in parts.items()}
+        data = replace(data, **undecoded)
+    settings = {"name": "standard", "crop": "random", "padding": 2, **settings}
+    augmentation = section("augmentation", settings)(SIZE, 10)
+    return Batches(
+        data, augmentation, SIZE, batch_size, seed, views=views, loader_workers=loader_workers
+    )
+
+
+def equal(one, other) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(
+        torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in pairs
+    )
+
+
+def test_an_epoch_is_the_same_however_it_is_reached():
+    first = batches(mixup=0.8, random_erasing=0.5)
+    for epoch in (1, 2):
+        list(first.train(epoch))
+    torch.randn(5)
+    fresh = batches(mixup=0.8, random_erasing=0.5)
+    assert equal(first.train(3), fresh.train(3))
+
+
+def test_epochs_and_seeds_differ():
+    assert not equal(batches().train(1), batches().train(2))
+    assert not equal(batches(seed=1).train(1), batches(seed=2).train(1))
+
+
+def test_the_number_of_loader_workers_changes_nothing():
+    here, there = (batches(mixup=0.8, decoded=False, loader_workers=n) for n in (0, 2))
+    for epoch in (1, 2):  # the second one is drawn by the workers of the first
+        assert equal(here.train(epoch), there.train(epoch))
+    assert equal(here.score("val"), there.score("val"))
+
+
+def test_loader_workers_stay_from_one_epoch_to_the_next():
+    made = batches(decoded=False, loader_workers=1)
+    before = {child.pid for child in active_children()}
+
+    def workers():
+        return {child.pid for child in active_children()} - before
+
+    list(made.train(1))
+    first = workers()
+    list(made.train(2))
+    assert len(first) == 1
+    assert workers() == first
+
+
+def test_an_epoch_that_was_left_early_does_not_reach_the_next():
+    left, whole = (batches(decoded=False, loader_workers=n) for n in (1, 0))
+    next(left.train(1))
+    assert equal(left.train(2), whole.train(2))
+
+
+def test_two_epochs_at_a_time_do_not_mix():
+    made, here = (batches(decoded=False, loader_workers=n) for n in (1, 0))
+    pairs = list(zip(made.train(1), made.train(2), strict=True))
+    assert equal([one for one, _ in pairs], here.train(1))
+    assert equal([two for _, two in pairs], here.train(2))
+
+
+def test_batches_leave_the_global_generators_alone():
+    with seeds.seeded(7):
+        expected = torch.rand(3)
+    with seeds.seeded(7):
+        for _ in batches(mixup=0.8, random_erasing=0.5).train(1):
+            pass
+        list(batches().score("val"))
+        assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_epoch_has_full_batches_of_different_images():
+    made = batches()
+    found = list(made.train(1))
+    assert made.steps == len(found) == 3
+    assert {len(batch.labels) for batch in found} == {64}
+
+
+def test_scoring_sees_every_image_once_in_order():
+    made = batches()
+    labels = torch.cat([batch.labels for batch in made.score("test")])
+    assert torch.equal(labels, made.dataset.test.labels)
+    assert len(torch.cat([batch.labels for batch in made.score("test", 70)])) == 70
+    assert list(made.score("test", 0)) == []
+
+
+def test_pixels_are_normalised():
+    made = batches()
+    batch = next(made.score("val"))
+    pixels = made.dataset.val.images[: len(batch.labels)] / 255
+    expected = (pixels - made.dataset.mean[0]) / made.dataset.std[0]
+    assert torch.allclose(batch.images, expected, atol=1e-6)
+
+
+def test_two_views_stand_one_after_the_other():
+    one, two = next(batches().train(1)), next(batches(views=2).train(1))
+    assert two.images.shape == (128, *SIZE)
+    assert torch.equal(two.labels, one.labels)
+    first, second = two.images.chunk(2)
+    assert torch.equal(first, one.images)
+    assert not torch.equal(second, first)
+
+
+def test_views_without_randomness_are_the_images_themselves_twice():
+    first, second = next(batches(views=2, crop="center", padding=0).train(1)).images.chunk(2)
+    assert torch.equal(first, second)
+
+
+def test_a_batch_larger_than_the_training_split_is_refused():
+    with pytest.raises(InvalidData, match="a batch of 256 images is more than the 200 training"):
+        batches(batch_size=256)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_images_that_are_decoded_as_they_are_needed_give_the_same_batches(views):
+    settings = {"views": views, "crop": "random_resized", "horizontal_flip": 0.5, "rotation": 9}
+    resident, streamed = batches(**settings), batches(**settings, decoded=False)
+    gray_level = 1 / 255 / resident.dataset.std[0]
+    for one, other in zip(resident.train(2), streamed.train(2), strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert torch.allclose(one.images, other.images, atol=gray_level)
+    for one, other in zip(resident.score("test"), streamed.score("test"), strict=True):
+        assert torch.allclose(one.images, other.images, atol=gray_level)
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_models_that_are_trained_together_see_what_each_would_see_alone(decoded):
+    settings = {"mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.5, "decoded": decoded}
+    members = [batches(seed=seed, **settings) for seed in (1, 2, 3)]
+    for number, member in enumerate(members):
+        made = zip(together(members, 2), member.train(2), strict=True)
+        for all_of_them, own in made:
+            for one, other in zip(
+                (all_of_them.images, all_of_them.labels, all_of_them.targets),
+                (own.images, own.labels, own.targets),
+                strict=True,
+            ):
+                assert torch.allclose(one[number], other, atol=1e-6)
+
+
+def test_framed_batches_that_wait_take_no_more_than_a_stated_amount_of_memory(monkeypatch):
+    made = batches(decoded=False, loader_workers=2)
+    assert made._loader(made._framed, []).prefetch_factor == 4
+    monkeypatch.setattr("vitarium.data.loader.PREFETCH_BYTES", 2 * 2 * 256 * 8 * 8)
+    assert made._loader(made._framed, []).prefetch_factor == 2

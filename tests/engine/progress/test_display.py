@@ -1,0 +1,80 @@
+"""Progress: bars where there is a terminal, plain lines where there is none."""
+
+import io
+
+import pytest
+
+from vitarium import Blueprint, plan
+from vitarium.core.terminal import Terminal
+from vitarium.engine.events import Ended, EpochEnded, Halved, Retried, Started, Stepped
+from vitarium.engine.progress import display as module
+
+
+@pytest.fixture
+def planned(tiny):
+    return plan(Blueprint.read(tiny))
+
+
+def show(planned, monkeypatch, terminal: bool, already=()) -> str:
+    """What is written while one model is retried and finished, one fails, and one is skipped."""
+    written = io.StringIO()
+    console = Terminal(file=written, force_terminal=terminal, width=160, color_system=None)
+    monkeypatch.setattr(module, "Terminal", lambda stderr: console)
+    first, second = planned.of_stage("pretrain")
+    child = planned.of_stage("finetune")[0]
+    events = [
+        Started(first.id),
+        Stepped(first.id, 1, 2, 4),
+        Retried(first.id, "its process was killed by SIGKILL"),
+        Halved(1, "MemoryError: no memory"),
+        Started(first.id),
+        EpochEnded(first.id, 1, {"val_accuracy": 0.5, "train_loss": 1.25}),
+        EpochEnded(first.id, 2, {"val_accuracy": 0.75, "train_loss": 1.0}),
+        Ended(first.id, "finished"),
+        Started(second.id),
+        Ended(second.id, "failed", "no [such] data"),
+        Ended(child.id, "skipped", "its parent has no weights"),
+    ]
+    with module.display(planned, already) as tell:
+        for event in events:
+            tell(event)
+            if terminal:
+                console.file.write("\n--\n")
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_every_end_is_told_with_its_cause(planned, monkeypatch, terminal):
+    said = show(planned, monkeypatch, terminal)
+    for part in (
+        "killed by SIGKILL; retrying",
+        "out of memory; now 1 model at a time",
+        "failed: no [such] data",
+        "skipped: its parent has no weights",
+    ):
+        assert part in said
+
+
+def test_without_a_terminal_a_line_tells_the_scores(planned, monkeypatch):
+    lines = show(planned, monkeypatch, False).splitlines()
+    assert len(lines) == 5
+    assert lines[2].startswith("[1/6] pretrain")
+    assert lines[2].endswith("finished: accuracy 0.750, train_loss 1.000")
+
+
+def test_bars_count_models_and_epochs(planned, monkeypatch):
+    said = show(planned, monkeypatch, True)
+    assert "3 of 6 models" in said
+    assert "5/8" in said  # epochs of the three models that are done with: 2 + 2 + 1
+
+
+def test_what_was_there_already_counts(planned, monkeypatch):
+    already = [planned.of_stage("finetune")[1].id]
+    assert "1 of 6 models are there already" in show(planned, monkeypatch, False, already)
+    assert "4 of 6 models" in show(planned, monkeypatch, True, already)
+
+
+def test_progress_can_be_switched_off(planned, capsys):
+    with module.display(planned, (), enabled=False) as tell:
+        tell(Ended(planned.models[0].id, "finished"))
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,242 @@
+"""What `auto` chooses, on machines whose speeds the test makes up, and on this one."""
+
+import json
+
+import pytest
+import torch
+
+from vitarium import Blueprint, plan
+from vitarium.core import files
+from vitarium.core.errors import DamagedCache, InvalidInput
+from vitarium.core.registry import choose
+from vitarium.engine.tuning.calibration import Calibration, Speed, Way
+from vitarium.engine.tuning.choices import Choices, Wish, models_per_gpu
+from vitarium.engine.tuning.machine import Machine
+
+GIB = 2**30
+
+
+class MadeUp(Calibration):
+    """A machine on which a step takes as many seconds as `seconds(way)` says."""
+
+    def __init__(self, seconds, precisions=("bf16",), start=60.0):
+        super().__init__("cpu", 1)
+        self.seconds, self.made_up, self.start = seconds, precisions, start
+        self.asked = []
+
+    def speed(self, recipe, num_outputs, way=Way()):  # noqa: B008
+        self.asked.append(way)
+        return Speed(self.seconds(way), recipe.batch_size, self.start * way.compiled, 0)
+
+    def precisions(self):
+        return list(self.made_up)
+
+
+def chosen(tiny, seconds, wish=None, workers=1, models=2, said=None, **machine):
+    tiny["stages"]["pretrain"]["grid"] = {"seed": list(range(models))}
+    tiny["stages"] = {"pretrain": tiny["stages"]["pretrain"]}
+    planned = plan(Blueprint.read(tiny))
+    say = said.append if said is not None else lambda text: None
+    made_up = MadeUp(seconds, **machine)
+    choices = Choices(planned, Machine(("cpu",), workers, 1), wish or Wish(), made_up, say)
+    return choices.way(planned.models[0]), made_up
+
+
+def test_bf16_is_chosen_where_it_is_clearly_faster(tiny):
+    said = []
+    way, _ = chosen(tiny, lambda way: 1.0 if way.precision == "bf16" else 2.0, said=said)
+    assert way == Way("bf16")
+    assert said == [
+        "pretrain: bf16, not compiled, each by itself (2.0 times as fast as plain fp32)"
+    ]
+
+
+def test_fp32_stays_where_bf16_gains_little(tiny):
+    way, _ = chosen(tiny, lambda way: 1.0 if way.precision == "bf16" else 1.2)
+    assert way == Way()
+
+
+@pytest.mark.parametrize("seconds", [None, 0.5])
+@pytest.mark.parametrize("objective", ["soft_distillation", "weight_distillation"])
+def test_an_objective_that_reads_blocks_is_not_compiled_and_that_is_said(tiny, objective, seconds):
+    def speed(way):
+        if seconds is None:
+            raise RuntimeError("no way to measure")
+        return seconds
+
+    stage = tiny["stages"]["pretrain"]
+    stage["objective"] = {"name": objective, "teacher": "./teacher"}
+    said = []
+    way, _ = chosen(tiny, speed, Wish(compiled=True), said=said)
+    assert way.compiled == (objective == "soft_distillation")
+    if objective == "weight_distillation":
+        assert any(
+            "pretrain: not compiled, since its objective looks into" in text for text in said
+        )
+
+
+def test_short_plans_do_not_even_measure_a_compilation(tiny):
+    _, made_up = chosen(tiny, lambda way: 0.5 if way.compiled else 1.0)
+    assert not any(way.compiled for way in made_up.asked)
+
+
+@pytest.mark.parametrize(("gain", "pays"), [(1.5, True), (1.05, False)])
+def test_long_plans_are_compiled_where_it_pays(tiny, gain, pays):
+    tiny["stages"]["pretrain"]["epochs"] = 1000
+    way, _ = chosen(tiny, lambda way: 1 / gain if way.compiled else 1.0)
+    assert way.compiled == pays
+
+
+def test_a_compilation_that_takes_longer_than_it_gains_is_not_chosen(tiny):
+    tiny["stages"]["pretrain"]["epochs"] = 1000
+    way, _ = chosen(tiny, lambda way: 0.5 if way.compiled else 1.0, start=1e6)
+    assert not way.compiled
+
+
+def test_stacks_grow_as_long_as_they_gain(tiny):
+    def seconds(way):  # of a device that is hardly used by 20 models
+        return 0.01 * max(1, way.stacked / 20)
+
+    way, _ = chosen(tiny, seconds, models=100)
+    assert way.stacked == 16
+
+
+def test_stacks_leave_work_for_every_worker(tiny):
+    way, _ = chosen(tiny, lambda way: 0.01, models=100, workers=10)
+    assert way.stacked == 4
+
+
+def test_where_a_step_takes_long_no_stack_is_measured(tiny):
+    _, made_up = chosen(tiny, lambda way: 1.0, models=100)
+    assert all(way.stacked == 1 for way in made_up.asked)
+
+
+def test_models_that_cannot_be_stacked_are_not(tiny):
+    tiny["stages"]["pretrain"]["architecture"]["drop_rate"] = 0.1
+    way, _ = chosen(tiny, lambda way: 0.01, wish=Wish(stacked=8), models=100)
+    assert way.stacked == 1
+
+
+def test_what_is_asked_for_is_done_without_measuring(tiny):
+    way, made_up = chosen(tiny, lambda way: 1.0, wish=Wish("bf16", True, 2))
+    assert way == Way("bf16", True, 2)
+    assert made_up.asked == []
+
+
+def test_what_cannot_be_measured_is_trained_plainly_and_said(tiny):
+    def broken(way):
+        raise torch.OutOfMemoryError("full")
+
+    said = []
+    way, _ = chosen(tiny, broken, said=said)
+    assert way == Way()
+    assert said == ["pretrain: cannot be measured, so it is trained plainly: full"]
+
+
+def test_what_is_asked_for_is_done_where_the_data_are_elsewhere(tiny):
+    tiny["stages"]["pretrain"]["data"] = {"name": "image_folder", "folder": "nowhere"}
+    way, made_up = chosen(tiny, lambda way: 1.0, wish=Wish("bf16", stacked=2))
+    assert way == Way("bf16", stacked=2)
+    assert made_up.asked == []
+
+
+@pytest.mark.parametrize("wish", [{"precision": "fp8"}, {"stacked": 0}])
+def test_what_there_is_not_is_refused(wish):
+    with pytest.raises(InvalidInput):
+        Wish(**wish)
+
+
+@pytest.mark.parametrize(
+    ("total", "needed", "cores", "busy", "expected"),
+    [
+        (80 * GIB, 1 * GIB, 16, False, 16),
+        (80 * GIB, 10 * GIB, 16, False, 6),
+        (80 * GIB, 10 * GIB, 16, True, 1),
+        (8 * GIB, 20 * GIB, 16, False, 1),
+    ],
+)
+def test_a_gpu_is_shared_by_as_many_as_fit_unless_one_keeps_it_busy(
+    total, needed, cores, busy, expected
+):
+    assert models_per_gpu(total, needed, cores, busy=busy) == expected
+
+
+# This machine
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path))
+    return tmp_path / "speeds.json"
+
+
+@pytest.mark.parametrize("way", [Way(), Way("bf16"), Way(stacked=3)])
+def test_a_speed_is_measured_once_and_kept(tiny, cache, way):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    said = []
+    first = Calibration("cpu", 1, said.append).speed(recipe, 10, way)
+    again = Calibration("cpu", 1, said.append).speed(recipe, 10, way)
+    assert first == again
+    assert len(said) == 1
+    assert 0 < first.per_image < 1
+    assert len(json.loads(cache.read_text())["speeds"]) == 1
+
+
+def test_other_threads_are_another_measurement(tiny, cache):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        Calibration("cpu", threads).speed(recipe, 10)
+    assert len(json.loads(cache.read_text())["speeds"]) == 2
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: b"{",
+        lambda whole: b"\xff[]",
+        lambda whole: whole.replace(b'"memory": 0', b'"memory": 8'),
+        lambda whole: whole.replace(b"xxh3", b"xxi3"),
+        lambda whole: files.sealed({"speeds": {"key": {"seconds": 1}}}).encode(),
+        lambda whole: files.sealed({"speeds": [1]}).encode(),
+        None,
+    ],
+)
+def test_damaged_speeds_are_measured_again(tiny, cache, damage):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    Calibration("cpu", 1).speed(recipe, 10)
+    whole = cache.read_bytes()
+    cache.unlink()
+    if damage:
+        cache.write_bytes(damage(whole))
+        assert cache.read_bytes() != whole
+    else:
+        cache.mkdir()
+    with pytest.warns(DamagedCache, match=r"speeds\.json was damaged"):
+        Calibration("cpu", 1).speed(recipe, 10)
+    assert len(json.loads(cache.read_text())["speeds"]) == 1
+
+
+def test_measuring_leaves_the_random_generators_alone(tiny, cache):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    state = torch.get_rng_state()
+    Calibration("cpu", 1).speed(recipe, 10)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_has_a_teacher_is_measured_with_one_of_its_own_kind(tiny, cache):
+    tiny["stages"]["pretrain"]["objective"] = {
+        "name": "weight_distillation",
+        "teacher": "./not-here.safetensors",  # of 24 blocks
+        "teacher_architecture": {"name": "vit", "embed_dim": 64, "depth": 24, "num_heads": 2},
+        "teacher_sha256": "0" * 64,
+        "layers": [[0, 23]],
+    }
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    calibration = Calibration("cpu", 1)
+    taught = calibration.speed(recipe, 10)
+    assert 0 < taught.per_image < 1
+    by_parent = choose("objective", "weight_distillation", layers=[[0, 0]])
+    assert calibration.knows(recipe.changed({"objective": by_parent}), 10, Way())

@@ -1,0 +1,58 @@
+"""What a plan costs, before it is grown."""
+
+import pytest
+
+from vitarium import Blueprint, plan
+from vitarium.engine.tuning.calibration import Calibration
+from vitarium.engine.tuning.choices import Choices, Wish
+from vitarium.engine.tuning.estimate import estimate
+from vitarium.engine.tuning.machine import Machine
+from vitarium.engine.tuning.model_size import parameters
+
+MACHINE = Machine(("cpu",), 2, 1)
+
+
+def stages(source):
+    return estimate(plan(source), MACHINE)
+
+
+def test_the_papers_zoo_is_counted():
+    pretrain, finetune = stages(Blueprint.load("vit-s-imagenet-cifar100"))
+    assert (pretrain.models, finetune.models) == (10, 240)
+    assert pretrain.parameters == (22_050_664, 22_050_664)
+    mlp = 21_704_164 - (384 * 100 + 100) + (384 * 256 + 256) + (256 * 100 + 100)
+    assert finetune.parameters == (21_704_164, mlp)
+    assert finetune.epochs == 240 * 50
+    assert finetune.steps == 240 * 50 * (45_000 // 256)
+    assert pretrain.steps == 90 * (7 * (1_153_050 // 256) + 3 * (1_153_050 // 96))
+    assert finetune.bytes == 120 * 51 * 4 * (21_704_164 + mlp)
+    assert finetune.seconds is None
+
+
+def test_parameters_are_those_of_the_model(tiny):
+    recipe = plan(Blueprint.read(tiny)).models[0].recipe
+    assert parameters(recipe, 10) == sum(p.numel() for p in recipe.build(10).parameters())
+
+
+def test_bytes_are_those_of_the_grown_zoo(tiny, tmp_path):
+    from vitarium import grow
+
+    expected = sum(stage.bytes for stage in stages(Blueprint.read(tiny)))
+    zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
+    zoo.unpack()
+    found = sum(file.stat().st_size for file in zoo.path.rglob("epoch-*.safetensors"))
+    assert found == pytest.approx(expected, rel=0.25)  # headers weigh much in tiny models
+
+
+def test_calibration_gives_a_time(tiny):
+    planned = plan(Blueprint.read(tiny))
+    choices = Choices(planned, MACHINE, Wish(), Calibration("cpu", 1))
+    for stage in estimate(planned, MACHINE, choices):
+        assert 0 < stage.seconds < 60
+
+
+def test_data_that_is_not_there_leaves_a_gap(tiny):
+    tiny["stages"]["pretrain"]["data"] = {"name": "image_folder", "folder": "nowhere"}
+    pretrain, finetune = stages(Blueprint.read(tiny))
+    assert (pretrain.models, pretrain.steps, pretrain.bytes) == (2, None, None)
+    assert finetune.steps is not None

@@ -1,0 +1,87 @@
+"""ONNX files: ONNX Runtime gives the zoo's outputs, for any batch."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import InvalidInput
+from vitarium.formats.export import export
+from vitarium.formats.exporters import onnx as onnx_file
+
+VIT = {"name": "vit", "img_size": 16, "patch_size": 4, "in_chans": 1, "embed_dim": 24, "depth": 2}
+
+
+def run(file, images):
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"architecture": VIT, "head": {"name": "mlp", "hidden_dim": 5, "activation": "tanh"}},
+        {"architecture": {**VIT, "class_token": False, "global_pool": "avg", "norm_eps": 1e-3}},
+        {"architecture": {**VIT, "name": "dinov2", "in_chans": 3}},
+    ],
+    ids=["mlp head", "average", "dinov2"],
+)
+def test_outputs_are_those_of_the_zoo_for_any_batch(lone, tmp_path, recipe):
+    zoo = lone(**recipe)
+    (file,) = export(zoo, tmp_path / "out", exporter="onnx", opset=20)
+    id = zoo.ids()[0]
+    model, size = zoo.load(id), zoo.spec(id).recipe.architecture.config.input_size
+    for count in (1, 2, 7):
+        images = torch.randn(count, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(run(file, images), model(images), atol=1e-4, rtol=0)
+    found = onnx.load(file)
+    assert [(opset.domain, opset.version) for opset in found.opset_import] == [("", 20)]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [file.name]
+
+
+def test_the_file_says_what_it_is_and_nothing_of_this_machine(lone, tmp_path):
+    zoo = lone(architecture=VIT)
+    (file,) = export(zoo, tmp_path / "out", exporter="onnx", models=[f"{zoo.ids()[0]}@1"])
+    notes = {prop.key: prop.value for prop in onnx.load(file).metadata_props}
+    assert (notes["id"], notes["epoch"], notes["stage"]) == (zoo.ids()[0], "1", "pretrain")
+    assert json.loads(notes["classes"]) == list("0123456789")
+    assert json.loads(notes["factors"])["optimizer.lr"] == 0.003
+    assert b"site-packages" not in file.read_bytes()
+    assert str(tmp_path).encode() not in file.read_bytes()
+
+
+def test_a_file_that_runs_differently_is_not_written(lone, tmp_path, monkeypatch):
+    class Other:
+        def __init__(self, *arguments, **settings):
+            pass
+
+        def run(self, names, inputs):
+            return [np.zeros((len(inputs["images"]), 10), dtype=np.float32)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Other)
+    zoo = lone(architecture=VIT)
+    with pytest.raises(InvalidInput, match=rf"{zoo.ids()[0]}: the outputs of ONNX Runtime are up"):
+        export(zoo, tmp_path / "out", exporter="onnx")
+    assert not (tmp_path / "out").exists()
+    assert export(zoo, tmp_path / "out", exporter="onnx", check=False)
+
+
+def test_weights_that_no_file_can_hold_lie_beside_it(lone, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "_LARGEST", 100)
+    zoo = lone(architecture=VIT)
+    (file,) = export(zoo, tmp_path / "out", exporter="onnx")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {file.name, f"{file.name}.data"}
+    images = torch.randn(2, 1, 16, 16)
+    torch.testing.assert_close(
+        run(file, images), zoo.load(zoo.ids()[0])(images).detach(), atol=1e-4, rtol=0
+    )
+
+
+def test_an_opset_that_cannot_be_written_is_refused(zoo, tmp_path):
+    with pytest.raises(InvalidConfig, match="opset: 7 is not"):
+        export(zoo, tmp_path / "out", exporter="onnx", opset=7)

@@ -1,0 +1,141 @@
+"""Folders for timm: what it builds and loads has the bits of the zoo's model."""
+
+import json
+
+import pytest
+import timm
+import timm.data
+import torch
+
+from vitarium import Zoo, merge
+from vitarium.core.errors import InvalidInput
+from vitarium.formats.export import export
+from vitarium.formats.import_zoo import import_zoo
+
+VIT = {"name": "vit", "img_size": 16, "patch_size": 4, "in_chans": 1, "embed_dim": 24, "depth": 2}
+TIMM = {"name": "timm", "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
+ARCHITECTURES = {
+    "vit": VIT,
+    "colour": {**VIT, "in_chans": 3},
+    "without class token": {**VIT, "class_token": False, "global_pool": "avg"},
+    "average": {**VIT, "global_pool": "avg"},
+    "registers": {**VIT, "reg_tokens": 2},
+    "no bias": {**VIT, "qkv_bias": False, "mlp_ratio": 1.5, "num_heads": 2},
+    "dropout": {**VIT, "drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2},
+    "activation": {**VIT, "act_layer": "gelu_tanh"},
+    "dinov2": {**VIT, "name": "dinov2", "patch_mean": False, "init_values": 0.5},
+    "dinov2 with gates": {**VIT, "name": "dinov2", "patch_mean": False, "swiglu": True},
+    "timm": {**TIMM, "model": "vit_small_patch16_224", "num_heads": 2},
+    "timm in gray": {**TIMM, "model": "vit_tiny_patch16_224", "num_heads": 2, "in_chans": 1},
+    "timm oblong": {
+        **TIMM,
+        "model": "vit_tiny_patch16_224",
+        "num_heads": 2,
+        "img_size": [32, 16],
+        "in_chans": 1,
+    },
+    "layer scale": {**TIMM, "model": "deit3_small_patch16_224", "num_heads": 2},
+}
+
+
+def loaded(folder):
+    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_timm_gives_the_same_bits(lone, tmp_path, name):
+    zoo = lone(architecture=ARCHITECTURES[name])
+    (folder,) = export(zoo, tmp_path / "out", exporter="timm", check=False)
+    id = zoo.ids()[0]
+    size = zoo.spec(id).recipe.architecture.config.input_size
+    images, theirs = torch.randn(2, *size), loaded(folder)
+    assert torch.equal(theirs(images), zoo.load(id)(images))
+    assert theirs.pretrained_cfg["input_size"] == size
+    assert theirs.pretrained_cfg["label_names"] == list("0123456789")
+    rates = [m.p for m in zoo.load(id).modules() if isinstance(m, torch.nn.Dropout)]
+    assert [m.p for m in theirs.modules() if isinstance(m, torch.nn.Dropout)] == rates
+
+
+def test_what_is_exported_is_what_timm_saves_too(lone, tmp_path):
+    from timm.models import save_for_hf
+
+    zoo = lone(architecture=VIT)
+    (folder,) = export(zoo, tmp_path / "out", exporter="timm")
+    save_for_hf(loaded(folder), tmp_path / "again", safe_serialization=True)
+    ours = json.loads((folder / "config.json").read_text())
+    theirs = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert ours["architecture"] == theirs["architecture"]
+    assert theirs["model_args"].items() <= {**ours["model_args"], **theirs["model_args"]}.items()
+    for key in ("mean", "std", "crop_pct", "interpolation", "input_size", "first_conv"):
+        assert ours["pretrained_cfg"][key] == theirs["pretrained_cfg"][key], key
+
+
+@pytest.mark.parametrize("resize", [16, 18, 19, 23, 31, 57])
+def test_timms_transform_resizes_and_crops_as_scoring_does(lone, tmp_path, resize):
+    zoo = lone(
+        architecture=VIT,
+        augmentation={"name": "standard", "resize": resize, "interpolation": "bicubic"},
+    )
+    (folder,) = export(zoo, tmp_path / "out", exporter="timm")
+    config = timm.data.resolve_model_data_config(loaded(folder))
+    steps = timm.data.create_transform(**config, is_training=False).transforms
+    assert steps[0].size == resize
+    assert steps[0].interpolation.value == "bicubic"
+    assert tuple(steps[1].size) == (16, 16)
+    assert steps[-1].mean.tolist() == pytest.approx([0.305])
+    assert steps[-1].std.tolist() == pytest.approx([0.376])
+
+
+def test_a_model_without_a_head_has_none_there(lone, tmp_path):
+    zoo = lone(architecture=VIT, head="none", objective="simclr", augmentation="simclr")
+    (folder,) = export(zoo, tmp_path / "out", exporter="timm")
+    assert loaded(folder).num_classes == 0
+    assert loaded(folder)(torch.randn(2, 1, 16, 16)).shape == (2, 24)
+
+
+def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
+    ids = zoo.models().query("stage == 'pretrain'")["id"].tolist()
+    soup = merge(zoo, ids, "uniform_soup")
+    folders = export(zoo, tmp_path / "out", exporter="timm", models=[f"{ids[0]}@0", soup])
+    assert [folder.name for folder in folders] == [f"{ids[0]}-epoch-0000", f"{soup}-epoch-0000"]
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(loaded(folders[0])(images), zoo.load(ids[0], epoch=0)(images))
+    assert torch.equal(loaded(folders[1])(images), zoo.load(soup)(images))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (
+            {"architecture": VIT, "head": {"name": "mlp", "hidden_dim": 4}},
+            "its head is 'mlp', and timm's is one layer; --to safetensors and --to onnx take it",
+        ),
+        ({"architecture": {**VIT, "norm_eps": 1e-5}}, "norm_eps is 1e-05"),
+        ({"architecture": {**VIT, "name": "dinov2"}}, "sees the mean patch too"),
+    ],
+)
+def test_what_timm_cannot_build_is_refused(lone, tmp_path, recipe, said):
+    with pytest.raises(InvalidInput, match=said):
+        export(lone(**recipe), tmp_path / "out", exporter="timm")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_came_as_tensors_is_refused(zoo, tmp_path):
+    *_, table = export(zoo, tmp_path / "files", exporter="safetensors")
+    text = table.read_text().splitlines()
+    table.write_text("file\n" + "\n".join(line.split(",")[0] for line in text[1:]) + "\n")
+    import_zoo(tmp_path / "files", tmp_path / "again")
+    with pytest.raises(InvalidInput, match="came as tensors"):
+        export(Zoo.open(tmp_path / "again"), tmp_path / "out", exporter="timm")
+
+
+def test_an_unknown_normalisation_has_to_be_said(zoo, tmp_path):
+    export(zoo, tmp_path / "files", exporter="safetensors")
+    import_zoo(tmp_path / "files", tmp_path / "again")
+    again = Zoo.open(tmp_path / "again")
+    with pytest.raises(InvalidInput, match=r"nothing is known .* --set mean="):
+        export(again, tmp_path / "out", exporter="timm")
+    with pytest.raises(InvalidInput, match="images of 1 channels, but the normalisation has 2"):
+        export(again, tmp_path / "out", exporter="timm", mean=[0.1, 0.2], std=[1.0, 1.0])
+    folder, *_ = export(again, tmp_path / "out", exporter="timm", mean=[0.25], std=[0.5])
+    assert loaded(folder).pretrained_cfg["mean"] == [0.25]

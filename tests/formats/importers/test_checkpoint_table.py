@@ -1,0 +1,169 @@
+"""A table and files of weights that timm and safetensors wrote."""
+
+import argparse
+import csv
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.formats.export import export
+from vitarium.formats.import_zoo import find_models, import_zoo
+from vitarium.zoo import Zoo
+
+
+def vit(seed=0, num_classes=5):
+    torch.manual_seed(seed)
+    return timm.create_model("test_vit", num_classes=num_classes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "checkpoints"
+    place.mkdir()
+    save_file(vit(0).state_dict(), place / "a.safetensors")
+    save_file(vit(1).state_dict(), place / "a1.safetensors")
+    content = {"epoch": 3, "state_dict": vit(2).state_dict(), "args": argparse.Namespace(lr=1)}
+    torch.save(content, place / "b.pth")
+    torch.save({f"module.{k}": v for k, v in vit(3).state_dict().items()}, place / "c.pt")
+    return place
+
+
+def write(folder, *rows, name="models.csv", **options):
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (folder / name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, **options)
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+ROWS = (
+    {"file": "b.pth", "name": "b", "parent": "a", "stage": "tuned", "optimizer.lr": "1e-3"},
+    {"file": "a.safetensors", "name": "a", "epoch": 0, "test_accuracy": 0.25, "seed": 1},
+    {"file": "a1.safetensors", "name": "a", "epoch": 4, "test_accuracy": 0.5, "seed": 1},
+    {"file": "c.pt", "flag": "True", "betas": "[0.9, 0.95]", "who": "Ada", "bad": "NaN"},
+)
+
+
+def test_models_epochs_factors_metrics_and_parents_come_from_the_rows(folder, tmp_path):
+    write(folder, *ROWS)
+    import_zoo(folder, tmp_path / "zoo", architecture="test_vit")
+    zoo = Zoo.open(tmp_path / "zoo")
+    ids = {zoo.spec(id).origin.name: id for id in zoo.ids()}
+    assert sorted(ids) == ["a", "b", "c.pt"]
+    assert zoo.epochs(ids["a"])["test_accuracy"].tolist() == [0.25, 0.5]
+    assert (zoo.spec(ids["b"]).parent, zoo.spec(ids["b"]).parent_epoch) == (ids["a"], 4)
+    assert (zoo.spec(ids["b"]).stage, zoo.spec(ids["a"]).stage) == ("tuned", "imported")
+    rows = zoo.models().set_index("name")
+    assert rows.loc["b", "optimizer.lr"] == 0.001
+    assert rows.loc["a", "seed"] == 1
+    assert zoo.spec(ids["c.pt"]).origin.settings == {
+        "flag": True,
+        "betas": [0.9, 0.95],
+        "who": "Ada",
+        "bad": "NaN",
+    }
+    images = torch.randn(2, 3, 160, 160)
+    for id, epoch, seed in (
+        (ids["a"], 0, 0),
+        (ids["a"], 4, 1),
+        (ids["b"], 0, 2),
+        (ids["c.pt"], 0, 3),
+    ):
+        with torch.no_grad():
+            assert torch.equal(zoo.load(id, epoch)(images), vit(seed).eval()(images))
+
+
+def test_without_an_architecture_tensors_keep_their_names(folder, tmp_path):
+    write(folder, ROWS[1])
+    (id,) = import_zoo(folder / "models.csv", tmp_path / "zoo")
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.spec(id).origin.architecture is None
+    assert zoo.state_dict(id).keys() == vit().state_dict().keys()
+    assert zoo.folder(id).about().num_outputs == 5
+
+
+def test_weights_that_do_not_fit_are_an_error_that_names_the_row(folder, tmp_path):
+    write(folder, ROWS[1], {"file": "b.pth", "architecture": "vit_tiny_patch16_224"})
+    with pytest.raises(IncompatibleWeights, match=r"b.pth \(models.csv, row 3\), epoch 0: "):
+        import_zoo(folder, tmp_path / "zoo")
+    write(folder, {**ROWS[1], "num_classes": 7})
+    with pytest.raises(IncompatibleWeights, match=r"row 2\).*head.bias is \[5\], not \[7\]"):
+        import_zoo(folder, tmp_path / "zoo2", architecture="test_vit")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"file": "none.pt"}, r"row 3, column 'file': there is no file"),
+        ({"file": "../secret.pt"}, r"row 3, column 'file': '../secret.pt' leads out of"),
+        ({"file": "/etc/passwd.pt"}, r"row 3, column 'file': .* leads out of"),
+        ({"file": "models.csv"}, r"row 3, column 'file': 'models.csv' is none of .safetensors"),
+        ({"file": "", "name": "x"}, r"row 3, column 'file': empty"),
+        ({"file": "b.pth", "epoch": "one"}, r"row 3, column 'epoch': 'one' is not a whole number"),
+        ({"file": "b.pth", "epoch": "-1"}, r"row 3, column 'epoch'"),
+        ({"file": "b.pth", "num_classes": "5.0"}, r"row 3, column 'num_classes'"),
+        ({"file": "b.pth", "test_loss": "low"}, r"row 3, column 'test_loss': 'low' is not a num"),
+        ({"file": "b.pth", "name": "a"}, r"row 3, column 'name': row 2 has the same name and"),
+        (
+            {"file": "b.pth", "name": "a", "epoch": 1, "seed": 2},
+            r"column 'seed': differs from row 2",
+        ),
+        (
+            {"file": "b.pth", "architecture": "vit_tini_patch16_224"},
+            r"row 3, column 'arch.*did you",
+        ),
+        ({"file": "b.pth", "head": "mlb", "architecture": "test_vit"}, r"row 3, column 'head'"),
+    ],
+)
+def test_errors_name_row_and_column(folder, row, said):
+    write(folder, {"file": "a.safetensors", "name": "a", "seed": 1}, row)
+    with pytest.raises(InvalidInput, match=said):
+        find_models(folder)
+
+
+def test_a_table_has_to_be_one(folder):
+    with pytest.raises(InvalidInput, match="no format that is known"):
+        find_models(folder)
+    with pytest.raises(InvalidInput, match="has to have one CSV file"):
+        find_models(folder, importer="checkpoint-table")
+    write(folder, {"path": "a.safetensors"})
+    with pytest.raises(InvalidInput, match="no column 'file' that names the file"):
+        find_models(folder, importer="checkpoint-table")
+    (folder / "models.csv").write_text("file,file\na,b\n")
+    with pytest.raises(InvalidInput, match="several columns 'file'"):
+        find_models(folder)
+    (folder / "models.csv").write_text("file,x\na.safetensors\n")
+    with pytest.raises(InvalidInput, match="row 2 has 1 cells, the header 2"):
+        find_models(folder)
+    (folder / "models.csv").write_bytes(b"file,x\n\xff\xfe,1\n")
+    with pytest.raises(InvalidInput, match="no CSV table in UTF-8"):
+        find_models(folder, importer="checkpoint-table")
+
+
+def test_columns_table_and_delimiter_can_be_named(folder):
+    write(folder, {"path": "a.safetensors", "seed": 2}, name="other.csv", delimiter=";")
+    write(folder, {"file": "a.safetensors"})
+    settings = {"table": "other.csv", "file_column": "path", "delimiter": ";"}
+    (model,) = find_models(folder, importer="checkpoint-table", **settings).models
+    assert model.settings == {"seed": 2}
+    with pytest.raises(InvalidInput, match=r"has no table '../other.csv'"):
+        find_models(folder, importer="checkpoint-table", table="../other.csv")
+
+
+def test_what_the_safetensors_exporter_writes_comes_back(folder, tmp_path):
+    write(folder, *ROWS[:3])
+    import_zoo(folder, tmp_path / "zoo", architecture="test_vit")
+    zoo = Zoo.open(tmp_path / "zoo")
+    export(zoo, tmp_path / "out", exporter="safetensors")
+    ids = import_zoo(tmp_path / "out", tmp_path / "again")
+    again = Zoo.open(tmp_path / "again")
+    for id in ids:
+        old = again.spec(id).origin.name
+        assert all(torch.equal(again.state_dict(id)[k], v) for k, v in zoo.state_dict(old).items())
+        assert again.spec(id).origin.architecture == zoo.spec(old).origin.architecture
+    child = next(again.spec(id) for id in ids if again.spec(id).parent)
+    assert again.spec(child.parent).origin.name == zoo.spec(child.origin.name).parent

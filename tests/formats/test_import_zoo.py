@@ -1,0 +1,229 @@
+"""What is the same for every format: order, ids, lineage, going on, refusing."""
+
+import hashlib
+import os
+
+import pytest
+import torch
+
+from vitarium import merge
+from vitarium.blueprint import ImportedSpec
+from vitarium.core import registry
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName, ZooInUse
+from vitarium.core.registry import Section, importer
+from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.formats.import_zoo import find_models, fingerprint, import_zoo, parents_first
+from vitarium.zoo import Zoo
+from vitarium.zoo.lock import held
+
+WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
+
+
+def model(name, numbers=(0, 1), weights=WEIGHTS, **about):
+    epochs = [ForeignEpoch(n, {"test_loss": float(n)}, lambda: dict(weights)) for n in numbers]
+    return ForeignModel(name, about.pop("stage", "s"), epochs, 3, **about)
+
+
+@pytest.fixture
+def imported(monkeypatch, tmp_path):
+    """Import models of an importer that is made for the occasion."""
+    monkeypatch.setattr(registry, "_plugins", {**registry._plugins, "importer": {}})
+
+    def run(*models, **options):
+        @importer("ours", detects=lambda source: True)
+        def ours(config, source):
+            """A test's."""
+            yield from models
+
+        return import_zoo(tmp_path, tmp_path / "zoo", **options)
+
+    return run
+
+
+def test_parents_come_before_their_children_in_whatever_order_they_are_found(imported, tmp_path):
+    ids = imported(model("c", parent="b"), model("b", parent="a"), model("a"))
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert [zoo.spec(id).origin.name for id in ids] == ["a", "b", "c"]
+    assert [zoo.spec(id).parent for id in ids] == [None, *ids[:2]]
+    assert {zoo.spec(id).parent_epoch for id in ids[1:]} == {1}, "after the parent's last"
+
+
+def test_models_that_descend_from_one_another_or_share_a_name_are_refused():
+    with pytest.raises(InvalidInput, match="descend from one another: a, b"):
+        parents_first([model("a", parent="b"), model("b", parent="a")])
+    with pytest.raises(InvalidInput, match="two models are called 'a'"):
+        parents_first([model("a"), model("a")])
+
+
+def test_dtypes_and_bits_are_kept_and_tied_tensors_too(imported, tmp_path):
+    weights = {
+        "half": torch.randn(3, 2).half(),
+        "brain": torch.randn(4).bfloat16(),
+        "count": torch.tensor(5),
+        "yes": torch.tensor([True, False]),
+        "none": torch.empty(0, 3),
+        "turned": torch.randn(3, 5).T,
+    }
+    weights["tied"] = weights["half"]
+    (id,) = imported(model("a", weights=weights))
+    read = Zoo.open(tmp_path / "zoo").state_dict(id)
+    assert read.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert read[name].dtype == tensor.dtype
+        assert torch.equal(read[name], tensor)
+
+
+def test_the_fingerprint_is_of_names_types_shapes_and_bytes():
+    by_hand = hashlib.sha256()
+    for name, tensor in sorted(WEIGHTS.items()):
+        by_hand.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        by_hand.update(tensor.numpy().tobytes())
+    assert fingerprint(WEIGHTS) == by_hand.hexdigest()
+    turned = dict(reversed(WEIGHTS.items()))
+    assert fingerprint(turned) == fingerprint(WEIGHTS)
+    for other in (
+        {"a": WEIGHTS["a"].reshape(3, 2)},
+        {"a": WEIGHTS["a"].int()},
+        {"a": WEIGHTS["a"] + 1},
+    ):
+        assert fingerprint({**WEIGHTS, **other}) != fingerprint(WEIGHTS)
+
+
+def test_importing_again_writes_nothing(imported, tmp_path):
+    models = model("a"), model("b", parent="a", weights={"q": torch.ones(1)})
+    ids = imported(*models)
+    files = {f: f.stat().st_mtime_ns for f in (tmp_path / "zoo" / "models").rglob("*")}
+    steps = []
+    assert imported(*models, report=steps.append) == ids
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "zoo" / "models").rglob("*")} == files
+    assert not any(step.new for step in steps)
+
+
+def test_an_interrupted_import_goes_on_after_the_last_epoch(imported, tmp_path):
+    read = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step):
+        if step.epoch == 1:
+            raise Stopped
+
+    def load(number):
+        read.append(number)
+        return {"a": torch.full((2,), float(number))}
+
+    epochs = [ForeignEpoch(n, {}, lambda n=n: load(n)) for n in range(4)]
+    one = ForeignModel("a", "s", epochs, 2)
+    with pytest.raises(Stopped):
+        imported(one, report=stop)
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.folder(zoo.ids()[0]).status == "training"
+    assert read == [3, 0, 1]
+    read.clear()
+    (id,) = imported(one)
+    assert read == [3, 2, 3], "the last tells which model it is; 0 and 1 are there"
+    assert zoo.folder(id).status == "finished"
+    assert [zoo.state_dict(id, n)["a"][0] for n in range(4)] == [0, 1, 2, 3]
+
+
+def test_metrics_are_kept_of_epochs_without_weights(imported, tmp_path):
+    epochs = [
+        ForeignEpoch(0, {"test_loss": 2.0}, None),
+        ForeignEpoch(1, {"test_loss": 1.0}, lambda: dict(WEIGHTS)),
+        ForeignEpoch(5, {"test_loss": 0.5}, None),
+    ]
+    (id,) = imported(ForeignModel("a", "s", epochs, 2))
+    table = Zoo.open(tmp_path / "zoo").epochs(id)
+    assert table["epoch"].tolist() == [0, 1, 5]
+    assert table["kept"].tolist() == [False, True, False]
+    assert table["test_loss"].tolist() == [2.0, 1.0, 0.5]
+
+
+def test_a_model_without_weights_is_left_out_and_said(imported, tmp_path):
+    empty = ForeignModel("empty", "s", [ForeignEpoch(0, {}, None)], 2)
+    assert len(imported(empty, model("a"))) == 1
+    assert [m.name for m in find_models(tmp_path, importer="ours").empty] == ["empty"]
+    with pytest.raises(InvalidInput, match="no model with weights"):
+        imported(empty)
+
+
+def test_a_missing_parent_stops_the_import_before_anything_is_written(imported, tmp_path):
+    with pytest.raises(InvalidInput, match="child descends from gone"):
+        imported(model("child", parent="gone"))
+    assert not (tmp_path / "zoo").exists()
+    (id,) = imported(model("child", parent="gone"), orphans=True)
+    spec = Zoo.open(tmp_path / "zoo").spec(id)
+    assert (spec.parent, spec.parent_epoch) == (None, None)
+
+
+def test_what_was_merged_of_a_parent_is_not_taken_for_it(imported, tmp_path):
+    """A soup has the origin of one of its ingredients, and with it that model's name."""
+    ids = imported(model("a"), model("b", weights={**WEIGHTS, "b": torch.tensor(9)}))
+    zoo = Zoo.open(tmp_path / "zoo")
+    soups = [merge(zoo, [f"{ids[0]}@0", f"{ids[1]}@{epoch}"], "uniform_soup") for epoch in (0, 1)]
+    (name,) = {zoo.spec(soup).origin.name for soup in soups}
+    (child,) = imported(model("c", parent=name, parent_epoch=1))
+    assert zoo.spec(child).parent == ids["ab".index(name)]
+    assert zoo.spec(child).parent_epoch == 1
+
+
+def test_a_parent_may_have_been_imported_before(imported, tmp_path):
+    (parent,) = imported(model("parent"))
+    (child,) = imported(model("child", parent="parent", parent_epoch=0))
+    spec = Zoo.open(tmp_path / "zoo").spec(child)
+    assert isinstance(spec, ImportedSpec)
+    assert (spec.parent, spec.parent_epoch) == (parent, 0)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"), [(4, r"head.bias is \[3\], not \[4\]"), (3, "blocks.1.*missing")]
+)
+def test_weights_that_do_not_fit_their_architecture_are_an_error(imported, outputs, said):
+    tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "num_heads": 2}
+    built = registry.choose("architecture", "vit", depth=1, **tiny)
+    section = built if outputs == 4 else registry.choose("architecture", "vit", depth=2, **tiny)
+    weights = built(3).state_dict()
+    epochs = [ForeignEpoch(0, {}, lambda: dict(weights))]
+    bad = ForeignModel("bad", "s", epochs, outputs, architecture=section, where="t.csv, row 7")
+    with pytest.raises(IncompatibleWeights, match=rf"bad \(t.csv, row 7\), epoch 0: .*{said}"):
+        imported(bad)
+
+
+def test_another_writer_is_waited_for_or_named(imported, tmp_path):
+    imported(model("a"))
+    with held(tmp_path / "zoo"), pytest.raises(ZooInUse):
+        imported(model("b", weights={"q": torch.ones(1)}))
+
+
+def test_one_importer_has_to_know_the_format(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_plugins", {**registry._plugins, "importer": {}})
+    with pytest.raises(InvalidInput, match="gone does not exist"):
+        import_zoo(tmp_path / "gone", tmp_path / "zoo")
+    for name in ("one", "two"):
+        importer(name, detects=lambda source: True)(lambda config, source: iter(()))
+    with pytest.raises(InvalidInput, match="several formats: one, two; name one with --from"):
+        import_zoo(tmp_path, tmp_path / "zoo")
+    with pytest.raises(UnknownName):
+        import_zoo(tmp_path, tmp_path / "zoo", importer="three")
+
+
+def test_an_unknown_folder_is_told_what_formats_there_are(tmp_path):
+    with pytest.raises(InvalidInput, match=r"(?s)no format that is known.*vit-zoo: The published"):
+        import_zoo(tmp_path, tmp_path / "zoo")
+
+
+def test_every_importer_can_detect_and_is_described():
+    for plugin in registry.plugins("importer").values():
+        assert plugin.summary, plugin.name
+        assert Section("importer", plugin.name, plugin.config()).plugin is plugin
+
+
+def test_names_of_files_that_are_no_utf8_can_be_told(imported, tmp_path):
+    name = os.fsdecode(b"\xff")
+    first, second = imported(model(name, classes=(name, "b", "c")), model("b", parent=name))
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.spec(first).imported.name == "\\xff"
+    assert zoo.folder(first).about().classes == ("\\xff", "b", "c")
+    assert zoo.spec(second).parent == first
+    assert len(zoo.models()) == 2

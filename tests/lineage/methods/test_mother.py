@@ -1,0 +1,281 @@
+"""MoTHer finds trees that fit what it presumes, and says what weights do not tell."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import adjusted_rand_score
+
+from vitarium.core.config import InvalidConfig
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import choose, get
+from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.model_set import Heap
+
+
+def parents(forest) -> dict[str, str | None]:
+    return {model: next(iter(of), None) for model, of in forest.parents.items()}
+
+
+def recover(known, trees=None, **options):
+    return choose("lineage", "mother", **options)(known.heap, trees)
+
+
+def share_right(forest, known) -> float:
+    return np.mean([known.parents[child] == parent for child, parent in parents(forest).items()])
+
+
+def by_formula(heap: Heap, sign: int, penalty: float) -> np.ndarray:
+    """The costs of edges, entry by entry: from the paper's formulas, with scipy's kurtosis."""
+    vectors = [{n: m[n].double().flatten().numpy() for n in heap.tensors} for m in heap.models]
+    count = len(heap)
+    distances = np.array(
+        [[np.mean([np.linalg.norm(a[n] - b[n]) for n in a]) for b in vectors] for a in vectors]
+    )
+    kurtosis = [stats.kurtosis(v["blocks.0.attn.proj.weight"]) for v in vectors]
+    mean = distances.sum() / (count * (count - 1))
+    costs = distances.copy()
+    for parent in range(count):
+        for child in range(count):
+            if sign * kurtosis[child] > sign * kurtosis[parent]:
+                costs[parent, child] += penalty * mean
+    return costs
+
+
+STAGES = [
+    ("specialisation", "falls", (0.4, 0.5)),
+    ("generalisation", "grows", (0.4, 0.6)),
+]
+
+
+@pytest.mark.parametrize(("direction", "kurtosis", "steps"), STAGES)
+@pytest.mark.parametrize("told", [True, False])
+def test_trees_of_random_steps_are_found(direction, kurtosis, steps, told, lineage_trees):
+    for seed in range(3):
+        known = lineage_trees.grow(seed, trees=3, fans=(4, 2), kurtosis=kurtosis, steps=steps)
+        found = recover(known, direction=direction if told else "estimate")
+        assert parents(found) == known.parents
+        assert adjusted_rand_score(known.families, found.families) == 1
+        assert set(found.roots) == {name for name, parent in known.parents.items() if not parent}
+
+
+@pytest.mark.parametrize(("direction", "kurtosis", "steps"), STAGES)
+def test_with_the_wrong_sign_no_root_is_found(direction, kurtosis, steps, lineage_trees):
+    known = lineage_trees.grow(0, trees=3, fans=(3,), kurtosis=kurtosis, steps=steps)
+    wrong = {"specialisation": "generalisation", "generalisation": "specialisation"}[direction]
+    found = recover(known, direction=wrong)
+    assert all(known.parents[root] is not None for root in found.roots)
+    assert adjusted_rand_score(known.families, found.families) == 1
+
+
+@pytest.mark.parametrize(("direction", "kurtosis", "steps"), STAGES)
+def test_a_forest_says_which_sign_was_estimated(direction, kurtosis, steps, lineage_trees):
+    known = lineage_trees.grow(0, trees=2, fans=(4,), kurtosis=kurtosis, steps=steps)
+    verb = {"falls": "fall", "grows": "grow"}[kurtosis]
+    assert f"kurtosis is taken to {verb} from parent to child" in recover(known).notes[0]
+    assert recover(known, direction=direction).notes == []
+
+
+def test_a_chain_whose_medoid_is_in_its_middle_is_directed_by_cost(lineage_trees):
+    known = lineage_trees.grow(1, fans=(1, 1, 1, 1), steps=(0.25,) * 4)
+    assert parents(recover(known)) == known.parents
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    seed=st.integers(0, 2**31), sign=st.sampled_from([1, -1]), penalty=st.sampled_from([0, 0.3, 2])
+)
+def test_trees_are_the_least_costly_of_all_by_the_formulas(
+    seed, sign, penalty, lineage_trees, arborescences
+):
+    known = lineage_trees.grow(seed, fans=(2, 1), steps=(0.1, 0.1))
+    direction = "specialisation" if sign > 0 else "generalisation"
+    found = recover(known, 1, direction=direction, penalty=penalty)
+    costs = by_formula(known.heap, sign, penalty)
+    places = {name: place for place, name in enumerate(known.heap.names)}
+    paid = sum(costs[places[edge.parent], places[edge.child]] for edge in found.edges)
+    assert paid == pytest.approx(min(cost for _, _, cost in arborescences.every(costs)), rel=1e-6)
+
+
+@pytest.mark.parametrize("distance", ["mean_absolute", "largest"])
+def test_other_distances_find_trees_too(distance, lineage_trees):
+    known = lineage_trees.grow(2, trees=2, fans=(3, 2), steps=(0.5, 0.4))
+    found = recover(known, 2, distance=distance)
+    assert share_right(found, known) >= (1 if distance == "mean_absolute" else 0.8)
+    assert adjusted_rand_score(known.families, found.families) == 1
+
+
+def test_changes_of_low_rank_are_traced_by_their_rank():
+    """Of large rank-1 steps, by rank; l2 takes siblings with small ones for parent and child."""
+    noise = torch.Generator().manual_seed(0)
+    name = "blocks.0.attn.proj.weight"
+
+    def step(size: float) -> torch.Tensor:
+        return size * torch.randn(24, 1, generator=noise) @ torch.randn(1, 24, generator=noise)
+
+    heavy = torch.randn(24, 24, generator=noise) ** 3
+    tensors = {"root": heavy}
+    for child in range(3):
+        tensors[f"child {child}"] = heavy + step(0.4)
+        for grandchild in range(2):
+            tensors[f"child {child}.{grandchild}"] = tensors[f"child {child}"] + step(0.4)
+    heap = Heap([Weights(n, {name: t}) for n, t in tensors.items()], [name])
+    found = parents(
+        choose("lineage", "mother", distance="rank", direction="specialisation")(heap, 1)
+    )
+    undirected = {frozenset((child, parent)) for child, parent in found.items() if parent}
+    true = {frozenset((n, n[:-2])) for n in tensors if "." in n}
+    assert undirected == true | {frozenset(("root", f"child {child}")) for child in range(3)}
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 2**31))
+def test_order_and_names_of_models_mean_nothing(seed, lineage_trees):
+    known = lineage_trees.grow(seed % 20, trees=2, fans=(3, 1))
+    rng = np.random.default_rng(seed)
+    names = {
+        name: f"{number:03}"
+        for name, number in zip(known.parents, rng.permutation(100), strict=False)
+    }
+    models = [Weights(names[m.name], dict(m)) for m in known.heap.models]
+    shuffled = Heap([models[place] for place in rng.permutation(len(models))], known.heap.tensors)
+    found, again = recover(known), choose("lineage", "mother")(shuffled, None)
+    assert list(again.models) == shuffled.names
+    assert next(iter(again.families)) == 0
+    expected = {(names[e.parent], names[e.child]): e.confidence for e in found.edges}
+    confidences = {(e.parent, e.child): e.confidence for e in again.edges}
+    assert confidences == pytest.approx(expected, rel=1e-6)
+    assert again.roots == pytest.approx({names[r]: c for r, c in found.roots.items()}, rel=1e-6)
+
+
+def test_models_with_the_same_weights_are_tied_and_their_edges_unsure(lineage_trees):
+    known = lineage_trees.grow(0, fans=(3, 1))
+    root = next(name for name, parent in known.parents.items() if parent is None)
+    original = next(model for model in known.heap.models if model.name == root)
+    twin = Weights("twin", dict(original))
+    for models in ([*known.heap.models, twin], [twin, *known.heap.models]):
+        found = choose("lineage", "mother")(Heap(models, known.heap.tensors), None)
+        assert found.tied == [[root, "twin"]]
+        # the first by name, whatever the order
+        assert found.roots.keys() == {root}
+        assert 0.4 < found.roots[root] <= 0.5
+        to_twin = found.parents["twin"][root]
+        assert to_twin.kind == "copy"
+        assert to_twin.confidence <= 0.5
+        others = [
+            edge
+            for edge in found.edges
+            if edge.child != "twin" and known.parents[edge.child] == root
+        ]
+        assert all(edge.kind == "trained" and edge.confidence <= 0.5 for edge in others)
+
+
+def test_where_all_have_the_same_weights_all_is_tied(lineage_trees):
+    model = lineage_trees.grow(0, fans=()).heap.models[0]
+    heap = Heap([Weights(name, dict(model)) for name in "cab"], list(model))
+    found = choose("lineage", "mother")(heap, None)
+    assert found.tied == [["a", "b", "c"]]
+    assert found.roots == {"a": pytest.approx(1 / 3)}
+    assert {edge.kind for edge in found.edges} == {"copy"}
+
+
+def test_clear_trees_are_believed_more_than_unclear_ones(lineage_trees):
+    clear = recover(lineage_trees.grow(0, fans=(4, 2), steps=(0.4, 0.3)))
+    unclear = recover(lineage_trees.grow(0, fans=(4, 2), steps=(0.3, 0.3)), penalty=0)
+    mean = [np.mean([edge.confidence for edge in found.edges]) for found in (clear, unclear)]
+    assert mean[0] > 0.7 > mean[1]
+    for found in (clear, unclear):
+        assert all(0 <= edge.confidence <= 1 for edge in found.edges)
+
+
+def test_one_model_is_a_root(lineage_trees):
+    found = recover(lineage_trees.grow(0, fans=()))
+    assert (list(found.families), found.edges, found.roots) == ([0], [], {"tree 0": 1})
+
+
+def test_more_trees_than_models_are_refused(lineage_trees):
+    with pytest.raises(InvalidInput, match="7 models cannot make 8 trees"):
+        recover(lineage_trees.grow(0, fans=(3, 1)), 8)
+
+
+# Whose kurtosis
+
+
+def with_tensors(shapes: dict[str, tuple[int, ...]]) -> Heap:
+    noise = torch.Generator().manual_seed(0)
+    base = {n: torch.randn(s, generator=noise) for n, s in shapes.items()}
+    models = [
+        Weights(
+            f"m{k}",
+            {n: t + 0.1 * k * torch.randn(t.shape, generator=noise) for n, t in base.items()},
+        )
+        for k in range(4)
+    ]
+    return Heap(models, list(shapes))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "says"),
+    [
+        ({"attn.proj.weight": (6, 6)}, []),
+        ({"fc.weight": (6, 6)}, ["square stand in"]),
+        ({"fc.weight": (6, 4)}, ["matrices stand in"]),
+    ],
+)
+def test_it_is_said_which_layers_stand_in(shapes, says):
+    found = choose("lineage", "mother", direction="specialisation")(with_tensors(shapes), 1)
+    assert len(found.notes) == len(says)
+    assert all(said in note for said, note in zip(says, found.notes, strict=True))
+
+
+def test_without_a_matrix_there_is_a_clear_message():
+    with pytest.raises(InvalidInput, match="no weight matrix in common, whose kurtosis"):
+        choose("lineage", "mother")(with_tensors({"norm.weight": (6,)}), 1)
+
+
+def test_kurtosis_is_scipys(lineage_trees):
+    heap = lineage_trees.grow(0, fans=(2,)).heap
+    for name, found in heap.evidence.moments["kurtosis"].items():
+        expected = [stats.kurtosis(m[name].double().flatten().numpy()) for m in heap.models]
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize(("second", "root"), [(0.5, "a"), (2.0, "b")])
+def test_kurtosis_is_summed_over_layers(second, root):
+    """In the first layer that of `a` is higher by 1, in the second that of `b`, by more or less."""
+    values = {"a": (1.0, 0.0), "b": (0.0, second)}
+    names = [f"blocks.{layer}.attn.proj.weight" for layer in range(2)]
+    models = [
+        Weights(model, {n: of_kurtosis(k) for n, k in zip(names, of_layers, strict=True)})
+        for model, of_layers in values.items()
+    ]
+    found = choose("lineage", "mother", direction="specialisation")(Heap(models, names), 1)
+    assert found.roots.keys() == {root}
+
+
+def of_kurtosis(excess: float) -> torch.Tensor:
+    """A matrix of numbers 0 and, as many of each, -1 and 1: its kurtosis is 1 / share of these."""
+    places = round(40 * 40 / (excess + 3) / 2)
+    values = torch.zeros(1600)
+    values[:places], values[-places:] = 1, -1
+    return values.reshape(40, 40)
+
+
+def test_a_constant_layer_is_left_out_of_the_kurtosis(lineage_trees):
+    known = lineage_trees.grow(0, fans=(3, 2))
+    models = [
+        Weights(m.name, dict(m) | {"blocks.1.attn.proj.weight": torch.zeros(4, 4)})
+        for m in known.heap.models
+    ]
+    heap = Heap(models, list(models[0]))
+    assert parents(choose("lineage", "mother")(heap, None)) == known.parents
+
+
+def test_settings_are_checked():
+    with pytest.raises(InvalidConfig, match="direction"):
+        choose("lineage", "mother", direction="up")
+    with pytest.raises(InvalidConfig, match="penalty"):
+        choose("lineage", "mother", penalty=-1)
+    assert "2405.18432" in get("lineage", "mother").facts["paper"]

@@ -1,0 +1,136 @@
+"""The truth of a zoo, or of a table, within what was read of it."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitarium import merge
+from vitarium.lineage.ground_truth import Place, origins_in, true_parents, within
+
+
+def read(*names):
+    """`a` is a model after its last epoch, `a@3` after epoch 3."""
+    found = {}
+    for name in names:
+        model, _, epoch = name.partition("@")
+        found[name] = Place(model, int(epoch or 0))
+    return found
+
+
+def origins(**places):
+    """`b=["a@3"]`: b started from a after epoch 3."""
+    split = {m: [one.partition("@") for one in found] for m, found in places.items()}
+    table = {m: [Place(p, int(e) if e else math.inf) for p, _, e in f] for m, f in split.items()}
+    return lambda model: table.get(model, ())
+
+
+def test_parents_are_those_that_a_model_started_from_or_was_made_of():
+    truth = true_parents(
+        read("a", "b", "c", "soup"), origins(b=["a@3"], c=["b"], soup=["c@1", "a@2"])
+    )
+    assert truth == {"a": (), "b": ("a",), "c": ("b",), "soup": ("c", "a")}
+
+
+def test_the_nearest_ancestor_stands_for_a_parent_that_was_not_read():
+    known = origins(b=["a"], c=["b"], d=["c"], soup=["d", "x"], x=["a"], lone=["gone"])
+    assert true_parents(read("d", "a"), known) == {"d": ("a",), "a": ()}
+    assert true_parents(read("soup", "a", "c"), known)["soup"] == ("c", "a")
+    assert true_parents(read("soup", "a"), known)["soup"] == ("a",)
+    assert true_parents(read("lone", "d"), known) == {"lone": (), "d": ()}
+
+
+def test_epochs_follow_each_other_and_the_first_follows_what_the_model_started_from():
+    known = origins(b=["a@3"], c=["b@2"])
+    truth = true_parents(read("a@0", "a@3", "a@5", "b@0", "b@1", "b@2", "c@0"), known)
+    assert truth == {
+        "a@0": (),
+        "a@3": ("a@0",),
+        "a@5": ("a@3",),
+        "b@0": ("a@3",),
+        "b@1": ("b@0",),
+        "b@2": ("b@1",),
+        "c@0": ("b@2",),
+    }
+
+
+def test_the_epoch_that_was_read_last_before_stands_for_one_that_was_not():
+    known = origins(b=["a@3"])
+    assert true_parents(read("a@0", "a@2", "a@5", "b@0"), known)["b@0"] == ("a@2",)
+    # later epochs of a are no ancestors of b
+    assert true_parents(read("a@4", "a@5", "b@0"), known)["b@0"] == ()
+    # one epoch stands for the model
+    assert true_parents(read("a@5", "b@0"), known)["b@0"] == ("a@5",)
+
+
+def test_a_soup_of_epochs_of_one_model_has_each_of_them_or_the_model_as_parents():
+    known = origins(mean=["a@1", "a@2", "a@3"])
+    assert true_parents(read("a@1", "a@2", "a@3", "mean@0"), known)["mean@0"] == (
+        *("a@1", "a@2", "a@3"),
+    )
+    assert true_parents(read("a", "mean"), known)["mean"] == ("a",)
+
+
+def test_models_that_start_from_each_other_end_nowhere():
+    assert true_parents(read("c"), origins(c=["a"], a=["b"], b=["a"])) == {"c": ()}
+
+
+def test_truth_within_some_models_skips_the_others():
+    truth = {"a": (), "b": ("a",), "c": ("b",), "d": ("c", "a")}
+    assert within(truth, ["a", "c", "d"]) == {"a": (), "c": ("a",), "d": ("c", "a")}
+    assert within(truth, ["a", "d"]) == {"a": (), "d": ("a",)}
+    assert within(truth, list(truth)) == truth
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data(), size=st.integers(1, 9))
+def test_a_parent_within_is_an_ancestor_with_nothing_that_was_read_between(data, size):
+    truth = {
+        str(n): tuple(
+            map(str, data.draw(st.sets(st.integers(0, n - 1), max_size=3) if n else st.just(set())))
+        )
+        for n in range(size)
+    }
+    kept = {name for name in truth if data.draw(st.booleans())}
+
+    def reached(model):
+        """Models that were read, by paths through models that were not."""
+        found = set()
+        for parent in truth[model]:
+            found |= {parent} if parent in kept else reached(parent)
+        return found
+
+    found = within(truth, kept)
+    assert {m: set(parents) for m, parents in found.items()} == {m: reached(m) for m in kept}
+    assert all(len(set(parents)) == len(parents) for parents in found.values())
+
+
+@pytest.fixture
+def family(grown_zoo):
+    """A parent and its two children."""
+    children = [id for id in grown_zoo.ids() if grown_zoo.spec(id).parent]
+    parent = grown_zoo.spec(children[0]).parent
+    return parent, [id for id in children if grown_zoo.spec(id).parent == parent]
+
+
+def test_a_zoo_knows_of_what_operators_made_its_models(grown_zoo, family):
+    parent, (one, other) = family
+    soup = merge(grown_zoo, [one, other], "uniform_soup")
+    changed = merge(grown_zoo, [one, other], "task_arithmetic")
+    moved = merge(grown_zoo, [one, other], "weight_matching")
+    epochs = merge(grown_zoo, [parent], "epoch_average", last=2)
+    names = [parent, one, other, soup, changed, moved, epochs]
+    truth = true_parents(read(*names), origins_in(grown_zoo))
+    assert truth[parent] == ()
+    assert truth[one] == truth[other] == truth[epochs] == (parent,)
+    assert set(truth[soup]) == {one, other}
+    assert set(truth[changed]) == {one, other, parent}
+    assert truth[moved] == (other,)  # it was moved to match the first
+
+
+def test_a_model_of_another_architecture_begins_a_line_of_weights(grown_zoo):
+    parent = next(id for id in grown_zoo.ids() if grown_zoo.spec(id).parent)
+    twin = merge(grown_zoo, [parent], "minivit", share="all", init="first")
+    names = {parent: Place(parent, 1), twin: Place(twin, 0)}
+    assert true_parents(names, origins_in(grown_zoo))[twin] == ()

@@ -1,0 +1,56 @@
+"""The loss halfway between two models."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vitarium.core.errors import IncompatibleWeights, UnknownName
+from vitarium.evaluation.inputs import Weights
+from vitarium.operators.alignment._midpoint import Midpoint, aligned_by
+from vitarium.operators.base import Ingredients
+
+
+def test_it_is_that_of_the_mean_of_two_models(vits, vit, other_vit, digits):
+    """Against a float64 pass over the images."""
+    few = digits.first(200)
+    batch = next(few.batches(200))
+    one, other = (vits.deepcopy(model).double() for model in (vit, other_vit))
+    own = [
+        {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        for model in (one, other)
+    ]
+    middle = {name: (own[0][name] + own[1][name]) / 2 for name in own[0]}
+    found = []
+    for weights in (middle, *own):
+        one.load_state_dict(weights)
+        found.append(F.cross_entropy(one(batch.images.double()), batch.labels).item())
+    between = Midpoint(vits.ingredients(vit, other_vit.state_dict(), digits), 200)
+    loss, rise = between.loss_and_rise(vit.state_dict(), other_vit.state_dict())
+    assert loss == between.loss(vit.state_dict(), other_vit.state_dict())
+    assert loss == pytest.approx(found[0], rel=1e-4)
+    assert rise == pytest.approx(found[0] - (found[1] + found[2]) / 2, rel=1e-4)
+
+
+def test_it_is_that_of_the_model_between_a_model_and_itself(vits, vit, digits):
+    between = Midpoint(vits.ingredients(vit, vit.state_dict(), digits), 200)
+    assert between.loss_and_rise(vit.state_dict(), vit.state_dict())[1] == pytest.approx(0)
+
+
+def test_models_are_aligned_by_name(vits, vit, digits):
+    given = vits.ingredients(vit, vits.exchanged(vit, 7), digits)
+    first, second = aligned_by("weight_matching", given)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    first, second = aligned_by("none", given)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(UnknownName, match="did you mean 'weight_matching'"):
+        aligned_by("weight_machting", given)
+
+
+def test_a_head_that_is_left_out_is_refused(vits, vit):
+    bare = {n: t for n, t in vit.state_dict().items() if not n.startswith("head")}
+    given = Ingredients(
+        [Weights("one", bare), Weights("other", bare)],
+        symmetries=lambda: vits.vit_symmetries(vit),
+    )
+    with pytest.raises(IncompatibleWeights, match=r"head\.bias is left out"):
+        aligned_by("none", given)

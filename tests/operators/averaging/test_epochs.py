@@ -1,0 +1,40 @@
+"""Which epochs are averaged."""
+
+import pytest
+
+from vitarium.core.errors import InvalidInput
+from vitarium.operators.averaging._epochs import every, latest, trained
+
+
+def test_the_state_before_training_is_no_epoch_of_it():
+    assert trained([0, 1, 2]) == [1, 2]
+    assert trained([0]) == []
+
+
+def test_the_latest_are_those_that_are_kept():
+    assert latest([0, 2, 4, 6, 8], 3) == [4, 6, 8]
+
+
+def test_more_than_are_kept_are_refused():
+    with pytest.raises(InvalidInput, match=r"last 3 epochs are asked for, and 2 are kept \(1, 2\)"):
+        latest([0, 1, 2], 3)
+    with pytest.raises(InvalidInput, match=r"0 are kept \(none\)"):
+        latest([0], 2)
+
+
+@pytest.mark.parametrize(
+    ("start", "step", "expected"),
+    [
+        (0.75, 1, [15, 16, 17, 18, 19, 20]),
+        (0.75, 2, [15, 17, 19]),
+        (0.55, 4, [11, 15, 19]),  # 0.55 * 20 is 11.000000000000002 in floating point
+        (0, 9, [1, 10, 19]),
+        (1, 1, [20]),
+    ],
+)
+def test_every_so_manieth_counts_from_a_share_of_training_on(start, step, expected):
+    assert every(list(range(21)), start, step) == expected
+
+
+def test_steps_count_the_kept_epochs():
+    assert every([0, 5, 10, 15, 20], 0.5, 2) == [10, 20]

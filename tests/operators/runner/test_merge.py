@@ -1,0 +1,177 @@
+"""What is made of models is a model of the zoo that knows what it is made of."""
+
+import pytest
+import torch
+
+from vitarium import Zoo, merge
+from vitarium.core.config import NoConfig
+from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
+from vitarium.core.registry import operator
+from vitarium.operators._runner.buffer import Spool
+from vitarium.zoo.verify import verify
+
+
+def test_a_soup_is_the_mean_of_its_ingredients(grown_zoo, siblings):
+    soup = grown_zoo.state_dict(merge(grown_zoo, siblings, "uniform_soup"))
+    parts = [grown_zoo.state_dict(id) for id in siblings]
+    for name, tensor in soup.items():
+        expected = sum(part[name].double() for part in parts) / 2
+        assert torch.equal(tensor, expected.float())
+
+
+def test_a_merged_model_is_a_model_of_the_zoo(grown_zoo, siblings):
+    id = siblings[0]
+    made = merge(grown_zoo, [f"{id}@0", f"{id[:8]}@1"], "uniform-soup", name="soups")
+    again = Zoo.open(grown_zoo.path)
+    assert again.load(made)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    spec = again.spec(made)
+    assert spec.operator.name == "uniform_soup"
+    assert [(one.model, one.epoch) for one in spec.ingredients] == [(id, 0), (id, 1)]
+    assert again.models().query("stage == 'soups'")["id"].tolist() == [made]
+
+
+def test_merging_again_is_the_same_model_and_computes_nothing(grown_zoo, siblings):
+    first = merge(grown_zoo, siblings, "uniform_soup")
+    file = grown_zoo.folder(first).path / "model.json"
+    written = file.stat().st_mtime_ns
+    assert merge(grown_zoo, siblings[::-1], "uniform_soup") == first
+    assert file.stat().st_mtime_ns == written
+    assert merge(grown_zoo, [siblings[0]] * 2, "uniform_soup") != first
+
+
+def test_a_large_result_is_laid_on_disk_and_kept_plain(grown_zoo, siblings, monkeypatch):
+    kept = grown_zoo.state_dict(merge(grown_zoo, siblings, "uniform_soup"))
+    monkeypatch.setattr("vitarium.operators._runner.plan.IN_MEMORY", 0)
+    laid = []
+    lay = Spool.lay
+    monkeypatch.setattr(Spool, "lay", lambda self, tensor: laid.append(1) or lay(self, tensor))
+    again = merge(grown_zoo, siblings, "interpolation")
+    assert len(laid) == len(kept)
+    assert not list((grown_zoo.path / "cache").iterdir())
+    assert not grown_zoo.checkpoint(again).is_packed
+    assert all(torch.equal(t, kept[n]) for n, t in grown_zoo.state_dict(again).items())
+    assert not verify(grown_zoo.path, deep=True)
+
+
+def test_a_merge_that_was_interrupted_is_made_again(grown_zoo, siblings):
+    made = merge(grown_zoo, siblings, "uniform_soup")
+    weights = grown_zoo.state_dict(made)
+    (grown_zoo.folder(made).path / "result.json").unlink()
+    assert merge(grown_zoo, siblings, "uniform_soup") == made
+    assert grown_zoo.folder(made).status == "finished"
+    assert all(torch.equal(t, weights[n]) for n, t in grown_zoo.state_dict(made).items())
+
+
+def test_what_an_operator_needs_is_given(grown_zoo, siblings, own_registry):
+    seen = {}
+
+    @operator("look", ordered=True, base=True, split="val", count=(2, 2), origin=-1)
+    def look(config: NoConfig, ingredients):
+        """Looks at all there is."""
+        seen.update(
+            names=ingredients.names,
+            split=ingredients.examples().split,
+            groups=set(ingredients.symmetries.groups),
+        )
+        model = ingredients.model()
+        assert not model.training
+        own = model.state_dict()
+        assert all(torch.equal(own[name], ingredients[0][name]) for name in ingredients[0])
+        ingredients.told.metrics["val_accuracy"] = 0.5
+        ingredients.told.lines.append("it looked")
+        for name, base, deltas in ingredients.deltas():
+            yield name, base + deltas[1]
+
+    made = merge(grown_zoo, siblings, "look")
+    assert seen["names"] == [f"{id}@1" for id in siblings]
+    assert seen["split"] == "val"
+    assert "stream" in seen["groups"]
+    spec = grown_zoo.spec(made)
+    assert spec.parent == grown_zoo.spec(siblings[0]).parent
+    assert spec.recipe == grown_zoo.spec(siblings[1]).recipe
+    assert grown_zoo.folder(made).epochs()[-1].metrics == {"val_accuracy": 0.5}
+    assert grown_zoo.folder(made).result()["message"] == "it looked"
+    last = grown_zoo.state_dict(siblings[1])
+    assert all(torch.allclose(t, last[n]) for n, t in grown_zoo.state_dict(made).items())
+
+
+def test_models_that_do_not_fit_are_named_with_the_tensor(grown_zoo, siblings, tiny):
+    from vitarium import Blueprint, grow
+
+    tiny["stages"] = {"pretrain": tiny["stages"]["pretrain"]}
+    tiny["stages"]["pretrain"]["architecture"]["embed_dim"] = 8
+    del tiny["stages"]["pretrain"]["grid"]
+    other = grow(Blueprint.read(tiny), grown_zoo.path, workers=0, progress=False).plan.models[0].id
+    before = len(grown_zoo)
+    with pytest.raises(IncompatibleWeights, match=rf"{other}@2.*\[\d+, 8\]|\[\d+, 8\].*{other}@2"):
+        merge(grown_zoo, [siblings[0], other], "uniform_soup")
+    assert len(grown_zoo) == before
+
+
+def test_a_damaged_ingredient_is_named(grown_zoo, siblings):
+    path = grown_zoo.folder(siblings[0]).checkpoints.path(1)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(CorruptFile, match=r"epoch-0001"):
+        merge(grown_zoo, siblings, "uniform_soup")
+
+
+def _spoilt(zoo, id):
+    """The model's weights after an epoch more, one of them not a number."""
+    weights = zoo.state_dict(id)
+    weights["norm.weight"] = weights["norm.weight"].clone().fill_(float("nan"))
+    zoo.folder(id).commit(2, {}, weights, None)
+    return f"{id}@2"
+
+
+def test_weights_that_are_not_finite_are_named_or_left_out(grown_zoo, siblings):
+    spoilt = _spoilt(grown_zoo, siblings[0])
+    chosen = [spoilt, f"{siblings[0]}@1", siblings[1]]
+    with pytest.raises(IncompatibleWeights, match=rf"{siblings[0]}@2: norm.weight has entries"):
+        merge(grown_zoo, chosen, "uniform_soup")
+    kept = merge(grown_zoo, chosen, "uniform_soup", skip_diverged=True)
+    assert kept == merge(grown_zoo, chosen[1:], "uniform_soup")
+    with pytest.raises(InvalidInput, match="needs at least 2 models; 1 is given"):
+        merge(grown_zoo, chosen[:2], "uniform_soup", skip_diverged=True)
+
+
+def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
+    other = next(id for id in grown_zoo.ids() if id not in siblings)
+    grown_zoo.folder(other).finish("diverged", "the loss was not finite")
+    with pytest.raises(InvalidInput, match=f"model {other} diverged; leave it out"):
+        merge(grown_zoo, [*siblings, other], "uniform_soup")
+    kept = merge(grown_zoo, [*siblings, other], "uniform_soup", skip_diverged=True)
+    assert [one.model for one in grown_zoo.spec(kept).ingredients] == sorted(siblings)
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([], "needs at least 2 models; none is given"),
+        (["{id}"], "needs at least 2 models; 1 is given"),
+        (["{id}@x"], "write an epoch as a number"),
+        (["{id}@9"], "no weights of epoch 9"),
+    ],
+)
+def test_bad_choices_are_refused(grown_zoo, models, said):
+    with pytest.raises(InvalidInput, match=said):
+        merge(grown_zoo, [model.format(id=grown_zoo.ids()[0]) for model in models], "uniform_soup")
+
+
+def test_an_unknown_operator_names_the_nearest(grown_zoo):
+    with pytest.raises(UnknownName, match="did you mean 'uniform_soup'"):
+        merge(grown_zoo, grown_zoo.ids(), "uniform_sou")
+
+
+def test_selecting_by_images_that_were_trained_on_has_to_be_forced(
+    grown_zoo, siblings, own_registry
+):
+    @operator("select", split="val")
+    def select(config: NoConfig, ingredients):
+        """Looks at validation images."""
+        len(ingredients.examples())
+        yield from ingredients[0].items()
+
+    parent = grown_zoo.spec(siblings[0]).parent  # its split of the same images is another
+    with pytest.raises(InvalidInput, match=f"model {parent} was trained on images of the val"):
+        merge(grown_zoo, [siblings[0], parent], "select")
+    merge(grown_zoo, [siblings[0], parent], "select", force=True)

@@ -1,0 +1,54 @@
+"""A recovered forest on a terminal."""
+
+from vitarium.studies.lineage.rows import Judged, judged
+from vitarium.studies.lineage.text import lines
+
+
+def test_children_hang_below_their_parents(forests):
+    truth = forests.truth_of(2, 2, 1)
+    forest = forests.forest_of(truth, sure={"r0c0": 0.5, "r1": 0.75})
+    assert lines(Judged(forest, truth, {"r0": "pretrain"})) == [
+        "r0  root 99 %       pretrain",
+        "├─ r0c0  50 %",
+        "│  └─ r0c0g0  97 %",
+        "└─ r0c1  97 %",
+        "   └─ r0c1g0  97 %",
+        "r1  root 75 %",
+        "├─ r1c0  97 %",
+        "│  └─ r1c0g0  97 %",
+        "└─ r1c1  97 %",
+        "   └─ r1c1g0  97 %",
+    ]
+
+
+def test_what_is_wrong_and_further_parents_are_told(forests):
+    found = forests.recovered(1, 3, 1, wrong=["r0c1g0"], mixture=True)
+    told = "\n".join(lines(judged(found)["descent"]))
+    assert told.count("(wrong: of r0c1)") == told.count("wrong") == 1
+    assert told.count("(and of r0c1)") == 1
+    flat = "\n".join(lines(judged(found)["mother"]))
+    assert "(wrong: of r0c0, r0c1)" in flat
+
+
+def test_a_root_that_has_no_parents_in_truth_is_told(forests):
+    truth = {"a": (), "b": ()}
+    forest = forests.forest_of({"a": (), "b": ("a",)})
+    assert lines(Judged(forest, truth, {}))[1].endswith("(wrong: a root)")
+
+
+def test_a_long_forest_is_cut(forests):
+    found = judged(forests.recovered(3, 4, 3))["descent"]
+    told = lines(found, most=20)
+    assert len(told) == 21
+    assert told[-1] == "… 31 more models; see the page"
+    assert told[:20] == [line for line in lines(found) if line in told[:20]]
+    assert len(lines(found, most=51)) == 51
+
+
+def test_a_chain_of_a_thousand_is_no_trouble(forests):
+    names = [f"m{number:04d}" for number in range(1000)]
+    forest = forests.forest_of(
+        {name: tuple(names[:number][-1:]) for number, name in enumerate(names)}
+    )
+    told = lines(Judged(forest, None, {}), most=1000)
+    assert told[-1].endswith("└─ m0999  97 %")

@@ -1,0 +1,97 @@
+"""A study of a real zoo: measured, written, and looked at in a browser."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import vitarium
+from vitarium.core.errors import InvalidInput, UnknownName
+from vitarium.studies.request import HESSIAN
+
+
+@pytest.fixture(scope="module")
+def zoo(_grown, tmp_path_factory):
+    """A trained zoo, of which nothing is measured until it is studied."""
+    return vitarium.Zoo.open(shutil.copytree(_grown, tmp_path_factory.mktemp("studied") / "zoo"))
+
+
+@pytest.fixture(scope="module")
+def studied(zoo, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "page.html"
+    return vitarium.study(zoo, "diversity", out=out, draws=50)
+
+
+def test_what_is_missing_is_measured_and_kept(studied, zoo):
+    known = set(zoo.query("SELECT DISTINCT measure FROM records")["measure"])
+    assert {"accuracy", "agreement", "cka", "weight_l2", "layer_statistics"} <= known
+    assert HESSIAN not in known
+    assert set(studied.findings.said) == {"pretrain", "finetune"}
+    assert any("4 models reach a mean test accuracy" in line for line in studied.sentences)
+    assert "vitarium measure" in studied.page.read_text()  # the Hessian's trace, and how to get it
+
+
+def test_the_numbers_are_those_that_were_measured(studied, zoo):
+    table = vitarium.measure(zoo, "agreement", pairs="same-stage")
+    stage = zoo.models().set_index("id")["stage"]
+    mean = table[table["model"].map(stage) == "finetune"]["value"].mean()
+    (line,) = [line for line in studied.sentences if "give the same class" in line]
+    assert line.startswith("finetune: ")
+    assert f"{100 * mean:.1f}\xa0%" in line
+
+
+def test_the_same_zoo_gives_the_same_page(studied, zoo, tmp_path):
+    again = vitarium.study(zoo, "diversity", out=tmp_path / "again.html", draws=50)
+    assert again.page.read_bytes() == studied.page.read_bytes()
+
+
+def test_what_is_not_to_be_measured_is_said_to_be_missing(grown_zoo, tmp_path):
+    found = vitarium.study(
+        grown_zoo, "diversity", out=tmp_path / "page.html", measure_missing=False, draws=20
+    )
+    assert grown_zoo.query("SELECT count(*) AS n FROM records")["n"].item() == 0
+    page = found.page.read_text()
+    assert f"vitarium measure {grown_zoo.path} cka" in page
+    assert any("4 models reach a mean test accuracy" in line for line in found.sentences)
+
+
+def test_chosen_models_only_and_hessian_traces_on_request(grown_zoo, tmp_path):
+    found = vitarium.study(
+        grown_zoo,
+        "diversity",
+        out=tmp_path / "page.html",
+        where="stage = 'finetune'",
+        images=32,
+        hessian_models=3,
+        draws=20,
+        embeddings=["pca"],
+    )
+    assert set(found.findings.said) == {"finetune"}
+    counted = grown_zoo.query(
+        f"SELECT count(DISTINCT model) AS n FROM records WHERE measure = '{HESSIAN}'"
+    )
+    assert counted["n"].item() == 3
+    names = [figure.name for figure in found.findings.page.figures]
+    assert "finetune-accuracy-against-hessian-trace" in names
+
+
+def test_faults_are_told_before_anything_is_measured(grown_zoo, tmp_path):
+    out = tmp_path / "page.html"
+    with pytest.raises(InvalidInput, match="no finished model fulfils the condition"):
+        vitarium.study(grown_zoo, "diversity", out=out, where="lr > 7")
+    with pytest.raises(UnknownName, match="did you mean 'diversity'"):
+        vitarium.study(grown_zoo, "diversit", out=out)
+    with pytest.raises(InvalidInput, match="drawss"):
+        vitarium.study(grown_zoo, "diversity", out=out, drawss=1)
+    assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_is_drawn_in_a_browser(studied, screenshot, dark):
+    image = np.asarray(screenshot(studied.page, dark=dark)).astype(int)
+    assert (image[200, 5] < 60).all() if dark else (image[200, 5] > 240).all()
+    # the figures' blue and viridis' yellow are drawn by the scripts alone
+    for colour, least in (((59, 111, 182), 2000), ((253, 231, 37), 1000)):
+        near = (np.abs(image - colour) < 12).all(2)
+        assert near.sum() > least

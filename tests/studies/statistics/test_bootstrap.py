@@ -1,0 +1,114 @@
+"""Intervals hold what they promise, of models and of pairs."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from vitarium.studies.statistics.bootstrap import Bootstrap
+
+
+def test_the_interval_of_a_mean_holds_the_true_mean_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    bootstrap, hits = Bootstrap(draws=300, level=0.9), 0
+    for _ in range(300):
+        estimate = bootstrap.mean(random.normal(5, 2, size=40))
+        hits += estimate.low <= 5 <= estimate.high
+    assert 0.83 < hits / 300 < 0.95
+
+
+def test_the_interval_of_a_mean_is_about_the_normal_one():
+    values = np.random.default_rng(1).normal(size=400)
+    estimate = Bootstrap(draws=4000).mean(values)
+    low, high = stats.norm.interval(0.95, values.mean(), stats.sem(values))
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.low == pytest.approx(low, abs=0.01)
+    assert estimate.high == pytest.approx(high, abs=0.01)
+
+
+def symmetric(models: int, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=(models, models))
+    return values + values.T
+
+
+def test_the_mean_of_pairs_is_that_of_the_chosen_ones_with_a_value():
+    values = symmetric(6)
+    values[1, 2] = values[2, 1] = np.nan
+    chosen = np.zeros((6, 6), dtype=bool)
+    chosen[:4, :4] = True
+    found = [values[i, j] for i in range(4) for j in range(i) if (i, j) != (2, 1)]
+    assert Bootstrap().pairs(values, chosen).value == pytest.approx(np.mean(found))
+
+
+def test_draws_of_pairs_are_draws_of_models_and_no_model_meets_its_copy():
+    values, bootstrap = symmetric(7), Bootstrap(draws=200)
+    means = []
+    for counts in bootstrap.counts(7).astype(int):
+        drawn = np.repeat(np.arange(7), counts)
+        pairs = [values[a, b] for a in drawn for b in drawn if a != b]
+        means.append(np.mean(pairs))
+    estimate = bootstrap.pairs(values, np.ones((7, 7), dtype=bool))
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+def test_a_contrast_is_the_difference_of_two_means_of_pairs():
+    values = symmetric(8)
+    one = np.zeros((8, 8), dtype=bool)
+    one[:4, :4] = one[4:, 4:] = True
+    bootstrap = Bootstrap()
+    difference = bootstrap.contrast(values, one, ~one)
+    means = [bootstrap.pairs(values, chosen).value for chosen in (one, ~one)]
+    assert difference.value == pytest.approx(means[0] - means[1])
+    assert difference.low < difference.value < difference.high
+
+
+def test_families_are_drawn_as_wholes():
+    families = ["a", "b", "a", "c", "c"]
+    counts = Bootstrap(draws=50).counts(5, families)
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert (counts[:, 3] == counts[:, 4]).all()
+    assert (counts[:, [0, 1, 3]].sum(1) == 3).all()
+
+
+def test_intervals_over_families_hold_differences_between_kinds_that_are_none():
+    """Families of two kinds that do not differ; models of a family are much alike."""
+    random, hits = np.random.default_rng(3), {True: 0, False: 0}
+    family = np.repeat(np.arange(10), 12)
+    kind = family % 2
+    near = (kind[:, None] == kind) & (family[:, None] != family)
+    far = kind[:, None] != kind
+    for _ in range(60):
+        points = random.normal(size=(10, 3))[family] + 0.1 * random.normal(size=(120, 3))
+        distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+        for whole in hits:
+            families = [str(each) for each in family] if whole else None
+            found = Bootstrap(draws=200).contrast(distances, far, near, families)
+            hits[whole] += found.low <= 0 <= found.high
+    assert hits[True] / 60 > 0.85
+    assert hits[False] / 60 < 0.65  # models of few families are no large sample
+
+
+def test_correlation_is_spearmans():
+    one, other = np.random.default_rng(0).normal(size=(2, 30))
+    other += one
+    found = Bootstrap(draws=200).correlation(one, other)
+    assert found.value == pytest.approx(stats.spearmanr(one, other).statistic)
+    assert found.low < found.value < found.high
+    assert found.is_positive
+
+
+def test_too_few_models_give_no_interval():
+    estimate = Bootstrap().mean(np.array([1.0, 2.0, np.nan, 3.0]))
+    assert (estimate.value, estimate.low, estimate.high) == (2, None, None)
+    assert not estimate.is_positive
+    assert np.isnan(Bootstrap().mean(np.array([np.nan])).value)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=4, max_size=12), st.integers(0, 99))
+def test_the_same_seed_gives_the_same_interval_within_the_values(values, seed):
+    bootstrap = Bootstrap(draws=50, seed=seed)
+    estimate = bootstrap.mean(np.array(values))
+    assert estimate == bootstrap.mean(np.array(values))
+    assert min(values) - 1e-9 <= estimate.low <= estimate.high <= max(values) + 1e-9

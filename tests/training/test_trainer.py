@@ -1,0 +1,95 @@
+"""Parts of a model that act after steps: experts are averaged, and runs stay as reproducible."""
+
+import pytest
+import torch
+
+from vitarium import Blueprint, plan
+from vitarium.data.loader import together
+from vitarium.training import Step, TrainOptions, stack_key, train
+from vitarium.training.stacked_trainer import Stack
+from vitarium.training.train_state import Member
+from vitarium.training.trainer import Alone
+from vitarium.zoo import ModelFolder
+
+EXPERTS = {
+    "name": "ewa_vit",
+    "img_size": 8,
+    "patch_size": 4,
+    "in_chans": 1,
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "num_experts": 3,
+}
+
+
+class Killed(Exception):
+    pass
+
+
+def spec(tiny, architecture=None, **changes):
+    stage = tiny["stages"]["pretrain"] | {"architecture": EXPERTS | (architecture or {})} | changes
+    stage.pop("grid")
+    return plan(Blueprint.read({"name": "x", "stages": {"pretrain": stage}})).models[0]
+
+
+def test_experts_are_averaged_after_every_step_of_the_optimiser(tiny, tmp_path):
+    def stepped(rate):
+        own = spec(tiny, {"share_rate": rate}, optimizer={"name": "sgd", "lr": 0.1})
+        member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+        alone = Alone([member], TrainOptions())
+        alone.training_mode()
+        batch = next(together([member.batches], 1))
+        alone.step(batch, 1, 0)
+        return [e.fc1.weight.detach().double() for e in member.model.blocks[1].mlp.experts]
+
+    apart, drawn = torch.stack(stepped(0.0)), torch.stack(stepped(0.5))
+    assert (apart - apart.mean(0)).abs().max() > 1e-5
+    assert torch.allclose(drawn, (apart + apart.mean(0)) / 2, atol=1e-7)
+
+
+def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path):
+    own = spec(tiny)
+
+    def kill(event):
+        if isinstance(event, Step) and (event.epoch, event.step) == (2, 1):
+            raise Killed
+
+    broken, whole = (ModelFolder(tmp_path / name / own.id) for name in ("broken", "whole"))
+    with pytest.raises(Killed):
+        train(own, broken, report=kill)
+    train(own, broken)
+    train(own, whole)
+    assert broken.checkpoint() == whole.checkpoint()
+    experts = [whole.weights()[f"blocks.1.mlp.experts.{k}.fc1.weight"] for k in range(3)]
+    assert not torch.equal(experts[0], experts[1])
+
+
+def test_a_probe_on_frozen_experts_leaves_them_as_they_were(tiny, tmp_path):
+    own = spec(tiny, trainable="head", initialization="xavier_normal")
+    folder = ModelFolder(tmp_path / own.id)
+    train(own, folder)
+    first, last = folder.weights(0), folder.weights()
+    names = [name for name in first if "experts" in name]
+    assert names
+    assert all(torch.equal(first[name], last[name]) for name in names)
+
+
+def test_models_that_act_after_steps_are_not_stacked(tiny, tmp_path):
+    own = spec(tiny)
+    assert stack_key(own) is None
+    member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+    stack = Stack([member], TrainOptions())
+    stack.training_mode()
+    with pytest.raises(RuntimeError, match="random"):
+        stack.step(next(together([member.batches], 1)), 1, 0)
+
+
+def test_no_shortcut_keeps_tokens_from_experts(tiny, tmp_path):
+    own = spec(tiny)
+    member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+    seen = []
+    experts = member.model.blocks[-1].mlp
+    experts.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    member.model(torch.zeros(2, 1, 8, 8))
+    assert seen == [(2, 5, 16)]
