@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import CoreSchema, core_schema
 
@@ -63,19 +63,34 @@ class Plugin:
 _plugins: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
 
 
-def _decorator(kind: str) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
-    def named(name: str, *, config: type[Config] = NoConfig, **facts: Any) -> Callable[..., Any]:
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            earlier = _plugins[kind].get(name)
-            if earlier and earlier.function.__module__ != function.__module__:
-                raise ValueError(
-                    f"{kind} '{name}' of {function.__module__} is already registered "
-                    f"by {earlier.function.__module__}: give one of them another name"
-                )
-            _plugins[kind][name] = Plugin(kind, name, function, config, facts)
-            return function
+F = TypeVar("F", bound=Callable[..., Any])
 
-        return register
+
+def register(
+    kind: str, name: str, config: type[Config], facts: Mapping[str, Any]
+) -> Callable[[F], F]:
+    """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
+
+    What the kinds' own decorators are made of, which name and type the facts: `measures/base.py`.
+    Raises ValueError where another module has registered that name.
+    """
+
+    def decorate(function: F) -> F:
+        earlier = _plugins[kind].get(name)
+        if earlier and earlier.function.__module__ != function.__module__:
+            raise ValueError(
+                f"{kind} '{name}' of {function.__module__} is already registered "
+                f"by {earlier.function.__module__}: give one of them another name"
+            )
+        _plugins[kind][name] = Plugin(kind, name, function, config, facts)
+        return function
+
+    return decorate
+
+
+def _decorator(kind: str) -> Callable[..., Callable[[F], F]]:
+    def named(name: str, *, config: type[Config] = NoConfig, **facts: Any) -> Callable[[F], F]:
+        return register(kind, name, config, facts)
 
     named.__doc__ = f"Register a function `(config, ...)` as the {kind} called `name`."
     return named
