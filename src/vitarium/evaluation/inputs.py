@@ -1,28 +1,7 @@
-"""What measures are given, and what they give back.
-
-A measure is registered with what it is `of` and what it `needs`; that decides how it is called:
-
-    of      needs          called as
-    model   weights        f(config, weights: Weights) -> Values
-    model   predictions    f(config, predictions: Predictions) -> Values
-    model   model          f(config, subject: Subject) -> Values
-    pair    predictions    f(config, one: Predictions, other: Predictions) -> Values
-    pair    model          f(config, one: Subject, other: Subject) -> Values
-    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once; NaN:
-                           the fact `refuses(config, one, other)` says why
-    pair    features       f(config, features: Tensor [n, d]) -> Tensor: see `Representation`
+"""What measures are called with, and what they return; `measures/base.py` says which gets what.
 
 `Values` is a number, or numbers by the part that they are of: "" is the whole model; a part is a
 tensor ("blocks.0.attn.qkv.weight"), a layer ("blocks.0"), a class, a severity, ...
-
-A measure that has no value for what it is given raises CannotMeasure, which says why: that model
-or pair is reported, and the others are measured. The same holds for a value that is not finite.
-
-Other facts of a measure: `unit`; `paper`; `quick=False` for one that takes more than a forward
-pass; `symmetric=False` for a pair measure whose value depends on the order; `splits`, those of
-which a measure that needs predictions is given several (in the place of one, by name);
-`refuses(config, one, other) -> str | None`, which says why a pair's value in the matrices of
-weights is NaN.
 """
 
 import math

@@ -129,7 +129,7 @@ def test_order_of_models_does_not_matter():
 
 def reason(name, one, other, **options):
     chosen = choose("measure", name, **options)
-    return get("measure", name).facts["refuses"](chosen.config, one, other)
+    return get("measure", name).facts["reason"](chosen.config, one, other)
 
 
 @pytest.mark.parametrize("name", ["weight_l2", "weight_cosine"])

@@ -49,7 +49,7 @@ class _Found:
         """Raises CannotMeasure with the measure's own reason where there is no whole value."""
         values = dict(zip(self.parts, self.values[:, one, other].tolist(), strict=True))
         if np.isnan(values[""]):
-            refuses = section.plugin.facts["refuses"]
-            raise CannotMeasure(str(refuses(section.config, models[one], models[other])))
+            reason = section.plugin.facts["reason"]
+            raise CannotMeasure(str(reason(section.config, models[one], models[other])))
         # parts that only one of the two has, or that are zero
         return {part: value for part, value in values.items() if not np.isnan(value)}

@@ -120,7 +120,7 @@ def jobs(
         for each in singles:
             yield _job(sources, *each, (target,), conditions)
     for each in doubles:
-        both_ways = not each[0].plugin.facts.get("symmetric", True)
+        both_ways = not each[0].plugin.facts["symmetric"]
         for pair in pairs:
             yield _job(sources, *each, pair, conditions)
             if both_ways:
@@ -141,7 +141,7 @@ def _on(sources: Sources, one: Section, of: tuple[Target, ...], conditions: Cond
     facts = one.plugin.facts
     if facts["needs"] == "weights":
         return On()
-    splits = facts.get("splits") or (conditions.split,)
+    splits = facts["splits"] or (conditions.split,)
     shown = [
         [sources.examples(target.model, split, conditions.limit) for split in splits]
         for target in of
@@ -156,8 +156,7 @@ def _on(sources: Sources, one: Section, of: tuple[Target, ...], conditions: Cond
     trained_on = len(splits) == 1 and any(
         sources.trained_on(target.model, each[0]) for target, each in zip(of, shown, strict=True)
     )
-    held_out = facts.get("held_out", facts["needs"] == "predictions")
-    if trained_on and held_out and not conditions.force:
+    if trained_on and facts["held_out"] and not conditions.force:
         names = " and ".join(target.name for target in of)
         raise CannotMeasure(
             f"{names}: trained on these images ({_told(shown[0][0])}), so that {one.name} would "

@@ -197,7 +197,7 @@ class _Run:
         match _kind(job):
             case ("model", "weights"):
                 return self._of_weights(job)
-            case (_, "predictions") if splits := facts.get("splits"):
+            case (_, "predictions") if splits := facts["splits"]:
                 given: Any = [
                     {split: self.forward.predictions(one, split) for split in splits} for one in of
                 ]

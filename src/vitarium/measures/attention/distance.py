@@ -6,9 +6,9 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.attention import Grid, by_layer_and_head, grid, over
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 
 
 class AttentionDistance(Config):
@@ -24,6 +24,7 @@ class AttentionDistance(Config):
     of="model",
     needs="model",
     unit="pixels",
+    title="attention distance",
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
 )
 def attention_distance(config: AttentionDistance, subject: Subject) -> Values:

@@ -7,9 +7,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
 from vitarium.evaluation.attention import by_layer_and_head, over
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 
 
 class AttentionEntropy(Config):
@@ -27,6 +27,7 @@ class AttentionEntropy(Config):
     of="model",
     needs="model",
     unit="nats",
+    title="attention entropy",
     paper="Zhai et al. 2023, arXiv 2303.06296",
 )
 def attention_entropy(config: AttentionEntropy, subject: Subject) -> Values:

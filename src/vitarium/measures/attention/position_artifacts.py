@@ -9,10 +9,10 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.attention import AT_ONCE
 from vitarium.evaluation.features import evaluating, first_tensor, patch_features, taps
 from vitarium.evaluation.inputs import Representation, Subject, Values
+from vitarium.measures.base import measure
 
 
 class PositionArtefacts(Config):
@@ -28,6 +28,7 @@ class PositionArtefacts(Config):
     of="model",
     needs="model",
     unit="fraction",
+    title="position artifacts",
     paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
 )
 def position_artefacts(config: PositionArtefacts, subject: Subject) -> Values:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.attention import AT_ONCE, grid, watch
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 
 Heads = Literal["mean", "max", "min"]
 
@@ -31,6 +31,7 @@ class AttentionRollout(Config):
     of="model",
     needs="model",
     unit="fraction",
+    title="attention rollout",
     paper="Abnar and Zuidema 2020, arXiv 2005.00928",
 )
 def attention_rollout(config: AttentionRollout, subject: Subject) -> Values:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
 from vitarium.evaluation.losses import Losses, losses, parameters
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._paths import OnPath, along, barriers, check_path
 
 
@@ -18,8 +18,10 @@ class Barrier(OnPath):
     of="pair",
     needs="model",
     unit="nats",
-    paper="Frankle et al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296",
+    title="loss barrier",
     quick=False,
+    paper="Frankle et al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296",
+    tiny={"points": 3},
 )
 def barrier(config: Barrier, one: Subject, other: Subject) -> Values:
     """How far the loss rises on the straight line between two models' weights.

@@ -7,9 +7,9 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
@@ -35,8 +35,9 @@ _WHICH = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
     of="model",
     needs="model",
     unit="nats",
-    paper="Yao et al. 2020, PyHessian, arXiv 1912.07145",
+    title="Hessian eigenvalues",
     quick=False,
+    paper="Yao et al. 2020, PyHessian, arXiv 1912.07145",
 )
 def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
     """Largest eigenvalues of the Hessian of the mean loss, by Lanczos' method.

@@ -7,9 +7,9 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.core.seeds import derive, seeded
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
@@ -34,8 +34,11 @@ class HessianTrace(Curvature):
     of="model",
     needs="model",
     unit="nats",
-    paper="Hutchinson 1990; Meyer et al. 2021, arXiv 2010.09649",
+    title="Hessian trace",
     quick=False,
+    studies=True,
+    paper="Hutchinson 1990; Meyer et al. 2021, arXiv 2010.09649",
+    tiny={"probes": 2},
 )
 def hessian_trace(config: HessianTrace, subject: Subject) -> Values:
     """Trace of the Hessian of the mean loss, estimated with random vectors.

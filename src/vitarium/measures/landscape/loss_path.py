@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
 from vitarium.evaluation.losses import Losses
+from vitarium.measures.base import measure
 from vitarium.measures.landscape.barrier import Barrier, path_losses
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve, curve_losses
 
@@ -27,8 +27,10 @@ class LossPath(ModeConnectivity):
     of="pair",
     needs="model",
     unit="nats",
-    paper="Garipov et al. 2018, arXiv 1802.10026",
+    title="loss on a path",
     quick=False,
+    paper="Garipov et al. 2018, arXiv 1802.10026",
+    tiny={"steps": 2, "points": 3},
 )
 def loss_path(config: LossPath, one: Subject, other: Subject) -> Values:
     """Loss and error of the models on a path from the first model to the second.

@@ -9,10 +9,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Subject, Values
 from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
+from vitarium.measures.base import measure
 
 
 class LossSlice(Config):
@@ -46,8 +46,10 @@ class LossSlice(Config):
     of="model",
     needs="model",
     unit="nats",
-    paper="Li et al. 2018, arXiv 1712.09913",
+    title="loss slice",
     quick=False,
+    paper="Li et al. 2018, arXiv 1712.09913",
+    tiny={"points": 3},
 )
 def loss_slice(config: LossSlice, subject: Subject) -> Values:
     """Loss on a grid around the model, along filter-normalised random directions.

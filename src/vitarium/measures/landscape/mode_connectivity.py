@@ -6,10 +6,10 @@ from math import comb
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from vitarium.core.registry import measure
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Subject, Values
 from vitarium.evaluation.losses import Losses, Parameters, gradients, losses, mean_loss, parameters
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._paths import OnPath, along, barriers, bezier, check_path
 
 
@@ -36,8 +36,10 @@ class ModeConnectivity(OnPath):
     of="pair",
     needs="model",
     unit="nats",
-    paper="Garipov et al. 2018, arXiv 1802.10026",
+    title="mode connectivity",
     quick=False,
+    paper="Garipov et al. 2018, arXiv 1802.10026",
+    tiny={"steps": 2, "points": 3},
 )
 def mode_connectivity(config: ModeConnectivity, one: Subject, other: Subject) -> Values:
     """How far the loss rises on a curve between two models that was trained to be low.

@@ -1,14 +1,16 @@
 """How often a classifier is right."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check, share
 
 _AMONG = 5
 
 
-@measure("accuracy", of="model", needs="predictions", unit="fraction")
+@measure(
+    "accuracy", of="model", needs="predictions", unit="fraction", title="accuracy", studies=True
+)
 def accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of images whose class is the most probable, and (top5) among the five most probable.
 

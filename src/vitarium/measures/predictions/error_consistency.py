@@ -2,8 +2,8 @@
 
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check_pair, share
 
 
@@ -12,6 +12,8 @@ from vitarium.measures.predictions._comparable import check_pair, share
     of="pair",
     needs="predictions",
     unit="kappa",
+    title="error consistency",
+    studies=True,
     paper="Geirhos et al. 2020, arXiv 2006.16736",
 )
 def error_consistency(config: NoConfig, one: Predictions, other: Predictions) -> Values:

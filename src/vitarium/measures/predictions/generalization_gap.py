@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check, share
 from vitarium.measures.predictions.loss import loss
 
@@ -15,6 +15,8 @@ from vitarium.measures.predictions.loss import loss
     needs="predictions",
     splits=("train", "test"),
     unit="fraction",
+    title="generalisation gap",
+    studies=True,
 )
 def generalisation_gap(config: NoConfig, predictions: Mapping[str, Predictions]) -> Values:
     """Accuracy on train minus test images; "loss": cross-entropy on test minus train, in nats.

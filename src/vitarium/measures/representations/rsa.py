@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Representation
+from vitarium.measures.base import measure
 
 _DIGITS = 12
 """Of a distance; what is behind them is rounding, which must not rank equal distances."""
@@ -26,6 +26,7 @@ class Rsa(Representation):
     of="pair",
     needs="features",
     unit="similarity",
+    title="representations (RSA)",
     paper="Kriegeskorte et al. 2008, doi 10.3389/neuro.06.004.2008",
 )
 def rsa(config: Rsa, features: Tensor) -> Tensor:

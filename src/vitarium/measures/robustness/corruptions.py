@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
 from vitarium.measures.robustness._perturbation import (
     Perturbing,
@@ -59,8 +59,10 @@ class Corruptions(Perturbing):
     of="model",
     needs="model",
     unit="error",
+    title="corruption error",
     quick=False,
     paper="Hendrycks & Dietterich 2019, arXiv 1903.12261",
+    tiny={"severities": [1, 5]},
 )
 def corruptions(config: Corruptions, subject: Subject) -> Values:
     """Mean corruption error: the error on images with noise, blur and other common corruptions.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._patches import (
     AttackSettings,
@@ -33,8 +33,10 @@ class PatchAttack(AttackSettings):
     of="model",
     needs="model",
     unit="fraction",
+    title="patch attack",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
+    tiny={"steps": 2},
 )
 def patch_attack(config: PatchAttack, subject: Subject) -> Values:
     """Share of the right classes that an adversarial patch makes wrong.

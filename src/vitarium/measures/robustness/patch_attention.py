@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import prefix_tokens
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._attention_temperature import (
     attention_temperature,
     class_attention,
@@ -36,8 +36,10 @@ class PatchAttention(CorruptionSettings, AttackSettings):
     of="model",
     needs="model",
     unit="fraction",
+    title="patch attention",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
+    tiny={"steps": 2},
 )
 def patch_attention(config: PatchAttention, subject: Subject) -> Values:
     """How much of the attention moves onto patches when they are attacked or corrupted.

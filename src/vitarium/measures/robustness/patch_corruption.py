@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._corruption_functions import corrupted
 from vitarium.measures.robustness._patches import CorruptionSettings, PatchGrid, patch_grid
@@ -21,6 +21,7 @@ class PatchCorruption(CorruptionSettings):
     of="model",
     needs="model",
     unit="fraction",
+    title="patch corruption",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
 )

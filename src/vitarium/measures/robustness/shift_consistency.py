@@ -4,8 +4,8 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._perturbation import (
     Fill,
     Perturbing,
@@ -34,6 +34,7 @@ class ShiftConsistency(Perturbing):
     of="model",
     needs="model",
     unit="fraction",
+    title="shift consistency",
     quick=False,
     paper="Zhang 2019, arXiv 1904.11486; Ding et al. 2023, arXiv 2306.07470",
 )

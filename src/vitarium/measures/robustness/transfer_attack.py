@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import blocks
 from vitarium.core.errors import CannotMeasure, InvalidInput
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Subject, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._perturbation import (
     Objective,
     Outcome,
@@ -47,8 +47,10 @@ class DownstreamTransferAttack(Perturbing):
     of="model",
     needs="model",
     unit="fraction",
+    title="downstream transfer attack",
     quick=False,
     paper="Zheng et al. 2024, arXiv 2408.01705",
+    tiny={"steps": 2},
 )
 def downstream_transfer_attack(config: DownstreamTransferAttack, subject: Subject) -> Values:
     """Share of a fine-tuned model's right classes that an attack on its parent alone makes wrong.

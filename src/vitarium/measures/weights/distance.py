@@ -4,9 +4,9 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Values, Weights, finite
 from vitarium.evaluation.scope import Scope, in_scope
+from vitarium.measures.base import measure
 
 
 class DistanceFrom(Config):
@@ -19,7 +19,15 @@ class DistanceFrom(Config):
     where its shape is the same."""
 
 
-@measure("distance_from_start", config=DistanceFrom, of="model", needs="weights", unit="norm")
+@measure(
+    "distance_from_start",
+    config=DistanceFrom,
+    of="model",
+    needs="weights",
+    unit="norm",
+    title="distance from start",
+    studies=True,
+)
 def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
     """Euclidean distance of the weights from those of epoch 0, whole and per tensor.
 
@@ -28,7 +36,15 @@ def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
     return _distance(config, weights, weights.start)
 
 
-@measure("distance_from_parent", config=DistanceFrom, of="model", needs="weights", unit="norm")
+@measure(
+    "distance_from_parent",
+    config=DistanceFrom,
+    of="model",
+    needs="weights",
+    unit="norm",
+    title="distance from parent",
+    studies=True,
+)
 def distance_from_parent(config: DistanceFrom, weights: Weights) -> Values:
     """Euclidean distance of the weights from those that training started from, whole, per tensor.
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 
 
 class WeightMoments(Config):
@@ -18,14 +18,28 @@ class WeightMoments(Config):
     """Measure tensors with this in their name alone, e.g. `attn.proj`; "": all of them."""
 
 
-@measure("weight_mean", config=WeightMoments, of="model", needs="weights", unit="weight")
+@measure(
+    "weight_mean",
+    config=WeightMoments,
+    of="model",
+    needs="weights",
+    unit="weight",
+    title="weight mean",
+)
 def weight_mean(config: WeightMoments, weights: Weights) -> Values:
     """Mean of every tensor's entries, and of all entries."""
     whole, parts = _moments(config, weights)
     return {"": whole.mean, **{name: one.mean for name, one in parts.items()}}
 
 
-@measure("weight_std", config=WeightMoments, of="model", needs="weights", unit="weight")
+@measure(
+    "weight_std",
+    config=WeightMoments,
+    of="model",
+    needs="weights",
+    unit="weight",
+    title="weight standard deviation",
+)
 def weight_std(config: WeightMoments, weights: Weights) -> Values:
     """Standard deviation of every tensor's entries, and of all entries.
 
@@ -35,7 +49,14 @@ def weight_std(config: WeightMoments, weights: Weights) -> Values:
     return {"": whole.variance**0.5, **{name: one.variance**0.5 for name, one in parts.items()}}
 
 
-@measure("weight_kurtosis", config=WeightMoments, of="model", needs="weights", unit="kurtosis")
+@measure(
+    "weight_kurtosis",
+    config=WeightMoments,
+    of="model",
+    needs="weights",
+    unit="kurtosis",
+    title="weight kurtosis",
+)
 def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
     """Excess kurtosis of every tensor's entries, and of all entries: 0 for a normal distribution.
 

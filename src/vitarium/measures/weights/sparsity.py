@@ -5,8 +5,8 @@ from pydantic import Field, NonNegativeFloat
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 
 
 class Sparsity(Config):
@@ -16,7 +16,9 @@ class Sparsity(Config):
     """Each gives a share; they are parts such as `1e-3`, and `head.weight/1e-3` of a tensor."""
 
 
-@measure("sparsity", config=Sparsity, of="model", needs="weights", unit="fraction")
+@measure(
+    "sparsity", config=Sparsity, of="model", needs="weights", unit="fraction", title="sparsity"
+)
 def sparsity(config: Sparsity, weights: Weights) -> Values:
     """Share of entries that count as zero, of all weights and of every tensor, in [0, 1].
 

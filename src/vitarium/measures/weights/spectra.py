@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 from vitarium.measures.weights._matrices import head_matrices, matrices
 
 
@@ -19,7 +19,14 @@ class Spectrum(Config):
     """Each attention head's queries, keys and values, too: `blocks.0.attn.qkv.weight/q/head0`."""
 
 
-@measure("spectral_norm", config=Spectrum, of="model", needs="weights", unit="norm")
+@measure(
+    "spectral_norm",
+    config=Spectrum,
+    of="model",
+    needs="weights",
+    unit="norm",
+    title="spectral norm",
+)
 def spectral_norm(config: Spectrum, weights: Weights) -> Values:
     """Largest singular value of every weight matrix; whole: the mean over layers."""
     return per_layer(config, weights, lambda values: float(values[0]))
@@ -31,6 +38,7 @@ def spectral_norm(config: Spectrum, weights: Weights) -> Values:
     of="model",
     needs="weights",
     unit="rank",
+    title="stable rank",
     paper="Rudelson and Vershynin 2007, Sampling from large matrices, arXiv math/0503442",
 )
 def stable_rank(config: Spectrum, weights: Weights) -> Values:
@@ -47,6 +55,7 @@ def stable_rank(config: Spectrum, weights: Weights) -> Values:
     of="model",
     needs="weights",
     unit="rank",
+    title="effective rank",
     paper="Roy and Vetterli 2007, The effective rank, EUSIPCO",
 )
 def effective_rank(config: Spectrum, weights: Weights) -> Values:
