@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Predictions
 
@@ -120,7 +120,7 @@ def test_the_gap_is_positive_where_training_images_are_known_better(subject):
         examples = subject.examples.of(split)
         logits = torch.cat([subject.model(batch.images) for batch in examples.batches()])
         splits[split] = Predictions(logits, examples.labels)
-    gap = choose("measure", "generalisation_gap")
+    gap = choose("measure", "generalization_gap")
     values = gap(splits)
     right = {name: float(some.correct.double().mean()) for name, some in splits.items()}
     assert values[""] == pytest.approx(right["train"] - right["test"])
@@ -133,7 +133,7 @@ def test_the_gap_is_positive_where_training_images_are_known_better(subject):
 def test_predictions_that_are_no_numbers_have_no_value(name):
     broken = uniform([0, 1], 3)
     broken.logits[1, 2] = torch.nan
-    with pytest.raises(CannotMeasure, match="not finite"):
+    with pytest.raises(NotApplicable, match="not finite"):
         choose("measure", name)(broken)
-    with pytest.raises(CannotMeasure, match="no images"):
+    with pytest.raises(NotApplicable, match="no images"):
         choose("measure", name)(Predictions(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)))

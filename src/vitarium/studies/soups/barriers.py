@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vitarium.blueprint import Ingredient
-from vitarium.core.errors import CannotMeasure, VitariumError
+from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import Losses
@@ -157,7 +157,7 @@ def _drawn(kin: Kinfolk, kinship_: Kin, seed: int) -> list[tuple[Ingredient, Ing
 def _between(
     runs: Runs, one: Ingredient, other: Ingredient, align: Section | None, config: Barrier
 ) -> Losses:
-    """From the cache, if it is known. Raises CannotMeasure, IncompatibleWeights, CorruptFile."""
+    """From the cache, if it is known. Raises NotApplicable, IncompatibleWeights, CorruptFile."""
     images = runs.sources.images(runs.examples(one.model, runs.split))
     told = [f"{config.points}", f"{config.images}", repr(align.factors()) if align else BEFORE]
     ends = [text for end in (one, other) for text in _told(runs, end)]
@@ -172,7 +172,7 @@ def _between(
             second = replace(second, model=model)
         losses = path_losses(first, second, config.places, config)
         if not torch.isfinite(losses.loss).all():
-            raise CannotMeasure("the loss between them is not finite")
+            raise NotApplicable("the loss between them is not finite")
         runs.cache.put({"loss": losses.loss, "error": losses.error}, *key)
         return losses
     return Losses(kept["loss"], kept["error"])

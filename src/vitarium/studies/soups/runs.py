@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import Ingredient
-from vitarium.core.errors import CannotMeasure, IncompatibleWeights, InvalidInput
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.registry import Section
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject, Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel, Weights
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner.cache import Cache
 from vitarium.operators._runner.plan import Planned
 from vitarium.studies.statistics.bootstrap import Numbers
@@ -55,7 +55,7 @@ class Runs:
         images: at most so many of each.
     """
 
-    def __init__(self, sources: Sources, split: SplitName, images: int | None) -> None:
+    def __init__(self, sources: ModelLoader, split: SplitName, images: int | None) -> None:
         self.sources, self.zoo, self.images = sources, sources.zoo, images
         self.split: SplitName = split
         self.splits: tuple[SplitName, SplitName] = (SELECTION, split)
@@ -70,7 +70,7 @@ class Runs:
         number, content = self.zoo.folder(one.model).checkpoint(one.epoch)
         return Target(one.model, number, content[:16])
 
-    def _examples(self, model: str, split: SplitName) -> Examples:
+    def _examples(self, model: str, split: SplitName) -> EvalData:
         """Raises InvalidInput where the split is empty, or the model was trained on it."""
         found = self.sources.examples(model, split, self.images)
         if not len(found):
@@ -91,7 +91,7 @@ class Runs:
     ) -> Scores:
         """Of what the operator makes of models, all of them aligned to the first if that is asked.
 
-        Raises IncompatibleWeights, InvalidInput, CannotMeasure, CorruptFile.
+        Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile.
         """
         named = f"{base.model}@{base.epoch}" if base else None
         planned = Planned(self.sources, operator, chosen, heads=heads, base=named)
@@ -119,7 +119,7 @@ class Runs:
                 total[split] = total.get(split, torch.zeros(())) + logits.double()
         return self._scores(chosen[0].model, total)
 
-    def subject(self, one: Ingredient) -> Subject:
+    def subject(self, one: Ingredient) -> EvalModel:
         """The model on the images of the split that is reported."""
         self.examples(one.model, self.split)
         return self.sources.subject(self.target(one), self.split, self.images)
@@ -127,7 +127,7 @@ class Runs:
     def aligned(self, align: Section, first: Ingredient, second: Ingredient) -> Weights:
         """The second model, rearranged to match the first.
 
-        Raises IncompatibleWeights where the result is no model of the same kind, CannotMeasure.
+        Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
         """
         own = self.sources.weights(self.target(second))
         tensors = Planned(self.sources, align, (first, second), stage="aligned").weights()
@@ -175,7 +175,7 @@ class Runs:
                 outputs = [model(batch.images).float().cpu() for batch in examples.batches()]
             found[split] = torch.cat(outputs)
             if not torch.isfinite(found[split]).all():
-                raise CannotMeasure("its outputs are not finite")
+                raise NotApplicable("its outputs are not finite")
             self.cache.put({"logits": found[split]}, what, *key, self.sources.images(examples))
         return found
 
