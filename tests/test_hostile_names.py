@@ -26,7 +26,7 @@ from vitarium.core.printable import encodable, is_hidden, printable
 from vitarium.core.terminal import Terminal
 from vitarium.engine.events import Ended, EpochEnded, Retried, Said, Started, Stepped
 from vitarium.engine.progress.display import display
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen
 from vitarium.formats.exporters.onnx import metadata
 from vitarium.zoo import About
 from vitarium.zoo.checkpoint_folder import CheckpointFolder

@@ -12,9 +12,10 @@ from vitarium import Zoo, merge
 from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.core.registry import exporter, section
+from vitarium.core.registry import section
 from vitarium.data.base import load, normalisation
-from vitarium.formats.export import Chosen, Exported, Skipped, chosen, export
+from vitarium.formats.base import Chosen, exporter
+from vitarium.formats.export import Exported, Skipped, chosen, export
 from vitarium.formats.import_zoo import import_zoo
 
 SETTINGS = {"onnx": {"check": False}}

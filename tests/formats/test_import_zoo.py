@@ -10,8 +10,8 @@ from vitarium import merge
 from vitarium.blueprint import ImportedSpec
 from vitarium.core import registry
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName, ZooInUse
-from vitarium.core.registry import Section, importer
-from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.core.registry import Section
+from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.import_zoo import find_models, fingerprint, import_zoo, parents_first
 from vitarium.zoo import Zoo
 from vitarium.zoo.lock import held

@@ -108,8 +108,6 @@ operator = _decorator("operator")
 measure = _decorator("measure")
 lineage = _decorator("lineage")
 study = _decorator("study")
-importer = _decorator("importer")
-exporter = _decorator("exporter")
 
 
 def plugins(kind: str) -> dict[str, Plugin]:

@@ -1,13 +1,4 @@
-"""Write models of a zoo for other programs to read.
-
-An exporter is a plug-in, a function `(config, zoo, models, out) -> path, ...` in one file:
-
-    @exporter("my-format", config=MyFormat, refuses=function, needs=("library",), extra="library")
-
-It writes into the empty folder `out`, and yields each file or folder that is done. All else is
-optional: `refuses(config, zoo, model)` says why the format has no place for a model, or None; the
-libraries of `needs` are there when it is called, and `extra` is what to install where they are not.
-"""
+"""Write models of a zoo for other programs to read; formats are in `exporters/` and `hub/`."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,23 +11,11 @@ from vitarium.core import files
 from vitarium.core.errors import DiskFull, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
 from vitarium.core.registry import Plugin, Section, choose
+from vitarium.formats.base import Chosen
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import listing
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A model to export, after an epoch."""
-
-    id: str
-    epoch: int
-
-    @property
-    def name(self) -> str:
-        """What its file or folder is called: `3f2a0c41d9e7-epoch-0005`."""
-        return f"{self.id}-epoch-{self.epoch:04d}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +116,7 @@ def _fitting(
     section: Section, zoo: Zoo, models: list[Chosen], skip: bool, report: Report
 ) -> list[Chosen]:
     """The models for which the format has a place; all of them have to be those, or not."""
-    refuses = section.plugin.facts.get("refuses", lambda *about: None)
+    refuses = section.plugin.facts["refuses"]
     refused = {one: why for one in models if (why := refuses(section.config, zoo, one))}
     if refused and (not skip or len(refused) == len(models)):
         listed = [f"\n  {one.id}: {why}" for one, why in refused.items()]
@@ -155,7 +134,7 @@ def _fitting(
 
 def check_installed(plugin: Plugin) -> None:
     """Raises InvalidInput that says what to install where a library is missing."""
-    missing = [name for name in plugin.facts.get("needs", ()) if find_spec(name) is None]
+    missing = [name for name in plugin.facts["needs"] if find_spec(name) is None]
     if missing:
         raise InvalidInput(
             f"{plugin.kind} '{plugin.name}' needs {', '.join(missing)}: "

@@ -1,11 +1,4 @@
-"""Bring a folder of someone else's models into a zoo.
-
-An importer is a plug-in, a function `(config, source) -> ForeignModel, ...` in one file:
-
-    @importer("my-format", config=MyFormat, detects=function)
-
-`detects(source) -> bool` says cheaply whether a folder or file is of its format.
-"""
+"""Bring a folder of someone else's models into a zoo; the formats are in `importers/`."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping

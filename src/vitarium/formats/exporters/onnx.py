@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import exporter
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 TOLERANCE = 1e-4

@@ -15,10 +15,9 @@ from vitarium.core import files
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.filenames import collision_key, file_name
-from vitarium.core.registry import exporter
 from vitarium.formats._published_keys import MADE, OURS, is_contrastive, their_metric, to_theirs
 from vitarium.formats._ray_trials import WEIGHTS
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.formats.importers.vit_zoo import MODELS, PREFIX, structure
 from vitarium.zoo import Epoch, Zoo
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from vitarium.core.registry import importer
 from vitarium.formats._published_keys import is_contrastive, metric_name, to_ours
 from vitarium.formats._ray_trials import WEIGHTS, Trial, Trials, read_trial
-from vitarium.formats.base import ForeignModel
+from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.importers.vit_zoo import is_vit_zoo
 from vitarium.formats.weights import read_shapes
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from vitarium.core import files
 from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
-from vitarium.core.registry import choose, importer
+from vitarium.core.registry import choose
 from vitarium.formats._names import KINDS, architecture, to_timm
-from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.weights import check_place, read_weights, root_of
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
