@@ -202,7 +202,7 @@ class Store(RuleBasedStateMachine):
             classes=CLASSES,
         )
         with killed_before(a_moment(chance), self.zoo.path) as survived:
-            ids = bring(Found("checkpoint-table", self.folder, (model,)), self.zoo)
+            ids = bring(Found("checkpoint_table", self.folder, (model,)), self.zoo)
         if survived[0]:
             self.names[ids[0]] = model.name
             self.holds |= {(ids[0], number): state for number, state in states.items()}

@@ -15,7 +15,7 @@ class Imported(Config):
     """Stands where a recipe stands for the models that are grown here."""
 
     source: str
-    """The importer that read it, e.g. "vit-zoo"."""
+    """The importer that read it, e.g. "vit_zoo"."""
     name: str
     """What it is called there, e.g. "pretraining/sl_vit_s_16_224_seed_42"."""
     weights: str

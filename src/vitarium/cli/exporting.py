@@ -42,7 +42,7 @@ def export(
         bool, typer.Option("--skip", help="Leave out models for which the format has no place.")
     ] = False,
 ) -> None:
-    """Write models of a zoo in another format: timm, hugging-face, onnx, safetensors, hub, ...
+    """Write models of a zoo in another format: timm, hugging_face, onnx, safetensors, hub, ...
 
     Nothing is written unless all of it is.
 

@@ -60,7 +60,7 @@ def import_(
 
       vitarium import published-zoo --zoo my-zoo
 
-      vitarium import checkpoints --zoo my-zoo --from checkpoint-table --set table=models.csv
+      vitarium import checkpoints --zoo my-zoo --from checkpoint_table --set table=models.csv
     """
     from vitarium.formats.import_zoo import bring, find_models
 

@@ -36,7 +36,7 @@ def refuses(config: Preprocessed, zoo: Zoo, one: Chosen) -> str | None:
     return fault and f"{fault}; --to safetensors and --to onnx take it"
 
 
-@exporter("hugging-face", config=Preprocessed, refuses=refuses)
+@exporter("hugging_face", config=Preprocessed, refuses=refuses)
 def hugging_face(
     config: Preprocessed, zoo: Zoo, models: Sequence[Chosen], out: Path
 ) -> Iterator[Path]:

@@ -47,7 +47,7 @@ def is_vit_zoo(source: Path) -> bool:
 
 
 @importer(
-    "vit-zoo",
+    "vit_zoo",
     config=Trials,
     detects=is_vit_zoo,
     paper="Falk et al. 2025, arXiv 2504.10231",
