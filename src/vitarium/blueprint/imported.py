@@ -19,7 +19,7 @@ class Imported(Config):
     name: str
     """What it is called there, e.g. "pretraining/sl_vit_s_16_224_seed_42"."""
     weights: str
-    """SHA-256 of its last checkpoint's tensors (`formats.import_zoo.fingerprint`), so that the
+    """SHA-256 of its last checkpoint's tensors (`formats.weights.fingerprint`), so that the
     id tells it from every other model."""
     architecture: Annotated[Section, SectionOf("architecture")] | None = None
     """What builds it; None: its tensors can be read and measured, but not run."""

@@ -6,6 +6,7 @@ A file in `importers/` or `exporters/` is a format; `import_zoo.py` and `export.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -86,6 +87,7 @@ def importer(
     detects: Callable[[Path], bool],
     config: type[Config] = NoConfig,
     paper: str = "",
+    tiny: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[ImportFunction], ImportFunction]:
     """Register a function `(config, source) -> ForeignModel, ...` that reads a foreign format.
 
@@ -99,8 +101,10 @@ def importer(
             user names, also on what is not there, so it is cheap and raises nothing.
         config: settings of the format; all of them have defaults where `detects` is to be enough.
         paper: of the zoo that has the format.
+        tiny: settings for the contract test, `vitarium.testing.check_importer(name)`.
     """
-    return register("importer", name, config, {"detects": detects, "paper": paper})
+    facts = {"detects": detects, "paper": paper, "tiny": tiny}
+    return register("importer", name, config, facts)
 
 
 def accepts_all(config: Any, zoo: Zoo, model: Chosen) -> str | None:
@@ -116,6 +120,7 @@ def exporter(
     needs: Sequence[str] = (),
     extra: str = "",
     paper: str = "",
+    tiny: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[ExportFunction], ExportFunction]:
     """Register a function `(config, zoo, models, out) -> path, ...` that writes a foreign format.
 
@@ -129,6 +134,7 @@ def exporter(
         needs: libraries that are imported when it runs, and are checked before.
         extra: what to install where they are missing, e.g. "vitarium[onnx]".
         paper: of the zoo that has the format.
+        tiny: settings for the contract test, `vitarium.testing.check_exporter(name)`.
 
     Raises ValueError where `needs` is given without `extra`.
     """
@@ -136,5 +142,11 @@ def exporter(
         raise ValueError(
             f"exporter '{name}' needs {', '.join(needs)}: say with extra= what has them"
         )
-    facts = {"refuses": refuses, "needs": tuple(needs), "extra": extra, "paper": paper}
+    facts = {
+        "refuses": refuses,
+        "needs": tuple(needs),
+        "extra": extra,
+        "paper": paper,
+        "tiny": tiny,
+    }
     return register("exporter", name, config, facts)

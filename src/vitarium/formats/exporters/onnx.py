@@ -42,6 +42,7 @@ def refuses(config: OnnxFile, zoo: Zoo, one: Chosen) -> str | None:
     refuses=refuses,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="vitarium[onnx]",
+    tiny={"check": False},
 )
 def onnx_file(config: OnnxFile, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
     """An ONNX file per model: images [batch, c, h, w] -> outputs [batch, n], any batch.

@@ -93,6 +93,7 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
             _copy_folder(item, out / item.name, copy)
         else:
             copy(item, out / item.name)
+        yield out / item.name
     for id in sorted(ids):
         target = out / "models" / id
         _copy_folder(zoo.folder(id).path, target, copy)
