@@ -90,6 +90,13 @@ def test_the_example_architecture_has_the_parameters_of_a_vit_of_its_depth(examp
     assert count[0] == count[1]
 
 
+def test_the_example_formats_keep_their_contracts(examples):
+    from vitarium.testing import check_exporter, check_importer
+
+    check_importer("timm_files")
+    check_exporter("numpy")
+
+
 def test_the_example_exporter_writes_the_zoos_numbers(examples, tiny, tmp_path):
     from vitarium.formats.export import export
 

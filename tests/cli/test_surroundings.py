@@ -61,8 +61,8 @@ EXAMPLES = {
     "export": [
         Example("export {zoo} --to safetensors --out {out}/files {model}@1", "out"),
         Example("export {zoo} --to timm --out {out}/timm {model}", "out"),
-        Example("export {zoo} --to hugging-face --out {out}/hf {model}", "out"),
-        Example("export {zoo} --to vit-zoo --out {out}/published {model}", "out"),
+        Example("export {zoo} --to hugging_face --out {out}/hf {model}", "out"),
+        Example("export {zoo} --to vit_zoo --out {out}/published {model}", "out"),
         Example("export {zoo} --to hub --out {out}/hub", "out"),
     ],
     "push": [Example("push {zoo} me/zoo --dry-run", "beside")],

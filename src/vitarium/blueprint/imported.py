@@ -15,11 +15,11 @@ class Imported(Config):
     """Stands where a recipe stands for the models that are grown here."""
 
     source: str
-    """The importer that read it, e.g. "vit-zoo"."""
+    """The importer that read it, e.g. "vit_zoo"."""
     name: str
     """What it is called there, e.g. "pretraining/sl_vit_s_16_224_seed_42"."""
     weights: str
-    """SHA-256 of its last checkpoint's tensors (`formats.import_zoo.fingerprint`), so that the
+    """SHA-256 of its last checkpoint's tensors (`formats.weights.fingerprint`), so that the
     id tells it from every other model."""
     architecture: Annotated[Section, SectionOf("architecture")] | None = None
     """What builds it; None: its tensors can be read and measured, but not run."""

@@ -107,8 +107,6 @@ schedule = _decorator("schedule")
 operator = _decorator("operator")
 lineage = _decorator("lineage")
 study = _decorator("study")
-importer = _decorator("importer")
-exporter = _decorator("exporter")
 
 
 def plugins(kind: str) -> dict[str, Plugin]:

@@ -5,6 +5,7 @@ tensors, numbers, texts and their containers, and refuses all else.
 """
 
 import argparse
+import hashlib
 import os
 import pickle
 import warnings
@@ -75,6 +76,16 @@ def check_place(path: Path, root: Path) -> None:
         raise CorruptFile(path, "it is not a file" if path.exists() else "the file is missing")
     if not os.access(path, os.R_OK):
         raise not_readable(path)
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hexadecimal) over names, dtypes, shapes and bytes, in order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def root_of(folder: Path) -> Path:

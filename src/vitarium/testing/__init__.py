@@ -8,6 +8,11 @@
 Each raises AssertionError that names the plug-in and the rule that it breaks.
 """
 
+from vitarium.testing.formats import check_exporter, check_importer
 from vitarium.testing.measures import check_measure
 
-__all__ = ["check_measure"]
+__all__ = [
+    "check_exporter",
+    "check_importer",
+    "check_measure",
+]

@@ -12,10 +12,9 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from vitarium.core import files
-from vitarium.core.registry import exporter
 from vitarium.formats._names import from_timm
 from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 _ACTIVATIONS = {
@@ -37,7 +36,7 @@ def refuses(config: Preprocessed, zoo: Zoo, one: Chosen) -> str | None:
     return fault and f"{fault}; --to safetensors and --to onnx take it"
 
 
-@exporter("hugging-face", config=Preprocessed, refuses=refuses)
+@exporter("hugging_face", config=Preprocessed, refuses=refuses)
 def hugging_face(
     config: Preprocessed, zoo: Zoo, models: Sequence[Chosen], out: Path
 ) -> Iterator[Path]:

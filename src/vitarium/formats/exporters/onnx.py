@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import exporter
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 TOLERANCE = 1e-4
@@ -43,6 +42,7 @@ def refuses(config: OnnxFile, zoo: Zoo, one: Chosen) -> str | None:
     refuses=refuses,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="vitarium[onnx]",
+    tiny={"check": False},
 )
 def onnx_file(config: OnnxFile, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
     """An ONNX file per model: images [batch, c, h, w] -> outputs [batch, n], any batch.

@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 
 from vitarium.core.config import NoConfig
 from vitarium.core.csv_cells import guarded
-from vitarium.core.registry import exporter
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 

@@ -14,9 +14,8 @@ from torch import nn
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint import Spec
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import exporter
 from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 ANY = "--to safetensors takes any model"

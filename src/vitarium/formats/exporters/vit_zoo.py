@@ -15,14 +15,13 @@ from vitarium.core import files
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.filenames import collision_key, file_name
-from vitarium.core.registry import exporter
 from vitarium.formats._published_keys import MADE, OURS, is_contrastive, their_metric, to_theirs
 from vitarium.formats._ray_trials import WEIGHTS
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.formats.importers.vit_zoo import MODELS, PREFIX, structure
 from vitarium.zoo import Epoch, Zoo
 
-SOURCE = "vit-zoo"
+SOURCE = "vit_zoo"
 _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 
 
@@ -33,7 +32,7 @@ def refuses(config: NoConfig, zoo: Zoo, one: Chosen) -> str | None:
     return None
 
 
-@exporter("vit-zoo", config=NoConfig, refuses=refuses, paper="Falk et al. 2025, arXiv 2504.10231")
+@exporter("vit_zoo", config=NoConfig, refuses=refuses, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: NoConfig, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
     """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL, every epoch.
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 from vitarium.core import files
 from vitarium.core.config import NoConfig
 from vitarium.core.printable import encodable
-from vitarium.core.registry import exporter
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.formats.exporters.safetensors import safetensors_files
 from vitarium.formats.hub._card import CardSettings, card
 from vitarium.formats.hub._figures import draw
@@ -94,6 +93,7 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
             _copy_folder(item, out / item.name, copy)
         else:
             copy(item, out / item.name)
+        yield out / item.name
     for id in sorted(ids):
         target = out / "models" / id
         _copy_folder(zoo.folder(id).path, target, copy)

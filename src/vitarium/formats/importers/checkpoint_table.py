@@ -25,8 +25,8 @@ from vitarium.core.config import Config, InvalidConfig
 from vitarium.core.csv_cells import unguarded
 from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.printable import encodable, printable, shortened
-from vitarium.core.registry import Section, importer, plugins, section
-from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.core.registry import Section, plugins, section
+from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.importers.cnn_zoo import num_outputs
 from vitarium.formats.weights import check_place, read_shapes, read_weights
 
@@ -63,7 +63,7 @@ def is_checkpoint_table(source: Path) -> bool:
         return False
 
 
-@importer("checkpoint-table", config=CheckpointTable, detects=is_checkpoint_table)
+@importer("checkpoint_table", config=CheckpointTable, detects=is_checkpoint_table)
 def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignModel]:
     """Files of weights (.safetensors, .pth, .pt, .bin) and a CSV table of what they are."""
     table = _table(config, source)

@@ -10,9 +10,9 @@ from torch import Tensor
 from vitarium.core import files
 from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
-from vitarium.core.registry import choose, importer
+from vitarium.core.registry import choose
 from vitarium.formats._names import KINDS, architecture, to_timm
-from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.weights import check_place, read_weights, root_of
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
@@ -31,7 +31,7 @@ def detects(source: Path) -> bool:
     return any(_kind(folder) in KINDS for folder in _folders(source))
 
 
-@importer("hugging-face", config=HuggingFaceFolder, detects=detects)
+@importer("hugging_face", config=HuggingFaceFolder, detects=detects)
 def hugging_face(config: HuggingFaceFolder, source: Path) -> Iterator[ForeignModel]:
     """Hugging Face's ViT and DINOv2: a model's folder (config.json, weights), or one of such.
 

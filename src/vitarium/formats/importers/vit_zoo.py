@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import CorruptFile, InvalidInput, did_you_mean
-from vitarium.core.registry import Section, choose, importer, plugins, section
+from vitarium.core.registry import Section, choose, plugins, section
 from vitarium.formats._published_keys import OURS, is_contrastive, metric_name, to_ours
 from vitarium.formats._ray_trials import Trial, Trials, is_trial, read_trial
-from vitarium.formats.base import ForeignModel
+from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.weights import read_shapes
 
 PREFIX = "vit."
@@ -47,7 +47,7 @@ def is_vit_zoo(source: Path) -> bool:
 
 
 @importer(
-    "vit-zoo",
+    "vit_zoo",
     config=Trials,
     detects=is_vit_zoo,
     paper="Falk et al. 2025, arXiv 2504.10231",
