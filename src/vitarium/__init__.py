@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vitarium.architectures.create import create_model
     from vitarium.blueprint import Blueprint, Plan, plan
     from vitarium.compression.compress import compress
+    from vitarium.core.checkpoint_ref import CheckpointRef
     from vitarium.core.errors import VitariumError
     from vitarium.engine.grow import Growth, grow
     from vitarium.formats.export import export
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Blueprint",
+    "CheckpointRef",
     "Growth",
     "Plan",
     "VitariumError",
@@ -47,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "Blueprint": "vitarium.blueprint",
+    "CheckpointRef": "vitarium.core.checkpoint_ref",
     "Growth": "vitarium.engine.grow",
     "Plan": "vitarium.blueprint",
     "VitariumError": "vitarium.core.errors",

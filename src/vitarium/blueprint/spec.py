@@ -11,19 +11,12 @@ from pydantic import Field, NonNegativeInt
 
 from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.recipe import Recipe, flatten
+from vitarium.core.checkpoint_ref import MODEL_ID, CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.printable import encodable
 from vitarium.core.registry import Section, SectionOf
 
-ModelId = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
-"""As the folder of a model is called: no model of a foreign zoo comes of a path outside of it."""
-
-
-class Ingredient(Config):
-    """A model of the zoo after an epoch, from which an operator makes another."""
-
-    model: ModelId
-    epoch: NonNegativeInt
+ModelId = Annotated[str, Field(pattern=MODEL_ID)]
 
 
 class Spec(Config):
@@ -36,7 +29,7 @@ class Spec(Config):
     parent_epoch: NonNegativeInt | None = None
     operator: Annotated[Section, SectionOf("operator")] | None = None
     """What made it of its ingredients; None: it is trained."""
-    ingredients: tuple[Ingredient, ...] = ()
+    ingredients: tuple[CheckpointRef, ...] = ()
     heads: str | None = None
     """What became of the ingredients' heads: "average", "ensemble" or the `ID@EPOCH` of the one
     that was kept; None: the operator combined them like all other weights."""
@@ -61,7 +54,7 @@ class Spec(Config):
         }
         if self.operator:
             content["operator"] = self.operator.factors(defaults=False)
-            content["ingredients"] = [one.factors() for one in self.ingredients]
+            content["ingredients"] = [ref._asdict() for ref in self.ingredients]
         if self.heads:
             content["heads"] = self.heads
         content |= self._start()
@@ -88,10 +81,10 @@ class Spec(Config):
     def combined(
         self,
         operator: Section,
-        ingredients: tuple[Ingredient, ...],
+        ingredients: tuple[CheckpointRef, ...],
         *,
         stage: str,
-        base: Ingredient | None = None,
+        base: CheckpointRef | None = None,
         heads: str | None = None,
         changes: Mapping[str, Section] | None = None,
     ) -> Self:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.zoo import _index as index
@@ -111,8 +112,8 @@ class Zoo:
             )
         return found[0]
 
-    def at(self, model: str) -> tuple[str, int]:
-        """Id and epoch of what `3f2a@5` names; without an epoch, the last that has weights.
+    def at(self, model: str) -> CheckpointRef:
+        """The checkpoint that `3f2a@5` names; without an epoch, the last that has weights.
 
         Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
         """
@@ -121,7 +122,7 @@ class Zoo:
             raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
         id = self.find(name)
         number, _ = self.folder(id).checkpoint(int(epoch) if epoch else -1)
-        return id, number
+        return CheckpointRef(id, number)
 
     def folder(self, model: str) -> "ModelFolder":
         """Where a model is kept; for a new model, where it will be.
