@@ -8,6 +8,7 @@
 Nothing heavy is imported before it is used.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from vitarium.measures._runner.measure import measure
     from vitarium.operators._runner.merge import merge
     from vitarium.studies._runner.study import study
-    from vitarium.zoo import Zoo
+    from vitarium.zoo import Model, Zoo
 
 __all__ = [
     "Blueprint",
     "CheckpointRef",
     "Growth",
+    "Model",
     "Plan",
     "VitariumError",
     "Zoo",
@@ -51,6 +53,7 @@ _HOMES = {
     "Blueprint": "vitarium.blueprint",
     "CheckpointRef": "vitarium.core.checkpoint_ref",
     "Growth": "vitarium.engine.grow",
+    "Model": "vitarium.zoo",
     "Plan": "vitarium.blueprint",
     "VitariumError": "vitarium.core.errors",
     "Zoo": "vitarium.zoo",
@@ -82,6 +85,7 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+@cache
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 

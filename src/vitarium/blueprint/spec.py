@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -146,3 +147,36 @@ def restored(values: Mapping[str, Any]) -> Spec:
     """Read what `factors` of whichever kind of spec wrote. Raises InvalidConfig."""
     kind: type[Spec] = ImportedSpec if "imported" in values else ModelSpec
     return kind.restore(values)
+
+
+def described(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `Spec.described`, of what `Spec.factors` gave: without importing any plug-in."""
+    if "imported" in values:
+        imported = values["imported"]
+        sections = {key: imported[key] for key in ("architecture", "head") if imported[key]}
+        names = {key: imported[key] for key in ("source", "name")}
+        return {**names, **flatten(sections), **imported["settings"]}
+    conversion = values["conversion"]
+    changed = flatten({"conversion": conversion}) if conversion else {}
+    return flatten(values["recipe"]) | changed
+
+
+def is_complete(values: Any) -> bool:
+    """Whether this is what `Spec.factors` gives, with every field that there is today.
+
+    Looks at what can be seen without importing plug-ins: not at their settings, nor at the id.
+    """
+    if not isinstance(values, dict):
+        return False
+    is_imported = "imported" in values
+    kind, origin = (ImportedSpec, Imported) if is_imported else (ModelSpec, Recipe)
+    settings = values.get("imported" if is_imported else "recipe")
+    if not isinstance(settings, dict) or values.keys() != {*kind.model_fields, "id"}:
+        return False
+    parent, parent_epoch = values["parent"], values["parent_epoch"]
+    return (
+        settings.keys() == origin.model_fields.keys()
+        and isinstance(values["stage"], str)
+        and (parent is None or (isinstance(parent, str) and bool(re.match(MODEL_ID, parent))))
+        and (parent_epoch is None or type(parent_epoch) is int)
+    )

@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import vitarium
 from vitarium.blueprint import Recipe, Spec, restored
+from vitarium.blueprint.spec import is_complete
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig
@@ -93,6 +95,21 @@ class ModelFolder:
         if spec.id != self.path.name:
             raise CorruptFile(file, f"its content has the id {spec.id}")
         return spec
+
+    def factors(self) -> dict[str, Any]:
+        """As `spec().factors()`; of what this version wrote, without importing any plug-in.
+
+        Raises CorruptFile.
+        """
+        about = self._about()
+        values, software = about["spec"], about["software"]
+        version = vitarium.__version__  # models that were imported name no version
+        is_current = isinstance(software, dict) and software.get("vitarium", version) == version
+        if about["format"] == 1 or not is_current or not is_complete(values):
+            return self.spec().factors()  # fills in what an earlier version did not know
+        if values["id"] != self.path.name:
+            raise CorruptFile(self.path / "model.json", f"its content has the id {values['id']}")
+        return dict(values)
 
     def about(self) -> About:
         values = self._about()

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +13,7 @@ from vitarium.core.filenames import file_name
 from vitarium.zoo import _index as index
 from vitarium.zoo import _index_entries as entries
 from vitarium.zoo._query_limits import TIMEOUT
+from vitarium.zoo.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,7 @@ class Zoo:
 
         zoo = Zoo.open("demo-zoo")
         zoo.models()                      # a table: one row per model, every factor a column
+        zoo["3f2a"]                       # one model, see `Model`
         model = zoo.load("3f2a", epoch=5) # an nn.Module; -1 is the last epoch
 
     Models are named by their id or by any unambiguous beginning of it.
@@ -94,6 +96,20 @@ class Zoo:
     def __len__(self) -> int:
         return len(self.ids())
 
+    def __getitem__(self, model: str) -> Model:
+        """The model whose id begins with `model`; raises as `find` does."""
+        if not isinstance(model, str):
+            raise TypeError(f"a zoo's models are named by their ids, not by {model!r}")
+        return Model(self, self.find(model))
+
+    def __iter__(self) -> Iterator[Model]:
+        """Every model, in order of id."""
+        return (Model(self, id) for id in self.ids())
+
+    def __contains__(self, id: object) -> bool:
+        """Whether a model has this id, written in full."""
+        return isinstance(id, str) and id in self.ids()
+
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
         return list(entries.stamps(self.path))
@@ -138,6 +154,15 @@ class Zoo:
     def spec(self, model: str) -> "Spec":
         """What the model is: its recipe (or what is known of an imported model), stage, parent."""
         return self.folder(self.find(model)).spec()
+
+    def children(self, model: str) -> list[str]:
+        """Ids of the models that started from one, in order. Raises UnknownName, CorruptFile."""
+        from vitarium.zoo.database import Database
+
+        id = self.find(model)
+        database = Database(self.path, timeout=None)
+        _, rows = database.rows(f"SELECT id FROM models WHERE parent = '{id}' ORDER BY id")
+        return [row[0] for row in rows]
 
     def models(self) -> "pd.DataFrame":
         """One row per model in order of id, every generating factor a column (`optimizer.lr`).
