@@ -8,6 +8,7 @@
 Nothing heavy is imported before it is used.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from vitarium.architectures.create import create_model
     from vitarium.blueprint import Blueprint, Plan, plan
     from vitarium.compression.compress import compress
+    from vitarium.core.checkpoint_ref import CheckpointRef
     from vitarium.core.errors import VitariumError
     from vitarium.engine.grow import Growth, grow
     from vitarium.formats.export import export
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from vitarium.measures._runner.measure import measure
     from vitarium.operators._runner.merge import merge
     from vitarium.studies._runner.study import study
-    from vitarium.zoo import Zoo
+    from vitarium.zoo import Model, Zoo
 
 __all__ = [
     "Blueprint",
+    "CheckpointRef",
     "Growth",
+    "Model",
     "Plan",
     "VitariumError",
     "Zoo",
@@ -47,7 +51,9 @@ __all__ = [
 
 _HOMES = {
     "Blueprint": "vitarium.blueprint",
+    "CheckpointRef": "vitarium.core.checkpoint_ref",
     "Growth": "vitarium.engine.grow",
+    "Model": "vitarium.zoo",
     "Plan": "vitarium.blueprint",
     "VitariumError": "vitarium.core.errors",
     "Zoo": "vitarium.zoo",
@@ -79,6 +85,7 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
+@cache
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 

@@ -1,14 +1,16 @@
 """What is known of a model that was trained elsewhere."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import JsonValue
-from torch import nn
 
 from vitarium.blueprint.recipe import flatten
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Imported(Config):
@@ -28,7 +30,7 @@ class Imported(Config):
     settings: dict[str, JsonValue] = {}
     """Its generating factors by dotted name: ours (`optimizer.lr`) where they mean the same."""
 
-    def build(self, num_outputs: int) -> nn.Module:
+    def build(self, num_outputs: int) -> "nn.Module":
         """The model with random weights. Raises InvalidInput where nothing here can build it."""
         if self.architecture is None:
             raise InvalidInput(

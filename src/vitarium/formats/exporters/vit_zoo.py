@@ -134,7 +134,7 @@ def _configuration(zoo: Zoo, id: str, places: _Places) -> dict[str, Any]:
     if about.classes:
         config[f"{OURS}classes"] = list(about.classes)
     if spec.operator:
-        made = spec.operator.factors(), [one.factors() for one in spec.ingredients]
+        made = spec.operator.factors(), [ref._asdict() for ref in spec.ingredients]
         config |= {f"{OURS}{name}": value for name, value in zip(MADE, made, strict=True)}
     return {**config, **_untold(zoo, id, config)}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from vitarium.architectures.heads import is_head
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
@@ -14,7 +14,7 @@ from vitarium.operators._runner.heads import Chosen, Heads
 from vitarium.zoo import Zoo
 
 
-def common_parent(zoo: Zoo, operator: str, models: Sequence[Ingredient]) -> Ingredient:
+def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> CheckpointRef:
     """What all models were trained from. Raises InvalidInput where that is not one model."""
     parents = {}
     for one in models:
@@ -33,13 +33,13 @@ def common_parent(zoo: Zoo, operator: str, models: Sequence[Ingredient]) -> Ingr
             "name a base (--base ID)"
         )
     ((id, epoch),) = parents
-    return Ingredient(model=id, epoch=epoch)
+    return CheckpointRef(model=id, epoch=epoch)
 
 
 def base_of(
     sources: ModelLoader,
-    base: Ingredient,
-    chosen: Sequence[Ingredient],
+    base: CheckpointRef,
+    chosen: Sequence[CheckpointRef],
     models: Sequence[Weights],
     heads: Heads,
 ) -> Weights:
@@ -65,7 +65,7 @@ def base_of(
     return Joined(trunk, {name: starts[0][name] for name in names})
 
 
-def _start(sources: ModelLoader, one: Ingredient, base: Ingredient) -> Weights:
+def _start(sources: ModelLoader, one: CheckpointRef, base: CheckpointRef) -> Weights:
     spec = sources.zoo.folder(one.model).spec()
     if (spec.parent, spec.parent_epoch or 0) != (base.model, base.epoch):
         return sources.weights(Target(base.model, base.epoch, ""))

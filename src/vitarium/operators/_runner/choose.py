@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
 from vitarium.zoo import Zoo
@@ -15,7 +15,7 @@ Choose = Callable[[Any, list[int]], Sequence[int]]
 
 def chosen(
     zoo: Zoo, operator: Section, models: Iterable[str], *, skip_diverged: bool = False
-) -> tuple[Ingredient, ...]:
+) -> tuple[CheckpointRef, ...]:
     """The checkpoints of models, or of the epochs of one, as the operator wants them.
 
     Raises UnknownName, and InvalidInput for too few or too many of them, for diverged models, and
@@ -25,7 +25,7 @@ def chosen(
     if epochs := facts.get("epochs"):
         found = _epochs(zoo, operator, list(models), epochs)
     else:
-        found = [Ingredient(model=id, epoch=epoch) for id, epoch in map(zoo.at, models)]
+        found = [CheckpointRef(model=id, epoch=epoch) for id, epoch in map(zoo.at, models)]
     if skip_diverged:
         found = [one for one in found if not _diverged(zoo, one.model) and _finite(zoo, one)]
     for one in found:
@@ -39,7 +39,9 @@ def chosen(
     return tuple(found)
 
 
-def _epochs(zoo: Zoo, operator: Section, models: Sequence[str], choose: Choose) -> list[Ingredient]:
+def _epochs(
+    zoo: Zoo, operator: Section, models: Sequence[str], choose: Choose
+) -> list[CheckpointRef]:
     if len(models) != 1:
         raise InvalidInput(
             f"{operator.name} combines the epochs of one model; {len(models)} are given"
@@ -47,7 +49,7 @@ def _epochs(zoo: Zoo, operator: Section, models: Sequence[str], choose: Choose) 
     id, last = zoo.at(models[0])
     kept = [e.number for e in zoo.folder(id).epochs() if e.checkpoint and e.number <= last]
     wanted = choose(operator.config, kept)
-    return [Ingredient(model=id, epoch=epoch) for epoch in wanted]
+    return [CheckpointRef(model=id, epoch=epoch) for epoch in wanted]
 
 
 def _check_count(operator: Section, count: int) -> None:
@@ -65,6 +67,6 @@ def _diverged(zoo: Zoo, model: str) -> bool:
     return zoo.folder(model).status == "diverged"
 
 
-def _finite(zoo: Zoo, one: Ingredient) -> bool:
+def _finite(zoo: Zoo, one: CheckpointRef) -> bool:
     tensors = zoo.folder(one.model).open(one.epoch).values()
     return all(torch.isfinite(t).all() for t in tensors if t.is_floating_point())

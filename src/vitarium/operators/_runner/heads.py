@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vitarium.architectures.heads import head_prefix, is_head
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.evaluation.checkpoints import Target
@@ -31,12 +31,12 @@ class Heads:
     def __init__(
         self,
         sources: ModelLoader,
-        chosen: Sequence[Ingredient],
+        chosen: Sequence[CheckpointRef],
         models: Sequence[Weights],
         choice: str = "merge",
     ) -> None:
         self.choice, self._sources, self._models = choice, sources, models
-        self.origin: Ingredient | None = None
+        self.origin: CheckpointRef | None = None
         """The model whose head is kept."""
         self.told: str | None = None if choice == "merge" else choice
         """As it stands in the result's spec."""
@@ -45,7 +45,7 @@ class Heads:
         self._heads = list(models)
         if choice not in CHOICES:
             id, epoch = sources.zoo.at(choice)
-            self.origin, self.told = Ingredient(model=id, epoch=epoch), f"{id}@{epoch}"
+            self.origin, self.told = CheckpointRef(model=id, epoch=epoch), f"{id}@{epoch}"
             self._heads = [sources.weights(Target(id, epoch, ""))]
         else:
             _check_classes(sources, chosen)
@@ -108,7 +108,7 @@ class Chosen(Weights):
         return len(self._names)
 
 
-def _check_classes(sources: ModelLoader, chosen: Sequence[Ingredient]) -> None:
+def _check_classes(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> None:
     """Heads of other classes have nothing in common, though they may be of equal shape."""
     first, *others = [one.model for one in chosen]
     classes = sources.zoo.folder(first).about().classes
@@ -117,7 +117,7 @@ def _check_classes(sources: ModelLoader, chosen: Sequence[Ingredient]) -> None:
             raise IncompatibleWeights(f"{first} and {other} tell different classes apart; {_KEEP}")
 
 
-def _ensemble(sources: ModelLoader, chosen: Sequence[Ingredient]) -> Section:
+def _ensemble(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> Section:
     found = []
     for one in chosen:
         head = sources.zoo.folder(one.model).spec().origin.head

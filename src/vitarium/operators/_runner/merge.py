@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitarium.blueprint import Ingredient, check_stage_name
+from vitarium.blueprint import CheckpointRef, check_stage_name
 from vitarium.core.devices import find_devices
 from vitarium.core.registry import Section, choose, section
 from vitarium.evaluation.loader import ModelLoader
@@ -80,12 +80,12 @@ def merge(
 
 
 def _aligned(
-    sources: ModelLoader, ingredients: tuple[Ingredient, ...], how: Section, report: Report
-) -> tuple[Ingredient, ...]:
+    sources: ModelLoader, ingredients: tuple[CheckpointRef, ...], how: Section, report: Report
+) -> tuple[CheckpointRef, ...]:
     first, *others = ingredients
     found = [first]
     for done, other in enumerate(others):
         report(done, len(others))
         made = Planned(sources, how, (first, other), stage=ALIGNED).kept()
-        found.append(Ingredient(model=made, epoch=0))
+        found.append(CheckpointRef(model=made, epoch=0))
     return tuple(found)

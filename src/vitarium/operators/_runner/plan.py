@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable
 from vitarium.core.registry import Section
@@ -36,7 +36,7 @@ class Planned:
         self,
         sources: ModelLoader,
         operator: Section,
-        ingredients: tuple[Ingredient, ...],
+        ingredients: tuple[CheckpointRef, ...],
         *,
         base: str | None = None,
         heads: str = "merge",
@@ -163,14 +163,14 @@ class Planned:
         except IncompatibleWeights as error:
             raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
 
-    def _base(self, named: str | None) -> Ingredient | None:
+    def _base(self, named: str | None) -> CheckpointRef | None:
         if not self.facts.get("base"):
             if named is not None:
                 raise InvalidInput(f"{self.operator.name} has no use for a base")
             return None
         if named is not None:
             id, epoch = self.zoo.at(named)
-            return Ingredient(model=id, epoch=epoch)
+            return CheckpointRef(model=id, epoch=epoch)
         return common_parent(self.zoo, self.operator.name, self.chosen)
 
     def _base_weights(self) -> Weights:
@@ -178,5 +178,5 @@ class Planned:
         return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
 
 
-def target_of(one: Ingredient) -> Target:
+def target_of(one: CheckpointRef) -> Target:
     return Target(one.model, one.epoch, "")

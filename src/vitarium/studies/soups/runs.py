@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.registry import Section
 from vitarium.data.loader import SplitName
@@ -66,7 +66,7 @@ class Runs:
         self.examples = lru_cache(maxsize=None)(self._examples)
         self._rearranged = lru_cache(maxsize=1)(self._aligned)
 
-    def target(self, one: Ingredient) -> Target:
+    def target(self, one: CheckpointRef) -> Target:
         number, content = self.zoo.folder(one.model).checkpoint(one.epoch)
         return Target(one.model, number, content[:16])
 
@@ -84,10 +84,10 @@ class Runs:
     def merged(
         self,
         operator: Section,
-        chosen: tuple[Ingredient, ...],
+        chosen: tuple[CheckpointRef, ...],
         heads: str = "merge",
         align: Section | None = None,
-        base: Ingredient | None = None,
+        base: CheckpointRef | None = None,
     ) -> Scores:
         """Of what the operator makes of models, all of them aligned to the first if that is asked.
 
@@ -111,7 +111,7 @@ class Runs:
             kept = self._run("merged", key, first, model)
         return self._scores(first, kept)
 
-    def ensemble(self, chosen: Sequence[Ingredient]) -> Scores:
+    def ensemble(self, chosen: Sequence[CheckpointRef]) -> Scores:
         """Of the mean of the models' logits."""
         total: dict[SplitName, Tensor] = {}
         for one in chosen:
@@ -119,12 +119,12 @@ class Runs:
                 total[split] = total.get(split, torch.zeros(())) + logits.double()
         return self._scores(chosen[0].model, total)
 
-    def subject(self, one: Ingredient) -> EvalModel:
+    def subject(self, one: CheckpointRef) -> EvalModel:
         """The model on the images of the split that is reported."""
         self.examples(one.model, self.split)
         return self.sources.subject(self.target(one), self.split, self.images)
 
-    def aligned(self, align: Section, first: Ingredient, second: Ingredient) -> Weights:
+    def aligned(self, align: Section, first: CheckpointRef, second: CheckpointRef) -> Weights:
         """The second model, rearranged to match the first.
 
         Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
@@ -135,15 +135,15 @@ class Runs:
             raise IncompatibleWeights(f"{align.name} changes the architecture of {own.name}")
         return Weights(own.name, tensors, skeleton=lambda: own.skeleton)
 
-    def _aligned(self, align: Section, chosen: tuple[Ingredient, ...]) -> list[Weights]:
+    def _aligned(self, align: Section, chosen: tuple[CheckpointRef, ...]) -> list[Weights]:
         first, *others = chosen
         reference = self.sources.weights(self.target(first))
         return [reference, *(self.aligned(align, first, other) for other in others)]
 
-    def _single(self, one: Ingredient) -> Scores:
+    def _single(self, one: CheckpointRef) -> Scores:
         return self._scores(one.model, self._logits(one))
 
-    def _logits(self, one: Ingredient) -> Mapping[SplitName, Tensor]:
+    def _logits(self, one: CheckpointRef) -> Mapping[SplitName, Tensor]:
         key = [self.target(one).name, self.target(one).weights]
         kept = self._kept("predictions", key, one.model)
         if kept is None:
