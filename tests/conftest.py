@@ -1,6 +1,6 @@
 """Blueprints and models that are small enough to train in a test, and a published zoo in small."""
 
-import importlib.util
+import importlib
 import os
 import shutil
 import subprocess
@@ -165,13 +165,7 @@ def write_blueprint(tmp_path: Path) -> Any:
 @pytest.fixture(scope="session")
 def theirs() -> Any:
     """What writes published zoos: formats/published.py."""
-    file = Path(__file__).parent / "formats" / "published.py"
-    spec = importlib.util.spec_from_file_location("published", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("formats.published")
 
 
 @pytest.fixture

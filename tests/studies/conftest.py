@@ -1,6 +1,6 @@
 """Stages of models that are made up, of which it is known what explains what."""
 
-import importlib.util
+import importlib
 import io
 import shutil
 import subprocess
@@ -87,13 +87,7 @@ def population(stage: Stage) -> Population:
 @pytest.fixture(scope="session")
 def forests() -> Any:
     """What makes up recovered forests: forests.py."""
-    file = Path(__file__).parent / "forests.py"
-    spec = importlib.util.spec_from_file_location("forests", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("studies.forests")
 
 
 @pytest.fixture
