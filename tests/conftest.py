@@ -1,6 +1,6 @@
 """Blueprints and models that are small enough to train in a test, and a published zoo in small."""
 
-import importlib.util
+import importlib
 import os
 import shutil
 import subprocess
@@ -9,8 +9,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+# one thread per process, also in those that tests start: pytest's workers share the cores
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from torch.nn import functional as F
 
@@ -35,6 +39,38 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITARIUM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """In tests processes end, and machines do not: what is written need not be on the disk yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`build_once(name, build)`: the folder that `build(folder)` makes, once for all of pytest's workers.
+
+    It is to be read, or copied.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def build_folder(name: str, build: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                unfinished = shared / f"{name}.unfinished"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                build(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return build_folder
 
 
 def write_records(folder: Any, records: list[Any]) -> None:
@@ -89,12 +125,15 @@ def tiny() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def _grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _grown(build_once: Callable[..., Path]) -> Path:
     from vitarium import Blueprint, grow
 
-    folder = tmp_path_factory.mktemp("grown") / "zoo"
-    grow(Blueprint.read(_tiny()), folder, workers=0, progress=False)
-    return folder
+    def build(folder: Path) -> None:
+        plain: Any = {"workers": 0, "precision": "fp32", "compiled": False, "stacked": 1}
+        zoo = grow(Blueprint.read(_tiny()), folder / "zoo", progress=False, **plain).zoo
+        zoo.models()  # with an index, so that whoever reads the folder writes nothing
+
+    return build_once("grown", build) / "zoo"
 
 
 @pytest.fixture
@@ -165,13 +204,7 @@ def write_blueprint(tmp_path: Path) -> Any:
 @pytest.fixture(scope="session")
 def theirs() -> Any:
     """What writes published zoos: formats/published.py."""
-    file = Path(__file__).parent / "formats" / "published.py"
-    spec = importlib.util.spec_from_file_location("published", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("formats.published")
 
 
 @pytest.fixture

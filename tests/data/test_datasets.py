@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import needs
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.core.registry import section
@@ -24,7 +25,6 @@ from vitarium.data.base import (
     with_splits,
     with_test_split,
 )
-from vitarium.data.datasets.fashion_mnist import DEBIAN
 
 
 def pictures(split: Split) -> set[bytes]:
@@ -89,8 +89,8 @@ def test_every_class_is_in_the_test_split_in_proportion():
     assert torch.equal(train.labels.bincount(), torch.full((10,), 8))
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_fashion_mnist_is_found_in_debians_package(tmp_path):
+    needs.fashion_mnist()
     found = load(section("dataset", {"name": "fashion_mnist", "train_limit": 500}), tmp_path)
     assert (len(found.train), len(found.val), len(found.test)) == (500, 6000, 10000)
     assert found.classes[0] == "T-shirt/top"

@@ -1,12 +1,11 @@
 """Models whose losses and predictions are known, on the images that `examples` gives."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from reference import softmax_regression as softmax_regression_module
 from vitarium.evaluation.inputs import EvalModel, Predictions
 
 
@@ -23,13 +22,7 @@ def linear(examples) -> EvalModel:
 @pytest.fixture(scope="session")
 def softmax_regression() -> Any:
     """Derivatives of its loss in closed form: reference/softmax_regression.py."""
-    file = Path(__file__).parents[1] / "reference" / "softmax_regression.py"
-    spec = importlib.util.spec_from_file_location("softmax_regression", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return softmax_regression_module
 
 
 @pytest.fixture

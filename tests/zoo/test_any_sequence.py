@@ -325,7 +325,7 @@ def sequences(count, steps):
 
 
 class TestSomeSequences(Store.TestCase):
-    settings = sequences(200, 4)
+    settings = sequences(60, 4)
 
 
 @pytest.mark.evidence

@@ -1,8 +1,6 @@
 """Fisher merging against one gradient after the other, and against softmax regression."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from reference import merging_with_data
 from vitarium import create_model, merge
 from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import choose
@@ -19,11 +18,7 @@ from vitarium.operators.data_based.fisher import FisherMerging, diagonal_fisher
 
 @pytest.fixture(scope="module")
 def reference():
-    file = Path(__file__).parents[2] / "reference" / "merging_with_data.py"
-    spec = importlib.util.spec_from_file_location("merging_with_data", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return merging_with_data
 
 
 @pytest.fixture(scope="module")

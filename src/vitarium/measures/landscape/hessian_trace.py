@@ -7,6 +7,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from vitarium.core.errors import NotApplicable
+from vitarium.core.extras import require
 from vitarium.core.seeds import derive, seeded
 from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.measures.base import measure
@@ -78,6 +79,7 @@ def quadratic_forms(hessian: Hessian, config: HessianTrace) -> Tensor:
 
 
 def _hutch_plus_plus(hessian: Hessian, config: HessianTrace, name: str) -> float:
+    require("landscape", "the estimator hutch++")
     from curvlinops import hutchpp_trace  # its import takes a while, and few ask for it
 
     if config.probes >= hessian.shape[0]:
