@@ -27,7 +27,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.data.base import load
+from vitarium.data.load import load
 from vitarium.data.loader import Batches
 from vitarium.training import train
 from vitarium.training.trainer import Alone

@@ -13,7 +13,8 @@ from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import exporter, section
-from vitarium.data.base import load, normalisation
+from vitarium.data.expected import normalisation
+from vitarium.data.load import load
 from vitarium.formats.export import Chosen, Exported, Skipped, chosen, export
 from vitarium.formats.import_zoo import import_zoo
 

@@ -8,7 +8,7 @@ from pydantic import PositiveFloat
 from vitarium.blueprint import Recipe, Spec
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.data.base import Normalisation, normalisation
+from vitarium.data.expected import Normalisation, normalisation
 
 
 class Preprocessed(Config):

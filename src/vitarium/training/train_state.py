@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import ModelSpec
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
-from vitarium.data import base as datasets
+from vitarium.data import load as datasets
 from vitarium.data.loader import Batches
 from vitarium.training.environment import software
 from vitarium.training.options import TrainOptions
@@ -56,7 +56,7 @@ class Member:
         take_shortcuts(self.model, options, blocks_are_read=records)
         self._freeze()
         input_size = recipe.architecture.config.input_size
-        if "lesson" in objective.plugin.facts:
+        if "teacher_outputs" in objective.plugin.facts:
             example = torch.zeros(1, *input_size, device=options.device)
             self.lessons = Lessons(recipe, teacher, self.model, example)
         self.batches = Batches(

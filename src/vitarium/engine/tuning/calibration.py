@@ -192,7 +192,7 @@ class _Trial(Member):
         self.recipe = recipe
         self.model = recipe.build(num_outputs).to(options.device)
         facts = recipe.objective.plugin.facts
-        teacher = deepcopy(self.model) if "lesson" in facts else None
+        teacher = deepcopy(self.model) if "teacher_outputs" in facts else None
         take_shortcuts(self.model, options, blocks_are_read=facts.get("records_blocks", False))
         self._freeze()
         if teacher is not None:

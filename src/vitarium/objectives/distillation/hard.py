@@ -4,9 +4,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.distillation.base import DISTILLATION, Distillation, taught
 
 

@@ -5,9 +5,8 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.distillation.base import (
     DISTILLATION,
     Distillation,

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import prefix_tokens
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, TeacherOutputs, objective
 from vitarium.objectives.distillation._layer_pairs import Layers, Pairs, layer_pairs
 from vitarium.objectives.distillation._recording import Recorded, depth, recording, window_shift
 from vitarium.objectives.distillation._relations import (
@@ -23,7 +22,6 @@ from vitarium.objectives.distillation.base import (
     DISTILLATION,
     OUTPUTS,
     Distillation,
-    Lesson,
     check_classes,
     soft_cross_entropy,
     taught,
@@ -77,9 +75,9 @@ class WeightDistillation(Distillation):
         return found.changed({"layers": tuple((own, own) for own, _ in self.layers)})
 
 
-def lesson(
+def block_outputs(
     config: WeightDistillation, teacher: nn.Module, student: nn.Module, example: Tensor
-) -> Lesson:
+) -> TeacherOutputs:
     """The teacher's outputs, and what happens in its paired blocks, by the student's numbers.
 
     Raises InvalidInput where classes, tokens or widths do not go together, with both numbers.
@@ -105,7 +103,7 @@ def lesson(
 @objective(
     "weight_distillation",
     config=WeightDistillation,
-    **(DISTILLATION | {"lesson": lesson}),
+    **(DISTILLATION | {"teacher_outputs": block_outputs}),
     records_blocks=True,
     paper="Zhang et al. 2022, arXiv 2204.07154",
 )
