@@ -42,7 +42,7 @@ def test_every_objective_trains_and_scores(name):
             objective.config, deepcopy(model), model, given.images[:1]
         )
         with torch.no_grad():
-            given = replace(given, taught=lesson(given.images))
+            given = replace(given, teacher_outputs=lesson(given.images))
     loss = objective(model, given)
     assert all(value.dim() == 0 and not value.requires_grad for value in loss.metrics.values())
     loss.value.backward()

@@ -16,7 +16,7 @@ class Expected:
     """Training images, before validation images are taken from them."""
 
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of the pixels in [0, 1], per channel of the model's input."""
 
 
@@ -29,7 +29,7 @@ def expected(section: Section) -> Expected:
     )
 
 
-def normalisation(section: Section, channels: int) -> Normalisation | None:
+def normalization(section: Section, channels: int) -> Normalization | None:
     """What a model of so many channels was trained with on a data set, whose files need not be
     here; None where neither its plug-in nor the blueprint says."""
     facts, config = section.plugin.facts, section.config

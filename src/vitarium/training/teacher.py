@@ -7,7 +7,7 @@ from vitarium.blueprint import Recipe
 from vitarium.core.errors import InvalidInput, VitariumError
 
 
-class Lessons:
+class Teacher:
     """A teacher, asked once for each batch of one student.
 
     Args:

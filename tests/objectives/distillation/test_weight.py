@@ -59,7 +59,7 @@ def told(chosen, teacher, student, given):
     facts = chosen.plugin.facts
     lesson = facts["teacher_outputs"](chosen.config, teacher, student, given.images[:1])
     with torch.no_grad():
-        return replace(given, taught=lesson(given.images))
+        return replace(given, teacher_outputs=lesson(given.images))
 
 
 def found(teacher, student, given=None, **settings):

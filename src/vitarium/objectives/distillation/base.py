@@ -23,11 +23,11 @@ from vitarium.objectives.classification.base import CLASSIFICATION, Classificati
 
 PARENT = "parent"
 OUTPUTS = "outputs"
-"""The name of the teacher's outputs in `batch.taught`, [batch, num_classes]."""
+"""The name of the teacher's outputs in `batch.teacher_outputs`, [batch, num_classes]."""
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherRef:
     """Who teaches, as a recipe says it.
 
     source: "parent"; a model of the zoo, `ID` or `ID@EPOCH`; or a path.
@@ -85,14 +85,14 @@ class Distillation(Config):
             raise ValueError(f"teacher_sha256 is for a file; '{told.source}' is a model of the zoo")
         return self
 
-    def with_own_kind(self) -> Self:
+    def with_teacher_like_student(self) -> Self:
         """The same with a teacher that is built as the student: so speed is measured."""
         others = ("teacher_architecture", "teacher_head", "teacher_sha256")
         return self.changed({"teacher": PARENT, **dict.fromkeys(others)})
 
 
-def teacher_of(config: Distillation) -> Teacher:
-    return Teacher(
+def teacher_of(config: Distillation) -> TeacherRef:
+    return TeacherRef(
         config.teacher, config.teacher_architecture, config.teacher_head, config.teacher_sha256
     )
 
@@ -111,7 +111,7 @@ def class_outputs(
 class DistillationFacts(ClassificationFacts):
     """Facts of an objective with a teacher that learns classes."""
 
-    teacher: Callable[[Any], Teacher]
+    teacher: Callable[[Any], TeacherRef]
     teacher_outputs: Callable[[Any, nn.Module, nn.Module, Tensor], TeacherOutputs]
 
 
@@ -123,11 +123,13 @@ DISTILLATION: DistillationFacts = {
 """Facts for `@objective(name, config=..., **DISTILLATION)`."""
 
 
-def taught(batch: Batch, name: str = OUTPUTS) -> Tensor:
+def teacher_output(batch: Batch, name: str = OUTPUTS) -> Tensor:
     """What the teacher says of a batch. Raises InvalidInput where no teacher was asked."""
-    if batch.taught is None:
-        raise InvalidInput("this objective needs what a teacher says: a batch with `taught`")
-    return batch.taught[name]
+    if batch.teacher_outputs is None:
+        raise InvalidInput(
+            "this objective needs what a teacher says: a batch with `teacher_outputs`"
+        )
+    return batch.teacher_outputs[name]
 
 
 def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> None:
