@@ -259,7 +259,7 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
 def examples() -> Any:
     """The 359 test images of scikit-learn's digits, of 8 by 8 pixels, in ten classes."""
     from vitarium.core.registry import section
-    from vitarium.data import base as dataset
+    from vitarium.data import load as dataset
     from vitarium.data.loader import Batches
     from vitarium.evaluation.data import EvalData
 

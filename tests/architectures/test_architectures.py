@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load, save
 
 from vitarium import create_model
+from vitarium.architectures.base import architecture
 from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import UnknownName
@@ -166,6 +167,6 @@ def test_create_model_takes_presets(monkeypatch):
     from vitarium.architectures.vit.vit import Vit
 
     monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
-    registry.architecture("plain", config=Vit, presets={"plain_small": {"embed_dim": 6}})(build)
+    architecture("plain", config=Vit, presets={"plain_small": {"embed_dim": 6}})(build)
     assert create_model("plain_small", num_classes=2).in_features == 6
     assert create_model("plain_small", num_classes=2, embed_dim=9).in_features == 9

@@ -15,16 +15,10 @@ import needs
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.core.registry import section
-from vitarium.data.base import (
-    DataConfig,
-    DataFolders,
-    Split,
-    expected,
-    load,
-    train_size,
-    with_splits,
-    with_test_split,
-)
+from vitarium.data.base import DataConfig, DataFolders, Split
+from vitarium.data.expected import expected, train_size
+from vitarium.data.load import load
+from vitarium.data.splits import with_splits, with_test_split
 
 
 def pictures(split: Split) -> set[bytes]:

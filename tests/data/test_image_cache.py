@@ -8,9 +8,9 @@ import torch
 from vitarium.core import files
 from vitarium.core.errors import DamagedCache, InvalidData
 from vitarium.core.registry import section
-from vitarium.data import base as datasets
+from vitarium.data import load as datasets
 from vitarium.data._image_cache import kept
-from vitarium.data.base import load
+from vitarium.data.load import load
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import torch
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData
 from vitarium.core.registry import section
-from vitarium.data.base import Split, load
+from vitarium.data.base import Split
+from vitarium.data.load import load
 from vitarium.data.loader import Batches, together
 
 SIZE = (1, 8, 8)

@@ -13,7 +13,8 @@ from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import section
-from vitarium.data.base import load, normalisation
+from vitarium.data.expected import normalization
+from vitarium.data.load import load
 from vitarium.formats.base import Chosen, exporter, importer
 from vitarium.formats.export import Skipped, chosen, export
 from vitarium.formats.import_zoo import import_zoo
@@ -218,12 +219,12 @@ def test_what_safetensors_files_hold_is_imported_with_lineage_and_factors(zoo, t
 def test_the_normalisation_that_is_known_without_the_data_is_theirs(name):
     chosen_data = section("dataset", name)
     found = load(chosen_data)
-    assert normalisation(chosen_data, 1) == (found.mean, found.std)
-    assert normalisation(chosen_data, 3) == (found.mean * 3, found.std * 3)
+    assert normalization(chosen_data, 1) == (found.mean, found.std)
+    assert normalization(chosen_data, 3) == (found.mean * 3, found.std * 3)
 
 
 def test_gray_input_of_colour_data_has_the_mean_normalisation():
     colour = section("dataset", {"name": "image_folder", "folder": "x", "mean": [0.1, 0.2, 0.6]})
-    mean, std = normalisation(colour, 1)
+    mean, std = normalization(colour, 1)
     assert mean == pytest.approx((0.3,))
     assert len(std) == 1

@@ -37,10 +37,12 @@ def test_every_objective_trains_and_scores(name):
         num_heads=2,
     )
     given = batch(6, facts["views"])
-    if "lesson" in facts:
-        lesson = facts["lesson"](objective.config, deepcopy(model), model, given.images[:1])
+    if "teacher_outputs" in facts:
+        lesson = facts["teacher_outputs"](
+            objective.config, deepcopy(model), model, given.images[:1]
+        )
         with torch.no_grad():
-            given = replace(given, taught=lesson(given.images))
+            given = replace(given, teacher_outputs=lesson(given.images))
     loss = objective(model, given)
     assert all(value.dim() == 0 and not value.requires_grad for value in loss.metrics.values())
     loss.value.backward()

@@ -125,7 +125,7 @@ def test_each_makes_a_model_that_runs_and_the_same_bits_again(zoo, models, name)
 
 @pytest.mark.parametrize("name", [n for n, p in OPERATORS.items() if not p.facts.get("split")])
 def test_those_without_a_split_load_no_data(zoo, models, name, monkeypatch):
-    monkeypatch.setattr("vitarium.data.base.load", None)
+    monkeypatch.setattr("vitarium.data.load.load", None)
     assert planned(zoo, name, models).weights()
 
 

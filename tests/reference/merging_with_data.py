@@ -45,7 +45,7 @@ def regression_mean(weights, inputs, off_diagonal, ridge):
 def examples(split="train"):
     """Images of scikit-learn's digits."""
     from vitarium.core.registry import section
-    from vitarium.data import base as dataset
+    from vitarium.data import load as dataset
     from vitarium.data.loader import Batches
     from vitarium.evaluation.data import EvalData
 

@@ -10,7 +10,7 @@ from vitarium.architectures.symmetries._folding import folded, unfolded
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.registry import section
-from vitarium.data import base as dataset
+from vitarium.data import load as dataset
 from vitarium.data.loader import Batches
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import Weights

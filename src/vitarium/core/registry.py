@@ -72,6 +72,7 @@ def register(
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
     What the kinds' own decorators are made of, which name and type the facts: `measures/base.py`.
+    A fact that is None is left out.
     Raises ValueError where another module has registered that name.
     """
 
@@ -82,7 +83,8 @@ def register(
                 f"{kind} '{name}' of {function.__module__} is already registered "
                 f"by {earlier.function.__module__}: give one of them another name"
             )
-        _plugins[kind][name] = Plugin(kind, name, function, config, facts)
+        stated = {fact: value for fact, value in facts.items() if value is not None}
+        _plugins[kind][name] = Plugin(kind, name, function, config, stated)
         return function
 
     return decorate
@@ -96,14 +98,6 @@ def _decorator(kind: str) -> Callable[..., Callable[[F], F]]:
     return named
 
 
-architecture = _decorator("architecture")
-head = _decorator("head")
-initialization = _decorator("initialization")
-dataset = _decorator("dataset")
-augmentation = _decorator("augmentation")
-objective = _decorator("objective")
-optimizer = _decorator("optimizer")
-schedule = _decorator("schedule")
 operator = _decorator("operator")
 lineage = _decorator("lineage")
 study = _decorator("study")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import DataNotFound
-from vitarium.data.base import DataConfig, DataFolders, Dataset, Split, with_splits
+from vitarium.data.base import DataConfig, DataFolders, Dataset, Split
+from vitarium.data.splits import with_splits
 
 # torchvision's ways to say that files are missing (the first), damaged or cut short
 UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section, section
-from vitarium.data import base as datasets
+from vitarium.data import load as datasets
 from vitarium.data.base import Split
 from vitarium.data.loader import Batches, SplitName
 from vitarium.evaluation.checkpoints import Target

@@ -8,7 +8,7 @@ from pydantic import PositiveFloat
 from vitarium.blueprint import Recipe, Spec
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.data.base import Normalisation, normalisation
+from vitarium.data.expected import Normalization, normalization
 
 
 class Preprocessed(Config):
@@ -54,13 +54,13 @@ def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
     )
 
 
-def _normalisation(spec: Spec, channels: int, config: Preprocessed) -> Normalisation:
+def _normalisation(spec: Spec, channels: int, config: Preprocessed) -> Normalization:
     if config.mean and config.std:
         _check(spec, channels, config.mean, config.std)
         return config.mean, config.std
     origin, known = spec.origin, spec.origin.described()
     if isinstance(origin, Recipe):
-        found = normalisation(origin.data, channels)
+        found = normalization(origin.data, channels)
     else:
         found = _pair(known.get("data.mean"), known.get("data.std"))
     if found is None:
@@ -71,7 +71,7 @@ def _normalisation(spec: Spec, channels: int, config: Preprocessed) -> Normalisa
     return found
 
 
-def _pair(mean: Any, std: Any) -> Normalisation | None:
+def _pair(mean: Any, std: Any) -> Normalization | None:
     return (tuple(mean), tuple(std)) if mean and std else None
 
 

@@ -21,9 +21,9 @@ from vitarium.data.loader import together
 from vitarium.training._async_writer import Writing
 from vitarium.training.options import EpochDone, Report, Span, Step, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 Outcome = Literal["finished", "diverged"]
@@ -149,7 +149,7 @@ class _Run:
     ) -> None:
         self.options, self.report, self.writing = options, report, writing
         started = time.time()
-        self.members = [Member(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
+        self.members = [TrainState(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
         self.trainer = _trainer(self.members, options)
         self.outcomes: dict[str, Outcome] = {}
         self._spent("set-up", started)
@@ -269,7 +269,7 @@ class _Run:
             self.trainer = _trainer(self.members, self.options)
             self.trainer.restore(kept)
 
-    def _finish(self, member: Member, outcome: Outcome, message: str) -> None:
+    def _finish(self, member: TrainState, outcome: Outcome, message: str) -> None:
         member.folder.finish(outcome, message)
         self.outcomes[member.spec.id] = outcome
 
@@ -277,8 +277,8 @@ class _Run:
         self.report(self.members[0].spec.id, Span(what, started, time.time(), epoch))
 
 
-def _trainer(members: Sequence[Member], options: TrainOptions) -> Alone | Stack:
-    return Stack(members, options) if options.stacked else Alone(members, options)
+def _trainer(members: Sequence[TrainState], options: TrainOptions) -> Trainer | StackedTrainer:
+    return StackedTrainer(members, options) if options.stacked else Trainer(members, options)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -291,7 +291,7 @@ def _written(folder: ModelFolder, *epoch: Any) -> tuple[float, float]:
     return started, time.time()
 
 
-def _keep_last_finite(member: Member) -> None:
+def _keep_last_finite(member: TrainState) -> None:
     """Make the last finished epoch a checkpoint, though the recipe may not keep it."""
     last, progress = member.folder.epochs()[-1], member.folder.progress()
     if last.checkpoint is None and progress:

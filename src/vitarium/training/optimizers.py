@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vitarium.core.config import Config
-from vitarium.core.registry import optimizer
+from vitarium.training.base import optimizer
 
 
 class AdamW(Config):

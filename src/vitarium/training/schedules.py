@@ -5,7 +5,7 @@ from math import cos, pi
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from vitarium.core.config import Config
-from vitarium.core.registry import schedule
+from vitarium.training.base import schedule
 
 
 class Warmup(Config):

@@ -27,7 +27,7 @@ from vitarium.training._flat_layout import Layout
 from vitarium.training._stacked_convolution import multiply_convolutions
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import MODEL, OPTIMIZER, weights_of
-from vitarium.training.train_state import Member
+from vitarium.training.train_state import TrainState
 
 OWN_FACTORS = (
     "head",
@@ -52,7 +52,7 @@ def stack_key(spec: ModelSpec) -> str | None:
     if not recipe.optimizer.plugin.facts.get("elementwise") or _stays_alone(recipe):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
-    if "lesson" in recipe.objective.plugin.facts:
+    if "teacher_outputs" in recipe.objective.plugin.facts:
         shared["parent"] = spec.parent  # so that teachers, and what they tell, are alike
     return json.dumps(shared, sort_keys=True)
 
@@ -76,13 +76,13 @@ def _drops(module: nn.Module) -> bool:
 _alone: dict[Any, bool] = {}
 
 
-class Stack:
-    """Models on the same data that are trained as one computation; see Alone for its use.
+class StackedTrainer:
+    """Models on the same data that are trained as one computation; used as a Trainer.
 
     Their modules' weights become views of the stack's, so whatever reads them sees the last step.
     """
 
-    def __init__(self, members: Sequence[Member], options: TrainOptions) -> None:
+    def __init__(self, members: Sequence[TrainState], options: TrainOptions) -> None:
         self.members, self.options = list(members), options
         # A stack of one gets an empty row: its products would be computed otherwise, and its bits
         # be others than those that it has in company.
@@ -123,9 +123,9 @@ class Stack:
     def _told(self, batch: Batch) -> dict[str, Tensor]:
         """What each member's teacher says of its own images, [k, ...] by name."""
         told = [
-            member.lessons(images)
+            member.teacher(images)
             for member, images in zip(self.members, batch.images, strict=True)
-            if member.lessons
+            if member.teacher
         ]
         return {name: torch.stack([one[name] for one in told]) for name in (told or [{}])[0]}
 
@@ -313,12 +313,12 @@ class _AnyHead(nn.Module):
 class _Answers:
     """Outputs of all models for the batches of a split, computed when the first one asks."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: StackedTrainer) -> None:
         self.stack = stack
         self._found: dict[Any, Tensor] = {}
         self._current: tuple[Any, Tensor | None] = (None, None)
 
-    def score(self, member: Member) -> Any:
+    def score(self, member: TrainState) -> Any:
         """The member's `score`, remembering which batch is out."""
 
         def score(split: Any, limit: int | None = None) -> Iterator[Batch]:
@@ -349,7 +349,7 @@ class _Answers:
             model.forward = forward
 
 
-def _template(members: Sequence[Member]) -> tuple[nn.Module, list[dict[str, str]]]:
+def _template(members: Sequence[TrainState]) -> tuple[nn.Module, list[dict[str, str]]]:
     """A module with a place for every head, and what each model's weights are called in it."""
     model = deepcopy(members[0].model)
     multiply_convolutions(model)

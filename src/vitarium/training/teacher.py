@@ -7,7 +7,7 @@ from vitarium.blueprint import Recipe
 from vitarium.core.errors import InvalidInput, VitariumError
 
 
-class Lessons:
+class Teacher:
     """A teacher, asked once for each batch of one student.
 
     Args:
@@ -27,7 +27,7 @@ class Lessons:
         with torch.no_grad():  # not inference_mode: the student may cache what training needs
             student.eval()
             _try(self.teacher, example)
-            make = objective.plugin.facts["lesson"]
+            make = objective.plugin.facts["teacher_outputs"]
             self.lesson = make(objective.config, self.teacher, student, example)
         student.train(training)
 

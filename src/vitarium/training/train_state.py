@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import ModelSpec
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
-from vitarium.data import base as datasets
+from vitarium.data import load as datasets
 from vitarium.data.loader import Batches
 from vitarium.training.environment import software
+from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import TrainOptions
-from vitarium.training.shortcuts import take_shortcuts
-from vitarium.training.teacher import Lessons
+from vitarium.training.teacher import Teacher
 from vitarium.zoo import About, ModelFolder
 
 
-class Member:
+class TrainState:
     """A model that is ready to be trained, or to go on.
 
     Args:
@@ -29,7 +29,7 @@ class Member:
     with the model) and CorruptFile.
     """
 
-    lessons: Lessons | None = None
+    teacher: Teacher | None = None
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class Member:
                 f"objective '{objective.name}' looks into the model's blocks, which a compiled "
                 "model has no more: train without compilation"
             )
-        take_shortcuts(self.model, options, blocks_are_read=records)
+        optimize_forward(self.model, options, blocks_are_read=records)
         self._freeze()
         input_size = recipe.architecture.config.input_size
-        if "lesson" in objective.plugin.facts:
+        if "teacher_outputs" in objective.plugin.facts:
             example = torch.zeros(1, *input_size, device=options.device)
-            self.lessons = Lessons(recipe, teacher, self.model, example)
+            self.teacher = Teacher(recipe, teacher, self.model, example)
         self.batches = Batches(
             data,
             recipe.augmentation(input_size, data.num_classes),

@@ -12,13 +12,13 @@ from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import restore_progress, take_progress
-from vitarium.training.train_state import Member
+from vitarium.training.train_state import TrainState
 
 
-class Alone:
-    """A model with its optimiser; of the same use as a Stack, which has several."""
+class Trainer:
+    """A model with its optimizer; used as a StackedTrainer, which has several."""
 
-    def __init__(self, members: Sequence[Member], options: TrainOptions) -> None:
+    def __init__(self, members: Sequence[TrainState], options: TrainOptions) -> None:
         (self.member,) = members
         self.options = options
         self.model: Any = self.member.model
@@ -35,9 +35,9 @@ class Alone:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         own = Batch(batch.images[0], batch.labels[0], batch.targets[0])
-        if member.lessons:
+        if member.teacher:
             with self.options.autocast:
-                own = replace(own, taught=member.lessons(own.images))
+                own = replace(own, teacher_outputs=member.teacher(own.images))
         seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
         with self.options.autocast:
             loss = recipe.objective(self.model, own)

@@ -16,9 +16,9 @@ from vitarium.data.loader import together
 from vitarium.evaluation.attention import watch
 from vitarium.evaluation.features import cosines, vectors
 from vitarium.training import TrainOptions, stack_key
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 TINY = "mini_swin_tiny_patch4_window7_224"
@@ -239,7 +239,7 @@ SIZES = {"img_size": 8, "patch_size": 1, "in_chans": 1, "window_size": 4, "embed
 
 
 def members(specs, path):
-    return [Member(one, ModelFolder(path / one.id), None, TrainOptions()) for one in specs]
+    return [TrainState(one, ModelFolder(path / one.id), None, TrainOptions()) for one in specs]
 
 
 def losses(trainer, over, epochs):
@@ -258,9 +258,9 @@ def test_it_trains_in_a_stack_as_by_itself(tiny, tmp_path):
     specs = plan(Blueprint.read(tiny)).models
     assert len({stack_key(spec) for spec in specs} - {None}) == 1
     stacked = members(specs, tmp_path / "stacked")
-    found = losses(Stack(stacked, TrainOptions()), stacked, 2)
+    found = losses(StackedTrainer(stacked, TrainOptions()), stacked, 2)
     for k, member in enumerate(members(specs, tmp_path / "alone")):
-        alone = losses(Alone([member], TrainOptions()), [member], 2)[:, 0]
+        alone = losses(Trainer([member], TrainOptions()), [member], 2)[:, 0]
         assert torch.allclose(found[:, k], alone, rtol=1e-3)
 
 

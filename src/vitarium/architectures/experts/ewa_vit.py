@@ -13,9 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from vitarium.architectures.base import architecture
 from vitarium.architectures.features import blocks
 from vitarium.architectures.vit.vit import Vit
-from vitarium.core.registry import architecture
 
 PART = "experts"
 """What the experts of an MLP stand in: `blocks.1.mlp.experts.0.fc1.weight`."""

@@ -10,6 +10,7 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer, init_weights_vit_timm
 from torch import nn
 
+from vitarium.architectures.base import architecture
 from vitarium.architectures.multiplexed._blocks import (
     MultiplexedAttention,
     MultiplexedBlock,
@@ -23,7 +24,6 @@ from vitarium.architectures.multiplexed._relative_positions import (
 )
 from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
 from vitarium.architectures.vit.vit import Vit
-from vitarium.core.registry import architecture
 
 
 class MiniDeit(Vit):

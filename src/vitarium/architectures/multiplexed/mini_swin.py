@@ -9,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerStage
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.multiplexed._convolution import KernelSize, LocalConvolution, LocalNorm
 from vitarium.architectures.multiplexed._head_mixing import HeadMixing, Start
 from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
@@ -21,7 +21,6 @@ from vitarium.architectures.multiplexed._windows import (
     Size,
     fitting_window,
 )
-from vitarium.core.registry import architecture
 
 
 def _read(value: Any) -> Any:

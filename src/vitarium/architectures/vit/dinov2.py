@@ -9,10 +9,10 @@ from timm.layers.mlp import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.architectures.vit.vit import Vit, as_timm
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import architecture
 
 
 class Dinov2(Vit):

@@ -10,10 +10,9 @@ import torch
 from pydantic import AfterValidator, ConfigDict, model_validator
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import did_you_mean
-from vitarium.core.registry import architecture
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,9 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import architecture
 
 
 class Vit(ArchitectureConfig):

@@ -5,15 +5,17 @@ given, never drawn here: so an image becomes the same in a batch of any size, on
 in whichever process does the work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import AfterValidator, PositiveFloat
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.registry import register
 from vitarium.data.augmentations._crops import Frame
 
 
@@ -46,6 +48,35 @@ class Augmentation:
     plain: Callable[[int, int], Frame]
     change: Callable[[Tensor, Tensor], Tensor]
     mix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+MakeAugmentation = TypeVar(
+    "MakeAugmentation", bound=Callable[[Any, tuple[int, int, int], int], Augmentation]
+)
+
+
+def augmentation(
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[MakeAugmentation], MakeAugmentation]:
+    """Register an augmentation: a function `(config, input_size, num_classes) -> Augmentation`.
+
+    `input_size` is channels, height and width of the model's images. An image becomes the same in a
+    batch of any size, and beside any other models that are trained together.
+
+    Args:
+        config: its fields are factors.
+        paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests, with all that it can do switched on; the defaults
+            are tested, too.
+
+    Raises InvalidInput where the settings do not fit the input size.
+    `vitarium.testing.check_augmentation(name)` tests all of it.
+    """
+    return register("augmentation", name, config, {"paper": paper, "tiny": tiny})
 
 
 class Numbers:

@@ -4,7 +4,6 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import augmentation
 from vitarium.data.augmentations._color import JITTER_NUMBERS, blurred, grayed, jittered, some
 from vitarium.data.augmentations._crops import (
     CROP_NUMBERS,
@@ -12,7 +11,14 @@ from vitarium.data.augmentations._crops import (
     random_resized_crops,
     resized_crops,
 )
-from vitarium.data.augmentations.base import Augmentation, Numbers, Range, channels, unmixed
+from vitarium.data.augmentations.base import (
+    Augmentation,
+    Numbers,
+    Range,
+    augmentation,
+    channels,
+    unmixed,
+)
 
 
 class SimclrViews(Config):

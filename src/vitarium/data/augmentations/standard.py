@@ -7,7 +7,6 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import augmentation
 from vitarium.data.augmentations._color import JITTER_NUMBERS, jittered
 from vitarium.data.augmentations._crops import (
     CROP_NUMBERS,
@@ -19,7 +18,7 @@ from vitarium.data.augmentations._crops import (
 )
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
 from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mixed
-from vitarium.data.augmentations.base import Augmentation, Numbers, Range, channels
+from vitarium.data.augmentations.base import Augmentation, Numbers, Range, augmentation, channels
 
 Probability = Field(0.0, ge=0, le=1)
 

@@ -1,8 +1,7 @@
 """torchvision's CIFAR10."""
 
-from vitarium.core.registry import dataset
 from vitarium.data._torchvision import load_torchvision
-from vitarium.data.base import DataConfig, DataFolders, Dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 

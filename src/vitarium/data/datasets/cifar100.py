@@ -1,8 +1,7 @@
 """torchvision's CIFAR100."""
 
-from vitarium.core.registry import dataset
 from vitarium.data._torchvision import load_torchvision
-from vitarium.data.base import DataConfig, DataFolders, Dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 

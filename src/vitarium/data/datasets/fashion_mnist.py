@@ -5,9 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from vitarium.core.registry import dataset
 from vitarium.data._torchvision import load_torchvision
-from vitarium.data.base import DataConfig, DataFolders, Dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
 MEAN, STD = (0.2860,), (0.3530,)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

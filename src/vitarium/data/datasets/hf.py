@@ -9,8 +9,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
-from vitarium.core.registry import dataset
-from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, with_splits
+from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
+from vitarium.data.splits import with_splits
 
 
 class HuggingFace(OwnDataConfig):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.core.printable import encodable
-from vitarium.core.registry import dataset
-from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, with_splits
+from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
+from vitarium.data.splits import with_splits
 
 
 class ImageFolder(OwnDataConfig):

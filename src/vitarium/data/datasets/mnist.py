@@ -1,8 +1,7 @@
 """torchvision's MNIST."""
 
-from vitarium.core.registry import dataset
 from vitarium.data._torchvision import load_torchvision
-from vitarium.data.base import DataConfig, DataFolders, Dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
 MEAN, STD = (0.1307,), (0.3081,)
 

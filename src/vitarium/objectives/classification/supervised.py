@@ -5,9 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitarium.core.config import Config
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.classification.base import CLASSIFICATION
 
 

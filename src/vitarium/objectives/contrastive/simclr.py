@@ -1,6 +1,6 @@
 """Learn without labels: two views of an image are to be nearest to each other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -9,10 +9,9 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import features
 from vitarium.core.config import Config
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
 from vitarium.objectives._nearest_neighbors import knn_classify
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import BatchesOfSplit, Loss, objective
 
 
 class Simclr(Config):
@@ -35,14 +34,14 @@ class Simclr(Config):
 def evaluate(
     config: Simclr,
     model: nn.Module,
-    score: Callable[[str, int | None], Iterator[Batch]],
+    batches: BatchesOfSplit,
     splits: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     """Accuracy of k-NN on the features of each split, with training images as neighbours."""
-    bank, bank_labels = _features(model, score("train", config.bank))
+    bank, bank_labels = _features(model, batches("train", config.bank))
     scores = {}
     for split in splits:
-        queries, labels = _features(model, score(split, None))
+        queries, labels = _features(model, batches(split, None))
         found = torch.cat(
             [knn_classify(bank, bank_labels, q, k=config.neighbours) for q in queries.split(1024)]
         )

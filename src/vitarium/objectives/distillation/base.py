@@ -1,16 +1,8 @@
-"""What objectives with a teacher have in common: who the teacher is, and what it tells.
+"""What objectives with a teacher have in common: settings, facts, and the teacher's outputs.
 
-Such an objective registers two facts more than others: `@objective(name, ..., **DISTILLATION)`.
-
-    teacher(config) -> Teacher: who it is. Whoever trains looks for it and hands it over.
-    lesson(config, teacher, student, example) -> callable: made once, before training, of both
-        models and an example of their images [1, c, h, w]. It raises InvalidInput where the two do
-        not go together. Called with the images of a batch, it gives tensors by name.
-
-Before each step the trainer calls the lesson in inference mode, with the teacher in eval mode,
-under the student's autocast, and the objective finds the tensors in `batch.taught`. An objective
-that looks into the model's blocks says so by the fact `records_blocks=True`: then the model
-computes every token in every block, and is not compiled.
+Such an objective is registered with `@objective(name, ..., **DISTILLATION)`. Before each step the
+trainer asks the teacher for its outputs, and the objective finds them in `batch.teacher_outputs`;
+the contract is in `objectives/base.py`.
 """
 
 from collections.abc import Callable
@@ -26,17 +18,16 @@ from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
 from vitarium.data.batch import Batch
-from vitarium.objectives.classification.base import CLASSIFICATION
+from vitarium.objectives.base import TeacherOutputs
+from vitarium.objectives.classification.base import CLASSIFICATION, ClassificationFacts
 
 PARENT = "parent"
 OUTPUTS = "outputs"
-"""The name of the teacher's outputs in `batch.taught`, [batch, num_classes]."""
-
-Lesson = Callable[[Tensor], dict[str, Tensor]]
+"""The name of the teacher's outputs in `batch.teacher_outputs`, [batch, num_classes]."""
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherRef:
     """Who teaches, as a recipe says it.
 
     source: "parent"; a model of the zoo, `ID` or `ID@EPOCH`; or a path.
@@ -94,33 +85,51 @@ class Distillation(Config):
             raise ValueError(f"teacher_sha256 is for a file; '{told.source}' is a model of the zoo")
         return self
 
-    def with_own_kind(self) -> Self:
+    def with_teacher_like_student(self) -> Self:
         """The same with a teacher that is built as the student: so speed is measured."""
         others = ("teacher_architecture", "teacher_head", "teacher_sha256")
         return self.changed({"teacher": PARENT, **dict.fromkeys(others)})
 
 
-def teacher_of(config: Distillation) -> Teacher:
-    return Teacher(
+def teacher_of(config: Distillation) -> TeacherRef:
+    return TeacherRef(
         config.teacher, config.teacher_architecture, config.teacher_head, config.teacher_sha256
     )
 
 
-def outputs_lesson(config: Any, teacher: nn.Module, student: nn.Module, example: Tensor) -> Lesson:
-    """The teacher's outputs. Raises InvalidInput where the two have other classes."""
+def class_outputs(
+    config: Any, teacher: nn.Module, student: nn.Module, example: Tensor
+) -> TeacherOutputs:
+    """The teacher's outputs [batch, num_classes] by the name `outputs`.
+
+    Raises InvalidInput where the two models have other classes.
+    """
     check_classes(teacher, student, example)
     return lambda images: {OUTPUTS: teacher(images)}
 
 
-DISTILLATION: dict[str, Any] = {**CLASSIFICATION, "teacher": teacher_of, "lesson": outputs_lesson}
+class DistillationFacts(ClassificationFacts):
+    """Facts of an objective with a teacher that learns classes."""
+
+    teacher: Callable[[Any], TeacherRef]
+    teacher_outputs: Callable[[Any, nn.Module, nn.Module, Tensor], TeacherOutputs]
+
+
+DISTILLATION: DistillationFacts = {
+    **CLASSIFICATION,
+    "teacher": teacher_of,
+    "teacher_outputs": class_outputs,
+}
 """Facts for `@objective(name, config=..., **DISTILLATION)`."""
 
 
-def taught(batch: Batch, name: str = OUTPUTS) -> Tensor:
+def teacher_output(batch: Batch, name: str = OUTPUTS) -> Tensor:
     """What the teacher says of a batch. Raises InvalidInput where no teacher was asked."""
-    if batch.taught is None:
-        raise InvalidInput("this objective needs what a teacher says: a batch with `taught`")
-    return batch.taught[name]
+    if batch.teacher_outputs is None:
+        raise InvalidInput(
+            "this objective needs what a teacher says: a batch with `teacher_outputs`"
+        )
+    return batch.teacher_outputs[name]
 
 
 def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> None:

@@ -4,10 +4,9 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
-from vitarium.objectives.distillation.base import DISTILLATION, Distillation, taught
+from vitarium.objectives.base import Loss, objective
+from vitarium.objectives.distillation.base import DISTILLATION, Distillation, teacher_output
 
 
 class HardDistillation(Distillation):
@@ -31,7 +30,7 @@ def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) 
     """
     outputs = model(batch.images)
     found = F.cross_entropy(outputs, batch.targets)
-    prediction = F.cross_entropy(outputs, taught(batch).argmax(1))
+    prediction = F.cross_entropy(outputs, teacher_output(batch).argmax(1))
     right = outputs.argmax(1) == batch.targets.argmax(1)
     return Loss(
         (1 - config.alpha) * found + config.alpha * prediction,

@@ -5,14 +5,13 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.distillation.base import (
     DISTILLATION,
     Distillation,
     at_least_float32,
-    taught,
+    teacher_output,
 )
 
 
@@ -40,7 +39,9 @@ def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) 
     """
     outputs = model(batch.images)
     found = F.cross_entropy(outputs, batch.targets)
-    prediction = config.temperature**2 * _divergence(outputs, taught(batch), config.temperature)
+    prediction = config.temperature**2 * _divergence(
+        outputs, teacher_output(batch), config.temperature
+    )
     right = outputs.argmax(1) == batch.targets.argmax(1)
     return Loss(
         (1 - config.alpha) * found + config.alpha * prediction,

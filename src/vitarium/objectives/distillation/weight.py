@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import prefix_tokens
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, TeacherOutputs, objective
 from vitarium.objectives.distillation._layer_pairs import Layers, Pairs, layer_pairs
 from vitarium.objectives.distillation._recording import Recorded, depth, recording, window_shift
 from vitarium.objectives.distillation._relations import (
@@ -23,10 +22,9 @@ from vitarium.objectives.distillation.base import (
     DISTILLATION,
     OUTPUTS,
     Distillation,
-    Lesson,
     check_classes,
     soft_cross_entropy,
-    taught,
+    teacher_output,
 )
 
 
@@ -70,16 +68,16 @@ class WeightDistillation(Distillation):
                 raise ValueError(f"layers: block {twice[0]} of the student is paired twice")
         return self
 
-    def with_own_kind(self) -> Self:
-        found = super().with_own_kind()
+    def with_teacher_like_student(self) -> Self:
+        found = super().with_teacher_like_student()
         if isinstance(self.layers, str):
             return found
         return found.changed({"layers": tuple((own, own) for own, _ in self.layers)})
 
 
-def lesson(
+def block_outputs(
     config: WeightDistillation, teacher: nn.Module, student: nn.Module, example: Tensor
-) -> Lesson:
+) -> TeacherOutputs:
     """The teacher's outputs, and what happens in its paired blocks, by the student's numbers.
 
     Raises InvalidInput where classes, tokens or widths do not go together, with both numbers.
@@ -105,7 +103,7 @@ def lesson(
 @objective(
     "weight_distillation",
     config=WeightDistillation,
-    **(DISTILLATION | {"lesson": lesson}),
+    **(DISTILLATION | {"teacher_outputs": block_outputs}),
     records_blocks=True,
     paper="Zhang et al. 2022, arXiv 2204.07154",
 )
@@ -115,7 +113,7 @@ def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Bat
     Outputs [batch, num_classes] against targets and the teacher's outputs of that shape, and blocks
     against blocks; each part is a mean over the batch, the last two over blocks, too.
     """
-    told = batch.taught or {}
+    told = batch.teacher_outputs or {}
     numbers = sorted({int(name.split(".")[1]) for name in told if name != OUTPUTS})
     with recording(model, **_wanted(config, numbers)) as found:
         outputs = model(batch.images)
@@ -124,18 +122,20 @@ def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Bat
     if config.alpha > 0:
         loss = config.alpha * F.cross_entropy(outputs, batch.targets)
     if config.alpha < 1:
-        parts["prediction"] = soft_cross_entropy(outputs, taught(batch), config.temperature)
+        parts["prediction"] = soft_cross_entropy(outputs, teacher_output(batch), config.temperature)
         loss = loss + (1 - config.alpha) * parts["prediction"]
     cut = _cut(config, model, found)
     if config.relation_weight:
         each = [
-            attention_relation(cut.qkv[i], taught(batch, f"qkv.{i}"), config.relation_heads)
+            attention_relation(cut.qkv[i], teacher_output(batch, f"qkv.{i}"), config.relation_heads)
             for i in numbers
         ]
         parts["relation"] = torch.stack(each).mean()
         loss = loss + config.relation_weight * parts["relation"]
     if config.hidden_weight:
-        each = [_hidden(config, cut.hidden[i], taught(batch, f"hidden.{i}")) for i in numbers]
+        each = [
+            _hidden(config, cut.hidden[i], teacher_output(batch, f"hidden.{i}")) for i in numbers
+        ]
         parts["hidden"] = torch.stack(each).mean()
         loss = loss + config.hidden_weight * parts["hidden"]
     right = outputs.argmax(1) == batch.targets.argmax(1)

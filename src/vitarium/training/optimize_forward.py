@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vitarium.training.options import TrainOptions
 
 
-def take_shortcuts(
+def optimize_forward(
     model: nn.Module, options: TrainOptions, *, blocks_are_read: bool = False
 ) -> None:
     """Let a model do only what its output needs, in the way that is fast; its weights stay.
