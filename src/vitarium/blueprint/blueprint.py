@@ -55,7 +55,7 @@ class Start(Config):
 def check_conversion(operator: Section) -> None:
     """Raises InvalidConfig for an operator that makes nothing of one model's weights alone."""
     facts = operator.plugin.facts
-    if facts.get("count") != (1, 1) or any(facts.get(n) for n in ("base", "split", "epochs")):
+    if facts["models"] != (1, 1) or any(facts[n] for n in ("needs_base", "split", "epochs")):
         message = f"'{operator.name}' does not work on the weights of one model, as 'minivit' does"
         raise InvalidConfig([Problem(("operator",), message)])
 

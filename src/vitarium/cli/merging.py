@@ -161,19 +161,19 @@ def methods() -> None:
 
 def _needs(plugin: "Plugin") -> str:
     facts = plugin.facts
-    fewest, most = facts.get("count", (2, None))
-    if facts.get("epochs"):
+    fewest, most = facts["models"]
+    if facts["epochs"]:
         models = "epochs of a model"
     elif fewest == most:
         models = "1 model" if most == 1 else f"{most} models"
     else:
         models = "models"
-    images = f"{facts['split']} images" if "split" in facts else ""
-    return ", ".join(filter(None, [models, "a base" if facts.get("base") else "", images]))
+    images = f"{facts['split']} images" if facts["split"] else ""
+    return ", ".join(filter(None, [models, "a base" if facts["needs_base"] else "", images]))
 
 
 def _of_one(plugin: "Plugin") -> bool:
-    return bool(plugin.facts.get("epochs")) or plugin.facts.get("count") == (1, 1)
+    return bool(plugin.facts["epochs"]) or plugin.facts["models"] == (1, 1)
 
 
 def _row(zoo: Zoo, id: str) -> dict[str, Any]:

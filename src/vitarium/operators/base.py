@@ -1,36 +1,22 @@
-"""What operators are given, and how they say what they did.
+"""The contract of operators: what one is given, what it gives, and what it says of itself.
 
-An operator is registered as a function `(config, ingredients) -> Iterator[(name, Tensor)]` that
-yields every tensor of `ingredients.shapes`, once each, in any real dtype; they are kept in the
-ingredients' own. Tensors of whole numbers are no matter of operators: they are the first's.
-
-What else an operator needs is said where it is registered:
-
-    ordered=True     the order of the ingredients counts; otherwise they come sorted
-    count=(1, 1)     fewest and most ingredients; (2, None) unless it is said
-    base=True        it needs what the ingredients started from: `ingredients.base`
-    split="val"      it looks at images of that split, "train" or "val": `ingredients.examples()`,
-                     or those of each model's own data, with the model: `ingredients.subject(0)`.
-                     The test split is out of its reach
-    epochs=choose    it is given one model, and works on several of its epochs:
-                     `choose(config, kept epochs) -> epochs`
-    aligns=True      of two models it gives the second, rearranged to match the first
-    origin=-1        number of the ingredient whose recipe the result has; 0 unless it is said
-    architecture=f   the result's architecture, if it is another: `f(config, section) -> section`.
-                     Its tensors are yielded then; names that are new, in the dtype they shall have
+An operator makes a model's weights of other models' weights: `operator` registers it, `Ingredients`
+is what it is given.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
-from vitarium.core.config import Config
+from vitarium.core.config import Config, NoConfig
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.registry import Section, register
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 
@@ -39,6 +25,78 @@ Report = Callable[[int, int], None]
 _FETCHED_BYTES = 128_000_000
 """What the system is told to fetch at once. Cold, 16 ViT-S took 1.6 s so, 5.4 s in windows of a
 quarter, and 3.3 s file by file, page by page."""
+
+
+NamedTensors = Iterator[tuple[str, Tensor]]
+"""What an operator yields: the names and the tensors [*shape] of a model."""
+
+F = TypeVar("F", bound=Callable[..., NamedTensors])
+ChooseEpochs = Callable[[Any, Sequence[int]], Sequence[int]]
+"""`(config, epochs of the model that have checkpoints) -> epochs`"""
+ChangeArchitecture = Callable[[Any, Section | None], Section]
+"""`(config, the model's architecture) -> the result's`"""
+
+
+def operator(
+    name: str,
+    *,
+    title: str,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    models: tuple[int, int | None] = (2, None),
+    ordered: bool = False,
+    needs_base: bool = False,
+    split: Literal["train", "val"] | None = None,
+    epochs: ChooseEpochs | None = None,
+    aligns: bool = False,
+    origin: int = 0,
+    architecture: ChangeArchitecture | None = None,
+    tiny: Mapping[str, Any] = {},
+    tiny_architecture: Mapping[str, Any] | None = None,
+    identity_on_copies: Mapping[str, Any] | Literal[False] = {},
+) -> Callable[[F], F]:
+    """Register a function `(config, ingredients) -> Iterator[(name, Tensor)]` as an operator.
+
+    It yields every tensor of `ingredients.shapes` once, in any real dtype; the zoo stores them in
+    the dtypes of the ingredients. Tensors of integers are not given to operators: the first
+    model's are copied. `vitarium.testing.check_operator` checks the contract.
+
+    Args:
+        title: what the method is called in tables and figures, e.g. "TIES".
+        config: its settings; they are generating factors of the merged model.
+        paper: authors, year, and where to find it.
+        models: the fewest and the most models that it takes; (2, None): two or more.
+        ordered: the order of the models counts; otherwise they come sorted.
+        needs_base: it reads what the models started from, `ingredients.base`.
+        split: it looks at images of that split: `ingredients.examples()`, or with a model those of
+            the model's own data, `ingredients.subject(number)`. The test split is out of reach.
+        epochs: it takes one model, and combines the epochs that this chooses of those with
+            checkpoints.
+        aligns: of two models it gives the second, with its units transformed to match the first.
+        origin: number of the model whose recipe the result has.
+        architecture: gives the architecture of the result where that is another. Then it yields
+            the tensors of that one; those with new names in the dtype that they shall have.
+        tiny: settings for the contract tests with which it takes about a second on tiny models.
+        tiny_architecture: of the models in the contract tests, e.g. `{"name": "ewa_vit"}`; None: a
+            plain ViT of one block.
+        identity_on_copies: settings with which copies of a model give that model; False: none do.
+    """
+    facts = {
+        "title": title,
+        "paper": paper,
+        "models": models,
+        "ordered": ordered,
+        "needs_base": needs_base,
+        "split": split,
+        "epochs": epochs,
+        "aligns": aligns,
+        "origin": origin,
+        "architecture": architecture,
+        "tiny": tiny,
+        "tiny_architecture": tiny_architecture,
+        "identity_on_copies": identity_on_copies,
+    }
+    return register("operator", name, config, facts)
 
 
 @dataclass
@@ -121,7 +179,7 @@ class Ingredients(Sequence[Weights]):
         for model in self._models:
             yield checked(model, name)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self) -> NamedTensors:
         """Name by name, the models' tensors stacked: [models, *shape]. Raises as `each`."""
         for name in self.in_turn():
             yield name, torch.stack(list(self.each(name)))
@@ -143,7 +201,7 @@ class Ingredients(Sequence[Weights]):
     @cached_property
     def base(self) -> Weights:
         """What the models started from."""
-        assert self._base is not None, "an operator that needs a base is registered with base=True"
+        assert self._base is not None, "register the operator with needs_base=True"
         base = self._base()
         check_alike(self._models[0], base)
         return base
@@ -209,10 +267,6 @@ def check_alike(one: Weights, other: Weights) -> None:
                 f"{one.name} and {other.name} cannot be combined: {name} is {told[0]} in the first "
                 f"and {told[1]} in the second"
             )
-
-
-Made = Iterator[tuple[str, Tensor]]
-"""What an operator yields."""
 
 
 class Weighted(Config):

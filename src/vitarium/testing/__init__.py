@@ -10,9 +10,11 @@ Each raises AssertionError that names the plug-in and the rule that it breaks.
 
 from vitarium.testing.formats import check_exporter, check_importer
 from vitarium.testing.measures import check_measure
+from vitarium.testing.operators import check_operator
 
 __all__ = [
     "check_exporter",
     "check_importer",
     "check_measure",
+    "check_operator",
 ]

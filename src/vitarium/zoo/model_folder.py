@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import vitarium
 from vitarium.blueprint import Recipe, Spec, restored
 from vitarium.blueprint.spec import is_complete
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.core.version import installed_version
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
 from vitarium.zoo.checkpoint_folder import CheckpointFolder, opened
@@ -103,7 +103,7 @@ class ModelFolder:
         """
         about = self._about()
         values, software = about["spec"], about["software"]
-        version = vitarium.__version__  # models that were imported name no version
+        version = installed_version()  # models that were imported name no version
         is_current = isinstance(software, dict) and software.get("vitarium", version) == version
         if about["format"] == 1 or not is_current or not is_complete(values):
             return self.spec().factors()  # fills in what an earlier version did not know

@@ -6,14 +6,14 @@ import torch
 from vitarium import Blueprint, grow, merge
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
-from vitarium.core.registry import operator
+from vitarium.operators.base import operator
 
 
 @pytest.fixture(autouse=True)
 def _start(own_registry):
     """An operator that gives the base."""
 
-    @operator("start", base=True, count=(1, None))
+    @operator("start", title="Start", needs_base=True, models=(1, None))
     def start(config: NoConfig, ingredients):
         """What the models started from."""
         for name, base, _ in ingredients.deltas():

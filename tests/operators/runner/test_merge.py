@@ -6,8 +6,8 @@ import torch
 from vitarium import Zoo, merge
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
-from vitarium.core.registry import operator
 from vitarium.operators._runner.buffer import Spool
+from vitarium.operators.base import operator
 from vitarium.zoo.verify import verify
 
 
@@ -65,7 +65,9 @@ def test_a_merge_that_was_interrupted_is_made_again(grown_zoo, siblings):
 def test_what_an_operator_needs_is_given(grown_zoo, siblings, own_registry):
     seen = {}
 
-    @operator("look", ordered=True, base=True, split="val", count=(2, 2), origin=-1)
+    @operator(
+        "look", title="Look", ordered=True, needs_base=True, split="val", models=(2, 2), origin=-1
+    )
     def look(config: NoConfig, ingredients):
         """Looks at all there is."""
         seen.update(
@@ -165,7 +167,7 @@ def test_an_unknown_operator_names_the_nearest(grown_zoo):
 def test_selecting_by_images_that_were_trained_on_has_to_be_forced(
     grown_zoo, siblings, own_registry
 ):
-    @operator("select", split="val")
+    @operator("select", title="Select", split="val")
     def select(config: NoConfig, ingredients):
         """Looks at validation images."""
         len(ingredients.examples())

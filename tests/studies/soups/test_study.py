@@ -9,9 +9,10 @@ import pytest
 import vitarium
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.core.registry import choose, operator
+from vitarium.core.registry import choose
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.plan import Planned
+from vitarium.operators.base import operator
 from vitarium.studies.soups.results import BEST, ENSEMBLE, MEAN
 
 OWN = ["uniform_soup", "first_model", "last_epochs", "copy_first", "start_over"]
@@ -31,23 +32,29 @@ def _operators():
         registry.plugins(kind)
     before = dict(registry._plugins["operator"])
 
-    @operator("first_model", split="val")
+    @operator("first_model", title="First model", split="val")
     def first_model(config: NoConfig, ingredients):
         """The first model, whatever the validation images say."""
         assert len(ingredients.examples())
         yield from ((name, ingredients[0][name]) for name in ingredients.shapes)
 
-    @operator("last_epochs", config=Last, count=(1, None), epochs=lambda c, kept: kept[-c.last :])
+    @operator(
+        "last_epochs",
+        title="Last epochs",
+        config=Last,
+        models=(1, None),
+        epochs=lambda c, kept: kept[-c.last :],
+    )
     def last_epochs(config: Last, ingredients):
         """The last of the epochs."""
         yield from ((name, ingredients[-1][name]) for name in ingredients.shapes)
 
-    @operator("copy_first", aligns=True, ordered=True, count=(2, 2), origin=-1)
+    @operator("copy_first", title="Copy first", aligns=True, ordered=True, models=(2, 2), origin=-1)
     def copy_first(config: NoConfig, ingredients):
         """A perfect alignment: the second model becomes the first."""
         yield from ((name, ingredients[0][name]) for name in ingredients.shapes)
 
-    @operator("start_over", base=True, count=(1, 1))
+    @operator("start_over", title="Start over", needs_base=True, models=(1, 1))
     def start_over(config: NoConfig, ingredients):
         """What the model started from."""
         for name, base, _ in ingredients.deltas():
@@ -212,7 +219,7 @@ def own_operator(monkeypatch):
     known = dict(registry._plugins["operator"])
     monkeypatch.setitem(registry._plugins, "operator", known)
 
-    @operator("three_or_more", count=(3, None))
+    @operator("three_or_more", title="Three or more", models=(3, None))
     def three_or_more(config: NoConfig, ingredients):
         """Of three models."""
         yield from ()

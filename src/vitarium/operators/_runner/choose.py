@@ -22,7 +22,7 @@ def chosen(
     for epochs that are not kept.
     """
     facts = operator.plugin.facts
-    if epochs := facts.get("epochs"):
+    if epochs := facts["epochs"]:
         found = _epochs(zoo, operator, list(models), epochs)
     else:
         found = [CheckpointRef(model=id, epoch=epoch) for id, epoch in map(zoo.at, models)]
@@ -34,7 +34,7 @@ def chosen(
                 f"model {one.model} diverged; leave it out (--skip-diverged leaves out all such)"
             )
     _check_count(operator, len(found))
-    if not facts.get("ordered"):
+    if not facts["ordered"]:
         found.sort(key=lambda one: (one.model, one.epoch))
     return tuple(found)
 
@@ -53,10 +53,10 @@ def _epochs(
 
 
 def _check_count(operator: Section, count: int) -> None:
-    fewest, most = operator.plugin.facts.get("count", (2, None))
+    fewest, most = operator.plugin.facts["models"]
     if count < fewest or (most is not None and count > most):
         wanted = f"{fewest}" if fewest == most else f"at least {fewest}"
-        what = "checkpoint" if operator.plugin.facts.get("epochs") else "model"
+        what = "checkpoint" if operator.plugin.facts["epochs"] else "model"
         given = {0: "none is", 1: "1 is"}.get(count, f"{count} are")
         raise InvalidInput(
             f"{operator.name} needs {wanted} {what}{'' if fewest == 1 else 's'}; {given} given"

@@ -51,7 +51,7 @@ class Planned:
         models = list(given or [sources.weights(target_of(one)) for one in ingredients])
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
-        origin = self.heads.origin or ingredients[self.facts.get("origin", 0)]
+        origin = self.heads.origin or ingredients[self.facts["origin"]]
         self._folder = self.zoo.folder(origin.model)
         """Of the model whose recipe the result has."""
         self.about = self._folder.about()
@@ -95,8 +95,8 @@ class Planned:
             self.models,
             base=self._base_weights if self.base else None,
             model=self.model,
-            examples=self.examples if "split" in self.facts else None,
-            subject=self.subject if "split" in self.facts else None,
+            examples=self.examples if self.facts["split"] else None,
+            subject=self.subject if self.facts["split"] else None,
             symmetries=self.symmetries,
             report=report,
         )
@@ -154,7 +154,7 @@ class Planned:
 
     def _changes(self) -> dict[str, Section]:
         """What the operator changes of the recipe."""
-        change = self.facts.get("architecture")
+        change = self.facts["architecture"]
         if not change:
             return {}
         own = self._folder.spec().origin.architecture
@@ -164,7 +164,7 @@ class Planned:
             raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
 
     def _base(self, named: str | None) -> CheckpointRef | None:
-        if not self.facts.get("base"):
+        if not self.facts["needs_base"]:
             if named is not None:
                 raise InvalidInput(f"{self.operator.name} has no use for a base")
             return None

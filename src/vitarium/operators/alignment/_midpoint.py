@@ -63,7 +63,7 @@ def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor],
     first, second = both(ingredients)
     if start == "none":
         return first, second
-    if not get("operator", start).facts.get("aligns"):
+    if not get("operator", start).facts["aligns"]:
         raise InvalidInput(f"start: '{start}' does not align models")
     return first, dict(choose("operator", start)(ingredients))
 

@@ -6,13 +6,12 @@ from torch import Tensor
 
 from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.evaluation.scoring import load
 from vitarium.operators.alignment._activations import By, unit_scores
 from vitarium.operators.alignment._assignment import best_move
 from vitarium.operators.alignment._heads import best_heads
 from vitarium.operators.alignment._matching import Matching, both, permuted, tell
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class ActivationMatching(Config):
@@ -37,15 +36,17 @@ class ActivationMatching(Config):
 
 @operator(
     "activation_matching",
+    title="Activation matching",
     config=ActivationMatching,
     paper="Li et al. 2015, arXiv 1511.07543; Ainsworth et al. 2023, arXiv 2209.04836, Sec. 3.1",
     ordered=True,
-    count=(2, 2),
+    models=(2, 2),
     split="train",
     aligns=True,
     origin=-1,
+    tiny={"images": 32, "batch_size": 16},
 )
-def activation_matching(config: ActivationMatching, ingredients: Ingredients) -> Made:
+def activation_matching(config: ActivationMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted so that they react to images as the first's do.
 
     One assignment for each group of units, by what they hold over all images and tokens; heads stay

@@ -10,7 +10,6 @@ from vitarium.architectures.symmetries._folding import folded, unfolded
 from vitarium.architectures.symmetries.base import Symmetries, moved
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.core.registry import operator
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import mean_loss
 from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors, aligned_by
@@ -22,7 +21,7 @@ from vitarium.operators.alignment._trained_maps import (
     UnitMap,
     rearranged,
 )
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class LearnedMatching(Config):
@@ -56,15 +55,17 @@ class LearnedMatching(Config):
 
 @operator(
     "learned_matching",
+    title="Learned matching",
     config=LearnedMatching,
     paper="Theus et al. 2025, arXiv 2506.22712",
     aligns=True,
     ordered=True,
-    count=(2, 2),
+    models=(2, 2),
     origin=-1,
     split="train",
+    tiny={"images": 32, "batch_size": 16, "steps": 2},
 )
-def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Made:
+def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units mapped by what training finds to connect it to the first.
 
     It computes what it did: what was trained is projected on exact maps in float64. Where the

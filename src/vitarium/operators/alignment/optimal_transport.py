@@ -9,13 +9,12 @@ from torch import Tensor
 
 from vitarium.architectures.symmetries.base import Piece, Symmetries
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.evaluation.scoring import load
 from vitarium.operators.alignment._activations import places, unit_scores
 from vitarium.operators.alignment._matching import both
 from vitarium.operators.alignment._sinkhorn import transport_plan
 from vitarium.operators.alignment._trained_maps import moved_by, rearranged
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class Transport(Config):
@@ -40,15 +39,17 @@ class Transport(Config):
 
 @operator(
     "transport",
+    title="Optimal transport",
     config=Transport,
     paper="Imfeld et al. 2024, arXiv 2310.05719",
     aligns=True,
     ordered=True,
-    count=(2, 2),
+    models=(2, 2),
     origin=-1,
     split="train",
+    tiny={"images": 32, "batch_size": 16},
 )
-def transport(config: Transport, ingredients: Ingredients) -> Made:
+def transport(config: Transport, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units moved onto the first's by optimal transport.
 
     Incoming plans are applied to columns, outgoing ones to rows. The residual stream has one plan:

@@ -9,10 +9,9 @@ from vitarium.architectures.symmetries._folding import factors, folded, unfolded
 from vitarium.architectures.symmetries.base import Symmetries, moved
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.core.registry import operator
 from vitarium.operators.alignment._matching import Kind, Kinds, both, kind_of, tell
 from vitarium.operators.alignment._starts import matched
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 How = Literal["orthogonal", "permutation", "none"]
 
@@ -40,14 +39,16 @@ class OrthogonalMatching(Config):
 
 @operator(
     "orthogonal_matching",
+    title="Orthogonal matching",
     config=OrthogonalMatching,
     paper="Theus et al. 2025, arXiv 2506.22712; Ashkboos et al. 2024, arXiv 2401.15024",
     ordered=True,
-    count=(2, 2),
+    models=(2, 2),
     aligns=True,
     origin=-1,
+    tiny={"restarts": 1},
 )
-def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) -> Made:
+def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with stream and channels rotated, heads and units permuted, to be closest.
 
     Both models' norms and layer scales are folded into their neighbours; then rotations of the

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from vitarium.architectures.symmetries.base import Moves, Symmetries, moved
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import gradients, mean_loss
 from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, both
 from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors
 from vitarium.operators.alignment._starts import matched
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class StraightThrough(Config):
@@ -40,15 +39,17 @@ class StraightThrough(Config):
 
 @operator(
     "straight_through",
+    title="Straight-through matching",
     config=StraightThrough,
     paper="Ainsworth et al. 2023, Git Re-Basin, arXiv 2209.04836, Algorithm 3",
     aligns=True,
     ordered=True,
-    count=(2, 2),
+    models=(2, 2),
     origin=-1,
     split="train",
+    tiny={"images": 32, "batch_size": 16, "steps": 2},
 )
-def straight_through(config: StraightThrough, ingredients: Ingredients) -> Made:
+def straight_through(config: StraightThrough, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted by what training finds to connect it to the first.
 
     Free weights, from the first model's, are trained to lower the loss halfway between the first

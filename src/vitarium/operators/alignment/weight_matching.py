@@ -4,10 +4,9 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.alignment._matching import both, permuted, tell
 from vitarium.operators.alignment._starts import matched
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class WeightMatching(Config):
@@ -32,14 +31,16 @@ class WeightMatching(Config):
 
 @operator(
     "weight_matching",
+    title="Weight matching",
     config=WeightMatching,
     paper="Ainsworth et al. 2023, Git Re-Basin, arXiv 2209.04836",
     ordered=True,
-    count=(2, 2),
+    models=(2, 2),
     aligns=True,
     origin=-1,
+    tiny={"restarts": 1},
 )
-def weight_matching(config: WeightMatching, ingredients: Ingredients) -> Made:
+def weight_matching(config: WeightMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted so that its weights are closest to the first's.
 
     Coordinate ascent (Algorithm 1) on the inner product of all weights, to where no move gains

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors
 
 _MOST_THREADS = 8
 """A disk, or the memory, is not faster for more."""
@@ -20,7 +20,7 @@ _AT_ONCE = 1 << 15
 torch uses one thread for so few, so that threads do not fight for the cores."""
 
 
-def mean(ingredients: Ingredients) -> Made:
+def mean(ingredients: Ingredients) -> NamedTensors:
     """The mean of the models' weights, tensor by tensor, in float64.
 
     Raises IncompatibleWeights, CorruptFile.
@@ -29,7 +29,7 @@ def mean(ingredients: Ingredients) -> Made:
         yield name, total.div_(len(ingredients))
 
 
-def weighted_sum(ingredients: Ingredients, weights: Sequence[float]) -> Made:
+def weighted_sum(ingredients: Ingredients, weights: Sequence[float]) -> NamedTensors:
     """The models' weights, each times a number, added up in float64.
 
     Raises IncompatibleWeights, CorruptFile.
@@ -37,7 +37,7 @@ def weighted_sum(ingredients: Ingredients, weights: Sequence[float]) -> Made:
     return _sums(ingredients, weights)
 
 
-def _sums(ingredients: Ingredients, weights: Sequence[float] | None) -> Made:
+def _sums(ingredients: Ingredients, weights: Sequence[float] | None) -> NamedTensors:
     shares = weights or [1.0] * len(ingredients)
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors
 
 Over = Literal["tensor", "vector"]
 """Each tensor is a vector of its own, or all tensors together are one."""
@@ -21,7 +21,7 @@ _SWEEPS = 1000
 
 def combined(
     ingredients: Ingredients, over: Over, coefficients: Callable[[str, Tensor], list[float]]
-) -> Made:
+) -> NamedTensors:
     """Combinations of the models by `coefficients(what it is of, products [models, models])`."""
     whole = None
     if over == "vector":

@@ -5,12 +5,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.scoring import check_classifier, load
 from vitarium.measures.landscape._paths import bezier as point_of
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
-from vitarium.operators.base import Ingredients, Made, checked
+from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 class Bezier(Config):
@@ -34,13 +33,15 @@ class Bezier(Config):
 
 @operator(
     "bezier",
+    title="Bezier curve",
     config=Bezier,
     paper="Garipov et al. 2018, arXiv 1802.10026",
     ordered=True,
-    count=(2, 2),
+    models=(2, 2),
     split="train",
+    tiny={"images": 32, "batch_size": 16, "steps": 2},
 )
-def bezier(config: Bezier, ingredients: Ingredients) -> Made:
+def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
     """A model on a Bezier curve between two models that is trained to be of low loss.
 
     The curve begins as the straight line, and is trained as the measure `mode_connectivity` does

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._epochs import trained
 from vitarium.operators.averaging._means import weighted_sum
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class Ema(Config):
@@ -27,11 +26,12 @@ def epochs(config: Ema, kept: Sequence[int]) -> list[int]:
 
 @operator(
     "ema",
+    title="EMA",
     config=Ema,
     epochs=epochs,
     paper="Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv 2411.18704",
 )
-def ema(config: Ema, ingredients: Ingredients) -> Made:
+def ema(config: Ema, ingredients: Ingredients) -> NamedTensors:
     """Exponential moving average over the kept epochs of one model."""
     return weighted_sum(ingredients, shares(config, len(ingredients)))
 

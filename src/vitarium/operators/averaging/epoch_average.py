@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._epochs import latest, trained
 from vitarium.operators.averaging._means import mean
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class EpochAverage(Config):
@@ -25,10 +24,12 @@ def epochs(config: EpochAverage, kept: Sequence[int]) -> list[int]:
 
 @operator(
     "epoch_average",
+    title="Epoch average",
     config=EpochAverage,
     epochs=epochs,
     paper="Izmailov et al. 2018, arXiv 1803.05407; Schürholt et al. 2022, arXiv 2209.14764",
+    tiny={"last": 2},
 )
-def epoch_average(config: EpochAverage, ingredients: Ingredients) -> Made:
+def epoch_average(config: EpochAverage, ingredients: Ingredients) -> NamedTensors:
     """Mean of the last epochs of one model, or of all."""
     return mean(ingredients)

@@ -8,8 +8,8 @@ from vitarium.architectures.experts.ewa_vit import PART, EwaVit
 from vitarium.architectures.vit.vit import Vit
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.core.registry import Section, choose, operator
-from vitarium.operators.base import Ingredients, Made, checked
+from vitarium.core.registry import Section, choose
+from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 def plain(config: NoConfig, architecture: Section | None) -> Section:
@@ -25,11 +25,13 @@ def plain(config: NoConfig, architecture: Section | None) -> Section:
 
 @operator(
     "experts_average",
-    count=(1, 1),
+    title="Experts averaging",
+    models=(1, 1),
     architecture=plain,
     paper="Huang et al. 2023, arXiv 2308.06093",
+    tiny_architecture={"name": "ewa_vit", "depth": 2},
 )
-def experts_average(config: NoConfig, ingredients: Ingredients) -> Made:
+def experts_average(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """Mean of each MLP's experts, of one `ewa_vit`: the plain `vit` that has the same outputs.
 
     In float64; all other tensors stay. Raises IncompatibleWeights for a model without experts.

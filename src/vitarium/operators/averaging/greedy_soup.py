@@ -7,9 +7,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.evaluation.scoring import Score, Scorer, load
-from vitarium.operators.base import Ingredients, Made, checked
+from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 class GreedySoup(Config):
@@ -25,11 +24,13 @@ class GreedySoup(Config):
 
 @operator(
     "greedy_soup",
+    title="Greedy soup",
     config=GreedySoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482, Algorithm 1",
+    tiny={"images": 32, "batch_size": 16},
 )
-def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> Made:
+def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     """Mean of those models, added from the best on, that do not lower held-out accuracy.
 
     Every model is read twice, to be scored alone and then to be tried; of equal accuracy the one of

@@ -3,9 +3,8 @@
 from pydantic import FiniteFloat
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._means import weighted_sum
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class Interpolation(Config):
@@ -15,7 +14,13 @@ class Interpolation(Config):
     """0 gives the first model, 1 the second; what is beyond lies on the line's continuation."""
 
 
-@operator("interpolation", config=Interpolation, ordered=True, count=(2, 2))
-def interpolation(config: Interpolation, ingredients: Ingredients) -> Made:
+@operator(
+    "interpolation",
+    title="Interpolation",
+    config=Interpolation,
+    ordered=True,
+    models=(2, 2),
+)
+def interpolation(config: Interpolation, ingredients: Ingredients) -> NamedTensors:
     """A point on the straight line through two models: (1 - t) first + t second."""
     return weighted_sum(ingredients, [1 - config.t, config.t])

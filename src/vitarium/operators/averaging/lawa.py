@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._epochs import latest
 from vitarium.operators.averaging._means import mean
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class Lawa(Config):
@@ -23,7 +22,14 @@ def epochs(config: Lawa, kept: Sequence[int]) -> list[int]:
     return latest(kept, config.k)
 
 
-@operator("lawa", config=Lawa, epochs=epochs, paper="Kaddour 2022, arXiv 2209.14981")
-def lawa(config: Lawa, ingredients: Ingredients) -> Made:
+@operator(
+    "lawa",
+    title="LAWA",
+    config=Lawa,
+    epochs=epochs,
+    paper="Kaddour 2022, arXiv 2209.14981",
+    tiny={"k": 2},
+)
+def lawa(config: Lawa, ingredients: Ingredients) -> NamedTensors:
     """Latest weight averaging: mean of the k latest epochs of one model."""
     return mean(ingredients)

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import gradients, parameters
 from vitarium.evaluation.scoring import Scorer, load
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.zoo._scratch import scratch, temporary_folder
 
 
@@ -40,11 +39,13 @@ class LearnedSoup(Config):
 
 @operator(
     "learned_soup",
+    title="Learned soup",
     config=LearnedSoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482",
+    tiny={"images": 32, "batch_size": 16, "epochs": 1},
 )
-def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> Made:
+def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
     """Weighted mean of the models, the weights learned on held-out images.
 
     The weights are positive and sum to 1 (a softmax); they start equal. In memory are one running

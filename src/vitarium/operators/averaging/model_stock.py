@@ -4,12 +4,16 @@ import torch
 from torch import Tensor
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, checked
+from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
-@operator("model_stock", base=True, paper="Jang et al. 2024, arXiv 2403.19522")
-def model_stock(config: NoConfig, ingredients: Ingredients) -> Made:
+@operator(
+    "model_stock",
+    title="Model Stock",
+    needs_base=True,
+    paper="Jang et al. 2024, arXiv 2403.19522",
+)
+def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """From the base towards the models' mean, tensor by tensor as far as they agree, in float64.
 
     With cos the mean cosine of the task vectors of all pairs of the N models, a tensor is

@@ -5,9 +5,8 @@ from typing import Literal
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._spheres import Over, combined, spherical_mean
-from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 
 
 class MultiSlerp(Weighted):
@@ -23,9 +22,12 @@ class MultiSlerp(Weighted):
 
 
 @operator(
-    "multi_slerp", config=MultiSlerp, paper="Buss and Fillmore 2001, ACM Trans. Graphics 20(2)"
+    "multi_slerp",
+    title="Multi-SLERP",
+    config=MultiSlerp,
+    paper="Buss and Fillmore 2001, ACM Trans. Graphics 20(2)",
 )
-def multi_slerp(config: MultiSlerp, ingredients: Ingredients) -> Made:
+def multi_slerp(config: MultiSlerp, ingredients: Ingredients) -> NamedTensors:
     """Mean of the models on the sphere: of their directions, and of their norms.
 
     For two models of one norm it is slerp's midpoint. A tensor that is 0 in some models has its

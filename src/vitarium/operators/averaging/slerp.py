@@ -7,9 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._spheres import Over, combined
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class Slerp(Config):
@@ -23,8 +22,15 @@ class Slerp(Config):
     """Where the cosine, or its opposite, is above it, the way is a straight line."""
 
 
-@operator("slerp", config=Slerp, ordered=True, count=(2, 2), paper="Shoemake 1985, SIGGRAPH 19(3)")
-def slerp(config: Slerp, ingredients: Ingredients) -> Made:
+@operator(
+    "slerp",
+    title="SLERP",
+    config=Slerp,
+    ordered=True,
+    models=(2, 2),
+    paper="Shoemake 1985, SIGGRAPH 19(3)",
+)
+def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
     """Point on the great circle from one model to another.
 
     Norms are not equalised. mergekit's slerp has `linear_above=0.9995`, which most models that are

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pydantic import Field, PositiveInt
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._epochs import every
 from vitarium.operators.averaging._means import mean
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class Swa(Config):
@@ -24,8 +23,15 @@ def epochs(config: Swa, kept: Sequence[int]) -> list[int]:
     return every(kept, config.start, config.every)
 
 
-@operator("swa", config=Swa, epochs=epochs, paper="Izmailov et al. 2018, arXiv 1803.05407")
-def swa(config: Swa, ingredients: Ingredients) -> Made:
+@operator(
+    "swa",
+    title="SWA",
+    config=Swa,
+    epochs=epochs,
+    paper="Izmailov et al. 2018, arXiv 1803.05407",
+    tiny={"start": 0},
+)
+def swa(config: Swa, ingredients: Ingredients) -> NamedTensors:
     """Stochastic weight averaging: mean of every c-th epoch of the last part of training.
 
     Algorithm 1 of the paper. What a batch normalisation counted is averaged like all weights, and

@@ -1,12 +1,15 @@
 """The uniform soup: the mean of models' weights."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._means import mean
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
-@operator("uniform_soup", paper="Wortsman et al. 2022, arXiv 2203.05482")
-def uniform_soup(config: NoConfig, ingredients: Ingredients) -> Made:
+@operator(
+    "uniform_soup",
+    title="Uniform soup",
+    paper="Wortsman et al. 2022, arXiv 2203.05482",
+)
+def uniform_soup(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """Mean of the models' weights, in float64."""
     return mean(ingredients)

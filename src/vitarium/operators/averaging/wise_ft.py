@@ -3,9 +3,8 @@
 from pydantic import Field
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.operators.averaging._means import weighted_sum
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class WiseFt(Config):
@@ -17,12 +16,13 @@ class WiseFt(Config):
 
 @operator(
     "wise_ft",
+    title="WiSE-FT",
     config=WiseFt,
-    base=True,
-    count=(1, 1),
+    needs_base=True,
+    models=(1, 1),
     paper="Wortsman et al. 2022, arXiv 2109.01903",
 )
-def wise_ft(config: WiseFt, ingredients: Ingredients) -> Made:
+def wise_ft(config: WiseFt, ingredients: Ingredients) -> NamedTensors:
     """Weights between a fine-tuned model's and its parent's: (1 - alpha) parent + alpha model.
 
     Equation 1 of the paper. A head that training began anew is mixed with the values it began with.

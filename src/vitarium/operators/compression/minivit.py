@@ -18,9 +18,9 @@ from vitarium.architectures.multiplexed.mini_deit import MiniDeit
 from vitarium.architectures.multiplexed.mini_swin import MiniSwin, StageSharing
 from vitarium.core.config import Config, InvalidConfig
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.core.registry import Section, choose, operator
+from vitarium.core.registry import Section, choose
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.base import Ingredients, Made, Told, checked
+from vitarium.operators.base import Ingredients, NamedTensors, Told, checked, operator
 from vitarium.operators.compression._block_fitting import Parts, fitted
 from vitarium.operators.compression._plain_swins import swin_factors
 from vitarium.operators.compression._plain_vits import plain_factors
@@ -67,12 +67,14 @@ def twin(config: Minivit, architecture: Section | None) -> Section:
 
 @operator(
     "minivit",
+    title="MiniViT",
     config=Minivit,
-    count=(1, 1),
+    models=(1, 1),
     architecture=twin,
     paper="Zhang et al. 2022, arXiv 2204.07154",
+    tiny={"share": "all"},
 )
-def minivit(config: Minivit, ingredients: Ingredients) -> Made:
+def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
     """The multiplexed twin of one model: its blocks share their large matrices in groups.
 
     Of a plain ViT, or of timm's Swin. Head mixing starts from the identity, tables and

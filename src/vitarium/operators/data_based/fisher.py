@@ -10,11 +10,10 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitarium.core.config import Config
-from vitarium.core.registry import operator
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import parameters
-from vitarium.operators.base import Ingredients, Made, checked
+from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 class FisherMerging(Config):
@@ -42,11 +41,13 @@ class FisherMerging(Config):
 
 @operator(
     "fisher_merging",
+    title="Fisher merging",
     config=FisherMerging,
     split="train",
     paper="Matena & Raffel 2022, arXiv 2111.09832",
+    tiny={"images": 32, "batch_size": 16},
 )
-def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> Made:
+def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTensors:
     """Mean in which a weight counts by its diagonal Fisher information in each model.
 
     theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is computed on training images of

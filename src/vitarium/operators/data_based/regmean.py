@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from vitarium.architectures.features import blocks
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import operator
 from vitarium.evaluation.inputs import EvalModel
-from vitarium.operators.base import Ingredients, Made
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class RegMean(Config):
@@ -28,8 +27,15 @@ class RegMean(Config):
     """Images at a time; it changes memory and speed alone."""
 
 
-@operator("regmean", config=RegMean, split="train", paper="Jin et al. 2023, arXiv 2212.09849")
-def regmean(config: RegMean, ingredients: Ingredients) -> Made:
+@operator(
+    "regmean",
+    title="RegMean",
+    config=RegMean,
+    split="train",
+    paper="Jin et al. 2023, arXiv 2212.09849",
+    tiny={"images": 32, "batch_size": 16},
+)
+def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     """Linear layers whose outputs are nearest, in squares, to those of the models' own layers.
 
     W = (sum_i G_i)^-1 sum_i G_i W_i for weights [inputs, outputs], in float64, with
@@ -43,11 +49,13 @@ def regmean(config: RegMean, ingredients: Ingredients) -> Made:
 
 @operator(
     "regmean_plus_plus",
+    title="RegMean++",
     config=RegMean,
     split="train",
     paper="Nguyen et al. 2025, arXiv 2508.03121",
+    tiny={"images": 32, "batch_size": 16},
 )
-def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> Made:
+def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     """RegMean block by block: a block's inputs are what the merged blocks before it give.
 
     Inside of a block, what its layers are given comes from the model's own ones, on the merged
@@ -58,7 +66,9 @@ def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> Made:
     yield from _merged(config, ingredients, _stages(ingredients))
 
 
-def _merged(config: RegMean, ingredients: Ingredients, stages: Sequence[Sequence[str]]) -> Made:
+def _merged(
+    config: RegMean, ingredients: Ingredients, stages: Sequence[Sequence[str]]
+) -> NamedTensors:
     """Tensors stage by stage; in each, the tensors of earlier stages are the merged ones."""
     merged: dict[str, Tensor] = {}
     rounds = len(stages) * len(ingredients)

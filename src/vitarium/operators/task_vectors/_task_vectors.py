@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import InvalidInput
-from vitarium.operators.base import Made
+from vitarium.operators.base import NamedTensors
 
 Vectors = Callable[[], Iterator[tuple[str, Tensor, Tensor]]]
 """One more pass over task vectors at every call: a tensor's name, the base's tensor, and what the
@@ -125,7 +125,7 @@ def together(
     return total / sum(weights)
 
 
-def fused(vectors: Vectors, weights: Sequence[float], fuse: Fuse, scale: float) -> Made:
+def fused(vectors: Vectors, weights: Sequence[float], fuse: Fuse, scale: float) -> NamedTensors:
     """Tensor by tensor, the base and `scale` times what the models' vectors are together."""
     election = Election(vectors, weights)
     for name, base, deltas in vectors():

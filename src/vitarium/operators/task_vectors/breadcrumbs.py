@@ -7,8 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._task_vectors import Fuse, fused
 
 
@@ -34,11 +33,13 @@ class Breadcrumbs(Weighted):
 
 @operator(
     "breadcrumbs",
+    title="Model Breadcrumbs",
     config=Breadcrumbs,
-    base=True,
+    needs_base=True,
     paper="Davari and Belilovsky 2024, arXiv 2312.06795",
+    identity_on_copies={"keep": 1, "outliers": 0, "scale": 1, "fuse": "mean"},
 )
-def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> Made:
+def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors without the largest and the smallest entries of every tensor.
 
     Of n entries, int(outliers n) are dropped as too large and int(keep n) kept, at least one: a

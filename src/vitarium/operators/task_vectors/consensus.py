@@ -6,8 +6,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, Weighted, by_model
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, by_model, operator
 from vitarium.operators.task_vectors._task_vectors import (
     Election,
     Vectors,
@@ -42,8 +41,15 @@ class Consensus(Weighted):
         return [self.strictness] * len(ingredients)
 
 
-@operator("consensus", config=Consensus, base=True, paper="Wang et al. 2024, arXiv 2405.07813")
-def consensus(config: Consensus, ingredients: Ingredients) -> Made:
+@operator(
+    "consensus",
+    title="Consensus TA",
+    config=Consensus,
+    needs_base=True,
+    paper="Wang et al. 2024, arXiv 2405.07813",
+    identity_on_copies={"strictness": 0, "scale": 1 / 3},
+)
+def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
     """Add up task vectors where at least some of the models make use of the sum.
 
     A model makes use of an entry where |its task vector| >= strictness x |the multi-task vector -

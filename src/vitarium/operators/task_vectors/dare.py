@@ -6,8 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
 from vitarium.operators.task_vectors._task_vectors import Fuse, fused, trimmed
 
@@ -35,8 +34,15 @@ class Dare(Weighted):
         return self
 
 
-@operator("dare", config=Dare, base=True, paper="Yu et al. 2024, arXiv 2311.03099")
-def dare(config: Dare, ingredients: Ingredients) -> Made:
+@operator(
+    "dare",
+    title="DARE",
+    config=Dare,
+    needs_base=True,
+    paper="Yu et al. 2024, arXiv 2311.03099",
+    identity_on_copies={"drop": 0},
+)
+def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors of which most entries are dropped at random, and the others rescaled.
 
     Its expectation is what the method gives without dropping (for the mean and the sum), so copies

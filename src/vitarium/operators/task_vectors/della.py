@@ -7,8 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
 from vitarium.operators.task_vectors._task_vectors import Fuse, fused
 
@@ -44,8 +43,15 @@ class Della(Weighted):
         return self
 
 
-@operator("della", config=Della, base=True, paper="Deep et al. 2024, arXiv 2406.11617")
-def della(config: Della, ingredients: Ingredients) -> Made:
+@operator(
+    "della",
+    title="DELLA",
+    config=Della,
+    needs_base=True,
+    paper="Deep et al. 2024, arXiv 2406.11617",
+    identity_on_copies={"drop": 0, "window": 0},
+)
+def della(config: Della, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors of which small entries are dropped more often, and the others rescaled.
 
     Drop probabilities fall evenly with the rank of an entry's magnitude, from drop + window / 2 to

@@ -6,8 +6,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._task_vectors import Election, disjoint, thresholds, trimmed
 
 FUSED = ("qkv.weight", "in_proj_weight")
@@ -36,8 +35,15 @@ class Drm(Weighted):
     """What the merged task vector is multiplied with."""
 
 
-@operator("drm", config=Drm, base=True, paper="Chaichana et al. 2025, arXiv 2505.23117")
-def drm(config: Drm, ingredients: Ingredients) -> Made:
+@operator(
+    "drm",
+    title="DRM",
+    config=Drm,
+    needs_base=True,
+    paper="Chaichana et al. 2025, arXiv 2505.23117",
+    identity_on_copies={"keep": 1, "smallest": 0},
+)
+def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors of matrices in their shared singular basis, renormalised and pruned.
 
     Matrices are tensors with two axes called weight; a fused qkv is three. Others are merged as

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._task_vectors import fused
 
 
@@ -18,11 +17,13 @@ class TaskArithmetic(Weighted):
 
 @operator(
     "task_arithmetic",
+    title="Task arithmetic",
     config=TaskArithmetic,
-    base=True,
+    needs_base=True,
     paper="Ilharco et al. 2023, arXiv 2212.04089",
+    identity_on_copies={"scale": 1, "fuse": "mean"},
 )
-def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> Made:
+def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> NamedTensors:
     """Base plus a multiple of the sum of what the models added to it.
 
     Copies of one model add its task vector as often: k of them give the model only where

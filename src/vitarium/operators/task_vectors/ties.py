@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vitarium.core.registry import operator
-from vitarium.operators.base import Ingredients, Made, Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._task_vectors import fused, trimmed
 
 
@@ -20,8 +19,15 @@ class Ties(Weighted):
     """Trim over the whole task vector, as the paper does, or each tensor by itself, as mergekit."""
 
 
-@operator("ties", config=Ties, base=True, paper="Yadav et al. 2023, arXiv 2306.01708")
-def ties(config: Ties, ingredients: Ingredients) -> Made:
+@operator(
+    "ties",
+    title="TIES",
+    config=Ties,
+    needs_base=True,
+    paper="Yadav et al. 2023, arXiv 2306.01708",
+    identity_on_copies={"keep": 1},
+)
+def ties(config: Ties, ingredients: Ingredients) -> NamedTensors:
     """Base plus the mean of the models' largest changes that have the elected sign.
 
     With `keep=1`, the mean of all entries with that sign; copies of one model then give it.

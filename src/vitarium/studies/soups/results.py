@@ -36,7 +36,7 @@ class Methods:
                 self.aligning.append(section)
             elif facts.get("epochs"):
                 self.of_epochs.append(section)
-            elif facts.get("count", (2, None))[1] == 1:
+            elif facts["models"][1] == 1:
                 self.of_one.append(section)
             else:
                 self.combining.append(section)
@@ -206,7 +206,7 @@ class Combining:
     def _heads(self, group: Group, operator: Section) -> str:
         if not self.kin.mergeable(group):
             return "ensemble"
-        if operator.plugin.facts.get("base") and not self.kin.same_start(group):
+        if operator.plugin.facts["needs_base"] and not self.kin.same_start(group):
             return "average"
         return "merge"
 

@@ -1,0 +1,146 @@
+"""The contract of operators, checked: whatever is registered has to pass."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import VitariumError
+from vitarium.core.registry import Plugin, choose, get
+from vitarium.data.load import load
+from vitarium.evaluation.loader import ModelLoader
+from vitarium.operators._runner.choose import chosen
+from vitarium.operators._runner.plan import Planned
+from vitarium.testing._tiny_zoo import ARCHITECTURE, CLASSES, tiny_zoo
+from vitarium.zoo import Zoo
+
+
+def check_operator(name: str) -> None:
+    """Check that a registered operator keeps to the contract, `vitarium.operators.base.operator`.
+
+    It merges tiny models with the settings that the operator names as `tiny`. Raises
+    AssertionError with the operator's name and the rule that it breaks, UnknownName.
+    """
+    plugin = get("operator", name)
+    _check_summary(plugin)
+    with tiny_zoo(plugin.facts["tiny_architecture"]) as zoo:
+        models = _models(plugin, zoo)
+        _check_result(plugin, zoo, models)
+        _check_images(plugin, zoo, models)
+        if plugin.facts["models"][1] != 1 and not plugin.facts["epochs"]:
+            _check_copies(plugin, zoo, models[0])
+        _check_refusals(plugin, zoo, models)
+
+
+def _require(condition: object, plugin: Plugin, rule: str) -> None:
+    if not condition:
+        raise AssertionError(f"operator '{plugin.name}': {rule}")
+
+
+def _models(plugin: Plugin, zoo: Zoo) -> list[str]:
+    """As many checkpoints as the operator takes: children of one parent, or one model."""
+    children = zoo.models().query("parent.notna()").sort_values("parent")
+    if plugin.facts["epochs"]:
+        return [children["parent"].iloc[0]]
+    ids: list[str] = children["id"].tolist()
+    return ids[: plugin.facts["models"][0]]
+
+
+def _plan(plugin: Plugin, zoo: Zoo, models: Sequence[str], **settings: Any) -> Planned:
+    section = choose("operator", plugin.name, **{**plugin.facts["tiny"], **settings})
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
+    return Planned(sources, section, chosen(zoo, section, models))
+
+
+def _check_summary(plugin: Plugin) -> None:
+    _require(
+        10 < len(plugin.summary) <= 100 and plugin.summary.endswith("."),
+        plugin,
+        "the first line of its docstring is a sentence of at most 100 characters",
+    )
+    _require(plugin.facts["title"], plugin, "it has a title")
+
+
+def _check_result(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
+    first = _plan(plugin, zoo, models)
+    id = first.kept()
+    weights = Zoo.open(zoo.path).state_dict(id)
+    for name, tensor in weights.items():
+        _require(torch.isfinite(tensor).all(), plugin, f"weights are finite, and {name} is not")
+    size = ARCHITECTURE["img_size"]
+    outputs = zoo.load(id)(torch.randn(2, ARCHITECTURE["in_chans"], size, size))
+    _require(outputs.shape == (2, CLASSES), plugin, "the merged model runs, with the same classes")
+    again = _plan(plugin, zoo, models)
+    _require(again.spec.id == id, plugin, "the same merge has the same id")
+    _require(_equal(again.weights(), weights), plugin, "the same merge has the same bits")
+
+
+def _equal(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
+
+
+def _check_images(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
+    """Without a split it loads no data; with one, no other's images."""
+    split = plugin.facts["split"]
+    with _loaded_splits() as splits, patch("vitarium.data.load.load", wraps=load) as loading:
+        _plan(plugin, zoo, models).weights()
+    _require(split or not loading.called, plugin, "without a split it loads no data")
+    rule = f"it sees images of its split alone ({split or 'it has none'})"
+    _require(splits <= {split}, plugin, f"{rule}, and it read {', '.join(sorted(splits))}")
+
+
+@contextmanager
+def _loaded_splits() -> Iterator[set[str]]:
+    splits: set[str] = set()
+    examples = ModelLoader.examples
+
+    def watched(self: ModelLoader, model: str, split: str, limit: int | None = None) -> Any:
+        splits.add(split)
+        return examples(self, model, split, limit)
+
+    with patch.object(ModelLoader, "examples", watched):
+        yield splits
+
+
+def _check_copies(plugin: Plugin, zoo: Zoo, model: str) -> None:
+    settings = plugin.facts["identity_on_copies"]
+    if settings is False:
+        return
+    copies = [model] * min(3, plugin.facts["models"][1] or 3)
+    merged = _plan(plugin, zoo, copies, **settings).weights()
+    for name, tensor in zoo.state_dict(model).items():
+        torch.testing.assert_close(
+            merged[name],
+            tensor,
+            rtol=1e-4,
+            atol=1e-6,
+            msg=lambda text, name=name: (
+                f"operator '{plugin.name}': copies of one model give that model with "
+                f"{settings or 'its tiny settings'}, and {name} differs: {text}"
+            ),
+        )
+
+
+def _check_refusals(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
+    id = models[-1]
+    weights = zoo.state_dict(id)
+    weights["norm.weight"] = weights["norm.weight"].clone()
+    weights["norm.weight"][1] = float("inf")
+    zoo.folder(id).commit(3, {}, weights, None)
+    message = _refusal(plugin, zoo, [*models[:-1], f"{id}@3"])
+    rule = "a model that is not finite is refused with its name and the tensor's"
+    _require(f"{id}@3: norm.weight has entries that are not" in message, plugin, rule)
+    message = _refusal(plugin, zoo, [])
+    named = any(f"{plugin.name} {verb}" in message for verb in ("needs", "combines"))
+    _require(named, plugin, "too few models are refused with the number that it needs")
+
+
+def _refusal(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> str:
+    try:
+        _plan(plugin, zoo, models).weights()
+    except VitariumError as error:
+        return str(error)
+    return ""
