@@ -11,6 +11,7 @@ from torch import Tensor
 from vitarium.core.errors import VitariumError
 from vitarium.core.registry import Plugin, choose, get
 from vitarium.data.load import load
+from vitarium.data.loader import SplitName
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import Planned
@@ -97,7 +98,7 @@ def _loaded_splits() -> Iterator[set[str]]:
     splits: set[str] = set()
     examples = ModelLoader.examples
 
-    def watched(self: ModelLoader, model: str, split: str, limit: int | None = None) -> Any:
+    def watched(self: ModelLoader, model: str, split: SplitName, limit: int | None = None) -> Any:
         splits.add(split)
         return examples(self, model, split, limit)
 
@@ -117,9 +118,9 @@ def _check_copies(plugin: Plugin, zoo: Zoo, model: str) -> None:
             tensor,
             rtol=1e-4,
             atol=1e-6,
-            msg=lambda text, name=name: (
+            msg=(
                 f"operator '{plugin.name}': copies of one model give that model with "
-                f"{settings or 'its tiny settings'}, and {name} differs: {text}"
+                f"{settings or 'its tiny settings'}, and {name} differs"
             ),
         )
 
