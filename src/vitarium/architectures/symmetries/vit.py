@@ -29,16 +29,16 @@ def vit_symmetries(model: nn.Module) -> Symmetries:
     if not isinstance(model, VisionTransformer):
         raise IncompatibleWeights(f"{type(model).__name__} declares no symmetries")
     declared = _Declaration(model)
-    found = Symmetries(
+    symmetries = Symmetries(
         declared.groups, tuple(declared.pieces), tuple(declared.norms), tuple(declared.scales)
     )
-    known = {piece.tensor for piece in found.pieces}
+    declared_tensors = {piece.tensor for piece in symmetries.pieces}
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and name not in known:
+        if tensor.is_floating_point() and name not in declared_tensors:
             raise IncompatibleWeights(
                 f"{type(model).__name__}: which symmetries {name} has is not declared"
             )
-    return found
+    return symmetries
 
 
 class _Declaration:
@@ -187,7 +187,9 @@ class _Declaration:
 def _heads(name: str, head: nn.Module) -> list[list[tuple[str, nn.Linear]]]:
     """The linear layers of a head, or of each of several side by side."""
     if isinstance(head, MeanOfHeads):
-        return [found for at, one in head.named_children() for found in _heads(f"{name}.{at}", one)]
+        return [
+            layers for at, part in head.named_children() for layers in _heads(f"{name}.{at}", part)
+        ]
     return [[(name, head)] if isinstance(head, nn.Linear) else _linears(name, head)]
 
 
@@ -195,13 +197,13 @@ def _linears(name: str, head: nn.Module) -> list[tuple[str, nn.Linear]]:
     """Of a head that is an MLP with pointwise activations between."""
     if not isinstance(head, nn.Sequential | nn.Identity):
         raise IncompatibleWeights(f"{name}: a {type(head).__name__}'s symmetries are not declared")
-    found = []
-    for place, layer in head.named_children():
+    layers = []
+    for index, layer in head.named_children():
         if isinstance(layer, nn.Linear):
-            found.append((f"{name}.{place}", layer))
+            layers.append((f"{name}.{index}", layer))
         elif next(layer.parameters(), None) is not None:
-            raise IncompatibleWeights(f"{name}.{place}: {type(layer).__name__} is not declared")
-    return found
+            raise IncompatibleWeights(f"{name}.{index}: {type(layer).__name__} is not declared")
+    return layers
 
 
 def _is_norm(name: str, part: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Learn the classes."""
+"""Supervised training: cross-entropy with the classes."""
 
 from pydantic import Field
 from torch import nn

@@ -1,4 +1,4 @@
-"""Learn without labels: two views of an image are to be nearest to each other."""
+"""SimCLR: InfoNCE between two augmented views of each image, without labels."""
 
 from collections.abc import Iterator, Sequence
 
@@ -42,10 +42,10 @@ def evaluate(
     scores = {}
     for split in splits:
         queries, labels = _features(model, batches(split, None))
-        found = torch.cat(
+        predictions = torch.cat(
             [knn_classify(bank, bank_labels, q, k=config.neighbours) for q in queries.split(1024)]
         )
-        scores[split] = {"knn_accuracy": (found == labels).double().mean().item()}
+        scores[split] = {"knn_accuracy": (predictions == labels).double().mean().item()}
     return scores
 
 
@@ -77,5 +77,6 @@ def _similarities(outputs: Tensor) -> Tensor:
 
 
 def _features(model: nn.Module, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
-    found = [(features(model, batch.images).float(), batch.labels) for batch in batches]
-    return torch.cat([f for f, _ in found]), torch.cat([labels for _, labels in found])
+    """Of all images: features [n, num_features] and labels [n]."""
+    by_batch = [(features(model, batch.images).float(), batch.labels) for batch in batches]
+    return torch.cat([f for f, _ in by_batch]), torch.cat([labels for _, labels in by_batch])
