@@ -24,7 +24,7 @@ from vitarium.data.augmentations._crops import (
     rotated_images,
 )
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
-from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mixed
+from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
 
 PHOTOS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 40, 60), np.uint8))
 SMOOTH = F.gaussian_blur(PHOTOS.float() / 255, 9, 3.0)
@@ -177,7 +177,9 @@ def test_shares_of_mixup_and_cutmix(settings):
     images, classes = torch.zeros(2, 1, 32, 32), torch.tensor([0, 1])
     targets = torch.eye(2).expand(DRAWS, 2, 2)
     given = uniform(DRAWS, 2, MIXING_NUMBERS, seed=2)
-    _, ours = mixed(images.expand(DRAWS, -1, -1, -1, -1), targets, given, **settings, mode="batch")
+    _, ours = mix_batches(
+        images.expand(DRAWS, -1, -1, -1, -1), targets, given, **settings, mode="batch"
+    )
     timm = Mixup(settings["mixup"], settings["cutmix"], label_smoothing=0.0, num_classes=2)
     with seeds.seeded(4):
         theirs = [timm(images.clone(), classes)[1][0, 0].item() for _ in range(DRAWS)]
@@ -187,7 +189,7 @@ def test_shares_of_mixup_and_cutmix(settings):
 def test_mixup_and_cutmix_take_turns():
     images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     given = uniform(DRAWS, 2, MIXING_NUMBERS)
-    made, _ = mixed(
+    made, _ = mix_batches(
         images.expand(DRAWS, -1, -1, -1, -1),
         torch.eye(2).expand(DRAWS, 2, 2),
         given,

@@ -272,5 +272,7 @@ def test_splits_that_share_images_are_named(monkeypatch):
         split = Split(images, torch.arange(40) % 2)
         return with_splits("leaky", "ab", config, train=split, test=split, mean=(0.5,), std=(0.5,))
 
-    with pytest.raises(AssertionError, match=r"dataset 'leaky': .* of the test images are training"):
+    with pytest.raises(
+        AssertionError, match=r"dataset 'leaky': .* of the test images are training"
+    ):
         check_dataset("leaky")

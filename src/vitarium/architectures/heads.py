@@ -48,7 +48,7 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     _replace(model, layer, num_outputs)
 
 
-@head("mlp", config=MlpHead)
+@head("mlp", config=MlpHead, tiny={"hidden_dim": 8})
 def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     """An MLP with one hidden layer."""
     layers = nn.Sequential(
@@ -72,7 +72,7 @@ class EnsembleHead(Config):
     heads: tuple[Annotated[Section, SectionOf("head")], ...] = Field(min_length=2)
 
 
-@head("ensemble", config=EnsembleHead)
+@head("ensemble", config=EnsembleHead, tiny={"heads": ("linear", "linear")})
 def ensemble(config: EnsembleHead, model: nn.Module, num_outputs: int) -> None:
     """Several heads that see the same features; the outputs are the mean of theirs."""
     prefix, heads = head_prefix(model), []

@@ -94,9 +94,10 @@ class EwaVisionTransformer(VisionTransformer):
     tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def ewa_vit(config: EwaVit, num_outputs: int) -> nn.Module:
-    """The experts of an MLP start as copies of the one that `vit` would have.
+    """A ViT with experts in the place of some MLPs, for experts weights averaging.
 
-    An `initialization` other than the default draws each by itself.
+    The experts of an MLP start as copies of the one that `vit` would have. An `initialization`
+    other than the default draws each by itself.
     """
     model = EwaVisionTransformer(**config.arguments(), num_classes=num_outputs)
     step = 2 if config.expert_blocks == "every_other" else 1

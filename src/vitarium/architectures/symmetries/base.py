@@ -21,7 +21,7 @@ is missing stays as it is."""
 
 
 @dataclass(frozen=True)
-class Group:
+class UnitGroup:
     """Units that can be exchanged, or mixed, together wherever they appear."""
 
     size: int
@@ -89,7 +89,7 @@ class Scale:
 class Symmetries:
     """Of one model: which units there are, and where each tensor has them."""
 
-    groups: Mapping[str, Group]
+    groups: Mapping[str, UnitGroup]
     pieces: tuple[Piece, ...]
     """Together, all tensors of real numbers."""
     norms: tuple[Norm, ...] = ()

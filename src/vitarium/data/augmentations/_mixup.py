@@ -15,7 +15,7 @@ MIXING_NUMBERS = 4
 """Which of the two, its strength, and the place of cutmix's rectangle."""
 
 
-def mixed(
+def mix_batches(
     images: Tensor, targets: Tensor, numbers: Tensor, *, mixup: float, cutmix: float, mode: Mode
 ) -> tuple[Tensor, Tensor]:
     """Each batch mixed with itself in reverse, and its targets likewise.

@@ -17,7 +17,7 @@ from vitarium.data.augmentations._crops import (
     rotated_images,
 )
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
-from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mixed
+from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
 from vitarium.data.augmentations.base import Augmentation, Numbers, Range, augmentation, channels
 
 Probability = Field(0.0, ge=0, le=1)
@@ -141,7 +141,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
                 config.random_erasing_mode,
             ).unflatten(0, images.shape[:2])
         if config.mixup or config.cutmix:
-            images, targets = mixed(
+            images, targets = mix_batches(
                 images,
                 targets,
                 numbers(drawn, "mixing"),

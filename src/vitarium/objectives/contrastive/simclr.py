@@ -59,7 +59,10 @@ def evaluate(
     paper="Chen et al. 2020, arXiv 2002.05709",
 )
 def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
-    """InfoNCE on outputs [2 * batch, out_dim]: all first views, then all second ones."""
+    """InfoNCE between two views of each image.
+
+    Outputs [2 * batch, out_dim]: all first views, then all second ones.
+    """
     similarity = _similarities(model(batch.images))
     images = len(similarity) // 2
     partner = torch.arange(2 * images, device=similarity.device).roll(images)

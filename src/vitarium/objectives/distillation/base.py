@@ -70,7 +70,7 @@ class Distillation(Config):
 
     @model_validator(mode="after")
     def _teacher_is_told_once(self) -> Self:
-        teacher = teacher_of(self)
+        teacher = teacher_ref(self)
         if teacher.is_file and teacher.architecture is None:
             raise ValueError(
                 f"'{teacher.source}' has weights alone: say what builds the model in "
@@ -93,7 +93,7 @@ class Distillation(Config):
         return self.changed({"teacher": PARENT, **dict.fromkeys(file_settings)})
 
 
-def teacher_of(config: Distillation) -> TeacherRef:
+def teacher_ref(config: Distillation) -> TeacherRef:
     return TeacherRef(
         config.teacher, config.teacher_architecture, config.teacher_head, config.teacher_sha256
     )
@@ -119,7 +119,7 @@ class DistillationFacts(ClassificationFacts):
 
 DISTILLATION: DistillationFacts = {
     **CLASSIFICATION,
-    "teacher": teacher_of,
+    "teacher": teacher_ref,
     "teacher_outputs": class_outputs,
 }
 """Facts for `@objective(name, config=..., **DISTILLATION)`."""
