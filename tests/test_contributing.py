@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, create_model, grow, import_zoo, measure, merge
 from vitarium.core import registry
+from vitarium.testing import check_architecture, check_objective
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -68,6 +69,11 @@ def test_the_importer_brings_timms_own_weights(examples, tmp_path):
     (id,) = import_zoo(tmp_path, tmp_path / "zoo", num_classes=3)
     read = Zoo.open(tmp_path / "zoo").load(id).state_dict()
     assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_examples_that_are_trained_keep_to_their_contracts(examples):
+    check_architecture("parallel_vit")
+    check_objective("focal")
 
 
 def test_focal_loss_without_gamma_is_cross_entropy(examples):

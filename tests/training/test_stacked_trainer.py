@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitarium import Blueprint, plan
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.training import Step, Task, TrainOptions, stack_key, train, train_together
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
@@ -49,7 +49,7 @@ def losses(trainer, over, steps):
     while len(found) < steps:
         epoch += 1
         trainer.training_mode()
-        for number, batch in enumerate(together([m.batches for m in over], epoch)):
+        for number, batch in enumerate(stacked_batches([m.batches for m in over], epoch)):
             found.append(trainer.step(batch, epoch, number)["loss"])
     return torch.stack(found[:steps])
 

@@ -6,7 +6,7 @@ import torch
 from vitarium import Blueprint, create_model, plan
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.training import Step, Task, TrainOptions, stack_key, train, train_together
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
@@ -56,7 +56,7 @@ def test_the_teacher_is_asked_once_for_each_batch(tiny, tmp_path, precision):
     alone = Trainer([member], options)
     alone.training_mode()
     teacher.seen.clear()  # a look at one image
-    for number, batch in enumerate(together([member.batches], 1)):
+    for number, batch in enumerate(stacked_batches([member.batches], 1)):
         alone.step(batch, 1, number)
     assert teacher.seen == [(32, True, precision == "bf16", False)] * 3
 

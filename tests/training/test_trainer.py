@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitarium import Blueprint, plan
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.training import Step, TrainOptions, stack_key, train
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
@@ -39,7 +39,7 @@ def test_experts_are_averaged_after_every_step_of_the_optimiser(tiny, tmp_path):
         member = TrainState(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
         alone = Trainer([member], TrainOptions())
         alone.training_mode()
-        batch = next(together([member.batches], 1))
+        batch = next(stacked_batches([member.batches], 1))
         alone.step(batch, 1, 0)
         return [e.fc1.weight.detach().double() for e in member.model.blocks[1].mlp.experts]
 
@@ -82,7 +82,7 @@ def test_models_that_act_after_steps_are_not_stacked(tiny, tmp_path):
     stack = StackedTrainer([member], TrainOptions())
     stack.training_mode()
     with pytest.raises(RuntimeError, match="random"):
-        stack.step(next(together([member.batches], 1)), 1, 0)
+        stack.step(next(stacked_batches([member.batches], 1)), 1, 0)
 
 
 def test_no_shortcut_keeps_tokens_from_experts(tiny, tmp_path):

@@ -75,7 +75,11 @@ def architecture(
 
 
 def head(
-    name: str, *, config: type[Config] = NoConfig, paper: str = ""
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[PutHead], PutHead]:
     """Register a head: a function `(config, model, num_outputs) -> None`.
 
@@ -85,12 +89,19 @@ def head(
     Args:
         config: its fields are factors.
         paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_head(name)` tests all of it.
     """
-    return register("head", name, config, {"paper": paper})
+    return register("head", name, config, {"paper": paper, "tiny": tiny})
 
 
 def initialization(
-    name: str, *, config: type[Config] = NoConfig, paper: str = ""
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[Initialize], Initialize]:
     """Register an initialization: a function `(config, module) -> None`.
 
@@ -100,5 +111,8 @@ def initialization(
     Args:
         config: its fields are factors.
         paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_initialization(name)` tests all of it.
     """
-    return register("initialization", name, config, {"paper": paper})
+    return register("initialization", name, config, {"paper": paper, "tiny": tiny})

@@ -36,8 +36,8 @@ def load_torchvision(
 
     Raises DataNotFound.
     """
-    found = next((parts for f in folders.all if (parts := _read(source, f))), None)
-    train, test = found or _fetch(name, source, folders, unpack, also)
+    splits = next((parts for f in folders.all if (parts := _read(source, f))), None)
+    train, test = splits or _fetch(name, source, folders, unpack, also)
     return with_splits(
         name,
         train.classes,

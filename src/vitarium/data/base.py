@@ -63,7 +63,7 @@ class Split:
         return len(self.labels)
 
     def select(self, indices: Sequence[int] | Tensor) -> "Split":
-        """The images with these numbers, in that order."""
+        """The images with these numbers, int64 [n], in that order."""
         chosen = torch.as_tensor(indices, dtype=torch.long)
         if isinstance(self.images, Tensor):
             return Split(self.images[chosen], self.labels[chosen])
@@ -110,14 +110,14 @@ class Dataset:
 class DataFolders:
     """Where data sets are looked for, and the folder into which they are downloaded."""
 
-    given: Path | None = None
+    data_dir: Path | None = None
 
     @property
     def all(self) -> list[Path]:
         """The folder that was given, $VITARIUM_DATA, and the cache, in that order."""
         named = os.environ.get("VITARIUM_DATA")
         return [
-            *([self.given] if self.given else []),
+            *([self.data_dir] if self.data_dir else []),
             *([Path(named)] if named else []),
             cache_folder() / "data",
         ]

@@ -23,7 +23,7 @@ _PARTS = ("train", "val", "test")
 
 
 def load(section: Section, data_dir: Path | None = None) -> Dataset:
-    """The data set that a blueprint names; read once per process.
+    """Load the data set that a blueprint names; read once per process.
 
     Raises DataNotFound that says where it was looked for and how to get it, and InvalidData where
     it is not what the blueprint says; NotReadable, and DiskFull where it is downloaded.
@@ -35,14 +35,14 @@ def load(section: Section, data_dir: Path | None = None) -> Dataset:
 @lru_cache(maxsize=4)
 def _load(section: Section, data_dir: Path | None) -> Dataset:
     fixed = section.plugin.facts.get("fixed", False)
-    found = _fixed(section, data_dir) if fixed else _resident(section(DataFolders(data_dir)))
-    said = expected(section)
-    if said.num_classes is not None and said.num_classes != found.num_classes:
+    data = _fixed(section, data_dir) if fixed else _resident(section(DataFolders(data_dir)))
+    declared = expected(section)
+    if declared.num_classes is not None and declared.num_classes != data.num_classes:
         raise InvalidData(
-            f"data set '{section.name}' has {found.num_classes} classes, "
-            f"but num_classes says {said.num_classes}"
+            f"data set '{section.name}' has {data.num_classes} classes, "
+            f"but num_classes says {declared.num_classes}"
         )
-    return found
+    return data
 
 
 def _fixed(section: Section, data_dir: Path | None) -> Dataset:
@@ -57,18 +57,18 @@ def _fixed(section: Section, data_dir: Path | None) -> Dataset:
                 allocate(f"{part}-{name}", tuple(values.shape), values.dtype).copy_(values)
         return {"classes": read.classes, "mean": read.mean, "std": read.std}
 
-    kept = image_cache.kept(section.name, section.config.factors(), fill)
+    cached = image_cache.from_cache(section.name, section.config.factors(), fill)
     train, val, test = (
-        Split(kept.tensors[f"{part}-images"], kept.tensors[f"{part}-labels"]) for part in _PARTS
+        Split(cached.tensors[f"{part}-images"], cached.tensors[f"{part}-labels"]) for part in _PARTS
     )
-    classes, mean, std = (tuple(kept.about[name]) for name in ("classes", "mean", "std"))
+    classes, mean, std = (tuple(cached.about[name]) for name in ("classes", "mean", "std"))
     return Dataset(section.name, classes, train, val, test, mean, std)
 
 
-def _resident(found: Dataset) -> Dataset:
+def _resident(data: Dataset) -> Dataset:
     """The data set with images that are decoded already, as far as they are few and of one size."""
-    train, val, test = (_decoded(found.name, getattr(found, part)) for part in _PARTS)
-    return replace(found, train=train, val=val, test=test)
+    train, val, test = (_decoded(data.name, getattr(data, part)) for part in _PARTS)
+    return replace(data, train=train, val=val, test=test)
 
 
 class _SizesDiffer(Exception):
@@ -96,6 +96,8 @@ def _decoded(name: str, split: Split) -> Split:
         return {}
 
     try:
-        return Split(image_cache.kept(name, fingerprint, fill).tensors["images"], split.labels)
+        return Split(
+            image_cache.from_cache(name, fingerprint, fill).tensors["images"], split.labels
+        )
     except _SizesDiffer:
         return split

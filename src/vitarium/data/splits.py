@@ -29,8 +29,8 @@ def with_splits(
     images as `config` declares, or a label is none of the classes' numbers.
     """
     _check_count(name, "training images", len(train), "num_train", expected_train)
-    own = 0 if val is None else len(val)
-    _check_count(name, "validation images of its own", own, "num_val", declared_val(config))
+    num_own_val = 0 if val is None else len(val)
+    _check_count(name, "validation images of its own", num_own_val, "num_val", declared_val(config))
     for part, split in (("training", train), ("validation", val), ("test", test)):
         if split is not None:
             _check_labels(name, part, split.labels, len(classes))
@@ -45,19 +45,22 @@ def with_splits(
 
 
 def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
-    """Training and test images of a source that has one heap: a fifth of each class is for tests.
+    """Training and test images of a source without splits: a fifth of each class is for tests.
+
+    images: uint8 [n, c, h, w]; labels: int64 [n].
 
     Which is fixed, whatever a blueprint says: no model is ever trained on a test image.
     """
     chosen = stratified(labels, len(labels) // 5, 0, "test")
-    heap = Split(images, labels)
-    return heap.select(without(chosen, len(labels))), heap.select(chosen)
+    split = Split(images, labels)
+    return split.select(without(chosen, len(labels))), split.select(chosen)
 
 
 def stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
-    """Numbers of `count` images, in order, with each class in proportion to within one image.
+    """Numbers of `count` images, in order: int64 [count], of labels [n].
 
-    What rounding leaves over goes to the classes that it cut most (largest remainders).
+    Each class is there in proportion, to within one image; what rounding leaves over goes to the
+    classes that it cut most (largest remainders).
     """
     generator = np.random.default_rng(derive(seed, "split", purpose))
     classes, sizes = np.unique(labels.numpy(), return_counts=True)
@@ -73,7 +76,7 @@ def stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
 
 
 def without(chosen: Tensor, count: int) -> Tensor:
-    """Those of the numbers below `count` that were not chosen, in order."""
+    """The numbers below `count` that are not among those chosen [n], in order: [count - n]"""
     rest = torch.ones(count, dtype=torch.bool)
     rest[chosen] = False
     return rest.nonzero()[:, 0]
@@ -87,9 +90,9 @@ def declared_val(config: DataConfig) -> int | None:
     return getattr(config, "num_val", None)
 
 
-def _check_count(name: str, what: str, found: int, field: str, said: int | None) -> None:
-    if said is not None and said != found:
-        raise InvalidData(f"data set '{name}' has {found} {what}, but {field} says {said}")
+def _check_count(name: str, what: str, count: int, field: str, declared: int | None) -> None:
+    if declared is not None and declared != count:
+        raise InvalidData(f"data set '{name}' has {count} {what}, but {field} says {declared}")
 
 
 def _check_labels(name: str, part: str, labels: Tensor, num_classes: int) -> None:

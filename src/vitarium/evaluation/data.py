@@ -82,7 +82,7 @@ class EvalData:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] -> images as the model takes them."""
-        return self._batches.normalised(pixels)
+        return self._batches.normalized(pixels)
 
     def _first(self, count: int) -> Tensor:
         return stratified(self.labels, count, 0, "measure")

@@ -8,13 +8,29 @@
 Each raises AssertionError that names the plug-in and the rule that it breaks.
 """
 
+from vitarium.testing.architectures import check_architecture
+from vitarium.testing.augmentations import check_augmentation
+from vitarium.testing.datasets import check_dataset
 from vitarium.testing.formats import check_exporter, check_importer
+from vitarium.testing.heads import check_head
+from vitarium.testing.initializations import check_initialization
 from vitarium.testing.measures import check_measure
+from vitarium.testing.objectives import check_objective
 from vitarium.testing.operators import check_operator
+from vitarium.testing.optimizers import check_optimizer
+from vitarium.testing.schedules import check_schedule
 
 __all__ = [
+    "check_architecture",
+    "check_augmentation",
+    "check_dataset",
     "check_exporter",
+    "check_head",
     "check_importer",
+    "check_initialization",
     "check_measure",
+    "check_objective",
     "check_operator",
+    "check_optimizer",
+    "check_schedule",
 ]

@@ -1,6 +1,6 @@
 """The contracts of optimizers and schedules."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -14,7 +14,12 @@ Schedule = TypeVar("Schedule", bound=Callable[[Any, int, int, int], float])
 
 
 def optimizer(
-    name: str, *, config: type[Config], elementwise: bool = False, paper: str = ""
+    name: str,
+    *,
+    config: type[Config],
+    elementwise: bool = False,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[MakeOptimizer], MakeOptimizer]:
     """Register an optimizer: a function `(config, parameters) -> torch.optim.Optimizer`.
 
@@ -25,12 +30,20 @@ def optimizer(
         elementwise: each weight's update depends on that weight's own gradients and state alone.
             Only then are models trained in stacks, where all weights of a model are one row.
         paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_optimizer(name)` tests all of it.
     """
-    return register("optimizer", name, config, {"elementwise": elementwise, "paper": paper})
+    facts = {"elementwise": elementwise, "paper": paper, "tiny": tiny}
+    return register("optimizer", name, config, facts)
 
 
 def schedule(
-    name: str, *, config: type[Config] = NoConfig, paper: str = ""
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
 ) -> Callable[[Schedule], Schedule]:
     """Register a schedule: a function `(config, step, steps, steps_per_epoch) -> float`.
 
@@ -40,5 +53,8 @@ def schedule(
     Args:
         config: its fields are factors.
         paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_schedule(name)` tests all of it.
     """
-    return register("schedule", name, config, {"paper": paper})
+    return register("schedule", name, config, {"paper": paper, "tiny": tiny})

@@ -19,7 +19,7 @@ from vitarium.zoo import About, ModelFolder
 
 
 class TrainState:
-    """A model that is ready to be trained, or to go on.
+    """A model of a run, ready to be trained or resumed.
 
     Args:
         parent: weights to start from, by name; its head is used where the spec keeps it.
@@ -100,9 +100,9 @@ class TrainState:
         objective = self.recipe.objective
         evaluate = objective.plugin.facts["evaluate"]
         splits = ("val", "test") if self.recipe.keeps(epoch) else ("val",)
-        found = evaluate(objective.config, self.model, score or self.batches.score, splits)
+        scores = evaluate(objective.config, self.model, score or self.batches.score, splits)
         return {
-            f"{split}_{name}": value for split in splits for name, value in found[split].items()
+            f"{split}_{name}": value for split in splits for name, value in scores[split].items()
         }
 
     def fault(self, epoch: int) -> str | None:
@@ -118,27 +118,27 @@ class TrainState:
                 weight.requires_grad_(is_head(self.model, name))
 
 
-def _changes(begun: Mapping[str, str], now: Mapping[str, str]) -> str:
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """What is no longer as it was when training began: from then on the bits may be others."""
     changed = [
-        f"{name} {begun.get(name)} to {now[name]}" for name in now if begun.get(name) != now[name]
+        f"{name} {before.get(name)} to {now[name]}" for name in now if before.get(name) != now[name]
     ]
     return f"changed during training: {', '.join(changed)}" if changed else ""
 
 
 def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None:
     """Copy the parent's weights, with the head's or without; none may be missing or differ."""
-    own = {n: t for n, t in model.state_dict().items() if head or not is_head(model, n)}
-    given = {n: t for n, t in parent.items() if head or not is_head(model, n)}
-    faults = [f"{name} is missing" for name in own.keys() - given.keys()]
-    faults += [f"{name} has no place" for name in given.keys() - own.keys()]
+    expected = {n: t for n, t in model.state_dict().items() if head or not is_head(model, n)}
+    parent_tensors = {n: t for n, t in parent.items() if head or not is_head(model, n)}
+    faults = [f"{name} is missing" for name in expected.keys() - parent_tensors.keys()]
+    faults += [f"{name} has no place" for name in parent_tensors.keys() - expected.keys()]
     faults += [
-        f"{name} is {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own.keys() & given.keys()
-        if own[name].shape != given[name].shape
+        f"{name} is {tuple(parent_tensors[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected.keys() & parent_tensors.keys()
+        if expected[name].shape != parent_tensors[name].shape
     ]
     if faults:
         raise IncompatibleWeights(
             "the parent's weights do not fit the architecture: " + "; ".join(sorted(faults)[:5])
         )
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict(parent_tensors, strict=False)

@@ -1,4 +1,4 @@
-"""The steps of a model that is trained by itself."""
+"""Training steps of a single model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,13 +34,15 @@ class Trainer:
         rate = member.rate(epoch, number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        own = Batch(batch.images[0], batch.labels[0], batch.targets[0])
+        model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0])
         if member.teacher:
             with self.options.autocast:
-                own = replace(own, teacher_outputs=member.teacher(own.images))
+                model_batch = replace(
+                    model_batch, teacher_outputs=member.teacher(model_batch.images)
+                )
         seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
         with self.options.autocast:
-            loss = recipe.objective(self.model, own)
+            loss = recipe.objective(self.model, model_batch)
         self.optimizer.zero_grad()
         loss.value.backward()
         if recipe.clip_grad_norm:
@@ -55,10 +57,11 @@ class Trainer:
             return [self.member.scores(epoch)]
 
     def progress(self) -> list[dict[str, Tensor]]:
-        """What going on needs, as `training.resume` has it."""
+        """The training state, [*shape] by name, as `training.resume` has it."""
         return [take_progress(self.member.model, self.optimizer)]
 
     def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take up a training state, [*shape] by name."""
         restore_progress(self.member.model, self.optimizer, progress[0])
 
     def training_mode(self) -> None:

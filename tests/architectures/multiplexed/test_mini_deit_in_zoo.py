@@ -5,7 +5,7 @@ import torch
 
 from vitarium import Blueprint, Zoo, plan
 from vitarium.core.errors import InvalidInput
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.evaluation.attention import watch
 from vitarium.formats.export import export
 from vitarium.training import Step, TrainOptions, stack_key, train
@@ -67,7 +67,7 @@ def losses(trainer, over, steps=4):
     while len(found) < steps:
         epoch += 1
         trainer.training_mode()
-        for number, batch in enumerate(together([m.batches for m in over], epoch)):
+        for number, batch in enumerate(stacked_batches([m.batches for m in over], epoch)):
             found.append(trainer.step(batch, epoch, number)["loss"])
     return torch.stack(found)
 

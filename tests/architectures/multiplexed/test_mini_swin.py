@@ -12,7 +12,7 @@ from vitarium.architectures.features import transformer_blocks
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose, section
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.evaluation.attention import watch
 from vitarium.evaluation.features import cosines, vectors
 from vitarium.training import TrainOptions, stack_key
@@ -246,7 +246,7 @@ def losses(trainer, over, epochs):
     found = []
     for epoch in range(1, epochs + 1):
         trainer.training_mode()
-        for number, batch in enumerate(together([one.batches for one in over], epoch)):
+        for number, batch in enumerate(stacked_batches([one.batches for one in over], epoch)):
             found.append(trainer.step(batch, epoch, number)["loss"].detach())
     return torch.stack(found)
 

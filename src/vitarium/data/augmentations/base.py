@@ -80,7 +80,7 @@ def augmentation(
 
 
 class Numbers:
-    """Names for parts of an image's numbers: `Numbers(flip=1, crop=2)(given, "crop")`."""
+    """Names for parts of an image's numbers: `Numbers(flip=1, crop=2)(drawn, "crop")`."""
 
     def __init__(self, **widths: int) -> None:
         ends = torch.tensor([0, *widths.values()]).cumsum(0).tolist()
@@ -90,18 +90,18 @@ class Numbers:
         }
         self.total: int = ends[-1]
 
-    def __call__(self, given: Tensor, name: str) -> Tensor:
+    def __call__(self, drawn: Tensor, name: str) -> Tensor:
         """[..., total] -> [..., width of that part]"""
-        return given[..., self._parts[name]]
+        return drawn[..., self._parts[name]]
 
 
 def unmixed(images: Tensor, targets: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """The `mix` of an augmentation that does not mix."""
+    """The `mix` of an augmentation that does not mix: [k, b, ...], unchanged."""
     return images, targets
 
 
 def channels(images: Tensor, count: int) -> Tensor:
-    """To gray or to RGB, whichever has `count` channels; images that have them stay as they are."""
+    """To gray or RGB: [..., c, h, w] -> [..., count, h, w]; unchanged where c is `count`."""
     if images.shape[-3] == count:
         return images
     if count == 3:

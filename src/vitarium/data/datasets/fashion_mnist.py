@@ -20,6 +20,8 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
     num_train=60000,
     mean=MEAN,
     std=STD,
+    paper="Xiao et al. 2017, arXiv 1708.07747",
+    tiny={"train_limit": 500},
 )
 def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     """Articles of clothing, 28 × 28 gray (Xiao et al. 2017, arXiv 1708.07747)."""

@@ -28,7 +28,7 @@ OUTPUTS = "outputs"
 
 @dataclass(frozen=True)
 class TeacherRef:
-    """Who teaches, as a recipe says it.
+    """Where the teacher comes from, as a recipe says it.
 
     source: "parent"; a model of the zoo, `ID` or `ID@EPOCH`; or a path.
     architecture, head: what builds the model of a .safetensors file; None: it says so itself.
@@ -70,28 +70,30 @@ class Distillation(Config):
 
     @model_validator(mode="after")
     def _teacher_is_told_once(self) -> Self:
-        told = teacher_of(self)
-        if told.is_file and told.architecture is None:
+        teacher = teacher_ref(self)
+        if teacher.is_file and teacher.architecture is None:
             raise ValueError(
-                f"'{told.source}' has weights alone: say what builds the model in "
+                f"'{teacher.source}' has weights alone: say what builds the model in "
                 "teacher_architecture"
             )
-        if not told.is_file and (told.architecture or told.head):
+        if not teacher.is_file and (teacher.architecture or teacher.head):
             raise ValueError(
                 f"teacher_architecture and teacher_head are for a .safetensors file; "
-                f"'{told.source}' is known without them"
+                f"'{teacher.source}' is known without them"
             )
-        if told.sha256 and not told.is_path:
-            raise ValueError(f"teacher_sha256 is for a file; '{told.source}' is a model of the zoo")
+        if teacher.sha256 and not teacher.is_path:
+            raise ValueError(
+                f"teacher_sha256 is for a file; '{teacher.source}' is a model of the zoo"
+            )
         return self
 
     def with_teacher_like_student(self) -> Self:
         """The same with a teacher that is built as the student: so speed is measured."""
-        others = ("teacher_architecture", "teacher_head", "teacher_sha256")
-        return self.changed({"teacher": PARENT, **dict.fromkeys(others)})
+        file_settings = ("teacher_architecture", "teacher_head", "teacher_sha256")
+        return self.changed({"teacher": PARENT, **dict.fromkeys(file_settings)})
 
 
-def teacher_of(config: Distillation) -> TeacherRef:
+def teacher_ref(config: Distillation) -> TeacherRef:
     return TeacherRef(
         config.teacher, config.teacher_architecture, config.teacher_head, config.teacher_sha256
     )
@@ -117,43 +119,51 @@ class DistillationFacts(ClassificationFacts):
 
 DISTILLATION: DistillationFacts = {
     **CLASSIFICATION,
-    "teacher": teacher_of,
+    "teacher": teacher_ref,
     "teacher_outputs": class_outputs,
 }
 """Facts for `@objective(name, config=..., **DISTILLATION)`."""
 
 
 def teacher_output(batch: Batch, name: str = OUTPUTS) -> Tensor:
-    """What the teacher says of a batch. Raises InvalidInput where no teacher was asked."""
+    """The teacher's tensor of that name for a batch, [batch, ...].
+
+    Raises InvalidInput where no teacher was asked.
+    """
     if batch.teacher_outputs is None:
         raise InvalidInput(
-            "this objective needs what a teacher says: a batch with `teacher_outputs`"
+            "this objective needs a teacher's outputs: a batch with `teacher_outputs`"
         )
     return batch.teacher_outputs[name]
 
 
 def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> None:
-    """Raises InvalidInput unless both models give one output for each of the same classes."""
-    theirs, own = (tuple(model(example).shape[1:]) for model in (teacher, student))
-    if theirs != own:
+    """Compare the outputs of both models for an example [1, c, h, w].
+
+    Raises InvalidInput unless both give one output for each of the same classes.
+    """
+    teacher_shape, student_shape = (tuple(model(example).shape[1:]) for model in (teacher, student))
+    if teacher_shape != student_shape:
         raise InvalidInput(
-            f"the teacher has outputs {_words(theirs)} and the student {_words(own)}: choose a "
-            "teacher that was trained on the student's classes, or give it such a head first "
-            "(a stage that starts from it, on the student's data)"
+            f"the teacher has outputs {_words(teacher_shape)} and the student "
+            f"{_words(student_shape)}: choose a teacher that was trained on the student's classes, "
+            "or give it such a head first (a stage that starts from it, on the student's data)"
         )
 
 
-def soft_cross_entropy(outputs: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-    """Mean over the batch of -sum softmax(theirs / T) log_softmax(outputs / T): a scalar.
+def soft_cross_entropy(outputs: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Mean over the batch of -sum softmax(teacher_logits / T) log_softmax(outputs / T).
 
-    In float32 under autocast, too. Its least value is the entropy of the teacher's words.
+    Both [batch, num_classes] -> a scalar, in float32 under autocast, too. Its least value is the
+    entropy of the teacher's probabilities.
     """
     with torch.autocast(outputs.device.type, enabled=False):
-        expected = (at_least_float32(theirs) / temperature).softmax(dim=-1)
+        expected = (at_least_float32(teacher_logits) / temperature).softmax(dim=-1)
         return F.cross_entropy(at_least_float32(outputs) / temperature, expected)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
+    """[...] in float32, or in float64 as it is: [...]"""
     return values if values.dtype == torch.float64 else values.float()
 
 
