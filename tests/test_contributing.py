@@ -39,6 +39,7 @@ def test_there_is_an_example_of_each_kind():
         "architecture",
         "objective",
         "measure",
+        "lineage",
         "operator",
         "importer",
         "exporter",
@@ -68,6 +69,12 @@ def test_the_importer_brings_timms_own_weights(examples, tmp_path):
     (id,) = import_zoo(tmp_path, tmp_path / "zoo", num_classes=3)
     read = Zoo.open(tmp_path / "zoo").load(id).state_dict()
     assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_example_of_lineage_recovery_keeps_the_contract(examples):
+    from vitarium.testing import check_lineage
+
+    check_lineage("chain")
 
 
 def test_focal_loss_without_gamma_is_cross_entropy(examples):
