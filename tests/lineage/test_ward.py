@@ -80,7 +80,7 @@ def test_copies_are_cut_where_so_many_trees_are_asked_for():
 
 @pytest.mark.parametrize("trees", [0, 4, -1])
 def test_more_trees_than_models_are_refused(trees):
-    with pytest.raises(InvalidInput, match=f"3 models cannot make {trees} trees"):
+    with pytest.raises(InvalidInput, match=f"3 models cannot be {trees} trees"):
         ward(np.ones((3, 3)) - np.eye(3), trees)
 
 

@@ -120,12 +120,9 @@ def ward(distances: np.ndarray, trees: int | None = None) -> np.ndarray:
 
     Raises InvalidInput for more trees than models.
     """
-    count = len(distances)
-    if trees is not None and not 1 <= trees <= count:
-        raise InvalidInput(
-            f"{count} models cannot make {trees} trees; give a number from 1 to {count}, or none"
-        )
-    if count == 1:
+    if trees is not None:
+        _check_trees(trees, len(distances))
+    if len(distances) == 1:
         return np.zeros(1, dtype=np.int64)
     # linkage takes a square matrix for points in space
     merges = linkage(squareform(distances, checks=False), "ward")
@@ -134,7 +131,7 @@ def ward(distances: np.ndarray, trees: int | None = None) -> np.ndarray:
 
 
 def _families_at_largest_gap(heights: np.ndarray) -> int:
-    """How many families there are before the first merge above the largest gap."""
+    """Number of families before the first merge above the largest gap; heights [merges], sorted."""
     bounded = np.maximum(heights, MIN_RELATIVE_HEIGHT * heights[-1])
     if len(heights) < 2 or heights[-1] == 0:
         return 1
@@ -146,8 +143,7 @@ def _families_at_largest_gap(heights: np.ndarray) -> int:
 def _cosines(model_set: ModelSet) -> np.ndarray:
     """Of weight matrices, or of all tensors where there are none; biases and the scales of norms,
     which are alike in all models, are left out. Float64 [K, K]; 1 on the diagonal."""
-    matrices = [name for name, shape in model_set.shapes.items() if len(shape) > 1]
-    gram = model_set.statistics.gram(matrices or None)
+    gram = model_set.statistics.gram(model_set.matrices or None)
     norms = np.sqrt(gram.diagonal())
     cosines = gram / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
     np.fill_diagonal(cosines, 1)
@@ -156,4 +152,6 @@ def _cosines(model_set: ModelSet) -> np.ndarray:
 
 def _check_trees(trees: int, models: int) -> None:
     if not 1 <= trees <= models:
-        raise InvalidInput(f"{models} models cannot be {trees} trees")
+        raise InvalidInput(
+            f"{models} models cannot be {trees} trees; give a number from 1 to {models}, or none"
+        )

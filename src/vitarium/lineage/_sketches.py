@@ -47,7 +47,7 @@ def sketch_weights(
     Raises: InvalidInput for a size below 1, or if there is no tensor; CorruptFile.
     """
     if tensors is None:
-        tensors = [name for name in model_set.tensors if len(model_set.shapes[name]) > 1]
+        tensors = model_set.matrices
     if size < 1 or not tensors:
         raise InvalidInput(f"a sketch of {size} numbers of {len(tensors)} tensors is nothing")
     projections = [
@@ -124,6 +124,7 @@ def _forest(edges: np.ndarray, lengths: np.ndarray, models: int) -> tuple[np.nda
 
 
 def _graph(edges: np.ndarray, values: np.ndarray, models: int) -> coo_matrix:
+    """Sparse [models, models] of values [n] at edges [n, 2]."""
     return coo_matrix((values, edges.T), shape=(models, models))
 
 

@@ -44,6 +44,11 @@ class ModelSet:
         return {name: self.models[0].shapes[name] for name in self.tensors}
 
     @cached_property
+    def matrices(self) -> list[str]:
+        """Names of the tensors that have at least two dimensions."""
+        return [name for name, shape in self.shapes.items() if len(shape) > 1]
+
+    @cached_property
     def statistics(self) -> WeightStatistics:
         """Inner products [K, K] and moments [K] by tensor; every file is read once for them."""
         return read_statistics(self.models, self.tensors, self.report)

@@ -143,7 +143,7 @@ def test_times_are_of_all_models_or_of_none():
         recover(model_set, times={"alpha": 0})
     with pytest.raises(UnknownName, match="unknown model 'alpa'"):
         recover(model_set, times={"alpa": 0})
-    with pytest.raises(InvalidInput, match="2 models cannot make 3 trees"):
+    with pytest.raises(InvalidInput, match="2 models cannot be 3 trees"):
         recover(model_set, 3)
 
 

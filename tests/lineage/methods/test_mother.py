@@ -202,7 +202,7 @@ def test_one_model_is_a_root(lineage_trees):
 
 
 def test_more_trees_than_models_are_refused(lineage_trees):
-    with pytest.raises(InvalidInput, match="7 models cannot make 8 trees"):
+    with pytest.raises(InvalidInput, match="7 models cannot be 8 trees"):
         recover(lineage_trees.grow(0, fans=(3, 1)), 8)
 
 

@@ -95,7 +95,7 @@ def test_unknown_roots_and_numbers_that_do_not_fit_are_refused():
         recover(model_set, roots=["alpa"])
     with pytest.raises(InvalidInput, match="2 trees are asked for and 1 roots are named"):
         recover(model_set, 2, roots=["alpha"])
-    with pytest.raises(InvalidInput, match="2 models cannot make 3 trees"):
+    with pytest.raises(InvalidInput, match="2 models cannot be 3 trees"):
         recover(model_set, 3)
 
 

@@ -90,7 +90,7 @@ class FileWeights(Weights):
         name: what the model is called.
         path: of the file, for messages.
         file: the tensors by the file's own names.
-        made_of: by our name, those of the file that it is made of, one after the other (queries,
+        sources: by our name, those of the file that it is made of, one after the other (queries,
             keys and values of Hugging Face's models are one tensor in timm's).
     """
 

@@ -69,6 +69,7 @@ def atlas(config: Atlas, model_set: ModelSet, trees: int | None) -> Forest:
 
 
 def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
+    """Times of all models, or what stands in for them, float64 [K], and notes."""
     for name in config.times:
         if name not in model_set.names:
             raise UnknownName("model", name, model_set.names)
@@ -80,8 +81,7 @@ def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
         )
     if config.times:
         return np.array([config.times[name] for name in model_set.names], dtype=np.float64), []
-    matrices = [name for name, shape in model_set.shapes.items() if len(shape) > 1]
-    norms = np.sqrt(model_set.statistics.gram(matrices or None).diagonal())
+    norms = np.sqrt(model_set.statistics.gram(model_set.matrices or None).diagonal())
     return norms, ["the norm of weights stands in for the time, which is not known"]
 
 
@@ -129,7 +129,7 @@ class _Chart:
         return edges
 
     def _root(self, members: np.ndarray) -> int:
-        """The earliest of a family that is no leaf, of places sorted by time; or the earliest."""
+        """The earliest of a family (indices [n], by time) that is no leaf; or the earliest."""
         inner = members[~self.leaf[members]]
         return int(inner[0] if len(inner) else members[0])
 

@@ -101,6 +101,7 @@ def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest:
 
 
 def _between_families(config: MoTHer, model_set: ModelSet) -> np.ndarray:
+    """Distances [K, K] that families are found by."""
     match config.distance:
         case "l2":
             return layer_distances.l2(model_set)
@@ -168,7 +169,9 @@ def _kurtosis_falls(
     kurtosis: list[np.ndarray],
     squared: list[np.ndarray],
 ) -> bool:
-    """Whether kurtosis falls from parent to child, as the weights themselves say.
+    """Whether kurtosis falls from parent to child, estimated from the weights.
+
+    Args: by family of n models: distances [n, n], kurtosis [n], squared l2 distances [n, n].
 
     A family's medoid, from which the squared distances to all others are least, is near its root
     (unless the family is a chain): kurtosis falls where that of medoids is above the median of

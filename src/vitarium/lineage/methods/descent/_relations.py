@@ -4,6 +4,11 @@ Steps of training in many dimensions are nearly at right angles to what came bef
 descends from `a`, and `a` from `p`, the step from `a` to `b` is nearly orthogonal to that from `p`
 to `a`, in every layer alike; siblings' steps are alike in some layers and not in others. Only
 inner products of models are needed for it.
+
+The densities are mixtures: each kind of relation has its share, and 5 or 10 % are uniform on
+[-1, 1], so that no single relation decides. Their scales were measured on ViTs of 3 to 6 blocks and
+some 100,000 numbers, trained by AdamW and SGD (docs/lineage.md): along true edges the cosine is
+-0.07 to 0.2, between siblings the correlation is 0 to 0.75.
 """
 
 from dataclasses import dataclass
@@ -93,8 +98,10 @@ def child_log_density(relation: Relation, continue_weight: float = _CONTINUE_PRI
     """Log density [n] of the cosine and the spread where b descends from a.
 
     A new training starts at right angles, in all layers alike; one that goes on with the same data
-    keeps to its direction, and its steps become shorter. A few do neither. The scales are those of
-    small ViTs trained by AdamW and SGD (docs/lineage.md).
+    keeps to its direction, and its steps become shorter. A few do neither.
+
+    Args:
+        continue_weight: share of descents that go on with the same training run.
     """
     c, spread = relation.cosine, relation.spread + 0.01
     new = (
@@ -102,6 +109,7 @@ def child_log_density(relation: Relation, continue_weight: float = _CONTINUE_PRI
         + _log_spread(spread, 0.075, 0.35)
         + np.log(0.95 - continue_weight)
     )
+    # uniform on (0, 0.95); a step longer than the one before (ratio < 1) is ever less likely
     same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_spread(spread, 0.1, 0.6)
     same += np.log(continue_weight) - np.logaddexp(0, -np.log(relation.ratio + _EPSILON) / 0.15)
     neither = np.log(0.05 / 2) + _log_spread(spread, 0.12, 0.7)
@@ -123,16 +131,17 @@ def sibling_log_density(relation: Relation) -> np.ndarray:
     one step is longer than the other. Twins, which differ by their seeds alone, stand side by side.
     """
     rho, ratio = relation.correlation, relation.ratio
+    # uniform on (0, 0.85), with exponential tails; at right angles normal
     similar = np.where(rho < 0, rho / 0.04, np.where(rho > 0.85, (0.85 - rho) / 0.03, 0))
     right = np.log(0.35 / (0.06 * np.sqrt(2 * np.pi))) - (rho / 0.06) ** 2 / 2
     neither = np.full_like(rho, np.log(0.05 / 2))
-    log_density = np.logaddexp(np.logaddexp(similar + np.log(0.6), right), neither) - _log_volume(
-        ratio
-    )
+    log_density = np.logaddexp(np.logaddexp(similar + np.log(0.6), right), neither)
+    log_density = log_density - _log_volume(ratio)
     # the nearer two siblings are, the more exactly they stand side by side
     beside = relation.cosine + 0.5 / (ratio + _EPSILON)
     side = np.clip((ratio - 0.8) / 0.2, 0, 1) * np.clip((0.45 - relation.cosine) / 0.1, 0, 1)
     log_density -= side * np.minimum((beside / 0.2) ** 2 / 2, 2)
+    # twins: exactly side by side, and about as far from p
     twins = -((beside / 0.03) ** 2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
     twins -= np.logaddexp(0, (1.2 - ratio) / 0.1)
     medians, sigmas = _spreads(ratio)
@@ -160,6 +169,7 @@ def root_log_density(relation: Relation) -> np.ndarray:
     Weights begin around zero: what a root has learned is at right angles to what follows, as well.
     """
     c = relation.cosine
+    # Laplace around 0, and 10 % uniform: 0.05 is half of that
     new = np.exp(-np.abs(c) / 0.06) / 0.12
     return np.asarray(
         np.log(0.9 * new + 0.05) + _log_spread(relation.spread + 0.01, 0.08, 0.45), float

@@ -159,7 +159,7 @@ def _largest(model: Weights, tensors: Sequence[str]) -> list[str]:
 
 
 def _sampled(model: Weights, name: str) -> np.ndarray:
-    """Rows from the middle, where a fused matrix has its keys."""
+    """Rows from the middle [rows, columns], where a fused matrix has its keys."""
     count = model.shapes[name][0]
     start = max(0, (count - _NUM_ROWS) // 2)
     return _rows(model.rows(name, start, min(count, start + _NUM_ROWS)))
@@ -201,13 +201,13 @@ def _bits_for(values: float) -> int:
 
 
 def _levels(values: np.ndarray) -> float:
-    """Number of even steps in a row's range that all its values lie on; infinite: they do not."""
+    """Number of even steps that all values [n], sorted, lie on; infinite: they do not."""
     step = _even_step(values)
     return (values[-1] - values[0]) / step + 1 if step else np.inf
 
 
 def _even_step(values: np.ndarray) -> float:
-    """The step of a row's different values, in order; 0 where they lie on no even steps.
+    """Step of a row's different values [n], sorted; 0 where they lie on no even steps.
 
     The least difference of two is a step, or a few.
     """
@@ -225,7 +225,7 @@ def _even_step(values: np.ndarray) -> float:
 
 
 def _dtype(sample: Sequence[np.ndarray]) -> torch.dtype:
-    """The narrowest dtype that holds all entries; float32 where they are too few to tell."""
+    """Narrowest dtype of all entries of matrices [rows, columns]; float32 of too few of them."""
     numbers = np.concatenate([rows.ravel() for rows in sample]) if sample else np.zeros(0)
     if len(np.unique(numbers)) < _MIN_VALUES:
         return torch.float32
@@ -237,7 +237,7 @@ def _dtype(sample: Sequence[np.ndarray]) -> torch.dtype:
 
 
 def _spacing(rows: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """Distance of each number to the next one of that dtype, in the shape of `rows`."""
+    """Distance of each number to the next one of that dtype, [rows, columns]."""
     about = torch.finfo(dtype)
     magnitudes = np.maximum(np.abs(rows), about.tiny)  # below, steps are even
     steps: np.ndarray = 2.0 ** (np.frexp(magnitudes)[1] - 1) * about.eps
@@ -250,6 +250,7 @@ def _model_rounding(model: Weights, tensors: Sequence[str]) -> float:
 
 
 def _rounding(rows: np.ndarray) -> float:
+    """Expected squared l2 norm of the rounding error of a matrix [rows, columns]."""
     dtype = _dtype([rows])
     if dtype != torch.float32:
         return float((_spacing(rows, dtype) ** 2).sum() / 12)

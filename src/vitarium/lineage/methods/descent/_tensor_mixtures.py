@@ -55,7 +55,7 @@ def tensor_mixtures(
 def _ingredients(
     grams: Mapping[str, np.ndarray], model: int, candidates: Sequence[int]
 ) -> list[int]:
-    """Of those tensors in which models differ most; small ones may fit by chance."""
+    """Indices of models that are ingredients in those tensors in which models differ most."""
     spread = {name: np.trace(gram) - gram.mean() * len(gram) for name, gram in grams.items()}
     largest = sorted(grams, key=lambda name: -spread[name])[:_NUM_TENSORS]
     mixtures = (best_mixture(grams[name], model, candidates) for name in largest)
