@@ -40,6 +40,7 @@ def test_there_is_an_example_of_each_kind():
         "architecture",
         "objective",
         "measure",
+        "lineage",
         "operator",
         "importer",
         "exporter",
@@ -74,6 +75,12 @@ def test_the_importer_brings_timms_own_weights(examples, tmp_path):
 def test_the_examples_that_are_trained_keep_to_their_contracts(examples):
     check_architecture("parallel_vit")
     check_objective("focal")
+
+
+def test_the_example_of_lineage_recovery_keeps_the_contract(examples):
+    from vitarium.testing import check_lineage
+
+    check_lineage("chain")
 
 
 def test_focal_loss_without_gamma_is_cross_entropy(examples):

@@ -94,7 +94,7 @@ def forests() -> Any:
 def made_up_method(monkeypatch):
     """Lets the study find a made-up forest, whatever there is; returns what sets it."""
     plugin = registry.Plugin(
-        "lineage", "made_up", lambda config, heap, trees: None, Settings, {"paper": "Us 2026"}
+        "lineage", "made_up", lambda config, model_set, trees: None, Settings, {"paper": "Us 2026"}
     )
     registry.plugins("lineage")
     monkeypatch.setitem(registry._plugins["lineage"], "made_up", plugin)

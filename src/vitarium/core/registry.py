@@ -98,7 +98,6 @@ def _decorator(kind: str) -> Callable[..., Callable[[F], F]]:
     return named
 
 
-lineage = _decorator("lineage")
 study = _decorator("study")
 
 

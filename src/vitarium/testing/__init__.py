@@ -14,6 +14,7 @@ from vitarium.testing.datasets import check_dataset
 from vitarium.testing.formats import check_exporter, check_importer
 from vitarium.testing.heads import check_head
 from vitarium.testing.initializations import check_initialization
+from vitarium.testing.lineage import check_lineage
 from vitarium.testing.measures import check_measure
 from vitarium.testing.objectives import check_objective
 from vitarium.testing.operators import check_operator
@@ -28,6 +29,7 @@ __all__ = [
     "check_head",
     "check_importer",
     "check_initialization",
+    "check_lineage",
     "check_measure",
     "check_objective",
     "check_operator",
