@@ -26,7 +26,7 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.
     presets = {
         preset: (plugin, settings)
         for plugin in architectures.values()
-        for preset, settings in plugin.facts.get("presets", {}).items()
+        for preset, settings in (plugin.facts["presets"] or {}).items()
     }
     settings: dict[str, Any] = {}
     if name in architectures:

@@ -72,7 +72,6 @@ def register(
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
     What the kinds' own decorators are made of, which name and type the facts: `measures/base.py`.
-    A fact that is None is left out.
     Raises ValueError where another module has registered that name.
     """
 
@@ -83,8 +82,7 @@ def register(
                 f"{kind} '{name}' of {function.__module__} is already registered "
                 f"by {earlier.function.__module__}: give one of them another name"
             )
-        stated = {fact: value for fact, value in facts.items() if value is not None}
-        _plugins[kind][name] = Plugin(kind, name, function, config, stated)
+        _plugins[kind][name] = Plugin(kind, name, function, config, dict(facts))
         return function
 
     return decorate

@@ -24,6 +24,11 @@ from vitarium.core.errors import CorruptFile, UntrustedFile
 from vitarium.core.file_faults import not_readable
 from vitarium.core.printable import encodable
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+"""Of files that may hold weights; all but safetensors are pickles."""
+WRAPPED_IN = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
+"""Keys under which training programs keep the state dict in a pickle, the usual ones first."""
+
 
 def read_weights(
     path: Path, root: Path, *, wrapped_in: tuple[str, ...] = (), mapped: bool = False
@@ -111,8 +116,10 @@ def _unpickled(path: Path, *, mapped: bool) -> Any:
     except pickle.UnpicklingError as error:
         raise UntrustedFile(path, _reason(error)) from None
     except Exception as error:  # what a damaged file makes torch raise is of any kind
-        said = str(error).partition("\n")[0].partition(". ")[0]
-        raise CorruptFile(path, f"no weights of PyTorch ({said or type(error).__name__})") from None
+        first_sentence = str(error).partition("\n")[0].partition(". ")[0]
+        raise CorruptFile(
+            path, f"no weights of PyTorch ({first_sentence or type(error).__name__})"
+        ) from None
 
 
 def _check_not_packed(path: Path) -> None:
@@ -132,8 +139,8 @@ def _reason(error: pickle.UnpicklingError) -> str:
     """What torch found that is no plain data, out of a page of advice to load it all the same."""
     for line in str(error).splitlines():
         for mark in ("unsupported GLOBAL ", "Unsupported global: GLOBAL "):
-            _, found, rest = line.partition(mark)
-            if found:
+            _, marked, rest = line.partition(mark)
+            if marked:
                 return f"reading it would run code: it names {rest.split()[0]}"
     return "it is no plain state dict of tensors, and reading it otherwise could run code"
 

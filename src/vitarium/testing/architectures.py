@@ -61,14 +61,14 @@ def check_architecture(name: str, **settings: Any) -> None:
         rule(torch.equal(expected, model(images)), "in eval mode nothing may be random")
 
     _check_parts(rule, model, images)
-    for preset, values in facts.get("presets", {}).items():
+    for preset, values in (facts["presets"] or {}).items():
         rule(
             section.plugin.config.read(values) is not None and preset != name,
             f"preset {preset} needs a name of its own",
         )
-    if "timm" in facts:
+    if facts["timm"]:
         _check_timm(rule, section, model, images)
-    if "symmetries" in facts:
+    if facts["symmetries"]:
         _check_symmetries(rule, facts["symmetries"](model), model)
 
 

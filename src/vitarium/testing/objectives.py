@@ -42,7 +42,7 @@ def check_objective(name: str, **settings: Any) -> None:
     with seeds.seeded(0):
         model = create_model("vit", num_classes=width, **_SIZES)
     batch = _batch(6, facts["views"])
-    if "teacher_outputs" in facts:
+    if facts["teacher_outputs"]:
         make = facts["teacher_outputs"]
         outputs_of = make(section.config, deepcopy(model), model, batch.images[:1])
         with torch.no_grad():

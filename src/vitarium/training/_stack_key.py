@@ -32,7 +32,7 @@ def stack_key(spec: ModelSpec) -> str | None:
     if not recipe.optimizer.plugin.facts.get("elementwise") or _trains_singly(recipe):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
-    if "teacher_outputs" in recipe.objective.plugin.facts:
+    if recipe.objective.plugin.facts["teacher_outputs"]:
         shared["parent"] = spec.parent  # so that teachers, and what they tell, are alike
     return json.dumps(shared, sort_keys=True)
 

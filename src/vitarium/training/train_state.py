@@ -56,7 +56,7 @@ class TrainState:
         optimize_forward(self.model, options, blocks_are_read=records)
         self._freeze()
         input_size = recipe.architecture.config.input_size
-        if "teacher_outputs" in objective.plugin.facts:
+        if objective.plugin.facts["teacher_outputs"]:
             example = torch.zeros(1, *input_size, device=options.device)
             self.teacher = Teacher(recipe, teacher, self.model, example)
         self.batches = Batches(

@@ -12,7 +12,7 @@ from vitarium import merge
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile, VitariumError
 from vitarium.engine.grow import grow
-from vitarium.formats._published_keys import to_ours, to_theirs
+from vitarium.formats._published_keys import to_ours, to_published
 from vitarium.formats._ray_trials import BOOKKEEPING
 from vitarium.formats.export import export
 from vitarium.formats.import_zoo import find_models, import_zoo
@@ -119,8 +119,8 @@ def test_configurations_translate_there_and_back(theirs):
         {"vitarium::augmentation.crop": "random", "mine": [1, {"a": None}]},
     ):
         config = theirs.configuration(**changes)
-        assert to_theirs(to_ours(config)) == config
-        assert {type(v) for v in to_theirs(to_ours(config)).values()} == {
+        assert to_published(to_ours(config)) == config
+        assert {type(v) for v in to_published(to_ours(config)).values()} == {
             type(v) for v in config.values()
         }
 

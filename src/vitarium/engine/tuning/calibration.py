@@ -192,7 +192,7 @@ class _Trial(TrainState):
         self.recipe = recipe
         self.model = recipe.build(num_outputs).to(options.device)
         facts = recipe.objective.plugin.facts
-        teacher = deepcopy(self.model) if "teacher_outputs" in facts else None
+        teacher = deepcopy(self.model) if facts["teacher_outputs"] else None
         optimize_forward(self.model, options, blocks_are_read=facts.get("records_blocks", False))
         self._freeze()
         if teacher is not None:

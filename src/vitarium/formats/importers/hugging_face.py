@@ -92,13 +92,17 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _preparation(folder: Path) -> dict[str, Any]:
     """How images are prepared, under our names; nothing where the folder does not say."""
     file = folder / "preprocessor_config.json"
-    known = _read(file) if file.is_file() else {}
+    processor = _read(file) if file.is_file() else {}
     settings: dict[str, Any] = {}
-    if known.get("do_normalize", True) and "image_mean" in known and "image_std" in known:
-        settings |= {"data.mean": known["image_mean"], "data.std": known["image_std"]}
-    if known.get("resample") in _RESAMPLE:
-        settings["augmentation.interpolation"] = _RESAMPLE[known["resample"]]
-    size = known.get("size")
+    if (
+        processor.get("do_normalize", True)
+        and "image_mean" in processor
+        and "image_std" in processor
+    ):
+        settings |= {"data.mean": processor["image_mean"], "data.std": processor["image_std"]}
+    if processor.get("resample") in _RESAMPLE:
+        settings["augmentation.interpolation"] = _RESAMPLE[processor["resample"]]
+    size = processor.get("size")
     if isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
         settings["augmentation.resize"] = size["shortest_edge"]
     return settings
