@@ -11,6 +11,8 @@ from typing import Any
 
 # one thread per process, also in those that tests start: pytest's workers share the cores
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+# umap runs as Python: for its few points here numba would compile for a minute
+os.environ["NUMBA_DISABLE_JIT"] = "1"
 
 import pytest
 import torch
@@ -31,6 +33,12 @@ TINY = {
     "depth": 1,
     "num_heads": 2,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: at the end there are short ones to share out."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

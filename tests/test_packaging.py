@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vitarium.core import extras
+from vitarium.core import extras, registry
 from vitarium.core.extras import EXTRAS, MissingExtra, require
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +81,32 @@ def test_what_is_missing_is_named_with_its_extra(extra, monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=rf"^this needs .*: pip install 'vitarium\[{extra}\]'$"):
         require(extra, "this")
+
+
+def without_altair(*arguments):
+    """The command line as it is where `study` is not installed."""
+    code = (
+        "import sys; sys.modules['altair'] = None; sys.argv[0] = 'vitarium'; "
+        "from vitarium.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_its_extra_a_study_is_refused_in_a_line(written_zoo):
+    done = without_altair("study", "diversity", written_zoo.path)
+    assert done.stderr == "error: a study needs altair: pip install 'vitarium[study]'\n"
+    assert done.returncode == 2
+
+
+def test_without_an_extra_all_other_plugins_are_listed():
+    done = without_altair("plugins", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {row["kind"] for row in json.loads(done.stdout)} == set(registry.KINDS) - {"study"}
 
 
 @pytest.fixture(scope="module")

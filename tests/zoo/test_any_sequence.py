@@ -324,6 +324,7 @@ def sequences(count, steps):
     )
 
 
+@pytest.mark.slow
 class TestSomeSequences(Store.TestCase):
     settings = sequences(60, 4)
 

@@ -41,7 +41,7 @@ def plugins(
 
     kinds = {f"{each}s": each for each in registry.KINDS} | {"studies": "study"}
     if kind is None or (kind in kinds and name is None):
-        listed = {}
+        listed: dict[str, dict[str, Plugin]] = {}
         for each in [kinds[kind]] if kind else registry.KINDS:
             try:
                 listed[each] = registry.plugins(each)
