@@ -5,7 +5,7 @@ import torch
 from vitarium.core import registry
 from vitarium.operators.alignment._midpoint import Midpoint
 
-SHORT = {"steps": 12, "batch_size": 64, "judgements": 4}
+SHORT = {"steps": 12, "batch_size": 64, "evaluations": 4}
 
 
 def aligned(ingredients, **settings):

@@ -36,7 +36,7 @@ def merge(
     """Combine models of a zoo by a registered operator; the result is a model of the zoo.
 
         vitarium.merge(zoo, ids, "uniform_soup")
-        vitarium.merge(zoo, ids, "ties", keep=0.3)
+        vitarium.merge(zoo, ids, "ties", density=0.3)
         vitarium.merge(zoo, [one, other], "slerp", align="weight_matching")
         vitarium.merge(zoo, ["3f2a"], "epoch_average", last=5)
 

@@ -30,8 +30,8 @@ class StraightThrough(Config):
     """Images in a training step."""
     images: PositiveInt = 50_000
     """At most so many of the training split, not augmented."""
-    judgements: PositiveInt = 10
-    """How often, over the steps, the permutation of the time is judged by the midpoint's loss on
+    evaluations: PositiveInt = 10
+    """How often, over the steps, the current permutation is evaluated by the midpoint's loss on
     training images; the best of all, the start among them, is the result."""
     seed: NonNegativeInt = 0
     """Of the order of the images and of the units."""
@@ -89,7 +89,7 @@ def _trained(
     optimizer = torch.optim.SGD(list(free.values()), config.lr, config.momentum)
     order = torch.Generator().manual_seed(derive(config.seed, "straight_through", "units"))
     batches = midpoint.examples.endless(config.batch_size, config.seed, "straight_through")
-    every = max(1, config.steps // config.judgements)
+    every = max(1, config.steps // config.evaluations)
     for step, batch in enumerate(islice(batches, config.steps), start=1):
         midpoint.report(step, config.steps)
         near = Matching(symmetries, _cpu(free), _cpu(two), kinds, start=moves)

@@ -18,25 +18,25 @@ Vectors = Callable[[], Iterator[tuple[str, Tensor, Tensor]]]
 """One more pass over task vectors at every call: a tensor's name, the base's tensor, and what the
 models added, float64 [models, *shape], which belongs to whoever asked for it."""
 
-Fuse = Literal["sum", "mean", "ties"]
+CombinationType = Literal["sum", "mean", "ties"]
 """Task arithmetic's sum, the mean, or the mean of the entries that have the elected sign."""
 
 _LOW_BITS = 15
 _BINS = 1 << 16
 
 
-def thresholds(parts: Callable[[], Iterator[Tensor]], keep: float) -> Tensor:
-    """The magnitudes that the largest `keep` of entries have, row by row: float32 [rows].
+def thresholds(parts: Callable[[], Iterator[Tensor]], density: float) -> Tensor:
+    """The magnitudes that the largest `density` of entries have, row by row: float32 [rows].
 
     Args:
         parts: one more pass over the entries at every call: tensors [rows, *any].
-        keep: share in (0, 1]; of n entries int(keep n), and at least one.
+        density: share in (0, 1]; of n entries int(density n), and at least one.
 
     Exact, for magnitudes in float32, and in constant memory: the first pass counts the upper half
     of their bits, which sort as the numbers do, the second the lower half where it matters.
     """
     upper = _counted(parts, lambda bits, row: bits >> _LOW_BITS)
-    wanted = (upper.sum(1).double() * keep).long().clamp(min=1)
+    wanted = (upper.sum(1).double() * density).long().clamp(min=1)
     high, wanted = _bin_of(upper, wanted)
     mask = (1 << _LOW_BITS) - 1
     lower = _counted(parts, lambda bits, row: bits[bits >> _LOW_BITS == high[row]] & mask)
@@ -44,20 +44,22 @@ def thresholds(parts: Callable[[], Iterator[Tensor]], keep: float) -> Tensor:
     return ((high << _LOW_BITS) | low).int().view(torch.float32)
 
 
-def trimmed(vectors: Vectors, keep: float, over: Literal["vector", "tensor"] = "vector") -> Vectors:
-    """The largest `keep` of every model's entries, of its whole vector or of each tensor.
+def trimmed(
+    vectors: Vectors, density: float, over: Literal["vector", "tensor"] = "vector"
+) -> Vectors:
+    """The largest `density` of every model's entries, of its whole vector or of each tensor.
 
     Of entries that are as large as the last one kept, all are kept.
     """
-    if keep >= 1:
+    if density >= 1:
         return vectors
     found: list[Tensor] = []
 
     def passes() -> Iterator[tuple[str, Tensor, Tensor]]:
         if over == "vector" and not found:
-            found.append(thresholds(lambda: (deltas for _, _, deltas in vectors()), keep))
+            found.append(thresholds(lambda: (deltas for _, _, deltas in vectors()), density))
         for name, base, deltas in vectors():
-            limits = found[0] if found else _limits(deltas, keep)
+            limits = found[0] if found else _limits(deltas, density)
             for delta, limit in zip(deltas, limits, strict=True):
                 delta.mul_(delta.abs().float() >= limit)
             yield name, base, deltas
@@ -109,31 +111,39 @@ def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool
     return total / share.where(share != 0, 1) if mean else total
 
 
-def together(
-    deltas: Tensor, weights: Sequence[float], fuse: Fuse, election: Election | None = None
+def combine(
+    deltas: Tensor,
+    weights: Sequence[float],
+    combination_type: CombinationType,
+    election: Election | None = None,
 ) -> Tensor:
     """One vector of the models' [models, *shape]. Raises InvalidInput for weights that add up to 0,
     where a mean is asked for."""
-    if fuse == "ties":
+    if combination_type == "ties":
         assert election
         return disjoint(deltas, weights, election.signs(deltas))
     total = weighted_sum(deltas, weights)
-    if fuse == "sum":
+    if combination_type == "sum":
         return total
     if sum(weights) == 0:
         raise InvalidInput("the models' weights add up to 0: there is no mean")
     return total / sum(weights)
 
 
-def fused(vectors: Vectors, weights: Sequence[float], fuse: Fuse, scale: float) -> NamedTensors:
-    """Tensor by tensor, the base and `scale` times what the models' vectors are together."""
+def add_to_base(
+    vectors: Vectors,
+    weights: Sequence[float],
+    combination_type: CombinationType,
+    scaling_factor: float,
+) -> NamedTensors:
+    """Tensor by tensor, the base plus `scaling_factor` times the combined task vectors [*shape]."""
     election = Election(vectors, weights)
     for name, base, deltas in vectors():
-        yield name, base + scale * together(deltas, weights, fuse, election)
+        yield name, base + scaling_factor * combine(deltas, weights, combination_type, election)
 
 
-def _limits(deltas: Tensor, keep: float) -> Tensor:
-    return thresholds(lambda: iter([deltas]), keep)
+def _limits(deltas: Tensor, density: float) -> Tensor:
+    return thresholds(lambda: iter([deltas]), density)
 
 
 def _counted(
