@@ -50,11 +50,13 @@ def compare(
     rows = []
     for twin, pair in pairs.items():
         id, epoch = pair[0]
-        found: dict[str, Any] = {"model": id, "epoch": epoch, "twin": twin}
-        times = _milliseconds([zoo.load(*one) for one in pair], _input_size(zoo, twin), where)
-        for when, one, milliseconds in zip(("before", "after"), pair, times, strict=True):
-            checkpoint = zoo.checkpoint(*one)
-            accuracy, refused = scores[twin, one]
+        row: dict[str, Any] = {"model": id, "epoch": epoch, "twin": twin}
+        times = _milliseconds(
+            [zoo.load(*reference) for reference in pair], _input_size(zoo, twin), where
+        )
+        for when, reference, milliseconds in zip(("before", "after"), pair, times, strict=True):
+            checkpoint = zoo.checkpoint(*reference)
+            accuracy, refused = scores[twin, reference]
             about = {
                 "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
                 "bytes": checkpoint.nbytes,
@@ -63,8 +65,8 @@ def compare(
                 "refused": refused,
                 "milliseconds": milliseconds,
             }
-            found |= {f"{name}_{when}": value for name, value in about.items()}
-        rows.append(found)
+            row |= {f"{name}_{when}": value for name, value in about.items()}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -75,14 +77,14 @@ def _accuracies(
 
     What is measured on the same data after the same epoch is measured in one run.
     """
-    together: dict[tuple[str, int], list[tuple[str, _At]]] = {}
+    batches: dict[tuple[str, int], list[tuple[str, _At]]] = {}
     for twin, pair in pairs.items():
         data = json.dumps(_data(zoo, twin), sort_keys=True)
-        for one in pair:
-            together.setdefault((data, one[1]), []).append((twin, one))
+        for reference in pair:
+            batches.setdefault((data, reference[1]), []).append((twin, reference))
     scores = {}
-    for (data, epoch), members in together.items():
-        found = measure(
+    for (data, epoch), members in batches.items():
+        table = measure(
             zoo,
             "accuracy",
             models=list(dict.fromkeys(id for _, (id, _) in members)),
@@ -91,10 +93,10 @@ def _accuracies(
             device=device,
             data_dir=data_dir,
         )
-        whole = found[found["part"] == ""].set_index("model")
-        for twin, one in members:
-            row = whole.loc[one[0]]
-            scores[twin, one] = (float(row["value"]), row["refused"])
+        accuracies = table[table["part"] == ""].set_index("model")
+        for twin, reference in members:
+            row = accuracies.loc[reference[0]]
+            scores[twin, reference] = (float(row["value"]), row["refused"])
     return scores
 
 
@@ -119,11 +121,11 @@ def _milliseconds(models: list[nn.Module], size: tuple[int, int, int], device: s
     moved = [model.to(device).eval() for model in models]
     times: list[list[float]] = [[] for _ in models]
     for run in range(_RUNS + 2):
-        for model, own in zip(moved, times, strict=True):
+        for model, model_times in zip(moved, times, strict=True):
             started = time.perf_counter()
             model(image)
             if device != "cpu":
                 torch.cuda.synchronize(device)
             if run > 1:
-                own.append(1e3 * (time.perf_counter() - started))
-    return [statistics.median(own) for own in times]
+                model_times.append(1e3 * (time.perf_counter() - started))
+    return [statistics.median(model_times) for model_times in times]

@@ -97,12 +97,14 @@ def compress(
     check_stage_name(name)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
-    asked = {
+    overrides = {
         **({} if epochs is None else {"epochs": epochs}),
         **({} if data is None else {"data": data}),
         **(recipe or {}),
     }
-    specs = {one: _twin(zoo, one, method, asked, name) for one in _named(zoo, models)}
+    specs = {
+        model: _student_spec(zoo, model, method, overrides, name) for model in _named(zoo, models)
+    }
     growth = grow(
         Plan(name, tuple({spec.id: spec for spec in specs.values()}.values())),
         zoo.path,
@@ -112,34 +114,36 @@ def compress(
         progress=progress,
         **(grow_options or {}),
     )
-    twins = {one: spec.id for one, spec in specs.items()}
+    twins = {model: spec.id for model, spec in specs.items()}
     return Compression(zoo, twins, growth, device, data_dir)
 
 
 def _named(zoo: Zoo, models: Iterable[str]) -> Iterator[str]:
-    found = dict.fromkeys(f"{id}@{epoch}" for id, epoch in map(zoo.at, models))
-    if not found:
+    names = dict.fromkeys(f"{id}@{epoch}" for id, epoch in map(zoo.at, models))
+    if not names:
         raise InvalidInput("say which models to compress")
-    for one in found:
-        if zoo.folder(one.partition("@")[0]).status == "diverged":
-            raise InvalidInput(f"model {one} diverged; leave it out")
-    yield from found
+    for name in names:
+        if zoo.folder(name.partition("@")[0]).status == "diverged":
+            raise InvalidInput(f"model {name} diverged; leave it out")
+    yield from names
 
 
-def _twin(zoo: Zoo, one: str, method: Section, asked: Mapping[str, Any], stage: str) -> ModelSpec:
-    id, epoch = zoo.at(one)
+def _student_spec(
+    zoo: Zoo, model: str, method: Section, overrides: Mapping[str, Any], stage: str
+) -> ModelSpec:
+    id, epoch = zoo.at(model)
     spec = zoo.spec(id)
     start = Start.read({"models": [id], "epoch": epoch, "operator": method, "keep_head": True})
-    settings = apply({**DEFAULTS, **_taken(one, spec.origin)}, asked)
+    settings = apply({**DEFAULTS, **_taken(model, spec.origin)}, overrides)
     for missing in [factor for factor in ("data", "epochs") if factor not in settings]:
         raise InvalidInput(
-            f"model {one} was trained elsewhere: say with --{missing} "
+            f"model {model} was trained elsewhere: say with --{missing} "
             + ("what its twin learns from" if missing == "data" else "how long its twin learns")
         )
     try:
         recipe = Recipe.read(inherited(settings, spec.origin, start))
     except IncompatibleWeights as error:  # one of a selection
-        raise IncompatibleWeights(f"model {one}: {error}") from None
+        raise IncompatibleWeights(f"model {model}: {error}") from None
     return ModelSpec(
         stage=stage,
         parent=id,
@@ -150,15 +154,15 @@ def _twin(zoo: Zoo, one: str, method: Section, asked: Mapping[str, Any], stage: 
     )
 
 
-def _taken(one: str, origin: object) -> dict[str, Any]:
+def _taken(model: str, origin: object) -> dict[str, Any]:
     """Raises InvalidInput for a model that has not learned classes."""
     if not isinstance(origin, Recipe):
         return {}
     facts = origin.objective.plugin.facts
     if not facts.get("needs_head", True):
         raise InvalidInput(
-            f"model {one} was trained by {origin.objective.name} and gives no classes that a twin "
-            "could be taught; compress what was fine-tuned from it"
+            f"model {model} was trained by {origin.objective.name} and gives no classes that a "
+            "twin could be taught; compress what was fine-tuned from it"
         )
     factors = origin.factors(defaults=False)
     return {name: factors[name] for name in _TAKEN if name in factors}

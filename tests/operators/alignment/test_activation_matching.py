@@ -15,7 +15,7 @@ from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.registry import choose, section
 from vitarium.data.batch import Batch
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.alignment._activations import places, unit_scores
+from vitarium.operators.alignment._activations import probes, unit_scores
 from vitarium.operators.base import Ingredients
 
 _FILE = Path(__file__).parents[2] / "reference" / "random_moves.py"
@@ -143,7 +143,7 @@ def test_a_unit_that_never_changes_is_like_no_other():
 def test_units_are_seen_where_they_are_read():
     found = {
         name: {(place.layer, place.end) for place in each}
-        for name, each in places(SYMMETRIES, build(0)).items()
+        for name, each in probes(SYMMETRIES, build(0)).items()
     }
     blocks = [f"blocks.{n}" for n in (0, 1)]
     readers = [f"{block}.{layer}" for block in blocks for layer in ("attn.qkv", "mlp.fc1")]

@@ -9,7 +9,7 @@ from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients
-from vitarium.operators.compression.minivit import Minivit, twin
+from vitarium.operators.compression.minivit import Minivit, compressed_architecture
 
 TINY = {
     "img_size": 8,
@@ -47,7 +47,7 @@ def made(model, **settings):
 def twin_of(section, model, **settings):
     """The twin, running in float64."""
     settings = {"relative_positions": None} | settings
-    built = twin(Minivit(**settings), section)(model.num_classes).double()
+    built = compressed_architecture(Minivit(**settings), section)(model.num_classes).double()
     built.load_state_dict(made(model, **settings))
     return built.eval()
 
@@ -117,7 +117,7 @@ def test_a_pattern_that_does_not_divide_the_blocks_is_refused():
     with pytest.raises(
         IncompatibleWeights, match=r"4 blocks has no such twin.*one of 1, 2, 4, 'all'"
     ):
-        twin(Minivit(share=3), section)
+        compressed_architecture(Minivit(share=3), section)
 
 
 def rearranged(model, block):
@@ -173,18 +173,18 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
 def test_what_a_twin_cannot_have_is_refused_by_name(factors, has):
     section = registry.section("architecture", {**TINY} | factors)
     with pytest.raises(IncompatibleWeights, match=has):
-        twin(Minivit(), section)
+        compressed_architecture(Minivit(), section)
 
 
 def test_models_of_other_kinds_are_refused():
     section = choose("architecture", "timm", model="vit_small_patch16_18x2_224", depth=1)
     with pytest.raises(IncompatibleWeights, match="ParallelThingsBlock"):
-        twin(Minivit(), section)
+        compressed_architecture(Minivit(), section)
     section = choose("architecture", "timm", model="cait_xxs24_224", depth=1)
     with pytest.raises(IncompatibleWeights, match="twin of a Cait; name a plain"):
-        twin(Minivit(), section)
+        compressed_architecture(Minivit(), section)
     with pytest.raises(IncompatibleWeights, match="an unknown architecture"):
-        twin(Minivit(), None)
+        compressed_architecture(Minivit(), None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import choose, section
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients
-from vitarium.operators.compression.minivit import Minivit, twin
+from vitarium.operators.compression.minivit import Minivit, compressed_architecture
 
 TINY = {
     "name": "timm",
@@ -50,7 +50,7 @@ def made(model, **settings):
 
 def twin_of(architecture, model, **settings):
     """The twin, running in float64."""
-    built = twin(Minivit(**settings), architecture)(model.num_classes).double()
+    built = compressed_architecture(Minivit(**settings), architecture)(model.num_classes).double()
     built.load_state_dict(made(model, **settings))
     return built.eval()
 
@@ -107,12 +107,12 @@ def test_what_blocks_have_of_their_own_can_be_chosen_and_changes_nothing_at_the_
 def test_the_twins_sizes_windows_and_rates_are_the_models():
     rates = {"drop_rate": 0.1, "proj_drop_rate": 0.2, "attn_drop_rate": 0.3, "drop_path_rate": 0.4}
     architecture, model = plain(**rates)
-    factors = twin(Minivit(), architecture).factors()
+    factors = compressed_architecture(Minivit(), architecture).factors()
     sizes = {name: value for name, value in TINY.items() if name not in ("name", "model")}
     assert {name: factors[name] for name in sizes | rates} == sizes | rates
     assert factors["convolution"] == 7
     assert factors["norm_eps"] == model.norm.eps
-    built = twin(Minivit(), architecture)(5)
+    built = compressed_architecture(Minivit(), architecture)(5)
     for own, theirs in zip(model.layers, built.layers, strict=True):
         for block, other in zip(own.blocks, theirs.blocks, strict=True):
             assert other.attn.window == block.window_size
@@ -152,7 +152,7 @@ def test_shared_weights_are_those_of_the_first_block_or_the_mean_of_the_group():
 def test_a_pattern_that_does_not_divide_a_stage_is_refused(share, said):
     architecture = section("architecture", TINY)
     with pytest.raises(IncompatibleWeights, match=said):
-        twin(Minivit(share=share), architecture)
+        compressed_architecture(Minivit(share=share), architecture)
 
 
 def in_other_order(block):
@@ -212,7 +212,7 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
 def test_what_a_twin_cannot_have_is_refused_by_name(factors, has):
     architecture = section("architecture", TINY | factors)
     with pytest.raises(IncompatibleWeights, match=has):
-        twin(Minivit(), architecture)
+        compressed_architecture(Minivit(), architecture)
 
 
 def test_models_with_norms_of_their_own_kind_are_refused():
@@ -226,15 +226,17 @@ def test_models_with_norms_of_their_own_kind_are_refused():
 def test_twins_and_other_swins_are_refused():
     architecture = section("architecture", TINY)
     with pytest.raises(IncompatibleWeights, match="MiniSwinTransformer"):
-        twin(Minivit(), twin(Minivit(), architecture))
+        compressed_architecture(Minivit(), compressed_architecture(Minivit(), architecture))
     newer = {"model": "swinv2_tiny_window8_256"}
     other = section("architecture", {n: v for n, v in (TINY | newer).items() if n != "mlp_ratio"})
     with pytest.raises(IncompatibleWeights, match="twin of a SwinTransformerV2"):
-        twin(Minivit(), other)
+        compressed_architecture(Minivit(), other)
 
 
 def test_encodings_of_positions_that_a_swin_has_not_are_refused():
     architecture = section("architecture", TINY)
     with pytest.raises(IncompatibleWeights, match="position bias; leave out relative_positions"):
-        twin(Minivit(relative_positions={"on": ["q"]}), architecture)
-    assert twin(Minivit(relative_positions=None), architecture) == twin(Minivit(), architecture)
+        compressed_architecture(Minivit(relative_positions={"on": ["q"]}), architecture)
+    assert compressed_architecture(
+        Minivit(relative_positions=None), architecture
+    ) == compressed_architecture(Minivit(), architecture)

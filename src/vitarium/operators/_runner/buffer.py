@@ -37,5 +37,5 @@ class Spool(tempfile.TemporaryDirectory[str]):
         if not tensor.numel():
             return tensor
         self._count += 1
-        own = scratch(Path(self.name) / str(self._count), tensor.numel(), tensor.dtype)
-        return own.view(tensor.shape).copy_(tensor)
+        stored = scratch(Path(self.name) / str(self._count), tensor.numel(), tensor.dtype)
+        return stored.view(tensor.shape).copy_(tensor)

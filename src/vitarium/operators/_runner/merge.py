@@ -82,10 +82,10 @@ def merge(
 def _aligned(
     sources: Sources, ingredients: tuple[Ingredient, ...], how: Section, report: Report
 ) -> tuple[Ingredient, ...]:
-    first, *others = ingredients
-    found = [first]
-    for done, other in enumerate(others):
-        report(done, len(others))
-        made = Planned(sources, how, (first, other), stage=ALIGNED).kept()
-        found.append(Ingredient(model=made, epoch=0))
-    return tuple(found)
+    first, *rest = ingredients
+    aligned = [first]
+    for done, ingredient in enumerate(rest):
+        report(done, len(rest))
+        id = Planned(sources, how, (first, ingredient), stage=ALIGNED).kept()
+        aligned.append(Ingredient(model=id, epoch=0))
+    return tuple(aligned)

@@ -26,7 +26,7 @@ class Planned:
     Args:
         base, heads, force: see `operators._runner.merge.merge`.
         stage: what the result is called in the zoo's tables.
-        given: weights in the place of the ingredients' own, in their order, e.g. rearranged ones
+        weights: weights in the place of the ingredients' own, in their order, e.g. rearranged ones
             that are nowhere kept. The spec does not tell of them: do not keep such a model.
 
     Raises InvalidInput and IncompatibleWeights for what cannot be combined.
@@ -42,13 +42,15 @@ class Planned:
         heads: str = "merge",
         stage: str = "merge",
         force: bool = False,
-        given: Sequence[Weights] | None = None,
+        weights: Sequence[Weights] | None = None,
     ) -> None:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force = sources.zoo, force
         self.facts = operator.plugin.facts
         self.told = Told()
-        models = list(given or [sources.weights(target_of(one)) for one in ingredients])
+        models = list(
+            weights or [sources.weights(target_of(ingredient)) for ingredient in ingredients]
+        )
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts["origin"]]
@@ -61,7 +63,7 @@ class Planned:
             ingredients,
             stage=stage,
             base=self.base,
-            heads=self.heads.told,
+            heads=self.heads.label,
             changes=self.heads.changes | self._changes(),
         )
 
@@ -100,13 +102,13 @@ class Planned:
             symmetries=self.symmetries,
             report=report,
         )
-        made = {}
+        merged = {}
         for name, tensor in self.operator(ingredients):
-            own = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
-            made[name] = spool.lay(own) if spool else own
+            stored = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
+            merged[name] = spool.lay(stored) if spool else stored
         self.told = ingredients.told
-        whole = {name: first[name] for name in first if name not in first.shapes}
-        return {**made, **whole, **self.heads.tensors()}
+        integers = {name: first[name] for name in first if name not in first.shapes}
+        return {**merged, **integers, **self.heads.tensors()}
 
     def model(self) -> nn.Module:
         """A running model of the ingredients' architecture, with the first one's weights."""
@@ -122,33 +124,37 @@ class Planned:
     def subject(self, number: int) -> Subject:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""
         self.sources.subject.cache_clear()  # one of them at a time is in memory
-        found = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
-        self._allowed(found.examples)
-        return found
+        subject = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
+        self._allowed(subject.examples)
+        return subject
 
-    def _allowed(self, found: Examples) -> Examples:
+    def _allowed(self, examples: Examples) -> Examples:
         split = self.facts["split"]
-        if not len(found):
-            raise InvalidInput(f"data set '{found.dataset.name}' has no {split} images")
-        for one in self.chosen:
-            if split != "train" and not self.force and self.sources.learned(one.model, found):
+        if not len(examples):
+            raise InvalidInput(f"data set '{examples.dataset.name}' has no {split} images")
+        for ingredient in self.chosen:
+            if (
+                split != "train"
+                and not self.force
+                and self.sources.learned(ingredient.model, examples)
+            ):
                 raise InvalidInput(
-                    f"model {one.model} was trained on images of the {split} split by which "
+                    f"model {ingredient.model} was trained on images of the {split} split by which "
                     f"{self.operator.name} selects; name other data with --data, or --force it"
                 )
-        return found
+        return examples
 
     def symmetries(self) -> Symmetries:
         """Raises IncompatibleWeights where the architecture declares none."""
         origin = self.spec.origin
         declare = origin.architecture and origin.architecture.plugin.facts.get("symmetries")
         if not declare:
-            known = origin.architecture.name if origin.architecture else "an unknown one"
+            architecture = origin.architecture.name if origin.architecture else "an unknown one"
             raise IncompatibleWeights(
-                f"{self.models[0].name}: its architecture ({known}) declares no symmetries"
+                f"{self.models[0].name}: its architecture ({architecture}) declares no symmetries"
             )
-        found: Symmetries = declare(self.models[0].skeleton)
-        return found
+        symmetries: Symmetries = declare(self.models[0].skeleton)
+        return symmetries
 
     # Parts of it
 
@@ -157,9 +163,9 @@ class Planned:
         change = self.facts["architecture"]
         if not change:
             return {}
-        own = self._folder.spec().origin.architecture
+        architecture = self._folder.spec().origin.architecture
         try:
-            return {"architecture": change(self.operator.config, own)}
+            return {"architecture": change(self.operator.config, architecture)}
         except IncompatibleWeights as error:
             raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
 
@@ -178,5 +184,5 @@ class Planned:
         return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
 
 
-def target_of(one: Ingredient) -> Target:
-    return Target(one.model, one.epoch, "")
+def target_of(ingredient: Ingredient) -> Target:
+    return Target(ingredient.model, ingredient.epoch, "")

@@ -9,7 +9,7 @@ from torch import Tensor
 from vitarium.architectures.symmetries.base import Moves
 
 
-def best_move(
+def best_transform(
     group: str, scores: Tensor, kind: Literal["permutation", "orthogonal"]
 ) -> tuple[Moves, float]:
     """The move of a group that scores highest, and what it gains over none.
@@ -19,29 +19,29 @@ def best_move(
     """
     now = scores.diagonal().sum(dtype=torch.float64).item()
     if kind == "permutation":
-        move, value = best_permutation(scores)
+        move, value = solve_assignment(scores)
     else:
-        move, value = best_rotation(scores)
+        move, value = solve_procrustes(scores)
     return {group: move}, value - now
 
 
-def best_permutation(scores: Tensor) -> tuple[Tensor, float]:
+def solve_assignment(scores: Tensor) -> tuple[Tensor, float]:
     """Place -> unit, int64 [n], of the highest sum, and the sum."""
     _, units = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
-    found = torch.from_numpy(units).to(scores.device)
-    return found, scores.gather(1, found[:, None]).sum(dtype=torch.float64).item()
+    permutation = torch.from_numpy(units).to(scores.device)
+    return permutation, scores.gather(1, permutation[:, None]).sum(dtype=torch.float64).item()
 
 
-def best_rotation(scores: Tensor) -> tuple[Tensor, float]:
+def solve_procrustes(scores: Tensor) -> tuple[Tensor, float]:
     """The orthogonal O with O 1 = 1 of the highest <O, scores>, and that value.
 
     It is the Procrustes solution on what has mean zero over the units, where a LayerNorm's input
     lives; the direction of the mean stays.
     """
     n = len(scores)
-    centred = scores - scores.mean(0) - scores.mean(1, keepdim=True) + scores.mean()
+    centered = scores - scores.mean(0) - scores.mean(1, keepdim=True) + scores.mean()
     # With a singular value of its own, the direction of the mean mixes with no other.
-    apart = 2 * torch.linalg.matrix_norm(centred) + 1
-    u, _, v = torch.linalg.svd(centred + apart / n)
+    separation = 2 * torch.linalg.matrix_norm(centered) + 1
+    u, _, v = torch.linalg.svd(centered + separation / n)
     rotation = u @ v
     return rotation, (rotation.double() * scores.double()).sum().item()

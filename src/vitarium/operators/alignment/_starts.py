@@ -33,12 +33,12 @@ def matched(
         report(number, restarts)
         order = torch.Generator().manual_seed(derive(seed, "matching", number))
         start = _random(symmetries, kinds, order) if number > 1 else {}
-        one = Matching(symmetries, fixed, moving, kinds, start=start)
+        matching = Matching(symmetries, fixed, moving, kinds, start=start)
         if number == 1:
-            one.settle()
-        one.ascend(sweeps, tolerance, order)
-        if best is None or one.objective > best.objective + TOLERANCE * one.scale:
-            best = one
+            matching.settle()
+        matching.ascend(sweeps, tolerance, order)
+        if best is None or matching.objective > best.objective + TOLERANCE * matching.scale:
+            best = matching
         if best.objective >= (1 - TOLERANCE) * best.scale:
             break
     assert best
@@ -47,10 +47,10 @@ def matched(
 
 def _random(symmetries: Symmetries, kinds: Kinds, generator: torch.Generator) -> Moves:
     """Every unit somewhere."""
-    found = {}
+    transforms = {}
     for name in kinds:
         group = symmetries.groups[name]
-        places = symmetries.groups[group.inside].size if group.inside else None
-        each = [torch.randperm(group.size, generator=generator) for _ in range(places or 1)]
-        found[name] = each[0] if places is None else torch.stack(each)
-    return found
+        heads = symmetries.groups[group.inside].size if group.inside else None
+        permutations = [torch.randperm(group.size, generator=generator) for _ in range(heads or 1)]
+        transforms[name] = permutations[0] if heads is None else torch.stack(permutations)
+    return transforms

@@ -76,21 +76,21 @@ def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Named
     full, symmetries = config.maps == "full", ingredients.symmetries
     maps = _maps(config, symmetries)
     start = config.start or ("orthogonal_matching" if full else "weight_matching")
-    reference, other = aligned_by(start, ingredients)
+    reference, source = aligned_by(start, ingredients)
     midpoint = Midpoint(ingredients, config.images)
-    before, rise = midpoint.loss_and_rise(reference, other)
-    found, after = other, before
+    before, rise = midpoint.loss_and_rise(reference, source)
+    aligned, after = source, before
     if rise > CONNECTED:
-        one, two = (folded(symmetries, w) if full else w for w in (reference, other))
-        _train(config, symmetries, midpoint, maps, one, two)
-        found = moved(symmetries, two, maps.exact())
-        found = unfolded(symmetries, found, reference) if full else found
-        after = midpoint.loss(reference, found)
+        fixed, moving = (folded(symmetries, w) if full else w for w in (reference, source))
+        _train(config, symmetries, midpoint, maps, fixed, moving)
+        aligned = moved(symmetries, moving, maps.exact())
+        aligned = unfolded(symmetries, aligned, reference) if full else aligned
+        after = midpoint.loss(reference, aligned)
         if after >= before:
-            found, after = other, before
+            aligned, after = source, before
     ingredients.told.metrics["midpoint_loss_at_start"] = before
     ingredients.told.metrics["midpoint_loss"] = after
-    yield from found.items()
+    yield from aligned.items()
 
 
 def _train(
@@ -99,22 +99,24 @@ def _train(
     midpoint: Midpoint,
     maps: TrainedMaps,
     reference: Tensors,
-    other: Tensors,
+    source: Tensors,
 ) -> None:
     """Train the maps of the second model."""
     maps.to(midpoint.examples.device)
-    one, two = midpoint.running(reference), midpoint.running(other)
+    fixed, moving = midpoint.running(reference), midpoint.running(source)
     optimizer = torch.optim.Adam(maps.parameters(), config.lr)
-    places = torch.Generator().manual_seed(derive(config.seed, "learned_matching", "places"))
+    point_generator = torch.Generator().manual_seed(
+        derive(config.seed, "learned_matching", "places")
+    )
     batches = midpoint.examples.endless(config.batch_size, config.seed, "learned_matching")
     for step, batch in enumerate(islice(batches, config.steps)):
         midpoint.report(step, config.steps)
-        draw = torch.rand((), dtype=torch.float64, generator=places).item()
+        draw = torch.rand((), dtype=torch.float64, generator=point_generator).item()
         t = 0.5 + config.spread * (2 * draw - 1)
         optimizer.zero_grad()
         with torch.enable_grad():
-            point = rearranged(symmetries, two, maps())
-            point = {name: torch.lerp(one[name], tensor, t) for name, tensor in point.items()}
+            point = rearranged(symmetries, moving, maps())
+            point = {name: torch.lerp(fixed[name], tensor, t) for name, tensor in point.items()}
             mean_loss(midpoint.model, point, batch.images, batch.labels).backward()
         rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
         optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
@@ -123,20 +125,20 @@ def _train(
 
 def _maps(config: LearnedMatching, symmetries: Symmetries) -> TrainedMaps:
     """Those that are to be trained. Raises IncompatibleWeights where there are none."""
-    found: dict[str, UnitMap] = {}
+    maps: dict[str, UnitMap] = {}
     for name, group in symmetries.groups.items():
-        places = symmetries.groups[group.inside].size if group.inside else None
+        heads = symmetries.groups[group.inside].size if group.inside else None
         if config.maps == "permutations" or group.maps == "permutation":
             if config.maps == "permutations" or config.learn == "all":
-                found[name] = Exchange(group.size, places)
+                maps[name] = Exchange(group.size, heads)
         elif group.maps == "orthogonal":
-            found[name] = Rotation(group.size, places, keeps_mean=True)
+            maps[name] = Rotation(group.size, heads, keeps_mean=True)
         elif config.learn != "stream":
             kind = Invertible if config.channels == "invertible" else Rotation
-            found[name] = kind(group.size, places)
-    if not found:
+            maps[name] = kind(group.size, heads)
+    if not maps:
         raise IncompatibleWeights(
             f"learn '{config.learn}': the architecture has no such units that can be mixed; learn "
             "'all', or maps 'permutations'"
         )
-    return TrainedMaps(found)
+    return TrainedMaps(maps)

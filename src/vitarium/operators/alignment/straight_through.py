@@ -11,7 +11,7 @@ from vitarium.architectures.symmetries.base import Moves, Symmetries, moved
 from vitarium.core.config import Config
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import gradients, mean_loss
-from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, both
+from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, model_weights
 from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors
 from vitarium.operators.alignment._starts import matched
 from vitarium.operators.base import Ingredients, NamedTensors, operator
@@ -58,21 +58,21 @@ def straight_through(config: StraightThrough, ingredients: Ingredients) -> Named
     symmetries are declared, InvalidInput where the outputs are not the images' classes.
     """
     symmetries = ingredients.symmetries
-    first, second = both(ingredients)
+    first, second = model_weights(ingredients)
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
     start = matched(symmetries, first, second, kinds, seed=config.seed).moves
     midpoint = Midpoint(ingredients, config.images)
     aligned = moved(symmetries, second, start)
     best, rise = midpoint.loss_and_rise(first, aligned)
-    found = start
+    transforms = start
     ingredients.told.metrics["midpoint_loss_at_start"] = best
     if rise > CONNECTED:
         for moves in _trained(config, symmetries, midpoint, (first, second), start):
             loss = midpoint.loss(first, moved(symmetries, second, moves))
             if loss < best:
-                best, found = loss, moves
+                best, transforms = loss, moves
     ingredients.told.metrics["midpoint_loss"] = best
-    yield from moved(symmetries, second, found).items()
+    yield from moved(symmetries, second, transforms).items()
 
 
 def _trained(
@@ -83,8 +83,8 @@ def _trained(
     moves: Moves,
 ) -> Iterator[Moves]:
     """The permutations that training comes by, as often as they are to be judged."""
-    one, two = (midpoint.running(model) for model in models)
-    free = {name: tensor.clone() for name, tensor in one.items()}
+    first, second = (midpoint.running(model) for model in models)
+    free = {name: tensor.clone() for name, tensor in first.items()}
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
     optimizer = torch.optim.SGD(list(free.values()), config.lr, config.momentum)
     order = torch.Generator().manual_seed(derive(config.seed, "straight_through", "units"))
@@ -92,12 +92,12 @@ def _trained(
     every = max(1, config.steps // config.evaluations)
     for step, batch in enumerate(islice(batches, config.steps), start=1):
         midpoint.report(step, config.steps)
-        near = Matching(symmetries, _cpu(free), _cpu(two), kinds, start=moves)
+        near = Matching(symmetries, _cpu(free), _cpu(second), kinds, start=moves)
         near.ascend(1, TOLERANCE, order)
         moves = near.moves
-        nearest = midpoint.running(moved(symmetries, _cpu(two), moves))
+        nearest = midpoint.running(moved(symmetries, _cpu(second), moves))
         point = {
-            name: ((tensor + nearest[name]) / 2).requires_grad_() for name, tensor in one.items()
+            name: ((tensor + nearest[name]) / 2).requires_grad_() for name, tensor in first.items()
         }
         with torch.enable_grad():
             value = mean_loss(midpoint.model, point, batch.images, batch.labels)

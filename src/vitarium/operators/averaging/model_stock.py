@@ -31,7 +31,7 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
         ingredients.report(done, len(ingredients.shapes))
         base = checked(ingredients.base, name).double()
         learned, directions, moved = torch.zeros(shape).double(), torch.zeros(shape).double(), 0
-        for tensor in ingredients.each(name):
+        for tensor in ingredients.model_tensors(name):
             delta = tensor.double() - base
             learned += delta
             if length := torch.linalg.vector_norm(delta):

@@ -27,5 +27,5 @@ def wise_ft(config: WiseFt, ingredients: Ingredients) -> NamedTensors:
 
     Equation 1 of the paper. A head that training began anew is mixed with the values it began with.
     """
-    both = Ingredients([ingredients.base, ingredients[0]], report=ingredients.report)
-    return weighted_sum(both, [1 - config.alpha, config.alpha])
+    ends = Ingredients([ingredients.base, ingredients[0]], report=ingredients.report)
+    return weighted_sum(ends, [1 - config.alpha, config.alpha])

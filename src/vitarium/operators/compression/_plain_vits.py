@@ -65,8 +65,8 @@ _PLAIN = "name a plain vision transformer or a Swin"
 
 def refuse(extras: Iterable[str]) -> None:
     """Raises IncompatibleWeights where a model has anything that its twin cannot have."""
-    if found := list(dict.fromkeys(extras)):
-        raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(found)}; {_PLAIN}")
+    if reasons := list(dict.fromkeys(extras)):
+        raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(reasons)}; {_PLAIN}")
 
 
 def of_norms(norms: Iterable[Any]) -> Iterator[str]:

@@ -36,11 +36,11 @@ def thresholds(parts: Callable[[], Iterator[Tensor]], density: float) -> Tensor:
     of their bits, which sort as the numbers do, the second the lower half where it matters.
     """
     upper = _counted(parts, lambda bits, row: bits >> _LOW_BITS)
-    wanted = (upper.sum(1).double() * density).long().clamp(min=1)
-    high, wanted = _bin_of(upper, wanted)
+    ranks = (upper.sum(1).double() * density).long().clamp(min=1)
+    high, ranks = _bin_of(upper, ranks)
     mask = (1 << _LOW_BITS) - 1
     lower = _counted(parts, lambda bits, row: bits[bits >> _LOW_BITS == high[row]] & mask)
-    low, _ = _bin_of(lower, wanted)
+    low, _ = _bin_of(lower, ranks)
     return ((high << _LOW_BITS) | low).int().view(torch.float32)
 
 
@@ -53,13 +53,15 @@ def trimmed(
     """
     if density >= 1:
         return vectors
-    found: list[Tensor] = []
+    vector_limits: list[Tensor] = []
 
     def passes() -> Iterator[tuple[str, Tensor, Tensor]]:
-        if over == "vector" and not found:
-            found.append(thresholds(lambda: (deltas for _, _, deltas in vectors()), density))
+        if over == "vector" and not vector_limits:
+            vector_limits.append(
+                thresholds(lambda: (deltas for _, _, deltas in vectors()), density)
+            )
         for name, base, deltas in vectors():
-            limits = found[0] if found else _limits(deltas, density)
+            limits = vector_limits[0] if vector_limits else _limits(deltas, density)
             for delta, limit in zip(deltas, limits, strict=True):
                 delta.mul_(delta.abs().float() >= limit)
             yield name, base, deltas
@@ -161,17 +163,17 @@ def _counted(
     return counts
 
 
-def _bin_of(counts: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _bin_of(counts: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     """In which bin the `wanted`-th from the top lies, and the how-manyth of that bin it is."""
     from_top = counts.flip(1).cumsum(1)
-    place = torch.searchsorted(from_top, wanted[:, None])
-    inside = from_top.gather(1, place) - counts.flip(1).gather(1, place)
-    return counts.shape[1] - 1 - place[:, 0], wanted - inside[:, 0]
+    bins = torch.searchsorted(from_top, ranks[:, None])
+    inside = from_top.gather(1, bins) - counts.flip(1).gather(1, bins)
+    return counts.shape[1] - 1 - bins[:, 0], ranks - inside[:, 0]
 
 
 def _any(deltas: Tensor) -> Tensor:
     """Where any of the models has an entry that is not 0."""
-    found = deltas[0] != 0
+    nonzero = deltas[0] != 0
     for delta in deltas[1:]:
-        found |= delta != 0
-    return found
+        nonzero |= delta != 0
+    return nonzero

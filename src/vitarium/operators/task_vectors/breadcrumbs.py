@@ -68,9 +68,9 @@ def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
 def _drop(delta: Tensor, config: Breadcrumbs) -> None:
     """In place."""
     flat = delta.view(-1)
-    kept = max(1, int(config.density * len(flat)))
+    count = max(1, int(config.density * len(flat)))
     outliers = int(config.outliers * len(flat))
-    large = flat.abs().topk(outliers + kept, sorted=False).indices
+    large = flat.abs().topk(outliers + count, sorted=False).indices
     largest = flat[large].abs().topk(outliers, sorted=False).indices
     left = torch.zeros_like(flat)
     left[large] = flat[large]

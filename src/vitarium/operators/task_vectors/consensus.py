@@ -73,7 +73,7 @@ def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
         else:
             merged = weighted_sum(deltas, weights)
         uses = torch.zeros_like(base)
-        for tensor, factor in zip(ingredients.each(name), strictness, strict=True):
-            own = tensor - base
-            uses += own.abs() >= factor * (merged - own).abs()
+        for tensor, factor in zip(ingredients.model_tensors(name), strictness, strict=True):
+            task_vector = tensor - base
+            uses += task_vector.abs() >= factor * (merged - task_vector).abs()
         yield name, base + config.scaling_factor * merged.where(uses >= config.at_least, 0)

@@ -53,8 +53,8 @@ def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
     def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, base, deltas in ingredients.deltas():
             for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
-                kept = (drawn >= config.drop_rate).to(delta.device)
-                delta.copy_(dropped(delta, kept, 1 - config.drop_rate, config.rescale))
+                mask = (drawn >= config.drop_rate).to(delta.device)
+                delta.copy_(dropped(delta, mask, 1 - config.drop_rate, config.rescale))
             yield name, base, deltas
 
     trim = trimmed(vectors, config.density)

@@ -65,8 +65,8 @@ def della(config: Della, ingredients: Ingredients) -> NamedTensors:
         for name, base, deltas in ingredients.deltas():
             for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
                 share = kept_share(config, delta)
-                kept = drawn.to(delta.device) < share
-                delta.copy_(dropped(delta, kept, share, config.rescale))
+                mask = drawn.to(delta.device) < share
+                delta.copy_(dropped(delta, mask, share, config.rescale))
             yield name, base, deltas
 
     yield from add_to_base(
@@ -80,8 +80,8 @@ def kept_share(config: Della, delta: Tensor) -> Tensor:
     rows = delta.abs().reshape(len(delta) if by_row else 1, -1)
     largest = max(rows.shape[1] - 1, 1)
     order = rows.argsort(dim=1, stable=True)
-    places = torch.arange(rows.shape[1], dtype=delta.dtype, device=delta.device) / largest
+    positions = torch.arange(rows.shape[1], dtype=delta.dtype, device=delta.device) / largest
     if rows.shape[1] == 1:
-        places += 0.5
-    ranks = torch.empty_like(rows).scatter_(1, order, places.expand_as(rows))
+        positions += 0.5
+    ranks = torch.empty_like(rows).scatter_(1, order, positions.expand_as(rows))
     return (1 - config.drop_rate + config.window * (ranks - 0.5)).reshape(delta.shape)

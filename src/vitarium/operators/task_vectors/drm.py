@@ -54,9 +54,9 @@ def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
     matrices = [n for n, shape in ingredients.shapes.items() if _is_matrix(n, shape)]
     rest = [name for name in ingredients.shapes if name not in matrices]
 
-    others = trimmed(lambda: ingredients.deltas(rest), config.vector_density)
-    election = Election(others, [1.0] * len(ingredients)) if config.elect else None
-    for name, base, deltas in others():
+    vectors = trimmed(lambda: ingredients.deltas(rest), config.vector_density)
+    election = Election(vectors, [1.0] * len(ingredients)) if config.elect else None
+    for name, base, deltas in vectors():
         yield name, base + config.scaling_factor * _mean(deltas, coefficients, election)
     for name, base, deltas in ingredients.deltas(matrices):
         fused = name.endswith(FUSED) and base.shape[0] % 3 == 0
