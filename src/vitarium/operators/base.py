@@ -100,7 +100,7 @@ def operator(
 
 
 @dataclass
-class Told:
+class OperatorLog:
     """What an operator says of its work; it is kept with the model."""
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Ingredients(Sequence[Weights]):
         self._base, self._model, self._examples = base, model, examples
         self._symmetries, self._subject = symmetries, subject
         self.report = report
-        self.told = Told()
+        self.log = OperatorLog()
         for model_ in self._models[1:]:
             check_alike(self._models[0], model_)
 

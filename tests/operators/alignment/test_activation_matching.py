@@ -167,8 +167,8 @@ def test_it_tells_how_much_closer_the_weights_are():
     products = {n: (ONE[n].double() * made[n].double()).sum() for n in ONE}
     norms = [sum(t.double().square().sum() for t in m.values()).sqrt() for m in (ONE, TWO)]
     expected = sum(products.values()) / (norms[0] * norms[1])
-    assert given.told.metrics["cosine_after"] == pytest.approx(expected.item())
-    assert "cosine with one: before" in given.told.lines[0]
+    assert given.log.metrics["cosine_after"] == pytest.approx(expected.item())
+    assert "cosine with one: before" in given.log.lines[0]
 
 
 @torch.no_grad()

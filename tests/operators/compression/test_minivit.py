@@ -154,7 +154,7 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
     _, model = plain()
     ingredients = Ingredients([Weights("m", model.state_dict(), skeleton=lambda: model)])
     dict(choose("operator", "minivit", init="fit", share=(3, 1))(ingredients))
-    first, second = ingredients.told.lines
+    first, second = ingredients.log.lines
     assert first.startswith("shared.0: relative error logits 0.")
     assert second == "shared.1: relative error logits 0.000, values 0.000, mlp 0.000"
 

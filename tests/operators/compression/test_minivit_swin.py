@@ -189,7 +189,7 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
     _, model = plain()
     given = ingredients(model)
     dict(choose("operator", "minivit", init="fit", share=("all", 2))(given))
-    places = [line.partition(":")[0] for line in given.told.lines]
+    places = [line.partition(":")[0] for line in given.log.lines]
     assert places == ["layers.0.shared.0", "layers.1.shared.0", "layers.1.shared.1"]
 
 

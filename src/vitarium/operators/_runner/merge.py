@@ -9,7 +9,7 @@ from vitarium.core.devices import find_devices
 from vitarium.core.registry import Section, choose, section
 from vitarium.evaluation.loader import Sources
 from vitarium.operators._runner.choose import chosen
-from vitarium.operators._runner.plan import Planned
+from vitarium.operators._runner.plan import MergePlan
 from vitarium.operators.base import Report
 from vitarium.zoo import Zoo
 
@@ -75,8 +75,8 @@ def merge(
     if align is not None:
         how = align.replace("-", "_") if isinstance(align, str) else align
         ingredients = _aligned(sources, ingredients, section("operator", how), report)
-    planned = Planned(sources, method, ingredients, base=base, heads=heads, stage=name, force=force)
-    return planned.kept(report)
+    plan = MergePlan(sources, method, ingredients, base=base, heads=heads, stage=name, force=force)
+    return plan.save(report)
 
 
 def _aligned(
@@ -86,6 +86,6 @@ def _aligned(
     aligned = [first]
     for done, ingredient in enumerate(rest):
         report(done, len(rest))
-        id = Planned(sources, how, (first, ingredient), stage=ALIGNED).kept()
+        id = MergePlan(sources, how, (first, ingredient), stage=ALIGNED).save()
         aligned.append(Ingredient(model=id, epoch=0))
     return tuple(aligned)

@@ -15,12 +15,12 @@ from vitarium.evaluation.data import Examples
 from vitarium.evaluation.inputs import Subject, Weights
 from vitarium.evaluation.loader import Sources
 from vitarium.operators._runner.bases import base_of, common_parent
-from vitarium.operators._runner.buffer import IN_MEMORY, Spool
+from vitarium.operators._runner.buffer import IN_MEMORY, DiskBuffer
 from vitarium.operators._runner.heads import Heads
-from vitarium.operators.base import Ingredients, Report, Told
+from vitarium.operators.base import Ingredients, OperatorLog, Report
 
 
-class Planned:
+class MergePlan:
     """What an operator is to make of checkpoints; nothing is computed before it is asked for.
 
     Args:
@@ -47,7 +47,7 @@ class Planned:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force = sources.zoo, force
         self.facts = operator.plugin.facts
-        self.told = Told()
+        self.log = OperatorLog()
         models = list(
             weights or [sources.weights(target_of(ingredient)) for ingredient in ingredients]
         )
@@ -67,7 +67,7 @@ class Planned:
             changes=self.heads.changes | self._changes(),
         )
 
-    def kept(self, report: Report = lambda done, of: None) -> str:
+    def save(self, report: Report = lambda done, of: None) -> str:
         """Compute it and keep it in the zoo, unless it is there; its id.
 
         Raises NotWritable at once, and DiskFull.
@@ -77,20 +77,20 @@ class Planned:
             check_writable(folder.path)
             with ExitStack() as stack:
                 large = self.models[0].nbytes > IN_MEMORY
-                spool = stack.enter_context(Spool(self.zoo.path / "cache")) if large else None
-                weights = self.weights(report, spool)
+                buffer = stack.enter_context(DiskBuffer(self.zoo.path / "cache")) if large else None
+                weights = self.weights(report, buffer)
                 folder.begin(self.spec, self.about)
-                folder.commit(0, self.told.metrics, weights, None, plain=large)
-            folder.finish("finished", "; ".join(self.told.lines))
+                folder.commit(0, self.log.metrics, weights, None, plain=large)
+            folder.finish("finished", "; ".join(self.log.lines))
         return self.spec.id
 
     def weights(
-        self, report: Report = lambda done, of: None, spool: Spool | None = None
+        self, report: Report = lambda done, of: None, buffer: DiskBuffer | None = None
     ) -> dict[str, Tensor]:
-        """All of the result's tensors; what the operator has to say of them is in `told`.
+        """All of the result's tensors; what the operator has to say of them is in `log`.
 
         Args:
-            spool: where they are laid, one after the other; None: they are in memory.
+            buffer: where they are laid, one after the other; None: they are in memory.
         """
         first = self.models[0]
         ingredients = Ingredients(
@@ -105,8 +105,8 @@ class Planned:
         merged = {}
         for name, tensor in self.operator(ingredients):
             stored = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
-            merged[name] = spool.lay(stored) if spool else stored
-        self.told = ingredients.told
+            merged[name] = buffer.write(stored) if buffer else stored
+        self.log = ingredients.log
         integers = {name: first[name] for name in first if name not in first.shapes}
         return {**merged, **integers, **self.heads.tensors()}
 

@@ -6,12 +6,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves
+from vitarium.architectures.symmetries.base import UnitTransforms
 
 
 def best_transform(
     group: str, scores: Tensor, kind: Literal["permutation", "orthogonal"]
-) -> tuple[Moves, float]:
+) -> tuple[UnitTransforms, float]:
     """The move of a group that scores highest, and what it gains over none.
 
     Args:

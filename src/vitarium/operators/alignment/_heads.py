@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves
+from vitarium.architectures.symmetries.base import UnitTransforms
 from vitarium.operators.alignment._assignment import solve_assignment
 
 
 def match_heads(
     group: str, head_scores: Tensor, inner: Mapping[str, Tensor], kinds: Mapping[str, str]
-) -> tuple[Moves, float]:
+) -> tuple[UnitTransforms, float]:
     """The best moves of the heads and of what is inside, and what they gain over none.
 
     Args:

@@ -12,7 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries, composed, moved, moved_piece
+from vitarium.architectures.symmetries.base import (
+    Symmetries,
+    UnitTransforms,
+    composed,
+    moved,
+    moved_piece,
+)
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.operators.alignment._assignment import best_transform
@@ -46,10 +52,10 @@ class Matching:
         moving: Mapping[str, Tensor],
         kinds: Kinds,
         *,
-        start: Moves | None = None,
+        start: UnitTransforms | None = None,
     ) -> None:
         self.symmetries, self.kinds = symmetries, kinds
-        self.moves: Moves = dict(start or {})
+        self.moves: UnitTransforms = dict(start or {})
         """All that was done to the moving model."""
         self.groups = [name for name, group in symmetries.groups.items() if not group.inside]
         self._inner = {
@@ -133,7 +139,7 @@ class Matching:
 
     def _improve(self, names: Sequence[str], tolerance: float) -> None:
         """Give each of these groups, which do not touch each other, its best place."""
-        futures: list[Future[tuple[Moves, float]]] = []
+        futures: list[Future[tuple[UnitTransforms, float]]] = []
         at_once = torch.get_num_threads()
         with ThreadPoolExecutor(at_once) as threads:  # scipy's assignment has one, and lets go
             for number, name in enumerate(names):
@@ -148,7 +154,7 @@ class Matching:
 
     def _find(
         self, group: str, counted: Sequence[int] | None = None
-    ) -> Callable[[], tuple[Moves, float]]:
+    ) -> Callable[[], tuple[UnitTransforms, float]]:
         """Score a group with what is inside of it, by some pieces (None: by all).
 
         What is given back finds the best move, and what it gains.
@@ -163,7 +169,7 @@ class Matching:
     def _having(self, group: str) -> list[int]:
         return [n for n, piece in enumerate(self.pieces) if piece.place(group) is not None]
 
-    def _do(self, moves: Moves, group: str) -> None:
+    def _do(self, moves: UnitTransforms, group: str) -> None:
         self.moves = composed(self.symmetries, self.moves, moves)
         touched = {group, *self._inner[group]}
         for number, piece in enumerate(self.pieces):
@@ -269,8 +275,8 @@ def log_cosines(
         "cosine_before": before.objective / before.scale,
         "cosine_after": matching.objective / matching.scale,
     }
-    ingredients.told.metrics |= cosines
+    ingredients.log.metrics |= cosines
     described = ", ".join(
         f"{name.partition('_')[2]} {value:.4f}" for name, value in cosines.items()
     )
-    ingredients.told.lines.append(f"cosine with {ingredients[0].name}: {described}")
+    ingredients.log.lines.append(f"cosine with {ingredients[0].name}: {described}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms
 from vitarium.core.seeds import derive
 from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
 from vitarium.operators.base import Report
@@ -45,7 +45,7 @@ def matched(
     return best
 
 
-def _random(symmetries: Symmetries, kinds: Kinds, generator: torch.Generator) -> Moves:
+def _random(symmetries: Symmetries, kinds: Kinds, generator: torch.Generator) -> UnitTransforms:
     """Every unit somewhere."""
     transforms = {}
     for name in kinds:

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from vitarium.architectures.symmetries.base import Axis, Moves, Piece, Symmetries
+from vitarium.architectures.symmetries.base import Axis, Piece, Symmetries, UnitTransforms
 
 Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """By group: what is applied to axes that write its units, and to those that read them; [n, n], or
@@ -108,7 +108,7 @@ class TrainedMaps(nn.Module):
         """To be differentiated through."""
         return {group: unit_map() for group, unit_map in zip(self.groups, self.maps, strict=True)}
 
-    def exact(self) -> Moves:
+    def exact(self) -> UnitTransforms:
         """As `symmetries.moved` takes them."""
         pairs = zip(self.groups, cast(Iterable[UnitMap], self.maps), strict=True)
         return {group: unit_map.exact().cpu() for group, unit_map in pairs}

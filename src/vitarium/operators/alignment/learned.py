@@ -88,8 +88,8 @@ def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Named
         after = midpoint.loss(reference, aligned)
         if after >= before:
             aligned, after = source, before
-    ingredients.told.metrics["midpoint_loss_at_start"] = before
-    ingredients.told.metrics["midpoint_loss"] = after
+    ingredients.log.metrics["midpoint_loss_at_start"] = before
+    ingredients.log.metrics["midpoint_loss"] = after
     yield from aligned.items()
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries, moved
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, moved
 from vitarium.core.config import Config
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import gradients, mean_loss
@@ -65,13 +65,13 @@ def straight_through(config: StraightThrough, ingredients: Ingredients) -> Named
     aligned = moved(symmetries, second, start)
     best, rise = midpoint.loss_and_rise(first, aligned)
     transforms = start
-    ingredients.told.metrics["midpoint_loss_at_start"] = best
+    ingredients.log.metrics["midpoint_loss_at_start"] = best
     if rise > CONNECTED:
         for moves in _trained(config, symmetries, midpoint, (first, second), start):
             loss = midpoint.loss(first, moved(symmetries, second, moves))
             if loss < best:
                 best, transforms = loss, moves
-    ingredients.told.metrics["midpoint_loss"] = best
+    ingredients.log.metrics["midpoint_loss"] = best
     yield from moved(symmetries, second, transforms).items()
 
 
@@ -80,8 +80,8 @@ def _trained(
     symmetries: Symmetries,
     midpoint: Midpoint,
     models: tuple[Tensors, Tensors],
-    moves: Moves,
-) -> Iterator[Moves]:
+    moves: UnitTransforms,
+) -> Iterator[UnitTransforms]:
     """The permutations that training comes by, as often as they are to be judged."""
     first, second = (midpoint.running(model) for model in models)
     free = {name: tensor.clone() for name, tensor in first.items()}

@@ -47,7 +47,7 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     (minus_accuracy, loss, name, best), *rest = sorted(individual_scores)
     soup, score = Soup(ingredients, best), Score(-minus_accuracy, loss)
     split = scorer.examples.split
-    ingredients.told.lines.append(f"{name} alone: {split} accuracy {score.accuracy:.4f}")
+    ingredients.log.lines.append(f"{name} alone: {split} accuracy {score.accuracy:.4f}")
     for done, (_, _, name, number) in enumerate(rest, len(ingredients)):
         ingredients.report(done, tries)
         load(scorer.model, soup.tried(number))
@@ -56,10 +56,10 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
         if better or (tried.accuracy == score.accuracy and not config.strict):
             soup.keep()
             score = tried
-            ingredients.told.lines.append(f"with {name}: {score.accuracy:.4f}")
+            ingredients.log.lines.append(f"with {name}: {score.accuracy:.4f}")
         else:
-            ingredients.told.lines.append(f"not with {name}: {tried.accuracy:.4f}")
-    ingredients.told.metrics.update(score.metrics(split))
+            ingredients.log.lines.append(f"not with {name}: {tried.accuracy:.4f}")
+    ingredients.log.metrics.update(score.metrics(split))
     yield from soup.mean()
 
 

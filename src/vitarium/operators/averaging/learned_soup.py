@@ -52,7 +52,7 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
     model and its gradient, and the tensors of one name. All models are unpacked into a temporary
     file, as large as they are together, which every step reads twice.
     """
-    model, log = ingredients.model(), ingredients.told
+    model, log = ingredients.model(), ingredients.log
     scorer = Scorer(model, ingredients.examples(), config.images, config.batch_size)
     with temporary_folder() as folder:
         mixed = Mixed(model, ingredients, config.per, folder)

@@ -41,7 +41,7 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
         ratios.append(ratio)
         yield name, base + ratio * (learned / count)
     mean = sum(ratios) / len(ratios)
-    ingredients.told.lines.append(f"mean interpolation ratio {mean:.3g} over {len(ratios)} tensors")
+    ingredients.log.lines.append(f"mean interpolation ratio {mean:.3g} over {len(ratios)} tensors")
 
 
 def interpolation_ratio(cosine: float, count: int) -> float:

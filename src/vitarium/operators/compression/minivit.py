@@ -20,7 +20,7 @@ from vitarium.core.config import Config, InvalidConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.base import Ingredients, NamedTensors, Told, checked, operator
+from vitarium.operators.base import Ingredients, NamedTensors, OperatorLog, checked, operator
 from vitarium.operators.compression._block_fitting import Parts, fitted
 from vitarium.operators.compression._plain_swins import swin_factors
 from vitarium.operators.compression._plain_vits import plain_factors
@@ -96,7 +96,7 @@ def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
         ingredients.report(prefixes.index(group.blocks[0]), len(prefixes))
         blocks = [_parts(prefix, model) for prefix in group.blocks]
         dtype = blocks[0]["attn.qkv.weight"].dtype
-        shared, owned = _init_student(config, group, blocks, ingredients.told)
+        shared, owned = _init_student(config, group, blocks, ingredients.log)
         for part, tensor in shared.items():
             yield group.shared + part, tensor.to(blocks[0][part].dtype)
         for prefix, parts in zip(group.blocks, owned, strict=True):
@@ -166,7 +166,7 @@ def _parts(prefix: str, model: Weights) -> Parts:
 
 
 def _init_student(
-    config: Minivit, group: _Group, blocks: list[Parts], log: Told
+    config: Minivit, group: _Group, blocks: list[Parts], log: OperatorLog
 ) -> tuple[Parts, list[Parts]]:
     """What the blocks of a group share, and what each has of its own and of the model."""
     first, mean = blocks[0], {name: _mean([block[name] for block in blocks]) for name in blocks[0]}

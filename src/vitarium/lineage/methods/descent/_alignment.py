@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries, composed, moved
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, composed, moved
 from vitarium.architectures.symmetries.vit import STREAM
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.seeds import derive
@@ -98,7 +98,7 @@ class _Alignment:
         self.members = {number: list(group) for number, group in enumerate(groups)}
         """Of each group that is not part of another by now."""
         self.part_of = list(range(len(groups)))
-        self.moves: dict[int, Moves] = {}
+        self.moves: dict[int, UnitTransforms] = {}
         self.matched: dict[int, int] = {}
 
     def suspects(self) -> list[tuple[int, int]]:
@@ -145,7 +145,7 @@ class _Alignment:
         weights = {name: model[name] for name in self.heap.tensors}
         return moved(self.symmetries, weights, self.moves.get(place, {}))
 
-    def _match(self, fixed: dict[str, Tensor], moving: dict[str, Tensor]) -> Moves | None:
+    def _match(self, fixed: dict[str, Tensor], moving: dict[str, Tensor]) -> UnitTransforms | None:
         """The moves, or None where they do not bring it near."""
         kinds: Kinds = dict.fromkeys(self.symmetries.groups, "permutation")
         matching = Matching(self.symmetries, fixed, moving, kinds)
