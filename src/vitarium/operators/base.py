@@ -177,7 +177,7 @@ class Ingredients(Sequence[Weights]):
                 yield name
 
     def model_tensors(self, name: str) -> Iterator[Tensor]:
-        """A tensor of one model after the other. Raises IncompatibleWeights, CorruptFile."""
+        """A tensor [*shape], model by model. Raises IncompatibleWeights, CorruptFile."""
         for model in self._models:
             yield checked(model, name)
 
@@ -248,7 +248,7 @@ class Ingredients(Sequence[Weights]):
 
 
 def checked(model: Weights, name: str) -> Tensor:
-    """A tensor. Raises IncompatibleWeights that names it where an entry is NaN or infinite."""
+    """A tensor [*shape]. Raises IncompatibleWeights that names it for NaN or infinite entries."""
     tensor = model[name]
     # no sum is finite where an entry is not, and it takes a thirtieth of the time
     if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
@@ -257,6 +257,11 @@ def checked(model: Weights, name: str) -> Tensor:
             "(--skip-diverged)"
         )
     return tensor
+
+
+def in_float64(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors [*shape], by name, in float64."""
+    return {name: tensor.double() for name, tensor in weights.items()}
 
 
 def check_alike(first: Weights, second: Weights) -> None:

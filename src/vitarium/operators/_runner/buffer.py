@@ -33,7 +33,7 @@ class DiskBuffer(tempfile.TemporaryDirectory[str]):
         return self
 
     def write(self, tensor: Tensor) -> Tensor:
-        """A copy of the tensor that lies in a file of the folder. Raises DiskFull."""
+        """A copy of a tensor [*shape], mapped from a file of the folder. Raises DiskFull."""
         if not tensor.numel():
             return tensor
         self._count += 1

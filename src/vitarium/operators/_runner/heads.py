@@ -66,7 +66,7 @@ class Heads:
         return Chosen(model, [n for n in model if not is_head(model.skeleton, n)])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The result's head; nothing where the operator makes it."""
+        """Tensors [*shape] of the merged head by name; empty where the operator merges heads."""
         if not self.separate:
             return {}
         heads = [{n: m[n] for n in m if is_head(m.skeleton, n)} for m in self._heads]

@@ -87,10 +87,10 @@ class MergePlan:
     def weights(
         self, report: Report = lambda done, of: None, buffer: DiskBuffer | None = None
     ) -> dict[str, Tensor]:
-        """All of the result's tensors; what the operator has to say of them is in `log`.
+        """The merged weights, tensors [*shape] by name; what the operator reports is in `log`.
 
         Args:
-            buffer: where they are laid, one after the other; None: they are in memory.
+            buffer: where they are written, one after the other; None: they are in memory.
         """
         first = self.models[0]
         ingredients = Ingredients(

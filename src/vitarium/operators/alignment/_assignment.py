@@ -1,4 +1,4 @@
-"""The best permutation, or the best orthogonal map, for a table of scores."""
+"""Linear assignment and Procrustes: the best permutation or orthogonal map for scores [n, n]."""
 
 from typing import Literal
 
@@ -12,10 +12,10 @@ from vitarium.architectures.symmetries.base import UnitTransforms
 def best_transform(
     group: str, scores: Tensor, kind: Literal["permutation", "orthogonal"]
 ) -> tuple[UnitTransforms, float]:
-    """The move of a group that scores highest, and what it gains over none.
+    """The transform of a group that scores highest, and what it gains over the identity.
 
     Args:
-        scores: [n, n]: at i, j what unit j is worth at place i.
+        scores: [n, n]: at i, j what unit j is worth in position i.
     """
     now = scores.diagonal().sum(dtype=torch.float64).item()
     if kind == "permutation":
@@ -26,14 +26,14 @@ def best_transform(
 
 
 def solve_assignment(scores: Tensor) -> tuple[Tensor, float]:
-    """Place -> unit, int64 [n], of the highest sum, and the sum."""
+    """Linear assignment for scores [n, n]: position -> unit, int64 [n], and the highest sum."""
     _, units = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
     permutation = torch.from_numpy(units).to(scores.device)
     return permutation, scores.gather(1, permutation[:, None]).sum(dtype=torch.float64).item()
 
 
 def solve_procrustes(scores: Tensor) -> tuple[Tensor, float]:
-    """The orthogonal O with O 1 = 1 of the highest <O, scores>, and that value.
+    """Procrustes: the orthogonal O [n, n] with O 1 = 1 of the highest <O, scores>, and that value.
 
     It is the Procrustes solution on what has mean zero over the units, where a LayerNorm's input
     lives; the direction of the mean stays.

@@ -229,7 +229,7 @@ def products(a: Tensor, b: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def norm(tensors: Sequence[Tensor]) -> float:
-    """Of all entries together."""
+    """Euclidean norm of all entries of tensors [*shape] together."""
     return sum(tensor.double().square().sum().item() for tensor in tensors) ** 0.5
 
 
@@ -249,7 +249,10 @@ def permuted(config: Config, symmetries: Symmetries) -> Kinds:
 
 
 def model_weights(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All weights of the two models. Raises IncompatibleWeights where the head is left out."""
+    """Weights of the two models, tensors [*shape] by name.
+
+    Raises IncompatibleWeights where the head is left out.
+    """
     missing = {piece.tensor for piece in ingredients.symmetries.pieces} - set(ingredients.shapes)
     if missing:
         raise IncompatibleWeights(
@@ -269,7 +272,7 @@ def log_cosines(
     moving: Mapping[str, Tensor],
     matching: Matching,
 ) -> None:
-    """Keep with the aligned model how much closer it came."""
+    """Log the cosine of the two models' weights [*shape] before and after the alignment."""
     before = Matching(symmetries, fixed, moving, matching.kinds)
     cosines = {
         "cosine_before": before.objective / before.scale,

@@ -35,7 +35,7 @@ class Midpoint:
         check_classifier(self.model, self.examples)
 
     def running(self, weights: Tensors) -> dict[str, Tensor]:
-        """Weights as the model runs with them: float32, where it is."""
+        """Weights [*shape] as the model runs with them: float32, on its device."""
         model_parameters = parameters(self.model)
         return {
             name: weights[name].to(model_parameters[name])
@@ -44,12 +44,14 @@ class Midpoint:
         }
 
     def loss(self, start: Tensors, end: Tensors) -> float:
-        """Halfway, nats."""
+        """Cross-entropy halfway between two models of weights [*shape], in nats."""
         ends = self.running(start), self.running(end)
         return self._losses([_halfway(*ends)])[0]
 
     def loss_and_rise(self, start: Tensors, end: Tensors) -> tuple[float, float]:
-        """Halfway, and how far that is above the mean of the ends; nats."""
+        """Cross-entropy halfway between models of weights [*shape], and its rise above their mean.
+
+        Both in nats."""
         ends = self.running(start), self.running(end)
         middle, first, last = self._losses([_halfway(*ends), *ends])
         return middle, middle - (first + last) / 2
@@ -59,7 +61,9 @@ class Midpoint:
 
 
 def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The first model, and the second as the operator of that name aligns it; "none": as it is.
+    """Weights [*shape] of the first model, and of the second as an operator aligns it.
+
+    "none" leaves the second as it is.
 
     Raises UnknownName, InvalidInput for an operator that does not align, IncompatibleWeights where
     the head is left out, and what the operator raises.

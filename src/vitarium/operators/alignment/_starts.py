@@ -23,7 +23,7 @@ def matched(
     seed: int = 0,
     report: Report = lambda done, of: None,
 ) -> Matching:
-    """Two models, matched by their weights; what was done to the second is the result's `moves`.
+    """Match two models by their weights [*shape]; the result's `moves` transform the second.
 
     The first start is the models as they are, the second what follows from the model's ends
     (`Matching.settle`), all others are random. Further arguments: see `Matching`.

@@ -17,10 +17,10 @@ from vitarium.architectures.symmetries.base import Axis, Piece, Symmetries, Unit
 
 Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """By group: what is applied to axes that write its units, and to those that read them; [n, n], or
-[places, n, n] of a group inside another."""
+[heads, n, n] of a group inside another."""
 
 HOLD = 0.25
-"""How much a free matrix has to gain in places of a permutation before another one is nearest."""
+"""How much a free matrix has to gain in entries of a permutation before another one is nearest."""
 
 
 class UnitMap(nn.Module, ABC):
@@ -28,11 +28,11 @@ class UnitMap(nn.Module, ABC):
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, Tensor]:
-        """To be differentiated through: see `Matrices`."""
+        """Matrices [n, n] or [heads, n, n], to be differentiated through: see `Matrices`."""
 
     @abstractmethod
     def exact(self) -> Tensor:
-        """A move, float64 or int64."""
+        """The transform: float64 [n, n] or [heads, n, n], or int64 [n] or [heads, n]."""
 
 
 class Rotation(UnitMap):
@@ -117,7 +117,7 @@ class TrainedMaps(nn.Module):
 def rearranged(
     symmetries: Symmetries, weights: Mapping[str, Tensor], maps: Matrices
 ) -> dict[str, Tensor]:
-    """The weights after maps, as `symmetries.moved` has them, to be differentiated by the maps.
+    """Weights [*shape] with units transformed as by `symmetries.moved`, differentiable by the maps.
 
     Weights of norms must have been folded, unless all maps are permutations.
     """
@@ -135,7 +135,7 @@ def rearranged(
 
 
 def moved_by(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
-    """A piece, in its shape, after maps; first of groups, then of what is inside of them."""
+    """A piece [*shape] with its units mapped; groups first, then those inside of them."""
     mapped = [(position, axis) for position, axis in enumerate(piece.axes) if axis.group in maps]
     for position, axis in sorted(mapped, key=lambda pair: bool(_outer(symmetries, pair[1]))):
         assert axis.group is not None  # for mypy

@@ -49,9 +49,9 @@ class ActivationMatching(Config):
 def activation_matching(config: ActivationMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted so that they react to images as the first's do.
 
-    One assignment for each group of units, by what they hold over all images and tokens; heads stay
-    whole, and the function stays what it is. Raises IncompatibleWeights where no symmetries are
-    declared.
+    Yields (name, tensor [*shape]) of the second model. One assignment for each group of units, by
+    what they hold over all images and tokens; heads stay whole, and the function stays what it is.
+    Raises IncompatibleWeights where no symmetries are declared.
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)

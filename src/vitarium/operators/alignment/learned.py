@@ -68,10 +68,11 @@ class LearnedMatching(Config):
 def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units mapped by what training finds to connect it to the first.
 
-    It computes what it did: what was trained is projected on exact maps in float64. Where the
-    midpoint's loss does not rise above the mean of the ends, or training does not lower it on
-    training images, the start is kept. Raises IncompatibleWeights for an architecture without
-    declared symmetries, or none that is to be learned, and for norms that cannot be folded.
+    Yields (name, tensor [*shape]) of the second model, which computes what it did: what was trained
+    is projected on exact maps in float64. Where the midpoint's loss does not rise above the mean of
+    the ends, or training does not lower it on training images, the start is kept. Raises
+    IncompatibleWeights for an architecture without declared symmetries, or none that is to be
+    learned, and for norms that cannot be folded.
     """
     full, symmetries = config.maps == "full", ingredients.symmetries
     maps = _maps(config, symmetries)

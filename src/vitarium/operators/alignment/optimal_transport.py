@@ -14,7 +14,7 @@ from vitarium.operators.alignment._activations import probes, unit_scores
 from vitarium.operators.alignment._matching import model_weights
 from vitarium.operators.alignment._sinkhorn import transport_plan
 from vitarium.operators.alignment._trained_maps import moved_by, rearranged
-from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.base import Ingredients, NamedTensors, in_float64, operator
 
 
 class Transport(Config):
@@ -52,14 +52,14 @@ class Transport(Config):
 def transport(config: Transport, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units moved onto the first's by optimal transport.
 
-    Incoming plans are applied to columns, outgoing ones to rows. The residual stream has one plan:
-    the costs of all layers at it are added up, in the place of the paper's mean of their plans,
-    with which no model would compute what it did. Heads are moved whole, and their channels inside
-    them. Without regularization a plan is a permutation, and the model computes what it did; soft
-    plans mix units, and it does not: it is to be averaged with the first model. Raises
-    IncompatibleWeights where no symmetries are declared.
+    Yields (name, tensor [*shape]) of the second model. Incoming plans are applied to columns,
+    outgoing ones to rows. The residual stream has one plan: the costs of all layers at it are added
+    up, in the place of the paper's mean of their plans, with which no model would compute what it
+    did. Heads are moved whole, and their channels inside them. Without regularization a plan is a
+    permutation, and the model computes what it did; soft plans mix units, and it does not: it is to
+    be averaged with the first model. Raises IncompatibleWeights where no symmetries are declared.
     """
-    first, second = (_doubles(weights) for weights in model_weights(ingredients))
+    first, second = (in_float64(weights) for weights in model_weights(ingredients))
     if config.by == "weights":
         plans = plans_between(config, ingredients.symmetries, first, second)
     else:
@@ -74,7 +74,7 @@ def plans_between(
     fixed: Mapping[str, Tensor],
     moving: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """By group, what is applied to its units: rows that sum to 1, [n, n] or [places, n, n]."""
+    """By group, what is applied to its units: rows that sum to 1, [n, n] or [heads, n, n]."""
     plans: dict[str, Tensor] = {}
     groups = [name for name, group in symmetries.groups.items() if group.inside is None]
     for number in range(config.rounds):
@@ -100,7 +100,7 @@ def plans_by_activations(
     first: Mapping[str, Tensor],
     second: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """As `plans_between`, from what the units hold."""
+    """As `plans_between`, from activations: rows that sum to 1, [n, n] or [heads, n, n]."""
     symmetries, models = ingredients.symmetries, [ingredients.model() for _ in ingredients]
     for model, weights in zip(models, (first, second), strict=True):
         load(model, weights)
@@ -201,7 +201,3 @@ def _axis(piece: Piece, group: str) -> int:
     axis = piece.place(group)
     assert axis is not None  # only pieces that have it are asked
     return axis
-
-
-def _doubles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.double() for name, tensor in weights.items()}

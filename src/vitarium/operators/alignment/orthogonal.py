@@ -51,11 +51,12 @@ class OrthogonalMatching(Config):
 def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with stream and channels rotated, heads and units permuted, to be closest.
 
-    Both models' norms and layer scales are folded into their neighbours; then rotations of the
-    residual stream that keep the mean of its units (Procrustes), of the channels inside of heads,
-    and permutations of heads and hidden units are found in turn, until they gain nothing. The
-    result has the first model's norms and layer scales, so that the two can be averaged as they
-    are; its function stays what it is. Needs memory for six models in float64.
+    Yields (name, tensor [*shape]) of the second model. Both models' norms and layer scales are
+    folded into their neighbours; then rotations of the residual stream that keep the mean of its
+    units (Procrustes), of the channels inside of heads, and permutations of heads and hidden units
+    are found in turn, until they gain nothing. The result has the first model's norms and layer
+    scales, so that the two can be averaged as they are; its function stays what it is. Needs memory
+    for six models in float64.
 
     Raises IncompatibleWeights where no symmetries are declared, where the stream of the
     architecture cannot be rotated, or where norms cannot be folded; see `folding`.

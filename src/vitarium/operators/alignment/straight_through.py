@@ -52,10 +52,11 @@ class StraightThrough(Config):
 def straight_through(config: StraightThrough, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted by what training finds to connect it to the first.
 
-    Free weights, from the first model's, are trained to lower the loss halfway between the first
-    model and the permutation of the second that best matches them; the gradient goes straight
-    through the matching. It starts from weight matching. Raises IncompatibleWeights where no
-    symmetries are declared, InvalidInput where the outputs are not the images' classes.
+    Yields (name, tensor [*shape]) of the second model. Free weights, from the first model's, are
+    trained to lower the loss halfway between the first model and the permutation of the second that
+    best matches them; the gradient goes straight through the matching. It starts from weight
+    matching. Raises IncompatibleWeights where no symmetries are declared, InvalidInput where the
+    outputs are not the images' classes.
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)

@@ -43,9 +43,10 @@ class WeightMatching(Config):
 def weight_matching(config: WeightMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted so that its weights are closest to the first's.
 
-    Coordinate ascent (Algorithm 1) on the inner product of all weights, to where no move gains
-    anything; heads stay whole, and the function stays what it is. Both models are in memory, and a
-    copy of the second. Raises IncompatibleWeights where no symmetries are declared.
+    Yields (name, tensor [*shape]) of the second model. Coordinate ascent (Algorithm 1) on the inner
+    product of all weights, to where no move gains anything; heads stay whole, and the function
+    stays what it is. Both models are in memory, and a copy of the second. Raises
+    IncompatibleWeights where no symmetries are declared.
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)

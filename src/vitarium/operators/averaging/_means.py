@@ -21,7 +21,7 @@ torch uses one thread for so few, so that threads do not fight for the cores."""
 
 
 def mean(ingredients: Ingredients) -> NamedTensors:
-    """The mean of the models' weights, tensor by tensor, in float64.
+    """The mean of the models' weights, tensor [*shape] by tensor, in float64.
 
     Raises IncompatibleWeights, CorruptFile.
     """
@@ -30,7 +30,7 @@ def mean(ingredients: Ingredients) -> NamedTensors:
 
 
 def weighted_sum(ingredients: Ingredients, weights: Sequence[float]) -> NamedTensors:
-    """The models' weights, each times a number, added up in float64.
+    """Weighted sum of the models' weights, tensor [*shape] by tensor, in float64.
 
     Raises IncompatibleWeights, CorruptFile.
     """

@@ -44,9 +44,9 @@ class Bezier(Config):
 def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
     """A model on a Bezier curve between two models that is trained to be of low loss.
 
-    The curve begins as the straight line, and is trained as the measure `mode_connectivity` does
-    it; between equal models there is no way to go. Raises IncompatibleWeights, and CannotMeasure
-    for models between which nothing lies.
+    Yields (name, tensor [*shape]). The curve begins as the straight line, and is trained as the
+    measure `mode_connectivity` does it; between equal models there is no way to go. Raises
+    IncompatibleWeights, and CannotMeasure for models between which nothing lies.
     """
     first, second = (
         {name: checked(model, name) for name in ingredients.shapes} for model in ingredients

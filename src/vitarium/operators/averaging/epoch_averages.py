@@ -76,7 +76,10 @@ class Ema(Config):
     tiny={"last": 2},
 )
 def epoch_average(config: EpochAverage, ingredients: Ingredients) -> NamedTensors:
-    """Mean of the last epochs of one model, or of all."""
+    """Mean of the last epochs of one model, or of all.
+
+    Yields (name, tensor [*shape]) in float64.
+    """
     return mean(ingredients)
 
 
@@ -91,7 +94,7 @@ def epoch_average(config: EpochAverage, ingredients: Ingredients) -> NamedTensor
 def lawa(config: Lawa, ingredients: Ingredients) -> NamedTensors:
     """Latest weight averaging: mean of the k latest epochs of one model.
 
-    With `ID@EPOCH` it is what it was then, during training.
+    Yields (name, tensor [*shape]) in float64. With `ID@EPOCH` it is what it was at that epoch.
     """
     return mean(ingredients)
 
@@ -107,8 +110,9 @@ def lawa(config: Lawa, ingredients: Ingredients) -> NamedTensors:
 def swa(config: Swa, ingredients: Ingredients) -> NamedTensors:
     """Stochastic weight averaging: mean of every c-th epoch of the last part of training.
 
-    Algorithm 1 of the paper. The statistics of a batch normalization are averaged like all weights,
-    and would have to be computed anew; vision transformers have none.
+    Yields (name, tensor [*shape]) in float64. Algorithm 1 of the paper. The statistics of a batch
+    normalization are averaged like all weights, and would have to be computed anew; vision
+    transformers have none.
     """
     return mean(ingredients)
 
@@ -121,7 +125,10 @@ def swa(config: Swa, ingredients: Ingredients) -> NamedTensors:
     paper="Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv 2411.18704",
 )
 def ema(config: Ema, ingredients: Ingredients) -> NamedTensors:
-    """Exponential moving average over the epochs of one model that have checkpoints."""
+    """Exponential moving average over the epochs of one model that have checkpoints.
+
+    Yields (name, tensor [*shape]) in float64.
+    """
     return weighted_sum(ingredients, config.weights(len(ingredients)))
 
 

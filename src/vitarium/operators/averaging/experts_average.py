@@ -34,7 +34,8 @@ def plain(config: NoConfig, architecture: Section | None) -> Section:
 def experts_average(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """Mean of each MLP's experts, of one `ewa_vit`: the plain `vit` that has the same outputs.
 
-    In float64; all other tensors stay. Raises IncompatibleWeights for a model without experts.
+    Yields (name, tensor [*shape]); means are computed in float64, all other tensors stay. Raises
+    IncompatibleWeights for a model without experts.
     """
     (model,) = ingredients
     sources: dict[str, list[str]] = {}

@@ -33,9 +33,10 @@ class GreedySoup(Config):
 def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     """Mean of those models, added from the best on, that do not lower held-out accuracy.
 
-    Every model is read twice, to be scored alone and then to be tried; of equal accuracy the one of
-    lower loss comes first, then the earlier name. In memory are the sum in float64, the model that
-    is tried (mapped, where its file is not packed), and the one that runs.
+    Yields (name, tensor [*shape]) in float64. Every model is read twice, to be scored alone and
+    then to be tried; of equal accuracy the one of lower loss comes first, then the earlier name. In
+    memory are the sum in float64, the model that is tried (mapped, where its file is not packed),
+    and the one that runs.
     """
     scorer = Scorer(ingredients.model(), ingredients.examples(), config.images, config.batch_size)
     tries = 2 * len(ingredients) - 1
@@ -74,7 +75,7 @@ class Soup:
         self._added: dict[str, Tensor] = {}
 
     def tried(self, number: int) -> Iterator[tuple[str, Tensor]]:
-        """The mean with one model more, tensor by tensor; `keep` makes it the soup."""
+        """The mean with one model more, tensor [*shape] by tensor; `keep` makes it the soup."""
         self._added = {}
         for name, tensor in _read(self._ingredients, number):
             self._added[name] = tensor
@@ -86,6 +87,7 @@ class Soup:
         self.count += 1
 
     def mean(self) -> Iterator[tuple[str, Tensor]]:
+        """The soup, float64 [*shape] by name."""
         for name, total in self._sum.items():
             yield name, total / self.count
 

@@ -48,9 +48,10 @@ class LearnedSoup(Config):
 def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
     """Weighted mean of the models, the weights learned on held-out images.
 
-    The weights are positive and sum to 1 (a softmax); they start equal. In memory are one running
-    model and its gradient, and the tensors of one name. All models are unpacked into a temporary
-    file, as large as they are together, which every step reads twice.
+    Yields (name, tensor [*shape]) in float64. The weights are positive and sum to 1 (a softmax);
+    they start equal. In memory are one running model and its gradient, and the tensors of one name.
+    All models are unpacked into a temporary file, as large as they are together, which every step
+    reads twice.
     """
     model, log = ingredients.model(), ingredients.log
     scorer = Scorer(model, ingredients.examples(), config.images, config.batch_size)
@@ -111,7 +112,7 @@ class Mixed:
     def tensors(
         self, shares: Tensor, dtype: torch.dtype | None = None
     ) -> Iterator[tuple[str, Tensor]]:
-        """The soup, tensor by tensor; computed in the weights' own dtype unless one is said."""
+        """The soup, tensor [*shape] by tensor, computed in the weights' dtype or in `dtype`."""
         for name, stack in self._stacks.items():
             wide = stack.to(dtype or stack.dtype)
             yield name, torch.tensordot(shares[self._part[name]].to(wide.dtype), wide, dims=1)
@@ -121,7 +122,8 @@ class Mixed:
     ) -> tuple[float, tuple[Tensor, Tensor]]:
         """The soup's mean loss on a batch, and its gradients.
 
-        They are those of `logits` and of the logarithm of the factor of the model's outputs.
+        They are those of `logits` [parts, models] and of the logarithm [] of the factor of the
+        model's outputs.
         """
         load(model, self.tensors(self.shares()))
         soup_parameters = {

@@ -16,7 +16,8 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """From the base towards the models' mean, tensor by tensor as far as they agree, in float64.
 
-    With cos the mean cosine of the task vectors of all pairs of the N models, a tensor is
+    Yields (name, tensor [*shape]). With cos the mean cosine of the task vectors of all pairs of the
+    N models, a tensor is
 
         t mean + (1 - t) base,    t = N cos / (1 + (N - 1) cos)
 

@@ -33,8 +33,9 @@ class Slerp(Config):
 def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
     """Point on the great circle from one model to another.
 
-    Norms are not equalised. mergekit's slerp has `linear_above=0.9995`, which most models that are
-    trained from one parent pass: theirs are then plain interpolations.
+    Yields (name, tensor [*shape]) in float64. Norms are not equalized. mergekit's slerp has
+    `linear_above=0.9995`, which most models that are trained from one parent pass: theirs are then
+    plain interpolations.
     """
 
     def coefficients(name: str, products: Tensor) -> list[float]:

@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from vitarium.operators.base import in_float64
 from vitarium.operators.compression._head_fitting import Reading, SharedForms, Side, forms
 from vitarium.operators.compression._unit_fitting import Blocks, MlpContext, SharedUnits, Units
 
@@ -42,13 +43,18 @@ def fitted(
 ) -> FittedBlocks:
     """Shared weights, and what goes with them, at most as far from the blocks as any of the starts.
 
+    All tensors have the blocks' shapes [*shape]; float64.
+
     Args:
         blocks: of a group.
         starts: shared weights to begin with, norms included.
         activation: of the MLPs.
         own_norms: whether each block has norms of its own; else all have a start's.
     """
-    blocks, starts = [_doubles(block) for block in blocks], [_doubles(start) for start in starts]
+    blocks, starts = (
+        [in_float64(block) for block in blocks],
+        [in_float64(start) for start in starts],
+    )
     mixes = (mix_before, mix_after)
     tried = [_Heads(blocks, start, num_heads, mixes, own_norms) for start in starts]
     heads = min(tried, key=lambda candidate: sum(candidate.errors().values()))
@@ -246,10 +252,6 @@ def _norm(block: Parts, name: str, *, bias: bool) -> Reading:
 def _scale(block: Parts, name: str) -> Reading:
     like = torch.ones_like(block["norm1.weight"])
     return Reading(block.get(f"{name}.gamma", like))
-
-
-def _doubles(block: Parts) -> Parts:
-    return {name: tensor.double() for name, tensor in block.items()}
 
 
 def _relative(error: float, total: float) -> float:

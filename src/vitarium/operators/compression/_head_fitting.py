@@ -28,6 +28,7 @@ class Reading:
     bias: bool = False
 
     def of(self, shared: Tensor) -> Tensor:
+        """[rows, channels (+ 1)] -> [rows, channels (+ 1)], as they act."""
         if self.shift is None:
             return shared * self.gain
         weight = shared[:, : len(self.gain)]
@@ -37,7 +38,7 @@ class Reading:
         return torch.cat([weight * self.gain, constant[:, None]], 1)
 
     def adjoint(self, acting: Tensor) -> Tensor:
-        """The transposed map."""
+        """The transposed map, [rows, channels (+ 1)] -> [rows, channels (+ 1)]."""
         if self.shift is None:
             return acting * self.gain
         constant = acting[:, -1:]
@@ -46,7 +47,7 @@ class Reading:
 
     @property
     def matrix(self) -> Tensor:
-        """of(shared) = shared @ matrix"""
+        """of(shared) = shared @ matrix, [channels (+ 1), channels (+ 1)]."""
         rows = len(self.gain) + self.bias
         return self.of(torch.eye(rows, dtype=self.gain.dtype))
 

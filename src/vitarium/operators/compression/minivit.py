@@ -79,9 +79,9 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
 def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
     """The multiplexed twin of one model: its blocks share their large matrices in groups.
 
-    Of a plain ViT, or of timm's Swin. Head mixing starts from the identity, tables and
-    convolutions from zero: where the blocks of each group are equal, the twin computes what the
-    model does. In float64; the dtype is the model's. Raises IncompatibleWeights.
+    Yields (name, tensor [*shape]). Of a plain ViT, or of timm's Swin. Head mixing starts from the
+    identity, tables and convolutions from zero: where the blocks of each group are equal, the twin
+    computes what the model does. In float64; the dtype is the model's. Raises IncompatibleWeights.
     """
     (model,) = ingredients
     section = _compressed(config, model.skeleton)

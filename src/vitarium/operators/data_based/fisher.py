@@ -50,10 +50,11 @@ class FisherMerging(Config):
 def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTensors:
     """Mean in which a weight counts by its diagonal Fisher information in each model.
 
-    theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is computed on training images of
-    the model's own data, not augmented, under the model's own head; the floor is applied before
-    the norms are made equal. Tensors that are no parameters get the plain mean. In memory: one
-    model and the gradients of a batch, and three times its weights in float64.
+    Yields (name, tensor [*shape]): theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is
+    computed on training images of the model's own data, not augmented, under the model's own head;
+    the floor is applied before the norms are made equal. Tensors that are no parameters get the
+    plain mean. In memory: one model and the gradients of a batch, and three times its weights in
+    float64.
 
     Raises CannotMeasure for a model whose outputs are not the classes of its data.
     """
@@ -73,7 +74,7 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTens
 def diagonal_fisher(config: FisherMerging, subject: Subject) -> dict[str, Tensor]:
     """The expected square of the gradient of log p(class | image), image by image.
 
-    By the names of the model's parameters, float64, on the CPU:
+    By the names of the model's parameters, float64 [*shape], on the CPU:
     F = 1/n sum_x sum_c p(c | x) (d log p(c | x) / d theta)^2.
     """
     subject.check_classifier()

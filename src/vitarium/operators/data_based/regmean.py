@@ -58,10 +58,10 @@ def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
 def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     """RegMean block by block: a block's inputs are what the merged blocks before it give.
 
-    Inside of a block, what its layers are given comes from the model's own ones, on the merged
-    blocks' outputs for images of that model's data. The tensors before the blocks come first, those
-    after them last; of a model without blocks every linear layer is one. All else is as in
-    `regmean`, which this is as slow as times the number of blocks.
+    Yields (name, tensor [*shape]). Inside of a block, what its layers are given comes from the
+    model's own ones, on the merged blocks' outputs for images of that model's data. The tensors
+    before the blocks come first, those after them last; of a model without blocks every linear
+    layer is one. All else is as in `regmean`, which this is as slow as times the number of blocks.
     """
     yield from _merged(config, ingredients, _stages(ingredients))
 

@@ -29,7 +29,10 @@ def draws(ingredients: Ingredients, seed: int, name: str) -> Iterator[Tensor]:
 
 
 def dropped(delta: Tensor, mask: Tensor, share: Tensor | float, rescale: Rescale) -> Tensor:
-    """The entries that are kept, rescaled; `share` is the probability that they are."""
+    """A task vector [*shape] with only the entries in `mask`, rescaled.
+
+    `share` [] or [*shape] is the probability that an entry is kept.
+    """
     if rescale == "exact":
         return (delta / share).where(mask, 0)
     left = delta.where(mask, 0)

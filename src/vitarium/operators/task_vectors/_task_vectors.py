@@ -80,7 +80,7 @@ class Election:
         self._vectors, self._weights = vectors, weights
 
     def signs(self, deltas: Tensor) -> Tensor:
-        """-1, 0 or 1 for each entry; 0 also where all models have 0."""
+        """-1, 0 or 1 for each entry, [models, *shape] -> [*shape]; 0 where all models have 0."""
         signs = weighted_sum(deltas, self._weights).sign()
         undecided = (signs == 0) & _any(deltas)
         if undecided.any():
@@ -104,7 +104,10 @@ def weighted_sum(deltas: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool = True) -> Tensor:
-    """Mean (or sum) over the models that have the elected sign; 0 where there is none."""
+    """Disjoint mean (or sum) of deltas [models, *shape]: over the models with the elected sign.
+
+    signs: [*shape]; 0 where no model has that sign.
+    """
     total, share = torch.zeros_like(signs), torch.zeros_like(signs)
     for delta, weight in zip(deltas, weights, strict=True):
         agrees = (weight * delta * signs > 0).to(delta.dtype)

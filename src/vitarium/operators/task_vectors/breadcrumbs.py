@@ -49,9 +49,9 @@ class Breadcrumbs(Weighted):
 def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors without the largest and the smallest entries of every tensor.
 
-    Of n entries, int(outliers n) are dropped as too large and int(density n) kept, at least one: a
-    small tensor loses no outliers, and is not lost. Copies of one model do not give it, since
-    entries are dropped.
+    Yields (name, tensor [*shape]) in float64. Of n entries, int(outliers n) are dropped as too
+    large and int(density n) kept, at least one: a small tensor loses no outliers, and is not lost.
+    Copies of one model do not give it, since entries are dropped.
     """
 
     def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:

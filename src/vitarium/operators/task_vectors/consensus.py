@@ -52,10 +52,11 @@ class Consensus(Weighted):
 def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
     """Add up task vectors where at least some of the models make use of the sum.
 
-    A model makes use of an entry where |its task vector| >= strictness x |the multi-task vector -
-    its task vector| (eq. 3-4: the TALL mask). The multi-task vector of TIES is a sum, as in the
-    authors' code, so that masks compare vectors of one size. Copies of one model add up, as in
-    task arithmetic. Raises InvalidInput where `at_least` is more than there are models.
+    Yields (name, tensor [*shape]) in float64. A model makes use of an entry where |its task vector|
+    >= strictness x |the multi-task vector - its task vector| (eq. 3-4: the TALL mask). The
+    multi-task vector of TIES is a sum, as in the authors' code, so that masks compare vectors of
+    one size. Copies of one model add up, as in task arithmetic. Raises InvalidInput where
+    `at_least` is more than there are models.
     """
     if config.at_least > len(ingredients):
         raise InvalidInput(

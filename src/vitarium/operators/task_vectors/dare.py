@@ -46,8 +46,9 @@ class Dare(Weighted):
 def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors of which most entries are dropped at random, and the others rescaled.
 
-    Its expectation is what the method gives without dropping (for the mean and the sum), so copies
-    of one model give it in expectation. `rescale="l1"` is mergekit's, whose factor varies.
+    Yields (name, tensor [*shape]) in float64. Its expectation is what the method gives without
+    dropping (for the mean and the sum), so copies of one model give it in expectation.
+    `rescale="l1"` is mergekit's, whose factor varies.
     """
 
     def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:

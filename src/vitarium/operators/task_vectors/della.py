@@ -54,10 +54,10 @@ class Della(Weighted):
 def della(config: Della, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors of which small entries are dropped more often, and the others rescaled.
 
-    Drop probabilities fall evenly with the rank of an entry's magnitude, from
-    drop_rate + window / 2 to drop_rate - window / 2, as in the authors' code; a row of one entry
-    has `drop_rate`. The expectation of what is left is the task vector, so with
-    `combination_type="mean"` copies of one model give it in expectation. `rescale="l1"` is
+    Yields (name, tensor [*shape]) in float64. Drop probabilities fall evenly with the rank of an
+    entry's magnitude, from drop_rate + window / 2 to drop_rate - window / 2, as in the authors'
+    code; a row of one entry has `drop_rate`. The expectation of what is left is the task vector, so
+    with `combination_type="mean"` copies of one model give it in expectation. `rescale="l1"` is
     mergekit's.
     """
 

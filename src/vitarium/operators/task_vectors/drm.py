@@ -44,11 +44,11 @@ class Drm(Weighted):
     identity_on_copies={"density": 1, "smallest": 0},
 )
 def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
-    """Merge task vectors of matrices in their shared singular basis, renormalised and pruned.
+    """Merge task vectors of matrices in their shared singular basis, renormalized and pruned.
 
-    Matrices are tensors with two axes called weight; a fused qkv is three. Others are merged as
-    TIES does it. With `density=1`, `elect=False` and `smallest=0` it is the mean, and copies of one
-    model give it.
+    Yields (name, tensor [*shape]) in float64. Matrices are tensors with two axes called weight; a
+    fused qkv is three. Others are merged as TIES does it. With `density=1`, `elect=False` and
+    `smallest=0` it is the mean, and copies of one model give it.
     """
     coefficients = config.of(ingredients)
     matrices = [n for n, shape in ingredients.shapes.items() if _is_matrix(n, shape)]

@@ -26,9 +26,9 @@ class TaskArithmetic(Weighted):
 def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> NamedTensors:
     """Base plus a multiple of the sum of what the models added to it.
 
-    Copies of one model add its task vector as often: k of them give the model only where
-    scaling_factor x k is 1, or with `combination_type="mean"` and `scaling_factor=1`. Raises
-    InvalidInput for weights of models that there are not.
+    Yields (name, tensor [*shape]) in float64. Copies of one model add its task vector as often: k
+    of them give the model only where scaling_factor x k is 1, or with `combination_type="mean"` and
+    `scaling_factor=1`. Raises InvalidInput for weights of models that there are not.
     """
     yield from add_to_base(
         ingredients.deltas, config.of(ingredients), config.combination_type, config.scaling_factor

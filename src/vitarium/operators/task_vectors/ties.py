@@ -30,9 +30,9 @@ class Ties(Weighted):
 def ties(config: Ties, ingredients: Ingredients) -> NamedTensors:
     """Base plus the mean of the models' largest changes that have the elected sign.
 
-    With `density=1`, the mean of all entries with that sign; copies of one model then give it.
-    `trim="tensor"` gives mergekit's numbers, but for entries that cancel out exactly: mergekit
-    elects +, the paper the sign that is more frequent.
+    Yields (name, tensor [*shape]) in float64. With `density=1`, the mean of all entries with that
+    sign; copies of one model then give it. `trim="tensor"` gives mergekit's numbers, but for
+    entries that cancel out exactly: mergekit elects +, the paper the sign that is more frequent.
     """
     vectors = trimmed(ingredients.deltas, config.density, config.trim)
     yield from add_to_base(vectors, config.of(ingredients), "ties", config.scaling_factor)
