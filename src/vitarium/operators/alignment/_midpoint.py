@@ -51,7 +51,8 @@ class Midpoint:
     def loss_and_rise(self, start: Tensors, end: Tensors) -> tuple[float, float]:
         """Cross-entropy halfway between models of weights [*shape], and its rise above their mean.
 
-        Both in nats."""
+        Both in nats.
+        """
         ends = self.running(start), self.running(end)
         middle, first, last = self._losses([_halfway(*ends), *ends])
         return middle, middle - (first + last) / 2

@@ -51,6 +51,7 @@ class Rotation(UnitMap):
         self.register_buffer("basis", mean_free(size) if keeps_mean else None)
 
     def forward(self) -> tuple[Tensor, Tensor]:
+        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         skew = (self.free - self.free.mT) / (2 * self.free.shape[-1] ** 0.5)
         identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         rotation = torch.linalg.solve(identity + skew, identity - skew)
@@ -60,6 +61,7 @@ class Rotation(UnitMap):
         return rotation, rotation
 
     def exact(self) -> Tensor:
+        """float64 [n, n] or [heads, n, n]."""
         return self.double()()[0].detach()
 
 
@@ -71,12 +73,14 @@ class Invertible(UnitMap):
         self.free = nn.Parameter(torch.zeros_like(_identities(size, heads)))
 
     def forward(self) -> tuple[Tensor, Tensor]:
+        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         size = self.free.shape[-1]
         identity = torch.eye(size, dtype=self.free.dtype, device=self.free.device)
         matrix = identity + self.free / size**0.5
         return matrix, torch.linalg.inv(matrix).mT
 
     def exact(self) -> Tensor:
+        """float64 [n, n] or [heads, n, n]."""
         return self.double()()[0].detach()
 
 
@@ -88,11 +92,13 @@ class Exchange(UnitMap):
         self.free = nn.Parameter(HOLD * _identities(size, heads))
 
     def forward(self) -> tuple[Tensor, Tensor]:
+        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         hard = nn.functional.one_hot(self.exact(), self.free.shape[-1]).to(self.free)
         permutation = hard + self.free - self.free.detach()
         return permutation, permutation
 
     def exact(self) -> Tensor:
+        """Permutations, int64 [n] or [heads, n]."""
         return nearest_permutation(self.free.detach())
 
 

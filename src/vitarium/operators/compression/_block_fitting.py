@@ -51,10 +51,8 @@ def fitted(
         activation: of the MLPs.
         own_norms: whether each block has norms of its own; else all have a start's.
     """
-    blocks, starts = (
-        [in_float64(block) for block in blocks],
-        [in_float64(start) for start in starts],
-    )
+    blocks = [in_float64(block) for block in blocks]
+    starts = [in_float64(start) for start in starts]
     mixes = (mix_before, mix_after)
     tried = [_Heads(blocks, start, num_heads, mixes, own_norms) for start in starts]
     heads = min(tried, key=lambda candidate: sum(candidate.errors().values()))
