@@ -1,4 +1,4 @@
-"""What a twin saves, and what it costs: beside its original, in numbers."""
+"""What a student saves, and what it costs: beside its original, in numbers."""
 
 import json
 import statistics
@@ -26,37 +26,37 @@ _At = tuple[str, int]
 
 def compare(
     zoo: Zoo,
-    twins: Mapping[str, str],
+    students: Mapping[str, str],
     *,
     device: str = "auto",
     data_dir: Path | None = None,
 ) -> "pd.DataFrame":
-    """A row per twin: what it and its original take, and how good they are.
+    """A row per student: what it and its original take, and how good they are.
 
-    Columns: model and epoch (the original), twin, then of both (`_before`, `_after`): parameters
+    Columns: model and epoch (the original), student, then of both (`_before`, `_after`): parameters
     (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
-    what they share with other checkpoints left out), accuracy (on the test images of the twin's
+    what they share with other checkpoints left out), accuracy (on the test images of the student's
     data), refused (why there is none, or "") and milliseconds (of one image on the device, the
     median of several runs in turn).
 
     Args:
-        twins: id of the twin by `ID@EPOCH` of its original.
+        students: id of the student by `ID@EPOCH` of its original.
     """
     import pandas as pd
 
     where = find_devices(device)[0]
-    pairs = {twin: [zoo.at(original), zoo.at(twin)] for original, twin in twins.items()}
+    pairs = {student: [zoo.at(original), zoo.at(student)] for original, student in students.items()}
     scores = _accuracies(zoo, pairs, device, data_dir)
     rows = []
-    for twin, pair in pairs.items():
+    for student, pair in pairs.items():
         id, epoch = pair[0]
-        row: dict[str, Any] = {"model": id, "epoch": epoch, "twin": twin}
+        row: dict[str, Any] = {"model": id, "epoch": epoch, "student": student}
         times = _milliseconds(
-            [zoo.load(*reference) for reference in pair], _input_size(zoo, twin), where
+            [zoo.load(*reference) for reference in pair], _input_size(zoo, student), where
         )
         for when, reference, milliseconds in zip(("before", "after"), pair, times, strict=True):
             checkpoint = zoo.checkpoint(*reference)
-            accuracy, refused = scores[twin, reference]
+            accuracy, refused = scores[student, reference]
             about = {
                 "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
                 "bytes": checkpoint.nbytes,
@@ -73,15 +73,15 @@ def compare(
 def _accuracies(
     zoo: Zoo, pairs: Mapping[str, list[_At]], device: str, data_dir: Path | None
 ) -> dict[tuple[str, _At], tuple[float, str]]:
-    """Of every twin and of its original on the twin's data, or why there is none.
+    """Of every student and of its original on the student's data, or why there is none.
 
     What is measured on the same data after the same epoch is measured in one run.
     """
     batches: dict[tuple[str, int], list[tuple[str, _At]]] = {}
-    for twin, pair in pairs.items():
-        data = json.dumps(_data(zoo, twin), sort_keys=True)
+    for student, pair in pairs.items():
+        data = json.dumps(_data(zoo, student), sort_keys=True)
         for reference in pair:
-            batches.setdefault((data, reference[1]), []).append((twin, reference))
+            batches.setdefault((data, reference[1]), []).append((student, reference))
     scores = {}
     for (data, epoch), members in batches.items():
         table = measure(
@@ -94,22 +94,22 @@ def _accuracies(
             data_dir=data_dir,
         )
         accuracies = table[table["part"] == ""].set_index("model")
-        for twin, reference in members:
+        for student, reference in members:
             row = accuracies.loc[reference[0]]
-            scores[twin, reference] = (float(row["value"]), row["refused"])
+            scores[student, reference] = (float(row["value"]), row["refused"])
     return scores
 
 
-def _data(zoo: Zoo, twin: str) -> dict[str, Any]:
-    origin = zoo.spec(twin).origin
-    assert isinstance(origin, Recipe)  # a twin was trained here
+def _data(zoo: Zoo, student: str) -> dict[str, Any]:
+    origin = zoo.spec(student).origin
+    assert isinstance(origin, Recipe)  # a student was trained here
     factors: dict[str, Any] = origin.data.factors()
     return factors
 
 
 def _input_size(zoo: Zoo, model: str) -> tuple[int, int, int]:
     architecture = zoo.spec(model).origin.architecture
-    assert architecture  # a twin was trained here
+    assert architecture  # a student was trained here
     size: tuple[int, int, int] = architecture.config.input_size
     return size
 

@@ -1,4 +1,4 @@
-"""Give models of a zoo compact twins: converted by an operator, then taught by the original."""
+"""Give models of a zoo compact students: converted by an operator, then taught by the original."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,29 +31,29 @@ DEFAULTS: Mapping[str, Any] = {
     "batch_size": 128,
     "checkpoints": "last",
 }
-"""How a twin is trained, but for what is taken from the original's recipe and what is asked for."""
+"""How a student is trained, but for what comes from the original's recipe and what is asked for."""
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
-"""What a twin takes from the original's recipe."""
+"""What a student takes from the original's recipe."""
 
 
 @dataclass(frozen=True)
 class Compression:
     """What became of the models that were to be compressed.
 
-    twins: id of each twin by `ID@EPOCH` of its original, finished or not.
+    students: id of each student by `ID@EPOCH` of its original, finished or not.
     """
 
     zoo: Zoo
-    twins: Mapping[str, str]
+    students: Mapping[str, str]
     growth: Growth
     device: str
     data_dir: Path | None = None
 
     @cached_property
     def comparison(self) -> "pd.DataFrame":
-        """Every twin that is finished beside its original; see `compare`."""
-        status = {old: self.zoo.folder(new).status for old, new in self.twins.items()}
-        done = {old: new for old, new in self.twins.items() if status[old] == "finished"}
+        """Every student that is finished beside its original; see `compare`."""
+        status = {old: self.zoo.folder(new).status for old, new in self.students.items()}
+        done = {old: new for old, new in self.students.items() if status[old] == "finished"}
         return compare(self.zoo, done, device=self.device, data_dir=self.data_dir)
 
 
@@ -73,13 +73,13 @@ def compress(
     grow_options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Compression:
-    """Give every model a compact twin, which starts from it and is taught by it.
+    """Give every model a compact student, which starts from it and is taught by it.
 
         vitarium.compress(zoo, ["3f2a"], share=2)
         vitarium.compress(zoo, ids, share="all", init="fit", epochs=20)
         vitarium.compress(zoo, ids, recipe={"objective.hidden_weight": 0, "optimizer.lr": 5e-4})
 
-    A twin is a model of the zoo with the original as its parent. The same call goes on where an
+    A student is a model of the zoo with the original as its parent. The same call goes on where an
     earlier one was stopped, and finds what is there.
 
     Args:
@@ -88,7 +88,7 @@ def compress(
         epochs: of the training; None: as many as the original was trained for.
         data: a data set to learn from; None: the original's.
         recipe: other factors of the training by dotted path; see `DEFAULTS`.
-        name: stage of the twins in the zoo's tables.
+        name: stage of the students in the zoo's tables.
         device, data_dir, workers, progress, grow_options: as of `vitarium.grow`.
         settings: of the method.
 
@@ -114,8 +114,8 @@ def compress(
         progress=progress,
         **(grow_options or {}),
     )
-    twins = {model: spec.id for model, spec in specs.items()}
-    return Compression(zoo, twins, growth, device, data_dir)
+    students = {model: spec.id for model, spec in specs.items()}
+    return Compression(zoo, students, growth, device, data_dir)
 
 
 def _named(zoo: Zoo, models: Iterable[str]) -> Iterator[str]:
@@ -138,7 +138,11 @@ def _student_spec(
     for missing in [factor for factor in ("data", "epochs") if factor not in settings]:
         raise InvalidInput(
             f"model {model} was trained elsewhere: say with --{missing} "
-            + ("what its twin learns from" if missing == "data" else "how long its twin learns")
+            + (
+                "what its student learns from"
+                if missing == "data"
+                else "how long its student learns"
+            )
         )
     try:
         recipe = Recipe.read(inherited(settings, spec.origin, start))
@@ -162,7 +166,7 @@ def _taken(model: str, origin: object) -> dict[str, Any]:
     if not facts.get("needs_head", True):
         raise InvalidInput(
             f"model {model} was trained by {origin.objective.name} and gives no classes that a "
-            "twin could be taught; compress what was fine-tuned from it"
+            "student could be taught; compress what was fine-tuned from it"
         )
     factors = origin.factors(defaults=False)
     return {name: factors[name] for name in _TAKEN if name in factors}

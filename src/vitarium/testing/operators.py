@@ -97,7 +97,7 @@ def _loaded_splits() -> Iterator[set[str]]:
     splits: set[str] = set()
     examples = Sources.examples
 
-    def watched(self: Sources, model: str, split: str, limit: int | None = None) -> Any:
+    def watched(self: Sources, model: str, split: Any, limit: int | None = None) -> Any:
         splits.add(split)
         return examples(self, model, split, limit)
 
@@ -117,10 +117,8 @@ def _check_copies(plugin: Plugin, zoo: Zoo, model: str) -> None:
             tensor,
             rtol=1e-4,
             atol=1e-6,
-            msg=lambda text, name=name: (
-                f"operator '{plugin.name}': copies of one model give that model with "
-                f"{settings or 'its tiny settings'}, and {name} differs: {text}"
-            ),
+            msg=f"operator '{plugin.name}': copies of one model give that model with "
+            f"{settings or 'its tiny settings'}, and {name} differs",
         )
 
 

@@ -1,4 +1,4 @@
-"""Weight multiplexing of a trained model: its twin, whose blocks share their large matrices."""
+"""MiniViT's weight multiplexing: a model whose blocks share their large matrices in groups."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from vitarium.operators.compression._plain_vits import plain_factors
 
 
 class Minivit(Config):
-    """The twin, and what its shared weights start from."""
+    """The compressed model, and what its shared weights start from."""
 
     share: StageSharing = 2
     """Blocks to a set of weights: a number, "all" (of a stage), or a list: of the groups' sizes, or
@@ -42,8 +42,8 @@ class Minivit(Config):
     mix_after: bool = True
     """A map over the heads of the attention's probabilities, in each block."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
-    """Image relative position encoding in each block, from zero; null: none. A Swin's twin has
-    Swin's own instead, a table of each group."""
+    """Image relative position encoding in each block, from zero; null: none. A compressed Swin
+    has Swin's own instead, a table of each group."""
     convolution: KernelSize | None = None
     """Kernel size of a depth-wise convolution over the patches in each block, from zero; an odd
     number, or 0: none; null: 7 for a Swin, else none."""
@@ -53,7 +53,7 @@ class Minivit(Config):
 
 
 def compressed_architecture(config: Minivit, architecture: Section | None) -> Section:
-    """The architecture of a multiplexed twin, of the same sizes, tokens, norms and rates.
+    """The architecture of the multiplexed model, of the same sizes, tokens, norms and rates.
 
     Raises IncompatibleWeights for a model that has none, or whose blocks `share` does not divide.
     """
@@ -77,11 +77,12 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
     tiny={"share": "all"},
 )
 def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
-    """The multiplexed twin of one model: its blocks share their large matrices in groups.
+    """Weight multiplexing of one model: its blocks share their large matrices in groups.
 
     Yields (name, tensor [*shape]). Of a plain ViT, or of timm's Swin. Head mixing starts from the
-    identity, tables and convolutions from zero: where the blocks of each group are equal, the twin
-    computes what the model does. In float64; the dtype is the model's. Raises IncompatibleWeights.
+    identity, tables and convolutions from zero: where the blocks of each group are equal, the
+    result computes what the model does. In float64; the dtype is the model's. Raises
+    IncompatibleWeights.
     """
     (model,) = ingredients
     section = _compressed(config, model.skeleton)
@@ -116,13 +117,13 @@ class _Group:
     activation: Callable[[Tensor], Tensor]
 
 
-def _groups(twin: MiniDeit | MiniSwin) -> list[_Group]:
-    if isinstance(twin, MiniDeit):
-        activation = get_act_layer(twin.act_layer)()
-        stages = [("", group_sizes(twin.share, twin.depth), twin.num_heads)]
+def _groups(architecture: MiniDeit | MiniSwin) -> list[_Group]:
+    if isinstance(architecture, MiniDeit):
+        activation = get_act_layer(architecture.act_layer)()
+        stages = [("", group_sizes(architecture.share, architecture.depth), architecture.num_heads)]
     else:
         activation = nn.GELU()
-        stage_groups = enumerate(zip(twin.group_sizes, twin.num_heads, strict=True))
+        stage_groups = enumerate(zip(architecture.group_sizes, architecture.num_heads, strict=True))
         stages = [(f"layers.{stage}.", sizes, heads) for stage, (sizes, heads) in stage_groups]
     return [
         _Group(
@@ -144,7 +145,7 @@ def _compressed(config: Minivit, model: nn.Module, drop_path_rate: float | None 
         depths = " + ".join(map(str, factors["depths"]))
         if config.relative_positions not in (None, RelativePositionConfig()):
             raise IncompatibleWeights(
-                "the twin of a Swin has Swin's own position bias; leave out relative_positions"
+                "a compressed Swin has Swin's own position bias; leave out relative_positions"
             )
         left_out.add("relative_positions")
     else:
@@ -156,7 +157,9 @@ def _compressed(config: Minivit, model: nn.Module, drop_path_rate: float | None 
     try:
         return choose("architecture", name, **factors, **switches, mixing_init="identity")
     except InvalidConfig as error:
-        raise IncompatibleWeights(f"a model of {depths} blocks has no such twin: {error}") from None
+        raise IncompatibleWeights(
+            f"a model of {depths} blocks has no such multiplexed version: {error}"
+        ) from None
 
 
 def _parts(prefix: str, model: Weights) -> Parts:
