@@ -99,8 +99,8 @@ def compress(
     """Give models compact students: fewer parameters, the same number of blocks.
 
     A student starts from its original's weights and is taught by it. It is a model of the zoo, a
-    child of its original: it can be measured, exported, and fine-tuned like all others. Several models,
-    or a whole selection, are compressed side by side; stopped, the same command goes on.
+    child of its original: it can be measured, exported, and fine-tuned like all others. Several
+    models, or a whole selection, are compressed side by side; stopped, the same command goes on.
 
     Examples:
 

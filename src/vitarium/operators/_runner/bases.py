@@ -10,7 +10,7 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import Sources
-from vitarium.operators._runner.heads import Chosen, Heads
+from vitarium.operators._runner.heads import Heads, WeightSubset
 from vitarium.zoo import Zoo
 
 
@@ -60,8 +60,8 @@ def base_of(
                     f"values, so {name} has no common base; say what becomes of the heads: "
                     "--heads average, --heads ensemble or --heads ID"
                 )
-    trunk = Chosen(weights, [name for name in weights if not is_head(weights.skeleton, name)])
-    return Joined(trunk, {name: starts[0][name] for name in names})
+    trunk = WeightSubset(weights, [name for name in weights if not is_head(weights.skeleton, name)])
+    return PatchedWeights(trunk, {name: starts[0][name] for name in names})
 
 
 def _start(sources: Sources, ingredient: Ingredient, base: Ingredient) -> Weights:
@@ -71,7 +71,7 @@ def _start(sources: Sources, ingredient: Ingredient, base: Ingredient) -> Weight
     return sources.weights(Target(ingredient.model, ingredient.epoch, "")).start
 
 
-class Joined(Weights):
+class PatchedWeights(Weights):
     """Weights with other tensors in the place of some."""
 
     def __init__(self, weights: Weights, replacements: dict[str, torch.Tensor]) -> None:

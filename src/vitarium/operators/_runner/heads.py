@@ -63,7 +63,7 @@ class Heads:
         """What the operator is to combine of a model."""
         if not self.separate:
             return model
-        return Chosen(model, [n for n in model if not is_head(model.skeleton, n)])
+        return WeightSubset(model, [n for n in model if not is_head(model.skeleton, n)])
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors [*shape] of the merged head by name; empty where the operator merges heads."""
@@ -85,7 +85,9 @@ class Heads:
         }
 
     def _check_shapes(self) -> None:
-        first, *rest = [Chosen(m, [n for n in m if is_head(m.skeleton, n)]) for m in self._heads]
+        first, *rest = [
+            WeightSubset(m, [n for n in m if is_head(m.skeleton, n)]) for m in self._heads
+        ]
         for model in rest:
             try:
                 check_alike(first, model)
@@ -93,7 +95,7 @@ class Heads:
                 raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
 
 
-class Chosen(Weights):
+class WeightSubset(Weights):
     """Some of a model's tensors."""
 
     def __init__(self, model: Weights, names: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ class LearnedMatching(Config):
 
     maps: Literal["full", "permutations"] = "full"
     """All that the architecture declares (orthogonal maps of the residual stream, and maps inside
-    the heads, after the norms were folded into their neighbours), or permutations of units alone.
+    the heads, after the norms were folded into their neighbors), or permutations of units alone.
     """
     learn: Literal["stream", "mixed", "all"] = "mixed"
     """Of the full maps: those of the residual stream; of all units that can be mixed; or of all

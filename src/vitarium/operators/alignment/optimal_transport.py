@@ -22,7 +22,7 @@ class Transport(Config):
 
     by: Literal["weights", "activations"] = "weights"
     """Two units cost the squared distance of all their weights, or that of what they hold,
-    standardised, over training images and tokens."""
+    standardized, over training images and tokens."""
     regularization: float = Field(default=0.0, ge=0)
     """Weight of the plans' entropy, in units of the mean cost: 0 moves every unit to one place,
     more mixes those that are alike."""
@@ -109,7 +109,7 @@ def plans_by_activations(
     scores = unit_scores(
         symmetries, models, examples, "correlation", config.batch_size, ingredients
     )
-    # Of two standardised variables with correlation c, the mean squared distance is 2 - 2 c.
+    # Of two standardized variables with correlation c, the mean squared distance is 2 - 2 c.
     costs = {name: 2 * (len(where[name]) - correlation) for name, correlation in scores.items()}
     plans: dict[str, Tensor] = {}
     for name, group in symmetries.groups.items():

@@ -52,7 +52,7 @@ def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) ->
     """The second model with stream and channels rotated, heads and units permuted, to be closest.
 
     Yields (name, tensor [*shape]) of the second model. Both models' norms and layer scales are
-    folded into their neighbours; then rotations of the residual stream that keep the mean of its
+    folded into their neighbors; then rotations of the residual stream that keep the mean of its
     units (Procrustes), of the channels inside of heads, and permutations of heads and hidden units
     are found in turn, until they gain nothing. The result has the first model's norms and layer
     scales, so that the two can be averaged as they are; its function stays what it is. Needs memory

@@ -96,7 +96,7 @@ class Mixed:
     """
 
     def __init__(self, model: nn.Module, ingredients: Ingredients, per: str, folder: Path) -> None:
-        self._stacks = dict(_laid_down(ingredients, folder / "weights"))
+        self._stacks = dict(_write_weights(ingredients, folder / "weights"))
         parts = {name: part_of(name, per) for name in self._stacks}
         self.parts = list(dict.fromkeys(parts.values()))
         self._part = {name: self.parts.index(part) for name, part in parts.items()}
@@ -159,7 +159,7 @@ def part_of(name: str, per: str) -> str:
     return {"model": "", "layer": name.rpartition(".")[0] or name, "tensor": name}[per]
 
 
-def _laid_down(ingredients: Ingredients, file: Path) -> Iterator[tuple[str, Tensor]]:
+def _write_weights(ingredients: Ingredients, file: Path) -> Iterator[tuple[str, Tensor]]:
     """The models' tensors name by name, [models, *shape], in a file that is mapped into memory."""
     count = sum(map(math.prod, ingredients.shapes.values())) * len(ingredients)
     offset, room = 0, scratch(file, count, _dtype(ingredients))

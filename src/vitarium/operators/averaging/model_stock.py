@@ -21,7 +21,7 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
 
         t mean + (1 - t) base,    t = N cos / (1 + (N - 1) cos)
 
-    which is nearest to the centre around which fine-tuned models lie at equal distances and
+    which is nearest to the center around which fine-tuned models lie at equal distances and
     angles. Models that learned the same (cos 1) give their mean, those that learned unrelated
     things the base. The paper knows angles up to 90 degrees alone: beyond them t is 0, too, so the
     result is never behind the base. A tensor that a model did not change has no angle to the

@@ -200,7 +200,7 @@ def _raw(block: Parts) -> Factors:
 
 
 def _factors(block: Parts, norm: Reading, scale: Reading) -> Factors:
-    """As they act on normalised tokens, and on the stream; the column more is the constant."""
+    """As they act on normalized tokens, and on the stream; the column more is the constant."""
     query, key, value, written = _raw(block)
     return norm.of(query), Reading(norm.gain).of(key), norm.of(value), scale.of(written)
 

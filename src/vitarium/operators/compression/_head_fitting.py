@@ -17,7 +17,7 @@ _STEPS = 4
 
 @dataclass(frozen=True)
 class Reading:
-    """How shared rows act on a block's normalised tokens: behind its LayerNorm's gain and shift.
+    """How shared rows act on a block's normalized tokens: behind its LayerNorm's gain and shift.
 
     shared [rows, channels], and with bias one column more -> [rows, channels], and with a shift one
     more, that of the constant. Also for what is written: then the gain is a layer scale.

@@ -23,7 +23,7 @@ class Drm(Weighted):
     """Whether task vectors of a matrix are put side by side, to share a basis of its outputs
     (DRM-H), or on top of each other, to share one of its inputs (DRM-V)."""
     density: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of entries of all normalised blocks of a matrix together that are kept."""
+    """Share of entries of all normalized blocks of a matrix together that are kept."""
     vector_density: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of tensors that are no matrices, taken as one vector: share of a model's entries that are
     kept."""
