@@ -29,17 +29,17 @@ def test_other_patterns_are_refused(text):
         sharing(text)
 
 
-def test_compress_prints_the_twin_beside_its_original(vitarium, grown_zoo):
+def test_compress_prints_the_student_beside_its_original(vitarium, grown_zoo):
     parent = next(id for id in grown_zoo.ids() if not grown_zoo.spec(id).parent)
     asked = ("compress", grown_zoo.path, parent, "--share", "all", "--epochs", 1, "--workers", 0)
     status, out, err = vitarium(*asked, "--json")
     assert status == 0, err
     (row,) = json.loads(out)
     assert row["model"] == parent
-    assert grown_zoo.spec(row["twin"]).parent == parent
+    assert grown_zoo.spec(row["student"]).parent == parent
     status, out, err = vitarium(*asked)
     assert status == 0, err
-    assert row["twin"] in out
+    assert row["student"] in out
     assert f"{row['parameters_before']:,} -> {row['parameters_after']:,}" in out
 
 
@@ -49,10 +49,10 @@ def test_compress_takes_a_selection(vitarium, grown_zoo):
         "--epochs", 1, "--workers", 0, "--objective", "supervised", "--name", "small", "--json",
     )  # fmt: skip
     assert status == 0, err
-    twins = {row["twin"] for row in json.loads(out)}
+    students = {row["student"] for row in json.loads(out)}
     finetuned = [id for id in grown_zoo.ids() if grown_zoo.spec(id).stage == "finetune"]
-    assert {grown_zoo.spec(id).parent for id in twins} == set(finetuned)
-    assert {grown_zoo.spec(id).stage for id in twins} == {"small"}
+    assert {grown_zoo.spec(id).parent for id in students} == set(finetuned)
+    assert {grown_zoo.spec(id).stage for id in students} == {"small"}
 
 
 def test_compress_lists_its_methods(vitarium, grown_zoo):

@@ -1,4 +1,4 @@
-"""Compact twins: how they start, what becomes of them, and what is refused."""
+"""Compact students: how they start, what becomes of them, and what is refused."""
 
 import math
 
@@ -14,18 +14,20 @@ from vitarium.zoo import About
 QUICK = {"workers": 0, "progress": False}
 
 
-def test_a_twin_is_a_child_of_its_original_with_the_groups_weights_once(zoo, teacher):
+def test_a_student_is_a_child_of_its_original_with_the_groups_weights_once(zoo, teacher):
     done = compress(zoo, [teacher], share=2, epochs=1, **QUICK)
-    ((original, twin),) = done.twins.items()
+    ((original, student),) = done.students.items()
     assert original == f"{teacher}@2"
-    spec = zoo.spec(twin)
+    spec = zoo.spec(student)
     assert (spec.parent, spec.parent_epoch, spec.stage) == (teacher, 2, "compressed")
     assert spec.recipe.architecture.name == "mini_deit"
     assert spec.recipe.objective.name == "weight_distillation"
-    assert zoo.folder(twin).status == "finished"
-    shared = [name for name in zoo.checkpoint(twin) if name.startswith("shared.")]
+    assert zoo.folder(student).status == "finished"
+    shared = [name for name in zoo.checkpoint(student) if name.startswith("shared.")]
     assert {name.split(".")[1] for name in shared} == {"0"}
-    before, after = (sum(t.numel() for t in zoo.state_dict(id).values()) for id in (teacher, twin))
+    before, after = (
+        sum(t.numel() for t in zoo.state_dict(id).values()) for id in (teacher, student)
+    )
     assert after < 0.7 * before
     row = done.comparison.iloc[0]
     assert (row["parameters_before"], row["parameters_after"]) == (before, after)
@@ -33,11 +35,11 @@ def test_a_twin_is_a_child_of_its_original_with_the_groups_weights_once(zoo, tea
     assert row["milliseconds_after"] > 0
 
 
-def test_a_twin_starts_as_what_the_operator_makes_with_the_originals_head(zoo, teacher):
+def test_a_student_starts_as_what_the_operator_makes_with_the_originals_head(zoo, teacher):
     done = compress(zoo, [teacher], share=2, init="mean", epochs=1, recipe=ALL_EPOCHS, **QUICK)
-    (twin,) = done.twins.values()
+    (student,) = done.students.values()
     made = merge(zoo, [teacher], "minivit", share=2, init="mean")
-    start, same = zoo.state_dict(twin, 0), zoo.state_dict(made)
+    start, same = zoo.state_dict(student, 0), zoo.state_dict(made)
     assert start.keys() == same.keys()
     assert all(torch.equal(start[name], same[name]) for name in same)
     head = zoo.state_dict(teacher)
@@ -45,12 +47,12 @@ def test_a_twin_starts_as_what_the_operator_makes_with_the_originals_head(zoo, t
 
 
 def test_what_cannot_be_measured_says_why(zoo, teacher):
-    twins = compress(zoo, [teacher], epochs=1, **QUICK).twins
-    (twin,) = twins.values()
-    spec = restored({**zoo.spec(twin).factors(), "stage": "broken"})
+    students = compress(zoo, [teacher], epochs=1, **QUICK).students
+    (student,) = students.values()
+    spec = restored({**zoo.spec(student).factors(), "stage": "broken"})
     folder = zoo.folder(spec.id)
     folder.begin(spec, About(10, tuple("0123456789"), {}))
-    weights = zoo.state_dict(twin)
+    weights = zoo.state_dict(student)
     folder.commit(1, {}, weights | {"pos_embed": weights["pos_embed"].fill_(torch.nan)}, None)
     folder.finish("finished")
     (row,) = compare(zoo, {f"{teacher}@2": spec.id}).to_dict("records")
@@ -60,33 +62,33 @@ def test_what_cannot_be_measured_says_why(zoo, teacher):
     assert "pos_embed has entries that are not finite" in row["refused_after"]
 
 
-def test_compressing_again_finds_the_twin(zoo, teacher):
+def test_compressing_again_finds_the_student(zoo, teacher):
     first = compress(zoo, [teacher], epochs=1, **QUICK)
     again = compress(zoo, [teacher[:6]], epochs=1, **QUICK)
-    assert again.twins == first.twins
+    assert again.students == first.students
     assert again.growth.grown == []
     other = compress(zoo, [teacher], epochs=1, share="all", init="first", **QUICK)
-    assert other.twins != first.twins
+    assert other.students != first.students
 
 
-def test_a_twin_is_fine_tuned_like_any_model(zoo, teacher):
-    (twin,) = compress(zoo, [teacher], epochs=1, **QUICK).twins.values()
+def test_a_student_is_fine_tuned_like_any_model(zoo, teacher):
+    (student,) = compress(zoo, [teacher], epochs=1, **QUICK).students.values()
     stage = {
-        "start": {"models": [twin]},
+        "start": {"models": [student]},
         "data": {"name": "mnist5k", "train_limit": 64},
         "epochs": 1,
         "batch_size": 16,
     }
     blueprint = Blueprint.read({"name": "transfer", "stages": {"transfer": stage}})
     (child,) = grow(blueprint, zoo.path, **QUICK).grown
-    assert zoo.spec(child).recipe.architecture == zoo.spec(twin).recipe.architecture
+    assert zoo.spec(child).recipe.architecture == zoo.spec(student).recipe.architecture
     assert zoo.load(child)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
 def test_an_epoch_can_be_compressed_and_other_factors_be_set(zoo, teacher):
     recipe = {"objective": "soft_distillation", "optimizer.lr": 5e-4, "checkpoints": "last"}
     done = compress(zoo, [f"{teacher}@2"], epochs=1, recipe=recipe, name="small", **QUICK)
-    spec = zoo.spec(done.twins[f"{teacher}@2"])
+    spec = zoo.spec(done.students[f"{teacher}@2"])
     assert spec.stage == "small"
     assert spec.recipe.objective.name == "soft_distillation"
     assert spec.recipe.optimizer.config.lr == 5e-4
@@ -115,10 +117,10 @@ def test_a_pattern_that_does_not_fit_names_the_model_and_what_would(zoo, teacher
         compress(zoo, [teacher], share=3, epochs=1, **QUICK)
 
 
-def test_a_twin_has_no_twin(zoo, teacher):
-    (twin,) = compress(zoo, [teacher], epochs=1, **QUICK).twins.values()
-    with pytest.raises(IncompatibleWeights, match="no multiplexed twin"):
-        compress(zoo, [twin], epochs=1, **QUICK)
+def test_a_student_is_not_compressed_again(zoo, teacher):
+    (student,) = compress(zoo, [teacher], epochs=1, **QUICK).students.values()
+    with pytest.raises(IncompatibleWeights, match="no multiplexed version"):
+        compress(zoo, [student], epochs=1, **QUICK)
 
 
 def test_unknown_methods_and_operators_of_several_models_are_refused(zoo, teacher):
@@ -159,8 +161,8 @@ def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
 ALL_EPOCHS = {"checkpoints": "all"}
 
 
-def test_distances_between_a_twin_and_its_original_are_not_measured(zoo, teacher):
-    (twin,) = compress(zoo, [teacher], epochs=1, **QUICK).twins.values()
-    found = measure(zoo, "distance_from_parent", models=[twin])
+def test_distances_between_a_student_and_its_original_are_not_measured(zoo, teacher):
+    (student,) = compress(zoo, [teacher], epochs=1, **QUICK).students.values()
+    found = measure(zoo, "distance_from_parent", models=[student])
     assert found["value"].isna().all()
     assert "minivit made of its parent" in found["refused"].iloc[0]

@@ -1,4 +1,4 @@
-"""A Swin's compact twin, from its weights to what it learned."""
+"""A Swin's compact student, from its weights to what it learned."""
 
 from vitarium import Blueprint, compress, grow
 
@@ -17,7 +17,7 @@ SWIN = {
 }
 
 
-def test_a_swin_has_a_twin_that_it_teaches(tmp_path):
+def test_a_swin_has_a_student_that_it_teaches(tmp_path):
     stage = {
         "architecture": SWIN,
         "head": {"name": "mlp", "hidden_dim": 8},
@@ -29,13 +29,15 @@ def test_a_swin_has_a_twin_that_it_teaches(tmp_path):
     zoo = grow(blueprint, tmp_path / "zoo", **QUICK).zoo
     (id,) = zoo.ids()
     done = compress(zoo, [id], share=2, epochs=1, **QUICK)
-    (twin,) = done.twins.values()
-    recipe = zoo.spec(twin).recipe
+    (student,) = done.students.values()
+    recipe = zoo.spec(student).recipe
     assert (recipe.architecture.name, recipe.objective.name) == ("mini_swin", "weight_distillation")
-    assert zoo.folder(twin).status == "finished"
-    names = [name for name in zoo.state_dict(twin) if name.endswith("relative_position_bias_table")]
+    assert zoo.folder(student).status == "finished"
+    names = [
+        name for name in zoo.state_dict(student) if name.endswith("relative_position_bias_table")
+    ]
     assert names == [f"layers.{n}.shared.0.attn.relative_position_bias_table" for n in (0, 1)]
-    last = zoo.epochs(twin).iloc[-1]
+    last = zoo.epochs(student).iloc[-1]
     assert last["train_relation"] > 0
     assert last["train_hidden"] > 0
     row = done.comparison.iloc[0]

@@ -12,9 +12,9 @@ def flat(state):
     return np.concatenate([np.asarray(t, dtype=np.float64).ravel() for t in state.values()])
 
 
-def trim(tau, keep):
-    """The largest `keep` of each row (Yadav et al. 2023, Algorithm 1)."""
-    count = max(1, int(keep * tau.shape[1]))
+def trim(tau, density):
+    """The largest `density` of each row (Yadav et al. 2023, Algorithm 1)."""
+    count = max(1, int(density * tau.shape[1]))
     last = np.sort(np.abs(tau), axis=1)[:, -count, None]
     return np.where(np.abs(tau) >= last, tau, 0)
 
@@ -31,8 +31,8 @@ def disjoint_mean(tau, signs):
     return (tau * agrees).sum(0) / np.maximum(agrees.sum(0), 1)
 
 
-def ties(tau, keep):
-    trimmed = trim(tau, keep)
+def ties(tau, density):
+    trimmed = trim(tau, density)
     return disjoint_mean(trimmed, elect(trimmed))
 
 
@@ -42,12 +42,12 @@ def by_tensor(function, tau, sizes):
     return np.concatenate([function(part) for part in np.split(tau, ends, axis=1)], axis=-1)
 
 
-def breadcrumbs(tau, keep, outliers):
-    """Of one tensor: without its int(outliers n) largest entries, the int(keep n) largest."""
+def breadcrumbs(tau, density, outliers):
+    """Of one tensor: without its int(outliers n) largest entries, the int(density n) largest."""
     left = np.zeros_like(tau)
     for row, out in zip(tau, left, strict=True):
         by_size = sorted(range(len(row)), key=lambda i: -abs(row[i]))
-        kept = max(1, int(keep * len(row)))
+        kept = max(1, int(density * len(row)))
         top = min(int(outliers * len(row)), len(row) - kept)
         for i in by_size[top : top + kept]:
             out[i] = row[i]
@@ -72,7 +72,7 @@ def consensus(tau, multi, strictness, at_least):
     return multi * (tall_masks(tau, multi, strictness).sum(0) >= at_least)
 
 
-def drm(deltas, keep, smallest=0.01, elected=True, coefficients=None):
+def drm(deltas, density, smallest=0.01, elected=True, coefficients=None):
     """Chaichana et al. 2025, DRM-H, of one matrix: deltas [models, outputs, inputs]."""
     models, _, inputs = deltas.shape
     u, s, v = np.linalg.svd(np.concatenate(list(deltas), axis=1), full_matrices=False)
@@ -82,7 +82,7 @@ def drm(deltas, keep, smallest=0.01, elected=True, coefficients=None):
     norms = np.linalg.norm(blocks, axis=2)
     blocks = blocks / norms[..., None]
     values = s * norms
-    count = max(1, int(keep * blocks.size))
+    count = max(1, int(density * blocks.size))
     last = np.sort(np.abs(blocks).ravel())[-count]
     blocks = np.where(np.abs(blocks) >= last, blocks, 0) * values[..., None]
     factors = np.ones(models) if coefficients is None else np.asarray(coefficients)

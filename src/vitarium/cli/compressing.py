@@ -1,4 +1,4 @@
-"""`vitarium compress`: compact twins of models."""
+"""`vitarium compress`: compact students of models."""
 
 import json as json_texts
 import re
@@ -59,7 +59,7 @@ def compress(
         int | None,
         typer.Option(
             min=1,
-            help="How long a twin learns. Default: as long as its original did.",
+            help="How long a student learns. Default: as long as its original did.",
             show_default=False,
         ),
     ] = None,
@@ -70,8 +70,8 @@ def compress(
     objective: Annotated[
         str,
         typer.Option(
-            help="What a twin learns: weight_distillation, soft_distillation, hard_distillation, "
-            "or supervised (without its original)."
+            help="What a student learns: weight_distillation, soft_distillation, "
+            "hard_distillation, or supervised (without its original)."
         ),
     ] = "weight_distillation",
     train: Annotated[
@@ -86,7 +86,7 @@ def compress(
     ] = None,
     set_: Settings = None,
     name: Annotated[
-        str, typer.Option(help="Stage of the twins in the zoo's tables.")
+        str, typer.Option(help="Stage of the students in the zoo's tables.")
     ] = "compressed",
     workers: Workers = None,
     precision: Annotated[
@@ -96,11 +96,11 @@ def compress(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Give models compact twins: fewer parameters, the same number of blocks.
+    """Give models compact students: fewer parameters, the same number of blocks.
 
-    A twin starts from its original's weights and is taught by it. It is a model of the zoo, a child
-    of its original: it can be measured, exported, and fine-tuned like all others. Several models,
-    or a whole selection, are compressed side by side; stopped, the same command goes on.
+    A student starts from its original's weights and is taught by it. It is a model of the zoo, a
+    child of its original: it can be measured, exported, and fine-tuned like all others. Several
+    models, or a whole selection, are compressed side by side; stopped, the same command goes on.
 
     Examples:
 
@@ -179,7 +179,7 @@ def _tell(compression: "Compression", json: bool) -> None:
     if json:
         print_json(rows)
     else:
-        print_rows([_shown(row) for row in rows], title="Twins beside their originals")
+        print_rows([_shown(row) for row in rows], title="Students beside their originals")
     for row in rows:
         for when in ("before", "after"):
             if why := row[f"refused_{when}"]:
@@ -187,7 +187,7 @@ def _tell(compression: "Compression", json: bool) -> None:
     for id, cause in {**growth.failed, **growth.skipped, **growth.diverged}.items():
         console.print(f"{id}: {cause}", style="red")
     if len(rows) == 1:
-        id, path = rows[0]["twin"], compression.zoo.path
+        id, path = rows[0]["student"], compression.zoo.path
         console.print(f"look at it: vitarium show {path} {id[:8]}")
     if not growth.complete or growth.diverged:
         raise typer.Exit(1)
@@ -199,7 +199,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
 
     return {
         "original": f"{row['model'][:8]}@{row['epoch']}",
-        "twin": row["twin"],
+        "student": row["student"],
         "parameters": both("parameters", "{:,}".format),
         "size": both("bytes", size),
         "in the zoo": both("bytes_in_zoo", size),

@@ -1,1 +1,1 @@
-"""Compact twins of a zoo's models."""
+"""Compact students of a zoo's models."""

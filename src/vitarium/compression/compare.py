@@ -1,4 +1,4 @@
-"""What a twin saves, and what it costs: beside its original, in numbers."""
+"""What a student saves, and what it costs: beside its original, in numbers."""
 
 import json
 import statistics
@@ -24,35 +24,37 @@ _RUNS = 15
 
 def compare(
     zoo: Zoo,
-    twins: Mapping[str, str],
+    students: Mapping[str, str],
     *,
     device: str = "auto",
     data_dir: Path | None = None,
 ) -> "pd.DataFrame":
-    """A row per twin: what it and its original take, and how good they are.
+    """A row per student: what it and its original take, and how good they are.
 
-    Columns: model and epoch (the original), twin, then of both (`_before`, `_after`): parameters
+    Columns: model and epoch (the original), student, then of both (`_before`, `_after`): parameters
     (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
-    what they share with other checkpoints left out), accuracy (on the test images of the twin's
+    what they share with other checkpoints left out), accuracy (on the test images of the student's
     data), refused (why there is none, or "") and milliseconds (of one image on the device, the
     median of several runs in turn).
 
     Args:
-        twins: id of the twin by `ID@EPOCH` of its original.
+        students: id of the student by `ID@EPOCH` of its original.
     """
     import pandas as pd
 
     where = find_devices(device)[0]
-    pairs = {twin: [zoo.at(original), zoo.at(twin)] for original, twin in twins.items()}
+    pairs = {student: [zoo.at(original), zoo.at(student)] for original, student in students.items()}
     scores = _accuracies(zoo, pairs, device, data_dir)
     rows = []
-    for twin, pair in pairs.items():
+    for student, pair in pairs.items():
         id, epoch = pair[0]
-        found: dict[str, Any] = {"model": id, "epoch": epoch, "twin": twin}
-        times = _milliseconds([zoo.load(*one) for one in pair], _input_size(zoo, twin), where)
-        for when, one, milliseconds in zip(("before", "after"), pair, times, strict=True):
-            checkpoint = zoo.checkpoint(*one)
-            accuracy, refused = scores[twin, one]
+        row: dict[str, Any] = {"model": id, "epoch": epoch, "student": student}
+        times = _milliseconds(
+            [zoo.load(*reference) for reference in pair], _input_size(zoo, student), where
+        )
+        for when, reference, milliseconds in zip(("before", "after"), pair, times, strict=True):
+            checkpoint = zoo.checkpoint(*reference)
+            accuracy, refused = scores[student, reference]
             about = {
                 "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
                 "bytes": checkpoint.nbytes,
@@ -61,26 +63,26 @@ def compare(
                 "refused": refused,
                 "milliseconds": milliseconds,
             }
-            found |= {f"{name}_{when}": value for name, value in about.items()}
-        rows.append(found)
+            row |= {f"{name}_{when}": value for name, value in about.items()}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _accuracies(
     zoo: Zoo, pairs: Mapping[str, list[CheckpointRef]], device: str, data_dir: Path | None
 ) -> dict[tuple[str, CheckpointRef], tuple[float, str]]:
-    """Of every twin and of its original on the twin's data, or why there is none.
+    """Of every student and of its original on the student's data, or why there is none.
 
     What is measured on the same data after the same epoch is measured in one run.
     """
-    together: dict[tuple[str, int], list[tuple[str, CheckpointRef]]] = {}
-    for twin, pair in pairs.items():
-        data = json.dumps(_data(zoo, twin), sort_keys=True)
-        for one in pair:
-            together.setdefault((data, one[1]), []).append((twin, one))
+    batches: dict[tuple[str, int], list[tuple[str, CheckpointRef]]] = {}
+    for student, pair in pairs.items():
+        data = json.dumps(_data(zoo, student), sort_keys=True)
+        for reference in pair:
+            batches.setdefault((data, reference[1]), []).append((student, reference))
     scores = {}
-    for (data, epoch), members in together.items():
-        found = measure(
+    for (data, epoch), members in batches.items():
+        table = measure(
             zoo,
             "accuracy",
             models=list(dict.fromkeys(id for _, (id, _) in members)),
@@ -89,23 +91,23 @@ def _accuracies(
             device=device,
             data_dir=data_dir,
         )
-        whole = found[found["part"] == ""].set_index("model")
-        for twin, one in members:
-            row = whole.loc[one[0]]
-            scores[twin, one] = (float(row["value"]), row["refused"])
+        accuracies = table[table["part"] == ""].set_index("model")
+        for student, reference in members:
+            row = accuracies.loc[reference[0]]
+            scores[student, reference] = (float(row["value"]), row["refused"])
     return scores
 
 
-def _data(zoo: Zoo, twin: str) -> dict[str, Any]:
-    origin = zoo.spec(twin).origin
-    assert isinstance(origin, Recipe)  # a twin was trained here
+def _data(zoo: Zoo, student: str) -> dict[str, Any]:
+    origin = zoo.spec(student).origin
+    assert isinstance(origin, Recipe)  # a student was trained here
     factors: dict[str, Any] = origin.data.factors()
     return factors
 
 
 def _input_size(zoo: Zoo, model: str) -> tuple[int, int, int]:
     architecture = zoo.spec(model).origin.architecture
-    assert architecture  # a twin was trained here
+    assert architecture  # a student was trained here
     size: tuple[int, int, int] = architecture.config.input_size
     return size
 
@@ -117,11 +119,11 @@ def _milliseconds(models: list[nn.Module], size: tuple[int, int, int], device: s
     moved = [model.to(device).eval() for model in models]
     times: list[list[float]] = [[] for _ in models]
     for run in range(_RUNS + 2):
-        for model, own in zip(moved, times, strict=True):
+        for model, model_times in zip(moved, times, strict=True):
             started = time.perf_counter()
             model(image)
             if device != "cpu":
                 torch.cuda.synchronize(device)
             if run > 1:
-                own.append(1e3 * (time.perf_counter() - started))
-    return [statistics.median(own) for own in times]
+                model_times.append(1e3 * (time.perf_counter() - started))
+    return [statistics.median(model_times) for model_times in times]

@@ -1,4 +1,4 @@
-"""Give models of a zoo compact twins: converted by an operator, then taught by the original."""
+"""Give models of a zoo compact students: converted by an operator, then taught by the original."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,29 +31,29 @@ DEFAULTS: Mapping[str, Any] = {
     "batch_size": 128,
     "checkpoints": "last",
 }
-"""How a twin is trained, but for what is taken from the original's recipe and what is asked for."""
+"""How a student is trained, but for what comes from the original's recipe and what is asked for."""
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
-"""What a twin takes from the original's recipe."""
+"""What a student takes from the original's recipe."""
 
 
 @dataclass(frozen=True)
 class Compression:
     """What became of the models that were to be compressed.
 
-    twins: id of each twin by `ID@EPOCH` of its original, finished or not.
+    students: id of each student by `ID@EPOCH` of its original, finished or not.
     """
 
     zoo: Zoo
-    twins: Mapping[str, str]
+    students: Mapping[str, str]
     growth: Growth
     device: str
     data_dir: Path | None = None
 
     @cached_property
     def comparison(self) -> "pd.DataFrame":
-        """Every twin that is finished beside its original; see `compare`."""
-        status = {old: self.zoo.folder(new).status for old, new in self.twins.items()}
-        done = {old: new for old, new in self.twins.items() if status[old] == "finished"}
+        """Every student that is finished beside its original; see `compare`."""
+        status = {old: self.zoo.folder(new).status for old, new in self.students.items()}
+        done = {old: new for old, new in self.students.items() if status[old] == "finished"}
         return compare(self.zoo, done, device=self.device, data_dir=self.data_dir)
 
 
@@ -73,13 +73,13 @@ def compress(
     grow_options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Compression:
-    """Give every model a compact twin, which starts from it and is taught by it.
+    """Give every model a compact student, which starts from it and is taught by it.
 
         vitarium.compress(zoo, ["3f2a"], share=2)
         vitarium.compress(zoo, ids, share="all", init="fit", epochs=20)
         vitarium.compress(zoo, ids, recipe={"objective.hidden_weight": 0, "optimizer.lr": 5e-4})
 
-    A twin is a model of the zoo with the original as its parent. The same call goes on where an
+    A student is a model of the zoo with the original as its parent. The same call goes on where an
     earlier one was stopped, and finds what is there.
 
     Args:
@@ -88,7 +88,7 @@ def compress(
         epochs: of the training; None: as many as the original was trained for.
         data: a data set to learn from; None: the original's.
         recipe: other factors of the training by dotted path; see `DEFAULTS`.
-        name: stage of the twins in the zoo's tables.
+        name: stage of the students in the zoo's tables.
         device, data_dir, workers, progress, grow_options: as of `vitarium.grow`.
         settings: of the method.
 
@@ -97,12 +97,14 @@ def compress(
     check_stage_name(name)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
-    asked = {
+    overrides = {
         **({} if epochs is None else {"epochs": epochs}),
         **({} if data is None else {"data": data}),
         **(recipe or {}),
     }
-    specs = {one: _twin(zoo, one, method, asked, name) for one in _named(zoo, models)}
+    specs = {
+        model: _student_spec(zoo, model, method, overrides, name) for model in _named(zoo, models)
+    }
     growth = grow(
         Plan(name, tuple({spec.id: spec for spec in specs.values()}.values())),
         zoo.path,
@@ -112,34 +114,40 @@ def compress(
         progress=progress,
         **(grow_options or {}),
     )
-    twins = {one: spec.id for one, spec in specs.items()}
-    return Compression(zoo, twins, growth, device, data_dir)
+    students = {model: spec.id for model, spec in specs.items()}
+    return Compression(zoo, students, growth, device, data_dir)
 
 
 def _named(zoo: Zoo, models: Iterable[str]) -> Iterator[str]:
-    found = dict.fromkeys(f"{id}@{epoch}" for id, epoch in map(zoo.at, models))
-    if not found:
+    names = dict.fromkeys(f"{id}@{epoch}" for id, epoch in map(zoo.at, models))
+    if not names:
         raise InvalidInput("say which models to compress")
-    for one in found:
-        if zoo.folder(one.partition("@")[0]).status == "diverged":
-            raise InvalidInput(f"model {one} diverged; leave it out")
-    yield from found
+    for name in names:
+        if zoo.folder(name.partition("@")[0]).status == "diverged":
+            raise InvalidInput(f"model {name} diverged; leave it out")
+    yield from names
 
 
-def _twin(zoo: Zoo, one: str, method: Section, asked: Mapping[str, Any], stage: str) -> ModelSpec:
-    id, epoch = zoo.at(one)
+def _student_spec(
+    zoo: Zoo, model: str, method: Section, overrides: Mapping[str, Any], stage: str
+) -> ModelSpec:
+    id, epoch = zoo.at(model)
     spec = zoo.spec(id)
     start = Start.read({"models": [id], "epoch": epoch, "operator": method, "keep_head": True})
-    settings = apply({**DEFAULTS, **_taken(one, spec.origin)}, asked)
+    settings = apply({**DEFAULTS, **_taken(model, spec.origin)}, overrides)
     for missing in [factor for factor in ("data", "epochs") if factor not in settings]:
         raise InvalidInput(
-            f"model {one} was trained elsewhere: say with --{missing} "
-            + ("what its twin learns from" if missing == "data" else "how long its twin learns")
+            f"model {model} was trained elsewhere: say with --{missing} "
+            + (
+                "what its student learns from"
+                if missing == "data"
+                else "how long its student learns"
+            )
         )
     try:
         recipe = Recipe.read(inherited(settings, spec.origin, start))
     except IncompatibleWeights as error:  # one of a selection
-        raise IncompatibleWeights(f"model {one}: {error}") from None
+        raise IncompatibleWeights(f"model {model}: {error}") from None
     return ModelSpec(
         stage=stage,
         parent=id,
@@ -150,15 +158,15 @@ def _twin(zoo: Zoo, one: str, method: Section, asked: Mapping[str, Any], stage: 
     )
 
 
-def _taken(one: str, origin: object) -> dict[str, Any]:
+def _taken(model: str, origin: object) -> dict[str, Any]:
     """Raises InvalidInput for a model that has not learned classes."""
     if not isinstance(origin, Recipe):
         return {}
     facts = origin.objective.plugin.facts
     if not facts.get("needs_head", True):
         raise InvalidInput(
-            f"model {one} was trained by {origin.objective.name} and gives no classes that a twin "
-            "could be taught; compress what was fine-tuned from it"
+            f"model {model} was trained by {origin.objective.name} and gives no classes that a "
+            "student could be taught; compress what was fine-tuned from it"
         )
     factors = origin.factors(defaults=False)
     return {name: factors[name] for name in _TAKEN if name in factors}

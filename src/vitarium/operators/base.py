@@ -100,7 +100,7 @@ def operator(
 
 
 @dataclass
-class Told:
+class OperatorLog:
     """What an operator says of its work; it is kept with the model."""
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Ingredients(Sequence[Weights]):
         self._base, self._model, self._examples = base, model, examples
         self._symmetries, self._subject = symmetries, subject
         self.report = report
-        self.told = Told()
+        self.log = OperatorLog()
         for model_ in self._models[1:]:
             check_alike(self._models[0], model_)
 
@@ -165,8 +165,10 @@ class Ingredients(Sequence[Weights]):
         The system fetches the tensors of the next ones from disk meanwhile.
         """
         windows, done = self._windows(), 0
-        for place, window in enumerate(windows):
-            for following in windows[place + (place > 0) : place + 2]:  # at first two, then one
+        for position, window in enumerate(windows):
+            for following in windows[
+                position + (position > 0) : position + 2
+            ]:  # at first two, then one
                 for model in self._models:
                     model.read_ahead(following)
             for name in window:
@@ -174,27 +176,27 @@ class Ingredients(Sequence[Weights]):
                 done += 1
                 yield name
 
-    def each(self, name: str) -> Iterator[Tensor]:
-        """A tensor of one model after the other. Raises IncompatibleWeights, CorruptFile."""
+    def model_tensors(self, name: str) -> Iterator[Tensor]:
+        """A tensor [*shape], model by model. Raises IncompatibleWeights, CorruptFile."""
         for model in self._models:
             yield checked(model, name)
 
     def tensors(self) -> NamedTensors:
-        """Name by name, the models' tensors stacked: [models, *shape]. Raises as `each`."""
+        """Name by name, the models' tensors stacked: [models, *shape]. Raises as `checked`."""
         for name in self.in_turn():
-            yield name, torch.stack(list(self.each(name)))
+            yield name, torch.stack(list(self.model_tensors(name)))
 
     def deltas(self, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name by name, the base's tensor and what the models added to it: [models, *shape].
 
-        Both in float64. Of all tensors, or of those with these names. Raises as `each`.
+        Both in float64. Of all tensors, or of those with these names. Raises as `model_tensors`.
         """
         names = list(self.shapes) if names is None else names
         for done, name in enumerate(names):
             self.report(done, len(names))
             base = checked(self.base, name).double()
             deltas = base.new_empty((len(self), *self.shapes[name]))
-            for delta, tensor in zip(deltas, self.each(name), strict=True):
+            for delta, tensor in zip(deltas, self.model_tensors(name), strict=True):
                 torch.sub(tensor, base, out=delta)  # one at a time: nothing is stacked twice
             yield name, base, deltas
 
@@ -233,20 +235,20 @@ class Ingredients(Sequence[Weights]):
 
     def _windows(self) -> list[list[str]]:
         """Names in order, together so many that their tensors have about `_FETCHED_BYTES`."""
-        found: list[list[str]] = [[]]
+        windows: list[list[str]] = [[]]
         size = 0
         for name, shape in self.shapes.items():
-            own = 4 * math.prod(shape) * len(self)
-            if size and size + own > _FETCHED_BYTES:
-                found.append([])
+            nbytes = 4 * math.prod(shape) * len(self)
+            if size and size + nbytes > _FETCHED_BYTES:
+                windows.append([])
                 size = 0
-            found[-1].append(name)
-            size += own
-        return found
+            windows[-1].append(name)
+            size += nbytes
+        return windows
 
 
 def checked(model: Weights, name: str) -> Tensor:
-    """A tensor. Raises IncompatibleWeights that names it where an entry is NaN or infinite."""
+    """A tensor [*shape]. Raises IncompatibleWeights that names it for NaN or infinite entries."""
     tensor = model[name]
     # no sum is finite where an entry is not, and it takes a thirtieth of the time
     if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
@@ -257,15 +259,20 @@ def checked(model: Weights, name: str) -> Tensor:
     return tensor
 
 
-def check_alike(one: Weights, other: Weights) -> None:
+def in_float64(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors [*shape], by name, in float64."""
+    return {name: tensor.double() for name, tensor in weights.items()}
+
+
+def check_alike(first: Weights, second: Weights) -> None:
     """Raises IncompatibleWeights that names the first tensor in which two models differ."""
-    for name in [*one.shapes, *other.shapes]:
-        shapes = [one.shapes.get(name), other.shapes.get(name)]
+    for name in [*first.shapes, *second.shapes]:
+        shapes = [first.shapes.get(name), second.shapes.get(name)]
         if shapes[0] != shapes[1]:
-            told = ["missing" if shape is None else str(list(shape)) for shape in shapes]
+            described = ["missing" if shape is None else str(list(shape)) for shape in shapes]
             raise IncompatibleWeights(
-                f"{one.name} and {other.name} cannot be combined: {name} is {told[0]} in the first "
-                f"and {told[1]} in the second"
+                f"{first.name} and {second.name} cannot be combined: {name} is {described[0]} "
+                f"in the first and {described[1]} in the second"
             )
 
 
@@ -281,16 +288,16 @@ class Weighted(Config):
         return by_model(ingredients, self.weights, 1.0)
 
 
-def by_model(ingredients: Ingredients, given: dict[str, float], otherwise: float) -> list[float]:
+def by_model(ingredients: Ingredients, values: dict[str, float], otherwise: float) -> list[float]:
     """What is given for each model by how its id begins, `3f2a` or `3f2a@5`."""
-    fitting = [[key for key in given if _is_called(name, key)] for name in ingredients.names]
-    for key in given:
+    fitting = [[key for key in values if _is_called(name, key)] for name in ingredients.names]
+    for key in values:
         if not any(key in keys for keys in fitting):
             raise InvalidInput(f"'{key}' is none of the models {', '.join(ingredients.names)}")
     for name, keys in zip(ingredients.names, fitting, strict=True):
         if len(keys) > 1:
             raise InvalidInput(f"{name} is given {len(keys)} values: as {' and as '.join(keys)}")
-    return [given[keys[0]] if keys else otherwise for keys in fitting]
+    return [values[keys[0]] if keys else otherwise for keys in fitting]
 
 
 def _is_called(name: str, key: str) -> bool:

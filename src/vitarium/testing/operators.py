@@ -14,7 +14,7 @@ from vitarium.data.load import load
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
-from vitarium.operators._runner.plan import Planned
+from vitarium.operators._runner.plan import MergePlan
 from vitarium.testing._tiny_zoo import ARCHITECTURE, CLASSES, tiny_zoo
 from vitarium.zoo import Zoo
 
@@ -50,10 +50,10 @@ def _models(plugin: Plugin, zoo: Zoo) -> list[str]:
     return ids[: plugin.facts["models"][0]]
 
 
-def _plan(plugin: Plugin, zoo: Zoo, models: Sequence[str], **settings: Any) -> Planned:
+def _plan(plugin: Plugin, zoo: Zoo, models: Sequence[str], **settings: Any) -> MergePlan:
     section = choose("operator", plugin.name, **{**plugin.facts["tiny"], **settings})
     sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
-    return Planned(sources, section, chosen(zoo, section, models))
+    return MergePlan(sources, section, chosen(zoo, section, models))
 
 
 def _check_summary(plugin: Plugin) -> None:
@@ -67,7 +67,7 @@ def _check_summary(plugin: Plugin) -> None:
 
 def _check_result(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
     first = _plan(plugin, zoo, models)
-    id = first.kept()
+    id = first.save()
     weights = Zoo.open(zoo.path).state_dict(id)
     for name, tensor in weights.items():
         _require(torch.isfinite(tensor).all(), plugin, f"weights are finite, and {name} is not")

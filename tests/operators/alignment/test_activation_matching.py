@@ -13,7 +13,7 @@ from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.registry import choose, section
 from vitarium.data.batch import Batch
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.alignment._activations import places, unit_scores
+from vitarium.operators.alignment._activations import probes, unit_scores
 from vitarium.operators.base import Ingredients
 
 SIZE = {"img_size": 28, "embed_dim": 12, "depth": 2, "num_heads": 3, "in_chans": 1}
@@ -136,7 +136,7 @@ def test_a_unit_that_never_changes_is_like_no_other():
 def test_units_are_seen_where_they_are_read():
     found = {
         name: {(place.layer, place.end) for place in each}
-        for name, each in places(SYMMETRIES, build(0)).items()
+        for name, each in probes(SYMMETRIES, build(0)).items()
     }
     blocks = [f"blocks.{n}" for n in (0, 1)]
     readers = [f"{block}.{layer}" for block in blocks for layer in ("attn.qkv", "mlp.fc1")]
@@ -160,8 +160,8 @@ def test_it_tells_how_much_closer_the_weights_are():
     products = {n: (ONE[n].double() * made[n].double()).sum() for n in ONE}
     norms = [sum(t.double().square().sum() for t in m.values()).sqrt() for m in (ONE, TWO)]
     expected = sum(products.values()) / (norms[0] * norms[1])
-    assert given.told.metrics["cosine_after"] == pytest.approx(expected.item())
-    assert "cosine with one: before" in given.told.lines[0]
+    assert given.log.metrics["cosine_after"] == pytest.approx(expected.item())
+    assert "cosine with one: before" in given.log.lines[0]
 
 
 @torch.no_grad()

@@ -8,8 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.operators.alignment._assignment import best_move, best_permutation, best_rotation
-from vitarium.operators.alignment._heads import best_heads
+from vitarium.operators.alignment._assignment import (
+    best_transform,
+    solve_assignment,
+    solve_procrustes,
+)
+from vitarium.operators.alignment._heads import match_heads
 
 seeds = st.integers(0, 2**31)
 few = settings(deadline=None, max_examples=15)
@@ -24,7 +28,7 @@ def table(seed, *shape):
 @given(seeds)
 def test_no_permutation_scores_higher(seed):
     scores = table(seed, 5, 5)
-    units, value = best_permutation(scores)
+    units, value = solve_assignment(scores)
     best = max(sum(scores[i, p[i]].item() for i in range(5)) for p in permutations(range(5)))
     assert value == pytest.approx(best, abs=1e-12)
     assert scores[torch.arange(5), units].sum().item() == pytest.approx(best, abs=1e-12)
@@ -33,7 +37,7 @@ def test_no_permutation_scores_higher(seed):
 @few
 @given(seeds)
 def test_a_rotation_keeps_lengths_and_the_mean(seed):
-    rotation, value = best_rotation(table(seed, 7, 7))
+    rotation, value = solve_procrustes(table(seed, 7, 7))
     one = torch.ones(7, dtype=torch.float64)
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(7, dtype=torch.float64))
     torch.testing.assert_close(rotation @ one, one)
@@ -49,19 +53,19 @@ def test_no_rotation_that_keeps_the_mean_scores_higher(seed):
     centre = np.eye(7) - 1 / 7
     bound = np.linalg.svd(centre @ scores.numpy() @ centre, compute_uv=False).sum()
     mean = scores.sum().item() / 7  # of the direction that stays
-    assert best_rotation(scores)[1] == pytest.approx(bound + mean)
+    assert solve_procrustes(scores)[1] == pytest.approx(bound + mean)
 
 
 def test_the_best_rotation_of_a_rotated_copy_turns_it_back():
-    units, turn = table(0, 6, 40), best_rotation(table(1, 6, 6))[0]
-    found, _ = best_rotation(units @ (turn @ units).T)
+    units, turn = table(0, 6, 40), solve_procrustes(table(1, 6, 6))[0]
+    found, _ = solve_procrustes(units @ (turn @ units).T)
     torch.testing.assert_close(found, turn.T)
 
 
 @pytest.mark.parametrize("kind", ["permutation", "orthogonal"])
 def test_scores_that_are_zero_or_best_already_gain_nothing(kind):
     for scores in (torch.zeros(4, 4).double(), torch.eye(4).double()):
-        _, gain = best_move("group", scores, kind)
+        _, gain = best_transform("group", scores, kind)
         assert gain == pytest.approx(0, abs=1e-12)
 
 
@@ -74,7 +78,7 @@ def test_no_other_heads_and_channels_score_higher(seed):
         {"qk": table(seed + 1, 2, 3, 2, 3), "vo": table(seed + 2, 2, 2, 2, 2)},
     )
     kinds = dict.fromkeys(["heads", "qk", "vo"], "permutation")
-    moves, gain = best_heads("heads", own, inner, kinds)
+    moves, gain = match_heads("heads", own, inner, kinds)
 
     def value(heads, channels):
         total = sum(own[p, heads[p]].item() for p in range(2))
@@ -100,7 +104,7 @@ def test_no_other_heads_and_channels_score_higher(seed):
 def test_heads_whose_channels_turn_gain_the_sum_of_singular_values(seed):
     inner = {"vo": table(seed, 2, 3, 2, 3)}
     kinds = {"heads": "permutation", "vo": "orthogonal"}
-    _, gain = best_heads("heads", torch.zeros(2, 2).double(), inner, kinds)
+    _, gain = match_heads("heads", torch.zeros(2, 2).double(), inner, kinds)
     scores = inner["vo"].numpy()
     values = np.array(
         [[np.linalg.svd(scores[p, :, q], compute_uv=False).sum() for q in (0, 1)] for p in (0, 1)]
@@ -114,6 +118,6 @@ def test_heads_whose_channels_turn_gain_the_sum_of_singular_values(seed):
 def test_what_may_not_move_stays(moving):
     kinds = dict.fromkeys(moving, "permutation")
     inner = {"vo": table(0, 3, 4, 3, 4)}
-    moves, gain = best_heads("heads", table(1, 3, 3), inner, kinds)
+    moves, gain = match_heads("heads", table(1, 3, 3), inner, kinds)
     assert set(moves) == moving
     assert gain >= 0

@@ -51,13 +51,13 @@ def test_a_mixed_copy_is_connected_again(vits, vit, digits):
     between, own = Midpoint(given, 2000), vit.state_dict()
     assert between.loss_and_rise(own, vits.mixed(vit, 3))[1] > 0.3
     assert between.loss_and_rise(own, found)[1] <= 0
-    assert given.told.metrics["midpoint_loss"] == between.loss(own, found)
+    assert given.log.metrics["midpoint_loss"] == between.loss(own, found)
 
 
 def test_training_lowers_the_midpoint_of_independent_models(vits, vit, other_vit, digits):
     given = vits.ingredients(vit, other_vit.state_dict(), digits)
     aligned(given)
-    told = given.told.metrics
+    told = given.log.metrics
     assert told["midpoint_loss"] < 0.8 * told["midpoint_loss_at_start"]
 
 
@@ -66,7 +66,7 @@ def test_full_maps_connect_better_than_permutations(vits, vit, other_vit, digits
     for settings in ({}, {"maps": "permutations", "lr": 0.05}):
         given = vits.ingredients(vit, other_vit.state_dict(), digits)
         aligned(given, **settings)
-        told.append(given.told.metrics["midpoint_loss"])
+        told.append(given.log.metrics["midpoint_loss"])
     assert told[0] < told[1]
 
 
@@ -74,7 +74,7 @@ def test_what_training_does_not_improve_is_left_as_the_start_has_it(vits, vit, o
     given = vits.ingredients(vit, other_vit.state_dict(), digits)
     found = aligned(given, steps=1, lr=1e3, channels="invertible")
     assert all(torch.equal(found[name], t) for name, t in other_vit.state_dict().items())
-    told = given.told.metrics
+    told = given.log.metrics
     assert told["midpoint_loss"] == told["midpoint_loss_at_start"]
 
 

@@ -66,7 +66,7 @@ def test_a_turned_copy_is_found_again(seed):
     torch.testing.assert_close(outputs(copy), outputs(ONE), rtol=1e-9, atol=1e-9)
     assert (copy["blocks.0.attn.qkv.weight"] - ONE["blocks.0.attn.qkv.weight"]).abs().max() > 0.1
     made = aligned(given)
-    assert given.told.metrics["cosine_after"] == pytest.approx(1, abs=1e-9)
+    assert given.log.metrics["cosine_after"] == pytest.approx(1, abs=1e-9)
     whole, expected = folded(SYMMETRIES, made), folded(SYMMETRIES, ONE)
     for name, tensor in expected.items():
         torch.testing.assert_close(whole[name], tensor, rtol=1e-6, atol=1e-6)
@@ -94,7 +94,7 @@ def test_the_function_stays(how):
     given = ingredients()
     made = aligned(given, **how)
     torch.testing.assert_close(outputs(made), outputs(TWO), rtol=1e-9, atol=1e-9)
-    metrics = given.told.metrics
+    metrics = given.log.metrics
     assert metrics["cosine_after"] > metrics["cosine_before"]
 
 
@@ -103,7 +103,7 @@ def test_what_is_turned_comes_closer_than_what_is_only_exchanged():
     for how in HOW[3], HOW[1], HOW[0]:
         given = ingredients()
         aligned(given, **how)
-        found.append(given.told.metrics["cosine_after"])
+        found.append(given.log.metrics["cosine_after"])
     assert found == sorted(found)
     assert found[0] < found[-1] - 0.01
 

@@ -5,7 +5,7 @@ import torch
 from vitarium.core import registry
 from vitarium.operators.alignment._midpoint import Midpoint
 
-SHORT = {"steps": 12, "batch_size": 64, "judgements": 4}
+SHORT = {"steps": 12, "batch_size": 64, "evaluations": 4}
 
 
 def aligned(ingredients, **settings):
@@ -18,7 +18,7 @@ def test_the_midpoint_is_never_worse_than_that_of_weight_matching(vits, vit, oth
     matched = dict(registry.choose("operator", "weight_matching")(given))
     found = aligned(given, lr=0.1)
     between, own = Midpoint(given, 2000), vit.state_dict()
-    told = given.told.metrics
+    told = given.log.metrics
     assert told["midpoint_loss_at_start"] == between.loss(own, matched)
     assert told["midpoint_loss"] == between.loss(own, found)
     assert told["midpoint_loss"] < told["midpoint_loss_at_start"]

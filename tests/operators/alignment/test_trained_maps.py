@@ -153,5 +153,5 @@ def test_every_map_gets_a_gradient(small_vit):
     middle = {name: (tensor + weights[name]) / 2 for name, tensor in point.items()}
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.func.functional_call(small_vit, middle, (images,)).square().sum().backward()
-    for one in maps.each:
+    for one in maps.maps:
         assert one.free.grad.abs().max() > 0

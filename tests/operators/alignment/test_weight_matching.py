@@ -41,7 +41,7 @@ def aligned(given, **settings):
 
 def cosine(given, **settings):
     aligned(given, **settings)
-    return given.told.metrics["cosine_after"]
+    return given.log.metrics["cosine_after"]
 
 
 @settings(deadline=None, max_examples=8)
@@ -51,7 +51,7 @@ def test_a_permuted_copy_is_found_again_exactly(seed):
     given = ingredients(two=moved(SYMMETRIES, ONE, moves))
     made = aligned(given)
     assert all(torch.equal(made[n], t) for n, t in ONE.items())
-    assert given.told.metrics["cosine_after"] == pytest.approx(1, abs=1e-12)
+    assert given.log.metrics["cosine_after"] == pytest.approx(1, abs=1e-12)
 
 
 def test_a_model_is_aligned_with_itself_as_it_is():
@@ -75,14 +75,14 @@ def test_it_is_as_high_as_the_papers_algorithm(seed):
     _, found = reference.weight_matching(SYMMETRIES, ONE, TWO, seed=seed)
     given = ingredients()
     aligned(given, restarts=8)
-    assert given.told.metrics["cosine_after"] * scale() >= found[-1] * (1 - 1e-12)
+    assert given.log.metrics["cosine_after"] * scale() >= found[-1] * (1 - 1e-12)
 
 
 def test_the_papers_algorithm_finds_nothing_to_gain_in_the_result():
     given = ingredients()
     _, found = reference.weight_matching(SYMMETRIES, ONE, aligned(given))
     assert found[-1] == pytest.approx(found[0], rel=1e-12)
-    assert found[0] == pytest.approx(given.told.metrics["cosine_after"] * scale(), rel=1e-12)
+    assert found[0] == pytest.approx(given.log.metrics["cosine_after"] * scale(), rel=1e-12)
 
 
 def test_one_start_does_what_the_papers_algorithm_does():

@@ -8,7 +8,7 @@ from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.averaging.ema import Ema, shares
+from vitarium.operators.averaging.epoch_averages import Ema
 from vitarium.operators.base import Ingredients
 
 
@@ -82,13 +82,13 @@ def test_ema_is_the_recursion(run, decay):
 
 
 @pytest.mark.parametrize("debias", [True, False])
-def test_the_shares_of_ema_sum_to_one(debias):
-    assert sum(shares(Ema(decay=0.7, debias=debias), 6)) == pytest.approx(1, abs=1e-15)
+def test_the_weights_of_ema_sum_to_one(debias):
+    assert sum(Ema(decay=0.7, debias=debias).weights(6)) == pytest.approx(1, abs=1e-15)
 
 
 def test_a_slow_average_is_the_mean_and_a_fast_one_the_last():
-    assert shares(Ema(decay=1 - 1e-9), 4) == pytest.approx([0.25] * 4)
-    assert shares(Ema(decay=0), 4) == [0, 0, 0, 1]
+    assert Ema(decay=1 - 1e-9).weights(4) == pytest.approx([0.25] * 4)
+    assert Ema(decay=0).weights(4) == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("method", ["epoch_average", "lawa", "ema", "swa"])

@@ -3,23 +3,23 @@
 import pytest
 
 from vitarium.core.errors import InvalidInput
-from vitarium.operators.averaging._epochs import every, latest, trained
+from vitarium.operators.averaging.epoch_averages import cycle_epochs, latest_epochs, trained_epochs
 
 
 def test_the_state_before_training_is_no_epoch_of_it():
-    assert trained([0, 1, 2]) == [1, 2]
-    assert trained([0]) == []
+    assert trained_epochs([0, 1, 2]) == [1, 2]
+    assert trained_epochs([0]) == []
 
 
 def test_the_latest_are_those_that_are_kept():
-    assert latest([0, 2, 4, 6, 8], 3) == [4, 6, 8]
+    assert latest_epochs([0, 2, 4, 6, 8], 3) == [4, 6, 8]
 
 
 def test_more_than_are_kept_are_refused():
     with pytest.raises(InvalidInput, match=r"last 3 epochs are asked for, and 2 are kept \(1, 2\)"):
-        latest([0, 1, 2], 3)
+        latest_epochs([0, 1, 2], 3)
     with pytest.raises(InvalidInput, match=r"0 are kept \(none\)"):
-        latest([0], 2)
+        latest_epochs([0], 2)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_more_than_are_kept_are_refused():
     ],
 )
 def test_every_so_manieth_counts_from_a_share_of_training_on(start, step, expected):
-    assert every(list(range(21)), start, step) == expected
+    assert cycle_epochs(list(range(21)), start, step) == expected
 
 
 def test_steps_count_the_kept_epochs():
-    assert every([0, 5, 10, 15, 20], 0.5, 2) == [10, 20]
+    assert cycle_epochs([0, 5, 10, 15, 20], 0.5, 2) == [10, 20]

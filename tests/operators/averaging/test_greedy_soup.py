@@ -66,8 +66,8 @@ def test_it_is_the_greedy_algorithm(real, strict):
     made = dict(registry.choose("operator", "greedy_soup", strict=strict)(given))
     for name, expected in mean([weights[k] for k in kept]).items():
         assert torch.equal(made[name].float(), expected)
-    assert given.told.metrics["val_accuracy"] == pytest.approx(best, abs=1e-12)
-    told = [line for line in given.told.lines if not line.startswith("not with")]
+    assert given.log.metrics["val_accuracy"] == pytest.approx(best, abs=1e-12)
+    told = [line for line in given.log.lines if not line.startswith("not with")]
     assert len(told) == len(kept)
     assert all(name in line for name, line in zip(kept, told, strict=True))
     assert told[-1].endswith(f"{best:.4f}")
@@ -101,7 +101,7 @@ def test_it_is_never_worse_than_the_best_model(real):
     made = {n: t.float() for n, t in registry.choose("operator", "greedy_soup")(given)}
     accuracy, loss = plain(model(), made, examples)
     assert accuracy >= max(plain(model(), own, examples)[0] for own in weights.values())
-    assert given.told.metrics == pytest.approx({"val_accuracy": accuracy, "val_loss": loss})
+    assert given.log.metrics == pytest.approx({"val_accuracy": accuracy, "val_loss": loss})
 
 
 def test_it_looks_at_the_validation_images_alone(grown_zoo, monkeypatch):

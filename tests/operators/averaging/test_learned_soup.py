@@ -92,14 +92,14 @@ def test_it_loses_less_than_the_uniform_soup(per, examples):
     learned = {n: t.float() for n, t in made}
     before, after = (lost(linear(), own, examples) for own in (uniform, learned))
     assert after < before - 0.01
-    assert ingredients.told.metrics["val_loss"] == pytest.approx(after, rel=1e-5)
-    assert ingredients.told.metrics["logit_factor"] == 1
+    assert ingredients.log.metrics["val_loss"] == pytest.approx(after, rel=1e-5)
+    assert ingredients.log.metrics["logit_factor"] == 1
 
 
 def test_what_is_told_makes_the_soup(examples):
     ingredients = given(examples)
     made = dict(registry.choose("operator", "learned_soup", per="tensor")(ingredients))
-    names, *parts = ingredients.told.lines
+    names, *parts = ingredients.log.lines
     assert names == "of m0, m1, m2, m3"
     for line in parts:
         name, _, numbers = line.partition(": ")
@@ -108,7 +108,7 @@ def test_what_is_told_makes_the_soup(examples):
         assert min(shares) > 0
         expected = sum(s * m[name].double() for s, m in zip(shares, models(4), strict=True))
         assert torch.allclose(made[name], expected, atol=1e-3)
-    assert ingredients.told.metrics["logit_factor"] != 1
+    assert ingredients.log.metrics["logit_factor"] != 1
 
 
 def test_one_good_model_among_noise_is_found(examples):
@@ -123,7 +123,7 @@ def test_one_good_model_among_noise_is_found(examples):
     ingredients = Ingredients(some, model=linear, examples=lambda: examples)
     method = registry.choose("operator", "learned_soup", lr=0.2, epochs=10, batch_size=32)
     list(method(ingredients))
-    shares = [float(number) for number in ingredients.told.lines[1].split()[1:]]
+    shares = [float(number) for number in ingredients.log.lines[1].split()[1:]]
     assert shares[2] > 0.8
 
 

@@ -93,7 +93,7 @@ def test_what_is_told_is_the_mean_ratio():
     base = {"w": torch.zeros(2), "b": torch.zeros(2)}
     same, apart = torch.tensor([1.0, 2]), (torch.tensor([1.0, 0]), torch.tensor([0, 1.0]))
     _, ingredients = stocked([{"w": same, "b": apart[0]}, {"w": same, "b": apart[1]}], base)
-    assert ingredients.told.lines == ["mean interpolation ratio 0.5 over 2 tensors"]
+    assert ingredients.log.lines == ["mean interpolation ratio 0.5 over 2 tensors"]
 
 
 def test_entries_that_are_not_finite_are_refused():

@@ -88,7 +88,7 @@ def test_the_error_is_as_told_and_at_most_that_of_first_and_mean(seed, more, set
     found = fitted(models, starts, num_heads=HEADS, activation=gelu, **settings)
     own = norms(models) if settings.get("own_norms", True) else [{}] * 3
     begun = [relative_errors(models, start, own) for start in starts]
-    left = relative_errors(models, found.shared, found.own)
+    left = relative_errors(models, found.shared, found.per_block)
     assert left <= min(begun)
     assert left < 0.999 * min(begun)
     assert np.isclose(left, found.errors["logits"] + found.errors["values"], rtol=1e-6)
@@ -100,8 +100,10 @@ def test_a_position_bias_is_the_one_whose_mixtures_are_nearest_to_the_blocks(set
     for model in models:
         model[TABLE] = torch.randn(9, HEADS).double()
     found = fitted(models, [models[0], mean(models)], num_heads=HEADS, activation=gelu, **settings)
-    mixing = [parts.get("attn.before.weight", torch.eye(HEADS).double()) for parts in found.own]
-    worth, totals = errors_by_order(models, found.shared, found.own)
+    mixing = [
+        parts.get("attn.before.weight", torch.eye(HEADS).double()) for parts in found.per_block
+    ]
+    worth, totals = errors_by_order(models, found.shared, found.per_block)
     best = [list(permutations(range(HEADS)))[(one / totals).sum(1).argmin()] for one in worth]
     # of found forms in the order of the block's heads -> of the block's in the order of the found
     wanted = [

@@ -1,4 +1,4 @@
-"""Multiplexed twins of trained models: what they keep, share, and compute."""
+"""Weight multiplexing of trained models: what they keep, share, and compute."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients
-from vitarium.operators.compression.minivit import Minivit, twin
+from vitarium.operators.compression.minivit import Minivit, compressed_architecture
 
 TINY = {
     "img_size": 8,
@@ -44,10 +44,10 @@ def made(model, **settings):
     return dict(choose("operator", "minivit", **settings)(Ingredients([weights])))
 
 
-def twin_of(section, model, **settings):
-    """The twin, running in float64."""
+def compressed(section, model, **settings):
+    """The compressed model, running in float64."""
     settings = {"relative_positions": None} | settings
-    built = twin(Minivit(**settings), section)(model.num_classes).double()
+    built = compressed_architecture(Minivit(**settings), section)(model.num_classes).double()
     built.load_state_dict(made(model, **settings))
     return built.eval()
 
@@ -72,18 +72,18 @@ def outputs(model):
         ("fit", TIMM | {"drop_path_rate": 0.1}),
     ],
 )
-def test_where_the_blocks_of_each_group_are_equal_the_twin_computes_what_the_model_does(
+def test_where_the_blocks_of_each_group_are_equal_the_compressed_model_computes_what_the_model_does(
     init, factors
 ):
     section, model = plain(equal=2, **factors)
-    found = twin_of(section, model, init=init)
+    found = compressed(section, model, init=init)
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("init", ["first", "mean", "fit"])
-def test_a_twin_with_a_set_of_weights_for_each_block_is_the_model_itself(init):
+def test_a_model_with_a_set_of_weights_for_each_block_is_the_model_itself(init):
     section, model = plain()
-    found = twin_of(section, model, share=1, init=init)
+    found = compressed(section, model, share=1, init=init)
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
@@ -115,9 +115,10 @@ def test_norms_can_be_shared_too():
 def test_a_pattern_that_does_not_divide_the_blocks_is_refused():
     section, _ = plain()
     with pytest.raises(
-        IncompatibleWeights, match=r"4 blocks has no such twin.*one of 1, 2, 4, 'all'"
+        IncompatibleWeights,
+        match=r"4 blocks has no such multiplexed version.*one of 1, 2, 4, 'all'",
     ):
-        twin(Minivit(share=3), section)
+        compressed_architecture(Minivit(share=3), section)
 
 
 def rearranged(model, block):
@@ -145,16 +146,18 @@ def test_a_fit_finds_blocks_that_are_equal_but_for_the_order_of_heads_and_units(
     before = outputs(model)
     rearranged(model, 1)
     torch.testing.assert_close(outputs(model), before, rtol=0, atol=1e-10)
-    found = outputs(twin_of(section, model, init="fit", **settings))
+    found = outputs(compressed(section, model, init="fit", **settings))
     torch.testing.assert_close(found, before, rtol=1e-6, atol=1e-8)
-    assert (outputs(twin_of(section, model, init="mean", **settings)) - before).abs().max() > 1e-3
+    assert (
+        outputs(compressed(section, model, init="mean", **settings)) - before
+    ).abs().max() > 1e-3
 
 
 def test_a_fit_tells_the_error_that_is_left_in_each_group():
     _, model = plain()
     ingredients = Ingredients([Weights("m", model.state_dict(), skeleton=lambda: model)])
     dict(choose("operator", "minivit", init="fit", share=(3, 1))(ingredients))
-    first, second = ingredients.told.lines
+    first, second = ingredients.log.lines
     assert first.startswith("shared.0: relative error logits 0.")
     assert second == "shared.1: relative error logits 0.000, values 0.000, mlp 0.000"
 
@@ -170,21 +173,21 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
         ({"name": "ewa_vit", "num_experts": 2}, "MLPs of Exp|Ewa"),
     ],
 )
-def test_what_a_twin_cannot_have_is_refused_by_name(factors, has):
+def test_what_a_compressed_model_cannot_have_is_refused_by_name(factors, has):
     section = registry.section("architecture", {**TINY} | factors)
     with pytest.raises(IncompatibleWeights, match=has):
-        twin(Minivit(), section)
+        compressed_architecture(Minivit(), section)
 
 
 def test_models_of_other_kinds_are_refused():
     section = choose("architecture", "timm", model="vit_small_patch16_18x2_224", depth=1)
     with pytest.raises(IncompatibleWeights, match="ParallelThingsBlock"):
-        twin(Minivit(), section)
+        compressed_architecture(Minivit(), section)
     section = choose("architecture", "timm", model="cait_xxs24_224", depth=1)
-    with pytest.raises(IncompatibleWeights, match="twin of a Cait; name a plain"):
-        twin(Minivit(), section)
+    with pytest.raises(IncompatibleWeights, match="version of a Cait; name a plain"):
+        compressed_architecture(Minivit(), section)
     with pytest.raises(IncompatibleWeights, match="an unknown architecture"):
-        twin(Minivit(), None)
+        compressed_architecture(Minivit(), None)
 
 
 @pytest.fixture
@@ -200,7 +203,7 @@ def size(zoo, id):
     return max(path.stat().st_size for path in zoo.folder(id).path.rglob("*") if path.is_file())
 
 
-def test_a_twin_is_kept_with_its_lineage_in_about_half_the_bytes(zoo):
+def test_a_compressed_model_is_kept_with_its_lineage_in_about_half_the_bytes(zoo):
     (id,) = zoo.ids()
     made = merge(zoo, [id], "minivit", share=2)
     spec = zoo.spec(made)
@@ -220,8 +223,8 @@ def test_a_pattern_that_does_not_divide_the_blocks_is_refused_with_the_model_nam
 @pytest.mark.parametrize(
     "switches", [{"convolution": 3}, {"relative_positions": {"on": ["q", "v"]}}]
 )
-def test_what_a_twin_has_more_changes_nothing_at_the_start(switches):
+def test_what_a_compressed_model_has_more_changes_nothing_at_the_start(switches):
     section, model = plain(equal=2)
-    found = twin_of(section, model, **switches)
-    assert len(found.state_dict()) > len(twin_of(section, model).state_dict())
+    found = compressed(section, model, **switches)
+    assert len(found.state_dict()) > len(compressed(section, model).state_dict())
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)

@@ -1,4 +1,4 @@
-"""Multiplexed twins of trained Swins: what they keep, share, and compute."""
+"""Weight multiplexing of trained Swins: what they keep, share, and compute."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import choose, section
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients
-from vitarium.operators.compression.minivit import Minivit, twin
+from vitarium.operators.compression.minivit import Minivit, compressed_architecture
 
 TINY = {
     "name": "timm",
@@ -48,9 +48,9 @@ def made(model, **settings):
     return dict(choose("operator", "minivit", **settings)(ingredients(model)))
 
 
-def twin_of(architecture, model, **settings):
-    """The twin, running in float64."""
-    built = twin(Minivit(**settings), architecture)(model.num_classes).double()
+def compressed(architecture, model, **settings):
+    """The compressed model, running in float64."""
+    built = compressed_architecture(Minivit(**settings), architecture)(model.num_classes).double()
     built.load_state_dict(made(model, **settings))
     return built.eval()
 
@@ -70,18 +70,18 @@ def outputs(model):
         ("fit", {"img_size": 20}),  # maps that windows do not divide
     ],
 )
-def test_where_the_blocks_of_each_group_are_equal_the_twin_computes_what_the_model_does(
+def test_where_the_blocks_of_each_group_are_equal_the_compressed_model_computes_what_the_model_does(
     init, factors
 ):
     architecture, model = plain(equal=2, **factors)
-    found = twin_of(architecture, model, init=init)
+    found = compressed(architecture, model, init=init)
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("init", ["first", "mean", "fit"])
-def test_a_twin_with_a_set_of_weights_for_each_block_is_the_model_itself(init):
+def test_a_model_with_a_set_of_weights_for_each_block_is_the_model_itself(init):
     architecture, model = plain()
-    found = twin_of(architecture, model, share=1, init=init)
+    found = compressed(architecture, model, share=1, init=init)
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
@@ -98,21 +98,21 @@ def test_what_blocks_have_of_their_own_can_be_chosen_and_changes_nothing_at_the_
     switches, has
 ):
     architecture, model = plain(depths=[1, 1])
-    found = twin_of(architecture, model, share=1, **switches)
+    found = compressed(architecture, model, share=1, **switches)
     own = " ".join(name for name in found.state_dict() if "blocks." in name)
     assert {part for part in ("before", "after", "local", "norm1") if part in own} == has
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
-def test_the_twins_sizes_windows_and_rates_are_the_models():
+def test_the_compressed_models_sizes_windows_and_rates_are_the_models():
     rates = {"drop_rate": 0.1, "proj_drop_rate": 0.2, "attn_drop_rate": 0.3, "drop_path_rate": 0.4}
     architecture, model = plain(**rates)
-    factors = twin(Minivit(), architecture).factors()
+    factors = compressed_architecture(Minivit(), architecture).factors()
     sizes = {name: value for name, value in TINY.items() if name not in ("name", "model")}
     assert {name: factors[name] for name in sizes | rates} == sizes | rates
     assert factors["convolution"] == 7
     assert factors["norm_eps"] == model.norm.eps
-    built = twin(Minivit(), architecture)(5)
+    built = compressed_architecture(Minivit(), architecture)(5)
     for own, theirs in zip(model.layers, built.layers, strict=True):
         for block, other in zip(own.blocks, theirs.blocks, strict=True):
             assert other.attn.window == block.window_size
@@ -143,7 +143,10 @@ def test_shared_weights_are_those_of_the_first_block_or_the_mean_of_the_group():
 @pytest.mark.parametrize(
     ("share", "said"),
     [
-        (3, r"2 \+ 4 blocks has no such twin: layers.0: share 3 .* one of 1, 2, 'all'"),
+        (
+            3,
+            r"2 \+ 4 blocks has no such multiplexed version: layers.0: share 3 .* one of 1, 2, 'all'",
+        ),
         ((2, 3), "layers.1: share 3 does not divide 4 blocks; use one of 1, 2, 4"),
         ((1, (2, 1)), "layers.1: .* let the sizes of the groups add up to 4"),
         ((2, 2, 2), "3 entries, but there are 2 stages"),
@@ -152,7 +155,7 @@ def test_shared_weights_are_those_of_the_first_block_or_the_mean_of_the_group():
 def test_a_pattern_that_does_not_divide_a_stage_is_refused(share, said):
     architecture = section("architecture", TINY)
     with pytest.raises(IncompatibleWeights, match=said):
-        twin(Minivit(share=share), architecture)
+        compressed_architecture(Minivit(share=share), architecture)
 
 
 def in_other_order(block):
@@ -179,9 +182,9 @@ def test_a_fit_finds_blocks_that_are_equal_but_for_the_order_of_heads(settings):
     for stage in model.layers:
         in_other_order(stage.blocks[1])
     torch.testing.assert_close(outputs(model), before, rtol=0, atol=1e-10)
-    found = outputs(twin_of(architecture, model, **settings))
+    found = outputs(compressed(architecture, model, **settings))
     torch.testing.assert_close(found, before, rtol=1e-6, atol=1e-8)
-    mean = outputs(twin_of(architecture, model, init="mean", **settings))
+    mean = outputs(compressed(architecture, model, init="mean", **settings))
     assert (mean - before).abs().max() > 1e-3
 
 
@@ -189,7 +192,7 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
     _, model = plain()
     given = ingredients(model)
     dict(choose("operator", "minivit", init="fit", share=("all", 2))(given))
-    places = [line.partition(":")[0] for line in given.told.lines]
+    places = [line.partition(":")[0] for line in given.log.lines]
     assert places == ["layers.0.shared.0", "layers.1.shared.0", "layers.1.shared.1"]
 
 
@@ -209,10 +212,10 @@ def test_a_fit_tells_the_error_that_is_left_in_each_group():
         ({"depths": [2, 0]}, "a stage without blocks"),
     ],
 )
-def test_what_a_twin_cannot_have_is_refused_by_name(factors, has):
+def test_what_a_compressed_model_cannot_have_is_refused_by_name(factors, has):
     architecture = section("architecture", TINY | factors)
     with pytest.raises(IncompatibleWeights, match=has):
-        twin(Minivit(), architecture)
+        compressed_architecture(Minivit(), architecture)
 
 
 def test_models_with_norms_of_their_own_kind_are_refused():
@@ -223,18 +226,20 @@ def test_models_with_norms_of_their_own_kind_are_refused():
         swin_factors(SwinTransformer(**sizes, norm_layer=torch.nn.RMSNorm))
 
 
-def test_twins_and_other_swins_are_refused():
+def test_compressed_and_other_swins_are_refused():
     architecture = section("architecture", TINY)
     with pytest.raises(IncompatibleWeights, match="MiniSwinTransformer"):
-        twin(Minivit(), twin(Minivit(), architecture))
+        compressed_architecture(Minivit(), compressed_architecture(Minivit(), architecture))
     newer = {"model": "swinv2_tiny_window8_256"}
     other = section("architecture", {n: v for n, v in (TINY | newer).items() if n != "mlp_ratio"})
-    with pytest.raises(IncompatibleWeights, match="twin of a SwinTransformerV2"):
-        twin(Minivit(), other)
+    with pytest.raises(IncompatibleWeights, match="version of a SwinTransformerV2"):
+        compressed_architecture(Minivit(), other)
 
 
 def test_encodings_of_positions_that_a_swin_has_not_are_refused():
     architecture = section("architecture", TINY)
     with pytest.raises(IncompatibleWeights, match="position bias; leave out relative_positions"):
-        twin(Minivit(relative_positions={"on": ["q"]}), architecture)
-    assert twin(Minivit(relative_positions=None), architecture) == twin(Minivit(), architecture)
+        compressed_architecture(Minivit(relative_positions={"on": ["q"]}), architecture)
+    assert compressed_architecture(
+        Minivit(relative_positions=None), architecture
+    ) == compressed_architecture(Minivit(), architecture)

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import gelu
 
 from vitarium.operators.compression._head_fitting import Reading
-from vitarium.operators.compression._unit_fitting import Blocks, Place, SharedUnits, Units
+from vitarium.operators.compression._unit_fitting import Blocks, MlpContext, SharedUnits, Units
 
 CHANNELS, HIDDEN = 4, 6
 
@@ -18,7 +18,7 @@ def group(scales):
         read, written = torch.randn(2, HIDDEN, CHANNELS).double()
         norm = Reading(1 + torch.randn(CHANNELS).double() / 4, torch.randn(CHANNELS).double(), True)
         units = Units(torch.cat([read, torch.randn(HIDDEN, 1).double()], 1), written, read[0])
-        blocks.append((units, Place(norm, Reading(scale * torch.ones(CHANNELS).double()))))
+        blocks.append((units, MlpContext(norm, Reading(scale * torch.ones(CHANNELS).double()))))
     found = Blocks(blocks, gelu)
     return blocks, found, SharedUnits(found, [place for _, place in blocks], blocks[0][0])
 
@@ -39,7 +39,7 @@ def test_tokens_are_as_a_layer_norm_gives_them_out_and_always_the_same():
 
 def test_the_units_write_what_ridge_regression_finds():
     blocks, found, shared = group([1, 1])
-    start = shared.found
+    start = shared.units
     pairs = [added(*block, found.tokens) for block in blocks]
     own = [added(start, place, found.tokens) for _, place in blocks]
     rest = torch.cat([wanted - one for (wanted, _), (one, _) in zip(pairs, own, strict=True)])
@@ -53,10 +53,10 @@ def test_the_units_write_what_ridge_regression_finds():
     along = active @ step
     step *= (along * rest.numpy()).sum() / np.square(along).sum()
     shared.improve()
-    np.testing.assert_allclose(shared.found.written - start.written, step[:-1], atol=1e-9)
-    np.testing.assert_allclose(shared.found.shift - start.shift, step[-1], atol=1e-9)
+    np.testing.assert_allclose(shared.units.written - start.written, step[:-1], atol=1e-9)
+    np.testing.assert_allclose(shared.units.shift - start.shift, step[-1], atol=1e-9)
     left = [added(*block, found.tokens)[0] for block in blocks]
-    now = [added(shared.found, place, found.tokens)[0] for _, place in blocks]
+    now = [added(shared.units, place, found.tokens)[0] for _, place in blocks]
     squares = sum((a - b).square().sum() for a, b in zip(left, now, strict=True))
     assert np.isclose(shared.error, squares)
 
@@ -75,4 +75,4 @@ def test_equal_blocks_stay_as_they_are():
     found = Blocks([blocks[0], blocks[0]], gelu)
     shared = SharedUnits(found, [blocks[0][1]] * 2, blocks[0][0])
     shared.improve()
-    assert shared.found is blocks[0][0]
+    assert shared.units is blocks[0][0]

@@ -6,7 +6,7 @@ import torch
 from vitarium import Zoo, merge
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
-from vitarium.operators._runner.buffer import Spool
+from vitarium.operators._runner.buffer import DiskBuffer
 from vitarium.operators.base import operator
 from vitarium.zoo.verify import verify
 
@@ -42,11 +42,13 @@ def test_merging_again_is_the_same_model_and_computes_nothing(grown_zoo, sibling
 def test_a_large_result_is_laid_on_disk_and_kept_plain(grown_zoo, siblings, monkeypatch):
     kept = grown_zoo.state_dict(merge(grown_zoo, siblings, "uniform_soup"))
     monkeypatch.setattr("vitarium.operators._runner.plan.IN_MEMORY", 0)
-    laid = []
-    lay = Spool.lay
-    monkeypatch.setattr(Spool, "lay", lambda self, tensor: laid.append(1) or lay(self, tensor))
+    written = []
+    write = DiskBuffer.write
+    monkeypatch.setattr(
+        DiskBuffer, "write", lambda self, tensor: written.append(1) or write(self, tensor)
+    )
     again = merge(grown_zoo, siblings, "interpolation")
-    assert len(laid) == len(kept)
+    assert len(written) == len(kept)
     assert not list((grown_zoo.path / "cache").iterdir())
     assert not grown_zoo.checkpoint(again).is_packed
     assert all(torch.equal(t, kept[n]) for n, t in grown_zoo.state_dict(again).items())
@@ -79,8 +81,8 @@ def test_what_an_operator_needs_is_given(grown_zoo, siblings, own_registry):
         assert not model.training
         own = model.state_dict()
         assert all(torch.equal(own[name], ingredients[0][name]) for name in ingredients[0])
-        ingredients.told.metrics["val_accuracy"] = 0.5
-        ingredients.told.lines.append("it looked")
+        ingredients.log.metrics["val_accuracy"] = 0.5
+        ingredients.log.lines.append("it looked")
         for name, base, deltas in ingredients.deltas():
             yield name, base + deltas[1]
 

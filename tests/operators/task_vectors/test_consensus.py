@@ -40,7 +40,9 @@ def test_masks_look_at_the_whole_task_vectors_of_ties_too(
     signs = papers.elect(trimmed)
     multi = (trimmed * (np.sign(trimmed) == signs)).sum(0)
     expected = papers.consensus(tau, multi, [0.4] * 3, 2)
-    found = merged("consensus", base, models, fuse="ties", keep=0.3, scale=0.8)
+    found = merged(
+        "consensus", base, models, combination_type="ties", density=0.3, scaling_factor=0.8
+    )
     compare(found, base, 0.8 * expected)
 
 

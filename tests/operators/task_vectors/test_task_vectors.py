@@ -21,10 +21,10 @@ PLAIN = ["task_arithmetic", "ties", "dare", "della", "breadcrumbs", "consensus",
     st.floats(0.01, 1),
     st.integers(1, 7),
 )
-def test_a_threshold_is_the_magnitude_of_the_last_entry_that_is_kept(values, keep, piece):
+def test_a_threshold_is_the_magnitude_of_the_last_entry_that_is_kept(values, density, piece):
     numbers = torch.tensor(values, dtype=torch.float64)
-    found = thresholds(lambda: (part[None] for part in numbers.split(piece)), keep)
-    count = max(1, int(keep * len(values)))
+    found = thresholds(lambda: (part[None] for part in numbers.split(piece)), density)
+    count = max(1, int(density * len(values)))
     assert found.item() == sorted(map(abs, values))[-count]
 
 
@@ -136,7 +136,7 @@ def test_the_whole_vector_is_trimmed_not_every_tensor(merged, taus):
     models = {
         m: {n: torch.randn(100, generator=numbers) * (1 + int(n[1:])) for n in base} for m in "ab"
     }
-    made = merged("ties", base, models, keep=0.1)
+    made = merged("ties", base, models, density=0.1)
     whole = taus(base, models)
     large = np.abs(whole) >= np.sort(np.abs(whole), axis=1)[:, -500, None]
     kept = torch.cat([made[name] for name in base]) != 0

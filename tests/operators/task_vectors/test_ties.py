@@ -10,14 +10,14 @@ from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import choose
 
 
-@pytest.mark.parametrize("keep", [0.01, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("density", [0.01, 0.2, 0.5, 1.0])
 def test_is_the_papers_algorithm_on_whole_vectors(
-    keep, merged, random_models, taus, compare, papers
+    density, merged, random_models, taus, compare, papers
 ):
     base, models = random_models(4, seed=1)
-    expected = papers.ties(taus(base, models), keep)
-    compare(merged("ties", base, models, keep=keep), base, expected)
-    compare(merged("ties", base, models, keep=keep, scale=0.3), base, 0.3 * expected)
+    expected = papers.ties(taus(base, models), density)
+    compare(merged("ties", base, models, density=density), base, expected)
+    compare(merged("ties", base, models, density=density, scaling_factor=0.3), base, 0.3 * expected)
 
 
 def test_can_trim_each_tensor_by_itself(merged, random_models, taus, compare, papers):
@@ -25,14 +25,14 @@ def test_can_trim_each_tensor_by_itself(merged, random_models, taus, compare, pa
     tau, sizes = taus(base, models), [tensor.numel() for tensor in base.values()]
     trimmed = papers.by_tensor(lambda part: papers.trim(part, 0.3), tau, sizes)
     expected = papers.disjoint_mean(trimmed, papers.elect(trimmed))
-    found = merged("ties", base, models, keep=0.3, trim="tensor")
+    found = merged("ties", base, models, density=0.3, trim="tensor")
     compare(found, base, expected)
     assert not np.allclose(papers.ties(tau, 0.3), expected)
 
 
 def test_trimming_by_tensor_gives_mergekits_numbers(merged, mergekit):
     found = merged(
-        "ties", mergekit.base, mergekit.models, keep=0.3, scale=0.7, trim="tensor",
+        "ties", mergekit.base, mergekit.models, density=0.3, scaling_factor=0.7, trim="tensor",
         weights=mergekit.weights,
     )  # fmt: skip
     for name, tensor in mergekit.made["ties"].items():
@@ -45,7 +45,7 @@ def test_keeping_all_is_the_mean_of_entries_with_the_elected_sign(merged):
         "one": {"w": torch.tensor([1.0, 2.0, -3.0, 0.0])},
         "two": {"w": torch.tensor([3.0, -1.0, -1.0, 2.0])},
     }
-    made = merged("ties", zeros, models, keep=1)
+    made = merged("ties", zeros, models, density=1)
     assert made["w"].tolist() == [2, 2, -2, 2]
 
 
@@ -53,31 +53,31 @@ def test_entries_that_cancel_out_have_the_more_frequent_sign_of_the_whole_vector
     zeros = {"a": torch.zeros(1), "b": torch.zeros(3)}
     one = {"a": torch.tensor([4.0]), "b": torch.tensor([-1.0, -1, 2])}
     two = {"a": torch.tensor([-4.0]), "b": torch.tensor([-1.0, -1, 2])}
-    assert merged("ties", zeros, {"one": one, "two": two}, keep=1)["a"].item() == -4
+    assert merged("ties", zeros, {"one": one, "two": two}, density=1)["a"].item() == -4
 
 
 def test_copies_of_a_model_give_it_where_nothing_is_trimmed(merged, random_models):
     base, models = random_models(1)
     copies = {f"copy{number}": models["model0"] for number in range(3)}
-    found = merged("ties", base, copies, keep=1)
+    found = merged("ties", base, copies, density=1)
     assert all(torch.equal(found[n].float(), t) for n, t in models["model0"].items())
 
 
 @settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 1000), keep=st.floats(0.02, 1))
+@given(seed=st.integers(0, 1000), density=st.floats(0.02, 1))
 def test_no_entry_is_larger_than_the_largest_of_the_models(
-    seed, keep, merged, random_models, taus, papers
+    seed, density, merged, random_models, taus, papers
 ):
     base, models = random_models(3, seed)
     zeros = {name: torch.zeros_like(tensor) for name, tensor in base.items()}
-    found = papers.flat(merged("ties", zeros, models, keep=keep))
+    found = papers.flat(merged("ties", zeros, models, density=density))
     tau = taus(zeros, models)
     assert (np.abs(found) <= np.abs(tau).max(0) + 1e-12).all()
-    elected = papers.elect(papers.trim(tau, keep))
+    elected = papers.elect(papers.trim(tau, density))
     assert (found * elected >= 0).all()
 
 
-@pytest.mark.parametrize("keep", [0, 1.1])
-def test_a_share_that_is_none_is_refused(keep):
-    with pytest.raises(InvalidConfig, match="keep"):
-        choose("operator", "ties", keep=keep)
+@pytest.mark.parametrize("density", [0, 1.1])
+def test_a_share_that_is_none_is_refused(density):
+    with pytest.raises(InvalidConfig, match="density"):
+        choose("operator", "ties", density=density)

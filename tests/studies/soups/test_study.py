@@ -11,7 +11,7 @@ from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.operators._runner.plan import Planned
+from vitarium.operators._runner.plan import MergePlan
 from vitarium.operators.base import operator
 from vitarium.studies.soups.results import BEST, ENSEMBLE, MEAN
 
@@ -191,7 +191,7 @@ def test_a_second_study_computes_nothing(studied, zoo, tmp_path, monkeypatch):
     def fails(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(Planned, "weights", fails)
+    monkeypatch.setattr(MergePlan, "weights", fails)
     monkeypatch.setattr("vitarium.studies.soups.barriers.path_losses", fails)
     monkeypatch.setattr(ModelLoader, "_subject", fails)
     again = vitarium.study(zoo, "soups", out=tmp_path / "page.html", methods=OWN, **QUICK)
@@ -252,8 +252,8 @@ def test_what_is_rearranged_takes_the_place_of_the_ingredients(grown_zoo):
 
     soup = choose("operator", "uniform_soup")
     ingredients = chosen(grown_zoo, soup, members)
-    plain = Planned(sources, soup, ingredients)
-    twice = Planned(sources, soup, ingredients, given=[plain.models[0]] * 2)
+    plain = MergePlan(sources, soup, ingredients)
+    twice = MergePlan(sources, soup, ingredients, weights=[plain.models[0]] * 2)
     first = grown_zoo.state_dict(members[0])
     assert twice.spec == plain.spec
     assert all((twice.weights()[name] == tensor).all() for name, tensor in first.items())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Maps = Literal["permutation", "orthogonal", "invertible"]
-Moves = Mapping[str, Tensor]
+UnitTransforms = Mapping[str, Tensor]
 """By group: a permutation, int64 [n], whose entry i is the old place of what comes to place i; or a
 matrix [n, n] by which the units are multiplied from the left. Of a group inside another, one for
 each of that group's places (after they were permuted): [places, n] or [places, n, n]. A group that
@@ -103,7 +103,9 @@ class Symmetries:
                 yield piece, axis
 
 
-def moved(symmetries: Symmetries, weights: Mapping[str, Tensor], moves: Moves) -> dict[str, Tensor]:
+def moved(
+    symmetries: Symmetries, weights: Mapping[str, Tensor], moves: UnitTransforms
+) -> dict[str, Tensor]:
     """The weights after moves, tensors [*shape] by name in the dtypes they have; all are copies.
 
     Raises ValueError where units are to be mixed that a norm scales one by one; see
@@ -120,7 +122,9 @@ def moved(symmetries: Symmetries, weights: Mapping[str, Tensor], moves: Moves) -
     return tensors
 
 
-def composed(symmetries: Symmetries, first: Moves, then: Moves) -> dict[str, Tensor]:
+def composed(
+    symmetries: Symmetries, first: UnitTransforms, then: UnitTransforms
+) -> dict[str, Tensor]:
     """The moves that do what one after the other does."""
     transforms = dict(first)
     for name, group in symmetries.groups.items():
@@ -137,7 +141,9 @@ def composed(symmetries: Symmetries, first: Moves, then: Moves) -> dict[str, Ten
     return transforms
 
 
-def moved_piece(symmetries: Symmetries, piece: Piece, part: Tensor, moves: Moves) -> Tensor:
+def moved_piece(
+    symmetries: Symmetries, piece: Piece, part: Tensor, moves: UnitTransforms
+) -> Tensor:
     """A piece [*piece.shape] after moves, in the same shape; see `moved`."""
     # Groups first, then what is inside of them, whose maps are for where the units are now.
     transformed = [(n, axis) for n, axis in enumerate(piece.axes) if axis.group in moves]

@@ -13,7 +13,7 @@ IN_MEMORY = 128_000_000
 """Bytes up to which a result is held in memory, and packed when it is kept."""
 
 
-class Spool(tempfile.TemporaryDirectory[str]):
+class DiskBuffer(tempfile.TemporaryDirectory[str]):
     """A folder of tensors that are mapped into memory; the system writes them out for room.
 
     Args:
@@ -29,13 +29,13 @@ class Spool(tempfile.TemporaryDirectory[str]):
             super().__init__(dir=folder, prefix=".merge.")
         self._count = 0
 
-    def __enter__(self) -> "Spool":  # type: ignore[override]
+    def __enter__(self) -> "DiskBuffer":  # type: ignore[override]
         return self
 
-    def lay(self, tensor: Tensor) -> Tensor:
-        """A copy of the tensor that lies in a file of the folder. Raises DiskFull."""
+    def write(self, tensor: Tensor) -> Tensor:
+        """A copy of a tensor [*shape], mapped from a file of the folder. Raises DiskFull."""
         if not tensor.numel():
             return tensor
         self._count += 1
-        own = scratch(Path(self.name) / str(self._count), tensor.numel(), tensor.dtype)
-        return own.view(tensor.shape).copy_(tensor)
+        stored = scratch(Path(self.name) / str(self._count), tensor.numel(), tensor.dtype)
+        return stored.view(tensor.shape).copy_(tensor)

@@ -23,20 +23,25 @@ def chosen(
     """
     facts = operator.plugin.facts
     if epochs := facts["epochs"]:
-        found = _epochs(zoo, operator, list(models), epochs)
+        ingredients = _epochs(zoo, operator, list(models), epochs)
     else:
-        found = [CheckpointRef(model=id, epoch=epoch) for id, epoch in map(zoo.at, models)]
+        ingredients = [CheckpointRef(model=id, epoch=epoch) for id, epoch in map(zoo.at, models)]
     if skip_diverged:
-        found = [one for one in found if not _diverged(zoo, one.model) and _finite(zoo, one)]
-    for one in found:
-        if _diverged(zoo, one.model):
+        ingredients = [
+            ingredient
+            for ingredient in ingredients
+            if not _diverged(zoo, ingredient.model) and _finite(zoo, ingredient)
+        ]
+    for ingredient in ingredients:
+        if _diverged(zoo, ingredient.model):
             raise InvalidInput(
-                f"model {one.model} diverged; leave it out (--skip-diverged leaves out all such)"
+                f"model {ingredient.model} diverged; leave it out "
+                "(--skip-diverged leaves out all such)"
             )
-    _check_count(operator, len(found))
+    _check_count(operator, len(ingredients))
     if not facts["ordered"]:
-        found.sort(key=lambda one: (one.model, one.epoch))
-    return tuple(found)
+        ingredients.sort(key=lambda ingredient: (ingredient.model, ingredient.epoch))
+    return tuple(ingredients)
 
 
 def _epochs(
@@ -47,19 +52,19 @@ def _epochs(
             f"{operator.name} combines the epochs of one model; {len(models)} are given"
         )
     id, last = zoo.at(models[0])
-    kept = [e.number for e in zoo.folder(id).epochs() if e.checkpoint and e.number <= last]
-    wanted = choose(operator.config, kept)
-    return [CheckpointRef(model=id, epoch=epoch) for epoch in wanted]
+    checkpoints = [e.number for e in zoo.folder(id).epochs() if e.checkpoint and e.number <= last]
+    epochs = choose(operator.config, checkpoints)
+    return [CheckpointRef(model=id, epoch=epoch) for epoch in epochs]
 
 
 def _check_count(operator: Section, count: int) -> None:
-    fewest, most = operator.plugin.facts["models"]
-    if count < fewest or (most is not None and count > most):
-        wanted = f"{fewest}" if fewest == most else f"at least {fewest}"
+    minimum, maximum = operator.plugin.facts["models"]
+    if count < minimum or (maximum is not None and count > maximum):
+        required = f"{minimum}" if minimum == maximum else f"at least {minimum}"
         what = "checkpoint" if operator.plugin.facts["epochs"] else "model"
-        given = {0: "none is", 1: "1 is"}.get(count, f"{count} are")
+        number = {0: "none is", 1: "1 is"}.get(count, f"{count} are")
         raise InvalidInput(
-            f"{operator.name} needs {wanted} {what}{'' if fewest == 1 else 's'}; {given} given"
+            f"{operator.name} needs {required} {what}{'' if minimum == 1 else 's'}; {number} given"
         )
 
 
@@ -67,6 +72,6 @@ def _diverged(zoo: Zoo, model: str) -> bool:
     return zoo.folder(model).status == "diverged"
 
 
-def _finite(zoo: Zoo, one: CheckpointRef) -> bool:
-    tensors = zoo.folder(one.model).open(one.epoch).values()
+def _finite(zoo: Zoo, ingredient: CheckpointRef) -> bool:
+    tensors = zoo.folder(ingredient.model).open(ingredient.epoch).values()
     return all(torch.isfinite(t).all() for t in tensors if t.is_floating_point())

@@ -38,14 +38,14 @@ class Heads:
         self.choice, self._sources, self._models = choice, sources, models
         self.origin: CheckpointRef | None = None
         """The model whose head is kept."""
-        self.told: str | None = None if choice == "merge" else choice
+        self.label: str | None = None if choice == "merge" else choice
         """As it stands in the result's spec."""
         self.changes: dict[str, Section] = {}
         """Of the recipe."""
         self._heads = list(models)
         if choice not in CHOICES:
             id, epoch = sources.zoo.at(choice)
-            self.origin, self.told = CheckpointRef(model=id, epoch=epoch), f"{id}@{epoch}"
+            self.origin, self.label = CheckpointRef(model=id, epoch=epoch), f"{id}@{epoch}"
             self._heads = [sources.weights(Target(id, epoch, ""))]
         else:
             _check_classes(sources, chosen)
@@ -55,19 +55,19 @@ class Heads:
             self._check_shapes()
 
     @property
-    def apart(self) -> bool:
+    def separate(self) -> bool:
         """Whether the heads are no matter of the operator."""
         return self.choice != "merge"
 
     def backbone(self, model: Weights) -> Weights:
         """What the operator is to combine of a model."""
-        if not self.apart:
+        if not self.separate:
             return model
-        return Chosen(model, [n for n in model if not is_head(model.skeleton, n)])
+        return WeightSubset(model, [n for n in model if not is_head(model.skeleton, n)])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The result's head; nothing where the operator makes it."""
-        if not self.apart:
+        """Tensors [*shape] of the merged head by name; empty where the operator merges heads."""
+        if not self.separate:
             return {}
         heads = [{n: m[n] for n in m if is_head(m.skeleton, n)} for m in self._heads]
         if self.choice == "ensemble":
@@ -85,15 +85,17 @@ class Heads:
         }
 
     def _check_shapes(self) -> None:
-        first, *others = [Chosen(m, [n for n in m if is_head(m.skeleton, n)]) for m in self._heads]
-        for other in others:
+        first, *rest = [
+            WeightSubset(m, [n for n in m if is_head(m.skeleton, n)]) for m in self._heads
+        ]
+        for model in rest:
             try:
-                check_alike(first, other)
+                check_alike(first, model)
             except IncompatibleWeights as error:
                 raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
 
 
-class Chosen(Weights):
+class WeightSubset(Weights):
     """Some of a model's tensors."""
 
     def __init__(self, model: Weights, names: Sequence[str]) -> None:
@@ -110,20 +112,20 @@ class Chosen(Weights):
 
 def _check_classes(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> None:
     """Heads of other classes have nothing in common, though they may be of equal shape."""
-    first, *others = [one.model for one in chosen]
+    first, *rest = [ingredient.model for ingredient in chosen]
     classes = sources.zoo.folder(first).about().classes
-    for other in others:
-        if sources.zoo.folder(other).about().classes != classes:
-            raise IncompatibleWeights(f"{first} and {other} tell different classes apart; {_KEEP}")
+    for model in rest:
+        if sources.zoo.folder(model).about().classes != classes:
+            raise IncompatibleWeights(f"{first} and {model} tell different classes apart; {_KEEP}")
 
 
 def _ensemble(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> Section:
-    found = []
-    for one in chosen:
-        head = sources.zoo.folder(one.model).spec().origin.head
+    heads = []
+    for ingredient in chosen:
+        head = sources.zoo.folder(ingredient.model).spec().origin.head
         if head is None:
             raise InvalidInput(
-                f"{one.model}: how its head is built is not known: no ensemble of it"
+                f"{ingredient.model}: how its head is built is not known: no ensemble of it"
             )
-        found.append(head.factors())
-    return choose("head", "ensemble", heads=found)
+        heads.append(head.factors())
+    return choose("head", "ensemble", heads=heads)

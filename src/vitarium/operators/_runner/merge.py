@@ -9,7 +9,7 @@ from vitarium.core.devices import find_devices
 from vitarium.core.registry import Section, choose, section
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
-from vitarium.operators._runner.plan import Planned
+from vitarium.operators._runner.plan import MergePlan
 from vitarium.operators.base import Report
 from vitarium.zoo import Zoo
 
@@ -36,7 +36,7 @@ def merge(
     """Combine models of a zoo by a registered operator; the result is a model of the zoo.
 
         vitarium.merge(zoo, ids, "uniform_soup")
-        vitarium.merge(zoo, ids, "ties", keep=0.3)
+        vitarium.merge(zoo, ids, "ties", density=0.3)
         vitarium.merge(zoo, [one, other], "slerp", align="weight_matching")
         vitarium.merge(zoo, ["3f2a"], "epoch_average", last=5)
 
@@ -75,17 +75,17 @@ def merge(
     if align is not None:
         how = align.replace("-", "_") if isinstance(align, str) else align
         ingredients = _aligned(sources, ingredients, section("operator", how), report)
-    planned = Planned(sources, method, ingredients, base=base, heads=heads, stage=name, force=force)
-    return planned.kept(report)
+    plan = MergePlan(sources, method, ingredients, base=base, heads=heads, stage=name, force=force)
+    return plan.save(report)
 
 
 def _aligned(
     sources: ModelLoader, ingredients: tuple[CheckpointRef, ...], how: Section, report: Report
 ) -> tuple[CheckpointRef, ...]:
-    first, *others = ingredients
-    found = [first]
-    for done, other in enumerate(others):
-        report(done, len(others))
-        made = Planned(sources, how, (first, other), stage=ALIGNED).kept()
-        found.append(CheckpointRef(model=made, epoch=0))
-    return tuple(found)
+    first, *rest = ingredients
+    aligned = [first]
+    for done, ingredient in enumerate(rest):
+        report(done, len(rest))
+        id = MergePlan(sources, how, (first, ingredient), stage=ALIGNED).save()
+        aligned.append(CheckpointRef(model=id, epoch=0))
+    return tuple(aligned)

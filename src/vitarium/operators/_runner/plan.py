@@ -15,18 +15,18 @@ from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.bases import base_of, common_parent
-from vitarium.operators._runner.buffer import IN_MEMORY, Spool
+from vitarium.operators._runner.buffer import IN_MEMORY, DiskBuffer
 from vitarium.operators._runner.heads import Heads
-from vitarium.operators.base import Ingredients, Report, Told
+from vitarium.operators.base import Ingredients, OperatorLog, Report
 
 
-class Planned:
+class MergePlan:
     """What an operator is to make of checkpoints; nothing is computed before it is asked for.
 
     Args:
         base, heads, force: see `operators._runner.merge.merge`.
         stage: what the result is called in the zoo's tables.
-        given: weights in the place of the ingredients' own, in their order, e.g. rearranged ones
+        weights: weights in the place of the ingredients' own, in their order, e.g. rearranged ones
             that are nowhere kept. The spec does not tell of them: do not keep such a model.
 
     Raises InvalidInput and IncompatibleWeights for what cannot be combined.
@@ -42,13 +42,15 @@ class Planned:
         heads: str = "merge",
         stage: str = "merge",
         force: bool = False,
-        given: Sequence[Weights] | None = None,
+        weights: Sequence[Weights] | None = None,
     ) -> None:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force = sources.zoo, force
         self.facts = operator.plugin.facts
-        self.told = Told()
-        models = list(given or [sources.weights(target_of(one)) for one in ingredients])
+        self.log = OperatorLog()
+        models = list(
+            weights or [sources.weights(target_of(ingredient)) for ingredient in ingredients]
+        )
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts["origin"]]
@@ -61,11 +63,11 @@ class Planned:
             ingredients,
             stage=stage,
             base=self.base,
-            heads=self.heads.told,
+            heads=self.heads.label,
             changes=self.heads.changes | self._changes(),
         )
 
-    def kept(self, report: Report = lambda done, of: None) -> str:
+    def save(self, report: Report = lambda done, of: None) -> str:
         """Compute it and keep it in the zoo, unless it is there; its id.
 
         Raises NotWritable at once, and DiskFull.
@@ -75,20 +77,20 @@ class Planned:
             check_writable(folder.path)
             with ExitStack() as stack:
                 large = self.models[0].nbytes > IN_MEMORY
-                spool = stack.enter_context(Spool(self.zoo.path / "cache")) if large else None
-                weights = self.weights(report, spool)
+                buffer = stack.enter_context(DiskBuffer(self.zoo.path / "cache")) if large else None
+                weights = self.weights(report, buffer)
                 folder.begin(self.spec, self.about)
-                folder.commit(0, self.told.metrics, weights, None, plain=large)
-            folder.finish("finished", "; ".join(self.told.lines))
+                folder.commit(0, self.log.metrics, weights, None, plain=large)
+            folder.finish("finished", "; ".join(self.log.lines))
         return self.spec.id
 
     def weights(
-        self, report: Report = lambda done, of: None, spool: Spool | None = None
+        self, report: Report = lambda done, of: None, buffer: DiskBuffer | None = None
     ) -> dict[str, Tensor]:
-        """All of the result's tensors; what the operator has to say of them is in `told`.
+        """The merged weights, tensors [*shape] by name; what the operator reports is in `log`.
 
         Args:
-            spool: where they are laid, one after the other; None: they are in memory.
+            buffer: where they are written, one after the other; None: they are in memory.
         """
         first = self.models[0]
         ingredients = Ingredients(
@@ -100,13 +102,13 @@ class Planned:
             symmetries=self.symmetries,
             report=report,
         )
-        made = {}
+        merged = {}
         for name, tensor in self.operator(ingredients):
-            own = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
-            made[name] = spool.lay(own) if spool else own
-        self.told = ingredients.told
-        whole = {name: first[name] for name in first if name not in first.shapes}
-        return {**made, **whole, **self.heads.tensors()}
+            stored = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
+            merged[name] = buffer.write(stored) if buffer else stored
+        self.log = ingredients.log
+        integers = {name: first[name] for name in first if name not in first.shapes}
+        return {**merged, **integers, **self.heads.tensors()}
 
     def model(self) -> nn.Module:
         """A running model of the ingredients' architecture, with the first one's weights."""
@@ -122,33 +124,37 @@ class Planned:
     def subject(self, number: int) -> EvalModel:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""
         self.sources.subject.cache_clear()  # one of them at a time is in memory
-        found = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
-        self._allowed(found.examples)
-        return found
+        subject = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
+        self._allowed(subject.examples)
+        return subject
 
-    def _allowed(self, found: EvalData) -> EvalData:
+    def _allowed(self, examples: EvalData) -> EvalData:
         split = self.facts["split"]
-        if not len(found):
-            raise InvalidInput(f"data set '{found.dataset.name}' has no {split} images")
-        for one in self.chosen:
-            if split != "train" and not self.force and self.sources.learned(one.model, found):
+        if not len(examples):
+            raise InvalidInput(f"data set '{examples.dataset.name}' has no {split} images")
+        for ingredient in self.chosen:
+            if (
+                split != "train"
+                and not self.force
+                and self.sources.learned(ingredient.model, examples)
+            ):
                 raise InvalidInput(
-                    f"model {one.model} was trained on images of the {split} split by which "
+                    f"model {ingredient.model} was trained on images of the {split} split by which "
                     f"{self.operator.name} selects; name other data with --data, or --force it"
                 )
-        return found
+        return examples
 
     def symmetries(self) -> Symmetries:
         """Raises IncompatibleWeights where the architecture declares none."""
         origin = self.spec.origin
         declare = origin.architecture and origin.architecture.plugin.facts.get("symmetries")
         if not declare:
-            known = origin.architecture.name if origin.architecture else "an unknown one"
+            architecture = origin.architecture.name if origin.architecture else "an unknown one"
             raise IncompatibleWeights(
-                f"{self.models[0].name}: its architecture ({known}) declares no symmetries"
+                f"{self.models[0].name}: its architecture ({architecture}) declares no symmetries"
             )
-        found: Symmetries = declare(self.models[0].skeleton)
-        return found
+        symmetries: Symmetries = declare(self.models[0].skeleton)
+        return symmetries
 
     # Parts of it
 
@@ -157,9 +163,9 @@ class Planned:
         change = self.facts["architecture"]
         if not change:
             return {}
-        own = self._folder.spec().origin.architecture
+        architecture = self._folder.spec().origin.architecture
         try:
-            return {"architecture": change(self.operator.config, own)}
+            return {"architecture": change(self.operator.config, architecture)}
         except IncompatibleWeights as error:
             raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
 
@@ -178,5 +184,5 @@ class Planned:
         return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
 
 
-def target_of(one: CheckpointRef) -> Target:
-    return Target(one.model, one.epoch, "")
+def target_of(ingredient: CheckpointRef) -> Target:
+    return Target(ingredient.model, ingredient.epoch, "")

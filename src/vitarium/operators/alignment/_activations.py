@@ -20,7 +20,7 @@ By = Literal["correlation", "covariance", "product"]
 
 
 @dataclass(frozen=True)
-class Place:
+class Probe:
     """Where a group's units can be seen: at the input or the output of a linear layer."""
 
     layer: str
@@ -35,10 +35,10 @@ class Place:
 
     def units(self, features: Tensor) -> Tensor:
         """[..., features] -> [samples, units]; whatever else is on the axes counts as samples."""
-        seen = features[..., self.start : self.stop].reshape(-1, *self.shape)
-        last = tuple(range(seen.ndim - len(self.axes), seen.ndim))
-        seen = seen.movedim(tuple(axis + 1 for axis in self.axes), last)
-        return seen.flatten(-len(self.axes)).flatten(0, -2)
+        samples = features[..., self.start : self.stop].reshape(-1, *self.shape)
+        last = tuple(range(samples.ndim - len(self.axes), samples.ndim))
+        samples = samples.movedim(tuple(axis + 1 for axis in self.axes), last)
+        return samples.flatten(-len(self.axes)).flatten(0, -2)
 
 
 def unit_scores(
@@ -54,44 +54,45 @@ def unit_scores(
     By group, float64 on the CPU: [n, n], or of units inside a group [places, n, places, n].
     A unit that never changes is like no other by correlation.
     """
-    where = places(symmetries, models[0])
+    where = probes(symmetries, models[0])
     sums: dict[Key, _Sums] = defaultdict(_Sums)
     batches = -(-len(examples) // batch_size)
     first: dict[Key, Tensor] = {}
     for number, batch in enumerate(examples.batches(batch_size)):
         ingredients.report(number, batches)
-        _see(models[0], where, batch.images, first.__setitem__)
-        _see(models[1], where, batch.images, lambda key, it: sums[key].add(first.pop(key), it))
+        _record(models[0], where, batch.images, first.__setitem__)
+        _record(models[1], where, batch.images, lambda key, it: sums[key].add(first.pop(key), it))
     scores: dict[str, Tensor] = {}
-    for (name, _), each in sums.items():
-        found = each.scores(by).cpu()
+    for (name, _), group_sums in sums.items():
+        group_scores = group_sums.scores(by).cpu()
         group = symmetries.groups[name]
         if group.inside:
             shape = (symmetries.groups[group.inside].size, group.size)
-            found = found.reshape(shape + shape)
-        scores[name] = scores[name] + found if name in scores else found
+            group_scores = group_scores.reshape(shape + shape)
+        scores[name] = scores[name] + group_scores if name in scores else group_scores
     return scores
 
 
-def places(symmetries: Symmetries, model: nn.Module) -> dict[str, list[Place]]:
+def probes(symmetries: Symmetries, model: nn.Module) -> dict[str, list[Probe]]:
     """Where units can be seen: at what reads them, after the activation function.
 
     Those that no layer reads, the channels of queries and keys, where they are written.
     """
-    found: dict[str, list[Place]] = {}
+    by_group: dict[str, list[Probe]] = {}
     for name, group in symmetries.groups.items():
         outer = [group.inside] if group.inside else []
-        each = [
-            place
+        candidates = [
+            probe
             for piece, _ in symmetries.having(name)
-            if (place := _place(piece, [*outer, name], model)) is not None
+            if (probe := _probe(piece, [*outer, name], model)) is not None
         ]
-        read = [place for place in each if place.end == "input"]
-        found[name] = list(dict.fromkeys(read or each))  # queries, keys and values read the same
-    return found
+        read = [probe for probe in candidates if probe.end == "input"]
+        # queries, keys and values read the same
+        by_group[name] = list(dict.fromkeys(read or candidates))
+    return by_group
 
 
-def _place(piece: Piece, groups: Sequence[str], model: nn.Module) -> Place | None:
+def _probe(piece: Piece, groups: Sequence[str], model: nn.Module) -> Probe | None:
     layer, _, kind = piece.tensor.rpartition(".")
     module = model.get_submodule(layer) if layer else model
     if kind != "weight" or not isinstance(module, nn.Linear):
@@ -102,28 +103,28 @@ def _place(piece: Piece, groups: Sequence[str], model: nn.Module) -> Place | Non
         written += 1
     axes = tuple(n for n in map(piece.place, groups) if n is not None)
     if min(axes) < written:
-        return Place(layer, "output", piece.start, piece.stop, piece.shape[:written], axes)
+        return Probe(layer, "output", piece.start, piece.stop, piece.shape[:written], axes)
     inner = tuple(axis - written for axis in axes)
-    return Place(layer, "input", 0, None, piece.shape[written:], inner)
+    return Probe(layer, "input", 0, None, piece.shape[written:], inner)
 
 
-def _see(
+def _record(
     model: nn.Module,
-    where: Mapping[str, Sequence[Place]],
+    where: Mapping[str, Sequence[Probe]],
     images: Tensor,
     note: Callable[[Key, Tensor], None],
 ) -> None:
     """Give what every place holds, [samples, units], as soon as it is there."""
 
-    def look(key: Key, place: Place, _: nn.Module, inputs: Any, output: Tensor) -> None:
-        note(key, place.units(inputs[0] if place.end == "input" else output))
+    def look(key: Key, probe: Probe, _: nn.Module, inputs: Any, output: Tensor) -> None:
+        note(key, probe.units(inputs[0] if probe.end == "input" else output))
 
     with ExitStack() as hooks, torch.no_grad():
-        for group, each in where.items():
-            for number, place in enumerate(each):
+        for group, group_probes in where.items():
+            for number, probe in enumerate(group_probes):
                 layer, hook = (
-                    model.get_submodule(place.layer),
-                    partial(look, (group, number), place),
+                    model.get_submodule(probe.layer),
+                    partial(look, (group, number), probe),
                 )
                 hooks.callback(layer.register_forward_hook(hook).remove)
         model(images)
@@ -143,28 +144,28 @@ class _Sums:
         self.totals: list[Tensor | float] = [0.0, 0.0]
         self.squares: list[Tensor | float] = [0.0, 0.0]
 
-    def add(self, one: Tensor, other: Tensor) -> None:
+    def add(self, first: Tensor, second: Tensor) -> None:
         """[samples, units] of each."""
-        self.count += len(one)
-        self.shifts = self.shifts or [one.mean(0), other.mean(0)]
-        one, other = one - self.shifts[0], other - self.shifts[1]
-        self.products = self.products + (one.T @ other).double()
-        for number, seen in enumerate((one, other)):
-            self.totals[number] = self.totals[number] + seen.sum(0, dtype=torch.float64)
-            self.squares[number] = self.squares[number] + seen.double().square().sum(0)
+        self.count += len(first)
+        self.shifts = self.shifts or [first.mean(0), second.mean(0)]
+        first, second = first - self.shifts[0], second - self.shifts[1]
+        self.products = self.products + (first.T @ second).double()
+        for number, centered in enumerate((first, second)):
+            self.totals[number] = self.totals[number] + centered.sum(0, dtype=torch.float64)
+            self.squares[number] = self.squares[number] + centered.double().square().sum(0)
 
     def scores(self, by: By) -> Tensor:
         """[units, units]"""
         left = [torch.as_tensor(total) / self.count for total in self.totals]
         means = [shift + mean for shift, mean in zip(self.shifts, left, strict=True)]
-        found = torch.as_tensor(self.products) / self.count - torch.outer(*left)
+        scores = torch.as_tensor(self.products) / self.count - torch.outer(*left)
         if by == "product":
-            return found + torch.outer(*means)
+            return scores + torch.outer(*means)
         if by == "correlation":
             shares = []
-            for square, mean, whole in zip(self.squares, left, means, strict=True):
+            for square, mean, full_mean in zip(self.squares, left, means, strict=True):
                 variance = torch.as_tensor(square) / self.count - mean.square()
-                still = variance <= 1e-12 * whole.square()  # what rounding leaves of no change
+                still = variance <= 1e-12 * full_mean.square()  # what rounding leaves of no change
                 shares.append(variance.clamp(min=1e-300).rsqrt().masked_fill(still, 0))
-            found = found * torch.outer(*shares)
-        return found
+            scores = scores * torch.outer(*shares)
+        return scores

@@ -1,4 +1,4 @@
-"""The best permutation, or the best orthogonal map, for a table of scores."""
+"""Linear assignment and Procrustes: the best permutation or orthogonal map for scores [n, n]."""
 
 from typing import Literal
 
@@ -6,42 +6,42 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves
+from vitarium.architectures.symmetries.base import UnitTransforms
 
 
-def best_move(
+def best_transform(
     group: str, scores: Tensor, kind: Literal["permutation", "orthogonal"]
-) -> tuple[Moves, float]:
-    """The move of a group that scores highest, and what it gains over none.
+) -> tuple[UnitTransforms, float]:
+    """The transform of a group that scores highest, and what it gains over the identity.
 
     Args:
-        scores: [n, n]: at i, j what unit j is worth at place i.
+        scores: [n, n]: at i, j what unit j is worth in position i.
     """
     now = scores.diagonal().sum(dtype=torch.float64).item()
     if kind == "permutation":
-        move, value = best_permutation(scores)
+        move, value = solve_assignment(scores)
     else:
-        move, value = best_rotation(scores)
+        move, value = solve_procrustes(scores)
     return {group: move}, value - now
 
 
-def best_permutation(scores: Tensor) -> tuple[Tensor, float]:
-    """Place -> unit, int64 [n], of the highest sum, and the sum."""
+def solve_assignment(scores: Tensor) -> tuple[Tensor, float]:
+    """Linear assignment for scores [n, n]: position -> unit, int64 [n], and the highest sum."""
     _, units = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
-    found = torch.from_numpy(units).to(scores.device)
-    return found, scores.gather(1, found[:, None]).sum(dtype=torch.float64).item()
+    permutation = torch.from_numpy(units).to(scores.device)
+    return permutation, scores.gather(1, permutation[:, None]).sum(dtype=torch.float64).item()
 
 
-def best_rotation(scores: Tensor) -> tuple[Tensor, float]:
-    """The orthogonal O with O 1 = 1 of the highest <O, scores>, and that value.
+def solve_procrustes(scores: Tensor) -> tuple[Tensor, float]:
+    """Procrustes: the orthogonal O [n, n] with O 1 = 1 of the highest <O, scores>, and that value.
 
     It is the Procrustes solution on what has mean zero over the units, where a LayerNorm's input
     lives; the direction of the mean stays.
     """
     n = len(scores)
-    centred = scores - scores.mean(0) - scores.mean(1, keepdim=True) + scores.mean()
+    centered = scores - scores.mean(0) - scores.mean(1, keepdim=True) + scores.mean()
     # With a singular value of its own, the direction of the mean mixes with no other.
-    apart = 2 * torch.linalg.matrix_norm(centred) + 1
-    u, _, v = torch.linalg.svd(centred + apart / n)
+    separation = 2 * torch.linalg.matrix_norm(centered) + 1
+    u, _, v = torch.linalg.svd(centered + separation / n)
     rotation = u @ v
     return rotation, (rotation.double() * scores.double()).sum().item()

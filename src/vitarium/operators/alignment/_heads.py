@@ -10,23 +10,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves
-from vitarium.operators.alignment._assignment import best_permutation
+from vitarium.architectures.symmetries.base import UnitTransforms
+from vitarium.operators.alignment._assignment import solve_assignment
 
 
-def best_heads(
-    group: str, own: Tensor, inner: Mapping[str, Tensor], kinds: Mapping[str, str]
-) -> tuple[Moves, float]:
+def match_heads(
+    group: str, head_scores: Tensor, inner: Mapping[str, Tensor], kinds: Mapping[str, str]
+) -> tuple[UnitTransforms, float]:
     """The best moves of the heads and of what is inside, and what they gain over none.
 
     Args:
-        own: [heads, heads]: at p, q what head q is worth at place p, but for its inner units.
+        head_scores: [heads, heads]: at p, q what head q is worth in position p, but for its inner
+            units.
         inner: by group inside, [heads, n, heads, n]: at p, i, q, j what unit j of head q is worth
-            at unit i of place p.
+            at unit i of position p.
     """
-    heads = len(own)
-    total, maps = own.double(), {}
-    now = own.diagonal().sum(dtype=torch.float64)
+    heads = len(head_scores)
+    total, maps = head_scores.double(), {}
+    now = head_scores.diagonal().sum(dtype=torch.float64)
     for name, scores in inner.items():
         pairs = scores.transpose(1, 2)
         traces = pairs.diagonal(dim1=2, dim2=3).sum(-1, dtype=torch.float64)
@@ -40,12 +41,12 @@ def best_heads(
         else:
             best = traces
         total = total + best
-    places = torch.arange(heads, device=own.device)
-    heads_move = best_permutation(total)[0] if group in kinds else places
-    moves = {name: each[places, heads_move] for name, each in maps.items()}
+    positions = torch.arange(heads, device=head_scores.device)
+    heads_move = solve_assignment(total)[0] if group in kinds else positions
+    moves = {name: matrices[positions, heads_move] for name, matrices in maps.items()}
     if group in kinds:
         moves = {group: heads_move, **moves}
-    return moves, (total[places, heads_move].sum() - now).item()
+    return moves, (total[positions, heads_move].sum() - now).item()
 
 
 def _permutations(pairs: Tensor, every: bool) -> tuple[Tensor, Tensor]:
@@ -55,5 +56,5 @@ def _permutations(pairs: Tensor, every: bool) -> tuple[Tensor, Tensor]:
     sums = torch.zeros(heads, heads, dtype=torch.float64, device=pairs.device)
     for p in range(heads):
         for q in range(heads) if every else [p]:
-            maps[p, q], sums[p, q] = best_permutation(pairs[p, q])
+            maps[p, q], sums[p, q] = solve_assignment(pairs[p, q])
     return maps, sums

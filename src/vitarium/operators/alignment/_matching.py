@@ -12,11 +12,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries, composed, moved, moved_piece
+from vitarium.architectures.symmetries.base import (
+    Symmetries,
+    UnitTransforms,
+    composed,
+    moved,
+    moved_piece,
+)
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.operators.alignment._assignment import best_move
-from vitarium.operators.alignment._heads import best_heads
+from vitarium.operators.alignment._assignment import best_transform
+from vitarium.operators.alignment._heads import match_heads
 from vitarium.operators.base import Ingredients, checked
 
 Kind = Literal["permutation", "orthogonal"]
@@ -46,14 +52,14 @@ class Matching:
         moving: Mapping[str, Tensor],
         kinds: Kinds,
         *,
-        start: Moves | None = None,
+        start: UnitTransforms | None = None,
     ) -> None:
         self.symmetries, self.kinds = symmetries, kinds
-        self.moves: Moves = dict(start or {})
+        self.moves: UnitTransforms = dict(start or {})
         """All that was done to the moving model."""
         self.groups = [name for name, group in symmetries.groups.items() if not group.inside]
         self._inner = {
-            name: [one for one, group in symmetries.groups.items() if group.inside == name]
+            name: [inner for inner, group in symmetries.groups.items() if group.inside == name]
             for name in self.groups
         }
         self.groups = [n for n in self.groups if n in kinds or set(self._inner[n]) & set(kinds)]
@@ -84,8 +90,8 @@ class Matching:
             names = [self.groups[n] for n in shuffled if self.groups[n] in self._stale]
             if not names:
                 return sweep
-            for apart in self._apart(names):
-                self._improve(apart, tolerance)
+            for run in self._independent_runs(names):
+                self._improve(run, tolerance)
             self._stale |= self._half
             self._half.clear()
         return sweeps
@@ -99,25 +105,27 @@ class Matching:
         """
         unsettled = list(self.groups)
         while unsettled:
-            known = {name: self._known(name, unsettled) for name in unsettled}
-            if all(share == 1 for _, share in known.values()):
+            settled = {name: self._settled_pieces(name, unsettled) for name in unsettled}
+            if all(share == 1 for _, share in settled.values()):
                 return
-            group = max(unsettled, key=lambda name: known[name][1])
-            moves, _ = self._find(group, known[group][0])()
+            group = max(unsettled, key=lambda name: settled[name][1])
+            moves, _ = self._find(group, settled[group][0])()
             self._do(moves, group)
             self._stale.discard(group)
             self._half.add(group)  # by all that it touches once that is settled, too
             unsettled.remove(group)
 
-    def _known(self, group: str, unsettled: Sequence[str]) -> tuple[list[int], float]:
+    def _settled_pieces(self, group: str, unsettled: Sequence[str]) -> tuple[list[int], float]:
         """The pieces of a group that have no unit of other unsettled groups; their share of all."""
         having = self._having(group)
-        others = set(unsettled) - {group}
-        found = [n for n in having if not others & {axis.group for axis in self.pieces[n].axes}]
-        entries = [sum(self._now[n].numel() for n in some) for some in (found, having)]
-        return found, entries[0] / entries[1]
+        remaining = set(unsettled) - {group}
+        settled = [
+            n for n in having if not remaining & {axis.group for axis in self.pieces[n].axes}
+        ]
+        entries = [sum(self._now[n].numel() for n in numbers) for numbers in (settled, having)]
+        return settled, entries[0] / entries[1]
 
-    def _apart(self, names: Sequence[str]) -> list[list[str]]:
+    def _independent_runs(self, names: Sequence[str]) -> list[list[str]]:
         """The names in that order, in runs of groups that do not touch each other."""
         runs: list[list[str]] = []
         touched: set[str | None] = set()
@@ -131,14 +139,14 @@ class Matching:
 
     def _improve(self, names: Sequence[str], tolerance: float) -> None:
         """Give each of these groups, which do not touch each other, its best place."""
-        found: list[Future[tuple[Moves, float]]] = []
+        futures: list[Future[tuple[UnitTransforms, float]]] = []
         at_once = torch.get_num_threads()
         with ThreadPoolExecutor(at_once) as threads:  # scipy's assignment has one, and lets go
             for number, name in enumerate(names):
                 if number >= 2 * at_once:  # so many tables of scores have to be in memory
-                    found[number - 2 * at_once].result()
-                found.append(threads.submit(self._find(name)))
-        for name, best in zip(names, found, strict=True):
+                    futures[number - 2 * at_once].result()
+                futures.append(threads.submit(self._find(name)))
+        for name, best in zip(names, futures, strict=True):
             moves, gain = best.result()
             self._stale.discard(name)
             if gain > tolerance * self.scale:
@@ -146,22 +154,22 @@ class Matching:
 
     def _find(
         self, group: str, counted: Sequence[int] | None = None
-    ) -> Callable[[], tuple[Moves, float]]:
+    ) -> Callable[[], tuple[UnitTransforms, float]]:
         """Score a group with what is inside of it, by some pieces (None: by all).
 
         What is given back finds the best move, and what it gains.
         """
         having = self._having(group) if counted is None else counted
         if self._inner[group]:
-            return partial(best_heads, group, *self._head_scores(group, having), self.kinds)
+            return partial(match_heads, group, *self._head_scores(group, having), self.kinds)
         size = self.symmetries.groups[group].size
-        scores = self._scores((size,), [(n, (self._place(n, group),)) for n in having])
-        return partial(best_move, group, scores, self.kinds[group])
+        scores = self._scores((size,), [(n, (self._axis(n, group),)) for n in having])
+        return partial(best_transform, group, scores, self.kinds[group])
 
     def _having(self, group: str) -> list[int]:
         return [n for n, piece in enumerate(self.pieces) if piece.place(group) is not None]
 
-    def _do(self, moves: Moves, group: str) -> None:
+    def _do(self, moves: UnitTransforms, group: str) -> None:
         self.moves = composed(self.symmetries, self.moves, moves)
         touched = {group, *self._inner[group]}
         for number, piece in enumerate(self.pieces):
@@ -175,49 +183,53 @@ class Matching:
     def _head_scores(self, group: str, having: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Of what is in no inner group [heads, heads]; of inner ones [heads, n, heads, n]."""
         heads, sizes = self.symmetries.groups[group].size, self.symmetries.groups
-        places: dict[str, list[tuple[int, tuple[int, ...]]]] = {n: [] for n in self._inner[group]}
-        own = []
+        inner_axes: dict[str, list[tuple[int, tuple[int, ...]]]] = {
+            n: [] for n in self._inner[group]
+        }
+        head_axes = []
         for n in having:
-            at = self._place(n, group)
-            inner = [name for name in places if self.pieces[n].place(name) is not None]
+            at = self._axis(n, group)
+            inner = [name for name in inner_axes if self.pieces[n].place(name) is not None]
             if inner:
-                places[inner[0]].append((n, (at, self._place(n, inner[0]))))
+                inner_axes[inner[0]].append((n, (at, self._axis(n, inner[0]))))
             else:
-                own.append((n, (at,)))
-        scores = {name: self._scores((heads, sizes[name].size), at) for name, at in places.items()}
-        shapes = {name: (heads, sizes[name].size) * 2 for name in places}
-        inner_scores = {name: each.reshape(shapes[name]) for name, each in scores.items()}
-        return self._scores((heads,), own), inner_scores
+                head_axes.append((n, (at,)))
+        scores = {
+            name: self._scores((heads, sizes[name].size), at) for name, at in inner_axes.items()
+        }
+        shapes = {name: (heads, sizes[name].size) * 2 for name in inner_axes}
+        inner_scores = {name: table.reshape(shapes[name]) for name, table in scores.items()}
+        return self._scores((heads,), head_axes), inner_scores
 
     def _scores(
-        self, sizes: tuple[int, ...], places: Sequence[tuple[int, tuple[int, ...]]]
+        self, sizes: tuple[int, ...], axes: Sequence[tuple[int, tuple[int, ...]]]
     ) -> Tensor:
         """[units, units]: at i, j the inner product of place i of A with unit j of B."""
         units = torch.Size(sizes).numel()
-        found = torch.zeros(units, units, dtype=torch.float64, device=self._now[0].device)
-        for number, at in places:
-            found += products(self._fixed[number].double(), self._now[number].double(), at)
-        return found
+        total = torch.zeros(units, units, dtype=torch.float64, device=self._now[0].device)
+        for number, at in axes:
+            total += products(self._fixed[number].double(), self._now[number].double(), at)
+        return total
 
-    def _place(self, number: int, group: str) -> int:
-        place = self.pieces[number].place(group)
-        assert place is not None
-        return place
+    def _axis(self, number: int, group: str) -> int:
+        axis = self.pieces[number].place(group)
+        assert axis is not None
+        return axis
 
 
-def products(a: Tensor, b: Tensor, places: Sequence[int]) -> Tensor:
+def products(a: Tensor, b: Tensor, axes: Sequence[int]) -> Tensor:
     """Inner products of a's units with b's, [units, units]; units are those of adjacent axes."""
-    first, last = places[0], places[-1]
+    first, last = axes[0], axes[-1]
     units = a.shape[first : last + 1].numel()
     if last == a.ndim - 1:  # no copy is needed, which took as long as the product
         return a.reshape(-1, units).T @ b.reshape(-1, units)
     if first:
-        a, b = (part.movedim(tuple(places), tuple(range(len(places)))) for part in (a, b))
+        a, b = (part.movedim(tuple(axes), tuple(range(len(axes)))) for part in (a, b))
     return a.reshape(units, -1) @ b.reshape(units, -1).T
 
 
 def norm(tensors: Sequence[Tensor]) -> float:
-    """Of all entries together."""
+    """Euclidean norm of all entries of tensors [*shape] together."""
     return sum(tensor.double().square().sum().item() for tensor in tensors) ** 0.5
 
 
@@ -225,7 +237,7 @@ def kind_of(symmetries: Symmetries, group: str) -> str:
     """What its units are: "stream", "heads", "channels" (inside of heads), or hidden "units"."""
     if symmetries.groups[group].inside:
         return "channels"
-    if any(other.inside == group for other in symmetries.groups.values()):
+    if any(inner.inside == group for inner in symmetries.groups.values()):
         return "heads"
     return group if group == "stream" else "units"
 
@@ -236,8 +248,11 @@ def permuted(config: Config, symmetries: Symmetries) -> Kinds:
     return dict.fromkeys(names, "permutation")
 
 
-def both(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All weights of the two models. Raises IncompatibleWeights where the head is left out."""
+def model_weights(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of the two models, tensors [*shape] by name.
+
+    Raises IncompatibleWeights where the head is left out.
+    """
     missing = {piece.tensor for piece in ingredients.symmetries.pieces} - set(ingredients.shapes)
     if missing:
         raise IncompatibleWeights(
@@ -250,19 +265,21 @@ def both(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]
     return first, second
 
 
-def tell(
+def log_cosines(
     ingredients: Ingredients,
     symmetries: Symmetries,
     fixed: Mapping[str, Tensor],
     moving: Mapping[str, Tensor],
-    found: Matching,
+    matching: Matching,
 ) -> None:
-    """Keep with the aligned model how much closer it came."""
-    before = Matching(symmetries, fixed, moving, found.kinds)
+    """Log the cosine of the two models' weights [*shape] before and after the alignment."""
+    before = Matching(symmetries, fixed, moving, matching.kinds)
     cosines = {
         "cosine_before": before.objective / before.scale,
-        "cosine_after": found.objective / found.scale,
+        "cosine_after": matching.objective / matching.scale,
     }
-    ingredients.told.metrics |= cosines
-    told = ", ".join(f"{name.partition('_')[2]} {value:.4f}" for name, value in cosines.items())
-    ingredients.told.lines.append(f"cosine with {ingredients[0].name}: {told}")
+    ingredients.log.metrics |= cosines
+    described = ", ".join(
+        f"{name.partition('_')[2]} {value:.4f}" for name, value in cosines.items()
+    )
+    ingredients.log.lines.append(f"cosine with {ingredients[0].name}: {described}")

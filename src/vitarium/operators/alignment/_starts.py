@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms
 from vitarium.core.seeds import derive
 from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
 from vitarium.operators.base import Report
@@ -23,7 +23,7 @@ def matched(
     seed: int = 0,
     report: Report = lambda done, of: None,
 ) -> Matching:
-    """Two models, matched by their weights; what was done to the second is the result's `moves`.
+    """Match two models by their weights [*shape]; the result's `moves` transform the second.
 
     The first start is the models as they are, the second what follows from the model's ends
     (`Matching.settle`), all others are random. Further arguments: see `Matching`.
@@ -33,24 +33,24 @@ def matched(
         report(number, restarts)
         order = torch.Generator().manual_seed(derive(seed, "matching", number))
         start = _random(symmetries, kinds, order) if number > 1 else {}
-        one = Matching(symmetries, fixed, moving, kinds, start=start)
+        matching = Matching(symmetries, fixed, moving, kinds, start=start)
         if number == 1:
-            one.settle()
-        one.ascend(sweeps, tolerance, order)
-        if best is None or one.objective > best.objective + TOLERANCE * one.scale:
-            best = one
+            matching.settle()
+        matching.ascend(sweeps, tolerance, order)
+        if best is None or matching.objective > best.objective + TOLERANCE * matching.scale:
+            best = matching
         if best.objective >= (1 - TOLERANCE) * best.scale:
             break
     assert best
     return best
 
 
-def _random(symmetries: Symmetries, kinds: Kinds, generator: torch.Generator) -> Moves:
+def _random(symmetries: Symmetries, kinds: Kinds, generator: torch.Generator) -> UnitTransforms:
     """Every unit somewhere."""
-    found = {}
+    transforms = {}
     for name in kinds:
         group = symmetries.groups[name]
-        places = symmetries.groups[group.inside].size if group.inside else None
-        each = [torch.randperm(group.size, generator=generator) for _ in range(places or 1)]
-        found[name] = each[0] if places is None else torch.stack(each)
-    return found
+        heads = symmetries.groups[group.inside].size if group.inside else None
+        permutations = [torch.randperm(group.size, generator=generator) for _ in range(heads or 1)]
+        transforms[name] = permutations[0] if heads is None else torch.stack(permutations)
+    return transforms

@@ -13,14 +13,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from vitarium.architectures.symmetries.base import Axis, Moves, Piece, Symmetries
+from vitarium.architectures.symmetries.base import Axis, Piece, Symmetries, UnitTransforms
 
 Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """By group: what is applied to axes that write its units, and to those that read them; [n, n], or
-[places, n, n] of a group inside another."""
+[heads, n, n] of a group inside another."""
 
 HOLD = 0.25
-"""How much a free matrix has to gain in places of a permutation before another one is nearest."""
+"""How much a free matrix has to gain in entries of a permutation before another one is nearest."""
 
 
 class UnitMap(nn.Module, ABC):
@@ -28,11 +28,11 @@ class UnitMap(nn.Module, ABC):
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, Tensor]:
-        """To be differentiated through: see `Matrices`."""
+        """Matrices [n, n] or [heads, n, n], to be differentiated through: see `Matrices`."""
 
     @abstractmethod
     def exact(self) -> Tensor:
-        """A move, float64 or int64."""
+        """The transform: float64 [n, n] or [heads, n, n], or int64 [n] or [heads, n]."""
 
 
 class Rotation(UnitMap):
@@ -44,113 +44,119 @@ class Rotation(UnitMap):
 
     basis: Tensor | None
 
-    def __init__(self, size: int, places: int | None = None, *, keeps_mean: bool = False) -> None:
+    def __init__(self, size: int, heads: int | None = None, *, keeps_mean: bool = False) -> None:
         super().__init__()
         shape = (size - keeps_mean,) * 2
-        self.free = nn.Parameter(torch.zeros(shape if places is None else (places, *shape)))
+        self.free = nn.Parameter(torch.zeros(shape if heads is None else (heads, *shape)))
         self.register_buffer("basis", mean_free(size) if keeps_mean else None)
 
     def forward(self) -> tuple[Tensor, Tensor]:
+        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         skew = (self.free - self.free.mT) / (2 * self.free.shape[-1] ** 0.5)
-        one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-        found = torch.linalg.solve(one + skew, one - skew)
+        identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+        rotation = torch.linalg.solve(identity + skew, identity - skew)
         if self.basis is not None:
-            basis = self.basis.to(found.dtype)
-            found = basis @ found @ basis.T + 1 / len(basis)
-        return found, found
+            basis = self.basis.to(rotation.dtype)
+            rotation = basis @ rotation @ basis.T + 1 / len(basis)
+        return rotation, rotation
 
     def exact(self) -> Tensor:
+        """float64 [n, n] or [heads, n, n]."""
         return self.double()()[0].detach()
 
 
 class Invertible(UnitMap):
     """Any invertible maps: free matrices."""
 
-    def __init__(self, size: int, places: int | None = None) -> None:
+    def __init__(self, size: int, heads: int | None = None) -> None:
         super().__init__()
-        self.free = nn.Parameter(torch.zeros_like(_identities(size, places)))
+        self.free = nn.Parameter(torch.zeros_like(_identities(size, heads)))
 
     def forward(self) -> tuple[Tensor, Tensor]:
+        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         size = self.free.shape[-1]
-        one = torch.eye(size, dtype=self.free.dtype, device=self.free.device)
-        found = one + self.free / size**0.5
-        return found, torch.linalg.inv(found).mT
+        identity = torch.eye(size, dtype=self.free.dtype, device=self.free.device)
+        matrix = identity + self.free / size**0.5
+        return matrix, torch.linalg.inv(matrix).mT
 
     def exact(self) -> Tensor:
+        """float64 [n, n] or [heads, n, n]."""
         return self.double()()[0].detach()
 
 
 class Exchange(UnitMap):
     """Permutations: the one nearest to a free matrix, whose gradient goes straight through."""
 
-    def __init__(self, size: int, places: int | None = None) -> None:
+    def __init__(self, size: int, heads: int | None = None) -> None:
         super().__init__()
-        self.free = nn.Parameter(HOLD * _identities(size, places))
+        self.free = nn.Parameter(HOLD * _identities(size, heads))
 
     def forward(self) -> tuple[Tensor, Tensor]:
+        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         hard = nn.functional.one_hot(self.exact(), self.free.shape[-1]).to(self.free)
-        found = hard + self.free - self.free.detach()
-        return found, found
+        permutation = hard + self.free - self.free.detach()
+        return permutation, permutation
 
     def exact(self) -> Tensor:
+        """Permutations, int64 [n] or [heads, n]."""
         return nearest_permutation(self.free.detach())
 
 
 class TrainedMaps(nn.Module):
     """A map for each of some groups of a model's units."""
 
-    def __init__(self, each: Mapping[str, UnitMap]) -> None:
+    def __init__(self, maps: Mapping[str, UnitMap]) -> None:
         super().__init__()
-        self.groups = list(each)
-        self.each = nn.ModuleList(each.values())
+        self.groups = list(maps)
+        self.maps = nn.ModuleList(maps.values())
 
     def forward(self) -> Matrices:
         """To be differentiated through."""
-        return {group: one() for group, one in zip(self.groups, self.each, strict=True)}
+        return {group: unit_map() for group, unit_map in zip(self.groups, self.maps, strict=True)}
 
-    def exact(self) -> Moves:
+    def exact(self) -> UnitTransforms:
         """As `symmetries.moved` takes them."""
-        found = zip(self.groups, cast(Iterable[UnitMap], self.each), strict=True)
-        return {group: one.exact().cpu() for group, one in found}
+        pairs = zip(self.groups, cast(Iterable[UnitMap], self.maps), strict=True)
+        return {group: unit_map.exact().cpu() for group, unit_map in pairs}
 
 
 def rearranged(
     symmetries: Symmetries, weights: Mapping[str, Tensor], maps: Matrices
 ) -> dict[str, Tensor]:
-    """The weights after maps, as `symmetries.moved` has them, to be differentiated by the maps.
+    """Weights [*shape] with units transformed as by `symmetries.moved`, differentiable by the maps.
 
     Weights of norms must have been folded, unless all maps are permutations.
     """
-    found, parts = dict(weights), dict[str, list[Piece]]()
+    transformed, parts = dict(weights), dict[str, list[Piece]]()
     for piece in symmetries.pieces:
-        if piece.tensor in found:
+        if piece.tensor in transformed:
             parts.setdefault(piece.tensor, []).append(piece)
     for name, pieces in parts.items():
         if any(axis.group in maps for piece in pieces for axis in piece.axes):
             pieces.sort(key=lambda piece: piece.start)
             rows = [moved_by(symmetries, piece, piece.of(weights), maps) for piece in pieces]
-            whole = torch.cat([part.reshape(-1, *weights[name].shape[1:]) for part in rows])
-            found[name] = whole.view_as(weights[name])
-    return found
+            joined = torch.cat([part.reshape(-1, *weights[name].shape[1:]) for part in rows])
+            transformed[name] = joined.view_as(weights[name])
+    return transformed
 
 
 def moved_by(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
-    """A piece, in its shape, after maps; first of groups, then of what is inside of them."""
-    known = [(place, axis) for place, axis in enumerate(piece.axes) if axis.group in maps]
-    for place, axis in sorted(known, key=lambda each: bool(_outer(symmetries, each[1]))):
+    """A piece [*shape] with its units mapped; groups first, then those inside of them."""
+    mapped = [(position, axis) for position, axis in enumerate(piece.axes) if axis.group in maps]
+    for position, axis in sorted(mapped, key=lambda pair: bool(_outer(symmetries, pair[1]))):
         assert axis.group is not None  # for mypy
         matrix = maps[axis.group][axis.reads]
         if piece.elementwise and part.min() == part.max():
             continue  # a folded norm, which may be passed by what is mixed
         outer = _outer(symmetries, axis)
         if outer is None:
-            part = torch.tensordot(matrix, part, dims=([1], [place])).movedim(0, place)
+            part = torch.tensordot(matrix, part, dims=([1], [position])).movedim(0, position)
         else:
             heads = piece.place(outer)
             assert heads is not None  # what is inside a group stands beside it
-            by_head = part.movedim((heads, place), (0, 1))
+            by_head = part.movedim((heads, position), (0, 1))
             mixed = torch.einsum("hij,hj...->hi...", matrix, by_head)
-            part = mixed.movedim((0, 1), (heads, place))
+            part = mixed.movedim((0, 1), (heads, position))
     return part
 
 
@@ -160,20 +166,20 @@ def nearest_permutation(matrices: Tensor) -> Tensor:
     Entry i is the column in which row i has its one.
     """
     flat = matrices.detach().cpu().double().reshape(-1, *matrices.shape[-2:])
-    columns = [torch.as_tensor(linear_sum_assignment(one, maximize=True)[1]) for one in flat]
+    columns = [torch.as_tensor(linear_sum_assignment(matrix, maximize=True)[1]) for matrix in flat]
     return torch.stack(columns).view(matrices.shape[:-1]).to(matrices.device)
 
 
 def mean_free(size: int) -> Tensor:
     """An orthonormal basis of what has mean zero, float64 [size, size - 1] (Helmert's)."""
-    places = torch.arange(1, size, dtype=torch.float64)
+    rows = torch.arange(1, size, dtype=torch.float64)
     basis = torch.ones(size, size - 1, dtype=torch.float64).triu()
-    basis[1:].diagonal().copy_(-places)
-    return basis / (places * (places + 1)).sqrt()
+    basis[1:].diagonal().copy_(-rows)
+    return basis / (rows * (rows + 1)).sqrt()
 
 
-def _identities(size: int, places: int | None) -> Tensor:
-    return torch.eye(size) if places is None else torch.eye(size).repeat(places, 1, 1)
+def _identities(size: int, heads: int | None) -> Tensor:
+    return torch.eye(size) if heads is None else torch.eye(size).repeat(heads, 1, 1)
 
 
 def _outer(symmetries: Symmetries, axis: Axis) -> str | None:

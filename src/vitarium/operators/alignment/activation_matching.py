@@ -8,9 +8,9 @@ from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import Config
 from vitarium.evaluation.scoring import load
 from vitarium.operators.alignment._activations import By, unit_scores
-from vitarium.operators.alignment._assignment import best_move
-from vitarium.operators.alignment._heads import best_heads
-from vitarium.operators.alignment._matching import Matching, both, permuted, tell
+from vitarium.operators.alignment._assignment import best_transform
+from vitarium.operators.alignment._heads import match_heads
+from vitarium.operators.alignment._matching import Matching, log_cosines, model_weights, permuted
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
@@ -49,12 +49,12 @@ class ActivationMatching(Config):
 def activation_matching(config: ActivationMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted so that they react to images as the first's do.
 
-    One assignment for each group of units, by what they hold over all images and tokens; heads stay
-    whole, and the function stays what it is. Raises IncompatibleWeights where no symmetries are
-    declared.
+    Yields (name, tensor [*shape]) of the second model. One assignment for each group of units, by
+    what they hold over all images and tokens; heads stay whole, and the function stays what it is.
+    Raises IncompatibleWeights where no symmetries are declared.
     """
     symmetries = ingredients.symmetries
-    first, second = both(ingredients)
+    first, second = model_weights(ingredients)
     kinds = permuted(config, symmetries)
     models = [ingredients.model() for _ in ingredients]
     for model, weights in zip(models, (first, second), strict=True):
@@ -63,12 +63,16 @@ def activation_matching(config: ActivationMatching, ingredients: Ingredients) ->
     scores = unit_scores(symmetries, models, examples, config.by, config.batch_size, ingredients)
     moves: dict[str, Tensor] = {}
     for name, group in symmetries.groups.items():
-        inner = {one: scores[one] for one, g in symmetries.groups.items() if g.inside == name}
+        inner = {
+            inner_name: scores[inner_name]
+            for inner_name, g in symmetries.groups.items()
+            if g.inside == name
+        }
         if inner and {name, *inner} & set(kinds):
-            own = torch.zeros(group.size, group.size, dtype=torch.float64)
-            moves |= best_heads(name, own, inner, kinds)[0]
+            head_scores = torch.zeros(group.size, group.size, dtype=torch.float64)
+            moves |= match_heads(name, head_scores, inner, kinds)[0]
         elif name in kinds and not group.inside:
-            moves |= best_move(name, scores[name], "permutation")[0]
-    found = Matching(symmetries, first, second, kinds, start=moves)
-    tell(ingredients, symmetries, first, second, found)
+            moves |= best_transform(name, scores[name], "permutation")[0]
+    matching = Matching(symmetries, first, second, kinds, start=moves)
+    log_cosines(ingredients, symmetries, first, second, matching)
     yield from moved(symmetries, second, moves).items()

@@ -29,7 +29,7 @@ class LearnedMatching(Config):
 
     maps: Literal["full", "permutations"] = "full"
     """All that the architecture declares (orthogonal maps of the residual stream, and maps inside
-    the heads, after the norms were folded into their neighbours), or permutations of units alone.
+    the heads, after the norms were folded into their neighbors), or permutations of units alone.
     """
     learn: Literal["stream", "mixed", "all"] = "mixed"
     """Of the full maps: those of the residual stream; of all units that can be mixed; or of all
@@ -68,29 +68,30 @@ class LearnedMatching(Config):
 def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units mapped by what training finds to connect it to the first.
 
-    It computes what it did: what was trained is projected on exact maps in float64. Where the
-    midpoint's loss does not rise above the mean of the ends, or training does not lower it on
-    training images, the start is kept. Raises IncompatibleWeights for an architecture without
-    declared symmetries, or none that is to be learned, and for norms that cannot be folded.
+    Yields (name, tensor [*shape]) of the second model, which computes what it did: what was trained
+    is projected on exact maps in float64. Where the midpoint's loss does not rise above the mean of
+    the ends, or training does not lower it on training images, the start is kept. Raises
+    IncompatibleWeights for an architecture without declared symmetries, or none that is to be
+    learned, and for norms that cannot be folded.
     """
     full, symmetries = config.maps == "full", ingredients.symmetries
     maps = _maps(config, symmetries)
     start = config.start or ("orthogonal_matching" if full else "weight_matching")
-    reference, other = aligned_by(start, ingredients)
+    reference, source = aligned_by(start, ingredients)
     midpoint = Midpoint(ingredients, config.images)
-    before, rise = midpoint.loss_and_rise(reference, other)
-    found, after = other, before
+    before, rise = midpoint.loss_and_rise(reference, source)
+    aligned, after = source, before
     if rise > CONNECTED:
-        one, two = (folded(symmetries, w) if full else w for w in (reference, other))
-        _train(config, symmetries, midpoint, maps, one, two)
-        found = moved(symmetries, two, maps.exact())
-        found = unfolded(symmetries, found, reference) if full else found
-        after = midpoint.loss(reference, found)
+        fixed, moving = (folded(symmetries, w) if full else w for w in (reference, source))
+        _train(config, symmetries, midpoint, maps, fixed, moving)
+        aligned = moved(symmetries, moving, maps.exact())
+        aligned = unfolded(symmetries, aligned, reference) if full else aligned
+        after = midpoint.loss(reference, aligned)
         if after >= before:
-            found, after = other, before
-    ingredients.told.metrics["midpoint_loss_at_start"] = before
-    ingredients.told.metrics["midpoint_loss"] = after
-    yield from found.items()
+            aligned, after = source, before
+    ingredients.log.metrics["midpoint_loss_at_start"] = before
+    ingredients.log.metrics["midpoint_loss"] = after
+    yield from aligned.items()
 
 
 def _train(
@@ -99,22 +100,24 @@ def _train(
     midpoint: Midpoint,
     maps: TrainedMaps,
     reference: Tensors,
-    other: Tensors,
+    source: Tensors,
 ) -> None:
     """Train the maps of the second model."""
     maps.to(midpoint.examples.device)
-    one, two = midpoint.running(reference), midpoint.running(other)
+    fixed, moving = midpoint.running(reference), midpoint.running(source)
     optimizer = torch.optim.Adam(maps.parameters(), config.lr)
-    places = torch.Generator().manual_seed(derive(config.seed, "learned_matching", "places"))
+    point_generator = torch.Generator().manual_seed(
+        derive(config.seed, "learned_matching", "places")
+    )
     batches = midpoint.examples.endless(config.batch_size, config.seed, "learned_matching")
     for step, batch in enumerate(islice(batches, config.steps)):
         midpoint.report(step, config.steps)
-        draw = torch.rand((), dtype=torch.float64, generator=places).item()
+        draw = torch.rand((), dtype=torch.float64, generator=point_generator).item()
         t = 0.5 + config.spread * (2 * draw - 1)
         optimizer.zero_grad()
         with torch.enable_grad():
-            point = rearranged(symmetries, two, maps())
-            point = {name: torch.lerp(one[name], tensor, t) for name, tensor in point.items()}
+            point = rearranged(symmetries, moving, maps())
+            point = {name: torch.lerp(fixed[name], tensor, t) for name, tensor in point.items()}
             mean_loss(midpoint.model, point, batch.images, batch.labels).backward()
         rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
         optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
@@ -123,20 +126,20 @@ def _train(
 
 def _maps(config: LearnedMatching, symmetries: Symmetries) -> TrainedMaps:
     """Those that are to be trained. Raises IncompatibleWeights where there are none."""
-    found: dict[str, UnitMap] = {}
+    maps: dict[str, UnitMap] = {}
     for name, group in symmetries.groups.items():
-        places = symmetries.groups[group.inside].size if group.inside else None
+        heads = symmetries.groups[group.inside].size if group.inside else None
         if config.maps == "permutations" or group.maps == "permutation":
             if config.maps == "permutations" or config.learn == "all":
-                found[name] = Exchange(group.size, places)
+                maps[name] = Exchange(group.size, heads)
         elif group.maps == "orthogonal":
-            found[name] = Rotation(group.size, places, keeps_mean=True)
+            maps[name] = Rotation(group.size, heads, keeps_mean=True)
         elif config.learn != "stream":
             kind = Invertible if config.channels == "invertible" else Rotation
-            found[name] = kind(group.size, places)
-    if not found:
+            maps[name] = kind(group.size, heads)
+    if not maps:
         raise IncompatibleWeights(
             f"learn '{config.learn}': the architecture has no such units that can be mixed; learn "
             "'all', or maps 'permutations'"
         )
-    return TrainedMaps(found)
+    return TrainedMaps(maps)

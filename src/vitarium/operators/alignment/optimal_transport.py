@@ -10,11 +10,11 @@ from torch import Tensor
 from vitarium.architectures.symmetries.base import Piece, Symmetries
 from vitarium.core.config import Config
 from vitarium.evaluation.scoring import load
-from vitarium.operators.alignment._activations import places, unit_scores
-from vitarium.operators.alignment._matching import both
+from vitarium.operators.alignment._activations import probes, unit_scores
+from vitarium.operators.alignment._matching import model_weights
 from vitarium.operators.alignment._sinkhorn import transport_plan
 from vitarium.operators.alignment._trained_maps import moved_by, rearranged
-from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.base import Ingredients, NamedTensors, in_float64, operator
 
 
 class Transport(Config):
@@ -22,7 +22,7 @@ class Transport(Config):
 
     by: Literal["weights", "activations"] = "weights"
     """Two units cost the squared distance of all their weights, or that of what they hold,
-    standardised, over training images and tokens."""
+    standardized, over training images and tokens."""
     regularization: float = Field(default=0.0, ge=0)
     """Weight of the plans' entropy, in units of the mean cost: 0 moves every unit to one place,
     more mixes those that are alike."""
@@ -52,14 +52,14 @@ class Transport(Config):
 def transport(config: Transport, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units moved onto the first's by optimal transport.
 
-    Incoming plans are applied to columns, outgoing ones to rows. The residual stream has one plan:
-    the costs of all layers at it are added up, in the place of the paper's mean of their plans,
-    with which no model would compute what it did. Heads are moved whole, and their channels inside
-    them. Without regularization a plan is a permutation, and the model computes what it did; soft
-    plans mix units, and it does not: it is to be averaged with the first model. Raises
-    IncompatibleWeights where no symmetries are declared.
+    Yields (name, tensor [*shape]) of the second model. Incoming plans are applied to columns,
+    outgoing ones to rows. The residual stream has one plan: the costs of all layers at it are added
+    up, in the place of the paper's mean of their plans, with which no model would compute what it
+    did. Heads are moved whole, and their channels inside them. Without regularization a plan is a
+    permutation, and the model computes what it did; soft plans mix units, and it does not: it is to
+    be averaged with the first model. Raises IncompatibleWeights where no symmetries are declared.
     """
-    first, second = (_doubles(weights) for weights in both(ingredients))
+    first, second = (in_float64(weights) for weights in model_weights(ingredients))
     if config.by == "weights":
         plans = plans_between(config, ingredients.symmetries, first, second)
     else:
@@ -74,17 +74,21 @@ def plans_between(
     fixed: Mapping[str, Tensor],
     moving: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """By group, what is applied to its units: rows that sum to 1, [n, n] or [places, n, n]."""
+    """By group, what is applied to its units: rows that sum to 1, [n, n] or [heads, n, n]."""
     plans: dict[str, Tensor] = {}
     groups = [name for name, group in symmetries.groups.items() if group.inside is None]
     for number in range(config.rounds):
         for name in groups:
-            inner = [one for one, group in symmetries.groups.items() if group.inside == name]
-            others = {one: (plan, plan) for one, plan in plans.items() if one not in (name, *inner)}
+            inner = [member for member, group in symmetries.groups.items() if group.inside == name]
+            other_plans = {
+                member: (plan, plan)
+                for member, plan in plans.items()
+                if member not in (name, *inner)
+            }
             pairs = [
-                (piece, piece.of(fixed), moved_by(symmetries, piece, piece.of(moving), others))
+                (piece, piece.of(fixed), moved_by(symmetries, piece, piece.of(moving), other_plans))
                 for piece, _ in symmetries.having(name)
-                if number or _settled(piece, {name, *inner, *others})
+                if number or _settled(piece, {name, *inner, *other_plans})
             ]
             plans |= _heads(config, name, inner, pairs) if inner else _units(config, name, pairs)
     return plans
@@ -96,25 +100,27 @@ def plans_by_activations(
     first: Mapping[str, Tensor],
     second: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """As `plans_between`, from what the units hold."""
+    """As `plans_between`, from activations: rows that sum to 1, [n, n] or [heads, n, n]."""
     symmetries, models = ingredients.symmetries, [ingredients.model() for _ in ingredients]
     for model, weights in zip(models, (first, second), strict=True):
         load(model, weights)
-    seen = ingredients.examples().first(config.images)
-    where = places(symmetries, models[0])
-    scores = unit_scores(symmetries, models, seen, "correlation", config.batch_size, ingredients)
-    # Of two standardised variables with correlation c, the mean squared distance is 2 - 2 c.
-    costs = {name: 2 * (len(where[name]) - each) for name, each in scores.items()}
+    examples = ingredients.examples().first(config.images)
+    where = probes(symmetries, models[0])
+    scores = unit_scores(
+        symmetries, models, examples, "correlation", config.batch_size, ingredients
+    )
+    # Of two standardized variables with correlation c, the mean squared distance is 2 - 2 c.
+    costs = {name: 2 * (len(where[name]) - correlation) for name, correlation in scores.items()}
     plans: dict[str, Tensor] = {}
     for name, group in symmetries.groups.items():
         inner = {
-            one: costs[one].transpose(1, 2)
-            for one, each in symmetries.groups.items()
-            if each.inside == name and one in costs
+            member: costs[member].transpose(1, 2)
+            for member, member_group in symmetries.groups.items()
+            if member_group.inside == name and member in costs
         }
         if inner:
-            own = torch.zeros(group.size, group.size, dtype=torch.float64)
-            plans |= _head_plans(config, name, own, inner)
+            head_costs = torch.zeros(group.size, group.size, dtype=torch.float64)
+            plans |= _head_plans(config, name, head_costs, inner)
         elif name in costs and not group.inside:
             plans[name] = _soft(config, costs[name])
     return plans
@@ -127,72 +133,71 @@ Pairs = list[tuple[Piece, Tensor, Tensor]]
 def _units(config: Transport, group: str, pairs: Pairs) -> dict[str, Tensor]:
     if not pairs:
         return {}
-    cost = sum(distances(a, b, [_place(piece, group)]) for piece, a, b in pairs)
+    cost = sum(distances(a, b, [_axis(piece, group)]) for piece, a, b in pairs)
     assert isinstance(cost, Tensor)  # for mypy
     return {group: _soft(config, cost)}
 
 
 def _heads(config: Transport, group: str, inner: list[str], pairs: Pairs) -> dict[str, Tensor]:
-    size = pairs[0][1].shape[_place(pairs[0][0], group)]
-    own, costs = torch.zeros(size, size, dtype=torch.float64), dict[str, Tensor]()
+    size = pairs[0][1].shape[_axis(pairs[0][0], group)]
+    head_costs, costs = torch.zeros(size, size, dtype=torch.float64), dict[str, Tensor]()
     for piece, a, b in pairs:
-        heads = _place(piece, group)
-        name = next((one for one in inner if piece.place(one) is not None), None)
+        heads = _axis(piece, group)
+        name = next((member for member in inner if piece.place(member) is not None), None)
         if name is None:
-            own = own + distances(a, b, [heads])
+            head_costs = head_costs + distances(a, b, [heads])
             continue
-        channels = _place(piece, name)
+        channels = _axis(piece, name)
         shape = (size, a.shape[channels])
         cost = distances(a, b, [heads, channels]).view(*shape, *shape).transpose(1, 2)
         costs[name] = costs[name] + cost if name in costs else cost
-    return _head_plans(config, group, own, costs)
+    return _head_plans(config, group, head_costs, costs)
 
 
 def _head_plans(
-    config: Transport, group: str, own: Tensor, costs: Mapping[str, Tensor]
+    config: Transport, group: str, head_costs: Tensor, costs: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Heads cost what it takes to move their channels, at best; they are not mixed.
 
     Args:
-        own: what heads cost besides, [heads, heads].
+        head_costs: what heads cost besides, [heads, heads].
         costs: of their channels, [heads, heads, n, n].
     """
     for cost in costs.values():
-        best = [[(transport_plan(one) * one).sum() * len(one) for one in row] for row in cost]
-        own = own + torch.tensor(best, dtype=torch.float64)
-    plan = transport_plan(own) * len(own)
+        best = [
+            [(transport_plan(pair_cost) * pair_cost).sum() * len(pair_cost) for pair_cost in row]
+            for row in cost
+        ]
+        head_costs = head_costs + torch.tensor(best, dtype=torch.float64)
+    plan = transport_plan(head_costs) * len(head_costs)
     every, chosen = torch.arange(len(plan)), plan.argmax(1)
-    found = {
-        name: torch.stack([_soft(config, one) for one in cost[every, chosen]])
+    channel_plans = {
+        name: torch.stack([_soft(config, pair_cost) for pair_cost in cost[every, chosen]])
         for name, cost in costs.items()
     }
-    return {group: plan, **found}
+    return {group: plan, **channel_plans}
 
 
 def _soft(config: Transport, cost: Tensor) -> Tensor:
     return transport_plan(cost, config.regularization, config.iterations) * len(cost)
 
 
-def distances(one: Tensor, other: Tensor, axes: list[int]) -> Tensor:
+def distances(reference: Tensor, source: Tensor, axes: list[int]) -> Tensor:
     """Squared distances of the units that lie along some axes, float64 [units, units]."""
     first, second = (
         tensor.double().movedim(axes, list(range(len(axes)))).flatten(0, len(axes) - 1)
-        for tensor in (one, other)
+        for tensor in (reference, source)
     )
     first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
     lengths = first.square().sum(1)[:, None] + second.square().sum(1)
     return (lengths - 2 * first @ second.T).clamp(min=0)
 
 
-def _settled(piece: Piece, known: Collection[str]) -> bool:
-    return all(axis.group is None or axis.group in known for axis in piece.axes)
+def _settled(piece: Piece, groups: Collection[str]) -> bool:
+    return all(axis.group is None or axis.group in groups for axis in piece.axes)
 
 
-def _place(piece: Piece, group: str) -> int:
-    place = piece.place(group)
-    assert place is not None  # only pieces that have it are asked
-    return place
-
-
-def _doubles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.double() for name, tensor in weights.items()}
+def _axis(piece: Piece, group: str) -> int:
+    axis = piece.place(group)
+    assert axis is not None  # only pieces that have it are asked
+    return axis

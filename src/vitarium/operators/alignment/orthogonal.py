@@ -9,7 +9,7 @@ from vitarium.architectures.symmetries._folding import factors, folded, unfolded
 from vitarium.architectures.symmetries.base import Symmetries, moved
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.operators.alignment._matching import Kind, Kinds, both, kind_of, tell
+from vitarium.operators.alignment._matching import Kind, Kinds, kind_of, log_cosines, model_weights
 from vitarium.operators.alignment._starts import matched
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
@@ -51,26 +51,27 @@ class OrthogonalMatching(Config):
 def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with stream and channels rotated, heads and units permuted, to be closest.
 
-    Both models' norms and layer scales are folded into their neighbours; then rotations of the
-    residual stream that keep the mean of its units (Procrustes), of the channels inside of heads,
-    and permutations of heads and hidden units are found in turn, until they gain nothing. The
-    result has the first model's norms and layer scales, so that the two can be averaged as they
-    are; its function stays what it is. Needs memory for six models in float64.
+    Yields (name, tensor [*shape]) of the second model. Both models' norms and layer scales are
+    folded into their neighbors; then rotations of the residual stream that keep the mean of its
+    units (Procrustes), of the channels inside of heads, and permutations of heads and hidden units
+    are found in turn, until they gain nothing. The result has the first model's norms and layer
+    scales, so that the two can be averaged as they are; its function stays what it is. Needs memory
+    for six models in float64.
 
     Raises IncompatibleWeights where no symmetries are declared, where the stream of the
     architecture cannot be rotated, or where norms cannot be folded; see `folding`.
     """
     symmetries = ingredients.symmetries
-    first, second = both(ingredients)
+    first, second = model_weights(ingredients)
     kinds = _kinds(config, symmetries)
     _check(config, symmetries, ingredients[0].name)
-    one, other = folded(symmetries, first), folded(symmetries, second)
+    folded_reference, folded_source = folded(symmetries, first), folded(symmetries, second)
     gone = set(factors(symmetries))  # ones and zeros, in both
     left = replace(symmetries, pieces=tuple(p for p in symmetries.pieces if p.tensor not in gone))
-    found = matched(
+    matching = matched(
         left,
-        one,
-        other,
+        folded_reference,
+        folded_source,
         kinds,
         restarts=config.restarts,
         sweeps=config.sweeps,
@@ -78,21 +79,23 @@ def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) ->
         seed=config.seed,
         report=ingredients.report,
     )
-    tell(ingredients, left, one, other, found)
+    log_cosines(ingredients, left, folded_reference, folded_source, matching)
     # What the norms take out anyway does not count in matching, but stays part of the model.
-    whole = folded(symmetries, second, centre=False)
-    yield from unfolded(symmetries, moved(symmetries, whole, found.moves), like=first).items()
+    uncentered = folded(symmetries, second, centre=False)
+    yield from unfolded(
+        symmetries, moved(symmetries, uncentered, matching.moves), like=first
+    ).items()
 
 
 def _kinds(config: OrthogonalMatching, symmetries: Symmetries) -> Kinds:
-    found: dict[str, Kind] = {}
+    kinds: dict[str, Kind] = {}
     for name in symmetries.groups:
         how = getattr(config, kind_of(symmetries, name))
         if how in ("orthogonal", "permutation"):
-            found[name] = how
+            kinds[name] = how
         elif how is True:
-            found[name] = "permutation"
-    return found
+            kinds[name] = "permutation"
+    return kinds
 
 
 def _check(config: OrthogonalMatching, symmetries: Symmetries, name: str) -> None:

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries, moved
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, moved
 from vitarium.core.config import Config
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import gradients, mean_loss
-from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, both
+from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, model_weights
 from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors
 from vitarium.operators.alignment._starts import matched
 from vitarium.operators.base import Ingredients, NamedTensors, operator
@@ -30,8 +30,8 @@ class StraightThrough(Config):
     """Images in a training step."""
     images: PositiveInt = 50_000
     """At most so many of the training split, not augmented."""
-    judgements: PositiveInt = 10
-    """How often, over the steps, the permutation of the time is judged by the midpoint's loss on
+    evaluations: PositiveInt = 10
+    """How often, over the steps, the current permutation is evaluated by the midpoint's loss on
     training images; the best of all, the start among them, is the result."""
     seed: NonNegativeInt = 0
     """Of the order of the images and of the units."""
@@ -52,27 +52,28 @@ class StraightThrough(Config):
 def straight_through(config: StraightThrough, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted by what training finds to connect it to the first.
 
-    Free weights, from the first model's, are trained to lower the loss halfway between the first
-    model and the permutation of the second that best matches them; the gradient goes straight
-    through the matching. It starts from weight matching. Raises IncompatibleWeights where no
-    symmetries are declared, InvalidInput where the outputs are not the images' classes.
+    Yields (name, tensor [*shape]) of the second model. Free weights, from the first model's, are
+    trained to lower the loss halfway between the first model and the permutation of the second that
+    best matches them; the gradient goes straight through the matching. It starts from weight
+    matching. Raises IncompatibleWeights where no symmetries are declared, InvalidInput where the
+    outputs are not the images' classes.
     """
     symmetries = ingredients.symmetries
-    first, second = both(ingredients)
+    first, second = model_weights(ingredients)
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
     start = matched(symmetries, first, second, kinds, seed=config.seed).moves
     midpoint = Midpoint(ingredients, config.images)
     aligned = moved(symmetries, second, start)
     best, rise = midpoint.loss_and_rise(first, aligned)
-    found = start
-    ingredients.told.metrics["midpoint_loss_at_start"] = best
+    transforms = start
+    ingredients.log.metrics["midpoint_loss_at_start"] = best
     if rise > CONNECTED:
         for moves in _trained(config, symmetries, midpoint, (first, second), start):
             loss = midpoint.loss(first, moved(symmetries, second, moves))
             if loss < best:
-                best, found = loss, moves
-    ingredients.told.metrics["midpoint_loss"] = best
-    yield from moved(symmetries, second, found).items()
+                best, transforms = loss, moves
+    ingredients.log.metrics["midpoint_loss"] = best
+    yield from moved(symmetries, second, transforms).items()
 
 
 def _trained(
@@ -80,24 +81,24 @@ def _trained(
     symmetries: Symmetries,
     midpoint: Midpoint,
     models: tuple[Tensors, Tensors],
-    moves: Moves,
-) -> Iterator[Moves]:
+    moves: UnitTransforms,
+) -> Iterator[UnitTransforms]:
     """The permutations that training comes by, as often as they are to be judged."""
-    one, two = (midpoint.running(model) for model in models)
-    free = {name: tensor.clone() for name, tensor in one.items()}
+    first, second = (midpoint.running(model) for model in models)
+    free = {name: tensor.clone() for name, tensor in first.items()}
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
     optimizer = torch.optim.SGD(list(free.values()), config.lr, config.momentum)
     order = torch.Generator().manual_seed(derive(config.seed, "straight_through", "units"))
     batches = midpoint.examples.endless(config.batch_size, config.seed, "straight_through")
-    every = max(1, config.steps // config.judgements)
+    every = max(1, config.steps // config.evaluations)
     for step, batch in enumerate(islice(batches, config.steps), start=1):
         midpoint.report(step, config.steps)
-        near = Matching(symmetries, _cpu(free), _cpu(two), kinds, start=moves)
+        near = Matching(symmetries, _cpu(free), _cpu(second), kinds, start=moves)
         near.ascend(1, TOLERANCE, order)
         moves = near.moves
-        nearest = midpoint.running(moved(symmetries, _cpu(two), moves))
+        nearest = midpoint.running(moved(symmetries, _cpu(second), moves))
         point = {
-            name: ((tensor + nearest[name]) / 2).requires_grad_() for name, tensor in one.items()
+            name: ((tensor + nearest[name]) / 2).requires_grad_() for name, tensor in first.items()
         }
         with torch.enable_grad():
             value = mean_loss(midpoint.model, point, batch.images, batch.labels)

@@ -4,7 +4,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from vitarium.architectures.symmetries.base import moved
 from vitarium.core.config import Config
-from vitarium.operators.alignment._matching import both, permuted, tell
+from vitarium.operators.alignment._matching import log_cosines, model_weights, permuted
 from vitarium.operators.alignment._starts import matched
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
@@ -43,14 +43,15 @@ class WeightMatching(Config):
 def weight_matching(config: WeightMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted so that its weights are closest to the first's.
 
-    Coordinate ascent (Algorithm 1) on the inner product of all weights, to where no move gains
-    anything; heads stay whole, and the function stays what it is. Both models are in memory, and a
-    copy of the second. Raises IncompatibleWeights where no symmetries are declared.
+    Yields (name, tensor [*shape]) of the second model. Coordinate ascent (Algorithm 1) on the inner
+    product of all weights, to where no move gains anything; heads stay whole, and the function
+    stays what it is. Both models are in memory, and a copy of the second. Raises
+    IncompatibleWeights where no symmetries are declared.
     """
     symmetries = ingredients.symmetries
-    first, second = both(ingredients)
+    first, second = model_weights(ingredients)
     kinds = permuted(config, symmetries)
-    found = matched(
+    matching = matched(
         symmetries,
         first,
         second,
@@ -60,5 +61,5 @@ def weight_matching(config: WeightMatching, ingredients: Ingredients) -> NamedTe
         seed=config.seed,
         report=ingredients.report,
     )
-    tell(ingredients, symmetries, first, second, found)
-    yield from moved(symmetries, second, found.moves).items()
+    log_cosines(ingredients, symmetries, first, second, matching)
+    yield from moved(symmetries, second, matching.moves).items()

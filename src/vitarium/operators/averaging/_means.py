@@ -21,7 +21,7 @@ torch uses one thread for so few, so that threads do not fight for the cores."""
 
 
 def mean(ingredients: Ingredients) -> NamedTensors:
-    """The mean of the models' weights, tensor by tensor, in float64.
+    """The mean of the models' weights, tensor [*shape] by tensor, in float64.
 
     Raises IncompatibleWeights, CorruptFile.
     """
@@ -30,7 +30,7 @@ def mean(ingredients: Ingredients) -> NamedTensors:
 
 
 def weighted_sum(ingredients: Ingredients, weights: Sequence[float]) -> NamedTensors:
-    """The models' weights, each times a number, added up in float64.
+    """Weighted sum of the models' weights, tensor [*shape] by tensor, in float64.
 
     Raises IncompatibleWeights, CorruptFile.
     """
@@ -50,8 +50,8 @@ def _sums(ingredients: Ingredients, weights: Sequence[float] | None) -> NamedTen
             while waiting:
                 yield _next(ingredients, waiting)
         finally:
-            for _, found in waiting:
-                found.cancel()
+            for _, future in waiting:
+                future.cancel()
 
 
 def _sum(ingredients: Ingredients, name: str, shares: Sequence[float]) -> Tensor:
@@ -68,9 +68,9 @@ def _sum(ingredients: Ingredients, name: str, shares: Sequence[float]) -> Tensor
 def _next(
     ingredients: Ingredients, waiting: "deque[tuple[str, Future[Tensor]]]"
 ) -> tuple[str, Tensor]:
-    name, found = waiting.popleft()
-    total = found.result()
+    name, future = waiting.popleft()
+    total = future.result()
     if not torch.isfinite(total).all():
-        for _ in ingredients.each(name):  # raises, and names the model
+        for _ in ingredients.model_tensors(name):  # raises, and names the model
             pass
     return name, total

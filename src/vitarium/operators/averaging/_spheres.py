@@ -23,14 +23,14 @@ def combined(
     ingredients: Ingredients, over: Over, coefficients: Callable[[str, Tensor], list[float]]
 ) -> NamedTensors:
     """Combinations of the models by `coefficients(what it is of, products [models, models])`."""
-    whole = None
+    vector_coefficients = None
     if over == "vector":
         products = sum(_products(tensors) for _, tensors in _flattened(ingredients))
-        whole = coefficients("the whole vector", torch.as_tensor(products))
+        vector_coefficients = coefficients("the whole vector", torch.as_tensor(products))
     for name, tensors in _flattened(ingredients):
-        found = whole or coefficients(name, _products(tensors))
+        model_coefficients = vector_coefficients or coefficients(name, _products(tensors))
         total = torch.zeros_like(tensors[0])
-        for tensor, coefficient in zip(tensors, found, strict=True):
+        for tensor, coefficient in zip(tensors, model_coefficients, strict=True):
             total += coefficient * tensor
         yield name, total.view(ingredients.shapes[name])
 
@@ -39,6 +39,9 @@ def spherical_mean(
     names: list[str], products: Tensor, weights: list[float], mean: Literal["karcher", "chordal"]
 ) -> list[float]:
     """Coefficients of the models in the weighted mean of their directions, times their mean norm.
+
+    Args:
+        products: inner products of the models, [models, models].
 
     "chordal" is the direction of the mean of unit vectors; "karcher" the one from which the sum of
     squared angles to the models is least (Karcher 1977), by gradient descent on the sphere from the
@@ -67,8 +70,8 @@ def spherical_mean(
         point = point / _norm(names, cosines, point)
         if step.abs().max() < 1e-14:
             break
-    found: list[float] = (point * inverse * (share @ norms)).tolist()
-    return found
+    combination: list[float] = (point * inverse * (share @ norms)).tolist()
+    return combination
 
 
 def _norm(names: list[str], cosines: Tensor, point: Tensor) -> Tensor:
@@ -85,7 +88,7 @@ def _flattened(ingredients: Ingredients) -> Iterator[tuple[str, Tensor]]:
     for done, (name, shape) in enumerate(ingredients.shapes.items()):
         ingredients.report(done, len(ingredients.shapes))
         tensors: Tensor | None = None
-        for number, tensor in enumerate(ingredients.each(name)):
+        for number, tensor in enumerate(ingredients.model_tensors(name)):
             if tensors is None:
                 size = torch.Size(shape).numel()
                 tensors = tensor.new_empty(len(ingredients), size, dtype=torch.float64)

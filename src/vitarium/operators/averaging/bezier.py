@@ -44,9 +44,9 @@ class Bezier(Config):
 def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
     """A model on a Bezier curve between two models that is trained to be of low loss.
 
-    The curve begins as the straight line, and is trained as the measure `mode_connectivity` does
-    it; between equal models there is no way to go. Raises IncompatibleWeights, and NotApplicable
-    for models between which nothing lies.
+    Yields (name, tensor [*shape]). The curve begins as the straight line, and is trained as the
+    measure `mode_connectivity` does it; between equal models there is no way to go. Raises
+    IncompatibleWeights, and NotApplicable for models between which nothing lies.
     """
     first, second = (
         {name: checked(model, name) for name in ingredients.shapes} for model in ingredients
@@ -56,8 +56,8 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
         return
     examples = ingredients.examples()
     subjects = [
-        EvalModel(model.name, _running(ingredients, given), examples)
-        for model, given in zip(ingredients, (first, second), strict=True)
+        EvalModel(model.name, _running(ingredients, state), examples)
+        for model, state in zip(ingredients, (first, second), strict=True)
     ]
     check_classifier(subjects[0].model, examples)
     trained = ModeConnectivity(
@@ -72,9 +72,9 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
         {name: tensor.double() for name, tensor in control.items()}
         for control in curve(subjects[0], subjects[1], trained)
     ]
-    found = point_of(controls, config.t)
+    point = point_of(controls, config.t)
     for name in ingredients.shapes:
-        yield name, found[name].cpu()
+        yield name, point[name].cpu()
 
 
 def _running(ingredients: Ingredients, weights: dict[str, Tensor]) -> nn.Module:

@@ -34,15 +34,16 @@ def plain(config: NoConfig, architecture: Section | None) -> Section:
 def experts_average(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """Mean of each MLP's experts, of one `ewa_vit`: the plain `vit` that has the same outputs.
 
-    In float64; all other tensors stay. Raises IncompatibleWeights for a model without experts.
+    Yields (name, tensor [*shape]); means are computed in float64, all other tensors stay. Raises
+    IncompatibleWeights for a model without experts.
     """
     (model,) = ingredients
-    places: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     for name in ingredients.shapes:
-        places.setdefault(re.sub(rf"\.{PART}\.\d+\.", ".", name), []).append(name)
-    if all(len(names) == 1 for names in places.values()):
+        sources.setdefault(re.sub(rf"\.{PART}\.\d+\.", ".", name), []).append(name)
+    if all(len(names) == 1 for names in sources.values()):
         raise IncompatibleWeights(f"{model.name} has no experts whose weights could be averaged")
-    for done, (place, names) in enumerate(places.items()):
-        ingredients.report(done, len(places))
+    for done, (target, names) in enumerate(sources.items()):
+        ingredients.report(done, len(sources))
         tensors = torch.stack([checked(model, name) for name in names])
-        yield place, tensors.mean(0, dtype=torch.float64).to(tensors.dtype)
+        yield target, tensors.mean(0, dtype=torch.float64).to(tensors.dtype)

@@ -33,33 +33,34 @@ class GreedySoup(Config):
 def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     """Mean of those models, added from the best on, that do not lower held-out accuracy.
 
-    Every model is read twice, to be scored alone and then to be tried; of equal accuracy the one of
-    lower loss comes first, then the earlier name. In memory are the sum in float64, the model that
-    is tried (mapped, where its file is not packed), and the one that runs.
+    Yields (name, tensor [*shape]) in float64. Every model is read twice, to be scored alone and
+    then to be tried; of equal accuracy the one of lower loss comes first, then the earlier name. In
+    memory are the sum in float64, the model that is tried (mapped, where its file is not packed),
+    and the one that runs.
     """
     scorer = Scorer(ingredients.model(), ingredients.examples(), config.images, config.batch_size)
     tries = 2 * len(ingredients) - 1
-    alone: list[tuple[float, float, str, int]] = []
-    for place, model in enumerate(ingredients):
-        ingredients.report(place, tries)
-        score = scorer.score(_read(ingredients, place))
-        alone.append((-score.accuracy, score.loss, model.name, place))
-    (minus_accuracy, loss, name, best), *others = sorted(alone)
+    individual_scores: list[tuple[float, float, str, int]] = []
+    for number, model in enumerate(ingredients):
+        ingredients.report(number, tries)
+        score = scorer.score(_read(ingredients, number))
+        individual_scores.append((-score.accuracy, score.loss, model.name, number))
+    (minus_accuracy, loss, name, best), *rest = sorted(individual_scores)
     soup, score = Soup(ingredients, best), Score(-minus_accuracy, loss)
     split = scorer.examples.split
-    ingredients.told.lines.append(f"{name} alone: {split} accuracy {score.accuracy:.4f}")
-    for done, (_, _, name, place) in enumerate(others, len(ingredients)):
+    ingredients.log.lines.append(f"{name} alone: {split} accuracy {score.accuracy:.4f}")
+    for done, (_, _, name, number) in enumerate(rest, len(ingredients)):
         ingredients.report(done, tries)
-        load(scorer.model, soup.tried(place))
+        load(scorer.model, soup.tried(number))
         tried = scorer.score_as_it_is()
-        kept = tried.accuracy > score.accuracy
-        if kept or (tried.accuracy == score.accuracy and not config.strict):
+        better = tried.accuracy > score.accuracy
+        if better or (tried.accuracy == score.accuracy and not config.strict):
             soup.keep()
             score = tried
-            ingredients.told.lines.append(f"with {name}: {score.accuracy:.4f}")
+            ingredients.log.lines.append(f"with {name}: {score.accuracy:.4f}")
         else:
-            ingredients.told.lines.append(f"not with {name}: {tried.accuracy:.4f}")
-    ingredients.told.metrics.update(score.metrics(split))
+            ingredients.log.lines.append(f"not with {name}: {tried.accuracy:.4f}")
+    ingredients.log.metrics.update(score.metrics(split))
     yield from soup.mean()
 
 
@@ -73,10 +74,10 @@ class Soup:
         }
         self._added: dict[str, Tensor] = {}
 
-    def tried(self, place: int) -> Iterator[tuple[str, Tensor]]:
-        """The mean with one model more, tensor by tensor; `keep` makes it the soup."""
+    def tried(self, number: int) -> Iterator[tuple[str, Tensor]]:
+        """The mean with one model more, tensor [*shape] by tensor; `keep` makes it the soup."""
         self._added = {}
-        for name, tensor in _read(self._ingredients, place):
+        for name, tensor in _read(self._ingredients, number):
             self._added[name] = tensor
             yield name, self._sum[name].add(tensor).div_(self.count + 1)
 
@@ -86,13 +87,14 @@ class Soup:
         self.count += 1
 
     def mean(self) -> Iterator[tuple[str, Tensor]]:
+        """The soup, float64 [*shape] by name."""
         for name, total in self._sum.items():
             yield name, total / self.count
 
 
-def _read(ingredients: Ingredients, place: int) -> Iterator[tuple[str, Tensor]]:
+def _read(ingredients: Ingredients, number: int) -> Iterator[tuple[str, Tensor]]:
     """One model, tensor by tensor. Raises IncompatibleWeights, CorruptFile."""
-    model = ingredients[place]
+    model = ingredients[number]
     model.read_ahead(list(ingredients.shapes))
     for name in ingredients.shapes:
         yield name, checked(model, name)

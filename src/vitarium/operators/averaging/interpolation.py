@@ -22,5 +22,8 @@ class Interpolation(Config):
     models=(2, 2),
 )
 def interpolation(config: Interpolation, ingredients: Ingredients) -> NamedTensors:
-    """A point on the straight line through two models: (1 - t) first + t second."""
+    """A point on the straight line through two models: (1 - t) first + t second.
+
+    Yields (name, tensor [*shape]) in float64.
+    """
     return weighted_sum(ingredients, [1 - config.t, config.t])

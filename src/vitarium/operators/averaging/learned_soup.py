@@ -48,18 +48,19 @@ class LearnedSoup(Config):
 def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
     """Weighted mean of the models, the weights learned on held-out images.
 
-    The weights are positive and sum to 1 (a softmax); they start equal. In memory are one running
-    model and its gradient, and the tensors of one name. All models are unpacked into a temporary
-    file, as large as they are together, which every step reads twice.
+    Yields (name, tensor [*shape]) in float64. The weights are positive and sum to 1 (a softmax);
+    they start equal. In memory are one running model and its gradient, and the tensors of one name.
+    All models are unpacked into a temporary file, as large as they are together, which every step
+    reads twice.
     """
-    model, told = ingredients.model(), ingredients.told
+    model, log = ingredients.model(), ingredients.log
     scorer = Scorer(model, ingredients.examples(), config.images, config.batch_size)
     with temporary_folder() as folder:
         mixed = Mixed(model, ingredients, config.per, folder)
-        told.metrics["logit_factor"] = _learn(config, model, scorer, mixed, ingredients)
+        log.metrics["logit_factor"] = _learn(config, model, scorer, mixed, ingredients)
         load(model, mixed.tensors(mixed.shares()))
-        told.metrics.update(scorer.score_as_it_is().metrics(scorer.examples.split))
-        told.lines += mixed.told(ingredients.names)
+        log.metrics.update(scorer.score_as_it_is().metrics(scorer.examples.split))
+        log.lines += mixed.describe(ingredients.names)
         yield from mixed.tensors(mixed.shares(), torch.float64)
 
 
@@ -74,8 +75,10 @@ def _learn(
         ingredients.report(epoch, config.epochs)
         examples = scorer.examples.shuffled(derive(config.seed, "learned_soup", epoch))
         for batch in examples.batches(config.batch_size):
-            _, found = mixed.gradients(model, batch.images, batch.labels, log_factor)
-            for tensor, gradient in zip(learned, found, strict=False):
+            _, coefficient_gradients = mixed.gradients(
+                model, batch.images, batch.labels, log_factor
+            )
+            for tensor, gradient in zip(learned, coefficient_gradients, strict=False):
                 tensor.grad = gradient
             optimizer.step()
     return log_factor.exp().item()
@@ -93,7 +96,7 @@ class Mixed:
     """
 
     def __init__(self, model: nn.Module, ingredients: Ingredients, per: str, folder: Path) -> None:
-        self._stacks = dict(_laid_down(ingredients, folder / "weights"))
+        self._stacks = dict(_write_weights(ingredients, folder / "weights"))
         parts = {name: part_of(name, per) for name in self._stacks}
         self.parts = list(dict.fromkeys(parts.values()))
         self._part = {name: self.parts.index(part) for name, part in parts.items()}
@@ -109,7 +112,7 @@ class Mixed:
     def tensors(
         self, shares: Tensor, dtype: torch.dtype | None = None
     ) -> Iterator[tuple[str, Tensor]]:
-        """The soup, tensor by tensor; computed in the weights' own dtype unless one is said."""
+        """The soup, tensor [*shape] by tensor, computed in the weights' dtype or in `dtype`."""
         for name, stack in self._stacks.items():
             wide = stack.to(dtype or stack.dtype)
             yield name, torch.tensordot(shares[self._part[name]].to(wide.dtype), wide, dims=1)
@@ -119,24 +122,32 @@ class Mixed:
     ) -> tuple[float, tuple[Tensor, Tensor]]:
         """The soup's mean loss on a batch, and its gradients.
 
-        They are those of `logits` and of the logarithm of the factor of the model's outputs.
+        They are those of `logits` [parts, models] and of the logarithm [] of the factor of the
+        model's outputs.
         """
         load(model, self.tensors(self.shares()))
-        own = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
+        soup_parameters = {
+            name: tensor.requires_grad_() for name, tensor in parameters(model).items()
+        }
         factor = log_factor.detach().to(images.device).requires_grad_()
         with torch.enable_grad():
-            outputs = torch.func.functional_call(model, own, (images,)).double() * factor.exp()
+            outputs = (
+                torch.func.functional_call(model, soup_parameters, (images,)).double()
+                * factor.exp()
+            )
             value = F.cross_entropy(outputs, labels)
-            *found, of_factor = gradients(value, [*(own[n] for n in self._learned), factor])
+            *weight_gradients, of_factor = gradients(
+                value, [*(soup_parameters[n] for n in self._learned), factor]
+            )
         of_shares = torch.zeros(self.logits.shape, dtype=torch.float64)
-        for name, tensor in zip(self._learned, found, strict=True):
+        for name, tensor in zip(self._learned, weight_gradients, strict=True):
             stack = self._stacks[name].flatten(1)
             of_shares[self._part[name]] += stack.double() @ tensor.cpu().double().flatten()
         with torch.enable_grad():
             (of_logits,) = torch.autograd.grad(self.logits.softmax(1), self.logits, of_shares)
         return value.item(), (of_logits, of_factor.cpu())
 
-    def told(self, names: list[str]) -> list[str]:
+    def describe(self, names: list[str]) -> list[str]:
         """The coefficients in words: of each part the models' in order."""
         rows = [" ".join(f"{share:.4f}" for share in row) for row in self.shares()]
         lines = [f"{part or 'shares'}: {row}" for part, row in zip(self.parts, rows, strict=True)]
@@ -148,15 +159,15 @@ def part_of(name: str, per: str) -> str:
     return {"model": "", "layer": name.rpartition(".")[0] or name, "tensor": name}[per]
 
 
-def _laid_down(ingredients: Ingredients, file: Path) -> Iterator[tuple[str, Tensor]]:
+def _write_weights(ingredients: Ingredients, file: Path) -> Iterator[tuple[str, Tensor]]:
     """The models' tensors name by name, [models, *shape], in a file that is mapped into memory."""
     count = sum(map(math.prod, ingredients.shapes.values())) * len(ingredients)
-    place, room = 0, scratch(file, count, _dtype(ingredients))
+    offset, room = 0, scratch(file, count, _dtype(ingredients))
     for name, stacked in ingredients.tensors():
-        own = room[place : place + stacked.numel()].view(stacked.shape)
-        own.copy_(stacked)
-        place += stacked.numel()
-        yield name, own
+        stored = room[offset : offset + stacked.numel()].view(stacked.shape)
+        stored.copy_(stacked)
+        offset += stacked.numel()
+        yield name, stored
 
 
 def _dtype(ingredients: Ingredients) -> torch.dtype:

@@ -16,11 +16,12 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """From the base towards the models' mean, tensor by tensor as far as they agree, in float64.
 
-    With cos the mean cosine of the task vectors of all pairs of the N models, a tensor is
+    Yields (name, tensor [*shape]). With cos the mean cosine of the task vectors of all pairs of the
+    N models, a tensor is
 
         t mean + (1 - t) base,    t = N cos / (1 + (N - 1) cos)
 
-    which is nearest to the centre around which fine-tuned models lie at equal distances and
+    which is nearest to the center around which fine-tuned models lie at equal distances and
     angles. Models that learned the same (cos 1) give their mean, those that learned unrelated
     things the base. The paper knows angles up to 90 degrees alone: beyond them t is 0, too, so the
     result is never behind the base. A tensor that a model did not change has no angle to the
@@ -31,7 +32,7 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
         ingredients.report(done, len(ingredients.shapes))
         base = checked(ingredients.base, name).double()
         learned, directions, moved = torch.zeros(shape).double(), torch.zeros(shape).double(), 0
-        for tensor in ingredients.each(name):
+        for tensor in ingredients.model_tensors(name):
             delta = tensor.double() - base
             learned += delta
             if length := torch.linalg.vector_norm(delta):
@@ -41,7 +42,7 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
         ratios.append(ratio)
         yield name, base + ratio * (learned / count)
     mean = sum(ratios) / len(ratios)
-    ingredients.told.lines.append(f"mean interpolation ratio {mean:.3g} over {len(ratios)} tensors")
+    ingredients.log.lines.append(f"mean interpolation ratio {mean:.3g} over {len(ratios)} tensors")
 
 
 def interpolation_ratio(cosine: float, count: int) -> float:

@@ -30,8 +30,9 @@ class MultiSlerp(Weighted):
 def multi_slerp(config: MultiSlerp, ingredients: Ingredients) -> NamedTensors:
     """Mean of the models on the sphere: of their directions, and of their norms.
 
-    For two models of one norm it is slerp's midpoint. A tensor that is 0 in some models has its
-    direction from the others. Raises IncompatibleWeights where directions cancel out.
+    Yields (name, tensor [*shape]) in float64. For two models of one norm it is slerp's midpoint. A
+    tensor that is 0 in some models has its direction from the others. Raises IncompatibleWeights
+    where directions cancel out.
     """
     weights = config.of(ingredients)
 

@@ -33,13 +33,18 @@ class Slerp(Config):
 def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
     """Point on the great circle from one model to another.
 
-    Norms are not equalised. mergekit's slerp has `linear_above=0.9995`, which most models that are
-    trained from one parent pass: theirs are then plain interpolations.
+    Yields (name, tensor [*shape]) in float64. Norms are not equalized. mergekit's slerp has
+    `linear_above=0.9995`, which most models that are trained from one parent pass: theirs are then
+    plain interpolations.
     """
 
     def coefficients(name: str, products: Tensor) -> list[float]:
-        (one, between), (_, other) = products.tolist()
-        cosine = between / math.sqrt(one * other) if one and other else 1.0
+        (first_square, between), (_, second_square) = products.tolist()
+        cosine = (
+            between / math.sqrt(first_square * second_square)
+            if first_square and second_square
+            else 1.0
+        )
         if abs(cosine) > config.linear_above:
             return [1 - config.t, config.t]
         angle = math.acos(max(-1.0, min(1.0, cosine)))

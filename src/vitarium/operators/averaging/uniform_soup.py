@@ -11,5 +11,8 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
     paper="Wortsman et al. 2022, arXiv 2203.05482",
 )
 def uniform_soup(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
-    """Mean of the models' weights, in float64."""
+    """Mean of the models' weights, in float64.
+
+    Yields (name, tensor [*shape]).
+    """
     return mean(ingredients)

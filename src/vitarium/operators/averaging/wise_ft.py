@@ -25,7 +25,8 @@ class WiseFt(Config):
 def wise_ft(config: WiseFt, ingredients: Ingredients) -> NamedTensors:
     """Weights between a fine-tuned model's and its parent's: (1 - alpha) parent + alpha model.
 
-    Equation 1 of the paper. A head that training began anew is mixed with the values it began with.
+    Yields (name, tensor [*shape]) in float64. Equation 1 of the paper. A head that training began
+    anew is mixed with the values it began with.
     """
-    both = Ingredients([ingredients.base, ingredients[0]], report=ingredients.report)
-    return weighted_sum(both, [1 - config.alpha, config.alpha])
+    ends = Ingredients([ingredients.base, ingredients[0]], report=ingredients.report)
+    return weighted_sum(ends, [1 - config.alpha, config.alpha])

@@ -7,8 +7,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from vitarium.operators.base import in_float64
 from vitarium.operators.compression._head_fitting import Reading, SharedForms, Side, forms
-from vitarium.operators.compression._unit_fitting import Blocks, Place, SharedUnits, Units
+from vitarium.operators.compression._unit_fitting import Blocks, MlpContext, SharedUnits, Units
 
 Parts = dict[str, Tensor]
 """A block's tensors: `norm1.weight`, `attn.qkv.weight`, ..."""
@@ -24,7 +25,7 @@ class FittedBlocks:
     """What a group's blocks share, and what each has of its own; float64."""
 
     shared: Parts
-    own: list[Parts]
+    per_block: list[Parts]
     errors: dict[str, float]
     """Squared error relative to what the blocks do: `logits` and `values` of the attention, and
     `mlp`."""
@@ -42,38 +43,41 @@ def fitted(
 ) -> FittedBlocks:
     """Shared weights, and what goes with them, at most as far from the blocks as any of the starts.
 
+    All tensors have the blocks' shapes [*shape]; float64.
+
     Args:
         blocks: of a group.
         starts: shared weights to begin with, norms included.
         activation: of the MLPs.
         own_norms: whether each block has norms of its own; else all have a start's.
     """
-    blocks, starts = [_doubles(block) for block in blocks], [_doubles(start) for start in starts]
+    blocks = [in_float64(block) for block in blocks]
+    starts = [in_float64(start) for start in starts]
     mixes = (mix_before, mix_after)
     tried = [_Heads(blocks, start, num_heads, mixes, own_norms) for start in starts]
-    heads = min(tried, key=lambda one: sum(one.errors().values()))
+    heads = min(tried, key=lambda candidate: sum(candidate.errors().values()))
     heads.improve()
     units = _units(blocks, starts, activation, own_norms)
     shared = heads.weights() | {
-        "mlp.fc1.weight": units.found.read[:, :-1],
-        "mlp.fc1.bias": units.found.read[:, -1],
-        "mlp.fc2.weight": units.found.written.T,
-        "mlp.fc2.bias": units.found.shift,
+        "mlp.fc1.weight": units.units.read[:, :-1],
+        "mlp.fc1.bias": units.units.read[:, -1],
+        "mlp.fc2.weight": units.units.written.T,
+        "mlp.fc2.bias": units.units.shift,
     }
-    kept = ("norm", "ls") if own_norms else ("ls",)
-    own = [{n: block[n] for n in block if n.startswith(kept)} for block in blocks]
-    for number, parts in enumerate(own):
+    prefixes = ("norm", "ls") if own_norms else ("ls",)
+    per_block = [{n: block[n] for n in block if n.startswith(prefixes)} for block in blocks]
+    for number, parts in enumerate(per_block):
         if mix_before:
             parts["attn.before.weight"] = heads.logits.mixing[number]
         if mix_after:
             parts["attn.after.weight"] = heads.values.mixing[number].T
     if not own_norms:
-        norm = units.places[0].norm
+        norm = units.contexts[0].norm
         assert norm.shift is not None  # a LayerNorm's
         shared |= {n: heads.start[n] for n in ("norm1.weight", "norm1.bias")}
         shared |= {"norm2.weight": norm.gain, "norm2.bias": norm.shift}
     return FittedBlocks(
-        shared, own, heads.errors() | {"mlp": _relative(units.error, units.blocks.total)}
+        shared, per_block, heads.errors() | {"mlp": _relative(units.error, units.blocks.total)}
     )
 
 
@@ -93,19 +97,23 @@ class _Heads:
     ) -> None:
         self.start = start
         norms = [_norm(block, "norm1", bias="attn.qkv.bias" in start) for block in blocks]
-        seen = norms if own_norms else [_norm(start, "norm1", bias=norms[0].bias)] * len(blocks)
+        shared_norms = (
+            norms if own_norms else [_norm(start, "norm1", bias=norms[0].bias)] * len(blocks)
+        )
         scales = [_scale(block, "ls1") for block in blocks]
         acting = [_factors(block, *how) for block, *how in zip(blocks, norms, scales, strict=True)]
-        like = [_factors(start, *how) for how in zip(seen, scales, strict=True)]
+        like = [_factors(start, *how) for how in zip(shared_norms, scales, strict=True)]
         orders = _orders(acting, like, num_heads)
         self.blocks = [_in_order(b, order) for b, order in zip(blocks, orders, strict=True)]
         targets = [
             _factors(block, *how) for block, *how in zip(self.blocks, norms, scales, strict=True)
         ]
-        keys = [Reading(norm.gain) for norm in seen]
-        query, value = (Side([one[at] for one in targets], seen) for at in (0, 2))
+        keys = [Reading(norm.gain) for norm in shared_norms]
+        query, value = (
+            Side([block_factors[at] for block_factors in targets], shared_norms) for at in (0, 2)
+        )
         key, written = (
-            Side([one[at] for one in targets], readings)
+            Side([block_factors[at] for block_factors in targets], readings)
             for at, readings in ((1, keys), (3, scales))
         )
         starts = _raw(start)
@@ -114,34 +122,34 @@ class _Heads:
 
     def errors(self) -> dict[str, float]:
         """Relative ones."""
-        both = {"logits": self.logits, "values": self.values}
-        return {name: _relative(one.error(), one.total) for name, one in both.items()}
+        fits = {"logits": self.logits, "values": self.values}
+        return {name: _relative(fit.error(), fit.total) for name, fit in fits.items()}
 
     def improve(self) -> None:
-        for one in (self.logits, self.values):
-            one.improve(_TOLERANCE, _SWEEPS)
+        for fit in (self.logits, self.values):
+            fit.improve(_TOLERANCE, _SWEEPS)
 
     def weights(self) -> Parts:
         (queries, keys), (values, written) = self.logits.shared, self.values.shared
         channels = written.shape[1]
-        found = {
+        tensors = {
             "attn.qkv.weight": torch.cat([queries[:, :channels], keys, values[:, :channels]]),
             "attn.proj.weight": written.T.contiguous(),
             "attn.proj.bias": _bias(self.blocks, "ls1", "attn.proj.bias"),
         }
         if "attn.qkv.bias" in self.start:
             _, bias, _ = self.start["attn.qkv.bias"].chunk(3)
-            found["attn.qkv.bias"] = torch.cat([queries[:, -1], bias, values[:, -1]])
+            tensors["attn.qkv.bias"] = torch.cat([queries[:, -1], bias, values[:, -1]])
         if _TABLE in self.start:
-            found[_TABLE] = self._table()
-        return found
+            tensors[_TABLE] = self._table()
+        return tensors
 
     def _table(self) -> Tensor:
         """The position bias whose mixtures are nearest to the blocks' own, [offsets, heads]."""
         mixing = torch.stack(self.logits.mixing)
-        wanted = torch.stack([block[_TABLE] for block in self.blocks])
+        targets = torch.stack([block[_TABLE] for block in self.blocks])
         gram = (mixing.mT @ mixing).sum(0)
-        return (wanted @ mixing).sum(0) @ torch.linalg.pinv(gram, hermitian=True)
+        return (targets @ mixing).sum(0) @ torch.linalg.pinv(gram, hermitian=True)
 
 
 def _units(
@@ -151,18 +159,20 @@ def _units(
     own_norms: bool,
 ) -> SharedUnits:
     """The MLP of a group: from the first start, unless what that leads to is worse than another."""
-    targets = Blocks([(_mlp(block), _place(block, block)) for block in blocks], activation)
-    first, *others = [
+    targets = Blocks([(_mlp(block), _context(block, block)) for block in blocks], activation)
+    first, *rest = [
         SharedUnits(
-            targets, [_place(block, block if own_norms else start) for block in blocks], _mlp(start)
+            targets,
+            [_context(block, block if own_norms else start) for block in blocks],
+            _mlp(start),
         )
         for start in starts
     ]
     first.improve()
-    for other in others:
-        if other.error < first.error:
-            other.improve()
-            return other
+    for candidate in rest:
+        if candidate.error < first.error:
+            candidate.improve()
+            return candidate
     return first
 
 
@@ -171,8 +181,8 @@ def _mlp(block: Parts) -> Units:
     return Units(read, block["mlp.fc2.weight"].T, block["mlp.fc2.bias"])
 
 
-def _place(block: Parts, normed: Parts) -> Place:
-    return Place(_norm(normed, "norm2", bias=True), _scale(block, "ls2"))
+def _context(block: Parts, normed: Parts) -> MlpContext:
+    return MlpContext(_norm(normed, "norm2", bias=True), _scale(block, "ls2"))
 
 
 Factors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -190,7 +200,7 @@ def _raw(block: Parts) -> Factors:
 
 
 def _factors(block: Parts, norm: Reading, scale: Reading) -> Factors:
-    """As they act on normalised tokens, and on the stream; the column more is the constant."""
+    """As they act on normalized tokens, and on the stream; the column more is the constant."""
     query, key, value, written = _raw(block)
     return norm.of(query), Reading(norm.gain).of(key), norm.of(value), scale.of(written)
 
@@ -200,7 +210,8 @@ def _orders(blocks: Sequence[Factors], like: Sequence[Factors], num_heads: int) 
     worths = torch.zeros(len(blocks), num_heads, num_heads, dtype=torch.float64)
     for at in (0, 2):
         pairs = [
-            (one[at : at + 2], other[at : at + 2]) for one, other in zip(blocks, like, strict=True)
+            (block[at : at + 2], reference[at : at + 2])
+            for block, reference in zip(blocks, like, strict=True)
         ]
         total = sum(forms(a, a, b, b, num_heads).trace().item() for (a, b), _ in pairs)
         for worth, ((a, b), (left, right)) in zip(worths, pairs, strict=True):
@@ -239,10 +250,6 @@ def _norm(block: Parts, name: str, *, bias: bool) -> Reading:
 def _scale(block: Parts, name: str) -> Reading:
     like = torch.ones_like(block["norm1.weight"])
     return Reading(block.get(f"{name}.gamma", like))
-
-
-def _doubles(block: Parts) -> Parts:
-    return {name: tensor.double() for name, tensor in block.items()}
 
 
 def _relative(error: float, total: float) -> float:

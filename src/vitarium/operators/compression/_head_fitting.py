@@ -17,7 +17,7 @@ _STEPS = 4
 
 @dataclass(frozen=True)
 class Reading:
-    """How shared rows act on a block's normalised tokens: behind its LayerNorm's gain and shift.
+    """How shared rows act on a block's normalized tokens: behind its LayerNorm's gain and shift.
 
     shared [rows, channels], and with bias one column more -> [rows, channels], and with a shift one
     more, that of the constant. Also for what is written: then the gain is a layer scale.
@@ -28,6 +28,7 @@ class Reading:
     bias: bool = False
 
     def of(self, shared: Tensor) -> Tensor:
+        """[rows, channels (+ 1)] -> [rows, channels (+ 1)], as they act."""
         if self.shift is None:
             return shared * self.gain
         weight = shared[:, : len(self.gain)]
@@ -37,7 +38,7 @@ class Reading:
         return torch.cat([weight * self.gain, constant[:, None]], 1)
 
     def adjoint(self, acting: Tensor) -> Tensor:
-        """The transposed map."""
+        """The transposed map, [rows, channels (+ 1)] -> [rows, channels (+ 1)]."""
         if self.shift is None:
             return acting * self.gain
         constant = acting[:, -1:]
@@ -46,7 +47,7 @@ class Reading:
 
     @property
     def matrix(self) -> Tensor:
-        """of(shared) = shared @ matrix"""
+        """of(shared) = shared @ matrix, [channels (+ 1), channels (+ 1)]."""
         rows = len(self.gain) + self.bias
         return self.of(torch.eye(rows, dtype=self.gain.dtype))
 
@@ -87,8 +88,11 @@ class SharedForms:
         eye = torch.eye(num_heads, dtype=start[0].dtype)
         self.mixing = [eye.clone() for _ in left.targets]
         self.total = sum(
-            forms(one, one, other, other, num_heads).diagonal().sum().item()
-            for one, other in zip(left.targets, right.targets, strict=True)
+            forms(left_target, left_target, right_target, right_target, num_heads)
+            .diagonal()
+            .sum()
+            .item()
+            for left_target, right_target in zip(left.targets, right.targets, strict=True)
         )
         """Squared norm of all targets."""
 
@@ -96,18 +100,18 @@ class SharedForms:
         """What is left of `total`."""
         return self._mix(fit=False)
 
-    def improve(self, tolerance: float, most: int) -> float:
+    def improve(self, tolerance: float, sweeps: int) -> float:
         """Sweep until the error falls by less than this share of the total; the error."""
         error = self._mix(fit=self.mixes)
-        for _ in range(most):
-            before, kept = error, (list(self.shared), list(self.mixing))
+        for _ in range(sweeps):
+            before, earlier = error, (list(self.shared), list(self.mixing))
             if before <= 1e-14 * self.total:
                 break
             for side in (0, 1):
                 self.shared[side] = self._solved(side)
             error = self._mix(fit=self.mixes)
             if error > before:  # rounding, where nothing is left to gain
-                self.shared, self.mixing = kept
+                self.shared, self.mixing = earlier
                 return before
             if before - error < tolerance * self.total:
                 break
@@ -133,27 +137,29 @@ class SharedForms:
 
     def _solved(self, side: int) -> Tensor:
         """The shared factors of a side, given the other's: preconditioned conjugate gradients."""
-        own, other = self.sides[side], self.sides[1 - side]
+        this, opposite = self.sides[side], self.sides[1 - side]
         dim = len(self.shared[side]) // self.num_heads
         ones = torch.ones(dim, dim, dtype=self.shared[side].dtype)
         grams, right = [], torch.zeros_like(self.shared[side])
         mean = ones.new_zeros(len(right), len(right))
-        for block, (reading, mixing) in enumerate(zip(own.readings, self.mixing, strict=True)):
+        for block, (reading, mixing) in enumerate(zip(this.readings, self.mixing, strict=True)):
             acting = self._acting(1 - side, block)
             grams.append((acting @ acting.T).mul_(torch.kron(mixing.T @ mixing, ones)))
-            cross = (acting @ other.targets[block].T).mul_(torch.kron(mixing.T.contiguous(), ones))
-            right += reading.adjoint(cross @ own.targets[block])
+            cross = (acting @ opposite.targets[block].T).mul_(
+                torch.kron(mixing.T.contiguous(), ones)
+            )
+            right += reading.adjoint(cross @ this.targets[block])
             mean += grams[-1] * reading.gain.square().mean()
         ridge = 1e-10 * mean.diagonal().mean() + torch.finfo(ones.dtype).tiny
         factor = torch.linalg.cholesky(mean + ridge * torch.eye(len(mean), dtype=ones.dtype))
 
         def normal(shared: Tensor) -> Tensor:
-            pairs = zip(grams, own.readings, strict=True)
+            pairs = zip(grams, this.readings, strict=True)
             return sum((r.adjoint(gram @ r.of(shared)) for gram, r in pairs), 0 * shared)
 
-        found = self.shared[side]
-        residual = right - normal(found)
-        step, slope = torch.zeros_like(found), 0.0
+        factors = self.shared[side]
+        residual = right - normal(factors)
+        step, slope = torch.zeros_like(factors), 0.0
         for _ in range(_STEPS):
             scaled = torch.cholesky_solve(residual, factor)
             earlier, slope = slope, (residual * scaled).sum().item()
@@ -162,12 +168,12 @@ class SharedForms:
             curve = (step * bent).sum().item()
             if curve <= 0 or slope <= 0:
                 break
-            found = found + step * (slope / curve)
+            factors = factors + step * (slope / curve)
             residual = residual - bent * (slope / curve)
-        return found
+        return factors
 
 
-def forms(one: Tensor, two: Tensor, right: Tensor, other: Tensor, heads: int) -> Tensor:
-    """Inner products of forms one^T right and two^T other, [heads, heads]."""
-    products = (one @ two.T).mul_(right @ other.T)
-    return products.view(heads, -1, heads, len(two) // heads).sum((1, 3))
+def forms(left_a: Tensor, left_b: Tensor, right_a: Tensor, right_b: Tensor, heads: int) -> Tensor:
+    """Inner products of forms left_a^T right_a and left_b^T right_b, [heads, heads]."""
+    products = (left_a @ left_b.T).mul_(right_a @ right_b.T)
+    return products.view(heads, -1, heads, len(left_b) // heads).sum((1, 3))

@@ -17,7 +17,7 @@ def swin_factors(model: SwinTransformer) -> dict[str, Any]:
     Args:
         model: timm's; without memory (meta device) will do.
 
-    Raises IncompatibleWeights that names what a multiplexed twin cannot have.
+    Raises IncompatibleWeights that names what a multiplexed version cannot have.
     """
     refuse(_extras(model))
     embedding: Any = model.patch_embed

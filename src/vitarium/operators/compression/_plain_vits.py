@@ -25,7 +25,7 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
     Args:
         model: timm's VisionTransformer of plain blocks; without memory (meta device) will do.
 
-    Raises IncompatibleWeights that names what a multiplexed twin cannot have.
+    Raises IncompatibleWeights that names what a multiplexed version cannot have.
     """
     if type(model) is not VisionTransformer:
         raise IncompatibleWeights(f"{_WHOSE} a {type(model).__name__}; {_PLAIN}")
@@ -59,14 +59,14 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
     }
 
 
-_WHOSE = "there is no multiplexed twin of"
+_WHOSE = "there is no multiplexed version of"
 _PLAIN = "name a plain vision transformer or a Swin"
 
 
 def refuse(extras: Iterable[str]) -> None:
-    """Raises IncompatibleWeights where a model has anything that its twin cannot have."""
-    if found := list(dict.fromkeys(extras)):
-        raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(found)}; {_PLAIN}")
+    """Raises IncompatibleWeights for anything that a multiplexed version cannot have."""
+    if reasons := list(dict.fromkeys(extras)):
+        raise IncompatibleWeights(f"{_WHOSE} a model with {', '.join(reasons)}; {_PLAIN}")
 
 
 def of_norms(norms: Iterable[Any]) -> Iterator[str]:

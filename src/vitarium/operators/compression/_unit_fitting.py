@@ -32,7 +32,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Place:
+class MlpContext:
     """Where a block has its MLP: behind its norm, and before its layer scale."""
 
     norm: Reading
@@ -44,24 +44,26 @@ class Blocks:
 
     def __init__(
         self,
-        units: Sequence[tuple[Units, Place]],
+        units: Sequence[tuple[Units, MlpContext]],
         activation: Callable[[Tensor], Tensor],
     ) -> None:
         hidden, channels = units[0][0].written.shape
         self.activation = activation
         self.tokens = _tokens(-(-_TOKENS * hidden // len(units)), channels)
         """[tokens, channels]"""
-        self.wanted = [self.added(self.active(one.read, at), one, at) for one, at in units]
-        self.total = sum(one.square().sum().item() for one in self.wanted)
+        self.targets = [
+            self.added(self.active(unit.read, context), unit, context) for unit, context in units
+        ]
+        self.total = sum(target.square().sum().item() for target in self.targets)
 
-    def active(self, read: Tensor, place: Place) -> Tensor:
+    def active(self, read: Tensor, context: MlpContext) -> Tensor:
         """What hidden units give on the tokens, [tokens, hidden]."""
-        acting = place.norm.of(read)
+        acting = context.norm.of(read)
         return self.activation(torch.addmm(acting[:, -1], self.tokens, acting[:, :-1].T))
 
-    def added(self, active: Tensor, units: Units, place: Place) -> Tensor:
+    def added(self, active: Tensor, units: Units, context: MlpContext) -> Tensor:
         """What they then add to the stream, [tokens, channels]."""
-        return place.scale.of(active @ units.written + units.shift)
+        return context.scale.of(active @ units.written + units.shift)
 
 
 class SharedUnits:
@@ -71,14 +73,14 @@ class SharedUnits:
     stream, over tokens; `improve` lowers it, by what the units write.
 
     Args:
-        places: where they are, in each block.
+        contexts: where they are, in each block.
     """
 
-    def __init__(self, blocks: Blocks, places: Sequence[Place], start: Units) -> None:
-        self.blocks, self.places, self.found = blocks, places, start
+    def __init__(self, blocks: Blocks, contexts: Sequence[MlpContext], start: Units) -> None:
+        self.blocks, self.contexts, self.units = blocks, contexts, start
         self._rests = [
-            wanted - blocks.added(blocks.active(start.read, place), start, place)
-            for wanted, place in zip(blocks.wanted, places, strict=True)
+            target - blocks.added(blocks.active(start.read, context), start, context)
+            for target, context in zip(blocks.targets, contexts, strict=True)
         ]
 
     @property
@@ -90,38 +92,40 @@ class SharedUnits:
         """Find what the units shall write."""
         if self.error <= 1e-14 * self.blocks.total:
             return
-        start = self.found
+        start = self.units
         hidden, channels = start.written.shape
         normal = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
-        wanted = torch.zeros(hidden + 1, channels, dtype=torch.float64)
-        actives = [self.blocks.active(start.read, place) for place in self.places]
-        for active, rest, place in zip(actives, self._rests, self.places, strict=True):
-            scaled = place.scale.of(rest)
+        right_side = torch.zeros(hidden + 1, channels, dtype=torch.float64)
+        actives = [self.blocks.active(start.read, context) for context in self.contexts]
+        for active, rest, context in zip(actives, self._rests, self.contexts, strict=True):
+            scaled = context.scale.of(rest)
             normal[:-1, :-1].addmm_(active.T, active)
             normal[-1, :-1] += active.sum(0)
             normal[-1, -1] += len(active)
-            wanted[:-1].addmm_(active.T, scaled)
-            wanted[-1] += scaled.sum(0)
+            right_side[:-1].addmm_(active.T, scaled)
+            right_side[-1] += scaled.sum(0)
         normal[:-1, -1] = normal[-1, :-1]
         normal.diagonal().add_(_RIDGE * normal.diagonal().mean())
-        gains = torch.stack([place.scale.gain.square() for place in self.places]).mean(0)
-        wanted /= gains.clamp(min=1e-12 * gains.max())
-        step = torch.cholesky_solve(wanted, torch.linalg.cholesky(normal))
+        gains = torch.stack([context.scale.gain.square() for context in self.contexts]).mean(0)
+        right_side /= gains.clamp(min=1e-12 * gains.max())
+        step = torch.cholesky_solve(right_side, torch.linalg.cholesky(normal))
         self._go(actives, Units(start.read, step[:-1], step[-1]))
 
     def _go(self, actives: Sequence[Tensor], step: Units) -> None:
         """As far as the error falls: where layer scales differ, the step is but a direction."""
         along = [
-            self.blocks.added(active, step, place)
-            for active, place in zip(actives, self.places, strict=True)
+            self.blocks.added(active, step, context)
+            for active, context in zip(actives, self.contexts, strict=True)
         ]
         gained = sum((a * b).sum().item() for a, b in zip(along, self._rests, strict=True))
-        length = gained / sum(one.square().sum().item() for one in along)
-        self._rests = [rest - length * one for rest, one in zip(self._rests, along, strict=True)]
-        self.found = replace(
-            self.found,
-            written=self.found.written + length * step.written,
-            shift=self.found.shift + length * step.shift,
+        length = gained / sum(change.square().sum().item() for change in along)
+        self._rests = [
+            rest - length * change for rest, change in zip(self._rests, along, strict=True)
+        ]
+        self.units = replace(
+            self.units,
+            written=self.units.written + length * step.written,
+            shift=self.units.shift + length * step.shift,
         )
 
 

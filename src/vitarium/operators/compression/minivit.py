@@ -1,4 +1,4 @@
-"""Weight multiplexing of a trained model: its twin, whose blocks share their large matrices."""
+"""MiniViT's weight multiplexing: a model whose blocks share their large matrices in groups."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from vitarium.core.config import Config, InvalidConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.base import Ingredients, NamedTensors, Told, checked, operator
+from vitarium.operators.base import Ingredients, NamedTensors, OperatorLog, checked, operator
 from vitarium.operators.compression._block_fitting import Parts, fitted
 from vitarium.operators.compression._plain_swins import swin_factors
 from vitarium.operators.compression._plain_vits import plain_factors
 
 
 class Minivit(Config):
-    """The twin, and what its shared weights start from."""
+    """The compressed model, and what its shared weights start from."""
 
     share: StageSharing = 2
     """Blocks to a set of weights: a number, "all" (of a stage), or a list: of the groups' sizes, or
@@ -42,8 +42,8 @@ class Minivit(Config):
     mix_after: bool = True
     """A map over the heads of the attention's probabilities, in each block."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
-    """Image relative position encoding in each block, from zero; null: none. A Swin's twin has
-    Swin's own instead, a table of each group."""
+    """Image relative position encoding in each block, from zero; null: none. A compressed Swin
+    has Swin's own instead, a table of each group."""
     convolution: KernelSize | None = None
     """Kernel size of a depth-wise convolution over the patches in each block, from zero; an odd
     number, or 0: none; null: 7 for a Swin, else none."""
@@ -52,8 +52,8 @@ class Minivit(Config):
     released for Mini-Swin; the latter changes what the model computes from the start."""
 
 
-def twin(config: Minivit, architecture: Section | None) -> Section:
-    """The architecture of a multiplexed twin, of the same sizes, tokens, norms and rates.
+def compressed_architecture(config: Minivit, architecture: Section | None) -> Section:
+    """The architecture of the multiplexed model, of the same sizes, tokens, norms and rates.
 
     Raises IncompatibleWeights for a model that has none, or whose blocks `share` does not divide.
     """
@@ -61,8 +61,10 @@ def twin(config: Minivit, architecture: Section | None) -> Section:
         raise IncompatibleWeights("minivit needs a vision transformer, not an unknown architecture")
     with torch.device("meta"):
         model = architecture(1)
-    given = getattr(architecture.config, "drop_path_rate", None)  # not lost where depth is 1
-    return _twin(config, model, given)
+    drop_path_rate = getattr(
+        architecture.config, "drop_path_rate", None
+    )  # not lost where depth is 1
+    return _compressed(config, model, drop_path_rate)
 
 
 @operator(
@@ -70,37 +72,38 @@ def twin(config: Minivit, architecture: Section | None) -> Section:
     title="MiniViT",
     config=Minivit,
     models=(1, 1),
-    architecture=twin,
+    architecture=compressed_architecture,
     paper="Zhang et al. 2022, arXiv 2204.07154",
     tiny={"share": "all"},
 )
 def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
-    """The multiplexed twin of one model: its blocks share their large matrices in groups.
+    """Weight multiplexing of one model: its blocks share their large matrices in groups.
 
-    Of a plain ViT, or of timm's Swin. Head mixing starts from the identity, tables and
-    convolutions from zero: where the blocks of each group are equal, the twin computes what the
-    model does. In float64; the dtype is the model's. Raises IncompatibleWeights.
+    Yields (name, tensor [*shape]). Of a plain ViT, or of timm's Swin. Head mixing starts from the
+    identity, tables and convolutions from zero: where the blocks of each group are equal, the
+    result computes what the model does. In float64; the dtype is the model's. Raises
+    IncompatibleWeights.
     """
     (model,) = ingredients
-    section = _twin(config, model.skeleton)
+    section = _compressed(config, model.skeleton)
     groups = _groups(section.config)
-    places = [place for group in groups for place in group.blocks]
+    prefixes = [prefix for group in groups for prefix in group.blocks]
     for name in ingredients.shapes:
-        if not name.startswith(tuple(places)):
+        if not name.startswith(tuple(prefixes)):
             yield name, checked(model, name)
     with torch.device("meta"):
-        whole = section(1).state_dict()
+        student_state = section(1).state_dict()
     for group in groups:
-        ingredients.report(places.index(group.blocks[0]), len(places))
-        blocks = [_parts(place, model) for place in group.blocks]
+        ingredients.report(prefixes.index(group.blocks[0]), len(prefixes))
+        blocks = [_parts(prefix, model) for prefix in group.blocks]
         dtype = blocks[0]["attn.qkv.weight"].dtype
-        shared, owned = _begun(config, group, blocks, ingredients.told)
+        shared, owned = _init_student(config, group, blocks, ingredients.log)
         for part, tensor in shared.items():
             yield group.shared + part, tensor.to(blocks[0][part].dtype)
-        for place, parts in zip(group.blocks, owned, strict=True):
-            for name, like in whole.items():
-                if name.startswith(place):
-                    part = name.removeprefix(place)
+        for prefix, parts in zip(group.blocks, owned, strict=True):
+            for name, like in student_state.items():
+                if name.startswith(prefix):
+                    part = name.removeprefix(prefix)
                     yield name, (parts[part] if part in parts else _start(part, like)).to(dtype)
 
 
@@ -114,14 +117,14 @@ class _Group:
     activation: Callable[[Tensor], Tensor]
 
 
-def _groups(twin: MiniDeit | MiniSwin) -> list[_Group]:
-    if isinstance(twin, MiniDeit):
-        activation = get_act_layer(twin.act_layer)()
-        stages = [("", group_sizes(twin.share, twin.depth), twin.num_heads)]
+def _groups(architecture: MiniDeit | MiniSwin) -> list[_Group]:
+    if isinstance(architecture, MiniDeit):
+        activation = get_act_layer(architecture.act_layer)()
+        stages = [("", group_sizes(architecture.share, architecture.depth), architecture.num_heads)]
     else:
         activation = nn.GELU()
-        each = enumerate(zip(twin.group_sizes, twin.num_heads, strict=True))
-        stages = [(f"layers.{stage}.", sizes, heads) for stage, (sizes, heads) in each]
+        stage_groups = enumerate(zip(architecture.group_sizes, architecture.num_heads, strict=True))
+        stages = [(f"layers.{stage}.", sizes, heads) for stage, (sizes, heads) in stage_groups]
     return [
         _Group(
             f"{at}shared.{number}.",
@@ -134,42 +137,44 @@ def _groups(twin: MiniDeit | MiniSwin) -> list[_Group]:
     ]
 
 
-def _twin(config: Minivit, model: nn.Module, given: float | None = None) -> Section:
+def _compressed(config: Minivit, model: nn.Module, drop_path_rate: float | None = None) -> Section:
     """Of a model; given is its drop_path_rate, where that is known."""
     left_out = {"init"} | ({"convolution"} if config.convolution is None else set())
     if type(model) is SwinTransformer:
-        name, found = "mini_swin", swin_factors(model)
-        depths = " + ".join(map(str, found["depths"]))
+        name, factors = "mini_swin", swin_factors(model)
+        depths = " + ".join(map(str, factors["depths"]))
         if config.relative_positions not in (None, RelativePositionConfig()):
             raise IncompatibleWeights(
-                "the twin of a Swin has Swin's own position bias; leave out relative_positions"
+                "a compressed Swin has Swin's own position bias; leave out relative_positions"
             )
         left_out.add("relative_positions")
     else:
-        name, found = "mini_deit", plain_factors(model)
-        depths = found["depth"]
+        name, factors = "mini_deit", plain_factors(model)
+        depths = factors["depth"]
     switches = {field: getattr(config, field) for field in Minivit.model_fields.keys() - left_out}
-    if given is not None:
-        found["drop_path_rate"] = given
+    if drop_path_rate is not None:
+        factors["drop_path_rate"] = drop_path_rate
     try:
-        return choose("architecture", name, **found, **switches, mixing_init="identity")
+        return choose("architecture", name, **factors, **switches, mixing_init="identity")
     except InvalidConfig as error:
-        raise IncompatibleWeights(f"a model of {depths} blocks has no such twin: {error}") from None
+        raise IncompatibleWeights(
+            f"a model of {depths} blocks has no such multiplexed version: {error}"
+        ) from None
 
 
-def _parts(place: str, model: Weights) -> Parts:
+def _parts(prefix: str, model: Weights) -> Parts:
     """The tensors of a block."""
-    names = [name for name in model.shapes if name.startswith(place)]
-    return {name.removeprefix(place): checked(model, name) for name in names}
+    names = [name for name in model.shapes if name.startswith(prefix)]
+    return {name.removeprefix(prefix): checked(model, name) for name in names}
 
 
-def _begun(
-    config: Minivit, group: _Group, blocks: list[Parts], told: Told
+def _init_student(
+    config: Minivit, group: _Group, blocks: list[Parts], log: OperatorLog
 ) -> tuple[Parts, list[Parts]]:
     """What the blocks of a group share, and what each has of its own and of the model."""
     first, mean = blocks[0], {name: _mean([block[name] for block in blocks]) for name in blocks[0]}
     if config.init == "fit":
-        found = fitted(
+        fit = fitted(
             blocks,
             [first, mean],
             num_heads=group.num_heads,
@@ -178,13 +183,13 @@ def _begun(
             mix_after=config.mix_after,
             own_norms=config.separate_norms,
         )
-        left = ", ".join(f"{part} {error:.3f}" for part, error in found.errors.items())
-        told.lines.append(f"{group.shared[:-1]}: relative error {left}")
-        return found.shared, found.own
+        left = ", ".join(f"{part} {error:.3f}" for part, error in fit.errors.items())
+        log.lines.append(f"{group.shared[:-1]}: relative error {left}")
+        return fit.shared, fit.per_block
     start = first if config.init == "first" else mean
-    own = ("norm", "ls") if config.separate_norms else ("ls",)
-    shared = {name: start[name] for name in start if not name.startswith(own)}
-    return shared, [{n: block[n] for n in block if n.startswith(own)} for block in blocks]
+    prefixes = ("norm", "ls") if config.separate_norms else ("ls",)
+    shared = {name: start[name] for name in start if not name.startswith(prefixes)}
+    return shared, [{n: block[n] for n in block if n.startswith(prefixes)} for block in blocks]
 
 
 def _mean(tensors: list[Tensor]) -> Tensor:

@@ -50,10 +50,11 @@ class FisherMerging(Config):
 def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTensors:
     """Mean in which a weight counts by its diagonal Fisher information in each model.
 
-    theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is computed on training images of
-    the model's own data, not augmented, under the model's own head; the floor is applied before
-    the norms are made equal. Tensors that are no parameters get the plain mean. In memory: one
-    model and the gradients of a batch, and three times its weights in float64.
+    Yields (name, tensor [*shape]): theta = sum_i F_i theta_i / sum_i F_i, in float64. F_i is
+    computed on training images of the model's own data, not augmented, under the model's own head;
+    the floor is applied before the norms are made equal. Tensors that are no parameters get the
+    plain mean. In memory: one model and the gradients of a batch, and three times its weights in
+    float64.
 
     Raises NotApplicable for a model whose outputs are not the classes of its data.
     """
@@ -62,10 +63,10 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTens
     for number, model in enumerate(ingredients):
         ingredients.report(number, len(ingredients))
         tensors = {name: checked(model, name) for name in ingredients.shapes}
-        found = _floored(config, diagonal_fisher(config, ingredients.subject(number)), tensors)
+        importance = _floored(config, diagonal_fisher(config, ingredients.subject(number)), tensors)
         for name, tensor in tensors.items():
-            totals[name] += found[name] * tensor
-            weights[name] += found[name]
+            totals[name] += importance[name] * tensor
+            weights[name] += importance[name]
     for name, total in totals.items():
         yield name, total / weights[name]
 
@@ -73,13 +74,13 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTens
 def diagonal_fisher(config: FisherMerging, subject: EvalModel) -> dict[str, Tensor]:
     """The expected square of the gradient of log p(class | image), image by image.
 
-    By the names of the model's parameters, float64, on the CPU:
+    By the names of the model's parameters, float64 [*shape], on the CPU:
     F = 1/n sum_x sum_c p(c | x) (d log p(c | x) / d theta)^2.
     """
     subject.check_classifier()
-    model, own = subject.model, parameters(subject.model)
+    model, model_parameters = subject.model, parameters(subject.model)
     examples = subject.examples.first(config.images)
-    sums = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in own.items()}
+    sums = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in model_parameters.items()}
     # Drawn at once, so that the size of batches changes no label.
     generator = torch.Generator().manual_seed(derive(config.seed, "labels", subject.name))
     draws = torch.rand(len(examples), generator=generator, dtype=torch.float64).to(examples.device)
@@ -90,7 +91,7 @@ def diagonal_fisher(config: FisherMerging, subject: EvalModel) -> dict[str, Tens
             images, own_draws = batch.images, draws[done : done + len(batch.images)]
             done += len(images)
             slopes = _slopes(config, model, images, batch.labels, own_draws)
-            for name, squares in _squares(model, own, images, slopes).items():
+            for name, squares in _squares(model, model_parameters, images, slopes).items():
                 sums[name] += squares.sum(0, dtype=torch.float64)
     return {name: total.cpu() / len(examples) for name, total in sums.items()}
 
@@ -112,16 +113,16 @@ def _slopes(
         values = values.clamp(min=0)  # they rise
         small = values.cumsum(1) <= config.tolerance * values.sum(1, keepdim=True)
         values[small] = 0
-        wanted = int((~small).sum(1).max())
-        found = (vectors * values.sqrt().unsqueeze(1)).mT[:, classes - wanted :]
-        return found.to(images)
+        count = int((~small).sum(1).max())
+        factors = (vectors * values.sqrt().unsqueeze(1)).mT[:, classes - count :]
+        return factors.to(images)
     if config.labels == "sampled":
         labels = (p.cumsum(1) < draws.unsqueeze(1)).sum(1).clamp(max=classes - 1)
     return (nn.functional.one_hot(labels, classes) - p).unsqueeze(1).to(images)
 
 
 def _squares(
-    model: nn.Module, own: Mapping[str, Tensor], images: Tensor, slopes: Tensor
+    model: nn.Module, model_parameters: Mapping[str, Tensor], images: Tensor, slopes: Tensor
 ) -> dict[str, Tensor]:
     """Each image's squared gradients, summed over its backward passes: [batch, *shape] by name."""
 
@@ -130,11 +131,11 @@ def _squares(
             logits: Tensor = functional_call(model, point, (image.unsqueeze(0),))
             return logits[0]
 
-        _, back = vjp(outputs, dict(own))[:2]
-        sums = {name: torch.zeros_like(tensor) for name, tensor in own.items()}
-        for one in passes:
-            (found,) = back(one)
-            sums = {n: torch.addcmul(total, found[n], found[n]) for n, total in sums.items()}
+        _, back = vjp(outputs, dict(model_parameters))[:2]
+        sums = {name: torch.zeros_like(tensor) for name, tensor in model_parameters.items()}
+        for cotangent in passes:
+            (gradient,) = back(cotangent)
+            sums = {n: torch.addcmul(total, gradient[n], gradient[n]) for n, total in sums.items()}
         return sums
 
     return vmap(of_one)(images, slopes)
@@ -144,11 +145,11 @@ def _floored(
     config: FisherMerging, fisher: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """How much each entry counts; 1 where there is no Fisher information."""
-    found = {name: fisher[name].clamp(min=config.floor) for name in tensors if name in fisher}
+    floored = {name: fisher[name].clamp(min=config.floor) for name in tensors if name in fisher}
     if config.equal_norms:
-        norm = torch.stack([tensor.square().sum() for tensor in found.values()]).sum().sqrt()
-        found = {name: tensor / norm for name, tensor in found.items()}
+        norm = torch.stack([tensor.square().sum() for tensor in floored.values()]).sum().sqrt()
+        floored = {name: tensor / norm for name, tensor in floored.items()}
     return {
-        name: found.get(name, torch.ones(tensor.shape, dtype=torch.float64))
+        name: floored.get(name, torch.ones(tensor.shape, dtype=torch.float64))
         for name, tensor in tensors.items()
     }

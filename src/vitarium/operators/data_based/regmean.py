@@ -58,10 +58,10 @@ def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
 def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     """RegMean block by block: a block's inputs are what the merged blocks before it give.
 
-    Inside of a block, what its layers are given comes from the model's own ones, on the merged
-    blocks' outputs for images of that model's data. The tensors before the blocks come first, those
-    after them last; of a model without blocks every linear layer is one. All else is as in
-    `regmean`, which this is as slow as times the number of blocks.
+    Yields (name, tensor [*shape]). Inside of a block, what its layers are given comes from the
+    model's own ones, on the merged blocks' outputs for images of that model's data. The tensors
+    before the blocks come first, those after them last; of a model without blocks every linear
+    layer is one. All else is as in `regmean`, which this is as slow as times the number of blocks.
     """
     yield from _merged(config, ingredients, _stages(ingredients))
 
@@ -72,11 +72,11 @@ def _merged(
     """Tensors stage by stage; in each, the tensors of earlier stages are the merged ones."""
     merged: dict[str, Tensor] = {}
     rounds = len(stages) * len(ingredients)
-    for place, stage in enumerate(stages):
+    for stage_number, stage in enumerate(stages):
         means = {name: _mean(ingredients, name) for name in stage}
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         for number, model in enumerate(ingredients):
-            ingredients.report(place * len(ingredients) + number, rounds)
+            ingredients.report(stage_number * len(ingredients) + number, rounds)
             subject = ingredients.subject(number)
             subject.model.load_state_dict(merged, strict=False)
             for name, gram in input_products(config, subject, means).items():
@@ -87,9 +87,9 @@ def _merged(
                     gram += sums[name][0]
                 sums[name] = gram, change
         for name, mean in means.items():
-            made = mean + _solved(*sums[name]).T if name in sums else mean
-            merged[name] = made.float()
-            yield name, made
+            tensor = mean + _solved(*sums[name]).T if name in sums else mean
+            merged[name] = tensor.float()
+            yield name, tensor
 
 
 def input_products(
@@ -105,7 +105,7 @@ def input_products(
         for name, layer in subject.model.named_modules()
         if isinstance(layer, nn.Linear) and f"{name}.weight" in names
     }
-    found: dict[str, Tensor] = {}
+    grams: dict[str, Tensor] = {}
     with torch.no_grad(), _collected(layers) as (products, counts):
         for batch in subject.examples.first(config.images).batches(config.batch_size):
             subject.model(batch.images)
@@ -115,8 +115,8 @@ def input_products(
         if squares.any():
             product *= config.off_diagonal
             product.diagonal().copy_(squares + config.ridge * squares.mean())
-            found[name] = (product / count).cpu()
-    return found
+            grams[name] = (product / count).cpu()
+    return grams
 
 
 @contextmanager
@@ -127,13 +127,13 @@ def _collected(
     products: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def collect(name: str, given: Tensor) -> None:
-        rows = given.flatten(0, -2).double()
+    def collect(name: str, inputs: Tensor) -> None:
+        rows = inputs.flatten(0, -2).double()
         products[name] = products.get(name, 0) + rows.T @ rows
         counts[name] = counts.get(name, 0) + len(rows)
 
     hooks = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: collect(name, given[0]))
+        layer.register_forward_pre_hook(lambda _, arguments, name=name: collect(name, arguments[0]))
         for name, layer in layers.items()
     ]
     try:
@@ -147,15 +147,15 @@ def _stages(ingredients: Ingredients) -> list[list[str]]:
     """Names of tensors: those before the blocks, each block's, and those after them."""
     model = ingredients.subject(0).model
     try:
-        places = list(blocks(model))
+        prefixes = list(blocks(model))
     except InvalidInput:
-        places = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    stages: list[list[str]] = [[] for _ in range(len(places) + 2)]
+        prefixes = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    stages: list[list[str]] = [[] for _ in range(len(prefixes) + 2)]
     current = 0
     for name in model.state_dict():
         if name not in ingredients.shapes:
             continue
-        inside = [at for at, place in enumerate(places, 1) if name.startswith(f"{place}.")]
+        inside = [at for at, prefix in enumerate(prefixes, 1) if name.startswith(f"{prefix}.")]
         current = inside[0] if inside else (0 if current == 0 else len(stages) - 1)
         stages[current].append(name)
     return [stage for stage in stages if stage]
@@ -163,7 +163,7 @@ def _stages(ingredients: Ingredients) -> list[list[str]]:
 
 def _mean(ingredients: Ingredients, name: str) -> Tensor:
     total = torch.zeros(ingredients.shapes[name], dtype=torch.float64)
-    for tensor in ingredients.each(name):
+    for tensor in ingredients.model_tensors(name):
         total += tensor
     return total / len(ingredients)
 

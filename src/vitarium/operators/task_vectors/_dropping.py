@@ -28,10 +28,13 @@ def draws(ingredients: Ingredients, seed: int, name: str) -> Iterator[Tensor]:
         yield torch.rand(ingredients.shapes[name], generator=generator, dtype=torch.float64)
 
 
-def dropped(delta: Tensor, kept: Tensor, share: Tensor | float, rescale: Rescale) -> Tensor:
-    """The entries that are kept, rescaled; `share` is the probability that they are."""
+def dropped(delta: Tensor, mask: Tensor, share: Tensor | float, rescale: Rescale) -> Tensor:
+    """A task vector [*shape] with only the entries in `mask`, rescaled.
+
+    `share` [] or [*shape] is the probability that an entry is kept.
+    """
     if rescale == "exact":
-        return (delta / share).where(kept, 0)
-    left = delta.where(kept, 0)
+        return (delta / share).where(mask, 0)
+    left = delta.where(mask, 0)
     before, after = delta.abs().sum(), left.abs().sum()
     return left * (before / after) if after > 0 else left

@@ -18,46 +18,50 @@ Vectors = Callable[[], Iterator[tuple[str, Tensor, Tensor]]]
 """One more pass over task vectors at every call: a tensor's name, the base's tensor, and what the
 models added, float64 [models, *shape], which belongs to whoever asked for it."""
 
-Fuse = Literal["sum", "mean", "ties"]
+CombinationType = Literal["sum", "mean", "ties"]
 """Task arithmetic's sum, the mean, or the mean of the entries that have the elected sign."""
 
 _LOW_BITS = 15
 _BINS = 1 << 16
 
 
-def thresholds(parts: Callable[[], Iterator[Tensor]], keep: float) -> Tensor:
-    """The magnitudes that the largest `keep` of entries have, row by row: float32 [rows].
+def thresholds(parts: Callable[[], Iterator[Tensor]], density: float) -> Tensor:
+    """The magnitudes that the largest `density` of entries have, row by row: float32 [rows].
 
     Args:
         parts: one more pass over the entries at every call: tensors [rows, *any].
-        keep: share in (0, 1]; of n entries int(keep n), and at least one.
+        density: share in (0, 1]; of n entries int(density n), and at least one.
 
     Exact, for magnitudes in float32, and in constant memory: the first pass counts the upper half
     of their bits, which sort as the numbers do, the second the lower half where it matters.
     """
     upper = _counted(parts, lambda bits, row: bits >> _LOW_BITS)
-    wanted = (upper.sum(1).double() * keep).long().clamp(min=1)
-    high, wanted = _bin_of(upper, wanted)
+    ranks = (upper.sum(1).double() * density).long().clamp(min=1)
+    high, ranks = _bin_of(upper, ranks)
     mask = (1 << _LOW_BITS) - 1
     lower = _counted(parts, lambda bits, row: bits[bits >> _LOW_BITS == high[row]] & mask)
-    low, _ = _bin_of(lower, wanted)
+    low, _ = _bin_of(lower, ranks)
     return ((high << _LOW_BITS) | low).int().view(torch.float32)
 
 
-def trimmed(vectors: Vectors, keep: float, over: Literal["vector", "tensor"] = "vector") -> Vectors:
-    """The largest `keep` of every model's entries, of its whole vector or of each tensor.
+def trimmed(
+    vectors: Vectors, density: float, over: Literal["vector", "tensor"] = "vector"
+) -> Vectors:
+    """The largest `density` of every model's entries, of its whole vector or of each tensor.
 
     Of entries that are as large as the last one kept, all are kept.
     """
-    if keep >= 1:
+    if density >= 1:
         return vectors
-    found: list[Tensor] = []
+    vector_limits: list[Tensor] = []
 
     def passes() -> Iterator[tuple[str, Tensor, Tensor]]:
-        if over == "vector" and not found:
-            found.append(thresholds(lambda: (deltas for _, _, deltas in vectors()), keep))
+        if over == "vector" and not vector_limits:
+            vector_limits.append(
+                thresholds(lambda: (deltas for _, _, deltas in vectors()), density)
+            )
         for name, base, deltas in vectors():
-            limits = found[0] if found else _limits(deltas, keep)
+            limits = vector_limits[0] if vector_limits else _limits(deltas, density)
             for delta, limit in zip(deltas, limits, strict=True):
                 delta.mul_(delta.abs().float() >= limit)
             yield name, base, deltas
@@ -76,7 +80,7 @@ class Election:
         self._vectors, self._weights = vectors, weights
 
     def signs(self, deltas: Tensor) -> Tensor:
-        """-1, 0 or 1 for each entry; 0 also where all models have 0."""
+        """-1, 0 or 1 for each entry, [models, *shape] -> [*shape]; 0 where all models have 0."""
         signs = weighted_sum(deltas, self._weights).sign()
         undecided = (signs == 0) & _any(deltas)
         if undecided.any():
@@ -100,7 +104,10 @@ def weighted_sum(deltas: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool = True) -> Tensor:
-    """Mean (or sum) over the models that have the elected sign; 0 where there is none."""
+    """Disjoint mean (or sum) of deltas [models, *shape]: over the models with the elected sign.
+
+    signs: [*shape]; 0 where no model has that sign.
+    """
     total, share = torch.zeros_like(signs), torch.zeros_like(signs)
     for delta, weight in zip(deltas, weights, strict=True):
         agrees = (weight * delta * signs > 0).to(delta.dtype)
@@ -109,31 +116,39 @@ def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool
     return total / share.where(share != 0, 1) if mean else total
 
 
-def together(
-    deltas: Tensor, weights: Sequence[float], fuse: Fuse, election: Election | None = None
+def combine(
+    deltas: Tensor,
+    weights: Sequence[float],
+    combination_type: CombinationType,
+    election: Election | None = None,
 ) -> Tensor:
     """One vector of the models' [models, *shape]. Raises InvalidInput for weights that add up to 0,
     where a mean is asked for."""
-    if fuse == "ties":
+    if combination_type == "ties":
         assert election
         return disjoint(deltas, weights, election.signs(deltas))
     total = weighted_sum(deltas, weights)
-    if fuse == "sum":
+    if combination_type == "sum":
         return total
     if sum(weights) == 0:
         raise InvalidInput("the models' weights add up to 0: there is no mean")
     return total / sum(weights)
 
 
-def fused(vectors: Vectors, weights: Sequence[float], fuse: Fuse, scale: float) -> NamedTensors:
-    """Tensor by tensor, the base and `scale` times what the models' vectors are together."""
+def add_to_base(
+    vectors: Vectors,
+    weights: Sequence[float],
+    combination_type: CombinationType,
+    scaling_factor: float,
+) -> NamedTensors:
+    """Tensor by tensor, the base plus `scaling_factor` times the combined task vectors [*shape]."""
     election = Election(vectors, weights)
     for name, base, deltas in vectors():
-        yield name, base + scale * together(deltas, weights, fuse, election)
+        yield name, base + scaling_factor * combine(deltas, weights, combination_type, election)
 
 
-def _limits(deltas: Tensor, keep: float) -> Tensor:
-    return thresholds(lambda: iter([deltas]), keep)
+def _limits(deltas: Tensor, density: float) -> Tensor:
+    return thresholds(lambda: iter([deltas]), density)
 
 
 def _counted(
@@ -151,17 +166,17 @@ def _counted(
     return counts
 
 
-def _bin_of(counts: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _bin_of(counts: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     """In which bin the `wanted`-th from the top lies, and the how-manyth of that bin it is."""
     from_top = counts.flip(1).cumsum(1)
-    place = torch.searchsorted(from_top, wanted[:, None])
-    inside = from_top.gather(1, place) - counts.flip(1).gather(1, place)
-    return counts.shape[1] - 1 - place[:, 0], wanted - inside[:, 0]
+    bins = torch.searchsorted(from_top, ranks[:, None])
+    inside = from_top.gather(1, bins) - counts.flip(1).gather(1, bins)
+    return counts.shape[1] - 1 - bins[:, 0], ranks - inside[:, 0]
 
 
 def _any(deltas: Tensor) -> Tensor:
     """Where any of the models has an entry that is not 0."""
-    found = deltas[0] != 0
+    nonzero = deltas[0] != 0
     for delta in deltas[1:]:
-        found |= delta != 0
-    return found
+        nonzero |= delta != 0
+    return nonzero

@@ -8,26 +8,28 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
-from vitarium.operators.task_vectors._task_vectors import Fuse, fused
+from vitarium.operators.task_vectors._task_vectors import CombinationType, add_to_base
 
 
 class Breadcrumbs(Weighted):
-    """Base + scale x what is left of the task vectors, together."""
+    """Base + scaling_factor x what is left of the task vectors, together."""
 
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.14
+    density: Annotated[float, Field(gt=0, le=1)] = 0.14
     """Share of each tensor's entries that are kept (mergekit's density)."""
     outliers: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of each tensor's entries that are dropped as too large (mergekit's gamma); the smallest
-    are dropped until `keep` are left."""
-    fuse: Fuse = "sum"
+    are dropped until `density` are left."""
+    combination_type: CombinationType = "sum"
     """How what is left is put together: the paper's sum, the mean, or with signs elected."""
-    scale: float = 0.3
+    scaling_factor: float = 0.3
     """What the merged task vector is multiplied with: the paper's alpha."""
 
     @model_validator(mode="after")
     def _leaves_that_many(self) -> Self:
-        if self.keep + self.outliers > 1:
-            raise ValueError(f"keep {self.keep:g} and outliers {self.outliers:g} are more than all")
+        if self.density + self.outliers > 1:
+            raise ValueError(
+                f"density {self.density:g} and outliers {self.outliers:g} are more than all"
+            )
         return self
 
 
@@ -37,14 +39,19 @@ class Breadcrumbs(Weighted):
     config=Breadcrumbs,
     needs_base=True,
     paper="Davari and Belilovsky 2024, arXiv 2312.06795",
-    identity_on_copies={"keep": 1, "outliers": 0, "scale": 1, "fuse": "mean"},
+    identity_on_copies={
+        "density": 1,
+        "outliers": 0,
+        "scaling_factor": 1,
+        "combination_type": "mean",
+    },
 )
 def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors without the largest and the smallest entries of every tensor.
 
-    Of n entries, int(outliers n) are dropped as too large and int(keep n) kept, at least one: a
-    small tensor loses no outliers, and is not lost. Copies of one model do not give it, since
-    entries are dropped.
+    Yields (name, tensor [*shape]) in float64. Of n entries, int(outliers n) are dropped as too
+    large and int(density n) kept, at least one: a small tensor loses no outliers, and is not lost.
+    Copies of one model do not give it, since entries are dropped.
     """
 
     def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -53,15 +60,17 @@ def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
                 _drop(delta, config)
             yield name, base, deltas
 
-    yield from fused(vectors, config.of(ingredients), config.fuse, config.scale)
+    yield from add_to_base(
+        vectors, config.of(ingredients), config.combination_type, config.scaling_factor
+    )
 
 
 def _drop(delta: Tensor, config: Breadcrumbs) -> None:
     """In place."""
     flat = delta.view(-1)
-    kept = max(1, int(config.keep * len(flat)))
+    count = max(1, int(config.density * len(flat)))
     outliers = int(config.outliers * len(flat))
-    large = flat.abs().topk(outliers + kept, sorted=False).indices
+    large = flat.abs().topk(outliers + count, sorted=False).indices
     largest = flat[large].abs().topk(outliers, sorted=False).indices
     left = torch.zeros_like(flat)
     left[large] = flat[large]

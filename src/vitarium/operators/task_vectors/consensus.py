@@ -19,7 +19,7 @@ STRICTNESS = 0.4
 
 
 class Consensus(Weighted):
-    """Base + scale x consensus mask x multi-task vector."""
+    """Base + scaling_factor x consensus mask x multi-task vector."""
 
     at_least: PositiveInt = 2
     """How many models have to make use of an entry: 1 drops those of no use to any ("catastrophic"
@@ -27,11 +27,11 @@ class Consensus(Weighted):
     strictness: NonNegativeFloat | dict[str, NonNegativeFloat] = STRICTNESS
     """The paper's lambda of the masks: the larger, the fewer entries a model is said to make use
     of. One number, or numbers by how models' ids begin; the others have 0.4."""
-    fuse: Literal["sum", "ties"] = "sum"
+    combination_type: Literal["sum", "ties"] = "sum"
     """The multi-task vector: the sum, or the sum of trimmed entries that have the elected sign."""
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.2
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
     """For TIES: share of the whole vector's entries that are kept, the largest."""
-    scale: float = 0.3
+    scaling_factor: float = 0.3
     """What the merged task vector is multiplied with."""
 
     def of_masks(self, ingredients: Ingredients) -> list[float]:
@@ -47,15 +47,16 @@ class Consensus(Weighted):
     config=Consensus,
     needs_base=True,
     paper="Wang et al. 2024, arXiv 2405.07813",
-    identity_on_copies={"strictness": 0, "scale": 1 / 3},
+    identity_on_copies={"strictness": 0, "scaling_factor": 1 / 3},
 )
 def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
     """Add up task vectors where at least some of the models make use of the sum.
 
-    A model makes use of an entry where |its task vector| >= strictness x |the multi-task vector -
-    its task vector| (eq. 3-4: the TALL mask). The multi-task vector of TIES is a sum, as in the
-    authors' code, so that masks compare vectors of one size. Copies of one model add up, as in
-    task arithmetic. Raises InvalidInput where `at_least` is more than there are models.
+    Yields (name, tensor [*shape]) in float64. A model makes use of an entry where |its task vector|
+    >= strictness x |the multi-task vector - its task vector| (eq. 3-4: the TALL mask). The
+    multi-task vector of TIES is a sum, as in the authors' code, so that masks compare vectors of
+    one size. Copies of one model add up, as in task arithmetic. Raises InvalidInput where
+    `at_least` is more than there are models.
     """
     if config.at_least > len(ingredients):
         raise InvalidInput(
@@ -64,16 +65,16 @@ def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
         )
     weights, strictness = config.of(ingredients), config.of_masks(ingredients)
     vectors: Vectors = ingredients.deltas
-    if config.fuse == "ties":
-        vectors = trimmed(vectors, config.keep)
+    if config.combination_type == "ties":
+        vectors = trimmed(vectors, config.density)
     election = Election(vectors, weights)
     for name, base, deltas in vectors():
-        if config.fuse == "ties":
+        if config.combination_type == "ties":
             merged = disjoint(deltas, weights, election.signs(deltas), mean=False)
         else:
             merged = weighted_sum(deltas, weights)
         uses = torch.zeros_like(base)
-        for tensor, factor in zip(ingredients.each(name), strictness, strict=True):
-            own = tensor - base
-            uses += own.abs() >= factor * (merged - own).abs()
-        yield name, base + config.scale * merged.where(uses >= config.at_least, 0)
+        for tensor, factor in zip(ingredients.model_tensors(name), strictness, strict=True):
+            task_vector = tensor - base
+            uses += task_vector.abs() >= factor * (merged - task_vector).abs()
+        yield name, base + config.scaling_factor * merged.where(uses >= config.at_least, 0)

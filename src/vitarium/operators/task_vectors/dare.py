@@ -8,29 +8,30 @@ from torch import Tensor
 
 from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
-from vitarium.operators.task_vectors._task_vectors import Fuse, fused, trimmed
+from vitarium.operators.task_vectors._task_vectors import CombinationType, add_to_base, trimmed
 
 
 class Dare(Weighted):
-    """Base + scale x what is left of the task vectors, together."""
+    """Base + scaling_factor x what is left of the task vectors, together."""
 
-    drop: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Probability with which an entry of a task vector is dropped."""
-    fuse: Fuse = "mean"
+    combination_type: CombinationType = "mean"
     """How what is left is put together: the mean, task arithmetic's sum, or TIES."""
-    keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    density: Annotated[float, Field(gt=0, le=1)] = 1.0
     """For TIES: share of the whole vector's entries that are then kept, the largest."""
-    scale: float = 1.0
+    scaling_factor: float = 1.0
     """What the merged task vector is multiplied with; smaller for a sum."""
     rescale: Rescale = "exact"
-    """Multiply what is left by 1 / (1 - drop), as the paper does; "l1", to the tensor's L1 norm."""
+    """Multiply what is left by 1 / (1 - drop_rate), as the paper does; "l1": to the L1 norm that
+    the tensor had."""
     seed: int = 0
     """Of the choice of entries."""
 
     @model_validator(mode="after")
     def _trims_for_ties(self) -> Self:
-        if self.keep < 1 and self.fuse != "ties":
-            raise ValueError("keep is TIES' trimming: it goes with fuse=ties")
+        if self.density < 1 and self.combination_type != "ties":
+            raise ValueError("density is TIES' trimming: it goes with combination_type=ties")
         return self
 
 
@@ -40,21 +41,24 @@ class Dare(Weighted):
     config=Dare,
     needs_base=True,
     paper="Yu et al. 2024, arXiv 2311.03099",
-    identity_on_copies={"drop": 0},
+    identity_on_copies={"drop_rate": 0},
 )
 def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors of which most entries are dropped at random, and the others rescaled.
 
-    Its expectation is what the method gives without dropping (for the mean and the sum), so copies
-    of one model give it in expectation. `rescale="l1"` is mergekit's, whose factor varies.
+    Yields (name, tensor [*shape]) in float64. Its expectation is what the method gives without
+    dropping (for the mean and the sum), so copies of one model give it in expectation.
+    `rescale="l1"` is mergekit's, whose factor varies.
     """
 
     def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, base, deltas in ingredients.deltas():
             for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
-                kept = (drawn >= config.drop).to(delta.device)
-                delta.copy_(dropped(delta, kept, 1 - config.drop, config.rescale))
+                mask = (drawn >= config.drop_rate).to(delta.device)
+                delta.copy_(dropped(delta, mask, 1 - config.drop_rate, config.rescale))
             yield name, base, deltas
 
-    trim = trimmed(vectors, config.keep)
-    yield from fused(trim, config.of(ingredients), config.fuse, config.scale)
+    trim = trimmed(vectors, config.density)
+    yield from add_to_base(
+        trim, config.of(ingredients), config.combination_type, config.scaling_factor
+    )

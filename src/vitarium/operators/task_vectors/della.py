@@ -9,22 +9,22 @@ from torch import Tensor
 
 from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
-from vitarium.operators.task_vectors._task_vectors import Fuse, fused
+from vitarium.operators.task_vectors._task_vectors import CombinationType, add_to_base
 
 
 class Della(Weighted):
-    """Base + scale x what is left of the task vectors, together."""
+    """Base + scaling_factor x what is left of the task vectors, together."""
 
-    drop: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.7
     """Probability with which an entry is dropped, on average."""
     window: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """The paper's epsilon: by how much the smallest entry's probability is above the largest's
     (mergekit's `epsilon` is half of it)."""
     rank: Literal["row", "tensor"] = "row"
     """Entries are ranked in their row, i.e. all weights of one output, or in their tensor."""
-    fuse: Fuse = "ties"
+    combination_type: CombinationType = "ties"
     """How what is left is put together: the paper's elected mean, the mean of all, or the sum."""
-    scale: float = 1.0
+    scaling_factor: float = 1.0
     """The paper's lambda."""
     rescale: Rescale = "exact"
     """Divide an entry by its probability of being kept, as the paper does; "l1", to the tensor's
@@ -35,10 +35,10 @@ class Della(Weighted):
     @model_validator(mode="after")
     def _are_probabilities(self) -> Self:
         half = self.window / 2
-        if self.drop - half < 0 or self.drop + half >= 1:
+        if self.drop_rate - half < 0 or self.drop_rate + half >= 1:
             raise ValueError(
-                f"drop - window / 2 = {self.drop - half:g} and drop + window / 2 = "
-                f"{self.drop + half:g} are to be probabilities, the second below 1"
+                f"drop_rate - window / 2 = {self.drop_rate - half:g} and drop_rate + window / 2 = "
+                f"{self.drop_rate + half:g} are to be probabilities, the second below 1"
             )
         return self
 
@@ -49,26 +49,29 @@ class Della(Weighted):
     config=Della,
     needs_base=True,
     paper="Deep et al. 2024, arXiv 2406.11617",
-    identity_on_copies={"drop": 0, "window": 0},
+    identity_on_copies={"drop_rate": 0, "window": 0},
 )
 def della(config: Della, ingredients: Ingredients) -> NamedTensors:
     """Merge task vectors of which small entries are dropped more often, and the others rescaled.
 
-    Drop probabilities fall evenly with the rank of an entry's magnitude, from drop + window / 2 to
-    drop - window / 2, as in the authors' code; a row of one entry has `drop`. In expectation, what
-    is left is the task vector; so with `fuse="mean"` copies of one model give it in expectation.
-    `rescale="l1"` is mergekit's.
+    Yields (name, tensor [*shape]) in float64. Drop probabilities fall evenly with the rank of an
+    entry's magnitude, from drop_rate + window / 2 to drop_rate - window / 2, as in the authors'
+    code; a row of one entry has `drop_rate`. The expectation of what is left is the task vector, so
+    with `combination_type="mean"` copies of one model give it in expectation. `rescale="l1"` is
+    mergekit's.
     """
 
     def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, base, deltas in ingredients.deltas():
             for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
                 share = kept_share(config, delta)
-                kept = drawn.to(delta.device) < share
-                delta.copy_(dropped(delta, kept, share, config.rescale))
+                mask = drawn.to(delta.device) < share
+                delta.copy_(dropped(delta, mask, share, config.rescale))
             yield name, base, deltas
 
-    yield from fused(vectors, config.of(ingredients), config.fuse, config.scale)
+    yield from add_to_base(
+        vectors, config.of(ingredients), config.combination_type, config.scaling_factor
+    )
 
 
 def kept_share(config: Della, delta: Tensor) -> Tensor:
@@ -77,8 +80,8 @@ def kept_share(config: Della, delta: Tensor) -> Tensor:
     rows = delta.abs().reshape(len(delta) if by_row else 1, -1)
     largest = max(rows.shape[1] - 1, 1)
     order = rows.argsort(dim=1, stable=True)
-    places = torch.arange(rows.shape[1], dtype=delta.dtype, device=delta.device) / largest
+    positions = torch.arange(rows.shape[1], dtype=delta.dtype, device=delta.device) / largest
     if rows.shape[1] == 1:
-        places += 0.5
-    ranks = torch.empty_like(rows).scatter_(1, order, places.expand_as(rows))
-    return (1 - config.drop + config.window * (ranks - 0.5)).reshape(delta.shape)
+        positions += 0.5
+    ranks = torch.empty_like(rows).scatter_(1, order, positions.expand_as(rows))
+    return (1 - config.drop_rate + config.window * (ranks - 0.5)).reshape(delta.shape)

@@ -14,7 +14,7 @@ FUSED = ("qkv.weight", "in_proj_weight")
 
 
 class Drm(Weighted):
-    """Base + scale x what was merged in the shared basis."""
+    """Base + scaling_factor x what was merged in the shared basis."""
 
     weights: dict[str, PositiveFloat] = {}
     """The paper's coefficients, by how the models' ids begin, `{"3f2a": 0.5}`; the others have 1.
@@ -22,16 +22,16 @@ class Drm(Weighted):
     form: Literal["horizontal", "vertical"] = "horizontal"
     """Whether task vectors of a matrix are put side by side, to share a basis of its outputs
     (DRM-H), or on top of each other, to share one of its inputs (DRM-V)."""
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of entries of all normalised blocks of a matrix together that are kept."""
-    keep_others: Annotated[float, Field(gt=0, le=1)] = 1.0
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of entries of all normalized blocks of a matrix together that are kept."""
+    vector_density: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of tensors that are no matrices, taken as one vector: share of a model's entries that are
     kept."""
     smallest: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Singular values up to that share of the largest are dropped."""
     elect: bool = True
     """Average only entries that have the elected sign, as TIES does; False: the mean of all."""
-    scale: float = 1.0
+    scaling_factor: float = 1.0
     """What the merged task vector is multiplied with."""
 
 
@@ -41,29 +41,29 @@ class Drm(Weighted):
     config=Drm,
     needs_base=True,
     paper="Chaichana et al. 2025, arXiv 2505.23117",
-    identity_on_copies={"keep": 1, "smallest": 0},
+    identity_on_copies={"density": 1, "smallest": 0},
 )
 def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
-    """Merge task vectors of matrices in their shared singular basis, renormalised and pruned.
+    """Merge task vectors of matrices in their shared singular basis, renormalized and pruned.
 
-    Matrices are tensors with two axes called weight; a fused qkv is three. Others are merged as
-    TIES does it. With `keep=1`, `elect=False` and `smallest=0` it is the mean, and copies of one
-    model give it.
+    Yields (name, tensor [*shape]) in float64. Matrices are tensors with two axes called weight; a
+    fused qkv is three. Others are merged as TIES does it. With `density=1`, `elect=False` and
+    `smallest=0` it is the mean, and copies of one model give it.
     """
     coefficients = config.of(ingredients)
     matrices = [n for n, shape in ingredients.shapes.items() if _is_matrix(n, shape)]
     rest = [name for name in ingredients.shapes if name not in matrices]
 
-    others = trimmed(lambda: ingredients.deltas(rest), config.keep_others)
-    election = Election(others, [1.0] * len(ingredients)) if config.elect else None
-    for name, base, deltas in others():
-        yield name, base + config.scale * _mean(deltas, coefficients, election)
+    vectors = trimmed(lambda: ingredients.deltas(rest), config.vector_density)
+    election = Election(vectors, [1.0] * len(ingredients)) if config.elect else None
+    for name, base, deltas in vectors():
+        yield name, base + config.scaling_factor * _mean(deltas, coefficients, election)
     for name, base, deltas in ingredients.deltas(matrices):
         fused = name.endswith(FUSED) and base.shape[0] % 3 == 0
         merged = [
             _merged(part, coefficients, config) for part in deltas.chunk(3 if fused else 1, 1)
         ]
-        yield name, base + config.scale * torch.cat(merged)
+        yield name, base + config.scaling_factor * torch.cat(merged)
 
 
 def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
@@ -92,10 +92,10 @@ def _side_by_side(deltas: Tensor, coefficients: list[float], config: Drm) -> Ten
     norms = blocks.norm(dim=2, keepdim=True)
     for block, norm in zip(blocks, norms, strict=True):
         block.masked_fill_(norm <= 1e-12 * norms.max(), 0)  # rounding, and no direction
-    if config.keep < 1:
+    if config.density < 1:
         norms = norms.where(norms > 0, 1)
         limit = thresholds(
-            lambda: ((b / n)[None] for b, n in zip(blocks, norms, strict=True)), config.keep
+            lambda: ((b / n)[None] for b, n in zip(blocks, norms, strict=True)), config.density
         )
         for block, norm in zip(blocks, norms, strict=True):
             block.masked_fill_((block / norm).abs().float() < limit, 0)

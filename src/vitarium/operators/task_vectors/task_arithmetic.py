@@ -3,16 +3,16 @@
 from typing import Literal
 
 from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
-from vitarium.operators.task_vectors._task_vectors import fused
+from vitarium.operators.task_vectors._task_vectors import add_to_base
 
 
 class TaskArithmetic(Weighted):
-    """Base + scale x sum of (weight x task vector)."""
+    """Base + scaling_factor x sum of (weight x task vector)."""
 
-    scale: float = 0.3
+    scaling_factor: float = 0.3
     """The paper's scaling coefficient; 0.3 is its choice for eight tasks, 1 adds all of them."""
-    fuse: Literal["sum", "mean"] = "sum"
-    """The paper's sum, or the weighted mean: with scale 1, that of the models themselves."""
+    combination_type: Literal["sum", "mean"] = "sum"
+    """The paper's sum, or the weighted mean: with scaling_factor 1, that of the models' weights."""
 
 
 @operator(
@@ -21,13 +21,15 @@ class TaskArithmetic(Weighted):
     config=TaskArithmetic,
     needs_base=True,
     paper="Ilharco et al. 2023, arXiv 2212.04089",
-    identity_on_copies={"scale": 1, "fuse": "mean"},
+    identity_on_copies={"scaling_factor": 1, "combination_type": "mean"},
 )
 def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> NamedTensors:
     """Base plus a multiple of the sum of what the models added to it.
 
-    Copies of one model add its task vector as often: k of them give the model only where
-    scale x k is 1, or with `fuse="mean"` and `scale=1`. Raises InvalidInput for weights of models
-    that there are not.
+    Yields (name, tensor [*shape]) in float64. Copies of one model add its task vector as often: k
+    of them give the model only where scaling_factor x k is 1, or with `combination_type="mean"` and
+    `scaling_factor=1`. Raises InvalidInput for weights of models that there are not.
     """
-    yield from fused(ingredients.deltas, config.of(ingredients), config.fuse, config.scale)
+    yield from add_to_base(
+        ingredients.deltas, config.of(ingredients), config.combination_type, config.scaling_factor
+    )

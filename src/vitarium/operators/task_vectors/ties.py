@@ -5,15 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
-from vitarium.operators.task_vectors._task_vectors import fused, trimmed
+from vitarium.operators.task_vectors._task_vectors import add_to_base, trimmed
 
 
 class Ties(Weighted):
-    """Base + scale x disjoint mean of the trimmed task vectors."""
+    """Base + scaling_factor x disjoint mean of the trimmed task vectors."""
 
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.2
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of a task vector's entries that are kept, the largest."""
-    scale: float = 1.0
+    scaling_factor: float = 1.0
     """The paper's lambda: 1 where it is not tuned."""
     trim: Literal["vector", "tensor"] = "vector"
     """Trim over the whole task vector, as the paper does, or each tensor by itself, as mergekit."""
@@ -25,14 +25,14 @@ class Ties(Weighted):
     config=Ties,
     needs_base=True,
     paper="Yadav et al. 2023, arXiv 2306.01708",
-    identity_on_copies={"keep": 1},
+    identity_on_copies={"density": 1},
 )
 def ties(config: Ties, ingredients: Ingredients) -> NamedTensors:
     """Base plus the mean of the models' largest changes that have the elected sign.
 
-    With `keep=1`, the mean of all entries with that sign; copies of one model then give it.
-    `trim="tensor"` gives mergekit's numbers, but for entries that cancel out exactly: mergekit
-    elects +, the paper the sign that is more frequent.
+    Yields (name, tensor [*shape]) in float64. With `density=1`, the mean of all entries with that
+    sign; copies of one model then give it. `trim="tensor"` gives mergekit's numbers, but for
+    entries that cancel out exactly: mergekit elects +, the paper the sign that is more frequent.
     """
-    vectors = trimmed(ingredients.deltas, config.keep, config.trim)
-    yield from fused(vectors, config.of(ingredients), "ties", config.scale)
+    vectors = trimmed(ingredients.deltas, config.density, config.trim)
+    yield from add_to_base(vectors, config.of(ingredients), "ties", config.scaling_factor)

@@ -21,7 +21,7 @@ from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner.cache import Cache
-from vitarium.operators._runner.plan import Planned
+from vitarium.operators._runner.plan import MergePlan
 from vitarium.studies.statistics.bootstrap import Numbers
 
 SELECTION: SplitName = "val"
@@ -94,7 +94,7 @@ class Runs:
         Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile.
         """
         named = f"{base.model}@{base.epoch}" if base else None
-        planned = Planned(self.sources, operator, chosen, heads=heads, base=named)
+        planned = MergePlan(self.sources, operator, chosen, heads=heads, base=named)
         key = [planned.spec.id, *(self.target(one).weights for one in chosen)]
         if planned.base:
             key.append(self.target(planned.base).weights)
@@ -105,7 +105,7 @@ class Runs:
         if kept is None:
             if align:
                 given = self._rearranged(align, chosen)
-                planned = Planned(self.sources, operator, chosen, heads=heads, given=given)
+                planned = MergePlan(self.sources, operator, chosen, heads=heads, weights=given)
             model = planned.spec.origin.build(planned.about.num_outputs)
             model.load_state_dict(planned.weights())
             kept = self._run("merged", key, first, model)
@@ -130,7 +130,7 @@ class Runs:
         Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
         """
         own = self.sources.weights(self.target(second))
-        tensors = Planned(self.sources, align, (first, second), stage="aligned").weights()
+        tensors = MergePlan(self.sources, align, (first, second), stage="aligned").weights()
         if {n: t.shape for n, t in tensors.items()} != {n: own[n].shape for n in own}:
             raise IncompatibleWeights(f"{align.name} changes the architecture of {own.name}")
         return Weights(own.name, tensors, skeleton=lambda: own.skeleton)

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries, composed, moved
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, composed, moved
 from vitarium.architectures.symmetries.vit import STREAM
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.seeds import derive
@@ -105,7 +105,7 @@ class _Alignment:
         self.members = {number: list(group) for number, group in enumerate(groups)}
         """Models of each group that is not part of another by now."""
         self.group_of = list(range(len(groups)))
-        self.moves: dict[int, Moves] = {}
+        self.moves: dict[int, UnitTransforms] = {}
         self.matched: dict[int, int] = {}
 
     def candidates(self) -> list[tuple[int, int]]:
@@ -154,7 +154,7 @@ class _Alignment:
         weights = {name: model[name] for name in self.model_set.tensors}
         return moved(self.symmetries, weights, self.moves.get(index, {}))
 
-    def _match(self, fixed: dict[str, Tensor], moving: dict[str, Tensor]) -> Moves | None:
+    def _match(self, fixed: dict[str, Tensor], moving: dict[str, Tensor]) -> UnitTransforms | None:
         """The moves, or None where they do not bring it near."""
         kinds: Kinds = dict.fromkeys(self.symmetries.groups, "permutation")
         matching = Matching(self.symmetries, fixed, moving, kinds)

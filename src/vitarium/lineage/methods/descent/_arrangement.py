@@ -8,7 +8,7 @@ from timm.layers.mlp import GluMlp, Mlp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vitarium.architectures.symmetries.base import Moves, Symmetries, moved
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.evaluation.inputs import Weights
@@ -38,7 +38,7 @@ def symmetries_of(model_set: ModelSet) -> Symmetries:
     return Symmetries(groups, pieces)
 
 
-def permute_units(model: Weights, symmetries: Symmetries, moves: Moves) -> Weights:
+def permute_units(model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> Weights:
     """A model of the same name whose tensors are moved when they are read.
 
     Tensors that the symmetries do not have, such as a head's, stay as they are.
@@ -51,7 +51,7 @@ def permute_units(model: Weights, symmetries: Symmetries, moves: Moves) -> Weigh
 
 
 class _PermutedTensors(Mapping[str, Tensor]):
-    def __init__(self, model: Weights, symmetries: Symmetries, moves: Moves) -> None:
+    def __init__(self, model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> None:
         self.model, self.moves = model, moves
         self._by_tensor: dict[str, Symmetries] = {}
         for piece in symmetries.pieces:
