@@ -8,7 +8,6 @@
 Nothing heavy is imported before it is used.
 """
 
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +74,9 @@ __version__: str
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        from vitarium.core.version import installed_version
+
+        return installed_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'vitarium' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
@@ -83,13 +84,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
-
-
-@cache
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vitarium")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
