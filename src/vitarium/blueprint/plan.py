@@ -45,19 +45,19 @@ class Plan:
     def of_stage(self, stage: str) -> list[ModelSpec]:
         return [model for model in self.models if model.stage == stage]
 
-    def varying(self, stage: str) -> dict[str, list[Any]]:
+    def swept(self, stage: str) -> dict[str, list[Any]]:
         """The factors in which the models of a stage differ, with their values in order."""
-        return varying(self._rows(stage))
+        return swept_factors(self._rows(stage))
 
-    def telling(self, stage: str) -> list[str]:
+    def distinguishing(self, stage: str) -> list[str]:
         """The few factors that tell the models of a stage apart."""
-        return telling(self._rows(stage))
+        return distinguishing_factors(self._rows(stage))
 
     def _rows(self, stage: str) -> list[dict[str, Any]]:
         return [flatten(model.recipe.factors()) for model in self.of_stage(stage)]
 
 
-def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def swept_factors(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """The keys whose values differ between the rows that have them, with the distinct values.
 
     What only some rows have, always with one value, goes without saying: it is a setting of the
@@ -68,7 +68,7 @@ def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: distinct for key, distinct in values.items() if len(distinct) > 1}
 
 
-def telling(rows: list[dict[str, Any]]) -> list[str]:
+def distinguishing_factors(rows: list[dict[str, Any]]) -> list[str]:
     """The few factors that tell models apart.
 
     A setting that differs only because its plug-in does is left out: the plug-in's name tells it.
@@ -80,9 +80,9 @@ def telling(rows: list[dict[str, Any]]) -> list[str]:
             return True
         names = _distinct([row.get(section) for row in rows])
         groups = [[row for row in rows if row.get(section) == name] for name in names]
-        return any(key in varying(group) for group in groups)
+        return any(key in swept_factors(group) for group in groups)
 
-    return [key for key in varying(rows) if tells(key)]
+    return [key for key in swept_factors(rows) if tells(key)]
 
 
 def plan(blueprint: Blueprint, find: Find | None = None) -> Plan:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vitarium.blueprint.plan import telling
+from vitarium.blueprint.plan import distinguishing_factors
 from vitarium.zoo import _index_entries as entries
 from vitarium.zoo._index_files import REQUIRED
 
@@ -118,13 +118,15 @@ def _headings(abouts: list[Any]) -> dict[str, str]:
     What an imported model is called where it comes from tells models apart, but is no factor.
     The last part of each name, where that is enough to tell them apart.
     """
-    telling_any: set[str] = set()
+    distinguishing: set[str] = set()
     for stage in {about["facts"]["stage"] for about in abouts}:
-        telling_any.update(
-            telling([about["factors"] for about in abouts if about["facts"]["stage"] == stage])
+        distinguishing.update(
+            distinguishing_factors(
+                [about["factors"] for about in abouts if about["facts"]["stage"] == stage]
+            )
         )
     factors = dict.fromkeys(factor for about in abouts for factor in about["factors"])
-    names = [name for name in factors if name in telling_any - _NAMES_ELSEWHERE]
+    names = [name for name in factors if name in distinguishing - _NAMES_ELSEWHERE]
     last = {name: name.rpartition(".")[2] or name for name in names}
     count = Counter(short.lower() for short in last.values())
     return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
