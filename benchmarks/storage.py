@@ -259,7 +259,7 @@ def _of(streams: list[bytes], like: Bits) -> Bits:
     if len(streams) == 1:
         plain = zstandard.ZstdDecompressor().decompress(streams[0])
         return np.frombuffer(plain, like.dtype)
-    return coding.unpressed([memoryview(s) for s in streams], like.size, like.itemsize)
+    return coding.decompress([memoryview(s) for s in streams], like.size, like.itemsize)
 
 
 def _bits_by_place(values: Bits) -> list[bytes]:
@@ -278,19 +278,19 @@ CODES: dict[str, tuple[Press, Callable[[list[bytes], Bits, Bits], Any] | None]] 
     ),
     "bits by place, XOR": (lambda bits, base: _bits_by_place(bits ^ base), None),
     "bytes by place": (
-        lambda bits, base: coding.pressed(bits),
+        lambda bits, base: coding.compress(bits),
         lambda s, bits, base: _of(s, bits),
     ),
     "exponent first, bytes by place (alone)": (
-        lambda bits, base: coding.pressed(coding.rotated(bits)),
+        lambda bits, base: coding.compress(coding.rotated(bits)),
         lambda s, bits, base: coding.rotated_back(_of(s, bits)),
     ),
     "XOR, bytes by place": (
-        lambda bits, base: coding.pressed(bits ^ base),
+        lambda bits, base: coding.compress(bits ^ base),
         lambda s, bits, base: _of(s, bits) ^ base,
     ),
     "difference, bytes by place": (
-        lambda bits, base: coding.pressed(coding.difference(bits, base, True)),
+        lambda bits, base: coding.compress(coding.difference(bits, base, True)),
         lambda s, bits, base: coding.added(base, _of(s, bits), True),
     ),
 }

@@ -137,9 +137,9 @@ def test_a_spec_comes_back_from_json_with_its_id(tiny):
 
 def test_varying_factors_are_those_that_differ_inside_a_stage(tiny):
     found = planned(tiny)
-    assert found.varying("pretrain") == {"seed": [1, 2]}
-    assert found.varying("finetune") == {"optimizer.lr": [0.001, 0.01]} or set(
-        found.varying("finetune")
+    assert found.swept("pretrain") == {"seed": [1, 2]}
+    assert found.swept("finetune") == {"optimizer.lr": [0.001, 0.01]} or set(
+        found.swept("finetune")
     ) == {"optimizer.lr"}
 
 
@@ -194,11 +194,11 @@ def test_factors_that_tell_models_apart_leave_out_what_a_plugins_name_tells(tiny
         {"optimizer": {"name": "sgd", "lr": 0.1}, "grid": {"seed": [1]}},
     ]
     found = planned(tiny)
-    assert set(found.varying("pretrain")) == {
+    assert set(found.swept("pretrain")) == {
         "optimizer",
         "optimizer.lr",
         "optimizer.weight_decay",
         "seed",
     }
-    assert set(found.telling("pretrain")) == {"optimizer", "seed"}
-    assert found.telling("finetune") == ["optimizer.lr"]
+    assert set(found.distinguishing("pretrain")) == {"optimizer", "seed"}
+    assert found.distinguishing("finetune") == ["optimizer.lr"]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vitarium.cli._tables import lines
-from vitarium.zoo import _index as index
+from vitarium.zoo import _index_files as index_files
 from vitarium.zoo import _index_loading as index_loading
 
 BY_STAGE = "SELECT stage, count(*) AS n, max(test_accuracy) AS best FROM models GROUP BY stage"
@@ -275,7 +275,7 @@ def test_bytes_that_are_no_text_are_one_line_and_status_2(vitarium, zoo, command
 
 @pytest.mark.parametrize("command", [["ls"], ["query", "SELECT id FROM models"]])
 def test_a_damaged_index_is_a_note_of_one_line(vitarium, zoo, command, monkeypatch):
-    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    monkeypatch.setattr(index_files, "PATIENCE", 0.1)
     expected = vitarium(command[0], zoo.path, *command[1:])
     path = zoo.path / "index" / "epochs.parquet"
     whole = bytearray(path.read_bytes())

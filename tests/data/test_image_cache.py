@@ -59,7 +59,7 @@ def is_a_folder(path):
         lambda path: path.write_bytes(path.read_bytes()[:-3]),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("[]"),
-        lambda path: path.write_text(files.sealed({"tensors": []})),
+        lambda path: path.write_text(files.with_checksum({"tensors": []})),
         is_a_folder,
     ],
 )

@@ -255,7 +255,7 @@ def bits_of(tensors):
 
 @pytest.fixture
 def campaign(zoo, monkeypatch):
-    monkeypatch.setattr(index, "PATIENCE", 0.0)
+    monkeypatch.setattr(index_files, "PATIENCE", 0.0)
     return Campaign(zoo)
 
 

@@ -178,7 +178,7 @@ def test_a_folder_without_permission_to_write_is_listed(zoo):
     ],
 )
 def test_a_damaged_index_is_made_anew(zoo, name, damage, monkeypatch):
-    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    monkeypatch.setattr(index_files, "PATIENCE", 0.1)
     expected = content(index.tables(zoo))
     path = index_files.path_of(zoo, name)
     path.write_bytes(damage(path.read_bytes()))
@@ -227,12 +227,12 @@ def checksums(text):
         checksums("[" * 100_000),
         checksums('"models"'),
         checksums('{"models": "0123456789abcdef"}'),
-        checksums(files.sealed({"models": 5, "epochs": {}, "records": None})),
-        checksums(files.sealed({"unknown": "0123456789abcdef"})),
+        checksums(files.with_checksum({"models": 5, "epochs": {}, "records": None})),
+        checksums(files.with_checksum({"unknown": "0123456789abcdef"})),
     ],
 )
 def test_whatever_lies_where_the_index_should_it_is_made_anew(zoo, damage, monkeypatch):
-    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    monkeypatch.setattr(index_files, "PATIENCE", 0.1)
     expected = content(index.tables(zoo))
     damage(zoo / "index")
     assert index.disagreements(zoo)
@@ -244,7 +244,7 @@ def test_whatever_lies_where_the_index_should_it_is_made_anew(zoo, damage, monke
 
 
 def test_a_damaged_index_that_cannot_be_written_is_made_anew_each_time(zoo, monkeypatch):
-    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    monkeypatch.setattr(index_files, "PATIENCE", 0.1)
     expected = content(index.tables(zoo))
     index_files.path_of(zoo, "models").write_text("damaged")
 
@@ -258,7 +258,7 @@ def test_a_damaged_index_that_cannot_be_written_is_made_anew_each_time(zoo, monk
 
 
 def test_an_index_that_cannot_be_read_is_made_anew(zoo, monkeypatch):
-    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    monkeypatch.setattr(index_files, "PATIENCE", 0.1)
     expected = content(index.tables(zoo))
 
     def refused(path, *args, **options):
@@ -301,8 +301,8 @@ def test_what_a_killed_process_leaves_is_no_index(zoo):
 def rewrite(zoo, name, table, **words):
     """Put another table in a file's place, with metadata that look right unless told otherwise."""
     path = index_files.path_of(zoo, name)
-    found = json.loads(pq.read_schema(path).metadata[index.METADATA.encode()])
-    table = table.replace_schema_metadata({index.METADATA: json.dumps(found | words)})
+    found = json.loads(pq.read_schema(path).metadata[index_files.METADATA.encode()])
+    table = table.replace_schema_metadata({index_files.METADATA: json.dumps(found | words)})
     pq.write_table(table, path)
     reseal(zoo)
 
@@ -372,7 +372,7 @@ def test_headings_that_are_none_are_not_believed(zoo, headings):
 
 
 def test_files_of_two_generations_are_not_mixed(zoo, monkeypatch):
-    monkeypatch.setattr(index, "PATIENCE", 0.1)
+    monkeypatch.setattr(index_files, "PATIENCE", 0.1)
     index.rows(zoo)
     old = index_files.path_of(zoo, "epochs").read_bytes()
     change(zoo, ids(zoo)[0])

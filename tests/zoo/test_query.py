@@ -23,7 +23,7 @@ from vitarium.zoo import _index_files as index_files
 from vitarium.zoo import _index_loading as index_loading
 from vitarium.zoo import _query_limits as query_limits
 from vitarium.zoo import listing as listing_module
-from vitarium.zoo._index_columns import table
+from vitarium.zoo._index_tables import table
 from vitarium.zoo.database import Database
 from vitarium.zoo.listing import listing
 
@@ -413,7 +413,7 @@ def test_what_the_reader_of_an_answer_raises_is_a_line(zoo, refuse):
 
 def test_a_listing_has_the_factors_that_differ_and_scores_before_and_after(zoo):
     found = listing(zoo.path)
-    assert (found.found, found.total) == (6, 6)
+    assert (found.matching, found.total) == (6, 6)
     assert set(found.rows[0]) == {
         *("model", "stage", "parent", "lr", "seed", "epochs", "before", "after", "status")
     }
@@ -439,7 +439,7 @@ def test_a_condition_knows_headings_and_columns(zoo, where, same):
     expected = zoo.models().query(same)
     found = listing(zoo.path, where=where)
     assert {row["model"] for row in found.rows} == set(expected["id"])
-    assert (found.found, found.total) == (len(expected), 6)
+    assert (found.matching, found.total) == (len(expected), 6)
 
 
 def test_a_condition_may_ask_about_other_models(zoo):
@@ -453,7 +453,7 @@ def test_models_are_sorted_and_limited(zoo):
     models = zoo.models().sort_values("test_accuracy", ascending=False)
     found = listing(zoo.path, sort=["-after"], limit=4)
     assert [row["model"] for row in found.rows] == list(models["id"][:4])
-    assert found.found == 6
+    assert found.matching == 6
     rows = listing(zoo.path, sort=["Stage", " -optimizer.lr"]).rows
     assert [row["stage"] for row in rows] == sorted(models["stage"])
     assert [row["lr"] for row in rows[:4]] == [0.01, 0.01, 0.001, 0.001]

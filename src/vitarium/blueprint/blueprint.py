@@ -95,8 +95,8 @@ class Stage(Config):
     def _gather(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             raise ValueError(f"{values!r} is not a mapping of factors to values")
-        own = {key: values[key] for key in ("grid", "variants") if key in values}
-        return {"settings": {k: v for k, v in values.items() if k not in own}, **own}
+        keywords = {key: values[key] for key in ("grid", "variants") if key in values}
+        return {"settings": {k: v for k, v in values.items() if k not in keywords}, **keywords}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -127,12 +127,12 @@ class Stage(Config):
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, KeyPath]]]:
         """The settings of every model, and for each factor that was set apart where it stands."""
         for i, variant in enumerate(self.variants):
-            places: dict[str, KeyPath] = {path: ("grid", path) for path in self.grid}
-            places |= {path: ("variants", i, path) for path in variant.overrides}
-            places |= {path: ("variants", i, "grid", path) for path in variant.grid}
+            paths: dict[str, KeyPath] = {path: ("grid", path) for path in self.grid}
+            paths |= {path: ("variants", i, path) for path in variant.overrides}
+            paths |= {path: ("variants", i, "grid", path) for path in variant.grid}
             base = apply(self.settings, variant.overrides)
             for choice in combinations({**self.grid, **variant.grid}):
-                yield apply(base, choice), places
+                yield apply(base, choice), paths
 
 
 class Blueprint(Config):
@@ -210,28 +210,28 @@ def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> d
     if base in above:
         raise InvalidConfig([Problem(("extends",), f"'{base}' extends itself")], file.name)
     try:
-        found = YamlFile.read(_find(base, beside=Path(file.name).parent))
+        base_file = YamlFile.read(_find(base, beside=Path(file.name).parent))
     except UnknownName as error:
         raise InvalidConfig([Problem(("extends",), str(error))], file.name) from None
-    inherited = found.values
+    inherited = base_file.values
     if not isinstance(inherited, dict):
-        raise InvalidConfig([Problem(("extends",), f"{found.name} is no blueprint")], file.name)
+        raise InvalidConfig([Problem(("extends",), f"{base_file.name} is no blueprint")], file.name)
     if "extends" in inherited:
-        inherited = _extend(inherited, found, (*above, base))
-    own = {k: v for k, v in values.items() if k not in ("extends", "override")}
+        inherited = _extend(inherited, base_file, (*above, base))
+    additions = {k: v for k, v in values.items() if k not in ("extends", "override")}
     try:
-        return {**apply(inherited, values.get("override", {})), **own}
+        return {**apply(inherited, values.get("override", {})), **additions}
     except KeyError as error:
         problem = Problem(("override", str(error.args[0])), f"'{base}' has no such place")
         raise _located([problem], file) from None
 
 
 def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
-    shown = []
+    located = []
     for problem in problems:
         line = file.line(problem.path)
-        shown.append(Problem(problem.path, problem.message + (f" (line {line})" if line else "")))
-    return InvalidConfig(shown, f"{file.name} is not a valid blueprint:")
+        located.append(Problem(problem.path, problem.message + (f" (line {line})" if line else "")))
+    return InvalidConfig(located, f"{file.name} is not a valid blueprint:")
 
 
 def _find(source: str | Path, beside: Path | None = None) -> Path:
@@ -242,19 +242,19 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
         with suppress(UnusablePath), reading(path):  # longer than any file's name
             if path.is_file():
                 return path
-    known = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
+    names = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
     if Path(source).suffix in (".yaml", ".yml"):
         raise UnknownName(
-            "blueprint (no such file, and none of that name is shipped)", str(source), known
+            "blueprint (no such file, and none of that name is shipped)", str(source), names
         )
-    raise UnknownName("blueprint", str(source), known)
+    raise UnknownName("blueprint", str(source), names)
 
 
 def _unknown(path: str, where: KeyPath) -> Problem | None:
     """A complaint if the first part of a factor's path is no factor."""
-    known = [*Recipe.model_fields, "start"]
+    factors = [*Recipe.model_fields, "start"]
     first = path.partition(".")[0]
-    if first in known:
+    if first in factors:
         return None
-    hint = did_you_mean(first, [*known, "grid", "variants"], most=20)
+    hint = did_you_mean(first, [*factors, "grid", "variants"], max_names=20)
     return Problem((*where, path), f"unknown factor '{first}'{hint}")

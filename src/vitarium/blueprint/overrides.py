@@ -32,12 +32,12 @@ def combinations(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(paths, values, strict=True))
 
 
-def _put(place: Any, keys: list[str], value: Any) -> None:
-    key: Any = int(keys[0]) if isinstance(place, list) else keys[0]
+def _put(node: Any, keys: list[str], value: Any) -> None:
+    key: Any = int(keys[0]) if isinstance(node, list) else keys[0]
     if len(keys) == 1:
-        place[key] = value
+        node[key] = value
         return
-    inner = place[key] if isinstance(place, list) else place.get(key, {})
+    inner = node[key] if isinstance(node, list) else node.get(key, {})
     # "optimizer: sgd" and then "optimizer.lr": the name is the section's first setting
-    place[key] = {"name": inner} if isinstance(inner, str) else inner
-    _put(place[key], keys[1:], value)
+    node[key] = {"name": inner} if isinstance(inner, str) else inner
+    _put(node[key], keys[1:], value)

@@ -15,7 +15,7 @@ class Parent:
 
     id: str
     origin: Recipe | Imported
-    kept: tuple[int, ...]
+    epochs: tuple[int, ...]
     """Epochs whose weights there are, or will be; the last one is what children start from."""
 
 

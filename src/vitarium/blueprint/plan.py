@@ -45,19 +45,19 @@ class Plan:
     def of_stage(self, stage: str) -> list[ModelSpec]:
         return [model for model in self.models if model.stage == stage]
 
-    def varying(self, stage: str) -> dict[str, list[Any]]:
+    def swept(self, stage: str) -> dict[str, list[Any]]:
         """The factors in which the models of a stage differ, with their values in order."""
-        return varying(self._rows(stage))
+        return swept_factors(self._rows(stage))
 
-    def telling(self, stage: str) -> list[str]:
+    def distinguishing(self, stage: str) -> list[str]:
         """The few factors that tell the models of a stage apart."""
-        return telling(self._rows(stage))
+        return distinguishing_factors(self._rows(stage))
 
     def _rows(self, stage: str) -> list[dict[str, Any]]:
         return [flatten(model.recipe.factors()) for model in self.of_stage(stage)]
 
 
-def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def swept_factors(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """The keys whose values differ between the rows that have them, with the distinct values.
 
     What only some rows have, always with one value, goes without saying: it is a setting of the
@@ -65,10 +65,10 @@ def varying(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """
     keys = dict.fromkeys(key for row in rows for key in row)
     values = {key: _distinct([row[key] for row in rows if key in row]) for key in keys}
-    return {key: found for key, found in values.items() if len(found) > 1}
+    return {key: distinct for key, distinct in values.items() if len(distinct) > 1}
 
 
-def telling(rows: list[dict[str, Any]]) -> list[str]:
+def distinguishing_factors(rows: list[dict[str, Any]]) -> list[str]:
     """The few factors that tell models apart.
 
     A setting that differs only because its plug-in does is left out: the plug-in's name tells it.
@@ -79,10 +79,10 @@ def telling(rows: list[dict[str, Any]]) -> list[str]:
         if section == key:
             return True
         names = _distinct([row.get(section) for row in rows])
-        alike = [[row for row in rows if row.get(section) == name] for name in names]
-        return any(key in varying(group) for group in alike)
+        groups = [[row for row in rows if row.get(section) == name] for name in names]
+        return any(key in swept_factors(group) for group in groups)
 
-    return [key for key in varying(rows) if tells(key)]
+    return [key for key in swept_factors(rows) if tells(key)]
 
 
 def plan(blueprint: Blueprint, find: Find | None = None) -> Plan:
@@ -151,7 +151,7 @@ class _Points:
 
     def __iter__(self) -> Iterator[ModelSpec | Problem]:
         recipes: dict[str, Recipe | InvalidConfig] = {}
-        for settings, places in self.stage.points():
+        for settings, paths in self.stage.points():
             start = settings.pop("start", SCRATCH)
             try:
                 start = (
@@ -161,29 +161,29 @@ class _Points:
                 )
                 parents = self._parents(start) if start else [None]
             except InvalidConfig as error:
-                yield from self._located(error, places, "start")
+                yield from self._located(error, paths, "start")
                 continue
             for parent in parents:
                 try:
                     full = inherited(settings, parent.origin if parent else None, start)
                 except VitariumError as error:
                     problem = Problem(("operator",), str(error))
-                    yield from self._located(InvalidConfig([problem]), places, "start")
+                    yield from self._located(InvalidConfig([problem]), paths, "start")
                     continue
                 key = repr(full)
                 if key not in recipes:
                     recipes[key] = _read(full)
                 recipe = recipes[key]
                 if isinstance(recipe, InvalidConfig):
-                    yield from self._located(recipe, places)
+                    yield from self._located(recipe, paths)
                 elif parent is None and _taught_by_parent(recipe):
                     message = "there is no parent to learn from: name a teacher, or a `start`"
                     problem = Problem(("objective", "teacher"), message)
-                    yield from self._located(InvalidConfig([problem]), places)
+                    yield from self._located(InvalidConfig([problem]), paths)
                 elif start is None or parent is None:
                     yield ModelSpec(stage=self.name, recipe=recipe)
                 else:
-                    yield self._child(recipe, parent, start, places)
+                    yield self._child(recipe, parent, start, paths)
 
     def _parents(self, start: Start) -> Sequence[Parent]:
         """Raises InvalidConfig where the zoo has none such."""
@@ -200,15 +200,15 @@ class _Points:
             raise InvalidConfig([Problem((), str(error))]) from None
 
     def _child(
-        self, recipe: Recipe, parent: Parent, start: Start, places: dict[str, KeyPath]
+        self, recipe: Recipe, parent: Parent, start: Start, paths: dict[str, KeyPath]
     ) -> ModelSpec | Problem:
-        epoch = parent.kept[-1] if start.epoch == -1 else start.epoch
-        if epoch not in parent.kept:
-            path = places.get("start", ("start",))
+        epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
+        if epoch not in parent.epochs:
+            path = paths.get("start", ("start",))
             who = f"model {parent.id}" if start.is_in_zoo else f"stage '{start.stage}'"
             return Problem(
                 ("stages", self.name, *path),
-                f"{who} does not keep epoch {epoch}; it keeps {list(parent.kept)}",
+                f"{who} does not keep epoch {epoch}; it keeps {list(parent.epochs)}",
             )
         return ModelSpec(
             stage=self.name,
@@ -220,17 +220,17 @@ class _Points:
         )
 
     def _located(
-        self, error: InvalidConfig, places: dict[str, KeyPath], *prefix: str
+        self, error: InvalidConfig, paths: dict[str, KeyPath], *prefix: str
     ) -> Iterator[Problem]:
         """The problems where the blueprint sets the value: in the grid, a variant, or the stage."""
         for problem in error.problems:
             path = (*prefix, *problem.path)
             dotted = ".".join(map(str, path))
-            near = [place for place in places if (dotted + ".").startswith(place + ".")]
+            near = [factor for factor in paths if (dotted + ".").startswith(factor + ".")]
             if near:
-                place = max(near, key=len)
-                rest = path[place.count(".") + 1 :]
-                path = (*places[place], *rest)
+                nearest = max(near, key=len)
+                rest = path[nearest.count(".") + 1 :]
+                path = (*paths[nearest], *rest)
             yield Problem(("stages", self.name, *path), problem.message)
 
 
@@ -257,10 +257,10 @@ def inherited(
     """
     if parent is None or start is None:
         return settings
-    found = dict(settings)
-    own = settings.get("architecture", {})
+    complete = dict(settings)
+    changes = settings.get("architecture", {})
     change = start.operator.plugin.facts.get("architecture") if start.operator else None
-    named = not isinstance(own, dict) or "name" in own
+    named = not isinstance(changes, dict) or "name" in changes
     if named and change:
         raise InvalidInput("the operator decides the architecture; leave out its name")
     if not named:
@@ -269,10 +269,13 @@ def inherited(
             architecture = change(start.operator.config, architecture)
         if architecture is None:
             raise InvalidInput("nothing here builds the parent's architecture")
-        found["architecture"] = {**architecture.factors(defaults=False), **own}
+        complete["architecture"] = {
+            **architecture.factors(defaults=False),
+            **changes,
+        }
     if start.keep_head and "head" not in settings and parent.head:
-        found["head"] = parent.head.factors(defaults=False)
-    return found
+        complete["head"] = parent.head.factors(defaults=False)
+    return complete
 
 
 def _distinct(values: list[Any]) -> list[Any]:

@@ -54,8 +54,8 @@ class Recipe(Config):
 
     @field_validator("checkpoints", mode="after")
     @classmethod
-    def _in_order(cls, kept: Any) -> Any:
-        return kept if isinstance(kept, str) else tuple(sorted(set(kept)))
+    def _in_order(cls, epochs: Any) -> Any:
+        return epochs if isinstance(epochs, str) else tuple(sorted(set(epochs)))
 
     @model_validator(mode="after")
     def _sections_go_together(self) -> Self:

@@ -123,8 +123,8 @@ class ModelSpec(Spec):
         return self.recipe
 
     def described(self) -> dict[str, Any]:
-        made = flatten({"conversion": self.conversion.factors()}) if self.conversion else {}
-        return self.recipe.described() | made
+        conversion = flatten({"conversion": self.conversion.factors()}) if self.conversion else {}
+        return self.recipe.described() | conversion
 
     def _start(self) -> dict[str, Any]:
         converted = (

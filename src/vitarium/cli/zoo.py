@@ -73,12 +73,12 @@ def ls(
         chosen = [rows[row["model"]] for row in listed.rows if row["model"] in rows]
         print_json([{key: row.get(key) for key in keys} for row in chosen])
         return
-    of = f"{listed.found:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
+    of = f"{listed.matching:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
     title = f"{directory}: {of} models; {SCORED}"
     if not listed.rows:
         print_line(title)
     print_rows(for_people(listed.rows), title=title)
-    if more := listed.found - len(listed.rows):
+    if more := listed.matching - len(listed.rows):
         print(f"… {more:,} more; --limit 0 for all, --where and --sort to choose")
 
 

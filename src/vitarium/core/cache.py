@@ -10,8 +10,8 @@ _NOWHERE = Path(os.devnull)
 
 def cache_folder() -> Path:
     """$VITARIUM_CACHE, else `vitarium` below the user's cache folder; may not be there yet."""
-    if own := os.environ.get("VITARIUM_CACHE"):
-        return Path(own)
+    if folder := os.environ.get("VITARIUM_CACHE"):
+        return Path(folder)
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError:  # a user without a home

@@ -80,15 +80,15 @@ class InvalidConfig(InvalidInput, ValueError):
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every complaint of a pydantic error, with the nearest known name for an unknown one."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for item in error.errors():
         path = tuple(key for key in item["loc"] if not _OF_PYDANTIC.fullmatch(str(key)))
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, InvalidConfig):  # a configuration inside this one
-            found.extend(problem.under(*path) for problem in cause.problems)
+            problems.extend(problem.under(*path) for problem in cause.problems)
         else:
-            found.append(Problem(path, _message(item, model)))
-    return found
+            problems.append(Problem(path, _message(item, model)))
+    return problems
 
 
 def _message(item: Any, model: type[BaseModel]) -> str:
@@ -103,8 +103,8 @@ def _message(item: Any, model: type[BaseModel]) -> str:
         case "value_error":
             return str(item["ctx"]["error"])
         case _:
-            said = item["msg"].removeprefix("Input should be ")
-            return f"{item['input']!r} is not {said}" if said != item["msg"] else said
+            expected = item["msg"].removeprefix("Input should be ")
+            return f"{item['input']!r} is not {expected}" if expected != item["msg"] else expected
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:

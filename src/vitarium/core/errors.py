@@ -28,13 +28,13 @@ class UnknownName(InvalidInput):
     Args:
         kind: what was looked for, e.g. "architecture".
         name: what was written.
-        known: every name that would have been right.
+        candidates: every name that would have been right.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self.kind, self.name, self.known = kind, name, sorted(known)
+    def __init__(self, kind: str, name: str, candidates: Iterable[str]) -> None:
+        self.kind, self.name, self.candidates = kind, name, sorted(candidates)
         label = shortened(printable(str(name), newline="\\n"), _MAX_LENGTH)
-        super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.known)}")
+        super().__init__(f"unknown {kind} '{label}'{did_you_mean(name, self.candidates)}")
 
 
 class QueryTimeout(InvalidInput):
@@ -181,22 +181,22 @@ class DamagedCache(UserWarning):
     """
 
 
-def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
+def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> str:
     """`"; did you mean 'x' or 'y'?"`, or the known names where none is near; empty where none is
     known."""
-    names = [str(k) for k in known]
+    names = [str(k) for k in candidates]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
-        nearest = [each for each in near if each == near[0] or _very_near(name, each)]
+        nearest = [match for match in near if match == near[0] or _very_near(name, match)]
         named = " or ".join(repr(shortened(name, _MAX_LENGTH)) for name in nearest)
         return f"; did you mean {named}?"
     if not names:
         return ""
-    listed = [shortened(printable(name, newline="\\n"), _MAX_LENGTH) for name in names[:most]]
-    ellipsis = ", …" if len(names) > most else ""
+    listed = [shortened(printable(name, newline="\\n"), _MAX_LENGTH) for name in names[:max_names]]
+    ellipsis = ", …" if len(names) > max_names else ""
     return f"; known: {', '.join(listed)}{ellipsis}"
 
 
-def _very_near(name: str, other: str) -> bool:
+def _very_near(name: str, candidate: str) -> bool:
     """Near enough to be named though another is nearer."""
-    return difflib.SequenceMatcher(None, str(name), other).ratio() >= 0.7
+    return difflib.SequenceMatcher(None, str(name), candidate).ratio() >= 0.7

@@ -11,18 +11,30 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
+from vitarium.core.checksums import (
+    checksum as checksum,
+)
+from vitarium.core.checksums import (
+    parsed_json as parsed_json,
+)
+from vitarium.core.checksums import (
+    utf8 as utf8,
+)
+from vitarium.core.checksums import (
+    verify_checksum as verify_checksum,
+)
+from vitarium.core.checksums import (
+    with_checksum as with_checksum,
+)
 from vitarium.core.errors import CorruptFile, LeadsOutside
 from vitarium.core.file_faults import reading, writing
-from vitarium.core.printable import encodable, escaped_json
+from vitarium.core.printable import escaped_json
 
 _DESCRIPTORS = Path("/proc/self/fd")
 """Where Linux has another name of every file that is open."""
 _PATTERN = frozenset("*?[{")
 _LONG_NAME = 200
 """Bytes of a name that leave room for more; disks take 255."""
-_SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
 
 
 def write(
@@ -146,21 +158,6 @@ def json_text(value: Any) -> bytes:
     return utf8(escaped_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n")
 
 
-def utf8(text: str) -> bytes:
-    """Any text, also with the name of a file that is no UTF-8: its bytes are written `\\udcff`."""
-    return text.encode(errors="backslashreplace")
-
-
-def parsed_json(text: bytes) -> Any:
-    r"""Parse JSON; lone surrogates become text such as `\ud83d`, see `encodable`.
-
-    Raises ValueError and RecursionError.
-    """
-    value = json.loads(text)
-    has_surrogates = b"\xed" in text or b"\\ud" in text or b"\\uD" in text
-    return encodable(value) if has_surrogates else value
-
-
 def read_json(path: Path) -> Any:
     """Raises CorruptFile where the content is not JSON."""
     try:
@@ -171,7 +168,7 @@ def read_json(path: Path) -> Any:
 
 def write_sealed(path: Path, value: dict[str, Any], *, root: Path | None = None) -> None:
     """One JSON object with a checksum of itself as its last member, `xxh3`."""
-    write(path, utf8(sealed(value, indent=1)), root=root)
+    write(path, utf8(with_checksum(value, indent=1)), root=root)
 
 
 def read_sealed(
@@ -186,7 +183,7 @@ def read_sealed(
     """
     text = read(path)
     try:
-        return unsealed(text, format_1)
+        return verify_checksum(text, format_1)
     except ValueError as error:
         raise CorruptFile(path, str(error)) from None
 
@@ -229,16 +226,16 @@ def _line(path: Path, number: int, line: bytes) -> Any:
 
 
 def _last_line(body: bytes, lines: int) -> bytes:
-    return sealed({"lines": lines}, of=body).encode()
+    return with_checksum({"lines": lines}, after=body).encode()
 
 
 def check(path: Path, sha256: str) -> None:
     """Read a file through, in pieces. Raises CorruptFile if any bit of it has changed."""
     try:
-        found = digest(path)
+        actual = digest(path)
     except FileNotFoundError:
         raise CorruptFile(path, "the file is missing") from None
-    if found != sha256:
+    if actual != sha256:
         raise CorruptFile(
             path, f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
         )
@@ -248,49 +245,6 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; read in pieces."""
     with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def checksum(content: Any) -> str:
-    """XXH3 of 64 bits, as 16 hexadecimal digits."""
-    return xxhash.xxh3_64_hexdigest(content)
-
-
-def sealed(value: dict[str, Any], *, indent: int | None = None, of: bytes = b"") -> str:
-    """JSON text of an object that ends in `, "xxh3": "<XXH3-64 of all before this comma>"}`.
-
-    Args:
-        of: bytes that the checksum is to cover too, as if they stood before the text.
-    """
-    text = escaped_json(json.dumps(value, indent=indent, ensure_ascii=False))
-    body = text.removesuffix("}").rstrip("\n")
-    return body + _seal(of + utf8(body))
-
-
-def unsealed(
-    text: bytes, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
-) -> dict[str, Any]:
-    """The object of a sealed text, or of one of format 1; see `read_sealed`.
-
-    Raises ValueError if any byte of a sealed text has changed.
-    """
-    try:
-        value = parsed_json(text)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    if value.pop("xxh3", None) is None:
-        if not format_1(value):
-            raise ValueError("it does not end in its checksum")
-        return value
-    body = text[:-_SEAL_BYTES]
-    if text[-_SEAL_BYTES:] != _seal(body).encode():
-        raise ValueError("its checksum is not that of its content")
-    return value
-
-
-def _seal(body: bytes) -> str:
-    return f', "xxh3": "{checksum(body)}"}}\n'
 
 
 @contextmanager

@@ -110,10 +110,10 @@ def plugins(kind: str) -> dict[str, Plugin]:
 
 def get(kind: str, name: str) -> Plugin:
     """The plug-in of that name. Raises UnknownName with the nearest name there is."""
-    known = plugins(kind)
-    if name not in known:
-        raise UnknownName(kind, name, known)
-    return known[name]
+    registered = plugins(kind)
+    if name not in registered:
+        raise UnknownName(kind, name, registered)
+    return registered[name]
 
 
 @cache
@@ -179,8 +179,8 @@ def section(kind: str, value: Any) -> Section:
     if not isinstance(value, Mapping):
         raise InvalidConfig([Problem((), f"{value!r} is neither a name nor a mapping with a name")])
     if not isinstance(value.get("name"), str):
-        known = ", ".join(plugins(kind))
-        raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {known}")])
+        names = ", ".join(plugins(kind))
+        raise InvalidConfig([Problem(("name",), f"missing; the name of a known {kind}: {names}")])
     settings = {key: setting for key, setting in value.items() if key != "name"}
     try:
         return choose(kind, value["name"], **settings)

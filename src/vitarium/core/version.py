@@ -1,4 +1,4 @@
-"""Which version of vitarium this is."""
+"""The version of vitarium that is installed."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 @cache
 def installed_version() -> str:
-    """As the package's metadata says; "unknown" in a source tree that is not installed."""
+    """As `vitarium.__version__`; "unknown" of a source tree that is not installed."""
     try:
         return version("vitarium")
     except PackageNotFoundError:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitarium.blueprint.plan import telling
+from vitarium.blueprint.plan import distinguishing_factors
 from vitarium.zoo import Zoo
 from vitarium.zoo import _index as index
 
@@ -73,7 +73,7 @@ class Population:
             name: dict(
                 Counter(map(text, sorted((row[name] for row in rows if name in row), key=_order)))
             )
-            for name in telling(rows)
+            for name in distinguishing_factors(rows)
         }
 
 

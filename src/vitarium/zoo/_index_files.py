@@ -1,4 +1,4 @@
-"""The index's files, and whether they are as they were written.
+"""The index's files: what their tables have to look like, and whether they are as written.
 
 Three files cannot be replaced at one blow. So `index/checksums.json` is written twice: before, when
 it allows each file to be the old or the new one, and afterwards. A process that is killed in
@@ -8,6 +8,7 @@ between leaves files of two generations, which nobody mixes (see `index`), but n
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vitarium.core import files
 from vitarium.core.cache import zoo_cache
@@ -15,6 +16,36 @@ from vitarium.core.errors import CorruptFile, UnusablePath
 
 NAMES = ("models", "epochs", "records")
 CHECKSUMS = "checksums.json"
+PATIENCE = 1.0
+"""Seconds to wait for a process that is just replacing the files."""
+VERSION = 2
+METADATA = "vitarium"
+"""Key of the index's own words in the files' metadata."""
+
+_FACTS = {
+    "id": "string",
+    "stage": "string",
+    "parent": "string",
+    "parent_epoch": "int64",
+    "operator": "string",
+    "status": "string",
+    "last_epoch": "int64",
+}
+REQUIRED: Mapping[str, Mapping[str, str]] = {
+    "models": {**_FACTS, "seconds": "double", "_stamp": "string", "_entry": "string"},
+    "epochs": {"model": "string", "epoch": "int64", "kept": "bool"},
+    "records": {
+        "model": "string",
+        "epoch": "int64",
+        "measure": "string",
+        "settings": "string",
+        "value": "double",
+        "unit": "string",
+    },
+}
+"""Columns that each table has in any case, with their types in Arrow's words."""
+TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
+"""Every type that a column can have, and what DuckDB calls it."""
 
 
 def homes(zoo: Path) -> tuple[Path, Path]:
@@ -47,8 +78,8 @@ def replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
 def _replace(zoo: Path, contents: Mapping[str, bytes]) -> None:
     sums = {name: [files.checksum(content)] for name, content in contents.items()}
     before = _checksums(zoo) or {}
-    both = {name: [*before.get(name, [None]), *own] for name, own in sums.items()}
-    files.write_sealed(_sums_path(zoo), both, root=zoo)
+    old_and_new = {name: [*before.get(name, [None]), *new] for name, new in sums.items()}
+    files.write_sealed(_sums_path(zoo), old_and_new, root=zoo)
     for name, content in contents.items():
         files.write(path_of(zoo, name), content, root=zoo)
     files.write_sealed(_sums_path(zoo), sums, root=zoo)
@@ -71,7 +102,7 @@ def _checksums(zoo: Path) -> dict[str, list[str | None]] | None:
         sums = files.read_sealed(_sums_path(zoo))
     except (OSError, CorruptFile):
         return None
-    return {name: own if isinstance(own, list) else [own] for name, own in sums.items()}
+    return {name: total if isinstance(total, list) else [total] for name, total in sums.items()}
 
 
 def _sum(path: Path) -> str | None:
@@ -83,3 +114,20 @@ def _sum(path: Path) -> str | None:
 
 def _sums_path(zoo: Path) -> Path:
     return zoo / "index" / CHECKSUMS
+
+
+def check_columns(name: str, types: Mapping[str, str], count: int) -> None:
+    """Raises ValueError where a table's columns are not those of an index; `found`: types."""
+    required = REQUIRED[name]
+    if len({column.lower() for column in types}) != count:
+        raise ValueError("columns of one name")
+    if {column: types.get(column) for column in required} != dict(required):
+        raise ValueError("columns are missing, or of other types")
+    if not set(types.values()) <= set(TYPES):
+        raise ValueError("columns of unknown types")
+
+
+def check_headings(value: Any) -> None:
+    """Raises ValueError for anything but names of names."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
+        raise ValueError("headings that are none")

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from vitarium.core import files
 from vitarium.core.errors import QueryTooLarge
-from vitarium.zoo import _index as index
 from vitarium.zoo import _index_files as index_files
-from vitarium.zoo import _index_schema as index_schema
 from vitarium.zoo._query_limits import MEMORY
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def _filled(
 ) -> dict[str, str] | None:
     """The headings; None where the index is damaged, out of date, or just being replaced."""
     paths = {name: str(index_files.path_of(zoo, name)) for name in index_files.NAMES}
-    end = time.monotonic() + index.PATIENCE
+    end = time.monotonic() + index_files.PATIENCE
     # before anything is parsed: who parses damaged bytes may end with all of the process
     while time.monotonic() < end and not index_files.damaged(zoo):
         before = _words(database, paths)
@@ -78,6 +76,8 @@ def _filled(
 def _of_tables(zoo: Path) -> Loaded:
     """From what `index.tables` reads or makes."""
     import duckdb
+
+    from vitarium.zoo import _index as index  # and with it pyarrow
 
     database, tables = _in_memory(), index.tables(zoo)
     try:
@@ -110,7 +110,7 @@ def _words(database: "duckdb.DuckDBPyConnection", paths: dict[str, str]) -> list
     return [
         database.execute(
             "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?",
-            [path, index_schema.METADATA],
+            [path, index_files.METADATA],
         ).fetchall()[0][0]
         for path in paths.values()
     ]
@@ -119,16 +119,16 @@ def _words(database: "duckdb.DuckDBPyConnection", paths: dict[str, str]) -> list
 def _checked(database: "duckdb.DuckDBPyConnection", words: str) -> dict[str, str]:
     """The headings of an index whose version and columns are right; else raises ValueError."""
     parsed = json.loads(words)
-    if parsed["version"] != index_schema.VERSION:
+    if parsed["version"] != index_files.VERSION:
         raise ValueError("another version's")
     by_table = columns(database)
-    arrow_types = {theirs: ours for ours, theirs in index_schema.TYPES.items()}
+    arrow_types = {duckdb_type: arrow_type for arrow_type, duckdb_type in index_files.TYPES.items()}
     for name, types in by_table.items():
         kinds = {column: arrow_types.get(kind, kind) for column, kind in types.items()}
         if name == "models":
             kinds["_entry"] = "string"  # had it not been there, it could not have been left out
-        index_schema.check_columns(name, kinds, len(kinds))
-    index_schema.check_headings(parsed["headings"])
+        index_files.check_columns(name, kinds, len(kinds))
+    index_files.check_headings(parsed["headings"])
     if not set(parsed["headings"]) <= set(by_table["models"]):
         raise ValueError("headings of no columns")
     return dict(parsed["headings"])

@@ -104,7 +104,7 @@ def memory_limit(database: "duckdb.DuckDBPyConnection") -> int:
 
 
 def capped(
-    batches: Iterable[Batch], nbytes: Callable[[Batch], int], most: float
+    batches: Iterable[Batch], nbytes: Callable[[Batch], int], max_bytes: float
 ) -> Iterator[Batch]:
     """The batches, as long as all of them take no more than so many bytes.
 
@@ -113,11 +113,11 @@ def capped(
     total = 0
     for batch in batches:
         total += nbytes(batch)
-        if total > most:
+        if total > max_bytes:
             raise QueryTooLarge(
-                f"the answer takes more than {most / 1e6:,.0f} MB of memory; ask for less of it "
-                "(LIMIT, fewer columns, an aggregate), or have `vitarium query` write it piece by "
-                "piece: --format csv, or --output FILE"
+                f"the answer takes more than {max_bytes / 1e6:,.0f} MB of memory; ask for less "
+                "of it (LIMIT, fewer columns, an aggregate), or have `vitarium query` write it "
+                "piece by piece: --format csv, or --output FILE"
             )
         yield batch
 

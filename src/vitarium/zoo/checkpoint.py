@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vitarium.core.checksums import checksum
 from vitarium.core.errors import CorruptFile, InvalidInput, UnknownName
-from vitarium.core.files import checksum
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.coding import Bits
 from vitarium.zoo._format.container import Container
@@ -230,9 +230,9 @@ class Checkpoint(Mapping[str, "Tensor"]):
             return self.run(name, first)[start - first * stored.run : stop - first * stored.run]
         bits = np.empty(stop - start, f"u{stored.width}")
         for number in range(first, last + 1):
-            place = number * stored.run
-            part = self.run(name, number)[max(start - place, 0) : stop - place]
-            bits[max(place - start, 0) :][: len(part)] = part
+            offset = number * stored.run
+            part = self.run(name, number)[max(start - offset, 0) : stop - offset]
+            bits[max(offset - start, 0) :][: len(part)] = part
         return bits
 
     def _decoded(self, name: str, number: int) -> Bits:
@@ -242,7 +242,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
         if stored.code == "same":
             return self.opened_base.run(name, number)
         try:
-            values = coding.unpressed(
+            values = coding.decompress(
                 self._streams(name, number),
                 min(stored.run, stored.count - number * stored.run),
                 stored.width,
@@ -260,16 +260,16 @@ class Checkpoint(Mapping[str, "Tensor"]):
 
     def _streams(self, name: str, number: int) -> list[memoryview]:
         """The stored streams of a run, checked."""
-        found, lengths = self.tensors[name].pieces[number]
-        place = self._places[name][number]
-        piece = self._file.content(name)[place : place + sum(lengths)]
-        if checksum(piece) != found:
+        expected, lengths = self.tensors[name].pieces[number]
+        offset = self._stream_offsets[name][number]
+        piece = self._file.content(name)[offset : offset + sum(lengths)]
+        if checksum(piece) != expected:
             raise self._damaged(name)
         ends = list(accumulate(lengths))
         return [piece[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
     @cached_property
-    def _places(self) -> dict[str, list[int]]:
+    def _stream_offsets(self) -> dict[str, list[int]]:
         """Where each run's streams begin in its entry."""
         return {
             name: list(accumulate((sum(lengths) for _, lengths in stored.pieces), initial=0))

@@ -198,13 +198,13 @@ class Database:
         }
 
         def quote_known(match: re.Match[str]) -> str:
-            whole: str = match[0]
-            first, _, rest = whole.partition(".")
+            text: str = match[0]
+            first, _, rest = text.partition(".")
             if match["dotted"] is None:
-                return whole
-            if whole.lower() in names:
-                return quote(whole)
-            return f"{first}.{quote(rest)}" if rest.lower() in names else whole
+                return text
+            if text.lower() in names:
+                return quote(text)
+            return f"{first}.{quote(rest)}" if rest.lower() in names else text
 
         return _WORDS.sub(quote_known, sql)
 
@@ -221,8 +221,8 @@ class Database:
         if table := _UNKNOWN_TABLE.search(message):
             return UnknownName("table", table[1], self.columns)
         if column := _UNKNOWN_COLUMN.search(message):
-            known = {name for names in self.columns.values() for name in names}
-            return UnknownColumn(column[1], known)
+            columns = {name for names in self.columns.values() for name in names}
+            return UnknownColumn(column[1], columns)
         if message.startswith("Permission Error"):
             return InvalidInput(f"a query reads the zoo's tables and no files: {message}")
         return InvalidInput(f"the SQL cannot be used: {message}")
@@ -231,14 +231,14 @@ class Database:
 class UnknownColumn(UnknownName):
     """A column that no table has; often a text without its quotes."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__("column", name, known)
+    def __init__(self, name: str, columns: Iterable[str]) -> None:
+        super().__init__("column", name, columns)
 
     def __str__(self) -> str:
-        said = super().__str__()
-        if difflib.get_close_matches(self.name, self.known, cutoff=0.7):
-            return said
-        return f"{said} (a text stands in single quotes: '{self.name}')"
+        message = super().__str__()
+        if difflib.get_close_matches(self.name, self.candidates, cutoff=0.7):
+            return message
+        return f"{message} (a text stands in single quotes: '{self.name}')"
 
 
 EXAMPLE = '"SELECT stage, count(*) FROM models GROUP BY stage"'

@@ -13,14 +13,14 @@ _FIXED = ("model", "stage", "parent", "epochs", "before", "after", "status")
 
 @dataclass(frozen=True)
 class Listing:
-    """Models, a row each; `found` fulfil the condition, of `total` in the zoo.
+    """Models, a row each; `matching` fulfill the condition, of `total` in the zoo.
 
     The rows have: model (its id), stage, parent, the factors that differ, epochs (the last that is
     finished), before and after (accuracy on test images), status.
     """
 
     rows: list[dict[str, Any]]
-    found: int
+    matching: int
     total: int
 
 
@@ -39,32 +39,32 @@ def listing(
     QueryTooLarge for a condition that takes too much.
     """
     database = Database(zoo)
-    shown = _shown(database)
-    columns = {**{name: _of_models(name) for name in database.columns["models"]}, **shown}
-    taken = {name.lower() for name in shown}
+    headed = _headed(database)
+    columns = {**{name: _of_models(name) for name in database.columns["models"]}, **headed}
+    taken = {name.lower() for name in headed}
     listed = ", ".join(
         f"{sql} AS {quote(name)}"
         for name, sql in columns.items()
-        if name in shown or name.lower() not in taken
+        if name in headed or name.lower() not in taken
     )
     source = f"SELECT {listed} FROM models LEFT JOIN ({_first(database)}) AS first ON model = id"
     condition = f"WHERE (\n{where}\n)" if where.strip() else ""  # a comment ends with its line
     order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])
     try:
         names, rows = database.rows(
-            f"SELECT {', '.join(map(quote, shown))}, count(*) OVER () FROM ({source}) AS models "
+            f"SELECT {', '.join(map(quote, headed))}, count(*) OVER () FROM ({source}) AS models "
             f"{condition} ORDER BY {order}" + ("" if limit is None else f" LIMIT {limit:d}")
         )
     except UnknownColumn as error:
         raise UnknownColumn(error.name, columns) from None
     return Listing(
         [dict(zip(names, row[:-1], strict=False)) for row in rows],
-        found=rows[0][-1] if rows else 0,
+        matching=rows[0][-1] if rows else 0,
         total=database.rows("SELECT count(*) FROM models")[1][0][0],
     )
 
 
-def _shown(database: Database) -> dict[str, str]:
+def _headed(database: Database) -> dict[str, str]:
     """What the listing shows: names, and SQL for them."""
     factors = {
         name if short in _FIXED else short: _of_models(name)
@@ -100,13 +100,13 @@ def _first(database: Database) -> str:
     )
 
 
-def _order(sort: Sequence[str], known: Iterable[str]) -> list[str]:
-    by_lower = {name.lower(): name for name in known}
+def _order(sort: Sequence[str], columns: Iterable[str]) -> list[str]:
+    by_lower = {name.lower(): name for name in columns}
     terms = []
-    for each in sort:
-        name = each.strip().removeprefix("-").strip('"')
+    for term in sort:
+        name = term.strip().removeprefix("-").strip('"')
         if name.lower() not in by_lower:
-            raise UnknownColumn(name, known)
-        direction = "DESC" if each.strip().startswith("-") else "ASC"
+            raise UnknownColumn(name, columns)
+        direction = "DESC" if term.strip().startswith("-") else "ASC"
         terms.append(f"{quote(by_lower[name.lower()])} {direction} NULLS LAST")
     return terms

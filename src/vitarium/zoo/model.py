@@ -27,7 +27,7 @@ class Model:
         model.metrics              # a table: one row per epoch
         model.parent, model.children
 
-    What raises CorruptFile says so for every property: where the model's own files are damaged.
+    Every property raises CorruptFile where the model's own files are damaged.
     """
 
     def __init__(self, zoo: "Zoo", id: str) -> None:

@@ -13,9 +13,9 @@ all that the line speaks of is on disk. So a crash at any moment loses the runni
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitarium.blueprint import Recipe, Spec, restored
 from vitarium.blueprint.spec import is_complete
@@ -25,50 +25,21 @@ from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.version import installed_version
 from vitarium.zoo._format import packing
+from vitarium.zoo._model_files import (
+    FORMAT,
+    About,
+    Epoch,
+    Record,
+    Status,
+    ranges,
+    read_description,
+    read_lines,
+)
 from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
 from vitarium.zoo.checkpoint_folder import CheckpointFolder, opened
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FORMAT = 2
-Status = Literal["training", "finished", "diverged"]
-Line = TypeVar("Line")
-
-
-@dataclass(frozen=True)
-class About:
-    """What is known of a model beside its spec."""
-
-    num_outputs: int
-    """Width of the model's output, as needed to build it."""
-    classes: tuple[str, ...]
-    """Names of the classes of its data, in the order of the labels."""
-    software: Mapping[str, str]
-    """Versions, device and threads with which it was trained."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One finished epoch; number 0 is the state before training."""
-
-    number: int
-    metrics: Mapping[str, float]
-    checkpoint: str | None
-    """SHA-256 of what the checkpoint holds (`_format.description.content_of`); None: not kept."""
-    progress: str | None = None
-    """The same of the file to resume from."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A number that an earlier version measured: of what, by what, with which settings."""
-
-    epoch: int
-    measure: str
-    settings: Mapping[str, Any]
-    value: float
-    unit: str
 
 
 class ModelFolder:
@@ -89,7 +60,7 @@ class ModelFolder:
         """Raises CorruptFile where the file is damaged or does not belong to this folder."""
         file = self.path / "model.json"
         try:
-            spec = restored(self._about()["spec"])
+            spec = restored(read_description(self.path)["spec"])
         except (KeyError, InvalidConfig) as error:
             raise CorruptFile(file, f"no valid spec: {error}") from None
         if spec.id != self.path.name:
@@ -101,7 +72,7 @@ class ModelFolder:
 
         Raises CorruptFile.
         """
-        about = self._about()
+        about = read_description(self.path)
         values, software = about["spec"], about["software"]
         version = installed_version()  # models that were imported name no version
         is_current = isinstance(software, dict) and software.get("vitarium", version) == version
@@ -112,7 +83,7 @@ class ModelFolder:
         return dict(values)
 
     def about(self) -> About:
-        values = self._about()
+        values = read_description(self.path)
         outputs, classes, software = values["num_outputs"], values["classes"], values["software"]
         texts = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if type(outputs) is not int or not texts or not isinstance(software, dict):
@@ -121,14 +92,16 @@ class ModelFolder:
 
     def epochs(self) -> list[Epoch]:
         """Finished epochs in order. Raises CorruptFile."""
-        return self._lines("epochs.jsonl", Epoch)
+        return read_lines(self.path, "epochs.jsonl", Epoch)
 
     def result(self) -> dict[str, Any] | None:
         """How the training ended: `status` and `message`; None while it has not."""
         file = self.path / "result.json"
         if not files.exists(file):
             return None
-        result = files.read_sealed(file, format_1=lambda _: self._about()["format"] == 1)
+        result = files.read_sealed(
+            file, format_1=lambda _: read_description(self.path)["format"] == 1
+        )
         if result.keys() != {"status", "message"}:
             raise CorruptFile(file, f"it has {', '.join(result)} instead of a status and a message")
         return result
@@ -154,19 +127,19 @@ class ModelFolder:
 
         Raises InvalidInput.
         """
-        kept = {e.number: e.checkpoint for e in self.epochs() if e.checkpoint}
-        if epoch == -1 and kept:
-            epoch = max(kept)
-        if epoch not in kept:
+        contents = {e.number: e.checkpoint for e in self.epochs() if e.checkpoint}
+        if epoch == -1 and contents:
+            epoch = max(contents)
+        if epoch not in contents:
             raise InvalidInput(
                 f"model {self.path.name} has no weights of epoch {epoch}; "
-                + (f"it has {_ranges(list(kept))}" if kept else "it has none yet")
+                + (f"it has {ranges(list(contents))}" if contents else "it has none yet")
             )
-        return epoch, kept[epoch]
+        return epoch, contents[epoch]
 
     def records(self) -> list[Record]:
         """What earlier versions measured of the model; newer numbers are in `zoo.records`."""
-        return self._lines("records.jsonl", Record)
+        return read_lines(self.path, "records.jsonl", Record)
 
     def progress(self) -> "tuple[int, dict[str, Tensor]] | None":
         """The last finished epoch and the tensors to go on from; None before the first."""
@@ -302,28 +275,6 @@ class ModelFolder:
     def progress_path(self, epoch: int) -> Path:
         return self.path / f"progress-{epoch:04d}.safetensors"
 
-    def _about(self) -> dict[str, Any]:
-        file = self.path / "model.json"
-        values = files.read_sealed(file, format_1=lambda values: values.get("format") == 1)
-        if values.get("format") not in (1, FORMAT):
-            raise CorruptFile(file, f"not a model's description of format 1 to {FORMAT}")
-        if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:
-            raise CorruptFile(file, f"it has {', '.join(values)}")
-        return values
-
-    def _lines(self, name: str, kind: type[Line]) -> list[Line]:
-        file = self.path / name
-        if not files.exists(file):
-            return []
-        found = []
-        lines = files.read_lines(file, sealed=self._about()["format"] > 1)
-        for number, values in enumerate(lines, 1):
-            try:
-                found.append(kind(**values))
-            except TypeError as error:
-                raise CorruptFile(file, f"line {number}: {error}") from None
-        return found
-
     def bases(self, number: int) -> Iterator[CheckpointRef]:
         """What an epoch's checkpoint may build on, the best first.
 
@@ -335,23 +286,12 @@ class ModelFolder:
         spec = self.spec()
         origin = spec.origin
         last = isinstance(origin, Recipe) and number == origin.epochs
-        kept = [e.number for e in self.epochs() if e.checkpoint and e.number < number]
-        position = 0 if last else len(kept)
+        epochs = [e.number for e in self.epochs() if e.checkpoint and e.number < number]
+        position = 0 if last else len(epochs)
         while position:
             position &= position - 1
-            yield CheckpointRef(self.path.name, kept[position])
+            yield CheckpointRef(self.path.name, epochs[position])
         if spec.ingredients:
             yield spec.ingredients[0]
         elif spec.parent is not None:
             yield CheckpointRef(spec.parent, spec.parent_epoch or 0)
-
-
-def _ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] -> "0-2, 5"."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

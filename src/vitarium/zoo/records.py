@@ -78,7 +78,7 @@ def add(zoo: Path, measured: Sequence[Measured]) -> None:
         return
     import pyarrow as pa
 
-    columns = {name: [getattr(one, name) for one in measured] for name in COLUMNS}
+    columns = {name: [getattr(record, name) for record in measured] for name in COLUMNS}
     _write(zoo, pa.table(columns, schema=_schema()))
     if len(_paths(zoo)) > MANY:
         _make_one(zoo)
@@ -87,10 +87,10 @@ def add(zoo: Path, measured: Sequence[Measured]) -> None:
 def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
     """Add to a table `records` what is kept here of the `models`. Raises CorruptFile."""
     merged = "CREATE OR REPLACE TABLE records AS SELECT * FROM records UNION ALL BY NAME "
-    there = "model IN (SELECT id FROM models)"
-    both = f"{there} AND (other IS NULL OR other IN (SELECT id FROM models))"
+    is_model = "model IN (SELECT id FROM models)"
+    of_models = f"{is_model} AND (other IS NULL OR other IN (SELECT id FROM models))"
     with files.plain_path(zoo) as folder:
-        query = f"{merged} (FROM {_kept(zoo, folder)} WHERE {both})"
+        query = f"{merged} (FROM {_latest(zoo, folder)} WHERE {of_models})"
         _patiently(zoo, lambda: database.execute(query))
 
 
@@ -98,12 +98,12 @@ def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
     """All numbers of a measure with these settings. Raises CorruptFile."""
     import duckdb
 
-    wanted = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
+    select = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
     with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
         rows = _patiently(
             zoo,
             lambda: database.execute(
-                wanted.format(_kept(zoo, folder)), [measure, settings]
+                select.format(_latest(zoo, folder)), [measure, settings]
             ).fetchall(),
         )
     return [Measured(*row) for row in rows]
@@ -114,7 +114,7 @@ def damaged(zoo: Path) -> list[Path]:
     return [path for path in _paths(zoo) if _fault(path)]
 
 
-def _kept(zoo: Path, folder: Path) -> str:
+def _latest(zoo: Path, folder: Path) -> str:
     """SQL that gives every record once, as last written.
 
     Args:
@@ -141,12 +141,12 @@ def _paths(zoo: Path) -> list[Path]:
 
 def _fault(path: Path) -> str:
     try:
-        found = files.checksum(files.read(path))
+        checksum = files.checksum(files.read(path))
     except FileNotFoundError:  # just made one with others
         return ""
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
-    return "" if path.stem.endswith(f"-{found}") else "it is not as it was written"
+    return "" if path.stem.endswith(f"-{checksum}") else "it is not as it was written"
 
 
 def _patiently(zoo: Path, ask: Callable[[], Answer]) -> Answer:
@@ -174,9 +174,9 @@ def _write(zoo: Path, table: Any, written: str = "") -> None:
 
     content = io.BytesIO()
     pq.write_table(table, content, compression="zstd")
-    whole = content.getvalue()
-    name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(whole)}.parquet"
-    files.write(zoo / "records" / name, whole, root=zoo)
+    parquet = content.getvalue()
+    name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(parquet)}.parquet"
+    files.write(zoo / "records" / name, parquet, root=zoo)
 
 
 def _make_one(zoo: Path) -> None:
@@ -184,7 +184,7 @@ def _make_one(zoo: Path) -> None:
 
     paths = _paths(zoo)
     with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
-        table = database.sql(f"SELECT * FROM {_kept(zoo, folder)} ORDER BY {', '.join(KEY)}")
+        table = database.sql(f"SELECT * FROM {_latest(zoo, folder)} ORDER BY {', '.join(KEY)}")
         # as old as the newest of them: what another process writes meanwhile is newer
         _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
     for path in paths:

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from vitarium.blueprint import Imported, Recipe, Spec
@@ -14,8 +13,10 @@ from vitarium.core.errors import CorruptFile, FileFault, VitariumError
 from vitarium.core.file_faults import fault
 from vitarium.zoo import _index as index
 from vitarium.zoo import records
-from vitarium.zoo.checkpoint import PLAIN, Checkpoint
-from vitarium.zoo.model_folder import Epoch, ModelFolder
+from vitarium.zoo._broken_bases import broken_bases
+from vitarium.zoo._model_files import Epoch
+from vitarium.zoo.checkpoint import Checkpoint
+from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import MARKS
 
 _ID = re.compile("[0-9a-f]{12}")
@@ -59,7 +60,7 @@ def verify(
     report(len(folders), len(folders))
     return [
         *faults,
-        *_builders_on(zoo, folders, faults),
+        *_broken_bases(zoo, folders, faults),
         *_records(zoo),
         *_index(zoo, faults),
     ]
@@ -72,13 +73,13 @@ class _Model:
         self.zoo, self.folder, self.deep, self.shapes = zoo, folder, deep, shapes
 
     def faults(self) -> list[Fault]:
-        found: list[Fault] = []
+        faults: list[Fault] = []
 
         def read(what: Callable[[], object], lost: str) -> object:
             try:
                 return what()
             except (VitariumError, OSError) as error:
-                found.append(_fault(self.zoo, self.folder.path, error, lost))
+                faults.append(_fault(self.zoo, self.folder.path, error, lost))
                 return None
 
         folder = self.folder
@@ -97,20 +98,20 @@ class _Model:
         result = read(folder.result, "how its training ended; its epochs are whole")
         read(folder.records, "what was measured of it; measure it again")
         if isinstance(spec, Spec) and isinstance(epochs, list):
-            found += self._whole(spec, epochs, bool(result))
-            found += self._family(spec)
+            faults += self._check_epochs(spec, epochs, bool(result))
+            faults += self._family(spec)
             for epoch in epochs:
                 read(lambda epoch=epoch: self._weights(epoch), _lost(epoch))  # type: ignore[misc]
-            if self.deep and not found and any(epoch.checkpoint for epoch in epochs):
+            if self.deep and not faults and any(epoch.checkpoint for epoch in epochs):
                 read(lambda: self._fits(spec), "its weights, as weights of this model")
-            found += self._unknown(spec)
-        return list(dict.fromkeys(found))
+            faults += self._unknown(spec)
+        return list(dict.fromkeys(faults))
 
     @property
     def _ended(self) -> bool:
         return (self.folder.path / "result.json").exists()
 
-    def _whole(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
+    def _check_epochs(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
         """Whether the epochs are all those that there should be."""
         file = _inside(self.zoo, self.folder.path / "epochs.jsonl")
         numbers = [epoch.number for epoch in epochs]
@@ -133,14 +134,14 @@ class _Model:
         """Whether the models that it comes of are there."""
         parents = [(spec.parent, spec.parent_epoch)] if spec.parent else []
         for model, epoch in [*parents, *spec.ingredients]:
-            other = ModelFolder(self.folder.path.parent / str(model))
+            parent = ModelFolder(self.folder.path.parent / str(model))
             try:
-                other.checkpoint(-1 if epoch is None else epoch)
+                parent.checkpoint(-1 if epoch is None else epoch)
             except (VitariumError, OSError) as error:
-                said = error.fault if isinstance(error, CorruptFile) else str(error)
+                fault = error.fault if isinstance(error, CorruptFile) else str(error)
                 yield Fault(
                     _inside(self.zoo, self.folder.path),
-                    f"it comes of model {model} after epoch {epoch}: {said}",
+                    f"it comes of model {model} after epoch {epoch}: {fault}",
                     "its lineage; its own weights may be whole",
                 )
 
@@ -176,26 +177,28 @@ class _Model:
         """Raises CorruptFile where the last weights are not those of such a model."""
         if spec.origin.architecture is None:
             return
-        own = self.shapes.of(spec.origin, self.folder.about().num_outputs)
-        found = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
-        if own != found:
-            unlike = sorted(name for name in own | found if own.get(name) != found.get(name))
+        shapes = self.shapes.of(spec.origin, self.folder.about().num_outputs)
+        in_file = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
+        if shapes != in_file:
+            unlike = sorted(
+                name for name in shapes | in_file if shapes.get(name) != in_file.get(name)
+            )
             raise CorruptFile(self.folder.path, f"weights do not fit the model: {unlike[0]}")
 
     def _unknown(self, spec: Spec) -> Iterator[Fault]:
         """Files that nothing speaks of, but for those that a killed process leaves behind."""
-        known = {"model.json", "epochs.jsonl", "result.json", "records.jsonl", "checkpoints"}
+        names = {"model.json", "epochs.jsonl", "result.json", "records.jsonl", "checkpoints"}
         for file in sorted(self.folder.path.glob("*")):
             progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
-            if file.name not in known and not progress and not files.is_leftover(file):
+            if file.name not in names and not progress and not files.is_leftover(file):
                 yield Fault(_inside(self.zoo, file), "no file of a model", "nothing; remove it")
         checkpoints = {
             file: re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
             for file in sorted(self.folder.checkpoints.folder.glob("*"))
         }
-        expected = self._expected(spec, [int(found[1]) for found in checkpoints.values() if found])
-        for file, found in checkpoints.items():
-            if (found and int(found[1]) in expected) or files.is_leftover(file):
+        expected = self._expected(spec, [int(match[1]) for match in checkpoints.values() if match])
+        for file, match in checkpoints.items():
+            if (match and int(match[1]) in expected) or files.is_leftover(file):
                 continue
             lost = "nothing, if epochs.jsonl is whole; then remove it"
             yield Fault(_inside(self.zoo, file), "no epoch of epochs.jsonl names it", lost)
@@ -204,29 +207,33 @@ class _Model:
         """Epochs that may have a checkpoint, of those that are there: it is written first."""
         ended = self._ended  # before the epochs are read: then these are all
         epochs = self.folder.epochs()  # again: there may be one more by now
-        kept = {epoch.number for epoch in epochs if epoch.checkpoint}
+        kept_epochs = {epoch.number for epoch in epochs if epoch.checkpoint}
         if ended:
-            return kept
+            return kept_epochs
         last = epochs[-1].number if epochs else -1
         later = [number for number in there if number > last]
         # training goes on with the next one, an import may leave some out
         following = [last + 1] if isinstance(spec.origin, Recipe) else later[:1]
-        return {*kept, *following, last}  # a model that diverges keeps the last of all, see `keep`
+        return {
+            *kept_epochs,
+            *following,
+            last,
+        }  # a model that diverges keeps the last of all, see `keep`
 
 
 class _Shapes:
     """What tensors models have; those of one architecture are built once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, tuple[int, ...]]] = {}
+        self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
 
     def of(self, origin: Recipe | Imported, num_outputs: int) -> dict[str, tuple[int, ...]]:
         parts = (origin.architecture, origin.head)
         key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
-        if key not in self._known:
+        if key not in self._shapes:
             tensors = origin.build(num_outputs).state_dict()
-            self._known[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        return self._known[key]
+            self._shapes[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        return self._shapes[key]
 
 
 def _lost(epoch: Epoch) -> str:
@@ -250,45 +257,12 @@ def _blueprints(zoo: Path) -> Iterator[Fault]:
             yield Fault(_inside(zoo, file), "not as it was written", lost)
 
 
-def _builders_on(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterator[Fault]:
+def _broken_bases(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterator[Fault]:
     """Checkpoints that are whole themselves, but cannot be read without a damaged one."""
-    damaged = {fault.path for fault in faults}
-    paths = [file for folder in folders for file in _packed(folder)]
-
-    @cache
-    def base_of(path: Path) -> Path | None:
-        if path.suffix == PLAIN:
-            return None
-        folder = ModelFolder(path.parents[1]).checkpoints
-        base = Checkpoint(path, folder.find).base
-        return folder.path_of(base) if base else None
-
-    def culprit_of(path: Path) -> Path | None:
-        """The damaged file that reading this one needs."""
-        chain: list[Path] = []
-        base: Path | None = path
-        while base and base not in chain:  # a circle is a fault of each file in it
-            try:
-                if _inside(zoo, base) in damaged or not files.exists(base):
-                    return base
-                chain.append(base)
-                base = base_of(base)
-            except (CorruptFile, OSError):
-                return base
-        return None
-
-    for path in sorted(paths):
-        culprit = culprit_of(path)
-        if culprit and culprit != path and _inside(zoo, path) not in damaged:
-            fault = f"it is whole, but builds on {_inside(zoo, culprit)}"
-            yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
-
-
-def _packed(folder: Path) -> list[Path]:
-    try:
-        return [path for path in files.listed(folder / "checkpoints") if path.suffix == ".packed"]
-    except FileFault:  # it has been told of the model
-        return []
+    damaged = {zoo / fault.path for fault in faults}
+    for path, broken in broken_bases(folders, damaged):
+        fault = f"it is whole, but builds on {_inside(zoo, broken)}"
+        yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
 
 
 def _records(zoo: Path) -> Iterator[Fault]:

@@ -10,7 +10,6 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
-from vitarium.zoo import _index as index
 from vitarium.zoo import _index_entries as entries
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model
@@ -119,14 +118,14 @@ class Zoo:
         if _ID.fullmatch(model) and files.exists(self.path / "models" / model / "model.json"):
             return model  # without a look at all the others
         ids = self.ids()
-        found = [id for id in ids if model and id.startswith(model)]
-        if not found:
+        matches = [id for id in ids if model and id.startswith(model)]
+        if not matches:
             raise UnknownName("model", model, ids)
-        if len(found) > 1:
+        if len(matches) > 1:
             raise InvalidInput(
-                f"'{model}' is the beginning of {', '.join(found)}; write more of it"
+                f"'{model}' is the beginning of {', '.join(matches)}; write more of it"
             )
-        return found[0]
+        return matches[0]
 
     def at(self, model: str) -> CheckpointRef:
         """The checkpoint that `3f2a@5` names; without an epoch, the last that has weights.
@@ -171,6 +170,8 @@ class Zoo:
         last_epoch, the last epoch's metrics (accuracies are fractions) and seconds of training.
         """
         import pandas as pd
+
+        from vitarium.zoo import _index as index
 
         return pd.DataFrame(index.rows(self.path))
 
@@ -287,5 +288,7 @@ class Zoo:
 
     def reindex(self) -> int:
         """Rebuild the index from the models' own files; returns the number of models."""
+        from vitarium.zoo import _index as index
+
         index.remove(self.path)
         return len(index.rows(self.path))

@@ -199,8 +199,8 @@ def test_other_threads_are_another_measurement(tiny, cache):
         lambda whole: b"\xff[]",
         lambda whole: whole.replace(b'"memory": 0', b'"memory": 8'),
         lambda whole: whole.replace(b"xxh3", b"xxi3"),
-        lambda whole: files.sealed({"speeds": {"key": {"seconds": 1}}}).encode(),
-        lambda whole: files.sealed({"speeds": [1]}).encode(),
+        lambda whole: files.with_checksum({"speeds": {"key": {"seconds": 1}}}).encode(),
+        lambda whole: files.with_checksum({"speeds": [1]}).encode(),
         None,
     ],
 )

@@ -54,13 +54,13 @@ def announce(text: str) -> None:
 
 def labels(plan: Plan) -> dict[str, str]:
     """Each model in a few words: its stage, its id, and the factors that tell it apart."""
-    telling = {stage: plan.telling(stage) for stage in plan.stages}
-    return {model.id: _label(model, telling[model.stage]) for model in plan.models}
+    factors = {stage: plan.distinguishing(stage) for stage in plan.stages}
+    return {model.id: _label(model, factors[model.stage]) for model in plan.models}
 
 
-def _label(model: ModelSpec, telling: list[str]) -> str:
+def _label(model: ModelSpec, factors: list[str]) -> str:
     flat = flatten(model.recipe.factors())
-    parts = [_short(path, flat[path]) for path in telling if path in flat]
+    parts = [_short(path, flat[path]) for path in factors if path in flat]
     return " ".join([model.stage, model.id[:8], *parts[:5]])
 
 

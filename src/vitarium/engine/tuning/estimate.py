@@ -72,7 +72,7 @@ def _stage(plan: Plan, stage: str, machine: Machine, choices: Choices | None) ->
         stage=stage,
         models=len(models),
         start=_start(plan, models[0]),
-        factors=plan.varying(stage),
+        factors=plan.swept(stage),
         parameters=(min(known), max(known)) if known else None,
         epochs=sum(model.recipe.epochs for model in models),
         steps=_sum(steps),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vitarium.blueprint.plan import telling
+from vitarium.blueprint.plan import distinguishing_factors
 from vitarium.core.printable import distinct, printable, shortened
 from vitarium.formats.summary import text
 
@@ -58,7 +58,7 @@ def factors_of(
     """
     found = [
         Factor(name, _labels(key, [models[id].get(key) for id in models], list(models)))
-        for key, name in _short(telling(list(map(dict, models.values())))).items()
+        for key, name in _short(distinguishing_factors(list(map(dict, models.values())))).items()
     ]
     known = {id: parent for id, parent in parents.items() if parent}
     if len(set(known.values())) > 1:
@@ -68,7 +68,7 @@ def factors_of(
         rows = [
             dict(parents_factors[p]) for p in dict.fromkeys(known.values()) if p in parents_factors
         ]
-        for key in sorted(telling(rows), key=_first_told):
+        for key in sorted(distinguishing_factors(rows), key=_first_told):
             values = [parents_factors.get(parents[id] or "", {}).get(key) for id in models]
             label = shortened(printable(key), MAX_LABEL)
             found.append(Factor(f"parent's {label}", _labels(key, values, list(models))))

@@ -64,37 +64,37 @@ def added(base: Bits, values: Bits, is_float: bool) -> Bits:
     return base + unfolded(values)
 
 
-def pressed(values: Bits) -> list[bytes]:
+def compress(values: Bits) -> list[bytes]:
     """The bytes of each place, the last place first: as a zstd frame, or plain if that is less."""
-    places = values.view(np.uint8).reshape(-1, values.itemsize)
-    found = []
+    bytes_by_place = values.view(np.uint8).reshape(-1, values.itemsize)
+    streams = []
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    for place in range(values.itemsize):
-        plain = places[:, place].tobytes()
+    for byte in range(values.itemsize):
+        plain = bytes_by_place[:, byte].tobytes()
         frame = compressor.compress(plain)
-        found.append(frame if len(frame) < len(plain) else plain)
-    return found
+        streams.append(frame if len(frame) < len(plain) else plain)
+    return streams
 
 
-def unpressed(streams: list[memoryview], count: int, width: int) -> Bits:
-    """`count` numbers of `width` bytes from what `pressed` made.
+def decompress(streams: list[memoryview], count: int, width: int) -> Bits:
+    """`count` numbers of `width` bytes from what `compress` made.
 
     Raises ValueError where the streams do not hold just so many.
     """
-    places = np.empty((count, width), np.uint8)
+    bytes_by_place = np.empty((count, width), np.uint8)
     decompressor = zstandard.ZstdDecompressor()
-    for place, stream in enumerate(streams):
+    for byte, stream in enumerate(streams):
         plain: Any = stream
         if len(stream) != count:
             try:
                 # asked first: a frame may claim any size, and would be given the memory
                 if zstandard.frame_content_size(stream) != count:
-                    raise ValueError(f"the bytes of place {place} are not {count}")
+                    raise ValueError(f"the bytes of place {byte} are not {count}")
                 plain = decompressor.decompress(stream)
             except zstandard.ZstdError as error:
                 raise ValueError(str(error)) from None
-        places[:, place] = np.frombuffer(plain, np.uint8)
-    return places.reshape(-1).view(f"u{width}")
+        bytes_by_place[:, byte] = np.frombuffer(plain, np.uint8)
+    return bytes_by_place.reshape(-1).view(f"u{width}")
 
 
 def _of(number: int, like: Bits) -> Any:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitarium.core.checksums import checksum
 from vitarium.core.errors import CorruptFile
 from vitarium.core.file_faults import reading
-from vitarium.core.files import checksum
 
 SIZES: Mapping[str, int] = {
     "F64": 8,
@@ -66,12 +66,12 @@ def packed(
     # the widest first, so that every number stands at a multiple of its size
     order = sorted(entries, key=lambda name: (-SIZES[entries[name][0]], name))
     table: dict[str, Any] = {"__metadata__": {"checksum": "0" * 16, "vitarium": _text(description)}}
-    place = 0
+    offset = 0
     for name in order:
         dtype, shape, content = entries[name]
         size = len(content)
-        table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [place, place + size]}
-        place += size
+        table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
     header = _text(table).encode()
     header += b" " * (-len(header) % 8)
     start = len(_MARK)
@@ -123,8 +123,8 @@ class Container:
         if names is None:
             self._content.madvise(mmap.MADV_WILLNEED)
             return
-        found = (self.entries[name] for name in names if name in self.entries)
-        for start, stop in _joined((entry.start, entry.stop) for entry in found):
+        entries = (self.entries[name] for name in names if name in self.entries)
+        for start, stop in _joined((entry.start, entry.stop) for entry in entries):
             page = (self._start + start) // mmap.PAGESIZE * mmap.PAGESIZE
             self._content.madvise(mmap.MADV_WILLNEED, page, self._start + stop - page)
 
@@ -159,15 +159,15 @@ class Container:
         return entries, description
 
 
-def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Places in order, those in one that are next to each other."""
-    found: list[tuple[int, int]] = []
-    for start, stop in sorted(places):
-        if found and start - found[-1][1] <= mmap.PAGESIZE:
-            found[-1] = (found[-1][0], stop)
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if joined and start - joined[-1][1] <= mmap.PAGESIZE:
+            joined[-1] = (joined[-1][0], stop)
         elif stop > start:
-            found.append((start, stop))
-    return found
+            joined.append((start, stop))
+    return joined
 
 
 def _entry(name: str, value: Any) -> Entry:
@@ -182,13 +182,13 @@ def _entry(name: str, value: Any) -> Entry:
 
 
 def _check_places(entries: Iterable[Entry], size: int) -> None:
-    place = 0
+    offset = 0
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
-        if entry.start != place:
-            raise ValueError(f"its bytes have a gap or an overlap at {place}")
-        place = entry.stop
-    if place != size:
-        raise ValueError(f"it should have {place} bytes after its header and has {size}")
+        if entry.start != offset:
+            raise ValueError(f"its bytes have a gap or an overlap at {offset}")
+        offset = entry.stop
+    if offset != size:
+        raise ValueError(f"it should have {offset} bytes after its header and has {size}")
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from vitarium.core.files import checksum
+from vitarium.core.checksums import checksum
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.container import SIZES, Container, Entry
 
@@ -80,8 +80,8 @@ class Stored:
     def runs(self) -> int:
         return -(-self.count // self.run)
 
-    def like(self, other: "Stored | None") -> bool:
-        return other is not None and (self.dtype, self.shape) == (other.dtype, other.shape)
+    def like(self, tensor: "Stored | None") -> bool:
+        return tensor is not None and (self.dtype, self.shape) == (tensor.dtype, tensor.shape)
 
 
 def content_of(tensors: Mapping[str, Stored]) -> str:
@@ -94,19 +94,22 @@ def content_of(tensors: Mapping[str, Stored]) -> str:
 def described(file: Container) -> dict[str, Stored]:
     """What the description says of every tensor, compared with what is there."""
     tensors = {}
-    for name, said in file.description["tensors"].items():
+    for name, fields in file.description["tensors"].items():
         entry = file.entries.get(name)
-        packed = said.get("code", "plain") != "plain"
+        packed = fields.get("code", "plain") != "plain"
         if not packed and entry is None:
             raise ValueError(f"{name} is missing")
-        sums = said["checksums"]
-        dtype, shape = (said["dtype"], said["shape"]) if packed else (entry.dtype, entry.shape)  # type: ignore[union-attr]
+        sums = fields["checksums"]
+        if packed or entry is None:
+            dtype, shape = fields["dtype"], fields["shape"]
+        else:
+            dtype, shape = entry.dtype, entry.shape
         stored = Stored(
             dtype,
             tuple(shape),
-            tuple(sums[place : place + 16] for place in range(0, len(sums), 16)),
-            said.get("code", "plain"),
-            tuple((found, tuple(lengths)) for found, lengths in said.get("pieces", ())),
+            tuple(sums[start : start + 16] for start in range(0, len(sums), 16)),
+            fields.get("code", "plain"),
+            tuple((digest, tuple(lengths)) for digest, lengths in fields.get("pieces", ())),
         )
         _check(name, stored, entry)
         tensors[name] = stored
@@ -151,14 +154,14 @@ def description(table: Mapping[str, Stored], about: Mapping[str, Any]) -> dict[s
     return {
         "version": VERSION,
         **about,
-        "tensors": {name: _said(stored) for name, stored in table.items()},
+        "tensors": {name: _tensor_description(stored) for name, stored in table.items()},
     }
 
 
-def _said(stored: Stored) -> dict[str, Any]:
+def _tensor_description(stored: Stored) -> dict[str, Any]:
     """What the description says of a tensor; a plain one's dtype and shape stand at its entry."""
     sums = {"checksums": "".join(stored.checksums)}
     if stored.code == "plain":
         return sums
-    said = {"code": stored.code, "dtype": stored.dtype, "shape": stored.shape, **sums}
-    return said | ({"pieces": stored.pieces} if stored.pieces else {})
+    packed = {"code": stored.code, "dtype": stored.dtype, "shape": stored.shape, **sums}
+    return packed | ({"pieces": stored.pieces} if stored.pieces else {})

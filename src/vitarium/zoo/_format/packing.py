@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from vitarium.core.checksums import checksum
 from vitarium.core.errors import InvalidInput
-from vitarium.core.files import checksum
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.coding import Bits
 from vitarium.zoo._format.container import packed
@@ -78,7 +78,7 @@ def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[It
     Raises InvalidInput for a dtype that no safetensors file has.
     """
     bits = {name: _bits(name, tensor) for name, tensor in tensors.items()}
-    table = {name: _plain(own, tensors[name]) for name, own in bits.items()}
+    table = {name: _plain(tensor_bits, tensors[name]) for name, tensor_bits in bits.items()}
     entries = {name: (table[name].dtype, table[name].shape, _bytes(bits[name])) for name in table}
     return packed(entries, description(table, about)), content_of(table)
 
@@ -124,21 +124,21 @@ def _smallest(name: str, bits: Bits, stored: Stored, base: Source | None) -> tup
     if bits.nbytes <= _SMALL:
         return stored, _bytes(bits)
     is_float = stored.dtype in FLOATS
-    found: list[tuple[Stored, Piece]] = [(stored, _bytes(bits))]
+    encodings: list[tuple[Stored, Piece]] = [(stored, _bytes(bits))]
     if similar and base:
         runs = (coding.difference(run, base.run(name, k), is_float) for k, run in _runs(bits))
-        found.append(_pressed(stored, "difference", runs))
-    if len(found) == 1 or len(found[-1][1]) > _ALONE_TOO * bits.nbytes:
+        encodings.append(_compressed(stored, "difference", runs))
+    if len(encodings) == 1 or len(encodings[-1][1]) > _ALONE_TOO * bits.nbytes:
         runs = (coding.rotated(run) if is_float else run for _, run in _runs(bits))
-        found.append(_pressed(stored, "alone", runs))
-    best = min(found, key=lambda one: len(one[1]))
-    return best if len(best[1]) < _WORTH * bits.nbytes else found[0]
+        encodings.append(_compressed(stored, "alone", runs))
+    best = min(encodings, key=lambda encoding: len(encoding[1]))
+    return best if len(best[1]) < _WORTH * bits.nbytes else encodings[0]
 
 
-def _pressed(stored: Stored, code: Code, runs: Iterator[Bits]) -> tuple[Stored, bytes]:
+def _compressed(stored: Stored, code: Code, runs: Iterator[Bits]) -> tuple[Stored, bytes]:
     content, pieces = bytearray(), []
     for run in runs:
-        streams = coding.pressed(run)
+        streams = coding.compress(run)
         piece = b"".join(streams)
         pieces.append((checksum(piece), tuple(map(len, streams))))
         content += piece
@@ -182,7 +182,7 @@ def _dtype(tensor: "Tensor") -> Any:
 def _dtypes() -> dict[Any, str]:
     import torch
 
-    return {getattr(torch, theirs): ours for ours, theirs in DTYPES.items()}
+    return {getattr(torch, torch_name): name for name, torch_name in DTYPES.items()}
 
 
 def _bytes(bits: Bits) -> memoryview:

@@ -1,0 +1,88 @@
+"""What stands in the files of a model's folder, and how they are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vitarium.core import files
+from vitarium.core.errors import CorruptFile
+
+FORMAT = 2
+Status = Literal["training", "finished", "diverged"]
+Line = TypeVar("Line")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a model beside its spec."""
+
+    num_outputs: int
+    """Width of the model's output, as needed to build it."""
+    classes: tuple[str, ...]
+    """Names of the classes of its data, in the order of the labels."""
+    software: Mapping[str, str]
+    """Versions, device and threads with which it was trained."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch; number 0 is the state before training."""
+
+    number: int
+    metrics: Mapping[str, float]
+    checkpoint: str | None
+    """SHA-256 of what the checkpoint holds (`_format.description.content_of`); None: not kept."""
+    progress: str | None = None
+    """The same of the file to resume from."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A number that an earlier version measured: of what, by what, with which settings."""
+
+    epoch: int
+    measure: str
+    settings: Mapping[str, Any]
+    value: float
+    unit: str
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What model.json holds: format, spec, num_outputs, classes, software. Raises CorruptFile."""
+    file = folder / "model.json"
+    values = files.read_sealed(file, format_1=lambda values: values.get("format") == 1)
+    if values.get("format") not in (1, FORMAT):
+        raise CorruptFile(file, f"not a model's description of format 1 to {FORMAT}")
+    if values.keys() != {"format", "spec", "num_outputs", "classes", "software"}:
+        raise CorruptFile(file, f"it has {', '.join(values)}")
+    return values
+
+
+def read_lines(folder: Path, name: str, kind: type[Line]) -> list[Line]:
+    """The lines of epochs.jsonl or records.jsonl; none where there is no file.
+
+    Raises CorruptFile.
+    """
+    file = folder / name
+    if not files.exists(file):
+        return []
+    entries = []
+    lines = files.read_lines(file, sealed=read_description(folder)["format"] > 1)
+    for number, values in enumerate(lines, 1):
+        try:
+            entries.append(kind(**values))
+        except TypeError as error:
+            raise CorruptFile(file, f"line {number}: {error}") from None
+    return entries
+
+
+def ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2, 5"."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
