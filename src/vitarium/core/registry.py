@@ -106,7 +106,6 @@ optimizer = _decorator("optimizer")
 schedule = _decorator("schedule")
 operator = _decorator("operator")
 lineage = _decorator("lineage")
-study = _decorator("study")
 importer = _decorator("importer")
 exporter = _decorator("exporter")
 
