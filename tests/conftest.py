@@ -228,12 +228,12 @@ def examples() -> Any:
     from vitarium.core.registry import section
     from vitarium.data import base as dataset
     from vitarium.data.loader import Batches
-    from vitarium.evaluation.data import Examples
+    from vitarium.evaluation.data import EvalData
 
     input_size = (1, 8, 8)
     data = dataset.load(section("dataset", "digits"))
     augmentation = section("augmentation", "standard")(input_size, data.num_classes)
-    return Examples(Batches(data, augmentation, input_size, batch_size=1, seed=0), "test")
+    return EvalData(Batches(data, augmentation, input_size, batch_size=1, seed=0), "test")
 
 
 def _trained(examples: Any, seed: int) -> torch.nn.Module:
@@ -270,14 +270,14 @@ def _models(examples: Any) -> list[torch.nn.Module]:
 @pytest.fixture
 def subject(_models: list[torch.nn.Module], examples: Any) -> Any:
     """A trained model on `examples`, as measures are given it."""
-    from vitarium.evaluation.inputs import Subject
+    from vitarium.evaluation.inputs import EvalModel
 
-    return Subject("aaaaaaaaaaaa@1", deepcopy(_models[0]), examples)
+    return EvalModel("aaaaaaaaaaaa@1", deepcopy(_models[0]), examples)
 
 
 @pytest.fixture
 def other(_models: list[torch.nn.Module], examples: Any) -> Any:
     """A model of another seed."""
-    from vitarium.evaluation.inputs import Subject
+    from vitarium.evaluation.inputs import EvalModel
 
-    return Subject("bbbbbbbbbbbb@1", deepcopy(_models[1]), examples)
+    return EvalModel("bbbbbbbbbbbb@1", deepcopy(_models[1]), examples)

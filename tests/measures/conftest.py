@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from vitarium.evaluation.inputs import Predictions, Subject
+from vitarium.evaluation.inputs import EvalModel, Predictions
 
 
 @pytest.fixture
-def linear(examples) -> Subject:
+def linear(examples) -> EvalModel:
     """Softmax regression on the pixels: its loss has derivatives in closed form."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter.data, std=0.1, generator=generator)
-    return Subject("cccccccccccc@1", model.eval().requires_grad_(False), examples)
+    return EvalModel("cccccccccccc@1", model.eval().requires_grad_(False), examples)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from vitarium import Blueprint, Zoo, grow, merge
 from vitarium.core import registry
 from vitarium.core.errors import VitariumError
 from vitarium.core.registry import choose
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import Planned
 
@@ -96,7 +96,7 @@ def many(name):
 
 def planned(zoo, name, models, **more):
     section = choose("operator", name, **settings(name, **more))
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     return Planned(sources, section, chosen(zoo, section, models))
 
 
@@ -132,13 +132,13 @@ def test_those_without_a_split_load_no_data(zoo, models, name, monkeypatch):
 @pytest.mark.parametrize("name", [n for n, p in OPERATORS.items() if p.facts.get("split")])
 def test_those_with_a_split_see_no_other(zoo, models, name, monkeypatch):
     seen = []
-    examples = Sources.examples
+    examples = ModelLoader.examples
 
     def watched(self, model, split, limit=None):
         seen.append(split)
         return examples(self, model, split, limit)
 
-    monkeypatch.setattr(Sources, "examples", watched)
+    monkeypatch.setattr(ModelLoader, "examples", watched)
     planned(zoo, name, models).weights()
     assert set(seen) <= {OPERATORS[name].facts["split"]}  # some can do without
 

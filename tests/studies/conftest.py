@@ -55,7 +55,7 @@ def made_up(
     table = pd.DataFrame(
         {"parent": [parent[id] for id in order], "accuracy": accuracy}, index=order
     )
-    values = {"accuracy": accuracy, "generalisation_gap": 0.9 - accuracy}
+    values = {"accuracy": accuracy, "generalization_gap": 0.9 - accuracy}
     curve = [
         (id, epoch, float(accuracy[place] * (1 - np.exp(-epoch))))
         for place, id in enumerate(order)

@@ -15,8 +15,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.data import Examples
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.data import EvalData
 from vitarium.zoo import Checkpoint
 from vitarium.zoo._format.description import DTYPES, FLOATS
 
@@ -32,10 +32,10 @@ class Weights(Mapping[str, Tensor]):
     Args:
         name: what to call it in messages: `ID@EPOCH`.
         tensors: they themselves, e.g. a checkpoint of the zoo.
-        start: gives the weights after epoch 0. Raises CannotMeasure where they are not kept.
-        parent: gives those that training started from. Raises CannotMeasure where there are none.
+        start: gives the weights after epoch 0. Raises NotApplicable where they are not kept.
+        parent: gives those that training started from. Raises NotApplicable where there are none.
         skeleton: gives the model without memory (on the meta device), to ask what a tensor is of.
-            Raises CannotMeasure where nothing builds it.
+            Raises NotApplicable where nothing builds it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Weights(Mapping[str, Tensor]):
     @cached_property
     def skeleton(self) -> nn.Module:
         if self._skeleton is None:
-            raise CannotMeasure(f"{self.name}: what it is built of is not known")
+            raise NotApplicable(f"{self.name}: what it is built of is not known")
         return self._skeleton()
 
     @cached_property
@@ -110,7 +110,7 @@ class Weights(Mapping[str, Tensor]):
     def floats(self, part: str = "") -> Iterator[tuple[str, Tensor]]:
         """Its tensors of real numbers, one after the other, that have `part` in their name.
 
-        Raises CannotMeasure that names a tensor with entries that are not finite.
+        Raises NotApplicable that names a tensor with entries that are not finite.
         """
         for name in self.shapes:
             if part in name:
@@ -124,7 +124,7 @@ class Weights(Mapping[str, Tensor]):
 
     def _asked(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
         if give is None:
-            raise CannotMeasure(f"{self.name}: {otherwise}")
+            raise NotApplicable(f"{self.name}: {otherwise}")
         return give()
 
 
@@ -158,24 +158,24 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalModel:
     """A model that runs, with what it is measured on."""
 
     name: str
     """What to call it in messages: `ID@EPOCH`."""
     model: nn.Module
     """In eval mode, float32, on the examples' device. A measure leaves it as it was."""
-    examples: Examples
+    examples: EvalData
     """Of the split that is asked for."""
-    parent: "Callable[[], Subject] | None" = None
+    parent: "Callable[[], EvalModel] | None" = None
     """Gives what it was trained from, with examples of the parent's own data."""
     is_classifier: bool = True
     """Whether the outputs are the classes of the examples."""
 
     def check_classifier(self) -> None:
-        """Raises CannotMeasure where the outputs are not classes."""
+        """Raises NotApplicable where the outputs are not classes."""
         if not self.is_classifier:
-            raise CannotMeasure(
+            raise NotApplicable(
                 f"{self.name}: its outputs are not the {self.examples.num_classes} classes of the "
                 f"data set '{self.examples.dataset.name}'"
             )
@@ -201,7 +201,7 @@ class Representation(Config):
 
 
 def finite(name: str, tensor: Tensor) -> Tensor:
-    """The tensor. Raises CannotMeasure that names it where an entry is NaN or infinite."""
+    """The tensor. Raises NotApplicable that names it where an entry is NaN or infinite."""
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        raise CannotMeasure(f"{name} has entries that are not finite")
+        raise NotApplicable(f"{name} has entries that are not finite")
     return tensor

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.evaluation.checkpoints import Target, targets
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.lineage.ground_truth import Place
 from vitarium.lineage.model_set import Report, silent
 from vitarium.zoo import Zoo
@@ -39,7 +39,7 @@ def models_of(
         except CorruptFile as error:
             left_out[id] = str(error)
     _make_room(zoo, len(chosen))
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     found: dict[str, Weights] = {}
     places: dict[str, Place] = {}
     info: dict[str, dict[str, Any]] = {}

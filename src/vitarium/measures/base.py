@@ -51,9 +51,9 @@ def measure(
         of      needs          called as
         model   weights        f(config, weights: Weights) -> Values
         model   predictions    f(config, predictions: Predictions) -> Values
-        model   model          f(config, subject: Subject) -> Values
+        model   model          f(config, subject: EvalModel) -> Values
         pair    predictions    f(config, first: Predictions, second: Predictions) -> Values
-        pair    model          f(config, first: Subject, second: Subject) -> Values
+        pair    model          f(config, first: EvalModel, second: EvalModel) -> Values
         pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once
         pair    features       f(config, features: Tensor [n, d]) -> Tensor [k], the vector of a
                                batch: the measure of two layers is the cosine of their vectors, see
@@ -65,7 +65,7 @@ def measure(
 
     A measure is deterministic: the same model, images and settings give the same bits. Random
     numbers are derived from a seed among its settings. Where it has no value it raises
-    CannotMeasure that says why; that model or pair is reported, and the others are still measured.
+    NotApplicable that says why; that model or pair is reported, and the others are still measured.
     A value that is not finite is reported in the same way. It leaves models as they were.
 
     Args:

@@ -10,7 +10,7 @@ from torch import nn
 from vitarium import Blueprint, create_model, plan
 from vitarium.architectures.features import transformer_blocks
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose, section
 from vitarium.data.loader import together
 from vitarium.evaluation.attention import watch
@@ -301,7 +301,7 @@ def test_its_stages_can_be_compared(small):
 )
 def test_it_has_no_attention_over_all_patches(depths, said):
     model = create_model("mini_swin", **{**SIZES, "depths": depths})
-    with pytest.raises(CannotMeasure, match=said):
+    with pytest.raises(NotApplicable, match=said):
         watch(model, torch.randn(2, 1, 8, 8), lambda name, maps: None)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from vitarium import Blueprint, Zoo, grow, measure
 from vitarium.core.config import InvalidConfig, NoConfig
-from vitarium.core.errors import CannotMeasure, DamagedCache, DiskFull, InvalidInput, UnknownName
+from vitarium.core.errors import DamagedCache, DiskFull, InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Predictions
 from vitarium.measures._runner.measure import NotKept
@@ -218,9 +218,9 @@ def test_agreement_is_that_of_the_models_answers(zoo):
 
 
 def measure_images(zoo):
-    from vitarium.evaluation.loader import Sources
+    from vitarium.evaluation.loader import ModelLoader
 
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     examples = sources.examples(zoo.ids()[0], "test")
     return torch.cat([batch.images for batch in examples.batches()])
 
@@ -232,9 +232,9 @@ def test_layers_are_compared_with_themselves_in_copies(zoo):
     assert set(table["part"]) == {"", "blocks.0|blocks.0"}
     row = table[table["part"] == ""].iloc[0]
     section = choose("measure", "cka", layers="all", images=64, batch_size=32)
-    from vitarium.evaluation.loader import Sources
+    from vitarium.evaluation.loader import ModelLoader
 
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     images = [b.images for b in sources.examples(zoo.ids()[0], "test").first(64).batches()]
     one, other = (
         vectors(zoo.load(id), images, [section])[0] for id in (row["model"], row["other"])
@@ -250,7 +250,7 @@ def test_a_pair_that_cannot_be_compared_is_refused_and_the_others_are_measured(z
     )
     def odd(config, one: Predictions, other: Predictions):
         if torch.equal(one.logits, wrong) or torch.equal(other.logits, wrong):
-            raise CannotMeasure("these two do not go together")
+            raise NotApplicable("these two do not go together")
         return 1.0
 
     wrong = zoo.load(last)(measure_images(zoo)).detach()

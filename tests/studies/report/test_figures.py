@@ -36,7 +36,7 @@ def test_no_figure_is_written_outside_of_its_folder(tmp_path):
 def drawn(stage) -> dict[str, Figure | None]:
     return {
         "curves": model_figures.curves(stage, "lr"),
-        "gap": model_figures.against_accuracy(stage, "generalisation_gap", "lr"),
+        "gap": model_figures.against_accuracy(stage, "generalization_gap", "lr"),
         "distributions": model_figures.distributions(stage, "lr"),
         "variance": model_figures.variance(analyse(stage, Bootstrap(draws=20))),
         "agreement": matrices.heat_map(stage, "agreement"),

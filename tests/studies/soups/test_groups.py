@@ -3,7 +3,7 @@
 import pytest
 
 from vitarium import Blueprint, Zoo, plan
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.groups import Group, SiblingGroups
 from vitarium.studies.statistics.stages import read_stages
 from vitarium.zoo import About
@@ -24,7 +24,7 @@ def kept(blueprint, path):
 def kin(zoo):
     known = read_stages(zoo, zoo.ids())
     (stage,) = [stage for stage in known.stages if stage.has_parents]
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     return SiblingGroups(sources, stage)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.evaluation.attention import by_layer_and_head, over
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.measures.base import measure
 
 
@@ -30,12 +30,12 @@ class AttentionEntropy(Config):
     title="attention entropy",
     paper="Zhai et al. 2023, arXiv 2303.06296",
 )
-def attention_entropy(config: AttentionEntropy, subject: Subject) -> Values:
+def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
     """Mean entropy of attention over all tokens, in nats, by head and block.
 
     From 0 (one token) to log(tokens); the mean of all queries, class token and registers too.
     Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
-    Raises CannotMeasure where a model has no attention over all tokens.
+    Raises NotApplicable where a model has no attention over all tokens.
     """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}

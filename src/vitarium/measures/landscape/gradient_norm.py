@@ -4,7 +4,7 @@ import torch
 from pydantic import PositiveInt
 
 from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import gradient
 from vitarium.measures.base import measure
 
@@ -27,7 +27,7 @@ class GradientNorm(Config):
     title="gradient norm",
     quick=False,
 )
-def gradient_norm(config: GradientNorm, subject: Subject) -> Values:
+def gradient_norm(config: GradientNorm, subject: EvalModel) -> Values:
     """Euclidean norm of the gradient of the mean loss over the images.
 
     Parts: "" is all parameters as one vector, and every parameter by its name.

@@ -15,7 +15,7 @@ def accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of images whose class is the most probable, and (top5) among the five most probable.
 
     Of equally probable classes the first counts as more probable. "top5" is of six classes at
-    least. Raises CannotMeasure where a logit is not finite.
+    least. Raises NotApplicable where a logit is not finite.
     """
     check(predictions)
     values = {"": share(predictions.correct)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Values, Weights
 from vitarium.measures.base import measure
 
@@ -63,11 +63,11 @@ def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
     m4 / m2^2 - 3 with the entries' own central moments, which is the default of
     `scipy.stats.kurtosis` (biased). A tensor whose entries are all equal has none and is left out.
 
-    Raises CannotMeasure where all weights are equal.
+    Raises NotApplicable where all weights are equal.
     """
     whole, parts = _moments(config, weights)
     if not whole.m2:
-        raise CannotMeasure(f"{weights.name}: all weights are equal, so they have no kurtosis")
+        raise NotApplicable(f"{weights.name}: all weights are equal, so they have no kurtosis")
     return {"": whole.kurtosis, **{name: one.kurtosis for name, one in parts.items() if one.m2}}
 
 
@@ -123,5 +123,5 @@ def _moments(config: WeightMoments, weights: Weights) -> tuple[Moments, dict[str
         lambda: {name: Moments.of(t) for name, t in weights.floats(config.names) if t.numel()},
     )
     if not parts:
-        raise CannotMeasure(f"{weights.name}: no tensor has '{config.names}' in its name")
+        raise NotApplicable(f"{weights.name}: no tensor has '{config.names}' in its name")
     return Moments.together(parts.values()), parts

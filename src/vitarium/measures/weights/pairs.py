@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Matrices, Weights
 from vitarium.evaluation.scope import Scope
 from vitarium.measures.base import measure
@@ -125,7 +125,7 @@ def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tup
     """Products of what training changed: <a - p, b - p> from those of a, b and their parent p."""
     parents = {model.parent.name: model.parent for model in models if _parent_name(model)}
     if not parents:
-        raise CannotMeasure("none of the models has a parent whose weights are known")
+        raise NotApplicable("none of the models has a parent whose weights are known")
     place = {name: len(models) + number for number, name in enumerate(parents)}
     names = [_parent_name(model) for model in models]
     # a model without a parent stands for its own, and is struck out below
@@ -140,7 +140,7 @@ def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tup
 def _parent_name(model: Weights) -> str | None:
     try:
         return model.parent.name
-    except CannotMeasure:
+    except NotApplicable:
         return None
 
 

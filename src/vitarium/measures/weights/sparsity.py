@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Values, Weights
 from vitarium.measures.base import measure
 
@@ -36,7 +36,7 @@ def sparsity(config: Sparsity, weights: Weights) -> Values:
             small[threshold] += count
         total += tensor.numel()
     if not total:
-        raise CannotMeasure(f"{weights.name} has no weights")
+        raise NotApplicable(f"{weights.name} has no weights")
     return {_text(threshold): count / total for threshold, count in small.items()} | parts
 
 

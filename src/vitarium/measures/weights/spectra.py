@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Values, Weights
 from vitarium.measures.base import measure
 from vitarium.measures.weights._matrices import head_matrices, matrices
@@ -81,13 +81,13 @@ def per_layer(
     """A value of every matrix from its singular values; whole: the mean over the layers' tensors.
 
     Queries, keys, values and heads are in their layer's matrix, so they do not count again. None
-    is no value. Raises CannotMeasure where no layer has one.
+    is no value. Raises NotApplicable where no layer has one.
     """
     values = {part: value(found) for part, found in singular_values(weights, config.heads).items()}
     parts = {part: found for part, found in values.items() if found is not None}
     of_layers = [found for part, found in parts.items() if part in weights.shapes]
     if not of_layers:
-        raise CannotMeasure(f"{weights.name} has no weight matrix that has this value")
+        raise NotApplicable(f"{weights.name} has no weight matrix that has this value")
     return {"": sum(of_layers) / len(of_layers), **parts}
 
 

@@ -9,7 +9,7 @@ from vitarium.blueprint import Ingredient
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.heads import Chosen, Heads
 from vitarium.zoo import Zoo
 
@@ -37,7 +37,7 @@ def common_parent(zoo: Zoo, operator: str, models: Sequence[Ingredient]) -> Ingr
 
 
 def base_of(
-    sources: Sources,
+    sources: ModelLoader,
     base: Ingredient,
     chosen: Sequence[Ingredient],
     models: Sequence[Weights],
@@ -65,7 +65,7 @@ def base_of(
     return Joined(trunk, {name: starts[0][name] for name in names})
 
 
-def _start(sources: Sources, one: Ingredient, base: Ingredient) -> Weights:
+def _start(sources: ModelLoader, one: Ingredient, base: Ingredient) -> Weights:
     spec = sources.zoo.folder(one.model).spec()
     if (spec.parent, spec.parent_epoch or 0) != (base.model, base.epoch):
         return sources.weights(Target(base.model, base.epoch, ""))

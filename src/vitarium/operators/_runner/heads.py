@@ -11,7 +11,7 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import check_alike
 
 CHOICES = ("merge", "average", "ensemble")
@@ -30,7 +30,7 @@ class Heads:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: ModelLoader,
         chosen: Sequence[Ingredient],
         models: Sequence[Weights],
         choice: str = "merge",
@@ -108,7 +108,7 @@ class Chosen(Weights):
         return len(self._names)
 
 
-def _check_classes(sources: Sources, chosen: Sequence[Ingredient]) -> None:
+def _check_classes(sources: ModelLoader, chosen: Sequence[Ingredient]) -> None:
     """Heads of other classes have nothing in common, though they may be of equal shape."""
     first, *others = [one.model for one in chosen]
     classes = sources.zoo.folder(first).about().classes
@@ -117,7 +117,7 @@ def _check_classes(sources: Sources, chosen: Sequence[Ingredient]) -> None:
             raise IncompatibleWeights(f"{first} and {other} tell different classes apart; {_KEEP}")
 
 
-def _ensemble(sources: Sources, chosen: Sequence[Ingredient]) -> Section:
+def _ensemble(sources: ModelLoader, chosen: Sequence[Ingredient]) -> Section:
     found = []
     for one in chosen:
         head = sources.zoo.folder(one.model).spec().origin.head

@@ -11,9 +11,9 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable
 from vitarium.core.registry import Section
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject, Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel, Weights
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.bases import base_of, common_parent
 from vitarium.operators._runner.buffer import IN_MEMORY, Spool
 from vitarium.operators._runner.heads import Heads
@@ -34,7 +34,7 @@ class Planned:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: ModelLoader,
         operator: Section,
         ingredients: tuple[Ingredient, ...],
         *,
@@ -115,18 +115,18 @@ class Planned:
         built.load_state_dict({**first, **self.heads.tensors()})
         return built.eval().float().to(self.sources.device).requires_grad_(False)
 
-    def examples(self) -> Examples:
+    def examples(self) -> EvalData:
         """Raises InvalidInput where a model was trained on images that are to select by."""
         return self._allowed(self.sources.examples(self._folder.path.name, self.facts["split"]))
 
-    def subject(self, number: int) -> Subject:
+    def subject(self, number: int) -> EvalModel:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""
         self.sources.subject.cache_clear()  # one of them at a time is in memory
         found = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
         self._allowed(found.examples)
         return found
 
-    def _allowed(self, found: Examples) -> Examples:
+    def _allowed(self, found: EvalData) -> EvalData:
         split = self.facts["split"]
         if not len(found):
             raise InvalidInput(f"data set '{found.dataset.name}' has no {split} images")

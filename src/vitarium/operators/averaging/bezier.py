@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.core.registry import operator
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.scoring import check_classifier, load
 from vitarium.measures.landscape._paths import bezier as point_of
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
@@ -44,7 +44,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> Made:
     """A model on a Bezier curve between two models that is trained to be of low loss.
 
     The curve begins as the straight line, and is trained as the measure `mode_connectivity` does
-    it; between equal models there is no way to go. Raises IncompatibleWeights, and CannotMeasure
+    it; between equal models there is no way to go. Raises IncompatibleWeights, and NotApplicable
     for models between which nothing lies.
     """
     first, second = (
@@ -55,7 +55,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> Made:
         return
     examples = ingredients.examples()
     subjects = [
-        Subject(model.name, _running(ingredients, given), examples)
+        EvalModel(model.name, _running(ingredients, given), examples)
         for model, given in zip(ingredients, (first, second), strict=True)
     ]
     check_classifier(subjects[0].model, examples)

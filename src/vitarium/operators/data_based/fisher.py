@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vitarium.core.config import Config
 from vitarium.core.registry import operator
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import parameters
 from vitarium.operators.base import Ingredients, Made, checked
 
@@ -54,7 +54,7 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> Made:
     the norms are made equal. Tensors that are no parameters get the plain mean. In memory: one
     model and the gradients of a batch, and three times its weights in float64.
 
-    Raises CannotMeasure for a model whose outputs are not the classes of its data.
+    Raises NotApplicable for a model whose outputs are not the classes of its data.
     """
     totals = {name: torch.zeros(shape).double() for name, shape in ingredients.shapes.items()}
     weights = {name: torch.zeros(shape).double() for name, shape in ingredients.shapes.items()}
@@ -69,7 +69,7 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> Made:
         yield name, total / weights[name]
 
 
-def diagonal_fisher(config: FisherMerging, subject: Subject) -> dict[str, Tensor]:
+def diagonal_fisher(config: FisherMerging, subject: EvalModel) -> dict[str, Tensor]:
     """The expected square of the gradient of log p(class | image), image by image.
 
     By the names of the model's parameters, float64, on the CPU:

@@ -216,7 +216,7 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
 def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     """How other measures go with the accuracy."""
     values = analysis.stage.values
-    for measure in ("generalisation_gap", "hessian_trace", "distance_from_parent"):
+    for measure in ("generalization_gap", "hessian_trace", "distance_from_parent"):
         if measure not in values or "accuracy" not in values:
             continue
         both = values[[measure, "accuracy"]].dropna()

@@ -133,7 +133,7 @@ def _stage(
     contents: list[Block | None] = [
         Sentences(details),
         figures.curves(stage, first),
-        figures.against_accuracy(stage, "generalisation_gap", first),
+        figures.against_accuracy(stage, "generalization_gap", first),
         figures.against_accuracy(stage, "hessian_trace", first),
         figures.variance(analysis),
         tables.variance(analysis),

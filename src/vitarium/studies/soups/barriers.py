@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vitarium.blueprint import Ingredient
-from vitarium.core.errors import CannotMeasure, VitariumError
+from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import Losses
@@ -167,7 +167,7 @@ def _losses(
     align: Section | None,
     config: Barrier,
 ) -> Losses:
-    """From the cache, if it is known. Raises CannotMeasure, IncompatibleWeights, CorruptFile."""
+    """From the cache, if it is known. Raises NotApplicable, IncompatibleWeights, CorruptFile."""
     images = evaluator.sources.images(evaluator.examples(first.model, evaluator.split))
     targets = [evaluator.target(end) for end in (first, second)]
     ends = [text for target in targets for text in (target.name, target.weights)]
@@ -184,6 +184,6 @@ def _losses(
         end = replace(end, model=model)
     losses = path_losses(start, end, config.places, config)
     if not torch.isfinite(losses.loss).all():
-        raise CannotMeasure("the loss between them is not finite")
+        raise NotApplicable("the loss between them is not finite")
     evaluator.cache.put({"loss": losses.loss, "error": losses.error}, *key)
     return losses

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import Ingredient
-from vitarium.core.errors import CannotMeasure, IncompatibleWeights, InvalidInput
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.registry import Section
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject, Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel, Weights
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner.cache import Cache
 from vitarium.operators._runner.plan import Planned
 from vitarium.studies.statistics.bootstrap import Numbers
@@ -55,7 +55,7 @@ class Evaluator:
         images: at most so many of each.
     """
 
-    def __init__(self, sources: Sources, split: SplitName, images: int | None) -> None:
+    def __init__(self, sources: ModelLoader, split: SplitName, images: int | None) -> None:
         self.sources, self.zoo, self.images = sources, sources.zoo, images
         self.split: SplitName = split
         self.splits: tuple[SplitName, SplitName] = (SELECTION, split)
@@ -70,7 +70,7 @@ class Evaluator:
         number, content = self.zoo.folder(model.model).checkpoint(model.epoch)
         return Target(model.model, number, content[:16])
 
-    def _examples(self, model: str, split: SplitName) -> Examples:
+    def _examples(self, model: str, split: SplitName) -> EvalData:
         """Raises InvalidInput where the split is empty, or the model was trained on it."""
         examples = self.sources.examples(model, split, self.images)
         if not len(examples):
@@ -89,7 +89,7 @@ class Evaluator:
     ) -> Scores:
         """Of what the operator makes of models, all of them aligned to the first if that is asked.
 
-        Raises IncompatibleWeights, InvalidInput, CannotMeasure, CorruptFile.
+        Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile.
         """
         plan = Planned(self.sources, operator, models, heads=heads)
         key = [plan.spec.id, *(self.target(model).weights for model in models)]
@@ -116,7 +116,7 @@ class Evaluator:
                 total[split] = total.get(split, torch.zeros(())) + logits.double()
         return self._scores(models[0].model, total)
 
-    def subject(self, model: Ingredient) -> Subject:
+    def subject(self, model: Ingredient) -> EvalModel:
         """The model on the images of the split that is reported."""
         self.examples(model.model, self.split)
         return self.sources.subject(self.target(model), self.split, self.images)
@@ -124,7 +124,7 @@ class Evaluator:
     def aligned(self, align: Section, first: Ingredient, second: Ingredient) -> Weights:
         """The second model, rearranged to match the first.
 
-        Raises IncompatibleWeights where the result is no model of the same kind, CannotMeasure.
+        Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
         """
         weights = self.sources.weights(self.target(second))
         tensors = Planned(self.sources, align, (first, second), stage="aligned").weights()
@@ -174,7 +174,7 @@ class Evaluator:
                 outputs = [model(batch.images).float().cpu() for batch in examples.batches()]
             logits[split] = torch.cat(outputs)
             if not torch.isfinite(logits[split]).all():
-                raise CannotMeasure("its outputs are not finite")
+                raise NotApplicable("its outputs are not finite")
             self.cache.put({"logits": logits[split]}, kind, *key, self.sources.images(examples))
         return logits
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 from vitarium.architectures.heads import is_head
 from vitarium.blueprint import Ingredient, Recipe
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.evaluator import Evaluator
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
 from vitarium.studies.statistics.stages import Stage
@@ -43,7 +43,7 @@ class Group:
 class SiblingGroups:
     """The models of a stage that have parents, and the groups that they fall into."""
 
-    def __init__(self, sources: Sources, stage: Stage) -> None:
+    def __init__(self, sources: ModelLoader, stage: Stage) -> None:
         self.sources, self.stage, self.zoo = sources, stage, sources.zoo
         self.members: dict[str, Ingredient] = {}
         for id, parent in zip(stage.ids, stage.parents, strict=True):
@@ -128,7 +128,7 @@ class SiblingGroups:
         """Whether the heads started from the same values, as far as these are kept."""
         try:
             starts = [self._weights(member).start for member in group.members]
-        except CannotMeasure:
+        except NotApplicable:
             return False
         first = self._weights(group.members[0])
         names = [name for name in first.shapes if is_head(first.skeleton, name)]

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from vitarium.core.config import Config
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import InvalidInput
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.base import Population, Progress, Section, Sentences, Tables, study
 from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, listed
@@ -105,7 +105,7 @@ def soups(config: Soups, population: Population) -> Tables:
     them helps. Chosen by validation images, reported on test images, with confidence intervals.
     Merged models are not added to the zoo.
 
-    Examples:
+    EvalData:
 
       vitarium study soups demo-zoo --out soups.html
 
@@ -121,7 +121,7 @@ def soups(config: Soups, population: Population) -> Tables:
         )
     zoo, ids = population.zoo, population.ids
     device = find_devices(population.device)[0]
-    sources = Sources(zoo, data=None, device=device, data_dir=population.data_dir)
+    sources = ModelLoader(zoo, data=None, device=device, data_dir=population.data_dir)
     bootstrap = Bootstrap(config.draws, config.level, config.seed)
     evaluator = Evaluator(sources, population.split, population.images)
     stages = []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Moves, Symmetries, moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
-from vitarium.core.errors import CannotMeasure, IncompatibleWeights, InvalidInput
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage.model_set import Heap
 
@@ -26,7 +26,7 @@ def symmetries_of(heap: Heap) -> Symmetries:
     """
     try:
         skeleton = heap.models[0].skeleton
-    except (CannotMeasure, InvalidInput):
+    except (NotApplicable, InvalidInput):
         skeleton = _timm_vit(heap.shapes)
     declared = vit_symmetries(skeleton)
     pieces = tuple(piece for piece in declared.pieces if piece.tensor in heap.shapes)
