@@ -376,7 +376,7 @@ def test_the_study_of_soups_writes_into_its_folder(vitarium, sandbox, out):
 
 def test_the_study_of_lineage_writes_files_that_can_be_read(vitarium, sandbox, zoo, out):
     files = ["--out", out / "page.html", "--json", out / "f.json", "--graphml", out / "f.graphml"]
-    vitarium("study", "lineage", sandbox / "zoo", *files, "--no-compare")
+    vitarium("study", "lineage", sandbox / "zoo", *files, "--compare", "none")
     check_page(out / "page.html", 2)
     graph = ET.parse(out / "f.graphml").getroot()
     assert sum(each.tag.endswith("node") for each in graph.iter()) == len(zoo)
@@ -405,7 +405,7 @@ def test_files_of_any_name_are_read_and_their_lineage_written(vitarium, out):
         save_file({"w": torch.randn(6, 6), "v": torch.randn(6)}, out / "plain.safetensors")
         (out / "plain.safetensors").rename(folder / f"{name}.safetensors")
     files = ["--out", out / "page.html", "--json", out / "f.json", "--graphml", out / "f.graphml"]
-    vitarium("study", "lineage", folder, *files, "--no-compare")
+    vitarium("study", "lineage", folder, *files, "--compare", "none")
     assert Page(out / "page.html").tags["script"] == 3
     ET.parse(out / "f.graphml")
     read = [model["name"] for model in json.loads((out / "f.json").read_bytes())["models"]]

@@ -87,14 +87,14 @@ def _scores():
     return Scores(**(dict.fromkeys(field.name for field in fields(Scores)) | known))
 
 
-MADE_UP = ("--method", "made_up", "--no-compare")
+MADE_UP = ("--method", "made_up", "--compare", "none")
 
 
 def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
     out, forest, graph = tmp_path / "x.html", tmp_path / "x.json", tmp_path / "x.graphml"
     status, said, err = vitarium(
         "study", "lineage", tmp_path, *MADE_UP, "--out", out, "--json", forest,
-        "--graphml", graph, "--figures", tmp_path / "figures", "--clusters", "1",
+        "--graphml", graph, "--figures", tmp_path / "figures", "--trees", "1",
     )  # fmt: skip
     assert status == 0, err
     lines = said.splitlines()
@@ -106,8 +106,8 @@ def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
     assert tree[-1] == "… 11 more models; see the page"
     assert len(tree) == 61
     assert err == (
-        f"page written to {out}, 6 figures to {tmp_path / 'figures'}, the forest to {forest}, "
-        f"the forest to {graph}\n"
+        f"page written to {out}, 6 figures to {tmp_path / 'figures'}, json to {forest}, "
+        f"graphml to {graph}\n"
     )
     assert "child-69" in out.read_text()
     assert isinstance(json.loads(forest.read_text()), dict)
@@ -122,7 +122,7 @@ def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
         ([], {"trees": None, "truth": None, "epochs": "last", "where": ""}),
         (["--truth", "--epochs", "all"], {"truth": True, "epochs": "all"}),
         (["--no-truth", "--where", "lr = 1"], {"truth": False, "where": "lr = 1"}),
-        (["--clusters", "auto"], {"trees": None, "compare": []}),
+        (["--trees", "auto"], {"trees": None, "compare": []}),
     ],
 )
 def test_options_of_a_lineage_are_passed_on(vitarium, asked, tmp_path, options, wanted):
@@ -135,8 +135,8 @@ def test_options_of_a_lineage_are_passed_on(vitarium, asked, tmp_path, options, 
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (["--clusters", "0"], "--clusters 0: write auto, or how many trees there are"),
-        (["--clusters", "many"], "--clusters many: write auto"),
+        (["--trees", "0"], "trees: "),
+        (["--trees", "many"], "trees: "),
         (["--method", "made-up"], "did you mean 'made_up'"),
         (["--set", "weight=2"], "unknown factor 'weight'"),
     ],

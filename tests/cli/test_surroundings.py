@@ -77,9 +77,9 @@ EXAMPLES = {
         )
     ],
     "study lineage": [
-        Example("study lineage {zoo} --out {out}/x.html --json {out}/f.json --no-compare", "out"),
+        Example("study lineage {zoo} --out {out}/x.html --json {out}/f.json --compare none", "out"),
         Example(
-            "study lineage {weights} --out {out}/x.html --graphml {out}/f.graphml --no-compare",
+            "study lineage {weights} --out {out}/x.html --graphml {out}/f.graphml --compare none",
             "out",
         ),
     ],
@@ -163,7 +163,7 @@ def test_nothing_is_computed_for_a_read_only_disk(
     folder = disk("3m")
     remount_read_only(folder)
     typed = filled(slots, out=folder)
-    for work in ("vitarium.studies.report.page.Page.html", "vitarium.zoo._format.packing.against"):
+    for work in ("vitarium.studies._runner.study.html", "vitarium.zoo._format.packing.against"):
         monkeypatch.setattr(work, forbidden)
     outcome = runner.run(typed(example.typed))
     assert_outcome(outcome, example, fails=True, because="choose another folder")

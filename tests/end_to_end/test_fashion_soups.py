@@ -59,7 +59,7 @@ def studied(tmp_path_factory):
 def directions(studied):
     (table,) = [
         block
-        for section in studied.findings.page.sections
+        for section in studied.tables.sections
         for block in section.blocks
         if getattr(block, "title", "").startswith("Published directions")
     ]
@@ -79,6 +79,6 @@ def test_models_of_different_parents_must_not(studied):
 
 
 def test_every_kind_of_figure_is_there(studied):
-    names = {figure.name for figure in studied.findings.page.figures}
+    names = {figure.name for figure in studied.tables.figures}
     assert {f"finetune-{kind}" for kind in ("methods", "ingredients", "barrier-curves")} <= names
     assert "finetune-siblings-by-lr" in names

@@ -15,7 +15,7 @@ import needs
 from vitarium.core import registry
 from vitarium.core.config import Config
 from vitarium.studies.statistics.factors import factors_of
-from vitarium.studies.statistics.population import Population, Stage
+from vitarium.studies.statistics.stages import Stage, Stages
 
 
 def made_up(
@@ -65,7 +65,7 @@ def made_up(
         name,
         table,
         "test accuracy",
-        [type(f)(f.name, f.labels.reindex(order), f.alike) for f in factors],
+        [type(f)(f.name, f.labels.reindex(order), f.equivalent) for f in factors],
         pd.DataFrame(curve, columns=["model", "epoch", "accuracy"]),
         pd.DataFrame(values, index=order),
         pd.DataFrame(weights[:, :10], index=order, columns=[f"blocks.{i}/mean" for i in range(10)]),
@@ -80,8 +80,8 @@ def stage() -> Stage:
 
 
 @pytest.fixture(scope="session")
-def population(stage: Stage) -> Population:
-    return Population([stage], {})
+def stages(stage: Stage) -> Stages:
+    return Stages([stage], {})
 
 
 @pytest.fixture(scope="session")

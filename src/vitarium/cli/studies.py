@@ -1,35 +1,25 @@
-"""`vitarium study`: what there is to find out about a whole population, as a page."""
+"""`vitarium study NAME`: a command for every registered study, with its settings as options."""
 
-from dataclasses import dataclass
-from enum import StrEnum
+import inspect
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
+from typer.core import TyperGroup
 
 from vitarium.cli._options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
 from vitarium.cli._settings import Settings, parsed
+from vitarium.cli.plugins import type_name
 from vitarium.cli.zoo import ZooFolder
-from vitarium.core.errors import InvalidInput
-from vitarium.core.file_faults import check_file
 from vitarium.core.terminal import NameColumn, Terminal, print_line
 
 if TYPE_CHECKING:
-    from vitarium.data.loader import SplitName
-    from vitarium.studies._runner.study import Studied
+    from vitarium.core.registry import Plugin
 
-
-class EpochsChoice(StrEnum):
-    """Which epochs of a model."""
-
-    last = "last"
-    all = "all"
-
-
-app = typer.Typer(help="Studies of a population, as pages with figures.", no_args_is_help=True)
-
-
+SETTINGS = "Settings of this study"
 Figures = Annotated[
     Path | None,
     typer.Option(
@@ -39,238 +29,188 @@ Figures = Annotated[
         readable=UNCHECKED,
     ),
 ]
-_PAGE = "The page: one file that opens without a network."
+Page = Annotated[
+    Path,
+    typer.Option(help="The page: one file that opens without a network.", readable=UNCHECKED),
+]
+ZooOrWeights = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", help="A zoo's folder, or one with files of weights.", readable=UNCHECKED
+    ),
+]
+_RUNNING = {"split": Split, "images": Images, "device": Device, "data_dir": DataDir}
+"""Options of studies that run models, and their defaults."""
+_DEFAULTS = {"split": SplitChoice.test, "images": None, "device": "auto", "data_dir": None}
 
 
-@app.command("diversity")
-def diversity(
-    directory: ZooFolder,
-    out: Annotated[Path, typer.Option(help=_PAGE, readable=UNCHECKED)] = Path("diversity.html"),
-    figures: Figures = None,
-    where: Where = "",
-    split: Split = SplitChoice.test,
-    images: Images = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    data_dir: DataDir = None,
-) -> None:
-    """How different the models are - accuracy, predictions, features, weights - and why.
+class StudyCommands(TyperGroup):
+    """The registered studies; they are looked up when a command is asked for."""
 
-    Stage by stage: what each generating factor explains, how alike models are by their kinship,
-    maps and heat maps of the population, and sentences with confidence intervals. What is not
-    measured yet is measured, and kept in the zoo. Settings: `vitarium plugins study diversity`.
+    @property
+    def commands(self) -> dict[str, Any]:  # type: ignore[override]
+        from vitarium.core.registry import plugins
 
-    Examples:
+        return {name: _command(plugin) for name, plugin in plugins("study").items()}
 
-      vitarium study diversity demo-zoo --out diversity.html
-
-      vitarium study diversity demo-zoo --figures figures --where "stage = 'finetune'"
-
-      vitarium study diversity demo-zoo --set hessian_models=30 --set measure_missing=false
-    """
-    options = _Options(out, figures, where, images, settings, device, data_dir)
-    _study(directory, "diversity", options, split.value)
+    @commands.setter
+    def commands(self, commands: Mapping[str, Any]) -> None:
+        """Of a group without registered studies there are none."""
 
 
-@app.command("soups")
-def soups(
-    directory: ZooFolder,
-    out: Annotated[Path, typer.Option(help=_PAGE, readable=UNCHECKED)] = Path("soups.html"),
-    figures: Figures = None,
-    where: Where = "",
-    images: Images = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    data_dir: DataDir = None,
-) -> None:
-    """When models may be averaged: soups, merges, barriers by kinship, and alignment.
-
-    For the children of each parent, and across parents: what soups, epoch averages and other merges
-    gain over the best single model, how far the loss rises between models, and where rearranging
-    them helps. Chosen by validation images, reported on test images, with confidence intervals.
-    Merged models are not added to the zoo. Settings: `vitarium plugins study soups`.
-
-    Examples:
-
-      vitarium study soups demo-zoo --out soups.html
-
-      vitarium study soups demo-zoo --figures figures --where "stage = 'finetune'"
-
-      vitarium study soups demo-zoo --set 'methods=["uniform_soup","ties"]' --set pairs=50
-    """
-    options = _Options(out, figures, where, images, settings, device, data_dir)
-    _study(directory, "soups", options, "test")
+app = typer.Typer(
+    cls=StudyCommands,
+    help="Studies of a population, as pages with figures.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 
 
-@app.command("lineage")
-def lineage(
-    directory: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR",
-            help="A zoo's folder, or one with files of weights.",
-            readable=UNCHECKED,
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help=_PAGE, readable=UNCHECKED)] = Path("lineage.html"),
-    figures: Figures = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the forest as JSON, too.",
-            show_default=False,
-            readable=UNCHECKED,
-        ),
-    ] = None,
-    graphml: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write it as GraphML, for Gephi, yEd or networkx.",
-            show_default=False,
-            readable=UNCHECKED,
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="How to recover it, see `vitarium plugins lineages`.")
-    ] = "descent",
-    clusters: Annotated[
-        str, typer.Option(metavar="auto|K", help="How many trees there are, where that is known.")
-    ] = "auto",
-    truth: Annotated[
-        bool | None,
-        typer.Option(
-            "--truth/--no-truth",
-            help="Score it against the true lineage, of the zoo or of a table beside the files. "
-            "Default: where it is known.",
-            show_default=False,
-        ),
-    ] = None,
-    compare: Annotated[
-        bool, typer.Option(help="Run the usual other methods, too, and show them beside it.")
-    ] = True,
-    epochs: Annotated[
-        EpochsChoice, typer.Option(help="Of a zoo: models' last epochs, or every kept one.")
-    ] = EpochsChoice.last,
-    where: Where = "",
-    settings: Settings = None,
-) -> None:
-    """Which models descend from which, recovered from their weights alone.
-
-    Of a zoo, or of any folder with .safetensors or pickled state dicts, of which no code is run. A
-    page with the forest to look at, how sure each edge is, and what other methods say. A zoo knows
-    the truth, and so does a folder with lineage.csv (columns model, parent) or an export's
-    models.csv: then the forest is scored. Methods never see it. Settings of a method with --set,
-    see `vitarium plugins lineage descent`.
-
-    Examples:
-
-      vitarium study lineage demo-zoo
-
-      vitarium study lineage downloads --clusters 3 --json forest.json --graphml forest.graphml
-
-      vitarium study lineage demo-zoo --method mother --no-compare --where "stage = 'finetune'"
-    """
-    chosen: dict[str, Any] = {
-        "method": method,
-        "settings": parsed(settings),
-        "trees": _clusters(clusters),
-        "truth": truth,
-        "epochs": epochs.value,
-        **({} if compare else {"compare": []}),
-    }
-    options = _Options(out, figures, where, None, None, "auto", None)
-    for file in filter(None, (json, graphml)):
-        check_file(file)
-    found = _run(directory, "lineage", options, "test", chosen)
-    from vitarium.lineage.files.forests import write_graphml, write_json
-    from vitarium.studies.lineage.study import LineageFindings
-    from vitarium.studies.lineage.text import lines
-
-    findings = found.findings
-    assert isinstance(findings, LineageFindings)
-    recovered = findings.recovered
-    if json:
-        write_json(
-            recovered.forest,
-            json,
-            truth=recovered.truth,
-            scores=recovered.scores,
-            info=recovered.info,
-        )
-    if graphml:
-        write_graphml(recovered.forest, graphml, truth=recovered.truth, info=recovered.info)
-    for line in ("", *lines(findings.forest)):
-        print_line(line)
-    _written(found, options, *filter(None, (json, graphml)))
+@app.callback()
+def _studies() -> None:
+    """Studies of a population, as pages with figures."""
 
 
-def _clusters(text: str) -> int | str:
-    if text == "auto" or (text.isdecimal() and int(text) > 0):
-        return text if text == "auto" else int(text)
-    raise InvalidInput(
-        f"--clusters {text}: write auto, or how many trees there are, e.g. --clusters 6"
+def _command(plugin: "Plugin") -> Any:
+    """A command whose options are the fields of the study's settings."""
+    options = _common_options(plugin)
+    options |= {name: _export(name, write) for name, write in plugin.facts["exports"].items()}
+    for name, field in plugin.config.model_fields.items():
+        options[name] = _setting(name, field)
+
+    def run(**values: Any) -> None:
+        _run(plugin, values)
+
+    run.__doc__ = inspect.getdoc(plugin.function)
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
+            )
+            for name, (annotation, default) in options.items()
+        ]
     )
+    run.__annotations__ = {name: annotation for name, (annotation, _) in options.items()}
+    single = typer.Typer(rich_markup_mode="rich", add_completion=False)
+    single.command(plugin.name)(run)
+    return typer.main.get_command(single)
 
 
-@dataclass(frozen=True)
-class _Options:
-    """As the commands take them."""
-
-    out: Path
-    figures: Path | None
-    where: str
-    images: int | None
-    settings: list[str] | None
-    device: str
-    data_dir: Path | None
-
-
-def _study(directory: Path, name: str, options: _Options, split: "SplitName") -> None:
-    """Run a study, print what it says, and tell what was written."""
-    _written(_run(directory, name, options, split, parsed(options.settings)), options)
+def _common_options(plugin: "Plugin") -> dict[str, tuple[Any, Any]]:
+    runs_models = plugin.facts["of"] == "zoo"
+    directory = ZooFolder if runs_models else ZooOrWeights
+    options: dict[str, tuple[Any, Any]] = {
+        "directory": (directory, inspect.Parameter.empty),
+        "out": (Page, Path(f"{plugin.name}.html")),
+        "figures": (Figures, None),
+        "where": (Where, ""),
+    }
+    if runs_models:
+        options |= {name: (option, _DEFAULTS[name]) for name, option in _RUNNING.items()}
+    return options | {"set_": (Settings, None)}
 
 
-def _run(
-    directory: Path, name: str, options: _Options, split: "SplitName", settings: dict[str, Any]
-) -> "Studied":
-    """Run a study with a bar of progress, and print what it says."""
+def _export(name: str, write: Callable[..., None]) -> tuple[Any, Any]:
+    option = typer.Option(
+        f"--{name}",
+        metavar="FILE",
+        help=(inspect.getdoc(write) or "").partition("\n")[0],
+        show_default=False,
+        readable=UNCHECKED,
+    )
+    return Annotated[Path | None, option], None
+
+
+def _setting(name: str, field: Any) -> tuple[Any, Any]:
+    """An option of a field; without it the study's default holds."""
+    flag = f"--{name.replace('_', '-')}"
+    about: dict[str, Any] = {
+        "help": _help(field),
+        "show_default": False,
+        "rich_help_panel": SETTINGS,
+    }
+    if bool in (field.annotation, *get_args(field.annotation)):
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **about)], None
+    metavar = type_name(field.annotation)
+    metavar = "VALUE" if len(metavar) > 30 else metavar
+    return Annotated[str | None, typer.Option(flag, metavar=metavar, **about)], None
+
+
+def _help(field: Any) -> str:
+    default = field.get_default()
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    shown = f" Default: {default}." if default not in (None, "", {}) else ""
+    return " ".join((field.description or "").split()) + shown
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """JSON, or else text; of a setting that is a list also `a,b`, and `none` for an empty one."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    if get_origin(annotation) is not tuple or isinstance(value, list):
+        return value
+    if value in ("", "none"):
+        return []
+    parts = text.split(",") if isinstance(value, str) else [text]
+    return [_value(part, None) for part in parts]
+
+
+def _settings_of(plugin: "Plugin", values: Mapping[str, Any]) -> dict[str, Any]:
+    """From options, and from `--set`.
+
+    Where a study chooses another plug-in and has its settings in a field `settings`, names that are
+    none of its own go there.
+    """
+    fields = plugin.config.model_fields
+    settings = {
+        name: _value(values[name], field.annotation)
+        if isinstance(values[name], str)
+        else values[name]
+        for name, field in fields.items()
+        if values[name] is not None
+    }
+    for name, value in parsed(values["set_"]).items():
+        if name in fields or "settings" not in fields:
+            settings[name] = value
+        else:
+            settings.setdefault("settings", {})[name] = value
+    return settings
+
+
+def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
+    """Run a study with a bar of progress, print its findings, and tell what was written."""
     from vitarium.studies._runner.study import study
 
-    console = _console()
+    console = Terminal(stderr=True, soft_wrap=True)
     columns = (NameColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
+    running = {name: values[name] for name in _RUNNING if name in values}
+    if "split" in running:
+        running["split"] = running["split"].value
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("opening", total=None)
 
-        def report(what: str, done: int, of: int) -> None:
-            bar.update(task, description=what, completed=done, total=of)
+        def report(description: str, done: int, total: int) -> None:
+            bar.update(task, description=description, completed=done, total=total)
 
-        found = study(
-            directory,
-            name,
-            out=options.out,
-            figures=options.figures,
-            where=options.where,
-            split=split,
-            images=options.images,
-            device=options.device,
-            data_dir=options.data_dir,
+        result = study(
+            values["directory"],
+            plugin.name,
+            out=values["out"],
+            figures=values["figures"],
+            exports=exports,
+            where=values["where"],
             report=report,
-            **settings,
+            **running,
+            **_settings_of(plugin, values),
         )
-    for sentence in found.sentences:
-        print_line(sentence)
-    return found
-
-
-def _written(found: "Studied", options: _Options, *more: Path) -> None:
-    also = f", {len(found.figures)} figures to {options.figures}" if found.figures else ""
-    also += "".join(f", the forest to {path}" for path in more)
-    _console().print(f"page written to {found.page}{also}")
-
-
-def _console() -> Terminal:
-    return Terminal(stderr=True, soft_wrap=True)
+    for line in (*result.sentences, *result.tables.terminal):
+        print_line(line)
+    written = f", {len(result.figures)} figures to {values['figures']}" if result.figures else ""
+    written += "".join(f", {name} to {path}" for name, path in exports.items())
+    console.print(f"page written to {result.page}{written}")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic_core import CoreSchema, core_schema
 
-from vitarium.core.config import Config, InvalidConfig, NoConfig, Problem
+from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.errors import UnknownName
 
 KINDS: Mapping[str, str] = {
@@ -86,17 +86,6 @@ def register(
         return function
 
     return decorate
-
-
-def _decorator(kind: str) -> Callable[..., Callable[[F], F]]:
-    def named(name: str, *, config: type[Config] = NoConfig, **facts: Any) -> Callable[[F], F]:
-        return register(kind, name, config, facts)
-
-    named.__doc__ = f"Register a function `(config, ...)` as the {kind} called `name`."
-    return named
-
-
-study = _decorator("study")
 
 
 def plugins(kind: str) -> dict[str, Plugin]:

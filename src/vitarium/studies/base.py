@@ -1,14 +1,115 @@
-"""What a study gives back."""
+"""The contract of studies: a population of models in, tables out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 
-from vitarium.studies.report.page import Page
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.errors import InvalidInput
+from vitarium.core.registry import register
+from vitarium.data.loader import SplitName
+from vitarium.studies.report.figures import Figure
+from vitarium.studies.report.tables import Section, Sentences, Table, Tables
+from vitarium.zoo import Zoo
+from vitarium.zoo.listing import listing
+
+__all__ = ["Figure", "Population", "Progress", "Section", "Sentences", "Table", "Tables", "study"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with a task, how much of it is done, and how much there is."""
+F = TypeVar("F", bound=Callable[..., Tables])
+
+
+def no_progress(task: str, done: int, total: int) -> None:
+    """A progress callback that shows nothing."""
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What a study found: a page, and its sentences by stage; `""` for what is of no stage."""
+class Population:
+    """The models that a study is about, and where it may run them.
 
-    page: Page
-    said: Mapping[str, Sequence[str]]
+    Args:
+        source: a zoo or its folder; for a study of weights also a folder of weight files.
+        where: an SQL condition on the models of a zoo, as `vitarium ls` has it.
+        split: whose images models are measured on.
+        images: at most so many of them.
+        device: where models run.
+        data_dir: data set folder, searched first.
+        progress: called as the study goes on.
+    """
+
+    source: Zoo | Path
+    where: str = ""
+    split: SplitName = "test"
+    images: int | None = None
+    device: str = "auto"
+    data_dir: Path | None = None
+    progress: Progress = no_progress
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        path = self.source.path if isinstance(self.source, Zoo) else self.source
+        return path.resolve().name
+
+    @cached_property
+    def zoo(self) -> Zoo:
+        """Raises NotAZoo."""
+        return self.source if isinstance(self.source, Zoo) else Zoo.open(self.source)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Of the models that fulfil the condition.
+
+        Raises InvalidInput where none of them is finished, or the condition is no SQL.
+        """
+        rows = listing(self.zoo.path, where=self.where).rows
+        if not any(row["status"] == "finished" for row in rows):
+            condition = f" fulfils the condition {self.where}" if self.where else ""
+            raise InvalidInput(f"{self.zoo.path}: no finished model{condition}")
+        return [row["model"] for row in rows]
+
+
+def study(
+    name: str,
+    *,
+    title: str,
+    config: type[Config] = NoConfig,
+    of: Literal["zoo", "weights"] = "zoo",
+    exports: Mapping[str, Callable[[Any, Path], None]] = MappingProxyType({}),
+    paper: str = "",
+    tiny: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[F], F]:
+    """Register a function `(config, population: Population) -> Tables` as the study called `name`.
+
+    It computes tables, as pandas DataFrames with a title and a note each, and may add sentences and
+    figures about them. `vitarium study NAME` runs it, with an option for each field of `config`,
+    and one report makes a page, files of its figures, and lines for the terminal of what it
+    returns. The first line of its docstring says what the study answers; the rest is the help of
+    its command, with examples below `Examples:`.
+
+    A study is deterministic: the same models and settings give the same page. What it measures is
+    kept in the zoo; it adds no model to it. Where there is nothing to study it raises InvalidInput,
+    before anything is computed where it can.
+
+    Args:
+        title: of its page, before the name of the population, e.g. "Diversity".
+        config: its settings, the first argument.
+        of: "zoo": it runs models on images, and so has the options `--split`, `--images`,
+            `--device` and `--data-dir`; "weights": it needs weights only, and so takes a folder of
+            weight files as well.
+        exports: further files that it can write, by the name of the option, each from what the
+            study returned: `{"json": write_json}`. The first line of the docstring is the help.
+        paper: authors, year, and where it is.
+        tiny: settings with which it takes some seconds on a few tiny models, for
+            `vitarium.testing.check_study`.
+
+    Raises TypeError, at import, for a fact that is misspelled or missing.
+    """
+    if not title:
+        raise TypeError(f"study '{name}': give it a title")
+    facts = {"title": title, "of": of, "exports": exports, "paper": paper, "tiny": tiny}
+    return register("study", name, config, facts)

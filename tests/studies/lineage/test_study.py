@@ -31,7 +31,7 @@ def studied(made_up_method, tmp_path):
 def tables_of(found) -> dict[str, list]:
     return {
         block.title: block.rows
-        for section in found.findings.page.sections
+        for section in found.tables.sections
         for block in section.blocks
         if hasattr(block, "rows")
     }

@@ -1,13 +1,13 @@
 """A recovered forest on a terminal."""
 
-from vitarium.studies.lineage.rows import Judged, judged
-from vitarium.studies.lineage.text import lines
+from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests
+from vitarium.studies.lineage.text import forest_lines
 
 
 def test_children_hang_below_their_parents(forests):
     truth = forests.truth_of(2, 2, 1)
     forest = forests.forest_of(truth, sure={"r0c0": 0.5, "r1": 0.75})
-    assert lines(Judged(forest, truth, {"r0": "pretrain"})) == [
+    assert forest_lines(EvaluatedForest(forest, truth, {"r0": "pretrain"})) == [
         "r0  root 99 %       pretrain",
         "├─ r0c0  50 %",
         "│  └─ r0c0g0  97 %",
@@ -23,26 +23,26 @@ def test_children_hang_below_their_parents(forests):
 
 def test_what_is_wrong_and_further_parents_are_told(forests):
     found = forests.recovered(1, 3, 1, wrong=["r0c1g0"], mixture=True)
-    told = "\n".join(lines(judged(found)["descent"]))
+    told = "\n".join(forest_lines(evaluated_forests(found)["descent"]))
     assert told.count("(wrong: of r0c1)") == told.count("wrong") == 1
     assert told.count("(and of r0c1)") == 1
-    flat = "\n".join(lines(judged(found)["mother"]))
+    flat = "\n".join(forest_lines(evaluated_forests(found)["mother"]))
     assert "(wrong: of r0c0, r0c1)" in flat
 
 
 def test_a_root_that_has_no_parents_in_truth_is_told(forests):
     truth = {"a": (), "b": ()}
     forest = forests.forest_of({"a": (), "b": ("a",)})
-    assert lines(Judged(forest, truth, {}))[1].endswith("(wrong: a root)")
+    assert forest_lines(EvaluatedForest(forest, truth, {}))[1].endswith("(wrong: a root)")
 
 
 def test_a_long_forest_is_cut(forests):
-    found = judged(forests.recovered(3, 4, 3))["descent"]
-    told = lines(found, most=20)
+    found = evaluated_forests(forests.recovered(3, 4, 3))["descent"]
+    told = forest_lines(found, max_models=20)
     assert len(told) == 21
     assert told[-1] == "… 31 more models; see the page"
-    assert told[:20] == [line for line in lines(found) if line in told[:20]]
-    assert len(lines(found, most=51)) == 51
+    assert told[:20] == [line for line in forest_lines(found) if line in told[:20]]
+    assert len(forest_lines(found, max_models=51)) == 51
 
 
 def test_a_chain_of_a_thousand_is_no_trouble(forests):
@@ -50,5 +50,5 @@ def test_a_chain_of_a_thousand_is_no_trouble(forests):
     forest = forests.forest_of(
         {name: tuple(names[:number][-1:]) for number, name in enumerate(names)}
     )
-    told = lines(Judged(forest, None, {}), most=1000)
+    told = forest_lines(EvaluatedForest(forest, None, {}), max_models=1000)
     assert told[-1].endswith("└─ m0999  97 %")

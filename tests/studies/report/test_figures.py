@@ -11,7 +11,8 @@ from PIL import Image
 
 from studies.conftest import made_up
 from vitarium.studies.diversity import figures as model_figures
-from vitarium.studies.report import pair_figures
+from vitarium.studies.diversity.maps import embedding
+from vitarium.studies.report import matrices
 from vitarium.studies.report.figures import Figure, data
 from vitarium.studies.statistics.analysis import analyse
 from vitarium.studies.statistics.bootstrap import Bootstrap
@@ -33,8 +34,8 @@ def drawn(stage) -> dict[str, Figure | None]:
         "gap": model_figures.against_accuracy(stage, "generalization_gap", "lr"),
         "distributions": model_figures.distributions(stage, "lr"),
         "variance": model_figures.variance(analyse(stage, Bootstrap(draws=20))),
-        "agreement": pair_figures.heat_map(stage, "agreement"),
-        "embedding": pair_figures.embedding(stage, ["pca"], "parent", 0),
+        "agreement": matrices.heat_map(stage, "agreement"),
+        "embedding": embedding(stage, ["pca"], "parent", 0),
     }
 
 
@@ -52,8 +53,8 @@ def test_a_stage_of_one_model_has_a_curve_and_nothing_else():
 
 
 def test_a_large_heat_map_is_an_image_of_every_pair():
-    stage = made_up(pair_figures.MOST_CELLS + 10, 5)
-    spec = pair_figures.heat_map(stage, "agreement").spec
+    stage = made_up(matrices.MAX_CELLS + 10, 5)
+    spec = matrices.heat_map(stage, "agreement").spec
     rows = max(spec["datasets"].values(), key=lambda rows: len(str(rows)))
     assert rows[0]["url"].startswith("data:image/png;base64,")
     assert len(str(spec)) < 100_000
@@ -63,7 +64,7 @@ def test_the_image_of_a_matrix_has_its_values_as_colours():
     from matplotlib import colormaps
 
     matrix = np.array([[np.nan, 0.0], [1.0, 0.5]])
-    url = pair_figures.picture(matrix, [0.0, 1.0])
+    url = matrices.picture(matrix, [0.0, 1.0])
     image = np.asarray(
         Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA")
     )
@@ -77,7 +78,7 @@ def test_the_image_of_a_matrix_has_its_values_as_colours():
 
 def test_models_can_be_coloured_by_each_factor_and_by_accuracy(stage):
     spec = model_figures.curves(stage, "parent").spec
-    (menu,) = [param for param in spec["params"] if param["name"] == "colour"]
+    (menu,) = [param for param in spec["params"] if param["name"] == "color"]
     assert menu["bind"]["labels"] == [
         "lr", "head", "parent", "parent's objective", "accuracy (quarters)",
     ]  # fmt: skip
@@ -85,7 +86,7 @@ def test_models_can_be_coloured_by_each_factor_and_by_accuracy(stage):
 
 
 def test_a_map_has_every_model_in_each_space_by_each_way(stage):
-    figure = pair_figures.embedding(stage, ["pca", "tsne"], None, 0)
+    figure = embedding(stage, ["pca", "tsne"], None, 0)
     (points,) = [rows for rows in figure.spec["datasets"].values() if "space" in rows[0]]
     assert len(points) == 24 * 3 * 2
     assert {row["space"] for row in points} == {"weights", "weight statistics", "predictions"}

@@ -4,10 +4,13 @@ import json
 import re
 
 import altair as alt
+import pandas as pd
 import pytest
 
 from vitarium.studies.report.figures import Figure, data
-from vitarium.studies.report.page import Figures, Page, Section, Sentences, Table, in_script, strong
+from vitarium.studies.report.page import html as page_of
+from vitarium.studies.report.page import in_script, strong
+from vitarium.studies.report.tables import Section, Sentences, Table, Tables
 
 EVIL = "</script><script>alert(1)</script>"
 
@@ -17,10 +20,11 @@ def html() -> str:
     chart = alt.Chart(data([{"x": 1, "name": EVIL}])).mark_point().encode(x="x:Q")
     blocks = [
         Sentences(["**91 %** of models, see `vitarium measure`", EVIL]),
-        Table("Numbers", ["model", EVIL], [["a", "1"], [EVIL, "2"]]),
-        Figures([Figure("one", "One", "first", chart), Figure("two", "Two", "second", chart)]),
+        Table("Numbers", pd.DataFrame({"model": ["a", EVIL], EVIL: ["1", "2"]})),
+        Figure("one", "One", "first", chart),
+        Figure("two", "Two", "second", chart),
     ]
-    return Page("Study of " + EVIL, "lead", [Section("part", "A part", blocks)]).html()
+    return page_of(Tables("Study of " + EVIL, [Section("part", "A part", blocks)], "lead"))
 
 
 def test_nothing_in_a_zoo_becomes_code(html):
@@ -49,9 +53,9 @@ def test_every_figure_has_its_definition(html):
 def test_anchors_and_files_of_figures_hold_no_name_as_it_is():
     chart = alt.Chart(data([{"x": "\x1b[31m"}])).mark_point().encode(x="x:N")
     names = ["../../x-methods", "Base", "base", "plain"]
-    figures = Figures([Figure(name, "T", "c", chart) for name in names])
-    page = Page("t", "l", [Section('stage-a "b"\x1b', "A", [figures])])
-    html = page.html()
+    figures = [Figure(name, "T", "c", chart) for name in names]
+    page = Tables("t", [Section('stage-a "b"\x1b', "A", figures)])
+    html = page_of(page)
     anchors = re.findall(r'(?:id|href)="#?(stage-.*?)"', html)
     assert anchors == ["stage-a%20%22b%22%5Cx1b"] * 2
     drawn = re.findall(r'data-figure="(.*?)"', html)
@@ -64,10 +68,9 @@ def test_anchors_and_files_of_figures_hold_no_name_as_it_is():
 
 def test_half_a_surrogate_pair_stops_no_page():
     half = "half \ud83d"
-    page = Page(
-        half, half, [Section(half, half, [Sentences([half]), Table("T", [half], [[half]])])]
-    )
-    assert page.html().encode().count(rb"half \ud83d") >= 5
+    blocks = [Sentences([half]), Table.of("T", [{half: half}])]
+    page = Tables(half, [Section(half, half, blocks)], half)
+    assert page_of(page).encode().count(rb"half \ud83d") >= 5
 
 
 def test_stars_and_ticks_are_the_only_marks():
@@ -81,4 +84,4 @@ def test_json_in_a_script_is_the_same_json():
 
 
 def test_a_page_without_figures_has_no_library():
-    assert len(Page("t", "l", [Section("a", "A", [Sentences(["s"])])]).html()) < 20_000
+    assert len(page_of(Tables("t", [Section("a", "A", [Sentences(["s"])])]))) < 20_000

@@ -7,7 +7,7 @@ import pytest
 
 import vitarium
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.studies.request import HESSIAN
+from vitarium.studies.diversity.measured import HESSIAN
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_what_is_missing_is_measured_and_kept(studied, zoo):
     known = set(zoo.query("SELECT DISTINCT measure FROM records")["measure"])
     assert {"accuracy", "agreement", "cka", "weight_l2", "layer_statistics"} <= known
     assert HESSIAN not in known
-    assert set(studied.findings.said) == {"pretrain", "finetune"}
+    assert set(studied.tables.sentences) == {"pretrain", "finetune"}
     assert any("4 models reach a mean test accuracy" in line for line in studied.sentences)
     assert "vitarium measure" in studied.page.read_text()  # the Hessian's trace, and how to get it
 
@@ -66,12 +66,12 @@ def test_chosen_models_only_and_hessian_traces_on_request(grown_zoo, tmp_path):
         draws=20,
         embeddings=["pca"],
     )
-    assert set(found.findings.said) == {"finetune"}
+    assert set(found.tables.sentences) == {"finetune"}
     counted = grown_zoo.query(
         f"SELECT count(DISTINCT model) AS n FROM records WHERE measure = '{HESSIAN}'"
     )
     assert counted["n"].item() == 3
-    names = [figure.name for figure in found.findings.page.figures]
+    names = [figure.name for figure in found.tables.figures]
     assert "finetune-accuracy-against-hessian-trace" in names
 
 

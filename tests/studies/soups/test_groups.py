@@ -1,13 +1,11 @@
 """Who is combined with whom."""
 
-import pandas as pd
 import pytest
 
 from vitarium import Blueprint, Zoo, plan
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.studies.request import COLUMNS
-from vitarium.studies.soups.groups import Group, Kinfolk
-from vitarium.studies.statistics.population import population
+from vitarium.studies.soups.groups import Group, SiblingGroups
+from vitarium.studies.statistics.stages import read_stages
 from vitarium.zoo import About
 
 
@@ -24,10 +22,10 @@ def kept(blueprint, path):
 
 
 def kin(zoo):
-    known = population(zoo, zoo.ids(), pd.DataFrame(columns=COLUMNS))
+    known = read_stages(zoo, zoo.ids())
     (stage,) = [stage for stage in known.stages if stage.has_parents]
     sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
-    return Kinfolk(sources, stage)
+    return SiblingGroups(sources, stage)
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def several_heads(tiny, tmp_path):
 
 
 def factor(found, group: Group, name: str) -> set[str]:
-    labels = next(f.labels for f in found.own_factors if f.name == name)
+    labels = next(f.labels for f in found.factors if f.name == name)
     return {labels[one.model] for one in group.members}
 
 

@@ -13,7 +13,7 @@ from vitarium.core.registry import choose
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.operators.base import operator
-from vitarium.studies.soups.results import BEST, ENSEMBLE, MEAN
+from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN
 
 OWN = ["uniform_soup", "first_model", "last_epochs", "copy_first", "start_over"]
 QUICK = {"draws": 40, "points": 3, "barrier_images": 32, "last": [1, 2]}
@@ -78,7 +78,7 @@ def studied(zoo, _operators, tmp_path_factory):
 
 
 def tables(studied, title):
-    blocks = [b for s in studied.findings.page.sections for b in s.blocks]
+    blocks = [b for s in studied.tables.sections for b in s.blocks]
     return [b for b in blocks if getattr(b, "title", "").startswith(title)]
 
 
@@ -151,7 +151,7 @@ def test_one_model_goes_back_to_what_it_started_from(studied, zoo):
 
 
 def test_there_is_a_figure_of_each_kind(studied):
-    names = {figure.name for figure in studied.findings.page.figures}
+    names = {figure.name for figure in studied.tables.figures}
     assert names == {
         f"finetune-{kind}"
         for kind in (

@@ -11,7 +11,7 @@ from vitarium.studies.statistics.embedding import (
     classical_scaling,
     embed,
     squared_distances,
-    standardised,
+    standardized,
 )
 
 POINTS = np.random.default_rng(0).normal(size=(14, 6)) * [5, 3, 1, 1, 1, 1]
@@ -34,9 +34,9 @@ def test_squared_distances_are_those_of_scipy():
     assert squared_distances(POINTS) == pytest.approx(cdist(POINTS, POINTS) ** 2)
 
 
-def test_standardised_features_have_deviation_one_or_none():
+def test_standardized_features_have_deviation_one_or_none():
     features = np.stack([POINTS[:, 0], np.full(14, 0.1)], axis=1)
-    found = standardised(features)
+    found = standardized(features)
     assert found.std(0) == pytest.approx([1, 0])
     assert found.mean(0) == pytest.approx([0, 0])
 

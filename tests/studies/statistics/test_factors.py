@@ -13,7 +13,7 @@ def test_factors_that_tell_the_same_models_apart_are_one():
         "b": {"optimizer": "adamw", "epochs": 2, "batch_size": 8},
     }
     (factor,) = factors_of(models, dict.fromkeys(models), {})
-    assert (factor.name, factor.alike) == ("optimizer", ("epochs",))
+    assert (factor.name, factor.equivalent) == ("optimizer", ("epochs",))
     assert factor.labels.to_dict() == {"a": "sgd", "b": "adamw"}
 
 
@@ -36,8 +36,8 @@ def test_parents_and_what_varies_among_them_are_factors_too_the_objective_first(
     }
     own = {id: {"optimizer.lr": 1} for id in PARENTS}
     parent, objective = factors_of(own, PARENTS, theirs)
-    assert (parent.name, parent.alike) == ("parent", ("parent's seed",))
-    assert (objective.name, objective.alike) == ("parent's objective", ("parent's head",))
+    assert (parent.name, parent.equivalent) == ("parent", ("parent's seed",))
+    assert (objective.name, objective.equivalent) == ("parent's objective", ("parent's head",))
     assert objective.labels.tolist() == ["supervised"] * 3 + ["simclr"]
 
 
@@ -53,7 +53,7 @@ def test_many_numbers_are_three_ranges_but_seeds_are_not():
 def test_a_factor_of_which_each_model_has_its_own_value_makes_no_groups():
     models = {id: {"seed": place} for place, id in enumerate(PARENTS)}
     (factor,) = factors_of(models, dict.fromkeys(models), {})
-    assert factor.is_own
+    assert factor.is_individual
     assert factor.values == ["0", "1", "2", "3"]
 
 

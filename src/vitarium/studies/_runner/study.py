@@ -1,42 +1,45 @@
-"""Run a study of a zoo, and write its page and its figures.
+"""Run a study, and write its page, its figures, and what else it exports."""
 
-A study is a plug-in, a function `(config, zoo, ids, request, report) -> Findings` in one file. One
-registered with `of="weights"` needs nothing else of a model, so that plain files will do where
-there is no zoo: `(config, source, where, report) -> Findings`.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from vitarium.core import files
-from vitarium.core.errors import InvalidInput
+from vitarium.core.errors import UnknownName
 from vitarium.core.file_faults import check_file, check_writable
 from vitarium.core.registry import choose
 from vitarium.data.loader import SplitName
-from vitarium.studies.base import Findings
-from vitarium.studies.request import Report, Request
+from vitarium.studies.base import Population, Progress, Tables, no_progress
+from vitarium.studies.report.page import html
 from vitarium.zoo import Zoo
-from vitarium.zoo.listing import listing
 
 
-@dataclass(frozen=True)
-class Studied:
-    """What a study said, and what it wrote."""
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """The tables of a study, and the files that were written."""
 
-    findings: Findings
+    tables: Tables
     page: Path
     figures: Sequence[Path]
 
     @property
     def sentences(self) -> list[str]:
-        """All sentences, as plain text."""
+        """The findings in words, as plain text."""
         return [
             (f"{stage}: {line}" if stage else line).replace("**", "")
-            for stage, lines in self.findings.said.items()
+            for stage, lines in self.tables.sentences.items()
             for line in lines
         ]
+
+    def __getitem__(self, title: str) -> pd.DataFrame:
+        """A table by its title."""
+        return self.tables[title]
+
+    def __repr__(self) -> str:
+        return "\n".join([f"{self.tables.title}: {self.page}", *self.sentences])
 
 
 def study(
@@ -45,30 +48,32 @@ def study(
     *,
     out: str | Path,
     figures: str | Path | None = None,
+    exports: Mapping[str, str | Path] | None = None,
     where: str = "",
     split: SplitName = "test",
     images: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    report: Report = lambda what, done, of: None,
+    report: Progress = no_progress,
     **settings: Any,
-) -> Studied:
-    """Study a zoo, and write what is found as a page that opens from disk, without a network.
+) -> StudyResult:
+    """Study a zoo, and write the tables as a page that opens from disk, without a network.
 
         vitarium.study(zoo, "diversity", out="diversity.html", figures="figures")
-        vitarium.study("downloads", "lineage", out="lineage.html")
+        vitarium.study("downloads", "lineage", out="lineage.html")["All models and their parents"]
 
     Args:
         zoo: or its folder; of the study of lineage also a folder with files of weights.
         name: of the study, see `vitarium plugins study`.
         out: the page's file; one that is there is replaced.
         figures: a folder for every figure as PNG and SVG; those of the same names are replaced.
+        exports: further files, e.g. `{"json": "forest.json"}` of the study of lineage.
         where: only models that fulfil an SQL condition, as `vitarium ls` has it.
         split: of the images that models are measured on, where a study looks at images.
         images: at most so many of them.
         device: where models run, where a study runs them.
-        data_dir: looked into first for data sets.
-        report: is told what is done, and how much of how much.
+        data_dir: data set folder, searched first.
+        report: called with a task, how much of it is done, and how much there is.
         settings: of the study.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where no model is finished, the condition is
@@ -76,31 +81,26 @@ def study(
     written, and DiskFull.
     """
     section = choose("study", name, **settings)
-    target, folder = Path(out), Path(figures) if figures is not None else None
-    check_file(target)
+    writers = section.plugin.facts["exports"]
+    targets = {key: Path(path) for key, path in (exports or {}).items()}
+    for key in targets:
+        if key not in writers:
+            raise UnknownName("export", key, writers)
+    page, folder = Path(out), Path(figures) if figures is not None else None
+    for path in (page, *targets.values()):
+        check_file(path)
     if folder is not None:
         check_writable(folder)
-    if section.plugin.facts.get("of") == "weights":
-        found: Findings = section(zoo, where, report)
-    else:
-        zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
-        request = Request(split, images, device, data_dir)
-        found = section(zoo, _finished(zoo, where), request, report)
-    files.write(target, files.utf8(found.page.html()))
+    source = zoo if isinstance(zoo, Zoo) else Path(zoo)
+    population = Population(source, where, split, images, device, data_dir, report)
+    tables: Tables = section(population)
+    files.write(page, files.utf8(html(tables)))
     written: list[Path] = []
     if folder is not None:
-        drawn, names = found.page.figures, found.page.figure_names
-        for done, figure in enumerate(drawn):
-            report("writing figures", done, len(drawn))
+        names = tables.figure_names
+        for done, figure in enumerate(tables.figures):
+            report("writing figures", done, len(tables.figures))
             written += figure.write(folder, names[figure.name])
-    return Studied(found, target, written)
-
-
-def _finished(zoo: Zoo, where: str) -> list[str]:
-    """Ids of the models that fulfil a condition, if any of them is finished."""
-    rows = listing(zoo.path, where=where).rows
-    if not any(row["status"] == "finished" for row in rows):
-        raise InvalidInput(
-            f"{zoo.path}: no finished model" + (f" fulfils the condition {where}" if where else "")
-        )
-    return [row["model"] for row in rows]
+    for key, path in targets.items():
+        writers[key](tables, path)
+    return StudyResult(tables, page, written)

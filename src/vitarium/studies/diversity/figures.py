@@ -1,42 +1,39 @@
-"""Figures of models one by one: how they learn, how they generalise, what they are made of."""
+"""Figures of models one by one: how they learn, how they generalise, what explains them."""
 
 import altair as alt
 import numpy as np
 
 from vitarium.studies.report.figures import (
+    GOLDEN,
     GROUP,
     HEIGHT,
+    PALETTE,
     WIDTH,
-    Colours,
     Figure,
+    ModelColors,
     axis,
-    colour,
+    categories,
     data,
+    group_color,
+    panels,
 )
 from vitarium.studies.report.text import title
 from vitarium.studies.statistics.analysis import Analysis
-from vitarium.studies.statistics.population import Stage
+from vitarium.studies.statistics.stages import Stage
 
-_GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it fall evenly, and never side by side."""
 _MANY = 40
 """Models of which single curves become faint."""
+_CLEAR = ["clear (p < 0.05)", "not clear"]
 
 
 def curves(stage: Stage, first: str | None) -> Figure | None:
     """Accuracy over epochs, a line per model and a thick one per group."""
     if not len(stage.epochs):
         return None
-    colours = Colours(stage, first)
-    picked = alt.selection_point(name="picked", fields=["group"], bind="legend")
+    colors = ModelColors(stage, first)
     base = (
         alt.Chart(data(stage.epochs))
-        .transform_lookup(
-            lookup="model",
-            from_=alt.LookupData(
-                data=data(colours.table), key="model", fields=["id", *colours.columns]
-            ),
-        )
+        .transform_lookup(lookup="model", from_=colors.lookup())
         .transform_calculate(group=GROUP)
     )
     x = alt.X("epoch:Q", axis=alt.Axis(title="epoch", tickMinStep=1))
@@ -46,23 +43,23 @@ def curves(stage: Stage, first: str | None) -> Figure | None:
         x=x,
         y=y,
         detail="model:N",
-        color=colour(),
+        color=group_color(),
         # of the stroke: opacity of whole marks makes the image of many lines take minutes
-        strokeOpacity=alt.condition(picked, alt.value(faint), alt.value(0.03)),
-        tooltip=colours.tooltip("accuracy"),
+        strokeOpacity=colors.when_picked(faint, 0.03),
+        tooltip=colors.tooltip("accuracy"),
     )
     means = base.mark_line(strokeWidth=3).encode(
         x=x,
         y=alt.Y("mean(accuracy):Q", title=stage.score),
-        color=colour(),
-        strokeOpacity=alt.condition(picked, alt.value(1), alt.value(0.05)),
+        color=group_color(),
+        strokeOpacity=colors.when_picked(1, 0.05),
     )
-    chart = (lines + means).add_params(colours.menu(), picked)
+    chart = (lines + means).add_params(colors.menu(), colors.legend_click)
     return Figure(
         f"{stage.name}-accuracy-over-epochs",
         "Accuracy over epochs",
         "A thin line per model, a thick one per group: its mean. Click a group in the legend to "
-        f"see it alone. On paper: by {colours.name}.",
+        f"see it alone. On paper: by {colors.name}.",
         chart.properties(width=WIDTH, height=HEIGHT),
     )
 
@@ -71,16 +68,14 @@ def against_accuracy(stage: Stage, measure: str, first: str | None) -> Figure | 
     """A point per model: a measure, and the accuracy."""
     if measure not in stage.values or "accuracy" not in stage.values:
         return None
-    there = stage.values[[measure, "accuracy"]].dropna()
-    if len(there) < 3:
+    values = stage.values[[measure, "accuracy"]].dropna()
+    if len(values) < 3:
         return None
-    colours = Colours(stage, first)
-    picked = alt.selection_point(name="picked", fields=["group"], bind="legend")
-    positive = bool((there[measure] > 0).all())
-    wide = positive and there[measure].max() > 20 * there[measure].min()
+    colors = ModelColors(stage, first)
+    wide = bool((values[measure] > 0).all() and values[measure].max() > 20 * values[measure].min())
     scale = alt.Scale(type="log") if wide else alt.Scale(zero=False, nice=True)
     chart = (
-        alt.Chart(data(colours.table[colours.table["model"].isin(there.index)]))
+        alt.Chart(data(colors.table[colors.table["model"].isin(values.index)]))
         .transform_calculate(group=GROUP)
         .mark_circle(size=70)
         .encode(
@@ -88,16 +83,16 @@ def against_accuracy(stage: Stage, measure: str, first: str | None) -> Figure | 
             y=alt.Y(
                 "accuracy:Q", scale=alt.Scale(zero=False), axis=axis("accuracy", title=stage.score)
             ),
-            color=colour("top"),
-            opacity=alt.condition(picked, alt.value(0.85), alt.value(0.06)),
-            tooltip=colours.tooltip("accuracy", measure),
+            color=group_color("top"),
+            opacity=colors.when_picked(0.85, 0.06),
+            tooltip=colors.tooltip("accuracy", measure),
         )
-        .add_params(colours.menu(), picked)
+        .add_params(colors.menu(), colors.legend_click)
     )
     return Figure(
         f"{stage.name}-accuracy-against-{measure.replace('_', '-')}",
         f"Accuracy against {title(measure)}",
-        f"A point per model, {len(there)} of {len(stage)}. On paper: by {colours.name}.",
+        f"A point per model, {len(values)} of {len(stage)}. On paper: by {colors.name}.",
         chart.properties(width=390, height=280),
         wide=False,
     )
@@ -108,33 +103,32 @@ def distributions(stage: Stage, first: str | None) -> Figure | None:
     measures = list(stage.values)
     if not measures or len(stage) < 2:
         return None
-    colours = Colours(stage, first)
-    jitter = np.arange(len(stage)) * _GOLDEN % 1
+    colors = ModelColors(stage, first)
     menu = alt.binding_select(options=measures, labels=[title(m) for m in measures], name="Of ")
     measure = alt.param(name="measure", value=measures[0], bind=menu)
     base = (
-        alt.Chart(data(colours.table.assign(jitter=jitter)))
+        alt.Chart(data(colors.table.assign(jitter=np.arange(len(stage)) * GOLDEN % 1)))
         .transform_calculate(group=GROUP, value="datum[measure]")
         .transform_filter("isValid(datum.value)")
     )
     y = alt.Y("group:N", axis=alt.Axis(title=None, labelLimit=200))
     x = alt.X("value:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title=None))
     boxes = base.mark_boxplot(extent="min-max", size=18, opacity=0.35).encode(
-        x=x, y=y, color=colour(None)
+        x=x, y=y, color=group_color(None)
     )
     points = base.mark_circle(size=40, opacity=0.75).encode(
         x=x,
         y=y,
         yOffset=alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-0.6, 1.6])),
-        color=colour(None),
-        tooltip=colours.tooltip(*measures),
+        color=group_color(None),
+        tooltip=colors.tooltip(*measures),
     )
-    chart = (boxes + points).add_params(measure, colours.menu("by "))
+    chart = (boxes + points).add_params(measure, colors.menu("by "))
     return Figure(
         f"{stage.name}-distributions",
         "Distribution of each measure by each factor",
         "Boxes: quartiles, whiskers to the smallest and largest; a point per model. On paper: "
-        f"{title(measures[0])} by {colours.name}.",
+        f"{title(measures[0])} by {colors.name}.",
         chart.properties(width=WIDTH, height=alt.Step(34)),
     )
 
@@ -143,59 +137,46 @@ def variance(analysis: Analysis) -> Figure | None:
     """What each factor explains of each measure, with intervals, and what chance would."""
     rows = [
         {
-            "measure": title(finding.measure),
-            "factor": finding.factor.name,
-            "share": finding.share.eta_squared.value,
-            "low": finding.share.eta_squared.low,
-            "high": finding.share.eta_squared.high,
-            "chance": (finding.share.groups - 1) / (finding.share.models - 1),
-            "clear": "clear (p < 0.05)" if finding.is_clear else "not clear",
-            "p": finding.p,
+            "measure": title(effect.measure),
+            "factor": effect.factor.name,
+            "share": effect.explained.eta_squared.value,
+            "low": effect.explained.eta_squared.low,
+            "high": effect.explained.eta_squared.high,
+            "chance": effect.by_chance,
+            "clear": _CLEAR[not effect.is_clear],
+            "p": effect.p,
         }
-        for finding in analysis.findings
+        for effect in analysis.effects
     ]
     if not rows:
         return None
-    order = [title(measure) for measure in analysis.measures]
     factors = [factor.name for factor in analysis.stage.groups]
-    base = alt.Chart()
     y = alt.Y("factor:N", sort=factors, axis=alt.Axis(title=None, labelLimit=140))
-    scale = alt.Scale(domain=[0, 1])
     percent = alt.Axis(title=None, format="%", tickCount=3)
-    clear = alt.Color(
-        "clear:N",
-        scale=alt.Scale(domain=["clear (p < 0.05)", "not clear"], range=["#3b6fb6", "#a9b1bd"]),
-        legend=alt.Legend(title=None, orient="top"),
-    )
-    told = [
-        alt.Tooltip("measure:N"),
-        alt.Tooltip("factor:N"),
-        *(
-            alt.Tooltip(f"{column}:Q", format=".1%")
-            for column in ("share", "low", "high", "chance")
-        ),
-        alt.Tooltip("p:Q", title="p (corrected)", format=".3f"),
-    ]
-    x = alt.X("share:Q", scale=scale, axis=percent)
-    bars = base.mark_bar(size=9).encode(x=x, y=y, color=clear, tooltip=told)
-    whiskers = base.mark_rule(strokeWidth=1.5, color="#6b7280").encode(
-        x=alt.X("low:Q", scale=scale, axis=percent), x2="high:Q", y=y
-    )
-    chance = base.mark_tick(color="#d9702b", thickness=2, size=13).encode(
-        x=alt.X("chance:Q", scale=scale, axis=percent), y=y
-    )
-    panel = alt.layer(bars, whiskers, chance, data=data(rows)).properties(
-        width=170, height=alt.Step(19)
-    )
-    chart = panel.facet(
-        facet=alt.Facet("measure:N", sort=order, header=alt.Header(title=None, labelFontSize=11)),
-        columns=4,
-    )
+
+    def x(column: str) -> alt.X:
+        return alt.X(f"{column}:Q", scale=alt.Scale(domain=[0, 1]), axis=percent)
+
+    tips = [alt.Tooltip(f"{name}:N") for name in ("measure", "factor")]
+    shares = ("share", "low", "high", "chance")
+    tips += [alt.Tooltip(f"{name}:Q", format=".1%") for name in shares]
+    tips.append(alt.Tooltip("p:Q", title="p (corrected)", format=".3f"))
+    clear = categories("clear", _CLEAR, [PALETTE[0], "#a9b1bd"])
+    base = alt.Chart()
+    bars = base.mark_bar(size=9).encode(x=x("share"), y=y, color=clear, tooltip=tips)
+    whiskers = base.mark_rule(strokeWidth=1.5, color="#6b7280")
+    chance = base.mark_tick(color=PALETTE[1], thickness=2, size=13)
+    panel = alt.layer(
+        bars,
+        whiskers.encode(x=x("low"), x2="high:Q", y=y),
+        chance.encode(x=x("chance"), y=y),
+        data=data(rows),
+    ).properties(width=170, height=alt.Step(19))
     return Figure(
         f"{analysis.stage.name}-variance",
         "What explains the differences",
         "η²: the share of the variance that lies between the values of a factor, with its interval "
         "(grey line); orange: what a factor without any effect would show. Of pairs of models the "
         "squared distances are explained.",
-        chart,
+        panels(panel, "measure", [title(measure) for measure in analysis.measures], 4),
     )

@@ -1,25 +1,24 @@
 """How diverse a population is, and why: the diversity section of a model zoo's paper."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from vitarium.core.config import Config
-from vitarium.core.registry import study
-from vitarium.studies.base import Findings
-from vitarium.studies.diversity import figures as model_figures
-from vitarium.studies.diversity import tables
-from vitarium.studies.diversity.sentences import Said, sentences
-from vitarium.studies.report import pair_figures
-from vitarium.studies.report import trees as lineage_figure
-from vitarium.studies.report.page import Block, Figures, Page, Section, Sentences, Table
+from vitarium.studies.base import Population, Section, Sentences, Table, Tables, study
+from vitarium.studies.diversity import figures, tables
+from vitarium.studies.diversity.maps import embedding
+from vitarium.studies.diversity.measured import Measured, measured
+from vitarium.studies.diversity.sentences import StageSentences, sentences
+from vitarium.studies.diversity.tree import lineage
+from vitarium.studies.report.matrices import heat_map
+from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, number, title
-from vitarium.studies.request import Gathered, Report, Request, gather
-from vitarium.studies.statistics.analysis import Analysis, analyse
+from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyse
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.embedding import Method, check_installed
-from vitarium.studies.statistics.population import Population, Stage, population
-from vitarium.zoo import Zoo
+from vitarium.studies.statistics.measures import heat_mapped
+from vitarium.studies.statistics.stages import Stage, Stages, read_stages
 
 
 class Diversity(Config):
@@ -40,191 +39,180 @@ class Diversity(Config):
     """Of the bootstrap, of permutations and of maps."""
 
 
-@study("diversity", config=Diversity)
-def diversity(
-    config: Diversity, zoo: Zoo, ids: Collection[str], request: Request, report: Report
-) -> Findings:
-    """How different models are in accuracy, predictions, features and weights, and why."""
+@study(
+    "diversity",
+    title="Diversity",
+    config=Diversity,
+    tiny={"draws": 20, "embeddings": ["pca"]},
+)
+def diversity(config: Diversity, population: Population) -> Tables:
+    """How different the models are - accuracy, predictions, features, weights - and why.
+
+    Stage by stage: what each generating factor explains, how alike models are by their kinship,
+    maps and heat maps of the population, and sentences with confidence intervals. What is not
+    measured yet is measured, and kept in the zoo.
+
+    Examples:
+
+      vitarium study diversity demo-zoo --out diversity.html
+
+      vitarium study diversity demo-zoo --figures figures --where "stage = 'finetune'"
+
+      vitarium study diversity demo-zoo --hessian-models 30 --no-measure-missing
+    """
     for method in config.embeddings:
         check_installed(method)
-    gathered = gather(
-        zoo,
-        ids,
-        request,
-        hessian_models=config.hessian_models,
-        measure_missing=config.measure_missing,
-        report=report,
+    values = measured(
+        population, hessian_models=config.hessian_models, measure_missing=config.measure_missing
     )
-    known = population(zoo, ids, gathered.measured, request.split)
-    return findings(config, zoo.path.resolve().name, known, gathered, report)
+    stages = read_stages(population.zoo, population.ids, values.values, population.split)
+    return tables_of(config, population, stages, values)
 
 
-def findings(
-    config: Diversity,
-    name: str,
-    known: Population,
-    gathered: Gathered,
-    report: Report = lambda what, done, of: None,
-) -> Findings:
-    """The page of a population of which everything is gathered."""
+def tables_of(
+    config: Diversity, population: Population, stages: Stages, values: Measured
+) -> Tables:
+    """The tables of a population of which everything is measured."""
     bootstrap = Bootstrap(config.draws, config.level, config.seed)
     analyses = []
-    for done, stage in enumerate(known.stages):
-        report(f"analysing {stage.name}", done, len(known.stages))
+    for done, stage in enumerate(stages.stages):
+        population.progress(f"analysing {stage.name}", done, len(stages.stages))
         analyses.append(analyse(stage, bootstrap))
-    said = {a.stage.name: sentences(a, bootstrap) for a in analyses}
+    texts = {a.stage.name: sentences(a, bootstrap) for a in analyses}
     sections = [
-        Section("short", "In short", [_in_short(said)]),
-        Section("zoo", "The zoo", _zoo(known)),
+        Section("short", "In short", [_in_short(texts)]),
+        Section("zoo", "The zoo", [tables.stages(stages), lineage(stages)]),
     ]
     for done, analysis in enumerate(analyses):
-        report(f"drawing {analysis.stage.name}", done, len(analyses))
-        details = said[analysis.stage.name].details
-        sections.append(_stage(analysis, details, config, bootstrap))
-    lines = {stage: [*each.headlines, *each.details] for stage, each in said.items()}
-    sections.append(_missing(known, gathered))
-    sections.append(_method(config, gathered))
-    return Findings(
-        Page(f"Diversity of {name}", _lead(known), sections, facts=_facts(known)), lines
+        population.progress(f"drawing {analysis.stage.name}", done, len(analyses))
+        sections.append(_stage(analysis, texts[analysis.stage.name].details, config, bootstrap))
+    sections += [_missing(stages, values), _methods(config, population.split)]
+    return Tables(
+        f"Diversity of {population.name}",
+        sections,
+        _lead(stages),
+        _facts(stages),
+        {stage: [*text.headlines, *text.details] for stage, text in texts.items()},
     )
 
 
-def _lead(known: Population) -> str:
-    parts = [f"**{len(stage)}** {stage.name}" for stage in known.stages]
-    left = [f"{count} {status}" for status, count in known.left_out.items()]
-    return f"A population of {counted(len(known), 'finished model')}: {', '.join(parts)}." + (
-        f" Left out: {', '.join(left)}." if left else ""
+def _lead(stages: Stages) -> str:
+    parts = [f"**{len(stage)}** {stage.name}" for stage in stages.stages]
+    left_out = [f"{count} {status}" for status, count in stages.left_out.items()]
+    return f"A population of {counted(len(stages), 'finished model')}: {', '.join(parts)}." + (
+        f" Left out: {', '.join(left_out)}." if left_out else ""
     )
 
 
-def _facts(known: Population) -> list[tuple[str, str]]:
-    factors = {factor.name for stage in known.stages for factor in stage.factors}
-    accuracies = known.accuracies.dropna()
+def _facts(stages: Stages) -> list[tuple[str, str]]:
+    factors = {factor.name for stage in stages.stages for factor in stage.factors}
     facts = [
-        (str(len(known)), "models"),
-        (str(len(known.stages)), "stages"),
+        (str(len(stages)), "models"),
+        (str(len(stages.stages)), "stages"),
         (str(len(factors)), "factors that vary"),
     ]
+    accuracies = stages.accuracies.dropna()
     if len(accuracies):
-        facts.append(
-            (
-                f"{100 * accuracies.min():.1f} to {number(float(accuracies.max()), 'accuracy')}",
-                "accuracy",
-            )
-        )
+        highest = number(float(accuracies.max()), "fraction")
+        facts.append((f"{100 * accuracies.min():.1f} to {highest}", "accuracy"))
     return facts
 
 
-def _in_short(said: Mapping[str, Said]) -> Sentences:
+def _in_short(texts: Mapping[str, StageSentences]) -> Sentences:
     lines = []
-    for stage, each in said.items():
-        first, *rest = each.headlines
+    for stage, text in texts.items():
+        first, *rest = text.headlines
         lines += [f"**{stage}.** {first}", *rest]
     return Sentences(lines)
-
-
-def _zoo(known: Population) -> list[Block]:
-    blocks: list[Block] = [tables.stages(known)]
-    if tree := lineage_figure.lineage(known):
-        blocks.append(Figures([tree]))
-    return blocks
 
 
 def _stage(
     analysis: Analysis, details: Sequence[str], config: Diversity, bootstrap: Bootstrap
 ) -> Section:
-    stage, first = analysis.stage, analysis.telling
-    blocks: list[Block] = [Sentences(details)] if details else []
-    for figures in (
-        [
-            model_figures.curves(stage, first),
-            model_figures.against_accuracy(stage, "generalization_gap", first),
-            model_figures.against_accuracy(stage, "hessian_trace", first),
-        ],
-        [model_figures.variance(analysis)],
-        [tables.variance(analysis), tables.mixed_models(analysis)],
-        [model_figures.distributions(stage, first)],
-        [tables.distributions(stage)],
-        [pair_figures.heat_map(stage, measure) for measure in pair_figures.MAPS],
-        [tables.kinship(analysis, bootstrap), tables.within_and_between(analysis, bootstrap)],
-        [pair_figures.embedding(stage, config.embeddings, _of_variety(analysis), config.seed)],
-        [tables.models(stage)],
-    ):
-        there = [each for each in figures if each is not None]
-        drawn = [each for each in there if not isinstance(each, Table)]
-        blocks += [Figures(drawn)] if drawn else []
-        blocks += [each for each in there if isinstance(each, Table)]
-    return Section(f"stage-{stage.name}", f"Stage: {stage.name}", blocks, _of_stage(stage))
-
-
-def _of_variety(analysis: Analysis) -> str | None:
-    """The factor that explains most of predictions, by which maps are coloured at first."""
-    for measure in ("agreement", "cka", "weight_l2"):
-        if there := analysis.of(measure):
-            return there[0].factor.name
-    return analysis.telling
-
-
-def _of_stage(stage: Stage) -> str:
-    own = [factor.name for factor in stage.factors if factor.is_own]
-    said = [f"{counted(len(stage), 'model')}."]
-    if own:
-        said.append(
-            f"Of {', '.join(own)} (almost) every model has its own value: no groups are made of it."
-        )
-    if len(stage) < 4:
-        said.append("Too few models to ask what explains their differences.")
-    return " ".join(said)
-
-
-def _missing(known: Population, gathered: Gathered) -> Section:
-    rows = [
-        [
-            stage.name,
-            title(missing.measure),
-            f"{missing.have} of {missing.of} {'pairs' if missing.pairs else 'models'}",
-            missing.why or "not measured",
-        ]
-        for stage in known.stages
-        for missing in stage.missing
+    stage, first = analysis.stage, analysis.main_factor
+    contents: list[Block | None] = [
+        Sentences(details),
+        figures.curves(stage, first),
+        figures.against_accuracy(stage, "generalization_gap", first),
+        figures.against_accuracy(stage, "hessian_trace", first),
+        figures.variance(analysis),
+        tables.variance(analysis),
+        tables.mixed_models(analysis),
+        figures.distributions(stage, first),
+        tables.distributions(stage),
+        *(heat_map(stage, measure) for measure in heat_mapped()),
+        tables.kinship(analysis, bootstrap),
+        tables.within_and_between(analysis, bootstrap),
+        embedding(stage, config.embeddings, _main_factor_of_pairs(analysis), config.seed),
+        tables.models(stage),
     ]
-    rows += [["all", title(absent.measure), "none", absent.why] for absent in gathered.absent]
-    if not rows:
-        return Section(
-            "missing",
-            "What is missing",
-            [Sentences(["Nothing: every measure has a value for every model and pair."])],
+    heading = f"Stage: {stage.name}"
+    return Section(f"stage-{stage.name}", heading, contents, _stage_lead(stage), stage.name)
+
+
+def _main_factor_of_pairs(analysis: Analysis) -> str | None:
+    """The factor that explains most of predictions, by which maps are colored at first."""
+    for measure in ("agreement", "cka", "weight_l2"):
+        if effects := analysis.of(measure):
+            return effects[0].factor.name
+    return analysis.main_factor
+
+
+def _stage_lead(stage: Stage) -> str:
+    individual = [factor.name for factor in stage.factors if factor.is_individual]
+    lines = [f"{counted(len(stage), 'model')}."]
+    if individual:
+        lines.append(
+            f"Of {', '.join(individual)} (almost) every model has its own value: no groups are "
+            "made of it."
         )
-    table = Table(
-        "Measures without a value", ["stage", "measure", "has values for", "why"], rows, wrap=True
-    )
-    hints = [f"{title(a.measure)}: `{a.command}`" for a in gathered.absent if a.command]
-    return Section("missing", "What is missing", [table, *([Sentences(hints)] if hints else [])])
+    if len(stage) < MIN_MODELS:
+        lines.append("Too few models to ask what explains their differences.")
+    return " ".join(lines)
 
 
-def _method(config: Diversity, gathered: Gathered) -> Section:
-    level = f"{100 * config.level:g} %"
-    return Section(
-        "method",
-        "How it was computed",
-        [
-            Sentences(
-                [
-                    f"Models after their last epoch, on the split **{gathered.split}**.",
-                    f"Intervals: {level}, percentiles of {config.draws} draws of models with "
-                    "replacement; of pairs, both models are drawn, and no model is compared with "
-                    "its copy. They are about models grown as these were, of these parents; where "
-                    "ancestries of four or more parents each are compared, whole families are "
-                    "drawn, and the interval is about other parents, too.",
-                    "η² of pairs is Anderson's (2001): 1 less the squared distances within groups "
-                    "over all. Squared distances: 1 less agreement, the Jensen-Shannon divergence, "
-                    "1 less CKA, the square of the weights' L2 distance, and 1 less cosine.",
-                    "p: permutation test with 999 shuffles, times the number of factors tried; the "
-                    "labels of parents are shuffled between parents.",
-                    "Factors are tried one by one: where two go together (an optimizer and its "
-                    "learning rates), both explain what they share.",
-                    f"Seed {config.seed}: the same zoo gives the same page.",
-                ]
-            )
-        ],
-    )
+def _missing(stages: Stages, values: Measured) -> Section:
+    rows = [
+        {
+            "stage": stage.name,
+            "measure": title(entry.measure),
+            "has values for": f"{entry.count} of {entry.total} "
+            + ("pairs" if entry.pairs else "models"),
+            "why": entry.why or "not measured",
+        }
+        for stage in stages.stages
+        for entry in stage.missing
+    ]
+    rows += [
+        {
+            "stage": "all",
+            "measure": title(entry.measure),
+            "has values for": "none",
+            "why": entry.why,
+        }
+        for entry in values.unavailable
+    ]
+    hints = [f"{title(e.measure)}: `{e.command}`" for e in values.unavailable if e.command]
+    nothing = [] if rows else ["Nothing: every measure has a value for every model and pair."]
+    table = Table.of("Measures without a value", rows, wrap=True)
+    return Section("missing", "What is missing", [table, Sentences([*nothing, *hints])])
+
+
+def _methods(config: Diversity, split: str) -> Section:
+    lines = [
+        f"Models after their last epoch, on the split **{split}**.",
+        f"Intervals: {100 * config.level:g} %, percentiles of {config.draws} draws of models with "
+        "replacement; of pairs, both models are drawn, and no model is compared with its copy. "
+        "They are about models grown as these were, of these parents; where ancestries of four or "
+        "more parents each are compared, whole families are drawn, and the interval is about other "
+        "parents, too.",
+        "η² of pairs is Anderson's (2001): 1 less the squared distances within groups over all. "
+        "Squared distances: 1 less agreement, the Jensen-Shannon divergence, 1 less CKA, the "
+        "square of the weights' L2 distance, and 1 less cosine.",
+        "p: permutation test with 999 shuffles, times the number of factors tried; the labels of "
+        "parents are shuffled between parents.",
+        "Factors are tried one by one: where two go together (an optimizer and its learning "
+        "rates), both explain what they share.",
+        f"Seed {config.seed}: the same zoo gives the same page.",
+    ]
+    return Section("method", "How it was computed", [Sentences(lines)])

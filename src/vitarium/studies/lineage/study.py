@@ -1,7 +1,7 @@
 """Which models descend from which, recovered from their weights: a forest, and what it is worth."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,20 +9,17 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from vitarium.core.config import Config
-from vitarium.core.registry import Plugin, choose, get, study
-from vitarium.core.registry import Section as Chosen
+from vitarium.core.registry import Plugin, choose, get
+from vitarium.core.registry import Section as Choice
+from vitarium.lineage.files.forests import write_graphml, write_json
 from vitarium.lineage.recover import Recovered, recover
-from vitarium.studies.base import Findings
-from vitarium.studies.lineage import figures as forest_figure
-from vitarium.studies.lineage import scores as forest_scores
-from vitarium.studies.lineage import tables as forest_tables
-from vitarium.studies.lineage.rows import Judged, judged, true_forest
-from vitarium.studies.lineage.sentences import sentences, takes_roots
-from vitarium.studies.report.figures import Figure
-from vitarium.studies.report.page import Block, Figures, Page, Section, Sentences
+from vitarium.studies.base import Population, Section, Sentences, Tables, study
+from vitarium.studies.lineage import scores, tables
+from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests, true_forest
+from vitarium.studies.lineage.sentences import percent, sentences, takes_roots
+from vitarium.studies.lineage.text import forest_lines
+from vitarium.studies.lineage.tree import TRUE_FOREST, tree
 from vitarium.studies.report.text import counted
-from vitarium.studies.request import Report
-from vitarium.zoo import Zoo
 
 
 class Lineage(Config):
@@ -42,130 +39,145 @@ class Lineage(Config):
     """Of a zoo, models after their last epoch, or every kept epoch as a model of its own."""
 
 
-@dataclass(frozen=True)
-class LineageFindings(Findings):
-    """With the forest, to be written or drawn otherwise."""
+@dataclass(frozen=True, eq=False)
+class LineageTables(Tables):
+    """With the forests, to be written or drawn otherwise."""
 
-    recovered: Recovered
-
-    @property
-    def forest(self) -> Judged:
-        """Of the method that was asked for, beside the truth where that is known."""
-        return next(iter(judged(self.recovered).values()))
+    recovered: Recovered | None = None
 
 
-@study("lineage", config=Lineage, of="weights")
-def lineage(
-    config: Lineage, source: Zoo | str | Path, where: str, report: Report
-) -> LineageFindings:
-    """Which models descend from which, recovered from their weights; of a zoo or plain files."""
+def as_json(lineage: LineageTables, path: Path) -> None:
+    """Write the forest as JSON, too."""
+    assert lineage.recovered
+    found = lineage.recovered
+    write_json(found.forest, path, truth=found.truth, scores=found.scores, info=found.info)
+
+
+def as_graphml(lineage: LineageTables, path: Path) -> None:
+    """Write the forest as GraphML, for Gephi, yEd or networkx."""
+    assert lineage.recovered
+    found = lineage.recovered
+    write_graphml(found.forest, path, truth=found.truth, info=found.info)
+
+
+@study(
+    "lineage",
+    title="Lineage",
+    config=Lineage,
+    of="weights",
+    exports={"json": as_json, "graphml": as_graphml},
+    tiny={"compare": []},
+)
+def lineage(config: Lineage, population: Population) -> LineageTables:
+    """Which models descend from which, recovered from their weights alone.
+
+    Of a zoo, or of any folder with .safetensors or pickled state dicts, of which no code is run. A
+    page with the forest to look at, how sure each edge is, and what other methods say. A zoo knows
+    the truth, and so does a folder with lineage.csv (columns model, parent) or an export's
+    models.csv: then the forest is scored. Methods never see it. Settings of the method with --set,
+    see `vitarium plugins lineage descent`.
+
+    Examples:
+
+      vitarium study lineage demo-zoo
+
+      vitarium study lineage downloads --trees 3 --json forest.json --graphml forest.graphml
+
+      vitarium study lineage demo-zoo --method mother --compare none --where "stage = 'finetune'"
+    """
     method = choose("lineage", config.method, **config.settings)
-    others = [get("lineage", name) for name in config.compare if name != method.name]
+    baselines = [get("lineage", name) for name in config.compare if name != method.name]
     trees = None if config.trees == "auto" else config.trees
-    found = recover(
-        source,
+    recovered = recover(
+        population.source,
         method,
         trees=trees,
-        compare=[other.name for other in others],
+        compare=[baseline.name for baseline in baselines],
         truth=config.truth,
-        where=where,
+        where=population.where,
         epochs=config.epochs,
-        report=report,
+        report=population.progress,
     )
-    path = source.path if isinstance(source, Zoo) else Path(source)
-    forests = judged(found)
-    said = sentences(
-        found, forests, told_trees=trees is not None, asked_truth=config.truth is not False
+    forests = evaluated_forests(recovered)
+    forest = next(iter(forests.values()))
+    lines = sentences(
+        recovered, forest, given_trees=trees is not None, wants_truth=config.truth is not False
     )
-    page = Page(
-        f"Lineage of {path.resolve().name}",
-        _lead(found),
-        [
-            *_sections(found, forests, said),
-            _method(config, method, others, found.truth is not None),
-        ],
-        facts=_facts(found, forests),
-    )
-    return LineageFindings(page, {"": said}, found)
-
-
-def _lead(found: Recovered) -> str:
-    known = " Held against the truth, which no method sees." if found.truth is not None else ""
-    return (
-        f"Which of **{counted(len(found.forest.models), 'model')}** descends from which? What "
-        f"their weights tell, and how sure that is.{known}"
+    sections = _sections(recovered, forests, lines)
+    sections.append(_methods(config, method, baselines, recovered.truth is not None))
+    truth = " Held against the truth, which no method sees." if recovered.truth is not None else ""
+    return LineageTables(
+        f"Lineage of {population.name}",
+        sections,
+        f"Which of **{counted(len(recovered.forest.models), 'model')}** descends from which? What "
+        f"their weights tell, and how sure that is.{truth}",
+        _facts(recovered),
+        {"": lines},
+        ["", *forest_lines(forest)],
+        recovered,
     )
 
 
-def _facts(found: Recovered, forests: dict[str, Judged]) -> list[tuple[str, str]]:
-    forest = found.forest
+def _facts(recovered: Recovered) -> list[tuple[str, str]]:
+    forest = recovered.forest
     facts = [
         (f"{len(forest.models):,}", "models"),
         (f"{len(forest.trees):,}", "trees"),
         (f"{len(forest.edges):,}", "edges"),
     ]
-    for name, title in (
-        ("node_accuracy", "models with right parents"),
-        ("adjusted_rand_index", "adjusted Rand index of the trees"),
-    ):
-        value = forest_scores.value(found.scores, name)
-        if value is not None:
-            told = forest_scores.percent(value) if name == "node_accuracy" else f"{value:.3f}"
-            facts.append((told, title))
+    accuracy = scores.score_value(recovered.scores, "node_accuracy")
+    if accuracy is not None:
+        facts.append((percent(accuracy), "models with right parents"))
+    rand = scores.score_value(recovered.scores, "adjusted_rand_index")
+    if rand is not None:
+        facts.append((f"{rand:.3f}", "adjusted Rand index of the trees"))
     return facts
 
 
-def _sections(found: Recovered, forests: dict[str, Judged], said: Sequence[str]) -> list[Section]:
-    first = forests[found.forest.method]
+def _sections(
+    recovered: Recovered, forests: Mapping[str, EvaluatedForest], lines: Sequence[str]
+) -> list[Section]:
+    first = next(iter(forests.values()))
     drawn = dict(forests)
-    if true := true_forest(found, forest_figure.TRUE_FOREST):
-        drawn[forest_figure.TRUE_FOREST] = true
-    bins = forest_scores.bins(first)
-    calibrated = forest_scores.calibration(bins)
-    compared: list[Block | None] = [
-        _drawn(forest_scores.figure(found)),
-        forest_scores.comparison(found, forests) if len(forests) > 1 or found.scores else None,
+    if true := true_forest(recovered, TRUE_FOREST):
+        drawn[TRUE_FOREST] = true
+    calibration = scores.calibration(first)
+    doubts = [
+        tables.mistakes(first),
+        tables.doubtful(first),
+        scores.calibration_figure(calibration),
+        calibration,
     ]
-    sure: list[Block | None] = [forest_tables.mistakes(first), forest_tables.doubtful(first)]
-    if calibrated:
-        sure += [Figures([calibrated[0]]), calibrated[1]]
-    parts: list[tuple[str, str, Sequence[Block | None]]] = [
-        ("short", "In short", [Sentences(said)]),
-        ("tree", "The forest", [_drawn(forest_figure.tree(drawn, found.info))]),
-        ("methods", "Methods", compared),
-        ("doubts", "Doubts" if found.truth is None else "Doubts and mistakes", sure),
-        ("models", "All models", [forest_tables.edges(first)]),
-        (
-            "compared",
-            "What was compared",
-            [forest_tables.groups(found), forest_tables.left_out(found.left_out)],
-        ),
+    compared = [tables.groups(recovered), tables.left_out(recovered.left_out)]
+    heading = "Doubts" if recovered.truth is None else "Doubts and mistakes"
+    methods = [scores.score_figure(recovered), scores.comparison(recovered, forests)]
+    sections = [
+        Section("short", "In short", [Sentences(lines)]),
+        Section("tree", "The forest", [tree(drawn, recovered.info)]),
+        Section("methods", "Methods", methods),
+        Section("doubts", heading, doubts),
+        Section("models", "All models", [tables.edges(first)]),
+        Section("compared", "What was compared", compared),
     ]
-    sections = []
-    for anchor, title, blocks in parts:
-        if there := [block for block in blocks if block is not None]:
-            sections.append(Section(anchor, title, there))
-    return sections
+    return [section for section in sections if section.blocks]
 
 
-def _drawn(figure: Figure | None) -> Figures | None:
-    return Figures([figure]) if figure else None
-
-
-def _method(config: Lineage, method: Chosen, others: Sequence[Plugin], known: bool) -> Section:
-    plugin = method.plugin
-    settings = {k: v for k, v in method.factors().items() if k != "name"}
-    told = ", ".join(
+def _methods(
+    config: Lineage, method: Choice, baselines: Sequence[Plugin], has_truth: bool
+) -> Section:
+    settings = ", ".join(
         f"`{name}` {'none' if value in (None, []) else json.dumps(value)}"
-        for name, value in settings.items()
+        for name, value in method.factors().items()
+        if name != "name"
     )
-    said = [
-        f"`{method.name}`: {_told(plugin)}" + (f" Settings: {told}." if told else ""),
+    lines = [
+        f"`{method.name}`: {_about(method.plugin)}"
+        + (f" Settings: {settings}." if settings else ""),
         f"Trees: {config.trees}. Epochs: {config.epochs}.",
         *(
-            f"Beside it, with default settings, `{other.name}`: {_told(other)}"
-            + (" It was told the true roots." if known and takes_roots(other.name) else "")
-            for other in others
+            f"Beside it, with default settings, `{baseline.name}`: {_about(baseline)}"
+            + (" It was told the true roots." if has_truth and takes_roots(baseline.name) else "")
+            for baseline in baselines
         ),
         "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
         "are left out. Two models whose weights are the same are tied, and said to be so.",
@@ -176,9 +188,9 @@ def _method(config: Lineage, method: Chosen, others: Sequence[Plugin], known: bo
         "whose true parent is not here descends from the nearest ancestor that is.",
         "The same models give the same page.",
     ]
-    return Section("method", "How it was computed", [Sentences(said)])
+    return Section("method", "How it was computed", [Sentences(lines)])
 
 
-def _told(plugin: Plugin) -> str:
+def _about(plugin: Plugin) -> str:
     paper = plugin.facts.get("paper")
     return plugin.summary.removesuffix(".") + (f" ({paper})." if paper else ".")

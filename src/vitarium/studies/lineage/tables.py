@@ -1,155 +1,136 @@
 """Tables of a recovered forest: doubtful edges, all edges, what was compared and what was not."""
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.rows import DOUBTFUL, MISSED, RIGHT, UNKNOWN, Judged, shown
-from vitarium.studies.report.page import Table
+from vitarium.studies.lineage.evaluated import (
+    DOUBTFUL,
+    MISSED,
+    RIGHT,
+    UNKNOWN,
+    EvaluatedForest,
+    short_name,
+)
+from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, SIGN
 
 _ROOT = "none: a root"
-_UNFOLDED = 40
 
 
-def sure(confidence: float) -> str:
-    """In percent; of what is nearly sure not more than is known."""
-    if not math.isfinite(confidence):
-        return DASH
-    shown = min(100 * confidence, 99.9) if confidence < 1 else 100.0
-    return f"{shown:.1f}{SIGN}"
-
-
-def doubtful(judged: Judged) -> Table | None:
+def doubtful(forest: EvaluatedForest) -> Table:
     """Edges and roots that the method is not sure of, the least sure first."""
-    found = [
-        (edge.confidence, edge.child, shown(edge.parent), status)
-        for edge, status in judged.edges
+    edges = [
+        (edge.confidence, edge.child, short_name(edge.parent), status)
+        for edge, status in forest.edges
         if edge.confidence < DOUBTFUL
     ]
-    found += [
-        (judged.forest.roots[root], root, _ROOT, judged.statuses[root])
-        for root in judged.roots
-        if judged.forest.roots.get(root, 1.0) < DOUBTFUL
+    edges += [
+        (forest.forest.roots[root], root, _ROOT, forest.statuses[root])
+        for root in forest.roots
+        if forest.forest.roots.get(root, 1.0) < DOUBTFUL
     ]
-    if not found:
-        return None
-    known = judged.truth is not None
     rows = [
-        [
-            shown(child),
-            *_words(judged, child),
-            parent,
-            sure(confidence),
-            *([_true(judged, child), status] if known else []),
-        ]
-        for confidence, child, parent, status in sorted(found)
+        {
+            "model": short_name(child),
+            **_description(forest, child),
+            "recovered parent": parent,
+            "confidence": confidence,
+            **_if_known(forest, {"true parent": _true(forest, child), "is": status}),
+        }
+        for confidence, child, parent, status in sorted(edges)
     ]
-    columns = ["model", *_what(judged), "recovered parent", "confidence"]
-    return Table(
-        f"Edges and roots of a confidence below {100 * DOUBTFUL:.0f}{SIGN}",
-        [*columns, *(["true parent", "is"] if known else [])],
-        rows,
-        open=len(rows) <= _UNFOLDED,
-    )
+    heading = f"Edges and roots of a confidence below {100 * DOUBTFUL:.0f}{SIGN}"
+    return Table.of(heading, rows, units={"confidence": "sure"}, folded=None)
 
 
-def mistakes(judged: Judged) -> Table | None:
+def mistakes(forest: EvaluatedForest) -> Table:
     """Models whose parents are not the true ones."""
     rows = [
-        [
-            shown(row.model),
-            *_words(judged, row.model),
-            ", ".join(map(shown, judged.forest.parents[row.model])) or _ROOT,
-            _true(judged, row.model),
-            judged.statuses[row.model],
-        ]
-        for row in judged.rows
-        if judged.statuses[row.model] not in (RIGHT, UNKNOWN)
+        {
+            "model": short_name(row.model),
+            **_description(forest, row.model),
+            "recovered parent": ", ".join(map(short_name, forest.forest.parents[row.model]))
+            or _ROOT,
+            "true parent": _true(forest, row.model),
+            "is": forest.statuses[row.model],
+        }
+        for row in forest.rows
+        if forest.statuses[row.model] not in (RIGHT, UNKNOWN)
     ]
-    if not rows:
-        return None
-    columns = ["model", *_what(judged), "recovered parent", "true parent", "is"]
-    return Table(
-        "Models with other parents than the true ones", columns, rows, open=len(rows) <= _UNFOLDED
-    )
+    return Table.of("Models with other parents than the true ones", rows, folded=None)
 
 
-def edges(judged: Judged) -> Table:
+def edges(forest: EvaluatedForest) -> Table:
     """All models with their parents, as in the figure from the top; folded."""
-    known = judged.truth is not None
-    of_edge = {(edge.parent, edge.child): status for edge, status in judged.edges}
+    statuses = {(edge.parent, edge.child): status for edge, status in forest.edges}
     rows = []
-    for row in judged.rows:
-        parents = judged.forest.parents[row.model]
-        base = [row.model, *_words(judged, row.model), str(row.family + 1)]
+
+    def add(
+        model: str,
+        tree: Any,
+        parent: str,
+        status: str,
+        confidence: float | None = None,
+        share: float | None = None,
+        kind: str = DASH,
+    ) -> None:
+        row = {"model": model, **_description(forest, model), "tree": tree, "parent": parent}
+        row |= {"confidence": confidence, "share": share, "made by": kind}
+        rows.append({**row, **_if_known(forest, {"is": status})})
+
+    for node in forest.rows:
+        model, tree = node.model, forest.families[node.model] + 1
+        parents = forest.forest.parents[model]
         if not parents:
-            root = sure(judged.forest.roots.get(row.model, math.nan))
-            status = judged.statuses[row.model]
-            rows.append([*base, _ROOT, root, DASH, DASH, *([status] if known else [])])
+            add(model, tree, _ROOT, forest.statuses[model], forest.forest.roots.get(model))
         for edge in parents.values():
-            of = [edge.parent, sure(edge.confidence), f"{100 * edge.share:.0f}{SIGN}"]
-            made = "" if edge.kind == "trained" else edge.kind.replace("_", " ")
-            status = of_edge[edge.parent, edge.child]
-            rows.append([*base, *of, made or "trained", *([status] if known else [])])
-    missed = [link for link in judged.links if link.status == MISSED]
+            status, kind = statuses[edge.parent, model], edge.kind.replace("_", " ")
+            add(model, tree, edge.parent, status, edge.confidence, edge.share, kind)
+    missed = [link for link in forest.links if link.status == MISSED]
     for link in missed:
-        base = [link.child, *_words(judged, link.child), DASH]
-        rows.append([*base, link.parent, DASH, DASH, DASH, MISSED])
-    columns = ["model", *_what(judged), "tree", "parent", "confidence", "share", "made by"]
-    return Table(
-        "All models and their parents",
-        [*columns, *(["is"] if known else [])],
-        rows,
-        "Share: how much of a mixture is this parent's."
-        + (" At the end, true edges that were missed." if missed else ""),
-        open=False,
-    )
+        add(link.child, None, link.parent, MISSED)
+    note = "Share: how much of a mixture is this parent's."
+    note += " At the end, true edges that were missed." if missed else ""
+    units = {"confidence": "sure", "share": "share"}
+    return Table.of("All models and their parents", rows, note, units=units, folded=True)
 
 
-def _what(judged: Judged) -> list[str]:
-    """The heading of `_words`."""
-    return ["what it is"] if any(judged.words.values()) else []
+def _description(forest: EvaluatedForest, model: str) -> dict[str, str]:
+    """A column of it where anything is known of any model."""
+    if not any(forest.descriptions.values()):
+        return {}
+    return {"what it is": forest.descriptions.get(model, "")}
 
 
-def _words(judged: Judged, model: str) -> list[str]:
-    """What is known of a model; nothing at all where nothing is known of any."""
-    return [judged.words.get(model, "")] if _what(judged) else []
+def _if_known(forest: EvaluatedForest, cells: Mapping[str, str]) -> Mapping[str, str]:
+    return cells if forest.truth is not None else {}
 
 
-def _true(judged: Judged, model: str) -> str:
-    parents = judged.true_parents(model)
+def _true(forest: EvaluatedForest, model: str) -> str:
+    parents = forest.true_parents(model)
     if parents is None:
         return DASH
-    return ", ".join(map(shown, parents)) or _ROOT
+    return ", ".join(map(short_name, parents)) or _ROOT
 
 
 def groups(recovered: Recovered) -> Table:
     """What was compared with what."""
     families = dict(zip(recovered.forest.models, recovered.forest.families, strict=True))
     rows = [
-        [
-            str(number),
-            str(len(group.models)),
-            str(len({families[model] for model in group.models if model in families})),
-            str(group.tensors),
-            f"{100 * group.shared:.1f}{SIGN}",
-            ", ".join(map(shown, list(group.models)[:3]))
+        {
+            "group": number,
+            "models": len(group.models),
+            "trees": len({families[model] for model in group.models if model in families}),
+            "tensors compared": group.tensors,
+            "share of the numbers": f"{100 * group.shared:.1f}{SIGN}",
+            "models such as": ", ".join(map(short_name, list(group.models)[:3]))
             + (", …" if len(group.models) > 3 else ""),
-        ]
+        }
         for number, group in enumerate(recovered.groups, 1)
     ]
-    columns = [
-        "group",
-        "models",
-        "trees",
-        "tensors compared",
-        "share of the numbers",
-        "models such as",
-    ]
-    return Table(
+    return Table.of(
         "Models that can be compared",
-        columns,
         rows,
         "Models of one shape are a group, and no edge leads from one to another. Heads are left "
         "out; where models lack tensors, only what all of a group have is compared. The share is "
@@ -158,11 +139,7 @@ def groups(recovered: Recovered) -> Table:
     )
 
 
-def left_out(reasons: Mapping[str, str]) -> Table | None:
+def left_out(reasons: Mapping[str, str]) -> Table:
     """What was set aside."""
-    if not reasons:
-        return None
-    rows = [[name, why] for name, why in sorted(reasons.items())]
-    return Table(
-        "Set aside", ["model or file", "why"], rows, wrap=True, open=len(rows) <= _UNFOLDED
-    )
+    rows = [{"model or file": name, "why": why} for name, why in sorted(reasons.items())]
+    return Table.of("Set aside", rows, wrap=True, folded=None)

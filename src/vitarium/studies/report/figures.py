@@ -12,9 +12,9 @@ import pandas as pd
 from vitarium.core import files
 from vitarium.core.filenames import file_name
 from vitarium.core.printable import printable
-from vitarium.studies.report.text import PERCENT, title
+from vitarium.studies.report.text import title, unit_of
 from vitarium.studies.statistics.factors import parts_of
-from vitarium.studies.statistics.population import Stage
+from vitarium.studies.statistics.stages import Stage
 
 PALETTE = [
     "#3b6fb6",
@@ -28,10 +28,14 @@ PALETTE = [
     "#8aa33c",
     "#6b7280",
 ]
+LINE, SOFT = "#8b95a3", "#7b8494"
+"""Of reference lines and of labels, on light and on dark pages."""
 WIDTH, HEIGHT = 760, 320
 """Of a figure's panel, in pixels."""
-MOST_VALUES = 20
-"""Of a factor by which models can be coloured."""
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it fall evenly into the unit interval, and never side by side."""
+MAX_COLORS = 20
+"""Values of a factor by which models can be colored."""
 CONFIG = {
     "background": "white",
     "font": "Helvetica, Arial, sans-serif",
@@ -48,7 +52,7 @@ CONFIG = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with what to call its files, and what to say of it."""
+    """An altair chart with the name of its files, a title and a caption."""
 
     name: str
     title: str
@@ -57,18 +61,18 @@ class Figure:
     """An altair chart."""
     wide: bool = True
     """Whether it takes a row of a page for itself."""
-    named: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    datasets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Rows that the chart has by name (`alt.NamedData`): altair copies and checks each value of
     rows that a chart holds, in every layer."""
 
     @property
     def spec(self) -> dict[str, Any]:
         """Vega-Lite, without looks."""
-        made: dict[str, Any] = self.chart.to_dict()
-        made.pop("config", None)
-        if self.named:
-            made["datasets"] = made.get("datasets", {}) | dict(self.named)
-        return made
+        spec: dict[str, Any] = self.chart.to_dict()
+        spec.pop("config", None)
+        if self.datasets:
+            spec["datasets"] = spec.get("datasets", {}) | dict(self.datasets)
+        return spec
 
     def write(self, folder: Path, stem: str = "") -> list[Path]:
         """Write it as PNG and SVG; no browser is needed.
@@ -108,8 +112,69 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-class Colours:
-    """What models can be coloured by, as columns `f0`, `f1`, ... with a menu to choose.
+def axis(measure: str, **settings: Any) -> alt.Axis:
+    """Titled by a measure; in percent where it is a fraction."""
+    if unit_of(measure) == "fraction":
+        settings.setdefault("format", ".3~%")
+    return alt.Axis(title=settings.pop("title", title(measure)), **settings)
+
+
+def categories(
+    column: str,
+    domain: Sequence[str],
+    colors: Sequence[str] = PALETTE,
+    **settings: Any,
+) -> alt.Color:
+    """Colors of a few named categories, with a legend above."""
+    looks = {"title": None, "orient": "top", "symbolType": "circle", "symbolOpacity": 1}
+    return alt.Color(
+        f"{column}:N",
+        sort=list(domain),
+        scale=alt.Scale(domain=list(domain), range=list(colors[: len(domain)])),
+        legend=alt.Legend(**(looks | settings)),
+    )
+
+
+def panels(chart: Any, column: str, order: Sequence[str], columns: int) -> Any:
+    """A panel per value of a column, `columns` of them in a row."""
+    header = alt.Header(title=None, labelFontSize=11.5, labelFontWeight=600)
+    facet = alt.Facet(f"{column}:N", sort=list(order), header=header)
+    return chart.facet(facet=facet, columns=columns)
+
+
+def zero_line() -> Any:
+    """A dashed line up at 0."""
+    rule = alt.Chart(data([{"zero": 0}])).mark_rule(color=LINE, strokeDash=[4, 3])
+    return rule.encode(x="zero:Q")
+
+
+def points_with_means(
+    points: Sequence[Mapping[str, Any]],
+    means: Sequence[Mapping[str, Any]],
+    column: str,
+    axis: alt.Axis,
+    y: alt.Y,
+    *,
+    interval: tuple[str, str] = ("low", "high"),
+    tooltip: Sequence[Any],
+    offset: alt.YOffset | None = None,
+    mean_tooltip: Sequence[Any] = (),
+) -> Any:
+    """A row of points per category, and in orange their mean with its interval."""
+    x = alt.X(f"{column}:Q", axis=axis)
+    low, high = interval
+    dots = alt.Chart(data(points)).mark_circle(size=45, opacity=0.5, color=PALETTE[0])
+    jitter = {} if offset is None else {"yOffset": offset}
+    dots = dots.encode(x=x, y=y, tooltip=list(tooltip), **jitter)
+    mean = alt.Chart(data(means))
+    bars = mean.mark_rule(strokeWidth=3, color=PALETTE[1])
+    bars = bars.encode(x=alt.X(f"{low}:Q", axis=axis), x2=f"{high}:Q", y=y)
+    centers = mean.mark_point(shape="diamond", size=125, filled=True, color=PALETTE[1], opacity=1)
+    return alt.layer(dots, bars, centers.encode(x=x, y=y, tooltip=list(mean_tooltip)))
+
+
+class ModelColors:
+    """What models can be colored by, as columns `f0`, `f1`, ... with a menu to choose.
 
     Args:
         first: the factor that is chosen at first; None: the first there is.
@@ -118,62 +183,59 @@ class Colours:
     def __init__(self, stage: Stage, first: str | None = None) -> None:
         self._names: dict[str, str] = {}
         table: dict[str, Any] = {"model": stage.ids, "id": [id[:8] for id in stage.ids]}
+
+        def add(name: str, labels: Any) -> None:
+            table[f"f{len(self._names)}"] = labels
+            self._names[f"f{len(self._names)}"] = name
+
         for factor in stage.factors:
-            if len(factor.values) <= MOST_VALUES:
-                self._names[f"f{len(self._names)}"] = factor.name
-                table[f"f{len(self._names) - 1}"] = factor.labels.tolist()
+            if len(factor.values) <= MAX_COLORS:
+                add(factor.name, factor.labels.tolist())
         accuracy = stage.models["accuracy"]
         if accuracy.nunique() > 3:
-            self._names[f"f{len(self._names)}"] = "accuracy (quarters)"
-            table[f"f{len(self._names) - 1}"] = parts_of(accuracy.round(4)).tolist()
+            add("accuracy (quarters)", parts_of(accuracy.round(4)).tolist())
         if not self._names:
-            self._names["f0"] = "stage"
-            table["f0"] = stage.name
+            add("stage", stage.name)
         table |= {name: stage.values[name].tolist() for name in stage.values}
         table["accuracy"] = accuracy.tolist()
         self.table = pd.DataFrame(table)
         """A row per model: model, id, f0, ..., and its measures."""
         self.chosen = next((c for c, n in self._names.items() if n == first), "f0")
-
-    @property
-    def columns(self) -> list[str]:
-        return list(self._names)
+        self.legend_click = alt.selection_point(name="picked", fields=["group"], bind="legend")
 
     @property
     def name(self) -> str:
-        """Of what is chosen at first."""
+        """Of the factor that is chosen at first."""
         return self._names[self.chosen]
 
-    def menu(self, title: str = "Coloured by ") -> alt.Parameter:
+    def lookup(self, *columns: str) -> alt.LookupData:
+        """Each model's id, factors and further columns, for rows with a column `model`."""
+        fields = ["id", *columns, *self._names]
+        return alt.LookupData(data=data(self.table), key="model", fields=fields)
+
+    def menu(self, title: str = "Colored by ") -> alt.Parameter:
         names = list(self._names.values())
-        menu = alt.binding_select(options=self.columns, labels=names, name=title)
-        return alt.param(name="colour", value=self.chosen, bind=menu)
+        menu = alt.binding_select(options=list(self._names), labels=names, name=title)
+        return alt.param(name="color", value=self.chosen, bind=menu)
+
+    def when_picked(self, visible: float, faint: float) -> Any:
+        """An opacity: of the group that was clicked in the legend, and of the others."""
+        return alt.condition(self.legend_click, alt.value(visible), alt.value(faint))
 
     def tooltip(self, *measures: str) -> list[alt.Tooltip]:
-        told = [alt.Tooltip("id:N", title="model")]
-        told += [alt.Tooltip(f"{column}:N", title=n) for column, n in self._names.items()]
-        return told + [alt.Tooltip(f"{m}:Q", title=title(m), format=".4~g") for m in measures]
+        tips = [alt.Tooltip("id:N", title="model")]
+        tips += [alt.Tooltip(f"{column}:N", title=n) for column, n in self._names.items()]
+        return tips + [alt.Tooltip(f"{m}:Q", title=title(m), format=".4~g") for m in measures]
 
 
-GROUP = "datum[colour]"
-"""A model's value of what is chosen."""
+GROUP = "datum[color]"
+"""Vega expression: a model's value of the factor that is chosen."""
 
 
-def colour(legend: Literal["right", "top"] | None = "right") -> alt.Color:
-    """By group, with a legend somewhere or none."""
-    many = {"columns": 5} if legend == "top" else {}
-    looks: dict[str, Any] = {
-        "symbolType": "circle",
-        "symbolOpacity": 1,
-        "symbolStrokeWidth": 2,
-        **many,
-    }
+def group_color(legend: Literal["right", "top"] | None = "right") -> alt.Color:
+    """By group, with a legend or none."""
+    looks: dict[str, Any] = {"symbolType": "circle", "symbolOpacity": 1, "symbolStrokeWidth": 2}
+    if legend == "top":
+        looks["columns"] = 5
     key = alt.Legend(title=None, orient=legend, **looks) if legend else None
     return alt.Color("group:N", scale=alt.Scale(range=PALETTE), legend=key)
-
-
-def axis(measure: str, **settings: Any) -> alt.Axis:
-    """In percent where people read a measure so."""
-    if measure in PERCENT:
-        settings.setdefault("format", ".3~%")
-    return alt.Axis(title=settings.pop("title", title(measure)), **settings)

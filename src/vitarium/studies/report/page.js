@@ -5,15 +5,15 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 
 function looks() {
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
-  const text = { labelColor: colour("--soft"), titleColor: colour("--soft") };
+  const color = (name) => style.getPropertyValue(name).trim();
+  const text = { labelColor: color("--soft"), titleColor: color("--soft") };
   return {
     background: "transparent",
     font: getComputedStyle(document.body).fontFamily,
     view: { stroke: null },
     axis: {
-      ...text, titleFontWeight: 500, gridColor: colour("--line"),
-      domainColor: colour("--faint"), tickColor: colour("--faint"),
+      ...text, titleFontWeight: 500, gridColor: color("--line"),
+      domainColor: color("--faint"), tickColor: color("--faint"),
     },
     legend: text,
     header: text,

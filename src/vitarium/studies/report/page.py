@@ -1,110 +1,46 @@
-"""A page of sentences, tables and figures in one file that needs neither network nor server."""
+"""The report of any study: its tables, sentences and figures as one file that needs no network."""
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vitarium.core.filenames import file_names
 from vitarium.core.printable import escaped_json, printable
-from vitarium.studies.report.figures import Figure
+from vitarium.studies.report.tables import Section, Sentences, Table, Tables
 
 _HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of texts; what begins with a number is sorted by it."""
+def html(tables: Tables) -> str:
+    """The page, with the libraries that draw its figures inside."""
+    from jinja2 import Environment
+    from markupsafe import Markup
 
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    open: bool = True
-    """Whether it is unfolded at first."""
-    wrap: bool = False
-    """Whether the last column has long texts."""
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """A list of sentences; `**` stands around what matters."""
-
-    said: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Figures, those that are not wide beside each other."""
-
-    figures: Sequence[Figure]
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable
+    )
+    environment.filters["strong"] = strong
+    environment.filters["anchor"] = lambda text: quote(printable(text), safe="")
+    environment.tests["table"] = lambda blocks: isinstance(blocks[0], Table)
+    environment.tests["sentences"] = lambda blocks: isinstance(blocks[0], Sentences)
+    names, figures = tables.figure_names, tables.figures
+    return environment.from_string(_text("page.html")).render(
+        page=tables,
+        rows_of_blocks=_rows_of_blocks,
+        style=Markup(_text("page.css")),
+        script=Markup(_text("page.js")),
+        library=Markup(_library().replace("</script", r"<\/script")) if figures else "",
+        names=names,
+        specs=Markup(in_script({names[figure.name]: figure.spec for figure in figures})),
+    )
 
 
-Block = Table | Sentences | Figures
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a page, with a line in its table of contents."""
-
-    anchor: str
-    title: str
-    blocks: Sequence[Block]
-    lead: str = ""
-
-
-@dataclass(frozen=True)
-class Page:
-    """A study's page."""
-
-    title: str
-    lead: str
-    sections: Sequence[Section]
-    foot: str = ""
-    facts: Sequence[tuple[str, str]] = field(default_factory=tuple)
-    """A few numbers at the top, and what they are of."""
-
-    @property
-    def figures(self) -> list[Figure]:
-        return [
-            figure
-            for section in self.sections
-            for block in section.blocks
-            if isinstance(block, Figures)
-            for figure in block.figures
-        ]
-
-    @property
-    def figure_names(self) -> dict[str, str]:
-        """What the files of figures are called, by the figures' names."""
-        return file_names(figure.name for figure in self.figures)
-
-    def html(self) -> str:
-        """The page, with the libraries that draw its figures inside."""
-        from jinja2 import Environment
-        from markupsafe import Markup
-
-        environment = Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable
-        )
-        environment.filters["strong"] = strong
-        environment.filters["anchor"] = lambda text: quote(printable(text), safe="")
-        environment.tests["table"] = lambda block: isinstance(block, Table)
-        environment.tests["sentences"] = lambda block: isinstance(block, Sentences)
-        template = environment.from_string(_text("page.html"))
-        names = self.figure_names
-        return template.render(
-            page=self,
-            style=Markup(_text("page.css")),
-            script=Markup(_text("page.js")),
-            library=Markup(_library().replace("</script", r"<\/script")) if self.figures else "",
-            names=names,
-            specs=Markup(in_script({names[figure.name]: figure.spec for figure in self.figures})),
-        )
+def _rows_of_blocks(section: Section) -> list[list[Any]]:
+    """Blocks of one kind that follow each other: figures are set side by side."""
+    return [list(blocks) for _, blocks in groupby(section.blocks, type)]
 
 
 def strong(text: str) -> Any:
@@ -112,10 +48,10 @@ def strong(text: str) -> Any:
     from markupsafe import Markup, escape
 
     marked = Markup("")
-    for place, piece in enumerate(re.split(r"\*\*(.+?)\*\*|`(.+?)`", printable(text))):
+    for number, piece in enumerate(re.split(r"\*\*(.+?)\*\*|`(.+?)`", printable(text))):
         if piece is None:
             continue
-        tag = ("", "b", "code")[place % 3]
+        tag = ("", "b", "code")[number % 3]
         marked += Markup(f"<{tag}>{{}}</{tag}>").format(piece) if tag else escape(piece)
     return marked
 

@@ -2,110 +2,144 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, Literal, NamedTuple
 
+from vitarium.core.registry import plugins
 from vitarium.studies.statistics.bootstrap import Estimate
-
-TITLES = {
-    "accuracy": "accuracy",
-    "generalization_gap": "generalisation gap",
-    "loss": "loss",
-    "calibration_error": "calibration error",
-    "weight_norm": "weight norm",
-    "distance_from_parent": "distance from parent",
-    "distance_from_start": "distance from start",
-    "hessian_trace": "Hessian trace",
-    "layer_statistics": "weight statistics",
-    "agreement": "predictions (agreement)",
-    "error_consistency": "error consistency",
-    "js_divergence": "probabilities (Jensen-Shannon)",
-    "ensemble_gain": "ensemble gain",
-    "cka": "representations (CKA)",
-    "weight_l2": "weights (L2)",
-    "weight_cosine": "weights (cosine)",
-}
-PERCENT = {"accuracy", "generalization_gap", "calibration_error", "agreement", "ensemble_gain"}
-"""Measures that are fractions people read in percent."""
 
 SIGN = "\u00a0%"
 """Behind a number, and never on the next line."""
 DASH = "\u2013"
 """Where there is no value."""
+MINUS = "\u2212"
+_POINTS = "\u00a0points"
+
+Unit = Literal["", "fraction", "gain", "share", "sure", "p", "id"]
+"""How a column is shown: of three figures; `fraction` as 94.1 %; `gain`, a difference of fractions,
+as +0.3 %; `share` as 62 %; `sure`, where 99.96 % must not look certain, as 99.9 %; `p` of a test;
+`id` of a model by its first eight digits."""
+
+
+class Spread(NamedTuple):
+    """Mean, standard deviation and range of a sample, shown as `0.9 ± 0.1 [0.7, 1.0]`."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    unit: Unit = ""
+
+
+class Quantity(NamedTuple):
+    """A number or an estimate in a unit of its own, in a column of several units."""
+
+    number: float | Estimate
+    unit: Unit
+
+
+class Interval(NamedTuple):
+    """An estimate of which only the interval is shown."""
+
+    estimate: Estimate
 
 
 def title(measure: str) -> str:
-    return TITLES.get(measure, measure.replace("_", " "))
+    """What tables and figures call a measure, from its registration."""
+    plugin = plugins("measure").get(measure)
+    return str(plugin.facts["title"]) if plugin else measure.replace("_", " ")
 
 
-def number(value: float | None, measure: str = "") -> str:
-    """Three figures, or percent for what is a fraction."""
+def unit_of(measure: str) -> Unit:
+    """Fractions are read in percent; of all else three figures."""
+    plugin = plugins("measure").get(measure)
+    return "fraction" if plugin and plugin.facts["unit"] == "fraction" else ""
+
+
+def cell(value: Any, unit: Unit = "") -> str:
+    """A cell of a table as text."""
+    match value:
+        case str():
+            return value[:8] if unit == "id" else value
+        case Spread():
+            return _spread(value)
+        case Quantity(number=quantity, unit=unit):
+            return cell(quantity, unit)
+        case Interval(estimate=estimate):
+            return interval(estimate, unit)
+        case Estimate():
+            return f"{number(value.value, unit)} {interval(value, unit)}"
+        case Integral():
+            return str(value)
+    return number(value, unit)
+
+
+def number(value: float | None, unit: Unit = "") -> str:
+    """A number in a unit; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return DASH
-    if measure in PERCENT:
-        return f"{100 * value:.1f}{SIGN}".replace("-", "\u2212")
-    return _figures(value).replace("-", "\u2212")
+    match unit:
+        case "fraction":
+            text = f"{100 * value:.1f}{SIGN}"
+        case "gain":
+            text = f"{'+' if value > 0 else ''}{100 * value:.1f}{SIGN}"
+        case "share":
+            text = f"{round(100 * value)}{SIGN}"
+        case "sure":
+            text = f"{100.0 if value == 1 else min(100 * value, 99.9):.1f}{SIGN}"
+        case "p":
+            text = "< 0.001" if value < 1e-3 else f"{value:.3f}"
+        case _:
+            text = _three_figures(value)
+    return text.replace("-", MINUS)
 
 
-def _figures(value: float) -> str:
+def _three_figures(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:.2e}"
 
 
-def share(value: float) -> str:
-    return f"{round(100 * value)}{SIGN}".replace("-", "\u2212")
+def _spread(spread: Spread) -> str:
+    mean = number(spread.mean, spread.unit)
+    if not math.isfinite(spread.deviation):
+        return mean
+    deviation, low, high = (number(v, spread.unit).removesuffix(SIGN) for v in spread[1:4])
+    percent = SIGN * mean.endswith(SIGN)
+    return f"{mean.removesuffix(SIGN)} ± {deviation} [{low}, {high}]{percent}"
 
 
-def with_interval(
-    estimate: Estimate,
-    measure: str = "",
-    *,
-    level: float = 0.95,
-    points: bool = False,
-    inside: bool = False,
-) -> str:
-    """`94.1 % (95 % CI 93.0 to 95.2)`.
-
-    With `points`, of a difference, `−1.7 points (...)`; `inside` of brackets, a comma for them.
-    """
-    said = f"**{number(estimate.value, measure)}**"
-    if points:
-        said = said.replace(SIGN, "\u00a0points")
-    if estimate.low is None or estimate.high is None:
-        return said if inside else f"{said} (too few models for an interval)"
-    low, high = (number(v, measure).removesuffix(SIGN) for v in (estimate.low, estimate.high))
-    bounds = f"{100 * level:.0f}{SIGN} CI {low} to {high}"
-    return f"{said}, {bounds}" if inside else f"{said} ({bounds})"
-
-
-def share_with_interval(estimate: Estimate, *, level: float = 0.95) -> str:
-    """`62 % (95 % CI 48 to 75)`"""
-    said = f"**{share(estimate.value)}**"
-    if estimate.low is None or estimate.high is None:
-        return f"{said} (too few models for an interval)"
-    return (
-        f"{said} ({100 * level:.0f}{SIGN} CI {100 * estimate.low:.0f} to {100 * estimate.high:.0f})"
-    )
-
-
-def interval(estimate: Estimate, measure: str = "") -> str:
+def interval(estimate: Estimate, unit: Unit = "") -> str:
     """`[0.93, 0.95]`, or a dash."""
     if estimate.low is None or estimate.high is None:
         return DASH
-    low, high = (number(v, measure).removesuffix(SIGN) for v in (estimate.low, estimate.high))
-    return f"[{low}, {high}]"
+    return f"[{_bound(estimate.low, unit)}, {_bound(estimate.high, unit)}]"
+
+
+def _bound(value: float, unit: Unit) -> str:
+    return number(value, "fraction" if unit == "gain" else unit).removesuffix(SIGN)
+
+
+def with_interval(
+    estimate: Estimate, unit: Unit = "", *, level: float = 0.95, inside: bool = False
+) -> str:
+    """`**94.1 %** (95 % CI 93.0 to 95.2)`; a gain in points: `**+1.7 points** (...)`.
+
+    Inside of brackets with a comma for them.
+    """
+    value = number(estimate.value, unit)
+    text = f"**{value.replace(SIGN, _POINTS) if unit == 'gain' else value}**"
+    if estimate.low is None or estimate.high is None:
+        return text if inside else f"{text} (too few models for an interval)"
+    bounds = f"{_bound(estimate.low, unit)} to {_bound(estimate.high, unit)}"
+    bounds = f"{100 * level:.0f}{SIGN} CI {bounds}"
+    return f"{text}, {bounds}" if inside else f"{text} ({bounds})"
 
 
 def p_value(p: float) -> str:
     if not math.isfinite(p):
         return "p unknown"
     return "p < 0.001" if p < 1e-3 else f"p = {p:.3f}"
-
-
-def p_alone(p: float | None) -> str:
-    """For a column of them."""
-    if p is None or not math.isfinite(p):
-        return DASH
-    return "< 0.001" if p < 1e-3 else f"{p:.3f}"
 
 
 def listed(words: Sequence[str]) -> str:
@@ -115,3 +149,7 @@ def listed(words: Sequence[str]) -> str:
 
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def is_or_are(count: int) -> str:
+    return "is" if count == 1 else "are"

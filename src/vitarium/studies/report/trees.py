@@ -1,32 +1,41 @@
-"""The lineage of a population as a tree, each model's accuracy beside it."""
+"""Trees of models: the layout and the figure of recovered forests and of a zoo's lineage."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import altair as alt
-import numpy as np
 
-from vitarium.studies.report.figures import PALETTE, Figure, axis, data
-from vitarium.studies.statistics.factors import PARENT
-from vitarium.studies.statistics.population import Population
+from vitarium.studies.report.figures import SOFT, categories, data, plain
 
-_TALLEST = 1200
-"""Pixels; with more models the rows come closer."""
-_NAMED = 80
-"""Models up to which each row has its name."""
+_TEXT_WIDTH, _SCALE_WIDTH, _BULGE = 400, 260, 80
+"""Pixels for a name, for the scale at the right, and for curves beside the tree."""
+_MAX_DEPTH_WIDTH, _STEP_WIDTH = 300, 24
+"""Pixels of a tree, at most, and of each step down."""
+_MIN_STEP, _MAX_STEP, _MIN_NAMED_STEP = 2.6, 15.0, 8.0
+"""Pixels between rows; and from which on each has its name."""
+_FAINT = "#a9b1bd"
+_SHAPES = {"root": "square", "model": "circle", "mixture of several": "triangle-up"}
+_CURRENT_FOREST = "datum.forest == forest"
+DASHED = "true, but missed"
+"""Status of edges that are drawn dashed."""
+
+Cells = dict[str, Any]
+"""A row of a figure's data."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a model stands: its row, counted from the top, and how many ancestors it has."""
+class Node:
+    """A model's row, counted from the top, that of its last descendant, and its depth."""
 
     model: str
     row: int
+    last: int
     depth: int
     parent: str | None
 
 
-def places(parents: Mapping[str, str | None]) -> list[Place]:
+def arrange(parents: Mapping[str, str | None]) -> list[Node]:
     """Every model once, each parent above its children; in the order in which they are given.
 
     A parent that is not among the models is none, and no model is its own ancestor: models in a
@@ -35,121 +44,243 @@ def places(parents: Mapping[str, str | None]) -> list[Place]:
     children: dict[str | None, list[str]] = {}
     for model, parent in parents.items():
         children.setdefault(parent if parent in parents else None, []).append(model)
-    found: list[Place] = []
-    seen: set[str] = set()
+    order: dict[str, tuple[int, str | None]] = {}
 
     def visit(roots: Sequence[str]) -> None:
-        waiting = [(root, 0, None) for root in reversed(roots)]
+        waiting: list[tuple[str, int, str | None]] = [(root, 0, None) for root in reversed(roots)]
         while waiting:
             model, depth, parent = waiting.pop()
-            if model in seen:
-                continue
-            seen.add(model)
-            found.append(Place(model, len(found), depth, parent))
-            below = reversed(children.get(model, []))
-            waiting.extend((child, depth + 1, model) for child in below)  # type: ignore[misc]
+            if model not in order:
+                order[model] = (depth, parent)
+                below = reversed(children.get(model, []))
+                waiting.extend((child, depth + 1, model) for child in below)
 
     visit(children.get(None, []))
-    visit([model for model in parents if model not in seen])
-    return found
+    visit([model for model in parents if model not in order])
+    last = {model: row for row, model in enumerate(order)}
+    for model, (_, parent) in reversed(order.items()):
+        if parent is not None:
+            last[parent] = max(last[parent], last[model])
+    return [
+        Node(model, row, last[model], depth, parent)
+        for row, (model, (depth, parent)) in enumerate(order.items())
+    ]
 
 
-def lineage(population: Population) -> Figure | None:
-    """A row per model: at the left the tree, at the right its accuracy."""
-    parents = {
-        id: parent
-        for stage in population.stages
-        for id, parent in zip(stage.ids, stage.parents, strict=True)
-    }
-    if not parents:
-        return None
-    stages = {id: stage.name for stage in population.stages for id in stage.ids}
-    words = {
-        id: " ".join(f.labels[id] for f in stage.factors if not f.name.startswith(PARENT))
-        for stage in population.stages
-        for id in stage.ids
-    }
-    found = {place.model: place for place in places(parents)}
-    step = min(15.0, _TALLEST / len(found))
-    rows = [
-        {
-            "id": place.model[:8],
-            "row": place.row,
-            "depth": place.depth,
-            "stage": stages[place.model],
-            "factors": words[place.model],
-            "name": f"{place.model[:8]}  {words[place.model]}",
-            "accuracy": float(population.accuracies.get(place.model, np.nan)),
+class TreeLayout:
+    """Positions in pixels across and rows down: the tree at the left, then names, then a scale.
+
+    Args:
+        forests: nodes by the name of their forest; a menu chooses between several.
+        curved: forests with curves at the right of the tree.
+        height: of the figure, about, in pixels.
+    """
+
+    def __init__(
+        self,
+        forests: Mapping[str, Sequence[Node]],
+        curved: Collection[str] = (),
+        *,
+        height: float = 4600,
+        min_step: float = _MIN_STEP,
+    ) -> None:
+        self.count = max(len(nodes) for nodes in forests.values())
+        self.step = min(_MAX_STEP, max(min_step, height / self.count))
+        """Pixels from row to row."""
+        depths = {name: max(node.depth for node in nodes) for name, nodes in forests.items()}
+        self.indent = {n: min(_STEP_WIDTH, _MAX_DEPTH_WIDTH / max(d, 1)) for n, d in depths.items()}
+        self.has_names = self.step >= _MIN_NAMED_STEP
+        self.text = {
+            name: 14 + self.indent[name] * depth + (_BULGE if name in curved else 14)
+            for name, depth in depths.items()
         }
-        for place in found.values()
-    ]
-    # an elbow per edge: down from the parent, then across to the child
-    edges = [
-        {"edge": p.model, "row": row, "depth": depth, "step": number}
-        for p in found.values()
-        if p.parent
-        for number, (row, depth) in enumerate(
-            [(found[p.parent].row, p.depth - 1), (p.row, p.depth - 1), (p.row, p.depth)]
+        """Where names begin, by forest."""
+        names = _TEXT_WIDTH if self.has_names else 10
+        self.width = max(self.text.values()) + names + _SCALE_WIDTH + 12
+        self.top = 22 / self.step
+        """Rows of space above the first."""
+
+    def x(self, forest: str, node: Node) -> float:
+        return 10 + self.indent[forest] * node.depth
+
+    def on_scale(self, fraction: float) -> float:
+        """A position between the ends of the scale at the right, 0 to 1."""
+        return self.width - 12 - _SCALE_WIDTH * (1 - fraction)
+
+    def node(self, forest: str, node: Node, fraction: float, **cells: Any) -> Cells:
+        """The cells of a model; further ones are `status`, which colors it, `role`, `label`, ..."""
+        x = self.x(forest, node)
+        return {
+            "forest": forest,
+            "row": node.row,
+            "last": node.last,
+            "x": x,
+            "back": x - self.indent[forest] if node.depth else None,
+            "text": self.text[forest],
+            "role": "model",
+            "at": self.on_scale(fraction),
+            "strength": 1.0,
+        } | cells
+
+    def trunks(self, forest: str, nodes: Mapping[str, Node]) -> list[Cells]:
+        """A line down from each parent to its last child."""
+        ends: dict[str, int] = {}
+        for node in nodes.values():
+            if node.parent:
+                ends[node.parent] = node.row
+        return [
+            {"forest": forest, "x": self.x(forest, nodes[p]), "row": nodes[p].row, "end": end}
+            for p, end in ends.items()
+        ]
+
+    def curve(self, forest: str, parent: Node, child: Node, **cells: Any) -> list[Cells]:
+        """Four corners of a curve at the right of the tree; `cells` are those of the edge."""
+        start, end = self.x(forest, parent), self.x(forest, child)
+        distance = abs(parent.row - child.row) / self.count
+        bulge = max(start, end) + 14 + (_BULGE - 20) * distance**0.5
+        turn = min(bulge, self.text[forest] - 8)
+        corners = [(start, parent), (turn, parent), (turn, child), (end, child)]
+        return [
+            {"forest": forest, "corner": corner, "x": x, "row": node.row} | cells
+            for corner, (x, node) in enumerate(corners)
+        ]
+
+
+@dataclass
+class TreeRows:
+    """Data of a figure; a cell `forest` has the name of the forest."""
+
+    nodes: list[Cells] = field(default_factory=list)
+    trunks: list[Cells] = field(default_factory=list)
+    curves: list[Cells] = field(default_factory=list)
+    """Edges that are not of the tree: four corners of each."""
+
+    @property
+    def datasets(self) -> dict[str, list[Cells]]:
+        return {name: plain(cells) for name, cells in vars(self).items()}
+
+
+def tree_chart(
+    rows: TreeRows,
+    layout: TreeLayout,
+    *,
+    forests: Sequence[str],
+    colors: Mapping[str, str],
+    marks: Sequence[tuple[float, str]],
+    tooltip: Mapping[str, str],
+) -> Any:
+    """A row per model; the figure's `datasets` are those of the rows.
+
+    Args:
+        forests: a menu chooses between several.
+        colors: by status.
+        marks: labels of the scale at the right, each at a fraction of it.
+        tooltip: titles of cells that are told of a model; those that no node has are left out.
+    """
+    across = alt.Scale(domain=[0, layout.width], nice=False)
+    down = alt.Scale(domain=[layout.count - 0.5, -0.5 - layout.top], nice=False)
+
+    def x(column: str = "x") -> alt.X:
+        return alt.X(f"{column}:Q", scale=across, axis=None)
+
+    def y(column: str = "row") -> alt.Y:
+        return alt.Y(f"{column}:Q", scale=down, axis=None)
+
+    def chart(name: str) -> Any:
+        return alt.Chart(alt.NamedData(name)).transform_filter(_CURRENT_FOREST)
+
+    statuses = {cell["status"] for cell in (*rows.nodes, *rows.curves)}
+    statuses_in_order = [status for status in colors if status in statuses]
+    color = categories("status", statuses_in_order, [colors[s] for s in statuses_in_order])
+    roles = [role for role in _SHAPES if any(node["role"] == role for node in rows.nodes)]
+    legend = alt.Legend(title=None, orient="top", symbolFillColor=SOFT, symbolStrokeColor=SOFT)
+    shape = alt.Shape(
+        "role:N",
+        scale=alt.Scale(domain=roles, range=[_SHAPES[role] for role in roles]),
+        legend=legend if len(roles) > 1 else None,
+    )
+    strength = alt.Opacity("strength:Q", scale=None, legend=None)
+    size = min(max(layout.step * 4, 8), 55)
+    scale = alt.Chart(
+        data(
+            [
+                {"at": layout.on_scale(at), "text": text, "top": -0.5, "end": layout.count}
+                for at, text in marks
+            ]
         )
+    )
+    edges = chart("nodes").transform_filter("isValid(datum.back)")
+    layers = [
+        _highlight(chart("nodes"), x, y, layout.width).encode(
+            tooltip=[
+                alt.Tooltip(f"{key}:N", title=heading)
+                for key, heading in tooltip.items()
+                if any(key in node for node in rows.nodes)
+            ]
+        ),
+        scale.mark_rule(color=_FAINT, opacity=0.5, strokeDash=[2, 3], clip=True).encode(
+            x=x("at"), y=y("top"), y2="end:Q"
+        ),
+        scale.mark_text(baseline="bottom", dy=-4, fontSize=10.5, color=SOFT).encode(
+            x=x("at"), y=y("top"), text="text:N"
+        ),
+        chart("trunks").mark_rule(color=_FAINT).encode(x=x(), y=y(), y2="end:Q"),
+        edges.mark_rule(strokeWidth=min(2.2, layout.step / 3)).encode(
+            x=x(), x2="back:Q", y=y(), color=color, opacity=strength
+        ),
     ]
-    height = max(step * len(found), 60)
-    deepest = max(place.depth for place in found.values())
-    down = alt.Scale(domain=[len(found) - 0.5, -0.5], nice=False)
-    y = alt.Y("row:Q", scale=down, axis=None)
-    across = alt.X("depth:Q", scale=alt.Scale(domain=[-0.2, deepest + 0.2], nice=False), axis=None)
-    by_stage = alt.Color(
-        "stage:N",
-        sort=[stage.name for stage in population.stages],
-        scale=alt.Scale(range=PALETTE),
-        legend=alt.Legend(title=None, orient="top", symbolType="circle"),
-    )
-    told = [
-        alt.Tooltip("id:N", title="model"),
-        alt.Tooltip("stage:N"),
-        alt.Tooltip("factors:N"),
-        alt.Tooltip("accuracy:Q", format=".2%"),
+    for dash in ([1, 0], [4, 3]) if rows.curves else ():
+        curves = chart("curves").transform_filter(
+            f"datum.status {'!=' if dash[1] == 0 else '=='} '{DASHED}'"
+        )
+        layers.append(
+            curves.mark_line(interpolate="basis", strokeWidth=1.4, strokeDash=dash).encode(
+                x=x(), y=y(), detail="link:N", order="corner:Q", color=color, opacity=strength
+            )
+        )
+    larger = f"datum.role == 'mixture of several' ? {1.8 * size} : {size}"
+    layers += [
+        chart("nodes")
+        .mark_point(filled=True, opacity=1, size=alt.ExprRef(larger))
+        .encode(x=x(), y=y(), color=color, shape=shape),
+        chart("nodes")
+        .transform_filter("isValid(datum.at)")
+        .mark_circle(opacity=1, size=0.7 * size)
+        .encode(x=x("at"), y=y(), color=color),
     ]
-    size = float(np.clip(step * 4, 8, 60))
-    lines = (
-        alt.Chart(data(edges))
-        .mark_line(strokeWidth=1, color="#a9b1bd")
-        .encode(x=across, y=y, detail="edge:N", order="step:Q")
-    )
-    nodes = (
-        alt.Chart(data(rows))
-        .mark_circle(opacity=1, size=size)
-        .encode(x=across, y=y, color=by_stage, tooltip=told)
-    )
-    tree = alt.layer(lines, nodes).properties(width=60 + 45 * deepest, height=height)
-    dots = (
-        alt.Chart(data(rows))
-        .transform_filter("isValid(datum.accuracy)")
-        .mark_circle(opacity=0.9, size=size)
-        .encode(
-            x=alt.X(
-                "accuracy:Q",
-                scale=alt.Scale(zero=False),
-                axis=axis("accuracy", orient="top", title="accuracy"),
-            ),
-            y=y,
-            color=by_stage,
-            tooltip=told,
+    if layout.has_names:
+        names = chart("nodes").mark_text(
+            align="left",
+            baseline="middle",
+            fontSize=min(11.0, layout.step - 1),
+            fontWeight=alt.ExprRef("datum.role == 'root' ? 700 : 400"),
+            color=SOFT,
+            limit=_TEXT_WIDTH - 14,
         )
-        .properties(width=360, height=height)
+        layers.append(names.encode(x=x("text"), y=y(), text="label:N"))
+    menu = alt.binding_select(options=list(forests), name="The forest that is recovered by ")
+    bind = {"bind": menu} if len(forests) > 1 else {}
+    current = alt.param(name="forest", value=forests[0], **bind)
+    height = layout.step * (layout.count + layout.top)
+    return alt.layer(*layers).add_params(current).properties(width=layout.width, height=height)
+
+
+def _highlight(nodes: Any, x: Any, y: Any, width: float) -> Any:
+    """Bands under the row that the pointer is on, its ancestors and its descendants."""
+    pointer = alt.selection_point(
+        name="kin", fields=["row", "last"], on="pointerover", clear="pointerout", empty=False
     )
-    panels = [tree]
-    if len(found) <= _NAMED:
-        panels.append(
-            alt.Chart(data(rows))
-            .mark_text(align="left", fontSize=10.5, color="#7b8494")
-            .encode(x=alt.value(0), y=y, text="name:N")
-            .properties(width=250, height=height)
-        )
-    chart = alt.hconcat(*panels, dots, spacing=4)
-    return Figure(
-        "lineage",
-        "Lineage and accuracy",
-        "A row per model, children below their parent; its accuracy at the right (k-NN accuracy "
-        "where a model has no classes).",
-        chart,
-    )
+    itself = "kin.row && datum.row == kin.row[0]"
+    below = "kin.row && datum.row > kin.row[0] && datum.row <= kin.last[0]"
+    above = "kin.row && datum.row < kin.row[0] && datum.last >= kin.row[0]"
+    shade = f"({itself}) ? 0.28 : ({below}) || ({above}) ? 0.12 : 0"
+    bands = nodes.transform_calculate(
+        over="datum.row - 0.5", under="datum.row + 0.5", left="0", right=f"{width}"
+    ).mark_rect(color=SOFT)
+    return bands.encode(
+        x=x("left"),
+        x2="right:Q",
+        y=y("over"),
+        y2="under:Q",
+        opacity=alt.value(alt.ExprRef(shade)),
+    ).add_params(pointer)

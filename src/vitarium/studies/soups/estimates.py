@@ -9,22 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitarium.core.seeds import derive
-from vitarium.studies.soups.barriers import BEFORE, Lines
+from vitarium.studies.soups.barriers import BEFORE, InterpolationPaths
+from vitarium.studies.soups.evaluator import Scores
+from vitarium.studies.soups.experiments import BEST, MergeResults
 from vitarium.studies.soups.groups import Group
-from vitarium.studies.soups.results import BEST, Result, Results
-from vitarium.studies.soups.runs import Scores
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import Factor
-from vitarium.studies.statistics.population import Stage
+from vitarium.studies.statistics.stages import Stage
 
-STRANGERS = "models of different parents"
+UNRELATED = "models of different parents"
+DIFFERENT = "different"
+"""Value of pairs that differ in a factor."""
 
 
 def over_images(bootstrap: Bootstrap, parts: Sequence[tuple[str, Numbers]]) -> Estimate:
     """The mean over parts, each a number per image, with an interval for other test images.
 
     Args:
-        parts: what tells a part's images from all others, and its numbers [images]. Parts with the
+        parts: a key that identifies the part's images, and its numbers [images]. Parts with the
             same images share each draw of them.
     """
     if not parts:
@@ -53,49 +55,47 @@ def accuracy(bootstrap: Bootstrap, scores: Scores) -> Estimate:
 
 def gain(bootstrap: Bootstrap, pairs: Iterable[tuple[Scores, Scores]]) -> Estimate:
     """The mean of what the first has more than the second, on the same images."""
-    return over_images(bootstrap, [(one.images, one.test - other.test) for one, other in pairs])
+    return over_images(bootstrap, [(a.images, a.test - b.test) for a, b in pairs])
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """A way to combine models against another way, over the groups that have both."""
 
-    of_images: Estimate
+    over_images: Estimate
     """Interval for other test images."""
-    of_groups: Estimate
+    over_groups: Estimate
     """Interval for other groups; none for fewer than four."""
     groups: int
     better: int
     """Groups in which it is better."""
 
 
-def compared(
-    results: Results,
+def compare(
+    results: MergeResults,
     bootstrap: Bootstrap,
     groups: Sequence[Group],
     method: str,
     against: str = BEST,
     align: str = "",
-) -> Compared | None:
+) -> Comparison | None:
     """None where no group has both."""
-    both: list[tuple[Result, Result]] = []
-    for group in groups:
-        one, other = results.get(group, method, align), results.get(group, against)
-        if one and other:
-            both.append((one, other))
-    if not both:
+    pairs = [
+        (result.scores, reference.scores)
+        for group in groups
+        if (result := results.get(group, method, align))
+        and (reference := results.get(group, against))
+    ]
+    if not pairs:
         return None
-    gains = np.asarray([one.scores.accuracy - other.scores.accuracy for one, other in both])
-    return Compared(
-        gain(bootstrap, [(one.scores, other.scores) for one, other in both]),
-        bootstrap.mean(gains),
-        len(both),
-        int((gains > 0).sum()),
+    gains = np.asarray([scores.accuracy - reference.accuracy for scores, reference in pairs])
+    return Comparison(
+        gain(bootstrap, pairs), bootstrap.mean(gains), len(pairs), int((gains > 0).sum())
     )
 
 
 @dataclass(frozen=True)
-class Level:
+class PairEstimate:
     """Pairs of siblings that share a value of a factor, or pairs of one kinship."""
 
     name: str
@@ -108,7 +108,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignmentEstimate:
     """Pairs of one kinship, before and after an alignment."""
 
     align: str
@@ -119,113 +119,115 @@ class Aligned:
     reduction: Estimate
     """Nats."""
     share: Estimate
-    """Of the barrier that is taken away."""
+    """Of the barrier that is taken away; NaN where there is none."""
     gain: Estimate
-    """As of `Level`, after the alignment."""
+    """As of `PairEstimate`, after the alignment."""
 
 
-class Walks:
-    """Means over the lines between the models of a stage; intervals are over models."""
+class BarrierEstimates:
+    """Means over the paths between the models of a stage; intervals are over models."""
 
-    def __init__(self, stage: Stage, lines: Lines, bootstrap: Bootstrap) -> None:
-        self.stage, self.lines, self.bootstrap = stage, lines, bootstrap
+    def __init__(self, stage: Stage, paths: InterpolationPaths, bootstrap: Bootstrap) -> None:
+        self.stage, self.paths, self.bootstrap = stage, paths, bootstrap
 
     @cached_property
     def barriers(self) -> Numbers:
-        return self.lines.matrix(self.stage, "barrier")
+        return self.paths.matrix(self.stage, "barrier")
 
     @cached_property
     def gains(self) -> Numbers:
-        return self.lines.matrix(self.stage, "soup_gain")
+        return self.paths.matrix(self.stage, "soup_gain")
 
-    def by_kinship(self) -> list[Level]:
-        """The closest kin first; those without lines left out."""
-        return [
-            self._level(f"models {kin.name}", "kinship", kin.name, kin.chosen)
-            for kin in self.lines.kin
-            if (kin.chosen & np.isfinite(self.barriers)).any()
-        ]
+    def by_kinship(self) -> list[PairEstimate]:
+        """The closest kin first; those without paths left out."""
+        estimates = (
+            self._pairs(f"models {kin.name}", "kinship", kin.name, kin.mask)
+            for kin in self.paths.kin
+        )
+        return [estimate for estimate in estimates if estimate.pairs]
 
     @property
-    def apart(self) -> NDArray[np.bool_]:
-        """Pairs of models of different parents."""
+    def unrelated_mask(self) -> NDArray[np.bool_]:
+        """Pairs of models of different parents, [models, models]."""
         none = np.zeros((len(self.stage),) * 2, dtype=bool)
-        return np.logical_or.reduce([none, *(kin.chosen for kin in self.lines.kin[1:])])
+        return np.logical_or.reduce([none, *(kin.mask for kin in self.paths.kin[1:])])
 
-    def of_strangers(self) -> Level | None:
+    def unrelated(self) -> PairEstimate | None:
         """All pairs of different parents together; None where there are none."""
-        level = self._level(STRANGERS, "kinship", STRANGERS, self.apart)
-        return level if level.pairs else None
+        estimate = self._pairs(UNRELATED, "kinship", UNRELATED, self.unrelated_mask)
+        return estimate if estimate.pairs else None
 
-    def of_siblings(self, factor: Factor) -> list[Level]:
+    def siblings(self, factor: Factor) -> list[PairEstimate]:
         """Siblings that share each value of a factor, and those that differ in it."""
-        siblings = self.lines.kin[0].chosen
+        siblings = self.paths.kin[0].mask
         labels = np.asarray(factor.labels[self.stage.ids].tolist())
-        alike = labels[:, None] == labels[None, :]
-        found = [
-            (f"{factor.name} = {value}", value, alike & (labels == value)[:, None])
+        equal = labels[:, None] == labels[None, :]
+        groups = [
+            (f"{factor.name} = {value}", value, equal & (labels == value)[:, None])
             for value in factor.values
         ]
-        found.append((f"different {factor.name}", "different", ~alike))
-        return [
-            self._level(name, factor.name, value, chosen & siblings)
-            for name, value, chosen in found
-            if (chosen & siblings & np.isfinite(self.barriers)).any()
-        ]
+        groups.append((f"{DIFFERENT} {factor.name}", DIFFERENT, ~equal))
+        estimates = (
+            self._pairs(name, factor.name, value, mask & siblings) for name, value, mask in groups
+        )
+        return [estimate for estimate in estimates if estimate.pairs]
 
-    def aligned(self) -> list[Aligned]:
+    def aligned(self) -> list[AlignmentEstimate]:
         """Each alignment for each kinship, the closest kin first."""
-        found = (
-            self._aligned(align, kin.name, kin.chosen)
-            for kin in self.lines.kin
-            for align in self.lines.alignments
+        return self._alignments([(kin.name, kin.mask) for kin in self.paths.kin])
+
+    def unrelated_aligned(self) -> list[AlignmentEstimate]:
+        """Each alignment, of all pairs of different parents together."""
+        return self._alignments([(UNRELATED, self.unrelated_mask)])
+
+    def _alignments(
+        self, kinds: Sequence[tuple[str, NDArray[np.bool_]]]
+    ) -> list[AlignmentEstimate]:
+        estimates = (
+            self._aligned(align, kin, mask)
+            for kin, mask in kinds
+            for align in self.paths.alignments
             if align != BEFORE
         )
-        return [one for one in found if one]
+        return [estimate for estimate in estimates if estimate]
 
-    def strangers_aligned(self) -> list[Aligned]:
-        """Each alignment, of all pairs of different parents together."""
-        aligns = [align for align in self.lines.alignments if align != BEFORE]
-        found = (self._aligned(align, STRANGERS, self.apart) for align in aligns)
-        return [one for one in found if one]
-
-    def _aligned(self, align: str, kin: str, chosen: NDArray[np.bool_]) -> Aligned | None:
-        after = self.lines.matrix(self.stage, "barrier", align)
-        there = chosen & np.isfinite(after) & np.isfinite(self.barriers)
-        if not there.any():
+    def _aligned(self, align: str, kin: str, mask: NDArray[np.bool_]) -> AlignmentEstimate | None:
+        after = self.paths.matrix(self.stage, "barrier", align)
+        valid = mask & np.isfinite(after) & np.isfinite(self.barriers)
+        if not valid.any():
             return None
         mean = self.bootstrap.pairs
-        gains = self.lines.matrix(self.stage, "soup_gain", align)
+        gains = self.paths.matrix(self.stage, "soup_gain", align)
         counts = np.vstack([np.ones(len(self.stage)), self.bootstrap.counts(len(self.stage))])
-        sums = [_sums(values, there, counts) for values in (self.barriers, after)]
+        sums = [_sums(values, valid, counts) for values in (self.barriers, after)]
         shares = np.divide(
             sums[0] - sums[1], sums[0], out=np.full(len(counts), math.nan), where=sums[0] > 0
         )
-        return Aligned(
+        return AlignmentEstimate(
             align,
             kin,
-            int(there.sum()) // 2,
-            mean(self.barriers, there),
-            mean(after, there),
-            mean(self.barriers - after, there),
-            self.bootstrap.estimate(float(shares[0]), shares[1:], int(there.any(1).sum())),
-            mean(gains, there),
+            int(valid.sum()) // 2,
+            mean(self.barriers, valid),
+            mean(after, valid),
+            mean(self.barriers - after, valid),
+            self.bootstrap.estimate(float(shares[0]), shares[1:], int(valid.any(1).sum())),
+            mean(gains, valid),
         )
 
-    def _level(self, name: str, factor: str, value: str, chosen: NDArray[np.bool_]) -> Level:
-        there = chosen & np.isfinite(self.barriers)
-        return Level(
+    def _pairs(self, name: str, factor: str, value: str, mask: NDArray[np.bool_]) -> PairEstimate:
+        valid = mask & np.isfinite(self.barriers)
+        return PairEstimate(
             name,
             factor,
             value,
-            int(there.sum()) // 2,
-            self.bootstrap.pairs(self.barriers, there),
-            self.bootstrap.pairs(self.gains, there),
+            int(valid.sum()) // 2,
+            self.bootstrap.pairs(self.barriers, valid),
+            self.bootstrap.pairs(self.gains, valid),
         )
 
 
-def _sums(values: Numbers, chosen: NDArray[np.bool_], counts: Numbers) -> Numbers:
-    """Over chosen pairs, of each draw of models."""
-    weighted = np.where(chosen, values, 0.0)
+def _sums(values: Numbers, mask: NDArray[np.bool_], counts: Numbers) -> Numbers:
+    """Over the pairs of a mask, of each draw of models."""
+    weighted = np.where(mask, values, 0.0)
     sums: Numbers = ((counts @ weighted) * counts).sum(1)
     return sums

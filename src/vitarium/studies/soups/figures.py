@@ -5,66 +5,77 @@ from typing import Any
 
 import altair as alt
 
-from vitarium.studies.report.figures import HEIGHT, PALETTE, WIDTH, Figure, data
+from vitarium.studies.report.figures import (
+    GOLDEN,
+    HEIGHT,
+    LINE,
+    PALETTE,
+    WIDTH,
+    Figure,
+    categories,
+    data,
+    panels,
+    points_with_means,
+    zero_line,
+)
 from vitarium.studies.soups.estimates import gain
-from vitarium.studies.soups.groups import Group
-from vitarium.studies.soups.results import (
+from vitarium.studies.soups.experiments import (
     BEST,
     ENSEMBLE,
     GREEDY,
     MEAN,
     UNIFORM,
     EpochGain,
-    Results,
+    MergeResult,
+    MergeResults,
     label,
 )
-from vitarium.studies.statistics.bootstrap import Bootstrap
-from vitarium.studies.statistics.population import Stage
+from vitarium.studies.soups.groups import Group
+from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate
+from vitarium.studies.statistics.stages import Stage
 
-_MOST_GROUPS = 18
-"""Of which a figure shows each."""
-_OF = {MEAN: "reference", ENSEMBLE: "reference"}
+_MAX_GROUPS = 18
+"""Groups that a figure shows."""
+_LOWEST_GAIN = -15.0
+"""Points; a method that fails altogether would hide what differs by a point."""
 _KINDS = ["reference", "soup or merge", "after alignment"]
-_ZERO: dict[str, Any] = {"color": "#8b95a3", "strokeDash": [4, 3]}
 _POINTS = "datum.value > 0 ? '+' + format(datum.value, '.1f') : format(datum.value, '.1f')"
 
 
-def methods(stage: Stage, results: Results, bootstrap: Bootstrap, split: str) -> Figure | None:
+def points(estimate: Estimate, prefix: str = "") -> dict[str, float | None]:
+    """A gain of accuracy in points: `gain`, `low` and `high`."""
+    bounds = {f"{prefix}low": estimate.low, f"{prefix}high": estimate.high}
+    scaled = {name: None if bound is None else 100 * bound for name, bound in bounds.items()}
+    return {"gain": 100 * estimate.value, **scaled}
+
+
+def methods(stage: Stage, results: MergeResults, bootstrap: Bootstrap, split: str) -> Figure | None:
     """Each method against the best single model, a panel per group of siblings."""
     groups = results.groups("family", "mixed")
-    shown = groups[:_MOST_GROUPS]
     rows: list[dict[str, Any]] = []
-    order: list[str] = []
-    for group in shown:
+    for group in groups[:_MAX_GROUPS]:
         best = results.get(group, BEST)
-        if best is None:
-            continue
-        for result in results.of(group):
-            if result.method == BEST:
-                continue
-            found = gain(bootstrap, [(result.scores, best.scores)])
-            kind = "after alignment" if result.align else _OF.get(result.method, _KINDS[1])
-            order.append(result.label)
-            rows.append(
-                {
-                    "group": _panel(group, best.scores.accuracy),
-                    "method": result.label,
-                    "kind": kind,
-                    "gain": 100 * found.value,
-                    "low": None if found.low is None else 100 * found.low,
-                    "high": None if found.high is None else 100 * found.high,
-                    "accuracy": result.scores.accuracy,
-                    "heads": result.heads,
-                    "models": result.count,
-                }
-            )
+        for result in results.of(group) if best else ():
+            if best and result.method != BEST:
+                rows.append(
+                    {
+                        "group": _panel(group, best.scores.accuracy),
+                        "method": result.label,
+                        "kind": _kind(result),
+                        **points(gain(bootstrap, [(result.scores, best.scores)])),
+                        "accuracy": result.scores.accuracy,
+                        "heads": result.heads,
+                        "models": result.count,
+                    }
+                )
     if not rows:
         return None
-    y = alt.Y("method:N", sort=_order(order), axis=alt.Axis(title=None, labelLimit=260))
+    order = _order([row["method"] for row in rows])
+    y = alt.Y("method:N", sort=order, axis=alt.Axis(title=None, labelLimit=260))
     axis = alt.Axis(title="points against the best single model", labelExpr=_POINTS, tickCount=4)
     scale = alt.Scale(domain=_window([row["gain"] for row in rows]), clamp=True, nice=False)
     x = alt.X("gain:Q", axis=axis, scale=scale)
-    told = [
+    tips = [
         alt.Tooltip("method:N"),
         alt.Tooltip("accuracy:Q", format=".2%", title=f"{split} accuracy"),
         alt.Tooltip("gain:Q", format="+.2f", title="points"),
@@ -73,42 +84,39 @@ def methods(stage: Stage, results: Results, bootstrap: Bootstrap, split: str) ->
         alt.Tooltip("models:Q"),
         alt.Tooltip("heads:N"),
     ]
-    colour = alt.Color(
-        "kind:N",
-        sort=_KINDS,
-        scale=alt.Scale(domain=_KINDS, range=["#8b95a3", PALETTE[0], PALETTE[1]]),
-        legend=alt.Legend(title=None, orient="top", symbolType="circle"),
-    )
+    color = categories("kind", _KINDS, [LINE, PALETTE[0], PALETTE[1]])
     base = alt.Chart()
-    zero = base.transform_calculate(zero="0").mark_rule(**_ZERO).encode(x=alt.X("zero:Q"))
+    zero = base.transform_calculate(zero="0").mark_rule(color=LINE, strokeDash=[4, 3])
     bars = base.mark_rule(strokeWidth=1.5).encode(
-        x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q", y=y, color=colour
+        x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q", y=y, color=color
     )
-    dots = base.mark_circle(size=62, opacity=1).encode(x=x, y=y, color=colour, tooltip=told)
-    chart = (
-        alt.layer(zero, bars, dots, data=data(rows))
-        .properties(width=215, height=alt.Step(17))
-        .facet(
-            facet=alt.Facet(
-                "group:N",
-                sort=list(dict.fromkeys(row["group"] for row in rows)),
-                header=alt.Header(title=None, labelFontSize=11.5, labelFontWeight=600),
-            ),
-            columns=3 if len({row["group"] for row in rows}) > 2 else 2,
-        )
-    )
-    left = f" The first {len(shown)} of {len(groups)} groups." if len(groups) > len(shown) else ""
+    dots = base.mark_circle(size=62, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
+    chart = alt.layer(zero.encode(x=alt.X("zero:Q")), bars, dots, data=data(rows))
+    names = list(dict.fromkeys(row["group"] for row in rows))
+    shown = min(len(groups), _MAX_GROUPS)
+    note = f" The first {shown} of {len(groups)} groups." if len(groups) > shown else ""
     return Figure(
         f"{stage.name}-methods",
         "Each method against the best single model",
         f"A panel per group: the {split} accuracy of each method, less that of the model that is "
         "best on the validation images (dashed). Lines: intervals of the bootstrap over test "
-        f"images. What falls out of the panel stands at its edge.{left}",
-        chart,
+        f"images. What falls out of the panel stands at its edge.{note}",
+        panels(
+            chart.properties(width=215, height=alt.Step(17)),
+            "group",
+            names,
+            3 if len(names) > 2 else 2,
+        ),
     )
 
 
-def ingredients(stage: Stage, results: Results, split: str) -> Figure | None:
+def _kind(result: MergeResult) -> str:
+    if result.align:
+        return _KINDS[2]
+    return _KINDS[0] if result.method in (MEAN, ENSEMBLE) else _KINDS[1]
+
+
+def ingredients(stage: Stage, results: MergeResults, split: str) -> Figure | None:
     """Accuracy against how many models are in the soup."""
     rows: list[dict[str, Any]] = [
         {
@@ -123,12 +131,12 @@ def ingredients(stage: Stage, results: Results, split: str) -> Figure | None:
         return None
     names = list(dict.fromkeys(row["group"] for row in rows))
     singles = [
-        {"group": one.group.name, "models": 1, "accuracy": one.scores.accuracy}
-        for one in results.found
-        if one.method == MEAN and one.group.name in names
+        {"group": result.group.name, "models": 1, "accuracy": result.scores.accuracy}
+        for result in results.results
+        if result.method == MEAN and result.group.name in names
     ]
-    picked = alt.selection_point(name="picked", fields=["group"], bind="legend")
-    colour = alt.Color(
+    legend_click = alt.selection_point(name="picked", fields=["group"], bind="legend")
+    color = alt.Color(
         "group:N",
         sort=names,
         scale=alt.Scale(range=PALETTE),
@@ -142,83 +150,68 @@ def ingredients(stage: Stage, results: Results, split: str) -> Figure | None:
         scale=alt.Scale(zero=False),
         axis=alt.Axis(title=f"{split} accuracy", format=".3~%"),
     )
-    seen = alt.condition(picked, alt.value(1), alt.value(0.12))
-    base = alt.Chart(data(rows))
+    visible = alt.condition(legend_click, alt.value(1), alt.value(0.12))
     dash = alt.StrokeDash(
         "method:N",
         sort=[label(UNIFORM), label(GREEDY)],
         legend=alt.Legend(title=None, symbolType="stroke"),
     )
-    told = [alt.Tooltip(f"{name}:N") for name in ("group", "method", "models")]
-    told.append(alt.Tooltip("accuracy:Q", format=".2%"))
+    tips = [alt.Tooltip(f"{name}:N") for name in ("group", "method", "models")]
+    tips.append(alt.Tooltip("accuracy:Q", format=".2%"))
+    base = alt.Chart(data(rows))
     lines = base.mark_line(strokeWidth=2).encode(
-        x=x, y=y, color=colour, strokeDash=dash, strokeOpacity=seen
+        x=x, y=y, color=color, strokeDash=dash, strokeOpacity=visible
     )
-    dots = base.mark_circle(size=45).encode(x=x, y=y, color=colour, opacity=seen, tooltip=told)
-    means = (
-        alt.Chart(data(singles))
-        .mark_tick(thickness=2, size=12, orient="horizontal")
-        .encode(x=x, y=y, color=colour, opacity=seen)
-    )
+    dots = base.mark_circle(size=45).encode(x=x, y=y, color=color, opacity=visible, tooltip=tips)
+    means = alt.Chart(data(singles)).mark_tick(thickness=2, size=12, orient="horizontal")
+    chart = lines + dots + means.encode(x=x, y=y, color=color, opacity=visible)
     return Figure(
         f"{stage.name}-ingredients",
         "Accuracy against the number of models in the soup",
         "The best k models of a group by validation: all of them averaged (uniform), or those that "
         "do not lower the validation accuracy (greedy). Ticks at 1: the mean of the single models. "
         "Click a group in the legend to see it alone.",
-        (lines + dots + means).add_params(picked).properties(width=WIDTH - 160, height=HEIGHT),
+        chart.add_params(legend_click).properties(width=WIDTH - 160, height=HEIGHT),
     )
 
 
-def epochs(stage: Stage, gains: Sequence[EpochGain], bootstrap: Bootstrap) -> Figure | None:
+def epochs(stage: Stage, results: MergeResults, bootstrap: Bootstrap) -> Figure | None:
     """What the average of the last epochs gains over the last one."""
-    if not gains:
+    by_method = results.epochs_by_method()
+    if not by_method:
         return None
-    several = len({one.method for one in gains}) > 1
-    golden = (5**0.5 - 1) / 2  # multiples of it fall evenly, and never side by side
-    rows, means = [], []
-    for method, last in dict.fromkeys((one.method, one.last) for one in gains):
-        some = [one for one in gains if (one.method, one.last) == (method, last)]
-        what = f"{label(method)}, last {last}" if several else f"last {last}"
-        for place, one in enumerate(some):
-            rows.append(
-                {
-                    "what": what,
-                    "model": one.model[:8],
-                    "gain": 100 * one.gain,
-                    "place": place * golden % 1,
-                }
-            )
-        found = gain(bootstrap, [(one.averaged, one.alone) for one in some])
-        ends = {"low": found.low, "high": found.high}
-        scaled = {key: None if end is None else 100 * end for key, end in ends.items()}
-        means.append({"what": what, "gain": 100 * found.value, **scaled})
+    several = len({method for method, _ in by_method}) > 1
+    rows: list[dict[str, Any]] = []
+    means: list[dict[str, Any]] = []
+    for (method, last), gains in by_method.items():
+        name = f"{label(method)}, last {last}" if several else f"last {last}"
+        rows += [_epoch_point(name, number, model) for number, model in enumerate(gains)]
+        mean = gain(bootstrap, [(model.averaged, model.single) for model in gains])
+        means.append({"what": name, **points(mean)})
     y = alt.Y("what:N", sort=None, axis=alt.Axis(title="epochs that are averaged"))
     axis = alt.Axis(title="points against the last epoch", labelExpr=_POINTS, tickCount=8)
-    x = alt.X("gain:Q", axis=axis)
-    dots = (
-        alt.Chart(data(rows))
-        .mark_circle(size=40, opacity=0.55, color=PALETTE[0])
-        .encode(
-            x=x,
-            y=y,
-            yOffset=alt.YOffset("place:Q", scale=alt.Scale(domain=[-0.6, 1.6])),
-            tooltip=[alt.Tooltip("model:N"), alt.Tooltip("gain:Q", format="+.2f")],
-        )
+    chart = points_with_means(
+        rows,
+        means,
+        "gain",
+        axis,
+        y,
+        offset=alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-0.6, 1.6])),
+        tooltip=[alt.Tooltip("model:N"), alt.Tooltip("gain:Q", format="+.2f")],
+        mean_tooltip=[alt.Tooltip("gain:Q", format="+.3f", title="mean")],
     )
-    mean = alt.Chart(data(means))
-    bars = mean.mark_rule(strokeWidth=3, color=PALETTE[1]).encode(x="low:Q", x2="high:Q", y=y)
-    centre = mean.mark_point(
-        shape="diamond", size=130, filled=True, color=PALETTE[1], opacity=1
-    ).encode(x=x, y=y, tooltip=[alt.Tooltip("gain:Q", format="+.3f", title="mean")])
-    zero = alt.Chart(data([{"zero": 0}])).mark_rule(**_ZERO).encode(x="zero:Q")
     return Figure(
         f"{stage.name}-epoch-averages",
         "What averaging the last epochs gains",
         "A point per model: the accuracy of the mean of its last epochs' weights, less that of its "
         "last epoch alone. Orange: the mean over models, with its interval over test images.",
-        alt.layer(zero, dots, bars, centre).properties(width=WIDTH - 120, height=alt.Step(46)),
+        alt.layer(zero_line(), chart).properties(width=WIDTH - 120, height=alt.Step(46)),
     )
+
+
+def _epoch_point(name: str, number: int, model: EpochGain) -> dict[str, Any]:
+    jitter = number * GOLDEN % 1
+    return {"what": name, "model": model.model[:8], "gain": 100 * model.gain, "jitter": jitter}
 
 
 def _panel(group: Group, best: float) -> str:
@@ -228,15 +221,15 @@ def _panel(group: Group, best: float) -> str:
 
 def _order(labels: Sequence[str]) -> list[str]:
     """References at the ends, each method followed by itself after alignments."""
-    known = list(dict.fromkeys(labels))
-    rest = [name for name in known if name not in (MEAN, ENSEMBLE)]
-    rest.sort(key=lambda name: " after " in name)
-    return [name for name in (MEAN, *rest, ENSEMBLE) if name in known]
+    unique = list(dict.fromkeys(labels))
+    methods = [name for name in unique if name not in (MEAN, ENSEMBLE)]
+    methods.sort(key=lambda name: " after " in name)
+    return [name for name in (MEAN, *methods, ENSEMBLE) if name in unique]
 
 
 def _window(gains: Sequence[float]) -> list[float]:
-    """Wide enough for most; a method that fails altogether would hide what differs by a point."""
-    low = min((g for g in gains if g > -15), default=-15.0)
+    """Wide enough for most."""
+    low = min((gain for gain in gains if gain > _LOWEST_GAIN), default=_LOWEST_GAIN)
     high = max(gains, default=0.0)
-    room = max(0.08 * (high - low), 0.3)
-    return [max(low - room, -15.0), max(high, 0.0) + room]
+    margin = max(0.08 * (high - low), 0.3)
+    return [max(low - margin, _LOWEST_GAIN), max(high, 0.0) + margin]

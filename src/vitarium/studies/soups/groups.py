@@ -1,4 +1,4 @@
-"""Which models of a stage are combined with each other: siblings, some of them, and cousins."""
+"""Which models of a stage are combined with each other: siblings, parts of them, and cousins."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.studies.soups.runs import Runs
+from vitarium.studies.soups.evaluator import Evaluator
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
-from vitarium.studies.statistics.population import Stage
+from vitarium.studies.statistics.stages import Stage
 
 Kind = Literal["family", "mixed", "part", "across"]
 
@@ -40,7 +40,7 @@ class Group:
         return len(self.members)
 
 
-class Kinfolk:
+class SiblingGroups:
     """The models of a stage that have parents, and the groups that they fall into."""
 
     def __init__(self, sources: ModelLoader, stage: Stage) -> None:
@@ -48,16 +48,19 @@ class Kinfolk:
         self.members: dict[str, CheckpointRef] = {}
         for id, parent in zip(stage.ids, stage.parents, strict=True):
             folder = self.zoo.folder(id)
-            made = folder.spec().operator is not None
-            if parent and not made and any(epoch.checkpoint for epoch in folder.epochs()):
+            merged = folder.spec().operator is not None
+            if parent and not merged and any(epoch.checkpoint for epoch in folder.epochs()):
                 self.members[id] = CheckpointRef(model=id, epoch=folder.checkpoint()[0])
-        self._trunks = {id: self._trunk(one) for id, one in self.members.items()}
-        self.shapes = {id: self._whole(one) for id, one in self.members.items()}
+        self._trunks = {id: self._trunk(model) for id, model in self.members.items()}
+        self.shapes = {
+            id: trunk + json.dumps(self._weights(self.members[id]).shapes, sort_keys=True)
+            for id, trunk in self._trunks.items()
+        }
         """By model: equal where whole models can be averaged."""
 
     @property
-    def own_factors(self) -> list[Factor]:
-        """What the models themselves differ in; seeds, which only count, left out."""
+    def factors(self) -> list[Factor]:
+        """What the models differ in; factors of parents, and seeds, which only count, left out."""
         return [
             factor
             for factor in self.stage.factors
@@ -68,9 +71,9 @@ class Kinfolk:
     def families(self) -> list[Group]:
         """Children of one parent, whose heads have one shape."""
         return [
-            self._named("family", children, within)
-            for within in self._brothers
-            for children in _alike(within, self.shapes)
+            self._group("family", children, siblings)
+            for siblings in self._siblings
+            for children in _by_key(siblings, self.shapes)
             if len(children) > 1
         ]
 
@@ -78,52 +81,53 @@ class Kinfolk:
     def mixed(self) -> list[Group]:
         """Children of one parent, where their heads have several shapes."""
         return [
-            self._named("mixed", children, children)
-            for children in self._brothers
-            if len(children) > 1 and len(_alike(children, self.shapes)) > 1
+            self._group("mixed", siblings, siblings)
+            for siblings in self._siblings
+            if len(siblings) > 1 and len(_by_key(siblings, self.shapes)) > 1
         ]
 
     @cached_property
     def parts(self) -> list[Group]:
         """Those of a parent's children that share a value of a factor; each set of models once."""
-        seen = {one.members for one in [*self.families, *self.mixed]}
-        found = []
-        for children in self._brothers:
-            for factor in self.own_factors:
-                labels = {one.model: factor.labels[one.model] for one in children}
-                for same in _alike(children, labels):
-                    if len(same) > 1 and same not in seen:
-                        seen.add(same)
-                        value, parent = labels[same[0].model], self._parent(same[0])
+        visited = {group.members for group in [*self.families, *self.mixed]}
+        groups = []
+        for siblings in self._siblings:
+            for factor in self.factors:
+                labels = {child.model: factor.labels[child.model] for child in siblings}
+                for members in _by_key(siblings, labels):
+                    if len(members) > 1 and members not in visited:
+                        visited.add(members)
+                        value, parent = labels[members[0].model], self._parent(members[0])
                         name = f"{parent[:8]} · {factor.name} = {value}"
-                        found.append(Group("part", name, same, parent, factor.name, value))
-        return found
+                        groups.append(Group("part", name, members, parent, factor.name, value))
+        return groups
 
-    def across(self, runs: Runs) -> list[Group]:
+    def across(self, evaluator: Evaluator) -> list[Group]:
         """The best child of each parent by validation, where their heads have one shape."""
-        found = []
-        for alike in _alike(list(self.members.values()), self.shapes):
+        groups = []
+        everyone = list(self.members.values())
+        by_shape = _by_key(everyone, self.shapes)
+        for members in by_shape:
             best: dict[str, CheckpointRef] = {}
-            for one in alike:
-                parent = self._parent(one)
-                score = runs.single(one).val_accuracy
-                if parent not in best or score > runs.single(best[parent]).val_accuracy:
-                    best[parent] = one
+            for model in members:
+                parent, score = self._parent(model), evaluator.single(model).val_accuracy
+                if parent not in best or score > evaluator.single(best[parent]).val_accuracy:
+                    best[parent] = model
             if len(best) > 1:
-                several = len(set(self.shapes.values())) > 1
-                told = f" · {self._told(alike, list(self.members.values()))}" if several else ""
-                name = f"best of {len(best)} parents{told}"
-                found.append(Group("across", name, tuple(best.values())))
-        return found
+                common = self._common_factors(members, everyone) if len(by_shape) > 1 else ""
+                suffix = f" · {common}" if len(by_shape) > 1 else ""
+                name = f"best of {len(best)} parents{suffix}"
+                groups.append(Group("across", name, tuple(best.values())))
+        return groups
 
     def mergeable(self, group: Group) -> bool:
         """Whether the heads have one shape."""
-        return len({self.shapes[one.model] for one in group.members}) == 1
+        return len({self.shapes[member.model] for member in group.members}) == 1
 
     def same_start(self, group: Group) -> bool:
         """Whether the heads started from the same values, as far as these are kept."""
         try:
-            starts = [self._weights(one).start for one in group.members]
+            starts = [self._weights(member).start for member in group.members]
         except NotApplicable:
             return False
         first = self._weights(group.members[0])
@@ -131,59 +135,54 @@ class Kinfolk:
         return all(start[name].equal(starts[0][name]) for start in starts for name in names)
 
     @cached_property
-    def _brothers(self) -> list[tuple[CheckpointRef, ...]]:
+    def _siblings(self) -> list[tuple[CheckpointRef, ...]]:
         """Children of one parent whose trunks can be averaged."""
+        specs = {id: self.zoo.folder(id).spec() for id in self.members}
+        origins = {id: f"{spec.parent}@{spec.parent_epoch or 0}" for id, spec in specs.items()}
         return [
-            same
-            for children in _alike(
-                list(self.members.values()), {id: self._from(id) for id in self.members}
-            )
-            for same in _alike(children, self._trunks)
+            siblings
+            for children in _by_key(list(self.members.values()), origins)
+            for siblings in _by_key(children, self._trunks)
         ]
 
-    def _from(self, id: str) -> str:
-        spec = self.zoo.folder(id).spec()
-        return f"{spec.parent}@{spec.parent_epoch or 0}"
+    def _parent(self, model: CheckpointRef) -> str:
+        return self.zoo.folder(model.model).spec().parent or ""
 
-    def _parent(self, one: CheckpointRef) -> str:
-        return self.zoo.folder(one.model).spec().parent or ""
-
-    def _named(
-        self, kind: Kind, members: tuple[CheckpointRef, ...], within: Sequence[CheckpointRef]
+    def _group(
+        self, kind: Kind, members: tuple[CheckpointRef, ...], siblings: Sequence[CheckpointRef]
     ) -> Group:
         parent = self._parent(members[0])
-        told = self._told(members, within) if len(members) < len(within) else ""
-        return Group(kind, f"{parent[:8]} · {told}" if told else parent[:8], members, parent)
+        common = self._common_factors(members, siblings) if len(members) < len(siblings) else ""
+        return Group(kind, f"{parent[:8]} · {common}" if common else parent[:8], members, parent)
 
-    def _told(self, members: Sequence[CheckpointRef], within: Sequence[CheckpointRef]) -> str:
+    def _common_factors(
+        self, members: Sequence[CheckpointRef], everyone: Sequence[CheckpointRef]
+    ) -> str:
         """What some models have in common, and not with the others."""
-        found = []
-        for factor in self.own_factors:
-            values = {factor.labels[one.model] for one in members}
-            if len(values) == 1 and len({factor.labels[one.model] for one in within}) > 1:
-                found.append(f"{factor.name} = {values.pop()}")
-        return ", ".join(found)
+        texts = []
+        for factor in self.factors:
+            values = {factor.labels[member.model] for member in members}
+            if len(values) == 1 and len({factor.labels[model.model] for model in everyone}) > 1:
+                texts.append(f"{factor.name} = {values.pop()}")
+        return ", ".join(texts)
 
-    def _weights(self, one: CheckpointRef) -> Weights:
-        return self.sources.weights(Target(one.model, one.epoch, ""))
+    def _weights(self, model: CheckpointRef) -> Weights:
+        return self.sources.weights(Target(model.model, model.epoch, ""))
 
-    def _trunk(self, one: CheckpointRef) -> str:
-        weights = self._weights(one)
+    def _trunk(self, model: CheckpointRef) -> str:
+        """Equal where the models can be averaged but for their heads."""
+        weights, folder = self._weights(model), self.zoo.folder(model.model)
         shapes = {n: s for n, s in weights.shapes.items() if not is_head(weights.skeleton, n)}
-        origin = self.zoo.folder(one.model).spec().origin
+        origin = folder.spec().origin
         data = origin.data.factors() if isinstance(origin, Recipe) else None
-        classes = self.zoo.folder(one.model).about().classes
-        return json.dumps([shapes, data, classes], sort_keys=True)
-
-    def _whole(self, one: CheckpointRef) -> str:
-        return self._trunk(one) + json.dumps(self._weights(one).shapes, sort_keys=True)
+        return json.dumps([shapes, data, folder.about().classes], sort_keys=True)
 
 
-def _alike(
+def _by_key(
     members: Sequence[CheckpointRef], keys: Mapping[str, str]
 ) -> list[tuple[CheckpointRef, ...]]:
     """Models with equal keys together, in the order in which they come."""
-    found: dict[str, list[CheckpointRef]] = {}
-    for one in members:
-        found.setdefault(keys[one.model], []).append(one)
-    return [tuple(same) for same in found.values()]
+    groups: dict[str, list[CheckpointRef]] = {}
+    for model in members:
+        groups.setdefault(keys[model.model], []).append(model)
+    return [tuple(group) for group in groups.values()]

@@ -1,52 +1,58 @@
 """When models may be averaged, in sentences; and whether published findings hold here."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from vitarium.studies.report.text import counted, listed, share_with_interval, with_interval
-from vitarium.studies.soups.estimates import Aligned, Compared, Level, Walks, compared
-from vitarium.studies.soups.results import (
+from vitarium.studies.report.text import counted, listed, with_interval
+from vitarium.studies.soups.estimates import (
+    DIFFERENT,
+    BarrierEstimates,
+    PairEstimate,
+    compare,
+)
+from vitarium.studies.soups.experiments import (
+    BEST,
     ENSEMBLE,
     GREEDY,
     MEAN,
     UNIFORM,
     EpochGain,
-    Results,
+    MergeResults,
     label,
 )
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate
-from vitarium.studies.statistics.population import Stage
+from vitarium.studies.statistics.stages import Stage
 
-_SMALL = 0.02
+_SMALL_GAIN = 0.02
 """A gain of accuracy up to which one calls it small."""
 HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "not clear here"
 
 
-@dataclass(frozen=True)
-class Direction:
-    """What others found, and what is found here."""
+class Direction(NamedTuple):
+    """A published finding, the numbers here, and whether it holds."""
 
     published: str
     here: str
     verdict: str
 
 
-class Telling:
-    """What there is to say of the soups of a stage."""
+@dataclass(frozen=True)
+class SoupSentences:
+    """Sentences about the soups of a stage."""
 
-    def __init__(
-        self, stage: Stage, results: Results, walks: Walks, bootstrap: Bootstrap, split: str
-    ) -> None:
-        self.stage, self.results, self.walks = stage, results, walks
-        self.bootstrap, self.split = bootstrap, split
-        self.rate = next((f for f in stage.groups if f.name.rpartition(".")[2] == "lr"), None)
-        """The factor of learning rates, if they differ."""
+    stage: Stage
+    results: MergeResults
+    estimates: BarrierEstimates
+    bootstrap: Bootstrap
+    split: str
 
     def headlines(self) -> list[str]:
         """The few sentences that matter most."""
         return [
-            *self._families(),
+            *self._soups(),
             *self._when(),
             *self._across(),
             *self._aligned(),
@@ -54,252 +60,237 @@ class Telling:
         ]
 
     def details(self) -> list[str]:
-        return [*self._references(), *self._with_base(), *self._parts()]
+        return [*self._ensemble(), *self._methods(), *self._siblings()]
 
     def directions(self) -> list[Direction]:
         """Published findings, each with the numbers here; those without numbers are left out."""
-        found = [
-            self._epochs_gain(),
-            self._works_at_small_rates(),
-            self._fails_at_large_rates(),
-            self._fails_across(),
-            self._reduces_the_barrier(),
+        return [
+            *self._epochs_gain(),
+            *self._works_at_small_rates(),
+            *self._fails_at_large_rates(),
+            *self._fails_across(),
+            *self._reduces_the_barrier(),
         ]
-        return [one for one in found if one]
 
     # Sentences
 
-    def _families(self) -> list[str]:
+    def _soups(self) -> Iterator[str]:
         families = self.results.groups("family")
-        said = []
         for method in (UNIFORM, GREEDY):
-            best = compared(self.results, self.bootstrap, families, method)
-            mean = compared(self.results, self.bootstrap, families, method, MEAN)
+            best = compare(self.results, self.bootstrap, families, method)
+            mean = compare(self.results, self.bootstrap, families, method, MEAN)
             if best and mean:
-                said.append(
+                yield (
                     f"The {label(method)} of one parent's children differs from the best of them "
-                    f"by validation by {self._points(best.of_images)}, and is better in "
+                    f"by validation by {self._points(best.over_images)}, and is better in "
                     f"{best.better} of {counted(best.groups, 'group')}; from their mean by "
-                    f"{self._points(mean.of_images)}. Intervals over {self.split} images."
+                    f"{self._points(mean.over_images)}. Intervals over {self.split} images."
                 )
-        return said
 
-    def _when(self) -> list[str]:
+    def _when(self) -> Iterator[str]:
         """What may be averaged, by pairs of models."""
-        levels = self.walks.by_kinship() + self._rates()
-        few = [level for level in levels if level.gain.low is None]
-        bad = [level for level in levels if level.gain.is_negative]
-        rest = [level for level in levels if level not in few and level not in bad]
-        safe = [level for level in rest if level.gain.value >= 0]
-        rest = [level for level in rest if level not in safe]
-        said = []
-        for some, verdict in (
-            (safe, "**One may average** {}: the soup is at least as accurate as they are."),
-            (rest, "**No clear loss or gain** of averaging {}."),
-            (bad, "**Averaging costs accuracy** for {}."),
-            (few, "Too few models for an interval: {}."),
-        ):
-            if some:
-                said.append(verdict.format(listed([self._level(level) for level in some])))
-        if said:
-            said[0] += " Points: the mean of two models' weights against the mean of their "
-            said[0] += "accuracies, with intervals over models."
-        return said
+        by_verdict: dict[str, list[str]] = {
+            "**One may average** {}: the soup is at least as accurate as they are.": [],
+            "**No clear loss or gain** of averaging {}.": [],
+            "**Averaging costs accuracy** for {}.": [],
+            "Too few models for an interval: {}.": [],
+        }
+        verdicts = list(by_verdict)
+        for pairs in self.estimates.by_kinship() + self._rates():
+            if pairs.gain.low is None:
+                verdict = verdicts[3]
+            elif pairs.gain.is_negative:
+                verdict = verdicts[2]
+            else:
+                verdict = verdicts[0 if pairs.gain.value >= 0 else 1]
+            by_verdict[verdict].append(self._pairs(pairs))
+        note = (
+            " Points: the mean of two models' weights against the mean of their accuracies, with "
+            "intervals over models."
+        )
+        for verdict, parts in by_verdict.items():
+            if parts:
+                yield verdict.format(listed(parts)) + note
+                note = ""
 
-    def _level(self, level: Level) -> str:
-        of = "" if level.name.startswith("models") else "siblings with "
-        return f"{of}{level.name} ({self._points(level.gain, inside=True)})"
+    def _pairs(self, pairs: PairEstimate) -> str:
+        prefix = "" if pairs.name.startswith("models") else "siblings with "
+        return f"{prefix}{pairs.name} ({self._points(pairs.gain, inside=True)})"
 
-    def _across(self) -> list[str]:
+    def _across(self) -> Iterator[str]:
         groups = self.results.groups("across")
-        found = compared(self.results, self.bootstrap, groups, UNIFORM, MEAN)
-        if not found:
-            return []
-        return [
-            "The uniform soup of the best model of each parent differs from their mean by "
-            f"{self._points(found.of_images)}. Interval over {self.split} images."
-        ]
-
-    def _aligned(self) -> list[str]:
-        said = []
-        for one in self.walks.strangers_aligned():
-            share = share_with_interval(one.share, level=self.bootstrap.level)
-            way = "takes away" if one.reduction.is_positive else "does not clearly lower:"
-            said.append(
-                f"Between models of different parents, {label(one.align)} {way} {share} of the "
-                f"barrier, from {one.before.value:.2f} to {self._nats(one.after)} nats over "
-                f"{counted(one.pairs, 'pair')}; the aligned soup of two differs from their mean "
-                f"accuracy by {self._points(one.gain)}."
+        if mean := compare(self.results, self.bootstrap, groups, UNIFORM, MEAN):
+            yield (
+                "The uniform soup of the best model of each parent differs from their mean by "
+                f"{self._points(mean.over_images)}. Interval over {self.split} images."
             )
-        return said
 
-    def _epochs(self) -> list[str]:
-        if not (best := self._best_epochs()):
-            return []
-        gains = np.asarray([one.gain for one in best])
-        of_models = self.bootstrap.mean(gains)
-        return [
-            f"Averaging a model's last {best[0].last} epochs ({label(best[0].method)}) gains "
-            f"{self._points(of_models)} on average over {counted(len(best), 'model')} (interval "
-            f"over models); {int((gains > 0).sum())} gain, {int((gains < 0).sum())} lose."
-        ]
-
-    def _references(self) -> list[str]:
-        families = self.results.groups("family")
-        found = compared(self.results, self.bootstrap, families, ENSEMBLE)
-        if not found:
-            return []
-        return [
-            f"As a reference, the ensemble of a group's models (their mean logits, as many times "
-            f"the cost) differs from the best single model by {self._points(found.of_images)}."
-        ]
-
-    def _with_base(self) -> list[str]:
-        """All other methods, the best first."""
-        families = self.results.groups("family")
-        names = dict.fromkeys((r.method, r.align) for g in families for r in self.results.of(g))
-        rest = [pair for pair in names if pair[0] not in (UNIFORM, GREEDY, MEAN, ENSEMBLE)]
-        rest += [pair for pair in names if pair[1]]
-        there: list[tuple[str, Compared]] = []
-        for method, align in dict.fromkeys(rest):
-            found = compared(self.results, self.bootstrap, families, method, align=align)
-            if found and method != "best single":
-                there.append((label(method, align), found))
-        there.sort(key=lambda pair: -pair[1].of_images.value)
-        if not there:
-            return []
-        each = [f"{name} {self._points(found.of_images, inside=True)}" for name, found in there]
-        return [
-            "Against the best single model, on average over up to "
-            f"{counted(max(found.groups for _, found in there), 'group')}: {'; '.join(each)}."
-        ]
-
-    def _parts(self) -> list[str]:
-        said = []
-        for factor in self.stage.groups:
-            levels = self.walks.of_siblings(factor) if factor.name in self._own else []
-            alike = [level for level in levels if level.value != "different"]
-            if len(alike) < 2:
+    def _aligned(self) -> Iterator[str]:
+        for estimate in self.estimates.unrelated_aligned():
+            pairs = counted(estimate.pairs, "pair")
+            points = self._points(estimate.gain)
+            gain = f"the aligned soup of two differs from their mean accuracy by {points}."
+            if not np.isfinite(estimate.share.value):
+                yield (
+                    f"Between models of different parents, there is no barrier that "
+                    f"{label(estimate.align)} could take away over {pairs}; {gain}"
+                )
                 continue
-            low, high = min(alike, key=_barrier), max(alike, key=_barrier)
-            said.append(
-                f"Siblings with {low.name} have the lowest barrier, {self._nats(low.barrier)} "
-                f"nats; those with {high.name} the highest, {self._nats(high.barrier)} nats."
+            share = with_interval(estimate.share, "share", level=self.bootstrap.level)
+            verb = "takes away" if estimate.reduction.is_positive else "does not clearly lower:"
+            yield (
+                f"Between models of different parents, {label(estimate.align)} {verb} {share} of "
+                f"the barrier, from {estimate.before.value:.2f} to {self._nats(estimate.after)} "
+                f"nats over {pairs}; {gain}"
             )
-        return said
 
-    @property
-    def _own(self) -> set[str]:
-        return {f.name for f in self.stage.groups if not f.name.startswith("parent")}
+    def _epochs(self) -> Iterator[str]:
+        if best := self._best_epochs():
+            gains = np.asarray([model.gain for model in best])
+            yield (
+                f"Averaging a model's last {best[0].last} epochs ({label(best[0].method)}) gains "
+                f"{self._points(self.bootstrap.mean(gains))} on average over "
+                f"{counted(len(best), 'model')} (interval over models); {int((gains > 0).sum())} "
+                f"gain, {int((gains < 0).sum())} lose."
+            )
+
+    def _ensemble(self) -> Iterator[str]:
+        families = self.results.groups("family")
+        if best := compare(self.results, self.bootstrap, families, ENSEMBLE):
+            yield (
+                f"As a reference, the ensemble of a group's models (their mean logits, as many "
+                f"times the cost) differs from the best single model by "
+                f"{self._points(best.over_images)}."
+            )
+
+    def _methods(self) -> Iterator[str]:
+        """All but the soups and the references, the best first."""
+        families = self.results.groups("family")
+        methods = sorted(self.results.methods(families), key=lambda method: bool(method[1]))
+        comparisons = [
+            (label(method, align), comparison)
+            for method, align in methods
+            if method != BEST
+            and (align or method not in (UNIFORM, GREEDY, MEAN, ENSEMBLE))
+            and (comparison := compare(self.results, self.bootstrap, families, method, align=align))
+        ]
+        comparisons.sort(key=lambda pair: -pair[1].over_images.value)
+        if comparisons:
+            gains = [
+                f"{name} {self._points(comparison.over_images, inside=True)}"
+                for name, comparison in comparisons
+            ]
+            groups = max(comparison.groups for _, comparison in comparisons)
+            yield (
+                "Against the best single model, on average over up to "
+                f"{counted(groups, 'group')}: {'; '.join(gains)}."
+            )
+
+    def _siblings(self) -> Iterator[str]:
+        for factor in self.stage.groups:
+            if factor.name.startswith("parent"):
+                continue
+            levels = [e for e in self.estimates.siblings(factor) if e.value != DIFFERENT]
+            if len(levels) > 1:
+                levels.sort(key=lambda level: level.barrier.value)
+                low, high = levels[0], levels[-1]
+                yield (
+                    f"Siblings with {low.name} have the lowest barrier, {self._nats(low.barrier)} "
+                    f"nats; those with {high.name} the highest, {self._nats(high.barrier)} nats."
+                )
 
     # Published directions
 
-    def _epochs_gain(self) -> Direction | None:
-        if not (best := self._best_epochs()):
-            return None
-        gains = np.asarray([one.gain for one in best])
-        found = self.bootstrap.mean(gains)
-        verdict = _verdict(found.is_positive, found.is_negative)
-        if verdict == HOLDS and found.value > _SMALL:
-            verdict = f"{HOLDS}, and it is not small"
-        here = f"last {best[0].last} epochs: {self._points(found)}; "
-        here += f"{int((gains > 0).sum())} of {len(gains)} models gain"
-        return Direction("Averaging the last epochs gives a small, consistent gain.", here, verdict)
+    def _epochs_gain(self) -> Iterator[Direction]:
+        if best := self._best_epochs():
+            gains = np.asarray([model.gain for model in best])
+            mean = self.bootstrap.mean(gains)
+            verdict = _verdict(mean.is_positive, mean.is_negative)
+            if verdict == HOLDS and mean.value > _SMALL_GAIN:
+                verdict = f"{HOLDS}, and it is not small"
+            yield Direction(
+                "Averaging the last epochs gives a small, consistent gain.",
+                f"last {best[0].last} epochs: {self._points(mean)}; "
+                f"{int((gains > 0).sum())} of {len(gains)} models gain",
+                verdict,
+            )
 
-    def _works_at_small_rates(self) -> Direction | None:
-        levels = self._rates()
+    def _works_at_small_rates(self) -> Iterator[Direction]:
+        levels, rate = self._rates(), "at the smallest learning rate"
+        if not levels:
+            closest = self.estimates.paths.kin[0].name
+            levels = [pairs for pairs in self.estimates.by_kinship() if pairs.value == closest]
+            rate = "at any learning rate here"
         if levels:
-            return self._works(levels[0], "at the smallest learning rate")
-        kin = self.walks.by_kinship()
-        siblings = [one for one in kin if one.value == self.walks.lines.kin[0].name]
-        return self._works(siblings[0], "at any learning rate here") if siblings else None
+            gain = levels[0].gain
+            yield Direction(
+                "Soups of one parent's children work at small learning rates.",
+                f"{rate}: {self._pairs(levels[0])}, barrier {self._nats(levels[0].barrier)} nats",
+                _verdict(gain.low is not None and gain.value >= 0, gain.is_negative),
+            )
 
-    def _works(self, level: Level, when: str) -> Direction:
-        found = level.gain
-        here = f"{when}: {self._level(level)}, barrier {self._nats(level.barrier)} nats"
-        works = found.low is not None and found.value >= 0
-        verdict = _verdict(works, found.is_negative)
-        return Direction(
-            "Soups of one parent's children work at small learning rates.", here, verdict
-        )
-
-    def _fails_at_large_rates(self) -> Direction | None:
+    def _fails_at_large_rates(self) -> Iterator[Direction]:
         levels = self._rates()
-        if len(levels) < 2:
-            return None
-        small, large = levels[0], levels[-1]
-        here = (
-            f"barrier {self._nats(small.barrier)} nats with {small.name}, "
-            f"{self._nats(large.barrier)} with {large.name}"
-        )
-        apart = _above(large.barrier, small.barrier)
-        return Direction(
-            "The larger the learning rate, the higher the barrier between siblings.",
-            here,
-            _verdict(apart, _above(small.barrier, large.barrier)),
-        )
+        if len(levels) > 1:
+            small, large = levels[0].barrier, levels[-1].barrier
+            yield Direction(
+                "The larger the learning rate, the higher the barrier between siblings.",
+                f"barrier {self._nats(small)} nats with {levels[0].name}, {self._nats(large)} "
+                f"with {levels[-1].name}",
+                _verdict(_above(large, small), _above(small, large)),
+            )
 
-    def _fails_across(self) -> Direction | None:
-        level = self.walks.of_strangers()
-        if level is None:
-            return None
-        here = f"{self._level(level)}, barrier {self._nats(level.barrier)} nats"
-        return Direction(
-            "Soups across parents fail.",
-            here,
-            _verdict(level.gain.is_negative, level.gain.is_positive),
-        )
+    def _fails_across(self) -> Iterator[Direction]:
+        if pairs := self.estimates.unrelated():
+            yield Direction(
+                "Soups across parents fail.",
+                f"{self._pairs(pairs)}, barrier {self._nats(pairs.barrier)} nats",
+                _verdict(pairs.gain.is_negative, pairs.gain.is_positive),
+            )
 
-    def _reduces_the_barrier(self) -> Direction | None:
-        found = self.walks.strangers_aligned()
-        if not found:
-            return None
-        best: Aligned = max(found, key=lambda one: one.reduction.value)
-        here = (
-            f"{label(best.align)}: from {self._nats(best.before)} to {self._nats(best.after)} nats "
-            f"over {counted(best.pairs, 'pair')}"
-        )
-        left = best.after.is_positive
-        verdict = _verdict(best.reduction.is_positive and left, best.reduction.is_negative)
-        if best.reduction.is_positive and not left:
+    def _reduces_the_barrier(self) -> Iterator[Direction]:
+        estimates = self.estimates.unrelated_aligned()
+        if not estimates:
+            return
+        best = max(estimates, key=lambda estimate: estimate.reduction.value)
+        remains = best.after.is_positive
+        verdict = _verdict(best.reduction.is_positive and remains, best.reduction.is_negative)
+        if best.reduction.is_positive and not remains:
             verdict = f"{FAILS}: no barrier is clearly left"
-        return Direction("Re-Basin reduces the barrier, and does not remove it.", here, verdict)
-
-    def _rates(self) -> list[Level]:
-        """Pairs of siblings with the same learning rate, the smallest rate first."""
-        levels = self.walks.of_siblings(self.rate) if self.rate else []
-        return [level for level in levels if level.value != "different"]
-
-    def _best_epochs(self) -> list[EpochGain]:
-        """Of as many epochs, and the operator, that are best by validation."""
-        kinds: dict[tuple[str, int], list[EpochGain]] = {}
-        for one in self.results.epochs:
-            kinds.setdefault((one.method, one.last), []).append(one)
-        return max(
-            kinds.values(),
-            key=lambda some: float(np.mean([one.averaged.val_accuracy for one in some])),
-            default=[],
+        yield Direction(
+            "Re-Basin reduces the barrier, and does not remove it.",
+            f"{label(best.align)}: from {self._nats(best.before)} to {self._nats(best.after)} nats "
+            f"over {counted(best.pairs, 'pair')}",
+            verdict,
         )
+
+    def _rates(self) -> list[PairEstimate]:
+        """Pairs of siblings with the same learning rate, the smallest rate first."""
+        rates = (f for f in self.stage.groups if f.name.rpartition(".")[2] == "lr")
+        rate = next(rates, None)
+        pairs = self.estimates.siblings(rate) if rate else []
+        return [estimate for estimate in pairs if estimate.value != DIFFERENT]
+
+    def _best_epochs(self) -> Sequence[EpochGain]:
+        """Of as many epochs, and the operator, that are best by validation."""
+
+        def validation(gains: list[EpochGain]) -> float:
+            return float(np.mean([model.averaged.val_accuracy for model in gains]))
+
+        return max(self.results.epochs_by_method().values(), key=validation, default=[])
 
     # Words
 
     def _points(self, estimate: Estimate, *, inside: bool = False) -> str:
-        said = with_interval(
-            estimate, "accuracy", level=self.bootstrap.level, points=True, inside=inside
-        )
-        return said.replace("**", "**+", 1) if estimate.value > 0 else said
+        return with_interval(estimate, "gain", level=self.bootstrap.level, inside=inside)
 
     def _nats(self, estimate: Estimate) -> str:
         return with_interval(estimate, level=self.bootstrap.level)
 
 
-def _barrier(level: Level) -> float:
-    return level.barrier.value
-
-
-def _above(one: Estimate, other: Estimate) -> bool:
+def _above(first: Estimate, second: Estimate) -> bool:
     """Whether one interval lies above another."""
-    return one.low is not None and other.high is not None and one.low > other.high
+    return first.low is not None and second.high is not None and first.low > second.high
 
 
 def _verdict(holds: bool, fails: bool) -> str:

@@ -1,6 +1,6 @@
 """What factors explain of a stage's accuracies, predictions, representations and weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,39 +8,39 @@ from numpy.typing import NDArray
 
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
+from vitarium.studies.statistics.measures import (
+    ACCURACY,
+    as_squared_distances,
+    has_distance,
+)
 from vitarium.studies.statistics.mixed_model import Mixed, NoMixedModel, mixed
-from vitarium.studies.statistics.population import Stage
+from vitarium.studies.statistics.stages import Stage
 from vitarium.studies.statistics.variance import Explained, complete, explained, squared_differences
 
-DISTANCES: Mapping[str, Callable[[Numbers], Numbers]] = {
-    "agreement": lambda shares: 1 - shares,
-    "js_divergence": lambda divergences: divergences,
-    "cka": lambda similarities: 1 - similarities,
-    "weight_l2": lambda distances: distances**2,
-    "weight_cosine": lambda cosines: 1 - cosines,
-}
-"""Measures of pairs as squared Euclidean distances: of one-hot predictions, of square roots of
-probabilities (about), of normalised Gram matrices, of weights, and of their directions; each up to
-a constant, which shares of variance do not have."""
-FEWEST = 4
+MIN_MODELS = 4
 """Models of which it is asked what explains their variety."""
 SAME_PARENT = "of the same parent"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Effect:
     """What one factor explains of one measure."""
 
     measure: str
     factor: Factor
-    share: Explained
-    tested: int
-    """How many factors were tried for the measure."""
+    explained: Explained
+    num_factors: int
+    """That were tried for the measure."""
 
     @property
     def p(self) -> float:
         """Bonferroni's: as many times larger as there were factors."""
-        return min(1.0, self.share.p * self.tested)
+        return min(1.0, self.explained.p * self.num_factors)
+
+    @property
+    def by_chance(self) -> float:
+        """Eta squared of a factor without any effect."""
+        return (self.explained.groups - 1) / (self.explained.models - 1)
 
     @property
     def is_clear(self) -> bool:
@@ -53,47 +53,47 @@ class Kin:
     """Pairs of models that are equally close kin."""
 
     name: str
-    chosen: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
     """[models, models]"""
 
     @property
     def pairs(self) -> int:
-        return int(self.chosen.sum()) // 2
+        return int(self.mask.sum()) // 2
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A stage's findings."""
+    """What explains the variety of a stage's models."""
 
     stage: Stage
-    findings: Sequence[Finding]
-    mixed: Mapping[str, Mixed | str]
+    effects: Sequence[Effect]
+    mixed_models: Mapping[str, Mixed | str]
     """By measure: the mixed model, or why there is none. Empty for a stage without parents."""
     kin: Sequence[Kin]
     """The closest first; empty for a stage of one parent or none."""
     ancestry: Factor | None
-    """The factor of parents by which kin are told apart, e.g. the parent's objective."""
+    """The factor of parents that divides kin, e.g. the parent's objective."""
 
-    def of(self, measure: str) -> list[Finding]:
-        """What is clear first, then what explains most (by the share that chance does not)."""
-        found = [finding for finding in self.findings if finding.measure == measure]
-        return sorted(found, key=lambda f: (not f.is_clear, -f.share.adjusted.value))
+    def of(self, measure: str) -> list[Effect]:
+        """Clear effects first, then those that explain most (of what chance does not)."""
+        effects = [effect for effect in self.effects if effect.measure == measure]
+        return sorted(effects, key=lambda e: (not e.is_clear, -e.explained.adjusted.value))
 
-    def likeliest(self, *measures: str) -> Finding | None:
-        """The finding about these measures that chance explains worst."""
-        found = [finding for measure in measures for finding in self.of(measure)]
-        return min(found, key=lambda f: (f.p, -f.share.adjusted.value), default=None)
+    def likeliest(self, *measures: str) -> Effect | None:
+        """The effect on these measures that chance explains worst."""
+        effects = [effect for measure in measures for effect in self.of(measure)]
+        return min(effects, key=lambda e: (e.p, -e.explained.adjusted.value), default=None)
 
     @property
     def measures(self) -> list[str]:
-        return list(dict.fromkeys(finding.measure for finding in self.findings))
+        return list(dict.fromkeys(effect.measure for effect in self.effects))
 
     @property
-    def telling(self) -> str | None:
-        """The factor that explains most of the accuracy, or else of anything, if any is known."""
-        for measure in ("accuracy", *self.measures):
-            if found := self.of(measure):
-                return found[0].factor.name
+    def main_factor(self) -> str | None:
+        """The factor that explains most of the accuracy, or else of anything, if any does."""
+        for measure in (ACCURACY, *self.measures):
+            if effects := self.of(measure):
+                return effects[0].factor.name
         return None
 
 
@@ -118,29 +118,29 @@ def kinship(stage: Stage, ancestry: Factor | None) -> list[Kin]:
     has_parent = (parents != "")[:, None] & (parents != "")[None, :]
     different = ~np.eye(len(parents), dtype=bool)
     same = (parents[:, None] == parents[None, :]) & has_parent & different
-    others = ~same & has_parent & different
+    unrelated = ~same & has_parent & different
     if ancestry is None:
-        found = [Kin(SAME_PARENT, same), Kin("of different parents", others)]
+        kin = [Kin(SAME_PARENT, same), Kin("of different parents", unrelated)]
     else:
         kinds = np.asarray(ancestry.labels.tolist())
-        alike = kinds[:, None] == kinds[None, :]
-        what = ancestry.name.removeprefix(f"{PARENT}'s ")
-        found = [
+        same_kind = kinds[:, None] == kinds[None, :]
+        factor = ancestry.name.removeprefix(f"{PARENT}'s ")
+        kin = [
             Kin(SAME_PARENT, same),
-            Kin(f"of different parents, same {what}", others & alike),
-            Kin(f"of parents of different {what}", others & ~alike),
+            Kin(f"of different parents, same {factor}", unrelated & same_kind),
+            Kin(f"of parents of different {factor}", unrelated & ~same_kind),
         ]
-    return [kin for kin in found if kin.pairs]
+    return [pairs for pairs in kin if pairs.pairs]
 
 
-def alike_in(factor: Factor) -> NDArray[np.bool_]:
+def pairs_sharing(factor: Factor) -> NDArray[np.bool_]:
     """Pairs of different models with the same value, [models, models]."""
     labels = np.asarray(factor.labels.tolist())
-    alike: NDArray[np.bool_] = labels[:, None] == labels[None, :]
-    return alike & ~np.eye(len(labels), dtype=bool)
+    equal: NDArray[np.bool_] = labels[:, None] == labels[None, :]
+    return equal & ~np.eye(len(labels), dtype=bool)
 
 
-def nearest_alike(
+def nearest_of_same_label(
     squared: Numbers, labels: Sequence[str], parents: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[Estimate, float] | None:
     """Share of models whose nearest model of another parent has the same label; and what chance
@@ -149,71 +149,71 @@ def nearest_alike(
     Of models for which another parent of the same label has children; None where there are none.
     """
     names, families = np.asarray(labels), np.asarray(parents)
-    others = families[:, None] != families[None, :]
-    alike = (names[:, None] == names[None, :]) & others
-    asked = np.flatnonzero(alike.any(1))
-    if not len(asked):
+    cousins = families[:, None] != families[None, :]
+    matching = (names[:, None] == names[None, :]) & cousins
+    with_match = np.flatnonzero(matching.any(1))
+    if not len(with_match):
         return None
-    nearest = np.where(others, squared, np.inf)[asked].argmin(1)
-    hits = (names[nearest] == names[asked]).astype(np.float64)
-    return bootstrap.mean(hits), float((alike[asked].sum(1) / others[asked].sum(1)).mean())
+    nearest = np.where(cousins, squared, np.inf)[with_match].argmin(1)
+    hits = (names[nearest] == names[with_match]).astype(np.float64)
+    chance = (matching[with_match].sum(1) / cousins[with_match].sum(1)).mean()
+    return bootstrap.mean(hits), float(chance)
 
 
 def squared_of(stage: Stage, measure: str) -> tuple[Numbers, NDArray[np.int64]] | None:
-    """Squared distances between the models that have all of them, and the places of these."""
-    if measure not in stage.pairs or measure not in DISTANCES:
+    """Squared distances between the models that have all of them, and the indices of these."""
+    if measure not in stage.pairs or not has_distance(measure):
         return None
-    squared = np.clip(DISTANCES[measure](stage.pairs[measure]), 0, None)
-    np.fill_diagonal(squared, 0)
-    places = complete(squared)
-    return squared[np.ix_(places, places)], places
+    squared = as_squared_distances(measure, stage.pairs[measure])
+    indices = complete(squared)
+    return squared[np.ix_(indices, indices)], indices
 
 
-def _of_numbers(stage: Stage, bootstrap: Bootstrap) -> list[Finding]:
-    found = []
+def _of_numbers(stage: Stage, bootstrap: Bootstrap) -> list[Effect]:
+    effects = []
     for measure in stage.values:
         column = stage.values[measure].to_numpy()
-        places = np.flatnonzero(np.isfinite(column))
-        scale = np.std(column[places]) if len(places) else 0.0
+        indices = np.flatnonzero(np.isfinite(column))
+        scale = np.std(column[indices]) if len(indices) else 0.0
         if scale > 0:
-            squared = squared_differences(column[places] / scale)
-            found += _findings(stage, measure, squared, places, bootstrap)
-    return found
+            squared = squared_differences(column[indices] / scale)
+            effects += _effects(stage, measure, squared, indices, bootstrap)
+    return effects
 
 
-def _of_pairs(stage: Stage, bootstrap: Bootstrap) -> list[Finding]:
-    found = []
-    for measure in DISTANCES:
-        if there := squared_of(stage, measure):
-            found += _findings(stage, measure, *there, bootstrap)
-    return found
+def _of_pairs(stage: Stage, bootstrap: Bootstrap) -> list[Effect]:
+    effects = []
+    for measure in stage.pairs:
+        if distances := squared_of(stage, measure):
+            effects += _effects(stage, measure, *distances, bootstrap)
+    return effects
 
 
-def _findings(
+def _effects(
     stage: Stage,
     measure: str,
     squared: Numbers,
-    places: NDArray[np.int64],
+    indices: NDArray[np.int64],
     bootstrap: Bootstrap,
-) -> list[Finding]:
-    if len(places) < FEWEST:
+) -> list[Effect]:
+    if len(indices) < MIN_MODELS:
         return []
     shares = {}
     for factor in stage.groups:
-        labels = [factor.labels.iloc[place] for place in places]
+        labels = [factor.labels.iloc[index] for index in indices]
         of_parents = factor.name.startswith(f"{PARENT}'s ")
-        parents = [stage.parents[place] or "" for place in places] if of_parents else None
+        parents = [stage.parents[index] or "" for index in indices] if of_parents else None
         if share := explained(squared, labels, bootstrap=bootstrap, blocks=parents):
             shares[factor.name] = (factor, share)
-    return [Finding(measure, factor, share, len(shares)) for factor, share in shares.values()]
+    return [Effect(measure, factor, share, len(shares)) for factor, share in shares.values()]
 
 
 def _mixed_models(stage: Stage) -> dict[str, Mixed | str]:
-    """With the stage's own factors as fixed effects."""
+    """With the factors of the models, not those of their parents, as fixed effects."""
     if not stage.has_parents:
         return {}
-    own = [factor for factor in stage.groups if not factor.name.startswith(PARENT)]
-    found: dict[str, Mixed | str] = {}
+    factors = [factor for factor in stage.groups if not factor.name.startswith(PARENT)]
+    fits: dict[str, Mixed | str] = {}
     for measure in stage.values:
         column = stage.values[measure]
         ids = [
@@ -221,10 +221,10 @@ def _mixed_models(stage: Stage) -> dict[str, Mixed | str]:
             for id, parent in zip(stage.ids, stage.parents, strict=True)
             if parent and np.isfinite(column[id])
         ]
-        labels = {factor.name: factor.labels[ids].tolist() for factor in own}
+        labels = {factor.name: factor.labels[ids].tolist() for factor in factors}
         parents = [str(stage.models.loc[id, "parent"]) for id in ids]
         try:
-            found[measure] = mixed(column[ids].to_numpy(), labels, parents)
-        except NoMixedModel as why:
-            found[measure] = str(why)
-    return found
+            fits[measure] = mixed(column[ids].to_numpy(), labels, parents)
+        except NoMixedModel as error:
+            fits[measure] = str(error)
+    return fits

@@ -15,7 +15,7 @@ from scipy import stats
 from vitarium.core.seeds import derive
 
 Numbers = NDArray[np.float64]
-FEWEST = 4
+MIN_MODELS = 4
 """Models that a stage has to have for an interval to say anything."""
 
 
@@ -66,7 +66,7 @@ class Bootstrap:
     def estimate(self, value: float, drawn: Numbers, models: int) -> Estimate:
         """A value with the percentile interval of what came of the draws (NaN: nothing came)."""
         drawn = drawn[np.isfinite(drawn)]
-        if models < FEWEST or len(drawn) < self.draws / 2:
+        if models < MIN_MODELS or len(drawn) < self.draws / 2:
             return Estimate(value, None, None)
         tail = (1 - self.level) / 2
         low, high = np.quantile(drawn, [tail, 1 - tail])
@@ -80,52 +80,52 @@ class Bootstrap:
         drawn = self.counts(len(values)) @ values / len(values)
         return self.estimate(float(values.mean()), drawn, len(values))
 
-    def correlation(self, one: Numbers, other: Numbers) -> Estimate:
+    def correlation(self, x: Numbers, y: Numbers) -> Estimate:
         """Spearman's rank correlation of two numbers per model."""
-        there = np.isfinite(one) & np.isfinite(other)
-        one, other = one[there], other[there]
+        finite = np.isfinite(x) & np.isfinite(y)
+        x, y = x[finite], y[finite]
 
         def rank_correlation(a: Numbers, b: Numbers) -> float:
             if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
                 return math.nan
             return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
 
-        places = [np.repeat(np.arange(len(one)), c.astype(int)) for c in self.counts(len(one))]
-        drawn = np.array([rank_correlation(one[place], other[place]) for place in places])
-        return self.estimate(rank_correlation(one, other), drawn, len(one))
+        samples = [np.repeat(np.arange(len(x)), c.astype(int)) for c in self.counts(len(x))]
+        drawn = np.array([rank_correlation(x[sample], y[sample]) for sample in samples])
+        return self.estimate(rank_correlation(x, y), drawn, len(x))
 
-    def pairs(self, values: Numbers, chosen: NDArray[np.bool_]) -> Estimate:
-        """The mean over chosen pairs; both [models, models] and symmetric.
+    def pairs(self, values: Numbers, mask: NDArray[np.bool_]) -> Estimate:
+        """The mean over the pairs of a mask; both [models, models] and symmetric.
 
         Pairs without a value (NaN) and the diagonal are left out.
         """
-        mean = _pair_means(values, chosen)
-        models = int((chosen & np.isfinite(values)).any(1).sum())
+        mean = _pair_means(values, mask)
+        models = int((mask & np.isfinite(values)).any(1).sum())
         drawn = mean(self.counts(len(values)))
         return self.estimate(float(mean(np.ones((1, len(values))))[0]), drawn, models)
 
     def contrast(
         self,
         values: Numbers,
-        one: NDArray[np.bool_],
-        other: NDArray[np.bool_],
+        first: NDArray[np.bool_],
+        second: NDArray[np.bool_],
         families: Sequence[str] | None = None,
     ) -> Estimate:
-        """The mean over the one pairs less the mean over the other; as `pairs`.
+        """The mean over the first pairs less the mean over the second; as `pairs`.
 
         With `families`, of pairs across them, the interval is about other families, too.
         """
-        first, second = _pair_means(values, one), _pair_means(values, other)
-        counts, each_once = self.counts(len(values), families), np.ones((1, len(values)))
-        value = float((first(each_once) - second(each_once))[0])
-        models = int(((one | other) & np.isfinite(values)).any(1).sum())
-        return self.estimate(value, first(counts) - second(counts), models)
+        mean_first, mean_second = _pair_means(values, first), _pair_means(values, second)
+        counts, once = self.counts(len(values), families), np.ones((1, len(values)))
+        value = float((mean_first(once) - mean_second(once))[0])
+        models = int(((first | second) & np.isfinite(values)).any(1).sum())
+        return self.estimate(value, mean_first(counts) - mean_second(counts), models)
 
 
-def _pair_means(values: Numbers, chosen: NDArray[np.bool_]) -> Callable[[Numbers], Numbers]:
-    """The mean over the chosen pairs as a function of counts [draws, models]; NaN where none is."""
-    there = chosen & np.isfinite(values) & ~np.eye(len(values), dtype=bool)
-    weights, sums = there.astype(np.float64), np.where(there, values, 0.0)
+def _pair_means(values: Numbers, mask: NDArray[np.bool_]) -> Callable[[Numbers], Numbers]:
+    """The mean over the pairs of a mask as a function of counts [draws, models], else NaN."""
+    valid = mask & np.isfinite(values) & ~np.eye(len(values), dtype=bool)
+    weights, sums = valid.astype(np.float64), np.where(valid, values, 0.0)
 
     def mean(counts: Numbers) -> Numbers:
         total = ((counts @ sums) * counts).sum(1)

@@ -12,7 +12,7 @@ from vitarium.studies.statistics.bootstrap import Numbers
 
 Method = Literal["pca", "tsne", "umap"]
 TITLES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
-_FEWEST: dict[Method, int] = {"pca": 3, "tsne": 6, "umap": 6}
+_MIN_MODELS: dict[Method, int] = {"pca": 3, "tsne": 6, "umap": 6}
 _32_BITS = 2**31
 
 
@@ -23,11 +23,11 @@ def check_installed(method: Method) -> None:
 
 
 def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
-    """Squared distances [models, models] -> places in the plane [models, 2].
+    """Squared distances [models, models] -> coordinates in the plane [models, 2].
 
     None where there are too few models, or they do not differ.
     """
-    if len(squared) < _FEWEST[method]:
+    if len(squared) < _MIN_MODELS[method]:
         return None
     principal, _ = classical_scaling(squared)
     if not np.ptp(principal) > 0:
@@ -41,21 +41,21 @@ def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (len(squared) - 1) / 3)
-        placed = TSNE(
+        coordinates = TSNE(
             metric="precomputed", init=start, perplexity=perplexity, random_state=number
         ).fit_transform(distances)
     else:
         check_installed(method)
         from umap import UMAP
 
-        placed = UMAP(
+        coordinates = UMAP(
             metric="precomputed",
             init=start * 1e4,
             n_neighbors=min(15, len(squared) - 1),
             random_state=number,
             n_jobs=1,
         ).fit_transform(distances)
-    return np.asarray(placed, dtype=np.float64)
+    return np.asarray(coordinates, dtype=np.float64)
 
 
 def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, Numbers]:
@@ -78,7 +78,7 @@ def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, N
     return coordinates * np.where(signs == 0, 1, signs), shares
 
 
-def standardised(features: Numbers) -> Numbers:
+def standardized(features: Numbers) -> Numbers:
     """Features [models, features] with mean 0 and deviation 1; those that do not vary are 0."""
     deviation = features.std(0)
     varies = deviation > 1e-12 * np.maximum(np.abs(features).max(0, initial=0), 1e-300)

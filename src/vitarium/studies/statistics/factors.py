@@ -1,7 +1,7 @@
 """The generating factors of a stage's models, as labels that groups can be made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,8 +17,8 @@ MANY = 8
 MAX_LABEL = 100
 """Characters of a label; names and values in a foreign zoo may be of any length."""
 PARENT = "parent"
-_NAMES_ELSEWHERE = {"source", "name"}
-_TOLD_FIRST = ("objective", "data", "architecture", "initialization", "augmentation")
+_SHOWN_ELSEWHERE = {"source", "name"}
+_FIRST_FACTORS = ("objective", "data", "architecture", "initialization", "augmentation")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Factor:
     name: str
     labels: pd.Series
     """By model; of every model of the stage."""
-    alike: tuple[str, ...] = ()
-    """Factors that tell the same models apart."""
+    equivalent: tuple[str, ...] = ()
+    """Factors that divide the models in the same way."""
 
     @property
     def values(self) -> list[str]:
@@ -37,7 +37,7 @@ class Factor:
         return sorted(set(self.labels), key=_order)
 
     @property
-    def is_own(self) -> bool:
+    def is_individual(self) -> bool:
         """Whether so many models have a value of their own that groups say nothing."""
         return len(self.values) > len(self.labels) / 2
 
@@ -49,34 +49,31 @@ def factors_of(
 ) -> list[Factor]:
     """The factors in which the models of a stage differ; then the parent, and those of parents.
 
-    Factors that tell the same models apart are one, which names the others.
+    Factors that divide the models in the same way are one, which names the others.
 
     Args:
         models: factors by model.
         parents: by model.
         parents_factors: factors by parent.
     """
-    found = [
+    factors = [
         Factor(name, _labels(key, [models[id].get(key) for id in models], list(models)))
         for key, name in _short(distinguishing_factors(list(map(dict, models.values())))).items()
     ]
-    known = {id: parent for id, parent in parents.items() if parent}
-    if len(set(known.values())) > 1:
-        labels = [parents[id] for id in models]
-        named = [f"{label[:8]}" if label else "none" for label in labels]
-        found.append(Factor(PARENT, pd.Series(named, index=list(models))))
-        rows = [
-            dict(parents_factors[p]) for p in dict.fromkeys(known.values()) if p in parents_factors
-        ]
-        for key in sorted(distinguishing_factors(rows), key=_first_told):
+    distinct_parents = list(dict.fromkeys(parent for parent in parents.values() if parent))
+    if len(distinct_parents) > 1:
+        labels = [(parents[id] or "none")[:8] for id in models]
+        factors.append(Factor(PARENT, pd.Series(labels, index=list(models))))
+        rows = [dict(parents_factors[p]) for p in distinct_parents if p in parents_factors]
+        for key in sorted(distinguishing_factors(rows), key=_parent_factor_order):
             values = [parents_factors.get(parents[id] or "", {}).get(key) for id in models]
             label = shortened(printable(key), MAX_LABEL)
-            found.append(Factor(f"parent's {label}", _labels(key, values, list(models))))
-    return _merged([factor for factor in found if factor.labels.nunique() > 1])
+            factors.append(Factor(f"parent's {label}", _labels(key, values, list(models))))
+    return _merged([factor for factor in factors if factor.labels.nunique() > 1])
 
 
 def is_seed(key: str) -> bool:
-    """Whether a factor only tells random draws apart."""
+    """Whether a factor only numbers random draws."""
     return key.rpartition(".")[2].endswith("seed")
 
 
@@ -87,7 +84,7 @@ def parts_of(values: pd.Series, count: int = 4) -> pd.Series:
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
     """Dotted names -> their last part where that is enough."""
-    keys = [key for key in keys if key not in _NAMES_ELSEWHERE]
+    keys = [key for key in keys if key not in _SHOWN_ELSEWHERE]
     last = [key.rpartition(".")[2] for key in keys]
     names = {
         key: short if last.count(short) == 1 and short not in {"", "id", "stage", PARENT} else key
@@ -97,9 +94,9 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
     return {key: labels[name] for key, name in names.items()}
 
 
-def _first_told(key: str) -> tuple[int, str]:
-    told = key in _TOLD_FIRST
-    return (_TOLD_FIRST.index(key) if told else len(_TOLD_FIRST), key)
+def _parent_factor_order(key: str) -> tuple[int, str]:
+    listed = key in _FIRST_FACTORS
+    return (_FIRST_FACTORS.index(key) if listed else len(_FIRST_FACTORS), key)
 
 
 def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
@@ -113,29 +110,27 @@ def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
 
 
 def _ranges(values: pd.Series, count: int) -> pd.Series:
-    """Which quantile of the values each is in, told by its bounds; `none` without a value."""
-    there = values.dropna()
-    edges = np.unique(np.quantile(there, np.linspace(0, 1, count + 1)) if len(there) else there)
+    """Which quantile of the values each is in, by its bounds; `none` without a value."""
+    finite = values.dropna()
+    edges = np.unique(np.quantile(finite, np.linspace(0, 1, count + 1)) if len(finite) else finite)
     if len(edges) < 2:
         return pd.Series(["none" if pd.isna(v) else f"{v:.3g}" for v in values], index=values.index)
-    places = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
-    named = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-    labels = ["none" if pd.isna(v) else named[p] for v, p in zip(values, places, strict=True)]
+    bins = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
+    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    labels = ["none" if pd.isna(v) else names[i] for v, i in zip(values, bins, strict=True)]
     return pd.Series(labels, index=values.index)
 
 
-def _merged(found: list[Factor]) -> list[Factor]:
-    """Factors that part the models alike as one, under the name that comes first."""
-    kept: list[Factor] = []
-    for factor in found:
-        pattern = pd.factorize(factor.labels)[0].tolist()
-        for place, other in enumerate(kept):
-            if pd.factorize(other.labels)[0].tolist() == pattern:
-                kept[place] = Factor(other.name, other.labels, (*other.alike, factor.name))
-                break
-        else:
-            kept.append(factor)
-    return kept
+def _merged(factors: list[Factor]) -> list[Factor]:
+    """Factors that divide the models in the same way as one, under the name that comes first."""
+    merged: dict[tuple[int, ...], Factor] = {}
+    for factor in factors:
+        pattern = tuple(pd.factorize(factor.labels)[0].tolist())
+        first = merged.get(pattern)
+        merged[pattern] = (
+            replace(first, equivalent=(*first.equivalent, factor.name)) if first else factor
+        )
+    return list(merged.values())
 
 
 def _order(label: str) -> tuple[float, str]:

@@ -66,7 +66,7 @@ def mixed(values: Numbers, factors: Mapping[str, Sequence[str]], parents: Sequen
             fit = model.fit(reml=True, method=["powell", "nm"])
         except (np.linalg.LinAlgError, ValueError) as error:
             raise NoMixedModel(f"its fit failed: {error}") from None
-        p = {name: _wald(fit, places) for name, places in columns.items()}
+        p = {name: _wald(fit, indices) for name, indices in columns.items()}
     effects = np.asarray(fit.fe_params)
     variances = np.array(
         [np.var(design @ effects), float(np.asarray(fit.cov_re)[0, 0]), float(fit.scale)]
@@ -83,30 +83,31 @@ def _design(
     factors: Mapping[str, Sequence[str]], models: int
 ) -> tuple[Numbers, dict[str, list[int]], list[str]]:
     """An intercept, and a column for each value but the first that those before do not give."""
-    kept, columns, left_out = [np.ones(models)], {}, []
+    design, columns, left_out = [np.ones(models)], {}, []
     for name, labels in factors.items():
         texts = np.asarray([str(label) for label in labels])
-        places = []
+        indices = []
         for value in list(dict.fromkeys(sorted(texts.tolist())))[1:]:
             candidate = (texts == value).astype(np.float64)
-            if np.linalg.matrix_rank(np.stack([*kept, candidate])) > len(kept):
-                places.append(len(kept))
-                kept.append(candidate)
-        if places:
-            columns[name] = places
+            if np.linalg.matrix_rank(np.stack([*design, candidate])) > len(design):
+                indices.append(len(design))
+                design.append(candidate)
+        if indices:
+            columns[name] = indices
         elif len(set(texts.tolist())) > 1:
             left_out.append(name)
-    return np.stack(kept, axis=1), columns, left_out
+    return np.stack(design, axis=1), columns, left_out
 
 
-def _wald(fit: object, places: list[int]) -> float:
+def _wald(fit: object, indices: list[int]) -> float:
     """P of chi squared that these coefficients are all nought."""
     from scipy import stats
 
-    effects = np.asarray(fit.fe_params)[places]  # type: ignore[attr-defined]
-    covariance = np.asarray(fit.cov_params())[np.ix_(places, places)]  # type: ignore[attr-defined]
+    effects = np.asarray(fit.fe_params)[indices]  # type: ignore[attr-defined]
+    covariance = np.asarray(fit.cov_params())  # type: ignore[attr-defined]
+    covariance = covariance[np.ix_(indices, indices)]
     try:
         statistic = float(effects @ np.linalg.solve(covariance, effects))
     except np.linalg.LinAlgError:
         return math.nan
-    return float(stats.chi2.sf(statistic, len(places)))
+    return float(stats.chi2.sf(statistic, len(indices)))

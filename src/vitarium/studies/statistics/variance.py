@@ -37,14 +37,14 @@ def squared_differences(values: Numbers) -> Numbers:
 
 
 def complete(squared: Numbers) -> NDArray[np.int64]:
-    """Places of models between all of which there is a distance; those that lack most go first."""
-    places = np.arange(len(squared))
-    while len(places):
-        lacking = (~np.isfinite(squared[np.ix_(places, places)])).sum(1)
+    """Indices of models between all of which there is a distance; those that lack most go first."""
+    indices = np.arange(len(squared))
+    while len(indices):
+        lacking = (~np.isfinite(squared[np.ix_(indices, indices)])).sum(1)
         if not lacking.any():
             break
-        places = np.delete(places, int(lacking.argmax()))
-    return places
+        indices = np.delete(indices, int(lacking.argmax()))
+    return indices
 
 
 def explained(
@@ -113,9 +113,9 @@ def _adjusted(squared: Numbers, groups: list[NDArray[np.int64]], counts: Numbers
         within += degrees * np.nan_to_num(mean)
         freedom += degrees
     total = _mean_pair(squared, counts) / 2
-    there = (freedom > 0) & (total > 0)
+    valid = (freedom > 0) & (total > 0)
     ratio = np.full(len(counts), math.nan)
-    ratio[there] = within[there] / freedom[there] / total[there]
+    ratio[valid] = within[valid] / freedom[valid] / total[valid]
     share: Numbers = 1 - ratio
     return share
 

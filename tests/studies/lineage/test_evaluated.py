@@ -4,17 +4,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium.lineage.forest import Edge, Forest
-from vitarium.studies.lineage.rows import (
+from vitarium.studies.lineage.evaluated import (
     MISSED,
     RIGHT,
     TIED,
     UNKNOWN,
     WRONG,
-    Judged,
-    judged,
-    shown,
+    EvaluatedForest,
+    descriptions,
+    evaluated_forests,
+    short_name,
     true_forest,
-    words_of,
 )
 
 
@@ -24,8 +24,8 @@ def forest(edges, models="abcdef", tied=(), families=None) -> Forest:
 
 
 def statuses(edges, truth, **more) -> dict[str, str]:
-    judged = Judged(forest(edges, **more), truth, {})
-    return {f"{edge.parent}{edge.child}": status for edge, status in judged.edges}
+    evaluated = EvaluatedForest(forest(edges, **more), truth, {})
+    return {f"{edge.parent}{edge.child}": status for edge, status in evaluated.edges}
 
 
 TRUTH = {"a": (), "b": ("a",), "c": ("b",), "d": ("b", "c"), "e": ()}
@@ -38,7 +38,7 @@ def test_an_edge_is_right_or_wrong_or_not_known():
 
 
 def test_models_are_right_only_with_all_parents_and_no_other():
-    one = Judged(forest([("a", "b", 1), ("b", "d", 1), ("a", "e", 1)]), TRUTH, {})
+    one = EvaluatedForest(forest([("a", "b", 1), ("b", "d", 1), ("a", "e", 1)]), TRUTH, {})
     assert one.statuses == {
         "a": RIGHT,
         "b": RIGHT,
@@ -47,46 +47,48 @@ def test_models_are_right_only_with_all_parents_and_no_other():
         "e": WRONG,
         "f": UNKNOWN,
     }
-    both = Judged(forest([("b", "d", 0.5), ("c", "d", 0.5)]), TRUTH, {})
+    both = EvaluatedForest(forest([("b", "d", 0.5), ("c", "d", 0.5)]), TRUTH, {})
     assert both.statuses["d"] == RIGHT
     assert both.mixtures == ["d"]
 
 
 def test_true_edges_that_a_forest_lacks_are_missed():
-    found = Judged(forest([("b", "d", 1), ("c", "b", 1)]), TRUTH, {})
+    found = EvaluatedForest(forest([("b", "d", 1), ("c", "b", 1)]), TRUTH, {})
     missed = {f"{link.parent}{link.child}" for link in found.links if link.status == MISSED}
     assert missed == {"ab", "bc", "cd"}
-    elsewhere = Judged(forest([], models="bc"), {"b": ("a",), "c": ("b",)}, {})
+    elsewhere = EvaluatedForest(forest([], models="bc"), {"b": ("a",), "c": ("b",)}, {})
     assert [(link.parent, link.child) for link in elsewhere.links] == [("b", "c")]
 
 
 def test_models_that_weights_do_not_tell_apart_stand_for_each_other():
     # c is a copy of b: below which of them d hangs, and which is the other's parent, nobody can say
     truth = {"a": (), "b": ("a",), "c": ("b",), "d": ("b",)}
-    found = Judged(
+    found = EvaluatedForest(
         forest([("a", "c", 1), ("c", "b", 1), ("c", "d", 1)], "abcd", [["b", "c"]]), truth, {}
     )
     assert found.statuses == {"a": RIGHT, "b": TIED, "c": TIED, "d": TIED}
     assert {status for _, status in found.edges} == {TIED}
-    untied = Judged(forest([("a", "c", 1), ("c", "b", 1), ("c", "d", 1)], "abcd"), truth, {})
+    untied = EvaluatedForest(
+        forest([("a", "c", 1), ("c", "b", 1), ("c", "d", 1)], "abcd"), truth, {}
+    )
     assert set(untied.statuses.values()) == {RIGHT, WRONG}
 
 
 def test_a_mixture_hangs_below_its_largest_share():
-    found = Judged(forest([("a", "c", 0.4), ("b", "c", 0.6)], "abc"), None, {})
-    assert {row.model: row.above for row in found.rows} == {"a": None, "b": None, "c": "b"}
+    found = EvaluatedForest(forest([("a", "c", 0.4), ("b", "c", 0.6)], "abc"), None, {})
+    assert {row.model: row.parent for row in found.rows} == {"a": None, "b": None, "c": "b"}
 
 
 def test_large_families_come_first_and_siblings_by_what_is_known_of_them():
     edges = [("b", "c", 1), ("b", "d", 1), ("b", "e", 1)]
     words = {"c": "lr=3", "d": "lr=1", "e": "lr=2"}
-    found = Judged(forest(edges, families=[0, 1, 1, 1, 1, 2]), None, words)
+    found = EvaluatedForest(forest(edges, families=[0, 1, 1, 1, 1, 2]), None, words)
     assert [row.model for row in found.rows] == ["b", "d", "e", "c", "a", "f"]
 
 
 def test_families_without_number_are_counted_without_gaps():
-    found = Judged(forest([], "abc", families=[7, 2, 7]), None, {})
-    assert {row.model: row.family for row in found.rows} == {"a": 1, "b": 0, "c": 1}
+    found = EvaluatedForest(forest([], "abc", families=[7, 2, 7]), None, {})
+    assert found.families == {"a": 1, "b": 0, "c": 1}
 
 
 @settings(deadline=None, max_examples=40)
@@ -100,16 +102,16 @@ def test_every_model_has_one_row_above_all_of_its_own(parents):
         for p in of
         if p < len(parents)
     ]
-    rows = Judged(forest(edges, models), None, {}).rows
+    rows = EvaluatedForest(forest(edges, models), None, {}).rows
     assert sorted(row.model for row in rows) == models
     assert [row.row for row in rows] == list(range(len(models)))
     by_model = {row.model: row for row in rows}
     for row in rows:
         below, seen = row, set()
-        while below.above:
+        while below.parent:
             assert below.model not in seen
             seen.add(below.model)
-            below = by_model[below.above]
+            below = by_model[below.parent]
             assert below.row < row.row <= below.last
     for row in rows:
         inside = [other for other in rows if row.row < other.row <= row.last]
@@ -126,7 +128,7 @@ def test_the_truth_is_a_forest_of_its_own(forests):
 
 
 def test_every_method_is_held_against_the_same_truth(forests):
-    found = judged(forests.recovered(2, 3, 1, wrong=["r0c1g0"]))
+    found = evaluated_forests(forests.recovered(2, 3, 1, wrong=["r0c1g0"]))
     assert list(found) == ["descent", "mother", "nearest_root"]
     assert found["descent"].statuses["r0c1g0"] == WRONG
     assert found["mother"].statuses["r0c1g0"] == WRONG
@@ -141,7 +143,7 @@ def test_a_model_is_told_by_what_tells_it_from_others_of_its_stage():
         "d": {"stage": "finetune", "factors": "seed 3, of old"},
         "e": {"file": "e.pt"},
     }
-    assert words_of(info) == {
+    assert descriptions(info) == {
         "a": "pretrain",
         "b": "finetune  seed=1",
         "c": "finetune  seed=2",
@@ -151,11 +153,11 @@ def test_a_model_is_told_by_what_tells_it_from_others_of_its_stage():
 
 
 def test_names_are_short_and_printable():
-    assert shown("0123456789ab") == "01234567"
-    assert shown("0123456789ab@12") == "01234567@12"
-    assert shown("model.safetensors") == "model.safetensors"
-    long = shown("runs/" + "x" * 60 + "/last.safetensors")
+    assert short_name("0123456789ab") == "01234567"
+    assert short_name("0123456789ab@12") == "01234567@12"
+    assert short_name("model.safetensors") == "model.safetensors"
+    long = short_name("runs/" + "x" * 60 + "/last.safetensors")
     assert len(long) <= 34
     assert long.startswith("runs/")
     assert long.endswith("last.safetensors")
-    assert "\x1b" not in shown("a\x1b[31m")
+    assert "\x1b" not in short_name("a\x1b[31m")

@@ -1,47 +1,24 @@
-"""A zoo and what was measured of it, stage by stage, as tables that studies work on."""
+"""A zoo and its measurements, stage by stage, as tables that studies work on."""
 
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vitarium.core.printable import distinct
-from vitarium.formats.summary import SCORES
-from vitarium.formats.summary import population as described
+from vitarium.formats.summary import SCORES, Population, population
 from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import MAX_LABEL, PARENT, Factor, factors_of
+from vitarium.studies.statistics.measures import ACCURACY, STATISTICS, shown_measures
 from vitarium.zoo import Zoo
 
-if TYPE_CHECKING:
-    from vitarium.formats.summary import Population as Described
-
-ACCURACY = "accuracy"
-OF_MODELS = (
-    "accuracy",
-    "generalization_gap",
-    "loss",
-    "calibration_error",
-    "weight_norm",
-    "distance_from_parent",
-    "distance_from_start",
-    "hessian_trace",
-)
-"""Measures of a model that have one number."""
-OF_PAIRS = (
-    "agreement",
-    "error_consistency",
-    "js_divergence",
-    "ensemble_gain",
-    "cka",
-    "weight_l2",
-    "weight_cosine",
-)
-STATISTICS = "layer_statistics"
+COLUMNS = ["model", "epoch", "other", "other_epoch", "measure", "part", "value", "unit", "refused"]
+"""Of a table of values, as `vitarium.measure` gives it."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +26,8 @@ class Missing:
     """Models or pairs of a stage without a value of a measure, and why."""
 
     measure: str
-    have: int
-    of: int
+    count: int
+    total: int
     pairs: bool
     why: str
 
@@ -69,7 +46,7 @@ class Stage:
     epochs: pd.DataFrame
     """model, epoch, accuracy (a fraction)."""
     values: pd.DataFrame
-    """By id: the measures of `OF_MODELS` that have values; NaN where there is none."""
+    """By id: the measures of models that have values; NaN where one has none."""
     statistics: pd.DataFrame
     """By id: a column per statistic of a layer; empty where there are none."""
     pairs: Mapping[str, Numbers]
@@ -86,7 +63,7 @@ class Stage:
     @cached_property
     def groups(self) -> list[Factor]:
         """Those of the factors whose values several models share."""
-        return [factor for factor in self.factors if not factor.is_own]
+        return [factor for factor in self.factors if not factor.is_individual]
 
     def factor(self, name: str) -> Factor | None:
         return next((factor for factor in self.factors if factor.name == name), None)
@@ -101,8 +78,8 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Population:
-    """The models of a zoo that a study is of."""
+class Stages:
+    """The finished models of a zoo, by stage."""
 
     stages: Sequence[Stage]
     """Those without parents first."""
@@ -115,47 +92,56 @@ class Population:
     @cached_property
     def accuracies(self) -> pd.Series:
         """By id, of all stages."""
-        found = [stage.models[ACCURACY] for stage in self.stages]
-        return pd.concat(found) if found else pd.Series(dtype=float)
+        columns = [stage.models[ACCURACY] for stage in self.stages]
+        return pd.concat(columns) if columns else pd.Series(dtype=float)
+
+    @property
+    def parents(self) -> dict[str, str | None]:
+        """By id, of all stages."""
+        return {
+            id: parent
+            for stage in self.stages
+            for id, parent in zip(stage.ids, stage.parents, strict=True)
+        }
 
 
-def population(
-    zoo: Zoo, ids: Collection[str], measured: pd.DataFrame, split: str = "test"
-) -> Population:
-    """The finished models among `ids`, with what `vitarium.measure` gave for them.
+def read_stages(
+    zoo: Zoo, ids: Collection[str], measured: pd.DataFrame | None = None, split: str = "test"
+) -> Stages:
+    """The finished models among `ids`, with the values that `vitarium.measure` gave for them.
 
     Args:
         measured: a row per value: model, other, measure, part, value, refused.
         split: of the accuracies over the epochs.
     """
-    known = described(zoo, set(ids))
-    status = {model.row["id"]: str(model.row["status"]) for model in known.models}
-    finished = {id for id, each in status.items() if each == "finished"}
-    everyone = {model.row["id"]: model.factors for model in known.models}
-    elsewhere = {str(model.row["parent"]) for model in known.models if model.row["parent"]}
-    elsewhere = (elsewhere - everyone.keys()) & set(zoo.ids())
-    everyone |= {m.row["id"]: m.factors for m in described(zoo, elsewhere).models}
-    labels = distinct(known.stages, max_length=MAX_LABEL)
+    measured = pd.DataFrame(columns=COLUMNS) if measured is None else measured
+    summary = population(zoo, set(ids))
+    status = {model.row["id"]: str(model.row["status"]) for model in summary.models}
+    finished = {id for id, value in status.items() if value == "finished"}
+    factors = {model.row["id"]: model.factors for model in summary.models}
+    absent = {str(model.row["parent"]) for model in summary.models if model.row["parent"]}
+    absent = (absent - factors.keys()) & set(zoo.ids())
+    factors |= {m.row["id"]: m.factors for m in population(zoo, absent).models}
+    labels = distinct(summary.stages, max_length=MAX_LABEL)
     stages = [
-        replace(_stage(name, known, finished, everyone, measured, split), name=labels[name])
-        for name in known.stages
-        if any(model.row["id"] in finished for model in known.of(name))
+        replace(_stage(name, summary, finished, factors, measured, split), name=labels[name])
+        for name in summary.stages
+        if any(model.row["id"] in finished for model in summary.of(name))
     ]
-    return Population(stages, Counter(s for s in status.values() if s != "finished"))
+    return Stages(stages, Counter(s for s in status.values() if s != "finished"))
 
 
 def _stage(
     name: str,
-    known: "Described",
+    summary: Population,
     finished: Collection[str],
-    everyone: Mapping[str, Mapping[str, Any]],
+    all_factors: Mapping[str, Mapping[str, Any]],
     measured: pd.DataFrame,
     split: str,
 ) -> Stage:
-    models = [model for model in known.of(name) if model.row["id"] in finished]
+    models = [model for model in summary.of(name) if model.row["id"] in finished]
     parents = {model.row["id"]: model.row["parent"] for model in models}
-    own = {model.row["id"]: everyone[model.row["id"]] for model in models}
-    factors = factors_of(own, parents, everyone)
+    factors = factors_of({id: all_factors[id] for id in parents}, parents, all_factors)
     ids = _by_lineage(parents, factors)
     metrics = [metric.replace("test", split) for metric in SCORES[:2]]
     curves = pd.DataFrame(
@@ -167,35 +153,35 @@ def _stage(
         ],
         columns=["model", "epoch", ACCURACY],
     )
-    ours = measured[measured["model"].isin(ids)]
-    values = _values(ours, ids)
+    measured = measured[measured["model"].isin(ids)]
+    values = _values(measured, ids)
     last = curves.groupby("model")[ACCURACY].last().reindex(ids)
     accuracy = values[ACCURACY].fillna(last) if ACCURACY in values else last
     table = pd.DataFrame(
         {"parent": [parents[id] for id in ids], ACCURACY: accuracy.astype(float)}, index=ids
     )
-    ordered = [Factor(f.name, f.labels.reindex(ids), f.alike) for f in factors]
+    ordered = [Factor(f.name, f.labels.reindex(ids), f.equivalent) for f in factors]
     return Stage(
         name,
         table,
-        _named(models, metrics, split) if accuracy.notna().any() else "",
+        _score_name(models, metrics, split) if accuracy.notna().any() else "",
         ordered,
         curves,
         values.assign(**{ACCURACY: accuracy}) if accuracy.notna().any() else values,
-        _statistics(ours, ids),
-        _pairs(ours, ids),
-        _missing(ours, ids),
+        _statistics(measured, ids),
+        _pairs(measured, ids),
+        _missing(measured, ids),
     )
 
 
 def _score(epoch: Mapping[str, Any], metrics: Sequence[str]) -> float | None:
-    found = (epoch.get(metric) for metric in metrics)
-    numbers = (float(v) for v in found if isinstance(v, int | float) and np.isfinite(v))
+    values = (epoch.get(metric) for metric in metrics)
+    numbers = (float(v) for v in values if isinstance(v, int | float) and np.isfinite(v))
     return next(numbers, None)
 
 
-def _named(models: Sequence[Any], metrics: Sequence[str], split: str) -> str:
-    """What the accuracy of the stage's models is."""
+def _score_name(models: Sequence[Any], metrics: Sequence[str], split: str) -> str:
+    """Where the accuracy of the stage's models is from."""
     by_neighbours = sum(
         _score(model.row, metrics[:1]) is None and _score(model.row, metrics[1:]) is not None
         for model in models
@@ -210,22 +196,23 @@ def _by_lineage(parents: Mapping[str, str | None], factors: Sequence[Factor]) ->
     ancestry = [f for f in factors if f.name.startswith(f"{PARENT}'s ")]
     order = [*ancestry, *(f for f in factors if f.name == PARENT)]
     order += [f for f in factors if f not in order]
-    places = [(f.labels, {value: place for place, value in enumerate(f.values)}) for f in order]
-    return sorted(parents, key=lambda id: (*(place[labels[id]] for labels, place in places), id))
+    ranks = [(f.labels, {value: rank for rank, value in enumerate(f.values)}) for f in order]
+    return sorted(parents, key=lambda id: (*(rank[labels[id]] for labels, rank in ranks), id))
 
 
 def _values(measured: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
     """A column per measure of a model; those without any value are left out."""
+    names = shown_measures("model")
     single = measured[
-        measured["measure"].isin(OF_MODELS) & measured["other"].isna() & (measured["part"] == "")
+        measured["measure"].isin(names) & measured["other"].isna() & (measured["part"] == "")
     ]
     table = single.pivot_table(index="model", columns="measure", values="value", aggfunc="last")
-    there = [name for name in OF_MODELS if name in table and table[name].notna().any()]
-    if {"distance_from_parent", "distance_from_start"} <= set(there):
+    names = [name for name in names if name in table and table[name].notna().any()]
+    if {"distance_from_parent", "distance_from_start"} <= set(names):
         start, parent = table["distance_from_start"], table["distance_from_parent"]
         if np.allclose(start, parent, rtol=1e-3):  # where training starts from all of the parent
-            there.remove("distance_from_start")
-    return table.reindex(index=ids, columns=there).astype(float)
+            names.remove("distance_from_start")
+    return table.reindex(index=ids, columns=names).astype(float)
 
 
 def _statistics(measured: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
@@ -237,21 +224,21 @@ def _statistics(measured: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
 
 def _pairs(measured: pd.DataFrame, ids: list[str]) -> dict[str, Numbers]:
     """A symmetric matrix per measure; of one with a value per layer, the last layer's."""
-    place = {id: number for number, id in enumerate(ids)}
-    both = measured[measured["other"].isin(ids) & measured["value"].notna()]
-    found = {}
-    for name in OF_PAIRS:
-        rows = both[both["measure"] == name]
+    index = {id: number for number, id in enumerate(ids)}
+    of_pairs = measured[measured["other"].isin(ids) & measured["value"].notna()]
+    matrices = {}
+    for name in shown_measures("pair"):
+        rows = of_pairs[of_pairs["measure"] == name]
         if not len(rows):
             continue
         parts = set(rows["part"])
         rows = rows[rows["part"] == ("" if "" in parts else max(parts, key=_natural))]
         matrix = np.full((len(ids), len(ids)), np.nan)
-        one, other = rows["model"].map(place).to_numpy(), rows["other"].map(place).to_numpy()
-        matrix[one, other] = matrix[other, one] = rows["value"].to_numpy(dtype=float)
+        i, j = rows["model"].map(index).to_numpy(), rows["other"].map(index).to_numpy()
+        matrix[i, j] = matrix[j, i] = rows["value"].to_numpy(dtype=float)
         np.fill_diagonal(matrix, np.nan)
-        found[name] = matrix
-    return found
+        matrices[name] = matrix
+    return matrices
 
 
 def _natural(part: str) -> list[tuple[int, str]]:
@@ -261,15 +248,15 @@ def _natural(part: str) -> list[tuple[int, str]]:
 
 def _missing(measured: pd.DataFrame, ids: list[str]) -> list[Missing]:
     """Measures that lack values, with the most frequent reason."""
-    found = []
+    missing = []
     for name, rows in measured.groupby("measure", sort=False):
         pairs = bool(rows["other"].notna().any())
         keys = ["model", "other"] if pairs else ["model"]
         rows = rows[rows["other"].isin(ids)] if pairs else rows
-        have = len(rows[rows["value"].notna()].drop_duplicates(keys))
-        whole = len(ids) * (len(ids) - 1) // 2 if pairs else len(ids)
-        if have < whole:
+        count = len(rows[rows["value"].notna()].drop_duplicates(keys))
+        total = len(ids) * (len(ids) - 1) // 2 if pairs else len(ids)
+        if count < total:
             reasons = Counter(why for why in rows["refused"] if why)
             why = reasons.most_common(1)[0][0] if reasons else ""
-            found.append(Missing(str(name), have, whole, pairs, why))
-    return found
+            missing.append(Missing(str(name), count, total, pairs, why))
+    return missing

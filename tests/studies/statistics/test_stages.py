@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vitarium.studies.statistics.population import population
+from vitarium.studies.statistics.stages import read_stages
 
 COLUMNS = ["model", "other", "measure", "part", "value", "refused"]
 
@@ -19,11 +19,11 @@ def measured(*rows) -> pd.DataFrame:
 
 
 def test_stages_have_their_models_by_lineage_and_their_factors(written_zoo, ids):
-    known = population(written_zoo, written_zoo.ids(), measured())
+    known = read_stages(written_zoo, written_zoo.ids(), measured())
     pretrain, finetune = known.stages
     assert (pretrain.name, finetune.name) == ("pretrain", "finetune")
     assert [factor.name for factor in finetune.factors] == ["lr", "parent"]
-    assert finetune.factors[1].alike == ("parent's seed",)
+    assert finetune.factors[1].equivalent == ("parent's seed",)
     assert set(finetune.ids) == set(ids["finetune"])
     parents = finetune.parents
     assert parents[0] == parents[1] != parents[2] == parents[3]
@@ -33,7 +33,7 @@ def test_stages_have_their_models_by_lineage_and_their_factors(written_zoo, ids)
 def test_an_accuracy_that_is_not_measured_is_the_last_epochs(written_zoo, ids):
     first, second = ids["pretrain"]
     rows = measured((first, None, "accuracy", "", 0.9, ""))
-    stage = population(written_zoo, written_zoo.ids(), rows).stages[0]
+    stage = read_stages(written_zoo, written_zoo.ids(), rows).stages[0]
     logged = written_zoo.models().set_index("id")["test_accuracy"]
     assert stage.models["accuracy"].to_dict() == {first: 0.9, second: logged[second]}
     assert stage.score == "test accuracy"
@@ -49,7 +49,7 @@ def test_pairs_are_a_symmetric_matrix_of_the_last_layer(written_zoo, ids):
         (one, other, "cka", "blocks.10", 0.7, ""),
         (one, other, "agreement", "", 0.4, ""),
     )
-    stage = population(written_zoo, written_zoo.ids(), rows).stages[0]
+    stage = read_stages(written_zoo, written_zoo.ids(), rows).stages[0]
     for measure, value in {"cka": 0.7, "agreement": 0.4}.items():
         matrix = stage.pairs[measure]
         assert matrix[0, 1] == matrix[1, 0] == value
@@ -63,11 +63,11 @@ def test_what_has_no_value_is_missing_with_the_reason(written_zoo, ids):
         (other, None, "loss", "", np.nan, "its outputs are no classes"),
         (one, other, "agreement", "", np.nan, "other data"),
     )
-    loss, agreement = population(written_zoo, written_zoo.ids(), rows).stages[0].missing
-    assert (loss.measure, loss.have, loss.of, loss.why) == (
+    loss, agreement = read_stages(written_zoo, written_zoo.ids(), rows).stages[0].missing
+    assert (loss.measure, loss.count, loss.total, loss.why) == (
         "loss", 1, 2, "its outputs are no classes",
     )  # fmt: skip
-    assert (agreement.have, agreement.of, agreement.pairs) == (0, 1, True)
+    assert (agreement.count, agreement.total, agreement.pairs) == (0, 1, True)
 
 
 def test_statistics_that_only_some_models_have_are_left_out(written_zoo, ids):
@@ -77,18 +77,18 @@ def test_statistics_that_only_some_models_have_are_left_out(written_zoo, ids):
         (other, None, "layer_statistics", "blocks.0/mean", 0.2, ""),
         (one, None, "layer_statistics", "head.fc1/mean", 0.3, ""),
     )
-    stage = population(written_zoo, written_zoo.ids(), rows).stages[0]
+    stage = read_stages(written_zoo, written_zoo.ids(), rows).stages[0]
     assert stage.statistics.columns.tolist() == ["blocks.0/mean"]
     assert stage.statistics.loc[other, "blocks.0/mean"] == 0.2
 
 
 def test_models_that_are_not_finished_are_left_out_and_counted(written_zoo, ids):
     (written_zoo.folder(ids["finetune"][0]).path / "result.json").unlink()
-    known = population(written_zoo, written_zoo.ids(), measured())
+    known = read_stages(written_zoo, written_zoo.ids(), measured())
     assert dict(known.left_out) == {"training": 1}
     assert len(known) == 5
 
 
 def test_a_stage_alone_still_knows_what_its_parents_were(written_zoo, ids):
-    (stage,) = population(written_zoo, ids["finetune"], measured()).stages
-    assert stage.factor("parent").alike == ("parent's seed",)
+    (stage,) = read_stages(written_zoo, ids["finetune"], measured()).stages
+    assert stage.factor("parent").equivalent == ("parent's seed",)

@@ -2,9 +2,15 @@
 
 import pytest
 
-from vitarium.studies.lineage.figures import TRUE_FOREST, tree
-from vitarium.studies.lineage.layout import drawn, picture
-from vitarium.studies.lineage.rows import MISSED, RIGHT, UNKNOWN, WRONG, judged, true_forest
+from vitarium.studies.lineage.evaluated import (
+    MISSED,
+    RIGHT,
+    UNKNOWN,
+    WRONG,
+    evaluated_forests,
+    true_forest,
+)
+from vitarium.studies.lineage.tree import TRUE_FOREST, drawn_rows, tree, tree_rows
 from vitarium.studies.report.figures import PALETTE
 
 
@@ -18,8 +24,8 @@ def found(forests):
 
 
 def test_every_model_stands_in_a_row_of_every_forest(found):
-    forests = judged(found)
-    made, _ = picture(forests, found.info)
+    forests = evaluated_forests(found)
+    made, _ = tree_rows(forests, found.info)
     for name in forests:
         rows = [node for node in made.nodes if node["forest"] == name]
         assert sorted(node["name"] for node in rows) == sorted(found.forest.models)
@@ -27,18 +33,18 @@ def test_every_model_stands_in_a_row_of_every_forest(found):
 
 
 def test_every_edge_is_drawn_once(found):
-    name, one = next(iter(judged(found).items()))
-    made, _ = picture({name: one}, found.info)
+    name, one = next(iter(evaluated_forests(found).items()))
+    made, _ = tree_rows({name: one}, found.info)
     straight = [node for node in made.nodes if node["back"] is not None]
     curves = {cell["link"]: cell["status"] for cell in made.curves}
-    assert len(straight) == sum(row.above is not None for row in one.rows)
+    assert len(straight) == sum(row.parent is not None for row in one.rows)
     assert len(curves) == len(found.forest.edges) - len(straight) + 2  # and two that were missed
     assert sorted(curves.values()) == [RIGHT, MISSED, MISSED]
     assert len(made.curves) == 4 * len(curves)
 
 
 def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
-    spec = tree(judged(found), found.info).spec
+    spec = tree(evaluated_forests(found), found.info).spec
     scales = [
         layer["encoding"]["color"]["scale"]
         for layer in spec["layer"]
@@ -57,7 +63,7 @@ def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
 
 
 def test_an_edge_is_the_fainter_the_less_sure(found):
-    made, _ = picture(judged(found), found.info)
+    made, _ = tree_rows(evaluated_forests(found), found.info)
     nodes = [node for node in made.nodes if node["forest"] == "descent"]
     order = sorted(nodes, key=lambda node: node["at"])
     strengths = [node["strength"] for node in order]
@@ -66,7 +72,7 @@ def test_an_edge_is_the_fainter_the_less_sure(found):
 
 
 def test_a_menu_has_all_methods_and_the_truth(found):
-    forests = judged(found) | {TRUE_FOREST: true_forest(found, TRUE_FOREST)}
+    forests = evaluated_forests(found) | {TRUE_FOREST: true_forest(found, TRUE_FOREST)}
     spec = tree(forests, found.info).spec
     (menu,) = [param for param in spec["params"] if param["name"] == "forest"]
     assert menu["bind"]["options"] == ["descent", "mother", "nearest_root", TRUE_FOREST]
@@ -75,7 +81,7 @@ def test_a_menu_has_all_methods_and_the_truth(found):
 
 def test_one_forest_without_truth_needs_no_menu(forests):
     found = forests.recovered(1, 2, 0, known=False, others=False)
-    figure = tree(judged(found), found.info)
+    figure = tree(evaluated_forests(found), found.info)
     (param,) = [param for param in figure.spec["params"] if param["name"] == "forest"]
     assert "bind" not in param
     assert {node["status"] for node in data_of(figure.spec) if "status" in node} == {UNKNOWN}
@@ -84,28 +90,28 @@ def test_one_forest_without_truth_needs_no_menu(forests):
 
 def test_rows_come_closer_with_many_models_and_lose_their_names(forests):
     few, many = forests.recovered(3, 4, 4), forests.recovered(60, 4, 3)
-    _, near = picture(judged(many), many.info)
-    _, far = picture(judged(few), few.info)
-    assert far.named
-    assert not near.named
+    _, near = tree_rows(evaluated_forests(many), many.info)
+    _, far = tree_rows(evaluated_forests(few), few.info)
+    assert far.has_names
+    assert not near.has_names
     assert near.step < far.step
     assert near.step * near.count <= 4700
 
 
 def test_of_too_many_models_the_largest_families_are_drawn(forests):
     found = forests.recovered(4, 5, 1, mixture=True)  # 12 + 11 + 11 + 11 models
-    one = judged(found)["descent"]
-    assert {row.family for row in drawn(one.rows, 30)} == {0, 1}
-    assert len(drawn(one.rows, 30)) == 23
-    assert len(drawn(one.rows, 7)) == 7  # not even one family has room
-    figure = tree({"descent": one}, found.info, most=30)
+    one = evaluated_forests(found)["descent"]
+    assert {one.families[row.model] for row in drawn_rows(one, 30)} == {0, 1}
+    assert len(drawn_rows(one, 30)) == 23
+    assert len(drawn_rows(one, 7)) == 7  # not even one family has room
+    figure = tree({"descent": one}, found.info, max_models=30)
     assert "**23** of 45 models" in figure.caption
     names = {cell["name"] for cell in data_of(figure.spec) if "name" in cell}
     assert len(names) == 23
 
 
 def test_it_is_drawn_on_paper(found, tmp_path):
-    png, svg = tree(judged(found), found.info).write(tmp_path)
+    png, svg = tree(evaluated_forests(found), found.info).write(tmp_path)
     assert png.stat().st_size > 10_000
     text = svg.read_text()
     for colour in (PALETTE[0], PALETTE[1], PALETTE[3]):
