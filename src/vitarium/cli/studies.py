@@ -48,7 +48,7 @@ class StudyCommands(TyperGroup):
     """The registered studies; they are looked up when a command is asked for."""
 
     @property
-    def commands(self) -> dict[str, Any]:  # type: ignore[override]
+    def commands(self) -> dict[str, Any]:
         from vitarium.core.registry import plugins
 
         return {name: _command(plugin) for name, plugin in plugins("study").items()}
