@@ -29,7 +29,7 @@ stages:
     start: pretrain
     data: mnist5k
     schedule: cosine
-    epochs: 6
+    epochs: 8
     batch_size: 64
     grid:
       head: [linear, {name: mlp, hidden_dim: 32}]
