@@ -8,7 +8,7 @@ import pytest
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
 from vitarium.lineage.forest import Edge, Forest
-from vitarium.lineage.recover import Group, Recovered
+from vitarium.lineage.recover import ModelGroup, Recovered
 from vitarium.lineage.scores import Scores
 
 
@@ -66,7 +66,7 @@ def asked(monkeypatch):
         _scores(),
         {},
         {},
-        [Group(models, 9, 1.0)],
+        [ModelGroup(models, 9, 1.0)],
         {"base": {"stage": "x"}},
     )
     kept = {}

@@ -1,4 +1,4 @@
-"""Trees of a heap are told apart by angles, whether all pairs are compared or sketches."""
+"""Trees of a set of models are told apart by angles, whether all pairs are compared or sketches."""
 
 import numpy as np
 import pytest

@@ -127,7 +127,7 @@ def test_an_empty_tensor_adds_nothing():
     assert np.isnan(statistics.moments["mean"]["none"]).all()
 
 
-def test_a_part_of_a_heap_has_its_part_of_the_evidence():
+def test_a_part_of_a_set_has_its_part_of_the_evidence():
     models = population(6)
     model_set = ModelSet(models, list(SHAPES))
     statistics, indices = model_set.statistics, [4, 1, 3]

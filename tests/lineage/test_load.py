@@ -1,4 +1,4 @@
-"""Heaps of models: what is compared with what, what is left out, and what is known of it."""
+"""Sets of models: what is compared with what, what is left out, and what is known of it."""
 
 import itertools
 import os
@@ -49,7 +49,7 @@ def model_sets(loaded):
 # Folders of files
 
 
-def test_models_of_a_folder_are_one_heap_whose_tensors_are_the_trunks(tmp_path):
+def test_models_of_a_folder_are_one_set_whose_tensors_are_the_trunks(tmp_path):
     write(tmp_path, b=weights(1, VIT | HEAD))
     torch.save(weights(2, VIT | HEAD), tmp_path / "a.pt")
     loaded = load(tmp_path)
@@ -104,7 +104,7 @@ def test_tensors_of_another_shape_are_not_compared(tmp_path):
     assert loaded.shared == [pytest.approx(100 / (100 + 40))]
 
 
-def test_mixed_architectures_are_split_the_larger_heap_first(tmp_path):
+def test_mixed_architectures_are_split_the_larger_set_first(tmp_path):
     wide = {name: (*shape[:-1], 9 * shape[-1]) for name, shape in VIT.items()}
     write(tmp_path, z1=weights(1), z2=weights(2), z3=weights(3))
     write(tmp_path, a1=weights(1, wide), a2=weights(2, wide))
@@ -114,7 +114,7 @@ def test_mixed_architectures_are_split_the_larger_heap_first(tmp_path):
     assert loaded.shared == [1, 1, 1, 1]
 
 
-def test_a_model_with_too_little_in_common_is_a_heap_of_its_own(tmp_path):
+def test_a_model_with_too_little_in_common_is_a_set_of_its_own(tmp_path):
     write(tmp_path, a=weights(0), b=weights(1), c=weights(2, without("blocks")))
     loaded = load(tmp_path)
     assert model_sets(loaded) == [["a", "b"], ["c"]]
@@ -214,12 +214,12 @@ def test_long_work_is_reported(tmp_path):
     assert len(reports) > 2
 
 
-# Heaps
+# Model sets
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), count=st.integers(1, 7))
-def test_heaps_depend_neither_on_order_nor_on_names_and_leave_enough_of_every_model(data, count):
+def test_sets_depend_neither_on_order_nor_on_names_and_leave_enough_of_every_model(data, count):
     parts = {"w": (4, 5), "v": (3, 5), "u": (8,), "t": (2, 2), "s": (1,)}
     models = []
     for number in range(count):

@@ -80,7 +80,7 @@ def test_squared_distances_are_estimated_within_their_error():
     assert np.abs(off).max() < 5 * np.sqrt(2 / size)
 
 
-def test_a_model_alone_has_the_sketch_that_it_has_in_a_heap(width):
+def test_a_model_alone_has_the_sketch_that_it_has_in_a_set(width):
     models = population(5)
     sketch = sketch_weights(model_set(models))
     assert sketch.shape == (5, 512)

@@ -23,7 +23,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Known:
-    """A heap, and of every model its parent (None of a root) and the number of its tree."""
+    """A set of models, and of every model its parent (None of a root) and the number of its tree."""
 
     model_set: ModelSet
     parents: dict[str, str | None]

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 
 from vitarium.lineage.forest import Edge, Forest
-from vitarium.lineage.recover import Group, Recovered
+from vitarium.lineage.recover import ModelGroup, Recovered
 from vitarium.lineage.scores import Scores
 
 
@@ -103,7 +103,7 @@ def recovered(
             if others
         },
         "left_out": {"broken.safetensors": "block.0.weight has NaN"},
-        "groups": [Group(list(truth), 74, 0.991)],
+        "groups": [ModelGroup(list(truth), 74, 0.991)],
         "info": info,
     }
     return Recovered(**(given | more))

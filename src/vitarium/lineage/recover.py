@@ -24,7 +24,7 @@ MAX_COMPARED_MODELS = 2_000
 
 
 @dataclass(frozen=True)
-class Group:
+class ModelGroup:
     """A set of models that could be compared with each other.
 
     Args:
@@ -55,7 +55,7 @@ class Recovered:
     scores: Scores | None
     others: Mapping[str, tuple[Forest, Scores | None]]
     left_out: Mapping[str, str]
-    groups: Sequence[Group]
+    groups: Sequence[ModelGroup]
     info: Mapping[str, Mapping[str, Any]]
 
 
@@ -135,7 +135,7 @@ def recover(
         others={forest.method: (forest, score) for forest, score in scored[1:]},
         left_out=loaded.left_out,
         groups=[
-            Group(model_set.names, len(model_set.tensors), share)
+            ModelGroup(model_set.names, len(model_set.tensors), share)
             for model_set, share in zip(loaded.model_sets, loaded.shared, strict=True)
         ],
         info=loaded.info,

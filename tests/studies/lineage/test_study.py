@@ -9,7 +9,7 @@ import pytest
 
 import vitarium
 from vitarium.core.errors import InvalidInput, NotAZoo, UnknownName
-from vitarium.lineage.recover import Group
+from vitarium.lineage.recover import ModelGroup
 from vitarium.studies._runner.study import study
 from vitarium.studies.report.figures import PALETTE
 
@@ -129,7 +129,7 @@ def test_ties_kinds_and_notes_are_told(studied, forests):
 def test_several_groups_and_all_models_are_in_tables(studied, forests):
     made = forests.recovered(3, 4, 2, wrong=["r2c3"], mixture=True)
     models = list(made.forest.models)
-    groups = [Group(models[:13], 74, 0.9), Group(models[13:], 50, 1.0)]
+    groups = [ModelGroup(models[:13], 74, 0.9), ModelGroup(models[13:], 50, 1.0)]
     found = studied(dataclasses.replace(made, groups=groups))
     assert any("2 shapes (13 and 27 models)" in line for line in found.sentences)
     tables = tables_of(found)
@@ -185,7 +185,7 @@ def test_names_and_reasons_stay_text(studied, forests):
         truth=names,
         info={EVIL: {"factors": {"lr": EVIL}, "stage": EVIL, "file": EVIL}},
         left_out={EVIL: EVIL},
-        groups=[Group(list(names), 3, 1.0)],
+        groups=[ModelGroup(list(names), 3, 1.0)],
         others=False,
     )
     html = studied(made).page.read_text()

@@ -115,7 +115,7 @@ def test_units_of_one_kind_alone_are_found_too(only):
     assert distance(aligned.model_set.models[1], child) == 0
 
 
-def test_where_nothing_is_rearranged_the_heap_stays_as_it_is():
+def test_where_nothing_is_rearranged_the_set_stays_as_it_is():
     parent, unrelated = random(0), random(1)
     models = model_set(parent, trained(parent, 2), unrelated, trained(unrelated, 3), random(4))
     aligned = align_units(models)

@@ -1,4 +1,4 @@
-"""Our own method on made-up heaps: trees, copies, soups, roundings, prunings, differences of low rank."""
+"""Our own method on made-up models: trees, copies, soups, roundings, prunings, differences of low rank."""
 
 import networkx
 import numpy as np
@@ -255,7 +255,7 @@ def test_epochs_of_one_run_come_in_order(weight_walks):
     assert np.mean(right) >= 0.8
 
 
-# Of all heaps
+# Of all sets
 
 
 @settings(deadline=None, max_examples=8)

@@ -10,7 +10,7 @@ from vitarium.lineage._initialization_statistics import centered_at_init, layer_
 from vitarium.lineage.methods.descent._roots import root_family
 
 
-def of_heap(model_set, forbidden=None):
+def root_of(model_set, forbidden=None):
     return root_family(
         layer_grams(model_set, weight_layers(model_set)), centered_at_init(model_set), forbidden
     )
@@ -24,7 +24,7 @@ def test_the_root_of_a_walk_is_found_and_believed(fans, decay, weight_walks):
         walks = weight_walks.Walks(seed, decay=decay)
         walks.tree("root", fans, 0.2, 0.6)
         model_set = walks.model_set()
-        rooted_at = of_heap(model_set)
+        rooted_at = root_of(model_set)
         assert 0 < rooted_at.probability <= 1
         is_root = model_set.names[rooted_at.tree.root] == "root"
         right.append(is_root and not rooted_at.shared_init.any())
@@ -37,7 +37,7 @@ def test_the_root_is_found_with_steps_over_two_decades(weight_walks):
         walks = weight_walks.Walks(seed)
         walks.tree("root", (4, 2), 0.01, 1)
         model_set = walks.model_set()
-        right.append(model_set.names[of_heap(model_set).tree.root] == "root")
+        right.append(model_set.names[root_of(model_set).tree.root] == "root")
     assert np.mean(right) >= 0.75
 
 
@@ -49,7 +49,7 @@ def test_models_that_began_alike_have_no_root(count, weight_walks):
         for number in range(count):
             walks.root(f"m{number}", start, 0.3)
         model_set = walks.model_set()
-        assert of_heap(model_set).shared_init.sum() == count - 1
+        assert root_of(model_set).shared_init.sum() == count - 1
         forest = choose("lineage", "descent")(model_set, None)
         assert not forest.edges
         assert set(forest.roots) == set(model_set.names)
@@ -63,9 +63,9 @@ def test_a_parent_beside_models_that_began_like_it_is_theirs_no_more(weight_walk
     for number in range(5):
         walks.child(f"child {number}", "root", 0.3)
     model_set = walks.model_set()
-    right = of_heap(model_set)
-    assert not right.shared_init.any()
-    assert model_set.names[right.tree.root] == "root"
+    rooted = root_of(model_set)
+    assert not rooted.shared_init.any()
+    assert model_set.names[rooted.tree.root] == "root"
 
 
 def relearned(walks, child, share):
@@ -102,7 +102,7 @@ def test_of_children_that_unlearned_a_little_the_mean_has_to_agree(third, is_roo
     for number, share in enumerate([-0.08, -0.08, third]):
         walks.child(f"child {number}", "root", 0.3)
         relearned(walks, f"child {number}", share)
-    assert of_heap(walks.model_set()).shared_init.any() != is_root
+    assert root_of(walks.model_set()).shared_init.any() != is_root
 
 
 def test_whom_a_model_cannot_have_as_an_ancestor_is_no_root(weight_walks):
@@ -112,22 +112,22 @@ def test_whom_a_model_cannot_have_as_an_ancestor_is_no_root(weight_walks):
     names = model_set.names
     barred = np.zeros((len(model_set), len(model_set)), dtype=bool)
     barred[names.index("root.2"), names.index("root")] = True
-    rooted = of_heap(model_set, barred.__getitem__)
+    rooted = root_of(model_set, barred.__getitem__)
     assert names[rooted.tree.root] != "root"
-    assert names[of_heap(model_set).tree.root] == "root"
+    assert names[root_of(model_set).tree.root] == "root"
 
 
 def test_where_everyone_is_barred_there_is_a_root_all_the_same(weight_walks):
     walks = weight_walks.Walks(0)
     walks.tree("root", (2,), 0.3, 0.3)
     barred = ~np.eye(3, dtype=bool)
-    assert 0 <= of_heap(walks.model_set(), barred.__getitem__).tree.root < 3
+    assert 0 <= root_of(walks.model_set(), barred.__getitem__).tree.root < 3
 
 
 def test_one_model_is_its_own_root(weight_walks):
     walks = weight_walks.Walks(0)
     walks.root("root")
-    rooted = of_heap(walks.model_set())
+    rooted = root_of(walks.model_set())
     assert (rooted.tree.root, rooted.probability, rooted.shared_init.tolist()) == (0, 1.0, [False])
 
 
@@ -150,7 +150,7 @@ def test_relabelled_models_have_the_relabelled_root(seed, weight_walks):
     first = walks.model_set()
     order = np.random.default_rng(seed).permutation(first.names).tolist()
     reordered = walks.model_set(order)
-    plain, again = of_heap(first), of_heap(reordered)
+    plain, again = root_of(first), root_of(reordered)
     assert first.names[plain.tree.root] == order[again.tree.root]
     assert plain.shared_init.any() == again.shared_init.any()
     assert again.probability == pytest.approx(plain.probability, rel=1e-6)
