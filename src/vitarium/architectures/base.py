@@ -46,10 +46,10 @@ def architecture(
     """Register an architecture: a function `(config, num_outputs) -> nn.Module`.
 
     The module is the plain model, images [batch, *config.input_size] -> outputs [batch,
-    num_outputs], with random weights from torch's global generator. It has timm's
-    `forward_features` and `forward_head`, its blocks are at `blocks`, `layers` or `stages`, and its
-    head is at `head` or where `pretrained_cfg["classifier"]` says. Equal configurations give equal
-    state_dict keys and shapes.
+    num_outputs], with random weights from torch's global generator; outputs are classes, or the
+    projection of an objective without labels. It has timm's `forward_features` and `forward_head`,
+    its blocks are at `blocks`, `layers` or `stages`, and its head is at `head` or where
+    `pretrained_cfg["classifier"]` says. Equal configurations give equal state_dict keys and shapes.
 
     Args:
         config: says the images that the model takes (`input_size`); its fields are factors.

@@ -103,6 +103,11 @@ class Batches:
             images = self.normalized(channels(pixels, self.input_size[0]))
             yield Batch(images, labels, self._targets(labels))
 
+    # Two kinds of random streams, each begun anew from its name: which images make which batch, by
+    # epoch; and what they are augmented by, by epoch and step, in the order of the batch and the
+    # second views after all first ones. A stream draws all its numbers at once, row by row, so how
+    # many an augmentation takes, and in which order, is part of every trained model's bits.
+
     def order(self, epoch: int) -> Tensor:
         """Numbers of the images in each batch of an epoch, int64 [steps, batch_size]."""
         order = torch.Generator().manual_seed(seeds.derive(self.seed, "order", epoch))

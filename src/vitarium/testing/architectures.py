@@ -50,12 +50,12 @@ def check_architecture(name: str, **settings: Any) -> None:
     without = [n for n, parameter in model.named_parameters() if parameter.grad is None]
     rule(not without, f"no gradient reaches {', '.join(without[:3])}")
 
-    other: nn.Module = section(_OUTPUTS)
-    other.load_state_dict(load(save(model.state_dict())), strict=True)
+    loaded: nn.Module = section(_OUTPUTS)
+    loaded.load_state_dict(load(save(model.state_dict())), strict=True)
     with torch.no_grad():
         expected = model.eval()(images)
         rule(
-            torch.equal(expected, other.eval()(images)),
+            torch.equal(expected, loaded.eval()(images)),
             "a model with another's state_dict has to compute the same, through safetensors",
         )
         rule(torch.equal(expected, model(images)), "in eval mode nothing may be random")
@@ -72,10 +72,10 @@ def check_architecture(name: str, **settings: Any) -> None:
         _check_symmetries(rule, facts["symmetries"](model), model)
 
 
-def _equal(model: nn.Module, other: nn.Module) -> bool:
-    tensors, others = model.state_dict(), other.state_dict()
-    return tensors.keys() == others.keys() and all(
-        torch.equal(tensor, others[name]) for name, tensor in tensors.items()
+def _equal(model: nn.Module, reference: nn.Module) -> bool:
+    tensors, expected = model.state_dict(), reference.state_dict()
+    return tensors.keys() == expected.keys() and all(
+        torch.equal(tensor, expected[name]) for name, tensor in tensors.items()
     )
 
 
@@ -105,11 +105,11 @@ def _check_timm(rule: Any, section: Any, model: nn.Module, images: torch.Tensor)
         timm_name, overrides = section.plugin.facts["timm"](section.config)
     except InvalidInput:
         return  # timm has no model for these settings
-    theirs = timm.create_model(timm_name, pretrained=False, num_classes=_OUTPUTS, **overrides)
-    theirs.load_state_dict(model.state_dict(), strict=True)
+    timm_model = timm.create_model(timm_name, pretrained=False, num_classes=_OUTPUTS, **overrides)
+    timm_model.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
         rule(
-            torch.allclose(model(images), theirs.eval()(images), atol=1e-5),
+            torch.allclose(model(images), timm_model.eval()(images), atol=1e-5),
             f"timm's {timm_name} with {overrides} computes something else with its weights",
         )
 

@@ -64,11 +64,11 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
             torch.equal(split.labels, getattr(repeated, part).labels),
             f"read again, its {part} split is another",
         )
-    other: Dataset = section.plugin.function(
+    resplit: Dataset = section.plugin.function(
         section.config.changed({"split_seed": 9, "val_fraction": 0.3}), folders
     )
     rule(
-        _pictures(other.test) == _pictures(data.test),
+        _pictures(resplit.test) == _pictures(data.test),
         "its test images depend on split_seed or val_fraction",
     )
 

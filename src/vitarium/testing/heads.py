@@ -39,11 +39,11 @@ def check_head(name: str, **settings: Any) -> None:
         models.append(model.eval())
     model, same_seed = models
     weights = dict(model.named_parameters())
-    for parameter, again in same_seed.named_parameters():
-        rule(torch.equal(again, weights[parameter]), f"the same seed gave another {parameter}")
-    for parameter, weight in backbone.items():
+    for parameter, weight in same_seed.named_parameters():
+        rule(torch.equal(weight, weights[parameter]), f"the same seed gave another {parameter}")
+    for parameter, before in backbone.items():
         rule(
-            parameter in weights and torch.equal(weight, weights[parameter]),
+            parameter in weights and torch.equal(before, weights[parameter]),
             f"it changes {parameter}, which is not in {head_prefix(model)}",
         )
     images = torch.randn(2, 3, 16, 16)

@@ -221,6 +221,12 @@ class StackedTrainer:
         )
 
     # The computation
+    #
+    # vmap maps the template over rows: inside, a weight has the shape of one model's, and nothing
+    # may depend on its values in Python. Weights are leaves in flat's memory, so one backward pass
+    # of the summed losses gives each row its own gradient. Anything random inside would be drawn
+    # for all rows in another order than for one model: randomness="error" refuses it, and
+    # `stack_key` keeps such models out.
 
     def _vmapped(self, *batch: Any) -> Any:
         with self._attention():
