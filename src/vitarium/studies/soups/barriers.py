@@ -137,7 +137,7 @@ def lines(
             found.absent.append(Absent(what, pair, str(error)))
             continue
         found.found.append(
-            Line(one.model, other.model, name, aligned, tuple(config.places), losses)
+            Line(one.model, other.model, name, aligned, tuple(config.positions), losses)
         )
     return found
 
@@ -170,7 +170,7 @@ def _between(
             model = deepcopy(second.model)
             model.load_state_dict(dict(runs.aligned(align, one, other)))
             second = replace(second, model=model)
-        losses = path_losses(first, second, config.places, config)
+        losses = path_losses(first, second, config.positions, config)
         if not torch.isfinite(losses.loss).all():
             raise NotApplicable("the loss between them is not finite")
         runs.cache.put({"loss": losses.loss, "error": losses.error}, *key)
