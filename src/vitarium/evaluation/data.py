@@ -80,12 +80,12 @@ class EvalData:
         """Normalised images -> pixels in [0, 1]."""
         return self._batches.pixels(images)
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def normalized(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] -> images as the model takes them."""
         return self._batches.normalized(pixels)
 
     def _first(self, count: int) -> Tensor:
         return stratified(self.labels, count, 0, "measure")
 
-    def _chosen(self, places: Tensor) -> "EvalData":
-        return EvalData(self._batches, self.split, self.numbers[places])
+    def _chosen(self, indices: Tensor) -> "EvalData":
+        return EvalData(self._batches, self.split, self.numbers[indices])

@@ -63,11 +63,11 @@ class Weights(Mapping[str, Tensor]):
 
     @property
     def start(self) -> "Weights":
-        return self._asked(self._start, "its initial weights are not known")
+        return self._required(self._start, "its initial weights are not known")
 
     @property
     def parent(self) -> "Weights":
-        return self._asked(self._parent, "it has no parent")
+        return self._required(self._parent, "it has no parent")
 
     @cached_property
     def skeleton(self) -> nn.Module:
@@ -87,8 +87,8 @@ class Weights(Mapping[str, Tensor]):
     def dtype(self, name: str) -> torch.dtype:
         """Of a tensor; that of a checkpoint is not read for it."""
         if isinstance(self._tensors, Checkpoint):
-            found: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
-            return found
+            stored_dtype: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
+            return stored_dtype
         return self[name].dtype
 
     @property
@@ -122,7 +122,7 @@ class Weights(Mapping[str, Tensor]):
             self._remembered[what] = compute()
         return cast(T, self._remembered[what])
 
-    def _asked(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
+    def _required(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
         if give is None:
             raise NotApplicable(f"{self.name}: {otherwise}")
         return give()

@@ -64,16 +64,16 @@ def gradient(
     model: nn.Module, examples: EvalData, batch_size: int = 256
 ) -> tuple[float, dict[str, Tensor]]:
     """The loss of a model, and its gradient: by name, in the parameters' shapes and dtypes."""
-    own = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
-    total, sums = 0.0, {name: torch.zeros_like(tensor) for name, tensor in own.items()}
+    point = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
+    total, sums = 0.0, {name: torch.zeros_like(tensor) for name, tensor in point.items()}
     for batch in examples.batches(batch_size):
         with torch.enable_grad():
-            value = mean_loss(model, own, batch.images, batch.labels)
-            found = gradients(value, list(own.values()))
+            value = mean_loss(model, point, batch.images, batch.labels)
+            slopes = gradients(value, list(point.values()))
         share = len(batch.labels) / len(examples)
         total += share * value.item()
-        for place, tensor in zip(sums.values(), found, strict=True):
-            place.add_(tensor, alpha=share)
+        for accumulator, tensor in zip(sums.values(), slopes, strict=True):
+            accumulator.add_(tensor, alpha=share)
     return total, sums
 
 

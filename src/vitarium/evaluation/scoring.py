@@ -54,17 +54,17 @@ class Scorer:
 
     def score_as_it_is(self) -> Score:
         """Of the weights that the model has now."""
-        own = parameters(self.model)
-        found = losses(self.model, lambda: [own], self.examples, self.batch_size)
-        return Score(1 - found.error.item(), found.loss.item())
+        point = parameters(self.model)
+        measured = losses(self.model, lambda: [point], self.examples, self.batch_size)
+        return Score(1 - measured.error.item(), measured.loss.item())
 
 
 @torch.no_grad()
 def load(model: nn.Module, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> None:
     """Write tensors into a model, in its own dtype and on its own device."""
-    places = model.state_dict()
+    state = model.state_dict()
     for name, tensor in weights.items() if isinstance(weights, Mapping) else weights:
-        places[name].copy_(tensor)
+        state[name].copy_(tensor)
 
 
 @torch.no_grad()

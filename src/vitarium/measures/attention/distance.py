@@ -1,4 +1,4 @@
-"""How far a vision transformer's heads look."""
+"""Attention distance: how far, in pixels, a vision transformer's heads attend."""
 
 import torch
 from pydantic import PositiveInt

@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours: whether two layers put the same images next to each other."""
+"""Mutual k-NN: share of nearest neighbors that two layers have in common."""
 
 import torch
 from pydantic import PositiveInt
@@ -12,7 +12,7 @@ from vitarium.measures.base import measure
 class MutualKnn(Representation):
     """Of so many neighbours."""
 
-    neighbours: PositiveInt = 10
+    neighbors: PositiveInt = 10
     """Of each image inside its batch, by the cosine of their features."""
 
 
@@ -33,9 +33,9 @@ def mutual_knn(config: MutualKnn, features: Tensor) -> Tensor:
     nothing, and gives a vector of length 0.
     """
     n = len(features)
-    if n <= config.neighbours + 1:
+    if n <= config.neighbors + 1:
         return features.new_empty(0)
     unit = F.normalize(features, dim=1)
-    alike = (unit @ unit.T).fill_diagonal_(-torch.inf)
-    nearest = alike.topk(config.neighbours, dim=1).indices
-    return torch.zeros_like(alike).scatter_(1, nearest, 1.0).flatten()
+    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    nearest = similarity.topk(config.neighbors, dim=1).indices
+    return torch.zeros_like(similarity).scatter_(1, nearest, 1.0).flatten()

@@ -62,6 +62,6 @@ def _distances(features: Tensor, distance: str) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """Places in ascending order, float64; equal values have the mean of their places."""
-    _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
+    _, index, count = torch.unique(values, return_inverse=True, return_counts=True)
     last = count.cumsum(0)
-    return (last - (count - 1) / 2.0).double()[place]
+    return (last - (count - 1) / 2.0).double()[index]

@@ -116,8 +116,8 @@ def motion_blur(pixels: Tensor, radius: float, sigma: float, generators: Generat
     down = (along * angles.sin()[:, None]).round().long().to(pixels.device)
     across = (along * angles.cos()[:, None]).round().long().to(pixels.device)
     total = torch.zeros_like(pixels)
-    for place, weight in enumerate(weights.tolist()):
-        total += weight * shifted(pixels, down[:, place], across[:, place], "edge")
+    for index, weight in enumerate(weights.tolist()):
+        total += weight * shifted(pixels, down[:, index], across[:, index], "edge")
     return total
 
 
@@ -188,8 +188,8 @@ def _filtered(pixels: Tensor, kernel: Tensor) -> Tensor:
     """Every channel under a kernel [m, n] of odd sizes; borders are continued."""
     down, across = (size // 2 for size in kernel.shape)
     padded = F.pad(pixels, (across, across, down, down), mode="replicate")
-    each = padded.flatten(0, 1).unsqueeze(1)
-    return F.conv2d(each, kernel[None, None]).view_as(pixels)
+    channels = padded.flatten(0, 1).unsqueeze(1)
+    return F.conv2d(channels, kernel[None, None]).view_as(pixels)
 
 
 def _boxes(size: int, fewer: int) -> Tensor:
@@ -202,20 +202,20 @@ def _boxes(size: int, fewer: int) -> Tensor:
     return means.T[middles // (2 * size)]
 
 
-def _each(*numbers: float) -> list[tuple[float, ...]]:
+def _levels(*numbers: float) -> list[tuple[float, ...]]:
     return [(number,) for number in numbers]
 
 
 CORRUPTIONS: dict[CorruptionName, Corruption] = {
     "gaussian_noise": Corruption(
-        gaussian_noise, _each(0.04, 0.06, 0.08, 0.09, 0.1), _each(0.08, 0.12, 0.18, 0.26, 0.38)
+        gaussian_noise, _levels(0.04, 0.06, 0.08, 0.09, 0.1), _levels(0.08, 0.12, 0.18, 0.26, 0.38)
     ),
-    "shot_noise": Corruption(shot_noise, _each(500, 250, 100, 75, 50), _each(60, 25, 12, 5, 3)),
+    "shot_noise": Corruption(shot_noise, _levels(500, 250, 100, 75, 50), _levels(60, 25, 12, 5, 3)),
     "impulse_noise": Corruption(
-        impulse_noise, _each(0.01, 0.02, 0.03, 0.05, 0.07), _each(0.03, 0.06, 0.09, 0.17, 0.27)
+        impulse_noise, _levels(0.01, 0.02, 0.03, 0.05, 0.07), _levels(0.03, 0.06, 0.09, 0.17, 0.27)
     ),
     "gaussian_blur": Corruption(
-        gaussian_blur, _each(0.4, 0.6, 0.7, 0.8, 1), _each(1, 2, 3, 4, 6), lengths=True
+        gaussian_blur, _levels(0.4, 0.6, 0.7, 0.8, 1), _levels(1, 2, 3, 4, 6), lengths=True
     ),
     "defocus_blur": Corruption(
         defocus_blur,
@@ -235,13 +235,13 @@ CORRUPTIONS: dict[CorruptionName, Corruption] = {
         [(11, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03)],
     ),
     "brightness": Corruption(
-        brightness, _each(0.05, 0.1, 0.15, 0.2, 0.3), _each(0.1, 0.2, 0.3, 0.4, 0.5)
+        brightness, _levels(0.05, 0.1, 0.15, 0.2, 0.3), _levels(0.1, 0.2, 0.3, 0.4, 0.5)
     ),
     "contrast": Corruption(
-        contrast, _each(0.75, 0.5, 0.4, 0.3, 0.15), _each(0.4, 0.3, 0.2, 0.1, 0.05)
+        contrast, _levels(0.75, 0.5, 0.4, 0.3, 0.15), _levels(0.4, 0.3, 0.2, 0.1, 0.05)
     ),
     "pixelate": Corruption(
-        pixelate, _each(0.95, 0.9, 0.85, 0.75, 0.65), _each(0.6, 0.5, 0.4, 0.3, 0.25)
+        pixelate, _levels(0.95, 0.9, 0.85, 0.75, 0.65), _levels(0.6, 0.5, 0.4, 0.3, 0.25)
     ),
-    "jpeg": Corruption(jpeg, _each(80, 65, 58, 50, 40), _each(25, 18, 15, 10, 7)),
+    "jpeg": Corruption(jpeg, _levels(80, 65, 58, 50, 40), _levels(25, 18, 15, 10, 7)),
 }

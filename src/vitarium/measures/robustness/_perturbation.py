@@ -42,27 +42,27 @@ class PixelBatch:
     """float32 [b, c, h, w] in [0, 1]"""
     labels: Tensor
     """int64 [b]"""
-    places: Sequence[int]
+    indices: Sequence[int]
     """Where the images stand among all that are measured."""
 
     def of(self, which: Tensor) -> "PixelBatch":
         """Some of the images; which: bool [b]."""
-        places = [self.places[number] for number in which.nonzero()[:, 0].tolist()]
-        return PixelBatch(self.pixels[which], self.labels[which], places)
+        indices = [self.indices[number] for number in which.nonzero()[:, 0].tolist()]
+        return PixelBatch(self.pixels[which], self.labels[which], indices)
 
 
 def pixel_batches(examples: EvalData, batch_size: int) -> Iterator[PixelBatch]:
     """All images once, in order."""
     start = 0
     for batch in examples.batches(batch_size):
-        places = range(start, start + len(batch.labels))
-        yield PixelBatch(examples.pixels(batch.images).clamp(0, 1), batch.labels, places)
-        start = places.stop
+        indices = range(start, start + len(batch.labels))
+        yield PixelBatch(examples.pixels(batch.images).clamp(0, 1), batch.labels, indices)
+        start = indices.stop
 
 
-def streams(seed: int, name: str, places: Sequence[int]) -> list[Generator]:
+def streams(seed: int, name: str, indices: Sequence[int]) -> list[Generator]:
     """A generator (CPU) for each image, whatever batch the image is in."""
-    return [Generator().manual_seed(seeds.derive(seed, name, place)) for place in places]
+    return [Generator().manual_seed(seeds.derive(seed, name, index)) for index in indices]
 
 
 def drawn(
@@ -91,7 +91,7 @@ def shifted(pixels: Tensor, down: Tensor, across: Tensor, fill: Fill) -> Tensor:
 def classes_of(subject: EvalModel, pixels: Tensor) -> Tensor:
     """The most probable classes of pixels in [0, 1], int64 [b]."""
     with torch.no_grad():
-        classes: Tensor = subject.model(subject.examples.normalised(pixels)).argmax(1)
+        classes: Tensor = subject.model(subject.examples.normalized(pixels)).argmax(1)
     return classes
 
 

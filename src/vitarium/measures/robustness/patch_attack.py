@@ -1,4 +1,4 @@
-"""How easily a classifier is fooled by adversarial patches."""
+"""Fooling rate of adversarial patches."""
 
 import torch
 from torch import Tensor
@@ -68,9 +68,9 @@ def patches_attacked(
 
     Of all steps, the one where another class is ahead the most.
     """
-    mask = grid.pixels(grid.chosen(config, batch.places)).to(batch.pixels.device)
+    mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
     # Black pixels that the first gradient wants darker would never move: it starts from noise.
-    generators = streams(config.seed, "start", batch.places)
+    generators = streams(config.seed, "start", batch.indices)
     noise = drawn(torch.rand, batch.pixels.shape[1:], generators).to(batch.pixels)
     return ascend(
         class_objective(subject, batch.labels),

@@ -1,4 +1,4 @@
-"""How heavy the tails of the weight matrices' spectra are: exponents of power laws."""
+"""Power-law exponents of the tails of the weight matrices' spectra."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from vitarium.evaluation.inputs import Values, Weights
 from vitarium.measures.base import measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
-FEWEST = 8
+MIN_EIGENVALUES = 8
 """Eigenvalues that a power law is fitted to at least; WeightWatcher's default."""
-_AT_ONCE = 2_000_000
+_CHUNK_NUMBERS = 2_000_000
 """Numbers that the search for xmin holds at a time."""
 
 
@@ -92,7 +92,7 @@ def fit(values: np.ndarray) -> PowerLaw:
     tails = len(numbers) - tries
     sums = np.cumsum(logs[::-1])[::-1][tries] - tails * logs[tries]
     alphas = 1 + tails / sums
-    rows = max(1, _AT_ONCE // len(numbers))
+    rows = max(1, _CHUNK_NUMBERS // len(numbers))
     starts = range(0, len(tries), rows)
     distances = np.concatenate(
         [_distances(logs, tries[s : s + rows], alphas[s : s + rows]) for s in starts]
@@ -103,16 +103,16 @@ def fit(values: np.ndarray) -> PowerLaw:
 
 def _distances(logs: np.ndarray, tries: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     """Kolmogorov-Smirnov distance for every tried xmin, the tails as rows of one matrix."""
-    places = np.arange(len(logs)) - tries[:, None]
+    ranks = np.arange(len(logs)) - tries[:, None]
     above = np.maximum(logs - logs[tries][:, None], 0)
     expected = -np.expm1((1 - alphas)[:, None] * above)
-    found = places / (len(logs) - tries)[:, None]
-    return np.where(places >= 0, np.abs(expected - found), 0).max(1)
+    empirical = ranks / (len(logs) - tries)[:, None]
+    return np.where(ranks >= 0, np.abs(expected - empirical), 0).max(1)
 
 
 def _fitted(config: PowerLawTail, singular: Tensor) -> PowerLaw | None:
     eigenvalues = singular.square().numpy()
     counted = eigenvalues[eigenvalues > config.smallest]
-    if len(counted) < FEWEST or counted.min() == counted.max():
+    if len(counted) < MIN_EIGENVALUES or counted.min() == counted.max():
         return None
     return fit(counted)
