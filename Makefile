@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-fast evidence coverage lint format bench clean
+.PHONY: demo test test-fast evidence coverage lint format docs bench clean
 
 demo: $(VENV)/demo-ready
 	$(BIN)/vitarium demo
 
+# slow files come first (tests/conftest.py), so that no worker is left alone with one at the end
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/test-ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "(slow or not slow) and not evidence"
+	$(PYTEST) -m "(slow or not slow) and not evidence" --durations=10
 
 test-fast: $(VENV)/test-ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
 
 # what takes too long for every change: every bit of a zoo flipped, and the like
 evidence: $(VENV)/test-ready
@@ -21,7 +24,7 @@ evidence: $(VENV)/test-ready
 
 # half as long again: each line is watched, in subprocesses, too
 coverage: $(VENV)/test-ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "(slow or not slow) and not evidence" --cov --cov-report=term
+	$(PYTEST) -m "(slow or not slow) and not evidence" --cov --cov-report=term
 
 lint: $(VENV)/test-ready
 	$(BIN)/ruff check .
@@ -32,6 +35,10 @@ lint: $(VENV)/test-ready
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# the tables of plug-ins, from the registry
+docs: $(VENV)/test-ready
+	$(BIN)/python tools/plugin_tables.py
 
 bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/growing.py
@@ -58,7 +65,7 @@ $(BIN)/python:
 
 $(VENV)/demo-ready: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing vitarium into $(VENV) (torch and its libraries: some minutes, once)"
-	$(PIP) --editable .
+	$(PIP) --editable '.[study]'
 	@touch $@
 
 $(VENV)/test-ready: pyproject.toml constraints.txt | $(BIN)/python

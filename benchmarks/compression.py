@@ -38,7 +38,7 @@ from scipy import stats
 from vitarium import Blueprint, Zoo, grow, measure
 from vitarium.core.errors import VitariumError
 from vitarium.core.registry import section
-from vitarium.data import base as dataset
+from vitarium.data import load as dataset
 
 VIT = {
     "name": "vit",

@@ -39,7 +39,7 @@ from rich.table import Table
 import vitarium
 from vitarium import Blueprint, Plan
 from vitarium.blueprint import ModelSpec
-from vitarium.data.base import load
+from vitarium.data.load import load
 from vitarium.engine.events import Ended, EpochEnded, Event, Started
 
 REFERENCE = Path(__file__).with_name("reference_recipe.py")

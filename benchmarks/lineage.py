@@ -1,4 +1,4 @@
-"""Recovering lineage: ViT-S models against reading their files once, and heaps of many small ones.
+"""Recovering lineage: ViT-S models against reading their files once, and sets of many small ones.
 
 Writes synthetic trees (see `synthetic_trees.py`) as plain safetensors files. Then, in processes of
 their own, all from cold files (the system was told to forget them):
@@ -63,7 +63,7 @@ def measure(folder: Path, method: str, *, large: bool) -> bool:
     rows = {}
     for what in (reading, recovery):
         forget(folder)
-        row = alone(what, folder, method)
+        row = in_own_process(what, folder, method)
         rows[what.__name__] = row
         shares = (f"{row[k]:.4f}" if k in row else "" for k in ("parents", "roots", "families"))
         table.add_row(
@@ -78,10 +78,12 @@ def measure(folder: Path, method: str, *, large: bool) -> bool:
     allowed = READINGS * once + BESIDE if large else 60.0 * MINUTES
     good = seconds <= allowed
     why = f"{READINGS} times reading and {BESIDE:.0f} s" if large else f"{MINUTES} minutes"
-    judged = "reached" if good else "MISSED"
-    print(f"{seconds:.1f} s, {seconds / once:.2f} times reading: {judged} ({why}: {allowed:.1f} s)")
-    found = {"benchmark": "lineage", "models": models, "large": large, "method": method}
-    print(json.dumps(found | {"reached": good, "rows": rows}), flush=True)
+    verdict = "reached" if good else "MISSED"
+    print(
+        f"{seconds:.1f} s, {seconds / once:.2f} times reading: {verdict} ({why}: {allowed:.1f} s)"
+    )
+    report = {"benchmark": "lineage", "models": models, "large": large, "method": method}
+    print(json.dumps(report | {"reached": good, "rows": rows}), flush=True)
     return good
 
 
@@ -94,13 +96,13 @@ def reading(folder: Path, method: str) -> dict[str, Any]:
 
 
 def recovery(folder: Path, method: str) -> dict[str, Any]:
-    found = recovering.recover(folder, method).scores
-    if found is None:
+    scores = recovering.recover(folder, method).scores
+    if scores is None:
         raise SystemExit(f"{folder} has no table of the true parents")
     return {
-        "parents": found.node_accuracy,
-        "roots": found.root_accuracy,
-        "families": found.adjusted_rand_index,
+        "parents": scores.node_accuracy,
+        "roots": scores.root_accuracy,
+        "families": scores.adjusted_rand_index,
     }
 
 
@@ -111,7 +113,7 @@ def forget(folder: Path) -> None:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def alone(what: Any, *args: Any) -> dict[str, Any]:
+def in_own_process(what: Any, *args: Any) -> dict[str, Any]:
     """What it gives in a process of its own, with its seconds, and the bytes it had at most."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_timed, (what, args))
@@ -120,12 +122,12 @@ def alone(what: Any, *args: Any) -> dict[str, Any]:
 def _timed(what: Any, args: Any) -> dict[str, Any]:
     plugins("lineage")  # imports them before the time is taken
     started, busy = time.perf_counter(), time.process_time()
-    found = what(*args)
+    figures = what(*args)
     return {
         "seconds": time.perf_counter() - started,
         "processor": time.process_time() - busy,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **found,
+        **figures,
     }
 
 

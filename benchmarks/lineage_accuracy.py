@@ -197,11 +197,11 @@ def variants(zoo: Zoo, folder: Path) -> Path:
     for row in trained[~trained["id"].isin(replaced)].to_dict("records"):
         parent = row["parent"] if isinstance(row["parent"], str) else ""
         keep(row["id"], parent, trunk(zoo, row["id"]))
-    for parent, (one, two, three, four, *_) in families.items():
-        keep(f"{one}-int8", one, {n: rounded(t) for n, t in trunk(zoo, one).items()})
-        keep(f"{two}-pruned", two, {n: pruned(t) for n, t in trunk(zoo, two).items()})
-        keep(f"{three}-lora", parent, low_rank(trunk(zoo, parent), trunk(zoo, three)))
-        keep(f"{four}-permuted", four, permuted(zoo, four))
+    for parent, (first, second, third, fourth, *_) in families.items():
+        keep(f"{first}-int8", first, {n: rounded(t) for n, t in trunk(zoo, first).items()})
+        keep(f"{second}-pruned", second, {n: pruned(t) for n, t in trunk(zoo, second).items()})
+        keep(f"{third}-lora", parent, low_rank(trunk(zoo, parent), trunk(zoo, third)))
+        keep(f"{fourth}-permuted", fourth, permuted(zoo, fourth))
     with (folder / "lineage.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("model", "parent"), *rows])
     return folder
@@ -230,12 +230,12 @@ def pruned(tensor: Tensor) -> Tensor:
 
 def low_rank(parent: dict[str, Tensor], child: dict[str, Tensor]) -> dict[str, Tensor]:
     """The parent with the best rank-4 part of the child's change in the attention's weights."""
-    made = dict(parent)
+    adapted = dict(parent)
     for name in parent:
         if "attn" in name and name.endswith("weight"):
             u, s, v = torch.linalg.svd(child[name] - parent[name], full_matrices=False)
-            made[name] = parent[name] + (u[:, :4] * s[:4]) @ v[:4]
-    return made
+            adapted[name] = parent[name] + (u[:, :4] * s[:4]) @ v[:4]
+    return adapted
 
 
 def permuted(zoo: Zoo, id: str) -> dict[str, Tensor]:
@@ -269,19 +269,22 @@ def main() -> int:
         sys.exit("install the Debian package dataset-fashion-mnist")
     table = Table("case", "models", "method", *COLUMNS)
     missed = []
-    others = [name for name in plugins("lineage") if name != "descent"]
+    compared = [name for name in plugins("lineage") if name != "descent"]
     for case in cases(folder):
-        found = recover(case.source, "descent", compare=others, truth=True, **case.options)
-        scores = {"descent": found.scores, **{name: of for name, (_, of) in found.others.items()}}
-        models = str(len(found.forest.models))
+        recovered = recover(case.source, "descent", compare=compared, truth=True, **case.options)
+        scores = {
+            "descent": recovered.scores,
+            **{name: of for name, (_, of) in recovered.others.items()},
+        }
+        models = str(len(recovered.forest.models))
         for method, score in scores.items():
             assert score is not None
-            cells = [shown(score, name) for name in COLUMNS.values()]
+            cells = [formatted(score, name) for name in COLUMNS.values()]
             table.add_row(case.name, models, method, *cells)
         missed += [
-            f"{case.name}: {name} is {shown(found.scores, name)}, not {least:g}"
+            f"{case.name}: {name} is {formatted(recovered.scores, name)}, not {least:g}"
             for name, least in case.targets.items()
-            if found.scores and (getattr(found.scores, name) or 0) < least
+            if recovered.scores and (getattr(recovered.scores, name) or 0) < least
         ]
     console = Console(width=120)
     console.print(table)
@@ -290,7 +293,7 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def shown(scores: Scores | None, name: str) -> str:
+def formatted(scores: Scores | None, name: str) -> str:
     """A score, `-` where there is nothing to score."""
     value = getattr(scores, name)
     return "-" if value is None else f"{value:.3f}"

@@ -27,10 +27,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.data.base import load
+from vitarium.data.load import load
 from vitarium.data.loader import Batches
 from vitarium.training import train
-from vitarium.training.trainer import Alone
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 ROUNDS, TARGET = 3, 0.05
@@ -124,9 +124,9 @@ def whole(spec: ModelSpec) -> tuple[float, Clock]:
 @contextmanager
 def clocks() -> Iterator[Clock]:
     clock = Clock()
-    step, forward = Alone.step, VisionTransformer.forward
+    step, forward = Trainer.step, VisionTransformer.forward
     with (
-        patch.object(Alone, "step", clock.around("steps", step)),
+        patch.object(Trainer, "step", clock.around("steps", step)),
         patch.object(VisionTransformer, "forward", clock.around("scoring", forward)),
     ):
         yield clock

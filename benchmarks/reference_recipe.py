@@ -33,7 +33,7 @@ from torchvision.transforms import v2
 
 from vitarium import Blueprint, Plan, plan
 from vitarium.blueprint import ModelSpec
-from vitarium.data.base import load
+from vitarium.data.load import load
 from vitarium.objectives._nearest_neighbors import knn_classify
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}

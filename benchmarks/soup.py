@@ -38,7 +38,7 @@ from vitarium import create_model
 from vitarium.core.registry import choose, plugins, section
 from vitarium.data.base import Dataset, Split
 from vitarium.data.loader import Batches
-from vitarium.evaluation.data import Examples
+from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients
 
@@ -125,7 +125,7 @@ def greedy(folder: Path, count: int) -> None:
     names = tuple(map(str, range(CLASSES)))
     data = Dataset("noise", names, split, split, split, (0.5,) * 3, (0.5,) * 3)
     how = section("augmentation", "standard")(SIZE, CLASSES)
-    examples = Examples(Batches(data, how, SIZE, 1, seed=0), "val")
+    examples = EvalData(Batches(data, how, SIZE, 1, seed=0), "val")
     ingredients = Ingredients(
         models,
         model=lambda: create_model("vit_small_patch16_224", num_classes=CLASSES).eval(),

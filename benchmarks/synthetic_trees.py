@@ -89,8 +89,8 @@ def write(folder: Path, models: int, trees: int, seed: int = 0, *, large: bool =
     with (folder / "lineage.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["model", "parent"])
-        found = [(names[n], names[p] if p >= 0 else "") for n, p in enumerate(parents)]
-        table.writerows(sorted(found))
+        rows = [(names[n], names[p] if p >= 0 else "") for n, p in enumerate(parents)]
+        table.writerows(sorted(rows))
 
 
 def structure(models: int, trees: int, seed: int) -> list[int]:
@@ -130,14 +130,14 @@ def _initial(seed: int, large: bool) -> Vectors:
 def _scales(vectors: Vectors, seed: int) -> Vectors:
     """How far each number of a tensor moves, in proportion to the tensor's spread."""
     noise = np.random.default_rng(seed)
-    found = {}
+    scales = {}
     for name, vector in vectors.items():
         scale = np.full(vector.shape, vector.std(), np.float32)
         for axis, size in enumerate(vector.shape):
             factors = np.exp(noise.normal(0, UNEVEN, size)).astype(np.float32)
             scale *= np.expand_dims(factors, [a for a in range(vector.ndim) if a != axis])
-        found[name] = scale
-    return found
+        scales[name] = scale
+    return scales
 
 
 def _noise(scales: Vectors, noise: np.random.Generator) -> dict[str, np.ndarray]:

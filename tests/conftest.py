@@ -1,6 +1,6 @@
 """Blueprints and models that are small enough to train in a test, and a published zoo in small."""
 
-import importlib.util
+import importlib
 import os
 import shutil
 import subprocess
@@ -9,8 +9,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+# one thread per process, also in those that tests start: pytest's workers share the cores
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+# umap runs as Python: for its few points here numba would compile for a minute
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from torch.nn import functional as F
 
@@ -29,12 +35,50 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: at the end there are short ones to share out."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing that a test decodes or measures reaches the user's cache, nor comes from it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITARIUM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """In tests processes end, and machines do not: what is written need not be on the disk yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`build_once(name, build)`: the folder that `build(folder)` makes, once for all of pytest's workers.
+
+    It is to be read, or copied.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def build_folder(name: str, build: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                unfinished = shared / f"{name}.unfinished"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                build(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return build_folder
 
 
 def write_records(folder: Any, records: list[Any]) -> None:
@@ -89,12 +133,15 @@ def tiny() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def _grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _grown(build_once: Callable[..., Path]) -> Path:
     from vitarium import Blueprint, grow
 
-    folder = tmp_path_factory.mktemp("grown") / "zoo"
-    grow(Blueprint.read(_tiny()), folder, workers=0, progress=False)
-    return folder
+    def build(folder: Path) -> None:
+        plain: Any = {"workers": 0, "precision": "fp32", "compiled": False, "stacked": 1}
+        zoo = grow(Blueprint.read(_tiny()), folder / "zoo", progress=False, **plain).zoo
+        zoo.models()  # with an index, so that whoever reads the folder writes nothing
+
+    return build_once("grown", build) / "zoo"
 
 
 @pytest.fixture
@@ -165,13 +212,7 @@ def write_blueprint(tmp_path: Path) -> Any:
 @pytest.fixture(scope="session")
 def theirs() -> Any:
     """What writes published zoos: formats/published.py."""
-    file = Path(__file__).parent / "formats" / "published.py"
-    spec = importlib.util.spec_from_file_location("published", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("formats.published")
 
 
 @pytest.fixture
@@ -226,14 +267,14 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
 def examples() -> Any:
     """The 359 test images of scikit-learn's digits, of 8 by 8 pixels, in ten classes."""
     from vitarium.core.registry import section
-    from vitarium.data import base as dataset
+    from vitarium.data import load as dataset
     from vitarium.data.loader import Batches
-    from vitarium.evaluation.data import Examples
+    from vitarium.evaluation.data import EvalData
 
     input_size = (1, 8, 8)
     data = dataset.load(section("dataset", "digits"))
     augmentation = section("augmentation", "standard")(input_size, data.num_classes)
-    return Examples(Batches(data, augmentation, input_size, batch_size=1, seed=0), "test")
+    return EvalData(Batches(data, augmentation, input_size, batch_size=1, seed=0), "test")
 
 
 def _trained(examples: Any, seed: int) -> torch.nn.Module:
@@ -270,14 +311,14 @@ def _models(examples: Any) -> list[torch.nn.Module]:
 @pytest.fixture
 def subject(_models: list[torch.nn.Module], examples: Any) -> Any:
     """A trained model on `examples`, as measures are given it."""
-    from vitarium.evaluation.inputs import Subject
+    from vitarium.evaluation.inputs import EvalModel
 
-    return Subject("aaaaaaaaaaaa@1", deepcopy(_models[0]), examples)
+    return EvalModel("aaaaaaaaaaaa@1", deepcopy(_models[0]), examples)
 
 
 @pytest.fixture
 def other(_models: list[torch.nn.Module], examples: Any) -> Any:
     """A model of another seed."""
-    from vitarium.evaluation.inputs import Subject
+    from vitarium.evaluation.inputs import EvalModel
 
-    return Subject("bbbbbbbbbbbb@1", deepcopy(_models[1]), examples)
+    return EvalModel("bbbbbbbbbbbb@1", deepcopy(_models[1]), examples)

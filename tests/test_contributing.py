@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, create_model, grow, import_zoo, measure, merge
 from vitarium.core import registry
+from vitarium.testing import check_architecture, check_objective
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -39,6 +40,7 @@ def test_there_is_an_example_of_each_kind():
         "architecture",
         "objective",
         "measure",
+        "lineage",
         "operator",
         "importer",
         "exporter",
@@ -70,6 +72,17 @@ def test_the_importer_brings_timms_own_weights(examples, tmp_path):
     assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_the_examples_that_are_trained_keep_to_their_contracts(examples):
+    check_architecture("parallel_vit")
+    check_objective("focal")
+
+
+def test_the_example_of_lineage_recovery_keeps_the_contract(examples):
+    from vitarium.testing import check_lineage
+
+    check_lineage("chain")
+
+
 def test_focal_loss_without_gamma_is_cross_entropy(examples):
     from vitarium.core.registry import section
     from vitarium.data.batch import Batch
@@ -88,6 +101,13 @@ def test_the_example_architecture_has_the_parameters_of_a_vit_of_its_depth(examp
     deep = create_model("vit", depth=4, **sizes)
     count = [sum(p.numel() for p in model.parameters()) for model in (wide, deep)]
     assert count[0] == count[1]
+
+
+def test_the_example_formats_keep_their_contracts(examples):
+    from vitarium.testing import check_exporter, check_importer
+
+    check_importer("timm_files")
+    check_exporter("numpy")
 
 
 def test_the_example_exporter_writes_the_zoos_numbers(examples, tiny, tmp_path):

@@ -26,7 +26,7 @@ from vitarium.core.printable import encodable, is_hidden, printable
 from vitarium.core.terminal import Terminal
 from vitarium.engine.events import Ended, EpochEnded, Retried, Said, Started, Stepped
 from vitarium.engine.progress.display import display
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen
 from vitarium.formats.exporters.onnx import metadata
 from vitarium.zoo import About
 from vitarium.zoo.checkpoint_folder import CheckpointFolder
@@ -99,7 +99,7 @@ def sandbox(tmp_path_factory):
     for number in range(2):
         settings = {name: [name, f"{name} {number}"][bool(number)] for name in NAMES}
         settings |= {"data.mean": [0.5], "data.std": [0.5]}
-        imported = {"source": "vit-zoo", "name": f"pretraining/{NAMES[number]}", "weights": "0"}
+        imported = {"source": "vit_zoo", "name": f"pretraining/{NAMES[number]}", "weights": "0"}
         imported |= {"architecture": TINY, "settings": settings}
         _write(zoo, ImportedSpec(stage=PARTS, imported=Imported.read(imported)))
     return folder
@@ -300,7 +300,7 @@ def test_answers_are_written_as_they_are(vitarium, sandbox, out, format):
         assert "\n'=cmd()\n" in file.read_text()
 
 
-@pytest.mark.parametrize("exporter", ["timm", "hugging-face"])
+@pytest.mark.parametrize("exporter", ["timm", "hugging_face"])
 def test_names_of_classes_are_exported_as_they_are(vitarium, sandbox, zoo, out, exporter):
     id = next(id for id in zoo.ids() if zoo.spec(id).stage == PARTS)
     vitarium("export", sandbox / "zoo", "--to", exporter, "--out", out / "all", id)
@@ -310,7 +310,7 @@ def test_names_of_classes_are_exported_as_they_are(vitarium, sandbox, zoo, out, 
     assert names == list(map(encodable, NAMES[3:13]))
 
 
-@pytest.mark.parametrize("exporter", ["safetensors", "vit-zoo"])
+@pytest.mark.parametrize("exporter", ["safetensors", "vit_zoo"])
 def test_what_was_exported_comes_back_with_its_names(vitarium, sandbox, zoo, out, exporter):
     stages = {id: encodable(zoo.spec(id).stage) for id in zoo.ids()}
     ids = [id for id, stage in stages.items() if exporter == "safetensors" or len(stage) < 9]

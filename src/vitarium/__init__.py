@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vitarium.architectures.create import create_model
     from vitarium.blueprint import Blueprint, Plan, plan
     from vitarium.compression.compress import compress
+    from vitarium.core.checkpoint_ref import CheckpointRef
     from vitarium.core.errors import VitariumError
     from vitarium.engine.grow import Growth, grow
     from vitarium.formats.export import export
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from vitarium.measures._runner.measure import measure
     from vitarium.operators._runner.merge import merge
     from vitarium.studies._runner.study import study
-    from vitarium.zoo import Zoo
+    from vitarium.zoo import Model, Zoo
 
 __all__ = [
     "Blueprint",
+    "CheckpointRef",
     "Growth",
+    "Model",
     "Plan",
     "VitariumError",
     "Zoo",
@@ -47,7 +50,9 @@ __all__ = [
 
 _HOMES = {
     "Blueprint": "vitarium.blueprint",
+    "CheckpointRef": "vitarium.core.checkpoint_ref",
     "Growth": "vitarium.engine.grow",
+    "Model": "vitarium.zoo",
     "Plan": "vitarium.blueprint",
     "VitariumError": "vitarium.core.errors",
     "Zoo": "vitarium.zoo",
@@ -69,7 +74,9 @@ __version__: str
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        from vitarium.core.version import installed_version
+
+        return installed_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'vitarium' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
@@ -77,12 +84,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vitarium")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"

@@ -1,7 +1,6 @@
 """What the tests of architectures share."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 from typing import Any
 
 import pytest
@@ -20,10 +19,4 @@ def windows() -> Any:
 
 
 def _loaded(name: str) -> Any:
-    file = Path(__file__).parent.parent / "reference" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"reference.{name}")

@@ -3,35 +3,15 @@
 import pytest
 import timm
 import torch
-from safetensors.torch import load, save
 
 from vitarium import create_model
+from vitarium.architectures.base import architecture
+from vitarium.architectures.vit.vit import Vit
 from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import UnknownName
 from vitarium.core.registry import section
-
-SMALL = {
-    "vit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
-    "ewa_vit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
-    "mini_swin": {
-        "img_size": 16,
-        "patch_size": 2,
-        "window_size": 4,
-        "embed_dim": 8,
-        "depths": (2, 2),
-        "num_heads": (2, 2),
-    },
-    "dinov2": {"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 0.1},
-    "mini_deit": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
-    "timm": {
-        "model": "vit_tiny_patch16_224",
-        "img_size": 32,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 2,
-    },
-}
+from vitarium.testing import check_architecture
 
 
 def count(model: torch.nn.Module) -> int:
@@ -39,16 +19,25 @@ def count(model: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", sorted(registry.plugins("architecture")))
-def test_every_architecture_builds_trains_saves_and_loads(name):
-    chosen = section("architecture", {"name": name, **SMALL.get(name, {})})
-    model, again = chosen(5), chosen(5)
-    images = torch.randn(2, *chosen.config.input_size)
-    model(images).sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
-    again.load_state_dict(load(save(model.state_dict())), strict=True)
-    with torch.no_grad():
-        assert model(images).shape == (2, 5)
-        assert torch.equal(model.eval()(images), again.eval()(images))
+def test_every_architecture_keeps_to_the_contract(name):
+    check_architecture(name)
+
+
+def test_a_broken_rule_is_named(monkeypatch):
+    def build(config, num_outputs):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, num_outputs + 1))
+
+    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
+    architecture("wide", config=Vit, tiny={"img_size": 16})(build)
+    with pytest.raises(
+        AssertionError, match=r"architecture 'wide': outputs are \(2, 6\), not \(2, 5\)"
+    ):
+        check_architecture("wide")
+
+
+def test_a_misspelled_fact_is_refused():
+    with pytest.raises(TypeError, match="symetries"):
+        architecture("any", config=Vit, symetries=None)
 
 
 def test_vit_small_has_the_published_number_of_parameters():
@@ -163,9 +152,7 @@ def test_create_model_takes_presets(monkeypatch):
     def build(config, num_outputs):
         return torch.nn.Linear(config.embed_dim, num_outputs)
 
-    from vitarium.architectures.vit.vit import Vit
-
     monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
-    registry.architecture("plain", config=Vit, presets={"plain_small": {"embed_dim": 6}})(build)
+    architecture("plain", config=Vit, presets={"plain_small": {"embed_dim": 6}})(build)
     assert create_model("plain_small", num_classes=2).in_features == 6
     assert create_model("plain_small", num_classes=2, embed_dim=9).in_features == 9

@@ -9,7 +9,8 @@ from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import Recipe
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import section
+from vitarium.core.registry import plugins, section
+from vitarium.testing import check_head
 
 VIT = {"name": "vit", "img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 
@@ -110,3 +111,8 @@ def test_building_leaves_the_generators_alone():
     with seeds.seeded(5):
         recipe().build(3)
         assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("name", sorted(plugins("head")))
+def test_every_head_keeps_to_the_contract(name):
+    check_head(name)

@@ -7,7 +7,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from vitarium.core import seeds
-from vitarium.core.registry import section
+from vitarium.core.registry import plugins, section
+from vitarium.testing import check_initialization
 
 
 def vit() -> VisionTransformer:
@@ -77,3 +78,8 @@ def test_biases_stay_when_none_is_given():
 def test_default_changes_nothing():
     before, after = vit(), initialised(name="default")
     assert all(torch.equal(p, before.get_parameter(n)) for n, p in after.named_parameters())
+
+
+@pytest.mark.parametrize("name", sorted(plugins("initialization")))
+def test_every_initialization_keeps_to_the_contract(name):
+    check_initialization(name)

@@ -1,22 +1,15 @@
 """The benchmark of multiplexed models runs what it compares in turns, and takes medians."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+import importlib
 
 import pytest
 import torch
 from torch import nn
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "multiplexing.py"
-
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = spec_from_file_location("multiplexing_benchmark", FILE)
-    module = sys.modules["multiplexing_benchmark"] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("multiplexing")
 
 
 class Named(nn.Module):

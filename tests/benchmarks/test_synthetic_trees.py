@@ -1,23 +1,16 @@
 """Synthetic trees are what benchmarks take them for: known trees of models that can be opened."""
 
 import csv
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+import importlib
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "synthetic_trees.py"
-
 
 @pytest.fixture(scope="module")
 def synthetic():
-    spec = spec_from_file_location("synthetic_trees", FILE)
-    module = sys.modules["synthetic_trees"] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("synthetic_trees")
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_bad_input_is_one_clear_error(vitarium, zoo, tmp_path, arguments, said):
 
 def test_formats_are_listed_with_their_settings(vitarium):
     out = vitarium("plugins", "exporter")[1]
-    for name in ("timm", "safetensors", "hugging-face", "onnx", "hub", "opset", "license"):
+    for name in ("timm", "safetensors", "hugging_face", "onnx", "hub", "opset", "license"):
         assert name in out
 
 

@@ -28,7 +28,7 @@ def test_a_dry_run_lists_and_writes_nothing(vitarium, published, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     status, out, _ = vitarium("import", published, "--dry-run")
     assert status == 0
-    assert "3 models (vit-zoo)" in out
+    assert "3 models (vit_zoo)" in out
     assert "test_vit" in out
     assert sorted(tmp_path.rglob("*")) == before
     rows = json.loads(vitarium("import", published, "--dry-run", "--json")[1])
@@ -54,7 +54,7 @@ def test_what_is_missing_is_said(vitarium, published, tmp_path):
         (["{source}"], "--zoo DIR names the zoo's folder"),
         (["{source}", "--set", "offset"], "--set offset: write NAME=VALUE"),
         (["{source}", "--set", "offset=9", "--zoo", "{zoo}"], "offset"),
-        (["{source}", "--from", "vit-zo", "--zoo", "{zoo}"], "did you mean 'vit-zoo'"),
+        (["{source}", "--from", "vit_zo", "--zoo", "{zoo}"], "did you mean 'vit_zoo'"),
         (["{source}/none", "--zoo", "{zoo}"], "does not exist"),
     ],
 )

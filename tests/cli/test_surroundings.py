@@ -4,7 +4,6 @@ A new command fails here until it has an example in EXAMPLES.
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import shlex
@@ -17,15 +16,12 @@ from pathlib import Path
 import pytest
 import typer
 
+from cli import command_runner as runner
 from vitarium import Zoo, export
 from vitarium.cli import app
 from vitarium.zoo.verify import verify
 
-RUNNER = Path(__file__).parent / "command_runner.py"
-_spec = importlib.util.spec_from_file_location("command_runner", RUNNER)
-runner = importlib.util.module_from_spec(_spec)
-sys.modules["command_runner"] = runner
-_spec.loader.exec_module(runner)
+RUNNER = Path(runner.__file__)
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,8 @@ EXAMPLES = {
     "export": [
         Example("export {zoo} --to safetensors --out {out}/files {model}@1", "out"),
         Example("export {zoo} --to timm --out {out}/timm {model}", "out"),
-        Example("export {zoo} --to hugging-face --out {out}/hf {model}", "out"),
-        Example("export {zoo} --to vit-zoo --out {out}/published {model}", "out"),
+        Example("export {zoo} --to hugging_face --out {out}/hf {model}", "out"),
+        Example("export {zoo} --to vit_zoo --out {out}/published {model}", "out"),
         Example("export {zoo} --to hub --out {out}/hub", "out"),
     ],
     "push": [Example("push {zoo} me/zoo --dry-run", "beside")],

@@ -17,14 +17,14 @@ from vitarium.core import seeds
 from vitarium.data.augmentations._color import JITTER_NUMBERS, _hue, blurred, jittered
 from vitarium.data.augmentations._crops import (
     CROP_NUMBERS,
-    Axis,
+    CroppedAxis,
     Frame,
     random_resized_crops,
     resized_crops,
-    rotated,
+    rotated_images,
 )
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
-from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mixed
+from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
 
 PHOTOS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 40, 60), np.uint8))
 SMOOTH = F.gaussian_blur(PHOTOS.float() / 255, 9, 3.0)
@@ -60,8 +60,8 @@ def test_random_resized_crops_with_their_own_boxes_and_flips(mode):
     flipped = torch.tensor([False, True, False, True, True, False])
     none, size = torch.zeros(6, dtype=torch.long), (16, 20)
     frame = Frame(
-        Axis(tops, heights, none + size[0], none),
-        Axis(lefts, widths, none + size[1], none),
+        CroppedAxis(tops, heights, none + size[0], none),
+        CroppedAxis(lefts, widths, none + size[1], none),
         size,
         mode,
         flipped,
@@ -79,7 +79,7 @@ def test_random_resized_crops_with_their_own_boxes_and_flips(mode):
 
 def test_crops_of_padded_images():
     places = uniform(6, 2)
-    made = resized_crops((40, 60), (40, 60), shorter=40, padding=4, places=places).cut(PHOTOS)
+    made = resized_crops((40, 60), (40, 60), shorter=40, padding=4, crop_numbers=places).cut(PHOTOS)
     padded = F.pad(PHOTOS, [4]).float() / 255
     for n in range(6):
         top, left = (int(place * 9) for place in places[n])
@@ -88,7 +88,7 @@ def test_crops_of_padded_images():
 
 @pytest.mark.parametrize("degrees", [-30.0, 7.0, 90.0])
 def test_rotations(degrees):
-    made = rotated(SMOOTH, torch.full((6,), degrees))
+    made = rotated_images(SMOOTH, torch.full((6,), degrees))
     expected = F.rotate(SMOOTH, degrees, v2.InterpolationMode.BILINEAR)
     inside = F.rotate(torch.ones_like(SMOOTH), degrees, v2.InterpolationMode.BILINEAR) == 1
     assert inside.float().mean() > 0.3
@@ -177,7 +177,9 @@ def test_shares_of_mixup_and_cutmix(settings):
     images, classes = torch.zeros(2, 1, 32, 32), torch.tensor([0, 1])
     targets = torch.eye(2).expand(DRAWS, 2, 2)
     given = uniform(DRAWS, 2, MIXING_NUMBERS, seed=2)
-    _, ours = mixed(images.expand(DRAWS, -1, -1, -1, -1), targets, given, **settings, mode="batch")
+    _, ours = mix_batches(
+        images.expand(DRAWS, -1, -1, -1, -1), targets, given, **settings, mode="batch"
+    )
     timm = Mixup(settings["mixup"], settings["cutmix"], label_smoothing=0.0, num_classes=2)
     with seeds.seeded(4):
         theirs = [timm(images.clone(), classes)[1][0, 0].item() for _ in range(DRAWS)]
@@ -187,7 +189,7 @@ def test_shares_of_mixup_and_cutmix(settings):
 def test_mixup_and_cutmix_take_turns():
     images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     given = uniform(DRAWS, 2, MIXING_NUMBERS)
-    made, _ = mixed(
+    made, _ = mix_batches(
         images.expand(DRAWS, -1, -1, -1, -1),
         torch.eye(2).expand(DRAWS, 2, 2),
         given,

@@ -11,20 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import needs
+from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import DataNotFound, InvalidData
-from vitarium.core.registry import section
-from vitarium.data.base import (
-    DataConfig,
-    DataFolders,
-    Split,
-    expected,
-    load,
-    train_size,
-    with_splits,
-    with_test_split,
-)
-from vitarium.data.datasets.fashion_mnist import DEBIAN
+from vitarium.core.registry import plugins, section
+from vitarium.data.base import DataConfig, DataFolders, Split, dataset
+from vitarium.data.expected import expected, train_size
+from vitarium.data.load import load
+from vitarium.data.splits import with_splits, with_test_split
+from vitarium.testing import check_dataset
 
 
 def pictures(split: Split) -> set[bytes]:
@@ -89,8 +85,8 @@ def test_every_class_is_in_the_test_split_in_proportion():
     assert torch.equal(train.labels.bincount(), torch.full((10,), 8))
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_fashion_mnist_is_found_in_debians_package(tmp_path):
+    needs.fashion_mnist()
     found = load(section("dataset", {"name": "fashion_mnist", "train_limit": 500}), tmp_path)
     assert (len(found.train), len(found.val), len(found.test)) == (500, 6000, 10000)
     assert found.classes[0] == "T-shirt/top"
@@ -240,3 +236,43 @@ def test_a_wrong_column_is_named(parquet):
 def test_hf_needs_one_source():
     with pytest.raises(InvalidConfig, match="give either dataset"):
         section("dataset", {"name": "hf"})
+
+
+def test_an_image_folder_keeps_to_the_contract(folder):
+    check_dataset("image_folder", folder, folder="mine", val_fraction=0.2)
+
+
+def test_local_parquet_keeps_to_the_contract(parquet):
+    check_dataset("hf", parquet, folder="tiny")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n, p in plugins("dataset").items() if p.facts["fixed"])
+)
+def test_every_fixed_data_set_that_is_here_keeps_to_the_contract(name, without_network):
+    try:
+        check_dataset(name)
+    except DataNotFound as error:
+        pytest.skip(str(error))
+
+
+def test_every_data_set_is_in_one_of_the_contract_tests():
+    assert {n for n, p in plugins("dataset").items() if not p.facts["fixed"]} == {
+        "image_folder",
+        "hf",
+    }
+
+
+def test_splits_that_share_images_are_named(monkeypatch):
+    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
+
+    @dataset("leaky", config=DataConfig)
+    def leaky(config, folders):
+        images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
+        split = Split(images, torch.arange(40) % 2)
+        return with_splits("leaky", "ab", config, train=split, test=split, mean=(0.5,), std=(0.5,))
+
+    with pytest.raises(
+        AssertionError, match=r"dataset 'leaky': .* of the test images are training"
+    ):
+        check_dataset("leaky")

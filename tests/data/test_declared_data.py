@@ -10,8 +10,11 @@ from PIL import Image
 
 from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
 from vitarium.core.registry import section
-from vitarium.data.base import DataConfig, Split, expected, load, train_size, with_splits
+from vitarium.data.base import DataConfig, Split
 from vitarium.data.datasets import hf as module
+from vitarium.data.expected import expected, train_size
+from vitarium.data.load import load
+from vitarium.data.splits import with_splits
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 from vitarium.core import files
 from vitarium.core.errors import DamagedCache, InvalidData
 from vitarium.core.registry import section
-from vitarium.data import base as datasets
-from vitarium.data._image_cache import kept
-from vitarium.data.base import load
+from vitarium.data import load as datasets
+from vitarium.data._image_cache import from_cache
+from vitarium.data.load import load
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def made(times, name="ones"):
         allocate("values", (2,), torch.int64).fill_(1)
         return {"note": "hello"}
 
-    return kept(name, {"size": 2}, fill)
+    return from_cache(name, {"size": 2}, fill)
 
 
 def test_what_is_kept_is_made_once():
@@ -99,7 +99,7 @@ def test_a_fault_in_the_middle_leaves_nothing_behind(cache):
         raise RuntimeError("on purpose")
 
     with pytest.raises(RuntimeError):
-        kept("broken", {}, broken)
+        from_cache("broken", {}, broken)
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
@@ -197,4 +197,4 @@ def test_a_disk_that_is_too_small_is_found_before_its_memory_is_written_to(disk,
         return {}
 
     with pytest.warns(UserWarning, match="No space left"):
-        assert kept("sevens", {}, fill).tensors["values"].sum() == 700_000
+        assert from_cache("sevens", {}, fill).tensors["values"].sum() == 700_000

@@ -9,8 +9,9 @@ import torch
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData
 from vitarium.core.registry import section
-from vitarium.data.base import Split, load
-from vitarium.data.loader import Batches, together
+from vitarium.data.base import Split
+from vitarium.data.load import load
+from vitarium.data.loader import Batches, stacked_batches
 
 SIZE = (1, 8, 8)
 
@@ -167,7 +168,7 @@ def test_models_that_are_trained_together_see_what_each_would_see_alone(decoded)
     settings = {"mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.5, "decoded": decoded}
     members = [batches(seed=seed, **settings) for seed in (1, 2, 3)]
     for number, member in enumerate(members):
-        made = zip(together(members, 2), member.train(2), strict=True)
+        made = zip(stacked_batches(members, 2), member.train(2), strict=True)
         for all_of_them, own in made:
             for one, other in zip(
                 (all_of_them.images, all_of_them.labels, all_of_them.targets),

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
+import needs
 import vitarium
 from vitarium import Blueprint, grow
-from vitarium.data.datasets.fashion_mnist import DEBIAN
 from vitarium.studies.soups.sentences import HOLDS
 
 BLUEPRINT = {
@@ -40,12 +40,12 @@ BLUEPRINT = {
     },
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.evidence
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
-    assert DEBIAN.exists(), "install the package dataset-fashion-mnist"
+    needs.fashion_mnist()
     folder = tmp_path_factory.mktemp("fashion")
     zoo = grow(
         Blueprint.read(BLUEPRINT), folder / "zoo", precision="fp32", compiled=False, progress=False

@@ -2,9 +2,9 @@
 
 import pytest
 
+import needs
 import vitarium
 from vitarium import Blueprint, grow
-from vitarium.data.datasets.fashion_mnist import DEBIAN
 from vitarium.lineage.recover import recover
 
 VIT = {
@@ -69,13 +69,13 @@ BLUEPRINT = {
     },
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.evidence
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
     """Two parents, six children, twelve grandchildren, and three soups of children."""
-    assert DEBIAN.exists(), "install the package dataset-fashion-mnist"
+    needs.fashion_mnist()
     folder = tmp_path_factory.mktemp("lineage") / "zoo"
     grown = grow(
         Blueprint.read(BLUEPRINT), folder, precision="fp32", compiled=False, progress=False

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Literal
 
-from vitarium.core.registry import objective
+from vitarium.objectives.base import objective
 from vitarium.objectives.classification.base import CLASSIFICATION
 from vitarium.objectives.classification.supervised import Supervised, supervised
 

@@ -5,23 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitarium import Blueprint, Zoo, grow, plan
+from vitarium import Blueprint, Zoo, plan
 from vitarium.core.errors import CorruptFile
 from vitarium.engine.events import Ended, EpochEnded, Spent, Stepped
 from vitarium.engine.shipping import FileSent, pack, run_shipped, unload
 from vitarium.engine.worker import Job
 from vitarium.training import TrainOptions
 
-FORMAT_1 = Path(__file__).parents[1] / "store" / "format-1"
+FORMAT_1 = Path(__file__).parents[1] / "zoo" / "format-1"
 
 
 class Cut(Exception):
     """The worker is lost."""
-
-
-@pytest.fixture
-def grown(tiny, tmp_path):
-    return grow(Blueprint.read(tiny), tmp_path / "grown", workers=0, stacked=1, progress=False).zoo
 
 
 @pytest.fixture
@@ -70,16 +65,18 @@ def test_files_arrive_before_what_speaks_of_them(planned, tmp_path):
     assert kinds[-1] is Ended
 
 
-def test_parents_and_children_are_those_of_a_zoo_at_hand(planned, grown, tmp_path):
+def test_parents_and_children_are_those_of_a_zoo_at_hand(planned, grown_zoo, tmp_path):
     zoo = Zoo.create(tmp_path / "zoo")
     child = planned.of_stage("finetune")[0]
     for spec in (planned[child.parent], child):
         ship(zoo, spec)
-        assert content(zoo, spec.id) == content(grown, spec.id)
+        assert content(zoo, spec.id) == content(grown_zoo, spec.id)
         assert zoo.folder(spec.id).status == "finished"
 
 
-def test_a_worker_lost_after_any_message_costs_the_running_epoch_alone(planned, grown, tmp_path):
+def test_a_worker_lost_after_any_message_costs_the_running_epoch_alone(
+    planned, grown_zoo, tmp_path
+):
     spec = planned.models[0]
     for moment in range(len(ship(Zoo.create(tmp_path / "whole"), spec))):
         zoo = Zoo.create(tmp_path / f"zoo-{moment}")
@@ -90,7 +87,7 @@ def test_a_worker_lost_after_any_message_costs_the_running_epoch_alone(planned, 
         again = ship(zoo, spec)
         told = [message.epoch for message in again if isinstance(message, EpochEnded)]
         assert told == list(range(finished, 3))
-        assert content(zoo, spec.id) == content(grown, spec.id)
+        assert content(zoo, spec.id) == content(grown_zoo, spec.id)
         assert zoo.folder(spec.id).status == "finished"
 
 
@@ -104,9 +101,9 @@ def test_a_parent_of_format_1_arrives_as_it_is(tmp_path):
     assert all(torch.equal(sent[name], kept[name]) for name in kept)
 
 
-def test_a_damaged_parent_is_not_shipped(planned, grown):
+def test_a_damaged_parent_is_not_shipped(planned, grown_zoo):
     child = planned.of_stage("finetune")[0]
-    file = grown.folder(child.parent).checkpoints.path(2)
+    file = grown_zoo.folder(child.parent).checkpoints.path(2)
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(CorruptFile, match=file.name):
-        pack(grown, [child])
+        pack(grown_zoo, [child])

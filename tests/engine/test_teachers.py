@@ -26,7 +26,7 @@ from vitarium.engine.tuning.estimate import estimate
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.worker import Job, run_job
 from vitarium.training import TrainOptions
-from vitarium.training.teacher import Lessons
+from vitarium.training.teacher import Teacher
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
 VIT = {"name": "vit", **SIZES}
@@ -153,8 +153,8 @@ def test_the_time_of_a_student_has_its_teachers_in_it(tiny, tmp_path, monkeypatc
     monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "cache"))  # nothing is measured yet
     tiny["stages"]["finetune"]["objective"] = "weight_distillation"
     own = plan(Blueprint.read(tiny)).of_stage("finetune")[0].recipe
-    calibration, asked, call = Calibration("cpu", 1), [], Lessons.__call__
-    monkeypatch.setattr(Lessons, "__call__", lambda *given: asked.append(1) or call(*given))
+    calibration, asked, call = Calibration("cpu", 1), [], Teacher.__call__
+    monkeypatch.setattr(Teacher, "__call__", lambda *given: asked.append(1) or call(*given))
     calibration.speed(own, 10)
     assert asked
     asked.clear()

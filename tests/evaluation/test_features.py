@@ -8,7 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vitarium.core.errors import CannotMeasure, UnknownName
+from vitarium.core.errors import NotApplicable, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation import features as representations
 from vitarium.evaluation.features import cosines, recut, taps, vectors
@@ -50,7 +50,7 @@ def test_patches_are_all_tokens_but_class_token_and_registers(registers, prefix)
 
 def test_a_model_without_class_token_has_none_to_compare():
     model = vit(class_token=False, global_pool="avg", reg_tokens=1)
-    with pytest.raises(CannotMeasure, match=r"blocks\.2 gives no class token"):
+    with pytest.raises(NotApplicable, match=r"blocks\.2 gives no class token"):
         features_of(model, "class")
     assert features_of(model, "patches")[1].shape == (5, 4 * 8)
 
@@ -77,7 +77,7 @@ def test_maps_have_their_channels_where_the_model_says():
     tap = taps(nn.Module(), Representation(), [""])[0]
     maps = torch.randn(5, 6, 2, 3)
     assert torch.allclose(tap.features(maps, "mean"), maps.mean((2, 3)))
-    with pytest.raises(CannotMeasure, match="neither tokens nor maps"):
+    with pytest.raises(NotApplicable, match="neither tokens nor maps"):
         tap.features(torch.randn(5, 2, 2, 2, 2), "mean")
 
 
@@ -86,7 +86,7 @@ def test_of_several_outputs_the_first_is_meant():
     tokens = torch.randn(5, 5, 8)
     for output in ((tokens, None), [tokens], {"last_hidden_state": tokens}, ((tokens, 1), 2)):
         assert torch.equal(tap.features(output, "class"), tokens[:, 0])
-    with pytest.raises(CannotMeasure, match=r"blocks\.0 gives a NoneType"):
+    with pytest.raises(NotApplicable, match=r"blocks\.0 gives a NoneType"):
         tap.features((None,), "mean")
 
 
@@ -97,7 +97,7 @@ def test_blocks_or_named_layers_are_tapped():
     assert [t.name for t in taps(model, Representation(), ["norm", "head"])] == ["norm", "head"]
     with pytest.raises(UnknownName, match=r"unknown layer 'blocks\.9'; did you mean 'blocks\."):
         taps(model, Representation(), ["blocks.9"])
-    with pytest.raises(CannotMeasure, match="Linear has no blocks"):
+    with pytest.raises(NotApplicable, match="Linear has no blocks"):
         taps(nn.Linear(2, 2), Representation())
 
 
@@ -165,22 +165,22 @@ def test_a_model_is_left_as_it_was():
 
 def test_layers_that_say_nothing_have_no_value():
     model = vit()
-    with pytest.raises(CannotMeasure, match="too few images: 4"):
+    with pytest.raises(NotApplicable, match="too few images: 4"):
         vectors(model, [images(3)], [CKA])
-    with pytest.raises(CannotMeasure, match=r"blocks\.0 gives all images the same features"):
+    with pytest.raises(NotApplicable, match=r"blocks\.0 gives all images the same features"):
         vectors(model, [images(1).expand(8, -1, -1, -1)], [CKA])
-    with pytest.raises(CannotMeasure, match="mutual_knn: there are too few images"):
+    with pytest.raises(NotApplicable, match="mutual_knn: there are too few images"):
         vectors(model, [images(8)], [choose("measure", "mutual_knn", batch_size=8)])
     model.blocks[1].mlp.fc2.bias.data[0] = torch.nan
     for name in ("cka", "rsa", "mutual_knn"):
-        with pytest.raises(CannotMeasure, match=r"blocks\.1 has features that are not finite"):
+        with pytest.raises(NotApplicable, match=r"blocks\.1 has features that are not finite"):
             vectors(model, [images(12)], [choose("measure", name)])
 
 
 def test_kernels_that_overflow_have_no_value():
     model = vit()
     model.blocks[1].mlp.fc2.weight.data *= 1e25
-    with pytest.raises(CannotMeasure, match=r"blocks\.1: cka of it is not finite"):
+    with pytest.raises(NotApplicable, match=r"blocks\.1: cka of it is not finite"):
         vectors(model, [images(8)], [CKA], ["blocks.1"])
 
 
@@ -195,7 +195,7 @@ def test_a_layer_has_to_run_once():
             return self.blocks[0](self.blocks[0](x.flatten(1)))
 
     for layers, said in ((None, r"blocks\.0 runs 2 times"), (["unused"], "unused runs 0 times")):
-        with pytest.raises(CannotMeasure, match=said):
+        with pytest.raises(NotApplicable, match=said):
             vectors(Twice(), [images(4, size=2)], [CKA], layers)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitarium.core.errors import CannotMeasure, InvalidInput
+from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.evaluation.inputs import Weights
 from vitarium.zoo.checkpoint import Checkpoint
 
@@ -46,7 +46,7 @@ def test_real_tensors_are_given_by_a_part_of_their_names(weights):
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_tensor_that_is_not_finite_is_named(bad):
     weights = Weights("abc@3", {"good": torch.ones(2), "bad": torch.tensor([1.0, bad])})
-    with pytest.raises(CannotMeasure, match="abc@3: bad has entries that are not finite"):
+    with pytest.raises(NotApplicable, match="abc@3: bad has entries that are not finite"):
         dict(weights.floats())
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.losses import gradient, loss, losses, parameters
 
@@ -85,7 +85,7 @@ def test_a_measure_gives_the_same_again_and_leaves_the_models_as_they_were(measu
 def test_a_model_whose_outputs_are_no_classes_has_no_loss(measured):
     called, subjects = measured
     subjects[-1] = replace(subjects[-1], is_classifier=False)
-    with pytest.raises(CannotMeasure, match=f"{subjects[-1].name}: its outputs are not the 10"):
+    with pytest.raises(NotApplicable, match=f"{subjects[-1].name}: its outputs are not the 10"):
         called(*subjects)
 
 

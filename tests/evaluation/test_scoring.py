@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.loader import Sources
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.evaluation.scoring import Scorer, load
 
 
 @pytest.fixture
 def examples(grown_zoo):
-    sources = Sources(grown_zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(grown_zoo, data=None, device="cpu", data_dir=None)
     return sources.examples(grown_zoo.ids()[0], "val")
 
 
@@ -46,5 +46,5 @@ def test_so_many_images_are_looked_at(grown_zoo, examples):
 def test_outputs_that_are_no_classes_are_refused(examples):
     size = torch.Size(examples.input_size).numel()
     model = nn.Sequential(nn.Flatten(), nn.Linear(size, 3))
-    with pytest.raises(CannotMeasure, match=r"outputs, \[3\] of an image, are not the 10 classes"):
+    with pytest.raises(NotApplicable, match=r"outputs, \[3\] of an image, are not the 10 classes"):
         Scorer(model, examples)

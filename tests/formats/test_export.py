@@ -12,12 +12,27 @@ from vitarium import Zoo, merge
 from vitarium.core import registry
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.core.registry import exporter, section
-from vitarium.data.base import load, normalisation
-from vitarium.formats.export import Chosen, Exported, Skipped, chosen, export
+from vitarium.core.registry import section
+from vitarium.data.expected import normalization
+from vitarium.data.load import load
+from vitarium.formats.base import Chosen, exporter, importer
+from vitarium.formats.export import Skipped, chosen, export
 from vitarium.formats.import_zoo import import_zoo
+from vitarium.testing import check_exporter
 
-SETTINGS = {"onnx": {"check": False}}
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What is registered is forgotten afterwards."""
+    registry.plugins("exporter")
+    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
+
+
+class Steps(list):
+    """The steps of a progress."""
+
+    def step(self, *step):
+        self.append(step)
 
 
 @pytest.fixture
@@ -47,17 +62,36 @@ def breaking():
 
 
 @pytest.mark.parametrize("name", sorted(registry.plugins("exporter")))
-def test_every_exporter_writes_what_it_tells_of(lone, tmp_path, name):
-    zoo, told = lone(architecture={"name": "vit", "img_size": 16, "embed_dim": 24, "depth": 1}), []
-    paths = export(
-        zoo, tmp_path / "out", exporter=name, report=told.append, **SETTINGS.get(name, {})
-    )
-    assert paths == [event.path for event in told]
-    assert all(path.exists() for path in paths)
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    covered = {(tmp_path / "out" / path.relative_to(tmp_path / "out").parts[0]) for path in paths}
-    left = set((tmp_path / "out").iterdir()) - covered
-    assert all(path.name in ("zoo.json", "models", "tables", "figures") for path in left)
+def test_every_exporter_keeps_its_contract(name):
+    check_exporter(name)
+
+
+def test_a_library_without_what_installs_it_is_refused():
+    with pytest.raises(ValueError, match="exporter 'lazy' needs json: say with extra="):
+        exporter("lazy", needs=("json",))
+
+
+def test_a_misspelled_fact_is_refused():
+    with pytest.raises(TypeError, match="refuse"):
+        exporter("misspelled", refuse=lambda config, zoo, model: None)
+    with pytest.raises(TypeError, match="detects"):
+        importer("undetected")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda out: [], "writes nothing"),
+        (lambda out: [out / "a"], "yields a, which it has not written"),
+        (lambda out: [out], "yields"),
+        (lambda out: (out / "a").touch() or (out / "b").touch() or [out / "a"], "writes b without"),
+    ],
+)
+def test_the_contract_names_exporter_and_rule(forgotten, write, message):
+    exporter("faulty")(lambda config, zoo, models, out: iter(write(out)))
+    registry.get("exporter", "faulty").function.__doc__ = "An exporter that breaks the contract."
+    with pytest.raises(AssertionError, match=f"'faulty' {message}"):
+        check_exporter("faulty")
 
 
 def test_models_are_chosen_by_the_beginnings_of_their_ids_and_epochs(zoo):
@@ -108,12 +142,14 @@ def test_an_interrupted_export_leaves_nothing(zoo, tmp_path, breaking):
 
 
 def test_models_for_which_there_is_no_place_are_listed_or_left_out(zoo, tmp_path, breaking):
-    ids, told = zoo.ids()[:2], []
+    ids, events, steps = zoo.ids()[:2], [], Steps()
     models = [f"{ids[0]}@0", ids[1]]
     with pytest.raises(InvalidInput, match=rf"1 of 2 models .* --skip.*\n  {ids[1]}: too late"):
         export(zoo, tmp_path / "out", exporter="picky", models=models)
-    export(zoo, tmp_path / "out", exporter="picky", models=models, skip=True, report=told.append)
-    assert [type(event) for event in told] == [Skipped, Exported]
+    report = {"progress": steps, "listener": events.append}
+    export(zoo, tmp_path / "out", exporter="picky", models=models, skip=True, **report)
+    assert events == [Skipped(Chosen(ids[1], events[0].model.epoch), "too late")]
+    assert steps == [(ids[0], 1, 1)]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [ids[0]]
     with pytest.raises(InvalidInput, match="2 of 2"):
         export(zoo, tmp_path / "none", exporter="picky", models=ids, skip=True)
@@ -183,12 +219,12 @@ def test_what_safetensors_files_hold_is_imported_with_lineage_and_factors(zoo, t
 def test_the_normalisation_that_is_known_without_the_data_is_theirs(name):
     chosen_data = section("dataset", name)
     found = load(chosen_data)
-    assert normalisation(chosen_data, 1) == (found.mean, found.std)
-    assert normalisation(chosen_data, 3) == (found.mean * 3, found.std * 3)
+    assert normalization(chosen_data, 1) == (found.mean, found.std)
+    assert normalization(chosen_data, 3) == (found.mean * 3, found.std * 3)
 
 
 def test_gray_input_of_colour_data_has_the_mean_normalisation():
     colour = section("dataset", {"name": "image_folder", "folder": "x", "mean": [0.1, 0.2, 0.6]})
-    mean, std = normalisation(colour, 1)
+    mean, std = normalization(colour, 1)
     assert mean == pytest.approx((0.3,))
     assert len(std) == 1

@@ -10,9 +10,10 @@ from vitarium import merge
 from vitarium.blueprint import ImportedSpec
 from vitarium.core import registry
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName, ZooInUse
-from vitarium.core.registry import Section, importer
-from vitarium.formats.base import ForeignEpoch, ForeignModel
-from vitarium.formats.import_zoo import find_models, fingerprint, import_zoo, parents_first
+from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
+from vitarium.formats.import_zoo import find_models, import_zoo, parents_first
+from vitarium.formats.weights import fingerprint
+from vitarium.testing import check_importer
 from vitarium.zoo import Zoo
 from vitarium.zoo.lock import held
 
@@ -93,10 +94,10 @@ def test_importing_again_writes_nothing(imported, tmp_path):
     models = model("a"), model("b", parent="a", weights={"q": torch.ones(1)})
     ids = imported(*models)
     files = {f: f.stat().st_mtime_ns for f in (tmp_path / "zoo" / "models").rglob("*")}
-    steps = []
-    assert imported(*models, report=steps.append) == ids
+    events = []
+    assert imported(*models, listener=events.append) == ids
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "zoo" / "models").rglob("*")} == files
-    assert not any(step.new for step in steps)
+    assert [event.new for event in events] == [False] * len(models)
 
 
 def test_an_interrupted_import_goes_on_after_the_last_epoch(imported, tmp_path):
@@ -105,9 +106,11 @@ def test_an_interrupted_import_goes_on_after_the_last_epoch(imported, tmp_path):
     class Stopped(Exception):
         pass
 
-    def stop(step):
-        if step.epoch == 1:
-            raise Stopped
+    class StopAfterTwo:
+        def step(self, task, done, total):
+            assert (task, total) == ("a", 4)
+            if done == 2:
+                raise Stopped
 
     def load(number):
         read.append(number)
@@ -116,7 +119,7 @@ def test_an_interrupted_import_goes_on_after_the_last_epoch(imported, tmp_path):
     epochs = [ForeignEpoch(n, {}, lambda n=n: load(n)) for n in range(4)]
     one = ForeignModel("a", "s", epochs, 2)
     with pytest.raises(Stopped):
-        imported(one, report=stop)
+        imported(one, progress=StopAfterTwo())
     zoo = Zoo.open(tmp_path / "zoo")
     assert zoo.folder(zoo.ids()[0]).status == "training"
     assert read == [3, 0, 1]
@@ -209,14 +212,24 @@ def test_one_importer_has_to_know_the_format(tmp_path, monkeypatch):
 
 
 def test_an_unknown_folder_is_told_what_formats_there_are(tmp_path):
-    with pytest.raises(InvalidInput, match=r"(?s)no format that is known.*vit-zoo: The published"):
+    with pytest.raises(InvalidInput, match=r"(?s)no format that is known.*vit_zoo: The published"):
         import_zoo(tmp_path, tmp_path / "zoo")
 
 
-def test_every_importer_can_detect_and_is_described():
-    for plugin in registry.plugins("importer").values():
-        assert plugin.summary, plugin.name
-        assert Section("importer", plugin.name, plugin.config()).plugin is plugin
+@pytest.mark.parametrize("name", sorted(registry.plugins("importer")))
+def test_every_importer_keeps_its_contract(name):
+    check_importer(name)
+
+
+def test_the_contract_names_importer_and_rule(monkeypatch):
+    monkeypatch.setattr(registry, "_plugins", {**registry._plugins, "importer": {}})
+
+    @importer("greedy", detects=lambda source: True)
+    def greedy(config, source):
+        """Detects everything."""
+
+    with pytest.raises(AssertionError, match="importer 'greedy' detects its format in empty"):
+        check_importer("greedy")
 
 
 def test_names_of_files_that_are_no_utf8_can_be_told(imported, tmp_path):

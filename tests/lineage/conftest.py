@@ -1,12 +1,9 @@
 """What is known to be right of lineages: modules of tests/reference."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 from typing import Any
 
 import pytest
-
-REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +25,4 @@ def weight_walks():
 
 
 def _reference(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, REFERENCE / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"reference.{name}")

@@ -10,9 +10,9 @@ from scipy.spatial.distance import cdist
 
 from vitarium.core.files import write
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage._gram import gathered, squared_distances
+from vitarium.lineage._gram import read_statistics, squared_distances
 from vitarium.lineage._moments import MOMENTS
-from vitarium.lineage.model_set import Heap, silent
+from vitarium.lineage.model_set import ModelSet, silent
 from vitarium.measures.weights import _products as engine
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import Checkpoint
@@ -34,23 +34,23 @@ def vectors(models, *names) -> np.ndarray:
     return np.array([torch.cat([m[n].flatten() for n in names]).double().numpy() for m in models])
 
 
-def check(evidence, models):
+def check(statistics, models):
     for name in SHAPES:
         numbers = vectors(models, name)
-        assert evidence.grams[name] == pytest.approx(numbers @ numbers.T, rel=1e-12, abs=1e-12)
-        found = {kind: evidence.moments[kind][name] for kind in MOMENTS}
-        assert found["mean"] == pytest.approx(numbers.mean(1), rel=1e-12, abs=1e-15)
-        assert found["variance"] == pytest.approx(numbers.var(1), rel=1e-9)
-        assert found["kurtosis"] + 3 == pytest.approx(stats.kurtosis(numbers, 1) + 3, rel=1e-9)
-        assert found["zeros"] == pytest.approx((numbers == 0).mean(1))
+        assert statistics.grams[name] == pytest.approx(numbers @ numbers.T, rel=1e-12, abs=1e-12)
+        moments = {kind: statistics.moments[kind][name] for kind in MOMENTS}
+        assert moments["mean"] == pytest.approx(numbers.mean(1), rel=1e-12, abs=1e-15)
+        assert moments["variance"] == pytest.approx(numbers.var(1), rel=1e-9)
+        assert moments["kurtosis"] + 3 == pytest.approx(stats.kurtosis(numbers, 1) + 3, rel=1e-9)
+        assert moments["zeros"] == pytest.approx((numbers == 0).mean(1))
 
 
 def test_products_and_moments_are_as_by_brute_force():
     models = population(7)
     models[2]["a.weight"][3:] = 0
-    evidence = gathered(models, list(SHAPES), silent)
-    assert tuple(evidence.moments) == MOMENTS
-    check(evidence, models)
+    statistics = read_statistics(models, list(SHAPES), silent)
+    assert tuple(statistics.moments) == MOMENTS
+    check(statistics, models)
 
 
 def test_parts_of_rows_and_columns_give_the_same(monkeypatch):
@@ -58,18 +58,18 @@ def test_parts_of_rows_and_columns_give_the_same(monkeypatch):
     monkeypatch.setattr(engine, "RUN_BYTES", 48)
     monkeypatch.setattr(engine, "_COLUMNS", 5)
     models = population(6)
-    check(gathered(models, list(SHAPES), silent), models)
+    check(read_statistics(models, list(SHAPES), silent), models)
 
 
 def test_distances_are_over_all_tensors_or_some():
     models = population(5)
-    evidence = gathered(models, list(SHAPES), silent)
+    statistics = read_statistics(models, list(SHAPES), silent)
     for names in (list(SHAPES), ["a.bias"], ["embed", "norm"]):
         numbers = vectors(models, *names)
-        asked = None if len(names) == len(SHAPES) else names
-        assert evidence.gram(asked) == pytest.approx(numbers @ numbers.T, rel=1e-12)
+        subset = None if len(names) == len(SHAPES) else names
+        assert statistics.gram(subset) == pytest.approx(numbers @ numbers.T, rel=1e-12)
         expected = cdist(numbers, numbers, "sqeuclidean")
-        assert evidence.squared_distances(asked) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert statistics.squared_distances(subset) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_distances_are_never_below_zero():
@@ -80,9 +80,9 @@ def test_distances_are_never_below_zero():
 def test_copies_are_at_distance_zero_with_equal_moments():
     first, second = population(2)
     models = [first, second, Weights("copy", dict(first))]
-    evidence = gathered(models, list(SHAPES), silent)
-    assert evidence.squared_distances()[0, 2] == 0
-    for of in evidence.moments.values():
+    statistics = read_statistics(models, list(SHAPES), silent)
+    assert statistics.squared_distances()[0, 2] == 0
+    for of in statistics.moments.values():
         assert all(values[0] == values[2] for values in of.values())
 
 
@@ -100,42 +100,47 @@ def test_only_the_tensors_that_are_asked_for_are_read(tmp_path, monkeypatch):
         return read(checkpoint, name)
 
     monkeypatch.setattr(Checkpoint, "__getitem__", counted)
-    told = []
-    evidence = gathered(models, list(SHAPES), lambda *what: told.append(what))
+    reports = []
+    statistics = read_statistics(models, list(SHAPES), lambda *what: reports.append(what))
     assert set(reads.values()) == {1}
-    assert {name for _, name in reads} == set(evidence.grams) == set(SHAPES)
+    assert {name for _, name in reads} == set(statistics.grams) == set(SHAPES)
     assert len(reads) == 3 * len(SHAPES)
-    assert told == [("reading weights", done, 4) for done in range(5)]
+    assert reports == [("reading weights", done, 4) for done in range(5)]
 
 
 def test_a_model_that_is_not_finite_is_nan_where_it_is():
     models = population(3)
     bad = Weights("bad@1", dict(models[0]) | {"a.bias": torch.tensor([torch.inf] + 8 * [1.0])})
-    evidence = gathered([*models, bad], list(SHAPES), silent)
-    for of in evidence.moments.values():
+    statistics = read_statistics([*models, bad], list(SHAPES), silent)
+    for of in statistics.moments.values():
         assert np.isnan(of["a.bias"]).tolist() == [False, False, False, True]
         assert np.isfinite(of["a.weight"]).all()
-    assert np.isnan(evidence.squared_distances()[3]).all()
-    assert np.isfinite(evidence.squared_distances()[:3, :3]).all()
-    assert np.isfinite(evidence.grams["a.weight"]).all()
+    assert np.isnan(statistics.squared_distances()[3]).all()
+    assert np.isfinite(statistics.squared_distances()[:3, :3]).all()
+    assert np.isfinite(statistics.grams["a.weight"]).all()
 
 
 def test_an_empty_tensor_adds_nothing():
     models = [Weights(m.name, dict(m) | {"none": torch.empty(0, 3)}) for m in population(2)]
-    evidence = gathered(models, [*SHAPES, "none"], silent)
-    assert (evidence.grams["none"] == 0).all()
-    assert np.isnan(evidence.moments["mean"]["none"]).all()
+    statistics = read_statistics(models, [*SHAPES, "none"], silent)
+    assert (statistics.grams["none"] == 0).all()
+    assert np.isnan(statistics.moments["mean"]["none"]).all()
 
 
 def test_a_part_of_a_heap_has_its_part_of_the_evidence():
     models = population(6)
-    heap = Heap(models, list(SHAPES))
-    whole, places = heap.evidence, [4, 1, 3]
-    few = heap.part(places)
-    assert few.names == ["m4@1", "m1@1", "m3@1"]
+    model_set = ModelSet(models, list(SHAPES))
+    statistics, indices = model_set.statistics, [4, 1, 3]
+    subset = model_set.subset(indices)
+    assert subset.names == ["m4@1", "m1@1", "m3@1"]
     for name in SHAPES:
-        assert (few.evidence.grams[name] == whole.grams[name][np.ix_(places, places)]).all()
-    for kind, of in few.evidence.moments.items():
-        assert all((of[name] == whole.moments[kind][name][places]).all() for name in SHAPES)
-    check(few.evidence, [models[place] for place in places])
-    check(Heap(models, list(SHAPES)).part(places).evidence, [models[place] for place in places])
+        assert (
+            subset.statistics.grams[name] == statistics.grams[name][np.ix_(indices, indices)]
+        ).all()
+    for kind, of in subset.statistics.moments.items():
+        assert all((of[name] == statistics.moments[kind][name][indices]).all() for name in SHAPES)
+    check(subset.statistics, [models[index] for index in indices])
+    check(
+        ModelSet(models, list(SHAPES)).subset(indices).statistics,
+        [models[index] for index in indices],
+    )

@@ -7,22 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium import merge
-from vitarium.lineage.ground_truth import Place, origins_in, true_parents, within
+from vitarium.lineage.ground_truth import CheckpointRef, restrict_truth, true_parents, zoo_origins
 
 
 def read(*names):
     """`a` is a model after its last epoch, `a@3` after epoch 3."""
-    found = {}
+    checkpoints = {}
     for name in names:
         model, _, epoch = name.partition("@")
-        found[name] = Place(model, int(epoch or 0))
-    return found
+        checkpoints[name] = CheckpointRef(model, int(epoch or 0))
+    return checkpoints
 
 
-def origins(**places):
+def origins(**parents_of):
     """`b=["a@3"]`: b started from a after epoch 3."""
-    split = {m: [one.partition("@") for one in found] for m, found in places.items()}
-    table = {m: [Place(p, int(e) if e else math.inf) for p, _, e in f] for m, f in split.items()}
+    split = {m: [text.partition("@") for text in parents] for m, parents in parents_of.items()}
+    table = {
+        m: [CheckpointRef(p, int(e) if e else math.inf) for p, _, e in f] for m, f in split.items()
+    }
     return lambda model: table.get(model, ())
 
 
@@ -34,16 +36,16 @@ def test_parents_are_those_that_a_model_started_from_or_was_made_of():
 
 
 def test_the_nearest_ancestor_stands_for_a_parent_that_was_not_read():
-    known = origins(b=["a"], c=["b"], d=["c"], soup=["d", "x"], x=["a"], lone=["gone"])
-    assert true_parents(read("d", "a"), known) == {"d": ("a",), "a": ()}
-    assert true_parents(read("soup", "a", "c"), known)["soup"] == ("c", "a")
-    assert true_parents(read("soup", "a"), known)["soup"] == ("a",)
-    assert true_parents(read("lone", "d"), known) == {"lone": (), "d": ()}
+    origins_of = origins(b=["a"], c=["b"], d=["c"], soup=["d", "x"], x=["a"], lone=["gone"])
+    assert true_parents(read("d", "a"), origins_of) == {"d": ("a",), "a": ()}
+    assert true_parents(read("soup", "a", "c"), origins_of)["soup"] == ("c", "a")
+    assert true_parents(read("soup", "a"), origins_of)["soup"] == ("a",)
+    assert true_parents(read("lone", "d"), origins_of) == {"lone": (), "d": ()}
 
 
 def test_epochs_follow_each_other_and_the_first_follows_what_the_model_started_from():
-    known = origins(b=["a@3"], c=["b@2"])
-    truth = true_parents(read("a@0", "a@3", "a@5", "b@0", "b@1", "b@2", "c@0"), known)
+    origins_of = origins(b=["a@3"], c=["b@2"])
+    truth = true_parents(read("a@0", "a@3", "a@5", "b@0", "b@1", "b@2", "c@0"), origins_of)
     assert truth == {
         "a@0": (),
         "a@3": ("a@0",),
@@ -56,20 +58,20 @@ def test_epochs_follow_each_other_and_the_first_follows_what_the_model_started_f
 
 
 def test_the_epoch_that_was_read_last_before_stands_for_one_that_was_not():
-    known = origins(b=["a@3"])
-    assert true_parents(read("a@0", "a@2", "a@5", "b@0"), known)["b@0"] == ("a@2",)
+    origins_of = origins(b=["a@3"])
+    assert true_parents(read("a@0", "a@2", "a@5", "b@0"), origins_of)["b@0"] == ("a@2",)
     # later epochs of a are no ancestors of b
-    assert true_parents(read("a@4", "a@5", "b@0"), known)["b@0"] == ()
+    assert true_parents(read("a@4", "a@5", "b@0"), origins_of)["b@0"] == ()
     # one epoch stands for the model
-    assert true_parents(read("a@5", "b@0"), known)["b@0"] == ("a@5",)
+    assert true_parents(read("a@5", "b@0"), origins_of)["b@0"] == ("a@5",)
 
 
 def test_a_soup_of_epochs_of_one_model_has_each_of_them_or_the_model_as_parents():
-    known = origins(mean=["a@1", "a@2", "a@3"])
-    assert true_parents(read("a@1", "a@2", "a@3", "mean@0"), known)["mean@0"] == (
+    origins_of = origins(mean=["a@1", "a@2", "a@3"])
+    assert true_parents(read("a@1", "a@2", "a@3", "mean@0"), origins_of)["mean@0"] == (
         *("a@1", "a@2", "a@3"),
     )
-    assert true_parents(read("a", "mean"), known)["mean"] == ("a",)
+    assert true_parents(read("a", "mean"), origins_of)["mean"] == ("a",)
 
 
 def test_models_that_start_from_each_other_end_nowhere():
@@ -78,9 +80,9 @@ def test_models_that_start_from_each_other_end_nowhere():
 
 def test_truth_within_some_models_skips_the_others():
     truth = {"a": (), "b": ("a",), "c": ("b",), "d": ("c", "a")}
-    assert within(truth, ["a", "c", "d"]) == {"a": (), "c": ("a",), "d": ("c", "a")}
-    assert within(truth, ["a", "d"]) == {"a": (), "d": ("a",)}
-    assert within(truth, list(truth)) == truth
+    assert restrict_truth(truth, ["a", "c", "d"]) == {"a": (), "c": ("a",), "d": ("c", "a")}
+    assert restrict_truth(truth, ["a", "d"]) == {"a": (), "d": ("a",)}
+    assert restrict_truth(truth, list(truth)) == truth
 
 
 @settings(deadline=None, max_examples=50)
@@ -92,18 +94,18 @@ def test_a_parent_within_is_an_ancestor_with_nothing_that_was_read_between(data,
         )
         for n in range(size)
     }
-    kept = {name for name in truth if data.draw(st.booleans())}
+    subset = {name for name in truth if data.draw(st.booleans())}
 
     def reached(model):
         """Models that were read, by paths through models that were not."""
-        found = set()
+        ancestors = set()
         for parent in truth[model]:
-            found |= {parent} if parent in kept else reached(parent)
-        return found
+            ancestors |= {parent} if parent in subset else reached(parent)
+        return ancestors
 
-    found = within(truth, kept)
-    assert {m: set(parents) for m, parents in found.items()} == {m: reached(m) for m in kept}
-    assert all(len(set(parents)) == len(parents) for parents in found.values())
+    restricted = restrict_truth(truth, subset)
+    assert {m: set(parents) for m, parents in restricted.items()} == {m: reached(m) for m in subset}
+    assert all(len(set(parents)) == len(parents) for parents in restricted.values())
 
 
 @pytest.fixture
@@ -115,22 +117,22 @@ def family(grown_zoo):
 
 
 def test_a_zoo_knows_of_what_operators_made_its_models(grown_zoo, family):
-    parent, (one, other) = family
-    soup = merge(grown_zoo, [one, other], "uniform_soup")
-    changed = merge(grown_zoo, [one, other], "task_arithmetic")
-    moved = merge(grown_zoo, [one, other], "weight_matching")
+    parent, (first, second) = family
+    soup = merge(grown_zoo, [first, second], "uniform_soup")
+    changed = merge(grown_zoo, [first, second], "task_arithmetic")
+    moved = merge(grown_zoo, [first, second], "weight_matching")
     epochs = merge(grown_zoo, [parent], "epoch_average", last=2)
-    names = [parent, one, other, soup, changed, moved, epochs]
-    truth = true_parents(read(*names), origins_in(grown_zoo))
+    names = [parent, first, second, soup, changed, moved, epochs]
+    truth = true_parents(read(*names), zoo_origins(grown_zoo))
     assert truth[parent] == ()
-    assert truth[one] == truth[other] == truth[epochs] == (parent,)
-    assert set(truth[soup]) == {one, other}
-    assert set(truth[changed]) == {one, other, parent}
-    assert truth[moved] == (other,)  # it was moved to match the first
+    assert truth[first] == truth[second] == truth[epochs] == (parent,)
+    assert set(truth[soup]) == {first, second}
+    assert set(truth[changed]) == {first, second, parent}
+    assert truth[moved] == (second,)  # it was moved to match the first
 
 
 def test_a_model_of_another_architecture_begins_a_line_of_weights(grown_zoo):
     parent = next(id for id in grown_zoo.ids() if grown_zoo.spec(id).parent)
     twin = merge(grown_zoo, [parent], "minivit", share="all", init="first")
-    names = {parent: Place(parent, 1), twin: Place(twin, 0)}
-    assert true_parents(names, origins_in(grown_zoo))[twin] == ()
+    names = {parent: CheckpointRef(parent, 1), twin: CheckpointRef(twin, 0)}
+    assert true_parents(names, zoo_origins(grown_zoo))[twin] == ()

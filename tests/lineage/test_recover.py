@@ -13,10 +13,10 @@ from vitarium.lineage.recover import recover
 
 @pytest.fixture
 def walks(weight_walks):
-    known = weight_walks.Walks(0)
-    known.tree("a", (3, 1), 0.2, 0.6)
-    known.tree("b", (3,), 0.2, 0.6)
-    return known
+    trees = weight_walks.Walks(0)
+    trees.tree("a", (3, 1), 0.2, 0.6)
+    trees.tree("b", (3,), 0.2, 0.6)
+    return trees
 
 
 def save(folder, name, tensors):
@@ -44,7 +44,7 @@ def short(forest) -> dict[str, tuple[str, ...]]:
     """Parents by the files' names without their endings."""
     plain = {name: name.removesuffix(".safetensors") for name in forest.models}
     return {
-        plain[model]: tuple(sorted(plain[one] for one in of))
+        plain[model]: tuple(sorted(plain[parent] for parent in of))
         for model, of in forest.parents.items()
     }
 
@@ -53,30 +53,30 @@ def short(forest) -> dict[str, tuple[str, ...]]:
 
 
 def test_a_folder_of_files_has_a_forest_and_without_a_table_no_scores(folder, walks):
-    found = recover(folder)
-    assert short(found.forest) == walks.parents
-    assert (found.truth, found.scores) == (None, None)
-    assert not found.left_out
-    (group,) = found.groups
-    assert list(group.models) == list(found.forest.models)
+    recovered = recover(folder)
+    assert short(recovered.forest) == walks.parents
+    assert (recovered.truth, recovered.scores) == (None, None)
+    assert not recovered.left_out
+    (group,) = recovered.groups
+    assert list(group.models) == list(recovered.forest.models)
     assert group.shared == 1
     assert group.tensors == len(walks.tensors["a"])
 
 
 def test_a_table_of_parents_gives_scores(folder, walks):
     table(folder, walks)
-    found = recover(folder)
-    assert found.scores is not None
-    assert found.scores.node_accuracy == 1
-    assert found.scores.adjusted_rand_index == 1
-    assert recover(folder, truth=True).scores == found.scores
+    recovered = recover(folder)
+    assert recovered.scores is not None
+    assert recovered.scores.node_accuracy == 1
+    assert recovered.scores.adjusted_rand_index == 1
+    assert recover(folder, truth=True).scores == recovered.scores
 
 
 def test_truth_that_is_not_wanted_is_not_looked_at(folder, walks):
     table(folder, walks)
-    found = recover(folder, truth=False, compare=["mother"])
-    assert (found.truth, found.scores) == (None, None)
-    assert found.others["mother"][1] is None
+    recovered = recover(folder, truth=False, compare=["mother"])
+    assert (recovered.truth, recovered.scores) == (None, None)
+    assert recovered.others["mother"][1] is None
 
 
 def test_truth_that_nobody_knows_is_asked_for_with_advice(folder):
@@ -86,12 +86,12 @@ def test_truth_that_nobody_knows_is_asked_for_with_advice(folder):
 
 def test_other_methods_run_beside_on_the_same_models(folder, walks):
     table(folder, walks)
-    found = recover(folder, compare=["mother"])
-    assert found.forest.method == "descent"
-    forest, scores = found.others["mother"]
+    recovered = recover(folder, compare=["mother"])
+    assert recovered.forest.method == "descent"
+    forest, scores = recovered.others["mother"]
     assert forest.method == "mother"
-    assert list(forest.models) == list(found.forest.models)
-    assert 0 <= scores.node_accuracy <= found.scores.node_accuracy
+    assert list(forest.models) == list(recovered.forest.models)
+    assert 0 <= scores.node_accuracy <= recovered.scores.node_accuracy
 
 
 def test_settings_reach_the_method(folder):
@@ -113,15 +113,15 @@ def test_a_model_with_numbers_that_are_none_is_set_aside_and_the_tensor_named(va
     bad = {name: torch.as_tensor(tensor).clone() for name, tensor in walks.tensors["a.1"].items()}
     bad["blocks.1.attn.proj.weight"][3, 4] = value
     save(folder, "a.1.safetensors", bad)
-    found = recover(folder)
-    ((name, why),) = found.left_out.items()
+    recovered = recover(folder)
+    ((name, why),) = recovered.left_out.items()
     assert name.startswith("a.1")
     assert why == "blocks.1.attn.proj.weight has entries that are not finite"
-    assert name not in found.forest.models
-    grandchild = next(model for model in found.truth if model.startswith("a.1.0"))
-    assert [parent.removesuffix(".safetensors") for parent in found.truth[grandchild]] == ["a"]
-    assert short(found.forest)["a.1.0"] == ("a",)
-    assert found.scores.node_accuracy == 1
+    assert name not in recovered.forest.models
+    grandchild = next(model for model in recovered.truth if model.startswith("a.1.0"))
+    assert [parent.removesuffix(".safetensors") for parent in recovered.truth[grandchild]] == ["a"]
+    assert short(recovered.forest)["a.1.0"] == ("a",)
+    assert recovered.scores.node_accuracy == 1
 
 
 def test_models_of_several_shapes_are_groups_with_families_of_their_own(folder, walks):
@@ -129,17 +129,17 @@ def test_models_of_several_shapes_are_groups_with_families_of_their_own(folder, 
         wide = {key: value.repeat(2, -1) for key, value in walks.tensors[name].items()}
         save(folder, f"wide {name}.safetensors", wide)
     save(folder, "other.safetensors", {"layer.weight": torch.randn(4, 4)})
-    found = recover(folder)
-    assert [len(group.models) for group in found.groups] == [11, 2, 1]
-    parents = short(found.forest)
+    recovered = recover(folder)
+    assert [len(group.models) for group in recovered.groups] == [11, 2, 1]
+    parents = short(recovered.forest)
     assert {name: parents[name] for name in walks.parents} == walks.parents
     assert parents["wide a.0"] == ("wide a",)
     assert parents["other"] == ()
-    family = dict(zip(found.forest.models, found.forest.families, strict=True))
+    family = dict(zip(recovered.forest.models, recovered.forest.families, strict=True))
     assert sorted(set(family.values())) == [0, 1, 2, 3]
-    assert list(dict.fromkeys(found.forest.families)) == [0, 1, 2, 3]
-    other = next(name for name in family if name.startswith("other"))
-    assert found.forest.roots[other] == 1
+    assert list(dict.fromkeys(recovered.forest.families)) == [0, 1, 2, 3]
+    single = next(name for name in family if name.startswith("other"))
+    assert recovered.forest.roots[single] == 1
 
 
 def test_trees_of_several_shapes_are_not_counted_together(folder):
@@ -156,43 +156,45 @@ def test_fewer_than_two_models_that_can_be_used_are_refused_with_the_reasons(tmp
 
 
 def test_what_is_done_is_reported(folder):
-    seen = []
-    recover(folder, compare=["mother"], report=lambda what, done, of: seen.append((what, done, of)))
-    assert {"recovering: descent", "recovering: mother"} <= {what for what, *_ in seen}
-    assert all(0 <= done <= of for _, done, of in seen)
+    reports = []
+    recover(
+        folder, compare=["mother"], report=lambda what, done, of: reports.append((what, done, of))
+    )
+    assert {"recovering: descent", "recovering: mother"} <= {what for what, *_ in reports}
+    assert all(0 <= done <= of for _, done, of in reports)
 
 
 # A zoo
 
 
 def test_the_lineage_of_a_zoo_is_recovered_and_scored_by_what_it_knows(grown_zoo):
-    found = recover(grown_zoo, compare=["mother"])
+    recovered = recover(grown_zoo, compare=["mother"])
     models = grown_zoo.models().set_index("id")
-    assert set(found.forest.models) == set(models.index)
-    for model, parents in found.truth.items():
+    assert set(recovered.forest.models) == set(models.index)
+    for model, parents in recovered.truth.items():
         parent = models.loc[model, "parent"]
         assert parents == (() if parent != parent or parent is None else (parent,))
-    assert found.scores.adjusted_rand_index == 1
-    assert found.scores.node_accuracy >= found.others["mother"][1].node_accuracy
-    assert {found.info[model]["stage"] for model in found.info} == {"pretrain", "finetune"}
+    assert recovered.scores.adjusted_rand_index == 1
+    assert recovered.scores.node_accuracy >= recovered.others["mother"][1].node_accuracy
+    assert {recovered.info[model]["stage"] for model in recovered.info} == {"pretrain", "finetune"}
     by_path = recover(str(grown_zoo.path)).forest
-    assert by_path == found.forest
+    assert by_path == recovered.forest
 
 
 def test_all_epochs_of_a_zoo_are_models(grown_zoo):
-    found = recover(grown_zoo, epochs="all")
-    names = found.forest.models
+    recovered = recover(grown_zoo, epochs="all")
+    names = recovered.forest.models
     assert len(names) > len(grown_zoo.ids())
     assert all("@" in name for name in names)
-    assert found.scores.adjusted_rand_index == 1
-    first = next(name for name in names if name.endswith("@1") and found.truth[name])
-    assert len(found.truth[first]) == 1
+    assert recovered.scores.adjusted_rand_index == 1
+    first = next(name for name in names if name.endswith("@1") and recovered.truth[name])
+    assert len(recovered.truth[first]) == 1
 
 
 def test_a_condition_chooses_models_of_a_zoo(grown_zoo):
-    found = recover(grown_zoo, where="stage = 'finetune'")
-    assert len(found.forest.models) == 4
-    assert all(not parents for parents in found.truth.values())
+    recovered = recover(grown_zoo, where="stage = 'finetune'")
+    assert len(recovered.forest.models) == 4
+    assert all(not parents for parents in recovered.truth.values())
 
 
 def test_a_zoo_without_weights_is_refused(written_zoo):
@@ -201,8 +203,8 @@ def test_a_zoo_without_weights_is_refused(written_zoo):
 
 
 def test_on_many_models_no_other_method_runs_beside_it(folder, monkeypatch):
-    monkeypatch.setattr("vitarium.lineage.recover._MOST_COMPARED", 3)
-    found = recover(folder, compare=["mother", "atlas"])
-    assert found.others == {}
-    (note,) = found.forest.notes
+    monkeypatch.setattr("vitarium.lineage.recover.MAX_COMPARED_MODELS", 3)
+    recovered = recover(folder, compare=["mother", "atlas"])
+    assert recovered.others == {}
+    (note,) = recovered.forest.notes
     assert note.startswith("No other method ran beside it (mother, atlas)")

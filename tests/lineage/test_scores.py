@@ -16,12 +16,14 @@ from vitarium.lineage.scores import scores
 def forest(parents, families=None, tied=()):
     """`{"a": "", "b": "a", "soup": "ab"}`"""
     models = list(parents)
-    edges = [Edge(parent, child, 1.0) for child, found in parents.items() for parent in found]
+    edges = [
+        Edge(parent, child, 1.0) for child, ancestors in parents.items() for parent in ancestors
+    ]
     return Forest("hand", models, families or [0] * len(models), edges, {}, tied)
 
 
 def truth(**parents):
-    return {child: tuple(found) for child, found in parents.items()}
+    return {child: tuple(ancestors) for child, ancestors in parents.items()}
 
 
 # two trees: a -> b -> c, a -> d; and r -> s
@@ -30,26 +32,26 @@ FAMILIES = [0, 0, 0, 0, 1, 1]
 
 
 def test_the_true_forest_has_all_scores_at_one():
-    found = scores(forest(TWO, FAMILIES), TWO)
-    assert found.node_accuracy == found.node_accuracy_up_to_ties == found.parent_accuracy == 1
-    assert found.edge_precision == found.edge_recall == found.undirected_edge_accuracy == 1
-    assert found.root_accuracy == found.adjusted_rand_index == found.mother_accuracy == 1
-    assert found.mixtures_found is None
-    assert (found.models, found.trees, found.families) == (6, 2, 2)
-    assert (found.roots, found.recovered_roots, found.mixtures) == (2, 2, 0)
-    assert (found.edges, found.recovered_edges) == (4, 4)
+    scored = scores(forest(TWO, FAMILIES), TWO)
+    assert scored.node_accuracy == scored.node_accuracy_up_to_ties == scored.parent_accuracy == 1
+    assert scored.edge_precision == scored.edge_recall == scored.undirected_edge_accuracy == 1
+    assert scored.root_accuracy == scored.adjusted_rand_index == scored.mother_accuracy == 1
+    assert scored.mixtures_found is None
+    assert (scored.models, scored.trees, scored.families) == (6, 2, 2)
+    assert (scored.roots, scored.recovered_roots, scored.mixtures) == (2, 2, 0)
+    assert (scored.edges, scored.recovered_edges) == (4, 4)
 
 
 def test_a_turned_edge_is_wrong_but_right_without_direction():
     # b and a change places: b -> a, b -> c right, a -> d right
-    found = scores(forest(truth(a="b", b="", c="b", d="a", r="", s="r"), FAMILIES), TWO)
-    assert found.node_accuracy == 4 / 6
-    assert found.parent_accuracy == 3 / 4
-    assert found.edge_precision == found.edge_recall == 3 / 4
-    assert found.undirected_edge_accuracy == 1
-    assert found.root_accuracy == 1 / 2
-    assert found.mother_accuracy == pytest.approx((2 / 3 + 1) / 2)
-    assert found.adjusted_rand_index == 1
+    scored = scores(forest(truth(a="b", b="", c="b", d="a", r="", s="r"), FAMILIES), TWO)
+    assert scored.node_accuracy == 4 / 6
+    assert scored.parent_accuracy == 3 / 4
+    assert scored.edge_precision == scored.edge_recall == 3 / 4
+    assert scored.undirected_edge_accuracy == 1
+    assert scored.root_accuracy == 1 / 2
+    assert scored.mother_accuracy == pytest.approx((2 / 3 + 1) / 2)
+    assert scored.adjusted_rand_index == 1
 
 
 def test_a_missing_edge_costs_recall_and_a_false_one_precision():
@@ -64,12 +66,12 @@ def test_a_missing_edge_costs_recall_and_a_false_one_precision():
 
 
 def test_a_mixture_needs_all_of_its_parents_and_no_other():
-    true = truth(a="", b="a", c="a", soup="bc", other="bc")
-    both = scores(forest(truth(a="", b="a", c="a", soup="bc", other="b")), true)
-    assert (both.mixtures, both.mixtures_found) == (2, 1 / 2)
-    assert both.node_accuracy == 4 / 5
-    assert both.parent_accuracy == 3 / 4
-    more = scores(forest(truth(a="", b="a", c="a", soup="abc", other="cb")), true)
+    true = truth(a="", b="a", c="a", soup="bc", stew="bc")
+    scored = scores(forest(truth(a="", b="a", c="a", soup="bc", stew="b")), true)
+    assert (scored.mixtures, scored.mixtures_found) == (2, 1 / 2)
+    assert scored.node_accuracy == 4 / 5
+    assert scored.parent_accuracy == 3 / 4
+    more = scores(forest(truth(a="", b="a", c="a", soup="abc", stew="cb")), true)
     assert more.mixtures_found == 1
     assert more.node_accuracy == 4 / 5
     assert more.edge_precision == 6 / 7
@@ -77,9 +79,9 @@ def test_a_mixture_needs_all_of_its_parents_and_no_other():
 
 def test_a_mixture_of_two_trees_makes_them_one_tree_with_two_roots():
     true = truth(a="", b="", soup="ab", r="")
-    found = scores(forest(true, [0, 0, 0, 1]), true)
-    assert (found.trees, found.roots) == (2, 3)
-    assert found.adjusted_rand_index == found.root_accuracy == 1
+    scored = scores(forest(true, [0, 0, 0, 1]), true)
+    assert (scored.trees, scored.roots) == (2, 3)
+    assert scored.adjusted_rand_index == scored.root_accuracy == 1
     half = scores(forest(truth(a="", b="a", soup="ab", r=""), [0, 0, 0, 1]), true)
     assert half.root_accuracy == 1 / 2  # b was a root, too
 
@@ -101,41 +103,41 @@ def test_tied_models_may_stand_in_each_others_place():
 
 
 def test_nothing_recovered_and_nothing_to_recover_have_no_share():
-    found = scores(forest(truth(a="", b="")), truth(a="", b="a"))
-    assert found.edge_precision is None
-    assert found.edge_recall == found.mother_accuracy == found.undirected_edge_accuracy == 0
-    found = scores(forest(truth(a="", b="a")), truth(a="", b=""))
-    assert found.edge_precision == 0
-    assert found.edge_recall is found.mother_accuracy is found.parent_accuracy is None
-    assert found.undirected_edge_accuracy is None
+    scored = scores(forest(truth(a="", b="")), truth(a="", b="a"))
+    assert scored.edge_precision is None
+    assert scored.edge_recall == scored.mother_accuracy == scored.undirected_edge_accuracy == 0
+    scored = scores(forest(truth(a="", b="a")), truth(a="", b=""))
+    assert scored.edge_precision == 0
+    assert scored.edge_recall is scored.mother_accuracy is scored.parent_accuracy is None
+    assert scored.undirected_edge_accuracy is None
 
 
 def test_unknown_and_missing_models_are_errors_that_name_them():
-    known = forest(truth(alpha="", beta=["alpha"]))
+    recovered = forest(truth(alpha="", beta=["alpha"]))
     with pytest.raises(UnknownName, match=r"'alfa'; did you mean 'alpha'\?"):
-        scores(known, {"alpha": (), "beta": ("alfa",)})
+        scores(recovered, {"alpha": (), "beta": ("alfa",)})
     with pytest.raises(UnknownName, match="unknown model of the forest 'gamma'"):
-        scores(known, {"alpha": (), "beta": (), "gamma": ()})
+        scores(recovered, {"alpha": (), "beta": (), "gamma": ()})
     with pytest.raises(InvalidInput, match="the truth says nothing of beta"):
-        scores(known, {"alpha": ()})
+        scores(recovered, {"alpha": ()})
     with pytest.raises(InvalidInput, match="without models"):
         scores(forest({}), {})
 
 
 def matrix(parents, models):
-    found = np.zeros((len(models), len(models)), dtype=bool)
+    edges = np.zeros((len(models), len(models)), dtype=bool)
     for child, its in parents.items():
         for parent in its:
-            found[models.index(parent), models.index(child)] = True
-    return found
+            edges[models.index(parent), models.index(child)] = True
+    return edges
 
 
-def rand(one, other):
+def rand(first, second):
     """The adjusted Rand index by counting pairs (Steinley 2004, Psychological Methods 9(3))."""
-    pairs = list(itertools.combinations(range(len(one)), 2))
+    pairs = list(itertools.combinations(range(len(first)), 2))
     counts = {(x, y): 0 for x in (True, False) for y in (True, False)}
     for i, j in pairs:
-        counts[one[i] == one[j], other[i] == other[j]] += 1
+        counts[first[i] == first[j], second[i] == second[j]] += 1
     a, b, c, d = (
         counts[key] for key in ((True, True), (True, False), (False, True), (False, False))
     )
@@ -168,7 +170,7 @@ def by_matrices(ours, true, families):
         ),
         "adjusted_rand_index": rand(number, families),
         "mixtures_found": share([ours[true[:, m], m].all() for m in np.flatnonzero(mixture)]),
-        "mother_accuracy": share([each for each in of_trees if each is not None]),
+        "mother_accuracy": share([accuracy for accuracy in of_trees if accuracy is not None]),
         "trees": len(trees),
         "families": len(set(families)),
         "edges": true.sum(),
@@ -185,8 +187,8 @@ def lineages(draw, models):
     """Parents without circles, in any order."""
     order = draw(st.permutations(models))
     return {
-        model: tuple(draw(st.sets(st.sampled_from(order[:place]), max_size=3)) if place else ())
-        for place, model in enumerate(order)
+        model: tuple(draw(st.sets(st.sampled_from(order[:index]), max_size=3)) if index else ())
+        for index, model in enumerate(order)
     }
 
 
@@ -204,11 +206,11 @@ def test_scores_are_as_by_brute_force_and_do_not_depend_on_names_or_order(data, 
     )
     tied = [group for group in ("abc", "de") if group[-1] in models]
     families = [number[model] for model in ours]
-    found = scores(forest(ours, families, tied), true)
+    scored = scores(forest(ours, families, tied), true)
     order = list(ours)
     expected = by_matrices(matrix(ours, order), matrix(true, order), families)
     for name, value in expected.items():
-        assert getattr(found, name) == pytest.approx(value), name
+        assert getattr(scored, name) == pytest.approx(value), name
     best = max(
         sum(
             {group_of(p, tied) for p in ours[model]} == {group_of(p, tied) for p in true[new]}
@@ -216,8 +218,8 @@ def test_scores_are_as_by_brute_force_and_do_not_depend_on_names_or_order(data, 
         )
         for exchanged in exchanges(models, tied)
     )
-    assert found.node_accuracy_up_to_ties == pytest.approx(best / size)
-    assert found.node_accuracy_up_to_ties >= found.node_accuracy
+    assert scored.node_accuracy_up_to_ties == pytest.approx(best / size)
+    assert scored.node_accuracy_up_to_ties >= scored.node_accuracy
     new = dict(zip(models, data.draw(st.permutations(models)), strict=True))
     renamed = [
         {new[m]: tuple(new[p] for p in its) for m, its in old.items()} for old in (ours, true)
@@ -227,7 +229,7 @@ def test_scores_are_as_by_brute_force_and_do_not_depend_on_names_or_order(data, 
     again = forest(
         shuffled, [number[back[m]] for m in shuffled], [[new[m] for m in group] for group in tied]
     )
-    assert scores(again, renamed[1]) == found
+    assert scores(again, renamed[1]) == scored
 
 
 def group_of(model, tied):
@@ -236,7 +238,7 @@ def group_of(model, tied):
 
 def exchanges(models, tied):
     """All ways to exchange models within their groups."""
-    alone = {m: m for m in models if group_of(m, tied) == m}
+    singles = {m: m for m in models if group_of(m, tied) == m}
     for orders in itertools.product(*(itertools.permutations(group) for group in tied)):
         pairs = (zip(g, order, strict=True) for g, order in zip(tied, orders, strict=True))
-        yield alone | dict(itertools.chain(*pairs))
+        yield singles | dict(itertools.chain(*pairs))

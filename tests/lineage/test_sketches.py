@@ -13,8 +13,8 @@ from scipy.spatial.distance import cdist
 from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage import _sketches as sketches
-from vitarium.lineage._sketches import sketched, spanning_tree
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage._sketches import sketch_weights, spanning_tree
+from vitarium.lineage.model_set import ModelSet
 
 SHAPES = {"embed": (1, 7, 24), "a.weight": (72, 24), "b.weight": (24, 96), "a.bias": (72,)}
 MATRICES = [name for name, shape in SHAPES.items() if len(shape) > 1]
@@ -28,8 +28,8 @@ def population(count: int, seed: int = 0) -> list[Weights]:
     ]
 
 
-def heap(models) -> Heap:
-    return Heap(models, list(SHAPES))
+def model_set(models) -> ModelSet:
+    return ModelSet(models, list(SHAPES))
 
 
 def vectors(models, names=MATRICES) -> np.ndarray:
@@ -41,7 +41,7 @@ def vectors(models, names=MATRICES) -> np.ndarray:
 @pytest.fixture(params=[16_381, 101])
 def width(request, monkeypatch):
     """Tensors that fit where they are folded, and larger ones."""
-    monkeypatch.setattr(sketches, "_WIDTH", request.param)
+    monkeypatch.setattr(sketches, "_FOLD_WIDTH", request.param)
 
 
 def test_inner_products_have_no_bias_and_the_error_that_is_said(width, monkeypatch):
@@ -49,31 +49,31 @@ def test_inner_products_have_no_bias_and_the_error_that_is_said(width, monkeypat
     models[1] = Weights("near", {n: t + 0.1 * models[1][n] for n, t in models[0].items()})
     true = vectors(models) @ vectors(models).T
     size, draws = 24, 400
-    found = []
+    products = []
     for seed in range(draws):
         monkeypatch.setattr(sketches, "derive", _derived_from(seed))
-        sketch = sketched(heap(models), size)
-        found.append(sketch @ sketch.T)
+        sketch = sketch_weights(model_set(models), size)
+        products.append(sketch @ sketch.T)
     squares = true.diagonal()
     # as many numbers as 101 are folded together add their own collisions
-    spread = np.sqrt((np.outer(squares, squares) + true**2) * (1 / size + 1 / sketches._WIDTH))
-    off = (np.mean(found, 0) - true) / spread
+    spread = np.sqrt((np.outer(squares, squares) + true**2) * (1 / size + 1 / sketches._FOLD_WIDTH))
+    off = (np.mean(products, 0) - true) / spread
     assert np.abs(off).max() < 4 / np.sqrt(draws)
-    ratio = np.std(found, 0) / spread
+    ratio = np.std(products, 0) / spread
     assert ratio.max() < 1.15
     assert ratio.min() > 0.8
 
 
-def _derived_from(other: int):
+def _derived_from(base_seed: int):
     from vitarium.core.seeds import derive
 
-    return lambda seed, *names: derive(other, *names)
+    return lambda seed, *names: derive(base_seed, *names)
 
 
 def test_squared_distances_are_estimated_within_their_error():
     models = population(30)
     size = 1024
-    sketch = sketched(heap(models), size)
+    sketch = sketch_weights(model_set(models), size)
     pairs = np.triu_indices(30, 1)
     true = cdist(vectors(models), vectors(models), "sqeuclidean")[pairs]
     off = cdist(sketch, sketch, "sqeuclidean")[pairs] / true - 1
@@ -82,26 +82,28 @@ def test_squared_distances_are_estimated_within_their_error():
 
 def test_a_model_alone_has_the_sketch_that_it_has_in_a_heap(width):
     models = population(5)
-    sketch = sketched(heap(models))
+    sketch = sketch_weights(model_set(models))
     assert sketch.shape == (5, 512)
     assert sketch.dtype == np.float64
-    for place in range(5):
-        assert (sketched(heap([models[place]])) == sketch[place]).all()
-    assert (sketched(heap(models[::-1])) == sketch[::-1]).all()
+    for index in range(5):
+        assert (sketch_weights(model_set([models[index]])) == sketch[index]).all()
+    assert (sketch_weights(model_set(models[::-1])) == sketch[::-1]).all()
 
 
 def test_a_sketch_is_the_sum_of_its_tensors_and_of_matrices_by_default():
     models = population(2)
-    parts = [sketched(heap(models), 64, [name]) for name in MATRICES]
-    assert sketched(heap(models), 64) == pytest.approx(sum(parts), rel=1e-12, abs=1e-12)
-    with_bias = sum(parts) + sketched(heap(models), 64, ["a.bias"])
-    assert sketched(heap(models), 64, list(SHAPES)) == pytest.approx(with_bias, abs=1e-12)
+    parts = [sketch_weights(model_set(models), 64, [name]) for name in MATRICES]
+    assert sketch_weights(model_set(models), 64) == pytest.approx(sum(parts), rel=1e-12, abs=1e-12)
+    with_bias = sum(parts) + sketch_weights(model_set(models), 64, ["a.bias"])
+    assert sketch_weights(model_set(models), 64, list(SHAPES)) == pytest.approx(
+        with_bias, abs=1e-12
+    )
 
 
 def test_sketches_are_linear(width):
-    one, two = population(2)
-    both = Weights("both", {name: 0.5 * one[name] + 0.5 * two[name] for name in SHAPES})
-    sketch = sketched(heap([one, two, both]), 100)
+    first, second = population(2)
+    mixed = Weights("both", {name: 0.5 * first[name] + 0.5 * second[name] for name in SHAPES})
+    sketch = sketch_weights(model_set([first, second, mixed]), 100)
     assert sketch[2] == pytest.approx(sketch[:2].mean(0), abs=1e-5)
 
 
@@ -109,21 +111,21 @@ def test_sketches_are_linear(width):
 def test_the_sketch_of_a_model_that_is_not_finite_is_nan(bad):
     models = population(3)
     models[1]["a.weight"][5, 5] = bad
-    assert np.isnan(sketched(heap(models), 64)).all(1).tolist() == [False, True, False]
+    assert np.isnan(sketch_weights(model_set(models), 64)).all(1).tolist() == [False, True, False]
 
 
 def test_a_sketch_of_nothing_is_refused():
     models = population(2)
     with pytest.raises(InvalidInput, match="0 numbers"):
-        sketched(heap(models), 0)
+        sketch_weights(model_set(models), 0)
     with pytest.raises(InvalidInput, match="0 tensors"):
-        sketched(Heap(models, ["a.bias"]), 64)
+        sketch_weights(ModelSet(models, ["a.bias"]), 64)
 
 
 def test_progress_is_told_model_by_model():
-    told = []
-    sketched(Heap(population(3), list(SHAPES), lambda *what: told.append(what)), 16)
-    assert told == [("sketching weights", done, 3) for done in range(4)]
+    reports = []
+    sketch_weights(ModelSet(population(3), list(SHAPES), lambda *what: reports.append(what)), 16)
+    assert reports == [("sketching weights", done, 3) for done in range(4)]
 
 
 @settings(deadline=None, max_examples=30)
@@ -139,7 +141,7 @@ def test_the_spanning_tree_is_single_linkage_of_all_pairs(models, size, copies, 
     sketch = noise.standard_normal((models, size))
     sketch[noise.integers(0, models, copies)] = sketch[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sketches, "_ROWS", rows)
+        patch.setattr(sketches, "_CHUNK_MODELS", rows)
         edges, lengths = spanning_tree(sketch)
     assert edges.shape == (models - 1, 2)
     assert lengths == pytest.approx(linkage(sketch, "single")[:, 2] ** 2, rel=1e-9, abs=1e-20)

@@ -1,35 +1,28 @@
 """Models whose losses and predictions are known, on the images that `examples` gives."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from vitarium.evaluation.inputs import Predictions, Subject
+from reference import softmax_regression as softmax_regression_module
+from vitarium.evaluation.inputs import EvalModel, Predictions
 
 
 @pytest.fixture
-def linear(examples) -> Subject:
+def linear(examples) -> EvalModel:
     """Softmax regression on the pixels: its loss has derivatives in closed form."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter.data, std=0.1, generator=generator)
-    return Subject("cccccccccccc@1", model.eval().requires_grad_(False), examples)
+    return EvalModel("cccccccccccc@1", model.eval().requires_grad_(False), examples)
 
 
 @pytest.fixture(scope="session")
 def softmax_regression() -> Any:
     """Derivatives of its loss in closed form: reference/softmax_regression.py."""
-    file = Path(__file__).parents[1] / "reference" / "softmax_regression.py"
-    spec = importlib.util.spec_from_file_location("softmax_regression", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return softmax_regression_module
 
 
 @pytest.fixture

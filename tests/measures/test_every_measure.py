@@ -1,62 +1,51 @@
-"""What holds for every measure that is registered: told in a line, deterministic, computed once."""
+"""What holds for every measure that is registered, by `vitarium.testing.check_measure`."""
 
-from typing import get_args
-
-import pandas as pd
 import pytest
 
-from vitarium import measure
 from vitarium.core import registry
-from vitarium.measures._runner.settings import chosen
-
-MEASURES = registry.plugins("measure")
-FORMS = {
-    ("model", "weights"),
-    ("model", "predictions"),
-    ("model", "model"),
-    ("pair", "predictions"),
-    ("pair", "model"),
-    ("pair", "weights"),
-    ("pair", "features"),
-}
-SMALL = {"images": 24, "steps": 2, "points": 3, "probes": 2, "iterations": 2, "severities": [1, 5]}
-"""So that each takes a second at most on tiny models."""
+from vitarium.measures.base import measure
+from vitarium.testing import check_measure
 
 
-def small(name):
-    """Those of the settings in small that a measure has, as far as it takes them."""
-    fields = MEASURES[name].config.model_fields
-    found = {}
-    for setting, value in SMALL.items():
-        if setting in fields and dict not in get_args(fields[setting].annotation):
-            found[setting] = value
-    return found
+@pytest.mark.parametrize("name", registry.plugins("measure"))
+def test_each_keeps_to_the_contract(grown_zoo, name):
+    check_measure(name, grown_zoo)
 
 
-def test_each_is_told_in_one_line_with_its_unit_and_form():
-    for name, plugin in MEASURES.items():
-        assert 10 < len(plugin.summary) <= 100, name
-        assert plugin.summary.endswith("."), name
-        assert (plugin.facts["of"], plugin.facts["needs"]) in FORMS, name
-        assert isinstance(plugin.facts["unit"], str), name
+def test_a_tiny_zoo_is_grown_where_none_is_given():
+    check_measure("weight_norm")
+    check_measure("agreement")
 
 
-@pytest.mark.parametrize("name", MEASURES)
-def test_each_has_finite_values_which_are_the_same_when_measured_again(grown_zoo, name):
-    children = [id for id in grown_zoo.ids() if grown_zoo.spec(id).parent]
-    siblings = [
-        id for id in children if grown_zoo.spec(id).parent == grown_zoo.spec(children[0]).parent
-    ]
-    section = chosen(name, small(name))[0]
-    images = None if "images" in small(name) else 24
-    first = measure(grown_zoo, [section], models=siblings, images=images)
-    assert (first["refused"] == "").all(), first["refused"].unique()
-    assert len(set(first["model"])) == (1 if MEASURES[name].facts["of"] == "pair" else 2)
-    again = measure(grown_zoo, [section], models=siblings, images=images, again=True)
-    pd.testing.assert_frame_equal(again, first, check_exact=True)
-    pd.testing.assert_frame_equal(
-        measure(grown_zoo, [section], models=siblings, images=images).sort_values(
-            ["model", "other", "part"], ignore_index=True
-        ),
-        first.sort_values(["model", "other", "part"], ignore_index=True),
-    )
+@pytest.fixture
+def made_up(monkeypatch):
+    """Registers a measure of weights for a test."""
+    registry.plugins("measure")  # all of ours first
+    copies = {kind: dict(plugins) for kind, plugins in registry._plugins.items()}
+    monkeypatch.setattr(registry, "_plugins", copies)
+    return measure("made_up", of="model", needs="weights", unit="1", title="made up")
+
+
+def test_a_measure_that_gives_other_bits_each_time_breaks_the_contract(made_up, grown_zoo):
+    values = iter(range(100))
+
+    @made_up
+    def counter(config, weights):
+        """How often it was called before."""
+        return float(next(values))
+
+    with pytest.raises(AssertionError, match=r"measure 'made_up' breaks the contract: .*same bits"):
+        check_measure("made_up", grown_zoo)
+
+
+def test_a_measure_without_a_value_or_a_sentence_breaks_the_contract(made_up, grown_zoo):
+    @made_up
+    def undefined(config, weights):
+        """The quotient of nothing and nothing."""
+        return float("nan")
+
+    with pytest.raises(AssertionError, match=r"'made_up' breaks the contract: .*made_up is nan"):
+        check_measure("made_up", grown_zoo)
+    undefined.__doc__ = "No sentence at all"
+    with pytest.raises(AssertionError, match=r"'made_up' breaks the contract: .*is a sentence"):
+        check_measure("made_up", grown_zoo)

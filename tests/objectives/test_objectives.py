@@ -1,55 +1,55 @@
 """The contract that every registered objective keeps."""
 
-import math
-from copy import deepcopy
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.nn import functional as F
 
-from vitarium import create_model
 from vitarium.core import registry
-from vitarium.core.registry import section
-from vitarium.data.batch import Batch
-
-NUM_CLASSES = 3
-
-
-def batch(images: int, views: int) -> Batch:
-    generator = torch.Generator().manual_seed(images)
-    labels = torch.arange(images) % NUM_CLASSES
-    pixels = torch.randn(views * images, 3, 16, 16, generator=generator)
-    return Batch(pixels, labels, F.one_hot(labels, NUM_CLASSES).float())
+from vitarium.objectives.base import Loss, objective
+from vitarium.objectives.classification.base import CLASSIFICATION
+from vitarium.testing import check_objective
 
 
 @pytest.mark.parametrize("name", sorted(registry.plugins("objective")))
-def test_every_objective_trains_and_scores(name):
-    objective = section("objective", name)
-    facts = objective.plugin.facts
-    model = create_model(
-        "vit",
-        num_classes=facts["outputs"](objective.config, NUM_CLASSES),
-        img_size=16,
-        patch_size=8,
-        embed_dim=24,
-        depth=1,
-        num_heads=2,
-    )
-    given = batch(6, facts["views"])
-    if "lesson" in facts:
-        lesson = facts["lesson"](objective.config, deepcopy(model), model, given.images[:1])
-        with torch.no_grad():
-            given = replace(given, taught=lesson(given.images))
-    loss = objective(model, given)
-    assert all(value.dim() == 0 and not value.requires_grad for value in loss.metrics.values())
-    loss.value.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    with torch.inference_mode():
-        scores = facts["evaluate"](
-            objective.config,
-            model.eval(),
-            lambda split, limit: iter([batch(6, 1), batch(3, 1)]),
-            ["val"],
-        )["val"]
-    assert all(isinstance(score, float) and math.isfinite(score) for score in scores.values())
+def test_every_objective_keeps_to_the_contract(name):
+    check_objective(name)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(registry, "_plugins", {k: dict(v) for k, v in registry._plugins.items()})
+
+
+def test_what_draws_at_random_is_named(registered):
+    @objective("noisy", **CLASSIFICATION)
+    def noisy(config, model, batch):
+        return Loss(F.cross_entropy(model(batch.images), batch.targets) * torch.rand(()))
+
+    with pytest.raises(AssertionError, match="objective 'noisy': the same model and batch gave"):
+        check_objective("noisy")
+
+
+def test_metrics_that_are_no_scalars_are_named(registered):
+    @objective("wide", **CLASSIFICATION)
+    def wide(config, model, batch):
+        outputs = model(batch.images)
+        return Loss(F.cross_entropy(outputs, batch.targets), outputs=outputs)
+
+    with pytest.raises(AssertionError, match="objective 'wide': metric 'outputs' has to be"):
+        check_objective("wide")
+
+
+@pytest.mark.parametrize("facts", [{"vews": 1}, {"records_block": True}])
+def test_a_misspelled_fact_is_refused(facts):
+    with pytest.raises(TypeError):
+        objective("any", **(CLASSIFICATION | facts))
+
+
+def test_a_missing_fact_is_refused():
+    with pytest.raises(TypeError, match="evaluate"):
+        objective("any", views=1, outputs=lambda config, num_classes: num_classes)
+
+
+def test_a_teacher_without_its_outputs_is_refused():
+    with pytest.raises(TypeError, match="teacher and teacher_outputs go together"):
+        objective("any", **CLASSIFICATION, teacher=lambda config: None)

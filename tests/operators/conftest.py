@@ -1,6 +1,6 @@
 """Models as plain tensors, small trained ones, and what is known of merging them."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,9 +145,4 @@ def outputs(vit: Any, digits: Any) -> Any:
 
 def _reference(name: str) -> Any:
     """A module of tests/reference."""
-    spec = importlib.util.spec_from_file_location(name, REFERENCE / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"reference.{name}")

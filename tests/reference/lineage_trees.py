@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
 WIDTH = 48
 SHAPES = {
@@ -25,7 +25,7 @@ SHAPES = {
 class Known:
     """A heap, and of every model its parent (None of a root) and the number of its tree."""
 
-    heap: Heap
+    model_set: ModelSet
     parents: dict[str, str | None]
     families: list[int]
 
@@ -82,4 +82,4 @@ def grow(
         )
         for name in names
     ]
-    return Known(Heap(models, list(SHAPES)), parents, [family[name] for name in names])
+    return Known(ModelSet(models, list(SHAPES)), parents, [family[name] for name in names])

@@ -45,24 +45,24 @@ def regression_mean(weights, inputs, off_diagonal, ridge):
 def examples(split="train"):
     """Images of scikit-learn's digits."""
     from vitarium.core.registry import section
-    from vitarium.data import base as dataset
+    from vitarium.data import load as dataset
     from vitarium.data.loader import Batches
-    from vitarium.evaluation.data import Examples
+    from vitarium.evaluation.data import EvalData
 
     size = (1, 8, 8)
     data = dataset.load(section("dataset", "digits"))
     augmentation = section("augmentation", "standard")(size, data.num_classes)
-    return Examples(Batches(data, augmentation, size, batch_size=1, seed=0), split)
+    return EvalData(Batches(data, augmentation, size, batch_size=1, seed=0), split)
 
 
 def ingredients(models, shown, split_of=lambda number, shown: shown):
     """Models as operators are given them, each on its own images."""
-    from vitarium.evaluation.inputs import Subject, Weights
+    from vitarium.evaluation.inputs import EvalModel, Weights
     from vitarium.operators.base import Ingredients
 
     weights = [Weights(f"m{number}", model.state_dict()) for number, model in enumerate(models)]
 
     def subject(number):
-        return Subject(f"m{number}", copy.deepcopy(models[number]), split_of(number, shown))
+        return EvalModel(f"m{number}", copy.deepcopy(models[number]), split_of(number, shown))
 
     return Ingredients(weights, subject=subject)

@@ -10,9 +10,9 @@ from vitarium.architectures.symmetries._folding import folded, unfolded
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.registry import section
-from vitarium.data import base as dataset
+from vitarium.data import load as dataset
 from vitarium.data.loader import Batches
-from vitarium.evaluation.data import Examples
+from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients
 
@@ -20,14 +20,14 @@ INPUT_SIZE = (1, 8, 8)
 VIT = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
 
 
-def digits() -> Examples:
+def digits() -> EvalData:
     """The training images."""
     data = dataset.load(section("dataset", "digits"))
     augmentation = section("augmentation", "standard")(INPUT_SIZE, data.num_classes)
-    return Examples(Batches(data, augmentation, INPUT_SIZE, batch_size=1, seed=0), "train")
+    return EvalData(Batches(data, augmentation, INPUT_SIZE, batch_size=1, seed=0), "train")
 
 
-def trained(examples: Examples, seed: int, steps: int = 150) -> torch.nn.Module:
+def trained(examples: EvalData, seed: int, steps: int = 150) -> torch.nn.Module:
     torch.manual_seed(seed)
     model = create_model("vit", num_classes=10, **VIT)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -40,7 +40,7 @@ def trained(examples: Examples, seed: int, steps: int = 150) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def ingredients(one: torch.nn.Module, other: dict, examples: Examples) -> Ingredients:
+def ingredients(one: torch.nn.Module, other: dict, examples: EvalData) -> Ingredients:
     """A model, and the weights of another."""
     return Ingredients(
         [Weights("one", one.state_dict()), Weights("other", other)],

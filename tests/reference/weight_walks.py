@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
 WIDTH = 48
 _BLOCK: dict[str, tuple[int, ...]] = {
@@ -113,14 +113,14 @@ class Walks:
             ]
         return name
 
-    def heap(self, order: list[str] | None = None) -> Heap:
+    def model_set(self, order: list[str] | None = None) -> ModelSet:
         """All models, in a random order if none is given."""
         names = order or self.noise.permutation(list(self.tensors)).tolist()
         models = [
             Weights(n, {key: torch.from_numpy(value) for key, value in self.tensors[n].items()})
             for n in names
         ]
-        return Heap(models, list(SHAPES))
+        return ModelSet(models, list(SHAPES))
 
     def family(self, name: str) -> str:
         """The root that a model comes from, by its first parents."""

@@ -1,8 +1,7 @@
 """Stages of models that are made up, of which it is known what explains what."""
 
-import importlib.util
+import importlib
 import io
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import needs
 from vitarium.core import registry
 from vitarium.core.config import Config
 from vitarium.studies.statistics.factors import factors_of
@@ -55,7 +55,7 @@ def made_up(
     table = pd.DataFrame(
         {"parent": [parent[id] for id in order], "accuracy": accuracy}, index=order
     )
-    values = {"accuracy": accuracy, "generalisation_gap": 0.9 - accuracy}
+    values = {"accuracy": accuracy, "generalization_gap": 0.9 - accuracy}
     curve = [
         (id, epoch, float(accuracy[place] * (1 - np.exp(-epoch))))
         for place, id in enumerate(order)
@@ -87,20 +87,14 @@ def population(stage: Stage) -> Population:
 @pytest.fixture(scope="session")
 def forests() -> Any:
     """What makes up recovered forests: forests.py."""
-    file = Path(__file__).parent / "forests.py"
-    spec = importlib.util.spec_from_file_location("forests", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("studies.forests")
 
 
 @pytest.fixture
 def made_up_method(monkeypatch):
     """Lets the study find a made-up forest, whatever there is; returns what sets it."""
     plugin = registry.Plugin(
-        "lineage", "made_up", lambda config, heap, trees: None, Settings, {"paper": "Us 2026"}
+        "lineage", "made_up", lambda config, model_set, trees: None, Settings, {"paper": "Us 2026"}
     )
     registry.plugins("lineage")
     monkeypatch.setitem(registry._plugins["lineage"], "made_up", plugin)
@@ -123,16 +117,12 @@ class Settings(Config):
     weight: float = 0.5
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
 @pytest.fixture
 def screenshot(tmp_path):
     """Shows a page as a browser without a network does."""
 
     def shown(page: Path, *, dark: bool = False) -> Image.Image:
-        browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-        assert browser, "no browser to look at the page with: apt-get install chromium"
+        browser = needs.browser()
         file = tmp_path / "page.png"
         command = [
             browser,

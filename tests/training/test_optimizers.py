@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from vitarium.core.config import InvalidConfig
-from vitarium.core.registry import section
+from vitarium.core.registry import plugins, section
+from vitarium.testing import check_optimizer
 
 
 def test_adamw_gets_its_settings():
@@ -29,3 +30,8 @@ def test_sgd_has_no_momentum_unless_asked():
 def test_nesterov_without_momentum_is_refused():
     with pytest.raises(InvalidConfig, match="nesterov needs a momentum"):
         section("optimizer", {"name": "sgd", "nesterov": True})
+
+
+@pytest.mark.parametrize("name", sorted(plugins("optimizer")))
+def test_every_optimizer_keeps_to_the_contract(name):
+    check_optimizer(name)

@@ -5,7 +5,8 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from vitarium.core.config import InvalidConfig
-from vitarium.core.registry import section
+from vitarium.core.registry import plugins, section
+from vitarium.testing import check_schedule
 
 STEPS, PER_EPOCH = 40, 10
 
@@ -50,3 +51,8 @@ def test_warm_up_rises_linearly_and_is_over_in_time(name):
 def test_a_negative_warm_up_is_refused():
     with pytest.raises(InvalidConfig, match="warmup_epochs"):
         section("schedule", {"name": "cosine", "warmup_epochs": -1})
+
+
+@pytest.mark.parametrize("name", sorted(plugins("schedule")))
+def test_every_schedule_keeps_to_the_contract(name):
+    check_schedule(name)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from vitarium import Blueprint, plan
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.training import Step, Task, TrainOptions, stack_key, train, train_together
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 STEPS = 20
@@ -40,7 +40,7 @@ EVERYTHING_OWN = {
 
 
 def members(models, path: Path):
-    return [Member(m, ModelFolder(path / m.id), None, TrainOptions()) for m in models]
+    return [TrainState(m, ModelFolder(path / m.id), None, TrainOptions()) for m in models]
 
 
 def losses(trainer, over, steps):
@@ -49,7 +49,7 @@ def losses(trainer, over, steps):
     while len(found) < steps:
         epoch += 1
         trainer.training_mode()
-        for number, batch in enumerate(together([m.batches for m in over], epoch)):
+        for number, batch in enumerate(stacked_batches([m.batches for m in over], epoch)):
             found.append(trainer.step(batch, epoch, number)["loss"])
     return torch.stack(found[:steps])
 
@@ -72,16 +72,16 @@ def test_loss_curves_are_those_of_models_trained_by_themselves(tiny, tmp_path, c
     assert len(models) == 16
     assert len({stack_key(model) for model in models}) == 1
     stacked = members(models, tmp_path / "stacked")
-    together_ = losses(Stack(stacked, TrainOptions()), stacked, STEPS)
+    together_ = losses(StackedTrainer(stacked, TrainOptions()), stacked, STEPS)
     for k, member in enumerate(members(models, tmp_path / "alone")):
-        alone = losses(Alone([member], TrainOptions()), [member], STEPS)
+        alone = losses(Trainer([member], TrainOptions()), [member], STEPS)
         assert torch.allclose(together_[:, k], alone[:, 0], rtol=1e-4)
         assert alone[0] != alone[-1]
 
 
 def test_models_of_a_stack_differ_from_each_other(tiny, tmp_path):
     stacked = members(specs(tiny, EVERYTHING_OWN), tmp_path)
-    found = losses(Stack(stacked, TrainOptions()), stacked, 6)
+    found = losses(StackedTrainer(stacked, TrainOptions()), stacked, 6)
     assert len(set(found[-1].tolist())) == 16
 
 
@@ -146,8 +146,8 @@ def test_on_cpus_the_bits_do_not_depend_on_who_else_is_in_the_stack(tiny, tmp_pa
         members(chosen, tmp_path / name)
         for name, chosen in (("all", models), ("some", [models[k] for k in company]))
     )
-    expected = losses(Stack(all_of_them, TrainOptions()), all_of_them, STEPS)[:, company]
-    assert torch.equal(losses(Stack(some, TrainOptions()), some, STEPS), expected)
+    expected = losses(StackedTrainer(all_of_them, TrainOptions()), all_of_them, STEPS)[:, company]
+    assert torch.equal(losses(StackedTrainer(some, TrainOptions()), some, STEPS), expected)
 
 
 def test_a_model_begun_in_a_stack_goes_on_alone_to_the_bits_of_the_stack(tiny, tmp_path):

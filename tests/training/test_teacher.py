@@ -6,10 +6,10 @@ import torch
 from vitarium import Blueprint, create_model, plan
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.training import Step, Task, TrainOptions, stack_key, train, train_together
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 SIZES = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -52,11 +52,11 @@ def test_the_teacher_is_asked_once_for_each_batch(tiny, tmp_path, precision):
     teacher = Counted(teacher_model()).train()
     options = TrainOptions(precision=precision)
     own = specs(tiny)[0]
-    member = Member(own, ModelFolder(tmp_path / own.id), None, options, teacher)
-    alone = Alone([member], options)
+    member = TrainState(own, ModelFolder(tmp_path / own.id), None, options, teacher)
+    alone = Trainer([member], options)
     alone.training_mode()
     teacher.seen.clear()  # a look at one image
-    for number, batch in enumerate(together([member.batches], 1)):
+    for number, batch in enumerate(stacked_batches([member.batches], 1)):
         alone.step(batch, 1, number)
     assert teacher.seen == [(32, True, precision == "bf16", False)] * 3
 
@@ -148,7 +148,7 @@ def test_an_objective_that_reads_blocks_has_every_token_computed(tiny, tmp_path)
     for objective in ("soft_distillation", "weight_distillation"):
         own = specs(tiny, objective)[0]
         folder = ModelFolder(tmp_path / own.id)
-        member = Member(own, folder, None, TrainOptions(), teacher_model())
+        member = TrainState(own, folder, None, TrainOptions(), teacher_model())
         member.model.blocks[-1].mlp.register_forward_hook(
             lambda _, given, output, name=objective: seen.__setitem__(name, output.shape[1])
         )

@@ -120,7 +120,7 @@ def test_test_images_are_scored_where_weights_are_kept(tiny, tmp_path):
 
 
 def test_the_stored_model_scores_what_was_recorded(tiny, tmp_path):
-    from vitarium.data.base import load
+    from vitarium.data.load import load
 
     chosen = spec(tiny)
     folder = run(chosen, tmp_path)

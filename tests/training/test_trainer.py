@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from vitarium import Blueprint, plan
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.training import Step, TrainOptions, stack_key, train
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 EXPERTS = {
@@ -36,10 +36,10 @@ def spec(tiny, architecture=None, **changes):
 def test_experts_are_averaged_after_every_step_of_the_optimiser(tiny, tmp_path):
     def stepped(rate):
         own = spec(tiny, {"share_rate": rate}, optimizer={"name": "sgd", "lr": 0.1})
-        member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
-        alone = Alone([member], TrainOptions())
+        member = TrainState(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+        alone = Trainer([member], TrainOptions())
         alone.training_mode()
-        batch = next(together([member.batches], 1))
+        batch = next(stacked_batches([member.batches], 1))
         alone.step(batch, 1, 0)
         return [e.fc1.weight.detach().double() for e in member.model.blocks[1].mlp.experts]
 
@@ -78,16 +78,16 @@ def test_a_probe_on_frozen_experts_leaves_them_as_they_were(tiny, tmp_path):
 def test_models_that_act_after_steps_are_not_stacked(tiny, tmp_path):
     own = spec(tiny)
     assert stack_key(own) is None
-    member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
-    stack = Stack([member], TrainOptions())
+    member = TrainState(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+    stack = StackedTrainer([member], TrainOptions())
     stack.training_mode()
     with pytest.raises(RuntimeError, match="random"):
-        stack.step(next(together([member.batches], 1)), 1, 0)
+        stack.step(next(stacked_batches([member.batches], 1)), 1, 0)
 
 
 def test_no_shortcut_keeps_tokens_from_experts(tiny, tmp_path):
     own = spec(tiny)
-    member = Member(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
+    member = TrainState(own, ModelFolder(tmp_path / own.id), None, TrainOptions())
     seen = []
     experts = member.model.blocks[-1].mlp
     experts.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))

@@ -16,7 +16,7 @@ import torch
 from vitarium import Blueprint, Zoo, merge, plan
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, DiskFull, ZooInUse
-from vitarium.formats.import_zoo import fingerprint
+from vitarium.formats.weights import fingerprint
 from vitarium.zoo.checkpoint import MAX_DEPTH
 from vitarium.zoo.lock import held
 from vitarium.zoo.verify import verify

@@ -1,8 +1,16 @@
-"""What the configurations of all architectures have in common, and what their parts may do."""
+"""The contracts of architectures, heads and initializations."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from vitarium.core.config import Config
+from torch import nn
+
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.registry import register
+
+Build = TypeVar("Build", bound=Callable[[Any, int], nn.Module])
+PutHead = TypeVar("PutHead", bound=Callable[[Any, nn.Module, int], None])
+Initialize = TypeVar("Initialize", bound=Callable[[Any, nn.Module], None])
 
 
 class ArchitectureConfig(Config):
@@ -22,4 +30,89 @@ class ActsAfterSteps(Protocol):
     """
 
     def after_step(self) -> None:
-        """Called after every step of the optimiser."""
+        """Called after every step of the optimizer."""
+
+
+def architecture(
+    name: str,
+    *,
+    config: type[ArchitectureConfig],
+    paper: str = "",
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    timm: Callable[[Any], tuple[str, dict[str, Any]]] | None = None,
+    symmetries: Callable[[nn.Module], Any] | None = None,
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[Build], Build]:
+    """Register an architecture: a function `(config, num_outputs) -> nn.Module`.
+
+    The module is the plain model, images [batch, *config.input_size] -> outputs [batch,
+    num_outputs], with random weights from torch's global generator. It has timm's
+    `forward_features` and `forward_head`, its blocks are at `blocks`, `layers` or `stages`, and its
+    head is at `head` or where `pretrained_cfg["classifier"]` says. Equal configurations give equal
+    state_dict keys and shapes.
+
+    Args:
+        config: says the images that the model takes (`input_size`); its fields are factors.
+        paper: authors, year and arXiv number, or an address.
+        presets: models of this architecture by name, as settings of `config`; names for
+            `create_model`.
+        timm: of a configuration the name of a model of timm and the overrides that make it the same
+            model, where timm has one; raises InvalidInput where it has none.
+        symmetries: of a built model its Symmetries (`architectures/symmetries/base.py`), so that
+            alignment works; raises IncompatibleWeights.
+        tiny: settings of a small model, for the contract tests.
+
+    `vitarium.testing.check_architecture(name)` tests all of it.
+    """
+    facts = {
+        "paper": paper,
+        "presets": presets,
+        "timm": timm,
+        "symmetries": symmetries,
+        "tiny": tiny,
+    }
+    return register("architecture", name, config, facts)
+
+
+def head(
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[PutHead], PutHead]:
+    """Register a head: a function `(config, model, num_outputs) -> None`.
+
+    It replaces the module at the model's `head_prefix` by one from features [batch, num_features]
+    to outputs [batch, num_outputs], and sets `model.num_classes`.
+
+    Args:
+        config: its fields are factors.
+        paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_head(name)` tests all of it.
+    """
+    return register("head", name, config, {"paper": paper, "tiny": tiny})
+
+
+def initialization(
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[Initialize], Initialize]:
+    """Register an initialization: a function `(config, module) -> None`.
+
+    It draws a module's weights anew in place, from torch's global generator alone, which is seeded
+    before.
+
+    Args:
+        config: its fields are factors.
+        paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_initialization(name)` tests all of it.
+    """
+    return register("initialization", name, config, {"paper": paper, "tiny": tiny})

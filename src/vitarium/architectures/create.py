@@ -22,20 +22,20 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.
 
     Raises UnknownName with the nearest name there is, and InvalidConfig.
     """
-    known = registry.plugins("architecture")
+    architectures = registry.plugins("architecture")
     presets = {
         preset: (plugin, settings)
-        for plugin in known.values()
-        for preset, settings in plugin.facts.get("presets", {}).items()
+        for plugin in architectures.values()
+        for preset, settings in (plugin.facts["presets"] or {}).items()
     }
     settings: dict[str, Any] = {}
-    if name in known:
-        plugin = known[name]
+    if name in architectures:
+        plugin = architectures[name]
     elif name in presets:
         plugin, settings = presets[name]
     elif timm.is_model(name):
-        plugin, settings = known["timm"], {"model": name}
+        plugin, settings = architectures["timm"], {"model": name}
     else:
-        raise UnknownName("model", name, [*known, *presets, *timm.list_models()])
+        raise UnknownName("model", name, [*architectures, *presets, *timm.list_models()])
     model: nn.Module = plugin.function(plugin.config.read({**settings, **overrides}), num_classes)
     return model

@@ -1,4 +1,4 @@
-"""What is inside a vision transformer: its features, its blocks, its tokens."""
+"""Features, blocks and prefix tokens of a vision transformer."""
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     for name in _STACKS:
         stack = getattr(model, name, None)
         if isinstance(stack, nn.Sequential | nn.ModuleList) and len(stack):
-            return {f"{name}.{place}": block for place, block in stack.named_children()}
+            return {f"{name}.{index}": block for index, block in stack.named_children()}
     raise InvalidInput(f"{type(model).__name__} has no blocks: no {', '.join(_STACKS)}")
 
 
@@ -30,13 +30,13 @@ def transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
     Where `blocks` gives the stages of a hierarchical model, these are the blocks inside of them.
     Raises InvalidInput where there is none.
     """
-    found = _transformer_blocks(model)
-    if not found:
+    named_blocks = _transformer_blocks(model)
+    if not named_blocks:
         raise InvalidInput(
             f"{type(model).__name__} has no transformer blocks: none of its "
             f"{', '.join(_STACKS)} has an attn and an mlp"
         )
-    return found
+    return named_blocks
 
 
 def _transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -44,13 +44,15 @@ def _transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
         parts = blocks(model)
     except InvalidInput:
         return {}
-    found = {}
+    named_blocks = {}
     for name, part in parts.items():
         if all(isinstance(getattr(part, child, None), nn.Module) for child in ("attn", "mlp")):
-            found[name] = part
+            named_blocks[name] = part
         else:
-            found |= {f"{name}.{place}": one for place, one in _transformer_blocks(part).items()}
-    return found
+            named_blocks |= {
+                f"{name}.{index}": block for index, block in _transformer_blocks(part).items()
+            }
+    return named_blocks
 
 
 def prefix_tokens(model: nn.Module) -> int:

@@ -10,9 +10,10 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from vitarium.architectures.base import head
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import Section, SectionOf, head
+from vitarium.core.registry import Section, SectionOf
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
@@ -47,7 +48,7 @@ def linear(config: LinearHead, model: nn.Module, num_outputs: int) -> None:
     _replace(model, layer, num_outputs)
 
 
-@head("mlp", config=MlpHead)
+@head("mlp", config=MlpHead, tiny={"hidden_dim": 8})
 def mlp(config: MlpHead, model: nn.Module, num_outputs: int) -> None:
     """An MLP with one hidden layer."""
     layers = nn.Sequential(
@@ -71,14 +72,14 @@ class EnsembleHead(Config):
     heads: tuple[Annotated[Section, SectionOf("head")], ...] = Field(min_length=2)
 
 
-@head("ensemble", config=EnsembleHead)
+@head("ensemble", config=EnsembleHead, tiny={"heads": ("linear", "linear")})
 def ensemble(config: EnsembleHead, model: nn.Module, num_outputs: int) -> None:
     """Several heads that see the same features; the outputs are the mean of theirs."""
-    place, found = head_prefix(model), []
-    for one in config.heads:
-        one(model, num_outputs)
-        found.append(model.get_submodule(place))
-    _replace(model, MeanOfHeads(found), num_outputs)
+    prefix, heads = head_prefix(model), []
+    for section in config.heads:
+        section(model, num_outputs)
+        heads.append(model.get_submodule(prefix))
+    _replace(model, MeanOfHeads(heads), num_outputs)
 
 
 class MeanOfHeads(nn.ModuleList):
@@ -90,13 +91,13 @@ class MeanOfHeads(nn.ModuleList):
 
 def head_prefix(model: nn.Module) -> str:
     """Dotted name of the module in which the head stands, e.g. "head" or "head.fc"."""
-    place = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "head"
-    if not isinstance(place, str):
+    prefix = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "head"
+    if not isinstance(prefix, str):
         raise InvalidInput(
-            f"{type(model).__name__} has several heads ({', '.join(place)}); "
+            f"{type(model).__name__} has several heads ({', '.join(prefix)}); "
             "choose a model with one, e.g. its variant without distillation"
         )
-    return place
+    return prefix
 
 
 def is_head(model: nn.Module, name: str) -> bool:

@@ -6,8 +6,8 @@ from functools import partial
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from vitarium.architectures.base import initialization
 from vitarium.core.config import Config, NoConfig
-from vitarium.core.registry import initialization
 
 
 class Initialization(Config):

@@ -4,14 +4,15 @@ from vitarium.blueprint.blueprint import Blueprint, library
 from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.plan import Plan, plan
 from vitarium.blueprint.recipe import Recipe, flatten
-from vitarium.blueprint.spec import ImportedSpec, Ingredient, ModelSpec, Spec, restored
+from vitarium.blueprint.spec import ImportedSpec, ModelSpec, Spec, restored
 from vitarium.blueprint.stage_name import check_stage_name
+from vitarium.core.checkpoint_ref import CheckpointRef
 
 __all__ = [
     "Blueprint",
+    "CheckpointRef",
     "Imported",
     "ImportedSpec",
-    "Ingredient",
     "ModelSpec",
     "Plan",
     "Recipe",

@@ -1,25 +1,27 @@
 """What is known of a model that was trained elsewhere."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import JsonValue
-from torch import nn
 
 from vitarium.blueprint.recipe import flatten
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 class Imported(Config):
     """Stands where a recipe stands for the models that are grown here."""
 
     source: str
-    """The importer that read it, e.g. "vit-zoo"."""
+    """The importer that read it, e.g. "vit_zoo"."""
     name: str
     """What it is called there, e.g. "pretraining/sl_vit_s_16_224_seed_42"."""
     weights: str
-    """SHA-256 of its last checkpoint's tensors (`formats.import_zoo.fingerprint`), so that the
+    """SHA-256 of its last checkpoint's tensors (`formats.weights.fingerprint`), so that the
     id tells it from every other model."""
     architecture: Annotated[Section, SectionOf("architecture")] | None = None
     """What builds it; None: its tensors can be read and measured, but not run."""
@@ -28,7 +30,7 @@ class Imported(Config):
     settings: dict[str, JsonValue] = {}
     """Its generating factors by dotted name: ours (`optimizer.lr`) where they mean the same."""
 
-    def build(self, num_outputs: int) -> nn.Module:
+    def build(self, num_outputs: int) -> "nn.Module":
         """The model with random weights. Raises InvalidInput where nothing here can build it."""
         if self.architecture is None:
             raise InvalidInput(

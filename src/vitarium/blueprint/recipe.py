@@ -1,7 +1,7 @@
 """The recipe of a model that is trained here: every generating factor, resolved."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -11,11 +11,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from torch import nn
 
 from vitarium.core.config import Config, InvalidConfig, Problem
 from vitarium.core.registry import Section, SectionOf
-from vitarium.core.seeds import derive, seeded
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def _default(name: str) -> Any:
@@ -92,16 +93,20 @@ class Recipe(Config):
     def kept_epochs(self) -> list[int]:
         return [epoch for epoch in range(self.epochs + 1) if self.keeps(epoch)]
 
-    def build(self, num_outputs: int) -> nn.Module:
+    def build(self, num_outputs: int) -> "nn.Module":
         """The untrained model with its head: a function of the recipe alone, seeds included."""
+        from vitarium.core.seeds import derive, seeded  # imports torch
+
         with seeded(derive(self.seed, "architecture")):
             model: nn.Module = self.architecture(num_outputs)
             self.initialization(model)
         self.attach_head(model, num_outputs)
         return model
 
-    def attach_head(self, model: nn.Module, num_outputs: int) -> None:
+    def attach_head(self, model: "nn.Module", num_outputs: int) -> None:
         """Replace the model's head by a new one, drawn from the head's own seed if it has one."""
+        from vitarium.core.seeds import derive, seeded
+
         seed = getattr(self.head.config, "seed", None)
         with seeded(derive(self.seed if seed is None else seed, "head")):
             self.head(model, num_outputs)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -11,19 +12,12 @@ from pydantic import Field, NonNegativeInt
 
 from vitarium.blueprint.imported import Imported
 from vitarium.blueprint.recipe import Recipe, flatten
+from vitarium.core.checkpoint_ref import MODEL_ID, CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.printable import encodable
 from vitarium.core.registry import Section, SectionOf
 
-ModelId = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
-"""As the folder of a model is called: no model of a foreign zoo comes of a path outside of it."""
-
-
-class Ingredient(Config):
-    """A model of the zoo after an epoch, from which an operator makes another."""
-
-    model: ModelId
-    epoch: NonNegativeInt
+ModelId = Annotated[str, Field(pattern=MODEL_ID)]
 
 
 class Spec(Config):
@@ -36,7 +30,7 @@ class Spec(Config):
     parent_epoch: NonNegativeInt | None = None
     operator: Annotated[Section, SectionOf("operator")] | None = None
     """What made it of its ingredients; None: it is trained."""
-    ingredients: tuple[Ingredient, ...] = ()
+    ingredients: tuple[CheckpointRef, ...] = ()
     heads: str | None = None
     """What became of the ingredients' heads: "average", "ensemble" or the `ID@EPOCH` of the one
     that was kept; None: the operator combined them like all other weights."""
@@ -61,7 +55,7 @@ class Spec(Config):
         }
         if self.operator:
             content["operator"] = self.operator.factors(defaults=False)
-            content["ingredients"] = [one.factors() for one in self.ingredients]
+            content["ingredients"] = [ref._asdict() for ref in self.ingredients]
         if self.heads:
             content["heads"] = self.heads
         content |= self._start()
@@ -88,10 +82,10 @@ class Spec(Config):
     def combined(
         self,
         operator: Section,
-        ingredients: tuple[Ingredient, ...],
+        ingredients: tuple[CheckpointRef, ...],
         *,
         stage: str,
-        base: Ingredient | None = None,
+        base: CheckpointRef | None = None,
         heads: str | None = None,
         changes: Mapping[str, Section] | None = None,
     ) -> Self:
@@ -153,3 +147,36 @@ def restored(values: Mapping[str, Any]) -> Spec:
     """Read what `factors` of whichever kind of spec wrote. Raises InvalidConfig."""
     kind: type[Spec] = ImportedSpec if "imported" in values else ModelSpec
     return kind.restore(values)
+
+
+def described(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `Spec.described`, of what `Spec.factors` gave: without importing any plug-in."""
+    if "imported" in values:
+        imported = values["imported"]
+        sections = {key: imported[key] for key in ("architecture", "head") if imported[key]}
+        names = {key: imported[key] for key in ("source", "name")}
+        return {**names, **flatten(sections), **imported["settings"]}
+    conversion = values["conversion"]
+    changed = flatten({"conversion": conversion}) if conversion else {}
+    return flatten(values["recipe"]) | changed
+
+
+def is_complete(values: Any) -> bool:
+    """Whether this is what `Spec.factors` gives, with every field that there is today.
+
+    Looks at what can be seen without importing plug-ins: not at their settings, nor at the id.
+    """
+    if not isinstance(values, dict):
+        return False
+    is_imported = "imported" in values
+    kind, origin = (ImportedSpec, Imported) if is_imported else (ModelSpec, Recipe)
+    settings = values.get("imported" if is_imported else "recipe")
+    if not isinstance(settings, dict) or values.keys() != {*kind.model_fields, "id"}:
+        return False
+    parent, parent_epoch = values["parent"], values["parent_epoch"]
+    return (
+        settings.keys() == origin.model_fields.keys()
+        and isinstance(values["stage"], str)
+        and (parent is None or (isinstance(parent, str) and bool(re.match(MODEL_ID, parent))))
+        and (parent_epoch is None or type(parent_epoch) is int)
+    )

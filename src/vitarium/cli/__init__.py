@@ -26,7 +26,7 @@ from vitarium.cli import (
     studies,
     zoo,
 )
-from vitarium.cli._terminal import prepare_streams, silence, warnings_in_a_line
+from vitarium.cli._streams import prepare_streams, silence, warnings_in_a_line
 from vitarium.core.errors import VitariumError
 from vitarium.core.file_faults import fault
 from vitarium.core.terminal import Terminal

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from vitarium.cli._terminal import is_speakable
+from vitarium.cli._streams import is_speakable
 from vitarium.core.printable import escaped_json, printable
 from vitarium.core.terminal import Terminal
 

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from vitarium.cli._options import UNCHECKED
+from vitarium.cli._progress import progress_bar
 from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_rows, size
 from vitarium.cli.zoo import ZooFolder
-from vitarium.core.terminal import NameColumn, Terminal
+from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
 
 
@@ -42,7 +42,7 @@ def export(
         bool, typer.Option("--skip", help="Leave out models for which the format has no place.")
     ] = False,
 ) -> None:
-    """Write models of a zoo in another format: timm, hugging-face, onnx, safetensors, hub, ...
+    """Write models of a zoo in another format: timm, hugging_face, onnx, safetensors, hub, ...
 
     Nothing is written unless all of it is.
 
@@ -54,28 +54,11 @@ def export(
 
       vitarium export demo-zoo --to hub --out for-the-hub --set license=cc-by-4.0
     """
-    from vitarium.formats.export import Exported, Skipped
+    from vitarium.formats.export import Skipped
     from vitarium.formats.export import export as run
 
-    console, left = Terminal(stderr=True, soft_wrap=True), []
-    columns = (
-        NameColumn("Exporting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        NameColumn("{task.fields[name]}"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=None, name="")
-
-        def report(event: Exported | Skipped) -> None:
-            if isinstance(event, Skipped):
-                left.append(event)
-            else:
-                total = max(event.done, event.models)
-                bar.update(task, completed=event.done, total=total, name=event.path.name)
-
+    skipped: list[Skipped] = []
+    with progress_bar("Exporting", transient=True) as progress:
         written = run(
             Zoo.open(directory),
             out,
@@ -83,13 +66,15 @@ def export(
             models=models or None,
             where=where,
             skip=skip,
-            report=report,
+            progress=progress,
+            listener=skipped.append,
             **parsed(settings),
         )
-    for one in left:
-        console.print(f"left out: {one.model.id}: {one.why}", style="yellow")
+    console = Terminal(stderr=True, soft_wrap=True)
+    for event in skipped:
+        console.print(f"left out: {event.model.id}: {event.reason}", style="yellow")
     what = "1 file or folder" if len(written) == 1 else f"{len(written)} files and folders"
-    done = f"{what} written to {out}" + (f", {len(left)} models left out" if left else "")
+    done = f"{what} written to {out}" + (f", {len(skipped)} models left out" if skipped else "")
     console.print(done)
 
 

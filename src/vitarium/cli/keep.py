@@ -1,18 +1,17 @@
 """`vitarium verify`, `pack` and `unpack`: is the zoo whole, and how it lies on disk."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows, size
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import NotAZoo
 from vitarium.core.file_faults import reading
-from vitarium.core.terminal import NameColumn, Terminal
+from vitarium.core.terminal import Terminal
 
 
 def verify(
@@ -39,9 +38,9 @@ def verify(
         there = (directory / "models").is_dir() or (directory / "zoo.json").exists()
     if not there:
         raise NotAZoo(f"{directory} is not a zoo (it has neither zoo.json nor models)")
-    with progress("models") as report:
-        faults = find_faults(directory, deep=deep, report=report)
-    rows = [{"file": one.path, "fault": one.fault, "lost": one.lost} for one in faults]
+    with progress_bar("models") as progress:
+        faults = find_faults(directory, deep=deep, report=partial(progress.step, "models"))
+    rows = [{"file": fault.path, "fault": fault.fault, "lost": fault.lost} for fault in faults]
     if json:
         print_json(rows)
     elif rows:
@@ -80,24 +79,10 @@ def _convert(directory: Path, how: str) -> None:
     from vitarium.zoo import Zoo
 
     zoo = Zoo.open(directory).upgraded()
-    with progress("checkpoints") as report:
+    with progress_bar("checkpoints") as progress:
+        report = partial(progress.step, "checkpoints")
         done = zoo.pack(report) if how == "pack" else zoo.unpack(report)
     Terminal(soft_wrap=True).print(
         f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "
         f"{size(done.bytes_before)} before, {size(done.bytes_after)} now",
     )
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; gives the function that moves it."""
-    columns = (
-        NameColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Terminal(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

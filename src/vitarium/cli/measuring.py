@@ -2,14 +2,15 @@
 
 import re
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitarium.cli._options import DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli._progress import progress_bar
 from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.keep import progress
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal
@@ -95,7 +96,7 @@ def measure(
     models = [row["model"] for row in listing(zoo.path, where=where).rows] if where else None
     if models == []:
         raise InvalidInput(f"no model fulfils the condition {where}")
-    with progress("measured") as report:
+    with progress_bar("measured") as progress:
         table = run(
             zoo,
             measures or quick(),
@@ -109,7 +110,7 @@ def measure(
             data_dir=data_dir,
             again=again,
             force=force,
-            report=report,
+            report=partial(progress.step, "measured"),
             **parsed(set_),
         )
     if json:

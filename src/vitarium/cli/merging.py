@@ -1,14 +1,15 @@
 """`vitarium merge`: one model of several."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitarium.cli._options import DataDir, Device, Where
+from vitarium.cli._progress import progress_bar
 from vitarium.cli._selecting import selected
 from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.keep import progress
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
@@ -110,7 +111,7 @@ def merge(
     named = selected(zoo, models, where, "merge")
     groups = [[one] for one in named] if _of_one(plugin) else [named]
     made = []
-    with progress(plugin.name) as report:
+    with progress_bar(plugin.name) as progress:
         for group in groups:
             made.append(
                 run(
@@ -126,7 +127,7 @@ def merge(
                     data_dir=data_dir,
                     skip_diverged=skip_diverged,
                     force=force,
-                    report=report,
+                    report=partial(progress.step, plugin.name),
                     **parsed(set_),
                 )
             )

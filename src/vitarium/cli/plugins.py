@@ -37,17 +37,24 @@ def plugins(
       vitarium plugins measure cka
     """
     from vitarium.core import registry
+    from vitarium.core.extras import MissingExtra
 
     kinds = {f"{each}s": each for each in registry.KINDS} | {"studies": "study"}
     if kind is None or (kind in kinds and name is None):
-        listed = [kinds[kind]] if kind else list(registry.KINDS)
+        listed: dict[str, dict[str, Plugin]] = {}
+        for each in [kinds[kind]] if kind else registry.KINDS:
+            try:
+                listed[each] = registry.plugins(each)
+            except MissingExtra:
+                if kind:  # of all kinds, those that are installed are listed
+                    raise
         print_rows(
             (
                 _line(plugin)
                 if kind
                 else {"kind": each, "name": plugin.name, "what": plugin.summary}
-                for each in listed
-                for plugin in registry.plugins(each).values()
+                for each, of_kind in listed.items()
+                for plugin in of_kind.values()
             ),
             as_json=json,
         )

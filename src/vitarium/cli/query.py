@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitarium.cli._options import UNCHECKED
+from vitarium.cli._streams import exactly
 from vitarium.cli._tables import encodable_json, print_json, print_rows, to_json
-from vitarium.cli._terminal import exactly
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core import files
 from vitarium.core.csv_cells import guarded

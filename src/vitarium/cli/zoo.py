@@ -12,7 +12,7 @@ from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
-    from vitarium.blueprint import Plan, Spec
+    from vitarium.blueprint import Plan
 
 SCORED = "accuracy on test images before and after training"
 ON_A_TERMINAL = 100
@@ -92,14 +92,19 @@ def show(
     Example:  vitarium show demo-zoo 3f2a
     """
     zoo = Zoo.open(directory)
-    id = zoo.find(model)
-    spec, folder = zoo.spec(id), zoo.folder(id)
-    children = [other for other in zoo.ids() if zoo.spec(other).parent == id]
-    about, epochs = folder.about(), zoo.epochs(id).to_dict("records")
+    handle = zoo[model]
+    id, folder = handle.id, zoo.folder(handle.id)
+    spec, children, about = folder.factors(), zoo.children(id), folder.about()
+    epochs: list[dict[str, Any]] = [
+        {"epoch": epoch.number, "kept": epoch.checkpoint is not None, **epoch.metrics}
+        for epoch in folder.epochs()
+    ]
     if json:
+        columns = dict.fromkeys(column for row in epochs for column in row)
+        epochs = [{column: row.get(column) for column in columns} for row in epochs]
         print_json(
             {
-                **spec.factors(),
+                **spec,
                 "status": folder.status,
                 "children": children,
                 "num_outputs": about.num_outputs,
@@ -110,14 +115,14 @@ def show(
         )
         return
     facts = {
-        "stage": spec.stage,
+        "stage": spec["stage"],
         "status": " ".join(filter(None, (folder.result() or {"status": "training"}).values())),
-        "parent": f"{spec.parent} after epoch {spec.parent_epoch}"
-        if spec.parent
+        "parent": f"{spec['parent']} after epoch {spec['parent_epoch']}"
+        if spec["parent"]
         else "none: from scratch",
         "children": ", ".join(children) or "none",
-        **_making(spec),
-        **{k: v for k, v in spec.described().items() if v is not None},
+        **_operator(spec),
+        **{name: value for name, value in handle.factors.items() if value is not None},
         "outputs": about.num_outputs,
         "trained with": ", ".join(f"{name} {value}" for name, value in about.software.items()),
     }
@@ -128,14 +133,14 @@ def show(
     )
 
 
-def _making(spec: "Spec") -> dict[str, str]:
-    """Of a model that an operator made: which, and of what."""
-    if spec.operator is None:
+def _operator(spec: dict[str, Any]) -> dict[str, str]:
+    """Of a model that an operator made: which, its settings, and the ingredients."""
+    if spec["operator"] is None:
         return {}
-    ingredients = ", ".join(f"{one.model}@{one.epoch}" for one in spec.ingredients)
-    settings = {f"operator.{k}": v for k, v in spec.operator.config.factors().items()}
-    heads = {"heads": spec.heads} if spec.heads else {}
-    return {"operator": spec.operator.name, **settings, "made of": ingredients, **heads}
+    settings = {f"operator.{k}": v for k, v in spec["operator"].items() if k != "name"}
+    ingredients = ", ".join(f"{ref['model']}@{ref['epoch']}" for ref in spec["ingredients"])
+    heads = {"heads": spec["heads"]} if spec["heads"] else {}
+    return {"operator": spec["operator"]["name"], **settings, "made of": ingredients, **heads}
 
 
 def overview(zoo: Zoo, plan: "Plan") -> list[dict[str, Any]]:

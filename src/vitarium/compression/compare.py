@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vitarium.blueprint import Recipe
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.devices import find_devices
 from vitarium.measures._runner.measure import measure
 from vitarium.zoo import Zoo
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RUNS = 15
-
-_At = tuple[str, int]
-"""A model, and the epoch."""
 
 
 def compare(
@@ -71,13 +69,13 @@ def compare(
 
 
 def _accuracies(
-    zoo: Zoo, pairs: Mapping[str, list[_At]], device: str, data_dir: Path | None
-) -> dict[tuple[str, _At], tuple[float, str]]:
+    zoo: Zoo, pairs: Mapping[str, list[CheckpointRef]], device: str, data_dir: Path | None
+) -> dict[tuple[str, CheckpointRef], tuple[float, str]]:
     """Of every student and of its original on the student's data, or why there is none.
 
     What is measured on the same data after the same epoch is measured in one run.
     """
-    batches: dict[tuple[str, int], list[tuple[str, _At]]] = {}
+    batches: dict[tuple[str, int], list[tuple[str, CheckpointRef]]] = {}
     for student, pair in pairs.items():
         data = json.dumps(_data(zoo, student), sort_keys=True)
         for reference in pair:

@@ -166,7 +166,7 @@ class HubError(VitariumError):
         )
 
 
-class CannotMeasure(VitariumError):
+class NotApplicable(VitariumError):
     """A measure has no value for this model, or this pair; others can be measured all the same."""
 
 

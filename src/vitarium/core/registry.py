@@ -82,7 +82,7 @@ def register(
                 f"{kind} '{name}' of {function.__module__} is already registered "
                 f"by {earlier.function.__module__}: give one of them another name"
             )
-        _plugins[kind][name] = Plugin(kind, name, function, config, facts)
+        _plugins[kind][name] = Plugin(kind, name, function, config, dict(facts))
         return function
 
     return decorate
@@ -96,19 +96,7 @@ def _decorator(kind: str) -> Callable[..., Callable[[F], F]]:
     return named
 
 
-architecture = _decorator("architecture")
-head = _decorator("head")
-initialization = _decorator("initialization")
-dataset = _decorator("dataset")
-augmentation = _decorator("augmentation")
-objective = _decorator("objective")
-optimizer = _decorator("optimizer")
-schedule = _decorator("schedule")
-measure = _decorator("measure")
-lineage = _decorator("lineage")
 study = _decorator("study")
-importer = _decorator("importer")
-exporter = _decorator("exporter")
 
 
 def plugins(kind: str) -> dict[str, Plugin]:

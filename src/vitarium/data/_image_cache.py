@@ -34,15 +34,15 @@ Allocate = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedTensors:
     """Tensors by name, and what goes with them."""
 
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
 
 
-def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
-    """What `fill` makes, from the cache if it is there; else it is made and put there.
+def from_cache(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> CachedTensors:
+    """The tensors that `fill` makes, from the cache if they are there; else made and put there.
 
     Args:
         key: plain values that decide the content.
@@ -69,17 +69,19 @@ def kept(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> 
         def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             return tensors.setdefault(name, torch.empty(shape, dtype=dtype))
 
-        return Kept(tensors, fill(allocate))
+        return CachedTensors(tensors, fill(allocate))
 
 
-def _open(folder: Path) -> Kept | None:
+def _open(folder: Path) -> CachedTensors | None:
     if not os.access(folder / "about.json", os.R_OK):
         return None
     try:
         written = files.read_sealed(folder / "about.json")
         for name, sha256 in written["tensors"].items():
             files.check(folder / f"{name}.npy", sha256)
-        return Kept({name: _map(folder, name) for name in written["tensors"]}, written["about"])
+        return CachedTensors(
+            {name: _map(folder, name) for name in written["tensors"]}, written["about"]
+        )
     except (CorruptFile, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         note = f"decoded images in {folder} were damaged, and are made anew ({error})"
         warnings.warn(DamagedCache(note), stacklevel=3)
@@ -87,7 +89,7 @@ def _open(folder: Path) -> Kept | None:
         return None
 
 
-def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
+def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> CachedTensors:
     beside = folder.with_suffix(".tmp")
     files.discard(beside)
     beside.mkdir()
@@ -111,7 +113,7 @@ def _make(folder: Path, fill: Callable[[Allocate], Mapping[str, Any]]) -> Kept:
         beside.replace(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Kept({name: _map(folder, name) for name in arrays}, about)
+    return CachedTensors({name: _map(folder, name) for name in arrays}, about)
 
 
 def _map(folder: Path, name: str) -> Tensor:

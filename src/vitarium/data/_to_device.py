@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device.
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor [...] on the device: [...]
 
     By pinned memory where that is a GPU: from any other, the copy would wait until the GPU has done
     all that was asked of it before, and nothing could be prepared meanwhile.

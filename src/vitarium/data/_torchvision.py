@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import DataNotFound
-from vitarium.data.base import DataConfig, DataFolders, Dataset, Split, with_splits
+from vitarium.data.base import DataConfig, DataFolders, Dataset, Split
+from vitarium.data.splits import with_splits
 
 # torchvision's ways to say that files are missing (the first), damaged or cut short
 UNREADABLE = (RuntimeError, ValueError, AssertionError, EOFError)
@@ -35,8 +36,8 @@ def load_torchvision(
 
     Raises DataNotFound.
     """
-    found = next((parts for f in folders.all if (parts := _read(source, f))), None)
-    train, test = found or _fetch(name, source, folders, unpack, also)
+    splits = next((parts for f in folders.all if (parts := _read(source, f))), None)
+    train, test = splits or _fetch(name, source, folders, unpack, also)
     return with_splits(
         name,
         train.classes,

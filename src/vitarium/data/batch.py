@@ -14,10 +14,10 @@ class Batch:
         [2 * batch, c, h, w]: all first views, then all second views in the same order.
     labels: int64 [batch], the images' own classes.
     targets: float [batch, num_classes], rows sum to 1: the classes after mixup and cutmix.
-    taught: what a teacher says of these very images, by name; see `objectives.distillation.base`.
+    teacher_outputs: a teacher's outputs for these very images, by name; see `objectives.base`.
     """
 
     images: Tensor
     labels: Tensor
     targets: Tensor
-    taught: Mapping[str, Tensor] | None = None
+    teacher_outputs: Mapping[str, Tensor] | None = None

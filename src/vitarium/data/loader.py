@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from vitarium.core import seeds
 from vitarium.core.errors import InvalidData
-from vitarium.data._to_device import moved
+from vitarium.data._to_device import to_device
 from vitarium.data.augmentations.base import Augmentation, channels
 from vitarium.data.base import Dataset, Split
 from vitarium.data.batch import Batch
@@ -85,7 +85,7 @@ class Batches:
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, in an order of its own."""
-        for batch in together([self], epoch):
+        for batch in stacked_batches([self], epoch):
             yield Batch(batch.images[0], batch.labels[0], batch.targets[0])
 
     def score(self, split: SplitName, limit: int | None = None) -> Iterator[Batch]:
@@ -95,12 +95,12 @@ class Batches:
         return self.plain(split, numbers, max(self.batch_size, _SCORED_AT_ONCE))
 
     def plain(self, split: SplitName, numbers: Tensor, size: int) -> Iterator[Batch]:
-        """The images of a split with these numbers, not augmented, in batches of `size`."""
+        """The images of a split with these numbers [n], not augmented, in batches of `size`."""
         part: Split = getattr(self.dataset, split)
         chosen = list(numbers.split(size)) if len(numbers) else []
-        for some, pixels in zip(chosen, self._plain(part, chosen), strict=True):
-            labels = moved(part.labels[some], self.device)
-            images = self.normalised(channels(pixels, self.input_size[0]))
+        for indices, pixels in zip(chosen, self._plain(part, chosen), strict=True):
+            labels = to_device(part.labels[indices], self.device)
+            images = self.normalized(channels(pixels, self.input_size[0]))
             yield Batch(images, labels, self._targets(labels))
 
     def order(self, epoch: int) -> Tensor:
@@ -115,12 +115,12 @@ class Batches:
         shape = (self.views * self.batch_size, self.augmentation.numbers)
         return torch.rand(shape, dtype=torch.float64, generator=stream)
 
-    def normalised(self, images: Tensor) -> Tensor:
-        """Pixels in [0, 1] -> what a model takes."""
+    def normalized(self, images: Tensor) -> Tensor:
+        """Pixels [..., c, h, w] in [0, 1] -> the same, as a model takes them."""
         return (images - self._mean) / self._std
 
     def pixels(self, images: Tensor) -> Tensor:
-        """The inverse of `normalised`."""
+        """The inverse of `normalized`: [..., c, h, w] -> the same, in [0, 1]."""
         return images * self._std + self._mean
 
     def framed(self, epoch: int, order: Tensor) -> Iterator[Tensor]:
@@ -153,9 +153,13 @@ class Batches:
                 yield frame.cut(_gather(pixels, numbers, self.device))
             return
         source = _Plain(part, self)
-        some = [numbers.numpy() for numbers in chosen]
-        made = self._loader(source, some) if self.loader_workers else map(source.__getitems__, some)
-        for loaded in made:
+        index_arrays = [numbers.numpy() for numbers in chosen]
+        batches = (
+            self._loader(source, index_arrays)
+            if self.loader_workers
+            else map(source.__getitems__, index_arrays)
+        )
+        for loaded in batches:
             yield _unpacked(loaded, self)
 
     def _loader(
@@ -182,10 +186,10 @@ class Batches:
         return F.one_hot(labels, self.dataset.num_classes).float()
 
 
-def together(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
+def stacked_batches(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
     """The batches of an epoch for several models on the same data, made as one.
 
-    Each model's are what it would have alone. They differ in their seeds alone.
+    Each model's are those that it would have by itself. They differ in their seeds alone.
 
     Yields images [k, views * batch_size, *input_size], labels [k, batch_size] and targets
     [k, batch_size, num_classes] for k models.
@@ -200,12 +204,12 @@ def together(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
         flat = numbers.flatten(0, 1)
         if pixels is not None:
             frame = first.augmentation.frame(flat, *pixels.shape[-2:])
-            seen = chosen.repeat(1, first.views).flatten()
-            images = frame.cut(_gather(pixels, seen, first.device))
+            indices = chosen.repeat(1, first.views).flatten()
+            images = frame.cut(_gather(pixels, indices, first.device))
         else:
             images = torch.cat([next(stream) for stream in streams])
-        images = first.normalised(first.augmentation.change(images, flat))
-        labels = moved(train.labels[chosen], first.device)
+        images = first.normalized(first.augmentation.change(images, flat))
+        labels = to_device(train.labels[chosen], first.device)
         mixed, targets = first.augmentation.mix(
             images.unflatten(0, numbers.shape[:2]), first._targets(labels), numbers
         )
@@ -229,9 +233,9 @@ class _Framed:
         images = [self.split.images[int(number)] for number in chosen]
         return torch.stack(
             [
-                _cut(self.frame(drawn[view, place][None], *image.shape[-2:]), image)
+                _cut(self.frame(drawn[view, index][None], *image.shape[-2:]), image)
                 for view in range(self.views)
-                for place, image in enumerate(images)
+                for index, image in enumerate(images)
             ]
         )
 
@@ -261,8 +265,8 @@ def _unpacked(pixels: Tensor, batches: Batches) -> Tensor:
 
 
 def _gather(pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:
-    """The images of these numbers, on the device."""
-    return moved(pixels[moved(numbers, pixels.device)], device)
+    """The images of these numbers [n], on the device: [n, c, h, w]"""
+    return to_device(pixels[to_device(numbers, pixels.device)], device)
 
 
 _copies: Any = WeakIdKeyDictionary()

@@ -1,16 +1,66 @@
-"""Which images validate or test: drawn by class, and the same on every machine."""
+"""Splits of a data set: which images validate or test, drawn by class and the same everywhere."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vitarium.core.errors import InvalidData
 from vitarium.core.seeds import derive
+from vitarium.data.base import DataConfig, Dataset, Split
+
+
+def with_splits(
+    name: str,
+    classes: Sequence[str],
+    config: DataConfig,
+    *,
+    train: Split,
+    test: Split,
+    val: Split | None = None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    expected_train: int | None = None,
+) -> Dataset:
+    """Put a data set together; without validation images, some are taken from the training ones.
+
+    Raises InvalidData if there are not `expected_train` training images, or not as many validation
+    images as `config` declares, or a label is none of the classes' numbers.
+    """
+    _check_count(name, "training images", len(train), "num_train", expected_train)
+    num_own_val = 0 if val is None else len(val)
+    _check_count(name, "validation images of its own", num_own_val, "num_val", declared_val(config))
+    for part, split in (("training", train), ("validation", val), ("test", test)):
+        if split is not None:
+            _check_labels(name, part, split.labels, len(classes))
+    if val is None:
+        chosen = stratified(train.labels, num_val(len(train), config), config.split_seed, "val")
+        train, val = train.select(without(chosen, len(train))), train.select(chosen)
+    if config.train_limit and config.train_limit < len(train):
+        train = train.select(
+            stratified(train.labels, config.train_limit, config.split_seed, "limit")
+        )
+    return Dataset(name, tuple(classes), train, val, test, mean, std)
+
+
+def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
+    """Training and test images of a source without splits: a fifth of each class is for tests.
+
+    images: uint8 [n, c, h, w]; labels: int64 [n].
+
+    Which is fixed, whatever a blueprint says: no model is ever trained on a test image.
+    """
+    chosen = stratified(labels, len(labels) // 5, 0, "test")
+    split = Split(images, labels)
+    return split.select(without(chosen, len(labels))), split.select(chosen)
 
 
 def stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
-    """Numbers of `count` images, in order, with each class in proportion to within one image.
+    """Numbers of `count` images, in order: int64 [count], of labels [n].
 
-    What rounding leaves over goes to the classes that it cut most (largest remainders).
+    Each class is there in proportion, to within one image; what rounding leaves over goes to the
+    classes that it cut most (largest remainders).
     """
     generator = np.random.default_rng(derive(seed, "split", purpose))
     classes, sizes = np.unique(labels.numpy(), return_counts=True)
@@ -26,7 +76,29 @@ def stratified(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
 
 
 def without(chosen: Tensor, count: int) -> Tensor:
-    """Those of the numbers below `count` that were not chosen, in order."""
+    """The numbers below `count` that are not among those chosen [n], in order: [count - n]"""
     rest = torch.ones(count, dtype=torch.bool)
     rest[chosen] = False
     return rest.nonzero()[:, 0]
+
+
+def num_val(num_train: int, config: DataConfig) -> int:
+    return max(1, round(num_train * config.val_fraction))
+
+
+def declared_val(config: DataConfig) -> int | None:
+    return getattr(config, "num_val", None)
+
+
+def _check_count(name: str, what: str, count: int, field: str, declared: int | None) -> None:
+    if declared is not None and declared != count:
+        raise InvalidData(f"data set '{name}' has {count} {what}, but {field} says {declared}")
+
+
+def _check_labels(name: str, part: str, labels: Tensor, num_classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise InvalidData(
+            f"data set '{name}' has the label {wrong[0].item()} among its {part} images, but its "
+            f"{num_classes} classes are numbered 0 to {num_classes - 1}"
+        )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vitarium.blueprint import ModelSpec
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import Ingredients
 from vitarium.zoo import Zoo
 
@@ -24,7 +24,7 @@ def starting_weights(zoo: Zoo, spec: ModelSpec, read: Read) -> Mapping[str, Tens
     epoch = spec.parent_epoch or 0
     if spec.conversion is None:
         return read(spec.parent, epoch)
-    parent = Sources(zoo).weights(Target(spec.parent, epoch, ""))
+    parent = ModelLoader(zoo).weights(Target(spec.parent, epoch, ""))
     kept = {name: parent[name] for name in parent if name not in parent.shapes}
     made = spec.conversion(Ingredients([parent]))
     return kept | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in made}

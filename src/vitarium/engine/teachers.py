@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from vitarium.blueprint import ModelSpec
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.formats.weights import read_weights
-from vitarium.objectives.distillation.base import Teacher
+from vitarium.objectives.distillation.base import TeacherRef
 from vitarium.zoo import Zoo
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 """What a folder in timm's layout holds."""
 
 
-def teacher_of(spec: ModelSpec) -> Teacher | None:
+def teacher_of(spec: ModelSpec) -> TeacherRef | None:
     """Whom the model's objective asks, if any."""
     objective = spec.recipe.objective
-    found: Callable[..., Teacher] | None = objective.plugin.facts.get("teacher")
+    found: Callable[..., TeacherRef] | None = objective.plugin.facts.get("teacher")
     return found(objective.config) if found else None
 
 
@@ -40,7 +40,7 @@ def load_teacher(spec: ModelSpec, zoo: Zoo) -> nn.Module | None:
     return zoo.load(id, epoch)
 
 
-def in_zoo(teacher: Teacher, spec: ModelSpec, zoo: Zoo) -> tuple[str, int]:
+def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> tuple[str, int]:
     """Id and epoch of a teacher that is a model of the zoo.
 
     Raises InvalidInput where a parent is asked for that there is not, or where a model without an
@@ -64,7 +64,7 @@ def in_zoo(teacher: Teacher, spec: ModelSpec, zoo: Zoo) -> tuple[str, int]:
     return id, epoch
 
 
-def teacher_files(teacher: Teacher, zoo: Zoo) -> dict[str, Path]:
+def teacher_files(teacher: TeacherRef, zoo: Zoo) -> dict[str, Path]:
     """The files of a teacher that lies outside of the zoo, by where a zoo of its own has them.
 
     Raises InvalidInput that names every place where it was looked for.
@@ -75,13 +75,13 @@ def teacher_files(teacher: Teacher, zoo: Zoo) -> dict[str, Path]:
     return {f"{shipped(teacher)}/{name}": place / name for name in (SETTINGS, WEIGHTS)}
 
 
-def shipped(teacher: Teacher) -> str:
+def shipped(teacher: TeacherRef) -> str:
     """Where in its temporary zoo a worker that does not see the files has them."""
     name = hashlib.sha256(teacher.source.encode()).hexdigest()[:12]
     return f"teachers/{name}{'.safetensors' if teacher.is_file else ''}"
 
 
-def _place(teacher: Teacher, zoo: Zoo) -> Path:
+def _place(teacher: TeacherRef, zoo: Zoo) -> Path:
     brought = zoo.path / shipped(teacher)
     if brought.exists():
         return brought
@@ -100,7 +100,7 @@ def _is_timm_folder(place: Path) -> bool:
     return all((place / name).is_file() for name in (SETTINGS, WEIGHTS))
 
 
-def _from_path(teacher: Teacher, zoo: Zoo) -> nn.Module:
+def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
     place = _place(teacher, zoo)
     file = place if teacher.is_file else place / WEIGHTS
     _check_digest(file, teacher.sha256)
@@ -135,7 +135,7 @@ def _timm_model(folder: Path) -> nn.Module:
     return model
 
 
-def _built(teacher: Teacher, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
+def _built(teacher: TeacherRef, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
     """The model of a file with weights alone, with as many outputs as it has weights for."""
     with torch.device("meta"):
         one, two = (_with_head(teacher, outputs).state_dict() for outputs in (1, 2))
@@ -152,7 +152,7 @@ def _built(teacher: Teacher, weights: Mapping[str, Tensor], file: Path) -> nn.Mo
     )
 
 
-def _with_head(teacher: Teacher, num_outputs: int) -> nn.Module:
+def _with_head(teacher: TeacherRef, num_outputs: int) -> nn.Module:
     assert teacher.architecture
     model: nn.Module = teacher.architecture(num_outputs)
     if teacher.head:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.features import blocks, prefix_tokens
-from vitarium.core.errors import CannotMeasure, InvalidInput
+from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.evaluation.features import evaluating
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 
 See = Callable[[str, Tensor], None]
 """Is given a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
@@ -39,17 +39,17 @@ class Grid:
 
 
 def grid(model: nn.Module) -> Grid:
-    """The patches of a model. Raises CannotMeasure where it has no plain grid of patches."""
+    """The patches of a model. Raises NotApplicable where it has no plain grid of patches."""
     size = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if size is None:
-        raise CannotMeasure(f"{type(model).__name__} has no grid of patches")
+        raise NotApplicable(f"{type(model).__name__} has no grid of patches")
     return Grid(int(size[0]), int(size[1]), prefix_tokens(model))
 
 
 def watch(model: nn.Module, images: Tensor, see: See) -> None:
     """Run a model on images [n, c, h, w] and let `see` have each block's probabilities in turn.
 
-    Raises CannotMeasure where blocks have no attention over all tokens that can be looked at.
+    Raises NotApplicable where blocks have no attention over all tokens that can be looked at.
     """
     modules = _attentions(model)
     seen: list[str] = []
@@ -66,10 +66,10 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
             for hook in hooks:
                 hook.remove()
     if seen != list(modules):
-        raise CannotMeasure(f"a {type(model).__name__} does not attend once in each block")
+        raise NotApplicable(f"a {type(model).__name__} does not attend once in each block")
 
 
-def over(subject: Subject, images: int, see: See) -> None:
+def over(subject: EvalModel, images: int, see: See) -> None:
     """`watch` for so many of the examples of a subject."""
     for batch in subject.examples.first(images).batches(AT_ONCE):
         watch(subject.model, batch.images, see)
@@ -101,12 +101,12 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
     try:
         stack = blocks(model)
     except InvalidInput as error:
-        raise CannotMeasure(str(error)) from None
+        raise NotApplicable(str(error)) from None
     found = {}
     for name, block in stack.items():
         inside = [module for module in block.modules() if _is_attention(module)]
         if len(inside) != 1:
-            raise CannotMeasure(
+            raise NotApplicable(
                 f"{name} of a {type(model).__name__} has {len(inside)} attentions that can be "
                 "looked at, not one"
             )
@@ -139,10 +139,10 @@ def _seen(
         (maps,) = inputs
         shape = list(maps.shape)
         if len(shape) != 4 or shape[0] != images or shape[2] != shape[3]:
-            raise CannotMeasure(f"{name} attends inside windows or otherwise: {shape}")
+            raise NotApplicable(f"{name} attends inside windows or otherwise: {shape}")
         off = (maps.sum(-1) - 1).abs().amax()
         if not off < _ROUNDING:
-            raise CannotMeasure(f"{name}: what its tokens attend to does not sum to 1")
+            raise NotApplicable(f"{name}: what its tokens attend to does not sum to 1")
         seen.append(name)
         see(name, maps)
 

@@ -13,7 +13,7 @@ from vitarium.data.loader import Batches, SplitName
 from vitarium.data.splits import stratified, without
 
 
-class Examples:
+class EvalData:
     """A split of a data set: not augmented, normalised, in the same order for every model.
 
         for batch in examples.batches(size=64):
@@ -57,24 +57,24 @@ class Examples:
         for epoch in count():
             yield from self.shuffled(derive(seed, name, "order", epoch)).batches(size)
 
-    def first(self, count: int) -> "Examples":
+    def first(self, count: int) -> "EvalData":
         """At most so many of the images, of each class in proportion, the same whenever asked."""
         return self if count >= len(self) else self._chosen(self._first(count))
 
-    def parted(self, count: int) -> "tuple[Examples, Examples, Tensor]":
+    def parted(self, count: int) -> "tuple[EvalData, EvalData, Tensor]":
         """`first(count)`, all other images, and the places of the images in that order."""
         first = torch.arange(len(self)) if count >= len(self) else self._first(count)
         rest = without(first, len(self))
         return self._chosen(first), self._chosen(rest), torch.cat([first, rest])
 
-    def shuffled(self, seed: int) -> "Examples":
+    def shuffled(self, seed: int) -> "EvalData":
         """The same images in another order."""
         generator = torch.Generator().manual_seed(seed)
         return self._chosen(torch.randperm(len(self), generator=generator))
 
-    def of(self, split: SplitName) -> "Examples":
+    def of(self, split: SplitName) -> "EvalData":
         """Another split of the same data, all of it."""
-        return Examples(self._batches, split)
+        return EvalData(self._batches, split)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 1]."""
@@ -82,10 +82,10 @@ class Examples:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] -> images as the model takes them."""
-        return self._batches.normalised(pixels)
+        return self._batches.normalized(pixels)
 
     def _first(self, count: int) -> Tensor:
         return stratified(self.labels, count, 0, "measure")
 
-    def _chosen(self, places: Tensor) -> "Examples":
-        return Examples(self._batches, self.split, self.numbers[places])
+    def _chosen(self, places: Tensor) -> "EvalData":
+        return EvalData(self._batches, self.split, self.numbers[places])

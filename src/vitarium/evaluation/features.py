@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.features import blocks, prefix_tokens
-from vitarium.core.errors import CannotMeasure, InvalidInput, UnknownName
+from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import Section
 from vitarium.evaluation.inputs import Representation
 
@@ -37,12 +37,12 @@ class Tap:
         """A layer's output -> [n, d], by one of the policies of `Representation.tokens`.
 
         Outputs are [n, c], tokens [n, t, c], or maps [n, c, h, w] (or [n, h, w, c], where the
-        model's `output_fmt` says so); of a tuple, the first. Raises CannotMeasure.
+        model's `output_fmt` says so); of a tuple, the first. Raises NotApplicable.
         """
         output = first_tensor(output, self.name)
         if tokens == "class":
             if output.dim() != 3 or not class_token(self.model, output):
-                raise CannotMeasure(f"{self.name} gives no class token; choose other tokens")
+                raise NotApplicable(f"{self.name} gives no class token; choose other tokens")
             return output[:, 0]
         if output.dim() == 2:
             return output
@@ -55,13 +55,13 @@ def taps(
 ) -> list[Tap]:
     """Where a model is tapped: its blocks, the last alone if so set; or layers by dotted names.
 
-    Raises CannotMeasure where a model has no blocks, UnknownName for a layer that is not there.
+    Raises NotApplicable where a model has no blocks, UnknownName for a layer that is not there.
     """
     if layers is None:
         try:
             found = blocks(model)
         except InvalidInput as error:
-            raise CannotMeasure(f"{error}; name the layers to compare") from None
+            raise NotApplicable(f"{error}; name the layers to compare") from None
         names = list(found)[-1:] if config.layers == "last" else list(found)
         return [Tap(name, found[name], model) for name in names]
     modules = dict(model.named_modules())
@@ -95,7 +95,7 @@ class Vectoriser:
         self._runs: dict[str, int] = {}
 
     def add(self, images: Tensor) -> None:
-        """One forward pass of [n, c, h, w]; n has to be 4 at least. Raises CannotMeasure."""
+        """One forward pass of [n, c, h, w]; n has to be 4 at least. Raises NotApplicable."""
         self._runs = {tap.name: 0 for tap in self.taps}
         hooks = [tap.module.register_forward_hook(self._see(tap)) for tap in self.taps]
         try:
@@ -106,18 +106,18 @@ class Vectoriser:
                 hook.remove()
         for name, runs in self._runs.items():
             if runs != 1:
-                raise CannotMeasure(f"{name} runs {runs} times in a forward pass, not once")
+                raise NotApplicable(f"{name} runs {runs} times in a forward pass, not once")
 
     def vectors(self) -> list[Vectors]:
-        """Of each measure. Raises CannotMeasure where one is not finite, or of too few images."""
+        """Of each measure. Raises NotApplicable where one is not finite, or of too few images."""
         found = []
         for section, parts in zip(self.measures, self._parts, strict=True):
             joined = {name: torch.cat(each).cpu() for name, each in parts.items() if each}
             for name, vector in joined.items():
                 if not len(vector):
-                    raise CannotMeasure(f"{section.name}: there are too few images")
+                    raise NotApplicable(f"{section.name}: there are too few images")
                 if not torch.isfinite(vector).all():
-                    raise CannotMeasure(f"{name}: {section.name} of it is not finite")
+                    raise NotApplicable(f"{name}: {section.name} of it is not finite")
             found.append(joined)
         return found
 
@@ -131,9 +131,9 @@ class Vectoriser:
                     seen[tokens] = tap.features(output, tokens).float()
                     # Neighbours and ranks hide what is not finite; the sum does not.
                     if not torch.isfinite(seen[tokens].sum()):
-                        raise CannotMeasure(f"{tap.name} has features that are not finite")
+                        raise NotApplicable(f"{tap.name} has features that are not finite")
                     if _all_same(seen[tokens]):
-                        raise CannotMeasure(f"{tap.name} gives all images the same features")
+                        raise NotApplicable(f"{tap.name} gives all images the same features")
                 parts[tap.name].append(section(seen[tokens]))
 
         return hook
@@ -152,7 +152,7 @@ def vectors(
         measures: sections that share `batch_size` and `layers`; ValueError else.
 
     Returns the vectors by layer, for each measure. The measure of two layers is `cosines`.
-    Raises CannotMeasure where there are less than four images, or a layer cannot be measured.
+    Raises NotApplicable where there are less than four images, or a layer cannot be measured.
     """
     for setting in ("batch_size", "layers"):
         if len({getattr(section.config, setting) for section in measures}) != 1:
@@ -162,7 +162,7 @@ def vectors(
     for batch in recut(batches, measures[0].config.batch_size):
         vectoriser.add(batch)
     if batch is None:
-        raise CannotMeasure(f"there are too few images: {FEWEST} at least are compared")
+        raise NotApplicable(f"there are too few images: {FEWEST} at least are compared")
     return vectoriser.vectors()
 
 
@@ -199,11 +199,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def first_tensor(output: Any, layer: str) -> Tensor:
-    """The output, or the first of several. Raises CannotMeasure where that is no tensor."""
+    """The output, or the first of several. Raises NotApplicable where that is no tensor."""
     while isinstance(output, tuple | list | Mapping) and output:
         output = next(iter(output.values() if isinstance(output, Mapping) else output))
     if not isinstance(output, Tensor):
-        raise CannotMeasure(f"{layer} gives a {type(output).__name__}, not a tensor")
+        raise NotApplicable(f"{layer} gives a {type(output).__name__}, not a tensor")
     return output
 
 
@@ -212,7 +212,7 @@ def patch_features(model: nn.Module, output: Tensor, layer: str) -> Tensor:
     if output.dim() == 3:
         return output[:, _prefix(model, output) :]
     if output.dim() != 4:
-        raise CannotMeasure(f"{layer} gives {list(output.shape)}: neither tokens nor maps")
+        raise NotApplicable(f"{layer} gives {list(output.shape)}: neither tokens nor maps")
     if str(getattr(model, "output_fmt", "NCHW")) == "NCHW":
         output = output.permute(0, 2, 3, 1)
     return output.flatten(1, 2)

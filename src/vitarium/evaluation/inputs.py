@@ -1,28 +1,7 @@
-"""What measures are given, and what they give back.
-
-A measure is registered with what it is `of` and what it `needs`; that decides how it is called:
-
-    of      needs          called as
-    model   weights        f(config, weights: Weights) -> Values
-    model   predictions    f(config, predictions: Predictions) -> Values
-    model   model          f(config, subject: Subject) -> Values
-    pair    predictions    f(config, one: Predictions, other: Predictions) -> Values
-    pair    model          f(config, one: Subject, other: Subject) -> Values
-    pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once; NaN:
-                           the fact `refuses(config, one, other)` says why
-    pair    features       f(config, features: Tensor [n, d]) -> Tensor: see `Representation`
+"""What measures are called with, and what they return; `measures/base.py` says which gets what.
 
 `Values` is a number, or numbers by the part that they are of: "" is the whole model; a part is a
 tensor ("blocks.0.attn.qkv.weight"), a layer ("blocks.0"), a class, a severity, ...
-
-A measure that has no value for what it is given raises CannotMeasure, which says why: that model
-or pair is reported, and the others are measured. The same holds for a value that is not finite.
-
-Other facts of a measure: `unit`; `paper`; `quick=False` for one that takes more than a forward
-pass; `symmetric=False` for a pair measure whose value depends on the order; `splits`, those of
-which a measure that needs predictions is given several (in the place of one, by name);
-`refuses(config, one, other) -> str | None`, which says why a pair's value in the matrices of
-weights is NaN.
 """
 
 import math
@@ -36,8 +15,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.data import Examples
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.data import EvalData
 from vitarium.zoo import Checkpoint
 from vitarium.zoo._format.description import DTYPES, FLOATS
 
@@ -53,10 +32,10 @@ class Weights(Mapping[str, Tensor]):
     Args:
         name: what to call it in messages: `ID@EPOCH`.
         tensors: they themselves, e.g. a checkpoint of the zoo.
-        start: gives the weights after epoch 0. Raises CannotMeasure where they are not kept.
-        parent: gives those that training started from. Raises CannotMeasure where there are none.
+        start: gives the weights after epoch 0. Raises NotApplicable where they are not kept.
+        parent: gives those that training started from. Raises NotApplicable where there are none.
         skeleton: gives the model without memory (on the meta device), to ask what a tensor is of.
-            Raises CannotMeasure where nothing builds it.
+            Raises NotApplicable where nothing builds it.
     """
 
     def __init__(
@@ -93,7 +72,7 @@ class Weights(Mapping[str, Tensor]):
     @cached_property
     def skeleton(self) -> nn.Module:
         if self._skeleton is None:
-            raise CannotMeasure(f"{self.name}: what it is built of is not known")
+            raise NotApplicable(f"{self.name}: what it is built of is not known")
         return self._skeleton()
 
     @cached_property
@@ -131,7 +110,7 @@ class Weights(Mapping[str, Tensor]):
     def floats(self, part: str = "") -> Iterator[tuple[str, Tensor]]:
         """Its tensors of real numbers, one after the other, that have `part` in their name.
 
-        Raises CannotMeasure that names a tensor with entries that are not finite.
+        Raises NotApplicable that names a tensor with entries that are not finite.
         """
         for name in self.shapes:
             if part in name:
@@ -145,7 +124,7 @@ class Weights(Mapping[str, Tensor]):
 
     def _asked(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
         if give is None:
-            raise CannotMeasure(f"{self.name}: {otherwise}")
+            raise NotApplicable(f"{self.name}: {otherwise}")
         return give()
 
 
@@ -179,24 +158,24 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalModel:
     """A model that runs, with what it is measured on."""
 
     name: str
     """What to call it in messages: `ID@EPOCH`."""
     model: nn.Module
     """In eval mode, float32, on the examples' device. A measure leaves it as it was."""
-    examples: Examples
+    examples: EvalData
     """Of the split that is asked for."""
-    parent: "Callable[[], Subject] | None" = None
+    parent: "Callable[[], EvalModel] | None" = None
     """Gives what it was trained from, with examples of the parent's own data."""
     is_classifier: bool = True
     """Whether the outputs are the classes of the examples."""
 
     def check_classifier(self) -> None:
-        """Raises CannotMeasure where the outputs are not classes."""
+        """Raises NotApplicable where the outputs are not classes."""
         if not self.is_classifier:
-            raise CannotMeasure(
+            raise NotApplicable(
                 f"{self.name}: its outputs are not the {self.examples.num_classes} classes of the "
                 f"data set '{self.examples.dataset.name}'"
             )
@@ -222,7 +201,7 @@ class Representation(Config):
 
 
 def finite(name: str, tensor: Tensor) -> Tensor:
-    """The tensor. Raises CannotMeasure that names it where an entry is NaN or infinite."""
+    """The tensor. Raises NotApplicable that names it where an entry is NaN or infinite."""
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        raise CannotMeasure(f"{name} has entries that are not finite")
+        raise NotApplicable(f"{name} has entries that are not finite")
     return tensor

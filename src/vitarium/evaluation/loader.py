@@ -12,14 +12,14 @@ import xxhash
 from torch import Tensor
 
 from vitarium.blueprint import ModelSpec, Recipe
-from vitarium.core.errors import CannotMeasure, VitariumError
+from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section, section
-from vitarium.data import base as datasets
+from vitarium.data import load as datasets
 from vitarium.data.base import Split
 from vitarium.data.loader import Batches, SplitName
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject, Weights
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.zoo import Zoo
 
 TRAINED_ON_SHARE = 0.01
@@ -45,7 +45,7 @@ class _Shown:
         return Batches(found, augmentation, self.input_size, 1, seed=0, device=device)
 
 
-class Sources:
+class ModelLoader:
     """What is read of a zoo's models.
 
     Args:
@@ -63,8 +63,8 @@ class Sources:
         data_dir: Path | None = None,
     ) -> None:
         self.zoo, self.data, self.device, self.data_dir = zoo, data, device, data_dir
-        self._examples: dict[tuple[_Shown, SplitName, int | None], Examples] = {}
-        self._images: dict[Examples, str] = {}
+        self._examples: dict[tuple[_Shown, SplitName, int | None], EvalData] = {}
+        self._images: dict[EvalData, str] = {}
         self._keys: dict[Section, np.ndarray | None] = {}
         self._skeletons: dict[tuple[str, int], torch.nn.Module] = {}
         self._spec = cache(lambda model: zoo.folder(model).spec())
@@ -81,9 +81,9 @@ class Sources:
 
         def parent() -> Weights:
             if spec.parent is None:
-                raise CannotMeasure(f"{target.name}: it has no parent")
+                raise NotApplicable(f"{target.name}: it has no parent")
             if isinstance(spec, ModelSpec) and spec.conversion:
-                raise CannotMeasure(
+                raise NotApplicable(
                     f"{target.name}: it started from what {spec.conversion.name} made of its "
                     "parent, whose own weights are others"
                 )
@@ -91,7 +91,7 @@ class Sources:
 
         def skeleton() -> torch.nn.Module:
             if spec.origin.architecture is None:
-                raise CannotMeasure(f"{target.name}: nothing here builds its architecture")
+                raise NotApplicable(f"{target.name}: nothing here builds its architecture")
             sections = (spec.origin.architecture, spec.origin.head)
             told = json.dumps([one and one.factors() for one in sections])
             key = (told, about.num_outputs)
@@ -103,50 +103,50 @@ class Sources:
         checkpoint = folder.open(target.epoch)
         return Weights(target.name, checkpoint, start=start, parent=parent, skeleton=skeleton)
 
-    def examples(self, model: str, split: SplitName, limit: int | None = None) -> Examples:
-        """Images for a model. Raises CannotMeasure, DataNotFound, InvalidData."""
+    def examples(self, model: str, split: SplitName, limit: int | None = None) -> EvalData:
+        """Images for a model. Raises NotApplicable, DataNotFound, InvalidData."""
         origin = self._spec(model).origin
         own = origin.data if isinstance(origin, Recipe) else None
         data = self.data or own
         if data is None:
-            raise CannotMeasure(f"{model}: its data set is not known; name one with --data")
+            raise NotApplicable(f"{model}: its data set is not known; name one with --data")
         if origin.architecture is None:
-            raise CannotMeasure(f"{model}: nothing here builds its architecture")
+            raise NotApplicable(f"{model}: nothing here builds its architecture")
         how = origin.augmentation if isinstance(origin, Recipe) else section(*_PLAIN)
         shown = _Shown(data, how, origin.architecture.config.input_size)
         return self._shown(shown, split, limit)
 
-    def _shown(self, shown: "_Shown", split: SplitName, limit: int | None) -> Examples:
+    def _shown(self, shown: "_Shown", split: SplitName, limit: int | None) -> EvalData:
         key = (shown, split, limit)
         if key not in self._examples:
             if limit is not None:
                 found = self._shown(shown, split, None).first(limit)
             else:
-                found = Examples(shown.batches(self.device, self.data_dir), split)
+                found = EvalData(shown.batches(self.device, self.data_dir), split)
             self._examples[key] = found
             self._images[found] = _fingerprint(shown, found)
         return self._examples[key]
 
-    def images(self, examples: Examples) -> str:
+    def images(self, examples: EvalData) -> str:
         """Tells the images, of the size in which they are shown, from all others."""
         return self._images[examples]
 
-    def _subject(self, target: Target, split: SplitName, limit: int | None) -> Subject:
-        """Raises CannotMeasure, DataNotFound, InvalidData, InvalidInput, CorruptFile."""
+    def _subject(self, target: Target, split: SplitName, limit: int | None) -> EvalModel:
+        """Raises NotApplicable, DataNotFound, InvalidData, InvalidInput, CorruptFile."""
         examples = self.examples(target.model, split, limit)
         spec, about = self._spec(target.model), self.zoo.folder(target.model).about()
         model = self.zoo.load(target.model, target.epoch)
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise CannotMeasure(f"{target.name}: {name} has entries that are not finite")
+                raise NotApplicable(f"{target.name}: {name} has entries that are not finite")
 
-        def parent() -> Subject:
+        def parent() -> EvalModel:
             if spec.parent is None:
-                raise CannotMeasure(f"{target.name}: it has no parent")
+                raise NotApplicable(f"{target.name}: it has no parent")
             number, content = self.zoo.folder(spec.parent).checkpoint(spec.parent_epoch or 0)
             return self.subject(Target(spec.parent, number, content[:16]), split, limit)
 
-        return Subject(
+        return EvalModel(
             target.name,
             model.float().to(self.device).requires_grad_(False),
             examples,
@@ -158,12 +158,12 @@ class Sources:
         folder = self.zoo.folder(model)
         kept = {e.number for e in folder.epochs() if e.checkpoint} if folder.exists else set()
         if epoch not in kept:
-            raise CannotMeasure(f"{model}@{epoch}: {otherwise}")
+            raise NotApplicable(f"{model}@{epoch}: {otherwise}")
         return self.weights(Target(model, epoch, ""))
 
     # What was trained on
 
-    def learned(self, model: str, examples: Examples) -> bool:
+    def learned(self, model: str, examples: EvalData) -> bool:
         """Whether the model, or one that an operator made it of, was trained on such images; what
         its parents were trained on does not count."""
         return any(self._seen(data, examples) for data in set(self._own_data(model)))
@@ -176,7 +176,7 @@ class Sources:
         elif isinstance(spec.origin, Recipe):
             yield spec.origin.data
 
-    def _trained_on(self, model: str, examples: Examples) -> bool:
+    def _trained_on(self, model: str, examples: EvalData) -> bool:
         """Whether the model, or one that it comes of, was trained on the examples' images."""
         return any(self._seen(data, examples) for data in set(self._training_data(model)))
 
@@ -190,7 +190,7 @@ class Sources:
             if other:
                 yield from self._training_data(other)
 
-    def _seen(self, data: Section, examples: Examples) -> bool:
+    def _seen(self, data: Section, examples: EvalData) -> bool:
         if data not in self._keys:
             try:
                 train = datasets.load(data, self.data_dir).train
@@ -205,14 +205,14 @@ class Sources:
         return same and examples.split == "train"
 
 
-def _classifies(origin: object, num_outputs: int, examples: Examples) -> bool:
+def _classifies(origin: object, num_outputs: int, examples: EvalData) -> bool:
     learns_classes = not isinstance(origin, Recipe) or origin.objective.plugin.facts.get(
         "needs_head", True
     )
     return learns_classes and num_outputs == examples.num_classes
 
 
-def _fingerprint(shown: _Shown, examples: Examples) -> str:
+def _fingerprint(shown: _Shown, examples: EvalData) -> str:
     """How a model resizes them is its own matter, and told by its id."""
     part = examples.part
     found = xxhash.xxh3_64(repr(shown.input_size).encode())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from vitarium.evaluation.data import Examples
+from vitarium.evaluation.data import EvalData
 
 Parameters = Mapping[str, Tensor]
 """By the names of `model.named_parameters()`."""
@@ -37,7 +37,7 @@ def parameters(model: nn.Module) -> dict[str, Tensor]:
 def losses(
     model: nn.Module,
     points: Callable[[], Iterable[Parameters]],
-    examples: Examples,
+    examples: EvalData,
     batch_size: int = 256,
 ) -> Losses:
     """What the model loses with other parameters in the place of its own.
@@ -55,13 +55,13 @@ def losses(
     return Losses(loss, error)
 
 
-def loss(model: nn.Module, point: Parameters, examples: Examples, batch_size: int = 256) -> float:
+def loss(model: nn.Module, point: Parameters, examples: EvalData, batch_size: int = 256) -> float:
     """The loss at one set of parameters."""
     return losses(model, lambda: [point], examples, batch_size).loss.item()
 
 
 def gradient(
-    model: nn.Module, examples: Examples, batch_size: int = 256
+    model: nn.Module, examples: EvalData, batch_size: int = 256
 ) -> tuple[float, dict[str, Tensor]]:
     """The loss of a model, and its gradient: by name, in the parameters' shapes and dtypes."""
     own = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from vitarium.architectures.heads import is_head
-from vitarium.core.errors import CannotMeasure, InvalidInput
+from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.evaluation.inputs import Weights
 
 Scope = Literal["trunk", "all"]
@@ -24,5 +24,5 @@ def in_scope(weights: Weights, scope: Scope) -> list[str]:
     try:
         skeleton = weights.skeleton
         return [name for name in names if not is_head(skeleton, name)]
-    except (CannotMeasure, InvalidInput):  # no architecture, or one with several heads
+    except (NotApplicable, InvalidInput):  # no architecture, or one with several heads
         return [name for name in names if name.split(".")[0] not in HEADS]

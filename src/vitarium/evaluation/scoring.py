@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.data import Examples
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.losses import losses, parameters
 
 
@@ -34,11 +34,11 @@ class Scorer:
     Args:
         images: at most so many, of each class in proportion; None: all of the split.
 
-    Raises CannotMeasure where the model's outputs are not the images' classes.
+    Raises NotApplicable where the model's outputs are not the images' classes.
     """
 
     def __init__(
-        self, model: nn.Module, examples: Examples, images: int | None = None, batch_size: int = 256
+        self, model: nn.Module, examples: EvalData, images: int | None = None, batch_size: int = 256
     ) -> None:
         self.model, self.batch_size = model, batch_size
         self.examples = examples if images is None else examples.first(images)
@@ -68,12 +68,12 @@ def load(model: nn.Module, weights: Mapping[str, Tensor] | Iterable[tuple[str, T
 
 
 @torch.no_grad()
-def check_classifier(model: nn.Module, examples: Examples) -> None:
-    """Raises CannotMeasure where the outputs are not the classes of the examples."""
+def check_classifier(model: nn.Module, examples: EvalData) -> None:
+    """Raises NotApplicable where the outputs are not the classes of the examples."""
     for batch in examples.first(1).batches(1):
         shape = tuple(model(batch.images).shape)
         if shape != (1, examples.num_classes):
-            raise CannotMeasure(
+            raise NotApplicable(
                 f"the models' outputs, {list(shape[1:])} of an image, are not the "
                 f"{examples.num_classes} classes of the data set '{examples.dataset.name}' by "
                 "which they are chosen or trained; name other data with --data"

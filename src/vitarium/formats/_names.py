@@ -122,24 +122,24 @@ def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_timm(weights: Mapping[str, Tensor], *, headless: bool) -> dict[str, Tensor]:
     """The other way, for ViTForImageClassification, under the names in which all versions of
     transformers read it."""
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         if name.startswith("head."):
-            found[name.replace("head.", "classifier.")] = tensor
+            renamed[name.replace("head.", "classifier.")] = tensor
             continue
         for hugging, part in _parts(name, tensor):
-            found[hugging if headless else f"vit.{hugging}"] = part
-    return found
+            renamed[hugging if headless else f"vit.{hugging}"] = part
+    return renamed
 
 
 def _fuse(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    for whole, parts in _FUSED.items():
+    for fused_name, parts in _FUSED.items():
         first = f".{parts[0]}."
         for name in [name for name in weights if first in name]:
             names = [name.replace(first, f".{part}.") for part in parts]
             if all(part in weights for part in names):
                 fused = torch.cat([weights.pop(part) for part in names])
-                weights[name.replace(first, f".{whole}.")] = fused
+                weights[name.replace(first, f".{fused_name}.")] = fused
     return weights
 
 
@@ -151,11 +151,11 @@ def _parts(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
     if block is None:
         return [(f"{_FROM_TIMM[stem]}.{end}", tensor)]
     number, inside = block.groups()
-    place = f"encoder.layer.{number}"
+    prefix = f"encoder.layer.{number}"
     if inside == "attn.qkv":
-        names = [f"{place}.attention.attention.{part}.{end}" for part in ("query", "key", "value")]
+        names = [f"{prefix}.attention.attention.{part}.{end}" for part in ("query", "key", "value")]
         return zip(names, tensor.chunk(3), strict=True)
-    return [(f"{place}.{_FROM_TIMM_BLOCK[inside]}.{end}", tensor)]
+    return [(f"{prefix}.{_FROM_TIMM_BLOCK[inside]}.{end}", tensor)]
 
 
 def _side(config: Mapping[str, Any], name: str) -> int:

@@ -8,7 +8,7 @@ from pydantic import PositiveFloat
 from vitarium.blueprint import Recipe, Spec
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.data.base import Normalisation, normalisation
+from vitarium.data.expected import Normalization, normalization
 
 
 class Preprocessed(Config):
@@ -43,35 +43,35 @@ def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
     architecture = spec.origin.architecture
     assert architecture
     size: tuple[int, int, int] = architecture.config.input_size
-    mean, std = _normalisation(spec, size[0], config)
-    known = spec.origin.described()
+    mean, std = _normalization(spec, size[0], config)
+    factors = spec.origin.described()
     return Preprocessing(
         input_size=size,
-        resize=known.get("augmentation.resize") or min(size[1:]),
-        interpolation=known.get("augmentation.interpolation") or "bilinear",
+        resize=factors.get("augmentation.resize") or min(size[1:]),
+        interpolation=factors.get("augmentation.interpolation") or "bilinear",
         mean=mean,
         std=std,
     )
 
 
-def _normalisation(spec: Spec, channels: int, config: Preprocessed) -> Normalisation:
+def _normalization(spec: Spec, channels: int, config: Preprocessed) -> Normalization:
     if config.mean and config.std:
         _check(spec, channels, config.mean, config.std)
         return config.mean, config.std
-    origin, known = spec.origin, spec.origin.described()
+    origin, factors = spec.origin, spec.origin.described()
     if isinstance(origin, Recipe):
-        found = normalisation(origin.data, channels)
+        mean_and_std = normalization(origin.data, channels)
     else:
-        found = _pair(known.get("data.mean"), known.get("data.std"))
-    if found is None:
+        mean_and_std = _pair(factors.get("data.mean"), factors.get("data.std"))
+    if mean_and_std is None:
         raise InvalidInput(
             f"model {spec.id}: nothing is known of how its images were normalised; say it with "
             "the settings mean and std, e.g. --set mean=[0.5,0.5,0.5] --set std=[0.5,0.5,0.5]"
         )
-    return found
+    return mean_and_std
 
 
-def _pair(mean: Any, std: Any) -> Normalisation | None:
+def _pair(mean: Any, std: Any) -> Normalization | None:
     return (tuple(mean), tuple(std)) if mean and std else None
 
 

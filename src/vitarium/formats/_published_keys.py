@@ -10,7 +10,7 @@ from typing import Any
 from vitarium.blueprint import Recipe
 
 OURS = "vitarium::"
-MADE = ("made_by", "made_of")
+MERGE_KEYS = ("made_by", "made_of")
 """What tells of a model that an operator made: which, and of what."""
 NAMES: Mapping[str, str] = {
     "seed": "seed",
@@ -56,12 +56,12 @@ METRICS: Mapping[str, str] = {
 
 def to_ours(config: Mapping[str, Any]) -> dict[str, Any]:
     """Their configuration -> factors under our names where they mean the same."""
-    return dict(_ours(key, value, config) for key, value in config.items())
+    return dict(_to_ours(key, value, config) for key, value in config.items())
 
 
-def to_theirs(factors: Mapping[str, Any]) -> dict[str, Any]:
+def to_published(factors: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `to_ours`; `vitarium::` stands before factors that they do not have."""
-    named = [(name, *_theirs(name, value)) for name, value in factors.items()]
+    named = [(name, *_to_published(name, value)) for name, value in factors.items()]
     config = {key: value for _, key, value in named}
     return {
         key if name == key or _counts(key, config) else f"{OURS}{name}": value
@@ -74,9 +74,9 @@ def metric_name(key: str, *, contrastive: bool) -> str:
     return key if contrastive and key.endswith("_acc") else METRICS.get(key, key)
 
 
-def their_metric(name: str, *, contrastive: bool) -> str:
+def published_metric(name: str, *, contrastive: bool) -> str:
     """The inverse of `metric_name`."""
-    key = {ours: theirs for theirs, ours in METRICS.items()}.get(name, name)
+    key = {ours: published for published, ours in METRICS.items()}.get(name, name)
     return name if contrastive and key.endswith("_acc") else key
 
 
@@ -86,7 +86,7 @@ def is_contrastive(config: Mapping[str, Any]) -> bool:
     return mode == "cl" or (mode is None and loss == "info_nce")
 
 
-def _ours(key: str, value: Any, config: Mapping[str, Any]) -> tuple[str, Any]:
+def _to_ours(key: str, value: Any, config: Mapping[str, Any]) -> tuple[str, Any]:
     if key.startswith(OURS):
         return key.removeprefix(OURS), value
     name = NAMES.get(key)
@@ -94,20 +94,20 @@ def _ours(key: str, value: Any, config: Mapping[str, Any]) -> tuple[str, Any]:
         return key, value
     if name not in VALUES:
         return name, value
-    for theirs, ours in VALUES[name]:
-        if theirs == value and type(theirs) is type(value):  # 0 is not False
+    for published, ours in VALUES[name]:
+        if published == value and type(published) is type(value):  # 0 is not False
             return name, ours
     return key, value
 
 
-def _theirs(name: str, value: Any) -> tuple[str, Any]:
-    key = {ours: theirs for theirs, ours in NAMES.items()}.get(name)
+def _to_published(name: str, value: Any) -> tuple[str, Any]:
+    key = {ours: published for published, ours in NAMES.items()}.get(name)
     if key and name not in VALUES:
         return key, value
-    for theirs, ours in VALUES.get(name, ()):
+    for published, ours in VALUES.get(name, ()):
         if key and ours == value:
-            return key, theirs
-    ours_alone = name in MADE or name.partition(".")[0] in Recipe.model_fields
+            return key, published
+    ours_alone = name in MERGE_KEYS or name.partition(".")[0] in Recipe.model_fields
     return (f"{OURS}{name}" if ours_alone else name), value
 
 

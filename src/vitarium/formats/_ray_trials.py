@@ -122,8 +122,8 @@ class Trial:
 
 def is_trial(path: Path) -> bool:
     """Whether a folder looks like one."""
-    known = (*CONFIGURATIONS, "result.json")
-    return any((path / name).is_file() for name in known) or bool(_folders(path))
+    names = (*CONFIGURATIONS, "result.json")
+    return any((path / name).is_file() for name in names) or bool(_folders(path))
 
 
 def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
@@ -185,7 +185,7 @@ def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]
     if not path.is_file():
         return {}, ["it has no result.json: its epochs come without metrics"]
     check_place(path, root)
-    found: dict[int, dict[str, Any]] = {}
+    lines: dict[int, dict[str, Any]] = {}
     broken: int | None = None
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
@@ -201,12 +201,12 @@ def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]
             iteration = line.get("training_iteration") if isinstance(line, dict) else None
             if not isinstance(iteration, int) or not 0 <= iteration < 10**9:
                 raise CorruptFile(path, f"line {number} has no training_iteration")
-            if iteration in found:
+            if iteration in lines:
                 notes.append(f"iteration {iteration} stands twice in result.json; the last counts")
-            found[iteration] = line
+            lines[iteration] = line
     if broken:
         notes.append(f"the last line of result.json, {broken}, is broken off and was left out")
-    return found, notes
+    return lines, notes
 
 
 def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -218,15 +218,15 @@ def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _folders(path: Path) -> dict[int, Path]:
     """Checkpoint folders by their number, whether written 5 or 000005."""
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     for folder in sorted(path.glob("checkpoint_*")):
         match = re.fullmatch(r"checkpoint_(\d{1,9})", folder.name)
         if match and folder.is_dir():
             number = int(match[1])
-            if number in found:
-                raise InvalidInput(f"{folder} and {found[number].name} have the same number")
-            found[number] = folder
-    return dict(sorted(found.items()))
+            if number in folders:
+                raise InvalidInput(f"{folder} and {folders[number].name} have the same number")
+            folders[number] = folder
+    return dict(sorted(folders.items()))
 
 
 def _iterations(
@@ -238,17 +238,17 @@ def _iterations(
         if min(shifted.values(), default=0) < 0:
             raise InvalidInput(f"{path}: offset {offset} gives epoch -1; leave it out")
         return shifted
-    said = {
+    iterations = {
         int(match[1]): number
         for number, line in lines.items()
         if (match := re.search(r"checkpoint_(\d{1,9})$", str(line.get("checkpoint_dir_name"))))
     }
-    if said:
-        steps = {said[number] - number for number in said}
+    if iterations:
+        steps = {iterations[number] - number for number in iterations}
         step = steps.pop() if len(steps) == 1 else 0
-        if steps and (unsaid := sorted(set(folders) - said.keys())):
-            raise InvalidInput(f"{path}: no line of result.json names checkpoint {unsaid[0]}")
-        return {number: said.get(number, number + step) for number in folders}
+        if steps and (unnamed := sorted(set(folders) - iterations.keys())):
+            raise InvalidInput(f"{path}: no line of result.json names checkpoint {unnamed[0]}")
+        return {number: iterations.get(number, number + step) for number in folders}
     numbers = set(folders)
     if lines and not numbers <= lines.keys() and {n + 1 for n in numbers} <= lines.keys():
         raise InvalidInput(

@@ -1,12 +1,19 @@
-"""Models as an importer finds them: where they come from, and how their weights are read."""
+"""The contracts of importers and exporters: their decorators, and what passes through them.
 
-from collections.abc import Callable, Mapping, Sequence
+A file in `importers/` or `exporters/` is a format; `import_zoo.py` and `export.py` run them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vitarium.core.registry import Section
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.registry import Section, register
+from vitarium.zoo import Zoo
 
 
 @dataclass(frozen=True)
@@ -52,3 +59,94 @@ class ForeignModel:
     def named(self) -> str:
         """Its name, and where it is described, for messages."""
         return f"{self.name} ({self.where})" if self.where else self.name
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model to export, after an epoch."""
+
+    id: str
+    epoch: int
+
+    @property
+    def name(self) -> str:
+        """What its file or folder is called: `3f2a0c41d9e7-epoch-0005`."""
+        return f"{self.id}-epoch-{self.epoch:04d}"
+
+
+ImportFunction = TypeVar("ImportFunction", bound=Callable[[Any, Path], Iterable[ForeignModel]])
+ExportFunction = TypeVar(
+    "ExportFunction", bound=Callable[[Any, Zoo, Sequence[Chosen], Path], Iterable[Path]]
+)
+Refuses = Callable[[Any, Zoo, Chosen], str | None]
+
+
+def importer(
+    name: str,
+    *,
+    detects: Callable[[Path], bool],
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[ImportFunction], ImportFunction]:
+    """Register a function `(config, source) -> ForeignModel, ...` that reads a foreign format.
+
+    It yields the models of a folder or file, parents before their children, and reads no more of
+    their weights than it needs to describe them. `import_zoo` does the rest: ids, order, lineage,
+    resuming, and checking that weights fit the architecture. Files are untrusted input: read them
+    with `formats.weights`. Raise InvalidInput that names the file for what cannot be imported.
+
+    Args:
+        detects: `source -> bool`, whether a folder or file has this format. Called on whatever the
+            user names, also on what is not there, so it is cheap and raises nothing.
+        config: settings of the format; all of them have defaults where `detects` is to be enough.
+        paper: of the zoo that has the format.
+        tiny: settings for the contract test, `vitarium.testing.check_importer(name)`.
+    """
+    facts = {"detects": detects, "paper": paper, "tiny": tiny}
+    return register("importer", name, config, facts)
+
+
+def accepts_all(config: Any, zoo: Zoo, model: Chosen) -> str | None:
+    """Of a format that has a place for every model."""
+    return None
+
+
+def exporter(
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    refuses: Refuses = accepts_all,
+    needs: Sequence[str] = (),
+    extra: str = "",
+    paper: str = "",
+    tiny: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[[ExportFunction], ExportFunction]:
+    """Register a function `(config, zoo, models, out) -> path, ...` that writes a foreign format.
+
+    It writes into the empty folder `out` and yields each file or folder there once that is
+    complete. `export` does the rest: selecting models, renaming the folder at the end, removing it
+    after an error. Raise InvalidInput for a model that turns out not to survive the format.
+
+    Args:
+        refuses: `(config, zoo, model) -> reason`, why the format has no place for a model; None
+            where it has. Asked of every model before anything is written.
+        needs: libraries that are imported when it runs, and are checked before.
+        extra: what to install where they are missing, e.g. "vitarium[onnx]".
+        paper: of the zoo that has the format.
+        tiny: settings for the contract test, `vitarium.testing.check_exporter(name)`.
+
+    Raises ValueError where `needs` is given without `extra`.
+    """
+    if needs and not extra:
+        raise ValueError(
+            f"exporter '{name}' needs {', '.join(needs)}: say with extra= what has them"
+        )
+    facts = {
+        "refuses": refuses,
+        "needs": tuple(needs),
+        "extra": extra,
+        "paper": paper,
+        "tiny": tiny,
+    }
+    return register("exporter", name, config, facts)

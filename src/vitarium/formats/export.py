@@ -1,13 +1,4 @@
-"""Write models of a zoo for other programs to read.
-
-An exporter is a plug-in, a function `(config, zoo, models, out) -> path, ...` in one file:
-
-    @exporter("my-format", config=MyFormat, refuses=function, needs=("library",), extra="library")
-
-It writes into the empty folder `out`, and yields each file or folder that is done. All else is
-optional: `refuses(config, zoo, model)` says why the format has no place for a model, or None; the
-libraries of `needs` are there when it is called, and `extra` is what to install where they are not.
-"""
+"""Write models of a zoo for other programs to read; formats are in `exporters/` and `hub/`."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,44 +10,25 @@ from typing import Any
 from vitarium.core import files
 from vitarium.core.errors import DiskFull, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
+from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Plugin, Section, choose
+from vitarium.formats.base import Chosen
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import listing
 
-_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A model to export, after an epoch."""
-
-    id: str
-    epoch: int
-
-    @property
-    def name(self) -> str:
-        """What its file or folder is called: `3f2a0c41d9e7-epoch-0005`."""
-        return f"{self.id}-epoch-{self.epoch:04d}"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The `done`th file or folder of an export of `models` is done; `path` is where it will be."""
-
-    path: Path
-    done: int
-    models: int
+_MAX_LISTED = 5
+"""Models that an error names."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A model was left out, for which the format has no place."""
+    """A model was left out, since the format has no place for it."""
 
     model: Chosen
-    why: str
+    reason: str
 
 
-Report = Callable[[Exported | Skipped], None]
+Listener = Callable[[Skipped], None]
 
 
 def export(
@@ -67,12 +39,13 @@ def export(
     models: Sequence[str] | None = None,
     where: str = "",
     skip: bool = False,
-    report: Report = lambda event: None,
+    progress: Progress = SILENT,
+    listener: Listener = lambda event: None,
     **settings: Any,
 ) -> list[Path]:
     """Write models of a zoo in another format.
 
-    All is written beside `out` and renamed in the end: stopped at any moment, it leaves nothing.
+    Everything is written beside `out` and renamed at the end: an interrupted export leaves nothing.
 
     Args:
         out: a folder that is new or empty.
@@ -81,7 +54,8 @@ def export(
             None: every finished model, after its last epoch.
         where: instead, finished models that fulfil an SQL condition, as `vitarium ls` has it.
         skip: leave out models for which the format has no place, instead of an error.
-        report: is told of every file or folder that is done, and of every model that is left out.
+        progress: counts files and folders; the task is the name of the last one written.
+        listener: is called for every model that is left out.
         settings: of the exporter.
 
     Returns what was written: a file or folder per model, and what the format has beside them.
@@ -95,7 +69,7 @@ def export(
     with writing(target):
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
-    picked = _fitting(section, zoo, chosen(zoo, models, where), skip, report)
+    picked = _fitting(section, zoo, chosen(zoo, models, where), skip, listener)
     check_writable(target.parent)
     beside = target.with_name(files.temporary_name(target))
     written = []
@@ -106,7 +80,8 @@ def export(
             with files.plain_path(beside) as folder:  # libraries in other languages write there
                 for path in section(zoo, picked, folder):
                     written.append(target / path.relative_to(folder))
-                    report(Exported(written[-1], len(written), len(picked)))
+                    total = max(len(written), len(picked))
+                    progress.step(path.name, len(written), total)
             beside.replace(target)
         except BaseException as error:
             shutil.rmtree(beside, ignore_errors=True)
@@ -134,28 +109,28 @@ def chosen(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> li
 
 
 def _fitting(
-    section: Section, zoo: Zoo, models: list[Chosen], skip: bool, report: Report
+    section: Section, zoo: Zoo, models: list[Chosen], skip: bool, listener: Listener
 ) -> list[Chosen]:
     """The models for which the format has a place; all of them have to be those, or not."""
-    refuses = section.plugin.facts.get("refuses", lambda *about: None)
-    refused = {one: why for one in models if (why := refuses(section.config, zoo, one))}
-    if refused and (not skip or len(refused) == len(models)):
-        listed = [f"\n  {one.id}: {why}" for one, why in refused.items()]
-        more = [f"\n  and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
+    refuses = section.plugin.facts["refuses"]
+    reasons = {m: reason for m in models if (reason := refuses(section.config, zoo, m))}
+    if reasons and (not skip or len(reasons) == len(models)):
+        listed = [f"\n  {model.id}: {reason}" for model, reason in reasons.items()]
+        more = [f"\n  and {len(listed) - _MAX_LISTED} more"] if len(listed) > _MAX_LISTED else []
         hint = "" if skip else "; leave them out with --skip, or choose a format that takes them"
         raise InvalidInput(
-            f"{len(refused)} of {len(models)} models cannot be exported to {section.name}"
+            f"{len(reasons)} of {len(models)} models cannot be exported to {section.name}"
             + hint
-            + "".join(listed[:_SHOWN] + more)
+            + "".join(listed[:_MAX_LISTED] + more)
         )
-    for one, why in refused.items():
-        report(Skipped(one, why))
-    return [one for one in models if one not in refused]
+    for model, reason in reasons.items():
+        listener(Skipped(model, reason))
+    return [model for model in models if model not in reasons]
 
 
 def check_installed(plugin: Plugin) -> None:
     """Raises InvalidInput that says what to install where a library is missing."""
-    missing = [name for name in plugin.facts.get("needs", ()) if find_spec(name) is None]
+    missing = [name for name in plugin.facts["needs"] if find_spec(name) is None]
     if missing:
         raise InvalidInput(
             f"{plugin.kind} '{plugin.name}' needs {', '.join(missing)}: "

@@ -1,34 +1,28 @@
-"""Bring a folder of someone else's models into a zoo.
+"""Bring a folder of someone else's models into a zoo; the formats are in `importers/`."""
 
-An importer is a plug-in, a function `(config, source) -> ForeignModel, ...` in one file:
-
-    @importer("my-format", config=MyFormat, detects=function)
-
-`detects(source) -> bool` says cheaply whether a folder or file is of its format.
-"""
-
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.core import files, registry
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.errors import InvalidInput
 from vitarium.core.file_faults import reading
 from vitarium.core.printable import encodable
+from vitarium.core.progress import SILENT, Progress
+from vitarium.formats._foreign_weights import read_epoch
 from vitarium.formats.base import ForeignEpoch, ForeignModel
-from vitarium.zoo import About, Zoo
+from vitarium.formats.weights import fingerprint
+from vitarium.zoo import About, ModelFolder, Zoo
 from vitarium.zoo.lock import held
 
 
 @dataclass(frozen=True)
-class Found:
+class ForeignZoo:
     """What an importer finds; nothing is written yet, and no weights need have been read."""
 
     importer: str
@@ -38,19 +32,23 @@ class Found:
     empty: tuple[ForeignModel, ...] = ()
     """Models of which no weights were kept; they are not imported."""
 
+    @property
+    def epochs(self) -> int:
+        """Of all models together."""
+        return sum(len(model.epochs) for model in self.models)
+
 
 @dataclass(frozen=True)
-class Step:
-    """How far an import is: after an epoch, or (`epoch` None) after all of a model."""
+class ModelImported:
+    """All of a foreign model is in the zoo, as `id`."""
 
     model: ForeignModel
     id: str
-    epoch: int | None
     new: bool
-    """Whether it was brought now; False: it was in the zoo already."""
+    """Whether any epoch was written now; False: all were in the zoo already."""
 
 
-Report = Callable[[Step], None]
+Listener = Callable[[ModelImported], None]
 
 
 def import_zoo(
@@ -60,86 +58,88 @@ def import_zoo(
     importer: str | None = None,
     orphans: bool = False,
     wait: bool = False,
-    report: Report = lambda step: None,
+    progress: Progress = SILENT,
+    listener: Listener = lambda event: None,
     **settings: Any,
 ) -> list[str]:
     """Bring foreign models into a zoo, every epoch with its metrics, weights bit for bit.
 
-    Importing again skips what is there and goes on where an interrupted import stopped. No more
-    than one checkpoint is in memory at a time.
+    Importing again skips what is there and resumes an interrupted import. No more than one
+    checkpoint is in memory at a time.
 
     Args:
         source: the folder or file to import.
         zoo: where to; made if it is not there.
-        importer: the format, see `vitarium plugins importer`; None: the one that recognises it.
-        orphans: import models whose parent is not to be found, without it, instead of an error.
+        importer: the format, see `vitarium plugins importer`; None: the one that recognizes it.
+        orphans: import models whose parent is missing without a parent, instead of an error.
         wait: until another process that writes into the zoo is done, instead of giving up.
-        report: is told of every epoch and model.
+        progress: counts epochs; the task is the model's name.
+        listener: is called after each model.
         settings: of the importer.
 
     Returns the ids, parents first. Raises UnknownName, InvalidConfig and InvalidInput before
     anything is written; ZooInUse; UntrustedFile, CorruptFile and IncompatibleWeights for weights
-    that are not to be had, with what came before them in the zoo.
+    that cannot be read, after what came before them is in the zoo.
     """
-    found = find_models(source, importer=importer, **settings)
-    return bring(found, zoo, orphans=orphans, wait=wait, report=report)
+    foreign = find_models(source, importer=importer, **settings)
+    return import_models(
+        foreign, zoo, orphans=orphans, wait=wait, progress=progress, listener=listener
+    )
 
 
-def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> Found:
+def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> ForeignZoo:
     """What `import_zoo` would import.
 
     Raises UnknownName, InvalidConfig, InvalidInput and NotReadable.
     """
-    place = Path(source)
-    with reading(place):
-        if place.is_dir():
-            files.listed(place)
-        name = importer or _recognised(place)
-        chosen = registry.choose("importer", name, **settings)
-        models = parents_first(map(_with_encodable_names, chosen(place)))
+    path = Path(source)
+    with reading(path):
+        if path.is_dir():
+            files.listed(path)
+        name = importer or _recognized(path)
+        section = registry.choose("importer", name, **settings)
+        models = parents_first(map(_with_encodable_names, section(path)))
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
-    whole = tuple(model for model in models if _last(model))
-    if not whole:
-        why = "there is no model with weights in it" if place.exists() else "it does not exist"
-        raise InvalidInput(f"{place} cannot be imported as {name}: {why}")
-    return Found(name, place, whole, tuple(model for model in models if not _last(model)))
+    with_weights = tuple(model for model in models if _last(model))
+    if not with_weights:
+        why = "there is no model with weights in it" if path.exists() else "it does not exist"
+        raise InvalidInput(f"{path} cannot be imported as {name}: {why}")
+    empty = tuple(model for model in models if not _last(model))
+    return ForeignZoo(name, path, with_weights, empty)
 
 
-def bring(
-    found: Found,
+def import_models(
+    foreign: ForeignZoo,
     zoo: str | Path | Zoo,
     *,
     orphans: bool = False,
     wait: bool = False,
-    report: Report = lambda step: None,
+    progress: Progress = SILENT,
+    listener: Listener = lambda event: None,
 ) -> list[str]:
     """Bring what `find_models` found into a zoo; see `import_zoo`."""
-    here = {model.name for model in found.models}
-    outside = {m.parent: m.name for m in found.models if m.parent and m.parent not in here}
-    known = _known(zoo, found.importer) if outside else {}
+    names = {model.name for model in foreign.models}
+    outside = {m.parent: m.name for m in foreign.models if m.parent and m.parent not in names}
+    imported_before = _ids_by_name(zoo, foreign.importer) if outside else {}
     if not orphans:
-        _check_parents(
-            found, {parent: outside[parent] for parent in outside if parent not in known}
-        )
+        missing = {p: child for p, child in outside.items() if p not in imported_before}
+        _check_parents(foreign, missing)
     opened = zoo if isinstance(zoo, Zoo) else Zoo.create(zoo)
     ids: dict[str, str] = {}
+    done = 0
     with held(opened.path, wait=wait):
-        for model in found.models:
-            parent = {**known, **ids}.get(model.parent or "")
-            ids[model.name] = _bring(found.importer, model, parent, opened, report)
+        for model in foreign.models:
+            parent = {**imported_before, **ids}.get(model.parent or "")
+            spec = _spec(foreign.importer, model, parent, opened)
+            new = 0
+            for is_new in _write_epochs(model, spec, opened.folder(spec.id)):
+                done, new = done + 1, new + is_new
+                progress.step(model.name, done, foreign.epochs)
+            ids[model.name] = spec.id
+            listener(ModelImported(model, spec.id, bool(new)))
     opened.models()  # leaves the index up to date
     return list(ids.values())
-
-
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hexadecimal) over names, dtypes, shapes and bytes, in order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
@@ -168,17 +168,17 @@ def _with_encodable_names(model: ForeignModel) -> ForeignModel:
     return replace(model, **{name: encodable(getattr(model, name)) for name in texts})
 
 
-def _recognised(source: Path) -> str:
-    """The one importer that knows the format."""
-    known = registry.plugins("importer").values()
-    names = [plugin.name for plugin in known if plugin.facts["detects"](source)]
+def _recognized(source: Path) -> str:
+    """The one importer whose format it is. Raises InvalidInput where there is none, or several."""
+    plugins = registry.plugins("importer").values()
+    names = [plugin.name for plugin in plugins if plugin.facts["detects"](source)]
     if len(names) == 1:
         return names[0]
     if names:
         raise InvalidInput(
             f"{source} may be of several formats: {', '.join(names)}; name one with --from"
         )
-    formats = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in known)
+    formats = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in plugins)
     if not source.exists():
         raise InvalidInput(f"{source} does not exist")
     raise InvalidInput(
@@ -187,7 +187,7 @@ def _recognised(source: Path) -> str:
     )
 
 
-def _known(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
+def _ids_by_name(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
     """Name -> id of what the same importer brought into the zoo before."""
     opened = zoo
     if not isinstance(opened, Zoo):
@@ -203,34 +203,31 @@ def _known(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
     }
 
 
-def _check_parents(found: Found, missing: Mapping[str, str]) -> None:
+def _check_parents(foreign: ForeignZoo, missing: Mapping[str, str]) -> None:
     for parent, child in missing.items():
         raise InvalidInput(
-            f"{child} descends from {parent}, which is neither in {found.source} nor in the zoo; "
+            f"{child} descends from {parent}, which is neither in {foreign.source} nor in the zoo; "
             "import it first, or let such models have no parent with --orphans"
         )
 
 
-def _bring(importer: str, model: ForeignModel, parent: str | None, zoo: Zoo, report: Report) -> str:
-    """Bring what is missing of one model; gives its id."""
-    spec = _spec(importer, model, parent, zoo)
-    folder, fitting = zoo.folder(spec.id), _shapes(spec.imported, model)
+def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) -> Iterator[bool]:
+    """Write the epochs that are missing; yields for each epoch whether it was."""
+    expected = _shapes(spec.imported, model)
     if folder.exists:
         folder.sweep()
     else:
         folder.begin(spec, About(model.num_outputs, model.classes, {}))
-    there = {epoch.number for epoch in folder.epochs()}
+    existing = {epoch.number for epoch in folder.epochs()}
     complete = folder.result() is not None
     for epoch in model.epochs:
-        new = not complete and epoch.number not in there
+        new = not complete and epoch.number not in existing
         if new:
-            weights = _read(model, epoch, fitting) if epoch.load else None
+            weights = read_epoch(model, epoch, expected) if epoch.load else None
             folder.commit(epoch.number, epoch.metrics, weights, None)
-        report(Step(model, spec.id, epoch.number, new))
+        yield new
     if model.finished and not complete:
         folder.finish("finished")
-    report(Step(model, spec.id, None, not complete and len(there) < len(model.epochs)))
-    return spec.id
 
 
 def _last(model: ForeignModel) -> ForeignEpoch | None:
@@ -244,7 +241,7 @@ def _spec(importer: str, model: ForeignModel, parent: str | None, zoo: Zoo) -> I
     parent_epoch = model.parent_epoch if parent else None
     if parent and parent_epoch is None:
         parent_epoch, _ = zoo.folder(parent).checkpoint()
-    imported = _imported(importer, model, fingerprint(_read(model, last, None)))
+    imported = _imported(importer, model, fingerprint(read_epoch(model, last, None)))
     return ImportedSpec(
         stage=model.stage, parent=parent, parent_epoch=parent_epoch, imported=imported
     )
@@ -273,42 +270,3 @@ def _shapes(imported: Imported, model: ForeignModel) -> dict[str, torch.Size] | 
     with torch.device("meta"):
         built = imported.build(model.num_outputs)
     return {name: tensor.shape for name, tensor in built.state_dict().items()}
-
-
-def _read(
-    model: ForeignModel, epoch: ForeignEpoch, fitting: Mapping[str, torch.Size] | None
-) -> dict[str, Tensor]:
-    """An epoch's weights, each tensor with memory of its own, as they are stored in a zoo."""
-    assert epoch.load
-    weights = epoch.load()
-    for fault in _misfits(weights, fitting) if fitting is not None else ():
-        raise IncompatibleWeights(
-            f"{model.named}, epoch {epoch.number}: these weights do not fit the architecture that "
-            f"it is said to have: {fault}"
-        )
-    return dict(_unshared(weights))
-
-
-def _misfits(weights: Mapping[str, Tensor], fitting: Mapping[str, torch.Size]) -> Iterator[str]:
-    missing, more = fitting.keys() - weights.keys(), weights.keys() - fitting.keys()
-    if missing:
-        yield f"{_some(missing)} missing"
-    if more:
-        yield f"{_some(more)} unknown"
-    for name in sorted(fitting.keys() & weights.keys()):
-        if weights[name].shape != fitting[name]:
-            yield f"{name} is {list(weights[name].shape)}, not {list(fitting[name])}"
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" * (len(listed) > most))
-
-
-def _unshared(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Tied tensors share memory in a pickle, but safetensors writes each by itself."""
-    seen: set[int] = set()
-    for name, tensor in weights.items():
-        storage = tensor.untyped_storage().data_ptr()
-        yield name, tensor.clone() if storage in seen else tensor
-        seen.add(storage)

@@ -57,13 +57,13 @@ class Population:
     def scores(self, stage: str) -> list[float]:
         """That metric of each model that has it, after its last epoch."""
         name = self.score(stage)
-        found = (model.row.get(name) for model in self.of(stage)) if name else ()
-        return [float(value) for value in found if isinstance(value, int | float)]
+        values = (model.row.get(name) for model in self.of(stage)) if name else ()
+        return [float(value) for value in values if isinstance(value, int | float)]
 
     def spread(self, stage: str) -> tuple[float, float, float] | None:
         """Smallest, median and largest score; None where there is none."""
-        found = self.scores(stage)
-        return (min(found), statistics.median(found), max(found)) if found else None
+        scores = self.scores(stage)
+        return (min(scores), statistics.median(scores), max(scores)) if scores else None
 
     def varying(self, stage: str) -> dict[str, dict[str, int]]:
         """The factors that tell a stage's models apart: each value (as text), and how many models
@@ -106,8 +106,8 @@ def _number(row: Mapping[str, Any], name: str) -> bool:
 def _factors(zoo: Zoo, id: str) -> dict[str, Any]:
     """Those that are set; the name that an imported model has elsewhere is none."""
     spec = zoo.spec(id)
-    made = {"operator": spec.operator.name} if spec.operator else {}
-    factors = {**made, **spec.described()}
+    operator = {"operator": spec.operator.name} if spec.operator else {}
+    factors = {**operator, **spec.described()}
     return {key: value for key, value in factors.items() if value is not None and key != "name"}
 
 

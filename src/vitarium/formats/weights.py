@@ -5,6 +5,7 @@ tensors, numbers, texts and their containers, and refuses all else.
 """
 
 import argparse
+import hashlib
 import os
 import pickle
 import warnings
@@ -22,6 +23,11 @@ from vitarium.core import files
 from vitarium.core.errors import CorruptFile, UntrustedFile
 from vitarium.core.file_faults import not_readable
 from vitarium.core.printable import encodable
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+"""Of files that may hold weights; all but safetensors are pickles."""
+WRAPPED_IN = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
+"""Keys under which training programs keep the state dict in a pickle, the usual ones first."""
 
 
 def read_weights(
@@ -77,6 +83,16 @@ def check_place(path: Path, root: Path) -> None:
         raise not_readable(path)
 
 
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hexadecimal) over names, dtypes, shapes and bytes, in order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def root_of(folder: Path) -> Path:
     """Where a folder's files may lie: beside each other; in the hub's cache they are links to its
     blobs."""
@@ -100,8 +116,10 @@ def _unpickled(path: Path, *, mapped: bool) -> Any:
     except pickle.UnpicklingError as error:
         raise UntrustedFile(path, _reason(error)) from None
     except Exception as error:  # what a damaged file makes torch raise is of any kind
-        said = str(error).partition("\n")[0].partition(". ")[0]
-        raise CorruptFile(path, f"no weights of PyTorch ({said or type(error).__name__})") from None
+        first_sentence = str(error).partition("\n")[0].partition(". ")[0]
+        raise CorruptFile(
+            path, f"no weights of PyTorch ({first_sentence or type(error).__name__})"
+        ) from None
 
 
 def _check_not_packed(path: Path) -> None:
@@ -121,8 +139,8 @@ def _reason(error: pickle.UnpicklingError) -> str:
     """What torch found that is no plain data, out of a page of advice to load it all the same."""
     for line in str(error).splitlines():
         for mark in ("unsupported GLOBAL ", "Unsupported global: GLOBAL "):
-            _, found, rest = line.partition(mark)
-            if found:
+            _, marked, rest = line.partition(mark)
+            if marked:
                 return f"reading it would run code: it names {rest.split()[0]}"
     return "it is no plain state dict of tensors, and reading it otherwise could run code"
 

@@ -1,6 +1,6 @@
-"""What a method says must not depend on the order of models: it sees them sorted by name.
+"""Canonical order: a method sees models sorted by name, so that their order means nothing.
 
-So where weights leave a choice open, the first name is chosen, whatever the order of the heap.
+Where weights leave a choice open, the first name is chosen.
 """
 
 from collections.abc import Callable
@@ -11,40 +11,42 @@ from typing import TypeVar
 import numpy as np
 
 from vitarium.lineage.forest import Forest
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
 Settings = TypeVar("Settings")
-Method = Callable[[Settings, Heap, int | None], Forest]
+Method = Callable[[Settings, ModelSet, int | None], Forest]
 
 
-def by_name(method: Method[Settings]) -> Method[Settings]:
-    """A method that gets the heap's models sorted by name, and whose forest is in their order."""
+def canonical_order(method: Method[Settings]) -> Method[Settings]:
+    """Decorate a method: it gets the models sorted by name; its forest is in the order given."""
 
     @wraps(method)
-    def ordered(config: Settings, heap: Heap, trees: int | None) -> Forest:
-        order = sorted(range(len(heap)), key=heap.names.__getitem__)
-        _ = heap.evidence  # gathered here, so that the part shares it, and so does the next method
-        found = method(config, heap.part(order), trees)
-        family = dict(zip(found.models, found.families, strict=True))
-        families = first_appearance(np.array([family[name] for name in heap.names]))
-        return replace(found, models=heap.names, families=families.tolist())
+    def ordered(config: Settings, model_set: ModelSet, trees: int | None) -> Forest:
+        order = sorted(range(len(model_set)), key=model_set.names.__getitem__)
+        _ = (
+            model_set.statistics
+        )  # gathered here, so that the subset shares it, and so does the next method
+        forest = method(config, model_set.subset(order), trees)
+        tree_of = dict(zip(forest.models, forest.families, strict=True))
+        families = first_appearance(np.array([tree_of[name] for name in model_set.names]))
+        return replace(forest, models=model_set.names, families=families.tolist())
 
     return ordered
 
 
 def first_appearance(labels: np.ndarray) -> np.ndarray:
-    """The same groups, numbered from 0 as they appear, int64 [K]."""
+    """Labels [K] renumbered from 0 as they appear, int64 [K]."""
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels.tolist()))}
     return np.array([numbers[label] for label in labels.tolist()], dtype=np.int64)
 
 
-def copies(heap: Heap) -> np.ndarray:
-    """Of every model the first that has the same weights, int64 [K]; itself, where none has."""
-    return (heap.evidence.squared_distances() == 0).argmax(1)
+def copies(model_set: ModelSet) -> np.ndarray:
+    """Index of the first model with the same weights, int64 [K]; its own, where none has."""
+    return (model_set.statistics.squared_distances() == 0).argmax(1)
 
 
-def tied(heap: Heap) -> list[list[str]]:
-    """Names of models that have the same weights, in groups of two or more."""
-    first = copies(heap)
-    groups = [np.flatnonzero(first == place) for place in np.unique(first)]
-    return [[heap.names[place] for place in group] for group in groups if len(group) > 1]
+def tied(model_set: ModelSet) -> list[list[str]]:
+    """Names of models with the same weights, in groups of two or more."""
+    first = copies(model_set)
+    groups = [np.flatnonzero(first == index) for index in np.unique(first)]
+    return [[model_set.names[index] for index in group] for group in groups if len(group) > 1]

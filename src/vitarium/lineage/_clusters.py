@@ -1,11 +1,12 @@
-"""Which models have a common ancestor: trees of a heap, before anything is said of who is whose.
+"""Families: which models have a common ancestor, before anything is said of parents.
 
-Models that were initialised independently are at right angles; descendants keep most of the
-direction of what they come from, however far a training moved them.
+Models that were initialized independently are at right angles; descendants keep most of the
+direction of what they come from, however far a training moved them. `families_by_angle` needs
+nothing else; `families_by_distance` is how MoTHer finds its trees, with a look at the angles.
 """
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import cut_tree, fcluster, linkage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
@@ -13,36 +14,49 @@ from scipy.spatial.distance import squareform
 from vitarium.core.errors import InvalidInput
 from vitarium.lineage._canonical_order import first_appearance
 from vitarium.lineage._initialization_statistics import weight_layers
-from vitarium.lineage._sketches import sketched, spanning_tree
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage._sketches import sketch_weights, spanning_tree
+from vitarium.lineage.model_set import ModelSet
 
-AT_ONCE = 600
+MAX_ALL_PAIRS = 600
 """Models of which all pairs are compared; of more, sketches tell which are worth comparing."""
+MIN_RELATED_COSINE = 0.5
+"""Weight matrices are of one family from here on. Independently drawn ones are near 0; a child
+whose changes are as large as what it came from, and unrelated to it, is at 0.7."""
+MIN_GAP_RATIO = 1.5
+"""How many times as high as the merge before a gap is the one after it, at least."""
+MIN_RELATIVE_HEIGHT = 0.2
+"""Share of the highest merge below which heights are not told apart: the smallest learning rates
+leave children a hundred times nearer to their parent than others, which makes no family of them."""
 
 
-def grouped(heap: Heap, trees: int | None = None) -> np.ndarray:
-    """The number of every model's family: int [K]; of many models, by sketches of their weights.
+def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarray:
+    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
+
+    Of more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are there.
 
     Raises InvalidInput for more trees than models.
     """
-    layers = weight_layers(heap)
-    if len(heap) <= AT_ONCE or heap.is_gathered:
-        return families(heap.evidence.gram(layers), trees)
-    sketch = sketched(heap, tensors=layers)
+    layers = weight_layers(model_set)
+    if len(model_set) <= MAX_ALL_PAIRS or model_set.has_statistics:
+        return single_linkage(model_set.statistics.gram(layers), trees)
+    sketch = sketch_weights(model_set, tensors=layers)
     sketch /= np.linalg.norm(sketch, axis=1, keepdims=True)
     edges, squares = spanning_tree(sketch)
-    kept = len(heap) - _checked(trees, len(heap)) if trees is not None else None
-    short = np.arange(len(squares)) < kept if kept is not None else squares < 2 * cut(squares / 2)
-    joined = coo_matrix((np.ones(short.sum()), edges[short].T), shape=(len(heap),) * 2)
+    if trees is not None:
+        _check_trees(trees, len(model_set))
+        short = np.arange(len(squares)) < len(model_set) - trees
+    else:
+        short = squares < 2 * cut_height(squares / 2)
+    joined = coo_matrix((np.ones(short.sum()), edges[short].T), shape=(len(model_set),) * 2)
     return first_appearance(connected_components(joined, directed=False)[1])
 
 
-def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
-    """The number of every model's family, from 0, in order of appearance: int [K].
+def single_linkage(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
+    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
 
-    Single linkage, since every model is near its parent or a sibling, on 1 - cosine. Cut where two
-    merges differ most; independent models (1) and copies (0) bound the heights, so that one family
-    alone, and models that are all unrelated, are found, too.
+    Single linkage, since every model is near its parent or a sibling. Cut where two merges differ
+    most; independent models (1) and copies (0) bound the heights, so that one family alone, and
+    models that are all unrelated, are found, too.
 
     Args:
         gram: inner products of the weight matrices, float64 [K, K]. Biases and norms have no place
@@ -51,10 +65,9 @@ def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
 
     Raises InvalidInput for more trees than models.
     """
-    count = len(gram)
     if trees is not None:
-        _checked(trees, count)
-    if count == 1:
+        _check_trees(trees, len(gram))
+    if len(gram) == 1:
         return np.zeros(1, int)
     norms = np.sqrt(np.maximum(gram.diagonal(), 1e-300))
     heights = np.clip(1 - gram / norms[:, None] / norms, 0, 2)
@@ -63,17 +76,82 @@ def families(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
     merges = linkage(squareform(heights, checks=False), "single")
     if trees is not None:
         return first_appearance(fcluster(merges, trees, "maxclust"))
-    return first_appearance(fcluster(merges, cut(merges[:, 2]), "distance"))
+    return first_appearance(fcluster(merges, cut_height(merges[:, 2]), "distance"))
 
 
-def cut(heights: np.ndarray) -> float:
-    """Between the two heights of merges, 0 and 1 among them, that differ most."""
+def cut_height(heights: np.ndarray) -> float:
+    """Middle of the widest step between merge heights [merges], 0 and 1 among them."""
     steps = np.unique(np.clip([0, *heights, 1], 0, 1))
     widest = int(np.diff(steps).argmax())
     return float(steps[widest] + steps[widest + 1]) / 2
 
 
-def _checked(trees: int, models: int) -> int:
+def families_by_distance(
+    model_set: ModelSet, distances: np.ndarray, trees: int | None
+) -> np.ndarray:
+    """Family of every model by `ward` on distances [K, K], int64 [K]; from 0, as they appear.
+
+    Distances alone do not tell a tree with a few far models from several trees. So where `trees` is
+    None, models whose weight matrices are all related are one family, and where no two are, each is
+    its own.
+
+    Raises InvalidInput for more trees than models.
+    """
+    if trees is None and len(model_set) > 1:
+        related = _cosines(model_set) > MIN_RELATED_COSINE
+        if related.all():
+            trees = 1
+        elif not related[~np.eye(len(model_set), dtype=bool)].any():
+            trees = len(model_set)
+    return ward(distances, trees)
+
+
+def ward(distances: np.ndarray, trees: int | None = None) -> np.ndarray:
+    """Family of every model by Ward's linkage, int64 [K]; from 0, as they appear (Ward 1963).
+
+    Families are merged while that adds the least variance. Where the number of trees is not known,
+    merging stops at the largest gap: where the next merge is relatively highest compared with the
+    one before it. Where no gap is larger than MIN_GAP_RATIO there is one family, but a single tree
+    with few models may have such a gap too (see `families_by_distance`).
+
+    Args:
+        distances: float64 [K, K], symmetric.
+        trees: how many families, or None.
+
+    Raises InvalidInput for more trees than models.
+    """
+    if trees is not None:
+        _check_trees(trees, len(distances))
+    if len(distances) == 1:
+        return np.zeros(1, dtype=np.int64)
+    # linkage takes a square matrix for points in space
+    merges = linkage(squareform(distances, checks=False), "ward")
+    labels = cut_tree(merges, n_clusters=trees or _families_at_largest_gap(merges[:, 2]))
+    return first_appearance(labels[:, 0])
+
+
+def _families_at_largest_gap(heights: np.ndarray) -> int:
+    """Number of families before the first merge above the largest gap; heights [merges], sorted."""
+    bounded = np.maximum(heights, MIN_RELATIVE_HEIGHT * heights[-1])
+    if len(heights) < 2 or heights[-1] == 0:
+        return 1
+    ratios = bounded[1:] / bounded[:-1]
+    below = int(ratios.argmax())
+    return len(heights) - below if ratios[below] > MIN_GAP_RATIO else 1
+
+
+def _cosines(model_set: ModelSet) -> np.ndarray:
+    """Of weight matrices, or of all tensors where there are none; biases and the scales of norms,
+    which are alike in all models, are left out. Float64 [K, K]; 1 on the diagonal."""
+    gram = model_set.statistics.gram(model_set.matrices or None)
+    norms = np.sqrt(gram.diagonal())
+    cosines = gram / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
+    np.fill_diagonal(cosines, 1)
+    return cosines
+
+
+def _check_trees(trees: int, models: int) -> None:
     if not 1 <= trees <= models:
-        raise InvalidInput(f"{models} models cannot be {trees} trees")
-    return trees
+        raise InvalidInput(
+            f"{models} models cannot be {trees} trees; give a number from 1 to {models}, or none"
+        )

@@ -1,4 +1,4 @@
-"""What one pass over a heap's weights gives: inner products of all pairs, statistics of each model.
+"""Gram matrices and moments of a set of models, in one pass over their weights.
 
 Distances, angles and mixtures of models follow from the products alone (the Gram matrix).
 """
@@ -14,8 +14,8 @@ from vitarium.measures.weights import _products as products
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Of K models.
+class WeightStatistics:
+    """Gram matrices and moments of K models.
 
     Args:
         grams: by tensor, inner products of all pairs, float64 [K, K].
@@ -36,35 +36,35 @@ class Evidence:
         """Squared l2 distances over some tensors, or all, float64 [K, K]."""
         return squared_distances(self.gram(tensors))
 
-    def part(self, places: np.ndarray) -> "Evidence":
-        """Of some of the models."""
-        return Evidence(
-            {name: gram[np.ix_(places, places)] for name, gram in self.grams.items()},
+    def subset(self, indices: np.ndarray) -> "WeightStatistics":
+        """Of the models at these indices, int [n]."""
+        return WeightStatistics(
+            {name: gram[np.ix_(indices, indices)] for name, gram in self.grams.items()},
             {
-                kind: {name: values[places] for name, values in of.items()}
+                kind: {name: values[indices] for name, values in of.items()}
                 for kind, of in self.moments.items()
             },
         )
 
 
 def squared_distances(gram: np.ndarray) -> np.ndarray:
-    """Squared distances of vectors with these inner products, never below zero."""
+    """Squared distances [K, K] of vectors with inner products [K, K], never below zero."""
     norms = gram.diagonal()
     return np.maximum(norms[:, None] + norms - 2 * gram, 0)
 
 
-def gathered(
+def read_statistics(
     models: Sequence[Weights], tensors: Sequence[str], report: Callable[[str, int, int], None]
-) -> Evidence:
-    """Read every model's tensors once. Raises CorruptFile.
+) -> WeightStatistics:
+    """Gram matrices and moments of K models; every tensor is read once. Raises CorruptFile.
 
     Takes 8 K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more,
-    see `sketches`.
+    see `_sketches`.
     """
     grams, sums = products.gathered(
         models, tensors, PowerSums(), lambda done, of: report("reading weights", done, of)
     )
-    found = {name: moments(sums[name]) for name in tensors}
-    return Evidence(
-        grams, {kind: {name: found[name][kind] for name in tensors} for kind in MOMENTS}
+    moments_of = {name: moments(sums[name]) for name in tensors}
+    return WeightStatistics(
+        grams, {kind: {name: moments_of[name][kind] for name in tensors} for kind in MOMENTS}
     )

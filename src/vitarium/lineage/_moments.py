@@ -1,6 +1,6 @@
 """Mean, variance, kurtosis and share of zeros of tensors whose numbers come in parts.
 
-Every part is centred on its own mean, so nothing is lost where that is large against the spread,
+Every part is centered on its own mean, so nothing is lost where that is large against the spread,
 as it is of the scales of layer norms.
 """
 
@@ -23,9 +23,9 @@ class PowerSums:
         count = len(numbers)
         # of equal numbers exact: float32 leaves room in float64 for the sum of millions
         mean = numbers.sum() / count if count else np.nan
-        centred = numbers - mean
-        squares = centred * centred
-        second, third, fourth = centred @ centred, squares @ centred, squares @ squares
+        centered = numbers - mean
+        squares = centered * centered
+        second, third, fourth = centered @ centered, squares @ centered, squares @ squares
         zeros = int(np.count_nonzero(numbers == 0))
         return [count, float(mean), float(second), float(third), float(fourth), zeros]
 

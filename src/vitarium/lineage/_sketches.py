@@ -1,4 +1,4 @@
-"""Short vectors in place of weights: near models of a heap that is too large for all pairs.
+"""Random projections of weights, for sets of models that are too large for all pairs.
 
 A sketch is a linear random projection, so sketches differ as the weights do; true distances are
 then computed only among models that are near each other.
@@ -17,18 +17,20 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from vitarium.core.errors import InvalidInput
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
-_WIDTH = 16_381
+_FOLD_WIDTH = 16_381
 """Numbers to which a tensor is folded before they are drawn into the sketch: their sums stay near
 the processor. A prime, so that a column of large weights is not folded onto itself. It adds 1.5 %
 to the error of a sketch of 512 numbers."""
-_ROWS = 1_024
+_CHUNK_MODELS = 1_024
 """Models whose distances to all others are held at a time."""
 
 
-def sketched(heap: Heap, size: int = 512, tensors: Sequence[str] | None = None) -> np.ndarray:
-    """Sketches of all models, float64 [K, size]; each file is read once.
+def sketch_weights(
+    model_set: ModelSet, size: int = 512, tensors: Sequence[str] | None = None
+) -> np.ndarray:
+    """Random projections of all models, float64 [K, size]; each file is read once.
 
     Inner products of sketches estimate those of the weights without bias, and so do squared
     distances: of vectors a and b with a standard deviation of about
@@ -38,37 +40,39 @@ def sketched(heap: Heap, size: int = 512, tensors: Sequence[str] | None = None) 
     that is not finite is NaN.
 
     Args:
-        heap: K models.
+        model_set: K models.
         size: numbers of a sketch.
         tensors: those that are projected; by default all that have at least two dimensions.
 
     Raises: InvalidInput for a size below 1, or if there is no tensor; CorruptFile.
     """
     if tensors is None:
-        tensors = [name for name in heap.tensors if len(heap.shapes[name]) > 1]
+        tensors = model_set.matrices
     if size < 1 or not tensors:
         raise InvalidInput(f"a sketch of {size} numbers of {len(tensors)} tensors is nothing")
-    draws = [_Draw(name, int(np.prod(heap.shapes[name])), size) for name in tensors]
-    found = np.empty((len(heap), size))
+    projections = [
+        _TensorProjection(name, int(np.prod(model_set.shapes[name])), size) for name in tensors
+    ]
+    sketches = np.empty((len(model_set), size))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = pool.map(lambda model: _sketch(model, draws, size), heap.models)
+        rows = pool.map(lambda model: _sketch(model, projections, size), model_set.models)
         for done, row in enumerate(rows):
-            heap.report("sketching weights", done, len(heap))
-            found[done] = row
-    heap.report("sketching weights", len(heap), len(heap))
-    return found
+            model_set.report("sketching weights", done, len(model_set))
+            sketches[done] = row
+    model_set.report("sketching weights", len(model_set), len(model_set))
+    return sketches
 
 
 def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shortest tree over all models by their sketches [K, size], its shortest edges first.
+    """Minimum spanning tree of sketches [K, size], its shortest edges first.
 
-    Cut where edges get long, it is single linkage of all pairs: families of a heap of which no
+    Cut where edges get long, it is single linkage of all pairs: families of a set of which no
     matrix of all pairs fits into memory. (Nearest neighbours do not give them: siblings whose steps
     were small have each other, and not their parent.) Scaled to length 1, sketches are compared by
     angle: the squared distance is then 2 - 2 cos. By Boruvka's rounds, each of which joins every
     tree so far with its nearest.
 
-    Returns: places, int64 [K - 1, 2], and squared distances, float64 [K - 1].
+    Returns: indices of models, int64 [K - 1, 2], and squared distances, float64 [K - 1].
 
     Raises InvalidInput for a sketch that is not finite.
     """
@@ -78,49 +82,55 @@ def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     edges, lengths = np.empty((0, 2), dtype=np.int64), np.empty(0)
     joined = np.arange(models)
     while len(edges) < models - 1:
-        nearest, distances = _nearest_of_others(sketch, joined)
+        nearest, distances = _nearest_in_other_trees(sketch, joined)
         order = np.lexsort((distances, joined))
         best = order[np.unique(joined[order], return_index=True)[1]]
-        found = np.stack([best, nearest[best]], 1)
+        candidates = np.stack([best, nearest[best]], 1)
         # two trees may have chosen each other, or by rounding three in a circle
         edges, lengths = _forest(
-            np.concatenate([edges, found]), np.concatenate([lengths, distances[best]]), models
+            np.concatenate([edges, candidates]), np.concatenate([lengths, distances[best]]), models
         )
         joined = connected_components(_graph(edges, np.ones(len(edges)), models))[1]
     return edges, lengths
 
 
-def _nearest_of_others(sketch: np.ndarray, joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every model the nearest that it is not joined with, and the squared distance."""
+def _nearest_in_other_trees(
+    sketch: np.ndarray, joined: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest model of another tree, int64 [K], and its squared distance, float64 [K].
+
+    Args: sketch [K, size]; joined, the number of every model's tree so far, int [K].
+    """
     nearest = np.empty(len(sketch), dtype=np.int64)
     norms = np.einsum("ks,ks->k", sketch, sketch)
-    for start in range(0, len(sketch), _ROWS):
-        some = slice(start, start + _ROWS)
-        squared = norms - 2 * (sketch[some] @ sketch.T)
-        squared[joined[some, None] == joined] = np.inf
-        nearest[some] = squared.argmin(1)
+    for start in range(0, len(sketch), _CHUNK_MODELS):
+        chunk = slice(start, start + _CHUNK_MODELS)
+        squared = norms - 2 * (sketch[chunk] @ sketch.T)
+        squared[joined[chunk, None] == joined] = np.inf
+        nearest[chunk] = squared.argmin(1)
     return nearest, np.square(sketch - sketch[nearest]).sum(1)
 
 
 def _forest(edges: np.ndarray, lengths: np.ndarray, models: int) -> tuple[np.ndarray, np.ndarray]:
-    """The shortest of these edges without a circle, sorted."""
+    """The shortest of edges [n, 2] with lengths [n] without a circle, sorted."""
     order = np.argsort(lengths, kind="stable")
     edges, lengths = edges[order], lengths[order]
-    once = np.sort(np.unique(np.sort(edges, 1), axis=0, return_index=True)[1])
-    edges, lengths = edges[once], lengths[once]
+    unique = np.sort(np.unique(np.sort(edges, 1), axis=0, return_index=True)[1])
+    edges, lengths = edges[unique], lengths[unique]
     # ranks in the place of lengths: scipy takes an edge of length zero for none
-    kept = minimum_spanning_tree(_graph(edges, np.arange(1, len(edges) + 1), models)).data
-    rank = np.sort(kept).astype(np.int64) - 1
+    ranks = minimum_spanning_tree(_graph(edges, np.arange(1, len(edges) + 1), models)).data
+    rank = np.sort(ranks).astype(np.int64) - 1
     return edges[rank], lengths[rank]
 
 
 def _graph(edges: np.ndarray, values: np.ndarray, models: int) -> coo_matrix:
+    """Sparse [models, models] of values [n] at edges [n, 2]."""
     return coo_matrix((values, edges.T), shape=(models, models))
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """Signs and places of a tensor's numbers; they follow from its name and the sizes alone."""
+class _TensorProjection:
+    """Signs and buckets of a tensor's numbers; they follow from its name and the sizes alone."""
 
     name: str
     count: int
@@ -134,25 +144,25 @@ class _Draw:
         return np.unpackbits(bits)[: self.count].astype(np.int8) * 2 - 1
 
     @cached_property
-    def places(self) -> np.ndarray:
+    def buckets(self) -> np.ndarray:
         """int64 [_WIDTH or count]"""
         noise = np.random.default_rng(derive(0, "sketch", "places", self.name, self.size))
-        return noise.integers(0, self.size, min(self.count, _WIDTH))
+        return noise.integers(0, self.size, min(self.count, _FOLD_WIDTH))
 
-    def of(self, numbers: np.ndarray) -> np.ndarray:
+    def project(self, numbers: np.ndarray) -> np.ndarray:
         """Sketch of a tensor's numbers, float32 [count]; float64 [size]."""
         signed = numbers * self.signs
-        rest = self.count % _WIDTH
-        folded = np.zeros(len(self.places))
+        rest = self.count % _FOLD_WIDTH
+        folded = np.zeros(len(self.buckets))
         if self.count > rest:
-            folded += signed[: self.count - rest].reshape(-1, _WIDTH).sum(0, dtype=np.float64)
+            folded += signed[: self.count - rest].reshape(-1, _FOLD_WIDTH).sum(0, dtype=np.float64)
         folded[:rest] += signed[self.count - rest :]
-        return np.bincount(self.places, folded, self.size)
+        return np.bincount(self.buckets, folded, self.size)
 
 
-def _sketch(model: Weights, draws: Sequence[_Draw], size: int) -> np.ndarray:
+def _sketch(model: Weights, projections: Sequence[_TensorProjection], size: int) -> np.ndarray:
     total = np.zeros(size)
     with np.errstate(invalid="ignore"):
-        for draw in draws:
-            total += draw.of(model[draw.name].float().reshape(-1).numpy())
+        for projection in projections:
+            total += projection.project(model[projection.name].float().reshape(-1).numpy())
     return total if np.isfinite(total).all() else np.full(size, np.nan)

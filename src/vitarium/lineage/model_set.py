@@ -1,4 +1,4 @@
-"""Models known by their weights alone: what methods of lineage recovery are given."""
+"""Sets of models that can be compared: what methods of lineage recovery are given."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage._gram import Evidence, gathered
+from vitarium.lineage._gram import WeightStatistics, read_statistics
 
 Report = Callable[[str, int, int], None]
-"""Called with what is done, and how much of how much."""
+"""Called with the task, and how much of it is done, of how much."""
 
 
 def silent(what: str, done: int, of: int) -> None:
@@ -18,13 +18,13 @@ def silent(what: str, done: int, of: int) -> None:
 
 
 @dataclass(frozen=True)
-class Heap:
-    """Models that have the same tensors, heads apart.
+class ModelSet:
+    """K models with the same tensors, heads left out.
 
     Args:
         models: their weights after the epoch that is looked at; names are unique.
         tensors: names of those that all models have in one shape; heads are not among them.
-        report: is told of long work.
+        report: called during long work.
     """
 
     models: Sequence[Weights]
@@ -40,22 +40,27 @@ class Heap:
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of the tensors that are compared."""
+        """By name, the shapes of the tensors that are compared."""
         return {name: self.models[0].shapes[name] for name in self.tensors}
 
     @cached_property
-    def evidence(self) -> Evidence:
-        """Inner products and statistics of all models: every file is read once for it."""
-        return gathered(self.models, self.tensors, self.report)
+    def matrices(self) -> list[str]:
+        """Names of the tensors that have at least two dimensions."""
+        return [name for name, shape in self.shapes.items() if len(shape) > 1]
+
+    @cached_property
+    def statistics(self) -> WeightStatistics:
+        """Inner products [K, K] and moments [K] by tensor; every file is read once for them."""
+        return read_statistics(self.models, self.tensors, self.report)
 
     @property
-    def is_gathered(self) -> bool:
-        """Whether its evidence is known already."""
-        return "evidence" in self.__dict__
+    def has_statistics(self) -> bool:
+        """Whether `statistics` has been computed."""
+        return "statistics" in self.__dict__
 
-    def part(self, places: Sequence[int]) -> "Heap":
-        """Some of the models. Their evidence is this heap's, where that was gathered already."""
-        few = replace(self, models=[self.models[place] for place in places])
-        if self.is_gathered:
-            few.__dict__["evidence"] = self.evidence.part(np.asarray(places))
-        return few
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "ModelSet":
+        """The models at these indices [n], with their part of the statistics, if there are any."""
+        selected = replace(self, models=[self.models[index] for index in indices])
+        if self.has_statistics:
+            selected.__dict__["statistics"] = self.statistics.subset(np.asarray(indices))
+        return selected

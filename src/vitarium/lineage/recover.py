@@ -9,23 +9,23 @@ import numpy as np
 
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, choose, section
-from vitarium.lineage._clusters import AT_ONCE
-from vitarium.lineage._sketches import sketched
+from vitarium.lineage._clusters import MAX_ALL_PAIRS
+from vitarium.lineage._sketches import sketch_weights
+from vitarium.lineage._zoo_models import Epochs
 from vitarium.lineage.forest import Edge, Forest
-from vitarium.lineage.ground_truth import Truth, within
-from vitarium.lineage.model_set import Heap, Report, silent
-from vitarium.lineage.reading import Found, fault, read
+from vitarium.lineage.ground_truth import Truth, restrict_truth
+from vitarium.lineage.load import LoadedModels, first_non_finite, load
+from vitarium.lineage.model_set import ModelSet, Report, silent
 from vitarium.lineage.scores import Scores, scores
-from vitarium.lineage.zoo_models import Epochs
 from vitarium.zoo import Zoo
 
-_MOST_COMPARED = 2_000
+MAX_COMPARED_MODELS = 2_000
 """Models of one shape up to which other methods run beside: they look at all pairs at once."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Models that could be compared with each other.
+    """A set of models that could be compared with each other.
 
     Args:
         tensors: how many were compared.
@@ -39,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Recovered:
-    """The lineage of everything that was read.
+    """Recovered lineage of everything that was read.
 
     Args:
         forest: what the method recovered; families are numbered across groups.
@@ -77,10 +77,10 @@ def recover(
         found.forest.parents["model-7"]
         vitarium.recover(zoo, "mother", direction="specialisation").scores
 
-    Models are read as `lineage.reading.read` has it; those of different shapes are never compared.
+    Models are read as `lineage.load.load` has it; those of different shapes are never compared.
 
     Args:
-        source: a zoo, or a folder with files of weights of anyone.
+        source: a zoo, or any folder of weight files.
         method: a method of lineage recovery (`vitarium plugins lineages`).
         trees: how many trees there are; None: to be found.
         compare: other methods to run on the same models, with their defaults; those that can be
@@ -97,85 +97,102 @@ def recover(
     can be used, a truth that is not known, or more trees than models.
     """
     chosen = choose("lineage", method, **settings) if isinstance(method, str) else method
-    found = _usable(read(source, where=where, epochs=epochs, report=report))
-    if truth and found.truth is None:
+    loaded = _usable(load(source, where=where, epochs=epochs, report=report))
+    if truth and loaded.truth is None:
         raise InvalidInput(
             f"{source}: nobody knows the true parents; a zoo does, and a folder with a table of "
             "them: lineage.csv with the columns model and parent, or the models.csv of an export"
         )
-    known = None if truth is False else found.truth
-    if trees is not None and len(found.heaps) > 1:
+    true_parents = None if truth is False else loaded.truth
+    if trees is not None and len(loaded.model_sets) > 1:
         raise InvalidInput(
-            f"{trees} trees, but models of {len(found.heaps)} different shapes, each of which has "
-            "its own; leave the number out, or look at one shape at a time"
+            f"{trees} trees, but models of {len(loaded.model_sets)} different shapes, each of "
+            "which has its own; leave the number out, or look at one shape at a time"
         )
-    roots = [model for model, parents in known.items() if not parents] if known else []
-    own = _of_all(chosen, found, trees, report)
-    if compare and max(map(len, found.heaps)) > _MOST_COMPARED:
-        names = ", ".join(section("lineage", one).name for one in compare)
+    roots = (
+        [model for model, parents in true_parents.items() if not parents] if true_parents else []
+    )
+    main_forest = _combined_forest(chosen, loaded, trees, report)
+    if compare and max(map(len, loaded.model_sets)) > MAX_COMPARED_MODELS:
+        names = ", ".join(section("lineage", other_method).name for other_method in compare)
         note = (
-            f"No other method ran beside it ({names}): there are more than {_MOST_COMPARED} models."
+            f"No other method ran beside it ({names}): there are more than {MAX_COMPARED_MODELS} "
+            "models."
         )
-        own, compare = replace(own, notes=[*own.notes, note]), ()
-    others = [_of_all(section("lineage", one), found, trees, report, roots) for one in compare]
-    scored = [(forest, scores(forest, known) if known else None) for forest in (own, *others)]
+        main_forest, compare = replace(main_forest, notes=[*main_forest.notes, note]), ()
+    others = [
+        _combined_forest(section("lineage", other_method), loaded, trees, report, roots)
+        for other_method in compare
+    ]
+    scored = [
+        (forest, scores(forest, true_parents) if true_parents else None)
+        for forest in (main_forest, *others)
+    ]
     return Recovered(
-        forest=own,
-        truth=known,
+        forest=main_forest,
+        truth=true_parents,
         scores=scored[0][1],
         others={forest.method: (forest, score) for forest, score in scored[1:]},
-        left_out=found.left_out,
+        left_out=loaded.left_out,
         groups=[
-            Group(heap.names, len(heap.tensors), share)
-            for heap, share in zip(found.heaps, found.shared, strict=True)
+            Group(model_set.names, len(model_set.tensors), share)
+            for model_set, share in zip(loaded.model_sets, loaded.shared, strict=True)
         ],
-        info=found.info,
+        info=loaded.info,
     )
 
 
-def _usable(found: Found) -> Found:
-    """Without models that have numbers that are none."""
-    left_out, heaps, shared = dict(found.left_out), [], []
-    for heap, share in zip(found.heaps, found.shared, strict=True):
-        good = _finite(heap)
-        for place in np.flatnonzero(~good).tolist():
-            model = heap.models[place]
-            left_out[model.name] = fault(model, heap.tensors) or "its weights are too large"
+def _usable(loaded: LoadedModels) -> LoadedModels:
+    """The same without models that have entries that are NaN or infinite."""
+    left_out, model_sets, shared = dict(loaded.left_out), [], []
+    for model_set, share in zip(loaded.model_sets, loaded.shared, strict=True):
+        good = _finite(model_set)
+        for index in np.flatnonzero(~good).tolist():
+            model = model_set.models[index]
+            left_out[model.name] = (
+                first_non_finite(model, model_set.tensors) or "its weights are too large"
+            )
         if good.any():
-            heaps.append(heap if good.all() else heap.part(np.flatnonzero(good).tolist()))
+            model_sets.append(
+                model_set if good.all() else model_set.subset(np.flatnonzero(good).tolist())
+            )
             shared.append(share)
-    usable = replace(found, heaps=heaps, shared=shared, left_out=left_out)
+    usable = replace(loaded, model_sets=model_sets, shared=shared, left_out=left_out)
     if len(usable.models) < 2:
         named = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
         raise InvalidInput(f"lineage takes two models or more that can be used ({named})")
-    truth = within(found.truth, usable.models) if found.truth is not None else None
+    truth = restrict_truth(loaded.truth, usable.models) if loaded.truth is not None else None
     return replace(usable, truth=truth)
 
 
-def _finite(heap: Heap) -> np.ndarray:
-    """Which models have no number that is none, of the evidence that is looked at anyway."""
-    if len(heap) > AT_ONCE:
-        return np.isfinite(sketched(heap, size=1, tensors=heap.tensors)).all(1)
-    finite: np.ndarray = np.isfinite(heap.evidence.gram().diagonal())
+def _finite(model_set: ModelSet) -> np.ndarray:
+    """Which models have finite weights, bool [K], from statistics that are needed anyway."""
+    if len(model_set) > MAX_ALL_PAIRS:
+        return np.isfinite(sketch_weights(model_set, size=1, tensors=model_set.tensors)).all(1)
+    finite: np.ndarray = np.isfinite(model_set.statistics.gram().diagonal())
     return finite
 
 
-def _of_all(
-    method: Section, found: Found, trees: int | None, report: Report, roots: Sequence[str] = ()
+def _combined_forest(
+    method: Section,
+    loaded: LoadedModels,
+    trees: int | None,
+    report: Report,
+    roots: Sequence[str] = (),
 ) -> Forest:
-    """One forest of the forests of all heaps."""
+    """One forest of the forests of all model sets."""
     forests: list[Forest] = []
-    for heap in found.heaps:
-        report(f"recovering: {method.name}", len(forests), len(found.heaps))
-        if len(heap) == 1:
-            forests.append(Forest(method.name, heap.names, [0], (), {heap.names[0]: 1.0}))
+    for model_set in loaded.model_sets:
+        report(f"recovering: {method.name}", len(forests), len(loaded.model_sets))
+        if len(model_set) == 1:
+            forests.append(Forest(method.name, model_set.names, [0], (), {model_set.names[0]: 1.0}))
             continue
-        told = tuple(sorted(set(roots) & set(heap.names)))
-        if told and "roots" in type(method.config).model_fields:
-            knowing = replace(method, config=method.config.changed({"roots": told}))
-            forests.append(knowing(heap, None))
+        known_roots = tuple(sorted(set(roots) & set(model_set.names)))
+        if known_roots and "roots" in type(method.config).model_fields:
+            knowing = replace(method, config=method.config.changed({"roots": known_roots}))
+            forests.append(knowing(model_set, None))
         else:
-            forests.append(method(heap, trees))
+            forests.append(method(model_set, trees))
     families: list[int] = []
     for forest in forests:
         first = max(families, default=-1) + 1
@@ -186,7 +203,7 @@ def _of_all(
         models=[name for forest in forests for name in forest.models],
         families=families,
         edges=edges,
-        roots={name: sure for forest in forests for name, sure in forest.roots.items()},
+        roots={name: confidence for forest in forests for name, confidence in forest.roots.items()},
         tied=[group for forest in forests for group in forest.tied],
         notes=list(dict.fromkeys(note for forest in forests for note in forest.notes)),
     )

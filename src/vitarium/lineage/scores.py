@@ -1,4 +1,4 @@
-"""How right a recovered forest is, where the true parents are known."""
+"""Scores of a recovered forest against the true parents."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -61,39 +61,39 @@ class Scores:
 
 
 def scores(forest: Forest, truth: Truth) -> Scores:
-    """Compare a forest with the true parents of its models, and of no others.
+    """Scores of a forest against the true parents of its models, and of no others.
 
-    Where some models were set aside, `true_parents.within` gives the truth of the rest.
+    Where some models were set aside, `ground_truth.restrict_truth` gives the truth of the rest.
 
     Raises UnknownName for a model, or a parent, that the forest does not have, and InvalidInput for
     a model of which the truth says nothing.
     """
     _check(forest, truth)
-    found = {model: frozenset(parents) for model, parents in forest.parents.items()}
+    recovered = {model: frozenset(parents) for model, parents in forest.parents.items()}
     true = {model: frozenset(truth[model]) for model in forest.models}
-    edges, true_edges = _edges(found), _edges(true)
-    both = edges & true_edges
+    edges, true_edges = _edges(recovered), _edges(true)
+    correct = edges & true_edges
     trees = _components(true)
     numbers = {model: number for number, tree in enumerate(trees) for model in tree}
     children = [model for model in true if true[model]]
     mixtures = [model for model in true if len(true[model]) > 1]
-    rooted = [all(not found[m] for m in tree if not true[m]) for tree in trees]
+    root_family = [all(not recovered[m] for m in tree if not true[m]) for tree in trees]
     return Scores(
-        node_accuracy=fmean(found[model] == true[model] for model in true),
-        node_accuracy_up_to_ties=_up_to_ties(found, true, forest.tied) / len(true),
-        parent_accuracy=_share(found[model] == true[model] for model in children),
+        node_accuracy=fmean(recovered[model] == true[model] for model in true),
+        node_accuracy_up_to_ties=_up_to_ties(recovered, true, forest.tied) / len(true),
+        parent_accuracy=_share(recovered[model] == true[model] for model in children),
         edge_precision=_share(edge in true_edges for edge in edges),
         edge_recall=_share(edge in edges for edge in true_edges),
         undirected_edge_accuracy=_share({edge, edge[::-1]} & edges for edge in true_edges),
-        root_accuracy=fmean(rooted),
+        root_accuracy=fmean(root_family),
         adjusted_rand_index=_rand(forest.families, [numbers[model] for model in forest.models]),
-        mixtures_found=_share(true[model] <= found[model] for model in mixtures),
-        mother_accuracy=_mother(both, true_edges, numbers),
+        mixtures_found=_share(true[model] <= recovered[model] for model in mixtures),
+        mother_accuracy=_mother(correct, true_edges, numbers),
         models=len(true),
         trees=len(trees),
         families=len(set(forest.families)),
         roots=len(true) - len(children),
-        recovered_roots=sum(not parents for parents in found.values()),
+        recovered_roots=sum(not parents for parents in recovered.values()),
         edges=len(true_edges),
         recovered_edges=len(edges),
         mixtures=len(mixtures),
@@ -101,13 +101,13 @@ def scores(forest: Forest, truth: Truth) -> Scores:
 
 
 def _check(forest: Forest, truth: Truth) -> None:
-    known = set(forest.models)
-    if not known:
+    models = set(forest.models)
+    if not models:
         raise InvalidInput("a forest without models has no scores")
     for model, parents in truth.items():
         for name in (model, *parents):
-            if name not in known:
-                raise UnknownName("model of the forest", name, known)
+            if name not in models:
+                raise UnknownName("model of the forest", name, models)
     for model in forest.models:
         if model not in truth:
             raise InvalidInput(
@@ -116,12 +116,12 @@ def _check(forest: Forest, truth: Truth) -> None:
 
 
 def _edges(parents: Mapping[str, Iterable[str]]) -> Edges:
-    return {(parent, child) for child, found in parents.items() for parent in found}
+    return {(parent, child) for child, ancestors in parents.items() for parent in ancestors}
 
 
 def _share(right: Iterable[object]) -> float | None:
-    known = [bool(each) for each in right]
-    return fmean(known) if known else None
+    outcomes = [bool(outcome) for outcome in right]
+    return fmean(outcomes) if outcomes else None
 
 
 def _components(parents: Mapping[str, Iterable[str]]) -> list[list[str]]:
@@ -135,7 +135,7 @@ def _components(parents: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def _up_to_ties(
-    found: Mapping[str, frozenset[str]],
+    recovered: Mapping[str, frozenset[str]],
     true: Mapping[str, frozenset[str]],
     tied: Sequence[Sequence[str]],
 ) -> int:
@@ -148,22 +148,25 @@ def _up_to_ties(
     for number, models in enumerate(tied):
         group.update(dict.fromkeys(models, number))
     sides = []
-    for parents in (found, true):
+    for parents in (recovered, true):
         side: dict[Hashable, Counter[frozenset[Hashable]]] = defaultdict(Counter)
-        for model, its in parents.items():
-            side[group[model]][frozenset(group[parent] for parent in its)] += 1
+        for model, of_model in parents.items():
+            side[group[model]][frozenset(group[parent] for parent in of_model)] += 1
         sides.append(side)
-    ours, theirs = sides
-    return sum((ours[each] & theirs[each]).total() for each in ours)
+    recovered_groups, true_groups = sides
+    return sum(
+        (recovered_groups[group_id] & true_groups[group_id]).total()
+        for group_id in recovered_groups
+    )
 
 
-def _rand(found: Sequence[int], true: Sequence[int]) -> float:
+def _rand(recovered: Sequence[int], true: Sequence[int]) -> float:
     from sklearn.metrics import adjusted_rand_score
 
-    return float(adjusted_rand_score(true, found))
+    return float(adjusted_rand_score(true, recovered))
 
 
-def _mother(both: Edges, true: Edges, numbers: Mapping[str, int]) -> float | None:
+def _mother(correct: Edges, true: Edges, numbers: Mapping[str, int]) -> float | None:
     of_tree = Counter(numbers[child] for _, child in true)
-    right = Counter(numbers[child] for _, child in both)
+    right = Counter(numbers[child] for _, child in correct)
     return fmean(right[tree] / of_tree[tree] for tree in of_tree) if of_tree else None

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 def knn_classify(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, *, k: int, temperature: float = 0.07
 ) -> Tensor:
-    """The class to which the k nearest features of a bank vote each query.
+    """Classes by votes of the k nearest features of a bank.
 
     A neighbour of cosine similarity s has exp(s / temperature) votes (Wu et al. 2018, arXiv
     1805.01978, Sec. 3.4; also DINO's protocol).
@@ -17,10 +17,10 @@ def knn_classify(
     """
     with torch.autocast(bank.device.type, enabled=False):  # bfloat16 would reorder neighbours
         bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
-        similarity, place = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
+        similarity, neighbors = (queries @ bank.T).topk(min(k, len(bank)), dim=1)
     weight = (similarity / temperature).exp()
     votes = torch.zeros(len(queries), int(bank_labels.max()) + 1, device=queries.device)
     # index_put_ and scatter_add_ are not deterministic on GPUs; one-hot sums are
     return (
-        votes.add_((F.one_hot(bank_labels[place], votes.shape[1]) * weight.unsqueeze(2)).sum(1))
+        votes.add_((F.one_hot(bank_labels[neighbors], votes.shape[1]) * weight.unsqueeze(2)).sum(1))
     ).argmax(1)

@@ -1,10 +1,17 @@
-"""What an objective returns."""
+"""The contract of objectives, and the loss that they return."""
 
-from torch import Tensor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.registry import register
+from vitarium.data.batch import Batch
 
 
 class Loss:
-    """The value to minimise (a scalar with a graph) and what is logged beside it (scalars).
+    """The value to minimize (a scalar with a graph) and the metrics logged beside it (scalars).
 
     `Loss(cross_entropy, accuracy=top1)`; the loss itself is logged as "loss".
     """
@@ -12,3 +19,82 @@ class Loss:
     def __init__(self, value: Tensor, **metrics: Tensor) -> None:
         self.value = value
         self.metrics = {"loss": value.detach(), **{k: v.detach() for k, v in metrics.items()}}
+
+
+BatchesOfSplit = Callable[[str, int | None], Iterator[Batch]]
+"""`batches(split, limit)`: all images of a split in order, or the first `limit`; not augmented."""
+
+TeacherOutputs = Callable[[Tensor], dict[str, Tensor]]
+"""Images [batch, c, h, w] -> tensors by name, each [batch, ...]."""
+
+
+class Evaluate(Protocol):
+    """Scores of a model in eval mode, by split and metric."""
+
+    def __call__(
+        self,
+        config: Any,
+        model: nn.Module,
+        batches: BatchesOfSplit,
+        splits: Sequence[str],
+        /,
+    ) -> dict[str, dict[str, float]]: ...
+
+
+LossFunction = TypeVar("LossFunction", bound=Callable[[Any, nn.Module, Batch], Loss])
+
+
+def objective(
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    views: int,
+    outputs: Callable[[Any, int], int],
+    evaluate: Evaluate,
+    needs_head: bool = True,
+    teacher: Callable[[Any], Any] | None = None,
+    teacher_outputs: Callable[[Any, nn.Module, nn.Module, Tensor], TeacherOutputs] | None = None,
+    records_blocks: bool = False,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[LossFunction], LossFunction]:
+    """Register an objective: a function `(config, model, batch) -> Loss`.
+
+    It calls the model as any function would, draws nothing at random, and has no state of its own,
+    so that vmap can train many models with it. Every parameter of the model gets a gradient.
+
+    Args:
+        config: its fields are factors.
+        views: augmented views of each image in a batch; images are [views * batch, c, h, w].
+        outputs: `(config, num_classes)` -> width of the model's outputs.
+        evaluate: `(config, model, batches, splits)` -> metrics by split; see `Evaluate`.
+        needs_head: False where a model without head can be trained, too.
+        teacher: `(config)` -> TeacherRef, the teacher's source; whoever trains finds the teacher
+            and hands it over. It goes with `teacher_outputs`.
+        teacher_outputs: `(config, teacher, student, example)` -> TeacherOutputs; called once before
+            training, with an example of the images [1, c, h, w]. It raises InvalidInput where the
+            two models do not go together. The trainer calls what it returns before each step, in
+            inference mode with the teacher in eval mode and under the student's autocast, and puts
+            the tensors into `batch.teacher_outputs`.
+        records_blocks: it looks into the model's blocks by hooks; then the model computes every
+            token in every block, and is not compiled.
+        paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_objective(name)` tests all of it. Raises TypeError where one of
+    `teacher` and `teacher_outputs` is missing.
+    """
+    if (teacher is None) != (teacher_outputs is None):
+        raise TypeError(f"objective '{name}': teacher and teacher_outputs go together; give both")
+    facts = {
+        "views": views,
+        "outputs": outputs,
+        "evaluate": evaluate,
+        "needs_head": needs_head,
+        "teacher": teacher,
+        "teacher_outputs": teacher_outputs,
+        "records_blocks": records_blocks,
+        "paper": paper,
+        "tiny": tiny,
+    }
+    return register("objective", name, config, facts)

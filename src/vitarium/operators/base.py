@@ -17,8 +17,8 @@ from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config, NoConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, register
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject, Weights
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel, Weights
 
 Report = Callable[[int, int], None]
 
@@ -129,8 +129,8 @@ class Ingredients(Sequence[Weights]):
         *,
         base: Callable[[], Weights] | None = None,
         model: Callable[[], nn.Module] | None = None,
-        examples: Callable[[], Examples] | None = None,
-        subject: Callable[[int], Subject] | None = None,
+        examples: Callable[[], EvalData] | None = None,
+        subject: Callable[[int], EvalModel] | None = None,
         symmetries: Callable[[], Symmetries] | None = None,
         report: Report = lambda done, of: None,
     ) -> None:
@@ -212,12 +212,12 @@ class Ingredients(Sequence[Weights]):
         assert self._model is not None
         return self._model()
 
-    def examples(self) -> Examples:
+    def examples(self) -> EvalData:
         """The images of the split that the operator is registered with."""
         assert self._examples is not None, "register the operator with the split that it looks at"
         return self._examples()
 
-    def subject(self, number: int) -> Subject:
+    def subject(self, number: int) -> EvalModel:
         """A model with its own head, in eval mode, float32, and images that it was trained for.
 
         They are of the split that the operator is registered with, of the model's own data, or of

@@ -1,3 +1,38 @@
-"""Contract tests for plug-ins: `check_operator("ties")` raises AssertionError for a broken rule."""
+"""Contract tests: what has to hold for every plug-in of a kind, ours and yours.
 
-from vitarium.testing.operators import check_operator as check_operator
+    from vitarium.testing import check_measure
+
+    def test_contract():
+        check_measure("my_measure")
+
+Each raises AssertionError that names the plug-in and the rule that it breaks.
+"""
+
+from vitarium.testing.architectures import check_architecture
+from vitarium.testing.augmentations import check_augmentation
+from vitarium.testing.datasets import check_dataset
+from vitarium.testing.formats import check_exporter, check_importer
+from vitarium.testing.heads import check_head
+from vitarium.testing.initializations import check_initialization
+from vitarium.testing.lineage import check_lineage
+from vitarium.testing.measures import check_measure
+from vitarium.testing.objectives import check_objective
+from vitarium.testing.operators import check_operator
+from vitarium.testing.optimizers import check_optimizer
+from vitarium.testing.schedules import check_schedule
+
+__all__ = [
+    "check_architecture",
+    "check_augmentation",
+    "check_dataset",
+    "check_exporter",
+    "check_head",
+    "check_importer",
+    "check_initialization",
+    "check_lineage",
+    "check_measure",
+    "check_objective",
+    "check_operator",
+    "check_optimizer",
+    "check_schedule",
+]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vitarium.core.errors import VitariumError
 from vitarium.core.registry import Plugin, choose, get
-from vitarium.data.base import load
-from vitarium.evaluation.loader import Sources
+from vitarium.data.load import load
+from vitarium.data.loader import SplitName
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.testing._tiny_zoo import ARCHITECTURE, CLASSES, tiny_zoo
@@ -51,7 +52,7 @@ def _models(plugin: Plugin, zoo: Zoo) -> list[str]:
 
 def _plan(plugin: Plugin, zoo: Zoo, models: Sequence[str], **settings: Any) -> MergePlan:
     section = choose("operator", plugin.name, **{**plugin.facts["tiny"], **settings})
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     return MergePlan(sources, section, chosen(zoo, section, models))
 
 
@@ -85,7 +86,7 @@ def _equal(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 def _check_images(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
     """Without a split it loads no data; with one, no other's images."""
     split = plugin.facts["split"]
-    with _loaded_splits() as splits, patch("vitarium.data.base.load", wraps=load) as loading:
+    with _loaded_splits() as splits, patch("vitarium.data.load.load", wraps=load) as loading:
         _plan(plugin, zoo, models).weights()
     _require(split or not loading.called, plugin, "without a split it loads no data")
     rule = f"it sees images of its split alone ({split or 'it has none'})"
@@ -95,13 +96,13 @@ def _check_images(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
 @contextmanager
 def _loaded_splits() -> Iterator[set[str]]:
     splits: set[str] = set()
-    examples = Sources.examples
+    examples = ModelLoader.examples
 
-    def watched(self: Sources, model: str, split: Any, limit: int | None = None) -> Any:
+    def watched(self: ModelLoader, model: str, split: SplitName, limit: int | None = None) -> Any:
         splits.add(split)
         return examples(self, model, split, limit)
 
-    with patch.object(Sources, "examples", watched):
+    with patch.object(ModelLoader, "examples", watched):
         yield splits
 
 

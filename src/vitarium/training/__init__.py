@@ -1,8 +1,8 @@
-"""Training runs: optimisers, schedules, the loop, stacks of models, and exact resumption."""
+"""Training runs: optimizers, schedules, the loop, stacks of models, and exact resumption."""
 
+from vitarium.training._stack_key import stack_key
 from vitarium.training.loop import Task, train, train_together
 from vitarium.training.options import EpochDone, Precision, Report, Span, Step, TrainOptions
-from vitarium.training.stacked_trainer import stack_key
 
 __all__ = [
     "EpochDone",

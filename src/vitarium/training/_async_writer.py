@@ -1,4 +1,4 @@
-"""Writing beside training: while one epoch is put on disk, the next one is trained."""
+"""Asynchronous writing: while one epoch is put on disk, the next one is trained."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +8,7 @@ _THREADS = 4
 """Most of writing is waiting for the disk, so threads pay even where cores are busy."""
 
 
-class Writing:
+class AsyncWriter:
     """Writes of one run. Those of an epoch are done before those of the next one begin.
 
     Leaving the context waits for what is under way, also when training was interrupted.
@@ -18,7 +18,7 @@ class Writing:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="writing")
         self._under_way: list[tuple[Future[Any], Callable[[Any], None]]] = []
 
-    def __enter__(self) -> "Writing":
+    def __enter__(self) -> "AsyncWriter":
         return self
 
     def __exit__(self, *fault: object) -> None:

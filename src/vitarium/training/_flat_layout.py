@@ -10,7 +10,7 @@ _ALIGNED = 16
 which of its numbers go through which instructions, would depend on its place among others."""
 
 
-class Layout:
+class FlatLayout:
     """Places of the weights in a row; those that are trained come first, as one piece.
 
     trained: their names, in the order in which they lie.

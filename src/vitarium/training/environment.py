@@ -1,4 +1,4 @@
-"""With what a model was trained: it is written down beside its weights."""
+"""The environment of a run: versions, device and threads, stored beside a model's weights."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

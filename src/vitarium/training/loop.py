@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from vitarium.blueprint import ModelSpec
 from vitarium.core import seeds
 from vitarium.core.memory import keep_freed_memory
-from vitarium.data.loader import together
-from vitarium.training._async_writer import Writing
+from vitarium.data.loader import stacked_batches
+from vitarium.training._async_writer import AsyncWriter
 from vitarium.training.options import EpochDone, Report, Span, Step, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 Outcome = Literal["finished", "diverged"]
@@ -65,13 +65,13 @@ def train(
     or one that does not go with the model) and CorruptFile.
     """
 
-    def tell(model: str, event: Step | EpochDone | Span) -> None:
+    def report_one(model: str, event: Step | EpochDone | Span) -> None:
         if not isinstance(event, Span):
             report(event)
 
-    return train_together([Task(spec, folder, parent, teacher)], options=options, report=tell)[
-        spec.id
-    ]
+    return train_together(
+        [Task(spec, folder, parent, teacher)], options=options, report=report_one
+    )[spec.id]
 
 
 def train_together(
@@ -100,13 +100,13 @@ def train_together(
         if result:
             outcomes[task.spec.id] = result["status"]
         else:
-            todo.append((_begun(task.folder, options), _last_epoch(task.folder), task))
-    order = sorted(todo, key=lambda one: (repr(one[0]), one[1]))
+            todo.append((_begun_options(task.folder, options), _last_epoch(task.folder), task))
+    order = sorted(todo, key=lambda entry: (repr(entry[0]), entry[1]))
     for (own_options, _), group in _groups(order):
         if own_options.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        with seeds.preserved(), numerics(own_options), Writing() as writing:
-            run = _Run(group, own_options, report, writing)
+        with seeds.preserved(), numerics(own_options), AsyncWriter() as writing:
+            run = _TrainingRun(group, own_options, report, writing)
             outcomes |= run.to_the_end()
     return outcomes
 
@@ -115,24 +115,24 @@ def _groups(
     order: Iterable[tuple[TrainOptions, int, Task]],
 ) -> Iterator[tuple[tuple[TrainOptions, int], list[Task]]]:
     """Tasks that can share a computation; each by itself where they are not stacked."""
-    for key, group in groupby(order, key=lambda one: one[:2]):
-        tasks = [one[2] for one in group]
+    for key, group in groupby(order, key=lambda entry: entry[:2]):
+        tasks = [entry[2] for entry in group]
         if key[0].stacked:
             yield key, tasks
         else:
             yield from ((key, [task]) for task in tasks)
 
 
-def _begun(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
+def _begun_options(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
     """The options, but for what an unfinished model was begun with."""
     if not folder.exists:
         return options
-    begun: Mapping[str, Any] = folder.about().software
+    software: Mapping[str, Any] = folder.about().software
     return replace(
         options,
-        precision=begun.get("precision", options.precision),
-        compiled=begun.get("compiled", str(options.compiled)) == "True",
-        stacked=begun.get("stacked", str(options.stacked)) == "True",
+        precision=software.get("precision", options.precision),
+        compiled=software.get("compiled", str(options.compiled)) == "True",
+        stacked=software.get("stacked", str(options.stacked)) == "True",
     )
 
 
@@ -141,15 +141,15 @@ def _last_epoch(folder: ModelFolder) -> int:
     return finished[-1].number if finished else -1
 
 
-class _Run:
+class _TrainingRun:
     """Models that are at the same epoch."""
 
     def __init__(
-        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: Writing
+        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: AsyncWriter
     ) -> None:
         self.options, self.report, self.writing = options, report, writing
         started = time.time()
-        self.members = [Member(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
+        self.members = [TrainState(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
         self.trainer = _trainer(self.members, options)
         self.outcomes: dict[str, Outcome] = {}
         self._spent("set-up", started)
@@ -164,12 +164,12 @@ class _Run:
             self._drop(faults)
             if not self.members:
                 return self.outcomes
-            metrics = [one for k, one in enumerate(metrics) if k not in faults]
+            metrics = [metric for k, metric in enumerate(metrics) if k not in faults]
             scores = self._scores(epoch)
-            for member, own, score in zip(self.members, metrics, scores, strict=True):
+            for member, model_metrics, score in zip(self.members, metrics, scores, strict=True):
                 images = member.batches.steps * member.recipe.batch_size
                 # of one model, though others are trained beside
-                own |= score | {
+                model_metrics |= score | {
                     "seconds": time.perf_counter() - clock,
                     "images_per_second": images / seconds,
                 }
@@ -181,10 +181,10 @@ class _Run:
 
     def _resume(self) -> int:
         """Bring back the state after the last finished epoch, and return its number."""
-        found = [member.folder.progress() for member in self.members]
-        if all(found):
-            self.trainer.restore([tensors for _, tensors in found])  # type: ignore[misc]
-            return found[0][0]  # type: ignore[index]
+        saved = [member.folder.progress() for member in self.members]
+        if all(saved):
+            self.trainer.restore([tensors for _, tensors in saved])  # type: ignore[misc]
+            return saved[0][0]  # type: ignore[index]
         finished = self.members[0].folder.epochs()
         if finished and finished[-1].number == self.members[0].recipe.epochs:
             return finished[-1].number  # stopped between its last epoch and its result
@@ -197,7 +197,7 @@ class _Run:
         steps = self.members[0].batches.steps
         sums: dict[str, Tensor] = {}
         faults: dict[int, str] = {}
-        for number, batch in enumerate(together([m.batches for m in self.members], epoch)):
+        for number, batch in enumerate(stacked_batches([m.batches for m in self.members], epoch)):
             for name, value in self.trainer.step(batch, epoch, number).items():
                 sums[name] = sums.get(name, 0) + value
             self._check_losses(sums["loss"], epoch, number, faults)
@@ -237,15 +237,17 @@ class _Run:
         self.writing.settle()
         last = epoch == self.members[0].recipe.epochs
         states = [None] * len(self.members) if last else self.trainer.progress()
-        for member, own, state in zip(self.members, metrics, states, strict=True):
+        for member, model_metrics, state in zip(self.members, metrics, states, strict=True):
             # copies, since training goes on while they are written
             progress = None if state is None else _copied(state)
             weights = None
             if member.recipe.keeps(epoch):
                 weights = weights_of(progress) if progress else _copied(member.model.state_dict())
                 weights = rounded(weights, member.recipe)
-            write = partial(_written, member.folder, epoch, own, weights, progress)
-            self.writing.submit(write, partial(self._committed, member.spec.id, epoch, own))
+            write = partial(_written, member.folder, epoch, model_metrics, weights, progress)
+            self.writing.submit(
+                write, partial(self._committed, member.spec.id, epoch, model_metrics)
+            )
 
     def _committed(
         self, model: str, epoch: int, metrics: Mapping[str, float], times: tuple[float, float]
@@ -265,11 +267,11 @@ class _Run:
         alive = [k for k in range(len(self.members)) if k not in faults]
         self.members = [self.members[k] for k in alive]
         if alive:
-            kept = [_copied(states[k]) for k in alive]
+            states_left = [_copied(states[k]) for k in alive]
             self.trainer = _trainer(self.members, self.options)
-            self.trainer.restore(kept)
+            self.trainer.restore(states_left)
 
-    def _finish(self, member: Member, outcome: Outcome, message: str) -> None:
+    def _finish(self, member: TrainState, outcome: Outcome, message: str) -> None:
         member.folder.finish(outcome, message)
         self.outcomes[member.spec.id] = outcome
 
@@ -277,8 +279,8 @@ class _Run:
         self.report(self.members[0].spec.id, Span(what, started, time.time(), epoch))
 
 
-def _trainer(members: Sequence[Member], options: TrainOptions) -> Alone | Stack:
-    return Stack(members, options) if options.stacked else Alone(members, options)
+def _trainer(members: Sequence[TrainState], options: TrainOptions) -> Trainer | StackedTrainer:
+    return StackedTrainer(members, options) if options.stacked else Trainer(members, options)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -291,7 +293,7 @@ def _written(folder: ModelFolder, *epoch: Any) -> tuple[float, float]:
     return started, time.time()
 
 
-def _keep_last_finite(member: Member) -> None:
+def _keep_last_finite(member: TrainState) -> None:
     """Make the last finished epoch a checkpoint, though the recipe may not keep it."""
     last, progress = member.folder.epochs()[-1], member.folder.progress()
     if last.checkpoint is None and progress:

@@ -40,8 +40,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
-            known = ", ".join(get_args(Precision))
-            raise InvalidInput(f"unknown precision '{self.precision}'; known: {known}")
+            precisions = ", ".join(get_args(Precision))
+            raise InvalidInput(f"unknown precision '{self.precision}'; known: {precisions}")
 
     @property
     def autocast(self) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""What a training needs to go on: weights and the optimiser's state, as plain tensors."""
+"""Resuming: the training state, weights and the optimizer's state, as plain tensors by name."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,8 @@ MODEL, OPTIMIZER = "model/", "optimizer/"
 def take_progress(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Weights as `model/<name>`, optimiser state as `optimizer/<parameter's number>/<name>`.
 
-    The optimiser's settings come from the recipe, and the learning rate from the step.
+    Tensors [*shape] by name. The optimizer's settings come from the recipe, and the learning rate
+    from the step.
     """
     weights = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     state = {
@@ -28,7 +29,7 @@ def take_progress(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 def restore_progress(
     model: nn.Module, optimizer: Optimizer, progress: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `take_progress` took from the same model and optimiser."""
+    """Restore what `take_progress` took of the same model and optimizer: [*shape] by name."""
     model.load_state_dict(weights_of(progress), strict=True)
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in progress.items():
@@ -41,12 +42,12 @@ def restore_progress(
 
 
 def weights_of(progress: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's weights in what `take_progress` took, by their own names."""
+    """The model's weights in what `take_progress` took: [*shape] by their own names."""
     return {n.removeprefix(MODEL): t for n, t in progress.items() if n.startswith(MODEL)}
 
 
 def rounded(weights: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
-    """The weights in the precision in which the recipe keeps them."""
+    """The weights [*shape] in the precision in which the recipe keeps them."""
     if recipe.checkpoint_precision == "exact":
         return dict(weights)
     return {

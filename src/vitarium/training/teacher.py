@@ -1,4 +1,4 @@
-"""What a teacher says of the batches that a model is trained on."""
+"""A teacher's outputs for the batches that a student is trained on."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from vitarium.blueprint import Recipe
 from vitarium.core.errors import InvalidInput, VitariumError
 
 
-class Lessons:
-    """A teacher, asked once for each batch of one student.
+class Teacher:
+    """A teacher, called once for each batch of one student.
 
     Args:
         example: images as both take them, [1, c, h, w].
@@ -27,15 +27,18 @@ class Lessons:
         with torch.no_grad():  # not inference_mode: the student may cache what training needs
             student.eval()
             _try(self.teacher, example)
-            make = objective.plugin.facts["lesson"]
-            self.lesson = make(objective.config, self.teacher, student, example)
+            make = objective.plugin.facts["teacher_outputs"]
+            self.outputs_of = make(objective.config, self.teacher, student, example)
         student.train(training)
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """By name; copies, since autograd cannot keep what was computed in inference mode."""
+        """Images [batch, c, h, w] -> tensors [batch, ...] by name.
+
+        They are copies, since autograd cannot keep what was computed in inference mode.
+        """
         with torch.inference_mode():
-            told = self.lesson(images)
-        return {name: tensor.clone() for name, tensor in told.items()}
+            outputs = self.outputs_of(images)
+        return {name: tensor.clone() for name, tensor in outputs.items()}
 
 
 def _try(teacher: nn.Module, example: Tensor) -> None:

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import ModelSpec
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
-from vitarium.data import base as datasets
+from vitarium.data import load as datasets
 from vitarium.data.loader import Batches
 from vitarium.training.environment import software
+from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import TrainOptions
-from vitarium.training.shortcuts import take_shortcuts
-from vitarium.training.teacher import Lessons
+from vitarium.training.teacher import Teacher
 from vitarium.zoo import About, ModelFolder
 
 
-class Member:
-    """A model that is ready to be trained, or to go on.
+class TrainState:
+    """A model of a run, ready to be trained or resumed.
 
     Args:
         parent: weights to start from, by name; its head is used where the spec keeps it.
@@ -29,7 +29,7 @@ class Member:
     with the model) and CorruptFile.
     """
 
-    lessons: Lessons | None = None
+    teacher: Teacher | None = None
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class Member:
                 f"objective '{objective.name}' looks into the model's blocks, which a compiled "
                 "model has no more: train without compilation"
             )
-        take_shortcuts(self.model, options, blocks_are_read=records)
+        optimize_forward(self.model, options, blocks_are_read=records)
         self._freeze()
         input_size = recipe.architecture.config.input_size
-        if "lesson" in objective.plugin.facts:
+        if objective.plugin.facts["teacher_outputs"]:
             example = torch.zeros(1, *input_size, device=options.device)
-            self.lessons = Lessons(recipe, teacher, self.model, example)
+            self.teacher = Teacher(recipe, teacher, self.model, example)
         self.batches = Batches(
             data,
             recipe.augmentation(input_size, data.num_classes),
@@ -100,9 +100,9 @@ class Member:
         objective = self.recipe.objective
         evaluate = objective.plugin.facts["evaluate"]
         splits = ("val", "test") if self.recipe.keeps(epoch) else ("val",)
-        found = evaluate(objective.config, self.model, score or self.batches.score, splits)
+        scores = evaluate(objective.config, self.model, score or self.batches.score, splits)
         return {
-            f"{split}_{name}": value for split in splits for name, value in found[split].items()
+            f"{split}_{name}": value for split in splits for name, value in scores[split].items()
         }
 
     def fault(self, epoch: int) -> str | None:
@@ -118,27 +118,27 @@ class Member:
                 weight.requires_grad_(is_head(self.model, name))
 
 
-def _changes(begun: Mapping[str, str], now: Mapping[str, str]) -> str:
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """What is no longer as it was when training began: from then on the bits may be others."""
     changed = [
-        f"{name} {begun.get(name)} to {now[name]}" for name in now if begun.get(name) != now[name]
+        f"{name} {before.get(name)} to {now[name]}" for name in now if before.get(name) != now[name]
     ]
     return f"changed during training: {', '.join(changed)}" if changed else ""
 
 
 def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None:
     """Copy the parent's weights, with the head's or without; none may be missing or differ."""
-    own = {n: t for n, t in model.state_dict().items() if head or not is_head(model, n)}
-    given = {n: t for n, t in parent.items() if head or not is_head(model, n)}
-    faults = [f"{name} is missing" for name in own.keys() - given.keys()]
-    faults += [f"{name} has no place" for name in given.keys() - own.keys()]
+    expected = {n: t for n, t in model.state_dict().items() if head or not is_head(model, n)}
+    parent_tensors = {n: t for n, t in parent.items() if head or not is_head(model, n)}
+    faults = [f"{name} is missing" for name in expected.keys() - parent_tensors.keys()]
+    faults += [f"{name} has no place" for name in parent_tensors.keys() - expected.keys()]
     faults += [
-        f"{name} is {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own.keys() & given.keys()
-        if own[name].shape != given[name].shape
+        f"{name} is {tuple(parent_tensors[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected.keys() & parent_tensors.keys()
+        if expected[name].shape != parent_tensors[name].shape
     ]
     if faults:
         raise IncompatibleWeights(
             "the parent's weights do not fit the architecture: " + "; ".join(sorted(faults)[:5])
         )
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict(parent_tensors, strict=False)

@@ -1,4 +1,4 @@
-"""The steps of a model that is trained by itself."""
+"""Training steps of a single model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +12,13 @@ from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import restore_progress, take_progress
-from vitarium.training.train_state import Member
+from vitarium.training.train_state import TrainState
 
 
-class Alone:
-    """A model with its optimiser; of the same use as a Stack, which has several."""
+class Trainer:
+    """A model with its optimizer; used as a StackedTrainer, which has several."""
 
-    def __init__(self, members: Sequence[Member], options: TrainOptions) -> None:
+    def __init__(self, members: Sequence[TrainState], options: TrainOptions) -> None:
         (self.member,) = members
         self.options = options
         self.model: Any = self.member.model
@@ -34,13 +34,15 @@ class Alone:
         rate = member.rate(epoch, number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        own = Batch(batch.images[0], batch.labels[0], batch.targets[0])
-        if member.lessons:
+        model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0])
+        if member.teacher:
             with self.options.autocast:
-                own = replace(own, taught=member.lessons(own.images))
+                model_batch = replace(
+                    model_batch, teacher_outputs=member.teacher(model_batch.images)
+                )
         seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
         with self.options.autocast:
-            loss = recipe.objective(self.model, own)
+            loss = recipe.objective(self.model, model_batch)
         self.optimizer.zero_grad()
         loss.value.backward()
         if recipe.clip_grad_norm:
@@ -55,10 +57,11 @@ class Alone:
             return [self.member.scores(epoch)]
 
     def progress(self) -> list[dict[str, Tensor]]:
-        """What going on needs, as `training.resume` has it."""
+        """The training state, [*shape] by name, as `training.resume` has it."""
         return [take_progress(self.member.model, self.optimizer)]
 
     def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take up a training state, [*shape] by name."""
         restore_progress(self.member.model, self.optimizer, progress[0])
 
     def training_mode(self) -> None:

@@ -6,13 +6,14 @@ A model's folder, and with it all that recipes are made of, is imported when it 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vitarium.zoo.model import Model
 from vitarium.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from vitarium.zoo.checkpoint import Checkpoint
     from vitarium.zoo.model_folder import About, Epoch, ModelFolder, Record, Status
 
-__all__ = ["About", "Checkpoint", "Epoch", "ModelFolder", "Record", "Status", "Zoo"]
+__all__ = ["About", "Checkpoint", "Epoch", "Model", "ModelFolder", "Record", "Status", "Zoo"]
 
 
 def __getattr__(name: str) -> Any:

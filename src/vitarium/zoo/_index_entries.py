@@ -87,7 +87,7 @@ def _stamp(models: int, id: str) -> list[str]:
 
 def read(folder: Path) -> Entry:
     """Read a model's own files. Raises CorruptFile, and FileNotFoundError where it has gone."""
-    # with its plug-ins this takes seconds to import, which an index that is up to date saves
+    # takes pydantic to import, which an index that is up to date saves
     from vitarium.zoo.model_folder import ModelFolder
 
     model = ModelFolder(folder)
@@ -99,21 +99,23 @@ def read(folder: Path) -> Entry:
 
 
 def _entry(model: Any) -> Entry:
-    spec, epochs, result = model.spec(), model.epochs(), model.result()
+    from vitarium.blueprint.spec import described
+
+    spec, epochs, result = model.factors(), model.epochs(), model.result()
     last = epochs[-1] if epochs else None
     facts = {
-        "id": spec.id,
-        "stage": spec.stage,
-        "parent": spec.parent,
-        "parent_epoch": spec.parent_epoch,
-        "operator": spec.operator.name if spec.operator else None,
+        "id": spec["id"],
+        "stage": spec["stage"],
+        "parent": spec["parent"],
+        "parent_epoch": spec["parent_epoch"],
+        "operator": spec["operator"]["name"] if spec["operator"] else None,
         "status": _a(str, result["status"]) if result else "training",
         "last_epoch": _a(int, last.number) if last else None,
         "seconds": float(sum(epoch.metrics.get("seconds", 0.0) for epoch in epochs)),
     }
     about = {
         "facts": facts,
-        "factors": _columns(spec.described()),
+        "factors": _columns(described(spec)),
         "metrics": _columns(last.metrics) if last else {},
     }
     return Entry(
@@ -121,7 +123,7 @@ def _entry(model: Any) -> Entry:
         [
             {
                 **_numbers(_columns(epoch.metrics)),
-                "model": spec.id,
+                "model": spec["id"],
                 "epoch": _a(int, epoch.number),
                 "kept": epoch.checkpoint is not None,
             }
@@ -129,7 +131,7 @@ def _entry(model: Any) -> Entry:
         ],
         [
             {
-                "model": spec.id,
+                "model": spec["id"],
                 "epoch": _a(int, record.epoch),
                 "measure": _a(str, record.measure),
                 "settings": json.dumps(record.settings, sort_keys=True),

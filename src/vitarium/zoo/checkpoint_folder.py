@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile
 from vitarium.zoo._format import packing
 from vitarium.zoo._format.description import Base
@@ -14,9 +15,6 @@ from vitarium.zoo.checkpoint import MAX_DEPTH, PACKED, PLAIN, Checkpoint, Unmark
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Place = tuple[str, int]
-"""A model's id and an epoch."""
 
 _REMEMBERED_BYTES = 4_000_000
 """Checkpoints up to this size are remembered while a model is trained: reading the bases of a small
@@ -29,7 +27,7 @@ class CheckpointFolder:
     def __init__(self, models: Path, model: str) -> None:
         self.models, self.model = models, model
         self.folder = models / model / "checkpoints"
-        self._recent: dict[Place, Written] = {}
+        self._recent: dict[CheckpointRef, Written] = {}
 
     def path(self, epoch: int) -> Path:
         """The file of an epoch: plain if there is one, else packed; it need not be there."""
@@ -62,20 +60,22 @@ class CheckpointFolder:
                 raise
             return self.open(epoch, content)
 
-    def write(self, epoch: int, weights: "Mapping[str, Tensor]", bases: Iterable[Place]) -> str:
+    def write(
+        self, epoch: int, weights: "Mapping[str, Tensor]", bases: Iterable[CheckpointRef]
+    ) -> str:
         """Write a packed checkpoint; returns what it holds (`content_of`).
 
         Args:
             bases: what it may build on, the best first; those that lie elsewhere, or are read
                 through too many others, are passed over.
         """
-        places = list(bases)
-        pieces, written = packing.against(self._base(places), weights, self.notes(epoch))
+        candidates = list(bases)
+        pieces, written = packing.against(self._base(candidates), weights, self.notes(epoch))
         files.write(self.packed(epoch), pieces, root=self.models.parent)
         # what the next epochs build on is this one, or one of those that it may build on
-        self._recent = {place: known for place, known in self._recent.items() if place in places}
+        self._recent = {ref: state for ref, state in self._recent.items() if ref in candidates}
         if written.nbytes <= _REMEMBERED_BYTES:
-            self._recent[self.model, epoch] = written.copy()
+            self._recent[CheckpointRef(self.model, epoch)] = written.copy()
         return written.content
 
     def write_plain(self, epoch: int, weights: "Mapping[str, Tensor]") -> str:
@@ -87,11 +87,11 @@ class CheckpointFolder:
     def notes(self, epoch: int) -> dict[str, Any]:
         return {"model": self.model, "epoch": epoch}
 
-    def _base(self, places: Iterable[Place]) -> tuple[Base, Source] | None:
-        for model, epoch in places:
+    def _base(self, candidates: Iterable[CheckpointRef]) -> tuple[Base, Source] | None:
+        for model, epoch in candidates:
             folder = CheckpointFolder(self.models, model)
             if folder.path(epoch).exists():
-                source = self._recent.get((model, epoch)) or folder.base(epoch)
+                source = self._recent.get(CheckpointRef(model, epoch)) or folder.base(epoch)
                 if source.depth < MAX_DEPTH:
                     return Base(model, epoch, source.content), source
         return None
@@ -109,17 +109,17 @@ class CheckpointFolder:
 
     def _named(self, path: Path, epoch: int, content: str) -> Checkpoint:
         try:
-            return opened(path, content, (self.model, epoch), self.find)
+            return opened(path, content, CheckpointRef(self.model, epoch), self.find)
         except Unmarked:
             packed = self.packed(epoch)
             if path == packed or not packed.exists():
                 raise
             # of format 1: who packed it was killed after its line had named what is packed
-            return opened(packed, content, (self.model, epoch), self.find)
+            return opened(packed, content, CheckpointRef(self.model, epoch), self.find)
 
     def _at(self, path: Path, epoch: int) -> Checkpoint:
         checkpoint = Checkpoint(path, self.find)
-        _check_place(checkpoint, (self.model, epoch))
+        _check_written_as(checkpoint, CheckpointRef(self.model, epoch))
         return checkpoint
 
     def _either(self, epoch: int, read: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -133,7 +133,7 @@ class CheckpointFolder:
             return read(self.path(epoch))
 
 
-def opened(path: Path, content: str, place: Place, find: Any = None) -> Checkpoint:
+def opened(path: Path, content: str, ref: CheckpointRef, find: Any = None) -> Checkpoint:
     """Open a file that epochs.jsonl names.
 
     A file without checksums of its own, as format 1 had them, is believed where `content` is the
@@ -141,7 +141,7 @@ def opened(path: Path, content: str, place: Place, find: Any = None) -> Checkpoi
 
     Args:
         content: what it should hold (`content_of`); of format 1, SHA-256 of the whole file.
-        place: the model and epoch whose state it should be.
+        ref: whose state it should be.
 
     Raises CorruptFile.
     """
@@ -157,12 +157,12 @@ def opened(path: Path, content: str, place: Place, find: Any = None) -> Checkpoi
         return Checkpoint(path, find, marked=False)
     if checkpoint.content != content:
         raise CorruptFile(path, "it is whole, but not the checkpoint that epochs.jsonl names")
-    _check_place(checkpoint, place)
+    _check_written_as(checkpoint, ref)
     return checkpoint
 
 
-def _check_place(checkpoint: Checkpoint, place: Place) -> None:
-    if checkpoint.written_as != place:
+def _check_written_as(checkpoint: Checkpoint, ref: CheckpointRef) -> None:
+    if checkpoint.written_as != ref:
         model, epoch = checkpoint.written_as
         fault = f"it is whole, but says that it is of model {model} after epoch {epoch}"
         raise CorruptFile(checkpoint.path, fault)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.zoo.database import Database, UnknownColumn, quote
+from vitarium.zoo.model import SCORES as SCORES
 
-SCORES = ("test_accuracy", "test_knn_accuracy")
-"""Accuracy on test images; by k-NN for models that were trained without labels."""
 _FIXED = ("model", "stage", "parent", "epochs", "before", "after", "status")
 
 

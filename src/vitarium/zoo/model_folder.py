@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vitarium.blueprint import Recipe, Spec, restored
+from vitarium.blueprint.spec import is_complete
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.core.version import installed_version
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
-from vitarium.zoo.checkpoint_folder import CheckpointFolder, Place, opened
+from vitarium.zoo.checkpoint_folder import CheckpointFolder, opened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +95,21 @@ class ModelFolder:
         if spec.id != self.path.name:
             raise CorruptFile(file, f"its content has the id {spec.id}")
         return spec
+
+    def factors(self) -> dict[str, Any]:
+        """As `spec().factors()`; of what this version wrote, without importing any plug-in.
+
+        Raises CorruptFile.
+        """
+        about = self._about()
+        values, software = about["spec"], about["software"]
+        version = installed_version()  # models that were imported name no version
+        is_current = isinstance(software, dict) and software.get("vitarium", version) == version
+        if about["format"] == 1 or not is_current or not is_complete(values):
+            return self.spec().factors()  # fills in what an earlier version did not know
+        if values["id"] != self.path.name:
+            raise CorruptFile(self.path / "model.json", f"its content has the id {values['id']}")
+        return dict(values)
 
     def about(self) -> About:
         values = self._about()
@@ -164,7 +182,7 @@ class ModelFolder:
 
         Raises CorruptFile.
         """
-        return opened(self.progress_path(epoch), content, (self.path.name, epoch))
+        return opened(self.progress_path(epoch), content, CheckpointRef(self.path.name, epoch))
 
     # Writing
 
@@ -306,7 +324,7 @@ class ModelFolder:
                 raise CorruptFile(file, f"line {number}: {error}") from None
         return found
 
-    def bases(self, number: int) -> Iterator[Place]:
+    def bases(self, number: int) -> Iterator[CheckpointRef]:
         """What an epoch's checkpoint may build on, the best first.
 
         The k-th kept epoch builds on the one whose position is k with its lowest binary digit
@@ -321,11 +339,11 @@ class ModelFolder:
         position = 0 if last else len(kept)
         while position:
             position &= position - 1
-            yield self.path.name, kept[position]
+            yield CheckpointRef(self.path.name, kept[position])
         if spec.ingredients:
-            yield spec.ingredients[0].model, spec.ingredients[0].epoch
+            yield spec.ingredients[0]
         elif spec.parent is not None:
-            yield spec.parent, spec.parent_epoch or 0
+            yield CheckpointRef(spec.parent, spec.parent_epoch or 0)
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -132,7 +132,7 @@ class _Model:
     def _family(self, spec: Spec) -> Iterator[Fault]:
         """Whether the models that it comes of are there."""
         parents = [(spec.parent, spec.parent_epoch)] if spec.parent else []
-        for model, epoch in parents + [(one.model, one.epoch) for one in spec.ingredients]:
+        for model, epoch in [*parents, *spec.ingredients]:
             other = ModelFolder(self.folder.path.parent / str(model))
             try:
                 other.checkpoint(-1 if epoch is None else epoch)

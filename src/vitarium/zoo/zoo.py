@@ -2,16 +2,18 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.zoo import _index as index
 from vitarium.zoo import _index_entries as entries
 from vitarium.zoo._query_limits import TIMEOUT
+from vitarium.zoo.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +38,7 @@ class Zoo:
 
         zoo = Zoo.open("demo-zoo")
         zoo.models()                      # a table: one row per model, every factor a column
+        zoo["3f2a"]                       # one model, see `Model`
         model = zoo.load("3f2a", epoch=5) # an nn.Module; -1 is the last epoch
 
     Models are named by their id or by any unambiguous beginning of it.
@@ -93,6 +96,20 @@ class Zoo:
     def __len__(self) -> int:
         return len(self.ids())
 
+    def __getitem__(self, model: str) -> Model:
+        """The model whose id begins with `model`; raises as `find` does."""
+        if not isinstance(model, str):
+            raise TypeError(f"a zoo's models are named by their ids, not by {model!r}")
+        return Model(self, self.find(model))
+
+    def __iter__(self) -> Iterator[Model]:
+        """Every model, in order of id."""
+        return (Model(self, id) for id in self.ids())
+
+    def __contains__(self, id: object) -> bool:
+        """Whether a model has this id, written in full."""
+        return isinstance(id, str) and id in self.ids()
+
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
         return list(entries.stamps(self.path))
@@ -111,8 +128,8 @@ class Zoo:
             )
         return found[0]
 
-    def at(self, model: str) -> tuple[str, int]:
-        """Id and epoch of what `3f2a@5` names; without an epoch, the last that has weights.
+    def at(self, model: str) -> CheckpointRef:
+        """The checkpoint that `3f2a@5` names; without an epoch, the last that has weights.
 
         Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
         """
@@ -121,7 +138,7 @@ class Zoo:
             raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
         id = self.find(name)
         number, _ = self.folder(id).checkpoint(int(epoch) if epoch else -1)
-        return id, number
+        return CheckpointRef(id, number)
 
     def folder(self, model: str) -> "ModelFolder":
         """Where a model is kept; for a new model, where it will be.
@@ -137,6 +154,15 @@ class Zoo:
     def spec(self, model: str) -> "Spec":
         """What the model is: its recipe (or what is known of an imported model), stage, parent."""
         return self.folder(self.find(model)).spec()
+
+    def children(self, model: str) -> list[str]:
+        """Ids of the models that started from one, in order. Raises UnknownName, CorruptFile."""
+        from vitarium.zoo.database import Database
+
+        id = self.find(model)
+        database = Database(self.path, timeout=None)
+        _, rows = database.rows(f"SELECT id FROM models WHERE parent = '{id}' ORDER BY id")
+        return [row[0] for row in rows]
 
     def models(self) -> "pd.DataFrame":
         """One row per model in order of id, every generating factor a column (`optimizer.lr`).

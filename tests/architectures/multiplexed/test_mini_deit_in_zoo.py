@@ -5,13 +5,13 @@ import torch
 
 from vitarium import Blueprint, Zoo, plan
 from vitarium.core.errors import InvalidInput
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.evaluation.attention import watch
 from vitarium.formats.export import export
 from vitarium.training import Step, TrainOptions, stack_key, train
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import About, ModelFolder
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -67,7 +67,7 @@ def losses(trainer, over, steps=4):
     while len(found) < steps:
         epoch += 1
         trainer.training_mode()
-        for number, batch in enumerate(together([m.batches for m in over], epoch)):
+        for number, batch in enumerate(stacked_batches([m.batches for m in over], epoch)):
             found.append(trainer.step(batch, epoch, number)["loss"])
     return torch.stack(found)
 
@@ -91,12 +91,12 @@ def test_stacked_models_learn_as_they_do_alone(tiny, tmp_path, settings):
     assert len({stack_key(model) for model in models}) == 1
 
     def members():
-        return [Member(m, ModelFolder(tmp_path / m.id), None, TrainOptions()) for m in models]
+        return [TrainState(m, ModelFolder(tmp_path / m.id), None, TrainOptions()) for m in models]
 
     stacked = members()
-    together_ = losses(Stack(stacked, TrainOptions()), stacked)
+    together_ = losses(StackedTrainer(stacked, TrainOptions()), stacked)
     for k, member in enumerate(members()):
-        alone = losses(Alone([member], TrainOptions()), [member])[:, 0]
+        alone = losses(Trainer([member], TrainOptions()), [member])[:, 0]
         assert torch.allclose(together_[:, k], alone, rtol=1e-5, atol=0)
         assert alone[-1] != alone[0]
 

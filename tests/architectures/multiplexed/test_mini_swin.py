@@ -10,15 +10,15 @@ from torch import nn
 from vitarium import Blueprint, create_model, plan
 from vitarium.architectures.features import transformer_blocks
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose, section
-from vitarium.data.loader import together
+from vitarium.data.loader import stacked_batches
 from vitarium.evaluation.attention import watch
 from vitarium.evaluation.features import cosines, vectors
 from vitarium.training import TrainOptions, stack_key
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 TINY = "mini_swin_tiny_patch4_window7_224"
@@ -239,14 +239,14 @@ SIZES = {"img_size": 8, "patch_size": 1, "in_chans": 1, "window_size": 4, "embed
 
 
 def members(specs, path):
-    return [Member(one, ModelFolder(path / one.id), None, TrainOptions()) for one in specs]
+    return [TrainState(one, ModelFolder(path / one.id), None, TrainOptions()) for one in specs]
 
 
 def losses(trainer, over, epochs):
     found = []
     for epoch in range(1, epochs + 1):
         trainer.training_mode()
-        for number, batch in enumerate(together([one.batches for one in over], epoch)):
+        for number, batch in enumerate(stacked_batches([one.batches for one in over], epoch)):
             found.append(trainer.step(batch, epoch, number)["loss"].detach())
     return torch.stack(found)
 
@@ -258,9 +258,9 @@ def test_it_trains_in_a_stack_as_by_itself(tiny, tmp_path):
     specs = plan(Blueprint.read(tiny)).models
     assert len({stack_key(spec) for spec in specs} - {None}) == 1
     stacked = members(specs, tmp_path / "stacked")
-    found = losses(Stack(stacked, TrainOptions()), stacked, 2)
+    found = losses(StackedTrainer(stacked, TrainOptions()), stacked, 2)
     for k, member in enumerate(members(specs, tmp_path / "alone")):
-        alone = losses(Alone([member], TrainOptions()), [member], 2)[:, 0]
+        alone = losses(Trainer([member], TrainOptions()), [member], 2)[:, 0]
         assert torch.allclose(found[:, k], alone, rtol=1e-3)
 
 
@@ -301,7 +301,7 @@ def test_its_stages_can_be_compared(small):
 )
 def test_it_has_no_attention_over_all_patches(depths, said):
     model = create_model("mini_swin", **{**SIZES, "depths": depths})
-    with pytest.raises(CannotMeasure, match=said):
+    with pytest.raises(NotApplicable, match=said):
         watch(model, torch.randn(2, 1, 8, 8), lambda name, maps: None)
 
 

@@ -1,20 +1,14 @@
 """Buckets: the published facts, a loop over pairs, one copy in memory, both ways to use them."""
 
-import importlib.util
 import pickle
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
 from torch.func import vmap
 
+from reference import relative_positions as reference
 from vitarium.architectures.multiplexed._position_buckets import buckets, one_hot, piecewise
-
-_FILE = Path(__file__).parents[2] / "reference" / "relative_positions.py"
-_SPEC = importlib.util.spec_from_file_location("relative_positions", _FILE)
-reference = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(reference)
 
 METHODS = ("product", "euclidean", "quantised", "cross")
 

@@ -1,24 +1,18 @@
 """Relative positions: a loop over pairs of tokens says the same, whatever the settings."""
 
-import importlib.util
 from copy import deepcopy
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
 from torch.func import functional_call, vmap
 
+from reference import relative_positions as reference
 from vitarium.architectures.multiplexed._relative_positions import (
     RelativePositionConfig,
     RelativePositions,
 )
 from vitarium.core.config import InvalidConfig
-
-_FILE = Path(__file__).parents[2] / "reference" / "relative_positions.py"
-_SPEC = importlib.util.spec_from_file_location("relative_positions", _FILE)
-reference = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(reference)
 
 METHODS = ("product", "euclidean", "quantised", "cross")
 SUBSETS = [("q",), ("k",), ("v",), ("q", "k"), ("q", "v"), ("k", "v"), ("q", "k", "v")]

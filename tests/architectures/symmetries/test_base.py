@@ -1,8 +1,5 @@
 """Symmetries: what is declared to change nothing changes nothing, and what is not declared does."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +7,7 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from reference import random_moves as drawn
 from vitarium import create_model
 from vitarium.architectures.symmetries._folding import folded
 from vitarium.architectures.symmetries.base import composed, moved
@@ -17,11 +15,6 @@ from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core import registry
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import section
-
-_FILE = Path(__file__).parents[2] / "reference" / "random_moves.py"
-_SPEC = importlib.util.spec_from_file_location("random_moves", _FILE)
-drawn = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(drawn)
 
 SIZE = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
 PATCH14 = SIZE | {"img_size": 28, "patch_size": 14}

@@ -1,20 +1,13 @@
 """Folding: norms' factors go into their neighbours and come back, and the function stays."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
+from reference import random_moves as drawn
 from vitarium import create_model
 from vitarium.architectures.symmetries._folding import factors, folded, unfolded
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import IncompatibleWeights
-
-_FILE = Path(__file__).parents[2] / "reference" / "random_moves.py"
-_SPEC = importlib.util.spec_from_file_location("random_moves", _FILE)
-drawn = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(drawn)
 
 SIZE = {"img_size": 28, "patch_size": 14, "embed_dim": 12, "depth": 2, "num_heads": 3}
 MODELS = {

@@ -5,7 +5,8 @@ import torch
 
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import section
+from vitarium.core.registry import plugins, section
+from vitarium.testing import check_augmentation
 
 IMAGE = torch.arange(3 * 40 * 60).reshape(3, 40, 60).remainder(256).to(torch.uint8)
 ONE_OF = torch.eye(10)
@@ -47,6 +48,11 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.parametrize("name", sorted(plugins("augmentation")))
+def test_every_augmentation_keeps_to_the_contract(name):
+    check_augmentation(name)
+
+
 def test_without_settings_training_sees_what_scoring_sees():
     augmentation = build()
     batch = IMAGE.expand(4, -1, -1, -1)
@@ -66,28 +72,6 @@ def test_every_image_becomes_the_models_size(crop, size):
     assert made.shape == (6, *size)
     assert made.min() >= 0
     assert made.max() <= 1
-
-
-@pytest.mark.parametrize("name", ["standard", "simclr"])
-def test_an_image_becomes_the_same_in_any_batch(name):
-    settings = {"crop": "random_resized", **EVERYTHING} if name == "standard" else {}
-    augmentation = build(name, **settings)
-    batch = torch.stack([IMAGE, IMAGE.flip(2), 255 - IMAGE, IMAGE.flip(1)] * 4)
-    given = numbers(augmentation, len(batch))
-    together = augment(augmentation, batch, given)
-    alone = [augment(augmentation, batch[i : i + 1], given[i : i + 1]) for i in range(len(batch))]
-    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
-
-
-def test_models_that_are_trained_together_get_what_each_would_get_alone():
-    augmentation = build(**EVERYTHING, random_erasing_mode="pixel", mixup_mode="elem")
-    images, targets = torch.randn(3, 8, 3, 24, 24), ONE_OF[torch.randint(10, (3, 8))]
-    given = numbers(augmentation, 3, 8)
-    together = augmentation.mix(images, targets, given)
-    for k in range(3):
-        alone = augmentation.mix(*(values[k : k + 1] for values in (images, targets, given)))
-        for one, other in zip(together, alone, strict=True):
-            assert torch.allclose(one[k], other[0])
 
 
 def test_gray_images_are_repeated_for_a_model_that_takes_colour():

@@ -9,8 +9,8 @@ import pytest
 
 from vitarium.core.errors import DataNotFound
 from vitarium.core.registry import section
-from vitarium.data.base import load
 from vitarium.data.datasets import fashion_mnist as module
+from vitarium.data.load import load
 
 IMAGES = {"train": 60, "t10k": 10}
 SECTION = {"name": "fashion_mnist", "train_limit": 20}

@@ -34,13 +34,10 @@ def test_parameters_are_those_of_the_model(tiny):
     assert parameters(recipe, 10) == sum(p.numel() for p in recipe.build(10).parameters())
 
 
-def test_bytes_are_those_of_the_grown_zoo(tiny, tmp_path):
-    from vitarium import grow
-
+def test_bytes_are_those_of_the_grown_zoo(tiny, grown_zoo):
     expected = sum(stage.bytes for stage in stages(Blueprint.read(tiny)))
-    zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
-    zoo.unpack()
-    found = sum(file.stat().st_size for file in zoo.path.rglob("epoch-*.safetensors"))
+    grown_zoo.unpack()
+    found = sum(file.stat().st_size for file in grown_zoo.path.rglob("epoch-*.safetensors"))
     assert found == pytest.approx(expected, rel=0.25)  # headers weigh much in tiny models
 
 

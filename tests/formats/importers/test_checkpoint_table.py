@@ -129,10 +129,10 @@ def test_a_table_has_to_be_one(folder):
     with pytest.raises(InvalidInput, match="no format that is known"):
         find_models(folder)
     with pytest.raises(InvalidInput, match="has to have one CSV file"):
-        find_models(folder, importer="checkpoint-table")
+        find_models(folder, importer="checkpoint_table")
     write(folder, {"path": "a.safetensors"})
     with pytest.raises(InvalidInput, match="no column 'file' that names the file"):
-        find_models(folder, importer="checkpoint-table")
+        find_models(folder, importer="checkpoint_table")
     (folder / "models.csv").write_text("file,file\na,b\n")
     with pytest.raises(InvalidInput, match="several columns 'file'"):
         find_models(folder)
@@ -141,17 +141,17 @@ def test_a_table_has_to_be_one(folder):
         find_models(folder)
     (folder / "models.csv").write_bytes(b"file,x\n\xff\xfe,1\n")
     with pytest.raises(InvalidInput, match="no CSV table in UTF-8"):
-        find_models(folder, importer="checkpoint-table")
+        find_models(folder, importer="checkpoint_table")
 
 
 def test_columns_table_and_delimiter_can_be_named(folder):
     write(folder, {"path": "a.safetensors", "seed": 2}, name="other.csv", delimiter=";")
     write(folder, {"file": "a.safetensors"})
     settings = {"table": "other.csv", "file_column": "path", "delimiter": ";"}
-    (model,) = find_models(folder, importer="checkpoint-table", **settings).models
+    (model,) = find_models(folder, importer="checkpoint_table", **settings).models
     assert model.settings == {"seed": 2}
     with pytest.raises(InvalidInput, match=r"has no table '../other.csv'"):
-        find_models(folder, importer="checkpoint-table", table="../other.csv")
+        find_models(folder, importer="checkpoint_table", table="../other.csv")
 
 
 def test_what_the_safetensors_exporter_writes_comes_back(folder, tmp_path):

@@ -61,7 +61,7 @@ def test_trials_may_lie_one_folder_deeper(cnns, tmp_path):
     (tmp_path / "all").mkdir()
     cnns.rename(tmp_path / "all" / "mnist")
     found = find_models(tmp_path / "all")
-    assert found.importer == "cnn-zoo"
+    assert found.importer == "cnn_zoo"
     assert found.models[0].name == "mnist/NN_tune_trainable_0"
 
 

@@ -33,20 +33,20 @@ INFO = {
 
 
 def test_json_gives_back_what_was_written(tmp_path):
-    found = scores(FOREST, TRUTH)
-    write_json(FOREST, tmp_path / "forest.json", TRUTH, found, INFO)
-    kept = read_json(tmp_path / "forest.json")
-    assert kept.forest == FOREST
-    assert kept.truth == TRUTH
-    assert kept.scores == found
-    assert kept.info == INFO
+    scored = scores(FOREST, TRUTH)
+    write_json(FOREST, tmp_path / "forest.json", TRUTH, scored, INFO)
+    stored = read_json(tmp_path / "forest.json")
+    assert stored.forest == FOREST
+    assert stored.truth == TRUTH
+    assert stored.scores == scored
+    assert stored.info == INFO
 
 
 def test_truth_scores_and_info_may_be_missing(tmp_path):
     write_json(FOREST, tmp_path / "forest.json")
-    kept = read_json(tmp_path / "forest.json")
-    assert kept.forest == FOREST
-    assert (kept.truth, kept.scores, kept.info) == (None, None, {})
+    stored = read_json(tmp_path / "forest.json")
+    assert stored.forest == FOREST
+    assert (stored.truth, stored.scores, stored.info) == (None, None, {})
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
@@ -69,22 +69,22 @@ def test_the_layout_is_the_documented_one(tmp_path):
 
 
 def test_numbers_of_numpy_are_written_as_numbers_and_those_that_are_none_as_null(tmp_path):
-    one = np.float32(0.5)
-    own = Forest(
-        "x", ["a", "b"], np.array([0, 0]), [Edge("a", "b", one, np.float64(1))], {"a": one}
+    half = np.float32(0.5)
+    forest = Forest(
+        "x", ["a", "b"], np.array([0, 0]), [Edge("a", "b", half, np.float64(1))], {"a": half}
     )
     info = {"a": {"accuracy": np.float64("nan"), "epoch": np.int64(3), "kept": np.bool_(True)}}
-    write_json(own, tmp_path / "forest.json", info=info)
-    kept = read_json(tmp_path / "forest.json")
-    assert kept.forest.edges == (Edge("a", "b", 0.5, 1.0),)
-    assert kept.forest.families == (0, 0)
-    assert kept.info == {"a": {"accuracy": None, "epoch": 3, "kept": True}}
-    write_graphml(own, tmp_path / "forest.graphml", info=info)
+    write_json(forest, tmp_path / "forest.json", info=info)
+    stored = read_json(tmp_path / "forest.json")
+    assert stored.forest.edges == (Edge("a", "b", 0.5, 1.0),)
+    assert stored.forest.families == (0, 0)
+    assert stored.info == {"a": {"accuracy": None, "epoch": 3, "kept": True}}
+    write_graphml(forest, tmp_path / "forest.graphml", info=info)
     assert networkx.read_graphml(tmp_path / "forest.graphml").nodes["a"]["epoch"] == 3
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"format": "other"}, CorruptFile, "no lineage that vitarium wrote"),
         ({"version": 2}, InvalidInput, "of version 2, and this vitarium reads 1; install"),
@@ -94,11 +94,11 @@ def test_numbers_of_numpy_are_written_as_numbers_and_those_that_are_none_as_null
         ({"models": []}, CorruptFile, "an edge of unknown models"),
     ],
 )
-def test_another_content_is_an_error_that_names_the_file(tmp_path, change, error, said):
+def test_another_content_is_an_error_that_names_the_file(tmp_path, change, error, message):
     path = tmp_path / "forest.json"
     write_json(FOREST, path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(error, match=rf"forest\.json.*{said}"):
+    with pytest.raises(error, match=rf"forest\.json.*{message}"):
         read_json(path)
 
 
@@ -169,4 +169,4 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
         with pytest.raises(OSError, match="no space left"):
             write(FOREST, path, TRUTH)
     assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["forest.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["forest.json"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitarium.core.errors import InvalidInput
-from vitarium.lineage.files.parent_tables import table_in
+from vitarium.lineage.files.parent_tables import find_parent_table
 from vitarium.lineage.ground_truth import true_parents
 
 FILES = ["a.pt", "b.safetensors", "deep/c.pt"]
@@ -20,12 +20,12 @@ def files(folder):
 def truth(folder, **tables):
     for name, text in tables.items():
         (folder / f"{name}.csv").write_text(text, encoding="utf-8")
-    known = files(folder)
-    table = table_in(folder, known, list(known))
+    paths_by_name = files(folder)
+    table = find_parent_table(folder, paths_by_name, list(paths_by_name))
     if table is None:
         return None
-    paths = {name: path.relative_to(folder).as_posix() for name, path in known.items()}
-    return true_parents({n: table.places[p] for n, p in paths.items()}, table.origins)
+    paths = {name: path.relative_to(folder).as_posix() for name, path in paths_by_name.items()}
+    return true_parents({n: table.checkpoints[p] for n, p in paths.items()}, table.origins)
 
 
 def test_without_a_table_there_is_no_truth(tmp_path):
@@ -73,12 +73,12 @@ def test_a_merged_model_descends_from_its_ingredients_and_its_base(tmp_path):
         'c,a,wise_ft,"[""b@2""]"': {"a", "b"},
         'c,,weight_matching,"[""a@1"", ""b@2""]"': {"b"},
     }.items():
-        found = truth(tmp_path, models=f"{head}deep/c.pt,{row}\n")
-        assert set(found["deep/c"]) == expected
+        parents = truth(tmp_path, models=f"{head}deep/c.pt,{row}\n")
+        assert set(parents["deep/c"]) == expected
 
 
 @pytest.mark.parametrize(
-    ("table", "text", "said"),
+    ("table", "text", "message"),
     [
         ("lineage", "name,parent\n", "row 1: it needs one column 'model'; it has name, parent"),
         ("lineage", "", "row 1: it needs one column 'model'; it has none at all"),
@@ -109,8 +109,8 @@ def test_a_merged_model_descends_from_its_ingredients_and_its_base(tmp_path):
         ),
     ],
 )
-def test_a_fault_is_named_with_the_table_and_the_row(tmp_path, table, text, said):
-    with pytest.raises(InvalidInput, match=rf"{re.escape(str(tmp_path))}/{table}.csv.*{said}"):
+def test_a_fault_is_named_with_the_table_and_the_row(tmp_path, table, text, message):
+    with pytest.raises(InvalidInput, match=rf"{re.escape(str(tmp_path))}/{table}.csv.*{message}"):
         truth(tmp_path, **{table: text})
 
 

@@ -16,8 +16,8 @@ REALS = st.floats(-5, 5, allow_subnormal=False)
 MISSING = st.sampled_from([np.inf, np.nan])
 
 
-def graphs(most: int, missing: bool = True) -> st.SearchStrategy[np.ndarray]:
-    return st.tuples(st.integers(1, most), st.sampled_from([INTEGERS, REALS])).flatmap(
+def graphs(max_nodes: int, missing: bool = True) -> st.SearchStrategy[np.ndarray]:
+    return st.tuples(st.integers(1, max_nodes), st.sampled_from([INTEGERS, REALS])).flatmap(
         lambda size: arrays(
             np.float64,
             (size[0], size[0]),
@@ -50,11 +50,11 @@ def test_it_costs_the_least_of_all_with_the_best_root_and_with_each(costs, arbor
         with pytest.raises(InvalidInput, match="there is no spanning arborescence"):
             minimum_arborescence(costs)
         return
-    found = minimum_arborescence(costs)
-    assert found.cost == pytest.approx(least.min(), abs=1e-9)
-    assert found.root_costs == pytest.approx(least, abs=1e-9)
-    assert is_tree(found.parents, found.root)
-    assert cost_of(found.parents, costs) == pytest.approx(found.cost, abs=1e-12)
+    tree = minimum_arborescence(costs)
+    assert tree.cost == pytest.approx(least.min(), abs=1e-9)
+    assert tree.root_costs == pytest.approx(least, abs=1e-9)
+    assert is_tree(tree.parents, tree.root)
+    assert cost_of(tree.parents, costs) == pytest.approx(tree.cost, abs=1e-12)
     for root, cost in enumerate(least):
         if np.isfinite(cost):
             given_root = minimum_arborescence(costs, root)
@@ -81,13 +81,13 @@ def test_networkx_finds_no_cheaper_one(kind):
         "sparse": np.where(rng.random((40, 40)) < 0.15, rng.random((40, 40)), np.inf),
     }[kind]
     graph = nx.DiGraph()
-    for one, other in np.argwhere(np.isfinite(costs)):
-        if one != other:
-            graph.add_edge(int(one), int(other), weight=costs[one, other])
+    for first, second in np.argwhere(np.isfinite(costs)):
+        if first != second:
+            graph.add_edge(int(first), int(second), weight=costs[first, second])
     expected = nx.minimum_spanning_arborescence(graph).size("weight")
-    found = minimum_arborescence(costs)
-    assert found.cost == pytest.approx(expected, rel=1e-12)
-    assert is_tree(found.parents, found.root)
+    tree = minimum_arborescence(costs)
+    assert tree.cost == pytest.approx(expected, rel=1e-12)
+    assert is_tree(tree.parents, tree.root)
 
 
 @settings(deadline=None, max_examples=20)
@@ -95,12 +95,12 @@ def test_networkx_finds_no_cheaper_one(kind):
 def test_relabelled_nodes_have_the_relabelled_tree(seed, count):
     rng = np.random.default_rng(seed)
     costs, order = rng.random((count, count)), rng.permutation(count)
-    found = minimum_arborescence(costs)
+    tree = minimum_arborescence(costs)
     shuffled = minimum_arborescence(costs[np.ix_(order, order)])
-    assert order[shuffled.root] == found.root
-    for place, parent in enumerate(shuffled.parents):
+    assert order[shuffled.root] == tree.root
+    for index, parent in enumerate(shuffled.parents):
         named = order[parent] if parent != NO_PARENT else NO_PARENT
-        assert found.parents[order[place]] == named
+        assert tree.parents[order[index]] == named
 
 
 def test_a_graph_with_ties_costs_the_same_in_every_order():
@@ -116,8 +116,8 @@ def test_a_cheap_circle_is_entered_where_that_is_cheapest():
     costs = np.full((4, 4), np.inf)
     costs[0, 1] = costs[1, 2] = costs[2, 0] = 1  # the circle
     costs[3, 0], costs[3, 1], costs[3, 2] = 10, 8, 9
-    found = minimum_arborescence(costs)
-    assert (found.root, found.parents.tolist(), found.cost) == (3, [2, 3, 1, NO_PARENT], 10)
+    tree = minimum_arborescence(costs)
+    assert (tree.root, tree.parents.tolist(), tree.cost) == (3, [2, 3, 1, NO_PARENT], 10)
 
 
 def test_a_long_chain_of_circles_in_circles_is_undone():
@@ -125,9 +125,9 @@ def test_a_long_chain_of_circles_in_circles_is_undone():
     costs = np.full((count, count), np.inf)
     for node in range(count - 1):
         costs[node, node + 1] = costs[node + 1, node] = node + 1
-    found = minimum_arborescence(costs, root=count - 1)
-    assert found.parents.tolist() == [*range(1, count), NO_PARENT]
-    assert minimum_arborescence(costs).cost == found.cost == count * (count - 1) / 2
+    tree = minimum_arborescence(costs, root=count - 1)
+    assert tree.parents.tolist() == [*range(1, count), NO_PARENT]
+    assert minimum_arborescence(costs).cost == tree.cost == count * (count - 1) / 2
 
 
 def test_costs_of_different_size_keep_their_digits():
@@ -138,9 +138,9 @@ def test_costs_of_different_size_keep_their_digits():
 
 
 def test_one_node_is_its_own_tree():
-    found = minimum_arborescence(np.zeros((1, 1)))
-    assert (found.root, found.parents.tolist(), found.cost) == (0, [NO_PARENT], 0)
-    edges, roots = probabilities(np.zeros((1, 1)), found, 1.0)
+    tree = minimum_arborescence(np.zeros((1, 1)))
+    assert (tree.root, tree.parents.tolist(), tree.cost) == (0, [NO_PARENT], 0)
+    edges, roots = probabilities(np.zeros((1, 1)), tree, 1.0)
     assert np.isnan(edges).all()
     assert roots.tolist() == [1]
 
@@ -172,16 +172,16 @@ def by_moves(costs, tree, temperature, arborescences):
         root: min(cost for at, _, cost in trees if at == root) for root in {at for at, *_ in trees}
     }
     now = tree.parents.tolist()
-    found = np.full(len(now), np.nan)
+    probability = np.full(len(now), np.nan)
     for child, parent in enumerate(now):
         if parent == NO_PARENT:
             continue
-        others = [best[child]] if child in best else []
+        alternatives = [best[child]] if child in best else []
         for _, parents, cost in trees:
             changed = {node for node in range(len(now)) if parents[node] != now[node]}
             if changed == {child} and parents[child] != NO_PARENT:
-                others.append(cost)
-            others += [
+                alternatives.append(cost)
+            alternatives += [
                 cost
                 for below in changed - {child}
                 if changed == {child, below}
@@ -189,8 +189,10 @@ def by_moves(costs, tree, temperature, arborescences):
                 and parents[below] == parent
                 and parents[child] == below
             ]
-        found[child] = 1 / (1 + sum(np.exp(-(cost - tree.cost) / temperature) for cost in others))
-    return found
+        probability[child] = 1 / (
+            1 + sum(np.exp(-(cost - tree.cost) / temperature) for cost in alternatives)
+        )
+    return probability
 
 
 @settings(deadline=None, max_examples=60)

@@ -9,54 +9,54 @@ from hypothesis import strategies as st
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
 
-def recover(heap, trees=None, **options):
-    return choose("lineage", "atlas", **options)(heap, trees)
+def recover(model_set, trees=None, **options):
+    return choose("lineage", "atlas", **options)(model_set, trees)
 
 
 def parents(forest) -> dict[str, str | None]:
     return {model: next(iter(of), None) for model, of in forest.parents.items()}
 
 
-def points(**places: list[float]) -> Heap:
-    models = [Weights(n, {"w": torch.tensor([p]).float()}) for n, p in places.items()]
-    return Heap(models, ["w"])
+def points(**positions: list[float]) -> ModelSet:
+    models = [Weights(n, {"w": torch.tensor([p]).float()}) for n, p in positions.items()]
+    return ModelSet(models, ["w"])
 
 
-def depths(known) -> dict[str, float]:
-    return {name: name.count(".") for name in known.parents}
+def depths(grown) -> dict[str, float]:
+    return {name: name.count(".") for name in grown.parents}
 
 
 def test_known_times_make_every_tree_of_random_steps_right(lineage_trees):
-    known = lineage_trees.grow(0, trees=3, fans=(3, 2, 1), steps=(0.3, 0.3, 0.3))
-    found = recover(known.heap, times=depths(known))
-    assert parents(found) == known.parents
-    assert set(found.roots.values()) == {1}
-    assert found.notes == []
+    grown = lineage_trees.grow(0, trees=3, fans=(3, 2, 1), steps=(0.3, 0.3, 0.3))
+    forest = recover(grown.model_set, times=depths(grown))
+    assert parents(forest) == grown.parents
+    assert set(forest.roots.values()) == {1}
+    assert forest.notes == []
 
 
 def test_the_norm_stands_in_for_time_since_random_steps_let_it_grow(lineage_trees):
-    known = lineage_trees.grow(0, trees=3, fans=(3, 2))
-    found = recover(known.heap)
-    assert parents(found) == known.parents
-    assert found.notes == ["the norm of weights stands in for the time, which is not known"]
-    assert all(0.5 <= sure < 0.6 for sure in found.roots.values())
+    grown = lineage_trees.grow(0, trees=3, fans=(3, 2))
+    forest = recover(grown.model_set)
+    assert parents(forest) == grown.parents
+    assert forest.notes == ["the norm of weights stands in for the time, which is not known"]
+    assert all(0.5 <= confidence < 0.6 for confidence in forest.roots.values())
 
 
 def test_the_parent_is_the_nearest_earlier_model():
-    heap = points(a=[0, 1], b=[4, 1], c=[5, 1], d=[4.6, 1])
-    found = recover(heap, 1, times={"a": 0, "b": 1, "d": 2, "c": 3})
-    assert parents(found) == {"a": None, "b": "a", "d": "b", "c": "d"}
-    to_d = found.parents["d"]["b"]
+    model_set = points(a=[0, 1], b=[4, 1], c=[5, 1], d=[4.6, 1])
+    forest = recover(model_set, 1, times={"a": 0, "b": 1, "d": 2, "c": 3})
+    assert parents(forest) == {"a": None, "b": "a", "d": "b", "c": "d"}
+    to_d = forest.parents["d"]["b"]
     assert to_d.confidence == pytest.approx(4.6 / (4.6 + 0.6))
 
 
 def test_a_model_as_early_as_the_root_is_its_child():
-    found = recover(points(a=[0, 1], b=[1, 1], c=[1.1, 1]), 1, times={"a": 0, "b": 0, "c": 0})
-    assert parents(found) == {"a": None, "b": "a", "c": "a"}
-    assert {edge.confidence for edge in found.edges} == {0.5}
+    forest = recover(points(a=[0, 1], b=[1, 1], c=[1.1, 1]), 1, times={"a": 0, "b": 0, "c": 0})
+    assert parents(forest) == {"a": None, "b": "a", "c": "a"}
+    assert {edge.confidence for edge in forest.edges} == {0.5}
 
 
 def fan_or_snake(times: dict[str, float], **options):
@@ -83,17 +83,17 @@ def test_where_distances_grow_with_time_it_is_the_nearest_as_in_saved_epochs():
 
 
 def test_a_copy_has_the_parent_of_its_original_and_no_children():
-    heap = points(copy=[1, 1], child=[1.1, 1], a=[0, 1], b=[1, 1])
-    found = recover(heap, 1, times={"a": 0, "b": 1, "copy": 2, "child": 3})
-    assert parents(found) == {"a": None, "b": "a", "copy": "a", "child": "b"}
-    assert found.tied == [["b", "copy"]]
+    model_set = points(copy=[1, 1], child=[1.1, 1], a=[0, 1], b=[1, 1])
+    forest = recover(model_set, 1, times={"a": 0, "b": 1, "copy": 2, "child": 3})
+    assert parents(forest) == {"a": None, "b": "a", "copy": "a", "child": "b"}
+    assert forest.tied == [["b", "copy"]]
 
 
 def test_a_copy_of_the_root_is_its_child():
-    heap = points(a=[0, 1], copy=[0, 1], child=[1, 1])
-    found = recover(heap, 1, times={"a": 0, "copy": 1, "child": 2})
-    assert parents(found) == {"a": None, "copy": "a", "child": "a"}
-    assert found.parents["copy"]["a"].kind == "copy"
+    model_set = points(a=[0, 1], copy=[0, 1], child=[1, 1])
+    forest = recover(model_set, 1, times={"a": 0, "copy": 1, "child": 2})
+    assert parents(forest) == {"a": None, "copy": "a", "child": "a"}
+    assert forest.parents["copy"]["a"].kind == "copy"
 
 
 def test_a_quantised_model_is_a_leaf():
@@ -104,49 +104,49 @@ def test_a_quantised_model_is_a_leaf():
     grandchild = rounded + 0.01 * torch.randn(64, 64, generator=noise)
     tensors = {"root": root, "child": child, "rounded": rounded, "grandchild": grandchild}
     assert len(rounded.unique()) <= 256
-    heap = Heap([Weights(n, {"w": t}) for n, t in tensors.items()], ["w"])
+    model_set = ModelSet([Weights(n, {"w": t}) for n, t in tensors.items()], ["w"])
     times = {name: float(time) for time, name in enumerate(tensors)}
-    found = recover(heap, 1, times=times)
-    assert parents(found) == {
+    forest = recover(model_set, 1, times=times)
+    assert parents(forest) == {
         "root": None,
         "child": "root",
         "rounded": "child",
         "grandchild": "child",
     }
-    assert {edge.child: edge.kind for edge in found.edges}["rounded"] == "quantised"
+    assert {edge.child: edge.kind for edge in forest.edges}["rounded"] == "quantised"
 
 
 def test_where_all_are_quantised_the_earliest_is_the_root():
     noise = torch.Generator().manual_seed(0)
     tensors = [torch.randint(-9, 9, (64, 64), generator=noise).float() for _ in range(3)]
-    heap = Heap([Weights(f"m{k}", {"w": t}) for k, t in enumerate(tensors)], ["w"])
-    found = recover(heap, 1, times={"m0": 5, "m1": 1, "m2": 3})
-    assert parents(found) == {"m0": "m1", "m1": None, "m2": "m1"}
+    model_set = ModelSet([Weights(f"m{k}", {"w": t}) for k, t in enumerate(tensors)], ["w"])
+    forest = recover(model_set, 1, times={"m0": 5, "m1": 1, "m2": 3})
+    assert parents(forest) == {"m0": "m1", "m1": None, "m2": "m1"}
 
 
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**31))
 def test_order_does_not_matter(seed, lineage_trees):
-    known = lineage_trees.grow(seed % 10, trees=2, fans=(3, 1))
-    models = list(known.heap.models)
+    grown = lineage_trees.grow(seed % 10, trees=2, fans=(3, 1))
+    models = list(grown.model_set.models)
     order = np.random.default_rng(seed).permutation(len(models))
-    shuffled = Heap([models[place] for place in order], known.heap.tensors)
-    for options in ({}, {"times": depths(known)}):
-        found, again = recover(known.heap, **options), recover(shuffled, **options)
-        assert parents(found) == parents(again)
-        assert found.roots == pytest.approx(again.roots)
+    shuffled = ModelSet([models[index] for index in order], grown.model_set.tensors)
+    for options in ({}, {"times": depths(grown)}):
+        forest, again = recover(grown.model_set, **options), recover(shuffled, **options)
+        assert parents(forest) == parents(again)
+        assert forest.roots == pytest.approx(again.roots)
 
 
 def test_times_are_of_all_models_or_of_none():
-    heap = points(alpha=[0, 1], beta=[1, 1])
+    model_set = points(alpha=[0, 1], beta=[1, 1])
     with pytest.raises(InvalidInput, match="no time is given of beta"):
-        recover(heap, times={"alpha": 0})
+        recover(model_set, times={"alpha": 0})
     with pytest.raises(UnknownName, match="unknown model 'alpa'"):
-        recover(heap, times={"alpa": 0})
-    with pytest.raises(InvalidInput, match="2 models cannot make 3 trees"):
-        recover(heap, 3)
+        recover(model_set, times={"alpa": 0})
+    with pytest.raises(InvalidInput, match="2 models cannot be 3 trees"):
+        recover(model_set, 3)
 
 
 def test_one_model_is_a_root():
-    found = recover(points(a=[0, 1]))
-    assert (found.edges, found.roots, list(found.families)) == ([], {"a": 1}, [0])
+    forest = recover(points(a=[0, 1]))
+    assert (forest.edges, forest.roots, list(forest.families)) == ([], {"a": 1}, [0])

@@ -11,7 +11,7 @@ from vitarium.core.files import write
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage.methods import _layer_distances as layer_distances
 from vitarium.lineage.methods._layer_distances import l2, largest, layers, mean_absolute, rank
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import Checkpoint
 
@@ -24,13 +24,13 @@ SHAPES = {
 }
 
 
-def drawn(count: int, seed: int = 0, shapes=SHAPES) -> Heap:
+def drawn(count: int, seed: int = 0, shapes=SHAPES) -> ModelSet:
     noise = torch.Generator().manual_seed(seed)
     models = [
         Weights(f"m{k}", {n: torch.randn(s, generator=noise) for n, s in shapes.items()})
         for k in range(count)
     ]
-    return Heap(models, list(shapes))
+    return ModelSet(models, list(shapes))
 
 
 def squares(model: Weights) -> list[np.ndarray]:
@@ -39,72 +39,74 @@ def squares(model: Weights) -> list[np.ndarray]:
     return [*np.split(qkv, 3), model["blocks.0.attn.proj.weight"].double().numpy()]
 
 
-def table(heap: Heap, value) -> np.ndarray:
-    return np.array([[value(one, other) for other in heap.models] for one in heap.models])
+def table(model_set: ModelSet, value) -> np.ndarray:
+    return np.array(
+        [[value(first, second) for second in model_set.models] for first in model_set.models]
+    )
 
 
-def absolute(one: Weights, other: Weights) -> list[np.ndarray]:
-    return [abs(a - b) for a, b in zip(squares(one), squares(other), strict=True)]
+def absolute(first: Weights, second: Weights) -> list[np.ndarray]:
+    return [abs(a - b) for a, b in zip(squares(first), squares(second), strict=True)]
 
 
-def largest_by_brute_force(heap: Heap) -> np.ndarray:
-    pairs = list(itertools.combinations(heap.models, 2))
+def largest_by_brute_force(model_set: ModelSet) -> np.ndarray:
+    pairs = list(itertools.combinations(model_set.models, 2))
     every = [absolute(*pair) for pair in pairs]
     least = [min(pair[layer].min() for pair in every) for layer in range(4)]
-    most = [max(pair[layer].max() for pair in every) for layer in range(4)]
+    max_difference = [max(pair[layer].max() for pair in every) for layer in range(4)]
 
-    def value(one, other):
-        if one is other:
+    def value(first, second):
+        if first is second:
             return 0
         normalised = [
             (a - low) / (high - low)
-            for a, low, high in zip(absolute(one, other), least, most, strict=True)
+            for a, low, high in zip(absolute(first, second), least, max_difference, strict=True)
         ]
         return max(layer.max() for layer in normalised)
 
-    return table(heap, value)
+    return table(model_set, value)
 
 
 def test_l2_is_the_mean_over_tensors():
-    heap = drawn(5)
+    model_set = drawn(5)
     expected = table(
-        heap,
+        model_set,
         lambda a, b: np.mean([np.linalg.norm(a[n].double() - b[n].double()) for n in SHAPES]),
     )
-    assert l2(heap) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert l2(model_set) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @pytest.fixture(params=["at once", "a row at a time"])
 def read(request, monkeypatch):
     if request.param != "at once":
-        monkeypatch.setattr(layer_distances, "AT_ONCE", 1)
+        monkeypatch.setattr(layer_distances, "CHUNK_BYTES", 1)
 
 
 @pytest.mark.usefixtures("read")
 def test_mean_absolute_is_the_sum_over_square_matrices_query_key_and_value_apart():
-    heap = drawn(5)
-    expected = table(heap, lambda a, b: sum(layer.mean() for layer in absolute(a, b)))
-    assert mean_absolute(heap) == pytest.approx(expected, rel=1e-9)
+    model_set = drawn(5)
+    expected = table(model_set, lambda a, b: sum(layer.mean() for layer in absolute(a, b)))
+    assert mean_absolute(model_set) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.usefixtures("read")
 def test_largest_is_normalised_by_layer_over_all_pairs():
-    heap = drawn(5)
-    assert largest(heap) == pytest.approx(largest_by_brute_force(heap), rel=1e-9)
-    assert largest(heap).max() == 1
+    model_set = drawn(5)
+    assert largest(model_set) == pytest.approx(largest_by_brute_force(model_set), rel=1e-9)
+    assert largest(model_set).max() == 1
 
 
 def test_largest_depends_on_who_else_is_there():
-    heap = drawn(5)
-    assert largest(heap.part([0, 1, 2]))[0, 1] != largest(heap)[0, 1]
+    model_set = drawn(5)
+    assert largest(model_set.subset([0, 1, 2]))[0, 1] != largest(model_set)[0, 1]
 
 
 def test_rank_is_that_of_the_difference_summed_over_square_matrices():
-    heap = drawn(1, 1)
+    model_set = drawn(1, 1)
     noise = torch.Generator().manual_seed(0)
-    models = list(heap.models)
+    models = list(model_set.models)
     for number, ranks in enumerate([(1, 0), (2, 1), (3, 4)]):
-        tensors = dict(heap.models[0])
+        tensors = dict(model_set.models[0])
         for name, r in zip(
             ("blocks.0.attn.qkv.weight", "blocks.0.attn.proj.weight"), ranks, strict=True
         ):
@@ -113,11 +115,11 @@ def test_rank_is_that_of_the_difference_summed_over_square_matrices():
             change[-4:] = torch.randn(4, r, generator=noise) @ torch.randn(r, 4, generator=noise)
             tensors[name] = tensors[name] + 0.01 * change  # of the value alone
         models.append(Weights(f"lora{number}", tensors))
-    heap = Heap(models, heap.tensors)
-    found = rank(heap)
-    assert found[0].tolist() == [0, 1, 3, 7]
-    assert found[1, 2] == 3 + 1
-    assert (found == found.T).all()
+    model_set = ModelSet(models, model_set.tensors)
+    distances = rank(model_set)
+    assert distances[0].tolist() == [0, 1, 3, 7]
+    assert distances[1, 2] == 3 + 1
+    assert (distances == distances.T).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -129,21 +131,21 @@ def test_rank_leaves_out_what_rounding_makes(dtype):
         Weights("base", {"w": base.to(dtype)}),
         Weights("lora", {"w": (base + 0.5 * change).to(dtype)}),
     ]
-    heap = Heap(models, ["w"])
-    assert rank(heap)[0, 1] == 3
-    assert rank(heap, tolerance=1e-9)[0, 1] > 50
-    assert rank(heap, tolerance=0.99)[0, 1] == 1
+    model_set = ModelSet(models, ["w"])
+    assert rank(model_set)[0, 1] == 3
+    assert rank(model_set, tolerance=1e-9)[0, 1] > 50
+    assert rank(model_set, tolerance=0.99)[0, 1] == 1
 
 
 def test_copies_are_at_distance_zero():
-    heap = drawn(3)
-    models = [*heap.models, Weights("copy", dict(heap.models[0]))]
-    heap = Heap(models, heap.tensors)
+    model_set = drawn(3)
+    models = [*model_set.models, Weights("copy", dict(model_set.models[0]))]
+    model_set = ModelSet(models, model_set.tensors)
     for distance in (l2, mean_absolute, largest, rank):
-        found = distance(heap)
-        assert found[0, 3] == 0
-        assert found[0, 1] == found[3, 1] > 0
-        assert (found.diagonal() == 0).all()
+        distances = distance(model_set)
+        assert distances[0, 3] == 0
+        assert distances[0, 1] == distances[3, 1] > 0
+        assert (distances.diagonal() == 0).all()
 
 
 def test_one_model_has_no_distance_to_others():
@@ -152,37 +154,39 @@ def test_one_model_has_no_distance_to_others():
 
 
 def test_without_a_square_matrix_all_matrices_count():
-    heap = drawn(3, shapes={"fc1.weight": (8, 4), "fc1.bias": (8,), "conv.weight": (2, 3, 4, 4)})
-    assert [(layer.tensor, layer.start, layer.stop) for layer in layers(heap)] == [
+    model_set = drawn(
+        3, shapes={"fc1.weight": (8, 4), "fc1.bias": (8,), "conv.weight": (2, 3, 4, 4)}
+    )
+    assert [(layer.tensor, layer.start, layer.stop) for layer in layers(model_set)] == [
         ("fc1.weight", 0, 8)
     ]
-    expected = table(heap, lambda a, b: abs(a["fc1.weight"] - b["fc1.weight"]).mean().item())
-    assert mean_absolute(heap) == pytest.approx(expected, rel=1e-6)
+    expected = table(model_set, lambda a, b: abs(a["fc1.weight"] - b["fc1.weight"]).mean().item())
+    assert mean_absolute(model_set) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_tall_matrix_is_three_only_by_its_name():
-    heap = drawn(2, shapes={"self_attention.in_proj_weight": (6, 2), "fc.weight": (6, 2)})
-    assert [layer.tensor for layer in layers(heap)] == ["self_attention.in_proj_weight"] * 3
+    model_set = drawn(2, shapes={"self_attention.in_proj_weight": (6, 2), "fc.weight": (6, 2)})
+    assert [layer.tensor for layer in layers(model_set)] == ["self_attention.in_proj_weight"] * 3
 
 
 def test_without_a_matrix_there_is_a_clear_message():
-    heap = drawn(2, shapes={"norm.weight": (4,)})
+    model_set = drawn(2, shapes={"norm.weight": (4,)})
     for distance in (mean_absolute, largest, rank):
         with pytest.raises(InvalidInput, match="choose the distance l2"):
-            distance(heap)
+            distance(model_set)
 
 
 def test_checkpoints_on_disk_are_read_by_rows_and_reported(tmp_path):
-    heap = drawn(3)
+    model_set = drawn(3)
     reported = []
     models = []
-    for model in heap.models:
+    for model in model_set.models:
         path = tmp_path / f"{model.name}.safetensors"
         write(path, packing.plain(dict(model), {})[0])
         models.append(Weights(model.name, Checkpoint(path, None)))
-    stored = Heap(models, heap.tensors, lambda *what: reported.append(what))
-    assert largest(stored) == pytest.approx(largest(heap))
+    stored = ModelSet(models, model_set.tensors, lambda *what: reported.append(what))
+    assert largest(stored) == pytest.approx(largest(model_set))
     assert [done for _, done, of in reported] == [0, 1, 2, 3]
     assert {of for _, _, of in reported} == {4}
-    assert mean_absolute(stored) == pytest.approx(mean_absolute(heap))
-    assert rank(stored).tolist() == rank(heap).tolist()
+    assert mean_absolute(stored) == pytest.approx(mean_absolute(model_set))
+    assert rank(stored).tolist() == rank(model_set).tolist()

@@ -8,13 +8,13 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.attention import Grid, watch
 from vitarium.measures.attention.distance import distances
 from vitarium.measures.attention.rollout import rollout
 
-MEASURES = ("attention_distance", "attention_entropy", "attention_rollout", "position_artefacts")
+MEASURES = ("attention_distance", "attention_entropy", "attention_rollout", "position_artifacts")
 
 
 def vit(**overrides):
@@ -242,5 +242,5 @@ def cait():
 @pytest.mark.parametrize("name", ["attention_entropy", "attention_rollout"])
 def test_models_without_attention_over_all_tokens_have_no_value(name, model, said):
     some = images(2, 32, 32)
-    with pytest.raises(CannotMeasure, match=said):
+    with pytest.raises(NotApplicable, match=said):
         choose("measure", name)(as_subject(model(), some))

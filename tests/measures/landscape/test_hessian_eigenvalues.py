@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitarium import create_model
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
@@ -54,7 +54,7 @@ def test_a_start_from_another_seed_finds_the_same(linear):
 
 
 def test_what_does_not_converge_is_said(subject):
-    with pytest.raises(CannotMeasure, match=r"aaaaaaaaaaaa@1: the 9 .* not converge; .* \(1\)"):
+    with pytest.raises(NotApplicable, match=r"aaaaaaaaaaaa@1: the 9 .* not converge; .* \(1\)"):
         values(subject, images=100, count=9, restarts=1, tolerance=1e-6)
 
 
@@ -67,10 +67,10 @@ def test_a_loss_without_curvature_has_eigenvalues_of_zero(linear):
 
 def test_a_model_that_is_not_finite_has_none(linear):
     linear.model[1].weight[0, 0] = torch.nan
-    with pytest.raises(CannotMeasure, match=r"cccccccccccc@1: .* entries are not finite"):
+    with pytest.raises(NotApplicable, match=r"cccccccccccc@1: .* entries are not finite"):
         values(linear)
 
 
 def test_more_eigenvalues_than_parameters_are_refused(linear):
-    with pytest.raises(CannotMeasure, match="cccccccccccc@1 has 650 parameters"):
+    with pytest.raises(NotApplicable, match="cccccccccccc@1 has 650 parameters"):
         values(linear, count=650)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.inputs import Subject
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import Losses
 from vitarium.measures.landscape._paths import OnPath, barriers, bezier, check_path
 
@@ -62,7 +62,7 @@ def test_points_go_from_end_to_end():
 
 def small(examples, *layers):
     model = nn.Sequential(nn.Flatten(), *layers).eval().requires_grad_(False)
-    return Subject("dddddddddddd@1", model, examples)
+    return EvalModel("dddddddddddd@1", model, examples)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def small(examples, *layers):
 def test_models_of_other_shapes_are_refused_by_the_first_tensor_that_differs(
     linear, examples, layers, differs
 ):
-    with pytest.raises(CannotMeasure, match=f"cccccccccccc@1 and dddddddddddd@1 .*{differs}"):
+    with pytest.raises(NotApplicable, match=f"cccccccccccc@1 and dddddddddddd@1 .*{differs}"):
         check_path(linear, small(examples, *layers))
 
 
@@ -84,7 +84,7 @@ def test_statistics_that_differ_are_refused(examples):
     one, other = (small(examples, nn.Linear(64, 10), nn.BatchNorm1d(10)) for _ in range(2))
     check_path(one, other)
     other.model[2].running_mean += 1
-    with pytest.raises(CannotMeasure, match=r"differ in '2\.running_mean', which is no parameter"):
+    with pytest.raises(NotApplicable, match=r"differ in '2\.running_mean', which is no parameter"):
         check_path(one, other)
 
 
@@ -92,11 +92,11 @@ def test_other_data_and_other_image_sizes_are_refused(linear, examples):
     class Larger:
         dataset, input_size = examples.dataset, (1, 16, 16)
 
-    with pytest.raises(CannotMeasure, match=r"different sizes: \(1, 8, 8\) and \(1, 16, 16\)"):
+    with pytest.raises(NotApplicable, match=r"different sizes: \(1, 8, 8\) and \(1, 16, 16\)"):
         check_path(linear, replace(linear, examples=Larger()))
 
     class Foreign:
         dataset, input_size = replace(examples.dataset, name="letters"), (1, 8, 8)
 
-    with pytest.raises(CannotMeasure, match="different data: 'digits' and 'letters'"):
+    with pytest.raises(NotApplicable, match="different data: 'digits' and 'letters'"):
         check_path(linear, replace(linear, examples=Foreign()))

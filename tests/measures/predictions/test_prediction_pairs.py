@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import cohen_kappa_score
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Predictions
 
@@ -63,7 +63,7 @@ def test_opposite_errors_are_consistently_inconsistent():
 @pytest.mark.parametrize(("label", "said"), [(0, "right on all 2"), (1, "wrong on all 2")])
 def test_without_any_errors_or_successes_there_is_no_kappa(label, said):
     some = answers([0, 0], [label, label])
-    with pytest.raises(CannotMeasure, match=said):
+    with pytest.raises(NotApplicable, match=said):
         choose("measure", "error_consistency")(some, some)
 
 
@@ -111,17 +111,17 @@ def test_pairs_have_no_order_and_values_have_bounds(seed, scale):
 def test_predictions_of_other_things_are_not_compared(name):
     measure, (one, other) = choose("measure", name), pair(0)
     fewer = Predictions(other.logits[:30], other.labels[:30])
-    with pytest.raises(CannotMeasure, match="one predicts 40 images, the other 30"):
+    with pytest.raises(NotApplicable, match="one predicts 40 images, the other 30"):
         measure(one, fewer)
-    with pytest.raises(CannotMeasure, match="one knows 5 classes, the other 4"):
+    with pytest.raises(NotApplicable, match="one knows 5 classes, the other 4"):
         measure(one, Predictions(other.logits[:, :4], other.labels.clamp(max=3)))
-    with pytest.raises(CannotMeasure, match="40 of 40 images have another label"):
+    with pytest.raises(NotApplicable, match="40 of 40 images have another label"):
         measure(one, Predictions(other.logits, (other.labels + 1) % 5))
     named = [
         Predictions(each.logits, each.labels, tuple(names))
         for each, names in ((one, "abcde"), (other, "vwxyz"))
     ]
-    with pytest.raises(CannotMeasure, match="called otherwise"):
+    with pytest.raises(NotApplicable, match="called otherwise"):
         measure(*named)
-    with pytest.raises(CannotMeasure, match="not finite"):
+    with pytest.raises(NotApplicable, match="not finite"):
         measure(one, Predictions(other.logits / 0, other.labels))

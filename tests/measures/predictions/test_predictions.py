@@ -1,6 +1,7 @@
 """What a classifier's predictions say of it alone, against torchmetrics and closed forms."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -8,11 +9,19 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Predictions
 
-OF_ONE = ("accuracy", "loss", "calibration_error", "confidence", "entropy", "class_accuracy")
+OF_ONE = (
+    "accuracy",
+    "loss",
+    "calibration_error",
+    "confidence",
+    "entropy",
+    "class_accuracy",
+    "class_accuracy_spread",
+)
 
 
 def certain(classes, labels, num_classes=3, names=()):
@@ -114,13 +123,36 @@ def test_classes_without_images_have_no_accuracy_and_equal_names_a_number():
     assert choose("measure", "class_accuracy")(certain([1], [1])) == {"": 1, "1": 1}
 
 
+def test_the_spread_of_class_accuracies_is_their_standard_deviation(predictions, drawn):
+    for some in (predictions, drawn):
+        values = choose("measure", "class_accuracy_spread")(some)
+        accuracies = choose("measure", "class_accuracy")(some)
+        del accuracies[""]
+        assert values[""] == pytest.approx(statistics.pstdev(accuracies.values()))
+        assert values["lowest"] == min(accuracies.values())
+        assert values["highest"] == max(accuracies.values())
+
+
+@pytest.mark.parametrize("share", [0, 1, 2, 4])
+def test_the_spread_of_two_classes_is_half_their_difference(share):
+    """Class 0 is always right, class 1 for `share` of 4 images; class 2 has no images."""
+    labels = [0, 0, 1, 1, 1, 1]
+    classes = [0, 0, *[1] * share, *[0] * (4 - share)]
+    values = choose("measure", "class_accuracy_spread")(certain(classes, labels))
+    assert values == {"": (1 - share / 4) / 2, "lowest": share / 4, "highest": 1}
+
+
+def test_a_single_class_has_no_spread():
+    assert choose("measure", "class_accuracy_spread")(certain([1], [1]))[""] == 0
+
+
 def test_the_gap_is_positive_where_training_images_are_known_better(subject):
     splits = {}
     for split in ("train", "test"):
         examples = subject.examples.of(split)
         logits = torch.cat([subject.model(batch.images) for batch in examples.batches()])
         splits[split] = Predictions(logits, examples.labels)
-    gap = choose("measure", "generalisation_gap")
+    gap = choose("measure", "generalization_gap")
     values = gap(splits)
     right = {name: float(some.correct.double().mean()) for name, some in splits.items()}
     assert values[""] == pytest.approx(right["train"] - right["test"])
@@ -133,7 +165,7 @@ def test_the_gap_is_positive_where_training_images_are_known_better(subject):
 def test_predictions_that_are_no_numbers_have_no_value(name):
     broken = uniform([0, 1], 3)
     broken.logits[1, 2] = torch.nan
-    with pytest.raises(CannotMeasure, match="not finite"):
+    with pytest.raises(NotApplicable, match="not finite"):
         choose("measure", name)(broken)
-    with pytest.raises(CannotMeasure, match="no images"):
+    with pytest.raises(NotApplicable, match="no images"):
         choose("measure", name)(Predictions(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)))

@@ -6,7 +6,7 @@ from cka import compute_cka
 from torch.utils.data import DataLoader, TensorDataset
 from torch_cka import CKA
 
-from vitarium.core.errors import CannotMeasure, InvalidInput, UnknownName
+from vitarium.core.errors import InvalidInput, NotApplicable, UnknownName
 from vitarium.measures.representations.compare import compare
 
 BLOCKS = ["blocks.0", "blocks.1"]
@@ -131,7 +131,7 @@ def test_inputs_that_cannot_be_compared_are_refused(subject, other, images):
         compare(*models, images, batch_size=3)
     with pytest.raises(UnknownName, match="unknown layer"):
         compare(*models, images, layers=["blocks.7"])
-    with pytest.raises(CannotMeasure, match="too few images"):
+    with pytest.raises(NotApplicable, match="too few images"):
         compare(*models, images[:3])
 
 

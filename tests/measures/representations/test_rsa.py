@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 
 
@@ -52,5 +52,5 @@ def test_a_stretched_copy_has_the_same_ranks():
 
 
 def test_images_that_are_all_equally_far_have_no_ranks():
-    with pytest.raises(CannotMeasure, match="same distance"):
+    with pytest.raises(NotApplicable, match="same distance"):
         choose("measure", "rsa", distance="euclidean")(torch.zeros(5, 3))

@@ -9,7 +9,7 @@ from torch import nn
 
 from vitarium import create_model
 from vitarium.architectures.multiplexed._blocks import MultiplexedAttention
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.measures.robustness._attention_temperature import (
     attention_temperature,
     class_attention,
@@ -186,11 +186,11 @@ def test_attention_that_is_not_timms_is_refused(subject):
             self.blocks = nn.Sequential(nn.Linear(2, 2))
 
     plain = replace(subject, model=Plain())
-    with pytest.raises(CannotMeasure, match=r"aaaaaaaaaaaa@1: blocks\.0 has no .* q_norm"):
+    with pytest.raises(NotApplicable, match=r"aaaaaaaaaaaa@1: blocks\.0 has no .* q_norm"):
         attention_temperature(plain, 2.0).__enter__()
-    with pytest.raises(CannotMeasure, match=r"blocks\.0 has no .* attn_drop"):
+    with pytest.raises(NotApplicable, match=r"blocks\.0 has no .* attn_drop"):
         recorded_attention(plain).__enter__()
-    with pytest.raises(CannotMeasure, match="Linear has no blocks"):
+    with pytest.raises(NotApplicable, match="Linear has no blocks"):
         recorded_attention(replace(subject, model=nn.Linear(2, 2))).__enter__()
 
 

@@ -7,7 +7,7 @@ import torch
 from timm.models import create_model as create_timm_model
 
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.measures.robustness._attention_temperature import class_attention, recorded_attention
 from vitarium.measures.robustness._patches import patch_grid
@@ -73,9 +73,9 @@ def test_attention_within_windows_is_refused(subject):
         num_classes=10,
     ).eval()
     windows = replace(subject, model=model)
-    with pytest.raises(CannotMeasure, match="its attention is not among all its 16 tokens"):
+    with pytest.raises(NotApplicable, match="its attention is not among all its 16 tokens"):
         measured(windows, perturbation="corruption")
-    with pytest.raises(CannotMeasure, match="has no attention with a q_norm"):
+    with pytest.raises(NotApplicable, match="has no attention with a q_norm"):
         measured(windows, perturbation="corruption", temperature=2.0)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.measures.robustness._patches import PatchGrid, PatchSettings, patch_grid
 
 
@@ -59,25 +59,25 @@ def test_random_patches_depend_on_the_seed_and_the_place_alone():
 
 def test_more_patches_than_there_are_is_an_error():
     settings = PatchSettings(num_patches=17)
-    with pytest.raises(CannotMeasure, match="num_patches is 17, and there are 16 patches of 2"):
+    with pytest.raises(NotApplicable, match="num_patches is 17, and there are 16 patches of 2"):
         PatchGrid(2, 2, 4, 4).chosen(settings, range(1))
 
 
 def test_models_without_patches_are_refused(subject):
     flat = replace(subject, model=nn.Linear(2, 2))
-    with pytest.raises(CannotMeasure, match="aaaaaaaaaaaa@1: Linear has no patch_embed"):
+    with pytest.raises(NotApplicable, match="aaaaaaaaaaaa@1: Linear has no patch_embed"):
         patch_grid(flat)
 
 
 def test_patches_that_leave_a_rest_are_refused(subject):
-    with pytest.raises(CannotMeasure, match="patches of 3 by 3 pixels do not fill images of 8"):
+    with pytest.raises(NotApplicable, match="patches of 3 by 3 pixels do not fill images of 8"):
         patch_grid(subject, 3)
 
 
 def test_patches_of_a_convolutions_output_are_refused(subject):
     """timm's hybrid embeddings have a patch size of 1: of features, not of pixels."""
     subject.model.patch_embed = SimpleNamespaceModule(patch_size=(1, 1), grid_size=(2, 2))
-    with pytest.raises(CannotMeasure, match="its patches are not parts of the image"):
+    with pytest.raises(NotApplicable, match="its patches are not parts of the image"):
         patch_grid(subject)
 
 

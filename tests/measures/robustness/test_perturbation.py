@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.measures.robustness._perturbation import (
     Outcome,
@@ -83,7 +83,7 @@ def test_values_can_be_measured_where_gradients_are_off(descended, name):
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_only_classifiers_are_measured(descended, name):
-    with pytest.raises(CannotMeasure, match="aaaaaaaaaaaa@1: its outputs are not the 10 classes"):
+    with pytest.raises(NotApplicable, match="aaaaaaaaaaaa@1: its outputs are not the 10 classes"):
         measured(name, replace(descended, is_classifier=False))
 
 
@@ -189,5 +189,5 @@ def test_without_a_right_class_there_is_nothing_to_lose(subject, examples):
     with torch.no_grad():
         wrong = (subject.model(examples.normalised(batch.pixels)).argmax(1) + 1) % 10
     outcome.add(batch.pixels, batch.pixels, wrong)
-    with pytest.raises(CannotMeasure, match="none of its classes of 20 images was right"):
+    with pytest.raises(NotApplicable, match="none of its classes of 20 images was right"):
         outcome.values()

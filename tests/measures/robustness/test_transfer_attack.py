@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import blocks
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.transfer_attack import DownstreamTransferAttack, attacked
@@ -121,25 +121,25 @@ def test_the_parents_normalisation_is_its_own(descended):
 
 
 def test_a_model_without_a_parent_cannot_be_attacked_through_it(subject):
-    with pytest.raises(CannotMeasure, match="aaaaaaaaaaaa@1: it has no parent"):
+    with pytest.raises(NotApplicable, match="aaaaaaaaaaaa@1: it has no parent"):
         measured(subject)
 
 
 def test_a_parent_of_another_input_size_is_refused(descended, other):
     larger = SimpleNamespace(input_size=(3, 32, 32))
     parent = replace(other, examples=larger)
-    with pytest.raises(CannotMeasure, match="1 x 8 x 8, its parent bbbbbbbbbbbb@1 of 3 x 32"):
+    with pytest.raises(NotApplicable, match="1 x 8 x 8, its parent bbbbbbbbbbbb@1 of 3 x 32"):
         measured(replace(descended, parent=lambda: parent))
 
 
 def test_a_parent_without_blocks_is_refused(descended, other):
     flat = replace(other, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    with pytest.raises(CannotMeasure, match="bbbbbbbbbbbb@1: Sequential has no blocks"):
+    with pytest.raises(NotApplicable, match="bbbbbbbbbbbb@1: Sequential has no blocks"):
         measured(replace(descended, parent=lambda: flat))
 
 
 def test_a_block_that_there_is_not_is_refused(descended):
-    with pytest.raises(CannotMeasure, match="has no block 2, the last is 1"):
+    with pytest.raises(NotApplicable, match="has no block 2, the last is 1"):
         measured(descended, layer=2)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
+from vitarium.measures.base import measure as measure_plugin
 
 
 @pytest.fixture
@@ -24,7 +25,9 @@ def counted(own_plugins):
     """A measure of weights that counts how often it is computed."""
     calls = []
 
-    @registry.measure("counted", config=NoConfig, of="model", needs="weights", unit="tensors")
+    @measure_plugin(
+        "counted", config=NoConfig, of="model", needs="weights", unit="tensors", title="counted"
+    )
     def count(config, weights):
         calls.append(weights.name)
         return float(len(weights))

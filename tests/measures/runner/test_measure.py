@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from vitarium import Blueprint, Zoo, grow, measure
-from vitarium.core import registry
 from vitarium.core.config import InvalidConfig, NoConfig
-from vitarium.core.errors import CannotMeasure, DamagedCache, DiskFull, InvalidInput, UnknownName
+from vitarium.core.errors import DamagedCache, DiskFull, InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Predictions
 from vitarium.measures._runner.measure import NotKept
+from vitarium.measures.base import measure as measure_plugin
 from vitarium.zoo import records
 
 
@@ -78,7 +78,9 @@ def test_other_weights_of_the_same_model_are_measured_anew(zoo, counted):
 def test_what_was_measured_is_kept_when_measuring_is_interrupted(zoo, counted, own_plugins):
     seen = []
 
-    @registry.measure("broken", config=NoConfig, of="model", needs="weights", unit="")
+    @measure_plugin(
+        "broken", config=NoConfig, of="model", needs="weights", unit="1", title="made up"
+    )
     def broken(config, weights):
         seen.append(weights.name)
         if len(seen) == 4:
@@ -216,9 +218,9 @@ def test_agreement_is_that_of_the_models_answers(zoo):
 
 
 def measure_images(zoo):
-    from vitarium.evaluation.loader import Sources
+    from vitarium.evaluation.loader import ModelLoader
 
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     examples = sources.examples(zoo.ids()[0], "test")
     return torch.cat([batch.images for batch in examples.batches()])
 
@@ -230,9 +232,9 @@ def test_layers_are_compared_with_themselves_in_copies(zoo):
     assert set(table["part"]) == {"", "blocks.0|blocks.0"}
     row = table[table["part"] == ""].iloc[0]
     section = choose("measure", "cka", layers="all", images=64, batch_size=32)
-    from vitarium.evaluation.loader import Sources
+    from vitarium.evaluation.loader import ModelLoader
 
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     images = [b.images for b in sources.examples(zoo.ids()[0], "test").first(64).batches()]
     one, other = (
         vectors(zoo.load(id), images, [section])[0] for id in (row["model"], row["other"])
@@ -243,10 +245,12 @@ def test_layers_are_compared_with_themselves_in_copies(zoo):
 def test_a_pair_that_cannot_be_compared_is_refused_and_the_others_are_measured(zoo, own_plugins):
     last = zoo.ids()[-1]
 
-    @registry.measure("odd", config=NoConfig, of="pair", needs="predictions", unit="")
+    @measure_plugin(
+        "odd", config=NoConfig, of="pair", needs="predictions", unit="1", title="made up"
+    )
     def odd(config, one: Predictions, other: Predictions):
         if torch.equal(one.logits, wrong) or torch.equal(other.logits, wrong):
-            raise CannotMeasure("these two do not go together")
+            raise NotApplicable("these two do not go together")
         return 1.0
 
     wrong = zoo.load(last)(measure_images(zoo)).detach()
@@ -259,8 +263,14 @@ def test_a_pair_that_cannot_be_compared_is_refused_and_the_others_are_measured(z
 
 
 def test_a_measure_that_is_not_symmetric_is_measured_both_ways(zoo, own_plugins):
-    @registry.measure(
-        "first_loss", config=NoConfig, of="pair", needs="model", unit="", symmetric=False
+    @measure_plugin(
+        "first_loss",
+        config=NoConfig,
+        of="pair",
+        needs="model",
+        unit="1",
+        title="made up",
+        symmetric=False,
     )
     def name(config, one, other):
         return float(one.name < other.name)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitarium import create_model
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 
@@ -61,20 +61,20 @@ def test_the_architecture_says_what_is_the_head():
 
 def test_a_model_without_a_reference_has_no_distance():
     alone = Weights("alone@3", CHILD)
-    with pytest.raises(CannotMeasure, match="alone@3: it has no parent"):
+    with pytest.raises(NotApplicable, match="alone@3: it has no parent"):
         choose("measure", "distance_from_parent")(alone)
-    with pytest.raises(CannotMeasure, match="alone@3: its initial weights are not known"):
+    with pytest.raises(NotApplicable, match="alone@3: its initial weights are not known"):
         choose("measure", "distance_from_start")(alone)
 
 
 def test_models_without_a_common_tensor_and_bad_weights_are_refused():
     strange = Weights("a@1", {"x": torch.ones(2)}, parent=lambda: Weights("b@0", PARENT))
-    with pytest.raises(CannotMeasure, match="a@1 has no tensor of b@0's names and shapes"):
+    with pytest.raises(NotApplicable, match="a@1 has no tensor of b@0's names and shapes"):
         choose("measure", "distance_from_parent")(strange)
     bad = PARENT | {"a.bias": torch.tensor([0.0, torch.nan])}
     child = Weights("a@1", CHILD, parent=lambda: Weights("b@0", bad))
-    with pytest.raises(CannotMeasure, match=r"b@0: a\.bias has entries that are not finite"):
+    with pytest.raises(NotApplicable, match=r"b@0: a\.bias has entries that are not finite"):
         choose("measure", "distance_from_parent")(child)
     zero = Weights("a@1", {"x": torch.ones(2)}, parent=lambda: Weights("b", {"x": torch.zeros(2)}))
-    with pytest.raises(CannotMeasure, match="all weights of b are zero"):
+    with pytest.raises(NotApplicable, match="all weights of b are zero"):
         choose("measure", "distance_from_parent", relative=True)(zero)

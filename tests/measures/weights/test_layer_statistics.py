@@ -6,7 +6,7 @@ import torch
 
 from vitarium import create_model
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 
@@ -45,5 +45,5 @@ def test_numbers_are_numpys(subject):
 def test_impossible_percentiles_and_bad_weights_are_refused():
     with pytest.raises(InvalidConfig, match="percentiles"):
         choose("measure", "layer_statistics", percentiles=[101])
-    with pytest.raises(CannotMeasure, match="a@1: w has entries that are not finite"):
+    with pytest.raises(NotApplicable, match="a@1: w has entries that are not finite"):
         choose("measure", "layer_statistics")(Weights("a@1", {"w": torch.tensor([torch.inf])}))

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from vitarium import create_model
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scope import in_scope
 from vitarium.measures.weights._matrices import head_matrices, layers, matrices
@@ -56,7 +56,7 @@ def test_heads_are_timms(model):
 
 
 def test_heads_cannot_be_told_without_the_architecture(model):
-    with pytest.raises(CannotMeasure, match="a@1: what it is built of is not known"):
+    with pytest.raises(NotApplicable, match="a@1: what it is built of is not known"):
         list(head_matrices(Weights("a@1", model.state_dict())))
 
 
@@ -89,7 +89,7 @@ def test_torchs_own_attention_is_split_too():
 
 def test_a_bad_matrix_is_named(model):
     tensors = model.state_dict() | {"blocks.0.mlp.fc1.weight": torch.full((48, 12), torch.nan)}
-    with pytest.raises(CannotMeasure, match=r"a@1: blocks\.0\.mlp\.fc1\.weight has entries"):
+    with pytest.raises(NotApplicable, match=r"a@1: blocks\.0\.mlp\.fc1\.weight has entries"):
         list(matrices(Weights("a@1", tensors)))
 
 

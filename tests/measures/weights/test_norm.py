@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 
@@ -34,5 +34,5 @@ def test_the_norm_does_not_lose_small_weights():
 
 def test_a_bad_weight_is_named():
     weights = Weights("a@1", {"w": torch.tensor([1.0, torch.nan])})
-    with pytest.raises(CannotMeasure, match="a@1: w has entries that are not finite"):
+    with pytest.raises(NotApplicable, match="a@1: w has entries that are not finite"):
         choose("measure", "weight_norm")(weights)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.files import write
 from vitarium.core.registry import choose, get
 from vitarium.evaluation.inputs import Weights
@@ -129,7 +129,7 @@ def test_order_of_models_does_not_matter():
 
 def reason(name, one, other, **options):
     chosen = choose("measure", name, **options)
-    return get("measure", name).facts["refuses"](chosen.config, one, other)
+    return get("measure", name).facts["reason"](chosen.config, one, other)
 
 
 @pytest.mark.parametrize("name", ["weight_l2", "weight_cosine"])
@@ -238,7 +238,7 @@ def test_a_parent_of_another_shape_is_named():
 
 
 def test_models_without_parents_cannot_be_compared_by_changes():
-    with pytest.raises(CannotMeasure, match="none of the models has a parent"):
+    with pytest.raises(NotApplicable, match="none of the models has a parent"):
         choose("measure", "weight_cosine", of="changes")(population(2))
 
 

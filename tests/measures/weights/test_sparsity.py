@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 
@@ -36,5 +36,5 @@ def test_bad_thresholds_and_models_without_weights_are_refused():
     for thresholds in ([], [-1e-3]):
         with pytest.raises(InvalidConfig, match="thresholds"):
             choose("measure", "sparsity", thresholds=thresholds)
-    with pytest.raises(CannotMeasure, match="a@1 has no weights"):
+    with pytest.raises(NotApplicable, match="a@1 has no weights"):
         choose("measure", "sparsity")(Weights("a@1", {"count": torch.tensor(3)}))

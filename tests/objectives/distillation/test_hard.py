@@ -28,7 +28,7 @@ def given():
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_the_loss_is_that_of_both_classes(model, given, alpha):
     chances = model(given.images).softmax(1)
-    said = given.taught[OUTPUTS].argmax(1)
+    said = given.teacher_outputs[OUTPUTS].argmax(1)
     expected = sum(
         -(1 - alpha) * chances[i, given.labels[i]].log() - alpha * chances[i, said[i]].log()
         for i in range(6)
@@ -38,7 +38,7 @@ def test_the_loss_is_that_of_both_classes(model, given, alpha):
 
 
 def test_only_the_order_of_the_teachers_outputs_counts(model, given):
-    chosen, theirs = choose("objective", "hard_distillation"), given.taught[OUTPUTS]
+    chosen, theirs = choose("objective", "hard_distillation"), given.teacher_outputs[OUTPUTS]
     expected = chosen(model, given).value
     for changed in (10 * theirs, theirs - 3, theirs.exp(), theirs**3):
         other = Batch(given.images, given.labels, given.targets, {OUTPUTS: changed})

@@ -35,7 +35,9 @@ def test_the_loss_is_that_of_hinton_term_by_term(model, alpha, temperature):
     given = batch(logits(6, 5))
     outputs = model(given.images)
     expected = 0.0
-    for row, theirs, label in zip(outputs, given.taught[OUTPUTS], given.labels, strict=True):
+    for row, theirs, label in zip(
+        outputs, given.teacher_outputs[OUTPUTS], given.labels, strict=True
+    ):
         own, told = (torch.softmax(one / temperature, 0) for one in (row, theirs))
         divergence = sum(q * (q.log() - p.log()) for p, q in zip(own, told, strict=True))
         expected += (1 - alpha) * -torch.softmax(row, 0)[label].log() / 6
@@ -57,7 +59,7 @@ def test_at_equal_outputs_the_teachers_term_is_zero(model):
 def test_at_alpha_1_the_classes_do_not_count(model):
     chosen, theirs = choose("objective", "soft_distillation", alpha=1.0), logits(6, 5)
     one, other = batch(theirs), batch(theirs)
-    other = Batch(one.images, other.labels.flip(0), other.targets.flip(0), other.taught)
+    other = Batch(one.images, other.labels.flip(0), other.targets.flip(0), other.teacher_outputs)
     assert not torch.equal(one.targets, other.targets)
     assert torch.equal(chosen(model, one).value, chosen(model, other).value)
 

@@ -57,9 +57,9 @@ def batch(size=16):
 
 def told(chosen, teacher, student, given):
     facts = chosen.plugin.facts
-    lesson = facts["lesson"](chosen.config, teacher, student, given.images[:1])
+    lesson = facts["teacher_outputs"](chosen.config, teacher, student, given.images[:1])
     with torch.no_grad():
-        return replace(given, taught=lesson(given.images))
+        return replace(given, teacher_outputs=lesson(given.images))
 
 
 def found(teacher, student, given=None, **settings):

@@ -1,14 +1,12 @@
 """Activation matching: units that hold the same are matched, whatever their order."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reference import random_moves as drawn
 from vitarium import create_model, merge
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
@@ -17,11 +15,6 @@ from vitarium.data.batch import Batch
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.alignment._activations import probes, unit_scores
 from vitarium.operators.base import Ingredients
-
-_FILE = Path(__file__).parents[2] / "reference" / "random_moves.py"
-_SPEC = importlib.util.spec_from_file_location("random_moves", _FILE)
-drawn = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(drawn)
 
 SIZE = {"img_size": 28, "embed_dim": 12, "depth": 2, "num_heads": 3, "in_chans": 1}
 WAYS = ["correlation", "covariance", "product"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitarium.core import registry
-from vitarium.core.errors import CannotMeasure, IncompatibleWeights, InvalidInput
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.operators.alignment._midpoint import Midpoint
 
 SHORT = {"start": "none", "steps": 25, "batch_size": 64, "lr": 0.3}
@@ -108,7 +108,7 @@ def test_a_start_that_does_not_align_is_refused(vits, vit, digits):
 def test_images_of_other_classes_are_refused(vits, digits):
     narrow = vits.create_model("vit", num_classes=3, **vits.VIT).eval().requires_grad_(False)
     with pytest.raises(
-        CannotMeasure, match=r"\[3\] of an image, are not the 10 classes of the data"
+        NotApplicable, match=r"\[3\] of an image, are not the 10 classes of the data"
     ):
         aligned(vits.ingredients(narrow, narrow.state_dict(), digits))
 

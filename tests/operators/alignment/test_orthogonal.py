@@ -1,14 +1,13 @@
 """Orthogonal matching: it finds turned copies again, and keeps the function."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reference import random_moves as drawn
 from vitarium import create_model, merge
 from vitarium.architectures.symmetries._folding import factors, folded, unfolded
 from vitarium.architectures.symmetries.base import moved
@@ -17,11 +16,6 @@ from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients
-
-_FILE = Path(__file__).parents[2] / "reference" / "random_moves.py"
-_SPEC = importlib.util.spec_from_file_location("random_moves", _FILE)
-drawn = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(drawn)
 
 SIZE = {"img_size": 28, "embed_dim": 12, "depth": 2, "num_heads": 3, "in_chans": 1}
 IMAGES = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1)).double()

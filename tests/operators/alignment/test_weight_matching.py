@@ -1,13 +1,12 @@
 """Weight matching: it finds copies again, never does worse, and keeps the function."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reference import random_moves as drawn
+from reference import weight_matching as reference
 from vitarium import create_model, merge
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
@@ -17,18 +16,7 @@ from vitarium.evaluation.inputs import Weights
 from vitarium.operators.alignment._matching import Matching, kind_of, products
 from vitarium.operators.base import Ingredients
 
-REFERENCE = Path(__file__).parents[2] / "reference"
 SIZE = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "in_chans": 1}
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, REFERENCE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-drawn, reference = load("random_moves"), load("weight_matching")
 
 
 def build(seed, **sizes):

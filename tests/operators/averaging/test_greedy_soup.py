@@ -10,7 +10,7 @@ from vitarium import merge
 from vitarium.core import registry
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import Ingredients
 
 
@@ -20,7 +20,7 @@ def real(grown_zoo):
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
     names = [(id, epoch) for id in ids for epoch in (0, 1, 2)]
     weights = {f"{id}@{epoch}": grown_zoo.state_dict(id, epoch) for id, epoch in names}
-    sources = Sources(grown_zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(grown_zoo, data=None, device="cpu", data_dir=None)
     return weights, lambda: grown_zoo.load(ids[0]).eval(), sources.examples(ids[0], "val")
 
 
@@ -106,9 +106,9 @@ def test_it_is_never_worse_than_the_best_model(real):
 
 def test_it_looks_at_the_validation_images_alone(grown_zoo, monkeypatch):
     seen = []
-    real_examples = Sources.examples
+    real_examples = ModelLoader.examples
     monkeypatch.setattr(
-        Sources,
+        ModelLoader,
         "examples",
         lambda self, model, split, limit=None: (
             seen.append(split) or real_examples(self, model, split, limit)

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from vitarium import merge
 from vitarium.core import registry
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.averaging.learned_soup import Mixed, part_of
 from vitarium.operators.averaging.uniform_soup import uniform_soup
 from vitarium.operators.base import Ingredients
@@ -17,7 +17,7 @@ from vitarium.operators.base import Ingredients
 
 @pytest.fixture
 def examples(grown_zoo):
-    sources = Sources(grown_zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(grown_zoo, data=None, device="cpu", data_dir=None)
     return sources.examples(grown_zoo.ids()[0], "val")
 
 
@@ -156,7 +156,7 @@ def test_it_is_a_model_of_the_zoo_that_looked_at_validation_images(grown_zoo):
 def test_models_of_other_classes_are_refused(examples):
     wrong = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     some = [Weights(name, wrong.state_dict()) for name in ("a", "b")]
-    with pytest.raises(CannotMeasure, match="not the 10 classes"):
+    with pytest.raises(NotApplicable, match="not the 10 classes"):
         list(
             registry.choose("operator", "learned_soup")(
                 Ingredients(some, model=lambda: wrong, examples=lambda: examples)

@@ -1,8 +1,6 @@
 """Fisher merging against one gradient after the other, and against softmax regression."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from reference import merging_with_data
 from vitarium import create_model, merge
-from vitarium.core.errors import CannotMeasure, VitariumError
+from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import choose
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.data_based.fisher import FisherMerging, diagonal_fisher
 
 
 @pytest.fixture(scope="module")
 def reference():
-    file = Path(__file__).parents[2] / "reference" / "merging_with_data.py"
-    spec = importlib.util.spec_from_file_location("merging_with_data", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return merging_with_data
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +168,7 @@ def test_entries_that_are_not_finite_are_refused(reference, shown):
 
 def test_a_model_without_classes_is_refused(reference, shown):
     own = replace(subject_of(reference, regression(1), shown), is_classifier=False)
-    with pytest.raises(CannotMeasure, match="not the 10 classes"):
+    with pytest.raises(NotApplicable, match="not the 10 classes"):
         diagonal_fisher(FisherMerging(), own)
 
 
@@ -183,7 +178,7 @@ def test_each_model_of_a_zoo_is_shown_its_own_images(grown_zoo, reference):
     few = {"images": 12, "floor": 1e-12, "tolerance": 0}
     made = grown_zoo.state_dict(merge(grown_zoo, [ids[0], child], "fisher_merging", **few))
     totals, weights = 0, 0
-    sources = Sources(grown_zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(grown_zoo, data=None, device="cpu", data_dir=None)
     for id in (ids[0], child):
         shown = sources.examples(id, "train")
         of = reference.diagonal_fisher(grown_zoo.load(id).eval(), images_of(shown.first(12)))

@@ -1,14 +1,12 @@
 """RegMean against its closed form, and against what it promises: the models' own outputs."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from reference import merging_with_data
 from vitarium import create_model, merge
 from vitarium.core.errors import VitariumError
 from vitarium.core.registry import choose
@@ -18,11 +16,7 @@ BOTH = ["regmean", "regmean_plus_plus"]
 
 @pytest.fixture(scope="module")
 def reference():
-    file = Path(__file__).parents[2] / "reference" / "merging_with_data.py"
-    spec = importlib.util.spec_from_file_location("merging_with_data", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return merging_with_data
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,20 @@
 """Every figure can be drawn, on paper and in a page, of few models and of many."""
 
 import base64
-import importlib.util
 import io
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import altair as alt
 import numpy as np
 import pytest
 from PIL import Image
 
+from studies.conftest import made_up
 from vitarium.studies.diversity import figures as model_figures
 from vitarium.studies.report import pair_figures
 from vitarium.studies.report.figures import Figure, data
 from vitarium.studies.statistics.analysis import analyse
 from vitarium.studies.statistics.bootstrap import Bootstrap
-
-_SPEC = importlib.util.spec_from_file_location("made_up", Path(__file__).parents[1] / "conftest.py")
-_MADE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MADE)
 
 
 def test_no_figure_is_written_outside_of_its_folder(tmp_path):
@@ -35,7 +30,7 @@ def test_no_figure_is_written_outside_of_its_folder(tmp_path):
 def drawn(stage) -> dict[str, Figure | None]:
     return {
         "curves": model_figures.curves(stage, "lr"),
-        "gap": model_figures.against_accuracy(stage, "generalisation_gap", "lr"),
+        "gap": model_figures.against_accuracy(stage, "generalization_gap", "lr"),
         "distributions": model_figures.distributions(stage, "lr"),
         "variance": model_figures.variance(analyse(stage, Bootstrap(draws=20))),
         "agreement": pair_figures.heat_map(stage, "agreement"),
@@ -45,19 +40,19 @@ def drawn(stage) -> dict[str, Figure | None]:
 
 @pytest.mark.parametrize("models", [5, 24])
 def test_figures_are_written_as_png_and_svg(models, tmp_path):
-    for figure in drawn(_MADE.made_up(models, 2)).values():
+    for figure in drawn(made_up(models, 2)).values():
         png, svg = figure.write(tmp_path)
         assert np.asarray(Image.open(png).convert("L")).std() > 5
         assert "<svg" in svg.read_text()
 
 
 def test_a_stage_of_one_model_has_a_curve_and_nothing_else():
-    found = drawn(_MADE.made_up(1, 1))
+    found = drawn(made_up(1, 1))
     assert [name for name, figure in found.items() if figure] == ["curves"]
 
 
 def test_a_large_heat_map_is_an_image_of_every_pair():
-    stage = _MADE.made_up(pair_figures.MOST_CELLS + 10, 5)
+    stage = made_up(pair_figures.MOST_CELLS + 10, 5)
     spec = pair_figures.heat_map(stage, "agreement").spec
     rows = max(spec["datasets"].values(), key=lambda rows: len(str(rows)))
     assert rows[0]["url"].startswith("data:image/png;base64,")

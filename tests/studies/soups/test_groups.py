@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from vitarium import Blueprint, Zoo, plan
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.request import COLUMNS
 from vitarium.studies.soups.groups import Group, Kinfolk
 from vitarium.studies.statistics.population import population
@@ -26,7 +26,7 @@ def kept(blueprint, path):
 def kin(zoo):
     known = population(zoo, zoo.ids(), pd.DataFrame(columns=COLUMNS))
     (stage,) = [stage for stage in known.stages if stage.has_parents]
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     return Kinfolk(sources, stage)
 
 

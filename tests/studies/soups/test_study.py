@@ -10,7 +10,7 @@ import vitarium
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import choose
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.operators.base import operator
 from vitarium.studies.soups.results import BEST, ENSEMBLE, MEAN
@@ -114,7 +114,7 @@ def test_the_numbers_are_those_of_models_that_are_merged_and_measured(studied, z
 def test_the_ensemble_is_the_mean_of_logits(studied, zoo):
     (table,) = tables(studied, "Every group of siblings")
     parent, members = next(iter(siblings(zoo).items()))
-    sources = Sources(zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     examples = sources.examples(members[0], "test")
     (batch,) = examples.batches(len(examples))
     outputs = sum(zoo.load(id)(batch.images).detach().double() for id in members)
@@ -193,7 +193,7 @@ def test_a_second_study_computes_nothing(studied, zoo, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MergePlan, "weights", fails)
     monkeypatch.setattr("vitarium.studies.soups.barriers.path_losses", fails)
-    monkeypatch.setattr(Sources, "_subject", fails)
+    monkeypatch.setattr(ModelLoader, "_subject", fails)
     again = vitarium.study(zoo, "soups", out=tmp_path / "page.html", methods=OWN, **QUICK)
     assert again.page.read_bytes() == studied.page.read_bytes()
 
@@ -247,7 +247,7 @@ def test_faults_are_told_before_anything_is_computed(grown_zoo, tmp_path):
 
 def test_what_is_rearranged_takes_the_place_of_the_ingredients(grown_zoo):
     members = next(iter(siblings(grown_zoo).values()))
-    sources = Sources(grown_zoo, data=None, device="cpu", data_dir=None)
+    sources = ModelLoader(grown_zoo, data=None, device="cpu", data_dir=None)
     from vitarium.operators._runner.choose import chosen
 
     soup = choose("operator", "uniform_soup")

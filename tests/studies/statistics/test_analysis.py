@@ -1,13 +1,12 @@
 """What explains a population is found, and told with the numbers that it was found by."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from studies.conftest import made_up
 from vitarium.studies.diversity.sentences import sentences
 from vitarium.studies.statistics.analysis import analyse, kinship, nearest_alike, squared_of
 from vitarium.studies.statistics.bootstrap import Bootstrap
@@ -15,9 +14,6 @@ from vitarium.studies.statistics.mixed_model import Mixed
 from vitarium.studies.statistics.variance import explained
 
 BOOTSTRAP = Bootstrap(draws=200)
-_SPEC = importlib.util.spec_from_file_location("made_up", Path(__file__).parents[1] / "conftest.py")
-_MADE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MADE)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +120,7 @@ def test_a_population_of_copies_has_no_variety(stage):
 
 def test_many_parents_make_the_interval_about_parents():
     """Sixteen parents whose kind means nothing: no claim that it does, and no warning."""
-    stage = _MADE.made_up(48, 16)
+    stage = made_up(48, 16)
     said = sentences(analyse(stage, BOOTSTRAP), BOOTSTRAP).headlines
     assert not any("only" in line for line in said)
     assert any("are not clearly distinct" in line for line in said)

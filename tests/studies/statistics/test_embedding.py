@@ -41,7 +41,7 @@ def test_standardised_features_have_deviation_one_or_none():
     assert found.mean(0) == pytest.approx([0, 0])
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne", pytest.param("umap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["pca", "tsne", "umap"])
 def test_groups_stay_together_and_the_same_seed_gives_the_same_map(method):
     groups = np.repeat([0, 1], 7)
     points = POINTS / 10 + 20 * groups[:, None]

@@ -13,9 +13,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from vitarium.architectures.base import architecture
 from vitarium.architectures.features import blocks
 from vitarium.architectures.vit.vit import Vit
-from vitarium.core.registry import architecture
 
 PART = "experts"
 """What the experts of an MLP stand in: `blocks.1.mlp.experts.0.fc1.weight`."""
@@ -54,40 +54,50 @@ class Experts(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         if not self.training:
-            mean = {name: torch.stack(list(same)).mean(0) for name, same in self._alike().items()}
-            found: Tensor = functional_call(self.experts[0], mean, (tokens,))
-            return found
+            mean = {
+                name: torch.stack(list(same)).mean(0) for name, same in self._by_parameter().items()
+            }
+            outputs: Tensor = functional_call(self.experts[0], mean, (tokens,))
+            return outputs
         rows = tokens.flatten(0, -2)
         order = torch.randperm(len(rows), device=rows.device)
         parts = order.tensor_split(len(self.experts))
-        made = [expert(rows[part]) for expert, part in zip(self.experts, parts, strict=True)]
-        return torch.cat(made)[order.argsort()].view_as(tokens)
+        outputs_by_expert = [
+            expert(rows[part]) for expert, part in zip(self.experts, parts, strict=True)
+        ]
+        return torch.cat(outputs_by_expert)[order.argsort()].view_as(tokens)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """w <- (1 - share_rate) w + share_rate mean, of all experts at once."""
         if not self.training:  # what is frozen stays
             return
-        for same in self._alike().values():
+        for same in self._by_parameter().values():
             mean = torch.stack(list(same)).mean(0)
             for weight in same:
                 weight.lerp_(mean, self.share_rate)
 
-    def _alike(self) -> dict[str, tuple[nn.Parameter, ...]]:
+    def _by_parameter(self) -> dict[str, tuple[nn.Parameter, ...]]:
         """The same parameter of all experts, by its name in each."""
-        own = [dict(expert.named_parameters()) for expert in self.experts]
-        return {name: tuple(one[name] for one in own) for name in own[0]}
+        by_expert = [dict(expert.named_parameters()) for expert in self.experts]
+        return {name: tuple(parameters[name] for parameters in by_expert) for name in by_expert[0]}
 
 
 class EwaVisionTransformer(VisionTransformer):
     """A class of its own, since not every shortcut through timm's holds for it."""
 
 
-@architecture("ewa_vit", config=EwaVit, paper="Huang et al. 2023, arXiv 2308.06093")
+@architecture(
+    "ewa_vit",
+    config=EwaVit,
+    paper="Huang et al. 2023, arXiv 2308.06093",
+    tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
+)
 def ewa_vit(config: EwaVit, num_outputs: int) -> nn.Module:
-    """The experts of an MLP start as copies of the one that `vit` would have.
+    """A ViT with experts in the place of some MLPs, for experts weights averaging.
 
-    An `initialization` other than the default draws each by itself.
+    The experts of an MLP start as copies of the one that `vit` would have. An `initialization`
+    other than the default draws each by itself.
     """
     model = EwaVisionTransformer(**config.arguments(), num_classes=num_outputs)
     step = 2 if config.expert_blocks == "every_other" else 1

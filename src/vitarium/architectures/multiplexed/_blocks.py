@@ -20,7 +20,10 @@ Norm = Callable[[int], nn.Module]
 
 
 class Borrowed(nn.Module):
-    """The use of a module whose weights stand elsewhere: a place of the block's own, for hooks."""
+    """A module whose weights belong to another: the block's own place for hooks on its use.
+
+    Inputs and outputs have the shapes of that module's.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -31,8 +34,8 @@ class Borrowed(nn.Module):
         return self._lender[0]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found: Tensor = self.lender(inputs)
-        return found
+        outputs: Tensor = self.lender(inputs)
+        return outputs
 
 
 class SharedAttention(nn.Module):
@@ -114,10 +117,10 @@ class MultiplexedAttention(nn.Module):
         if self.after is not None:
             maps = self.after(maps)
         maps = self.attn_drop(maps)
-        found = maps @ value
+        attended = maps @ value
         if self.positions is not None:
-            found = self.positions.values(found, maps)
-        output: Tensor = self.proj(found.transpose(1, 2).reshape(batch, count, dim))
+            attended = self.positions.values(attended, maps)
+        output: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, count, dim))
         return self.proj_drop(output)
 
     def _logits(self, query: Tensor, key: Tensor) -> Tensor:
@@ -165,5 +168,5 @@ class MultiplexedBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens))))
         tokens = self.local(tokens)
-        found: Tensor = tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
-        return found
+        output: Tensor = tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
+        return output

@@ -59,15 +59,15 @@ class LocalConvolution(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        normalised = self.norm(tokens)
-        stream: Tensor = normalised if self.local_norm == "stream" else tokens
+        normed = self.norm(tokens)
+        stream: Tensor = normed if self.local_norm == "stream" else tokens
         if self.grid is None:
-            return stream + self._convolved(normalised)
-        patches = normalised[:, self.prefix_tokens :].unflatten(1, self.grid)
+            return stream + self._convolved(normed)
+        patches = normed[:, self.prefix_tokens :].unflatten(1, self.grid)
         # the tokens before the patches get zeros
         return stream + pad(self._convolved(patches).flatten(1, 2), (0, 0, self.prefix_tokens, 0))
 
     def _convolved(self, patches: Tensor) -> Tensor:
         """[batch, rows, columns, dim] -> the same"""
-        found: Tensor = self.convolution(patches.permute(0, 3, 1, 2))
-        return found.permute(0, 2, 3, 1)
+        convolved: Tensor = self.convolution(patches.permute(0, 3, 1, 2))
+        return convolved.permute(0, 2, 3, 1)

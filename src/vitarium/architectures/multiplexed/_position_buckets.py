@@ -27,7 +27,7 @@ class Buckets:
     ) -> None:
         self._made_of = (method, ratio, grid, prefix_tokens)
         with torch.inference_mode(False), torch.device("cpu"):
-            inside = _PLACES[method](_offsets(grid), ratio)
+            inside = _METHODS[method](_offsets(grid), ratio)
             self.per_axis = 2 * int(2 * ratio) + 1
             """Buckets of a row's or of a column's offset alone."""
             count = self.per_axis**2 if method in ("product", "cross") else self.per_axis
@@ -57,8 +57,8 @@ class Buckets:
         index, matrices = self._tensors(looked_up.device)
         if matrices is not None:
             return _product(looked_up, matrices)
-        whole = index.expand(*looked_up.shape[:-1], -1)
-        return _wide(looked_up).gather(-1, whole).to(looked_up.dtype)
+        expanded = index.expand(*looked_up.shape[:-1], -1)
+        return _wide(looked_up).gather(-1, expanded).to(looked_up.dtype)
 
     def collect(self, maps: Tensor) -> Tensor:
         """Each bucket's sum: [..., n, n] -> [..., n, buckets]; the transposed map of `spread`."""
@@ -87,7 +87,7 @@ def buckets(method: Method, ratio: float, grid: tuple[int, int], prefix_tokens: 
 
 
 def piecewise(offsets: Tensor, ratio: float) -> Tensor:
-    """Integers as they are up to alpha, beyond on a logarithmic scale up to beta (Eq. 18).
+    """Offsets, int64 [...], as they are up to alpha, then logarithmic up to beta: [...] (Eq. 18).
 
     offsets: integers of any shape. alpha = ratio, beta = 2 ratio, gamma = 8 ratio; what comes out
     is cut off to an integer, as in the authors' code: the largest is the whole part of beta.
@@ -100,22 +100,24 @@ def piecewise(offsets: Tensor, ratio: float) -> Tensor:
 def _offsets(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Of all pairs, those of the rows and those of the columns: each [n, n]."""
     rows, columns = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
-    by_row, by_column = (own.flatten()[:, None] - own.flatten() for own in (rows, columns))
+    by_row, by_column = (
+        positions.flatten()[:, None] - positions.flatten() for positions in (rows, columns)
+    )
     return by_row, by_column
 
 
-def _product_places(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
+def _product_buckets(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
     half = int(2 * ratio)
-    rows, columns = (piecewise(own, ratio) + half for own in offsets)
+    rows, columns = (piecewise(axis_offsets, ratio) + half for axis_offsets in offsets)
     return rows * (2 * half + 1) + columns
 
 
-def _euclidean_places(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
+def _euclidean_buckets(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
     rounded = _squared_distance(offsets).double().sqrt().round().long()
     return piecewise(rounded, ratio) + int(2 * ratio)
 
 
-def _quantised_places(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
+def _quantized_buckets(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
     return piecewise(_squared_distance(offsets), ratio) + int(2 * ratio)
 
 
@@ -123,11 +125,11 @@ def _squared_distance(offsets: tuple[Tensor, Tensor]) -> Tensor:
     return offsets[0].square() + offsets[1].square()
 
 
-_PLACES = {
-    "product": _product_places,
-    "cross": _product_places,
-    "euclidean": _euclidean_places,
-    "quantised": _quantised_places,
+_METHODS = {
+    "product": _product_buckets,
+    "cross": _product_buckets,
+    "euclidean": _euclidean_buckets,
+    "quantised": _quantized_buckets,
 }
 
 
@@ -139,8 +141,8 @@ def one_hot(index: Tensor, count: int) -> Tensor:
 def _product(inputs: Tensor, matrices: Tensor) -> Tensor:
     """[..., n, a] with a matrix for each of the n: [n, a, b] -> [..., n, b]."""
     rows = inputs.flatten(0, -3).transpose(0, 1)
-    found = (rows @ matrices.to(inputs.dtype)).transpose(0, 1)
-    return found.reshape(*inputs.shape[:-1], matrices.shape[-1])
+    product = (rows @ matrices.to(inputs.dtype)).transpose(0, 1)
+    return product.reshape(*inputs.shape[:-1], matrices.shape[-1])
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -71,8 +71,8 @@ class SharedWindowAttention(SharedAttention):
                     "square ones can be resampled, so start from a model with square windows"
                 )
             shape = (_offsets(window), table.shape[1])
-            found = resize_rel_pos_bias_table(table.detach(), window, shape)
-            self.relative_position_bias_table = nn.Parameter(found, table.requires_grad)
+            resampled = resize_rel_pos_bias_table(table.detach(), window, shape)
+            self.relative_position_bias_table = nn.Parameter(resampled, table.requires_grad)
         self.window = window
         if table is not None:
             self._index()
@@ -87,7 +87,7 @@ class SharedWindowWeights(SharedWeights):
     """What the blocks of a group share, the position bias of their windows included.
 
     Args:
-        others: of SharedWeights.
+        shared_settings: further arguments of SharedWeights.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class SharedWindowWeights(SharedWeights):
         *,
         qkv_bias: bool,
         position_bias: bool,
-        **others: Any,
+        **shared_settings: Any,
     ) -> None:
-        super().__init__(dim, qkv_bias=qkv_bias, **others)
+        super().__init__(dim, qkv_bias=qkv_bias, **shared_settings)
         self.attn = SharedWindowAttention(
             dim, num_heads, window, qkv_bias=qkv_bias, position_bias=position_bias
         )
@@ -116,7 +116,7 @@ class MultiplexedWindowAttention(MultiplexedAttention):
     Args:
         resolution: rows and columns of the maps.
         shifted: windows are moved by half of their size, where the map is larger than they are.
-        others: of MultiplexedAttention.
+        attention_settings: further arguments of MultiplexedAttention.
     """
 
     mask: Tensor | None
@@ -129,9 +129,9 @@ class MultiplexedWindowAttention(MultiplexedAttention):
         *,
         resolution: Size,
         shifted: bool,
-        **others: Any,
+        **attention_settings: Any,
     ) -> None:
-        super().__init__(shared, num_heads, **others)
+        super().__init__(shared, num_heads, **attention_settings)
         self.shared = Borrowed(shared)
         self.shifted = shifted
         self.set_resolution(resolution)
@@ -160,8 +160,8 @@ class MultiplexedWindowAttention(MultiplexedAttention):
             maps = maps.roll((-down, -right), (1, 2))
         padded = pad(maps, self.padding) if any(self.padding) else maps
         windows = window_partition(padded, self.window).flatten(1, 2)
-        found = super().forward(windows).unflatten(1, self.window)
-        maps = window_reverse(found, self.window, *padded.shape[1:3])[:, :rows, :columns]
+        attended = super().forward(windows).unflatten(1, self.window)
+        maps = window_reverse(attended, self.window, *padded.shape[1:3])[:, :rows, :columns]
         return maps.roll((down, right), (1, 2)) if any(self.shift) else maps
 
     def _logits(self, query: Tensor, key: Tensor) -> Tensor:
@@ -207,9 +207,9 @@ def _mask(resolution: Size, window: Size, shift: Size) -> Tensor | None:
     if not any(shift):
         return None
     rows, columns = (
-        (places >= size - across).int() + (places >= size - moved).int()
-        for size, across, moved in zip(resolution, window, shift, strict=True)
-        for places in [torch.arange(size)]
+        (positions >= size - across).int() + (positions >= size - shifted_by).int()
+        for size, across, shifted_by in zip(resolution, window, shift, strict=True)
+        for positions in [torch.arange(size)]
     )
     regions = 3 * rows[:, None] + columns
     windows = window_partition(regions[None, :, :, None], window).flatten(1)

@@ -10,6 +10,7 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer, init_weights_vit_timm
 from torch import nn
 
+from vitarium.architectures.base import architecture
 from vitarium.architectures.multiplexed._blocks import (
     MultiplexedAttention,
     MultiplexedBlock,
@@ -23,7 +24,6 @@ from vitarium.architectures.multiplexed._relative_positions import (
 )
 from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
 from vitarium.architectures.vit.vit import Vit
-from vitarium.core.registry import architecture
 
 
 class MiniDeit(Vit):
@@ -123,17 +123,17 @@ class MiniVisionTransformer(VisionTransformer):
 
     def prune_intermediate_layers(self, indices: Any = 1, *args: Any, **kwargs: Any) -> list[int]:
         """As timm's; the weights that no remaining block uses go, too."""
-        kept: list[int] = super().prune_intermediate_layers(indices, *args, **kwargs)
+        indices_left: list[int] = super().prune_intermediate_layers(indices, *args, **kwargs)
         last = group_of(self.group_sizes, len(self.blocks) - 1)
         self.shared = self.shared[: last + 1]
-        return kept
+        return indices_left
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """As timm's, for rates that differ by depth; shared weights go with their first block."""
-        found: dict[str, Any] = super().group_matcher(coarse)
+        patterns: dict[str, Any] = super().group_matcher(coarse)
         firsts = [sum(self.group_sizes[:group]) for group in range(len(self.group_sizes))]
         shared = [(rf"^shared\.{group}\.", (first,)) for group, first in enumerate(firsts)]
-        return found | {"blocks": [*found["blocks"], *shared]}
+        return patterns | {"blocks": [*patterns["blocks"], *shared]}
 
     def _block(self, number: int, drop_path: float) -> MultiplexedBlock:
         config = self.config
@@ -172,9 +172,9 @@ class MiniVisionTransformer(VisionTransformer):
     def _resized(self, positions: RelativePositions) -> RelativePositions:
         """With the same weights, for the grid that there is now."""
         device = next(positions.parameters()).device
-        found = cast(RelativePositions, self._positions()).to(device).train(positions.training)
-        found.load_state_dict(positions.state_dict(), assign=True)
-        return found
+        resized = cast(RelativePositions, self._positions()).to(device).train(positions.training)
+        resized.load_state_dict(positions.state_dict(), assign=True)
+        return resized
 
     def _local(self) -> LocalConvolution:
         return LocalConvolution(
@@ -204,6 +204,7 @@ _BASE = {"embed_dim": 768, "num_heads": 12}
         "mini_deit_base_patch16_384": {**_BASE, "img_size": 384},
         "mini_deit_base_single_patch16_224": {**_BASE, "share": "all"},
     },
+    tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def mini_deit(config: MiniDeit, num_outputs: int) -> nn.Module:
     return MiniVisionTransformer(config, num_outputs)

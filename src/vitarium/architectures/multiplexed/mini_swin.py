@@ -9,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerStage
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.multiplexed._convolution import KernelSize, LocalConvolution, LocalNorm
 from vitarium.architectures.multiplexed._head_mixing import HeadMixing, Start
 from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
@@ -21,7 +21,6 @@ from vitarium.architectures.multiplexed._windows import (
     Size,
     fitting_window,
 )
-from vitarium.core.registry import architecture
 
 
 def _read(value: Any) -> Any:
@@ -130,13 +129,13 @@ def stage_group_sizes(share: StageSharing, depths: tuple[int, ...]) -> tuple[tup
             f"share has {len(shares)} entries, but there are {len(depths)} stages; give one for "
             "each stage, or a single number or 'all' for every stage"
         )
-    found = []
-    for stage, (own, depth) in enumerate(zip(shares, depths, strict=True)):
+    sizes = []
+    for stage, (stage_share, depth) in enumerate(zip(shares, depths, strict=True)):
         try:
-            found.append(group_sizes(own, depth))
+            sizes.append(group_sizes(stage_share, depth))
         except ValueError as error:
             raise ValueError(f"layers.{stage}: {error}") from None
-    return tuple(found)
+    return tuple(sizes)
 
 
 class MiniSwinTransformer(SwinTransformer):
@@ -166,20 +165,20 @@ class MiniSwinTransformer(SwinTransformer):
         rates = calculate_drop_path_rates(
             config.drop_path_rate, list(config.depths), stagewise=True
         )
-        for number, (stage, own) in enumerate(zip(self.layers, rates, strict=True)):
-            self._fill(number, cast(SwinTransformerStage, stage), cast(list[float], own))
+        for number, (stage, stage_rates) in enumerate(zip(self.layers, rates, strict=True)):
+            self._fill(number, cast(SwinTransformerStage, stage), cast(list[float], stage_rates))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """As timm's, for rates that differ by depth; shared weights go with their first block."""
-        found: dict[str, Any] = super().group_matcher(coarse)
+        patterns: dict[str, Any] = super().group_matcher(coarse)
         if coarse:
-            return found
+            return patterns
         shared = [
             (rf"^layers\.{stage}\.shared\.{group}\.", (stage, sum(sizes[:group])))
             for stage, sizes in enumerate(self.config.group_sizes)
             for group in range(len(sizes))
         ]
-        return found | {"blocks": [*shared, *found["blocks"]]}
+        return patterns | {"blocks": [*shared, *patterns["blocks"]]}
 
     def _fill(self, number: int, stage: SwinTransformerStage, rates: list[float]) -> None:
         """Put the shared weights and the blocks into a stage."""
@@ -202,21 +201,21 @@ class MiniSwinTransformer(SwinTransformer):
         )
         stage.shared.apply(init_weights_vit_timm)
         stage.blocks = nn.Sequential(
-            *(self._block(number, stage, place, rate) for place, rate in enumerate(rates))
+            *(self._block(number, stage, index, rate) for index, rate in enumerate(rates))
         )
 
     def _block(
-        self, number: int, stage: SwinTransformerStage, place: int, drop_path: float
+        self, number: int, stage: SwinTransformerStage, index: int, drop_path: float
     ) -> MultiplexedWindowBlock:
         config = self.config
         dim, heads = config.embed_dim * 2**number, config.num_heads[number]
-        group = group_of(config.group_sizes[number], place)
+        group = group_of(config.group_sizes[number], index)
         shared = cast(SharedWindowWeights, cast(nn.ModuleList, stage.shared)[group])
         attention = MultiplexedWindowAttention(
             cast(SharedWindowAttention, shared.attn),
             heads,
             resolution=self._resolution(number),
-            shifted=place % 2 == 1,
+            shifted=index % 2 == 1,
             before=self._mixing(heads) if config.mix_before else None,
             after=self._mixing(heads) if config.mix_after else None,
             attn_drop=config.attn_drop_rate,
@@ -262,6 +261,14 @@ _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
         "mini_swin_small_patch4_window7_224": _SMALL,
         "mini_swin_base_patch4_window7_224": _BASE,
         "mini_swin_base_patch4_window12_384": {**_BASE, "img_size": 384, "window_size": 12},
+    },
+    tiny={
+        "img_size": 16,
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": 8,
+        "depths": (2, 2),
+        "num_heads": (2, 2),
     },
 )
 def mini_swin(config: MiniSwin, num_outputs: int) -> nn.Module:

@@ -19,34 +19,34 @@ from vitarium.core.errors import IncompatibleWeights
 def folded(
     symmetries: Symmetries, weights: Mapping[str, Tensor], *, centre: bool = True
 ) -> dict[str, Tensor]:
-    """The same function with norms that neither scale nor shift; float64.
+    """The same function with norms that neither scale nor shift: tensors [*shape] by name, float64.
 
     Centred, all that writes to a normed group or reads it has mean zero over its units: without
     what the norms take out anyway, nothing counts in an inner product of two models that does not
     count in what they compute. Raises IncompatibleWeights where a norm shifts what a layer without
     bias reads.
     """
-    found = _doubles(weights)
+    tensors = _doubles(weights)
     for norm in symmetries.norms:
-        scale = found[norm.weight]
-        shift = found[norm.bias] if norm.bias else torch.zeros_like(scale)
+        scale = tensors[norm.weight]
+        shift = tensors[norm.bias] if norm.bias else torch.zeros_like(scale)
         for weight, bias in norm.readers:
-            _add(found, bias, _columns(found[weight], scale) @ shift, weight)
-            found[weight] = _scaled(found[weight], scale)
-        found[norm.weight] = torch.ones_like(scale)
+            _add(tensors, bias, _columns(tensors[weight], scale) @ shift, weight)
+            tensors[weight] = _scaled(tensors[weight], scale)
+        tensors[norm.weight] = torch.ones_like(scale)
         if norm.bias:
-            found[norm.bias] = torch.zeros_like(shift)
-    for one in symmetries.scales:
-        for name in filter(None, one.writer):
-            found[name] = _rows(found[name], found[one.weight])
-        found[one.weight] = torch.ones_like(found[one.weight])
+            tensors[norm.bias] = torch.zeros_like(shift)
+    for layer_scale in symmetries.scales:
+        for name in filter(None, layer_scale.writer):
+            tensors[name] = _rows(tensors[name], tensors[layer_scale.weight])
+        tensors[layer_scale.weight] = torch.ones_like(tensors[layer_scale.weight])
     for group in {norm.group for norm in symmetries.norms if centre}:
-        for piece, place in symmetries.having(group):
+        for piece, axis in symmetries.having(group):
             if not piece.elementwise:
-                part = piece.of(found)
-                rows = found[piece.tensor][piece.start : piece.stop]
-                rows.copy_((part - part.mean(place, keepdim=True)).reshape(rows.shape))
-    return found
+                part = piece.of(tensors)
+                rows = tensors[piece.tensor][piece.start : piece.stop]
+                rows.copy_((part - part.mean(axis, keepdim=True)).reshape(rows.shape))
+    return tensors
 
 
 def unfolded(
@@ -55,27 +55,30 @@ def unfolded(
     """The same function as folded weights, with the norms and layer scales of another model.
 
     A mean of models that share norms and scales is the folded models' mean, so what is aligned in
-    folded form can be kept, and averaged, as an ordinary model. float64. Raises IncompatibleWeights
-    where the other model has a factor of zero, or shifts what a layer without bias reads.
+    folded form can be kept, and averaged, as an ordinary model. Tensors [*shape] by name, float64.
+    Raises IncompatibleWeights where the other model has a factor of zero, or shifts what a layer
+    without bias reads.
     """
-    found = _doubles(weights)
-    given = {name: like[name].double() for name in factors(symmetries)}
+    tensors = _doubles(weights)
+    reference = {name: like[name].double() for name in factors(symmetries)}
     for norm in symmetries.norms:
-        scale = _nonzero(norm.weight, given[norm.weight])
-        shift = given[norm.bias] if norm.bias else torch.zeros_like(scale)
+        scale = _nonzero(norm.weight, reference[norm.weight])
+        shift = reference[norm.bias] if norm.bias else torch.zeros_like(scale)
         for weight, bias in norm.readers:
-            found[weight] = _scaled(found[weight], 1 / scale)
-            _add(found, bias, -(_columns(found[weight], scale) @ shift), weight)
-    for one in symmetries.scales:
-        for name in filter(None, one.writer):
-            found[name] = _rows(found[name], 1 / _nonzero(one.weight, given[one.weight]))
-    return found | given
+            tensors[weight] = _scaled(tensors[weight], 1 / scale)
+            _add(tensors, bias, -(_columns(tensors[weight], scale) @ shift), weight)
+    for layer_scale in symmetries.scales:
+        for name in filter(None, layer_scale.writer):
+            tensors[name] = _rows(
+                tensors[name], 1 / _nonzero(layer_scale.weight, reference[layer_scale.weight])
+            )
+    return tensors | reference
 
 
 def factors(symmetries: Symmetries) -> list[str]:
     """The tensors that are folded: of norms, and layer scales."""
     norms = [name for norm in symmetries.norms for name in (norm.weight, norm.bias) if name]
-    return norms + [one.weight for one in symmetries.scales]
+    return norms + [layer_scale.weight for layer_scale in symmetries.scales]
 
 
 def _doubles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,9 +100,9 @@ def _columns(weight: Tensor, like: Tensor) -> Tensor:
     return weight.reshape(len(weight), -1, len(like)).sum(1)
 
 
-def _add(found: dict[str, Tensor], bias: str | None, shift: Tensor, weight: str) -> None:
+def _add(tensors: dict[str, Tensor], bias: str | None, shift: Tensor, weight: str) -> None:
     if bias:
-        found[bias] = found[bias] + shift
+        tensors[bias] = tensors[bias] + shift
     elif shift.any():
         raise IncompatibleWeights(
             f"the norm before {weight} shifts its inputs, and that layer has no bias to fold the "

@@ -1,4 +1,4 @@
-"""What can be done to a model's weights that changes nothing of the function it computes.
+"""Symmetries: transforms of a model's weights that leave its function unchanged.
 
 An architecture declares it as data, `@architecture(..., symmetries=declare)`, a function of the
 built model: its tensors as pieces whose axes belong to groups, and the norms whose affine part can
@@ -21,7 +21,7 @@ is missing stays as it is."""
 
 
 @dataclass(frozen=True)
-class Group:
+class UnitGroup:
     """Units that can be exchanged, or mixed, together wherever they appear."""
 
     size: int
@@ -56,7 +56,7 @@ class Piece:
     mixed before it is folded into its neighbours."""
 
     def of(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """It, in its shape."""
+        """Its tensor, or rows of it, as [*self.shape]."""
         return weights[self.tensor][self.start : self.stop].reshape(self.shape)
 
     def place(self, group: str) -> int | None:
@@ -89,7 +89,7 @@ class Scale:
 class Symmetries:
     """Of one model: which units there are, and where each tensor has them."""
 
-    groups: Mapping[str, Group]
+    groups: Mapping[str, UnitGroup]
     pieces: tuple[Piece, ...]
     """Together, all tensors of real numbers."""
     norms: tuple[Norm, ...] = ()
@@ -98,57 +98,57 @@ class Symmetries:
     def having(self, group: str) -> Iterator[tuple[Piece, int]]:
         """Every piece with an axis of that group, and the axis's number."""
         for piece in self.pieces:
-            place = piece.place(group)
-            if place is not None:
-                yield piece, place
+            axis = piece.place(group)
+            if axis is not None:
+                yield piece, axis
 
 
 def moved(
     symmetries: Symmetries, weights: Mapping[str, Tensor], moves: UnitTransforms
 ) -> dict[str, Tensor]:
-    """The weights after moves, in the dtypes they have; nothing is changed in place.
+    """The weights after moves, tensors [*shape] by name in the dtypes they have; all are copies.
 
     Raises ValueError where units are to be mixed that a norm scales one by one; see
-    `folding.folded`.
+    `_folding.folded`.
     """
-    found = dict(weights)
+    tensors = dict(weights)
     for piece in symmetries.pieces:
         if any(axis.group in moves for axis in piece.axes):
-            if found[piece.tensor] is weights[piece.tensor]:
-                found[piece.tensor] = weights[piece.tensor].clone()
+            if tensors[piece.tensor] is weights[piece.tensor]:
+                tensors[piece.tensor] = weights[piece.tensor].clone()
             part = moved_piece(symmetries, piece, piece.of(weights), moves)
-            target = found[piece.tensor][piece.start : piece.stop]
+            target = tensors[piece.tensor][piece.start : piece.stop]
             target.copy_(part.reshape(target.shape))
-    return found
+    return tensors
 
 
 def composed(
     symmetries: Symmetries, first: UnitTransforms, then: UnitTransforms
 ) -> dict[str, Tensor]:
     """The moves that do what one after the other does."""
-    found = dict(first)
+    transforms = dict(first)
     for name, group in symmetries.groups.items():
         if group.inside is None:
             if name in then:
-                found[name] = _after(first.get(name), then[name])
+                transforms[name] = _after(first.get(name), then[name])
             continue
         old, outer = first.get(name), then.get(group.inside)
         if old is not None and outer is not None:
-            found[name] = old = old[outer]  # they go where their heads go
+            transforms[name] = old = old[outer]  # they go where their heads go
         if name in then:
-            each = [None] * len(then[name]) if old is None else list(old)
-            found[name] = torch.stack(list(map(_after, each, then[name])))
-    return found
+            by_head = [None] * len(then[name]) if old is None else list(old)
+            transforms[name] = torch.stack(list(map(_after, by_head, then[name])))
+    return transforms
 
 
 def moved_piece(
     symmetries: Symmetries, piece: Piece, part: Tensor, moves: UnitTransforms
 ) -> Tensor:
-    """A piece, in its shape, after moves; see `moved`."""
+    """A piece [*piece.shape] after moves, in the same shape; see `moved`."""
     # Groups first, then what is inside of them, whose maps are for where the units are now.
-    known = [(n, axis) for n, axis in enumerate(piece.axes) if axis.group in moves]
+    transformed = [(n, axis) for n, axis in enumerate(piece.axes) if axis.group in moves]
     for inside in (False, True):
-        for place, axis in known:
+        for dim, axis in transformed:
             assert axis.group is not None  # for mypy
             outer, move = symmetries.groups[axis.group].inside, moves[axis.group]
             if bool(outer) != inside:
@@ -158,14 +158,18 @@ def moved_piece(
                     raise ValueError(f"{piece.tensor} scales what is to be mixed; fold it first")
                 continue
             if outer is None:
-                part = _along(part, place, axis, move)
+                part = _along(part, dim, axis, move)
                 continue
             heads = piece.place(outer)
             assert heads is not None  # what is inside a group stands beside it
-            each = part.unbind(heads)
-            places = place - (place > heads)
+            by_head = part.unbind(heads)
+            inner_dim = dim - (dim > heads)
             part = torch.stack(
-                [_along(one, places, axis, own) for one, own in zip(each, move, strict=True)], heads
+                [
+                    _along(head_part, inner_dim, axis, head_move)
+                    for head_part, head_move in zip(by_head, move, strict=True)
+                ],
+                heads,
             )
     return part
 
@@ -185,10 +189,10 @@ def _matrix(move: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.eye(len(move), dtype=dtype, device=move.device)[move]
 
 
-def _along(part: Tensor, place: int, axis: Axis, move: Tensor) -> Tensor:
+def _along(part: Tensor, dim: int, axis: Axis, move: Tensor) -> Tensor:
     if not move.is_floating_point():
-        return part.index_select(place, move)
+        return part.index_select(dim, move)
     matrix = torch.linalg.inv(move).T if axis.reads else move
     wide = torch.promote_types(part.dtype, matrix.dtype)
-    mixed = torch.tensordot(matrix.to(wide), part.to(wide), dims=([1], [place]))
-    return mixed.movedim(0, place).to(part.dtype)
+    mixed = torch.tensordot(matrix.to(wide), part.to(wide), dims=([1], [dim]))
+    return mixed.movedim(0, dim).to(part.dtype)

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from vitarium.architectures.heads import MeanOfHeads
-from vitarium.architectures.symmetries.base import Axis, Group, Norm, Piece, Scale, Symmetries
+from vitarium.architectures.symmetries.base import Axis, Norm, Piece, Scale, Symmetries, UnitGroup
 from vitarium.core.errors import IncompatibleWeights
 
 STREAM = "stream"
@@ -29,16 +29,16 @@ def vit_symmetries(model: nn.Module) -> Symmetries:
     if not isinstance(model, VisionTransformer):
         raise IncompatibleWeights(f"{type(model).__name__} declares no symmetries")
     declared = _Declaration(model)
-    found = Symmetries(
+    symmetries = Symmetries(
         declared.groups, tuple(declared.pieces), tuple(declared.norms), tuple(declared.scales)
     )
-    known = {piece.tensor for piece in found.pieces}
+    declared_tensors = {piece.tensor for piece in symmetries.pieces}
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and name not in known:
+        if tensor.is_floating_point() and name not in declared_tensors:
             raise IncompatibleWeights(
                 f"{type(model).__name__}: which symmetries {name} has is not declared"
             )
-    return found
+    return symmetries
 
 
 class _Declaration:
@@ -46,7 +46,7 @@ class _Declaration:
 
     def __init__(self, model: VisionTransformer) -> None:
         self.model = model
-        self.groups: dict[str, Group] = {}
+        self.groups: dict[str, UnitGroup] = {}
         self.pieces: list[Piece] = []
         self.norms: list[Norm] = []
         self.scales: list[Scale] = []
@@ -59,7 +59,9 @@ class _Declaration:
         # one after the other: what is between them is read by no linear layer
         mixes = mixes and nn.Identity in (type(model.norm), type(model.fc_norm))
         if moves:
-            self.groups[STREAM] = Group(model.embed_dim, "orthogonal" if mixes else "permutation")
+            self.groups[STREAM] = UnitGroup(
+                model.embed_dim, "orthogonal" if mixes else "permutation"
+            )
         self.written = Axis(STREAM if moves else None)
         self.read = Axis(STREAM if moves else None, reads=True)
         self._embedding()
@@ -90,15 +92,15 @@ class _Declaration:
     def _attention(self, at: str, attention: Attention) -> None:
         heads, channels = attention.num_heads, attention.head_dim
         by_head, qk, vo = f"{at}.heads", f"{at}.qk", f"{at}.vo"
-        self.groups[by_head] = Group(heads)
+        self.groups[by_head] = UnitGroup(heads)
         normed = not isinstance(attention.q_norm, nn.Identity)  # its channels are not alike
         if normed:
             for name in ("q_norm", "k_norm"):
                 for kind, tensor in getattr(attention, name).state_dict().items():
                     self._piece(f"{at}.{name}.{kind}", tensor.shape, (NOTHING,))
         else:
-            self.groups[qk] = Group(channels, "invertible", inside=by_head)
-        self.groups[vo] = Group(channels, "invertible", inside=by_head)
+            self.groups[qk] = UnitGroup(channels, "invertible", inside=by_head)
+        self.groups[vo] = UnitGroup(channels, "invertible", inside=by_head)
         width = heads * channels
         inner = [Axis(None if normed else qk), Axis(None if normed else qk, reads=True), Axis(vo)]
         for part, axis in enumerate(inner):
@@ -116,7 +118,7 @@ class _Declaration:
         if type(mlp) not in (Mlp, GluMlp) or not isinstance(mlp.norm, nn.Identity):
             raise IncompatibleWeights(f"{at}: a {type(mlp).__name__}'s symmetries are not declared")
         hidden = mlp.fc2.in_features
-        self.groups[at] = Group(hidden)
+        self.groups[at] = UnitGroup(hidden)
         # a gated MLP has the gates' rows above the values'
         shape = (mlp.fc1.out_features // hidden, hidden, mlp.fc1.in_features)
         axes = (NOTHING, Axis(at), self.read)
@@ -139,7 +141,7 @@ class _Declaration:
             last = number == len(layers) - 1
             out = NOTHING if last else Axis(f"{name}.hidden")
             if not last:
-                self.groups[f"{name}.hidden"] = Group(layer.out_features)
+                self.groups[f"{name}.hidden"] = UnitGroup(layer.out_features)
             width = model.embed_dim if number == 0 else layer.in_features
             shape = (layer.out_features, layer.in_features // width, width)
             self._piece(f"{name}.weight", shape, (out, NOTHING, incoming))
@@ -187,7 +189,9 @@ class _Declaration:
 def _heads(name: str, head: nn.Module) -> list[list[tuple[str, nn.Linear]]]:
     """The linear layers of a head, or of each of several side by side."""
     if isinstance(head, MeanOfHeads):
-        return [found for at, one in head.named_children() for found in _heads(f"{name}.{at}", one)]
+        return [
+            layers for at, part in head.named_children() for layers in _heads(f"{name}.{at}", part)
+        ]
     return [[(name, head)] if isinstance(head, nn.Linear) else _linears(name, head)]
 
 
@@ -195,13 +199,13 @@ def _linears(name: str, head: nn.Module) -> list[tuple[str, nn.Linear]]:
     """Of a head that is an MLP with pointwise activations between."""
     if not isinstance(head, nn.Sequential | nn.Identity):
         raise IncompatibleWeights(f"{name}: a {type(head).__name__}'s symmetries are not declared")
-    found = []
-    for place, layer in head.named_children():
+    layers = []
+    for index, layer in head.named_children():
         if isinstance(layer, nn.Linear):
-            found.append((f"{name}.{place}", layer))
+            layers.append((f"{name}.{index}", layer))
         elif next(layer.parameters(), None) is not None:
-            raise IncompatibleWeights(f"{name}.{place}: {type(layer).__name__} is not declared")
-    return found
+            raise IncompatibleWeights(f"{name}.{index}: {type(layer).__name__} is not declared")
+    return layers
 
 
 def _is_norm(name: str, part: nn.Module) -> bool:

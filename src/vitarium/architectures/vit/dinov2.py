@@ -9,10 +9,10 @@ from timm.layers.mlp import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vitarium.architectures.base import architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.architectures.vit.vit import Vit, as_timm
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import architecture
 
 
 class Dinov2(Vit):
@@ -54,6 +54,7 @@ def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
     paper="Oquab et al. 2023, arXiv 2304.07193",
     timm=_as_timm,
     symmetries=vit_symmetries,
+    tiny={"img_size": 28, "embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 0.1},
 )
 def dinov2(config: Dinov2, num_outputs: int) -> nn.Module:
     gated = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if config.swiglu else {}

@@ -10,10 +10,9 @@ import torch
 from pydantic import AfterValidator, ConfigDict, model_validator
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import did_you_mean
-from vitarium.core.registry import architecture
 
 
 def _plain(value: Any) -> Any:
@@ -61,10 +60,10 @@ class TimmModel(ArchitectureConfig):
         if not timm.is_model(self.model):
             names = timm.list_models()
             raise ValueError(f"unknown timm model '{self.model}'{did_you_mean(self.model, names)}")
-        known = _built(self.model).parameters
+        parameters = _built(self.model).parameters
         for name in self.overrides:
-            if name not in known:
-                raise ValueError(f"unknown factor '{name}'{did_you_mean(name, known)}")
+            if name not in parameters:
+                raise ValueError(f"unknown factor '{name}'{did_you_mean(name, parameters)}")
         _built(self.model, **self.overrides)
         return self
 
@@ -75,6 +74,13 @@ class TimmModel(ArchitectureConfig):
     paper="Wightman 2019, github.com/huggingface/pytorch-image-models",
     timm=lambda config: (config.model, config.overrides),
     symmetries=vit_symmetries,
+    tiny={
+        "model": "vit_tiny_patch16_224",
+        "img_size": 32,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 2,
+    },
 )
 def timm_model(config: TimmModel, num_outputs: int) -> nn.Module:
     model: nn.Module = timm.create_model(
@@ -110,5 +116,5 @@ def _built(name: str, /, **overrides: Any) -> _Skeleton:
     try:
         return _skeleton(name, **overrides)
     except Exception as error:
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"timm cannot build {name} so: {said}") from None
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"timm cannot build {name} so: {reason}") from None

@@ -8,10 +8,9 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig
+from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import architecture
 
 
 class Vit(ArchitectureConfig):
@@ -90,6 +89,7 @@ def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
     timm=as_timm,
     symmetries=vit_symmetries,
+    tiny={"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
 )
 def vit(config: Vit, num_outputs: int) -> nn.Module:
     model: nn.Module = VisionTransformer(**config.arguments(), num_classes=num_outputs)

@@ -1,4 +1,4 @@
-"""Random colours and blur for whole batches, each image by its own numbers.
+"""Random colors and blur for whole batches, each image by its own numbers.
 
 Images are float [n, 3, h, w] (or gray, [n, 1, h, w]) in [0, 1]; numbers are float64 [n, ...] in
 [0, 1) on the CPU, so which images are touched is known without asking a GPU.
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from vitarium.data._to_device import moved
+from vitarium.data._to_device import to_device
+from vitarium.data.augmentations._boxes import blend
 
 JITTER_NUMBERS = 8
 """Four strengths, and four numbers whose order is the order of the changes."""
@@ -39,19 +40,19 @@ def jittered(
         (-hue, hue),
     ]
     images = images.clone()
-    for place in range(4):
+    for position in range(4):
         for number, (change, (low, high)) in enumerate(zip(_CHANGES, spans, strict=True)):
-            which = (order[:, place] == number).nonzero().squeeze(1)
+            which = (order[:, position] == number).nonzero().squeeze(1)
             if low == high or not len(which):
                 continue
             drawn = low + (high - low) * strengths[which, number]
-            chosen = moved(which, images.device)
-            factor = moved(drawn.to(images.dtype), images.device).view(-1, 1, 1, 1)
+            chosen = to_device(which, images.device)
+            factor = to_device(drawn.to(images.dtype), images.device).view(-1, 1, 1, 1)
             images[chosen] = change(images[chosen], factor)
     return images
 
 
-def some(
+def apply_randomly(
     images: Tensor, numbers: Tensor, probability: float, change: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Change the images whose first number is below `probability`, by `change(images, which)`.
@@ -63,14 +64,14 @@ def some(
     which = (numbers[:, 0] < probability).nonzero().squeeze(1)
     if not len(which):
         return images
-    chosen = moved(which, images.device)
+    chosen = to_device(which, images.device)
     images = images.clone()
     images[chosen] = change(images[chosen], which)
     return images
 
 
 def grayed(images: Tensor) -> Tensor:
-    """Without colour, in as many channels."""
+    """Without color, in as many channels: [n, c, h, w] -> the same."""
     return _gray(images).expand_as(images)
 
 
@@ -79,9 +80,9 @@ def blurred(images: Tensor, sigmas: Tensor, kernel: int) -> Tensor:
 
     As torchvision's gaussian_blur with an odd kernel of `kernel` pixels; by two matrices per image.
     """
-    sigmas = moved(sigmas.to(images.dtype), images.device)
-    place = torch.arange(kernel, device=images.device) - kernel // 2
-    weights = torch.softmax(-0.5 * (place / sigmas.unsqueeze(1)) ** 2, dim=1)
+    sigmas = to_device(sigmas.to(images.dtype), images.device)
+    position = torch.arange(kernel, device=images.device) - kernel // 2
+    weights = torch.softmax(-0.5 * (position / sigmas.unsqueeze(1)) ** 2, dim=1)
     down, across = (
         torch.einsum("nk,kij->nij", weights, _shifts(kernel, size, images.device)).unsqueeze(1)
         for size in images.shape[-2:]
@@ -102,11 +103,11 @@ def _brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    return _blend(images, _gray(images).mean((-3, -2, -1), keepdim=True), factor)
+    return blend(images, _gray(images).mean((-3, -2, -1), keepdim=True), factor).clamp(0, 1)
 
 
 def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return _blend(images, _gray(images), factor)
+    return blend(images, _gray(images), factor).clamp(0, 1)
 
 
 def _hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -135,7 +136,3 @@ def _gray(images: Tensor) -> Tensor:
         return images
     gray: Tensor = rgb_to_grayscale(images, 1)
     return gray
-
-
-def _blend(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
-    return (share * images + (1 - share) * others).clamp(0, 1)

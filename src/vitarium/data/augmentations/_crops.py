@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitarium.data._to_device import moved
+from vitarium.data._to_device import to_device
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 _TRIES = 10
@@ -23,7 +23,7 @@ CROP_NUMBERS = 2 * _TRIES + 2
 
 
 @dataclass(frozen=True)
-class Axis:
+class CroppedAxis:
     """One axis of the frames of n images; all [n].
 
     The source pixels from `start` on, `length` of them, are resampled to `resized` pixels; of
@@ -36,15 +36,15 @@ class Axis:
     offset: Tensor
 
     def weights(
-        self, seen: Tensor, source: int, interpolation: Interpolation, device: torch.device
+        self, pixels: Tensor, source: int, interpolation: Interpolation, device: torch.device
     ) -> Tensor:
         """The weight of each source pixel in each seen one, [n, size, source], on the device."""
-        place = moved((self.offset.unsqueeze(1) + seen).unsqueeze(2), device)
+        positions = to_device((self.offset.unsqueeze(1) + pixels).unsqueeze(2), device)
         start, length, resized = (
-            moved(v.double().view(-1, 1, 1), device)
+            to_device(v.double().view(-1, 1, 1), device)
             for v in (self.start, self.length, self.resized)
         )
-        return _weights(place, start, length, resized, source, interpolation)
+        return _weights(positions, start, length, resized, source, interpolation)
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ class WholeAxis:
     margin: int
 
     def weights(
-        self, seen: Tensor, source: int, interpolation: Interpolation, device: torch.device
+        self, pixels: Tensor, source: int, interpolation: Interpolation, device: torch.device
     ) -> Tensor:
-        """As Axis.weights; all rows there can be are made once, and then only chosen from."""
+        """As CroppedAxis.weights, [n, size, source]; all rows there can be are made once."""
         rows = _all_rows(source, self.resized, self.margin, interpolation, device)
-        return rows[moved(self.margin + self.offset.unsqueeze(1) + seen, device)]
+        return rows[to_device(self.margin + self.offset.unsqueeze(1) + pixels, device)]
 
 
 @dataclass(frozen=True)
 class Frame:
     """The frames of n images (or one for all of a batch), each of `size` (height, width)."""
 
-    rows: Axis | WholeAxis
-    columns: Axis | WholeAxis
+    rows: CroppedAxis | WholeAxis
+    columns: CroppedAxis | WholeAxis
     size: tuple[int, int]
     interpolation: Interpolation = "bilinear"
     flipped: Tensor | None = None
@@ -86,14 +86,14 @@ class Frame:
         """
         height, width = images.shape[-2:]
         pixels = images.float() / 255
-        if not self._whole(height, width):
+        if not self._shows_all(height, width):
             how = (self.interpolation, images.device)
-            down = self.rows.weights(_seen(self.size[0], None), height, *how)
-            across = self.columns.weights(_seen(self.size[1], self.flipped), width, *how)
+            down = self.rows.weights(_output_pixels(self.size[0], None), height, *how)
+            across = self.columns.weights(_output_pixels(self.size[1], self.flipped), width, *how)
             pixels = down.unsqueeze(1) @ (pixels @ across.unsqueeze(1).transpose(-1, -2))
         return pixels.clamp_(0, 1) if self.interpolation == "bicubic" else pixels
 
-    def _whole(self, height: int, width: int) -> bool:
+    def _shows_all(self, height: int, width: int) -> bool:
         """Whether the frames show the images as they are."""
         axes = ((self.rows, height, self.size[0]), (self.columns, width, self.size[1]))
         return self.flipped is None and all(
@@ -105,7 +105,7 @@ class Frame:
         )
 
 
-def _seen(size: int, mirrored: Tensor | None) -> Tensor:
+def _output_pixels(size: int, mirrored: Tensor | None) -> Tensor:
     """Numbers of the seen pixels, [1, size] or [n, size]; backwards in a mirror."""
     numbers = torch.arange(size).unsqueeze(0)
     return numbers if mirrored is None else torch.where(mirrored[:, None], numbers.flip(1), numbers)
@@ -115,14 +115,15 @@ def _seen(size: int, mirrored: Tensor | None) -> Tensor:
 def _all_rows(
     source: int, resized: int, margin: int, interpolation: Interpolation, device: torch.device
 ) -> Tensor:
-    """Weights of the source's pixels in every resized one, and in the margins' black ones."""
-    place = torch.arange(-margin, resized + margin).view(1, -1, 1)
-    nothing, whole, size = (torch.tensor(v, dtype=torch.float64) for v in (0, source, resized))
-    return _weights(place, nothing, whole, size, source, interpolation)[0].to(device)
+    """Weights of the source's pixels in every resized one, and in the margins' black ones:
+    [resized + 2 * margin, source]."""
+    positions = torch.arange(-margin, resized + margin).view(1, -1, 1)
+    start, length, size = (torch.tensor(v, dtype=torch.float64) for v in (0, source, resized))
+    return _weights(positions, start, length, size, source, interpolation)[0].to(device)
 
 
 def _weights(
-    place: Tensor,
+    positions: Tensor,
     start: Tensor,
     length: Tensor,
     resized: Tensor,
@@ -131,19 +132,19 @@ def _weights(
 ) -> Tensor:
     """Of all source pixels in the pixels at these places of the resized image, [n, m, source].
 
-    place: [n, m, 1]; the others, which say what is resized to what, [n, 1, 1].
+    positions: [n, m, 1]; the others, which say what is resized to what, [n, 1, 1].
     """
-    pixel = torch.arange(source, dtype=torch.float64, device=place.device)
+    pixel = torch.arange(source, dtype=torch.float64, device=positions.device)
     scale = length / resized
     if interpolation == "nearest":
-        weights = (pixel == start + (place * scale).floor()).double()
+        weights = (pixel == start + (positions * scale).floor()).double()
     else:
-        centre = start + (place + 0.5) * scale
+        centre = start + (positions + 0.5) * scale
         distance = (pixel + 0.5 - centre) / scale.clamp(min=1)  # wider when shrinking
         weights = _KERNELS[interpolation](distance.abs())
         weights *= (pixel >= start) & (pixel < start + length)
         weights /= weights.sum(2, keepdim=True).clamp(min=1e-12)
-    return (weights * ((place >= 0) & (place < resized))).float()
+    return (weights * ((positions >= 0) & (positions < resized))).float()
 
 
 def _triangle(x: Tensor) -> Tensor:
@@ -167,25 +168,25 @@ def resized_crops(
     shorter: int,
     interpolation: Interpolation = "bilinear",
     padding: int = 0,
-    places: Tensor | None = None,
+    crop_numbers: Tensor | None = None,
     flipped: Tensor | None = None,
 ) -> Frame:
     """The shorter side to `shorter`, black `padding` around, then a crop of `size`.
 
     Args:
         image: height and width of the images.
-        places: two numbers in [0, 1) per image that place the crop, [n, 2]; None: the middle.
+        crop_numbers: two numbers in [0, 1) per image, where its crop is, [n, 2]; None: the middle.
         flipped: which are mirrored, bool [n].
     """
     axes = []
-    for axis, (source, seen, resized) in enumerate(
+    for axis, (source, cropped, resized) in enumerate(
         zip(image, size, _shorter_to(image, shorter), strict=True)
     ):
-        margin = max(padding, seen - resized, 0)
-        if places is None:
-            offset = torch.tensor([round((resized - seen) / 2)])
+        margin = max(padding, cropped - resized, 0)
+        if crop_numbers is None:
+            offset = torch.tensor([round((resized - cropped) / 2)])
         else:
-            offset = _integer(places[:, axis], resized + 2 * padding - seen + 1) - padding
+            offset = _integer(crop_numbers[:, axis], resized + 2 * padding - cropped + 1) - padding
         axes.append(WholeAxis(source, resized, offset, margin))
     return Frame(axes[0], axes[1], size, interpolation, flipped)
 
@@ -209,7 +210,7 @@ def random_resized_crops(
         numbers: float64 [n, CROP_NUMBERS].
     """
     height, width = image
-    areas, shapes, places = numbers.split((_TRIES, _TRIES, 2), dim=1)
+    areas, shapes, offsets = numbers.split((_TRIES, _TRIES, 2), dim=1)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * areas)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     shape = torch.exp(low + (high - low) * shapes)
@@ -219,19 +220,19 @@ def random_resized_crops(
     none = ~fits.any(1)
     middle = _largest_of_ratio(height, width, ratio)
     starts, lengths = [], []
-    for axis, (tried, whole) in enumerate(((tall, height), (wide, width))):
+    for axis, (tried, full) in enumerate(((tall, height), (wide, width))):
         length = tried.gather(1, first).squeeze(1).long()
-        start = _integer(places[:, axis], whole - length + 1)
+        start = _integer(offsets[:, axis], full - length + 1)
         lengths.append(length.masked_fill(none, middle[axis]))
-        starts.append(start.masked_fill(none, (whole - middle[axis]) // 2))
+        starts.append(start.masked_fill(none, (full - middle[axis]) // 2))
     rows, columns = (
-        Axis(start, length, torch.full_like(start, seen), torch.zeros_like(start))
-        for start, length, seen in zip(starts, lengths, size, strict=True)
+        CroppedAxis(start, length, torch.full_like(start, cropped), torch.zeros_like(start))
+        for start, length, cropped in zip(starts, lengths, size, strict=True)
     )
     return Frame(rows, columns, size, interpolation, flipped)
 
 
-def rotated(images: Tensor, degrees: Tensor) -> Tensor:
+def rotated_images(images: Tensor, degrees: Tensor) -> Tensor:
     """Each image [n, c, h, w] turned counter-clockwise about its middle; black comes in."""
     height, width = images.shape[-2:]
     cos, sin = (f(torch.deg2rad(degrees.double())) for f in (torch.cos, torch.sin))
@@ -245,7 +246,7 @@ def rotated(images: Tensor, degrees: Tensor) -> Tensor:
         1,
     )
     grid = F.affine_grid(
-        moved(turn.float(), images.device), list(images.shape), align_corners=False
+        to_device(turn.float(), images.device), list(images.shape), align_corners=False
     )
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.data._to_device import moved
+from vitarium.data._to_device import to_device
+from vitarium.data.augmentations._boxes import covered
 
 Mode = Literal["const", "rand", "pixel"]
 _TRIES = 10
@@ -27,7 +28,7 @@ def erased(images: Tensor, numbers: Tensor, probability: float, mode: Mode = "co
         mode: fill with 0 (const), one normal colour per rectangle (rand), or normal noise (pixel).
     """
     height, width = images.shape[-2:]
-    whether, areas, shapes, places, colour, noise = numbers.split((1, _TRIES, _TRIES, 2, 3, 1), 1)
+    whether, areas, shapes, offsets, color, noise = numbers.split((1, _TRIES, _TRIES, 2, 3, 1), 1)
     area = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * areas)
     low, high = math.log(_RATIO[0]), math.log(_RATIO[1])
     shape = torch.exp(low + (high - low) * shapes)
@@ -38,29 +39,28 @@ def erased(images: Tensor, numbers: Tensor, probability: float, mode: Mode = "co
     if not len(which):
         return images
     inside = [
-        _inside(places[which, axis], tried.gather(1, first)[which, 0], size)
+        _box_sides(offsets[which, axis], tried.gather(1, first)[which, 0], size)
         for axis, (tried, size) in enumerate(((tall, height), (wide, width)))
     ]
-    chosen, rows, columns = (moved(v, images.device) for v in (which, *inside))
+    chosen, rows, columns = (to_device(v, images.device) for v in (which, *inside))
     mask = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
     images, part = images.clone(), images[chosen]
-    images[chosen] = torch.where(mask, _filling(part, colour[which], noise[which], mode), part)
+    images[chosen] = torch.where(mask, _filling(part, color[which], noise[which], mode), part)
     return images
 
 
-def _inside(place: Tensor, length: Tensor, size: int) -> Tensor:
-    """Which of `size` rows or columns a rectangle covers, [n, size]."""
-    start = (place * (size - length + 1)).floor()
-    row = torch.arange(size)
-    return (row >= start.unsqueeze(1)) & (row < (start + length).unsqueeze(1))
+def _box_sides(offset: Tensor, length: Tensor, size: int) -> Tensor:
+    """Which of `size` rows (or columns) a box of that length covers: [n] twice -> [n, size]."""
+    start = (offset * (size - length + 1)).floor()
+    return covered(start, start + length, size)
 
 
-def _filling(part: Tensor, colour: Tensor, noise: Tensor, mode: Mode) -> Tensor:
+def _filling(part: Tensor, color: Tensor, noise: Tensor, mode: Mode) -> Tensor:
     if mode == "const":
         return torch.zeros_like(part)
     if mode == "rand":
-        normal = torch.special.ndtri(colour.clamp(1e-9, 1 - 1e-9))
-        return moved(normal[:, : part.shape[1], None, None].to(part.dtype), part.device)
+        normal = torch.special.ndtri(color.clamp(1e-9, 1 - 1e-9))
+        return to_device(normal[:, : part.shape[1], None, None].to(part.dtype), part.device)
     # each image's noise from its own seed, so that its neighbours in the batch change nothing
     generator = torch.Generator(part.device)
     drawn = [

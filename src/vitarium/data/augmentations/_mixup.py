@@ -7,14 +7,15 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from vitarium.core.errors import InvalidInput
-from vitarium.data._to_device import moved
+from vitarium.data._to_device import to_device
+from vitarium.data.augmentations._boxes import blend, covered
 
 Mode = Literal["batch", "pair", "elem"]
 MIXING_NUMBERS = 4
 """Which of the two, its strength, and the place of cutmix's rectangle."""
 
 
-def mixed(
+def mix_batches(
     images: Tensor, targets: Tensor, numbers: Tensor, *, mixup: float, cutmix: float, mode: Mode
 ) -> tuple[Tensor, Tensor]:
     """Each batch mixed with itself in reverse, and its targets likewise.
@@ -35,20 +36,20 @@ def mixed(
             f"mixup and cutmix need batches of an even size; {images.shape[1]} is odd"
         )
     numbers = _shared(numbers, mode)
-    which, strength, places = numbers[..., 0], numbers[..., 1], numbers[..., 2:]
+    which, strength, centers = numbers[..., 0], numbers[..., 1], numbers[..., 2:]
     cut = which < (0.5 if mixup and cutmix else float(bool(cutmix)))
     share = torch.where(cut, _beta(strength, cutmix or mixup), _beta(strength, mixup or cutmix))
     rows, columns = (
-        _inside(places[..., axis], (1 - share).sqrt(), size)
+        _box_sides(centers[..., axis], (1 - share).sqrt(), size)
         for axis, size in enumerate(images.shape[-2:])
     )
     pasted = rows.sum(-1) * columns.sum(-1) / (rows.shape[-1] * columns.shape[-1])
     share = torch.where(cut, 1 - pasted, share)
     device = images.device
-    of_targets = moved(share.unsqueeze(-1).to(targets.dtype), device)
-    targets = _blend(targets, targets.flip(1), of_targets)
+    of_targets = to_device(share.unsqueeze(-1).to(targets.dtype), device)
+    targets = blend(targets, targets.flip(1), of_targets)
     if cut.any():
-        rows, columns = moved(rows & cut.unsqueeze(-1), device), moved(columns, device)
+        rows, columns = to_device(rows & cut.unsqueeze(-1), device), to_device(columns, device)
         hidden = (rows.unsqueeze(-1) & columns.unsqueeze(-2)).unsqueeze(2)
         pixels = torch.where(hidden, images.flip(1), images)
         share = share.masked_fill(cut, 1.0)
@@ -56,8 +57,8 @@ def mixed(
         pixels = images
     if cut.all():
         return pixels, targets
-    of_pixels = moved(share[..., None, None, None].to(images.dtype), device)
-    return _blend(pixels, images.flip(1), of_pixels), targets
+    of_pixels = to_device(share[..., None, None, None].to(images.dtype), device)
+    return blend(pixels, images.flip(1), of_pixels), targets
 
 
 def _shared(numbers: Tensor, mode: Mode) -> Tensor:
@@ -75,17 +76,10 @@ def _beta(numbers: Tensor, alpha: float) -> Tensor:
     return torch.from_numpy(betaincinv(alpha, alpha, numbers.contiguous().numpy()))
 
 
-def _inside(place: Tensor, share: Tensor, size: int) -> Tensor:
-    """Which rows (or columns) a rectangle of that share of the side covers, [..., size].
+def _box_sides(center: Tensor, share: Tensor, size: int) -> Tensor:
+    """Which rows (or columns) a box of that share of the side covers: [...] -> [..., size].
 
     Its middle is anywhere in the image; what reaches outside is cut off.
     """
-    length, middle = (share * size).floor(), (place * size).floor()
-    start = middle - (length / 2).floor()
-    end = middle + (length / 2).ceil()
-    row = torch.arange(size)
-    return (row >= start.unsqueeze(-1)) & (row < end.unsqueeze(-1))
-
-
-def _blend(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    return one * share + other * (1 - share)
+    length, middle = (share * size).floor(), (center * size).floor()
+    return covered(middle - (length / 2).floor(), middle + (length / 2).ceil(), size)

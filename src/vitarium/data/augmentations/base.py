@@ -5,15 +5,17 @@ given, never drawn here: so an image becomes the same in a batch of any size, on
 in whichever process does the work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import AfterValidator, PositiveFloat
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.registry import register
 from vitarium.data.augmentations._crops import Frame
 
 
@@ -48,8 +50,37 @@ class Augmentation:
     mix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+MakeAugmentation = TypeVar(
+    "MakeAugmentation", bound=Callable[[Any, tuple[int, int, int], int], Augmentation]
+)
+
+
+def augmentation(
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[MakeAugmentation], MakeAugmentation]:
+    """Register an augmentation: a function `(config, input_size, num_classes) -> Augmentation`.
+
+    `input_size` is channels, height and width of the model's images. An image becomes the same in a
+    batch of any size, and beside any other models that are trained together.
+
+    Args:
+        config: its fields are factors.
+        paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests, with all that it can do switched on; the defaults
+            are tested, too.
+
+    Raises InvalidInput where the settings do not fit the input size.
+    `vitarium.testing.check_augmentation(name)` tests all of it.
+    """
+    return register("augmentation", name, config, {"paper": paper, "tiny": tiny})
+
+
 class Numbers:
-    """Names for parts of an image's numbers: `Numbers(flip=1, crop=2)(given, "crop")`."""
+    """Names for parts of an image's numbers: `Numbers(flip=1, crop=2)(drawn, "crop")`."""
 
     def __init__(self, **widths: int) -> None:
         ends = torch.tensor([0, *widths.values()]).cumsum(0).tolist()
@@ -59,18 +90,18 @@ class Numbers:
         }
         self.total: int = ends[-1]
 
-    def __call__(self, given: Tensor, name: str) -> Tensor:
+    def __call__(self, drawn: Tensor, name: str) -> Tensor:
         """[..., total] -> [..., width of that part]"""
-        return given[..., self._parts[name]]
+        return drawn[..., self._parts[name]]
 
 
 def unmixed(images: Tensor, targets: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """The `mix` of an augmentation that does not mix."""
+    """The `mix` of an augmentation that does not mix: [k, b, ...], unchanged."""
     return images, targets
 
 
 def channels(images: Tensor, count: int) -> Tensor:
-    """To gray or to RGB, whichever has `count` channels; images that have them stay as they are."""
+    """To gray or RGB: [..., c, h, w] -> [..., count, h, w]; unchanged where c is `count`."""
     if images.shape[-3] == count:
         return images
     if count == 3:

@@ -4,15 +4,27 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import augmentation
-from vitarium.data.augmentations._color import JITTER_NUMBERS, blurred, grayed, jittered, some
+from vitarium.data.augmentations._color import (
+    JITTER_NUMBERS,
+    apply_randomly,
+    blurred,
+    grayed,
+    jittered,
+)
 from vitarium.data.augmentations._crops import (
     CROP_NUMBERS,
     Frame,
     random_resized_crops,
     resized_crops,
 )
-from vitarium.data.augmentations.base import Augmentation, Numbers, Range, channels, unmixed
+from vitarium.data.augmentations.base import (
+    Augmentation,
+    Numbers,
+    Range,
+    augmentation,
+    channels,
+    unmixed,
+)
 
 
 class SimclrViews(Config):
@@ -46,7 +58,12 @@ class SimclrViews(Config):
 _SIGMA = (0.1, 2.0)
 
 
-@augmentation("simclr", config=SimclrViews, paper="Chen et al. 2020, arXiv 2002.05709, App. A")
+@augmentation(
+    "simclr",
+    config=SimclrViews,
+    paper="Chen et al. 2020, arXiv 2002.05709, App. A",
+    tiny={"color_jitter_probability": 1.0, "grayscale": 0.5, "blur_kernel": 3},
+)
 def simclr_views(
     config: SimclrViews, input_size: tuple[int, int, int], num_classes: int
 ) -> Augmentation:
@@ -57,14 +74,14 @@ def simclr_views(
         crop=CROP_NUMBERS, flip=1, jitters=1, jitter=JITTER_NUMBERS, gray=1, blurs=1, sigma=1
     )
 
-    def frame(given: Tensor, high: int, wide: int) -> Frame:
-        flipped = numbers(given, "flip").squeeze(1) < config.horizontal_flip
+    def frame(drawn: Tensor, high: int, wide: int) -> Frame:
+        flipped = numbers(drawn, "flip").squeeze(1) < config.horizontal_flip
         return random_resized_crops(
             (high, wide),
             (height, width),
             scale=config.scale,
             ratio=config.ratio,
-            numbers=numbers(given, "crop"),
+            numbers=numbers(drawn, "crop"),
             flipped=flipped,
         )
 
@@ -73,37 +90,37 @@ def simclr_views(
             (high, wide), (height, width), shorter=config.resize or min(height, width)
         )
 
-    def jitter(images: Tensor, which: Tensor, given: Tensor) -> Tensor:
+    def jitter(images: Tensor, which: Tensor, drawn: Tensor) -> Tensor:
         strength = config.color_jitter
         return jittered(
             images,
-            numbers(given, "jitter")[which],
+            numbers(drawn, "jitter")[which],
             brightness=strength,
             contrast=strength,
             saturation=strength,
             hue=config.hue,
         )
 
-    def blur(images: Tensor, which: Tensor, given: Tensor) -> Tensor:
+    def blur(images: Tensor, which: Tensor, drawn: Tensor) -> Tensor:
         low, high = _SIGMA
-        sigmas = low + (high - low) * numbers(given, "sigma")[which, 0]
+        sigmas = low + (high - low) * numbers(drawn, "sigma")[which, 0]
         return blurred(images, sigmas, kernel)
 
-    def change(images: Tensor, given: Tensor) -> Tensor:
-        images = some(
+    def change(images: Tensor, drawn: Tensor) -> Tensor:
+        images = apply_randomly(
             images,
-            numbers(given, "jitters"),
+            numbers(drawn, "jitters"),
             config.color_jitter_probability,
-            lambda chosen, which: jitter(chosen, which, given),
+            lambda chosen, which: jitter(chosen, which, drawn),
         )
-        images = some(
-            images, numbers(given, "gray"), config.grayscale, lambda chosen, which: grayed(chosen)
+        images = apply_randomly(
+            images, numbers(drawn, "gray"), config.grayscale, lambda chosen, which: grayed(chosen)
         )
-        images = some(
+        images = apply_randomly(
             images,
-            numbers(given, "blurs"),
+            numbers(drawn, "blurs"),
             config.blur,
-            lambda chosen, which: blur(chosen, which, given),
+            lambda chosen, which: blur(chosen, which, drawn),
         )
         return channels(images, count)
 

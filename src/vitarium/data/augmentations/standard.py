@@ -7,7 +7,6 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import augmentation
 from vitarium.data.augmentations._color import JITTER_NUMBERS, jittered
 from vitarium.data.augmentations._crops import (
     CROP_NUMBERS,
@@ -15,11 +14,11 @@ from vitarium.data.augmentations._crops import (
     Interpolation,
     random_resized_crops,
     resized_crops,
-    rotated,
+    rotated_images,
 )
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
-from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mixed
-from vitarium.data.augmentations.base import Augmentation, Numbers, Range, channels
+from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
+from vitarium.data.augmentations.base import Augmentation, Numbers, Range, augmentation, channels
 
 Probability = Field(0.0, ge=0, le=1)
 
@@ -53,19 +52,34 @@ class Standard(Config):
     """Whether the strength is drawn per batch, per pair of images, or per image."""
 
 
-@augmentation("standard", config=Standard)
+@augmentation(
+    "standard",
+    config=Standard,
+    tiny={
+        "crop": "random_resized",
+        "horizontal_flip": 0.5,
+        "rotation": 10,
+        "color_jitter": 0.3,
+        "random_erasing": 0.5,
+        "random_erasing_mode": "pixel",
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "mixup_mode": "elem",
+    },
+)
 def standard(config: Standard, input_size: tuple[int, int, int], num_classes: int) -> Augmentation:
     """Crops, flips, rotation, colours, erasing, mixup and cutmix; none unless set.
 
     Raises InvalidInput where a random crop does not fit into the resized and padded image.
     """
     count, *size = input_size
-    seen = (size[0], size[1])
-    shorter = config.resize or min(seen)
-    if config.crop == "random" and shorter + 2 * config.padding < min(seen):
+    cropped = (size[0], size[1])
+    shorter = config.resize or min(cropped)
+    if config.crop == "random" and shorter + 2 * config.padding < min(cropped):
         raise InvalidInput(
-            f"a random crop of {seen[0]} by {seen[1]} pixels does not fit into images resized to "
-            f"{shorter} and padded by {config.padding}; choose a larger resize or padding"
+            f"a random crop of {cropped[0]} by {cropped[1]} pixels does not fit into images "
+            f"resized to {shorter} and padded by {config.padding}; choose a larger resize "
+            "or padding"
         )
     numbers = Numbers(
         crop=CROP_NUMBERS,
@@ -76,13 +90,13 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
         mixing=MIXING_NUMBERS,
     )
 
-    def frame(given: Tensor, height: int, width: int) -> Frame:
-        crop, flip = numbers(given, "crop"), numbers(given, "flip").squeeze(1)
+    def frame(drawn: Tensor, height: int, width: int) -> Frame:
+        crop, flip = numbers(drawn, "crop"), numbers(drawn, "flip").squeeze(1)
         flipped = flip < config.horizontal_flip if config.horizontal_flip else None
         if config.crop == "random_resized":
             return random_resized_crops(
                 (height, width),
-                seen,
+                cropped,
                 scale=config.scale,
                 ratio=config.ratio,
                 numbers=crop,
@@ -91,46 +105,46 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
             )
         return resized_crops(
             (height, width),
-            seen,
+            cropped,
             shorter=shorter,
             interpolation=config.interpolation,
             padding=config.padding if config.crop == "random" else 0,
-            places=crop[:, :2] if config.crop == "random" else None,
+            crop_numbers=crop[:, :2] if config.crop == "random" else None,
             flipped=flipped,
         )
 
     def plain(height: int, width: int) -> Frame:
         return resized_crops(
-            (height, width), seen, shorter=shorter, interpolation=config.interpolation
+            (height, width), cropped, shorter=shorter, interpolation=config.interpolation
         )
 
-    def change(images: Tensor, given: Tensor) -> Tensor:
+    def change(images: Tensor, drawn: Tensor) -> Tensor:
         if config.rotation:
-            degrees = (2 * numbers(given, "rotation").squeeze(1) - 1) * config.rotation
-            images = rotated(images, degrees)
+            degrees = (2 * numbers(drawn, "rotation").squeeze(1) - 1) * config.rotation
+            images = rotated_images(images, degrees)
         if strength := config.color_jitter:
             images = jittered(
                 images,
-                numbers(given, "jitter"),
+                numbers(drawn, "jitter"),
                 brightness=strength,
                 contrast=strength,
                 saturation=strength,
             )
         return channels(images, count)
 
-    def mix(images: Tensor, targets: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+    def mix(images: Tensor, targets: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
         if config.random_erasing:
             images = erased(
                 images.flatten(0, 1),
-                numbers(given, "erasing").flatten(0, 1),
+                numbers(drawn, "erasing").flatten(0, 1),
                 config.random_erasing,
                 config.random_erasing_mode,
             ).unflatten(0, images.shape[:2])
         if config.mixup or config.cutmix:
-            images, targets = mixed(
+            images, targets = mix_batches(
                 images,
                 targets,
-                numbers(given, "mixing"),
+                numbers(drawn, "mixing"),
                 mixup=config.mixup,
                 cutmix=config.cutmix,
                 mode=config.mixup_mode,

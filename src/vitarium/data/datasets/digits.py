@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from vitarium.core.registry import dataset
-from vitarium.data.base import DataConfig, DataFolders, Dataset, with_splits, with_test_split
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
+from vitarium.data.splits import with_splits, with_test_split
 
 MEAN, STD = (0.305,), (0.376,)
 
@@ -16,10 +16,10 @@ def digits(config: DataConfig, folders: DataFolders) -> Dataset:
     """Handwritten digits, 8 × 8 gray, 43 writers; inside scikit-learn, no download."""
     from sklearn.datasets import load_digits
 
-    heap = load_digits()
-    pixels = np.rint(heap.images * (255 / 16)).astype(np.uint8)  # the source counts to 16
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # the source counts to 16
     train, test = with_test_split(
-        torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(heap.target).long()
+        torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target).long()
     )
     return with_splits(
         "digits",

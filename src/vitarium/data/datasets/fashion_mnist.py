@@ -5,9 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from vitarium.core.registry import dataset
 from vitarium.data._torchvision import load_torchvision
-from vitarium.data.base import DataConfig, DataFolders, Dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
 MEAN, STD = (0.2860,), (0.3530,)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -21,6 +20,8 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
     num_train=60000,
     mean=MEAN,
     std=STD,
+    paper="Xiao et al. 2017, arXiv 1708.07747",
+    tiny={"train_limit": 500},
 )
 def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     """Articles of clothing, 28 × 28 gray (Xiao et al. 2017, arXiv 1708.07747)."""

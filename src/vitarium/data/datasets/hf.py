@@ -9,8 +9,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
-from vitarium.core.registry import dataset
-from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, with_splits
+from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
+from vitarium.data.splits import with_splits
 
 
 class HuggingFace(OwnDataConfig):
@@ -100,8 +100,8 @@ class Rows:
     @property
     def fingerprint(self) -> str | None:
         """The library's own, which changes with the rows."""
-        own = getattr(self.rows, "_fingerprint", None)
-        return own and f"{own}/{self.column}"
+        rows_fingerprint = getattr(self.rows, "_fingerprint", None)
+        return rows_fingerprint and f"{rows_fingerprint}/{self.column}"
 
     def __getitem__(self, index: int) -> Tensor:
         from torchvision.transforms.v2.functional import pil_to_tensor

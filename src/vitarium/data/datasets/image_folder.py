@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.core.printable import encodable
-from vitarium.core.registry import dataset
-from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, with_splits
+from vitarium.data.base import DataFolders, Dataset, OwnDataConfig, Split, dataset
+from vitarium.data.splits import with_splits
 
 
 class ImageFolder(OwnDataConfig):
@@ -74,11 +74,11 @@ class Files:
     @property
     def fingerprint(self) -> str:
         """Changes with the files, told by their names, sizes and times."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for path in self.paths:
             about = Path(path).stat()
-            found.update(os.fsencode(f"{path}/{about.st_size}/{about.st_mtime_ns}\n"))
-        return found.hexdigest()
+            digest.update(os.fsencode(f"{path}/{about.st_size}/{about.st_mtime_ns}\n"))
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> Tensor:
         from PIL import Image

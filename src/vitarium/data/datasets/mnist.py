@@ -1,14 +1,20 @@
 """torchvision's MNIST."""
 
-from vitarium.core.registry import dataset
 from vitarium.data._torchvision import load_torchvision
-from vitarium.data.base import DataConfig, DataFolders, Dataset
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
 
 MEAN, STD = (0.1307,), (0.3081,)
 
 
 @dataset(
-    "mnist", config=DataConfig, fixed=True, num_classes=10, num_train=60000, mean=MEAN, std=STD
+    "mnist",
+    config=DataConfig,
+    fixed=True,
+    num_classes=10,
+    num_train=60000,
+    mean=MEAN,
+    std=STD,
+    paper="LeCun et al. 1998, Gradient-based learning applied to document recognition",
 )
 def mnist(config: DataConfig, folders: DataFolders) -> Dataset:
     """Handwritten digits, 28 × 28 gray (LeCun et al. 1998)."""

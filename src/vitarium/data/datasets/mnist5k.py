@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from vitarium.core.registry import dataset
-from vitarium.data.base import DataConfig, DataFolders, Dataset, with_splits, with_test_split
+from vitarium.data.base import DataConfig, DataFolders, Dataset, dataset
+from vitarium.data.splits import with_splits, with_test_split
 
 MEAN, STD = (0.1307,), (0.3081,)
 

@@ -28,11 +28,11 @@ from vitarium.data.batch import Batch
 from vitarium.objectives.distillation.base import Distillation
 from vitarium.training import Precision, TrainOptions
 from vitarium.training.environment import software
-from vitarium.training.shortcuts import take_shortcuts
-from vitarium.training.stacked_trainer import Stack
-from vitarium.training.teacher import Lessons
-from vitarium.training.train_state import Member
-from vitarium.training.trainer import Alone
+from vitarium.training.optimize_forward import optimize_forward
+from vitarium.training.stacked_trainer import StackedTrainer
+from vitarium.training.teacher import Teacher
+from vitarium.training.train_state import TrainState
+from vitarium.training.trainer import Trainer
 
 _SECONDS = 0.5
 _CALLS = 5
@@ -164,7 +164,7 @@ class Calibration:
             self.device, precision=way.precision, compiled=way.compiled, deterministic=False
         )
         trials = [_Trial(recipe, num_outputs, options) for _ in range(way.stacked)]
-        trainer = (Alone if way.stacked == 1 else Stack)(trials, options)
+        trainer = (Trainer if way.stacked == 1 else StackedTrainer)(trials, options)
         trainer.training_mode()
         batch = _noise(recipe, num_outputs, images, way.stacked, self.device)
         if self.device != "cpu":
@@ -185,20 +185,20 @@ class Calibration:
         return seconds, max(first - seconds, 0.0)
 
 
-class _Trial(Member):
+class _Trial(TrainState):
     """A model that is only tried: without data, and without a place in a zoo."""
 
     def __init__(self, recipe: Recipe, num_outputs: int, options: TrainOptions) -> None:
         self.recipe = recipe
         self.model = recipe.build(num_outputs).to(options.device)
         facts = recipe.objective.plugin.facts
-        teacher = deepcopy(self.model) if "lesson" in facts else None
-        take_shortcuts(self.model, options, blocks_are_read=facts.get("records_blocks", False))
+        teacher = deepcopy(self.model) if facts["teacher_outputs"] else None
+        optimize_forward(self.model, options, blocks_are_read=facts.get("records_blocks", False))
         self._freeze()
         if teacher is not None:
             size = recipe.architecture.config.input_size
             example = torch.zeros(1, *size, device=options.device)
-            self.lessons = Lessons(recipe, teacher, self.model, example)
+            self.teacher = Teacher(recipe, teacher, self.model, example)
 
     def rate(self, epoch: int, number: int) -> float:
         return 1e-6
@@ -209,7 +209,7 @@ def _with_own_kind(recipe: Recipe) -> Recipe:
     objective = recipe.objective
     if not isinstance(objective.config, Distillation):
         return recipe
-    own = replace(objective, config=objective.config.with_own_kind())
+    own = replace(objective, config=objective.config.with_teacher_like_student())
     return recipe.changed({"objective": own})
 
 

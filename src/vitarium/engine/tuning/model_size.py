@@ -6,7 +6,8 @@ import torch
 
 from vitarium.blueprint import Recipe
 from vitarium.core.errors import DataNotFound, InvalidData
-from vitarium.data.base import expected, load, train_size
+from vitarium.data.expected import expected, train_size
+from vitarium.data.load import load
 
 
 def num_outputs(recipe: Recipe) -> int | None:

@@ -12,10 +12,9 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from vitarium.core import files
-from vitarium.core.registry import exporter
 from vitarium.formats._names import from_timm
 from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 _ACTIVATIONS = {
@@ -29,15 +28,15 @@ _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 """PIL's numbers."""
 
 
-def refuses(config: Preprocessed, zoo: Zoo, one: Chosen) -> str | None:
+def refuses(config: Preprocessed, zoo: Zoo, checkpoint: Chosen) -> str | None:
     """Why a model is no ViT of Hugging Face's; None where it is one."""
-    if zoo.spec(one.id).origin.architecture is None:
+    if zoo.spec(checkpoint.id).origin.architecture is None:
         return "it came as tensors that nothing here builds; --to safetensors takes any model"
-    fault = next(_faults(_skeleton(zoo, one)), None)
+    fault = next(_faults(_skeleton(zoo, checkpoint)), None)
     return fault and f"{fault}; --to safetensors and --to onnx take it"
 
 
-@exporter("hugging-face", config=Preprocessed, refuses=refuses)
+@exporter("hugging_face", config=Preprocessed, refuses=refuses)
 def hugging_face(
     config: Preprocessed, zoo: Zoo, models: Sequence[Chosen], out: Path
 ) -> Iterator[Path]:
@@ -45,24 +44,24 @@ def hugging_face(
 
     A model without a head becomes a ViTModel. The folder says how images are prepared, too.
     """
-    for one in models:
-        folder = out / one.name
-        model = _skeleton(zoo, one)
+    for checkpoint in models:
+        folder = out / checkpoint.name
+        model = _skeleton(zoo, checkpoint)
         headless = isinstance(model.head, nn.Identity)
-        spec, classes = zoo.spec(one.id), zoo.folder(one.id).about().classes
-        how = preprocessing(spec, config)
+        spec, classes = zoo.spec(checkpoint.id), zoo.folder(checkpoint.id).about().classes
+        inputs = preprocessing(spec, config)
         files.write_json(folder / "config.json", _config(model, classes))
-        files.write_json(folder / "preprocessor_config.json", _processor(how))
-        weights = from_timm(zoo.state_dict(one.id, one.epoch), headless=headless)
-        whole = {name: tensor.contiguous() for name, tensor in weights.items()}
-        save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+        files.write_json(folder / "preprocessor_config.json", _processor(inputs))
+        weights = from_timm(zoo.state_dict(checkpoint.id, checkpoint.epoch), headless=headless)
+        contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+        save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
         yield folder
 
 
-def _skeleton(zoo: Zoo, one: Chosen) -> Any:
+def _skeleton(zoo: Zoo, checkpoint: Chosen) -> Any:
     """The model without memory."""
     with torch.device("meta"):
-        return zoo.spec(one.id).origin.build(zoo.folder(one.id).about().num_outputs)
+        return zoo.spec(checkpoint.id).origin.build(zoo.folder(checkpoint.id).about().num_outputs)
 
 
 def _faults(model: Any) -> Iterator[str]:
@@ -137,20 +136,20 @@ def _side(size: Sequence[int]) -> int | list[int]:
     return size[0] if len(set(size)) == 1 else list(size)
 
 
-def _processor(how: Preprocessing) -> dict[str, Any]:
+def _processor(inputs: Preprocessing) -> dict[str, Any]:
     """The image processor that resizes the shorter side and crops the middle, as scoring does."""
-    channels, height, width = how.input_size
+    channels, height, width = inputs.input_size
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": channels == 3,
         "do_resize": True,
-        "size": {"shortest_edge": how.resize},
-        "resample": _RESAMPLE[how.interpolation],
+        "size": {"shortest_edge": inputs.resize},
+        "resample": _RESAMPLE[inputs.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(how.mean),
-        "image_std": list(how.std),
+        "image_mean": list(inputs.mean),
+        "image_std": list(inputs.std),
     }

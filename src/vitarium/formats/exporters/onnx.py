@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import exporter
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 TOLERANCE = 1e-4
@@ -30,9 +29,9 @@ class OnnxFile(Config):
     """Run each file in ONNX Runtime, and compare outputs with the zoo's to 1e-4."""
 
 
-def refuses(config: OnnxFile, zoo: Zoo, one: Chosen) -> str | None:
+def refuses(config: OnnxFile, zoo: Zoo, checkpoint: Chosen) -> str | None:
     """Why a model does not run; None where it does."""
-    if zoo.spec(one.id).origin.architecture is None:
+    if zoo.spec(checkpoint.id).origin.architecture is None:
         return "it came as tensors that nothing here builds; --to safetensors takes any model"
     return None
 
@@ -43,24 +42,25 @@ def refuses(config: OnnxFile, zoo: Zoo, one: Chosen) -> str | None:
     refuses=refuses,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="vitarium[onnx]",
+    tiny={"check": False},
 )
 def onnx_file(config: OnnxFile, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
     """An ONNX file per model: images [batch, c, h, w] -> outputs [batch, n], any batch.
 
     In its metadata: id, epoch, stage, classes (JSON) and factors (JSON).
     """
-    for one in models:
-        model = zoo.load(one.id, one.epoch)
-        images = _images(zoo, one)
-        file = out / f"{one.name}.onnx"
-        _write(model, images, file, config.opset, metadata(zoo, one))
+    for checkpoint in models:
+        model = zoo.load(checkpoint.id, checkpoint.epoch)
+        images = _images(zoo, checkpoint)
+        file = out / f"{checkpoint.name}.onnx"
+        _write(model, images, file, config.opset, metadata(zoo, checkpoint))
         if config.check:
-            _check(model, images, file, one)
+            _check(model, images, file, checkpoint)
         yield file
 
 
-def _images(zoo: Zoo, one: Chosen) -> Tensor:
-    architecture = zoo.spec(one.id).origin.architecture
+def _images(zoo: Zoo, checkpoint: Chosen) -> Tensor:
+    architecture = zoo.spec(checkpoint.id).origin.architecture
     assert architecture
     noise = torch.Generator().manual_seed(0)
     return torch.randn(2, *architecture.config.input_size, generator=noise)
@@ -83,46 +83,46 @@ def _write(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-    found = program.model_proto
-    _without_traces(found)
-    onnx.helper.set_model_props(found, metadata)
+    proto = program.model_proto
+    _without_traces(proto)
+    onnx.helper.set_model_props(proto, metadata)
     bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
-    onnx.save(found, file, save_as_external_data=bytes > _LARGEST, location=f"{file.name}.data")
+    onnx.save(proto, file, save_as_external_data=bytes > _LARGEST, location=f"{file.name}.data")
     onnx.checker.check_model(file)
 
 
-def _without_traces(found: Any) -> None:
+def _without_traces(proto: Any) -> None:
     """Drop where in this machine's source files each operation came from."""
-    graph = found.graph
-    nodes = [node for function in found.functions for node in function.node]
+    graph = proto.graph
+    nodes = [node for function in proto.functions for node in function.node]
     values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for part in [*graph.node, *nodes, *values]:
         part.ClearField("metadata_props")
 
 
-def metadata(zoo: Zoo, one: Chosen) -> dict[str, str]:
+def metadata(zoo: Zoo, checkpoint: Chosen) -> dict[str, str]:
     """What a file says of its model."""
-    spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
+    spec, about = zoo.spec(checkpoint.id), zoo.folder(checkpoint.id).about()
     return {
-        "id": one.id,
-        "epoch": str(one.epoch),
+        "id": checkpoint.id,
+        "epoch": str(checkpoint.epoch),
         "stage": spec.stage,
         "classes": json.dumps(list(about.classes), ensure_ascii=False),
         "factors": json.dumps(spec.described(), ensure_ascii=False),
     }
 
 
-def _check(model: nn.Module, images: Tensor, file: Path, one: Chosen) -> None:
+def _check(model: nn.Module, images: Tensor, file: Path, checkpoint: Chosen) -> None:
     """In a batch of another size than that of the export, too."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for batch in (images, torch.cat([images, images[:1] * 0.5])):
-        (theirs,) = session.run(None, {"images": batch.numpy()})
+        (outputs,) = session.run(None, {"images": batch.numpy()})
         with torch.no_grad():
-            apart = (torch.from_numpy(theirs) - model(batch)).abs().max().item()
-        if not apart <= TOLERANCE:
+            error = (torch.from_numpy(outputs) - model(batch)).abs().max().item()
+        if not error <= TOLERANCE:
             raise InvalidInput(
-                f"model {one.id}: the outputs of ONNX Runtime are up to {apart:.1e} from the "
-                "zoo's; keep the file all the same with --set check=false"
+                f"model {checkpoint.id}: the outputs of ONNX Runtime are up to {error:.1e} from "
+                "the zoo's; keep the file all the same with --set check=false"
             )

@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 
 from vitarium.core.config import NoConfig
 from vitarium.core.csv_cells import guarded
-from vitarium.core.registry import exporter
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 
@@ -25,11 +24,11 @@ def safetensors_files(
     entry, `vitarium`: the model's row of the table, as JSON.
     """
     rows = []
-    for one in models:
-        row = _row(zoo, one)
+    for checkpoint in models:
+        row = _row(zoo, checkpoint)
         file = out / row["file"]
         notes = {"vitarium": json.dumps(row, sort_keys=True)}
-        save_file(zoo.state_dict(one.id, one.epoch), file, metadata=notes)
+        save_file(zoo.state_dict(checkpoint.id, checkpoint.epoch), file, metadata=notes)
         rows.append(row)
         yield file
     table = out / "models.csv"
@@ -37,32 +36,34 @@ def safetensors_files(
     yield table
 
 
-def _row(zoo: Zoo, one: Chosen) -> dict[str, Any]:
+def _row(zoo: Zoo, checkpoint: Chosen) -> dict[str, Any]:
     """What is known of a model, its factors by dotted name; without those that are not set."""
-    spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
+    spec, about = zoo.spec(checkpoint.id), zoo.folder(checkpoint.id).about()
     factors = spec.described()
-    made: dict[str, Any] = {}
+    merge_columns: dict[str, Any] = {}
     if spec.operator:
-        ingredients = [f"{each.model}@{each.epoch}" for each in spec.ingredients]
-        made = {"operator": spec.operator.name, "ingredients": ingredients}
+        ingredients = [f"{ingredient.model}@{ingredient.epoch}" for ingredient in spec.ingredients]
+        merge_columns = {"operator": spec.operator.name, "ingredients": ingredients}
     return {
-        "file": f"{one.name}.safetensors",
-        "name": one.id,
+        "file": f"{checkpoint.name}.safetensors",
+        "name": checkpoint.id,
         "stage": spec.stage,
         "parent": spec.parent,
         "parent_epoch": spec.parent_epoch,
-        "epoch": one.epoch,
+        "epoch": checkpoint.epoch,
         "architecture": factors.pop("architecture", None),
         "num_classes": about.num_outputs,
-        **made,
+        **merge_columns,
         **{key: value for key, value in factors.items() if key != "name" and value is not None},
-        **_scores(zoo, one),
+        **_scores(zoo, checkpoint),
     }
 
 
-def _scores(zoo: Zoo, one: Chosen) -> dict[str, float]:
+def _scores(zoo: Zoo, checkpoint: Chosen) -> dict[str, float]:
     """What was measured after that epoch on the three splits."""
-    metrics = next(e.metrics for e in zoo.folder(one.id).epochs() if e.number == one.epoch)
+    metrics = next(
+        e.metrics for e in zoo.folder(checkpoint.id).epochs() if e.number == checkpoint.epoch
+    )
     return {key: metrics[key] for key in metrics if key.startswith(("train_", "val_", "test_"))}
 
 

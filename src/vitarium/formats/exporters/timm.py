@@ -14,9 +14,8 @@ from torch import nn
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint import Spec
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import exporter
 from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
 ANY = "--to safetensors takes any model"
@@ -31,15 +30,15 @@ class TimmFolder(Preprocessed):
     """Let timm load each folder, and compare outputs with the zoo's: they are the same bits."""
 
 
-def refuses(config: TimmFolder, zoo: Zoo, one: Chosen) -> str | None:
+def refuses(config: TimmFolder, zoo: Zoo, checkpoint: Chosen) -> str | None:
     """Why timm cannot build a model from a configuration; None where it can."""
-    spec = zoo.spec(one.id)
+    spec = zoo.spec(checkpoint.id)
     architecture, head = spec.origin.architecture, _head(spec)
     if architecture is None:
         return f"it came as tensors that nothing here builds; {ANY}"
     if head not in (None, "linear", "none"):
         return f"its head is '{head}', and timm's is one layer; {RUNS}"
-    if "timm" not in architecture.plugin.facts:
+    if not architecture.plugin.facts["timm"]:
         return f"its architecture '{architecture.name}' is none of timm's; {RUNS}"
     try:
         architecture.plugin.facts["timm"](architecture.config)
@@ -53,22 +52,22 @@ def timm_folder(
     config: TimmFolder, zoo: Zoo, models: Sequence[Chosen], out: Path
 ) -> Iterator[Path]:
     """A folder per model that timm.create_model("local-dir:...", pretrained=True) loads."""
-    for one in models:
-        folder = out / one.name
+    for checkpoint in models:
+        folder = out / checkpoint.name
         folder.mkdir()
-        settings = _settings(zoo, one, config)
+        settings = _settings(zoo, checkpoint, config)
         text = json.dumps(settings, indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-        weights = zoo.state_dict(one.id, one.epoch)
+        weights = zoo.state_dict(checkpoint.id, checkpoint.epoch)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         if config.check:
-            _check(zoo, one, folder, settings["pretrained_cfg"]["input_size"])
+            _check(zoo, checkpoint, folder, settings["pretrained_cfg"]["input_size"])
         yield folder
 
 
-def _settings(zoo: Zoo, one: Chosen, config: TimmFolder) -> dict[str, Any]:
+def _settings(zoo: Zoo, checkpoint: Chosen, config: TimmFolder) -> dict[str, Any]:
     """What stands in config.json."""
-    spec, about = zoo.spec(one.id), zoo.folder(one.id).about()
+    spec, about = zoo.spec(checkpoint.id), zoo.folder(checkpoint.id).about()
     name, arguments = _as_timm(spec)
     num_classes = 0 if _head(spec) == "none" else about.num_outputs
     with torch.device("meta"):
@@ -104,20 +103,20 @@ def _head(spec: Spec) -> str | None:
 
 def _facts(model: nn.Module) -> dict[str, Any]:
     """What of timm's own description is the architecture's, and not its published weights'."""
-    known: Any = model.pretrained_cfg
-    return {key: known.get(key) for key in _OF_THE_ARCHITECTURE} | {
+    pretrained_cfg: Any = model.pretrained_cfg
+    return {key: pretrained_cfg.get(key) for key in _OF_THE_ARCHITECTURE} | {
         "classifier": head_prefix(model)
     }
 
 
-def _data(how: Preprocessing) -> dict[str, Any]:
+def _data(inputs: Preprocessing) -> dict[str, Any]:
     return {
-        "input_size": how.input_size,
-        "interpolation": how.interpolation,
-        "crop_pct": _crop_pct(min(how.input_size[1:]), how.resize),
+        "input_size": inputs.input_size,
+        "interpolation": inputs.interpolation,
+        "crop_pct": _crop_pct(min(inputs.input_size[1:]), inputs.resize),
         "crop_mode": "center",
-        "mean": how.mean,
-        "std": how.std,
+        "mean": inputs.mean,
+        "std": inputs.std,
     }
 
 
@@ -127,13 +126,13 @@ def _crop_pct(size: int, resize: int) -> float:
     return share if math.floor(size / share) == resize else math.nextafter(share, 0)
 
 
-def _check(zoo: Zoo, one: Chosen, folder: Path, input_size: Sequence[int]) -> None:
+def _check(zoo: Zoo, checkpoint: Chosen, folder: Path, input_size: Sequence[int]) -> None:
     images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
-    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    timm_model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
-        same = torch.equal(theirs(images), zoo.load(one.id, one.epoch)(images))
+        same = torch.equal(timm_model(images), zoo.load(checkpoint.id, checkpoint.epoch)(images))
     if not same:
         raise InvalidInput(
-            f"model {one.id}: what timm loads has other outputs than the zoo's model; {RUNS}; or "
-            "keep the folder all the same with --set check=false"
+            f"model {checkpoint.id}: what timm loads has other outputs than the zoo's model; "
+            f"{RUNS}; or keep the folder all the same with --set check=false"
         )

@@ -15,55 +15,60 @@ from vitarium.core import files
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.filenames import collision_key, file_name
-from vitarium.core.registry import exporter
-from vitarium.formats._published_keys import MADE, OURS, is_contrastive, their_metric, to_theirs
+from vitarium.formats._published_keys import (
+    MERGE_KEYS,
+    OURS,
+    is_contrastive,
+    published_metric,
+    to_published,
+)
 from vitarium.formats._ray_trials import WEIGHTS
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.formats.importers.vit_zoo import MODELS, PREFIX, structure
 from vitarium.zoo import Epoch, Zoo
 
-SOURCE = "vit-zoo"
+SOURCE = "vit_zoo"
 _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 
 
-def refuses(config: NoConfig, zoo: Zoo, one: Chosen) -> str | None:
+def refuses(config: NoConfig, zoo: Zoo, checkpoint: Chosen) -> str | None:
     """Why a model has no place in this layout; None where it has."""
-    if zoo.spec(one.id).origin.architecture is None:
+    if zoo.spec(checkpoint.id).origin.architecture is None:
         return "it came as tensors that nothing here builds; --to safetensors takes any model"
     return None
 
 
-@exporter("vit-zoo", config=NoConfig, refuses=refuses, paper="Falk et al. 2025, arXiv 2504.10231")
+@exporter("vit_zoo", config=NoConfig, refuses=refuses, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: NoConfig, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
     """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL, every epoch.
 
     Of a model that is asked for after one epoch, all kept epochs are written. What the published
     configurations have no key for stands under `vitarium::`, so that importing gives it back.
     """
-    places = _Places(zoo)
-    for id in dict.fromkeys(one.id for one in models):
-        folder = out / places.of(id)
+    paths = _PublishedPaths(zoo)
+    for id in dict.fromkeys(checkpoint.id for checkpoint in models):
+        folder = out / paths.of(id)
         folder.mkdir(parents=True)
-        _write(zoo, id, folder, places)
+        _write(zoo, id, folder, paths)
         yield folder
 
 
-class _Places:
+class _PublishedPaths:
     """The folder of each model: the published name of one that has it, else by its id."""
 
     def __init__(self, zoo: Zoo) -> None:
         self.zoo = zoo
-        self._found: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
         self._taken: set[str] = set()
         """Keys of names that are used, as case-insensitive file systems compare them."""
 
     def of(self, id: str) -> str:
         """`pretraining/NAME`, or `finetuning/NAME OF ITS PARENT/NAME`."""
-        if id not in self._found:
+        if id not in self._paths:
             name = self._name(id)
-            self._found[id] = f"{name}-{id[:8]}" if collision_key(name) in self._taken else name
-            self._taken.add(collision_key(self._found[id]))
-        return self._found[id]
+            self._paths[id] = f"{name}-{id[:8]}" if collision_key(name) in self._taken else name
+            self._taken.add(collision_key(self._paths[id]))
+        return self._paths[id]
 
     def _name(self, id: str) -> str:
         spec = self.zoo.spec(id)
@@ -89,9 +94,9 @@ def _is_published(spec: Spec) -> bool:
     )
 
 
-def _write(zoo: Zoo, id: str, folder: Path, places: _Places) -> None:
+def _write(zoo: Zoo, id: str, folder: Path, paths: _PublishedPaths) -> None:
     model = zoo.folder(id)
-    epochs, config = model.epochs(), _configuration(zoo, id, places)
+    epochs, config = model.epochs(), _configuration(zoo, id, paths)
     text = json.dumps(config, indent=4, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     contrastive = is_contrastive(config)
@@ -102,12 +107,12 @@ def _write(zoo: Zoo, id: str, folder: Path, places: _Places) -> None:
             file.write(json.dumps(line) + "\n")
     for epoch in epochs:
         if epoch.checkpoint:
-            place = folder / _checkpoint(epoch.number)
-            place.mkdir()
+            checkpoint_folder = folder / _checkpoint(epoch.number)
+            checkpoint_folder.mkdir()
             weights = model.weights(epoch.number)
             content = io.BytesIO()  # of a disk that is full, torch says nothing of use
             torch.save({f"{PREFIX}{name}": tensor for name, tensor in weights.items()}, content)
-            files.write(place / WEIGHTS, [content.getbuffer()])
+            files.write(checkpoint_folder / WEIGHTS, [content.getbuffer()])
 
 
 def _checkpoint(number: int) -> str:
@@ -118,26 +123,32 @@ def _line(epoch: Epoch, contrastive: bool) -> dict[str, Any]:
     """What Ray would write of an epoch; NaN as null, as it does."""
     return {
         **{
-            their_metric(name, contrastive=contrastive): None if math.isnan(value) else value
+            published_metric(name, contrastive=contrastive): None if math.isnan(value) else value
             for name, value in epoch.metrics.items()
         },
         "training_iteration": epoch.number,
     }
 
 
-def _configuration(zoo: Zoo, id: str, places: _Places) -> dict[str, Any]:
+def _configuration(zoo: Zoo, id: str, paths: _PublishedPaths) -> dict[str, Any]:
     spec, about = zoo.spec(id), zoo.folder(id).about()
-    config = to_theirs(_factors(spec))
+    config = to_published(_factors(spec))
     if not _is_published(spec):
-        config = {**_described(zoo, id, places), **config}
-    if spec.stage != places.of(id).partition("/")[0]:
+        config = {**_described(zoo, id, paths), **config}
+    if spec.stage != paths.of(id).partition("/")[0]:
         config[f"{OURS}stage"] = spec.stage
     if about.classes:
         config[f"{OURS}classes"] = list(about.classes)
     if spec.operator:
-        made = spec.operator.factors(), [one.factors() for one in spec.ingredients]
-        config |= {f"{OURS}{name}": value for name, value in zip(MADE, made, strict=True)}
-    return {**config, **_untold(zoo, id, config)}
+        operator_and_ingredients = (
+            spec.operator.factors(),
+            [ref._asdict() for ref in spec.ingredients],
+        )
+        config |= {
+            f"{OURS}{name}": value
+            for name, value in zip(MERGE_KEYS, operator_and_ingredients, strict=True)
+        }
+    return {**config, **_not_recovered(zoo, id, config)}
 
 
 def _factors(spec: Spec) -> Mapping[str, Any]:
@@ -145,12 +156,14 @@ def _factors(spec: Spec) -> Mapping[str, Any]:
     origin = spec.origin
     if isinstance(origin, Imported):
         return origin.settings
-    apart = ("architecture", "head")
+    structure_factors = ("architecture", "head")
     described = origin.described()
-    return {key: described[key] for key in described if key.partition(".")[0] not in apart}
+    return {
+        key: described[key] for key in described if key.partition(".")[0] not in structure_factors
+    }
 
 
-def _described(zoo: Zoo, id: str, places: _Places) -> dict[str, Any]:
+def _described(zoo: Zoo, id: str, paths: _PublishedPaths) -> dict[str, Any]:
     """The published keys that tell a model's name, structure and parent, as far as they can."""
     spec, about = zoo.spec(id), zoo.folder(id).about()
     origin = spec.origin
@@ -172,7 +185,7 @@ def _described(zoo: Zoo, id: str, places: _Places) -> dict[str, Any]:
     if drawn and getattr(drawn.config, "bias", None) == 0.01:  # the one that they have
         config["model::init_type"] = drawn.name
     if spec.parent:
-        parent = places.of(spec.parent) if zoo.folder(spec.parent).exists else spec.parent
+        parent = paths.of(spec.parent) if zoo.folder(spec.parent).exists else spec.parent
         config["pretraining::model"] = parent.rpartition("/")[2]
         config["pretraining::model::path"] = (
             f"{parent}/{_checkpoint(spec.parent_epoch or 0)}/{WEIGHTS}"
@@ -180,18 +193,18 @@ def _described(zoo: Zoo, id: str, places: _Places) -> dict[str, Any]:
     return config
 
 
-def _untold(zoo: Zoo, id: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def _not_recovered(zoo: Zoo, id: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Architecture and head, where an importer would not find just them."""
     origin = zoo.spec(id).origin
     shapes = {name: tensor.shape for name, tensor in zoo.state_dict(id).items()}
-    untold = {
+    missing = {
         f"{OURS}architecture": origin.architecture.factors() if origin.architecture else None,
         f"{OURS}head": origin.head.factors() if origin.head else None,
     }
     try:
         architecture, head, _ = structure(config, shapes)
     except InvalidInput:
-        return untold
-    told = {f"{OURS}architecture": architecture, f"{OURS}head": head}
-    really = {f"{OURS}architecture": origin.architecture, f"{OURS}head": origin.head}
-    return {key: value for key, value in untold.items() if told[key] != really[key]}
+        return missing
+    recovered = {f"{OURS}architecture": architecture, f"{OURS}head": head}
+    actual = {f"{OURS}architecture": origin.architecture, f"{OURS}head": origin.head}
+    return {key: value for key, value in missing.items() if recovered[key] != actual[key]}

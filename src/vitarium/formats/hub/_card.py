@@ -37,7 +37,7 @@ class CardSettings(Config):
 
 
 def card(
-    known: Population,
+    population: Population,
     settings: CardSettings,
     *,
     name: str,
@@ -56,7 +56,7 @@ def card(
         license=settings.license or "unknown",
         pretty_name=printable(name),
         tags=list(TAGS),
-        size_categories=_size(len(known.models)),
+        size_categories=_size(len(population.models)),
         configs=[
             {"config_name": "models", "data_files": "tables/models.parquet", "default": True},
             {"config_name": "epochs", "data_files": "tables/epochs.parquet"},
@@ -65,11 +65,11 @@ def card(
     parts = [
         f"# {plain(name)}",
         settings.description,
-        _opening(known),
+        _opening(population),
         "" if settings.license else "**No licence has been stated for these weights.**",
-        _stages(known),
-        _figures(known),
-        *_factors(known),
+        _stages(population),
+        _figures(population),
+        *_factors(population),
         _LOADING_A_ZOO if is_zoo else _LOADING_FILES,
         _software(software),
         f"## Citation\n\n```bibtex\n{settings.citation or _CITATION}\n```",
@@ -77,23 +77,23 @@ def card(
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _opening(known: Population) -> str:
+def _opening(population: Population) -> str:
     return (
-        f"A zoo of **{len(known.models)} vision transformers** with {known.checkpoints} "
-        f"checkpoints ({_bytes(known.bytes)}), made with vitarium. Every generating factor of "
+        f"A zoo of **{len(population.models)} vision transformers** with {population.checkpoints} "
+        f"checkpoints ({_bytes(population.bytes)}), made with vitarium. Every generating factor of "
         "every model is a column of the table `models`; metrics of every epoch are in `epochs`."
     )
 
 
-def _stages(known: Population) -> str:
+def _stages(population: Population) -> str:
     rows = []
-    for stage in known.stages:
-        models, spread = known.of(stage), known.spread(stage)
+    for stage in population.stages:
+        models, spread = population.of(stage), population.spread(stage)
         checkpoints = sum(bool(epoch["kept"]) for model in models for epoch in model.epochs)
         scores = [f"{100 * value:.1f} %" for value in spread] if spread else ["", "", ""]
         parents = len({model.row["parent"] for model in models if model.row["parent"]})
         start = f"{parents} models" if parents else "scratch"
-        scored = f"{known.score(stage)} of {len(known.scores(stage))}" if spread else ""
+        scored = f"{population.score(stage)} of {len(population.scores(stage))}" if spread else ""
         counts = [str(len(models)), start, str(checkpoints)]
         rows.append([_name(stage), *counts, scored, *scores])
     header = ["stage", "models", "start from", "checkpoints", "score", "min", "median", "max"]
@@ -104,8 +104,8 @@ def _name(stage: str) -> str:
     return plain(shortened(stage, _MAX_LENGTH))
 
 
-def _figures(known: Population) -> str:
-    if not any(known.scores(stage) for stage in known.stages):
+def _figures(population: Population) -> str:
+    if not any(population.scores(stage) for stage in population.stages):
         return ""
     return (
         f"![Accuracies of the models of each stage](figures/{ACCURACIES})\n\n"
@@ -113,13 +113,13 @@ def _figures(known: Population) -> str:
     )
 
 
-def _factors(known: Population) -> Iterator[str]:
+def _factors(population: Population) -> Iterator[str]:
     yield (
         "## Generating factors\n\nThose that tell the models of a stage apart; in brackets, how "
         "many have the value."
     )
-    for stage in known.stages:
-        varying = known.varying(stage)
+    for stage in population.stages:
+        varying = population.varying(stage)
         if varying:
             rows = [
                 [code(name), ", ".join(f"{plain(value)} ({n})" for value, n in values.items())]
@@ -159,11 +159,14 @@ weights = load_file(hf_hub_download(filename="weights/" + table["file"][0], **wh
 
 def _software(software: Mapping[str, Mapping[str, str]]) -> str:
     """Versions that all models share, or all that there are of each."""
-    found: dict[str, dict[str, None]] = {}
+    versions_by_name: dict[str, dict[str, None]] = {}
     for versions in software.values():
-        for name, own in versions.items():
-            found.setdefault(name, {})[str(own)] = None
-    rows = [[plain(name), ", ".join(map(plain, versions))] for name, versions in found.items()]
+        for name, version_of_model in versions.items():
+            versions_by_name.setdefault(name, {})[str(version_of_model)] = None
+    rows = [
+        [plain(name), ", ".join(map(plain, versions))]
+        for name, versions in versions_by_name.items()
+    ]
     rows.append(["card written by", f"vitarium {version('vitarium')}"])
     return "## Software\n\n" + table(["", "trained with"], rows)
 

@@ -23,16 +23,16 @@ _MAX_LENGTH = 40
 """Characters of the name of a stage above a panel."""
 
 
-def draw(known: Population, folder: Path) -> Iterator[Path]:
+def draw(population: Population, folder: Path) -> Iterator[Path]:
     """Accuracies per stage as histograms, and every model's over the epochs; none without any."""
-    stages = [stage for stage in known.stages if known.scores(stage)]
+    stages = [stage for stage in population.stages if population.scores(stage)]
     if not stages:
         return
     folder.mkdir()
     for name, panel in ((ACCURACIES, _histogram), (CURVES, _curves)):
         figure = _figure(len(stages))
         for axes, stage in zip(figure.axes, stages, strict=True):
-            panel(axes, known, stage)
+            panel(axes, population, stage)
         with warnings.catch_warnings():
             # this machine may have no font for the name of a stage
             warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
@@ -49,21 +49,21 @@ def _figure(panels: int) -> Any:
     return figure
 
 
-def _histogram(axes: Any, known: Population, stage: str) -> None:
-    axes.hist(known.scores(stage), bins=20, color=_COLOUR)
-    _set_title(axes, f"{_title_of(stage)}: {len(known.of(stage))} models")
+def _histogram(axes: Any, population: Population, stage: str) -> None:
+    axes.hist(population.scores(stage), bins=20, color=_COLOUR)
+    _set_title(axes, f"{_title_of(stage)}: {len(population.of(stage))} models")
     axes.set_ylabel("models")
-    axes.set_xlabel(_label(known, stage))
+    axes.set_xlabel(_label(population, stage))
 
 
-def _curves(axes: Any, known: Population, stage: str) -> None:
-    name = known.score(stage) or ""
-    for model in known.of(stage):
+def _curves(axes: Any, population: Population, stage: str) -> None:
+    name = population.score(stage) or ""
+    for model in population.of(stage):
         points = [(epoch["epoch"], epoch[name]) for epoch in model.epochs if name in epoch]
         if points:
             axes.plot(*zip(*points, strict=True), color=_COLOUR, alpha=0.4, linewidth=1, marker=".")
     _set_title(axes, _title_of(stage))
-    axes.set(xlabel="epoch", ylabel=_label(known, stage))
+    axes.set(xlabel="epoch", ylabel=_label(population, stage))
 
 
 def _set_title(axes: Any, title: str) -> None:
@@ -77,5 +77,5 @@ def _title_of(stage: str) -> str:
     return shortened(printable(stage), _MAX_LENGTH)
 
 
-def _label(known: Population, stage: str) -> str:
-    return str(known.score(stage)).replace("_", " ").replace("knn", "k-NN")
+def _label(population: Population, stage: str) -> str:
+    return str(population.score(stage)).replace("_", " ").replace("knn", "k-NN")

@@ -9,8 +9,7 @@ from typing import Any, Literal
 from vitarium.core import files
 from vitarium.core.config import NoConfig
 from vitarium.core.printable import encodable
-from vitarium.core.registry import exporter
-from vitarium.formats.export import Chosen
+from vitarium.formats.base import Chosen, exporter
 from vitarium.formats.exporters.safetensors import safetensors_files
 from vitarium.formats.hub._card import CardSettings, card
 from vitarium.formats.hub._figures import draw
@@ -36,21 +35,21 @@ class HubFolder(CardSettings):
 @exporter("hub", config=HubFolder, needs=("huggingface_hub",), extra="vitarium[hub]")
 def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
     """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
-    ids = {one.id for one in models}
+    ids = {checkpoint.id for checkpoint in models}
     if config.weights == "zoo":
         ids = _with_ancestors(zoo, ids)
         yield from _copy(zoo, ids, out, link=config.link)
     else:
         (out / "weights").mkdir()
         yield from safetensors_files(NoConfig(), zoo, models, out / "weights")
-    known = population(zoo, ids)
-    yield from _tables(known, out / "tables")
-    yield from draw(known, out / "figures")
+    described = population(zoo, ids)
+    yield from _tables(described, out / "tables")
+    yield from draw(described, out / "figures")
     software = {id: zoo.folder(id).about().software for id in sorted(ids)}
     readme = out / "README.md"
     readme.write_text(
         card(
-            known,
+            described,
             config,
             name=encodable(config.name or zoo.path.absolute().name),
             is_zoo=config.weights == "zoo",
@@ -63,16 +62,16 @@ def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path)
 
 def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
     """The models and all that they descend from or are made of."""
-    found: set[str] = set()
+    ancestors: set[str] = set()
     waiting = list(ids)
     while waiting:
         id = waiting.pop()
-        if id not in found:
-            found.add(id)
+        if id not in ancestors:
+            ancestors.add(id)
             spec = zoo.spec(id)
             parents = [spec.parent] if spec.parent else []
-            waiting += [*parents, *(one.model for one in spec.ingredients)]
-    return found
+            waiting += [*parents, *(ingredient.model for ingredient in spec.ingredients)]
+    return ancestors
 
 
 def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
@@ -94,6 +93,7 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
             _copy_folder(item, out / item.name, copy)
         else:
             copy(item, out / item.name)
+        yield out / item.name
     for id in sorted(ids):
         target = out / "models" / id
         _copy_folder(zoo.folder(id).path, target, copy)
@@ -121,14 +121,14 @@ def _linked(source: Path, target: Path) -> bool:
     return True
 
 
-def _tables(known: Population, folder: Path) -> Iterator[Path]:
+def _tables(described: Population, folder: Path) -> Iterator[Path]:
     import pandas as pd
 
     folder.mkdir()
-    models = [dict(model.row) for model in known.models]
+    models = [dict(model.row) for model in described.models]
     epochs = [
         {"id": model.row["id"], "stage": model.stage, **epoch}
-        for model in known.models
+        for model in described.models
         for epoch in model.epochs
     ]
     for name, rows in (("models", models), ("epochs", epochs)):
@@ -143,10 +143,10 @@ def _tables(known: Population, folder: Path) -> Iterator[Path]:
 def _of_one_type(values: list[Any]) -> list[Any]:
     """As parquet wants a column: numbers, or true and false, or else texts; None for what is not
     there."""
-    known = [None if value != value else value for value in values]  # NaN is not itself
-    kinds = {type(value) for value in known if value is not None}
+    cells = [None if value != value else value for value in values]  # NaN is not itself
+    kinds = {type(value) for value in cells if value is not None}
     if kinds <= {bool} or kinds <= {int} or kinds <= {str}:
-        return known
+        return cells
     if kinds <= {int, float}:
-        return [None if value is None else float(value) for value in known]
-    return [None if value is None else text(value) for value in known]
+        return [None if value is None else float(value) for value in cells]
+    return [None if value is None else text(value) for value in cells]

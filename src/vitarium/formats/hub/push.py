@@ -74,17 +74,17 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
     # beside the zoo, its files need not be copied
     parent = absolute.parent if os.access(absolute.parent, os.W_OK) else None
     with temporary_folder(parent, prefix=".vitarium-push-") as beside:
-        made = beside / absolute.name
-        export(zoo, made, exporter="hub", license=license, link=True)
-        yield made
+        hub_folder = beside / absolute.name
+        export(zoo, hub_folder, exporter="hub", license=license, link=True)
+        yield hub_folder
 
 
 def _files(folder: Path) -> list[Upload]:
     """Raises UntrustedFile for a link that leads out of the folder."""
-    found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    for file in found:
+    paths = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    for file in paths:
         check_place(file, root_of(folder))
-    names = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
+    names = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in paths]
     return [
         Upload(name, size)
         for name, size in names

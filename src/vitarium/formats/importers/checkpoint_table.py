@@ -10,7 +10,6 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,26 @@ from torch import Tensor
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint.overrides import apply
 from vitarium.core.config import Config, InvalidConfig
-from vitarium.core.csv_cells import unguarded
-from vitarium.core.errors import InvalidInput, did_you_mean
-from vitarium.core.printable import encodable, printable, shortened
-from vitarium.core.registry import Section, importer, plugins, section
-from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.core.errors import did_you_mean
+from vitarium.core.printable import encodable
+from vitarium.core.registry import Section, plugins, section
+from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
+from vitarium.formats.importers._table_rows import Row, header, read_rows, table_of, tables_of
 from vitarium.formats.importers.cnn_zoo import num_outputs
-from vitarium.formats.weights import check_place, read_shapes, read_weights
+from vitarium.formats.weights import WRAPPED_IN, read_shapes, read_weights
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-WRAPPED_IN = ("state_dict", "model")
-_MAX_LENGTH = 200
-"""Characters of a path in messages."""
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
-_OWN = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes", "architecture", "head")
+_NOT_FACTORS = (
+    "name",
+    "parent",
+    "parent_epoch",
+    "epoch",
+    "stage",
+    "num_classes",
+    "architecture",
+    "head",
+)
 
 
 class CheckpointTable(Config):
@@ -52,138 +56,30 @@ class CheckpointTable(Config):
     num_classes: NonNegativeInt | None = None
     """Of rows that do not say; default: as many as the head's weight has rows."""
     wrapped_in: str | None = None
-    """Key of the state dict in a pickle; default: state_dict or model, else the pickle itself."""
+    """Key of the state dict in a pickle; default: one of those that are usual (state_dict, model,
+    ...), else the pickle itself."""
 
 
 def is_checkpoint_table(source: Path) -> bool:
     """Whether it is a CSV file with a column `file`, or a folder with one."""
     try:
-        return any("file" in _header(table) for table in _tables(source))
+        return any("file" in header(table) for table in tables_of(source))
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
 
 
-@importer("checkpoint-table", config=CheckpointTable, detects=is_checkpoint_table)
+@importer("checkpoint_table", config=CheckpointTable, detects=is_checkpoint_table)
 def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignModel]:
     """Files of weights (.safetensors, .pth, .pt, .bin) and a CSV table of what they are."""
-    table = _table(config, source)
-    models: dict[str, list[_Row]] = defaultdict(list)
-    for row in _rows(table, config):
+    table = table_of(source, config.table)
+    models: dict[str, list[Row]] = defaultdict(list)
+    for row in read_rows(table, config.file_column, config.delimiter):
         models[row.cells.get("name") or row.cells[config.file_column]].append(row)
     for name, rows in models.items():
         yield _model(name, rows, config)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of the table, without its empty cells."""
-
-    table: Path
-    number: int
-    """As a spreadsheet counts: the header is row 1."""
-    cells: Mapping[str, str]
-
-    @property
-    def where(self) -> str:
-        return f"{self.table.name}, row {self.number}"
-
-    def wrong(self, column: str, why: str) -> InvalidInput:
-        return InvalidInput(f"{self.table}, row {self.number}, column '{column}': {why}")
-
-    def number_of(self, column: str) -> int | None:
-        """A whole number that is not negative; None for an empty cell."""
-        cell = self.cells.get(column)
-        if cell is not None and not (cell.isascii() and cell.isdigit()):
-            raise self.wrong(column, f"'{cell}' is not a whole number")
-        return None if cell is None else int(cell)
-
-    def file(self, column: str) -> Path:
-        folder, path = self.table.parent, self.table.parent / self.cells[column]
-        label = shortened(printable(self.cells[column], newline="\\n"), _MAX_LENGTH)
-        try:
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise self.wrong(column, f"'{label}' leads out of {folder}")
-            if path.suffix not in SUFFIXES:
-                raise self.wrong(column, f"'{label}' is none of {', '.join(SUFFIXES)}")
-            if path.is_file():
-                return path
-        except (OSError, ValueError):  # a name that is too long, or has a NUL
-            pass
-        raise self.wrong(column, f"there is no file {folder / label}")
-
-
-# The table
-
-
-def _tables(source: Path) -> list[Path]:
-    return sorted(source.glob("*.csv")) if source.is_dir() else [source][: source.suffix == ".csv"]
-
-
-def _header(table: Path) -> list[str]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        return next(csv.reader(file), [])
-
-
-def _table(config: CheckpointTable, source: Path) -> Path:
-    if config.table and source.is_dir():
-        tables = [file for file in source.iterdir() if file.name == config.table]
-        if not tables:
-            label = shortened(printable(config.table, newline="\\n"), _MAX_LENGTH)
-            raise InvalidInput(f"{source} has no table '{label}'")
-    else:
-        tables = _tables(source)
-    if len(tables) != 1:
-        found = ", ".join(table.name for table in tables) or "none"
-        raise InvalidInput(f"{source} has to have one CSV file, or table=NAME; found: {found}")
-    (table,) = tables
-    if source.is_dir():
-        check_place(table, source)
-    return table
-
-
-def _rows(table: Path, config: CheckpointTable) -> Iterator[_Row]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=config.delimiter, strict=True)
-            header = [unguarded(name.strip()) for name in next(reader, [])]
-            _check_header(table, header, config)
-            for number, cells in enumerate(reader, 2):
-                if any(cells):
-                    yield _row(table, number, header, cells, config)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{table} is no CSV table in UTF-8: {error}") from None
-
-
-def _check_header(table: Path, header: Sequence[str], config: CheckpointTable) -> None:
-    if config.file_column not in header:
-        raise InvalidInput(
-            f"{table} has no column '{config.file_column}' that names the file"
-            f"{did_you_mean(config.file_column, header)}; name it with file_column=NAME"
-        )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise InvalidInput(f"{table} has several columns '{twice[0]}'")
-
-
-def _row(
-    table: Path, number: int, header: Sequence[str], cells: Sequence[str], config: CheckpointTable
-) -> _Row:
-    if len(cells) != len(header):
-        raise InvalidInput(
-            f"{table}, row {number} has {len(cells)} cells, the header {len(header)}"
-        )
-    texts = [unguarded(cell.strip()) for cell in cells]
-    filled = {name: cell for name, cell in zip(header, texts, strict=True) if cell}
-    row = _Row(table, number, filled)
-    if config.file_column not in filled:
-        raise row.wrong(config.file_column, "empty; it has to name a file")
-    return row
-
-
-# A model
-
-
-def _model(name: str, rows: Sequence[_Row], config: CheckpointTable) -> ForeignModel:
+def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignModel:
     """A model of its rows, one an epoch."""
     first = rows[0]
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
@@ -204,7 +100,7 @@ def _model(name: str, rows: Sequence[_Row], config: CheckpointTable) -> ForeignM
     )
 
 
-def _epoch(row: _Row, config: CheckpointTable) -> ForeignEpoch:
+def _epoch(row: Row, config: CheckpointTable) -> ForeignEpoch:
     metrics = {}
     for column, cell in row.cells.items():
         if column.startswith(METRICS):
@@ -220,15 +116,15 @@ def _epoch(row: _Row, config: CheckpointTable) -> ForeignEpoch:
     return ForeignEpoch(row.number_of("epoch") or 0, metrics, load)
 
 
-def _check_same(rows: Sequence[_Row], config: CheckpointTable) -> None:
+def _check_same(rows: Sequence[Row], config: CheckpointTable) -> None:
     """The rows of one model differ in file, epoch and metrics alone."""
-    seen: dict[int, _Row] = {}
+    row_of_epoch: dict[int, Row] = {}
     for row in rows:
         epoch = row.number_of("epoch") or 0
-        if epoch in seen:
-            hint = f"row {seen[epoch].number} has the same name and epoch {epoch}"
+        if epoch in row_of_epoch:
+            hint = f"row {row_of_epoch[epoch].number} has the same name and epoch {epoch}"
             raise row.wrong("name" if "name" in row.cells else config.file_column, hint)
-        seen[epoch] = row
+        row_of_epoch[epoch] = row
         for column in {**rows[0].cells, **row.cells}:
             free = column in (config.file_column, "epoch") or column.startswith(METRICS)
             if not free and row.cells.get(column) != rows[0].cells.get(column):
@@ -237,10 +133,10 @@ def _check_same(rows: Sequence[_Row], config: CheckpointTable) -> None:
                 )
 
 
-def _read(read: Any, file: Path, row: _Row, config: CheckpointTable) -> dict[str, Any]:
+def _read(read: Any, file: Path, row: Row, config: CheckpointTable) -> dict[str, Any]:
     keys = (config.wrapped_in,) if config.wrapped_in else WRAPPED_IN
-    found: dict[str, Any] = read(file, row.table.parent, wrapped_in=keys)
-    return found
+    tensors: dict[str, Any] = read(file, row.table.parent, wrapped_in=keys)
+    return tensors
 
 
 def _plain(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,10 +146,10 @@ def _plain(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _structure(
-    row: _Row, shapes: Mapping[str, torch.Size], config: CheckpointTable
+    row: Row, shapes: Mapping[str, torch.Size], config: CheckpointTable
 ) -> tuple[Section | None, Section | None, int]:
-    told = row.number_of("num_classes")
-    outputs = config.num_classes if told is None else told
+    num_classes = row.number_of("num_classes")
+    outputs = config.num_classes if num_classes is None else num_classes
     name = row.cells.get("architecture", config.architecture)
     if name is None:
         return None, None, num_outputs(shapes) if outputs is None else outputs
@@ -269,17 +165,17 @@ def _structural(column: str) -> bool:
     return column.partition(".")[0] in ("architecture", "head")
 
 
-def _architecture(row: _Row, name: str, nested: Any) -> Section:
+def _architecture(row: Row, name: str, nested: Any) -> Section:
     settings = {k: v for k, v in nested.items() if k != "name"} if isinstance(nested, dict) else {}
     if name in plugins("architecture"):
         return _section(row, "architecture", {"name": name, **settings})
     if not timm.is_model(name):
-        known = [*plugins("architecture"), *timm.list_models()]
-        raise row.wrong("architecture", f"unknown architecture '{name}'{did_you_mean(name, known)}")
+        names = [*plugins("architecture"), *timm.list_models()]
+        raise row.wrong("architecture", f"unknown architecture '{name}'{did_you_mean(name, names)}")
     return _section(row, "architecture", {"name": "timm", "model": name, **settings})
 
 
-def _section(row: _Row, kind: str, value: Any) -> Section:
+def _section(row: Row, kind: str, value: Any) -> Section:
     try:
         return section(kind, value)
     except InvalidConfig as error:
@@ -289,16 +185,16 @@ def _section(row: _Row, kind: str, value: Any) -> Section:
 def _height(architecture: Section, shapes: Mapping[str, torch.Size]) -> int:
     """How many outputs the head's last layer has; 0 where there is no head."""
     with torch.device("meta"):
-        place = head_prefix(architecture(1))
-    return num_outputs({k: shape for k, shape in shapes.items() if k.startswith(f"{place}.")})
+        prefix = head_prefix(architecture(1))
+    return num_outputs({k: shape for k, shape in shapes.items() if k.startswith(f"{prefix}.")})
 
 
-def _settings(row: _Row, config: CheckpointTable) -> dict[str, Any]:
+def _settings(row: Row, config: CheckpointTable) -> dict[str, Any]:
     """The factors of a row: every column that is nothing else."""
     return {
         column: _value(cell)
         for column, cell in row.cells.items()
-        if column not in (*_OWN, config.file_column)
+        if column not in (*_NOT_FACTORS, config.file_column)
         and not column.startswith(METRICS)
         and not _structural(column)
     }

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from vitarium.core.registry import importer
 from vitarium.formats._published_keys import is_contrastive, metric_name, to_ours
 from vitarium.formats._ray_trials import WEIGHTS, Trial, Trials, read_trial
-from vitarium.formats.base import ForeignModel
+from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.importers.vit_zoo import is_vit_zoo
 from vitarium.formats.weights import read_shapes
 
@@ -32,7 +31,7 @@ def is_cnn_zoo(source: Path) -> bool:
     return not is_vit_zoo(source) and any(True for _ in _folders(source))
 
 
-@importer("cnn-zoo", config=CnnZoo, detects=is_cnn_zoo, paper="Schürholt et al. 2022")
+@importer("cnn_zoo", config=CnnZoo, detects=is_cnn_zoo, paper="Schürholt et al. 2022")
 def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
     """Folders of Ray Tune's trials, as the zoos of small CNNs are: tensors, factors, metrics."""
     for folder in _folders(source):

@@ -10,9 +10,9 @@ from torch import Tensor
 from vitarium.core import files
 from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, InvalidInput, UntrustedFile
-from vitarium.core.registry import choose, importer
+from vitarium.core.registry import choose
 from vitarium.formats._names import KINDS, architecture, to_timm
-from vitarium.formats.base import ForeignEpoch, ForeignModel
+from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.weights import check_place, read_weights, root_of
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
@@ -31,7 +31,7 @@ def detects(source: Path) -> bool:
     return any(_kind(folder) in KINDS for folder in _folders(source))
 
 
-@importer("hugging-face", config=HuggingFaceFolder, detects=detects)
+@importer("hugging_face", config=HuggingFaceFolder, detects=detects)
 def hugging_face(config: HuggingFaceFolder, source: Path) -> Iterator[ForeignModel]:
     """Hugging Face's ViT and DINOv2: a model's folder (config.json, weights), or one of such.
 
@@ -92,13 +92,17 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _preparation(folder: Path) -> dict[str, Any]:
     """How images are prepared, under our names; nothing where the folder does not say."""
     file = folder / "preprocessor_config.json"
-    known = _read(file) if file.is_file() else {}
+    processor = _read(file) if file.is_file() else {}
     settings: dict[str, Any] = {}
-    if known.get("do_normalize", True) and "image_mean" in known and "image_std" in known:
-        settings |= {"data.mean": known["image_mean"], "data.std": known["image_std"]}
-    if known.get("resample") in _RESAMPLE:
-        settings["augmentation.interpolation"] = _RESAMPLE[known["resample"]]
-    size = known.get("size")
+    if (
+        processor.get("do_normalize", True)
+        and "image_mean" in processor
+        and "image_std" in processor
+    ):
+        settings |= {"data.mean": processor["image_mean"], "data.std": processor["image_std"]}
+    if processor.get("resample") in _RESAMPLE:
+        settings["augmentation.interpolation"] = _RESAMPLE[processor["resample"]]
+    size = processor.get("size")
     if isinstance(size, dict) and isinstance(size.get("shortest_edge"), int):
         settings["augmentation.resize"] = size["shortest_edge"]
     return settings

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from vitarium.core.errors import CorruptFile, InvalidInput, did_you_mean
-from vitarium.core.registry import Section, choose, importer, plugins, section
+from vitarium.core.registry import Section, choose, plugins, section
 from vitarium.formats._published_keys import OURS, is_contrastive, metric_name, to_ours
 from vitarium.formats._ray_trials import Trial, Trials, is_trial, read_trial
-from vitarium.formats.base import ForeignModel
+from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.weights import read_shapes
 
 PREFIX = "vit."
@@ -47,7 +47,7 @@ def is_vit_zoo(source: Path) -> bool:
 
 
 @importer(
-    "vit-zoo",
+    "vit_zoo",
     config=Trials,
     detects=is_vit_zoo,
     paper="Falk et al. 2025, arXiv 2504.10231",
@@ -70,15 +70,15 @@ def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Secti
 
     Raises InvalidInput and InvalidConfig.
     """
-    found, num_outputs = _head(config, shapes)
-    told = config.get(f"{OURS}head", found)
-    head = section("head", told) if told else None
+    head_of_weights, num_outputs = _head(config, shapes)
+    value = config.get(f"{OURS}head", head_of_weights)
+    head = section("head", value) if value else None
     if f"{OURS}architecture" in config:
-        told = config[f"{OURS}architecture"]
-        depth = told.get("depth", 0) if isinstance(told, dict) else 0
+        value = config[f"{OURS}architecture"]
+        depth = value.get("depth", 0) if isinstance(value, dict) else 0
         if isinstance(depth, int) and depth > len(shapes):  # building it could take for ever
             raise InvalidInput(f"{depth} blocks are more than the weights have")
-        return section("architecture", told), head, num_outputs
+        return section("architecture", value), head, num_outputs
     return _architecture(config, shapes), head, num_outputs
 
 
@@ -95,18 +95,20 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
     finished = trial.finished(config.get("training::epochs_train"))
     notes = [*trial.notes, *lineage]
     if not finished:
-        last, wanted = max([*trial.lines, *trial.checkpoints]), config["training::epochs_train"]
-        notes.append(f"it ends after epoch {last} of {wanted}: imported as unfinished")
-    own = {f"{OURS}{name}" for name in STRUCTURE}
+        last, planned = max([*trial.lines, *trial.checkpoints]), config["training::epochs_train"]
+        notes.append(f"it ends after epoch {last} of {planned}: imported as unfinished")
+    structure_keys = {f"{OURS}{name}" for name in STRUCTURE}
     classes = config.get(f"{OURS}classes")
     model = partial(
         ForeignModel,
         name=trial.name,
         stage=str(config.get(f"{OURS}stage", trial.name.partition("/")[0])),
-        epochs=trial.epochs(partial(metric_name, contrastive=is_contrastive(config)), _timms),
+        epochs=trial.epochs(partial(metric_name, contrastive=is_contrastive(config)), _timm_names),
         parent=parent,
         parent_epoch=parent_epoch,
-        settings=to_ours({key: value for key, value in config.items() if key not in own}),
+        settings=to_ours(
+            {key: value for key, value in config.items() if key not in structure_keys}
+        ),
         classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
         finished=finished,
         notes=tuple(notes),
@@ -115,7 +117,7 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
         return model(num_outputs=0)
     file = trial.checkpoints[max(trial.checkpoints)]
     try:
-        shapes = _timms(read_shapes(file, trial.root), file)
+        shapes = _timm_names(read_shapes(file, trial.root), file)
         architecture, head, num_outputs = structure(config, shapes)
     except InvalidInput as error:
         raise InvalidInput(f"{trial.path}: {error}") from None
@@ -124,7 +126,7 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
     return model(architecture=architecture, head=head, num_outputs=num_outputs)
 
 
-def _timms(weights: Mapping[str, _T], file: Path) -> dict[str, _T]:
+def _timm_names(weights: Mapping[str, _T], file: Path) -> dict[str, _T]:
     """Under timm's names. Raises CorruptFile where they are not those of a published ViT."""
     for name in weights:
         if not name.startswith(PREFIX):
@@ -162,10 +164,10 @@ def _images(shapes: Shapes) -> dict[str, int]:
     """What images a ViT is made for, as its embeddings tell."""
     try:
         _, channels, patch, _ = shapes["patch_embed.proj.weight"]
-        _, places, _ = shapes["pos_embed"]
+        _, tokens, _ = shapes["pos_embed"]
     except (KeyError, ValueError):
         raise InvalidInput("the weights have no patch and position embedding of a ViT") from None
-    patches = places - ("cls_token" in shapes)
+    patches = tokens - ("cls_token" in shapes)
     return {"img_size": math.isqrt(patches) * patch, "patch_size": patch, "in_chans": channels}
 
 
@@ -215,9 +217,9 @@ class _Stated:
 
     def find(self, names: Mapping[str, Trial]) -> str | None:
         """The model whose folder the path ends in; of several, the one that more of it names."""
-        found = {name: self._common(name) for name in names}
-        best = max(found.values(), default=0)
-        nearest = [name for name, common in found.items() if common == best]
+        common_parts = {name: self._common(name) for name in names}
+        best = max(common_parts.values(), default=0)
+        nearest = [name for name, common in common_parts.items() if common == best]
         return nearest[0] if best and len(nearest) == 1 else None
 
     def _common(self, name: str) -> int:
@@ -231,10 +233,10 @@ def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int 
     Raises InvalidInput where its configuration and the folder it lies in name different models.
     """
     stated = _Stated.of(trial.config)
-    others = {name: other for name, other in trials.items() if name != trial.name}
-    by_config = stated.find(others) if stated else None
+    candidates = {name: candidate for name, candidate in trials.items() if name != trial.name}
+    by_config = stated.find(candidates) if stated else None
     folder = trial.name.split("/")[1] if trial.name.startswith("finetuning/") else None
-    by_folder = _Stated((folder,), None).find(others) if folder else None
+    by_folder = _Stated((folder,), None).find(candidates) if folder else None
     if folder and f"pretraining/{folder}" in trials:
         by_folder = f"pretraining/{folder}"
     notes: list[str] = []

@@ -36,7 +36,7 @@ Info = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredForest:
     """What a JSON file holds."""
 
     forest: Forest
@@ -59,7 +59,7 @@ def write_json(
             "name": model,
             "family": int(family),
             "root": _number(forest.roots.get(model)),
-            "about": _plain(info.get(model, {})),
+            "about": _to_json(info.get(model, {})),
         }
         for model, family in zip(forest.models, forest.families, strict=True)
     ]
@@ -77,13 +77,13 @@ def write_json(
             "edges": edges,
             "tied": [list(group) for group in forest.tied],
             "notes": list(forest.notes),
-            "truth": None if truth is None else {m: list(found) for m, found in truth.items()},
-            "scores": None if scores is None else _plain(asdict(scores)),
+            "truth": None if truth is None else {m: list(parents) for m, parents in truth.items()},
+            "scores": None if scores is None else _to_json(asdict(scores)),
         },
     )
 
 
-def read_json(path: Path) -> Kept:
+def read_json(path: Path) -> StoredForest:
     """Read what `write_json` wrote.
 
     Raises CorruptFile for another content, InvalidInput for a version that is newer than this one.
@@ -100,7 +100,7 @@ def read_json(path: Path) -> Kept:
             "install a newer one"
         )
     try:
-        return _kept(value)
+        return _parse(value)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorruptFile(path, f"its lineage makes no sense ({error!r})") from None
 
@@ -121,10 +121,10 @@ def write_graphml(
     tied = {model: number for number, group in enumerate(forest.tied, 1) for model in group}
     about = _columns(forest.models, info or {})
     for model, family in zip(forest.models, forest.families, strict=True):
-        own = {"root": _number(forest.roots.get(model)), "tied": tied.get(model)}
-        known = {key: value for key, value in own.items() if value is not None}
+        optional = {"root": _number(forest.roots.get(model)), "tied": tied.get(model)}
+        present = {key: value for key, value in optional.items() if value is not None}
         attributes = {"label": node[model], "family": int(family)}
-        graph.add_node(node[model], **about[model] | attributes | known)
+        graph.add_node(node[model], **about[model] | attributes | present)
     for edge in forest.edges:
         right = {} if truth is None else {"right": edge.parent in truth.get(edge.child, ())}
         graph.add_edge(
@@ -140,7 +140,7 @@ def write_graphml(
     files.write(path, files.utf8('<?xml version="1.0" encoding="UTF-8"?>\n' + text))
 
 
-def _kept(value: Mapping[str, Any]) -> Kept:
+def _parse(value: Mapping[str, Any]) -> StoredForest:
     models = value["models"]
     forest = Forest(
         value["method"],
@@ -156,9 +156,9 @@ def _kept(value: Mapping[str, Any]) -> Kept:
         if not {edge.parent, edge.child} <= names:
             raise ValueError(f"{edge.parent} -> {edge.child} is an edge of unknown models")
     truth, scores = value["truth"], value["scores"]
-    return Kept(
+    return StoredForest(
         forest,
-        None if truth is None else {model: tuple(found) for model, found in truth.items()},
+        None if truth is None else {model: tuple(parents) for model, parents in truth.items()},
         None if scores is None else Scores(**{key: scores[key] for key in Scores.__annotations__}),
         {model["name"]: model["about"] for model in models if model["about"]},
     )
@@ -168,12 +168,12 @@ def _number(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """As JSON has it: numbers of NumPy become Python's, and null stands for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_to_json(entry) for entry in value]
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -182,22 +182,22 @@ def _plain(value: Any) -> Any:
 
 def _columns(models: Sequence[str], info: Info) -> dict[str, dict[str, Any]]:
     """Of every model, texts and numbers by dotted name; in a column they are all of one kind."""
-    flat = {model: dict(_flat("", _plain(info.get(model, {})))) for model in models}
+    flat = {model: dict(_flattened("", _to_json(info.get(model, {})))) for model in models}
     texts = {
-        name for known in flat.values() for name, each in known.items() if isinstance(each, str)
+        name for cells in flat.values() for name, cell in cells.items() if isinstance(cell, str)
     }
     return {
         model: {
             printable(name) or "unnamed": printable(str(value)) if name in texts else float(value)
-            for name, value in known.items()
+            for name, value in cells.items()
         }
-        for model, known in flat.items()
+        for model, cells in flat.items()
     }
 
 
-def _flat(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+def _flattened(name: str, value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _flat(f"{name}.{key}" if name else key, each)
+        for key, entry in value.items():
+            yield from _flattened(f"{name}.{key}" if name else key, entry)
     elif value is not None:
         yield name, str(value) if isinstance(value, list) else value

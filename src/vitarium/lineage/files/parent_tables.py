@@ -23,32 +23,43 @@ from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.registry import plugins
 from vitarium.formats.importers.checkpoint_table import METRICS
 from vitarium.formats.weights import check_place
-from vitarium.lineage.ground_truth import Origins, Place
+from vitarium.lineage.ground_truth import CheckpointRef, Origins
 from vitarium.zoo.listing import SCORES
 
 LINEAGE, MODELS = "lineage.csv", "models.csv"
-_OWN = ("file", "name", "stage", "parent", "parent_epoch", "epoch", "num_classes", "ingredients")
+_RESERVED_COLUMNS = (
+    "file",
+    "name",
+    "stage",
+    "parent",
+    "parent_epoch",
+    "epoch",
+    "num_classes",
+    "ingredients",
+)
 _ID = re.compile("[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
-class Table:
-    """What a table says.
+class ParentTable:
+    """True parents as a table has them.
 
     Args:
         path: the table's file.
         places: of every file that it speaks of, by its path in the folder, which model it is.
         origins: from what a model started, or of what it was made.
-        about: by file, what else it says, to be shown: see `reading.Found.info`.
+        about: by file, what else it says, to be shown: see `LoadedModels.info`.
     """
 
     path: Path
-    places: Mapping[str, Place]
+    checkpoints: Mapping[str, CheckpointRef]
     origins: Origins
-    about: Mapping[str, dict[str, Any]]
+    info: Mapping[str, dict[str, Any]]
 
 
-def table_in(folder: Path, files: Mapping[str, Path], names: Sequence[str]) -> Table | None:
+def find_parent_table(
+    folder: Path, files: Mapping[str, Path], names: Sequence[str]
+) -> ParentTable | None:
     """The folder's `lineage.csv`, else its `models.csv` if that has a column `parent`.
 
     Args:
@@ -58,17 +69,17 @@ def table_in(folder: Path, files: Mapping[str, Path], names: Sequence[str]) -> T
     Raises InvalidInput that names the table, the row and what to do.
     """
     if (folder / LINEAGE).exists():
-        table = _of_lineage(folder / LINEAGE, files, folder)
+        table = _from_lineage_csv(folder / LINEAGE, files, folder)
     elif (folder / MODELS).exists():
-        found = _of_models(folder / MODELS)
-        if found is None:
+        model_table = _from_models_csv(folder / MODELS)
+        if model_table is None:
             return None
-        table = found
+        table = model_table
     else:
         return None
     for name in names:
         file = files[name].relative_to(folder).as_posix()
-        if file not in table.places:
+        if file not in table.checkpoints:
             raise InvalidInput(
                 f"{table.path} has no row for {file}; add one (that of a root has no parent), or "
                 "remove the table"
@@ -76,70 +87,74 @@ def table_in(folder: Path, files: Mapping[str, Path], names: Sequence[str]) -> T
     return table
 
 
-def _of_lineage(path: Path, files: Mapping[str, Path], folder: Path) -> Table:
+def _from_lineage_csv(path: Path, files: Mapping[str, Path], folder: Path) -> ParentTable:
     """`model` is a file with or without its suffix, or one that is not here but has a row."""
     rows = list(_rows(path, ("model", "parent")))
-    whole = {file.relative_to(folder).as_posix(): name for name, file in files.items()}
+    names_by_file = {file.relative_to(folder).as_posix(): name for name, file in files.items()}
 
-    def called(cell: str) -> str:
-        return whole.get(cell, cell)
+    def model_name(cell: str) -> str:
+        return names_by_file.get(cell, cell)
 
-    known = {called(cells["model"]) for _, cells in rows if "model" in cells}
-    parents: dict[str, list[Place]] = {}
+    listed = {model_name(cells["model"]) for _, cells in rows if "model" in cells}
+    parents: dict[str, list[CheckpointRef]] = {}
     for number, cells in rows:
         if "model" not in cells:
             raise InvalidInput(f"{path}, row {number}: no model is named")
-        model = called(cells["model"])
+        model = model_name(cells["model"])
         parents.setdefault(model, [])
         for cell in filter(None, map(str.strip, cells.get("parent", "").split(";"))):
-            if called(cell) not in known and called(cell) not in files:
+            if model_name(cell) not in listed and model_name(cell) not in files:
                 raise InvalidInput(
                     f"{path}, row {number}: there is no file of '{cell}', and no row"
-                    f"{did_you_mean(cell, {*known, *files})}; give a parent whose file is not here "
-                    "a row of its own"
+                    f"{did_you_mean(cell, {*listed, *files})}; give a parent whose file is not "
+                    "here a row of its own"
                 )
-            parents[model].append(Place(called(cell), math.inf))
+            parents[model].append(CheckpointRef(model_name(cell), math.inf))
     _check_circles(path, parents)
-    here = {file: Place(name, 0) for file, name in whole.items() if name in parents}
-    return Table(path, here, lambda model: parents.get(model, ()), {})
+    checkpoints = {
+        file: CheckpointRef(name, 0) for file, name in names_by_file.items() if name in parents
+    }
+    return ParentTable(path, checkpoints, lambda model: parents.get(model, ()), {})
 
 
-def _of_models(path: Path) -> Table | None:
+def _from_models_csv(path: Path) -> ParentTable | None:
     """As `vitarium export` writes it, and `vitarium import` reads it; None: it tells no parents."""
     rows = list(_rows(path, ("file",)))
     with path.open(newline="", encoding="utf-8-sig") as file:
         if "parent" not in next(csv.reader(file)):
             return None
     names = {cells.get("name", cells["file"]) for _, cells in rows if "file" in cells}
-    places, parents, about = {}, dict[str, list[Place]](), {}
+    checkpoints, parents, info = {}, dict[str, list[CheckpointRef]](), {}
     factors = _factors([cells for _, cells in rows])
     for number, cells in rows:
         if "file" not in cells:
             raise InvalidInput(f"{path}, row {number}: no file is named")
         name = cells.get("name", cells["file"])
-        found = _parents(path, number, cells)
-        for parent in found:
+        origins = _parents(path, number, cells)
+        for parent in origins:
             # exported models have parents that were not exported; those have ids
             if parent.model not in names and not _ID.fullmatch(parent.model):
                 raise InvalidInput(
                     f"{path}, row {number}: no row has the name '{parent.model}' of its parent"
                     f"{did_you_mean(parent.model, names)}"
                 )
-        if parents.setdefault(name, found) != found:
+        if parents.setdefault(name, origins) != origins:
             raise InvalidInput(f"{path}, row {number}: {name} has another parent in a row before")
-        places[cells["file"]] = Place(name, _number(path, number, cells, "epoch", 0))
-        about[cells["file"]] = _about(cells, places[cells["file"]], factors)
+        checkpoints[cells["file"]] = CheckpointRef(name, _number(path, number, cells, "epoch", 0))
+        info[cells["file"]] = _display_info(cells, checkpoints[cells["file"]], factors)
     _check_circles(path, parents)
-    return Table(path, places, lambda model: parents.get(model, ()), about)
+    return ParentTable(path, checkpoints, lambda model: parents.get(model, ()), info)
 
 
-def _parents(path: Path, number: int, cells: Mapping[str, str]) -> list[Place]:
-    found = []
+def _parents(path: Path, number: int, cells: Mapping[str, str]) -> list[CheckpointRef]:
+    origins = []
     operator = plugins("operator").get(cells.get("operator", ""))
     if "operator" in cells:
         try:
-            told = [each.partition("@") for each in json.loads(cells["ingredients"])]
-            found = [Place(model, int(epoch)) for model, _, epoch in told]
+            ingredients = [
+                ingredient.partition("@") for ingredient in json.loads(cells["ingredients"])
+            ]
+            origins = [CheckpointRef(model, int(epoch)) for model, _, epoch in ingredients]
         except (KeyError, ValueError, AttributeError, TypeError):
             raise InvalidInput(
                 f"{path}, row {number}: {cells['operator']} made the model, and the column "
@@ -147,11 +162,11 @@ def _parents(path: Path, number: int, cells: Mapping[str, str]) -> list[Place]:
                 f"or say in a {LINEAGE} (columns model, parent) which descends from which"
             ) from None
     if operator and operator.facts.get("aligns"):
-        return found[-1:]
+        return origins[-1:]
     if "parent" in cells:
         epoch = _number(path, number, cells, "parent_epoch", math.inf)
-        found.append(Place(cells["parent"], epoch))
-    return found
+        origins.append(CheckpointRef(cells["parent"], epoch))
+    return origins
 
 
 def _factors(rows: Sequence[Mapping[str, str]]) -> list[str]:
@@ -160,22 +175,24 @@ def _factors(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return [
         name
         for name in names
-        if name not in _OWN
+        if name not in _RESERVED_COLUMNS
         and not name.startswith(METRICS)
         and len({cells[name] for cells in rows if name in cells}) > 1
     ]
 
 
-def _about(cells: Mapping[str, str], place: Place, factors: Sequence[str]) -> dict[str, Any]:
+def _display_info(
+    cells: Mapping[str, str], checkpoint: CheckpointRef, factors: Sequence[str]
+) -> dict[str, Any]:
     scores = (cells[name] for name in SCORES if name in cells)
     try:
         accuracy = next(map(float, scores), None)
     except ValueError:  # a text, and of no use here
         accuracy = None
     return {
-        "name": place.model,
+        "name": checkpoint.model,
         "stage": cells.get("stage"),
-        "epoch": place.epoch,
+        "epoch": checkpoint.epoch,
         "accuracy": accuracy,
         "factors": {name: cells[name] for name in factors if name in cells},
     }
@@ -212,14 +229,17 @@ def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, st
                         f"{len(header)} columns"
                     )
                 named = zip(header, (unguarded(cell.strip()) for cell in cells), strict=False)
-                if found := {column: cell for column, cell in named if cell}:
-                    yield reader.line_num, found
+                if filled := {column: cell for column, cell in named if cell}:
+                    yield reader.line_num, filled
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{path} cannot be read as a table ({error})") from None
 
 
-def _check_circles(path: Path, parents: Mapping[str, Sequence[Place]]) -> None:
-    graph = {model: [place.model for place in places] for model, places in parents.items()}
+def _check_circles(path: Path, parents: Mapping[str, Sequence[CheckpointRef]]) -> None:
+    graph = {
+        model: [checkpoint.model for checkpoint in checkpoints]
+        for model, checkpoints in parents.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -46,7 +46,7 @@ def minimum_arborescence(costs: np.ndarray, root: int | None = None) -> Arboresc
 
     Raises InvalidInput where no node reaches all others, or the given root does not.
     """
-    edges = _checked(costs, root)
+    edges = _validated(costs, root)
     contraction = _Contraction(edges.copy())
     root_costs = contraction.root_costs()
     best = int(root_costs.argmin())
@@ -75,29 +75,29 @@ def probabilities(
     Returns: of every node's edge from its parent float64 [K], NaN of the root's; of every node as
     the root float64 [K].
     """
-    edges, nodes = _checked(costs, None), np.arange(len(costs))
+    edges, nodes = _validated(costs, None), np.arange(len(costs))
     as_root = np.exp((tree.root_costs.min() - tree.root_costs) / temperature)
     children = np.flatnonzero(tree.parents != NO_PARENT)
     parents = tree.parents[children]
     paid = np.zeros(len(costs))
     paid[children] = edges[parents, children]
 
-    possible = ~_descends(tree)
+    possible = ~_ancestry(tree)
     possible[parents, children] = False
     weights = np.exp(-np.maximum(np.where(possible, edges - paid, np.inf), 0) / temperature)
-    others = weights.sum(0) + as_root
+    alternatives = weights.sum(0) + as_root
     inner = children[parents != tree.root]
     for node in inner:  # it and its parent change places
         parent = tree.parents[node]
         above = tree.parents[parent]
         rise = edges[above, node] + edges[node, parent] - paid[node] - paid[parent]
-        others[parent] += np.exp(-max(rise, 0) / temperature)
-    return np.where(nodes == tree.root, np.nan, 1 / (1 + others)), as_root / as_root.sum()
+        alternatives[parent] += np.exp(-max(rise, 0) / temperature)
+    return np.where(nodes == tree.root, np.nan, 1 / (1 + alternatives)), as_root / as_root.sum()
 
 
-def _descends(tree: Arborescence) -> np.ndarray:
-    """At i, j whether i is j, or descends from it; bool [K, K]."""
-    found = np.eye(len(tree.parents), dtype=bool)
+def _ancestry(tree: Arborescence) -> np.ndarray:
+    """Whether i is j, or descends from it, at i, j; bool [K, K]."""
+    ancestors = np.eye(len(tree.parents), dtype=bool)
     waiting = [tree.root]
     children: dict[int, list[int]] = {}
     for node, parent in enumerate(tree.parents.tolist()):
@@ -105,13 +105,13 @@ def _descends(tree: Arborescence) -> np.ndarray:
     while waiting:
         parent = waiting.pop()
         for node in children.get(parent, []):
-            found[node] |= found[parent]
+            ancestors[node] |= ancestors[parent]
             waiting.append(node)
-    return found
+    return ancestors
 
 
-def _checked(costs: np.ndarray, root: int | None) -> np.ndarray:
-    """A copy, inf where there is no edge."""
+def _validated(costs: np.ndarray, root: int | None) -> np.ndarray:
+    """A copy of costs [K, K], inf where there is no edge."""
     edges = np.array(costs, dtype=np.float64)
     if edges.ndim != 2 or edges.shape[0] != edges.shape[1] or not len(edges):
         raise InvalidInput(f"costs are {list(edges.shape)}; they are to be [K, K], K at least 1")
@@ -130,7 +130,7 @@ class _Contraction:
     """Circles of cheapest edges contracted to one node each, until no circle is left.
 
     The graph's K nodes are numbered first, contracted ones follow, at most K - 1 of them. One lies
-    at the place (row and column) of one of its members in `costs`: what edges between places cost,
+    at the index (row and column) of one of its members in `costs`: what edges between indices cost,
     less what the node that they lead to has paid already.
     """
 
@@ -138,7 +138,7 @@ class _Contraction:
         self.count = len(costs)
         self.costs = costs
         self.edges = np.arange(costs.size).reshape(costs.shape)
-        """Which edge the cheapest between two places is: tail * K + head."""
+        """The cheapest edge between two indices, as tail * K + head; int [K, K]."""
         self.node_at = list(range(self.count))
         self.members = [[node] for node in range(self.count)]
         """Of every node: which of the K it consists of."""
@@ -154,18 +154,24 @@ class _Contraction:
         self._run()
 
     def root_costs(self) -> np.ndarray:
-        """With a node as the root, nothing that it is part of needs an edge, and all others do."""
-        found = np.full(self.count, np.inf)
+        """Least sum of costs with each node as the root, float64 [K].
+
+        Nothing that the root is part of needs an edge, and all other nodes do.
+        """
+        costs = np.full(self.count, np.inf)
         saved = [0.0] * len(self.paid)
         for node in reversed(range(len(self.paid))):
             around = self.container[node]
             saved[node] = self.paid[node] + (saved[around] if around != NO_PARENT else 0.0)
         roots = self.members[self.source]
-        found[roots] = sum(self.paid) - np.array(saved)[roots]
-        return found
+        costs[roots] = sum(self.paid) - np.array(saved)[roots]
+        return costs
 
     def parents(self, root: int) -> np.ndarray:
-        """Undo the contractions, the last first: the member that is entered leaves its circle."""
+        """Parent of every node, int64 [K]; NO_PARENT of the root.
+
+        Contractions are undone, the last first: the member that is entered leaves its circle.
+        """
         entered = list(self.entered)
         entered[self.source] = root
         settled = [False] * len(entered)
@@ -175,9 +181,9 @@ class _Contraction:
                 entered[member] = edge
                 settled[member] = True
                 member = self.container[member]
-        found = np.array(entered[: self.count]) // self.count
-        found[root] = NO_PARENT
-        return found
+        parents = np.array(entered[: self.count]) // self.count
+        parents[root] = NO_PARENT
+        return parents
 
     def _run(self) -> None:
         done = np.zeros(self.count, dtype=bool)
@@ -196,7 +202,7 @@ class _Contraction:
                     path.append(tail)
 
     def _enter(self, head: int) -> int:
-        """Pay for the cheapest edge to the node at a place; where that comes from."""
+        """Pay for the cheapest edge to the node at index `head`; the index that it comes from."""
         node = self.node_at[head]
         costs = np.where(self._active, self.costs[:, head], np.inf)
         costs[head] = np.inf
@@ -206,35 +212,35 @@ class _Contraction:
             self.entered[node] = int(self.edges[tail, head])
             return tail
         if self.source != NO_PARENT:
-            one, other = self.members[self.source][0], self.members[node][0]
+            source_node, unreached_node = self.members[self.source][0], self.members[node][0]
             raise InvalidInput(
-                f"no node reaches both {one} and {other} along the edges that have a cost: "
-                "there is no spanning arborescence"
+                f"no node reaches both {source_node} and {unreached_node} along the edges that "
+                "have a cost: there is no spanning arborescence"
             )
         self.source = node
         return NO_PARENT
 
     def _contract(self, circle: list[int]) -> None:
-        """Make one node of those at places on a circle; it lies at the first of these."""
-        nodes, places, every = (
+        """Make one node of those at the indices of a circle; it lies at the first of these."""
+        nodes, circle_indices, all_indices = (
             [self.node_at[p] for p in circle],
             np.array(circle),
             np.arange(self.count),
         )
-        into = self.costs[:, places] - np.array([self.paid[node] for node in nodes])
+        into = self.costs[:, circle_indices] - np.array([self.paid[node] for node in nodes])
         nearest = into.argmin(1)
-        entering = self.edges[every, places[nearest]]
-        out = self.costs[places]
+        entering = self.edges[all_indices, circle_indices[nearest]]
+        out = self.costs[circle_indices]
         leaving_from = out.argmin(0)
-        leaving = self.edges[places[leaving_from], every]
+        leaving = self.edges[circle_indices[leaving_from], all_indices]
         first = circle[0]
-        self.costs[:, first], self.edges[:, first] = into[every, nearest], entering
-        self.costs[first], self.edges[first] = out[leaving_from, every], leaving
+        self.costs[:, first], self.edges[:, first] = into[all_indices, nearest], entering
+        self.costs[first], self.edges[first] = out[leaving_from, all_indices], leaving
         self._active[circle[1:]] = False
         self.node_at[first] = len(self.members)
         for node in nodes:
             self.container[node] = len(self.members)
-        self.members.append([each for node in nodes for each in self.members[node]])
+        self.members.append([member for node in nodes for member in self.members[node]])
         self.container.append(NO_PARENT)
         self.paid.append(0.0)
         self.entered.append(NO_PARENT)

@@ -12,11 +12,11 @@ from scipy.spatial.distance import pdist, squareform
 
 from vitarium.core.errors import InvalidInput
 from vitarium.lineage._gram import squared_distances
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
-AT_ONCE = 256_000_000
+CHUNK_BYTES = 256_000_000
 """Bytes of weights of all models that are compared at a time."""
-_FUSED = ("qkv", "in_proj")
+_FUSED_NAMES = ("qkv", "in_proj")
 
 
 @dataclass(frozen=True)
@@ -33,79 +33,79 @@ class Layer:
         return (self.stop - self.start) * self.columns
 
 
-def layers(heap: Heap) -> list[Layer]:
+def layers(model_set: ModelSet) -> list[Layer]:
     """The square matrices, as MoTHer compares them; all matrices where none is square.
 
     Raises InvalidInput where there is no matrix.
     """
-    found = [layer for name, shape in heap.shapes.items() for layer in _split(name, shape)]
-    if not found:
+    matrices = [layer for name, shape in model_set.shapes.items() for layer in _split(name, shape)]
+    if not matrices:
         raise InvalidInput(
             "the models have no weight matrix in common, which this distance is of; "
             "choose the distance l2, which takes any tensor"
         )
-    square = [layer for layer in found if layer.stop - layer.start == layer.columns]
-    return square or found
+    square = [layer for layer in matrices if layer.stop - layer.start == layer.columns]
+    return square or matrices
 
 
-def l2(heap: Heap) -> np.ndarray:
+def l2(model_set: ModelSet) -> np.ndarray:
     """Mean over tensors of the l2 distance, float64 [K, K]; nothing is read for it."""
-    grams = heap.evidence.grams
-    return np.mean([np.sqrt(squared_distances(grams[name])) for name in heap.tensors], axis=0)
+    grams = model_set.statistics.grams
+    return np.mean([np.sqrt(squared_distances(grams[name])) for name in model_set.tensors], axis=0)
 
 
-def mean_absolute(heap: Heap) -> np.ndarray:
+def mean_absolute(model_set: ModelSet) -> np.ndarray:
     """Sum over layers of the mean absolute difference of entries, float64 [K, K]."""
-    total = np.zeros(_pairs(heap))
-    for layer, entries in _entries(heap, "reading layers for mean differences"):
+    total = np.zeros(_num_pairs(model_set))
+    for layer, entries in _entries(model_set, "reading layers for mean differences"):
         total += pdist(entries, "cityblock") / layer.size
     return squareform(total)
 
 
-def largest(heap: Heap) -> np.ndarray:
+def largest(model_set: ModelSet) -> np.ndarray:
     """The largest difference of an entry, normalised by layer, over all layers, float64 [K, K].
 
     A layer's absolute differences are moved and scaled so that the smallest of all pairs is 0 and
     the largest is 1; so the distance of two models depends on which others there are.
     """
-    most: dict[Layer, np.ndarray] = {}
-    least: dict[Layer, float] = {}
-    for layer, entries in _entries(heap, "reading layers for largest differences"):
+    maxima: dict[Layer, np.ndarray] = {}
+    minima: dict[Layer, float] = {}
+    for layer, entries in _entries(model_set, "reading layers for largest differences"):
         chebyshev = pdist(entries, "chebyshev")
-        most[layer] = np.maximum(most.get(layer, 0), chebyshev)
+        maxima[layer] = np.maximum(maxima.get(layer, 0), chebyshev)
         # of sorted numbers the nearest are neighbours
         gaps = np.diff(np.sort(entries, axis=0), axis=0)
-        least[layer] = min(least.get(layer, np.inf), gaps.min(initial=np.inf))
-    found = np.zeros(_pairs(heap))
-    for layer, values in most.items():
-        span = values.max(initial=0) - least[layer]
+        minima[layer] = min(minima.get(layer, np.inf), gaps.min(initial=np.inf))
+    distances = np.zeros(_num_pairs(model_set))
+    for layer, values in maxima.items():
+        span = values.max(initial=0) - minima[layer]
         if span > 0:
-            found = np.maximum(found, (values - least[layer]) / span)
-    return squareform(found)
+            distances = np.maximum(distances, (values - minima[layer]) / span)
+    return squareform(distances)
 
 
-def rank(heap: Heap, tolerance: float | None = None) -> np.ndarray:
+def rank(model_set: ModelSet, tolerance: float | None = None) -> np.ndarray:
     """Sum over layers of the numerical rank of the difference, float64 [K, K].
 
     Args:
         tolerance: singular values up to this share of the largest count as 0; None: what rounding
             leaves, of the singular values and of the weights as they are stored.
     """
-    total = np.zeros((len(heap), len(heap)))
-    wanted = layers(heap)
-    for done, layer in enumerate(wanted):
-        heap.report("reading layers for ranks", done, len(wanted))
-        tensors = [model.rows(layer.tensor, layer.start, layer.stop) for model in heap.models]
-        noise = np.array([_rounding(tensor) for tensor in tensors])
+    total = np.zeros((len(model_set), len(model_set)))
+    compared_layers = layers(model_set)
+    for done, layer in enumerate(compared_layers):
+        model_set.report("reading layers for ranks", done, len(compared_layers))
+        tensors = [model.rows(layer.tensor, layer.start, layer.stop) for model in model_set.models]
+        noise = np.array([_rounding_norm(tensor) for tensor in tensors])
         weights = torch.stack([tensor.double() for tensor in tensors])
-        for place in range(len(heap) - 1):
-            values = torch.linalg.svdvals(weights[place + 1 :] - weights[place]).numpy()
+        for index in range(len(model_set) - 1):
+            values = torch.linalg.svdvals(weights[index + 1 :] - weights[index]).numpy()
             if tolerance is None:
                 exact = values[:, 0] * max(weights.shape[1:]) * np.finfo(float).eps
-                zero = np.maximum(exact, noise[place] + noise[place + 1 :])
+                zero = np.maximum(exact, noise[index] + noise[index + 1 :])
             else:
                 zero = values[:, 0] * tolerance
-            total[place, place + 1 :] += (values > zero[:, None]).sum(1)
+            total[index, index + 1 :] += (values > zero[:, None]).sum(1)
     return total + total.T
 
 
@@ -113,30 +113,30 @@ def _split(name: str, shape: tuple[int, ...]) -> Iterator[Layer]:
     if len(shape) != 2:
         return
     rows, columns = shape
-    fused = rows == 3 * columns and any(word in name for word in _FUSED)
+    fused = rows == 3 * columns and any(word in name for word in _FUSED_NAMES)
     height = columns if fused else rows
     for start in range(0, rows, height):
         yield Layer(name, start, start + height, columns)
 
 
-def _pairs(heap: Heap) -> int:
-    return len(heap) * (len(heap) - 1) // 2
+def _num_pairs(model_set: ModelSet) -> int:
+    return len(model_set) * (len(model_set) - 1) // 2
 
 
-def _entries(heap: Heap, what: str) -> Iterator[tuple[Layer, np.ndarray]]:
+def _entries(model_set: ModelSet, what: str) -> Iterator[tuple[Layer, np.ndarray]]:
     """Entries of all models, float32 [K, entries], some rows of a layer at a time."""
-    wanted = layers(heap)
-    for done, layer in enumerate(wanted):
-        heap.report(what, done, len(wanted))
-        rows = max(1, AT_ONCE // (8 * len(heap) * layer.columns))
+    compared_layers = layers(model_set)
+    for done, layer in enumerate(compared_layers):
+        model_set.report(what, done, len(compared_layers))
+        rows = max(1, CHUNK_BYTES // (8 * len(model_set) * layer.columns))
         for start in range(layer.start, layer.stop, rows):
             stop = min(start + rows, layer.stop)
-            read = [model.rows(layer.tensor, start, stop) for model in heap.models]
+            read = [model.rows(layer.tensor, start, stop) for model in model_set.models]
             yield layer, torch.stack([tensor.float().flatten() for tensor in read]).numpy()
 
 
-def _rounding(tensor: torch.Tensor) -> float:
-    """About the largest singular value of what storing numbers rounds away.
+def _rounding_norm(tensor: torch.Tensor) -> float:
+    """About the largest singular value of the rounding error of a stored matrix [rows, columns].
 
     Errors of independent entries make a matrix of norm (sqrt(rows) + sqrt(columns)) times theirs.
     """

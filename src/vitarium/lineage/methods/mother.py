@@ -12,24 +12,29 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import lineage
-from vitarium.lineage._canonical_order import by_name, tied
-from vitarium.lineage._ward import families
+from vitarium.lineage._canonical_order import canonical_order, tied
+from vitarium.lineage._clusters import families_by_distance
+from vitarium.lineage.base import lineage
 from vitarium.lineage.forest import Edge, Forest, Kind
 from vitarium.lineage.methods import _layer_distances as layer_distances
 from vitarium.lineage.methods._arborescence import NO_PARENT, minimum_arborescence, probabilities
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
 TEMPERATURE = 0.1
 """Of the mean distance: a third of the penalty, so that an edge against the direction is e^3 times
 less probable. MoTHer has no probabilities; this is ours."""
 
-_OUTPUTS = ("attn.proj.weight", "attention.output.dense.weight", "out_proj.weight", "o_proj.weight")
+_OUTPUT_PROJECTIONS = (
+    "attn.proj.weight",
+    "attention.output.dense.weight",
+    "out_proj.weight",
+    "o_proj.weight",
+)
 """What the square output projection of attention is called: timm, Hugging Face, torchvision and
 Llama."""
 
-Family = np.ndarray
-"""Places of a family's models, int64 [n]."""
+Indices = np.ndarray
+"""Indices of a family's models, int64 [n]."""
 
 
 class MoTHer(Config):
@@ -40,7 +45,7 @@ class MoTHer(Config):
     are found by mean_absolute then); rank, the sum of ranks of differences, for LoRA."""
     direction: Literal["specialisation", "generalisation", "estimate"] = "estimate"
     """Kurtosis falls from parent to child in fine-tuning (specialisation), and grows in further
-    general training. estimate: whichever fits the distances better, see `_falls`."""
+    general training. estimate: whichever fits the distances better, see `_kurtosis_falls`."""
     penalty: NonNegativeFloat = 0.3
     """Added to the distance where an edge contradicts the direction, in mean distances."""
     layers: Literal["attention_output", "square", "matrices"] = "attention_output"
@@ -56,76 +61,81 @@ class MoTHer(Config):
     config=MoTHer,
     paper="Horwitz et al. 2025, Unsupervised Model Tree Heritage Recovery, arXiv 2405.18432",
 )
-@by_name
-def mother(config: MoTHer, heap: Heap, trees: int | None) -> Forest:
+@canonical_order
+def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest:
     """Minimum arborescence of weight distances, with a penalty against the change of kurtosis.
 
     Confidences are probabilities of trees drawn by exp(-cost / (0.1 mean distance)), see
-    `arborescence.probabilities`: how clear it is by its own costs, not how often it is right.
+    `_arborescence.probabilities`: how clear it is by its own costs, not how often it is right.
 
     Raises InvalidInput where there are more trees than models, or no weight matrix.
     """
-    distances = _between_families(config, heap)
-    labels = families(heap, distances, trees)
+    distances = _between_families(config, model_set)
+    labels = families_by_distance(model_set, distances, trees)
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    within = [_within_family(config, heap, distances, places) for places in members]
-    summed, notes = _kurtosis(config, heap)
-    kurtosis = [summed[places] for places in members]
+    within = [_within_family(config, model_set, distances, indices) for indices in members]
+    summed, notes = _kurtosis(config, model_set)
+    kurtosis = [summed[indices] for indices in members]
     falls = config.direction == "specialisation"
     if config.direction == "estimate":
-        squared = heap.evidence.squared_distances()
-        near = [squared[np.ix_(places, places)] for places in members]
-        falls = _falls(config, within, kurtosis, near)
+        squared = model_set.statistics.squared_distances()
+        near = [squared[np.ix_(indices, indices)] for indices in members]
+        falls = _kurtosis_falls(config, within, kurtosis, near)
         notes.append(
             f"kurtosis is taken to {'fall' if falls else 'grow'} from parent to child, as fits the "
             "distances; set the direction where the stage of training is known"
         )
     edges, roots = [], {}
-    for places, family_distances, values in zip(members, within, kurtosis, strict=True):
-        names = [heap.names[place] for place in places]
+    for indices, family_distances, values in zip(members, within, kurtosis, strict=True):
+        names = [model_set.names[index] for index in indices]
         costs = _costs(config, family_distances, values, falls)
         tree = minimum_arborescence(costs)
-        scale = TEMPERATURE * _mean(family_distances)
+        scale = TEMPERATURE * _mean_distance(family_distances)
         of_edges, of_roots = probabilities(costs, tree, scale or 1.0)
         roots[names[tree.root]] = float(of_roots[tree.root])
         for child, parent in enumerate(tree.parents):
             if parent != NO_PARENT:
                 kind: Kind = "trained" if family_distances[parent, child] > 0 else "copy"
                 edges.append(Edge(names[parent], names[child], float(of_edges[child]), kind=kind))
-    return Forest("mother", heap.names, labels.tolist(), edges, roots, tied(heap), notes)
+    return Forest("mother", model_set.names, labels.tolist(), edges, roots, tied(model_set), notes)
 
 
-def _between_families(config: MoTHer, heap: Heap) -> np.ndarray:
+def _between_families(config: MoTHer, model_set: ModelSet) -> np.ndarray:
+    """Distances [K, K] that families are found by."""
     match config.distance:
         case "l2":
-            return layer_distances.l2(heap)
+            return layer_distances.l2(model_set)
         case "rank":
-            return layer_distances.rank(heap, config.tolerance)
+            return layer_distances.rank(model_set, config.tolerance)
         case _:
-            return layer_distances.mean_absolute(heap)
+            return layer_distances.mean_absolute(model_set)
 
 
-def _within_family(config: MoTHer, heap: Heap, distances: np.ndarray, places: Family) -> np.ndarray:
+def _within_family(
+    config: MoTHer, model_set: ModelSet, distances: np.ndarray, indices: Indices
+) -> np.ndarray:
     if config.distance == "largest":
-        return layer_distances.largest(heap.part(places.tolist()))
-    return distances[np.ix_(places, places)]
+        return layer_distances.largest(model_set.subset(indices.tolist()))
+    return distances[np.ix_(indices, indices)]
 
 
-def _kurtosis(config: MoTHer, heap: Heap) -> tuple[np.ndarray, list[str]]:
+def _kurtosis(config: MoTHer, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
     """Sum of the excess kurtosis over layers, float64 [K], and a note where it is of others.
 
     Layers of which a model's is not defined (constant ones) are left out. Raises InvalidInput.
     """
-    matrices = [name for name, shape in heap.shapes.items() if len(shape) == 2]
-    square = [name for name in matrices if len(set(heap.shapes[name])) == 1]
-    outputs = [name for name in square if name.endswith(_OUTPUTS)]
-    known: Mapping[str, list[str]] = {
+    matrices = [name for name, shape in model_set.shapes.items() if len(shape) == 2]
+    square = [name for name in matrices if len(set(model_set.shapes[name])) == 1]
+    outputs = [name for name in square if name.endswith(_OUTPUT_PROJECTIONS)]
+    layers_of_kind: Mapping[str, list[str]] = {
         "attention_output": outputs,
         "square": square,
         "matrices": matrices,
     }
-    kinds = list(known)
-    used = next((kind for kind in kinds[kinds.index(config.layers) :] if known[kind]), None)
+    kinds = list(layers_of_kind)
+    used = next(
+        (kind for kind in kinds[kinds.index(config.layers) :] if layers_of_kind[kind]), None
+    )
     if used is None:
         raise InvalidInput(
             "the models have no weight matrix in common, whose kurtosis tells parent from child; "
@@ -134,7 +144,9 @@ def _kurtosis(config: MoTHer, heap: Heap) -> tuple[np.ndarray, list[str]]:
     notes = []
     if used != config.layers:
         notes.append(f"the models have no layers of the kind {config.layers}: {used} stand in")
-    values = np.array([heap.evidence.moments["kurtosis"][name] for name in known[used]])
+    values = np.array(
+        [model_set.statistics.moments["kurtosis"][name] for name in layers_of_kind[used]]
+    )
     return values[np.isfinite(values).all(1)].sum(0), notes
 
 
@@ -142,37 +154,39 @@ def _costs(config: MoTHer, distances: np.ndarray, kurtosis: np.ndarray, falls: b
     """Distances with the penalty, at i, j of the edge from i to j; float64 [n, n]."""
     grows = kurtosis[:, None] < kurtosis
     against = grows if falls else grows.T
-    return distances + config.penalty * _mean(distances) * against
+    return distances + config.penalty * _mean_distance(distances) * against
 
 
-def _mean(distances: np.ndarray) -> float:
-    """Of different models."""
+def _mean_distance(distances: np.ndarray) -> float:
+    """Mean over pairs of different models, of distances [n, n]."""
     count = len(distances)
     return float(distances.sum() / max(1, count * (count - 1)))
 
 
-def _falls(
+def _kurtosis_falls(
     config: MoTHer,
     within: list[np.ndarray],
     kurtosis: list[np.ndarray],
     squared: list[np.ndarray],
 ) -> bool:
-    """Whether kurtosis falls from parent to child, as the weights themselves say.
+    """Whether kurtosis falls from parent to child, estimated from the weights.
+
+    Args: by family of n models: distances [n, n], kurtosis [n], squared l2 distances [n, n].
 
     A family's medoid, from which the squared distances to all others are least, is near its root
     (unless the family is a chain): kurtosis falls where that of medoids is above the median of
     their families, on average over families. Where that is undecided, the sign whose trees cost
     less; and falls, where they cost the same.
     """
-    ranks = [_rank_of_medoid(*each) for each in zip(kurtosis, squared, strict=True)]
+    ranks = [_rank_of_medoid(*family) for family in zip(kurtosis, squared, strict=True)]
     sizes = np.array([len(values) for values in kurtosis])
     lead = float(np.dot(ranks, sizes - 1))
     if not np.isclose(lead, 0, atol=1e-9):
         return lead > 0
     costs = {
         falls: sum(
-            minimum_arborescence(_costs(config, *each, falls)).cost
-            for each in zip(within, kurtosis, strict=True)
+            minimum_arborescence(_costs(config, *family, falls)).cost
+            for family in zip(within, kurtosis, strict=True)
         )
         for falls in (True, False)
     }
@@ -180,7 +194,10 @@ def _falls(
 
 
 def _rank_of_medoid(kurtosis: np.ndarray, squared: np.ndarray) -> float:
-    """From -1, where the medoid's kurtosis is the lowest of its family, to 1, its highest."""
+    """Rank of the medoid's kurtosis in its family, from -1, the lowest, to 1, the highest.
+
+    Args: kurtosis [n]; squared distances [n, n].
+    """
     sums = squared.sum(1)
     medoids = kurtosis[np.isclose(sums, sums.min(), rtol=1e-12, atol=0)]
     higher = np.sign(medoids[:, None] - kurtosis).sum(1)

@@ -6,15 +6,17 @@ from functools import partial
 
 import numpy as np
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import Section
 from vitarium.evaluation.inputs import Values, Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner import settings
 from vitarium.measures._runner.jobs import Job
 
 
-def pairwise(todo: Sequence[Job], sources: Sources) -> Iterator[tuple[Job, Callable[[], Values]]]:
+def pairwise(
+    todo: Sequence[Job], sources: ModelLoader
+) -> Iterator[tuple[Job, Callable[[], Values]]]:
     """What gives the values of each job; the first of a measure computes those of all."""
     targets = list(dict.fromkeys(target for job in todo for target in job.of))
     place = {target: number for number, target in enumerate(targets)}
@@ -46,10 +48,10 @@ class _Found:
         return cls(list(matrices), np.stack([matrix.numpy() for matrix in matrices.values()]))
 
     def of_pair(self, section: Section, models: Sequence[Weights], one: int, other: int) -> Values:
-        """Raises CannotMeasure with the measure's own reason where there is no whole value."""
+        """Raises NotApplicable with the measure's own reason where there is no whole value."""
         values = dict(zip(self.parts, self.values[:, one, other].tolist(), strict=True))
         if np.isnan(values[""]):
-            refuses = section.plugin.facts["refuses"]
-            raise CannotMeasure(str(refuses(section.config, models[one], models[other])))
+            reason = section.plugin.facts["reason"]
+            raise NotApplicable(str(reason(section.config, models[one], models[other])))
         # parts that only one of the two has, or that are zero
         return {part: value for part, value in values.items() if not np.isnan(value)}

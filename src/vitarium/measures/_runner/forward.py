@@ -14,14 +14,14 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import Section
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.data import Examples
+from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.features import FEWEST, Vectoriser, Vectors
-from vitarium.evaluation.inputs import Predictions, Subject, Values
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.inputs import EvalModel, Predictions, Values
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner import settings
 from vitarium.measures._runner.cache import Cache
 from vitarium.measures._runner.jobs import Conditions
@@ -40,7 +40,7 @@ class Forward:
     """
 
     def __init__(
-        self, zoo: Zoo, sources: Sources, conditions: Conditions, sections: Sequence[Section]
+        self, zoo: Zoo, sources: ModelLoader, conditions: Conditions, sections: Sequence[Section]
     ) -> None:
         self.sources, self.conditions = sources, conditions
         self.cache = Cache(zoo.path)
@@ -54,17 +54,17 @@ class Forward:
         self._matrices = _Recent[tuple[list[str], Tensor]]()
 
     def predictions(self, target: Target, split: SplitName) -> Predictions:
-        """Raises CannotMeasure, CorruptFile."""
+        """Raises NotApplicable, CorruptFile."""
         return self._predictions.get((target, split), partial(self._predicted, target, split))
 
     def similarity(self, one: Section, first: Target, second: Target) -> Values:
-        """Of blocks, by "" the last ones. Raises CannotMeasure, CorruptFile."""
+        """Of blocks, by "" the last ones. Raises NotApplicable, CorruptFile."""
         (names, left), (others, right) = (
             self._matrices.get((target, settings.key(one)), partial(self._matrix, target, one))
             for target in (first, second)
         )
         if left.shape[1] != right.shape[1]:
-            raise CannotMeasure(f"{first.name} and {second.name}: different numbers of images")
+            raise NotApplicable(f"{first.name} and {second.name}: different numbers of images")
         if one.config.layers == "all":
             found = (left @ right.T).double()
             parts = {
@@ -105,7 +105,7 @@ class Forward:
         return self.cache.get(*self._key("features", target, examples, one))
 
     def _key(
-        self, what: str, target: Target, examples: Examples, one: Section | None = None
+        self, what: str, target: Target, examples: EvalData, one: Section | None = None
     ) -> tuple[str, ...]:
         images = self.sources.images(examples)
         named = settings.key(one) if one else ()
@@ -136,7 +136,7 @@ def _images_of(one: Section) -> tuple[Any, ...]:
 
 
 def _pass(
-    subject: Subject, sections: Sequence[Section], *, whole: bool
+    subject: EvalModel, sections: Sequence[Section], *, whole: bool
 ) -> tuple[list[Vectors], Tensor | None]:
     """The vectors of measures of features, and, of the `whole` split, the logits."""
     model = subject.model

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vitarium.core.errors import CannotMeasure, VitariumError
+from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Pair, Target
-from vitarium.evaluation.data import Examples
+from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import Values
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner import settings
 from vitarium.zoo.records import Measured
 
@@ -46,14 +46,14 @@ class Job:
         return (*places, self.on.split, self.on.images, self.weights)
 
     def measured(self, values: Values) -> list[Measured]:
-        """Raises CannotMeasure where a value is not finite."""
+        """Raises NotApplicable where a value is not finite."""
         parts = values if isinstance(values, Mapping) else {"": values}
         wrong = [part for part, value in parts.items() if not abs(value) < float("inf")]
         if wrong:
             names = " and ".join(target.name for target in self.of)
             what = f" of {wrong[0]}" if wrong[0] else ""
             value = parts[wrong[0]]
-            raise CannotMeasure(f"{names}: {self.section.name}{what} is {value}")
+            raise NotApplicable(f"{names}: {self.section.name}{what} is {value}")
         first, other = self.of[0], self.of[1] if len(self.of) > 1 else None
         unit, weights = self.section.plugin.facts["unit"], self.weights
         return [
@@ -106,7 +106,7 @@ class Conditions:
 
 
 def jobs(
-    sources: Sources,
+    sources: ModelLoader,
     sections: Sequence[Section],
     targets: Sequence[Target],
     pairs: Sequence[Pair],
@@ -120,7 +120,7 @@ def jobs(
         for each in singles:
             yield _job(sources, *each, (target,), conditions)
     for each in doubles:
-        both_ways = not each[0].plugin.facts.get("symmetric", True)
+        both_ways = not each[0].plugin.facts["symmetric"]
         for pair in pairs:
             yield _job(sources, *each, pair, conditions)
             if both_ways:
@@ -128,7 +128,7 @@ def jobs(
 
 
 def _job(
-    sources: Sources, one: Section, told: str, of: tuple[Target, ...], conditions: Conditions
+    sources: ModelLoader, one: Section, told: str, of: tuple[Target, ...], conditions: Conditions
 ) -> Job | Refusal:
     try:
         return Job(one, told, of, _on(sources, one, of, conditions))
@@ -136,12 +136,12 @@ def _job(
         return Refusal(one, told, of, str(error))
 
 
-def _on(sources: Sources, one: Section, of: tuple[Target, ...], conditions: Conditions) -> On:
-    """Raises CannotMeasure, DataNotFound, InvalidData, CorruptFile."""
+def _on(sources: ModelLoader, one: Section, of: tuple[Target, ...], conditions: Conditions) -> On:
+    """Raises NotApplicable, DataNotFound, InvalidData, CorruptFile."""
     facts = one.plugin.facts
     if facts["needs"] == "weights":
         return On()
-    splits = facts.get("splits") or (conditions.split,)
+    splits = facts["splits"] or (conditions.split,)
     shown = [
         [sources.examples(target.model, split, conditions.limit) for split in splits]
         for target in of
@@ -149,17 +149,16 @@ def _on(sources: Sources, one: Section, of: tuple[Target, ...], conditions: Cond
     images = [["".join(map(sources.images, each))] for each in shown]
     if any(other != images[0] for other in images):
         told = " and ".join(f"{t.name} ({_told(e[0])})" for t, e in zip(of, shown, strict=True))
-        raise CannotMeasure(
+        raise NotApplicable(
             f"{told} see different images, and are compared on the same ones; name one data set "
             "that fits both with --data"
         )
     trained_on = len(splits) == 1 and any(
         sources.trained_on(target.model, each[0]) for target, each in zip(of, shown, strict=True)
     )
-    held_out = facts.get("held_out", facts["needs"] == "predictions")
-    if trained_on and held_out and not conditions.force:
+    if trained_on and facts["held_out"] and not conditions.force:
         names = " and ".join(target.name for target in of)
-        raise CannotMeasure(
+        raise NotApplicable(
             f"{names}: trained on these images ({_told(shown[0][0])}), so that {one.name} would "
             "say nothing of new ones; --force measures and marks it"
         )
@@ -172,7 +171,7 @@ def _on(sources: Sources, one: Section, of: tuple[Target, ...], conditions: Cond
     )
 
 
-def _told(examples: Examples) -> str:
+def _told(examples: EvalData) -> str:
     channels, height, width = examples.input_size
     return (
         f"{examples.dataset.name}/{examples.split}, {height} by {width} pixels in {channels} "

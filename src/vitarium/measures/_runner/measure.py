@@ -17,7 +17,7 @@ from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Epochs, PairsName, targets
 from vitarium.evaluation.checkpoints import pairs as pairs_of
 from vitarium.evaluation.inputs import Values, finite
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner import settings as asked
 from vitarium.measures._runner.all_pairs import pairwise
 from vitarium.measures._runner.forward import Forward
@@ -87,7 +87,7 @@ def measure(
     images_of = choose("dataset", data) if isinstance(data, str) else None
     if data is not None and images_of is None:
         images_of = section("dataset", data)
-    sources = Sources(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
+    sources = ModelLoader(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
     run = _Run(zoo, sources, Conditions(split, images, force), report)
     todo = jobs(
         sources,
@@ -109,7 +109,7 @@ class _Run:
     def __init__(
         self,
         zoo: Zoo,
-        sources: Sources,
+        sources: ModelLoader,
         conditions: Conditions,
         report: Report,
     ) -> None:
@@ -192,12 +192,12 @@ class _Run:
         self._unsaved, self._saved = [], time.monotonic()
 
     def _value(self, job: Job) -> Values:
-        """What a job is to give. Raises CannotMeasure, CorruptFile, ..."""
+        """What a job is to give. Raises NotApplicable, CorruptFile, ..."""
         facts, of, conditions = job.section.plugin.facts, job.of, self.conditions
         match _kind(job):
             case ("model", "weights"):
                 return self._of_weights(job)
-            case (_, "predictions") if splits := facts.get("splits"):
+            case (_, "predictions") if splits := facts["splits"]:
                 given: Any = [
                     {split: self.forward.predictions(one, split) for split in splits} for one in of
                 ]

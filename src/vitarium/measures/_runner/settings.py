@@ -56,7 +56,7 @@ def quick() -> list[str]:
     return [
         name
         for name, plugin in registry.plugins("measure").items()
-        if plugin.facts.get("quick", True) and plugin.facts["of"] == "model"
+        if plugin.facts["quick"] and plugin.facts["of"] == "model"
     ]
 
 

@@ -5,10 +5,10 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import Grid, by_layer_and_head, grid, over
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 
 
 class AttentionDistance(Config):
@@ -24,15 +24,16 @@ class AttentionDistance(Config):
     of="model",
     needs="model",
     unit="pixels",
+    title="attention distance",
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
 )
-def attention_distance(config: AttentionDistance, subject: Subject) -> Values:
+def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
     """Mean distance between a patch and what it attends to, in pixels, by head and block.
 
     Distances of patch centres are weighted by attention (App. D.7), averaged over patches and
     images. What goes to the class token and registers has no distance: the rest is scaled to sum
     to 1. Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
-    Raises CannotMeasure where a model has no grid of patches or no attention over all of them.
+    Raises NotApplicable where a model has no grid of patches or no attention over all of them.
     """
     where = grid(subject.model)
     distance = distances(where, subject.examples.input_size[1:]).to(subject.examples.device)
@@ -42,7 +43,7 @@ def attention_distance(config: AttentionDistance, subject: Subject) -> Values:
     def see(name: str, attention: Tensor) -> None:
         patches = attention[:, :, where.prefix :, where.prefix :]
         if patches.shape[-1] != len(where):
-            raise CannotMeasure(f"{name} has {patches.shape[-1]} patches, not {len(where)}")
+            raise NotApplicable(f"{name} has {patches.shape[-1]} patches, not {len(where)}")
         share = patches.sum(-1)
         mean = (patches * distance).sum(-1) / share
         # A query may attend to the class token alone, up to rounding: it looks at no patch.

@@ -7,9 +7,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
 from vitarium.evaluation.attention import by_layer_and_head, over
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 
 
 class AttentionEntropy(Config):
@@ -27,14 +27,15 @@ class AttentionEntropy(Config):
     of="model",
     needs="model",
     unit="nats",
+    title="attention entropy",
     paper="Zhai et al. 2023, arXiv 2303.06296",
 )
-def attention_entropy(config: AttentionEntropy, subject: Subject) -> Values:
+def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
     """Mean entropy of attention over all tokens, in nats, by head and block.
 
     From 0 (one token) to log(tokens); the mean of all queries, class token and registers too.
     Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
-    Raises CannotMeasure where a model has no attention over all tokens.
+    Raises NotApplicable where a model has no attention over all tokens.
     """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}

@@ -8,14 +8,14 @@ from pydantic import Field
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import AT_ONCE
 from vitarium.evaluation.features import evaluating, first_tensor, patch_features, taps
-from vitarium.evaluation.inputs import Representation, Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Representation, Values
+from vitarium.measures.base import measure
 
 
-class PositionArtefacts(Config):
+class PositionArtifacts(Config):
     """On so many images."""
 
     images: int = Field(256, ge=2)
@@ -23,32 +23,33 @@ class PositionArtefacts(Config):
 
 
 @measure(
-    "position_artefacts",
-    config=PositionArtefacts,
+    "position_artifacts",
+    config=PositionArtifacts,
     of="model",
     needs="model",
     unit="fraction",
+    title="position artifacts",
     paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
 )
-def position_artefacts(config: PositionArtefacts, subject: Subject) -> Values:
+def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     """Share of the variance of patch features that position alone explains, by block, up to 1.
 
     Analysis of variance of each block's output [images, positions, channels], summed over
     channels: what positions explain, less what they would explain by chance, over the total. So
     it does not depend on the number of images but for noise, and is about 0, at times below, where
-    position says nothing. "" is the last block's. Raises CannotMeasure for less than two images
+    position says nothing. "" is the last block's. Raises NotApplicable for less than two images
     or patches, or where all features are the same.
     """
     examples = subject.examples.first(config.images)
     if len(examples) < 2:
-        raise CannotMeasure(f"{subject.name}: two images at least are needed, not {len(examples)}")
+        raise NotApplicable(f"{subject.name}: two images at least are needed, not {len(examples)}")
     places = taps(subject.model, Representation())
     variances = {tap.name: Variance() for tap in places}
 
     def hook(name: str, output: Any) -> None:
         features = first_tensor(output, name)
         if features.dim() < 3:
-            raise CannotMeasure(f"{name} gives no patches: {list(features.shape)}")
+            raise NotApplicable(f"{name} gives no patches: {list(features.shape)}")
         variances[name].add(patch_features(subject.model, features, name))
 
     hooks = [
@@ -91,16 +92,16 @@ class Variance:
         self.square = self.square + features.square().sum()
 
     def of_position(self, name: str) -> float:
-        """Share of the variance; `name` is for the message of CannotMeasure."""
+        """Share of the variance; `name` is for the message of NotApplicable."""
         assert self.position is not None
         n, positions = self.images, len(self.position)
         if positions < 2:
-            raise CannotMeasure(f"{name} has one patch alone")
+            raise NotApplicable(f"{name} has one patch alone")
         means = self.position / n
         grand = float(means.mean(0).square().sum()) * n * positions
         total = float(self.square) - grand
         if not total > 1e-12 * float(self.square):
-            raise CannotMeasure(f"{name} gives the same features everywhere")
+            raise NotApplicable(f"{name} gives the same features everywhere")
         between = float(means.square().sum()) * n - grand
         images = float(self.image) * positions - grand
         # What positions explain by chance: the interaction's mean square, per degree of freedom.

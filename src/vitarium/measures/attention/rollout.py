@@ -8,10 +8,10 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import AT_ONCE, grid, watch
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 
 Heads = Literal["mean", "max", "min"]
 
@@ -31,14 +31,15 @@ class AttentionRollout(Config):
     of="model",
     needs="model",
     unit="fraction",
+    title="attention rollout",
     paper="Abnar and Zuidema 2020, arXiv 2005.00928",
 )
-def attention_rollout(config: AttentionRollout, subject: Subject) -> Values:
+def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     """How evenly attention rollout spreads over the patches, and how much falls on the centre.
 
     "": entropy of an image's map divided by log(patches), 1 for an even one; "centre": share of
     the map in the middle half of height and width, 1/4 for an even one. Means over images.
-    Raises CannotMeasure where a model has no attention over all of a grid of patches.
+    Raises NotApplicable where a model has no attention over all of a grid of patches.
     """
     maps = torch.cat(
         [
@@ -48,7 +49,7 @@ def attention_rollout(config: AttentionRollout, subject: Subject) -> Values:
     )
     _, height, width = maps.shape
     if height * width == 1:
-        raise CannotMeasure(f"{subject.name} has one patch alone")
+        raise NotApplicable(f"{subject.name} has one patch alone")
     entropy = torch.special.entr(maps).sum((1, 2)) / math.log(height * width)
     middle = _middle(height)[:, None] * _middle(width)
     centre = (maps * middle.to(maps)).sum((1, 2))
@@ -60,7 +61,7 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
 
     Product over blocks of (A + I) / 2, A the attention of the heads together, its rows summing to
     1 (Abnar and Zuidema, Sec. 3). images [n, c, h, w] -> float64 [n, rows, columns] of patches,
-    each map sums to 1. Raises CannotMeasure.
+    each map sums to 1. Raises NotApplicable.
     """
     where = grid(model)
     product: Tensor | None = None
@@ -68,7 +69,7 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
     def see(name: str, attention: Tensor) -> None:
         nonlocal product
         if attention.shape[-1] != where.prefix + len(where):
-            raise CannotMeasure(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
+            raise NotApplicable(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
         together = _together(attention.double(), heads)
         mixed = (together + torch.eye(together.shape[-1]).to(together)) / 2
         product = mixed if product is None else mixed @ product

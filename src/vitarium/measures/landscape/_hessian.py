@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import gradients, mean_loss, parameters
 
 
@@ -36,10 +36,10 @@ class Hessian:
 
     The parameters stand in a vector in the order of `names`.
 
-    Raises CannotMeasure where the model's outputs are not the examples' classes.
+    Raises NotApplicable where the model's outputs are not the examples' classes.
     """
 
-    def __init__(self, subject: Subject, config: Curvature) -> None:
+    def __init__(self, subject: EvalModel, config: Curvature) -> None:
         subject.check_classifier()
         self.model = subject.model
         self._parameters = {

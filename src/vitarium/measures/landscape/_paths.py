@@ -8,8 +8,8 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.inputs import Subject
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import Losses, Parameters, parameters
 
 
@@ -70,23 +70,23 @@ def barriers(places: Sequence[float], found: Losses) -> Mapping[str, float]:
     }
 
 
-def check_path(one: Subject, other: Subject) -> None:
-    """Raises CannotMeasure where nothing lies between two models, or not for both on one data."""
+def check_path(one: EvalModel, other: EvalModel) -> None:
+    """Raises NotApplicable where nothing lies between two models, or not for both on one data."""
     pair = f"{one.name} and {other.name}"
     for subject in (one, other):
         subject.check_classifier()
     data = [subject.examples.dataset.name for subject in (one, other)]
     if data[0] != data[1]:
-        raise CannotMeasure(f"{pair} are of different data: '{data[0]}' and '{data[1]}'")
+        raise NotApplicable(f"{pair} are of different data: '{data[0]}' and '{data[1]}'")
     sizes = [subject.examples.input_size for subject in (one, other)]
     if sizes[0] != sizes[1]:
-        raise CannotMeasure(f"{pair} take images of different sizes: {sizes[0]} and {sizes[1]}")
+        raise NotApplicable(f"{pair} take images of different sizes: {sizes[0]} and {sizes[1]}")
     _check_tensors(pair, parameters(one.model), parameters(other.model))
     buffers = [dict(subject.model.named_buffers()) for subject in (one, other)]
     _check_tensors(pair, *buffers)
     for name, buffer in buffers[0].items():
         if not torch.equal(buffer, buffers[1][name]):
-            raise CannotMeasure(
+            raise NotApplicable(
                 f"{pair} differ in '{name}', which is no parameter: what it is between them, such "
                 "as the statistics of a batch normalisation, would have to be computed from data"
             )
@@ -99,7 +99,7 @@ def _check_tensors(pair: str, one: Parameters, other: Parameters) -> None:
             for tensors in (one, other)
         ]
         if shapes[0] != shapes[1]:
-            raise CannotMeasure(f"{pair} differ in '{name}': {shapes[0]} and {shapes[1]}")
+            raise NotApplicable(f"{pair} differ in '{name}': {shapes[0]} and {shapes[1]}")
 
 
 def _bezier(controls: Sequence[Tensor], t: float) -> Tensor:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses, losses, parameters
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._paths import OnPath, along, barriers, check_path
 
 
@@ -18,25 +18,27 @@ class Barrier(OnPath):
     of="pair",
     needs="model",
     unit="nats",
-    paper="Frankle et al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296",
+    title="loss barrier",
     quick=False,
+    paper="Frankle et al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296",
+    tiny={"points": 3},
 )
-def barrier(config: Barrier, one: Subject, other: Subject) -> Values:
+def barrier(config: Barrier, one: EvalModel, other: EvalModel) -> Values:
     """How far the loss rises on the straight line between two models' weights.
 
     max over t of L((1 - t) A + t B) - (1 - t) L(A) - t L(B): 0 where the models are linearly
     connected. Parts: "" (loss, nats), "error", and both halfway: see `barriers`. Raises
-    CannotMeasure that names the first tensor in which the models' shapes differ.
+    NotApplicable that names the first tensor in which the models' shapes differ.
     """
     return barriers(config.places, path_losses(one, other, config.places, config))
 
 
 def path_losses(
-    one: Subject, other: Subject, places: Sequence[float], config: Barrier | None = None
+    one: EvalModel, other: EvalModel, places: Sequence[float], config: Barrier | None = None
 ) -> Losses:
     """Loss and error of (1 - t) A + t B for each place t, on the first model's examples.
 
-    Raises CannotMeasure where nothing lies between the models.
+    Raises NotApplicable where nothing lies between the models.
     """
     config = config or Barrier()
     check_path(one, other)

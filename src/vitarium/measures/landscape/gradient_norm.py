@@ -4,9 +4,9 @@ import torch
 from pydantic import PositiveInt
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import gradient
+from vitarium.measures.base import measure
 
 
 class GradientNorm(Config):
@@ -18,8 +18,16 @@ class GradientNorm(Config):
     """Images at a time; it changes nothing but memory and speed."""
 
 
-@measure("gradient_norm", config=GradientNorm, of="model", needs="model", unit="norm", quick=False)
-def gradient_norm(config: GradientNorm, subject: Subject) -> Values:
+@measure(
+    "gradient_norm",
+    config=GradientNorm,
+    of="model",
+    needs="model",
+    unit="norm",
+    title="gradient norm",
+    quick=False,
+)
+def gradient_norm(config: GradientNorm, subject: EvalModel) -> Values:
     """Euclidean norm of the gradient of the mean loss over the images.
 
     Parts: "" is all parameters as one vector, and every parameter by its name.

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
@@ -35,21 +35,22 @@ _WHICH = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
     of="model",
     needs="model",
     unit="nats",
-    paper="Yao et al. 2020, PyHessian, arXiv 1912.07145",
+    title="Hessian eigenvalues",
     quick=False,
+    paper="Yao et al. 2020, PyHessian, arXiv 1912.07145",
 )
-def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
+def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Values:
     """Largest eigenvalues of the Hessian of the mean loss, by Lanczos' method.
 
     Parts: "1", "2", ... from the end that is asked for; "" is the first of them. Raises
-    CannotMeasure where they do not converge, or where there are no more parameters than that.
+    NotApplicable where they do not converge, or where there are no more parameters than that.
     """
     from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     hessian = Hessian(subject, config)
     size = hessian.shape[0]
     if config.count >= size:
-        raise CannotMeasure(
+        raise NotApplicable(
             f"{subject.name} has {size} parameters: fewer eigenvalues than that can be found, not "
             f"{config.count}"
         )
@@ -71,7 +72,7 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
             return_eigenvectors=False,
         )
     except ArpackNoConvergence:
-        raise CannotMeasure(
+        raise NotApplicable(
             f"{subject.name}: the {config.count} eigenvalues of its Hessian did not converge; "
             f"allow more restarts ({config.restarts}) or a larger tolerance ({config.tolerance:g})"
         ) from None
@@ -79,7 +80,7 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: Subject) -> Values:
         product = hessian @ start
         if product.any():
             reason = error if product.isfinite().all() else "its entries are not finite"
-            raise CannotMeasure(
+            raise NotApplicable(
                 f"{subject.name}: its Hessian has no eigenvalues: {reason}"
             ) from None
         found = np.zeros(config.count)  # a loss without curvature

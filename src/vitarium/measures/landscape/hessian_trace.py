@@ -6,10 +6,11 @@ import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
+from vitarium.core.extras import require
 from vitarium.core.seeds import derive, seeded
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
@@ -34,10 +35,13 @@ class HessianTrace(Curvature):
     of="model",
     needs="model",
     unit="nats",
-    paper="Hutchinson 1990; Meyer et al. 2021, arXiv 2010.09649",
+    title="Hessian trace",
     quick=False,
+    studies=True,
+    paper="Hutchinson 1990; Meyer et al. 2021, arXiv 2010.09649",
+    tiny={"probes": 2},
 )
-def hessian_trace(config: HessianTrace, subject: Subject) -> Values:
+def hessian_trace(config: HessianTrace, subject: EvalModel) -> Values:
     """Trace of the Hessian of the mean loss, estimated with random vectors.
 
     Parts: "", "per_parameter" (the mean of the diagonal); of Hutchinson's estimator as well
@@ -75,10 +79,11 @@ def quadratic_forms(hessian: Hessian, config: HessianTrace) -> Tensor:
 
 
 def _hutch_plus_plus(hessian: Hessian, config: HessianTrace, name: str) -> float:
+    require("landscape", "the estimator hutch++")
     from curvlinops import hutchpp_trace  # its import takes a while, and few ask for it
 
     if config.probes >= hessian.shape[0]:
-        raise CannotMeasure(
+        raise NotApplicable(
             f"{name} has {hessian.shape[0]} parameters: hutch++ needs fewer probes than that, not "
             f"{config.probes}"
         )

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses
+from vitarium.measures.base import measure
 from vitarium.measures.landscape.barrier import Barrier, path_losses
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve, curve_losses
 
@@ -27,14 +27,16 @@ class LossPath(ModeConnectivity):
     of="pair",
     needs="model",
     unit="nats",
-    paper="Garipov et al. 2018, arXiv 1802.10026",
+    title="loss on a path",
     quick=False,
+    paper="Garipov et al. 2018, arXiv 1802.10026",
+    tiny={"steps": 2, "points": 3},
 )
-def loss_path(config: LossPath, one: Subject, other: Subject) -> Values:
+def loss_path(config: LossPath, one: EvalModel, other: EvalModel) -> Values:
     """Loss and error of the models on a path from the first model to the second.
 
     Parts: "loss/0.00" (nats) and "error/0.00" (a fraction) at the first model, to "loss/1.00" and
-    "error/1.00" at the second. Raises CannotMeasure that names the first tensor in which the
+    "error/1.00" at the second. Raises NotApplicable that names the first tensor in which the
     models' shapes differ.
     """
     found = losses_on_path(config, one, other)
@@ -47,7 +49,7 @@ def loss_path(config: LossPath, one: Subject, other: Subject) -> Values:
     }
 
 
-def losses_on_path(config: LossPath, one: Subject, other: Subject) -> Losses:
+def losses_on_path(config: LossPath, one: EvalModel, other: EvalModel) -> Losses:
     """Loss and error at every place of `config.places`."""
     if config.curve == "line":
         line = Barrier(points=config.points, images=config.images, batch_size=config.batch_size)

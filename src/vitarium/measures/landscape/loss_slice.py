@@ -9,10 +9,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
+from vitarium.measures.base import measure
 
 
 class LossSlice(Config):
@@ -46,10 +46,12 @@ class LossSlice(Config):
     of="model",
     needs="model",
     unit="nats",
-    paper="Li et al. 2018, arXiv 1712.09913",
+    title="loss slice",
     quick=False,
+    paper="Li et al. 2018, arXiv 1712.09913",
+    tiny={"points": 3},
 )
-def loss_slice(config: LossSlice, subject: Subject) -> Values:
+def loss_slice(config: LossSlice, subject: EvalModel) -> Values:
     """Loss on a grid around the model, along filter-normalised random directions.
 
     Parts: coordinates, "x" of a line ("-0.2") and "x,y" of a plane ("-0.2,0.4").
@@ -61,7 +63,7 @@ def loss_slice(config: LossSlice, subject: Subject) -> Values:
     }
 
 
-def slice_losses(subject: Subject, config: LossSlice | None = None) -> Losses:
+def slice_losses(subject: EvalModel, config: LossSlice | None = None) -> Losses:
     """Loss and error on the grid, each [points] or [points, points]: x, then y.
 
     The coordinates are `config.coordinates` in both directions.

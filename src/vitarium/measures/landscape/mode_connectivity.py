@@ -6,10 +6,10 @@ from math import comb
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from vitarium.core.registry import measure
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses, Parameters, gradients, losses, mean_loss, parameters
+from vitarium.measures.base import measure
 from vitarium.measures.landscape._paths import OnPath, along, barriers, bezier, check_path
 
 
@@ -36,10 +36,12 @@ class ModeConnectivity(OnPath):
     of="pair",
     needs="model",
     unit="nats",
-    paper="Garipov et al. 2018, arXiv 1802.10026",
+    title="mode connectivity",
     quick=False,
+    paper="Garipov et al. 2018, arXiv 1802.10026",
+    tiny={"steps": 2, "points": 3},
 )
-def mode_connectivity(config: ModeConnectivity, one: Subject, other: Subject) -> Values:
+def mode_connectivity(config: ModeConnectivity, one: EvalModel, other: EvalModel) -> Values:
     """How far the loss rises on a curve between two models that was trained to be low.
 
     The curve is trained on the training split and measured like `barrier`, with the same parts.
@@ -50,11 +52,13 @@ def mode_connectivity(config: ModeConnectivity, one: Subject, other: Subject) ->
     return barriers(config.places, curve_losses(first, controls, config))
 
 
-def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) -> list[Parameters]:
+def curve(
+    one: EvalModel, other: EvalModel, config: ModeConnectivity | None = None
+) -> list[Parameters]:
     """Control points of a trained Bezier curve: the first model, the bends, the last model.
 
     It minimises the mean loss over t ~ U(0, 1) (Eq. 2 of the paper), from the straight line.
-    Raises CannotMeasure where nothing lies between the models.
+    Raises NotApplicable where nothing lies between the models.
     """
     config = config or ModeConnectivity()
     check_path(one, other)
@@ -86,7 +90,7 @@ def curve(one: Subject, other: Subject, config: ModeConnectivity | None = None) 
 
 
 def curve_losses(
-    subject: Subject, controls: list[Parameters], config: ModeConnectivity | None = None
+    subject: EvalModel, controls: list[Parameters], config: ModeConnectivity | None = None
 ) -> Losses:
     """Loss and error of the points of a curve, on the subject's examples."""
     config = config or ModeConnectivity()

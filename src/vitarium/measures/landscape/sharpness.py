@@ -7,9 +7,9 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import Parameters, gradient, loss, parameters
+from vitarium.measures.base import measure
 
 
 class Sharpness(Config):
@@ -33,10 +33,11 @@ class Sharpness(Config):
     of="model",
     needs="model",
     unit="nats",
-    paper="Foret et al. 2021, arXiv 2010.01412; Kwon et al. 2021, arXiv 2102.11600",
+    title="sharpness",
     quick=False,
+    paper="Foret et al. 2021, arXiv 2010.01412; Kwon et al. 2021, arXiv 2102.11600",
 )
-def sharpness(config: Sharpness, subject: Subject) -> float:
+def sharpness(config: Sharpness, subject: EvalModel) -> float:
     """Rise of the mean loss after the one step uphill that SAM takes.
 
     L(w + e) - L(w) with e = rho g / |g| for the gradient g over all images (Foret et al., Eq. 2);

@@ -1,19 +1,21 @@
 """How often a classifier is right."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check, share
 
 _AMONG = 5
 
 
-@measure("accuracy", of="model", needs="predictions", unit="fraction")
+@measure(
+    "accuracy", of="model", needs="predictions", unit="fraction", title="accuracy", studies=True
+)
 def accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of images whose class is the most probable, and (top5) among the five most probable.
 
     Of equally probable classes the first counts as more probable. "top5" is of six classes at
-    least. Raises CannotMeasure where a logit is not finite.
+    least. Raises NotApplicable where a logit is not finite.
     """
     check(predictions)
     values = {"": share(predictions.correct)}

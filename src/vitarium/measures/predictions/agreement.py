@@ -1,12 +1,21 @@
 """Whether two classifiers say the same."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check_pair, share
 
 
-@measure("agreement", of="pair", needs="predictions", unit="fraction")
+@measure(
+    "agreement",
+    of="pair",
+    needs="predictions",
+    unit="fraction",
+    title="predictions (agreement)",
+    as_distance="one_minus",
+    studies=True,
+    heat_map=True,
+)
 def agreement(config: NoConfig, one: Predictions, other: Predictions) -> Values:
     """Share of images to which both give the same class; "errors": of those both get wrong.
 

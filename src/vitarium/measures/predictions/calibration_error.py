@@ -6,8 +6,8 @@ import torch
 from pydantic import PositiveInt
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
@@ -25,6 +25,8 @@ class CalibrationError(Config):
     of="model",
     needs="predictions",
     unit="fraction",
+    title="calibration error",
+    studies=True,
     paper="Guo et al. 2017, arXiv 1706.04599",
 )
 def calibration_error(config: CalibrationError, predictions: Predictions) -> float:

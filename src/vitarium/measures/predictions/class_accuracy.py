@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("class_accuracy", of="model", needs="predictions", unit="fraction")
+@measure("class_accuracy", of="model", needs="predictions", unit="fraction", title="class accuracy")
 def class_accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of each class's images that are right, by class; "": their mean (balanced accuracy).
 

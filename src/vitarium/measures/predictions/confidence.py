@@ -1,12 +1,12 @@
 """How sure a classifier is of what it says."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("confidence", of="model", needs="predictions", unit="fraction")
+@measure("confidence", of="model", needs="predictions", unit="fraction", title="confidence")
 def confidence(config: NoConfig, predictions: Predictions) -> Values:
     """Mean of the largest probability; of all images, and of the correct and wrong ones.
 

@@ -1,8 +1,8 @@
 """What two classifiers gain by answering together."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check_pair, share
 
 
@@ -11,6 +11,8 @@ from vitarium.measures.predictions._comparable import check_pair, share
     of="pair",
     needs="predictions",
     unit="fraction",
+    title="ensemble gain",
+    studies=True,
     paper="Lakshminarayanan et al. 2017, arXiv 1612.01474",
 )
 def ensemble_gain(config: NoConfig, one: Predictions, other: Predictions) -> Values:

@@ -1,12 +1,12 @@
 """How much a classifier leaves open."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("entropy", of="model", needs="predictions", unit="nats")
+@measure("entropy", of="model", needs="predictions", unit="nats", title="entropy")
 def entropy(config: NoConfig, predictions: Predictions) -> float:
     """Mean entropy of the class probabilities, in nats: from 0 to log(number of classes)."""
     check(predictions)

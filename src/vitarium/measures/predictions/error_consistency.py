@@ -1,9 +1,9 @@
 """Whether two classifiers err on the same images more often than chance has it."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check_pair, share
 
 
@@ -12,6 +12,8 @@ from vitarium.measures.predictions._comparable import check_pair, share
     of="pair",
     needs="predictions",
     unit="kappa",
+    title="error consistency",
+    studies=True,
     paper="Geirhos et al. 2020, arXiv 2006.16736",
 )
 def error_consistency(config: NoConfig, one: Predictions, other: Predictions) -> Values:
@@ -19,14 +21,14 @@ def error_consistency(config: NoConfig, one: Predictions, other: Predictions) ->
 
     "observed": share of images that both get right or both get wrong; "expected": the same of
     independent models as accurate; kappa = (observed - expected) / (1 - expected) (eq. 1-3).
-    Raises CannotMeasure where both are always right or both always wrong: chance explains all.
+    Raises NotApplicable where both are always right or both always wrong: chance explains all.
     """
     check_pair(one, other)
     observed = share(one.correct == other.correct)
     right, other_right = share(one.correct), share(other.correct)
     expected = right * other_right + (1 - right) * (1 - other_right)
     if expected == 1:
-        raise CannotMeasure(
+        raise NotApplicable(
             f"both models are {'right' if right else 'wrong'} on all {len(one)} images: chance "
             "alone would agree as much"
         )

@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions, Values
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check, share
 from vitarium.measures.predictions.loss import loss
 
 
 @measure(
-    "generalisation_gap",
+    "generalization_gap",
     of="model",
     needs="predictions",
     splits=("train", "test"),
     unit="fraction",
+    title="generalization gap",
+    studies=True,
 )
-def generalisation_gap(config: NoConfig, predictions: Mapping[str, Predictions]) -> Values:
+def generalization_gap(config: NoConfig, predictions: Mapping[str, Predictions]) -> Values:
     """Accuracy on train minus test images; "loss": cross-entropy on test minus train, in nats.
 
     Both are positive where a model does better on what it was trained on. Training images are

@@ -5,12 +5,21 @@ import math
 import torch
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check_pair
 
 
-@measure("js_divergence", of="pair", needs="predictions", unit="bits", paper="Lin 1991")
+@measure(
+    "js_divergence",
+    of="pair",
+    needs="predictions",
+    unit="bits",
+    title="probabilities (Jensen-Shannon)",
+    as_distance="identity",
+    studies=True,
+    paper="Lin 1991",
+)
 def js_divergence(config: NoConfig, one: Predictions, other: Predictions) -> float:
     """Jensen-Shannon divergence of the class probabilities, mean over images, in bits: 0 to 1.
 

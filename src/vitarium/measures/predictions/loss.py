@@ -1,12 +1,12 @@
 """How surprised a classifier is by the right classes."""
 
 from vitarium.core.config import NoConfig
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Predictions
+from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("loss", of="model", needs="predictions", unit="nats")
+@measure("loss", of="model", needs="predictions", unit="nats", title="loss", studies=True)
 def loss(config: NoConfig, predictions: Predictions) -> float:
     """Cross-entropy: mean of -log p of the right class, in nats, at least 0."""
     check(predictions)

@@ -7,8 +7,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Representation
+from vitarium.measures.base import measure
 
 
 class Cka(Representation):
@@ -25,6 +25,10 @@ class Cka(Representation):
     of="pair",
     needs="features",
     unit="similarity",
+    title="representations (CKA)",
+    as_distance="one_minus",
+    studies=True,
+    heat_map=True,
     paper="Kornblith et al. 2019, arXiv 1905.00414; Nguyen et al. 2021, arXiv 2010.15327",
 )
 def cka(config: Cka, features: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from vitarium.core.errors import CannotMeasure, InvalidInput
+from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.core.registry import choose
 from vitarium.evaluation.features import FEWEST, Vectoriser, cosines, recut
 from vitarium.evaluation.inputs import Representation
@@ -44,7 +44,7 @@ def compare(
         settings: of the measure, e.g. `kernel="rbf"`, `tokens="class"`, `batch_size=64`.
 
     Raises InvalidInput for wrong settings, a measure that is not of features, batches that are no
-    images, or loaders of different length; UnknownName for a layer; CannotMeasure where a layer
+    images, or loaders of different length; UnknownName for a layer; NotApplicable where a layer
     has no value.
     """
     import pandas as pd
@@ -66,7 +66,7 @@ def compare(
         for run, seen in zip(runs, batch, strict=False):
             run.add(seen)
     if batch is None:
-        raise CannotMeasure(f"there are too few images: {FEWEST} at least are compared")
+        raise NotApplicable(f"there are too few images: {FEWEST} at least are compared")
     left, right = runs[0].vectors()[0], runs[-1].vectors()[0]
     found = cosines(left, right).numpy()
     return pd.DataFrame(found, index=list(left), columns=list(right))

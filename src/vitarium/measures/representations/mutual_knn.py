@@ -5,8 +5,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Representation
+from vitarium.measures.base import measure
 
 
 class MutualKnn(Representation):
@@ -22,6 +22,7 @@ class MutualKnn(Representation):
     of="pair",
     needs="features",
     unit="fraction",
+    title="representations (mutual k-NN)",
     paper="Huh et al. 2024, arXiv 2405.07987",
 )
 def mutual_knn(config: MutualKnn, features: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Representation
+from vitarium.measures.base import measure
 
 _DIGITS = 12
 """Of a distance; what is behind them is rounding, which must not rank equal distances."""
@@ -26,6 +26,7 @@ class Rsa(Representation):
     of="pair",
     needs="features",
     unit="similarity",
+    title="representations (RSA)",
     paper="Kriegeskorte et al. 2008, doi 10.3389/neuro.06.004.2008",
 )
 def rsa(config: Rsa, features: Tensor) -> Tensor:
@@ -34,14 +35,14 @@ def rsa(config: Rsa, features: Tensor) -> Tensor:
     Features [n, d] -> standardised ranks of the distances above the diagonal of the
     dissimilarity matrix, float32 [n (n - 1) / 2]; equal distances have their mean rank. Over
     several batches: the mean of their correlations, weighted by their pairs of images.
-    Raises CannotMeasure where all distances are the same.
+    Raises NotApplicable where all distances are the same.
     """
     rows, columns = torch.triu_indices(len(features), len(features), 1, device=features.device)
     # Ranks turn on the last digits of distances, so these are in double precision.
     ranks = _ranks(_distances(features.double(), config.distance)[rows, columns])
     spread = ranks.std(correction=0)
     if spread == 0:
-        raise CannotMeasure("all images are at the same distance from each other")
+        raise NotApplicable("all images are at the same distance from each other")
     return ((ranks - ranks.mean()) / spread).float()
 
 

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from vitarium.architectures.features import blocks, prefix_tokens
-from vitarium.core.errors import CannotMeasure, InvalidInput
+from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.evaluation.attention import takes_probabilities
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 
 
 @contextmanager
-def attention_temperature(subject: Subject, temperature: float) -> Iterator[None]:
+def attention_temperature(subject: EvalModel, temperature: float) -> Iterator[None]:
     """Inside, all attention scores are divided by the temperature before the softmax.
 
     timm's attentions hand their queries to `q_norm` (often an identity), whose output is divided:
     so it makes no difference whether attention is fused. Those of multiplexed models, which add
     terms to the products, hand the sums to `logits`. With 1 nothing at all is done.
-    Raises CannotMeasure for a model with a block whose attention has neither.
+    Raises NotApplicable for a model with a block whose attention has neither.
     """
     with ExitStack() as stack:
         if temperature != 1:
@@ -32,12 +32,12 @@ def attention_temperature(subject: Subject, temperature: float) -> Iterator[None
 
 
 @contextmanager
-def recorded_attention(subject: Subject) -> Iterator[list[Tensor]]:
+def recorded_attention(subject: EvalModel) -> Iterator[list[Tensor]]:
     """Inside, each forward pass appends every block's attention, [b, heads, tokens, tokens].
 
     It is what timm's attentions hand to `attn_drop` where they are not fused; of an attention that
     mixes its heads' probabilities, it is those before.
-    Raises CannotMeasure for a model with a block whose attention has no `attn_drop`.
+    Raises NotApplicable for a model with a block whose attention has no `attn_drop`.
     """
     recorded: list[Tensor] = []
     with ExitStack() as stack:
@@ -53,7 +53,7 @@ def recorded_attention(subject: Subject) -> Iterator[list[Tensor]]:
         yield recorded
 
 
-def class_attention(subject: Subject, maps: list[Tensor], method: str) -> Tensor:
+def class_attention(subject: EvalModel, maps: list[Tensor], method: str) -> Tensor:
     """How much what is classified attends to each patch, [b, patches]; rows sum to 1.
 
     The class token's attention, or the mean of the patches' where the model pools them; prefix
@@ -78,17 +78,17 @@ def class_attention(subject: Subject, maps: list[Tensor], method: str) -> Tensor
     return patches / patches.sum(1, keepdim=True)
 
 
-def _in_each_block(subject: Subject, *names: str) -> list[Any]:
+def _in_each_block(subject: EvalModel, *names: str) -> list[Any]:
     """The attentions that have a part of one of the names, at least one in each block."""
     try:
         stack = blocks(subject.model)
     except InvalidInput as error:
-        raise CannotMeasure(f"{subject.name}: {error}") from None
+        raise NotApplicable(f"{subject.name}: {error}") from None
     found: list[Any] = []
     for place, block in stack.items():
         inside = [part for part in block.modules() if {*names} & {*dict(part.named_children())}]
         if not inside:
             said = f"{place} has no attention with a {names[0]} as timm's"
-            raise CannotMeasure(f"{subject.name}: {said}")
+            raise NotApplicable(f"{subject.name}: {said}")
         found += inside
     return found

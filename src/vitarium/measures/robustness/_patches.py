@@ -10,8 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.inputs import Subject
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths
 from vitarium.measures.robustness._perturbation import Objective, Perturbing, margin, streams
 
@@ -63,11 +63,11 @@ class PatchGrid:
     def chosen(self, settings: PatchSettings, places: Sequence[int]) -> Tensor:
         """bool [b, rows * columns]: the patches to perturb in the images at these places.
 
-        Raises CannotMeasure where there are fewer patches.
+        Raises NotApplicable where there are fewer patches.
         """
         total = self.rows * self.columns
         if settings.num_patches > total:
-            raise CannotMeasure(
+            raise NotApplicable(
                 f"num_patches is {settings.num_patches}, and there are {total} patches of "
                 f"{self.height} by {self.width} pixels"
             )
@@ -88,34 +88,34 @@ class PatchGrid:
         return cells.repeat_interleave(self.height, 2).repeat_interleave(self.width, 3)
 
 
-def patch_grid(subject: Subject, size: int | None = None) -> PatchGrid:
+def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
     """The model's own patches, or square ones of `size` pixels.
 
-    Raises CannotMeasure where the model has no `patch_embed`, or the patches do not fill the image.
+    Raises NotApplicable where the model has no `patch_embed`, or the patches do not fill the image.
     """
     _, image_height, image_width = subject.examples.input_size
     embed: Any = getattr(subject.model, "patch_embed", None)
     patch = getattr(embed, "patch_size", None)
     if patch is None:
         kind = type(subject.model).__name__
-        raise CannotMeasure(f"{subject.name}: {kind} has no patch_embed with a patch_size")
+        raise NotApplicable(f"{subject.name}: {kind} has no patch_embed with a patch_size")
     height, width = (patch, patch) if isinstance(patch, int) else patch
     rows, columns = image_height // height, image_width // width
     own = getattr(embed, "grid_size", None) or (rows, columns)
     if size is None and tuple(own) != (rows, columns):
-        raise CannotMeasure(f"{subject.name}: its patches are not parts of the image")
+        raise NotApplicable(f"{subject.name}: its patches are not parts of the image")
     if size is not None:
         height = width = size
         rows, columns = image_height // height, image_width // width
     if (rows * height, columns * width) != (image_height, image_width):
-        raise CannotMeasure(
+        raise NotApplicable(
             f"{subject.name}: patches of {height} by {width} pixels do not fill images of "
             f"{image_height} by {image_width}"
         )
     return PatchGrid(height, width, rows, columns)
 
 
-def class_objective(subject: Subject, labels: Tensor) -> Objective:
+def class_objective(subject: EvalModel, labels: Tensor) -> Objective:
     """The cross-entropy to climb, and the margin by which a wrong class is ahead."""
 
     def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:

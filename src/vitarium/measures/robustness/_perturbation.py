@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitarium.core import seeds
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Pixels [b, c, h, w] -> two numbers per image, [b] each: what the gradient climbs, and what says
@@ -51,7 +51,7 @@ class PixelBatch:
         return PixelBatch(self.pixels[which], self.labels[which], places)
 
 
-def pixel_batches(examples: Examples, batch_size: int) -> Iterator[PixelBatch]:
+def pixel_batches(examples: EvalData, batch_size: int) -> Iterator[PixelBatch]:
     """All images once, in order."""
     start = 0
     for batch in examples.batches(batch_size):
@@ -88,7 +88,7 @@ def shifted(pixels: Tensor, down: Tensor, across: Tensor, fill: Fill) -> Tensor:
     return pixels
 
 
-def classes_of(subject: Subject, pixels: Tensor) -> Tensor:
+def classes_of(subject: EvalModel, pixels: Tensor) -> Tensor:
     """The most probable classes of pixels in [0, 1], int64 [b]."""
     with torch.no_grad():
         classes: Tensor = subject.model(subject.examples.normalised(pixels)).argmax(1)
@@ -98,7 +98,7 @@ def classes_of(subject: Subject, pixels: Tensor) -> Tensor:
 class Outcome:
     """Counts which classes were right before and after images were changed."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: EvalModel) -> None:
         self.subject = subject
         self.total = self.right = self.right_after = self.lost = 0
 
@@ -113,11 +113,11 @@ class Outcome:
     def values(self) -> dict[str, float]:
         """The share of the right classes that became wrong, and the "accuracy" after and before.
 
-        Raises CannotMeasure where no class was right.
+        Raises NotApplicable where no class was right.
         """
         if not self.right:
             name, total = self.subject.name, self.total
-            raise CannotMeasure(f"{name}: none of its classes of {total} images was right before")
+            raise NotApplicable(f"{name}: none of its classes of {total} images was right before")
         return {
             "": self.lost / self.right,
             "accuracy": self.right_after / self.total,

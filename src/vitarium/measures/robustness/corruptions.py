@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
 from vitarium.measures.robustness._perturbation import (
     Perturbing,
@@ -59,10 +59,12 @@ class Corruptions(Perturbing):
     of="model",
     needs="model",
     unit="error",
+    title="corruption error",
     quick=False,
     paper="Hendrycks & Dietterich 2019, arXiv 1903.12261",
+    tiny={"severities": [1, 5]},
 )
-def corruptions(config: Corruptions, subject: Subject) -> Values:
+def corruptions(config: Corruptions, subject: EvalModel) -> Values:
     """Mean corruption error: the error on images with noise, blur and other common corruptions.
 
     Parts: "" the mean over corruptions; "NAME" the mean over its severities; "NAME/SEVERITY" the
@@ -73,7 +75,7 @@ def corruptions(config: Corruptions, subject: Subject) -> Values:
     their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.
 
     Noise is the same for every model, and for every severity but its strength.
-    Raises CannotMeasure where the model is no classifier.
+    Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
     examples = subject.examples.first(config.images)

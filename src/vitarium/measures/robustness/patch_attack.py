@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._patches import (
     AttackSettings,
@@ -33,17 +33,19 @@ class PatchAttack(AttackSettings):
     of="model",
     needs="model",
     unit="fraction",
+    title="patch attack",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
+    tiny={"steps": 2},
 )
-def patch_attack(config: PatchAttack, subject: Subject) -> Values:
+def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
     """Share of the right classes that an adversarial patch makes wrong.
 
     Projected gradient ascent of the cross-entropy by signs, from noise, inside the
     patches of each image that is classified rightly. It has fooled the model if any step has.
 
     Parts: "" that share (the fooling rate); "accuracy" under attack; "clean" without.
-    Raises CannotMeasure where the model is no classifier, has no right class, no patches, or,
+    Raises NotApplicable where the model is no classifier, has no right class, no patches, or,
     with a temperature, no attention as timm's.
     """
     subject.check_classifier()
@@ -60,7 +62,7 @@ def patch_attack(config: PatchAttack, subject: Subject) -> Values:
 
 
 def patches_attacked(
-    config: AttackSettings, grid: PatchGrid, subject: Subject, batch: PixelBatch
+    config: AttackSettings, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
 ) -> Tensor:
     """The batch's pixels, with what makes their classes wrong in the chosen patches.
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitarium.architectures.features import prefix_tokens
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._attention_temperature import (
     attention_temperature,
     class_attention,
@@ -36,10 +36,12 @@ class PatchAttention(CorruptionSettings, AttackSettings):
     of="model",
     needs="model",
     unit="fraction",
+    title="patch attention",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
+    tiny={"steps": 2},
 )
-def patch_attention(config: PatchAttention, subject: Subject) -> Values:
+def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
     """How much of the attention moves onto patches when they are attacked or corrupted.
 
     Attention is the class token's (the mean of the patches' where the model pools them), to the
@@ -47,7 +49,7 @@ def patch_attention(config: PatchAttention, subject: Subject) -> Values:
 
     Parts: "" after minus before; "before" and "after", shares of attention that the patches have;
     "uniform", what they would have were attention the same everywhere.
-    Raises CannotMeasure where the model is no classifier, or has no patches, or no attention
+    Raises NotApplicable where the model is no classifier, or has no patches, or no attention
     among all tokens as timm's.
     """
     subject.check_classifier()
@@ -73,12 +75,12 @@ def patch_attention(config: PatchAttention, subject: Subject) -> Values:
 
 
 def _attention(
-    config: PatchAttention, subject: Subject, pixels: Tensor, num_patches: int
+    config: PatchAttention, subject: EvalModel, pixels: Tensor, num_patches: int
 ) -> Tensor:
     """[b, patches]; rows sum to 1."""
     with recorded_attention(subject) as maps, torch.no_grad():
         subject.model(subject.examples.normalised(pixels))
     tokens = prefix_tokens(subject.model) + num_patches
     if any(one.ndim != 4 or one.shape[-2:] != (tokens, tokens) for one in maps):
-        raise CannotMeasure(f"{subject.name}: its attention is not among all its {tokens} tokens")
+        raise NotApplicable(f"{subject.name}: its attention is not among all its {tokens} tokens")
     return class_attention(subject, maps, config.attention)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._corruption_functions import corrupted
 from vitarium.measures.robustness._patches import CorruptionSettings, PatchGrid, patch_grid
@@ -21,14 +21,15 @@ class PatchCorruption(CorruptionSettings):
     of="model",
     needs="model",
     unit="fraction",
+    title="patch corruption",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
 )
-def patch_corruption(config: PatchCorruption, subject: Subject) -> Values:
+def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
     """Share of the right classes that noise or another corruption in some patches makes wrong.
 
     Parts: "" that share (the fooling rate); "accuracy" with corrupted patches; "clean" without.
-    Raises CannotMeasure where the model is no classifier, has no right class, no patches, or,
+    Raises NotApplicable where the model is no classifier, has no right class, no patches, or,
     with a temperature, no attention as timm's.
     """
     subject.check_classifier()

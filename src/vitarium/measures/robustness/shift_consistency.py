@@ -4,8 +4,8 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._perturbation import (
     Fill,
     Perturbing,
@@ -34,15 +34,16 @@ class ShiftConsistency(Perturbing):
     of="model",
     needs="model",
     unit="fraction",
+    title="shift consistency",
     quick=False,
     paper="Zhang 2019, arXiv 1904.11486; Ding et al. 2023, arXiv 2306.07470",
 )
-def shift_consistency(config: ShiftConsistency, subject: Subject) -> Values:
+def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
     """Share of images to which a classifier gives the same class after two random shifts.
 
     Parts: "" that share, over all pairs of an image's shifts; "accuracy", the mean over shifts;
     "worst", the share of images that are right after every shift; "clean", unshifted.
-    Raises CannotMeasure where the model is no classifier.
+    Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
     examples = subject.examples.first(config.images)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.architectures.features import blocks
-from vitarium.core.errors import CannotMeasure, InvalidInput
-from vitarium.core.registry import measure
-from vitarium.evaluation.inputs import Subject, Values
+from vitarium.core.errors import InvalidInput, NotApplicable
+from vitarium.evaluation.inputs import EvalModel, Values
+from vitarium.measures.base import measure
 from vitarium.measures.robustness._perturbation import (
     Objective,
     Outcome,
@@ -47,10 +47,12 @@ class DownstreamTransferAttack(Perturbing):
     of="model",
     needs="model",
     unit="fraction",
+    title="downstream transfer attack",
     quick=False,
     paper="Zheng et al. 2024, arXiv 2408.01705",
+    tiny={"steps": 2},
 )
-def downstream_transfer_attack(config: DownstreamTransferAttack, subject: Subject) -> Values:
+def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalModel) -> Values:
     """Share of a fine-tuned model's right classes that an attack on its parent alone makes wrong.
 
     Images are changed by projected gradient steps so that the parent's tokens after one block
@@ -61,7 +63,7 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: Subjec
 
     Parts: "" the attack success rate; "accuracy" under attack; "clean" without; "layer", the
     number of the block; "similarity", the mean cosine there.
-    Raises CannotMeasure where the model is no classifier, has no right class, or no parent with
+    Raises NotApplicable where the model is no classifier, has no right class, or no parent with
     blocks that takes images of the same size.
     """
     subject.check_classifier()
@@ -69,7 +71,7 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: Subjec
     layers = _layers(parent)
     layer = config.layer
     if layer is not None and layer >= len(layers):
-        raise CannotMeasure(f"{parent.name} has no block {layer}, the last is {len(layers) - 1}")
+        raise NotApplicable(f"{parent.name} has no block {layer}, the last is {len(layers) - 1}")
     examples = subject.examples.first(config.images)
     if layer is None:
         some = list(pixel_batches(examples.first(config.search_images), config.batch_size))
@@ -85,7 +87,7 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: Subjec
 
 def attacked(
     config: DownstreamTransferAttack,
-    parent: Subject,
+    parent: EvalModel,
     layer: nn.Module,
     batch: PixelBatch,
     steps: int,
@@ -111,7 +113,7 @@ def attacked(
     return changed, -score
 
 
-def _away_from(parent: Subject, outputs: list[Tensor], pixels: Tensor) -> Objective:
+def _away_from(parent: EvalModel, outputs: list[Tensor], pixels: Tensor) -> Objective:
     """Minus the mean cosine between tokens of changed pixels and of these."""
 
     def tokens(pixels: Tensor) -> Tensor:
@@ -130,20 +132,20 @@ def _away_from(parent: Subject, outputs: list[Tensor], pixels: Tensor) -> Object
 
 
 def _search(
-    config: DownstreamTransferAttack, parent: Subject, layer: nn.Module, some: list[PixelBatch]
+    config: DownstreamTransferAttack, parent: EvalModel, layer: nn.Module, some: list[PixelBatch]
 ) -> float:
     """The mean cosine after a short attack on a layer."""
     reached = [attacked(config, parent, layer, batch, config.search_steps)[1] for batch in some]
     return float(torch.cat(reached).double().mean())
 
 
-def _parent(subject: Subject) -> Subject:
+def _parent(subject: EvalModel) -> EvalModel:
     if subject.parent is None:
-        raise CannotMeasure(f"{subject.name}: it has no parent")
+        raise NotApplicable(f"{subject.name}: it has no parent")
     parent = subject.parent()
     theirs, ours = parent.examples.input_size, subject.examples.input_size
     if theirs != ours:
-        raise CannotMeasure(
+        raise NotApplicable(
             f"{subject.name} takes images of {_size(ours)}, its parent {parent.name} of "
             f"{_size(theirs)}"
         )
@@ -154,11 +156,11 @@ def _size(size: tuple[int, int, int]) -> str:
     return " x ".join(map(str, size))
 
 
-def _layers(parent: Subject) -> list[nn.Module]:
+def _layers(parent: EvalModel) -> list[nn.Module]:
     try:
         return list(blocks(parent.model).values())
     except InvalidInput as error:
-        raise CannotMeasure(f"{parent.name}: {error}") from None
+        raise NotApplicable(f"{parent.name}: {error}") from None
 
 
 @contextmanager

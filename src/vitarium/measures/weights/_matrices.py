@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Weights, finite
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -22,7 +22,7 @@ def layers(weights: Weights) -> list[str]:
     shapes = weights.shapes
     try:
         modules = weights.skeleton.named_modules()
-    except CannotMeasure:
+    except NotApplicable:
         return [name for name, shape in shapes.items() if _looks_like_a_layer(name, shape)]
     known = set()
     for name, module in modules:
@@ -50,7 +50,7 @@ def matrices(weights: Weights) -> Iterator[tuple[str, Tensor]]:
 def head_matrices(weights: Weights) -> Iterator[tuple[str, Tensor]]:
     """Of every fused matrix, each head's own queries, keys and values [head_dim, in].
 
-    Parts are TENSOR/q/head0 and so on. Raises CannotMeasure where the architecture, and so the
+    Parts are TENSOR/q/head0 and so on. Raises NotApplicable where the architecture, and so the
     number of heads, is not known.
     """
     for name in layers(weights):
@@ -77,5 +77,5 @@ def _num_heads(weights: Weights, name: str) -> int:
     place = next(name.removesuffix(suffix) for suffix in _FUSED if name.endswith(suffix))
     count = getattr(weights.skeleton.get_submodule(place), "num_heads", None)
     if not isinstance(count, int):
-        raise CannotMeasure(f"{weights.name}: {place} does not say how many heads it has")
+        raise NotApplicable(f"{weights.name}: {place} does not say how many heads it has")
     return count

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
-from vitarium.core.errors import CannotMeasure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Weights, finite
 from vitarium.evaluation.scope import Scope, in_scope
 from vitarium.zoo._format.coding import RUN_BYTES
@@ -155,7 +155,7 @@ def _fault(scope: Scope, model: Weights) -> str | None:
         try:
             for name in in_scope(model, scope):
                 finite(f"{model.name}: {name}", model[name])
-        except CannotMeasure as error:
+        except NotApplicable as error:
             return str(error)
         return None
 

@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Values, Weights, finite
 from vitarium.evaluation.scope import Scope, in_scope
+from vitarium.measures.base import measure
 
 
 class DistanceFrom(Config):
@@ -19,20 +19,36 @@ class DistanceFrom(Config):
     where its shape is the same."""
 
 
-@measure("distance_from_start", config=DistanceFrom, of="model", needs="weights", unit="norm")
+@measure(
+    "distance_from_start",
+    config=DistanceFrom,
+    of="model",
+    needs="weights",
+    unit="norm",
+    title="distance from start",
+    studies=True,
+)
 def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
     """Euclidean distance of the weights from those of epoch 0, whole and per tensor.
 
-    Raises CannotMeasure where epoch 0 was not kept.
+    Raises NotApplicable where epoch 0 was not kept.
     """
     return _distance(config, weights, weights.start)
 
 
-@measure("distance_from_parent", config=DistanceFrom, of="model", needs="weights", unit="norm")
+@measure(
+    "distance_from_parent",
+    config=DistanceFrom,
+    of="model",
+    needs="weights",
+    unit="norm",
+    title="distance from parent",
+    studies=True,
+)
 def distance_from_parent(config: DistanceFrom, weights: Weights) -> Values:
     """Euclidean distance of the weights from those that training started from, whole, per tensor.
 
-    Raises CannotMeasure where the model has no parent.
+    Raises NotApplicable where the model has no parent.
     """
     return _distance(config, weights, weights.parent)
 
@@ -46,7 +62,7 @@ def _distance(config: DistanceFrom, weights: Weights, reference: Weights) -> Val
     names = [n for n in in_scope(weights, config.scope) if n in there]
     names = [n for n in names if weights.shapes[n] == reference.shapes[n]]
     if not names:
-        raise CannotMeasure(f"{weights.name} has no tensor of {reference.name}'s names and shapes")
+        raise NotApplicable(f"{weights.name} has no tensor of {reference.name}'s names and shapes")
     squares: dict[str, tuple[float, float]] = {}
     for name in names:
         old = _numbers(reference, name)
@@ -56,7 +72,7 @@ def _distance(config: DistanceFrom, weights: Weights, reference: Weights) -> Val
     if not config.relative:
         return {"": whole[0] ** 0.5, **{name: moved**0.5 for name, (moved, _) in squares.items()}}
     if not whole[1]:
-        raise CannotMeasure(f"{weights.name}: all weights of {reference.name} are zero")
+        raise NotApplicable(f"{weights.name}: all weights of {reference.name} are zero")
     parts = {name: (moved / norm) ** 0.5 for name, (moved, norm) in squares.items() if norm}
     return {"": (whole[0] / whole[1]) ** 0.5, **parts}
 

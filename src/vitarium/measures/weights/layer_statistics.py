@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 
 PAPER = "Unterthiner et al. 2020, Predicting neural network accuracy from weights, arXiv 2002.11448"
 
@@ -25,6 +25,8 @@ class LayerStatistics(Config):
     of="model",
     needs="weights",
     unit="weight",
+    title="weight statistics",
+    studies=True,
     paper=PAPER,
 )
 def layer_statistics(config: LayerStatistics, weights: Weights) -> Values:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 
 
 class WeightMoments(Config):
@@ -18,14 +18,28 @@ class WeightMoments(Config):
     """Measure tensors with this in their name alone, e.g. `attn.proj`; "": all of them."""
 
 
-@measure("weight_mean", config=WeightMoments, of="model", needs="weights", unit="weight")
+@measure(
+    "weight_mean",
+    config=WeightMoments,
+    of="model",
+    needs="weights",
+    unit="weight",
+    title="weight mean",
+)
 def weight_mean(config: WeightMoments, weights: Weights) -> Values:
     """Mean of every tensor's entries, and of all entries."""
     whole, parts = _moments(config, weights)
     return {"": whole.mean, **{name: one.mean for name, one in parts.items()}}
 
 
-@measure("weight_std", config=WeightMoments, of="model", needs="weights", unit="weight")
+@measure(
+    "weight_std",
+    config=WeightMoments,
+    of="model",
+    needs="weights",
+    unit="weight",
+    title="weight standard deviation",
+)
 def weight_std(config: WeightMoments, weights: Weights) -> Values:
     """Standard deviation of every tensor's entries, and of all entries.
 
@@ -35,18 +49,25 @@ def weight_std(config: WeightMoments, weights: Weights) -> Values:
     return {"": whole.variance**0.5, **{name: one.variance**0.5 for name, one in parts.items()}}
 
 
-@measure("weight_kurtosis", config=WeightMoments, of="model", needs="weights", unit="kurtosis")
+@measure(
+    "weight_kurtosis",
+    config=WeightMoments,
+    of="model",
+    needs="weights",
+    unit="kurtosis",
+    title="weight kurtosis",
+)
 def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
     """Excess kurtosis of every tensor's entries, and of all entries: 0 for a normal distribution.
 
     m4 / m2^2 - 3 with the entries' own central moments, which is the default of
     `scipy.stats.kurtosis` (biased). A tensor whose entries are all equal has none and is left out.
 
-    Raises CannotMeasure where all weights are equal.
+    Raises NotApplicable where all weights are equal.
     """
     whole, parts = _moments(config, weights)
     if not whole.m2:
-        raise CannotMeasure(f"{weights.name}: all weights are equal, so they have no kurtosis")
+        raise NotApplicable(f"{weights.name}: all weights are equal, so they have no kurtosis")
     return {"": whole.kurtosis, **{name: one.kurtosis for name, one in parts.items() if one.m2}}
 
 
@@ -102,5 +123,5 @@ def _moments(config: WeightMoments, weights: Weights) -> tuple[Moments, dict[str
         lambda: {name: Moments.of(t) for name, t in weights.floats(config.names) if t.numel()},
     )
     if not parts:
-        raise CannotMeasure(f"{weights.name}: no tensor has '{config.names}' in its name")
+        raise NotApplicable(f"{weights.name}: no tensor has '{config.names}' in its name")
     return Moments.together(parts.values()), parts

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 
 from vitarium.core.config import Config
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 
 
 class WeightNorm(Config):
@@ -18,7 +18,15 @@ class WeightNorm(Config):
     """Measure tensors with this in their name alone, e.g. `attn.qkv`; "": all of them."""
 
 
-@measure("weight_norm", config=WeightNorm, of="model", needs="weights", unit="norm")
+@measure(
+    "weight_norm",
+    config=WeightNorm,
+    of="model",
+    needs="weights",
+    unit="norm",
+    title="weight norm",
+    studies=True,
+)
 def weight_norm(config: WeightNorm, weights: Weights) -> Values:
     """Norm of every tensor, and of all of them as one vector, in float64."""
     norms = {

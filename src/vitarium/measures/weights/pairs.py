@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Matrices, Weights
 from vitarium.evaluation.scope import Scope
+from vitarium.measures.base import measure
 from vitarium.measures.weights._products import not_comparable, products
 
 
@@ -37,13 +37,13 @@ class WeightCosine(WeightPairs):
     """The weights themselves, or their difference to the parent, which both must have in common."""
 
 
-def _l2_refuses(config: WeightL2, one: Weights, other: Weights) -> str | None:
+def _l2_reason(config: WeightL2, one: Weights, other: Weights) -> str | None:
     """Why two models have no distance."""
     zero = f"{one.name} and {other.name} are zero" if config.relative else None
     return not_comparable(config.scope, one, other) or zero
 
 
-def _cosine_refuses(config: WeightCosine, one: Weights, other: Weights) -> str | None:
+def _cosine_reason(config: WeightCosine, one: Weights, other: Weights) -> str | None:
     """Why two models have no cosine."""
     if config.of == "changes":
         names = [_parent_name(model) for model in (one, other)]
@@ -65,7 +65,11 @@ def _cosine_refuses(config: WeightCosine, one: Weights, other: Weights) -> str |
     of="pair",
     needs="weights",
     unit="norm",
-    refuses=_l2_refuses,
+    title="weights (L2)",
+    as_distance="square",
+    reason=_l2_reason,
+    studies=True,
+    heat_map=True,
     paper="Schürholt et al. 2022, Model Zoos, arXiv 2209.14764",
 )
 def weight_l2(config: WeightL2, models: Sequence[Weights]) -> Matrices:
@@ -93,7 +97,10 @@ def weight_l2(config: WeightL2, models: Sequence[Weights]) -> Matrices:
     of="pair",
     needs="weights",
     unit="cosine",
-    refuses=_cosine_refuses,
+    title="weights (cosine)",
+    as_distance="one_minus",
+    reason=_cosine_reason,
+    studies=True,
     paper="Schürholt et al. 2022, Model Zoos, arXiv 2209.14764",
 )
 def weight_cosine(config: WeightCosine, models: Sequence[Weights]) -> Matrices:
@@ -118,7 +125,7 @@ def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tup
     """Products of what training changed: <a - p, b - p> from those of a, b and their parent p."""
     parents = {model.parent.name: model.parent for model in models if _parent_name(model)}
     if not parents:
-        raise CannotMeasure("none of the models has a parent whose weights are known")
+        raise NotApplicable("none of the models has a parent whose weights are known")
     place = {name: len(models) + number for number, name in enumerate(parents)}
     names = [_parent_name(model) for model in models]
     # a model without a parent stands for its own, and is struck out below
@@ -133,7 +140,7 @@ def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tup
 def _parent_name(model: Weights) -> str | None:
     try:
         return model.parent.name
-    except CannotMeasure:
+    except NotApplicable:
         return None
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from vitarium.core.registry import measure
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
 FEWEST = 8
@@ -29,6 +29,7 @@ class PowerLawTail(Spectrum):
     of="model",
     needs="weights",
     unit="exponent",
+    title="power-law exponent (alpha)",
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
 )
 def alpha(config: PowerLawTail, weights: Weights) -> Values:
@@ -52,6 +53,7 @@ def alpha(config: PowerLawTail, weights: Weights) -> Values:
     of="model",
     needs="weights",
     unit="exponent",
+    title="weighted power-law exponent (alpha-hat)",
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
 )
 def alpha_hat(config: PowerLawTail, weights: Weights) -> Values:

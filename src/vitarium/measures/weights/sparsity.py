@@ -4,9 +4,9 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 
 
 class Sparsity(Config):
@@ -16,7 +16,9 @@ class Sparsity(Config):
     """Each gives a share; they are parts such as `1e-3`, and `head.weight/1e-3` of a tensor."""
 
 
-@measure("sparsity", config=Sparsity, of="model", needs="weights", unit="fraction")
+@measure(
+    "sparsity", config=Sparsity, of="model", needs="weights", unit="fraction", title="sparsity"
+)
 def sparsity(config: Sparsity, weights: Weights) -> Values:
     """Share of entries that count as zero, of all weights and of every tensor, in [0, 1].
 
@@ -34,7 +36,7 @@ def sparsity(config: Sparsity, weights: Weights) -> Values:
             small[threshold] += count
         total += tensor.numel()
     if not total:
-        raise CannotMeasure(f"{weights.name} has no weights")
+        raise NotApplicable(f"{weights.name} has no weights")
     return {_text(threshold): count / total for threshold, count in small.items()} | parts
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.core.errors import CannotMeasure
-from vitarium.core.registry import measure
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import Values, Weights
+from vitarium.measures.base import measure
 from vitarium.measures.weights._matrices import head_matrices, matrices
 
 
@@ -19,7 +19,14 @@ class Spectrum(Config):
     """Each attention head's queries, keys and values, too: `blocks.0.attn.qkv.weight/q/head0`."""
 
 
-@measure("spectral_norm", config=Spectrum, of="model", needs="weights", unit="norm")
+@measure(
+    "spectral_norm",
+    config=Spectrum,
+    of="model",
+    needs="weights",
+    unit="norm",
+    title="spectral norm",
+)
 def spectral_norm(config: Spectrum, weights: Weights) -> Values:
     """Largest singular value of every weight matrix; whole: the mean over layers."""
     return per_layer(config, weights, lambda values: float(values[0]))
@@ -31,6 +38,7 @@ def spectral_norm(config: Spectrum, weights: Weights) -> Values:
     of="model",
     needs="weights",
     unit="rank",
+    title="stable rank",
     paper="Rudelson and Vershynin 2007, Sampling from large matrices, arXiv math/0503442",
 )
 def stable_rank(config: Spectrum, weights: Weights) -> Values:
@@ -47,6 +55,7 @@ def stable_rank(config: Spectrum, weights: Weights) -> Values:
     of="model",
     needs="weights",
     unit="rank",
+    title="effective rank",
     paper="Roy and Vetterli 2007, The effective rank, EUSIPCO",
 )
 def effective_rank(config: Spectrum, weights: Weights) -> Values:
@@ -72,13 +81,13 @@ def per_layer(
     """A value of every matrix from its singular values; whole: the mean over the layers' tensors.
 
     Queries, keys, values and heads are in their layer's matrix, so they do not count again. None
-    is no value. Raises CannotMeasure where no layer has one.
+    is no value. Raises NotApplicable where no layer has one.
     """
     values = {part: value(found) for part, found in singular_values(weights, config.heads).items()}
     parts = {part: found for part, found in values.items() if found is not None}
     of_layers = [found for part, found in parts.items() if part in weights.shapes]
     if not of_layers:
-        raise CannotMeasure(f"{weights.name} has no weight matrix that has this value")
+        raise NotApplicable(f"{weights.name} has no weight matrix that has this value")
     return {"": sum(of_layers) / len(of_layers), **parts}
 
 

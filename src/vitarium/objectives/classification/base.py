@@ -1,26 +1,35 @@
 """What all objectives that learn classes have in common: outputs, views, and scores."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from vitarium.data.batch import Batch
+from vitarium.objectives.base import BatchesOfSplit, Evaluate
 
 
 def evaluate(
     config: object,
     model: nn.Module,
-    score: Callable[[str, int | None], Iterator[Batch]],
+    batches: BatchesOfSplit,
     splits: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     """Cross-entropy (nats, without smoothing) and top-1 accuracy over all images of each split."""
-    return {split: _scores(model, score(split, None)) for split in splits}
+    return {split: _scores(model, batches(split, None)) for split in splits}
 
 
-CLASSIFICATION: dict[str, Any] = {
+class ClassificationFacts(TypedDict):
+    """Facts of an objective that learns classes."""
+
+    views: int
+    outputs: Callable[[Any, int], int]
+    evaluate: Evaluate
+
+
+CLASSIFICATION: ClassificationFacts = {
     "views": 1,
     "outputs": lambda config, num_classes: num_classes,
     "evaluate": evaluate,
@@ -29,6 +38,7 @@ CLASSIFICATION: dict[str, Any] = {
 
 
 def _scores(model: nn.Module, batches: Iterator[Batch]) -> dict[str, float]:
+    """Of outputs [batch, num_classes] against labels [batch]."""
     loss = correct = torch.zeros((), dtype=torch.float64)
     images = 0
     for batch in batches:

@@ -1,13 +1,12 @@
-"""Learn the classes."""
+"""Supervised training: cross-entropy with the classes."""
 
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
 from vitarium.core.config import Config
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.classification.base import CLASSIFICATION
 
 
@@ -19,8 +18,9 @@ class Supervised(Config):
 
 @objective("supervised", config=Supervised, **CLASSIFICATION)
 def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
-    """Soft-target cross-entropy; outputs [batch, num_classes] against targets of that shape.
+    """Soft-target cross-entropy with the classes.
 
+    Outputs [batch, num_classes] against targets of that shape.
     Smoothing the mixed targets is the same as mixing smoothed ones: both are linear.
     """
     outputs = model(batch.images)

@@ -1,6 +1,6 @@
-"""Learn without labels: two views of an image are to be nearest to each other."""
+"""SimCLR: InfoNCE between two augmented views of each image, without labels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -9,10 +9,9 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import features
 from vitarium.core.config import Config
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
 from vitarium.objectives._nearest_neighbors import knn_classify
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import BatchesOfSplit, Loss, objective
 
 
 class Simclr(Config):
@@ -35,18 +34,18 @@ class Simclr(Config):
 def evaluate(
     config: Simclr,
     model: nn.Module,
-    score: Callable[[str, int | None], Iterator[Batch]],
+    batches: BatchesOfSplit,
     splits: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     """Accuracy of k-NN on the features of each split, with training images as neighbours."""
-    bank, bank_labels = _features(model, score("train", config.bank))
+    bank, bank_labels = _features(model, batches("train", config.bank))
     scores = {}
     for split in splits:
-        queries, labels = _features(model, score(split, None))
-        found = torch.cat(
+        queries, labels = _features(model, batches(split, None))
+        predictions = torch.cat(
             [knn_classify(bank, bank_labels, q, k=config.neighbours) for q in queries.split(1024)]
         )
-        scores[split] = {"knn_accuracy": (found == labels).double().mean().item()}
+        scores[split] = {"knn_accuracy": (predictions == labels).double().mean().item()}
     return scores
 
 
@@ -60,7 +59,10 @@ def evaluate(
     paper="Chen et al. 2020, arXiv 2002.05709",
 )
 def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
-    """InfoNCE on outputs [2 * batch, out_dim]: all first views, then all second ones."""
+    """InfoNCE between two views of each image.
+
+    Outputs [2 * batch, out_dim]: all first views, then all second ones.
+    """
     similarity = _similarities(model(batch.images))
     images = len(similarity) // 2
     partner = torch.arange(2 * images, device=similarity.device).roll(images)
@@ -78,5 +80,6 @@ def _similarities(outputs: Tensor) -> Tensor:
 
 
 def _features(model: nn.Module, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
-    found = [(features(model, batch.images).float(), batch.labels) for batch in batches]
-    return torch.cat([f for f, _ in found]), torch.cat([labels for _, labels in found])
+    """Of all images: features [n, num_features] and labels [n]."""
+    by_batch = [(features(model, batch.images).float(), batch.labels) for batch in batches]
+    return torch.cat([f for f, _ in by_batch]), torch.cat([labels for _, labels in by_batch])

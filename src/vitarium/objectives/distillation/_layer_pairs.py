@@ -1,4 +1,4 @@
-"""Which block of a student learns from which of its teacher's."""
+"""Pairs of blocks: which block of a student learns from which block of its teacher."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -29,8 +29,8 @@ def layer_pairs(layers: Layers, student: int, teacher: int) -> Pairs:
         }[layers]
         return tuple((i, -(-(i + 1) * teacher // student) - 1) for i in sorted(chosen))
     for whose, count, numbers in (
-        ("student", student, [own for own, _ in layers]),
-        ("teacher", teacher, [theirs for _, theirs in layers]),
+        ("student", student, [student_block for student_block, _ in layers]),
+        ("teacher", teacher, [teacher_block for _, teacher_block in layers]),
     ):
         if missing := [number for number in numbers if number >= count]:
             raise InvalidInput(

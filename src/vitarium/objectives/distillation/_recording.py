@@ -1,4 +1,4 @@
-"""What happens inside a model's blocks, taken down by hooks while it is called."""
+"""Queries, keys, values and outputs of a model's blocks, recorded by hooks in a forward pass."""
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,7 +38,7 @@ def recording(
 
     Raises InvalidInput where there is no such block, or where it has no `attn.qkv`.
     """
-    found, blocks = Recorded(), list(transformer_blocks(model).values())
+    recorded, blocks = Recorded(), list(transformer_blocks(model).values())
     with ExitStack() as hooks:
         for number in qkv:
             projection = getattr(_numbered(blocks, number, model).attn, "qkv", None)
@@ -47,11 +47,11 @@ def recording(
                     f"block {number} of {type(model).__name__} has no attn.qkv, which gives "
                     "queries, keys and values as one"
                 )
-            hooks.callback(projection.register_forward_hook(_noting(found.qkv, number)).remove)
+            hooks.callback(projection.register_forward_hook(_noting(recorded.qkv, number)).remove)
         for number in hidden:
             block = _numbered(blocks, number, model)
-            hooks.callback(block.register_forward_hook(_noting(found.hidden, number)).remove)
-        yield found
+            hooks.callback(block.register_forward_hook(_noting(recorded.hidden, number)).remove)
+        yield recorded
 
 
 def depth(model: nn.Module) -> int:
@@ -77,8 +77,8 @@ def _numbered(blocks: list[nn.Module], number: int, model: nn.Module) -> nn.Modu
     return blocks[number]
 
 
-def _noting(place: dict[int, Tensor], number: int) -> Any:
-    def note(module: nn.Module, given: Any, output: Tensor) -> None:
-        place[number] = output
+def _noting(outputs: dict[int, Tensor], number: int) -> Any:
+    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        outputs[number] = output
 
     return note

@@ -1,4 +1,4 @@
-"""How tokens relate to each other inside a block, and how far two models differ in that."""
+"""Relations of tokens in a block, and losses between those of two models."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from vitarium.objectives.distillation.base import at_least_float32
 
 
-def attention_relation(own: Tensor, theirs: Tensor, heads: int = 1) -> Tensor:
+def attention_relation(student: Tensor, teacher: Tensor, heads: int = 1) -> Tensor:
     """Soft cross-entropy between the relations of queries, keys and values of two blocks.
 
     For each of the nine pairs (X, Y) of queries, keys and values, and each relation head of width
@@ -15,35 +15,45 @@ def attention_relation(own: Tensor, theirs: Tensor, heads: int = 1) -> Tensor:
     student), mean over pairs, heads, rows and the batch (Zhang et al. 2022, Sec. 3.3). Its least
     value, where both are equal, is the entropy of the teacher's rows.
 
-    own, theirs: [batch, n, 3 * width], of any two widths that `heads` divides -> a scalar, with a
-    gradient for `own` (a first one; it is computed here, so nothing of size n^2 is kept for it)
+    student, teacher: [batch, n, 3 * width], of any two widths that `heads` divides -> a scalar,
+    with a gradient for `student` (a first one; it is computed here, so nothing of size n^2 is kept
+    for it)
     """
-    with torch.autocast(own.device.type, enabled=False):  # 8 bits are few for logits
-        rows = _rows(own, heads)
+    with torch.autocast(student.device.type, enabled=False):  # 8 bits are few for logits
+        rows = _rows(student, heads)
         with torch.no_grad():
-            value, gradient = _loss_and_gradient(rows, _rows(theirs, heads))
+            value, gradient = _loss_and_gradient(rows, _rows(teacher, heads))
         return value + (gradient * (rows - rows.detach())).sum()
 
 
-def hidden_relation(own: Tensor, theirs: Tensor) -> Tensor:
+def hidden_relation(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of two blocks' cosine similarities of tokens with each other.
 
-    own, theirs: [batch, n, width], of any two widths -> a scalar
+    student, teacher: [batch, n, width], of any two widths -> a scalar
     """
-    with torch.autocast(own.device.type, enabled=False):
-        mine, other = (F.normalize(at_least_float32(one), dim=-1) for one in (own, theirs))
-        batch, count, width = mine.shape
-        if count <= width + other.shape[-1]:
-            return F.mse_loss(mine @ mine.transpose(-2, -1), other @ other.transpose(-2, -1))
+    with torch.autocast(student.device.type, enabled=False):
+        student_unit, teacher_unit = (
+            F.normalize(at_least_float32(tokens), dim=-1) for tokens in (student, teacher)
+        )
+        batch, count, width = student_unit.shape
+        if count <= width + teacher_unit.shape[-1]:
+            return F.mse_loss(
+                student_unit @ student_unit.transpose(-2, -1),
+                teacher_unit @ teacher_unit.transpose(-2, -1),
+            )
         # |A A' - B B'|^2 = |A' A|^2 - 2 |A' B|^2 + |B' B|^2: nothing of size n^2
-        total = _squares(mine, mine) - 2 * _squares(mine, other) + _squares(other, other)
+        total = (
+            _squares(student_unit, student_unit)
+            - 2 * _squares(student_unit, teacher_unit)
+            + _squares(teacher_unit, teacher_unit)
+        )
         return total / (batch * count**2)
 
 
-def hidden_difference(own: Tensor, theirs: Tensor) -> Tensor:
+def hidden_difference(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the tokens themselves: [batch, n, width] twice -> a scalar"""
-    with torch.autocast(own.device.type, enabled=False):
-        return F.mse_loss(at_least_float32(own), at_least_float32(theirs))
+    with torch.autocast(student.device.type, enabled=False):
+        return F.mse_loss(at_least_float32(student), at_least_float32(teacher))
 
 
 def _rows(qkv: Tensor, heads: int) -> Tensor:
@@ -56,14 +66,16 @@ def _rows(qkv: Tensor, heads: int) -> Tensor:
     return scaled
 
 
-def _loss_and_gradient(rows: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, and its derivative by `rows`.
+def _loss_and_gradient(rows: Tensor, teacher_rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss, a scalar, and its derivative by `rows`, of their shape.
+
+    rows, teacher_rows: [batch, heads, 3n, width / heads] of the two models.
 
     All nine relations are one product [batch, heads, 3n, 3n], with a softmax for each third of a
     row. By a relation R the loss has the derivative softmax(R) - softmax(R of the teacher).
     """
     expected, logs = (
-        (one @ one.transpose(-2, -1)).unflatten(-1, (3, -1)) for one in (theirs, rows)
+        (side @ side.transpose(-2, -1)).unflatten(-1, (3, -1)) for side in (teacher_rows, rows)
     )
     expected, logs = expected.softmax(dim=-1), logs.log_softmax(dim=-1)
     value = -(expected * logs).sum(dim=-1)
@@ -73,6 +85,6 @@ def _loss_and_gradient(rows: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     return value.mean(), gradient / value.numel()
 
 
-def _squares(own: Tensor, other: Tensor) -> Tensor:
+def _squares(left: Tensor, right: Tensor) -> Tensor:
     """Sum of squares of all products of columns: [batch, n, a], [batch, n, b] -> a scalar"""
-    return (own.transpose(-2, -1) @ other).square().sum()
+    return (left.transpose(-2, -1) @ right).square().sum()

@@ -1,16 +1,8 @@
-"""What objectives with a teacher have in common: who the teacher is, and what it tells.
+"""What objectives with a teacher have in common: settings, facts, and the teacher's outputs.
 
-Such an objective registers two facts more than others: `@objective(name, ..., **DISTILLATION)`.
-
-    teacher(config) -> Teacher: who it is. Whoever trains looks for it and hands it over.
-    lesson(config, teacher, student, example) -> callable: made once, before training, of both
-        models and an example of their images [1, c, h, w]. It raises InvalidInput where the two do
-        not go together. Called with the images of a batch, it gives tensors by name.
-
-Before each step the trainer calls the lesson in inference mode, with the teacher in eval mode,
-under the student's autocast, and the objective finds the tensors in `batch.taught`. An objective
-that looks into the model's blocks says so by the fact `records_blocks=True`: then the model
-computes every token in every block, and is not compiled.
+Such an objective is registered with `@objective(name, ..., **DISTILLATION)`. Before each step the
+trainer asks the teacher for its outputs, and the objective finds them in `batch.teacher_outputs`;
+the contract is in `objectives/base.py`.
 """
 
 from collections.abc import Callable
@@ -26,18 +18,17 @@ from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, SectionOf
 from vitarium.data.batch import Batch
-from vitarium.objectives.classification.base import CLASSIFICATION
+from vitarium.objectives.base import TeacherOutputs
+from vitarium.objectives.classification.base import CLASSIFICATION, ClassificationFacts
 
 PARENT = "parent"
 OUTPUTS = "outputs"
-"""The name of the teacher's outputs in `batch.taught`, [batch, num_classes]."""
-
-Lesson = Callable[[Tensor], dict[str, Tensor]]
+"""The name of the teacher's outputs in `batch.teacher_outputs`, [batch, num_classes]."""
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """Who teaches, as a recipe says it.
+class TeacherRef:
+    """Where the teacher comes from, as a recipe says it.
 
     source: "parent"; a model of the zoo, `ID` or `ID@EPOCH`; or a path.
     architecture, head: what builds the model of a .safetensors file; None: it says so itself.
@@ -79,72 +70,100 @@ class Distillation(Config):
 
     @model_validator(mode="after")
     def _teacher_is_told_once(self) -> Self:
-        told = teacher_of(self)
-        if told.is_file and told.architecture is None:
+        teacher = teacher_ref(self)
+        if teacher.is_file and teacher.architecture is None:
             raise ValueError(
-                f"'{told.source}' has weights alone: say what builds the model in "
+                f"'{teacher.source}' has weights alone: say what builds the model in "
                 "teacher_architecture"
             )
-        if not told.is_file and (told.architecture or told.head):
+        if not teacher.is_file and (teacher.architecture or teacher.head):
             raise ValueError(
                 f"teacher_architecture and teacher_head are for a .safetensors file; "
-                f"'{told.source}' is known without them"
+                f"'{teacher.source}' is known without them"
             )
-        if told.sha256 and not told.is_path:
-            raise ValueError(f"teacher_sha256 is for a file; '{told.source}' is a model of the zoo")
+        if teacher.sha256 and not teacher.is_path:
+            raise ValueError(
+                f"teacher_sha256 is for a file; '{teacher.source}' is a model of the zoo"
+            )
         return self
 
-    def with_own_kind(self) -> Self:
+    def with_teacher_like_student(self) -> Self:
         """The same with a teacher that is built as the student: so speed is measured."""
-        others = ("teacher_architecture", "teacher_head", "teacher_sha256")
-        return self.changed({"teacher": PARENT, **dict.fromkeys(others)})
+        file_settings = ("teacher_architecture", "teacher_head", "teacher_sha256")
+        return self.changed({"teacher": PARENT, **dict.fromkeys(file_settings)})
 
 
-def teacher_of(config: Distillation) -> Teacher:
-    return Teacher(
+def teacher_ref(config: Distillation) -> TeacherRef:
+    return TeacherRef(
         config.teacher, config.teacher_architecture, config.teacher_head, config.teacher_sha256
     )
 
 
-def outputs_lesson(config: Any, teacher: nn.Module, student: nn.Module, example: Tensor) -> Lesson:
-    """The teacher's outputs. Raises InvalidInput where the two have other classes."""
+def class_outputs(
+    config: Any, teacher: nn.Module, student: nn.Module, example: Tensor
+) -> TeacherOutputs:
+    """The teacher's outputs [batch, num_classes] by the name `outputs`.
+
+    Raises InvalidInput where the two models have other classes.
+    """
     check_classes(teacher, student, example)
     return lambda images: {OUTPUTS: teacher(images)}
 
 
-DISTILLATION: dict[str, Any] = {**CLASSIFICATION, "teacher": teacher_of, "lesson": outputs_lesson}
+class DistillationFacts(ClassificationFacts):
+    """Facts of an objective with a teacher that learns classes."""
+
+    teacher: Callable[[Any], TeacherRef]
+    teacher_outputs: Callable[[Any, nn.Module, nn.Module, Tensor], TeacherOutputs]
+
+
+DISTILLATION: DistillationFacts = {
+    **CLASSIFICATION,
+    "teacher": teacher_ref,
+    "teacher_outputs": class_outputs,
+}
 """Facts for `@objective(name, config=..., **DISTILLATION)`."""
 
 
-def taught(batch: Batch, name: str = OUTPUTS) -> Tensor:
-    """What the teacher says of a batch. Raises InvalidInput where no teacher was asked."""
-    if batch.taught is None:
-        raise InvalidInput("this objective needs what a teacher says: a batch with `taught`")
-    return batch.taught[name]
+def teacher_output(batch: Batch, name: str = OUTPUTS) -> Tensor:
+    """The teacher's tensor of that name for a batch, [batch, ...].
+
+    Raises InvalidInput where no teacher was asked.
+    """
+    if batch.teacher_outputs is None:
+        raise InvalidInput(
+            "this objective needs a teacher's outputs: a batch with `teacher_outputs`"
+        )
+    return batch.teacher_outputs[name]
 
 
 def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> None:
-    """Raises InvalidInput unless both models give one output for each of the same classes."""
-    theirs, own = (tuple(model(example).shape[1:]) for model in (teacher, student))
-    if theirs != own:
+    """Compare the outputs of both models for an example [1, c, h, w].
+
+    Raises InvalidInput unless both give one output for each of the same classes.
+    """
+    teacher_shape, student_shape = (tuple(model(example).shape[1:]) for model in (teacher, student))
+    if teacher_shape != student_shape:
         raise InvalidInput(
-            f"the teacher has outputs {_words(theirs)} and the student {_words(own)}: choose a "
-            "teacher that was trained on the student's classes, or give it such a head first "
-            "(a stage that starts from it, on the student's data)"
+            f"the teacher has outputs {_words(teacher_shape)} and the student "
+            f"{_words(student_shape)}: choose a teacher that was trained on the student's classes, "
+            "or give it such a head first (a stage that starts from it, on the student's data)"
         )
 
 
-def soft_cross_entropy(outputs: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-    """Mean over the batch of -sum softmax(theirs / T) log_softmax(outputs / T): a scalar.
+def soft_cross_entropy(outputs: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Mean over the batch of -sum softmax(teacher_logits / T) log_softmax(outputs / T).
 
-    In float32 under autocast, too. Its least value is the entropy of the teacher's words.
+    Both [batch, num_classes] -> a scalar, in float32 under autocast, too. Its least value is the
+    entropy of the teacher's probabilities.
     """
     with torch.autocast(outputs.device.type, enabled=False):
-        expected = (at_least_float32(theirs) / temperature).softmax(dim=-1)
+        expected = (at_least_float32(teacher_logits) / temperature).softmax(dim=-1)
         return F.cross_entropy(at_least_float32(outputs) / temperature, expected)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
+    """[...] in float32, or in float64 as it is: [...]"""
     return values if values.dtype == torch.float64 else values.float()
 
 

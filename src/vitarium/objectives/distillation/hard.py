@@ -1,13 +1,12 @@
-"""Learn the class that a teacher says."""
+"""Hard distillation: cross-entropy with the class that a teacher predicts."""
 
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
-from vitarium.objectives.distillation.base import DISTILLATION, Distillation, taught
+from vitarium.objectives.base import Loss, objective
+from vitarium.objectives.distillation.base import DISTILLATION, Distillation, teacher_output
 
 
 class HardDistillation(Distillation):
@@ -24,17 +23,17 @@ class HardDistillation(Distillation):
     **DISTILLATION,
 )
 def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """Cross-entropy with the classes and with the class that a teacher finds the most probable.
+    """Cross-entropy with the classes and with the class that a teacher predicts.
 
     Outputs [batch, num_classes] against targets and the largest of the teacher's outputs (DeiT,
     Sec. 4), for a model with one head: no distillation token.
     """
     outputs = model(batch.images)
-    found = F.cross_entropy(outputs, batch.targets)
-    prediction = F.cross_entropy(outputs, taught(batch).argmax(1))
+    class_loss = F.cross_entropy(outputs, batch.targets)
+    prediction = F.cross_entropy(outputs, teacher_output(batch).argmax(1))
     right = outputs.argmax(1) == batch.targets.argmax(1)
     return Loss(
-        (1 - config.alpha) * found + config.alpha * prediction,
+        (1 - config.alpha) * class_loss + config.alpha * prediction,
         prediction=prediction,
         accuracy=right.float().mean(),
     )

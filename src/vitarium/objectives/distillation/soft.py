@@ -1,18 +1,17 @@
-"""Learn from a teacher's probabilities."""
+"""Soft distillation: divergence from a teacher's probabilities."""
 
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, objective
 from vitarium.objectives.distillation.base import (
     DISTILLATION,
     Distillation,
     at_least_float32,
-    taught,
+    teacher_output,
 )
 
 
@@ -39,21 +38,24 @@ def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) 
     says. T^2 keeps the gradient's size when T changes (Sec. 2).
     """
     outputs = model(batch.images)
-    found = F.cross_entropy(outputs, batch.targets)
-    prediction = config.temperature**2 * _divergence(outputs, taught(batch), config.temperature)
+    class_loss = F.cross_entropy(outputs, batch.targets)
+    prediction = config.temperature**2 * _divergence(
+        outputs, teacher_output(batch), config.temperature
+    )
     right = outputs.argmax(1) == batch.targets.argmax(1)
     return Loss(
-        (1 - config.alpha) * found + config.alpha * prediction,
+        (1 - config.alpha) * class_loss + config.alpha * prediction,
         prediction=prediction,
         accuracy=right.float().mean(),
     )
 
 
-def _divergence(outputs: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+def _divergence(outputs: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """KL(teacher || student) in nats, mean over the batch; in float32 under autocast, too."""
     with torch.autocast(outputs.device.type, enabled=False):
-        own, told = (
-            (at_least_float32(one) / temperature).log_softmax(dim=1) for one in (outputs, theirs)
+        log_q, log_p = (
+            (at_least_float32(logits) / temperature).log_softmax(dim=1)
+            for logits in (outputs, teacher_logits)
         )
         # vmap has no rule of its own for F.kl_div
-        return (told.exp() * (told - own)).sum(dim=1).mean()
+        return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()

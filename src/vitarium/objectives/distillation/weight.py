@@ -1,4 +1,4 @@
-"""Learn from a teacher's outputs, and from how its tokens relate in every block."""
+"""Weight distillation: a teacher's outputs, and the relations of its tokens in every block."""
 
 from typing import Literal, Self
 
@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from vitarium.architectures.features import prefix_tokens
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import objective
 from vitarium.data.batch import Batch
-from vitarium.objectives.base import Loss
+from vitarium.objectives.base import Loss, TeacherOutputs, objective
 from vitarium.objectives.distillation._layer_pairs import Layers, Pairs, layer_pairs
 from vitarium.objectives.distillation._recording import Recorded, depth, recording, window_shift
 from vitarium.objectives.distillation._relations import (
@@ -23,10 +22,9 @@ from vitarium.objectives.distillation.base import (
     DISTILLATION,
     OUTPUTS,
     Distillation,
-    Lesson,
     check_classes,
     soft_cross_entropy,
-    taught,
+    teacher_output,
 )
 
 
@@ -65,22 +63,25 @@ class WeightDistillation(Distillation):
         if not self.layers:
             raise ValueError("layers has no pair; to look into no block set both weights to 0")
         if not isinstance(self.layers, str):
-            own = [number for number, _ in self.layers]
-            if twice := [number for number in own if own.count(number) > 1]:
+            student_blocks = [number for number, _ in self.layers]
+            if twice := [number for number in student_blocks if student_blocks.count(number) > 1]:
                 raise ValueError(f"layers: block {twice[0]} of the student is paired twice")
         return self
 
-    def with_own_kind(self) -> Self:
-        found = super().with_own_kind()
+    def with_teacher_like_student(self) -> Self:
+        config = super().with_teacher_like_student()
         if isinstance(self.layers, str):
-            return found
-        return found.changed({"layers": tuple((own, own) for own, _ in self.layers)})
+            return config
+        return config.changed({"layers": tuple((block, block) for block, _ in self.layers)})
 
 
-def lesson(
+def block_outputs(
     config: WeightDistillation, teacher: nn.Module, student: nn.Module, example: Tensor
-) -> Lesson:
-    """The teacher's outputs, and what happens in its paired blocks, by the student's numbers.
+) -> TeacherOutputs:
+    """The teacher's outputs, and queries, keys, values and hidden states of its paired blocks.
+
+    By name, with the student's numbers: "outputs" [batch, num_classes], "qkv.3" [batch, n, 3 *
+    width] and "hidden.3" [batch, n, width]; with windows, [batch * windows, n, ...].
 
     Raises InvalidInput where classes, tokens or widths do not go together, with both numbers.
     """
@@ -91,64 +92,76 @@ def lesson(
     pairs = layer_pairs(config.layers, _depth("student", student), _depth("teacher", teacher))
     _check(config, teacher, student, example, pairs)
 
-    def told(images: Tensor) -> dict[str, Tensor]:
-        with recording(teacher, **_wanted(config, [theirs for _, theirs in pairs])) as found:
+    def outputs_of(images: Tensor) -> dict[str, Tensor]:
+        with recording(
+            teacher, **_to_record(config, [teacher_block for _, teacher_block in pairs])
+        ) as recorded:
             outputs = teacher(images)
-        cut = _cut(config, teacher, found)
-        by_name = {f"qkv.{own}": cut.qkv[theirs] for own, theirs in pairs if cut.qkv}
-        by_name |= {f"hidden.{own}": cut.hidden[theirs] for own, theirs in pairs if cut.hidden}
+        cut = _cut(config, teacher, recorded)
+        by_name = {
+            f"qkv.{student_block}": cut.qkv[teacher_block]
+            for student_block, teacher_block in pairs
+            if cut.qkv
+        }
+        by_name |= {
+            f"hidden.{student_block}": cut.hidden[teacher_block]
+            for student_block, teacher_block in pairs
+            if cut.hidden
+        }
         return by_name | ({OUTPUTS: outputs} if config.alpha < 1 else {})
 
-    return told
+    return outputs_of
 
 
 @objective(
     "weight_distillation",
     config=WeightDistillation,
-    **(DISTILLATION | {"lesson": lesson}),
+    **(DISTILLATION | {"teacher_outputs": block_outputs}),
     records_blocks=True,
     paper="Zhang et al. 2022, arXiv 2204.07154",
 )
 def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Batch) -> Loss:
-    """A teacher's probabilities, and how tokens relate to each other in its blocks (MiniViT).
+    """Soft cross-entropy with a teacher, and relations of tokens in its blocks (MiniViT).
 
     Outputs [batch, num_classes] against targets and the teacher's outputs of that shape, and blocks
     against blocks; each part is a mean over the batch, the last two over blocks, too.
     """
-    told = batch.taught or {}
-    numbers = sorted({int(name.split(".")[1]) for name in told if name != OUTPUTS})
-    with recording(model, **_wanted(config, numbers)) as found:
+    teacher_outputs = batch.teacher_outputs or {}
+    numbers = sorted({int(name.split(".")[1]) for name in teacher_outputs if name != OUTPUTS})
+    with recording(model, **_to_record(config, numbers)) as recorded:
         outputs = model(batch.images)
     parts = {}
     loss = torch.zeros((), device=outputs.device)
     if config.alpha > 0:
         loss = config.alpha * F.cross_entropy(outputs, batch.targets)
     if config.alpha < 1:
-        parts["prediction"] = soft_cross_entropy(outputs, taught(batch), config.temperature)
+        parts["prediction"] = soft_cross_entropy(outputs, teacher_output(batch), config.temperature)
         loss = loss + (1 - config.alpha) * parts["prediction"]
-    cut = _cut(config, model, found)
+    cut = _cut(config, model, recorded)
     if config.relation_weight:
-        each = [
-            attention_relation(cut.qkv[i], taught(batch, f"qkv.{i}"), config.relation_heads)
+        by_block = [
+            attention_relation(cut.qkv[i], teacher_output(batch, f"qkv.{i}"), config.relation_heads)
             for i in numbers
         ]
-        parts["relation"] = torch.stack(each).mean()
+        parts["relation"] = torch.stack(by_block).mean()
         loss = loss + config.relation_weight * parts["relation"]
     if config.hidden_weight:
-        each = [_hidden(config, cut.hidden[i], taught(batch, f"hidden.{i}")) for i in numbers]
-        parts["hidden"] = torch.stack(each).mean()
+        by_block = [
+            _hidden(config, cut.hidden[i], teacher_output(batch, f"hidden.{i}")) for i in numbers
+        ]
+        parts["hidden"] = torch.stack(by_block).mean()
         loss = loss + config.hidden_weight * parts["hidden"]
     right = outputs.argmax(1) == batch.targets.argmax(1)
     return Loss(loss, **parts, accuracy=right.float().mean())
 
 
-def _hidden(config: WeightDistillation, own: Tensor, theirs: Tensor) -> Tensor:
+def _hidden(config: WeightDistillation, student: Tensor, teacher: Tensor) -> Tensor:
     if config.hidden == "mse":
-        return hidden_difference(own, theirs)
-    return config.hidden_scale * hidden_relation(own, theirs)
+        return hidden_difference(student, teacher)
+    return config.hidden_scale * hidden_relation(student, teacher)
 
 
-def _wanted(config: WeightDistillation, numbers: list[int]) -> dict[str, list[int]]:
+def _to_record(config: WeightDistillation, numbers: list[int]) -> dict[str, list[int]]:
     """What to record of which blocks."""
     return {
         "qkv": numbers if config.relation_weight else [],
@@ -156,12 +169,12 @@ def _wanted(config: WeightDistillation, numbers: list[int]) -> dict[str, list[in
     }
 
 
-def _cut(config: WeightDistillation, model: nn.Module, found: Recorded) -> Recorded:
+def _cut(config: WeightDistillation, model: nn.Module, recorded: Recorded) -> Recorded:
     """The tokens that count, each block's in one row: [batch, n, ...]"""
     left_out = prefix_tokens(model) if config.tokens == "patches" else 0
     return Recorded(
-        {number: qkv[:, left_out:] for number, qkv in found.qkv.items()},
-        {number: tokens.flatten(1, -2)[:, left_out:] for number, tokens in found.hidden.items()},
+        {number: qkv[:, left_out:] for number, qkv in recorded.qkv.items()},
+        {number: tokens.flatten(1, -2)[:, left_out:] for number, tokens in recorded.hidden.items()},
     )
 
 
@@ -183,57 +196,63 @@ def _check(
     pairs: Pairs,
 ) -> None:
     """Raises InvalidInput unless the shapes of all pairs go together, seen on one image."""
-    seen = []
+    recordings = []
     for whose, model, numbers in (
-        ("student", student, [own for own, _ in pairs]),
-        ("teacher", teacher, [theirs for _, theirs in pairs]),
+        ("student", student, [student_block for student_block, _ in pairs]),
+        ("teacher", teacher, [teacher_block for _, teacher_block in pairs]),
     ):
         try:
-            with recording(model, **_wanted(config, numbers)) as found:
+            with recording(model, **_to_record(config, numbers)) as recorded:
                 model(example)
         except InvalidInput as error:
             raise InvalidInput(
                 f"the {whose} has no relations to compare: {error}; set relation_weight to 0"
             ) from None
-        seen.append(_cut(config, model, found))
-    student_saw, teacher_saw = seen
-    for own, theirs in pairs:
-        where = f"block {own} of the student and block {theirs} of the teacher"
+        recordings.append(_cut(config, model, recorded))
+    student_saw, teacher_saw = recordings
+    for student_block, teacher_block in pairs:
+        where = f"block {student_block} of the student and block {teacher_block} of the teacher"
         if config.relation_weight:
-            mine, other = student_saw.qkv[own].shape, teacher_saw.qkv[theirs].shape
-            _check_tokens(mine, other, where)
-            shifts = [window_shift(student, own), window_shift(teacher, theirs)]
+            student_shape, teacher_shape = (
+                student_saw.qkv[student_block].shape,
+                teacher_saw.qkv[teacher_block].shape,
+            )
+            _check_tokens(student_shape, teacher_shape, where)
+            shifts = [window_shift(student, student_block), window_shift(teacher, teacher_block)]
             if None not in shifts and shifts[0] != shifts[1]:
                 raise InvalidInput(
                     f"{where} have windows that are shifted by {shifts[0]} and {shifts[1]}: pair "
                     "blocks with the same shift by `layers`"
                 )
-            for whose, shape in (("student", mine), ("teacher", other)):
+            for whose, shape in (("student", student_shape), ("teacher", teacher_shape)):
                 if (shape[-1] // 3) % config.relation_heads:
                     raise InvalidInput(
                         f"relation_heads {config.relation_heads} does not divide the {whose}'s "
                         f"width {shape[-1] // 3}; choose a divisor of both models' widths"
                     )
         if config.hidden_weight:
-            mine, other = student_saw.hidden[own].shape, teacher_saw.hidden[theirs].shape
-            _check_tokens(mine, other, where)
-            if config.hidden == "mse" and mine[-1] != other[-1]:
+            student_shape, teacher_shape = (
+                student_saw.hidden[student_block].shape,
+                teacher_saw.hidden[teacher_block].shape,
+            )
+            _check_tokens(student_shape, teacher_shape, where)
+            if config.hidden == "mse" and student_shape[-1] != teacher_shape[-1]:
                 raise InvalidInput(
-                    f"hidden: mse compares tokens of one width, but {where} have {mine[-1]} and "
-                    f"{other[-1]}; use hidden: relation"
+                    f"hidden: mse compares tokens of one width, but {where} have "
+                    f"{student_shape[-1]} and {teacher_shape[-1]}; use hidden: relation"
                 )
 
 
-def _check_tokens(own: torch.Size, theirs: torch.Size, where: str) -> None:
+def _check_tokens(student: torch.Size, teacher: torch.Size, where: str) -> None:
     """Shapes are [batch * windows, n, ...]"""
-    if own[:-1] == theirs[:-1]:
+    if student[:-1] == teacher[:-1]:
         return
-    mine, other = (
+    student_words, teacher_words = (
         f"{shape[1]} tokens" + (f" in each of {shape[0]} windows" if shape[0] > 1 else "")
-        for shape in (own, theirs)
+        for shape in (student, teacher)
     )
     raise InvalidInput(
-        f"{where} have {mine} and {other}: their tokens cannot be compared. Use tokens: patches "
-        "where only class token or registers differ; otherwise pair other blocks by `layers`, or "
-        "choose a teacher with the student's image, patch and window size"
+        f"{where} have {student_words} and {teacher_words}: their tokens cannot be compared. Use "
+        "tokens: patches where only class token or registers differ; otherwise pair other "
+        "blocks by `layers`, or choose a teacher with the student's image, patch and window size"
     )

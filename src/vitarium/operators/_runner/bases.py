@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import torch
 
 from vitarium.architectures.heads import is_head
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.heads import Heads, WeightSubset
 from vitarium.zoo import Zoo
 
 
-def common_parent(zoo: Zoo, operator: str, models: Sequence[Ingredient]) -> Ingredient:
+def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> CheckpointRef:
     """What all models were trained from. Raises InvalidInput where that is not one model."""
     parents = {}
     for ingredient in models:
@@ -32,13 +32,13 @@ def common_parent(zoo: Zoo, operator: str, models: Sequence[Ingredient]) -> Ingr
             f"{listed}; name a base (--base ID)"
         )
     ((id, epoch),) = parents
-    return Ingredient(model=id, epoch=epoch)
+    return CheckpointRef(model=id, epoch=epoch)
 
 
 def base_of(
-    sources: Sources,
-    base: Ingredient,
-    chosen: Sequence[Ingredient],
+    sources: ModelLoader,
+    base: CheckpointRef,
+    chosen: Sequence[CheckpointRef],
     models: Sequence[Weights],
     heads: Heads,
 ) -> Weights:
@@ -64,7 +64,7 @@ def base_of(
     return PatchedWeights(trunk, {name: starts[0][name] for name in names})
 
 
-def _start(sources: Sources, ingredient: Ingredient, base: Ingredient) -> Weights:
+def _start(sources: ModelLoader, ingredient: CheckpointRef, base: CheckpointRef) -> Weights:
     spec = sources.zoo.folder(ingredient.model).spec()
     if (spec.parent, spec.parent_epoch or 0) != (base.model, base.epoch):
         return sources.weights(Target(base.model, base.epoch, ""))

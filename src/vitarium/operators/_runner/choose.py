@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section
 from vitarium.zoo import Zoo
@@ -15,7 +15,7 @@ Choose = Callable[[Any, list[int]], Sequence[int]]
 
 def chosen(
     zoo: Zoo, operator: Section, models: Iterable[str], *, skip_diverged: bool = False
-) -> tuple[Ingredient, ...]:
+) -> tuple[CheckpointRef, ...]:
     """The checkpoints of models, or of the epochs of one, as the operator wants them.
 
     Raises UnknownName, and InvalidInput for too few or too many of them, for diverged models, and
@@ -25,7 +25,7 @@ def chosen(
     if epochs := facts["epochs"]:
         ingredients = _epochs(zoo, operator, list(models), epochs)
     else:
-        ingredients = [Ingredient(model=id, epoch=epoch) for id, epoch in map(zoo.at, models)]
+        ingredients = [CheckpointRef(model=id, epoch=epoch) for id, epoch in map(zoo.at, models)]
     if skip_diverged:
         ingredients = [
             ingredient
@@ -44,7 +44,9 @@ def chosen(
     return tuple(ingredients)
 
 
-def _epochs(zoo: Zoo, operator: Section, models: Sequence[str], choose: Choose) -> list[Ingredient]:
+def _epochs(
+    zoo: Zoo, operator: Section, models: Sequence[str], choose: Choose
+) -> list[CheckpointRef]:
     if len(models) != 1:
         raise InvalidInput(
             f"{operator.name} combines the epochs of one model; {len(models)} are given"
@@ -52,7 +54,7 @@ def _epochs(zoo: Zoo, operator: Section, models: Sequence[str], choose: Choose) 
     id, last = zoo.at(models[0])
     checkpoints = [e.number for e in zoo.folder(id).epochs() if e.checkpoint and e.number <= last]
     epochs = choose(operator.config, checkpoints)
-    return [Ingredient(model=id, epoch=epoch) for epoch in epochs]
+    return [CheckpointRef(model=id, epoch=epoch) for epoch in epochs]
 
 
 def _check_count(operator: Section, count: int) -> None:
@@ -70,6 +72,6 @@ def _diverged(zoo: Zoo, model: str) -> bool:
     return zoo.folder(model).status == "diverged"
 
 
-def _finite(zoo: Zoo, ingredient: Ingredient) -> bool:
+def _finite(zoo: Zoo, ingredient: CheckpointRef) -> bool:
     tensors = zoo.folder(ingredient.model).open(ingredient.epoch).values()
     return all(torch.isfinite(t).all() for t in tensors if t.is_floating_point())

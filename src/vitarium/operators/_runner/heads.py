@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from vitarium.architectures.heads import head_prefix, is_head
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import check_alike
 
 CHOICES = ("merge", "average", "ensemble")
@@ -30,13 +30,13 @@ class Heads:
 
     def __init__(
         self,
-        sources: Sources,
-        chosen: Sequence[Ingredient],
+        sources: ModelLoader,
+        chosen: Sequence[CheckpointRef],
         models: Sequence[Weights],
         choice: str = "merge",
     ) -> None:
         self.choice, self._sources, self._models = choice, sources, models
-        self.origin: Ingredient | None = None
+        self.origin: CheckpointRef | None = None
         """The model whose head is kept."""
         self.label: str | None = None if choice == "merge" else choice
         """As it stands in the result's spec."""
@@ -45,7 +45,7 @@ class Heads:
         self._heads = list(models)
         if choice not in CHOICES:
             id, epoch = sources.zoo.at(choice)
-            self.origin, self.label = Ingredient(model=id, epoch=epoch), f"{id}@{epoch}"
+            self.origin, self.label = CheckpointRef(model=id, epoch=epoch), f"{id}@{epoch}"
             self._heads = [sources.weights(Target(id, epoch, ""))]
         else:
             _check_classes(sources, chosen)
@@ -110,7 +110,7 @@ class WeightSubset(Weights):
         return len(self._names)
 
 
-def _check_classes(sources: Sources, chosen: Sequence[Ingredient]) -> None:
+def _check_classes(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> None:
     """Heads of other classes have nothing in common, though they may be of equal shape."""
     first, *rest = [ingredient.model for ingredient in chosen]
     classes = sources.zoo.folder(first).about().classes
@@ -119,7 +119,7 @@ def _check_classes(sources: Sources, chosen: Sequence[Ingredient]) -> None:
             raise IncompatibleWeights(f"{first} and {model} tell different classes apart; {_KEEP}")
 
 
-def _ensemble(sources: Sources, chosen: Sequence[Ingredient]) -> Section:
+def _ensemble(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> Section:
     heads = []
     for ingredient in chosen:
         head = sources.zoo.folder(ingredient.model).spec().origin.head

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitarium.blueprint import Ingredient, check_stage_name
+from vitarium.blueprint import CheckpointRef, check_stage_name
 from vitarium.core.devices import find_devices
 from vitarium.core.registry import Section, choose, section
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.operators.base import Report
@@ -63,14 +63,14 @@ def merge(
 
     Returns the id of the new model; the same operator on the same models gives the same id, and is
     not computed again. Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights,
-    CorruptFile, NotWritable before it is computed, DiskFull, and CannotMeasure where images are
+    CorruptFile, NotWritable before it is computed, DiskFull, and NotApplicable where images are
     needed that there are not.
     """
     check_stage_name(name)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
     images_of = section("dataset", data) if data is not None else None
-    sources = Sources(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
+    sources = ModelLoader(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
     ingredients = chosen(zoo, method, models, skip_diverged=skip_diverged)
     if align is not None:
         how = align.replace("-", "_") if isinstance(align, str) else align
@@ -80,12 +80,12 @@ def merge(
 
 
 def _aligned(
-    sources: Sources, ingredients: tuple[Ingredient, ...], how: Section, report: Report
-) -> tuple[Ingredient, ...]:
+    sources: ModelLoader, ingredients: tuple[CheckpointRef, ...], how: Section, report: Report
+) -> tuple[CheckpointRef, ...]:
     first, *rest = ingredients
     aligned = [first]
     for done, ingredient in enumerate(rest):
         report(done, len(rest))
         id = MergePlan(sources, how, (first, ingredient), stage=ALIGNED).save()
-        aligned.append(Ingredient(model=id, epoch=0))
+        aligned.append(CheckpointRef(model=id, epoch=0))
     return tuple(aligned)

@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable
 from vitarium.core.registry import Section
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject, Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel, Weights
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.bases import base_of, common_parent
 from vitarium.operators._runner.buffer import IN_MEMORY, DiskBuffer
 from vitarium.operators._runner.heads import Heads
@@ -34,9 +34,9 @@ class MergePlan:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: ModelLoader,
         operator: Section,
-        ingredients: tuple[Ingredient, ...],
+        ingredients: tuple[CheckpointRef, ...],
         *,
         base: str | None = None,
         heads: str = "merge",
@@ -117,18 +117,18 @@ class MergePlan:
         built.load_state_dict({**first, **self.heads.tensors()})
         return built.eval().float().to(self.sources.device).requires_grad_(False)
 
-    def examples(self) -> Examples:
+    def examples(self) -> EvalData:
         """Raises InvalidInput where a model was trained on images that are to select by."""
         return self._allowed(self.sources.examples(self._folder.path.name, self.facts["split"]))
 
-    def subject(self, number: int) -> Subject:
+    def subject(self, number: int) -> EvalModel:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""
         self.sources.subject.cache_clear()  # one of them at a time is in memory
         subject = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
         self._allowed(subject.examples)
         return subject
 
-    def _allowed(self, examples: Examples) -> Examples:
+    def _allowed(self, examples: EvalData) -> EvalData:
         split = self.facts["split"]
         if not len(examples):
             raise InvalidInput(f"data set '{examples.dataset.name}' has no {split} images")
@@ -169,14 +169,14 @@ class MergePlan:
         except IncompatibleWeights as error:
             raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
 
-    def _base(self, named: str | None) -> Ingredient | None:
+    def _base(self, named: str | None) -> CheckpointRef | None:
         if not self.facts["needs_base"]:
             if named is not None:
                 raise InvalidInput(f"{self.operator.name} has no use for a base")
             return None
         if named is not None:
             id, epoch = self.zoo.at(named)
-            return Ingredient(model=id, epoch=epoch)
+            return CheckpointRef(model=id, epoch=epoch)
         return common_parent(self.zoo, self.operator.name, self.chosen)
 
     def _base_weights(self) -> Weights:
@@ -184,5 +184,5 @@ class MergePlan:
         return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
 
 
-def target_of(ingredient: Ingredient) -> Target:
+def target_of(ingredient: CheckpointRef) -> Target:
     return Target(ingredient.model, ingredient.epoch, "")

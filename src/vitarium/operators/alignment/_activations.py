@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Piece, Symmetries
-from vitarium.evaluation.data import Examples
+from vitarium.evaluation.data import EvalData
 from vitarium.operators.base import Ingredients
 
 Key = tuple[str, int]
@@ -44,7 +44,7 @@ class Probe:
 def unit_scores(
     symmetries: Symmetries,
     models: Sequence[nn.Module],
-    examples: Examples,
+    examples: EvalData,
     by: By,
     batch_size: int,
     ingredients: Ingredients,

@@ -25,7 +25,7 @@ class Midpoint:
     Args:
         images: at most so many.
 
-    Raises CannotMeasure where the models' outputs are not the classes of the images.
+    Raises NotApplicable where the models' outputs are not the classes of the images.
     """
 
     def __init__(self, ingredients: Ingredients, images: int) -> None:

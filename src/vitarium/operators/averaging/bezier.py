@@ -5,7 +5,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.scoring import check_classifier, load
 from vitarium.measures.landscape._paths import bezier as point_of
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
@@ -46,7 +46,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
 
     Yields (name, tensor [*shape]). The curve begins as the straight line, and is trained as the
     measure `mode_connectivity` does it; between equal models there is no way to go. Raises
-    IncompatibleWeights, and CannotMeasure for models between which nothing lies.
+    IncompatibleWeights, and NotApplicable for models between which nothing lies.
     """
     first, second = (
         {name: checked(model, name) for name in ingredients.shapes} for model in ingredients
@@ -56,7 +56,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
         return
     examples = ingredients.examples()
     subjects = [
-        Subject(model.name, _running(ingredients, state), examples)
+        EvalModel(model.name, _running(ingredients, state), examples)
         for model, state in zip(ingredients, (first, second), strict=True)
     ]
     check_classifier(subjects[0].model, examples)

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitarium.core.config import Config
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import parameters
 from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
@@ -56,7 +56,7 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTens
     plain mean. In memory: one model and the gradients of a batch, and three times its weights in
     float64.
 
-    Raises CannotMeasure for a model whose outputs are not the classes of its data.
+    Raises NotApplicable for a model whose outputs are not the classes of its data.
     """
     totals = {name: torch.zeros(shape).double() for name, shape in ingredients.shapes.items()}
     weights = {name: torch.zeros(shape).double() for name, shape in ingredients.shapes.items()}
@@ -71,7 +71,7 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTens
         yield name, total / weights[name]
 
 
-def diagonal_fisher(config: FisherMerging, subject: Subject) -> dict[str, Tensor]:
+def diagonal_fisher(config: FisherMerging, subject: EvalModel) -> dict[str, Tensor]:
     """The expected square of the gradient of log p(class | image), image by image.
 
     By the names of the model's parameters, float64 [*shape], on the CPU:

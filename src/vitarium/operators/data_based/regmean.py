@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitarium.architectures.features import blocks
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.evaluation.inputs import Subject
+from vitarium.evaluation.inputs import EvalModel
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
@@ -92,7 +92,9 @@ def _merged(
             yield name, tensor
 
 
-def input_products(config: RegMean, subject: Subject, names: Collection[str]) -> dict[str, Tensor]:
+def input_products(
+    config: RegMean, subject: EvalModel, names: Collection[str]
+) -> dict[str, Tensor]:
     """G of every linear layer whose weight is among the names, by that name.
 
     [inputs, inputs], float64, on the CPU, made milder as the settings say. Layers that are never

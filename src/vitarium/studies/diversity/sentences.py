@@ -220,7 +220,7 @@ def _parents_of_kind(analysis: Analysis) -> dict[str, int]:
 def _relations(analysis: Analysis, bootstrap: Bootstrap) -> list[str]:
     """How other measures go with the accuracy."""
     values, said = analysis.stage.values, []
-    for measure in ("generalisation_gap", "hessian_trace", "distance_from_parent"):
+    for measure in ("generalization_gap", "hessian_trace", "distance_from_parent"):
         if measure not in values or "accuracy" not in values:
             continue
         there = values[[measure, "accuracy"]].dropna()

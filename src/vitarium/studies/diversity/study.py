@@ -138,7 +138,7 @@ def _stage(
     for figures in (
         [
             model_figures.curves(stage, first),
-            model_figures.against_accuracy(stage, "generalisation_gap", first),
+            model_figures.against_accuracy(stage, "generalization_gap", first),
             model_figures.against_accuracy(stage, "hessian_trace", first),
         ],
         [model_figures.variance(analysis)],

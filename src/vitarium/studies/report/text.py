@@ -7,7 +7,7 @@ from vitarium.studies.statistics.bootstrap import Estimate
 
 TITLES = {
     "accuracy": "accuracy",
-    "generalisation_gap": "generalisation gap",
+    "generalization_gap": "generalisation gap",
     "loss": "loss",
     "calibration_error": "calibration error",
     "weight_norm": "weight norm",
@@ -23,7 +23,7 @@ TITLES = {
     "weight_l2": "weights (L2)",
     "weight_cosine": "weights (cosine)",
 }
-PERCENT = {"accuracy", "generalisation_gap", "calibration_error", "agreement", "ensemble_gain"}
+PERCENT = {"accuracy", "generalization_gap", "calibration_error", "agreement", "ensemble_gain"}
 """Measures that are fractions people read in percent."""
 
 SIGN = "\u00a0%"

@@ -12,8 +12,8 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from vitarium.blueprint import Ingredient
-from vitarium.core.errors import CannotMeasure, VitariumError
+from vitarium.blueprint import CheckpointRef
+from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import Losses
@@ -119,7 +119,7 @@ def lines(
     """
     stage, config = kin.stage, Barrier(points=points, images=images)
     found = Lines(kin_of(stage))
-    todo: list[tuple[str, Ingredient, Ingredient, Section | None]] = []
+    todo: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
     for kinship_ in found.kin:
         drawn = _drawn(kin, kinship_, seed)[:pairs]
         todo += [(kinship_.name, *pair, None) for pair in drawn]
@@ -142,7 +142,7 @@ def lines(
     return found
 
 
-def _drawn(kin: Kinfolk, kinship_: Kin, seed: int) -> list[tuple[Ingredient, Ingredient]]:
+def _drawn(kin: Kinfolk, kinship_: Kin, seed: int) -> list[tuple[CheckpointRef, CheckpointRef]]:
     """Pairs of models with equal shapes; the order does not change with what else there is."""
     there = [
         (one, other)
@@ -155,9 +155,9 @@ def _drawn(kin: Kinfolk, kinship_: Kin, seed: int) -> list[tuple[Ingredient, Ing
 
 
 def _between(
-    runs: Runs, one: Ingredient, other: Ingredient, align: Section | None, config: Barrier
+    runs: Runs, one: CheckpointRef, other: CheckpointRef, align: Section | None, config: Barrier
 ) -> Losses:
-    """From the cache, if it is known. Raises CannotMeasure, IncompatibleWeights, CorruptFile."""
+    """From the cache, if it is known. Raises NotApplicable, IncompatibleWeights, CorruptFile."""
     images = runs.sources.images(runs.examples(one.model, runs.split))
     told = [f"{config.points}", f"{config.images}", repr(align.factors()) if align else BEFORE]
     ends = [text for end in (one, other) for text in _told(runs, end)]
@@ -172,12 +172,12 @@ def _between(
             second = replace(second, model=model)
         losses = path_losses(first, second, config.places, config)
         if not torch.isfinite(losses.loss).all():
-            raise CannotMeasure("the loss between them is not finite")
+            raise NotApplicable("the loss between them is not finite")
         runs.cache.put({"loss": losses.loss, "error": losses.error}, *key)
         return losses
     return Losses(kept["loss"], kept["error"])
 
 
-def _told(runs: Runs, one: Ingredient) -> tuple[str, str]:
+def _told(runs: Runs, one: CheckpointRef) -> tuple[str, str]:
     target = runs.target(one)
     return target.name, target.weights

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Literal
 
 from vitarium.architectures.heads import is_head
-from vitarium.blueprint import Ingredient, Recipe
-from vitarium.core.errors import CannotMeasure
+from vitarium.blueprint import CheckpointRef, Recipe
+from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.runs import Runs
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
 from vitarium.studies.statistics.population import Stage
@@ -30,7 +30,7 @@ class Group:
 
     kind: Kind
     name: str
-    members: tuple[Ingredient, ...]
+    members: tuple[CheckpointRef, ...]
     """In order of lineage."""
     parent: str = ""
     factor: str = ""
@@ -43,14 +43,14 @@ class Group:
 class Kinfolk:
     """The models of a stage that have parents, and the groups that they fall into."""
 
-    def __init__(self, sources: Sources, stage: Stage) -> None:
+    def __init__(self, sources: ModelLoader, stage: Stage) -> None:
         self.sources, self.stage, self.zoo = sources, stage, sources.zoo
-        self.members: dict[str, Ingredient] = {}
+        self.members: dict[str, CheckpointRef] = {}
         for id, parent in zip(stage.ids, stage.parents, strict=True):
             folder = self.zoo.folder(id)
             made = folder.spec().operator is not None
             if parent and not made and any(epoch.checkpoint for epoch in folder.epochs()):
-                self.members[id] = Ingredient(model=id, epoch=folder.checkpoint()[0])
+                self.members[id] = CheckpointRef(model=id, epoch=folder.checkpoint()[0])
         self._trunks = {id: self._trunk(one) for id, one in self.members.items()}
         self.shapes = {id: self._whole(one) for id, one in self.members.items()}
         """By model: equal where whole models can be averaged."""
@@ -103,7 +103,7 @@ class Kinfolk:
         """The best child of each parent by validation, where their heads have one shape."""
         found = []
         for alike in _alike(list(self.members.values()), self.shapes):
-            best: dict[str, Ingredient] = {}
+            best: dict[str, CheckpointRef] = {}
             for one in alike:
                 parent = self._parent(one)
                 score = runs.single(one).val_accuracy
@@ -124,14 +124,14 @@ class Kinfolk:
         """Whether the heads started from the same values, as far as these are kept."""
         try:
             starts = [self._weights(one).start for one in group.members]
-        except CannotMeasure:
+        except NotApplicable:
             return False
         first = self._weights(group.members[0])
         names = [name for name in first.shapes if is_head(first.skeleton, name)]
         return all(start[name].equal(starts[0][name]) for start in starts for name in names)
 
     @cached_property
-    def _brothers(self) -> list[tuple[Ingredient, ...]]:
+    def _brothers(self) -> list[tuple[CheckpointRef, ...]]:
         """Children of one parent whose trunks can be averaged."""
         return [
             same
@@ -145,17 +145,17 @@ class Kinfolk:
         spec = self.zoo.folder(id).spec()
         return f"{spec.parent}@{spec.parent_epoch or 0}"
 
-    def _parent(self, one: Ingredient) -> str:
+    def _parent(self, one: CheckpointRef) -> str:
         return self.zoo.folder(one.model).spec().parent or ""
 
     def _named(
-        self, kind: Kind, members: tuple[Ingredient, ...], within: Sequence[Ingredient]
+        self, kind: Kind, members: tuple[CheckpointRef, ...], within: Sequence[CheckpointRef]
     ) -> Group:
         parent = self._parent(members[0])
         told = self._told(members, within) if len(members) < len(within) else ""
         return Group(kind, f"{parent[:8]} · {told}" if told else parent[:8], members, parent)
 
-    def _told(self, members: Sequence[Ingredient], within: Sequence[Ingredient]) -> str:
+    def _told(self, members: Sequence[CheckpointRef], within: Sequence[CheckpointRef]) -> str:
         """What some models have in common, and not with the others."""
         found = []
         for factor in self.own_factors:
@@ -164,10 +164,10 @@ class Kinfolk:
                 found.append(f"{factor.name} = {values.pop()}")
         return ", ".join(found)
 
-    def _weights(self, one: Ingredient) -> Weights:
+    def _weights(self, one: CheckpointRef) -> Weights:
         return self.sources.weights(Target(one.model, one.epoch, ""))
 
-    def _trunk(self, one: Ingredient) -> str:
+    def _trunk(self, one: CheckpointRef) -> str:
         weights = self._weights(one)
         shapes = {n: s for n, s in weights.shapes.items() if not is_head(weights.skeleton, n)}
         origin = self.zoo.folder(one.model).spec().origin
@@ -175,13 +175,15 @@ class Kinfolk:
         classes = self.zoo.folder(one.model).about().classes
         return json.dumps([shapes, data, classes], sort_keys=True)
 
-    def _whole(self, one: Ingredient) -> str:
+    def _whole(self, one: CheckpointRef) -> str:
         return self._trunk(one) + json.dumps(self._weights(one).shapes, sort_keys=True)
 
 
-def _alike(members: Sequence[Ingredient], keys: Mapping[str, str]) -> list[tuple[Ingredient, ...]]:
+def _alike(
+    members: Sequence[CheckpointRef], keys: Mapping[str, str]
+) -> list[tuple[CheckpointRef, ...]]:
     """Models with equal keys together, in the order in which they come."""
-    found: dict[str, list[Ingredient]] = {}
+    found: dict[str, list[CheckpointRef]] = {}
     for one in members:
         found.setdefault(keys[one.model], []).append(one)
     return [tuple(same) for same in found.values()]

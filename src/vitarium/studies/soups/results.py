@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vitarium.blueprint import Ingredient
+from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import VitariumError
 from vitarium.core.registry import Section, choose
 from vitarium.operators._runner.choose import chosen
@@ -183,7 +183,7 @@ class Combining:
         group: Group,
         operator: Section,
         align: Section | None,
-        models: tuple[Ingredient, ...] | None = None,
+        models: tuple[CheckpointRef, ...] | None = None,
     ) -> None:
         heads, aligned = self._heads(group, operator), align.name if align else ""
         try:
@@ -197,7 +197,9 @@ class Combining:
         found = Result(group, operator.name, scores, aligned, heads, len(models))
         self.results.found.append(found)
 
-    def _in_order(self, operator: Section, models: Sequence[Ingredient]) -> tuple[Ingredient, ...]:
+    def _in_order(
+        self, operator: Section, models: Sequence[CheckpointRef]
+    ) -> tuple[CheckpointRef, ...]:
         """As `vitarium.merge` takes them. Raises InvalidInput for too few or too many."""
         return chosen(self.runs.zoo, operator, [f"{one.model}@{one.epoch}" for one in models])
 
@@ -208,7 +210,7 @@ class Combining:
             return "average"
         return "merge"
 
-    def _by_validation(self, group: Group) -> list[Ingredient]:
+    def _by_validation(self, group: Group) -> list[CheckpointRef]:
         """The best first; of equally good ones that of the smaller id."""
         scores = self.runs.single
         return sorted(group.members, key=lambda one: (-scores(one).val_accuracy, one.model))
@@ -236,7 +238,7 @@ class Combining:
         ]
 
     def _epochs(self) -> list[Callable[[], None]]:
-        def averaged(one: Ingredient, operator: Section, last: int | None) -> None:
+        def averaged(one: CheckpointRef, operator: Section, last: int | None) -> None:
             what = label(operator.name) + (f" of the last {last}" if last else "")
             try:
                 epochs = chosen(self.runs.zoo, operator, [one.model])

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitarium.blueprint import Ingredient
-from vitarium.core.errors import CannotMeasure, IncompatibleWeights, InvalidInput
+from vitarium.blueprint import CheckpointRef
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.registry import Section
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Target
-from vitarium.evaluation.data import Examples
-from vitarium.evaluation.inputs import Subject, Weights
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.inputs import EvalModel, Weights
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.measures._runner.cache import Cache
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.studies.statistics.bootstrap import Numbers
@@ -55,7 +55,7 @@ class Runs:
         images: at most so many of each.
     """
 
-    def __init__(self, sources: Sources, split: SplitName, images: int | None) -> None:
+    def __init__(self, sources: ModelLoader, split: SplitName, images: int | None) -> None:
         self.sources, self.zoo, self.images = sources, sources.zoo, images
         self.split: SplitName = split
         self.splits: tuple[SplitName, SplitName] = (SELECTION, split)
@@ -66,11 +66,11 @@ class Runs:
         self.examples = lru_cache(maxsize=None)(self._examples)
         self._rearranged = lru_cache(maxsize=1)(self._aligned)
 
-    def target(self, one: Ingredient) -> Target:
+    def target(self, one: CheckpointRef) -> Target:
         number, content = self.zoo.folder(one.model).checkpoint(one.epoch)
         return Target(one.model, number, content[:16])
 
-    def _examples(self, model: str, split: SplitName) -> Examples:
+    def _examples(self, model: str, split: SplitName) -> EvalData:
         """Raises InvalidInput where the split is empty, or the model was trained on it."""
         found = self.sources.examples(model, split, self.images)
         if not len(found):
@@ -84,14 +84,14 @@ class Runs:
     def merged(
         self,
         operator: Section,
-        chosen: tuple[Ingredient, ...],
+        chosen: tuple[CheckpointRef, ...],
         heads: str = "merge",
         align: Section | None = None,
-        base: Ingredient | None = None,
+        base: CheckpointRef | None = None,
     ) -> Scores:
         """Of what the operator makes of models, all of them aligned to the first if that is asked.
 
-        Raises IncompatibleWeights, InvalidInput, CannotMeasure, CorruptFile.
+        Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile.
         """
         named = f"{base.model}@{base.epoch}" if base else None
         planned = MergePlan(self.sources, operator, chosen, heads=heads, base=named)
@@ -111,7 +111,7 @@ class Runs:
             kept = self._run("merged", key, first, model)
         return self._scores(first, kept)
 
-    def ensemble(self, chosen: Sequence[Ingredient]) -> Scores:
+    def ensemble(self, chosen: Sequence[CheckpointRef]) -> Scores:
         """Of the mean of the models' logits."""
         total: dict[SplitName, Tensor] = {}
         for one in chosen:
@@ -119,15 +119,15 @@ class Runs:
                 total[split] = total.get(split, torch.zeros(())) + logits.double()
         return self._scores(chosen[0].model, total)
 
-    def subject(self, one: Ingredient) -> Subject:
+    def subject(self, one: CheckpointRef) -> EvalModel:
         """The model on the images of the split that is reported."""
         self.examples(one.model, self.split)
         return self.sources.subject(self.target(one), self.split, self.images)
 
-    def aligned(self, align: Section, first: Ingredient, second: Ingredient) -> Weights:
+    def aligned(self, align: Section, first: CheckpointRef, second: CheckpointRef) -> Weights:
         """The second model, rearranged to match the first.
 
-        Raises IncompatibleWeights where the result is no model of the same kind, CannotMeasure.
+        Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
         """
         own = self.sources.weights(self.target(second))
         tensors = MergePlan(self.sources, align, (first, second), stage="aligned").weights()
@@ -135,15 +135,15 @@ class Runs:
             raise IncompatibleWeights(f"{align.name} changes the architecture of {own.name}")
         return Weights(own.name, tensors, skeleton=lambda: own.skeleton)
 
-    def _aligned(self, align: Section, chosen: tuple[Ingredient, ...]) -> list[Weights]:
+    def _aligned(self, align: Section, chosen: tuple[CheckpointRef, ...]) -> list[Weights]:
         first, *others = chosen
         reference = self.sources.weights(self.target(first))
         return [reference, *(self.aligned(align, first, other) for other in others)]
 
-    def _single(self, one: Ingredient) -> Scores:
+    def _single(self, one: CheckpointRef) -> Scores:
         return self._scores(one.model, self._logits(one))
 
-    def _logits(self, one: Ingredient) -> Mapping[SplitName, Tensor]:
+    def _logits(self, one: CheckpointRef) -> Mapping[SplitName, Tensor]:
         key = [self.target(one).name, self.target(one).weights]
         kept = self._kept("predictions", key, one.model)
         if kept is None:
@@ -175,7 +175,7 @@ class Runs:
                 outputs = [model(batch.images).float().cpu() for batch in examples.batches()]
             found[split] = torch.cat(outputs)
             if not torch.isfinite(found[split]).all():
-                raise CannotMeasure("its outputs are not finite")
+                raise NotApplicable("its outputs are not finite")
             self.cache.put({"logits": found[split]}, what, *key, self.sources.images(examples))
         return found
 

@@ -10,7 +10,7 @@ from vitarium.core.config import Config
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import study
-from vitarium.evaluation.loader import Sources
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.base import Findings
 from vitarium.studies.report.figures import Figure
 from vitarium.studies.report.page import Block, Figures, Page, Section, Sentences, Table
@@ -104,7 +104,7 @@ def soups(
             "choose the split test"
         )
     device = find_devices(request.device)[0]
-    sources = Sources(zoo, data=None, device=device, data_dir=request.data_dir)
+    sources = ModelLoader(zoo, data=None, device=device, data_dir=request.data_dir)
     known = population(zoo, ids, pd.DataFrame(columns=COLUMNS), request.split)
     bootstrap = Bootstrap(config.draws, config.level, config.seed)
     runs = Runs(sources, request.split, request.images)

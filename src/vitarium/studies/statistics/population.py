@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ACCURACY = "accuracy"
 OF_MODELS = (
     "accuracy",
-    "generalisation_gap",
+    "generalization_gap",
     "loss",
     "calibration_error",
     "weight_norm",

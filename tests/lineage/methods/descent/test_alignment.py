@@ -12,8 +12,8 @@ from vitarium import create_model
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.methods.descent._alignment import aligned
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.methods.descent._alignment import align_units
+from vitarium.lineage.model_set import ModelSet
 
 VIT = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -48,43 +48,49 @@ def shuffled(tensors, seed: int, only: str = ""):
     for name, group in SYMMETRIES.groups.items():
         if only in name:
             count = SYMMETRIES.groups[group.inside].size if group.inside else 1
-            each = [torch.randperm(group.size, generator=noise) for _ in range(count)]
-            moves[name] = torch.stack(each) if group.inside else each[0]
+            orders = [torch.randperm(group.size, generator=noise) for _ in range(count)]
+            moves[name] = torch.stack(orders) if group.inside else orders[0]
     return moved(SYMMETRIES, tensors, moves)
 
 
-def heap(*tensors, known: bool = True) -> Heap:
-    more = {"skeleton": built} if known else {}
-    return Heap([Weights(f"m{number}", each, **more) for number, each in enumerate(tensors)], TRUNK)
+def model_set(*tensors, with_skeleton: bool = True) -> ModelSet:
+    more = {"skeleton": built} if with_skeleton else {}
+    return ModelSet(
+        [Weights(f"m{number}", weights, **more) for number, weights in enumerate(tensors)], TRUNK
+    )
 
 
-def distance(one, other) -> float:
-    return sum((one[n] - other[n]).square().sum().item() for n in TRUNK) ** 0.5
+def distance(a, b) -> float:
+    return sum((a[n] - b[n]).square().sum().item() for n in TRUNK) ** 0.5
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("with_skeleton", [True, False])
 @settings(deadline=None, max_examples=5)
 @given(seed=st.integers(0, 2**31))
-def test_a_rearranged_copy_is_brought_back_exactly(known, seed):
+def test_a_rearranged_copy_is_brought_back_exactly(with_skeleton, seed):
     parent = random(seed)
-    found = aligned(heap(parent, trained(parent, 1), shuffled(parent, seed), known=known))
-    assert found.moved == {"m2": "m0"}
-    assert found.heap.names == ["m0", "m1", "m2"]
-    assert distance(found.heap.models[2], parent) == 0
+    aligned = align_units(
+        model_set(parent, trained(parent, 1), shuffled(parent, seed), with_skeleton=with_skeleton)
+    )
+    assert aligned.permuted == {"m2": "m0"}
+    assert aligned.model_set.names == ["m0", "m1", "m2"]
+    assert distance(aligned.model_set.models[2], parent) == 0
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_relatives_of_a_rearranged_model_are_moved_together(known):
+@pytest.mark.parametrize("with_skeleton", [True, False])
+def test_relatives_of_a_rearranged_model_are_moved_together(with_skeleton):
     parent = random(0)
-    other = shuffled(parent, 1)
+    rearranged = shuffled(parent, 1)
     plain = [trained(parent, seed) for seed in range(2, 6)]
-    family = [trained(other, seed) for seed in range(6, 9)]
-    found = aligned(heap(*plain, *family, parent, other, known=known))
-    assert found.moved.keys() == {"m4", "m5", "m6", "m8"}
-    assert set(found.moved.values()) == {"m7"}
-    assert distance(found.heap.models[8], parent) == 0
+    family = [trained(rearranged, seed) for seed in range(6, 9)]
+    aligned = align_units(
+        model_set(*plain, *family, parent, rearranged, with_skeleton=with_skeleton)
+    )
+    assert aligned.permuted.keys() == {"m4", "m5", "m6", "m8"}
+    assert set(aligned.permuted.values()) == {"m7"}
+    assert distance(aligned.model_set.models[8], parent) == 0
     size = sum(parent[name].numel() for name in TRUNK)
-    for child, before in zip(found.heap.models[4:7], family, strict=True):
+    for child, before in zip(aligned.model_set.models[4:7], family, strict=True):
         assert distance(child, parent) == pytest.approx(0.05 * size**0.5, rel=0.1)
         assert distance(before, parent) > 3 * distance(child, parent)
 
@@ -92,9 +98,9 @@ def test_relatives_of_a_rearranged_model_are_moved_together(known):
 def test_each_model_may_stand_in_an_order_of_its_own():
     parent = random(0)
     children = [shuffled(trained(parent, seed), seed + 10) for seed in range(1, 5)]
-    found = aligned(heap(parent, *children))
-    assert len(found.moved) == 4
-    models = found.heap.models
+    aligned = align_units(model_set(parent, *children))
+    assert len(aligned.permuted) == 4
+    models = aligned.model_set.models
     nearest = [min(distance(m, o) for o in models if o is not m) for m in models]
     unrelated = distance(random(1), random(2))
     assert max(nearest) < unrelated / 2
@@ -104,40 +110,42 @@ def test_each_model_may_stand_in_an_order_of_its_own():
 def test_units_of_one_kind_alone_are_found_too(only):
     parent = random(0)
     child = trained(parent, 1)
-    found = aligned(heap(parent, shuffled(child, 2, only), trained(parent, 3)))
-    assert found.moved.keys() == {"m1"}
-    assert distance(found.heap.models[1], child) == 0
+    aligned = align_units(model_set(parent, shuffled(child, 2, only), trained(parent, 3)))
+    assert aligned.permuted.keys() == {"m1"}
+    assert distance(aligned.model_set.models[1], child) == 0
 
 
 def test_where_nothing_is_rearranged_the_heap_stays_as_it_is():
-    parent, other = random(0), random(1)
-    given = heap(parent, trained(parent, 2), other, trained(other, 3), random(4))
-    found = aligned(given)
-    assert found.heap is given
-    assert found.moved == {}
-    assert found.notes == ()
+    parent, unrelated = random(0), random(1)
+    models = model_set(parent, trained(parent, 2), unrelated, trained(unrelated, 3), random(4))
+    aligned = align_units(models)
+    assert aligned.model_set is models
+    assert aligned.permuted == {}
+    assert aligned.notes == ()
 
 
 def test_one_family_is_not_even_asked_what_its_symmetries_are():
     parent = random(0)
     models = [Weights(f"m{n}", {"odd": trained(parent, n)["pos_embed"][0]}) for n in range(3)]
-    found = aligned(Heap(models, ["odd"]))
-    assert found.notes == ()
-    assert found.moved == {}
+    aligned = align_units(ModelSet(models, ["odd"]))
+    assert aligned.notes == ()
+    assert aligned.permuted == {}
 
 
 def test_unrelated_models_stay_as_they_are_beside_a_rearranged_one():
-    parent, other = random(0), random(1)
-    given = [parent, trained(parent, 2), shuffled(parent, 3), other, shuffled(random(4), 5)]
-    found = aligned(heap(*given))
-    assert found.moved.keys() == {"m2"}
+    parent, unrelated = random(0), random(1)
+    weights = [parent, trained(parent, 2), shuffled(parent, 3), unrelated, shuffled(random(4), 5)]
+    aligned = align_units(model_set(*weights))
+    assert aligned.permuted.keys() == {"m2"}
     for number in (0, 1, 3, 4):
-        assert distance(found.heap.models[number], given[number]) == 0
+        assert distance(aligned.model_set.models[number], weights[number]) == 0
 
 
 def test_heads_and_what_else_is_not_compared_stay_as_they_are():
     parent = random(0)
-    model = aligned(heap(parent, trained(parent, 1), shuffled(parent, 2))).heap.models[2]
+    model = align_units(
+        model_set(parent, trained(parent, 1), shuffled(parent, 2))
+    ).model_set.models[2]
     assert model["head.weight"].equal(shuffled(parent, 2)["head.weight"])
     assert model.shapes == {name: tuple(tensor.shape) for name, tensor in parent.items()}
     assert model.skeleton.num_classes == 10
@@ -145,20 +153,24 @@ def test_heads_and_what_else_is_not_compared_stay_as_they_are():
 
 def test_groups_can_be_given():
     parent = random(0)
-    given = heap(parent, trained(parent, 1), shuffled(parent, 2), trained(shuffled(parent, 2), 3))
-    found = aligned(given, [[0, 1], [2, 3]])
-    assert found.moved.keys() == {"m2", "m3"}
-    assert "evidence" not in given.__dict__  # distances of all pairs were not needed
+    models = model_set(
+        parent, trained(parent, 1), shuffled(parent, 2), trained(shuffled(parent, 2), 3)
+    )
+    aligned = align_units(models, [[0, 1], [2, 3]])
+    assert aligned.permuted.keys() == {"m2", "m3"}
+    assert "statistics" not in models.__dict__  # distances of all pairs were not needed
 
 
 @settings(deadline=None, max_examples=4)
 @given(seed=st.integers(0, 2**31))
 def test_the_order_of_models_means_nothing(seed):
     parent = random(0)
-    given = heap(parent, trained(parent, 1), shuffled(parent, 2), shuffled(trained(parent, 1), 3))
+    original = model_set(
+        parent, trained(parent, 1), shuffled(parent, 2), shuffled(trained(parent, 1), 3)
+    )
     order = np.random.default_rng(seed).permutation(4)
-    other = Heap([given.models[place] for place in order], TRUNK)
-    assert aligned(other).moved == aligned(given).moved
+    reordered = ModelSet([original.models[index] for index in order], TRUNK)
+    assert align_units(reordered).permuted == align_units(original).permuted
 
 
 VARIANTS = {
@@ -178,14 +190,16 @@ def test_plain_files_of_timm_models_are_recognised_by_their_tensors(options):
     moves = {"stream": torch.randperm(24, generator=torch.Generator().manual_seed(0))}
     moves["blocks.0.attn.heads"] = torch.tensor([2, 0, 1])
     models = [parent, trained(parent, 1), moved(symmetries, parent, moves)]
-    found = aligned(Heap([Weights(f"m{n}", each) for n, each in enumerate(models)], names))
-    assert found.moved == {"m2": "m0"}
-    assert all(found.heap.models[2][name].equal(parent[name]) for name in names)
+    aligned = align_units(
+        ModelSet([Weights(f"m{n}", weights) for n, weights in enumerate(models)], names)
+    )
+    assert aligned.permuted == {"m2": "m0"}
+    assert all(aligned.model_set.models[2][name].equal(parent[name]) for name in names)
 
 
 def test_models_whose_symmetries_are_not_known_are_left_alone_with_a_note():
-    given = Heap([Weights(f"m{n}", {"w": random(n)["pos_embed"][0]}) for n in range(3)], ["w"])
-    found = aligned(given)
-    assert found.heap is given
-    (note,) = found.notes
+    models = ModelSet([Weights(f"m{n}", {"w": random(n)["pos_embed"][0]}) for n in range(3)], ["w"])
+    aligned = align_units(models)
+    assert aligned.model_set is models
+    (note,) = aligned.notes
     assert "patch_embed.proj.weight" in note

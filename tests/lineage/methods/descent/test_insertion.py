@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.lineage.methods.descent._insertion import inserted
+from vitarium.lineage.methods.descent._insertion import insert_models
 from vitarium.lineage.methods.descent._relations import Geometry
 
 LAYERS = (2304, 6912, 2304, 9216, 9216)
 
 
 def walk(
-    noise, fans=(5, 3), steps=(0.03, 1.0), alike=0.6, decay=0.0, layers=LAYERS
+    noise, fans=(5, 3), steps=(0.03, 1.0), similarity=0.6, decay=0.0, layers=LAYERS
 ) -> tuple[np.ndarray, list[int]]:
     """Models [K, numbers] of a tree and their parents: siblings' steps are alike in some layers.
 
@@ -24,12 +24,12 @@ def walk(
     for fan in fans:
         below = []
         for parent in generation:
-            share = np.repeat(alike * noise.random(len(layers)), layers)
+            share = np.repeat(similarity * noise.random(len(layers)), layers)
             common = noise.normal(size=sum(layers))
             for _ in range(fan):
-                own = noise.normal(size=sum(layers))
+                independent = noise.normal(size=sum(layers))
                 step = np.exp(noise.uniform(*np.log(steps)))
-                way = share**0.5 * common + (1 - share) ** 0.5 * own
+                way = share**0.5 * common + (1 - share) ** 0.5 * independent
                 models.append((1 - decay * step) * models[parent] + step * sizes * way)
                 parents.append(parent)
                 below.append(len(models) - 1)
@@ -45,8 +45,8 @@ def grams(models, layers=LAYERS) -> np.ndarray:
 
 def relabelled(values, parents, order) -> tuple[np.ndarray, list[int]]:
     """Inner products and parents of models in another order."""
-    place = {int(old): new for new, old in enumerate(order)} | {-1: -1}
-    return values[:, order][:, :, order], [place[parents[old]] for old in order]
+    new_index = {int(old): new for new, old in enumerate(order)} | {-1: -1}
+    return values[:, order][:, :, order], [new_index[parents[old]] for old in order]
 
 
 @pytest.mark.parametrize(("decay", "least"), [(0, 0.01), (0.05, 0.1)])
@@ -57,7 +57,7 @@ def test_parents_are_found_whatever_the_lengths_of_steps(decay, least):
         models, parents = walk(noise, steps=(least, 1), decay=decay)
         order = noise.permutation(len(models))
         values, truth = relabelled(grams(models), parents, order)
-        tree = inserted(Geometry(values), truth.index(-1))
+        tree = insert_models(Geometry(values), truth.index(-1))
         assert ((tree.probability > 0) & (tree.probability <= 1)).all()
         right += [p == t for p, t in zip(tree.parents.tolist(), truth, strict=True)]
     assert np.mean(right) >= 0.8
@@ -68,7 +68,7 @@ def test_fans_chains_and_deep_trees_are_found(fans):
     right = []
     for seed in range(4):
         models, parents = walk(np.random.default_rng(seed), fans, steps=(0.4, 0.4))
-        right.append((inserted(Geometry(grams(models)), 0).parents == parents).mean())
+        right.append((insert_models(Geometry(grams(models)), 0).parents == parents).mean())
     assert np.mean(right) >= 0.95
 
 
@@ -78,10 +78,10 @@ def test_relabelled_models_have_the_relabelled_tree(seed):
     noise = np.random.default_rng(seed)
     models, _ = walk(noise, (4, 2), layers=(300, 900, 500))
     values = grams(models, (300, 900, 500))
-    plain = inserted(Geometry(values), 0)
+    plain = insert_models(Geometry(values), 0)
     order = noise.permutation(len(models))
     again_values, expected = relabelled(values, plain.parents.tolist(), order)
-    again = inserted(Geometry(again_values), expected.index(-1))
+    again = insert_models(Geometry(again_values), expected.index(-1))
     assert again.parents.tolist() == expected
     assert again.probability == pytest.approx(plain.probability[order], rel=1e-6)
 
@@ -92,10 +92,10 @@ def test_nobody_descends_from_whom_it_cannot():
     barred = np.zeros((10, 10), dtype=bool)
     grandchild = 9
     barred[grandchild, parents[grandchild]] = True
-    tree = inserted(geometry, 0, barred.__getitem__)
+    tree = insert_models(geometry, 0, barred.__getitem__)
     assert tree.parents[grandchild] != parents[grandchild]
-    others = np.delete(np.arange(10), grandchild)
-    assert (tree.parents[others] == np.array(parents)[others]).all()
+    rest = np.delete(np.arange(10), grandchild)
+    assert (tree.parents[rest] == np.array(parents)[rest]).all()
 
 
 @settings(deadline=None, max_examples=15)
@@ -105,7 +105,7 @@ def test_whatever_the_models_it_is_a_tree_with_probabilities(seed, count, size):
     models = noise.normal(size=(count, size)) * 10 ** noise.uniform(-2, 2, (count, 1))
     models[noise.integers(count)] = models[0]
     root = int(noise.integers(count))
-    tree = inserted(Geometry(grams(models, (size,))), root)
+    tree = insert_models(Geometry(grams(models, (size,))), root)
     assert tree.root == root
     assert tree.parents[root] == -1
     edges = [(int(p), child) for child, p in enumerate(tree.parents) if child != root]

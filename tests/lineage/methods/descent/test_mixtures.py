@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from vitarium.lineage.methods.descent._mixtures import LEAST_SHARE, best_mixture, mixtures
+from vitarium.lineage.methods.descent._mixtures import MIN_SHARE, best_mixture, mixtures
 
 SIZE = 3000
 
@@ -22,16 +22,16 @@ def gram(vectors) -> np.ndarray:
 
 def tree(noise, parents: int = 2, children: int = 4, grandchildren: int = 2) -> np.ndarray:
     """A random walk in weight space: trees of three levels, steps of many lengths."""
-    found = []
+    vectors = []
     for _ in range(parents):
         root = noise.normal(size=SIZE)
-        found.append(root)
+        vectors.append(root)
         for _ in range(children):
             child = root + 10 ** noise.uniform(-3, -0.5) * noise.normal(size=SIZE)
-            found.append(child)
+            vectors.append(child)
             for _ in range(grandchildren):
-                found.append(child + 10 ** noise.uniform(-3, -0.5) * noise.normal(size=SIZE))
-    return stored(found)
+                vectors.append(child + 10 ** noise.uniform(-3, -0.5) * noise.normal(size=SIZE))
+    return stored(vectors)
 
 
 def shares_of(noise, count: int) -> np.ndarray:
@@ -54,9 +54,9 @@ def test_soups_are_found_with_their_ingredients_and_shares(seed, counts):
             zip(map(int, which), shares_of(noise, count), strict=True)
         )
     soups = [sum(share * models[i] for i, share in of.items()) for of in truth.values()]
-    found = mixtures(gram([*models, *soups]))
-    assert found.keys() == truth.keys()
-    for model, mixture in found.items():
+    detected = mixtures(gram([*models, *soups]))
+    assert detected.keys() == truth.keys()
+    for model, mixture in detected.items():
         assert mixture.shares == pytest.approx(truth[model], abs=1e-3)
         assert sum(mixture.shares.values()) == pytest.approx(1)
         assert mixture.ratio < 0.01
@@ -92,42 +92,42 @@ def test_the_best_mixture_is_that_of_least_squares_on_the_weights(seed, size, co
     vectors = stored(
         noise.normal(size=(count + 1, size)) * 10 ** noise.uniform(-1, 1, (count + 1, 1))
     )
-    found = best_mixture(vectors @ vectors.T, 0, range(count + 1))
+    detected = best_mixture(vectors @ vectors.T, 0, range(count + 1))
     differences = (vectors[1:] - vectors[0]).T
     scale = np.linalg.norm(differences, axis=0).min()
     solved, _ = nnls(np.vstack([differences / scale, np.ones(count)]), np.append(np.zeros(size), 1))
     solved /= solved.sum()
-    if (solved[solved > 0] > LEAST_SHARE).all():
+    if (solved[solved > 0] > MIN_SHARE).all():
         residual = np.linalg.norm(differences @ solved)
-        assert found.residual == pytest.approx(residual, rel=1e-6, abs=1e-6 * scale)
+        assert detected.residual == pytest.approx(residual, rel=1e-6, abs=1e-6 * scale)
         if residual > 1e-3 * scale:  # else the mixture is one of many
             given = {k + 1: share for k, share in enumerate(solved) if share > 0}
-            assert found.shares == pytest.approx(given, abs=1e-5)
+            assert detected.shares == pytest.approx(given, abs=1e-5)
 
 
 @pytest.mark.parametrize("position", [0.02, 0.1, 0.5, 0.9, 0.98])
 def test_a_model_on_the_line_from_parent_to_child_has_both_as_parents(position):
     models = tree(np.random.default_rng(1))
     between = (1 - position) * models[0] + position * models[1]
-    found = mixtures(gram([*models, between]))
-    assert found.keys() == {len(models)}
-    assert found[len(models)].shares == pytest.approx({0: 1 - position, 1: position}, abs=1e-4)
+    detected = mixtures(gram([*models, between]))
+    assert detected.keys() == {len(models)}
+    assert detected[len(models)].shares == pytest.approx({0: 1 - position, 1: position}, abs=1e-4)
 
 
 def test_an_average_of_epochs_is_a_mixture_of_them():
     noise = np.random.default_rng(2)
     epochs = np.cumsum(0.05 * noise.normal(size=(8, SIZE)), axis=0) + noise.normal(size=SIZE)
-    found = mixtures(gram([*epochs, stored(epochs[4:]).mean(0)]))
-    assert found.keys() == {8}
-    assert found[8].shares == pytest.approx(dict.fromkeys(range(4, 8), 0.25))
+    detected = mixtures(gram([*epochs, stored(epochs[4:]).mean(0)]))
+    assert detected.keys() == {8}
+    assert detected[8].shares == pytest.approx(dict.fromkeys(range(4, 8), 0.25))
 
 
 def test_a_soup_of_soups_is_expressed_by_what_is_no_soup():
     models = tree(np.random.default_rng(3))
     first, second = models[[1, 4]].mean(0), models[[4, 7]].mean(0)
     of_both = (stored([first])[0] + stored([second])[0]) / 2
-    found = mixtures(gram([of_both, *models, first, second]))
-    assert {model: mixture.shares for model, mixture in found.items()} == {
+    detected = mixtures(gram([of_both, *models, first, second]))
+    assert {model: mixture.shares for model, mixture in detected.items()} == {
         0: {2: pytest.approx(0.25), 5: pytest.approx(0.5), 8: pytest.approx(0.25)},
         len(models) + 1: {2: pytest.approx(0.5), 5: pytest.approx(0.5)},
         len(models) + 2: {5: pytest.approx(0.5), 8: pytest.approx(0.5)},
@@ -150,11 +150,11 @@ def test_the_child_of_a_soup_is_none_itself():
 def test_copies_are_no_mixtures_and_share_what_they_give():
     models = tree(np.random.default_rng(5), parents=1)
     soup = models[[1, 2]].mean(0)
-    found = mixtures(gram([*models, models[1], models[0], soup, soup]))
+    detected = mixtures(gram([*models, models[1], models[0], soup, soup]))
     copy, soups = len(models), {len(models) + 2, len(models) + 3}
-    assert found.keys() == soups
+    assert detected.keys() == soups
     for model in soups:
-        assert found[model].shares == pytest.approx({1: 0.25, copy: 0.25, 2: 0.5})
+        assert detected[model].shares == pytest.approx({1: 0.25, copy: 0.25, 2: 0.5})
 
 
 def test_the_ends_of_an_extrapolation_are_no_mixtures_of_what_is_between():
@@ -175,27 +175,27 @@ def test_relabelled_models_have_the_relabelled_mixtures(seed):
     soups.append((soups[0] + soups[1]) / 2)
     inner = gram([*models, *soups, models[2]])
     order = noise.permutation(len(inner))
-    place = {int(old): new for new, old in enumerate(order)}
-    plain, other = mixtures(inner), mixtures(inner[np.ix_(order, order)])
-    assert {place[model] for model in plain} == other.keys()
+    new_index = {int(old): new for new, old in enumerate(order)}
+    plain, reordered = mixtures(inner), mixtures(inner[np.ix_(order, order)])
+    assert {new_index[model] for model in plain} == reordered.keys()
     for model, mixture in plain.items():
-        expected = {place[one]: share for one, share in mixture.shares.items()}
-        assert other[place[model]].shares == pytest.approx(expected, abs=1e-6)
+        expected = {new_index[ingredient]: share for ingredient, share in mixture.shares.items()}
+        assert reordered[new_index[model]].shares == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("bits", [10, 7])
 def test_soups_in_half_precision_are_found_where_their_rounding_is_known(bits):
     noise = np.random.default_rng(7)
     models = tree(noise, children=6)
-    places = [noise.choice(len(models), 3, replace=False) for _ in range(6)]
-    soups = np.array([models[which].mean(0) for which in places])
+    ingredients = [noise.choice(len(models), 3, replace=False) for _ in range(6)]
+    soups = np.array([models[which].mean(0) for which in ingredients])
     step = 2.0 ** (np.frexp(soups)[1] - 1 - bits)
     soups = np.round(soups / step) * step
     rounding = np.append(np.zeros(len(models)), (step**2 / 12).sum(1))
-    found = mixtures(gram([*models, *soups]), rounding=rounding)
-    assert found.keys() == set(range(len(models), len(models) + 6))
-    for number, which in enumerate(places):
-        assert found[len(models) + number].shares.keys() == set(map(int, which))
+    detected = mixtures(gram([*models, *soups]), rounding=rounding)
+    assert detected.keys() == set(range(len(models), len(models) + 6))
+    for number, which in enumerate(ingredients):
+        assert detected[len(models) + number].shares.keys() == set(map(int, which))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -209,4 +209,4 @@ def test_a_copy_is_the_best_mixture_for_its_original():
     best = best_mixture(gram([*models, models[3]]), 3, range(len(models) + 1))
     assert best.shares == {len(models): 1}
     assert best.residual == best.nearest == 0
-    assert not best.is_one()
+    assert not best.is_mixture()

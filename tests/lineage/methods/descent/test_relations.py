@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from vitarium.lineage.methods.descent._relations import (
     Geometry,
-    apart,
-    descends,
-    from_nothing,
-    goes_on,
+    child_log_density,
+    continues,
+    root_log_density,
+    sibling_log_density,
 )
 
 LAYERS = (900, 1600, 400, 2500, 1200, 800)
@@ -23,8 +23,8 @@ def geometry(models) -> Geometry:
     return Geometry(np.stack([layer @ layer.T for layer in layers]))
 
 
-def cosine(one, other) -> float:
-    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+def cosine(x, y) -> float:
+    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
 def random(noise, size: float = 1.0, layers=LAYERS):
@@ -37,13 +37,13 @@ def plus(*parts):
 
 def times(share, model):
     shares = np.broadcast_to(share, len(model))
-    return [each * layer for each, layer in zip(shares, model, strict=True)]
+    return [share * layer for share, layer in zip(shares, model, strict=True)]
 
 
-def odds(parent, child, *others) -> np.ndarray:
+def odds(parent, child, *models) -> np.ndarray:
     """Log odds that others descend from the child, and did not go another way."""
-    relation = geometry([parent, child, *others]).relation(0, 1, np.arange(2, 2 + len(others)))
-    return descends(relation) - apart(relation)
+    relation = geometry([parent, child, *models]).relation(0, 1, np.arange(2, 2 + len(models)))
+    return child_log_density(relation) - sibling_log_density(relation)
 
 
 seeds = st.integers(0, 2**31)
@@ -54,44 +54,48 @@ seeds = st.integers(0, 2**31)
 def test_relations_are_those_of_the_steps_themselves(seed, layers):
     noise = np.random.default_rng(seed)
     models = [random(noise, 10 ** noise.uniform(-1, 1), layers) for _ in range(5)]
-    found = geometry(models).relation(1, 3, np.array([0, 2, 4]))
+    relation = geometry(models).relation(1, 3, np.array([0, 2, 4]))
     parent, child = models[1], models[3]
-    for place, other in enumerate((0, 2, 4)):
+    for index, model in enumerate((0, 2, 4)):
         first = [a - p for a, p in zip(child, parent, strict=True)]
-        then = [b - a for b, a in zip(models[other], child, strict=True)]
-        whole = [b - p for b, p in zip(models[other], parent, strict=True)]
-        flat = [np.concatenate(step) for step in (first, then, whole)]
+        then = [b - a for b, a in zip(models[model], child, strict=True)]
+        total = [b - p for b, p in zip(models[model], parent, strict=True)]
+        flat = [np.concatenate(step) for step in (first, then, total)]
         lengths = np.array(
             [np.linalg.norm(x) * np.linalg.norm(y) for x, y in zip(first, then, strict=True)]
         )
         cosines = np.array([cosine(x, y) for x, y in zip(first, then, strict=True)])
         mean = np.average(cosines, weights=lengths)
         spread = np.average((cosines - mean) ** 2, weights=lengths) ** 0.5
-        assert found.cosine[place] == pytest.approx(cosine(flat[0], flat[1]), abs=1e-9)
-        assert found.correlation[place] == pytest.approx(cosine(flat[0], flat[2]), abs=1e-9)
+        assert relation.cosine[index] == pytest.approx(cosine(flat[0], flat[1]), abs=1e-9)
+        assert relation.correlation[index] == pytest.approx(cosine(flat[0], flat[2]), abs=1e-9)
         ratio = np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
-        assert found.ratio[place] == pytest.approx(ratio, rel=1e-9)
-        assert found.spread[place] == pytest.approx(spread, abs=1e-7)
+        assert relation.ratio[index] == pytest.approx(ratio, rel=1e-9)
+        assert relation.spread[index] == pytest.approx(spread, abs=1e-7)
 
 
 def test_squared_distances_are_those_of_every_layer_and_their_sum():
     noise = np.random.default_rng(0)
     models = [random(noise) for _ in range(4)]
-    found = geometry(models)
+    distances = geometry(models)
     expected = [
         [[((a - b) ** 2).sum() for a in layer] for b in layer]
         for layer in zip(*models, strict=True)
     ]
-    assert found.layers == pytest.approx(np.array(expected), abs=1e-8)
-    assert found.squares == pytest.approx(np.sum(expected, axis=0), abs=1e-8)
+    assert distances.layers == pytest.approx(np.array(expected), abs=1e-8)
+    assert distances.squares == pytest.approx(np.sum(expected, axis=0), abs=1e-8)
 
 
 def test_models_in_one_place_have_relations_that_are_numbers():
     model = random(np.random.default_rng(0))
-    found = geometry([model, model, model]).relation(0, 1, np.arange(3))
-    for values in (found.cosine, found.correlation, found.ratio, found.spread):
+    relation = geometry([model, model, model]).relation(0, 1, np.arange(3))
+    for values in (relation.cosine, relation.correlation, relation.ratio, relation.spread):
         assert np.isfinite(values).all()
-    for density in (descends(found), apart(found), from_nothing(found)):
+    for density in (
+        child_log_density(relation),
+        sibling_log_density(relation),
+        root_log_density(relation),
+    ):
         assert np.isfinite(density).all()
 
 
@@ -121,8 +125,10 @@ def test_a_step_that_is_like_a_shorter_one_in_some_layers_is_apart_from_it(seed,
     parent, common = random(noise), random(noise, size)
     shares = np.array([0.8, 0.1, 0.6, 0.0, 0.9, 0.3])
     child, sibling = (
-        plus(parent, times(length * shares**0.5, common), times(length * own, random(noise, size)))
-        for length, own in ((ratio, (1 - shares) ** 0.5), (1, (1 - shares) ** 0.5))
+        plus(
+            parent, times(length * shares**0.5, common), times(length * scale, random(noise, size))
+        )
+        for length, scale in ((ratio, (1 - shares) ** 0.5), (1, (1 - shares) ** 0.5))
     )
     assert odds(parent, child, sibling)[0] < -1
 
@@ -130,9 +136,9 @@ def test_a_step_that_is_like_a_shorter_one_in_some_layers_is_apart_from_it(seed,
 def test_a_model_is_rather_let_down_to_its_parent_than_to_its_parents_sibling():
     noise = np.random.default_rng(1)
     root = random(noise)
-    one, other = (plus(root, random(noise, 0.3)) for _ in range(2))
-    grandchild = plus(one, random(noise, 0.2))
-    assert odds(root, one, grandchild)[0] > 0 > odds(root, other, grandchild)[0]
+    child, sibling = (plus(root, random(noise, 0.3)) for _ in range(2))
+    grandchild = plus(child, random(noise, 0.2))
+    assert odds(root, child, grandchild)[0] > 0 > odds(root, sibling, grandchild)[0]
 
 
 def test_twins_whose_steps_are_alike_stand_side_by_side():
@@ -165,8 +171,8 @@ def test_that_all_layers_agree_never_speaks_against_a_descent():
         models = geometry([zero, parent, child, grandchild])
         densities.append(
             [
-                descends(models.relation(1, 2, np.array([3])))[0],
-                from_nothing(models.relation(0, 1, np.array([3])))[0],
+                child_log_density(models.relation(1, 2, np.array([3])))[0],
+                root_log_density(models.relation(0, 1, np.array([3])))[0],
             ]
         )
     small, large = np.array(densities)
@@ -179,8 +185,8 @@ def test_more_of_the_same_training_goes_on_and_a_new_one_does_not():
     epoch = plus(start, step)
     later = plus(epoch, times(0.5, step), random(noise, 0.1))
     new = plus(epoch, random(noise, 0.2))
-    found = goes_on(geometry([start, epoch, later, new]).relation(0, 1, np.array([2, 3])))
-    assert found.tolist() == [True, False]
+    continuing = continues(geometry([start, epoch, later, new]).relation(0, 1, np.array([2, 3])))
+    assert continuing.tolist() == [True, False]
 
 
 def test_what_follows_a_root_is_at_right_angles_to_it_and_what_follows_a_child_is_not():
@@ -188,6 +194,6 @@ def test_what_follows_a_root_is_at_right_angles_to_it_and_what_follows_a_child_i
     zero, root = [np.zeros(count) for count in LAYERS], random(noise)
     children = [plus(root, random(noise, 0.5)) for _ in range(4)]
     models = geometry([zero, root, *children])
-    of_root = from_nothing(models.relation(0, 1, np.arange(2, 6))).sum()
-    of_child = from_nothing(models.relation(0, 2, np.array([1, 3, 4, 5]))).sum()
+    of_root = root_log_density(models.relation(0, 1, np.arange(2, 6))).sum()
+    of_child = root_log_density(models.relation(0, 2, np.array([1, 3, 4, 5]))).sum()
     assert of_root > of_child + 5

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage.methods.descent._storage_artifacts import (
-    FULL,
+    FULL_BITS,
+    compressed_from,
     difference_rank,
-    follows,
-    kind_of,
-    traces,
+    edge_kind,
+    storage_artifacts,
 )
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
 SHAPES = {
     "patch.weight": (48, 1, 7, 7),
@@ -43,8 +43,8 @@ def in_steps(tensors, bits: int, *, by_row: bool, names=("qkv.weight", "fc1.weig
 
     def quantised(tensor):
         rows = tensor.flatten(1)
-        most = rows.abs().amax(1, keepdim=True) if by_row else rows.abs().max()
-        scale = most / (2 ** (bits - 1) - 1)
+        largest = rows.abs().amax(1, keepdim=True) if by_row else rows.abs().max()
+        scale = largest / (2 ** (bits - 1) - 1)
         return ((rows / scale).round() * scale).reshape(tensor.shape)
 
     return {n: quantised(t) if n in names else t for n, t in tensors.items()}
@@ -76,11 +76,11 @@ def low_rank(tensors, rank: int, seed: int, size: float = 0.01):
 
 
 def models(*tensors) -> list[Weights]:
-    return [Weights(f"m{number}", each) for number, each in enumerate(tensors)]
+    return [Weights(f"m{number}", weights) for number, weights in enumerate(tensors)]
 
 
 def kind(parent, child) -> str:
-    return kind_of(*models(parent, child), list(SHAPES))
+    return edge_kind(*models(parent, child), list(SHAPES))
 
 
 seeds = st.integers(0, 2**31)
@@ -158,7 +158,7 @@ def test_the_rounding_of_a_sum_in_half_precision_is_no_rank(dtype, size):
 
 def test_traces_say_how_a_model_is_stored():
     plain = random(0)
-    found = traces(
+    artifacts = storage_artifacts(
         models(
             plain,
             in_steps(plain, 8, by_row=False),
@@ -169,11 +169,11 @@ def test_traces_say_how_a_model_is_stored():
         ),
         list(SHAPES),
     )
-    assert found.bits.tolist() == [FULL, 8, 4, FULL, FULL, FULL]
-    assert found.dtypes == [*3 * [torch.float32], torch.float16, torch.bfloat16, torch.float32]
-    assert found.zeros[[0, 3, 4]] == pytest.approx(0)
-    assert found.zeros[5] == pytest.approx(0.8, abs=0.05)
-    assert (found.rounding > 0).tolist() == [False, True, True, True, True, False]
+    assert artifacts.bits.tolist() == [FULL_BITS, 8, 4, FULL_BITS, FULL_BITS, FULL_BITS]
+    assert artifacts.dtypes == [*3 * [torch.float32], torch.float16, torch.bfloat16, torch.float32]
+    assert artifacts.zeros[[0, 3, 4]] == pytest.approx(0)
+    assert artifacts.zeros[5] == pytest.approx(0.8, abs=0.05)
+    assert (artifacts.rounding > 0).tolist() == [False, True, True, True, True, False]
 
 
 def test_values_of_a_code_book_are_few_though_in_no_even_steps():
@@ -189,7 +189,7 @@ def test_values_of_a_code_book_are_few_though_in_no_even_steps():
         return (codes[nearest] * scale).reshape(tensor.shape)
 
     child = {name: coded(tensor) for name, tensor in parent.items()}
-    assert traces(models(child), list(SHAPES)).bits[0] <= 4
+    assert storage_artifacts(models(child), list(SHAPES)).bits[0] <= 4
     assert kind(parent, child) == "quantised"
 
 
@@ -203,7 +203,7 @@ def test_expected_rounding_is_what_was_lost(seed, bits, by_row):
         rounded(plain, torch.bfloat16),
     ]
     lost = [sum(((t - plain[n]).double() ** 2).sum().item() for n, t in s.items()) for s in stored]
-    assert traces(models(*stored), list(SHAPES)).rounding == pytest.approx(lost, rel=0.3)
+    assert storage_artifacts(models(*stored), list(SHAPES)).rounding == pytest.approx(lost, rel=0.3)
 
 
 @settings(deadline=None, max_examples=10)
@@ -212,7 +212,7 @@ def test_what_lost_values_came_after_what_has_them(seed):
     root = random(seed)
     child = trained(root, seed + 1)
     later = {(2, 0), (3, 1), (4, 1), (5, 0), (6, 1), (3, 6)}  # the last: of what they are made of
-    heap = Heap(
+    model_set = ModelSet(
         models(
             root,
             child,
@@ -224,23 +224,25 @@ def test_what_lost_values_came_after_what_has_them(seed):
         ),
         list(SHAPES),
     )
-    after = follows(traces(heap.models, heap.tensors), heap.evidence.gram())
+    after = compressed_from(
+        storage_artifacts(model_set.models, model_set.tensors), model_set.statistics.gram()
+    )
     assert set(zip(*map(list, np.nonzero(after)), strict=True)) == later
 
 
 def test_trained_models_leave_no_traces():
     root = random(0)
-    heap = Heap(models(root, *(trained(root, seed) for seed in range(1, 6))), list(SHAPES))
-    found = traces(heap.models, heap.tensors)
-    assert (found.bits == FULL).all()
-    assert (found.rounding == 0).all()
-    assert not follows(found, heap.evidence.gram()).any()
+    model_set = ModelSet(models(root, *(trained(root, seed) for seed in range(1, 6))), list(SHAPES))
+    artifacts = storage_artifacts(model_set.models, model_set.tensors)
+    assert (artifacts.bits == FULL_BITS).all()
+    assert (artifacts.rounding == 0).all()
+    assert not compressed_from(artifacts, model_set.statistics.gram()).any()
 
 
 def test_constant_tensors_say_nothing_of_how_a_model_is_stored():
     zeros = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
-    found = traces(models(zeros), list(SHAPES))
-    assert found.bits.tolist() == [FULL]
-    assert found.dtypes == [torch.float32]
-    assert found.zeros.tolist() == [1]
+    artifacts = storage_artifacts(models(zeros), list(SHAPES))
+    assert artifacts.bits.tolist() == [FULL_BITS]
+    assert artifacts.dtypes == [torch.float32]
+    assert artifacts.zeros.tolist() == [1]
     assert kind(zeros, random(0)) == "trained"

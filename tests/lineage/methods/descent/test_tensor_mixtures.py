@@ -25,12 +25,12 @@ def trained(noise, parent: Model) -> Model:
 
 
 def tree(noise, children: int = 5) -> list[Model]:
-    found = []
+    models = []
     for _ in range(2):
         root = random(noise)
         family = [trained(noise, root) for _ in range(children)]
-        found += [root, *family, trained(noise, family[0])]
-    return found
+        models += [root, *family, trained(noise, family[0])]
+    return models
 
 
 def grams(models: list[Model]) -> dict[str, np.ndarray]:
@@ -55,10 +55,10 @@ def test_ingredients_are_found_though_shares_differ_by_tensor(seed, count):
     noise = np.random.default_rng(seed)
     models = tree(noise)
     which = sorted(map(int, noise.choice(range(6), count, replace=False)))  # all of one tree
-    found = tensor_mixtures(grams([*models, mixed(noise, models, which)]))
-    assert found.keys() == {len(models)}
-    assert sorted(found[len(models)].shares) == which
-    assert sum(found[len(models)].shares.values()) == pytest.approx(1)
+    detected = tensor_mixtures(grams([*models, mixed(noise, models, which)]))
+    assert detected.keys() == {len(models)}
+    assert sorted(detected[len(models)].shares) == which
+    assert sum(detected[len(models)].shares.values()) == pytest.approx(1)
 
 
 @settings(deadline=None, max_examples=15)
@@ -73,9 +73,9 @@ def test_a_mixture_with_one_set_of_shares_is_one_too():
     soup = {name: (models[1][name] + models[2][name]) / 2 for name in SIZES}
     inner = grams([*models, soup])
     assert tensor_mixtures(inner)[len(models)].shares == pytest.approx({1: 0.5, 2: 0.5}, abs=1e-4)
-    known = mixtures(sum(inner.values()))
-    assert known.keys() == {len(models)}
-    assert tensor_mixtures(inner, known=list(known)) == {}
+    whole_mixtures = mixtures(sum(inner.values()))
+    assert whole_mixtures.keys() == {len(models)}
+    assert tensor_mixtures(inner, whole_mixtures=list(whole_mixtures)) == {}
 
 
 def test_slerp_is_near_enough_at_a_greater_tolerance():
@@ -87,13 +87,13 @@ def test_slerp_is_near_enough_at_a_greater_tolerance():
     ]
     middle = {}
     for name in SIZES:
-        one, other = models[1][name], models[2][name]
-        angle = np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
-        middle[name] = np.sin(angle / 2) / np.sin(angle) * (one + other)
+        first, second = models[1][name], models[2][name]
+        angle = np.arccos(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+        middle[name] = np.sin(angle / 2) / np.sin(angle) * (first + second)
     inner = grams([*models, middle])
     assert mixtures(sum(inner.values())) == tensor_mixtures(inner) == {}
-    found = tensor_mixtures(inner, tolerance=0.3)
-    assert {model: sorted(mixture.shares) for model, mixture in found.items()} == {
+    detected = tensor_mixtures(inner, tolerance=0.3)
+    assert {model: sorted(mixture.shares) for model, mixture in detected.items()} == {
         len(models): [1, 2]
     }
 

@@ -20,44 +20,47 @@ from vitarium.architectures.symmetries.vit import STREAM
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.methods.descent._arrangement import rearranged, symmetries_of
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.methods.descent._arrangement import permute_units, symmetries_of
+from vitarium.lineage.model_set import ModelSet
 from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
 
-FAR = 0.6
+MAX_RELATED_DISTANCE = 0.6
 """Models are related as they stand where no matrix is as far from the other's as this: squared
 distance by the sum of both variances, which is 1 of matrices that have nothing in common. In two
 zoos of small ViTs it was at most 0.46 to a model's nearest relative, at least 1.0 between trees."""
-SUSPECT = 0.6
+MAX_CANDIDATE_DISTANCE = 0.6
 """Groups are matched where units of the residual stream, in the best order, are nearer than this,
 by what each reads of pixels and positions. There: at most 0.42 in a tree, 0.61 between trees, but
 for those that began from the same initial weights."""
-MATCHED = 0.6
+MAX_MATCHED_RATIO = 0.6
 """Models are the same in another order where this much of what lay between them is left, at most:
 of the mean over matrices, or of the farthest one (and of 1, which chance alone can exceed)."""
-_TRIED = 8
-"""Each group is compared with so many others, those that are most alike in any order."""
-_MIXED = 32
-"""Numbers of a unit that are left for that, mixtures of all."""
-_SWEEPS = 100
+_CANDIDATES_PER_GROUP = 8
+"""Groups that each is compared with: those that are most alike in any order."""
+_NUM_PROJECTIONS = 32
+"""Random projections of a unit's numbers that order invariants are made of."""
+_MAX_SWEEPS = 100
+"""Sweeps of coordinate ascent over the groups of units; it ends earlier where nothing changes."""
 
 
-class Aligned(NamedTuple):
-    """What `aligned` gives back.
+class AlignedModels(NamedTuple):
+    """Models in one order of units.
 
     Args:
-        heap: the same models and names; the same object where nothing was moved.
-        moved: by name of every model that was moved, which model it was moved to match.
+        model_set: the same models and names; the same object where nothing was permuted.
+        permuted: by name of every model that was permuted, the model that it was matched to.
         notes: what a user should know, as sentences.
     """
 
-    heap: Heap
-    moved: dict[str, str]
+    model_set: ModelSet
+    permuted: dict[str, str]
     notes: tuple[str, ...]
 
 
-def aligned(heap: Heap, groups: Sequence[Sequence[int]] | None = None) -> Aligned:
-    """Move rearranged relatives of other models into those models' arrangement.
+def align_units(
+    model_set: ModelSet, groups: Sequence[Sequence[int]] | None = None
+) -> AlignedModels:
+    """Permute units of relatives of other models into those models' order.
 
     Units of the residual stream, heads, their channels and hidden units of MLPs may be in another
     order, each where the architecture allows it. Models that are far from all others are compared
@@ -66,84 +69,90 @@ def aligned(heap: Heap, groups: Sequence[Sequence[int]] | None = None) -> Aligne
     one with fewer models is moved, all in the same way.
 
     Args:
-        groups: places of models that are related as they stand; None: found from all distances.
+        groups: indices of models that are related as they stand; None: found from all distances.
     """
-    found = _related(heap) if groups is None else [sorted(group) for group in groups]
-    if len(found) < 2:
-        return Aligned(heap, {}, ())
+    related = _related(model_set) if groups is None else [sorted(group) for group in groups]
+    if len(related) < 2:
+        return AlignedModels(model_set, {}, ())
     try:
-        symmetries = symmetries_of(heap)
+        symmetries = symmetries_of(model_set)
     except IncompatibleWeights as error:
         note = f"Copies with their units in another order were not looked for: {error}."
-        return Aligned(heap, {}, (note,))
-    work = _Alignment(heap, symmetries, found)
-    for one, other in work.suspects():
-        work.join(one, other)
+        return AlignedModels(model_set, {}, (note,))
+    work = _Alignment(model_set, symmetries, related)
+    for first, second in work.candidates():
+        work.join(first, second)
     if not work.matched:
-        return Aligned(heap, {}, ())
+        return AlignedModels(model_set, {}, ())
     models = [
-        rearranged(model, symmetries, work.moves[place]) if place in work.moves else model
-        for place, model in enumerate(heap.models)
+        permute_units(model, symmetries, work.moves[index]) if index in work.moves else model
+        for index, model in enumerate(model_set.models)
     ]
-    names = {heap.names[place]: heap.names[to] for place, to in sorted(work.matched.items())}
-    return Aligned(replace(heap, models=models), names, ())
+    names = {
+        model_set.names[index]: model_set.names[to] for index, to in sorted(work.matched.items())
+    }
+    return AlignedModels(replace(model_set, models=models), names, ())
 
 
 class _Alignment:
-    """Groups of models on their way into one order."""
+    """Groups of models that are joined as their units are matched."""
 
-    def __init__(self, heap: Heap, symmetries: Symmetries, groups: Sequence[Sequence[int]]) -> None:
-        self.heap, self.symmetries = heap, symmetries
-        self.centres = [_centre(heap, group) for group in groups]
+    def __init__(
+        self, model_set: ModelSet, symmetries: Symmetries, groups: Sequence[Sequence[int]]
+    ) -> None:
+        self.model_set, self.symmetries = model_set, symmetries
+        self.centers = [_center(model_set, group) for group in groups]
         self.members = {number: list(group) for number, group in enumerate(groups)}
-        """Of each group that is not part of another by now."""
-        self.part_of = list(range(len(groups)))
+        """Models of each group that is not part of another by now."""
+        self.group_of = list(range(len(groups)))
         self.moves: dict[int, UnitTransforms] = {}
         self.matched: dict[int, int] = {}
 
-    def suspects(self) -> list[tuple[int, int]]:
+    def candidates(self) -> list[tuple[int, int]]:
         """Pairs of groups whose units could be the same in another order, the likeliest first."""
-        units = [_units(self.heap.models[centre], self.symmetries) for centre in self.centres]
+        units = [_units(self.model_set.models[center], self.symmetries) for center in self.centers]
         if not units[0].size:
             return []
-        alike = squareform(pdist([_without_order(each) for each in units]))
-        np.fill_diagonal(alike, np.inf)
-        nearest = alike.argsort(axis=1, kind="stable")[:, :_TRIED]
+        distances = squareform(pdist([_order_invariants(group_units) for group_units in units]))
+        np.fill_diagonal(distances, np.inf)
+        nearest = distances.argsort(axis=1, kind="stable")[:, :_CANDIDATES_PER_GROUP]
         pairs = {
-            (min(one, int(other)), max(one, int(other)))
-            for one, others in enumerate(nearest)
-            for other in others
-            if other != one
+            (min(first, int(second)), max(first, int(second)))
+            for first, neighbors in enumerate(nearest)
+            for second in neighbors
+            if second != first
         }
-        far = {pair: _in_best_order(units[pair[0]], units[pair[1]]) for pair in sorted(pairs)}
-        return sorted((pair for pair in far if far[pair] < SUSPECT), key=far.__getitem__)
+        far = {pair: _best_order_distance(units[pair[0]], units[pair[1]]) for pair in sorted(pairs)}
+        return sorted(
+            (pair for pair in far if far[pair] < MAX_CANDIDATE_DISTANCE), key=far.__getitem__
+        )
 
-    def join(self, one: int, other: int) -> None:
+    def join(self, first: int, second: int) -> None:
         """Match the smaller of two groups to the other, if that brings it near."""
-        first, second = self.part_of[one], self.part_of[other]
-        if first == second:
+        first_part, second_part = self.group_of[first], self.group_of[second]
+        if first_part == second_part:
             return
-        fixed, moving = sorted((one, other), key=lambda group: self._precedence(group))
-        self.heap.report("matching units", 0, 1)
-        moves = self._match(self._now(self.centres[fixed]), self._now(self.centres[moving]))
+        fixed, moving = sorted((first, second), key=lambda group: self._precedence(group))
+        self.model_set.report("matching units", 0, 1)
+        moves = self._match(self._now(self.centers[fixed]), self._now(self.centers[moving]))
         if moves is None:
             return
-        gone, stays = self.part_of[moving], self.part_of[fixed]
-        for place in self.members[gone]:
-            self.moves[place] = composed(self.symmetries, self.moves.get(place, {}), moves)
-            self.matched[place] = self.centres[stays]
-        self.members[stays] += self.members.pop(gone)
-        self.part_of = [stays if part == gone else part for part in self.part_of]
+        absorbed, kept_group = self.group_of[moving], self.group_of[fixed]
+        for index in self.members[absorbed]:
+            self.moves[index] = composed(self.symmetries, self.moves.get(index, {}), moves)
+            self.matched[index] = self.centers[kept_group]
+        self.members[kept_group] += self.members.pop(absorbed)
+        self.group_of = [kept_group if part == absorbed else part for part in self.group_of]
 
     def _precedence(self, group: int) -> tuple[int, str]:
-        """Larger groups stay; of equal ones, the first by the name of its centre."""
-        part = self.part_of[group]
-        return -len(self.members[part]), self.heap.names[self.centres[part]]
+        """Larger groups stay; of equal ones, the first by the name of its center."""
+        part = self.group_of[group]
+        return -len(self.members[part]), self.model_set.names[self.centers[part]]
 
-    def _now(self, place: int) -> dict[str, Tensor]:
-        model = self.heap.models[place]
-        weights = {name: model[name] for name in self.heap.tensors}
-        return moved(self.symmetries, weights, self.moves.get(place, {}))
+    def _now(self, index: int) -> dict[str, Tensor]:
+        model = self.model_set.models[index]
+        weights = {name: model[name] for name in self.model_set.tensors}
+        return moved(self.symmetries, weights, self.moves.get(index, {}))
 
     def _match(self, fixed: dict[str, Tensor], moving: dict[str, Tensor]) -> UnitTransforms | None:
         """The moves, or None where they do not bring it near."""
@@ -151,25 +160,25 @@ class _Alignment:
         matching = Matching(self.symmetries, fixed, moving, kinds)
         matching.settle()
         order = torch.Generator().manual_seed(derive(0, "lineage alignment"))
-        matching.ascend(_SWEEPS, TOLERANCE, order)
+        matching.ascend(_MAX_SWEEPS, TOLERANCE, order)
         before = _distances(fixed, moving)
         after = _distances(fixed, moved(self.symmetries, moving, matching.moves))
-        nearer = (w(after) < MATCHED * min(w(before), 1) for w in (np.mean, np.max))
+        nearer = (w(after) < MAX_MATCHED_RATIO * min(w(before), 1) for w in (np.mean, np.max))
         return matching.moves if any(nearer) else None
 
 
-def _related(heap: Heap) -> list[list[int]]:
+def _related(model_set: ModelSet) -> list[list[int]]:
     """Models in groups that are related as they stand; a group is as near as a chain of them."""
-    evidence = heap.evidence
-    farthest = np.zeros((len(heap), len(heap)))
-    for name in _matrices(heap.shapes):
-        gram, size = evidence.grams[name], int(np.prod(heap.shapes[name]))
-        mean, spread = evidence.moments["mean"][name], size * evidence.moments["variance"][name]
+    statistics = model_set.statistics
+    farthest = np.zeros((len(model_set), len(model_set)))
+    for name in _matrices(model_set.shapes):
+        gram, size = statistics.grams[name], int(np.prod(model_set.shapes[name]))
+        mean, spread = statistics.moments["mean"][name], size * statistics.moments["variance"][name]
         inner = gram - size * np.outer(mean, mean)
         of_both = spread[:, None] + spread
         distances = np.divide(of_both - 2 * inner, of_both, where=of_both > 0, out=0 * of_both)
         farthest = np.maximum(farthest, distances)
-    _, numbers = connected_components(farthest < FAR, directed=False)
+    _, numbers = connected_components(farthest < MAX_RELATED_DISTANCE, directed=False)
     return [list(map(int, np.flatnonzero(numbers == n))) for n in dict.fromkeys(numbers)]
 
 
@@ -178,12 +187,12 @@ def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     return [name for name, shape in shapes.items() if len(shape) > 1 and shape[0] > 1]
 
 
-def _centre(heap: Heap, group: Sequence[int]) -> int:
+def _center(model_set: ModelSet, group: Sequence[int]) -> int:
     """The model nearest to all of its group; of equally near ones the first by name."""
     if len(group) == 1:
         return group[0]
-    sums = heap.part(group).evidence.squared_distances().sum(0)
-    return min(zip(sums, (heap.names[place] for place in group), group, strict=True))[2]
+    sums = model_set.subset(group).statistics.squared_distances().sum(0)
+    return min(zip(sums, (model_set.names[index] for index in group), group, strict=True))[2]
 
 
 def _units(model: Weights, symmetries: Symmetries) -> np.ndarray:
@@ -192,39 +201,41 @@ def _units(model: Weights, symmetries: Symmetries) -> np.ndarray:
 
     Every tensor has a mean of zero over the units, and counts by how many numbers it has of one.
     """
-    found = []
-    for piece, place in symmetries.having(STREAM):
+    blocks = []
+    for piece, axis_index in symmetries.having(STREAM):
         if sum(axis.group is not None for axis in piece.axes) == 1:
-            part = piece.of({piece.tensor: model[piece.tensor]}).double().movedim(place, 0)
+            part = piece.of({piece.tensor: model[piece.tensor]}).double().movedim(axis_index, 0)
             numbers = part.flatten(1).numpy() if part.ndim > 1 else part[:, None].numpy()
             numbers = numbers - numbers.mean(0)
             length = np.linalg.norm(numbers)
-            found.append(numbers * (numbers.shape[1] ** 0.5 / length if length > 0 else 0))
-    return np.concatenate(found, axis=1) if found else np.zeros((0, 0))
+            blocks.append(numbers * (numbers.shape[1] ** 0.5 / length if length > 0 else 0))
+    return np.concatenate(blocks, axis=1) if blocks else np.zeros((0, 0))
 
 
-def _without_order(units: np.ndarray) -> np.ndarray:
-    """What no order of units [units, n] changes: products of a few mixtures of their numbers."""
+def _order_invariants(units: np.ndarray) -> np.ndarray:
+    """Invariants [d] of the order of units [units, n]: products of random projections."""
     chance = np.random.default_rng(derive(0, "lineage alignment"))
-    few = units @ chance.normal(size=(units.shape[1], _MIXED))
-    products = (few.T @ few).ravel()
+    projected = units @ chance.normal(size=(units.shape[1], _NUM_PROJECTIONS))
+    products = (projected.T @ projected).ravel()
     return products / max(float(np.linalg.norm(products)), 1e-30)
 
 
-def _in_best_order(one: np.ndarray, other: np.ndarray) -> float:
+def _best_order_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Squared distance of two models' units [units, n] where each has its best partner, by the sum
     of both squares: 1 where they have nothing in common."""
-    scores = one @ other.T
+    scores = first @ second.T
     best = scores[linear_sum_assignment(scores, maximize=True)].sum()
-    of_both = np.square(one).sum() + np.square(other).sum()
-    return float(1 - 2 * best / of_both) if of_both > 0 else 1.0
+    squared_norms = np.square(first).sum() + np.square(second).sum()
+    return float(1 - 2 * best / squared_norms) if squared_norms > 0 else 1.0
 
 
-def _distances(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> np.ndarray:
-    """Of every matrix the squared distance by the sum of variances; see FAR."""
-    found = []
-    for name in _matrices({name: tuple(tensor.shape) for name, tensor in one.items()}):
-        a, b = ((each[name].double() - each[name].double().mean()) for each in (one, other))
+def _distances(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> np.ndarray:
+    """Squared distance of every matrix by the sum of variances, float64 [matrices]."""
+    distances = []
+    for name in _matrices({name: tuple(tensor.shape) for name, tensor in first.items()}):
+        a, b = (
+            (weights[name].double() - weights[name].double().mean()) for weights in (first, second)
+        )
         of_both = float(a.square().sum() + b.square().sum())
-        found.append(float((a - b).square().sum()) / of_both if of_both > 0 else 0.0)
-    return np.array(found)
+        distances.append(float((a - b).square().sum()) / of_both if of_both > 0 else 0.0)
+    return np.array(distances)

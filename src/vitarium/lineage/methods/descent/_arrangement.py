@@ -1,4 +1,4 @@
-"""In which orders the units of a heap's models can stand, and models seen in another order."""
+"""Symmetries of a set of models, and models with their units in another order."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
-from vitarium.core.errors import CannotMeasure, IncompatibleWeights, InvalidInput
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import Heap
+from vitarium.lineage.model_set import ModelSet
 
 
-def symmetries_of(heap: Heap) -> Symmetries:
-    """Of the tensors that are compared.
+def symmetries_of(model_set: ModelSet) -> Symmetries:
+    """Permutation symmetries of the tensors that are compared.
 
     Where nothing is known of the models but their weights, they are taken for a vision transformer
     of timm if they have its names. How many heads it has is not in the weights: one is declared,
@@ -25,12 +25,12 @@ def symmetries_of(heap: Heap) -> Symmetries:
     Raises IncompatibleWeights where the symmetries are not known.
     """
     try:
-        skeleton = heap.models[0].skeleton
-    except (CannotMeasure, InvalidInput):
-        skeleton = _timm_vit(heap.shapes)
+        skeleton = model_set.models[0].skeleton
+    except (NotApplicable, InvalidInput):
+        skeleton = _timm_vit(model_set.shapes)
     declared = vit_symmetries(skeleton)
-    pieces = tuple(piece for piece in declared.pieces if piece.tensor in heap.shapes)
-    unknown = heap.shapes.keys() - {piece.tensor for piece in pieces}
+    pieces = tuple(piece for piece in declared.pieces if piece.tensor in model_set.shapes)
+    unknown = model_set.shapes.keys() - {piece.tensor for piece in pieces}
     if unknown:
         raise IncompatibleWeights(f"which symmetries {min(unknown)} has is not known")
     named = {axis.group for piece in pieces for axis in piece.axes}
@@ -38,23 +38,25 @@ def symmetries_of(heap: Heap) -> Symmetries:
     return Symmetries(groups, pieces)
 
 
-def rearranged(model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> Weights:
+def permute_units(model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> Weights:
     """A model of the same name whose tensors are moved when they are read.
 
     Tensors that the symmetries do not have, such as a head's, stay as they are.
     """
-    found = Weights(model.name, _Rearranged(model, symmetries, moves), skeleton=_skeleton(model))
-    found.__dict__["shapes"] = model.shapes  # nothing is read for them
-    return found
+    permuted = Weights(
+        model.name, _PermutedTensors(model, symmetries, moves), skeleton=_skeleton(model)
+    )
+    permuted.__dict__["shapes"] = model.shapes  # nothing is read for them
+    return permuted
 
 
-class _Rearranged(Mapping[str, Tensor]):
+class _PermutedTensors(Mapping[str, Tensor]):
     def __init__(self, model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> None:
         self.model, self.moves = model, moves
         self._by_tensor: dict[str, Symmetries] = {}
         for piece in symmetries.pieces:
-            known = self._by_tensor.get(piece.tensor, Symmetries(symmetries.groups, ()))
-            self._by_tensor[piece.tensor] = Symmetries(known.groups, (*known.pieces, piece))
+            declared = self._by_tensor.get(piece.tensor, Symmetries(symmetries.groups, ()))
+            self._by_tensor[piece.tensor] = Symmetries(declared.groups, (*declared.pieces, piece))
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self.model[name]

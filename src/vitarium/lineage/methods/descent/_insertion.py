@@ -5,23 +5,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitarium.lineage.methods.descent._relations import Geometry, descends
+from vitarium.lineage.methods.descent._relations import Geometry, child_log_density
 
-_ROUNDS = 8
-_PRIOR = 0.3
-"""Children that a model counts as having beside those that it has: fans are more likely than that
+_MAX_ITERATIONS = 8
+_CHILD_PSEUDOCOUNT = 0.3
+"""Added to the number of a model's children, a Dirichlet prior: fans are more likely than that
 every model has one child."""
-_SELDOM = 0.05
-"""How probable it is that what was rounded, pruned or mixed is trained on, against others."""
+_DERIVED_PARENT_PRIOR = 0.05
+"""Prior odds that what was rounded, pruned or mixed is trained on, against other models."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Of K models.
+    """Tree of K models.
 
     Args:
-        parents: place of each model's parent, -1 of the root.
-        probability: of each model's parent among all that it could have, in (0, 1].
+        parents: index of each model's parent, int [K]; -1 of the root.
+        probability: of each model's parent among all that it could have, in (0, 1], [K].
     """
 
     root: int
@@ -29,13 +29,13 @@ class Tree:
     probability: np.ndarray
 
 
-def inserted(
+def insert_models(
     geometry: Geometry,
     root: int,
     forbidden: Callable[[int], np.ndarray] | None = None,
-    made: np.ndarray | None = None,
+    derived: np.ndarray | None = None,
 ) -> Tree:
-    """The tree of a root, by iteration: how many children a model has tells where others belong.
+    """Tree of a root by iteration: how many children a model has tells where others belong.
 
     Distances add up along a line of descent, so models come in the order of their distance from
     the root. That `a` is the parent of `b` means that b descends from a and from every ancestor of
@@ -44,19 +44,21 @@ def inserted(
 
     Args:
         forbidden: of a model, who cannot be its ancestor: bool [K].
-        made: models that were made of others without training, and seldom have children: bool [K].
+        derived: models derived from others without training, which seldom have children: bool [K].
     """
     count = len(geometry.squares)
     order = np.argsort(geometry.squares[root], kind="stable")
-    prior = np.zeros(count) if made is None else np.where(made, np.log(_SELDOM), 0)
+    prior = (
+        np.zeros(count) if derived is None else np.where(derived, np.log(_DERIVED_PARENT_PRIOR), 0)
+    )
     insertion = _Insertion(geometry, order[order != root], root, forbidden, prior)
     degrees = np.zeros(count)
     degrees[root] = count - 1  # at first, the root has all
-    tree = insertion.of_all(degrees, np.full(count, root))
-    for _ in range(_ROUNDS):
+    tree = insertion.build(degrees, np.full(count, root))
+    for _ in range(_MAX_ITERATIONS):
         degrees = np.bincount(tree.parents[tree.parents >= 0], minlength=count).astype(float)
-        insertion.count_runs(tree)
-        again = insertion.of_all(degrees, tree.parents)
+        insertion.update_continue_weight(tree)
+        again = insertion.build(degrees, tree.parents)
         if (again.parents == tree.parents).all():
             break
         tree = again
@@ -64,7 +66,7 @@ def inserted(
 
 
 class _Insertion:
-    """What is known while models are put into a tree."""
+    """State of inserting models into a tree, one after the other."""
 
     def __init__(
         self,
@@ -77,11 +79,11 @@ class _Insertion:
         self.geometry, self.order, self.root = geometry, order, root
         self.count = len(geometry.squares)
         self.forbidden, self.prior = forbidden, prior
-        self._known: dict[tuple[int, int], np.ndarray] = {}
-        self._run_weight = 0.1
+        self._log_odds: dict[tuple[int, int], np.ndarray] = {}
+        self._continue_weight = 0.1
 
-    def of_all(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
-        """Args: how many children each model had, and each model's parent, a round before."""
+    def build(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
+        """Args: number of children [K] and parent [K] of each model, an iteration before."""
         parents = np.full(self.count, -1)
         probability = np.ones(self.count)
         lines = np.full((self.count, self.count), -np.inf)
@@ -89,37 +91,37 @@ class _Insertion:
         lines[self.root] = 0
         for model in map(int, self.order):
             # the model itself does not count among those that show where it belongs
-            have = degrees.copy()
-            have[before[model]] -= 1
-            found = lines[:, model] + np.log(have + _PRIOR) + self.prior
+            num_children = degrees.copy()
+            num_children[before[model]] -= 1
+            scores = lines[:, model] + np.log(num_children + _CHILD_PSEUDOCOUNT) + self.prior
             if self.forbidden:
                 barred = self.forbidden(model).copy()
                 barred[self.root] = False  # someone has to be the parent
-                found[barred] = -np.inf
-            parent = int(found.argmax())
+                scores[barred] = -np.inf
+            parent = int(scores.argmax())
             parents[model] = parent
-            probability[model] = np.exp(found[parent] - np.logaddexp.reduce(found))
-            lines[model] = lines[parent] + self._odds(parent, model)
+            probability[model] = np.exp(scores[parent] - np.logaddexp.reduce(scores))
+            lines[model] = lines[parent] + self._log_odds_of(parent, model)
         return Tree(self.root, parents, probability)
 
-    def count_runs(self, tree: Tree) -> None:
-        """How many descents go on with the same training is estimated from the tree."""
-        found, of = 0.0, 0.0
+    def update_continue_weight(self, tree: Tree) -> None:
+        """Estimate from the tree what share of descents continue the same training run."""
+        continued, total = 0.0, 0.0
         for model in self.order:
             parent = int(tree.parents[model])
             if parent != self.root:
                 grand = int(tree.parents[parent])
-                found += float(self.geometry.judged(grand, parent).goes_on[model])
-                of += 1
-        weight = (found + 0.2) / (of + 2)
-        if abs(weight - self._run_weight) > 0.02:
-            self._run_weight = min(weight, 0.8)
-            self._known.clear()
+                continued += float(self.geometry.likelihoods(grand, parent).continues[model])
+                total += 1
+        weight = (continued + 0.2) / (total + 2)
+        if abs(weight - self._continue_weight) > 0.02:
+            self._continue_weight = min(weight, 0.8)
+            self._log_odds.clear()
 
-    def _odds(self, parent: int, child: int) -> np.ndarray:
-        """Log odds that models descend from a child rather than went another way."""
-        if (parent, child) not in self._known:
-            judged = self.geometry.judged(parent, child)
-            log_density = descends(judged.relation, self._run_weight)
-            self._known[parent, child] = log_density - judged.apart
-        return self._known[parent, child]
+    def _log_odds_of(self, parent: int, child: int) -> np.ndarray:
+        """Log odds [K] that models descend from a child rather than are its siblings."""
+        if (parent, child) not in self._log_odds:
+            likelihoods = self.geometry.likelihoods(parent, child)
+            log_density = child_log_density(likelihoods.relation, self._continue_weight)
+            self._log_odds[parent, child] = log_density - likelihoods.siblings
+        return self._log_odds[parent, child]

@@ -1,4 +1,4 @@
-"""Which models of a heap are mixtures of others: soups, interpolations, averages of epochs.
+"""Mixtures among models: soups, interpolations, averages of epochs.
 
 A mixture lies inside of what its ingredients span: x = sum_i w_i x_i with w >= 0 and sum 1. Inner
 products of all pairs are enough to see it.
@@ -17,19 +17,19 @@ TOLERANCE = 0.05
 """Of `Mixture.ratio`. Soups have about 0; of the models of two zoos of small ViTs, none that was
 trained had less than 0.74, and none of all their epochs less than 0.22 (the third of four, at a
 small learning rate, between the second and the last)."""
-LEAST_SHARE = 0.01
+MIN_SHARE = 0.01
 """What has less than this part of the greatest share is no ingredient."""
-_ROUNDING = 1e-14
+_SQUARED_ERROR = 1e-14
 """Squared error, as a share of the squared norm: numbers are rounded to float32 (2^-24 each, and
 several times where a soup is summed up in it), and products are right to about 1e-15."""
-_RESOLVED = 100
+_MIN_SQUARED_DISTANCE = 100
 """Models whose squared distance is below so many squared errors are not told apart."""
-_SPREAD = 1.1
+_MAX_ERROR_RATIO = 1.1
 """A model's squared rounding error is at most so many times the expected one."""
-_BY_CHANCE = 0.005
+_CHANCE_FIT = 0.005
 """Of the squared rounding error: what another ingredient may fit of it by chance. It is 1 / n for n
 numbers, times the square of five standard deviations; so from some 5,000 numbers on."""
-_ABOVE = 4
+_MIN_SCALE = 4
 """What a residual is compared with is at least so many squared errors, or it says nothing."""
 
 
@@ -38,9 +38,9 @@ class Mixture:
     """The point nearest to a model of all mixtures of others.
 
     Args:
-        shares: by model, LEAST_SHARE of the greatest or more, with sum 1.
+        shares: by model, MIN_SHARE of the greatest or more, with sum 1.
         residual: l2 distance of the model to that mixture, less what rounding alone makes of it.
-        nearest: l2 distance to the nearest other model of the heap.
+        nearest: l2 distance to the nearest other model of the set.
         independent: what the residual would be if the ingredients lay around the model in
             directions that have nothing to do with each other, as a parent's children do:
             sqrt(sum_i w_i^2 d_i^2), with d_i the distance to ingredient i.
@@ -63,13 +63,13 @@ class Mixture:
     @property
     def is_hidden(self) -> bool:
         """Whether what it is compared with is no more than rounding."""
-        return self._scale <= _ABOVE**0.5 * self.error
+        return self._scale <= _MIN_SCALE**0.5 * self.error
 
     @property
     def _scale(self) -> float:
         return min(self.nearest, self.independent)
 
-    def is_one(self, tolerance: float = TOLERANCE) -> bool:
+    def is_mixture(self, tolerance: float = TOLERANCE) -> bool:
         """Whether the model is this mixture, of two models or more."""
         return len(self.shares) > 1 and self.ratio <= tolerance
 
@@ -77,7 +77,7 @@ class Mixture:
 def mixtures(
     gram: np.ndarray, *, tolerance: float = TOLERANCE, rounding: np.ndarray | None = None
 ) -> dict[int, Mixture]:
-    """All models that are convex combinations of others, by their places.
+    """All models that are convex combinations of others, by index.
 
     Of several mixtures of the same models each is expressed by what is no mixture itself (the
     corners of the convex hull of all), so a soup of soups is one of their ingredients: weights do
@@ -91,26 +91,27 @@ def mixtures(
         gram: inner products of K models, float64 [K, K].
         tolerance: of `Mixture.ratio`; a greater one finds soups that were trained on a little, too.
         rounding: of each model that was stored in less than float32 the expected squared l2 norm
-            of its rounding error, 0 of all others, [K] (`Traces.rounding`). None: 0 of all.
+            of its rounding error, 0 of all others, [K] (`StorageArtifacts.rounding`). None: 0 of
+            all.
     """
-    groups = _alike(gram)
+    groups = _copy_groups(gram)
     different = [group[0] for group in groups]
     rounded = np.zeros(len(gram)) if rounding is None else rounding
-    found = _of_different(gram[np.ix_(different, different)], tolerance, rounded[different])
+    by_index = _distinct_mixtures(gram[np.ix_(different, different)], tolerance, rounded[different])
     return {
         model: Mixture(
             {
-                each: share / len(groups[place])
-                for place, share in mixture.shares.items()
-                for each in groups[place]
+                copy: share / len(groups[index])
+                for index, share in mixture.shares.items()
+                for copy in groups[index]
             },
             mixture.residual,
             mixture.nearest,
             mixture.independent,
             mixture.error,
         )
-        for place, mixture in sorted(found.items())
-        for model in groups[place]
+        for index, mixture in sorted(by_index.items())
+        for model in groups[index]
     }
 
 
@@ -131,17 +132,17 @@ def best_mixture(
         beyond: stop where the ratio is sure to be greater, which saves time: what is given back is
             some mixture then, whose ratio is greater, too.
     """
-    others = np.array(sorted(set(among) - {model}))
+    candidates = np.array(sorted(set(among) - {model}))
     from_model = gram[model]
     differences = gram - from_model - from_model[:, None] + from_model[model]
-    exact = _ROUNDING * float(from_model[model])
-    error = exact + _SPREAD * rounding
+    exact = _SQUARED_ERROR * float(from_model[model])
+    error = exact + _MAX_ERROR_RATIO * rounding
     nearest = np.delete(differences.diagonal(), model).min(initial=np.inf).clip(0)
-    inner = differences[np.ix_(others, others)]
+    inner = differences[np.ix_(candidates, candidates)]
     start = _nearest_point(inner, exact, beyond**2 * max(nearest, error) + error)
-    shares = _sparse(inner, start, exact, exact + _BY_CHANCE * rounding)
+    shares = _sparse(inner, start, exact, exact + _CHANCE_FIT * rounding)
     return Mixture(
-        {int(others[place]): float(shares[place]) for place in np.flatnonzero(shares)},
+        {int(candidates[index]): float(shares[index]) for index in np.flatnonzero(shares)},
         residual=float(max(shares @ inner @ shares - error, 0)) ** 0.5,
         nearest=float(nearest) ** 0.5,
         independent=float(shares**2 @ inner.diagonal().clip(0)) ** 0.5,
@@ -149,8 +150,10 @@ def best_mixture(
     )
 
 
-def _of_different(gram: np.ndarray, tolerance: float, rounding: np.ndarray) -> dict[int, Mixture]:
-    """Of models of which no two are copies."""
+def _distinct_mixtures(
+    gram: np.ndarray, tolerance: float, rounding: np.ndarray
+) -> dict[int, Mixture]:
+    """Mixtures among models of which no two are copies; gram [K, K], rounding [K]."""
     everyone = set(range(len(gram)))
     if len(everyone) < 3:
         return {}
@@ -159,49 +162,55 @@ def _of_different(gram: np.ndarray, tolerance: float, rounding: np.ndarray) -> d
         return best_mixture(gram, model, among, rounding=rounding[model], beyond=tolerance)
 
     by_all = {model: best(model, everyone) for model in everyone}
-    left = {model for model, mixture in by_all.items() if mixture.is_one(tolerance)}
+    left = {model for model, mixture in by_all.items() if mixture.is_mixture(tolerance)}
     # What rounding hides may be a mixture or a copy: what it stands between is the ingredient
     hidden = {model for model, mixture in by_all.items() if mixture.is_hidden}
     corners = everyone - left - hidden
-    found: dict[int, Mixture] = {}
+    mixtures: dict[int, Mixture] = {}
     while left and len(corners) > 1:
         tried = {model: best(model, corners) for model in left}
-        found |= {model: one for model, one in tried.items() if one.is_one(tolerance)}
-        left -= found.keys()
+        mixtures |= {
+            model: mixture for model, mixture in tried.items() if mixture.is_mixture(tolerance)
+        }
+        left -= mixtures.keys()
         if left:  # errors add up along soups of soups: the worst of them is a corner to the others
             worst = max(left, key=lambda model: tried[model].residual)
             left.remove(worst)
             corners.add(worst)
-    return found
+    return mixtures
 
 
-def _alike(gram: np.ndarray) -> list[list[int]]:
-    """Models in groups that are the same to rounding."""
+def _copy_groups(gram: np.ndarray) -> list[list[int]]:
+    """Indices of models in groups that are the same to rounding; gram [K, K]."""
     norms = gram.diagonal()
-    near = squared_distances(gram) <= _RESOLVED * _ROUNDING * np.maximum(norms, norms[:, None])
+    near = squared_distances(gram) <= _MIN_SQUARED_DISTANCE * _SQUARED_ERROR * np.maximum(
+        norms, norms[:, None]
+    )
     _, numbers = connected_components(near, directed=False)
     return [list(map(int, np.flatnonzero(numbers == n))) for n in dict.fromkeys(numbers)]
 
 
 def _sparse(inner: np.ndarray, shares: np.ndarray, exact: float, little: float) -> np.ndarray:
-    """Without what is too small to be an ingredient, or brings no more than a little nearer."""
-    kept = np.flatnonzero(shares >= LEAST_SHARE * shares.max())
-    few = _on(inner, kept, exact) if len(kept) < np.count_nonzero(shares) else shares
-    at_most = few @ inner @ few + little
-    while np.count_nonzero(few) > 2:
-        kept = np.flatnonzero(few)
-        fewer = _on(inner, np.delete(kept, few[kept].argmin()), exact)
-        if fewer @ inner @ fewer > at_most:
+    """Shares [n] without what is too small, or brings no more than a little nearer."""
+    nonzero = np.flatnonzero(shares >= MIN_SHARE * shares.max())
+    sparse = (
+        _restricted(inner, nonzero, exact) if len(nonzero) < np.count_nonzero(shares) else shares
+    )
+    at_most = sparse @ inner @ sparse + little
+    while np.count_nonzero(sparse) > 2:
+        nonzero = np.flatnonzero(sparse)
+        sparser = _restricted(inner, np.delete(nonzero, sparse[nonzero].argmin()), exact)
+        if sparser @ inner @ sparser > at_most:
             break
-        few = fewer
-    return few
+        sparse = sparser
+    return sparse
 
 
-def _on(inner: np.ndarray, places: np.ndarray, error: float) -> np.ndarray:
-    """The nearest point with weights at some places only, [n]."""
-    found = np.zeros(len(inner))
-    found[places] = _nearest_point(inner[np.ix_(places, places)], error)
-    return found
+def _restricted(inner: np.ndarray, indices: np.ndarray, error: float) -> np.ndarray:
+    """Shares [n] of the nearest point that has them at these indices only."""
+    shares = np.zeros(len(inner))
+    shares[indices] = _nearest_point(inner[np.ix_(indices, indices)], error)
+    return shares
 
 
 def _nearest_point(inner: np.ndarray, error: float, beyond: float = np.inf) -> np.ndarray:
@@ -214,7 +223,7 @@ def _nearest_point(inner: np.ndarray, error: float, beyond: float = np.inf) -> n
         error: of squared distances.
         beyond: stop where the point's squared distance is sure to be greater.
     """
-    scale = max(float(inner.diagonal().min()), _RESOLVED * error) or 1.0
+    scale = max(float(inner.diagonal().min()), _MIN_SQUARED_DISTANCE * error) or 1.0
     # Squared error on the diagonal: models that are dependent to rounding can be solved for
     matrix = inner / scale + 1 + np.eye(len(inner)) * (error / scale)
     weights, used = np.zeros(len(inner)), np.zeros(len(inner), dtype=bool)
@@ -225,16 +234,16 @@ def _nearest_point(inner: np.ndarray, error: float, beyond: float = np.inf) -> n
             break
         used[best] = True
         while True:
-            places = np.flatnonzero(used)
-            solved = solve(matrix[np.ix_(places, places)], np.ones(len(places)), assume_a="sym")
+            indices = np.flatnonzero(used)
+            solved = solve(matrix[np.ix_(indices, indices)], np.ones(len(indices)), assume_a="sym")
             if (solved > 0).all():
                 weights[:] = 0
-                weights[places] = solved
+                weights[indices] = solved
                 break
-            before = weights[places]
+            before = weights[indices]
             falling = solved <= 0
             step = (before[falling] / (before[falling] - solved[falling])).min()
-            weights[places] = before + step * (solved - before)
+            weights[indices] = before + step * (solved - before)
             used &= weights > 1e-14
             weights[~used] = 0
         if not used[best]:  # adding it was worth nothing but rounding

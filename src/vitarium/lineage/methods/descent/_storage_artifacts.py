@@ -15,30 +15,30 @@ from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._gram import squared_distances
 from vitarium.lineage.forest import Kind
 
-FULL = 32
-"""Bits of a model that has as many values as float32 gives it."""
-LOW_RANK = 0.25
-"""A difference has low rank up to this share of the full rank."""
-_MATRICES, _ROWS = 6, 16
+FULL_BITS = 32
+"""`bits` of a model that has as many values as float32 gives it."""
+MAX_LOW_RANK = 0.25
+"""Share of the full rank up to which a difference has low rank."""
+_NUM_MATRICES, _NUM_ROWS = 6, 16
 """So many rows of so many of the largest matrices are looked at."""
-_MOST_LEVELS = 512
-"""Even steps are looked for up to so many of them in a row."""
-_LEAST_VALUES = 8
+_MAX_LEVELS = 512
+"""Even steps are looked for up to so many of them in a row: eight bits, twice."""
+_MIN_VALUES = 8
 """Fewer different numbers lie on even steps by chance."""
-_OFF = 0.02
+_LEVEL_TOLERANCE = 0.02
 """Part of a step by which a number may be beside it, for float32's own rounding."""
-_ROUNDED = (0.8, 1.25)
+_ROUNDING_RANGE = (0.8, 1.25)
 """Between so many times the expected rounding error a squared distance is one of rounding alone."""
 
 
 @dataclass(frozen=True)
-class Traces:
-    """Of K models, in their order.
+class StorageArtifacts:
+    """Storage artifacts of K models, in their order.
 
     Args:
         zeros: share of entries that are zero, of a sample of rows, [K].
         bits: within a row there are at most 2^bits different values, or they lie on so many even
-            steps, [K]; FULL where there is no sign of it.
+            steps, [K]; FULL_BITS where there is no sign of it.
         dtypes: the narrowest of bfloat16, float16 and float32 that holds all entries looked at.
         rounding: expected squared l2 norm of what was lost to rounding, [K]: of even steps and of
             half precision step^2 / 12 for each entry; 0 where no numbers were lost.
@@ -50,8 +50,10 @@ class Traces:
     rounding: np.ndarray
 
 
-def traces(models: Sequence[Weights], tensors: Sequence[str]) -> Traces:
-    """Look at rows of the largest matrices; only models with few values are read in full.
+def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> StorageArtifacts:
+    """Storage artifacts of K models, from some rows of their largest matrices.
+
+    Only models with few values are read in full.
 
     Raises CorruptFile.
     """
@@ -60,14 +62,14 @@ def traces(models: Sequence[Weights], tensors: Sequence[str]) -> Traces:
     dtypes = [_dtype(sample) for sample in samples]
     zeros = [np.mean(np.concatenate([r.ravel() for r in s]) == 0) if s else 0.0 for s in samples]
     rounding = [
-        _rounding_of(model, tensors) if few < FULL or dtype != torch.float32 else 0.0
-        for model, few, dtype in zip(models, bits, dtypes, strict=True)
+        _model_rounding(model, tensors) if model_bits < FULL_BITS or dtype != torch.float32 else 0.0
+        for model, model_bits, dtype in zip(models, bits, dtypes, strict=True)
     ]
-    return Traces(np.array(zeros), bits, dtypes, np.array(rounding))
+    return StorageArtifacts(np.array(zeros), bits, dtypes, np.array(rounding))
 
 
-def follows(found: Traces, gram: np.ndarray) -> np.ndarray:
-    """Which models were made of which by rounding or by setting entries to zero, bool [K, K].
+def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray:
+    """Which models were derived from which by rounding or by setting entries to zero, bool [K, K].
 
     True at i, j: i cannot be earlier than j, and may be made of it, or of what j was made of with a
     finer rounding. Rounding shows in the distance, which is that of rounding alone; zeros in that i
@@ -77,23 +79,25 @@ def follows(found: Traces, gram: np.ndarray) -> np.ndarray:
         gram: inner products of the same models, float64 [K, K].
     """
     distances = squared_distances(gram)
-    expected = found.rounding[:, None]
-    least, most = _ROUNDED
-    rounded = (expected > 0) & (distances > least * expected) & (distances < most * expected)
-    own = gram.diagonal()[:, None]
-    right_angles = np.abs(own - gram) <= 1e-6 * distances + 1e-14 * own
-    pruned = (found.zeros[:, None] > found.zeros) & right_angles & (distances > 1e-12 * own)
-    both: np.ndarray = rounded | pruned
-    both &= ~both.T  # two roundings of one model are as far from each other
-    return both
+    expected = artifacts.rounding[:, None]
+    smallest, largest = _ROUNDING_RANGE
+    rounded = (expected > 0) & (distances > smallest * expected) & (distances < largest * expected)
+    norms = gram.diagonal()[:, None]
+    right_angles = np.abs(norms - gram) <= 1e-6 * distances + 1e-14 * norms
+    pruned = (
+        (artifacts.zeros[:, None] > artifacts.zeros) & right_angles & (distances > 1e-12 * norms)
+    )
+    compressed: np.ndarray = rounded | pruned
+    compressed &= ~compressed.T  # two roundings of one model are as far from each other
+    return compressed
 
 
-def kind_of(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
+def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
     """What became of the parent: "copy", "quantised", "pruned", "low_rank", else "trained".
 
     Quantised: every tensor that differs has few values or low precision, and numbers that were in
     an order still are. Pruned: what is not zero is as it was. Low rank: matrices differ by a
-    LOW_RANK part of full rank at most, and those that are no matrices may differ as they like.
+    MAX_LOW_RANK of full rank at most, and those that are no matrices may differ as they like.
     Raises CorruptFile.
     """
     pairs = [(parent[name].double(), child[name].double()) for name in tensors]
@@ -102,7 +106,7 @@ def kind_of(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
         return "copy"
     if all(bool(((old == new) | (new == 0)).all()) for old, new in changed):
         return "pruned"
-    if all(_is_stored_with_less(_rows(old), _rows(new)) for old, new in changed):
+    if all(_is_quantized(_rows(old), _rows(new)) for old, new in changed):
         return "quantised"
     matrices = sorted((p for p in changed if p[0].ndim > 1), key=lambda pair: pair[0].numel())
     return "low_rank" if matrices and _have_low_rank(matrices) else "trained"
@@ -118,81 +122,78 @@ def difference_rank(before: Tensor, after: Tensor) -> int:
     """
     old, new = _rows(before), _rows(after)
     values = np.linalg.svd(new - old, compute_uv=False)
-    errors = _steps(new, _dtype([new])) ** 2 / 12
+    errors = _spacing(new, _dtype([new])) ** 2 / 12
     by_chance = errors.sum(0).max() ** 0.5 + errors.sum(1).max() ** 0.5
     return int((values > 2 * by_chance).sum())
 
 
 def _have_low_rank(matrices: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether no difference has more, and not all are rounding; ends at the first that has."""
-    most = 0
+    """Whether all differences of pairs [m, n] have low rank, and not all are rounding alone."""
+    highest = 0
     for old, new in matrices:
         rank = difference_rank(old, new)
-        if rank > LOW_RANK * min(_rows(old).shape):
+        if rank > MAX_LOW_RANK * min(_rows(old).shape):
             return False
-        most = max(most, rank)
-    return most > 0
+        highest = max(highest, rank)
+    return highest > 0
 
 
-def _is_stored_with_less(old: np.ndarray, new: np.ndarray) -> bool:
-    """Whether a tensor is another one with fewer values; both [rows, columns]."""
+def _is_quantized(old: np.ndarray, new: np.ndarray) -> bool:
+    """Whether `new` is `old` with fewer values; both [rows, columns]."""
     if (old == new).all():
         return True
     dtype = _dtype([new])
-    if dtype != torch.float32 and (np.abs(new - old) <= _steps(new, dtype) * 0.501).all():
+    if dtype != torch.float32 and (np.abs(new - old) <= _spacing(new, dtype) * 0.501).all():
         return True
-    if _bits(new) == FULL and len(np.unique(new)) > new.size / 3:
+    if _bits(new) == FULL_BITS and len(np.unique(new)) > new.size / 3:
         return False
     order = np.argsort(old, axis=1, kind="stable")
-    sorted_old, sorted_new = (np.take_along_axis(each, order, axis=1) for each in (old, new))
+    sorted_old, sorted_new = (np.take_along_axis(rows, order, axis=1) for rows in (old, new))
     falls = (np.diff(sorted_new, axis=1) < 0) & (np.diff(sorted_old, axis=1) > 0)
     return not falls.any()
 
 
-# What a sample of a model says
-
-
 def _largest(model: Weights, tensors: Sequence[str]) -> list[str]:
     matrices = [name for name in tensors if len(model.shapes[name]) > 1]
-    return sorted(matrices, key=lambda name: -int(np.prod(model.shapes[name])))[:_MATRICES]
+    return sorted(matrices, key=lambda name: -int(np.prod(model.shapes[name])))[:_NUM_MATRICES]
 
 
 def _sampled(model: Weights, name: str) -> np.ndarray:
-    """Rows from the middle, where a fused matrix has its keys."""
+    """Rows from the middle [rows, columns], where a fused matrix has its keys."""
     count = model.shapes[name][0]
-    start = max(0, (count - _ROWS) // 2)
-    return _rows(model.rows(name, start, min(count, start + _ROWS)))
+    start = max(0, (count - _NUM_ROWS) // 2)
+    return _rows(model.rows(name, start, min(count, start + _NUM_ROWS)))
 
 
 def _rows(tensor: Tensor) -> np.ndarray:
     """A tensor as float64 [rows, columns]; one of one axis is one row."""
     matrix = tensor.double().flatten(1) if tensor.ndim > 1 else tensor.double().reshape(1, -1)
-    found: np.ndarray = matrix.numpy()
-    return found
+    rows: np.ndarray = matrix.numpy()
+    return rows
 
 
 def _bits_of_model(sample: Sequence[np.ndarray]) -> int:
     """The median of its matrices: some are often left as they were."""
-    found = sorted(_bits(rows) for rows in sample if (rows != rows.flat[0]).any())
-    return found[(len(found) - 1) // 2] if found else FULL
+    bits = sorted(_bits(rows) for rows in sample if (rows != rows.flat[0]).any())
+    return bits[(len(bits) - 1) // 2] if bits else FULL_BITS
 
 
 def _bits(rows: np.ndarray) -> int:
-    """Of [rows, columns]: what `Traces` says of `bits`."""
+    """`StorageArtifacts.bits` of one matrix [rows, columns]."""
     varied = [values for values in map(np.unique, rows) if len(values) > 1]
     if not varied:
-        return FULL
-    everything, kept = (
+        return FULL_BITS
+    distinct_values, nonzero = (
         np.unique(rows),
         np.count_nonzero(rows, axis=1),
     )  # a pruned row has many zeros
-    if len(everything) <= min(256, kept.sum() / 8):
-        return _bits_for(len(everything))
+    if len(distinct_values) <= min(256, nonzero.sum() / 8):
+        return _bits_for(len(distinct_values))
     levels = max(map(_levels, varied))
     if levels < np.inf:
         return _bits_for(levels)
-    most = max(map(len, varied))
-    return _bits_for(most) if most <= kept.max() / 3 else FULL
+    largest = max(map(len, varied))
+    return _bits_for(largest) if largest <= nonzero.max() / 3 else FULL_BITS
 
 
 def _bits_for(values: float) -> int:
@@ -200,33 +201,33 @@ def _bits_for(values: float) -> int:
 
 
 def _levels(values: np.ndarray) -> float:
-    """Number of even steps in a row's range that all its values lie on; infinite: they do not."""
+    """Number of even steps that all values [n], sorted, lie on; infinite: they do not."""
     step = _even_step(values)
     return (values[-1] - values[0]) / step + 1 if step else np.inf
 
 
 def _even_step(values: np.ndarray) -> float:
-    """The step of a row's different values, in order; 0 where they lie on no even steps.
+    """Step of a row's different values [n], sorted; 0 where they lie on no even steps.
 
     The least difference of two is a step, or a few.
     """
-    if len(values) < _LEAST_VALUES:
+    if len(values) < _MIN_VALUES:
         return 0.0
     least, length = np.diff(values).min(), values[-1] - values[0]
-    for several in range(1, 7):
-        step = least / several
-        if length / step > _MOST_LEVELS:
+    for divisor in range(1, 7):
+        step = least / divisor
+        if length / step > _MAX_LEVELS:
             return 0.0
-        places = (values - values[0]) / step
-        if (np.abs(places - np.round(places)) < _OFF).all():
-            return float(length / np.round(places[-1]))
+        levels = (values - values[0]) / step
+        if (np.abs(levels - np.round(levels)) < _LEVEL_TOLERANCE).all():
+            return float(length / np.round(levels[-1]))
     return 0.0
 
 
 def _dtype(sample: Sequence[np.ndarray]) -> torch.dtype:
-    """The narrowest that holds all entries; float32 where they are too few to tell."""
+    """Narrowest dtype of all entries of matrices [rows, columns]; float32 of too few of them."""
     numbers = np.concatenate([rows.ravel() for rows in sample]) if sample else np.zeros(0)
-    if len(np.unique(numbers)) < _LEAST_VALUES:
+    if len(np.unique(numbers)) < _MIN_VALUES:
         return torch.float32
     entries = torch.from_numpy(numbers)
     for dtype in (torch.bfloat16, torch.float16):
@@ -235,23 +236,24 @@ def _dtype(sample: Sequence[np.ndarray]) -> torch.dtype:
     return torch.float32
 
 
-def _steps(rows: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """Distance of each number to the next one of that type, by its power of two."""
+def _spacing(rows: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Distance of each number to the next one of that dtype, [rows, columns]."""
     about = torch.finfo(dtype)
     magnitudes = np.maximum(np.abs(rows), about.tiny)  # below, steps are even
     steps: np.ndarray = 2.0 ** (np.frexp(magnitudes)[1] - 1) * about.eps
     return steps
 
 
-def _rounding_of(model: Weights, tensors: Sequence[str]) -> float:
+def _model_rounding(model: Weights, tensors: Sequence[str]) -> float:
     """Expected squared l2 norm of what rounding took away, of all tensors."""
     return sum(_rounding(_rows(model[name])) for name in tensors)
 
 
 def _rounding(rows: np.ndarray) -> float:
+    """Expected squared l2 norm of the rounding error of a matrix [rows, columns]."""
     dtype = _dtype([rows])
     if dtype != torch.float32:
-        return float((_steps(rows, dtype) ** 2).sum() / 12)
+        return float((_spacing(rows, dtype) ** 2).sum() / 12)
     step = _even_step(np.unique(rows))
     if step:
         return step**2 / 12 * rows.size

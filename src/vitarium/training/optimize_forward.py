@@ -1,4 +1,4 @@
-"""The same function of the same weights, with less work."""
+"""Faster forward passes: the same function of the same weights, with less work."""
 
 from types import MethodType
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vitarium.training.options import TrainOptions
 
 
-def take_shortcuts(
+def optimize_forward(
     model: nn.Module, options: TrainOptions, *, blocks_are_read: bool = False
 ) -> None:
     """Let a model do only what its output needs, in the way that is fast; its weights stay.
@@ -85,8 +85,8 @@ def _attended(attn: Any, tokens: Tensor) -> Tensor:
     key, value = rest.permute(2, 0, 3, 1, 4).unbind(0)
     query, key = attn.q_norm(query), attn.k_norm(key)
     if attn.fused_attn:
-        found = F.scaled_dot_product_attention(query, key, value)
+        attended = F.scaled_dot_product_attention(query, key, value)
     else:
-        found = ((query * attn.scale) @ key.transpose(-2, -1)).softmax(dim=-1) @ value
-    output: Tensor = attn.proj(attn.norm(found.transpose(1, 2).reshape(batch, 1, attn.attn_dim)))
+        attended = ((query * attn.scale) @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+    output: Tensor = attn.proj(attn.norm(attended.transpose(1, 2).reshape(batch, 1, attn.attn_dim)))
     return output

@@ -10,7 +10,12 @@ from safetensors.torch import save_file
 
 from vitarium.core.errors import CorruptFile
 from vitarium.formats._names import from_timm
-from vitarium.lineage.files.plain_files import SUFFIXES, FileWeights, models_in, named
+from vitarium.lineage.files.weight_files import (
+    SUFFIXES,
+    FileWeights,
+    find_weight_files,
+    load_folder,
+)
 from vitarium.measures.weights._products import products
 
 SHAPES = {"cls_token": (1, 1, 4), "blocks.0.attn.qkv.weight": (12, 4), "norm.weight": (4,)}
@@ -29,8 +34,8 @@ def write(path, tensors, **options):
         torch.save(tensors, path, **options)
 
 
-def equal(found, expected):
-    return found.keys() == expected.keys() and all(found[n].equal(expected[n]) for n in expected)
+def equal(actual, expected):
+    return actual.keys() == expected.keys() and all(actual[n].equal(expected[n]) for n in expected)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -38,13 +43,13 @@ def equal(found, expected):
 def test_tensors_rows_shapes_and_dtypes_are_the_files(tmp_path, suffix, dtype):
     expected = weights(dtype=dtype)
     write(tmp_path / f"a{suffix}", expected)
-    found = models_in(tmp_path)[0]["a"]
-    assert equal(found, expected)
-    assert found.shapes == SHAPES
+    loaded = load_folder(tmp_path)[0]["a"]
+    assert equal(loaded, expected)
+    assert loaded.shapes == SHAPES
     for name, tensor in expected.items():
-        assert found.dtype(name) == dtype
-        assert found.rows(name, 0, 1).equal(tensor[:1])
-    assert found.rows("blocks.0.attn.qkv.weight", 5, 9).equal(
+        assert loaded.dtype(name) == dtype
+        assert loaded.rows(name, 0, 1).equal(tensor[:1])
+    assert loaded.rows("blocks.0.attn.qkv.weight", 5, 9).equal(
         expected["blocks.0.attn.qkv.weight"][5:9]
     )
 
@@ -57,68 +62,68 @@ def test_scalars_empty_tensors_and_whole_numbers_are_read_too(tmp_path):
         "mask": torch.tensor([True, False]),
     }
     write(tmp_path / "a.safetensors", expected)
-    found = models_in(tmp_path)[0]["a"]
-    assert equal(found, expected)
-    assert found.rows("none", 0, 0).shape == (0, 3)
-    assert found.shapes == {"scale": (), "none": (0, 3)}
+    loaded = load_folder(tmp_path)[0]["a"]
+    assert equal(loaded, expected)
+    assert loaded.rows("none", 0, 0).shape == (0, 3)
+    assert loaded.shapes == {"scale": (), "none": (0, 3)}
 
 
 def test_models_are_named_by_their_place_and_hidden_files_are_none(tmp_path):
     for name in ("a.pt", "deep/b.safetensors", "deep/er/c.bin", ".hidden/x.pt", "deep/.y.pt"):
         write(tmp_path / name, weights())
     (tmp_path / "notes.txt").write_text("no model")
-    assert list(models_in(tmp_path)[0]) == ["a", "deep/b", "deep/er/c"]
+    assert list(load_folder(tmp_path)[0]) == ["a", "deep/b", "deep/er/c"]
 
 
 def test_equal_names_keep_their_suffixes(tmp_path):
     for name in ("a.pt", "a.safetensors", "b.pt"):
         write(tmp_path / name, weights())
-    assert list(models_in(tmp_path)[0]) == ["a.pt", "a.safetensors", "b"]
+    assert list(load_folder(tmp_path)[0]) == ["a.pt", "a.safetensors", "b"]
 
 
 def test_names_that_nothing_could_show_are_written_out(tmp_path):
     write(tmp_path / "a\nb.pt", weights())
     write(tmp_path / os.fsdecode(b"c\xff.pt"), weights())
-    assert list(named(tmp_path)) == ["a\\nb", "c\\xff"]
+    assert list(find_weight_files(tmp_path)) == ["a\\nb", "c\\xff"]
 
 
 @pytest.mark.parametrize(
     "prefix", ["module.", "model.", "vit.", "_orig_mod.module.", "module.backbone.encoder."]
 )
 def test_what_a_model_was_wrapped_in_is_no_part_of_names(tmp_path, prefix):
-    own = weights() | {"head.weight": torch.ones(3, 4)}
-    write(tmp_path / "all.pt", {prefix + name: tensor for name, tensor in own.items()})
+    expected = weights() | {"head.weight": torch.ones(3, 4)}
+    write(tmp_path / "all.pt", {prefix + name: tensor for name, tensor in expected.items()})
     write(
         tmp_path / "trunk.pt",
-        {name if "head" in name else prefix + name: tensor for name, tensor in own.items()},
+        {name if "head" in name else prefix + name: tensor for name, tensor in expected.items()},
     )
-    found = models_in(tmp_path)[0]
-    assert equal(found["all"], own)
-    assert equal(found["trunk"], own)
+    loaded = load_folder(tmp_path)[0]
+    assert equal(loaded["all"], expected)
+    assert equal(loaded["trunk"], expected)
 
 
 def test_a_prefix_that_is_no_wrapper_stays(tmp_path):
-    own = {"blocks.0.weight": torch.ones(2), "blocks.1.weight": torch.ones(2)}
-    write(tmp_path / "a.pt", own)
-    assert equal(models_in(tmp_path)[0]["a"], own)
+    expected = {"blocks.0.weight": torch.ones(2), "blocks.1.weight": torch.ones(2)}
+    write(tmp_path / "a.pt", expected)
+    assert equal(load_folder(tmp_path)[0]["a"], expected)
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
 def test_training_checkpoints_are_taken_out_of_their_wrapping(tmp_path, key):
     write(tmp_path / "a.pt", {"epoch": 3, key: weights(), "optimizer": {"lr": 0.1}})
-    assert equal(models_in(tmp_path)[0]["a"], weights())
+    assert equal(load_folder(tmp_path)[0]["a"], weights())
 
 
 def test_hugging_faces_names_and_split_queries_become_timms(tmp_path):
     import timm
 
     timms = timm.create_model("test_vit", num_classes=3).state_dict()
-    theirs = {n: t.clone() for n, t in from_timm(timms, headless=False).items()}
-    assert "vit.encoder.layer.0.attention.attention.query.weight" in theirs
+    hugging_face = {n: t.clone() for n, t in from_timm(timms, headless=False).items()}
+    assert "vit.encoder.layer.0.attention.attention.query.weight" in hugging_face
     for suffix in (".safetensors", ".bin"):
-        write(tmp_path / f"{suffix[1:]}/model{suffix}", theirs)
-    found, _, _ = models_in(tmp_path)
-    for model in found.values():
+        write(tmp_path / f"{suffix[1:]}/model{suffix}", hugging_face)
+    loaded, _, _ = load_folder(tmp_path)
+    for model in loaded.values():
         assert equal(model, timms)
         assert model.shapes == {name: tuple(t.shape) for name, t in timms.items()}
         qkv = "blocks.0.attn.qkv.weight"
@@ -135,15 +140,15 @@ def test_what_is_no_model_is_left_out_with_the_reason_and_the_rest_is_read(tmp_p
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     write(tmp_path / "cut.pt", weights())
-    whole = (tmp_path / "cut.pt").read_bytes()
-    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "cut.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(content[: len(content) // 2])
     (tmp_path / "empty.bin").write_bytes(b"")
     write(tmp_path / "optimizer.pt", {"state": {0: {"exp_avg": torch.ones(2)}}, "lr": 0.1})
     write(tmp_path / "model-00001-of-00002.safetensors", weights())
-    found, left_out, _ = models_in(tmp_path)
-    assert list(found) == ["good"]
+    loaded, left_out, _ = load_folder(tmp_path)
+    assert list(loaded) == ["good"]
     assert not (tmp_path / "ran").exists()
-    for name, said in {
+    for name, reason in {
         "evil": "evil.pt was not read: reading it would run code",
         "cut.pt": "corrupt file .*cut.pt",
         "cut.safetensors": "corrupt file .*cut.safetensors",
@@ -151,31 +156,31 @@ def test_what_is_no_model_is_left_out_with_the_reason_and_the_rest_is_read(tmp_p
         "optimizer": "'state' is a dict, not a tensor",
         "model-00001-of-00002": "a shard.*save the model as one file",
     }.items():
-        with pytest.raises(AssertionError, match=said):
+        with pytest.raises(AssertionError, match=reason):
             raise AssertionError(left_out.pop(name))
     assert not left_out
 
 
 def test_parts_that_do_not_fit_into_one_tensor_are_an_error_that_names_the_file(tmp_path):
-    place = "encoder.layer.0.attention.attention"
-    tensors = {f"{place}.{part}.weight": torch.ones(4, 4) for part in ("query", "key")}
-    tensors[f"{place}.value.weight"] = torch.ones(4, 5)
+    prefix = "encoder.layer.0.attention.attention"
+    tensors = {f"{prefix}.{part}.weight": torch.ones(4, 4) for part in ("query", "key")}
+    tensors[f"{prefix}.value.weight"] = torch.ones(4, 5)
     tensors["embeddings.patch_embeddings.projection.weight"] = torch.ones(4, 1, 2, 2)
     write(tmp_path / "a.pt", tensors)
-    assert "a.pt" in models_in(tmp_path)[1]["a"]
-    assert "cannot be one tensor" in models_in(tmp_path)[1]["a"]
+    assert "a.pt" in load_folder(tmp_path)[1]["a"]
+    assert "cannot be one tensor" in load_folder(tmp_path)[1]["a"]
 
 
 def test_a_file_that_shrinks_or_goes_after_it_was_opened_is_an_error(tmp_path):
     path = tmp_path / "a.safetensors"
     write(path, weights())
-    found = models_in(tmp_path)[0]["a"]
+    loaded = load_folder(tmp_path)[0]["a"]
     os.truncate(path, path.stat().st_size - 4)
     with pytest.raises(CorruptFile, match=r"a.safetensors: it has become shorter"):
-        list(found.values())
+        list(loaded.values())
     path.unlink()
     with pytest.raises(CorruptFile, match=r"a.safetensors: cannot be read any more"):
-        list(found.values())
+        list(loaded.values())
 
 
 def test_files_hold_no_descriptors_so_that_thousands_can_be_open_at_once(tmp_path):
@@ -186,20 +191,20 @@ def test_files_hold_no_descriptors_so_that_thousands_can_be_open_at_once(tmp_pat
     in_use = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, hard))
     try:
-        found, left_out, _ = models_in(tmp_path)
-        grams = products(list(found.values())).tensors
+        loaded, left_out, _ = load_folder(tmp_path)
+        grams = products(list(loaded.values())).tensors
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(found) == 120
+    assert len(loaded) == 120
     assert not left_out
     assert torch.stack(list(grams.values())).isfinite().all()
 
 
 def test_only_the_rows_that_are_asked_for_are_read(tmp_path):
     write(tmp_path / "a.safetensors", {"w": torch.arange(12.0).reshape(6, 2)})
-    found = models_in(tmp_path)[0]["a"]
-    assert isinstance(found, FileWeights)
+    loaded = load_folder(tmp_path)[0]["a"]
+    assert isinstance(loaded, FileWeights)
     os.truncate(tmp_path / "a.safetensors", (tmp_path / "a.safetensors").stat().st_size - 8)
-    assert found.rows("w", 1, 3).tolist() == [[2, 3], [4, 5]]
+    assert loaded.rows("w", 1, 3).tolist() == [[2, 3], [4, 5]]
     with pytest.raises(CorruptFile):
-        found["w"]
+        loaded["w"]

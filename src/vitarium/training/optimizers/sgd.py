@@ -1,4 +1,4 @@
-"""Optimisers: torch's own, with their settings as generating factors."""
+"""torch's SGD."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -9,30 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vitarium.core.config import Config
-from vitarium.core.registry import optimizer
-
-
-class AdamW(Config):
-    """Adam with decoupled weight decay, on every weight alike, as torch has it."""
-
-    lr: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 1e-2
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: PositiveFloat = 1e-8
-
-
-@optimizer(
-    "adamw", config=AdamW, elementwise=True, paper="Loshchilov & Hutter 2019, arXiv 1711.05101"
-)
-def adamw(config: AdamW, parameters: Iterable[Tensor]) -> Optimizer:
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,  # one pass over all weights, on CPUs as on GPUs
-    )
+from vitarium.training.base import optimizer
 
 
 class Sgd(Config):
@@ -50,7 +27,7 @@ class Sgd(Config):
         return self
 
 
-@optimizer("sgd", config=Sgd, elementwise=True)
+@optimizer("sgd", config=Sgd, elementwise=True, tiny={"momentum": 0.9})
 def sgd(config: Sgd, parameters: Iterable[Tensor]) -> Optimizer:
     return torch.optim.SGD(
         parameters,

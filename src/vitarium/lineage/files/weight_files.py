@@ -1,4 +1,4 @@
-"""Models in plain files of others: which there are, and their weights, read tensor by tensor.
+"""Weight files in a folder: which there are, and their models, read tensor by tensor.
 
 A file is open only while something is read of it, so ten thousand need no more descriptors than
 one; and a file that is cut short meanwhile is an error that names it, not the end of the program.
@@ -25,20 +25,20 @@ from vitarium.zoo._format.container import Container
 from vitarium.zoo._format.description import DTYPES
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-WRAPPED_IN = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 """Keys under which training programs keep the state dict in a pickle."""
 
-_WRAPPERS = (
+_WRAPPER_MODULES = (
     *("module", "_orig_mod", "model", "vit", "dinov2", "deit", "backbone", "encoder", "trunk"),
     *("net", "network", "student", "teacher", "base_model"),
 )
-"""What the modules are called in which training programs wrap a model."""
+"""Names of modules in which training programs wrap a model."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-_OF_HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
+_HUGGING_FACE_PATCHES = "embeddings.patch_embeddings.projection.weight"
 
 
-class PlainFile(Mapping[str, Tensor]):
-    """A safetensors file of anyone; its header is read now, a tensor when it is asked for."""
+class SafetensorsFile(Mapping[str, Tensor]):
+    """Any safetensors file; its header is read now, a tensor when it is asked for."""
 
     def __init__(self, path: Path) -> None:
         """Raises CorruptFile."""
@@ -49,7 +49,7 @@ class PlainFile(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         """Raises CorruptFile where the file has become another."""
         entry = self.entries[name]
-        return self._numbers(entry.start, entry.stop, entry.dtype).reshape(entry.shape)
+        return self._read_bytes(entry.start, entry.stop, entry.dtype).reshape(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -63,24 +63,24 @@ class PlainFile(Mapping[str, Tensor]):
         length, *rest = entry.shape
         stop = min(stop, length)
         row = (entry.stop - entry.start) // max(length, 1)
-        found = self._numbers(entry.start + start * row, entry.start + stop * row, entry.dtype)
-        return found.reshape(stop - start, *rest)
+        chunk = self._read_bytes(entry.start + start * row, entry.start + stop * row, entry.dtype)
+        return chunk.reshape(stop - start, *rest)
 
-    def _numbers(self, start: int, stop: int, dtype: str) -> Tensor:
-        found = np.empty(stop - start, np.uint8)
-        room = found.data
+    def _read_bytes(self, start: int, stop: int, dtype: str) -> Tensor:
+        buffer = np.empty(stop - start, np.uint8)
+        unread = buffer.data
         try:
             # a third of the time that numpy.fromfile takes for a small tensor
             with self.path.open("rb", buffering=0) as file:
                 file.seek(self._start + start)
-                while count := file.readinto(room):
-                    room = room[count:]
+                while count := file.readinto(unread):
+                    unread = unread[count:]
         except OSError as error:
             raise CorruptFile(self.path, f"cannot be read any more ({error})") from None
-        if len(room):
+        if len(unread):
             raise CorruptFile(self.path, "it has become shorter since it was opened")
         kind: torch.dtype = getattr(torch, DTYPES[dtype])
-        return torch.from_numpy(found).view(kind) if len(found) else torch.empty(0, dtype=kind)
+        return torch.from_numpy(buffer).view(kind) if len(buffer) else torch.empty(0, dtype=kind)
 
 
 class FileWeights(Weights):
@@ -90,7 +90,7 @@ class FileWeights(Weights):
         name: what the model is called.
         path: of the file, for messages.
         file: the tensors by the file's own names.
-        made_of: by our name, those of the file that it is made of, one after the other (queries,
+        sources: by our name, those of the file that it is made of, one after the other (queries,
             keys and values of Hugging Face's models are one tensor in timm's).
     """
 
@@ -99,59 +99,64 @@ class FileWeights(Weights):
         name: str,
         path: Path,
         file: Mapping[str, Tensor],
-        made_of: Mapping[str, Sequence[str]],
+        sources: Mapping[str, Sequence[str]],
     ) -> None:
         """Raises CorruptFile where tensors that are to be one do not fit."""
         super().__init__(name, file)
-        self.path, self._file, self._made_of = path, file, made_of
-        for ours, parts in made_of.items():
-            if len(parts) > 1 and len({(self._part(part)[1] or (0, 0))[1:] for part in parts}) > 1:
+        self.path, self._file, self._sources = path, file, sources
+        for ours, parts in sources.items():
+            if (
+                len(parts) > 1
+                and len({(self._dtype_and_shape(part)[1] or (0, 0))[1:] for part in parts}) > 1
+            ):
                 raise CorruptFile(path, f"{', '.join(parts)} cannot be one tensor, {ours}")
 
     def __getitem__(self, name: str) -> Tensor:
-        parts = [self._file[part] for part in self._made_of[name]]
+        parts = [self._file[part] for part in self._sources[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._made_of)
+        return iter(self._sources)
 
     def __len__(self) -> int:
-        return len(self._made_of)
+        return len(self._sources)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of its tensors of real numbers by name; none is read for it."""
-        found = {}
+        """Shapes of its tensors of real numbers by name; none is read for it."""
+        shapes = {}
         for name in self:
             if self.dtype(name).is_floating_point:
-                first, *others = [self._part(part)[1] for part in self._made_of[name]]
-                found[name] = first
-                if others:
-                    found[name] = (first[0] + sum(shape[0] for shape in others), *first[1:])
-        return found
+                first, *rest = [self._dtype_and_shape(part)[1] for part in self._sources[name]]
+                shapes[name] = first
+                if rest:
+                    shapes[name] = (first[0] + sum(shape[0] for shape in rest), *first[1:])
+        return shapes
 
     def dtype(self, name: str) -> torch.dtype:
         """Of a tensor; it is not read for it."""
-        return reduce(torch.promote_types, (self._part(part)[0] for part in self._made_of[name]))
+        return reduce(
+            torch.promote_types, (self._dtype_and_shape(part)[0] for part in self._sources[name])
+        )
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """`tensor[start:stop]`, and no more is read."""
-        parts = self._made_of[name]
-        if len(parts) == 1 and isinstance(self._file, PlainFile):
+        parts = self._sources[name]
+        if len(parts) == 1 and isinstance(self._file, SafetensorsFile):
             return self._file.rows(parts[0], start, stop)
         return self[name][start:stop]
 
     def read_ahead(self, names: Sequence[str]) -> None:
         """Nothing: the system reads ahead of what is read by itself."""
 
-    def _part(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
-        if isinstance(self._file, PlainFile):
+    def _dtype_and_shape(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
+        if isinstance(self._file, SafetensorsFile):
             entry = self._file.entries[name]
             return getattr(torch, DTYPES[entry.dtype]), entry.shape
         return self._file[name].dtype, tuple(self._file[name].shape)
 
 
-def models_in(
+def load_folder(
     folder: Path, report: Report = silent
 ) -> tuple[dict[str, FileWeights], dict[str, str], dict[str, Path]]:
     """Models of a folder and the folders in it, hidden ones left out.
@@ -159,18 +164,18 @@ def models_in(
     Returns them by name, sorted: the path in the folder without its suffix; with it, where that is
     another's, too. Then by name why a file was left out, and every name's file.
     """
-    files = named(folder)
-    found, left_out = {}, {}
+    files = find_weight_files(folder)
+    models, left_out = {}, {}
     for done, (name, path) in enumerate(files.items()):
         report("opening files", done, len(files))
         try:
-            found[name] = opened(name, path, folder)
+            models[name] = open_weight_file(name, path, folder)
         except VitariumError as error:
             left_out[name] = str(error)
-    return found, left_out, files
+    return models, left_out, files
 
 
-def named(folder: Path) -> dict[str, Path]:
+def find_weight_files(folder: Path) -> dict[str, Path]:
     """Files that may hold a model, by name."""
     paths = [
         path
@@ -179,17 +184,17 @@ def named(folder: Path) -> dict[str, Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (path.is_file() or path.is_symlink())
     ]
-    places = {path: path.relative_to(folder) for path in paths}
-    count = Counter(place.with_suffix("") for place in places.values())
+    relative = {path: path.relative_to(folder) for path in paths}
+    count = Counter(file.with_suffix("") for file in relative.values())
     short = {
-        path: (place if count[place.with_suffix("")] > 1 else place.with_suffix("")).as_posix()
-        for path, place in places.items()
+        path: (file if count[file.with_suffix("")] > 1 else file.with_suffix("")).as_posix()
+        for path, file in relative.items()
     }
     labels = distinct(short.values(), newline="\\n")
     return dict(sorted((labels[name], path) for path, name in short.items()))
 
 
-def opened(name: str, path: Path, folder: Path) -> FileWeights:
+def open_weight_file(name: str, path: Path, folder: Path) -> FileWeights:
     """A file's model; a pickle is read as data and nothing of it is run.
 
     Raises UntrustedFile and CorruptFile.
@@ -203,22 +208,24 @@ def opened(name: str, path: Path, folder: Path) -> FileWeights:
     file: Mapping[str, Tensor]
     if path.suffix == ".safetensors":
         check_place(path, folder)
-        file = PlainFile(path)
+        file = SafetensorsFile(path)
     else:
-        read = read_weights(path, folder, wrapped_in=WRAPPED_IN, mapped=True)
+        read = read_weights(path, folder, wrapped_in=STATE_DICT_KEYS, mapped=True)
         file = {key: tensor.detach() for key, tensor in read.items()}
-    return FileWeights(name, path, file, _made_of(file))
+    return FileWeights(name, path, file, _sources(file))
 
 
-def _made_of(file: Iterable[str]) -> dict[str, list[str]]:
+def _sources(file: Iterable[str]) -> dict[str, list[str]]:
     """Names without what the model was wrapped in, and timm's for Hugging Face's."""
-    own = list(file)
-    names = _unwrapped(own)
-    if _OF_HUGGING_FACE not in names:
-        return {name: [before] for name, before in zip(names, own, strict=True)}
+    file_names = list(file)
+    names = _unwrapped(file_names)
+    if _HUGGING_FACE_PATCHES not in names:
+        return {name: [before] for name, before in zip(names, file_names, strict=True)}
     # a tensor's place among all stands for it: so what is put together is seen in the result
-    places = {name: torch.tensor([place]) for place, name in enumerate(names)}
-    return {name: [own[place] for place in found] for name, found in to_timm(places).items()}
+    indices = {name: torch.tensor([index]) for index, name in enumerate(names)}
+    return {
+        name: [file_names[index] for index in parts] for name, parts in to_timm(indices).items()
+    }
 
 
 def _unwrapped(names: Sequence[str]) -> list[str]:
@@ -226,8 +233,10 @@ def _unwrapped(names: Sequence[str]) -> list[str]:
     while True:
         trunk = [name for name in names if name.partition(".")[0] not in HEADS]
         first = {name.partition(".")[0] for name in trunk if "." in name}
-        shorter = [name.removeprefix(f"{each}.") for each in first for name in names]
-        wrapped = len(first) == 1 and first <= set(_WRAPPERS) and all("." in n for n in trunk)
+        shorter = [name.removeprefix(f"{wrapper}.") for wrapper in first for name in names]
+        wrapped = (
+            len(first) == 1 and first <= set(_WRAPPER_MODULES) and all("." in n for n in trunk)
+        )
         if not wrapped or len(set(shorter)) < len(names):
             return list(names)
         names = shorter

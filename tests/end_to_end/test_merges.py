@@ -1,46 +1,11 @@
-"""Every operator by its name on a zoo that was trained on Fashion-MNIST."""
+"""Every operator by its name on a family that was trained on real images."""
 
 import pytest
 import torch
 
-from vitarium import Blueprint, grow, measure, merge
+from vitarium import measure, merge
 from vitarium.core import registry
-from vitarium.data.datasets.fashion_mnist import DEBIAN
 
-BLUEPRINT = {
-    "name": "fashion-merges",
-    "stages": {
-        "pretrain": {
-            "architecture": {
-                "name": "vit",
-                "img_size": 28,
-                "patch_size": 7,
-                "in_chans": 1,
-                "embed_dim": 32,
-                "depth": 2,
-                "num_heads": 2,
-            },
-            "data": {"name": "fashion_mnist", "train_limit": 4000},
-            "optimizer": {"name": "adamw", "lr": 0.002},
-            "epochs": 3,
-            "batch_size": 64,
-            "grid": {"seed": [1, 2]},
-        },
-        "finetune": {
-            "start": "pretrain",
-            "data": {"name": "fashion_mnist", "train_limit": 2000},
-            "head": {"name": "linear", "seed": 0},
-            "optimizer": {"name": "adamw", "lr": 0.0005},
-            "epochs": 3,
-            "batch_size": 64,
-            "grid": {"seed": [1, 2, 3]},
-        },
-    },
-}
-BLUEPRINT["stages"]["experts"] = BLUEPRINT["stages"]["pretrain"] | {
-    "architecture": BLUEPRINT["stages"]["pretrain"]["architecture"] | {"name": "ewa_vit"},
-    "grid": {"seed": [1]},
-}
 SHORT = {"images": 256, "steps": 4, "restarts": 1, "epochs": 1}
 OF_FEW_EPOCHS = {"epoch_average": {"last": 2}, "lawa": {"k": 2}, "swa": {"start": 0.5}}
 OPERATORS = registry.plugins("operator")
@@ -50,10 +15,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory):
-    assert DEBIAN.exists(), "install the package dataset-fashion-mnist"
-    folder = tmp_path_factory.mktemp("fashion") / "zoo"
-    return grow(Blueprint.read(BLUEPRINT), folder, progress=False).zoo
+def zoo(family):
+    return family
 
 
 @pytest.fixture(scope="module")

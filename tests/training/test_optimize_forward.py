@@ -9,7 +9,7 @@ import torch
 
 from vitarium import create_model
 from vitarium.training import TrainOptions
-from vitarium.training.shortcuts import take_shortcuts
+from vitarium.training.optimize_forward import optimize_forward
 
 SIZE = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 3, "num_heads": 4}
 IMAGES = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -23,7 +23,7 @@ def test_outputs_and_gradients_are_those_of_the_model_as_it_is(settings):
     for weight in plain.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     short = deepcopy(plain)
-    take_shortcuts(short, TrainOptions())
+    optimize_forward(short, TrainOptions())
     assert type(short) is not type(plain)
     outputs = [model(IMAGES) for model in (plain, short)]
     assert torch.allclose(*outputs, atol=1e-5)
@@ -37,7 +37,7 @@ def test_outputs_and_gradients_are_those_of_the_model_as_it_is(settings):
 def test_whoever_asks_for_all_tokens_gets_them():
     torch.manual_seed(1)
     model = create_model("vit", num_classes=7, **SIZE)
-    take_shortcuts(model, TrainOptions())
+    optimize_forward(model, TrainOptions())
     model(IMAGES)
     assert model.forward_features(IMAGES).shape == (5, 17, 32)
 
@@ -45,7 +45,7 @@ def test_whoever_asks_for_all_tokens_gets_them():
 def test_a_copy_computes_with_its_own_weights():
     torch.manual_seed(1)
     model = create_model("vit", num_classes=7, **SIZE)
-    take_shortcuts(model, TrainOptions())
+    optimize_forward(model, TrainOptions())
     copy = deepcopy(model)
     with torch.no_grad():
         for weight in copy.parameters():
@@ -60,14 +60,14 @@ def test_a_copy_computes_with_its_own_weights():
 def test_models_that_read_all_tokens_or_draw_at_random_are_left_alone(settings):
     model = create_model("vit", num_classes=7, **SIZE, **settings)
     before = type(model)
-    take_shortcuts(model, TrainOptions())
+    optimize_forward(model, TrainOptions())
     assert type(model) is before
 
 
 def test_a_model_goes_when_nobody_has_it_any_more():
     torch.manual_seed(1)
     model = create_model("vit", num_classes=7, **SIZE)
-    take_shortcuts(model, TrainOptions())
+    optimize_forward(model, TrainOptions())
     model(IMAGES).sum().backward()
     known = weakref.ref(model)
     gc.disable()  # cycles would wait for it
@@ -82,6 +82,6 @@ def test_plain_products_stand_in_for_fused_attention_in_bf16_on_cpus():
     torch.manual_seed(1)
     plain = create_model("vit", num_classes=7, **SIZE)
     short = deepcopy(plain)
-    take_shortcuts(short, TrainOptions(precision="bf16"))
+    optimize_forward(short, TrainOptions(precision="bf16"))
     assert not any(block.attn.fused_attn for block in short.blocks)
     assert torch.allclose(plain(IMAGES), short(IMAGES), atol=1e-5)

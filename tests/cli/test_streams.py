@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from vitarium import cli
+from vitarium.cli import _streams as streams
 from vitarium.cli import _tables as tables
-from vitarium.cli import _terminal as terminal
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def written(monkeypatch):
     def on(encoding, *texts):
         stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
         monkeypatch.setattr(sys, "stdout", stream)
-        terminal.prepare_streams()
+        streams.prepare_streams()
         for text in texts:
             print(text, end="")
         stream.flush()
@@ -61,13 +61,11 @@ def test_json_and_csv_lose_no_character(written, monkeypatch, encoding):
     tables.print_json(value)
     sys.stdout.flush()
     assert json.loads(sys.stdout.buffer.getvalue().decode(encoding)) == value
-    assert (
-        "\u2026" in terminal.exactly("…").encode().decode("unicode_escape") or encoding == "utf-8"
-    )
+    assert "\u2026" in streams.exactly("…").encode().decode("unicode_escape") or encoding == "utf-8"
 
 
 def test_a_warning_is_one_line_and_shown_once(capsys):
-    with terminal.warnings_in_a_line():
+    with streams.warnings_in_a_line():
         for _ in range(2):
             warnings.warn("two\n  lines", stacklevel=1)
     assert capsys.readouterr().err == "warning: two lines\n"

@@ -1,0 +1,54 @@
+"""A checkpoint of a zoo by name: a model, and the epoch after which it is meant."""
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from vitarium.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
+MODEL_ID = "^[0-9a-f]{12}$"
+"""As the folder of a model is called: no model of a foreign zoo comes of a path outside of it."""
+
+
+class CheckpointRef(NamedTuple):
+    """A model after an epoch; as text, `ID@EPOCH`.
+
+    In JSON it is `{"model": ID, "epoch": EPOCH}`, of which pydantic checks both.
+    """
+
+    model: str
+    """The model's id."""
+    epoch: int
+    """0 is the state before training."""
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.epoch}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `ID@EPOCH`. Raises InvalidInput; `Zoo.at` takes beginnings of ids, too."""
+        match = re.fullmatch(r"([0-9a-f]{12})@(\d+)", text)
+        if match is None:
+            raise InvalidInput(f"'{text}' is no checkpoint: write ID@EPOCH, e.g. 3f2a0c41d9e7@5")
+        return cls(match[1], int(match[2]))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
+        from pydantic_core import core_schema  # what lists models does without pydantic
+
+        fields = core_schema.typed_dict_schema(
+            {
+                "model": core_schema.typed_dict_field(core_schema.str_schema(pattern=MODEL_ID)),
+                "epoch": core_schema.typed_dict_field(core_schema.int_schema(ge=0)),
+            },
+            extra_behavior="forbid",
+        )
+        return core_schema.no_info_before_validator_function(
+            lambda ref: ref._asdict() if isinstance(ref, cls) else ref,
+            core_schema.no_info_after_validator_function(lambda values: cls(**values), fields),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda ref: ref._asdict()
+            ),
+        )

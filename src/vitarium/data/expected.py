@@ -1,0 +1,56 @@
+"""What is known of a data set without its files: enough to plan with, and to normalize images."""
+
+from dataclasses import dataclass
+
+from vitarium.core.registry import Section
+from vitarium.data.base import DataConfig
+from vitarium.data.splits import declared_val, num_val
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a data set without its files; None where nothing is."""
+
+    num_classes: int | None
+    num_train: int | None
+    """Training images, before validation images are taken from them."""
+
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of the pixels in [0, 1], per channel of the model's input."""
+
+
+def expected(section: Section) -> Expected:
+    """What planning may know of a data set: its plug-in's facts, or what the blueprint declares."""
+    facts, config = section.plugin.facts, section.config
+    return Expected(
+        getattr(config, "num_classes", None) or facts.get("num_classes"),
+        getattr(config, "num_train", None) or facts.get("num_train"),
+    )
+
+
+def normalization(section: Section, channels: int) -> Normalization | None:
+    """What a model of so many channels was trained with on a data set, whose files need not be
+    here; None where neither its plug-in nor the blueprint says."""
+    facts, config = section.plugin.facts, section.config
+    mean = getattr(config, "mean", None) or facts.get("mean")
+    std = getattr(config, "std", None) or facts.get("std")
+    if mean is None or std is None:
+        return None
+    return _per_channel(mean, channels), _per_channel(std, channels)
+
+
+def train_size(num_train: int, config: DataConfig) -> int:
+    """Training images that are left of `num_train` when validation images are taken from them.
+
+    None are taken where the configuration declares `num_val`: those are apart already.
+    """
+    left = num_train - (0 if declared_val(config) else num_val(num_train, config))
+    return min(left, config.train_limit or left)
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """As images are: colours become the mean of them, gray becomes each of the colours."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels

@@ -1,0 +1,103 @@
+"""Load a data set: once per process, with images that are decoded once per machine."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitarium.core.errors import InvalidData
+from vitarium.core.file_faults import reading
+from vitarium.core.registry import Section
+from vitarium.data import _image_cache as image_cache
+from vitarium.data.base import DataFolders, Dataset, Split
+from vitarium.data.expected import expected
+
+RESIDENT_BYTES = 4 * 2**30
+"""Images of one size that take no more than this when decoded, per split, are decoded once."""
+
+_PARTS = ("train", "val", "test")
+
+
+def load(section: Section, data_dir: Path | None = None) -> Dataset:
+    """Load the data set that a blueprint names; read once per process.
+
+    Raises DataNotFound that says where it was looked for and how to get it, and InvalidData where
+    it is not what the blueprint says; NotReadable, and DiskFull where it is downloaded.
+    """
+    with reading(data_dir or DataFolders().writable):
+        return _load(section, data_dir)
+
+
+@lru_cache(maxsize=4)
+def _load(section: Section, data_dir: Path | None) -> Dataset:
+    fixed = section.plugin.facts.get("fixed", False)
+    data = _fixed(section, data_dir) if fixed else _resident(section(DataFolders(data_dir)))
+    declared = expected(section)
+    if declared.num_classes is not None and declared.num_classes != data.num_classes:
+        raise InvalidData(
+            f"data set '{section.name}' has {data.num_classes} classes, "
+            f"but num_classes says {declared.num_classes}"
+        )
+    return data
+
+
+def _fixed(section: Section, data_dir: Path | None) -> Dataset:
+    """A data set that is the same everywhere: read once per machine, then from the cache."""
+
+    def fill(allocate: image_cache.Allocate) -> Mapping[str, Any]:
+        read: Dataset = section(DataFolders(data_dir))
+        for part in _PARTS:
+            split: Split = getattr(read, part)
+            for name, values in (("images", split.images), ("labels", split.labels)):
+                assert isinstance(values, Tensor)
+                allocate(f"{part}-{name}", tuple(values.shape), values.dtype).copy_(values)
+        return {"classes": read.classes, "mean": read.mean, "std": read.std}
+
+    cached = image_cache.from_cache(section.name, section.config.factors(), fill)
+    train, val, test = (
+        Split(cached.tensors[f"{part}-images"], cached.tensors[f"{part}-labels"]) for part in _PARTS
+    )
+    classes, mean, std = (tuple(cached.about[name]) for name in ("classes", "mean", "std"))
+    return Dataset(section.name, classes, train, val, test, mean, std)
+
+
+def _resident(data: Dataset) -> Dataset:
+    """The data set with images that are decoded already, as far as they are few and of one size."""
+    train, val, test = (_decoded(data.name, getattr(data, part)) for part in _PARTS)
+    return replace(data, train=train, val=val, test=test)
+
+
+class _SizesDiffer(Exception):
+    pass
+
+
+def _decoded(name: str, split: Split) -> Split:
+    images = split.images
+    if isinstance(images, Tensor) or not len(images):
+        return split
+    shape = images[0].shape
+    if len(images) * shape.numel() > RESIDENT_BYTES:
+        return split
+    fingerprint = getattr(images, "fingerprint", None)
+    if fingerprint is None:
+        return split
+
+    def fill(allocate: image_cache.Allocate) -> Mapping[str, Any]:
+        target = allocate("images", (len(images), *shape), torch.uint8)
+        for number in range(len(images)):
+            image = images[number]
+            if image.shape != shape:
+                raise _SizesDiffer
+            target[number] = image
+        return {}
+
+    try:
+        return Split(
+            image_cache.from_cache(name, fingerprint, fill).tensors["images"], split.labels
+        )
+    except _SizesDiffer:
+        return split

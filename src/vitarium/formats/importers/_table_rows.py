@@ -1,0 +1,121 @@
+"""Rows of a table of checkpoints: CSV in UTF-8, as people and spreadsheets write it."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitarium.core.csv_cells import unguarded
+from vitarium.core.errors import InvalidInput, did_you_mean
+from vitarium.core.printable import printable, shortened
+from vitarium.formats.weights import SUFFIXES, check_place
+
+_MAX_LENGTH = 200
+"""Characters of a path in messages."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, without its empty cells."""
+
+    table: Path
+    number: int
+    """As a spreadsheet counts: the header is row 1."""
+    cells: Mapping[str, str]
+
+    @property
+    def where(self) -> str:
+        return f"{self.table.name}, row {self.number}"
+
+    def wrong(self, column: str, why: str) -> InvalidInput:
+        return InvalidInput(f"{self.table}, row {self.number}, column '{column}': {why}")
+
+    def number_of(self, column: str) -> int | None:
+        """A whole number that is not negative; None for an empty cell."""
+        cell = self.cells.get(column)
+        if cell is not None and not (cell.isascii() and cell.isdigit()):
+            raise self.wrong(column, f"'{cell}' is not a whole number")
+        return None if cell is None else int(cell)
+
+    def file(self, column: str) -> Path:
+        folder, path = self.table.parent, self.table.parent / self.cells[column]
+        label = shortened(printable(self.cells[column], newline="\\n"), _MAX_LENGTH)
+        try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise self.wrong(column, f"'{label}' leads out of {folder}")
+            if path.suffix not in SUFFIXES:
+                raise self.wrong(column, f"'{label}' is none of {', '.join(SUFFIXES)}")
+            if path.is_file():
+                return path
+        except (OSError, ValueError):  # a name that is too long, or has a NUL
+            pass
+        raise self.wrong(column, f"there is no file {folder / label}")
+
+
+def tables_of(source: Path) -> list[Path]:
+    """The CSV files of a folder, or the file itself if it is one."""
+    return sorted(source.glob("*.csv")) if source.is_dir() else [source][: source.suffix == ".csv"]
+
+
+def header(table: Path) -> list[str]:
+    """Names of the columns. Raises OSError, UnicodeDecodeError and csv.Error."""
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        return next(csv.reader(file), [])
+
+
+def table_of(source: Path, name: str | None) -> Path:
+    """The table in `source`: the one of that name, else the only one. Raises InvalidInput."""
+    if name and source.is_dir():
+        tables = [file for file in source.iterdir() if file.name == name]
+        if not tables:
+            label = shortened(printable(name, newline="\\n"), _MAX_LENGTH)
+            raise InvalidInput(f"{source} has no table '{label}'")
+    else:
+        tables = tables_of(source)
+    if len(tables) != 1:
+        names = ", ".join(table.name for table in tables) or "none"
+        raise InvalidInput(f"{source} has to have one CSV file, or table=NAME; found: {names}")
+    (table,) = tables
+    if source.is_dir():
+        check_place(table, source)
+    return table
+
+
+def read_rows(table: Path, file_column: str, delimiter: str = ",") -> Iterator[Row]:
+    """The rows that have any cell. Raises InvalidInput that names table, row and column."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            columns = [unguarded(name.strip()) for name in next(reader, [])]
+            _check_header(table, columns, file_column)
+            for number, cells in enumerate(reader, 2):
+                if any(cells):
+                    yield _row(table, number, columns, cells, file_column)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{table} is no CSV table in UTF-8: {error}") from None
+
+
+def _check_header(table: Path, columns: Sequence[str], file_column: str) -> None:
+    if file_column not in columns:
+        raise InvalidInput(
+            f"{table} has no column '{file_column}' that names the file"
+            f"{did_you_mean(file_column, columns)}; name it with file_column=NAME"
+        )
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"{table} has several columns '{twice[0]}'")
+
+
+def _row(
+    table: Path, number: int, columns: Sequence[str], cells: Sequence[str], file_column: str
+) -> Row:
+    if len(cells) != len(columns):
+        raise InvalidInput(
+            f"{table}, row {number} has {len(cells)} cells, the header {len(columns)}"
+        )
+    texts = [unguarded(cell.strip()) for cell in cells]
+    filled = {name: cell for name, cell in zip(columns, texts, strict=True) if cell}
+    row = Row(table, number, filled)
+    if file_column not in filled:
+        raise row.wrong(file_column, "empty; it has to name a file")
+    return row

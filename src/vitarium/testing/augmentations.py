@@ -1,0 +1,104 @@
+"""The contract of augmentations."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitarium.core.registry import choose
+from vitarium.data.augmentations.base import Augmentation
+from vitarium.testing._rules import require, tiny_section
+
+_CLASSES = 10
+_SIZES = ((3, 24, 24), (1, 32, 32), (3, 48, 48))
+
+
+def check_augmentation(name: str, **settings: Any) -> None:
+    """Test that an augmentation keeps to its contract (`data/augmentations/base.py`).
+
+    With its defaults and with its `tiny` settings, for images larger and smaller than the model's:
+    sizes and range of what comes out, the same from the same numbers, the same in a batch of any
+    size, the same beside other models, and targets that sum to one.
+
+    Args:
+        settings: used in place of the plug-in's `tiny` ones.
+
+    Raises AssertionError that names the rule.
+    """
+
+    def rule(holds: bool, text: str) -> None:
+        require(holds, "augmentation", name, text)
+
+    for section in (choose("augmentation", name), tiny_section("augmentation", name, settings)):
+        for size in _SIZES:
+            augmentation: Augmentation = section(size, _CLASSES)
+            _check_images(rule, augmentation, size)
+        _check_mixing(rule, section(_SIZES[0], _CLASSES), _SIZES[0])
+
+
+def _check_images(rule: Any, augmentation: Augmentation, size: tuple[int, int, int]) -> None:
+    image = torch.arange(3 * 40 * 60).reshape(3, 40, 60).remainder(256).to(torch.uint8)
+    batch = torch.stack([image, image.flip(2), 255 - image, image.flip(1)] * 2)
+    numbers = _drawn(augmentation, len(batch))
+    augmented = _augmented(augmentation, batch, numbers)
+    rule(
+        augmented.shape == (len(batch), *size),
+        f"training images become {tuple(augmented.shape[1:])}, not {size}",
+    )
+    rule(
+        float(augmented.min()) >= 0 and float(augmented.max()) <= 1,
+        "training images leave [0, 1] before they are normalized",
+    )
+    rule(
+        torch.equal(augmented, _augmented(augmentation, batch, numbers)),
+        "the same numbers have to give the same images; draw nothing",
+    )
+    singly = [
+        _augmented(augmentation, batch[i : i + 1], numbers[i : i + 1]) for i in range(len(batch))
+    ]
+    rule(
+        torch.allclose(augmented, torch.cat(singly), atol=1e-5),
+        "an image becomes another one in another batch",
+    )
+    scored = augmentation.plain(*batch.shape[-2:]).cut(batch)
+    rule(
+        scored.shape == (len(batch), 3, *size[1:]),
+        f"images to score become {tuple(scored.shape[1:])}, not {(3, *size[1:])}",
+    )
+
+
+def _check_mixing(rule: Any, augmentation: Augmentation, size: tuple[int, int, int]) -> None:
+    """Of three models' batches of eight images."""
+    stream = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 8, *size, generator=stream)
+    targets = torch.eye(_CLASSES)[torch.randint(_CLASSES, (3, 8), generator=stream)]
+    numbers = _drawn(augmentation, 3, 8)
+    mixed, mixed_targets = augmentation.mix(images.clone(), targets.clone(), numbers)
+    rule(
+        mixed.shape == images.shape and mixed_targets.shape == targets.shape,
+        "mixing changes the shape of images or targets",
+    )
+    rule(
+        torch.allclose(mixed_targets.sum(-1), torch.ones(3, 8), atol=1e-5),
+        "targets do not sum to one after mixing",
+    )
+    for k in range(3):
+        model_images, model_targets = augmentation.mix(
+            images[k : k + 1].clone(), targets[k : k + 1].clone(), numbers[k : k + 1]
+        )
+        rule(
+            torch.allclose(mixed[k], model_images[0], atol=1e-5)
+            and torch.allclose(mixed_targets[k], model_targets[0], atol=1e-5),
+            "a model's batch becomes another one beside other models' batches",
+        )
+
+
+def _drawn(augmentation: Augmentation, *shape: int) -> Tensor:
+    """Numbers in [0, 1), float64 [*shape, augmentation.numbers]."""
+    stream = torch.Generator().manual_seed(0)
+    return torch.rand(*shape, augmentation.numbers, dtype=torch.float64, generator=stream)
+
+
+def _augmented(augmentation: Augmentation, images: Tensor, numbers: Tensor) -> Tensor:
+    """uint8 [n, c, h, w] -> float [n, *input_size]"""
+    return augmentation.change(augmentation.frame(numbers, *images.shape[-2:]).cut(images), numbers)

@@ -1,0 +1,98 @@
+"""The contract of data sets."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitarium.data.base import DataFolders, Dataset, Split
+from vitarium.data.expected import expected, train_size
+from vitarium.testing._rules import require, tiny_section
+
+_LOOKED_AT = 200
+"""Images of a split that are decoded, of data sets whose images are not tensors."""
+_DUPLICATES = 0.01
+"""Published data sets have a few images twice; splits that overlap have many."""
+
+
+def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> None:
+    """Test that a data set keeps to its contract (`data/base.py`).
+
+    Images of one number of channels, labels of its classes, splits that share no image, as many
+    training images as a plan expects, test images that do not depend on the configuration, and the
+    same splits when it is read again.
+
+    Args:
+        data_dir: a folder to look into first.
+        settings: used in place of the plug-in's `tiny` ones, e.g. `folder` of an image folder.
+
+    Raises AssertionError that names the rule, and DataNotFound where the data set is not here and
+    cannot be got.
+    """
+
+    def rule(holds: bool, text: str) -> None:
+        require(holds, "dataset", name, text)
+
+    section = tiny_section("dataset", name, settings)
+    folders = DataFolders(data_dir)
+    data: Dataset = section(folders)
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    for part, split in splits.items():
+        _check_split(rule, data, part, split)
+    if section.plugin.facts["fixed"]:
+        rule(
+            all(isinstance(split.images, torch.Tensor) for split in splits.values()),
+            "the images of a fixed data set have to be tensors",
+        )
+
+    train = _pictures(data.train)
+    for part in ("val", "test"):
+        pictures = _pictures(splits[part])
+        share = sum(picture in train for picture in pictures) / len(pictures)
+        rule(share <= _DUPLICATES, f"{share:.0%} of the {part} images are training images, too")
+
+    planned = expected(section)
+    if planned.num_classes is not None:
+        rule(planned.num_classes == data.num_classes, f"it has {data.num_classes} classes")
+    if planned.num_train is not None:
+        count = train_size(planned.num_train, section.config)
+        rule(count == len(data.train), f"{len(data.train)} training images, {count} are expected")
+
+    repeated: Dataset = section(folders)
+    for part, split in splits.items():
+        rule(
+            torch.equal(split.labels, getattr(repeated, part).labels),
+            f"read again, its {part} split is another",
+        )
+    other: Dataset = section.plugin.function(
+        section.config.changed({"split_seed": 9, "val_fraction": 0.3}), folders
+    )
+    rule(
+        _pictures(other.test) == _pictures(data.test),
+        "its test images depend on split_seed or val_fraction",
+    )
+
+
+def _check_split(rule: Any, data: Dataset, part: str, split: Split) -> None:
+    rule(len(split) > 0, f"its {part} split is empty")
+    rule(len(split.images) == len(split), f"{part}: as many images as labels are needed")
+    rule(split.labels.dtype == torch.int64, f"{part}: labels are {split.labels.dtype}, not int64")
+    rule(
+        bool(((split.labels >= 0) & (split.labels < data.num_classes)).all()),
+        f"{part}: a label is none of 0 to {data.num_classes - 1}",
+    )
+    image = split.images[0]
+    rule(
+        image.dtype == torch.uint8 and image.ndim == 3,
+        f"{part}: images are {image.dtype} {tuple(image.shape)}, not uint8 [c, h, w]",
+    )
+    rule(
+        len(image) == len(data.mean) == len(data.std),
+        f"{part}: {len(image)} channels, but mean has {len(data.mean)} and std {len(data.std)}",
+    )
+
+
+def _pictures(split: Split) -> set[bytes]:
+    """What the images look like: all of a tensor, the first ones of others."""
+    count = len(split) if isinstance(split.images, torch.Tensor) else min(len(split), _LOOKED_AT)
+    return {split.images[index].numpy().tobytes() for index in range(count)}

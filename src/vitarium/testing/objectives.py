@@ -1,0 +1,119 @@
+"""The contract of objectives."""
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vitarium.architectures.create import create_model
+from vitarium.core import seeds
+from vitarium.data.batch import Batch
+from vitarium.objectives.base import Loss
+from vitarium.testing._rules import require, tiny_section
+
+_CLASSES = 3
+_SIZES = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+
+
+def check_objective(name: str, **settings: Any) -> None:
+    """Test that an objective keeps to its contract (`objectives/base.py`), on a tiny ViT.
+
+    A scalar loss with finite gradients for every parameter, scalar metrics without graph, nothing
+    random, the same loss under vmap as one model at a time, and finite scores of a split. An
+    objective with a teacher is given a copy of the model as its teacher.
+
+    Args:
+        settings: used in place of the plug-in's `tiny` ones.
+
+    Raises AssertionError that names the rule.
+    """
+
+    def rule(holds: bool, text: str) -> None:
+        require(holds, "objective", name, text)
+
+    section = tiny_section("objective", name, settings)
+    facts = section.plugin.facts
+    width = facts["outputs"](section.config, _CLASSES)
+    with seeds.seeded(0):
+        model = create_model("vit", num_classes=width, **_SIZES)
+    batch = _batch(6, facts["views"])
+    if facts["teacher_outputs"]:
+        make = facts["teacher_outputs"]
+        outputs_of = make(section.config, deepcopy(model), model, batch.images[:1])
+        with torch.no_grad():
+            batch = replace(batch, teacher_outputs=outputs_of(batch.images))
+
+    loss = section(model, batch)
+    rule(isinstance(loss, Loss) and loss.value.ndim == 0, "it has to return a Loss of a scalar")
+    for metric, value in loss.metrics.items():
+        rule(
+            value.ndim == 0 and not value.requires_grad,
+            f"metric '{metric}' has to be a scalar without graph",
+        )
+    loss.value.backward()
+    for parameter, weight in model.named_parameters():
+        rule(
+            weight.grad is not None and bool(weight.grad.isfinite().all()),
+            f"the gradient of {parameter} is missing or not finite",
+        )
+    repeated = section(model, batch)
+    rule(torch.equal(loss.value, repeated.value), "the same model and batch gave another loss")
+
+    stacked = _losses_under_vmap(section, model, batch)
+    rule(
+        torch.allclose(stacked, loss.value.detach().expand(2), rtol=1e-4, atol=1e-6),
+        "under vmap it gives another loss, so it cannot be trained in a stack",
+    )
+
+    with torch.inference_mode():
+        scores = facts["evaluate"](
+            section.config,
+            model.eval(),
+            lambda split, limit: iter([_batch(6, 1), _batch(3, 1)]),
+            ["val"],
+        )
+    rule(set(scores) == {"val"}, f"evaluate was asked for val and gave {sorted(scores)}")
+    for metric, score in scores["val"].items():
+        rule(
+            isinstance(score, float) and math.isfinite(score),
+            f"score '{metric}' is {score!r}, not a finite float",
+        )
+
+
+def _batch(images: int, views: int) -> Batch:
+    generator = torch.Generator().manual_seed(images)
+    labels = torch.arange(images) % _CLASSES
+    pixels = torch.randn(views * images, 3, 16, 16, generator=generator)
+    return Batch(pixels, labels, F.one_hot(labels, _CLASSES).float())
+
+
+def _losses_under_vmap(section: Any, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Of two copies of the model, [2]."""
+    module = _AsModule(model, section)
+    weights = {
+        name: torch.stack([weight.detach()] * 2) for name, weight in module.named_parameters()
+    }
+    buffers = dict(module.named_buffers())
+
+    def loss(weights: Any) -> Any:
+        return functional_call(module, {**weights, **buffers}, (batch,))
+
+    with sdpa_kernel(SDPBackend.MATH):  # vmap would call the fused attention model by model
+        losses: torch.Tensor = vmap(loss, randomness="error")(weights)
+    return losses
+
+
+class _AsModule(torch.nn.Module):
+    """The objective with its model, so that functional_call can replace the model's weights."""
+
+    def __init__(self, model: torch.nn.Module, objective: Any) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Any:
+        return self.objective(self.model, batch).value

@@ -1,0 +1,60 @@
+"""The contracts of optimizers and schedules."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.registry import register
+
+MakeOptimizer = TypeVar("MakeOptimizer", bound=Callable[[Any, Iterable[Tensor]], Optimizer])
+Schedule = TypeVar("Schedule", bound=Callable[[Any, int, int, int], float])
+
+
+def optimizer(
+    name: str,
+    *,
+    config: type[Config],
+    elementwise: bool = False,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[MakeOptimizer], MakeOptimizer]:
+    """Register an optimizer: a function `(config, parameters) -> torch.optim.Optimizer`.
+
+    All that it needs to go on is in its state_dict, as tensors.
+
+    Args:
+        config: its fields are factors; `lr` is the rate that schedules scale.
+        elementwise: each weight's update depends on that weight's own gradients and state alone.
+            Only then are models trained in stacks, where all weights of a model are one row.
+        paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_optimizer(name)` tests all of it.
+    """
+    facts = {"elementwise": elementwise, "paper": paper, "tiny": tiny}
+    return register("optimizer", name, config, facts)
+
+
+def schedule(
+    name: str,
+    *,
+    config: type[Config] = NoConfig,
+    paper: str = "",
+    tiny: Mapping[str, Any] | None = None,
+) -> Callable[[Schedule], Schedule]:
+    """Register a schedule: a function `(config, step, steps, steps_per_epoch) -> float`.
+
+    It returns the factor of the optimizer's rate at `step` (from 0) of `steps`, and depends on
+    nothing else: so there is no state to save, and none to restore.
+
+    Args:
+        config: its fields are factors.
+        paper: authors, year and arXiv number, or an address.
+        tiny: settings for the contract tests; None: the defaults.
+
+    `vitarium.testing.check_schedule(name)` tests all of it.
+    """
+    return register("schedule", name, config, {"paper": paper, "tiny": tiny})

@@ -1,0 +1,1 @@
+"""Optimizers, one file each, with their settings as generating factors."""

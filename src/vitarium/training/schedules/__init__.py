@@ -1,0 +1,1 @@
+"""Learning-rate schedules, one file each: functions of the step, without a state to save."""

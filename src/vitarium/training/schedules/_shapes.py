@@ -1,0 +1,26 @@
+"""What schedules are composed of: a linear warm-up and half a cosine."""
+
+from math import cos, pi
+
+from pydantic import NonNegativeFloat
+
+from vitarium.core.config import Config
+
+
+class Warmup(Config):
+    """A linear rise from 0 during the first `warmup_epochs` (may be a fraction of one)."""
+
+    warmup_epochs: NonNegativeFloat = 0.0
+
+    def steps(self, steps_per_epoch: int) -> int:
+        return round(self.warmup_epochs * steps_per_epoch)
+
+
+def warmed_up(step: int, warmup: int) -> float:
+    """Factor of the rate at `step` (from 0) of a linear warm-up."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def along_cosine(start: float, end: float, share: float) -> float:
+    """From `start` to `end` along half a cosine, of which `share` is done."""
+    return end + (start - end) * (1 + cos(pi * share)) / 2

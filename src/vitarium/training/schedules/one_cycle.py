@@ -1,0 +1,28 @@
+"""The one-cycle policy."""
+
+from pydantic import Field, PositiveFloat
+
+from vitarium.core.config import Config
+from vitarium.training.base import schedule
+from vitarium.training.schedules._shapes import along_cosine
+
+
+class OneCycle(Config):
+    """Up from 1/`div_factor` of the rate for `pct_start` of all steps, then down, by cosines.
+
+    The momentum stays as it is.
+    """
+
+    pct_start: float = Field(0.3, gt=0, lt=1)
+    div_factor: PositiveFloat = 25.0
+    final_div_factor: PositiveFloat = 1e4
+
+
+@schedule("one_cycle", config=OneCycle, paper="Smith & Topin 2018, arXiv 1708.07120")
+def one_cycle(config: OneCycle, step: int, steps: int, steps_per_epoch: int) -> float:
+    """The one-cycle policy, as torch's OneCycleLR with the optimizer's rate as `max_lr`."""
+    start = 1 / config.div_factor
+    peak = config.pct_start * steps - 1
+    if step <= peak:
+        return along_cosine(start, 1.0, step / peak if peak > 0 else 1.0)
+    return along_cosine(1.0, start / config.final_div_factor, (step - peak) / (steps - 1 - peak))

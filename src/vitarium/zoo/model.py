@@ -1,0 +1,162 @@
+"""A model of a zoo, as `zoo[ID]` gives it: what it is, where it comes from, and its weights."""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.printable import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from vitarium.blueprint import Imported, Recipe, Spec
+    from vitarium.zoo.zoo import Zoo
+
+SCORES = ("test_accuracy", "test_knn_accuracy")
+"""Accuracy on test images; by k-NN for models that were trained without labels."""
+
+
+class Model:
+    """One model of a zoo; nothing is read before it is asked for.
+
+        model = zoo["3f2a"]
+        model.load()               # an nn.Module, after the last epoch
+        model.state_dict(epoch=0)  # weights before training
+        model.metrics              # a table: one row per epoch
+        model.parent, model.children
+
+    What raises CorruptFile says so for every property: where the model's own files are damaged.
+    """
+
+    def __init__(self, zoo: "Zoo", id: str) -> None:
+        self.zoo, self.id = zoo, id
+        self._folder = zoo.folder(id)
+
+    def load(self, epoch: int | None = None) -> "nn.Module":
+        """The model after an epoch, in eval mode on the CPU; None: the last that is kept.
+
+        Raises InvalidInput for an epoch that is not kept, CorruptFile.
+        """
+        return self.zoo.load(self.id, -1 if epoch is None else epoch)
+
+    def state_dict(self, epoch: int | None = None) -> "dict[str, Tensor]":
+        """The weights after an epoch by name, on the CPU; raises as `load` does."""
+        return self.zoo.state_dict(self.id, -1 if epoch is None else epoch)
+
+    @property
+    def spec(self) -> "Spec":
+        """Recipe, stage, parent; what the id is a hash of."""
+        return self._folder.spec()
+
+    @property
+    def recipe(self) -> "Recipe | Imported":
+        """How it was trained; of an imported model, what is known of that."""
+        return self.spec.origin
+
+    @property
+    def factors(self) -> dict[str, Any]:
+        """Every generating factor by its dotted name, e.g. `optimizer.lr`."""
+        from vitarium.blueprint.spec import described
+
+        return described(self._folder.factors())
+
+    @property
+    def stage(self) -> str:
+        stage: str = self._folder.factors()["stage"]
+        return stage
+
+    @property
+    def status(self) -> str:
+        """`training`, `finished` or `diverged`."""
+        return self._folder.status
+
+    @property
+    def metrics(self) -> "pd.DataFrame":
+        """One row per finished epoch: epoch, kept (its weights are), and metrics."""
+        return self.zoo.epochs(self.id)
+
+    @property
+    def checkpoints(self) -> list[CheckpointRef]:
+        """Those that are kept, in order."""
+        epochs = self._folder.epochs()
+        return [CheckpointRef(self.id, epoch.number) for epoch in epochs if epoch.checkpoint]
+
+    @property
+    def parent_checkpoint(self) -> CheckpointRef | None:
+        """What its training started from, or what its operator added to; None: from scratch."""
+        spec = self._folder.factors()
+        parent = spec["parent"]
+        return None if parent is None else CheckpointRef(parent, spec["parent_epoch"] or 0)
+
+    @property
+    def parent(self) -> "Model | None":
+        """Raises UnknownName for one that is not in the zoo."""
+        ref = self.parent_checkpoint
+        return None if ref is None else self.zoo[ref.model]
+
+    @property
+    def children(self) -> "list[Model]":
+        """The models of which this is the parent, in order of id."""
+        return [Model(self.zoo, id) for id in self.zoo.children(self.id)]
+
+    @property
+    def ingredients(self) -> tuple[CheckpointRef, ...]:
+        """What an operator made it from; empty for a model that was trained."""
+        return tuple(CheckpointRef(**ref) for ref in self._folder.factors()["ingredients"])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model) and (self.zoo.path, self.id) == (other.zoo.path, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.zoo.path, self.id))
+
+    def __repr__(self) -> str:
+        facts = "".join(f", {name} {value}" for name, value in self._facts().items())
+        return printable(f"Model({self.id}{facts})")
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what it is, its factors, its epochs."""
+        spec = self._folder.factors()
+        head = f"<b>Model {self.id}</b>"
+        facts = {**self._facts(), "ingredients": ", ".join(map(str, self.ingredients)) or None}
+        factors = {name: value for name, value in self.factors.items() if value is not None}
+        metrics = self.metrics.to_html(index=False, na_rep="", float_format="{:.4g}".format)
+        operator = spec["operator"]["name"] if spec["operator"] else None
+        return (
+            f"{head}{_html_table({**facts, 'operator': operator})}"
+            f"<details><summary>{len(factors)} factors</summary>{_html_table(factors)}</details>"
+            f"<details><summary>epochs</summary>{metrics}</details>"
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        spec, epochs = self._folder.factors(), self._folder.epochs()
+        origin = spec.get("recipe") or spec["imported"]
+        facts: dict[str, Any] = {"stage": spec["stage"]}
+        if origin["architecture"]:
+            facts["architecture"] = origin["architecture"]["name"]
+        facts["status"] = self.status
+        if parent := self.parent_checkpoint:
+            facts["parent"] = str(parent)
+        if epochs:
+            facts["epochs"] = epochs[-1].number
+            facts |= _scores(epochs[-1].metrics)
+        return facts
+
+
+def _scores(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{metrics[name]:.4g}" for name in SCORES if metrics.get(name) is not None}
+
+
+def _html_table(facts: Mapping[str, Any]) -> str:
+    rows: Iterable[str] = (
+        f"<tr><th>{_html(name)}</th><td>{_html(value)}</td></tr>"
+        for name, value in facts.items()
+        if value is not None
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _html(value: Any) -> str:
+    return escape(printable(str(value)))

@@ -1,0 +1,42 @@
+"""What only reads a zoo does without torch, which takes seconds to import."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+_RUN = """
+import json, sys
+from vitarium import cli
+
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["vitarium", *command]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+    heavy = {"torch", "timm", "vitarium.core.seeds"} & sys.modules.keys()
+    assert not heavy, (command, heavy)
+"""
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+def test_commands_that_read_a_zoo_do_not_import_torch(kept_zoo, has_index):
+    if has_index:
+        kept_zoo.models()
+    zoo, model = str(kept_zoo.path), kept_zoo.ids()[0]
+    commands = [
+        ["--version"],
+        ["--help"],
+        ["ls", zoo],
+        ["ls", zoo, "--where", "stage = 'finetune'", "--sort", "-after", "--json"],
+        ["show", zoo, model],
+        ["show", zoo, model, "--json"],
+        ["query", zoo],
+        ["query", zoo, "SELECT * FROM epochs", "--format", "csv"],
+        ["blueprint", "show", "demo"],
+    ]
+    program = [sys.executable, "-c", _RUN, json.dumps(commands)]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,160 @@
+"""The package as users install it: a wheel that declares what it imports."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from vitarium.core import extras, registry
+from vitarium.core.extras import EXTRAS, MissingExtra, require
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OF_OTHERS = {"pydantic_core": "pydantic"}
+"""Module -> the distribution that is declared and brings it."""
+IMPORT_ALL = """
+import importlib, json, pkgutil, vitarium
+walked = pkgutil.walk_packages(vitarium.__path__, "vitarium.")
+names = [module.name for module in walked if not module.name.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps([vitarium.__file__, len(names)]))
+"""
+
+
+def canonical(distribution):
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def declared(requirements):
+    return {canonical(re.match(r"[\w.-]+", each).group()) for each in requirements}
+
+
+def imported():
+    """Module -> a file that imports it, of all that is neither Python's nor ours."""
+    modules = {}
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            modules |= {name.partition(".")[0]: file for name in names}
+    return {
+        module: file
+        for module, file in modules.items()
+        if module not in sys.stdlib_module_names and module != "vitarium"
+    }
+
+
+def distributions(module):
+    """What brings the module."""
+    name = OF_OTHERS.get(module, module)
+    return set(map(canonical, packages_distributions().get(name, [name])))
+
+
+def test_whatever_is_imported_is_declared():
+    groups = PROJECT["optional-dependencies"]
+    extra = set().union(*(declared(groups[name]) for name in groups if name != "dev"))
+    known = declared(PROJECT["dependencies"]) | extra
+    for module, file in imported().items():
+        assert distributions(module) & known, f"{file} imports {module}, which is not declared"
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_brings_the_modules_that_its_errors_speak_of(extra):
+    brought = declared(PROJECT["optional-dependencies"][extra])
+    assert all(distributions(module) & brought for module in EXTRAS[extra])
+    assert brought <= declared(PROJECT["optional-dependencies"]["dev"])
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_is_missing_is_named_with_its_extra(extra, monkeypatch):
+    require(extra, "this")
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=rf"^this needs .*: pip install 'vitarium\[{extra}\]'$"):
+        require(extra, "this")
+
+
+def without_altair(*arguments):
+    """The command line as it is where `study` is not installed."""
+    code = (
+        "import sys; sys.modules['altair'] = None; sys.argv[0] = 'vitarium'; "
+        "from vitarium.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_its_extra_a_study_is_refused_in_a_line(written_zoo):
+    done = without_altair("study", "diversity", written_zoo.path)
+    assert done.stderr == "error: a study needs altair: pip install 'vitarium[study]'\n"
+    assert done.returncode == 2
+
+
+def test_without_an_extra_all_other_plugins_are_listed():
+    done = without_altair("plugins", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {row["kind"] for row in json.loads(done.stdout)} == set(registry.KINDS) - {"study"}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A virtual environment with vitarium's wheel, and this one's packages behind it."""
+    folder = tmp_path_factory.mktemp("package")
+    source, environment = folder / "source", folder / "environment"
+    shutil.copytree(
+        ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = ["wheel", "--no-build-isolation", "--no-deps", "--no-index"]
+    run([*pip, *build, "--wheel-dir", folder, source])
+    (wheel,) = folder.glob("*.whl")
+    run([sys.executable, "-m", "venv", "--without-pip", environment])
+    python = environment / "bin" / "python"
+    run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel])
+    (packages,) = environment.glob("lib/python*/site-packages")
+    # their .pth files are not read, so an editable vitarium among them is not seen
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    return environment / "bin"
+
+
+def run(command):
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_installed_command_runs(installed, written_zoo):
+    version = run([installed / "vitarium", "--version"])
+    assert PROJECT["version"] in version
+    rows = json.loads(run([installed / "vitarium", "ls", written_zoo.path, "--json"]))
+    assert len(rows) == len(written_zoo.ids())
+
+
+def test_every_module_of_the_wheel_can_be_imported(installed):
+    file, count = json.loads(run([installed / "python", "-I", "-c", IMPORT_ALL]))
+    assert Path(file).is_relative_to(installed.parent)
+    assert count > 300
+
+
+def test_the_wheel_has_all_that_is_no_module(installed):
+    (package,) = installed.parent.glob("lib/python*/site-packages/vitarium")
+    for file in (ROOT / "src" / "vitarium").rglob("*"):
+        if file.suffix in {".yaml", ".html", ".css", ".js", ".typed"}:
+            assert (package / file.relative_to(ROOT / "src" / "vitarium")).is_file(), file

@@ -1,0 +1,92 @@
+"""Writes the tables of plug-ins in docs/*.md from the registry: python tools/plugin_tables.py
+
+A table stands between `<!-- plugins: KIND -->` and `<!-- end of plugins -->`. With --check nothing
+is written, and the exit status is 1 where a table is not what the registry says.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from vitarium.core import registry
+from vitarium.core.registry import Plugin, Section
+
+DOCS = Path(__file__).parents[1] / "docs"
+TABLE = re.compile(r"(<!-- plugins: (\w+) -->\n).*?(<!-- end of plugins -->)", re.DOTALL)
+FACTS = ("title", "of", "unit")
+"""Columns, too, where all plug-ins of the kind have them."""
+
+
+def with_tables(text: str) -> str:
+    """A page with the tables that the registry has now."""
+    return TABLE.sub(lambda match: match[1] + table(match[2]) + match[3], text)
+
+
+def table(kind: str) -> str:
+    """All of vitarium's own plug-ins of a kind: name, summary, settings with defaults, paper."""
+    listed = [p for p in registry.plugins(kind).values() if _is_own(p)]
+    facts = [fact for fact in FACTS if all(fact in p.facts for p in listed)]
+    rows = [[f"`{p.name}`", *_described(p, facts)] for p in listed]
+    header = ["name", "what", *facts, "settings and their defaults", "paper"]
+    used = [k for k, name in enumerate(header) if any(row[k] for row in rows)]
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line[k] for k in used) + " |\n" for line in lines)
+
+
+def _is_own(plugin: Plugin) -> bool:
+    return plugin.function.__module__.startswith("vitarium.")
+
+
+def _described(plugin: Plugin, facts: list[str]) -> Iterator[str]:
+    yield _cell(plugin.summary)
+    yield from (_cell(str(plugin.facts[fact])) for fact in facts)
+    settings = plugin.config.model_fields.items()
+    yield ", ".join(f"`{_cell(_default(name, field))}`" for name, field in settings)
+    yield _cell(plugin.facts.get("paper", ""))
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return name
+    return f"{name}={_value(field.get_default(call_default_factory=True))}"
+
+
+def _value(default: Any) -> str:
+    if isinstance(default, Section):
+        return default.name
+    if isinstance(default, Enum):
+        return str(default.value)
+    if isinstance(default, bool) or default is None:
+        return str(default).lower()
+    if isinstance(default, tuple | list | frozenset | set):
+        items = sorted(default) if isinstance(default, frozenset | set) else default
+        return "[" + ", ".join(map(_value, items)) + "]"
+    return str(default) if not isinstance(default, str) else default or '""'
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def stale() -> dict[Path, str]:
+    """Pages whose tables are not what the registry says -> what they should hold."""
+    pages = {page: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
+    return {page: new for page, text in pages.items() if (new := with_tables(text)) != text}
+
+
+def main() -> int:
+    changed = stale()
+    for page, text in changed.items():
+        print(page.name)
+        if "--check" not in sys.argv:
+            page.write_text(text, encoding="utf-8")
+    return int(bool(changed) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
