@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config, NoConfig
-from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, register
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
@@ -25,7 +25,6 @@ Report = Callable[[int, int], None]
 _FETCHED_BYTES = 128_000_000
 """What the system is told to fetch at once. Cold, 16 ViT-S took 1.6 s so, 5.4 s in windows of a
 quarter, and 3.3 s file by file, page by page."""
-
 
 NamedTensors = Iterator[tuple[str, Tensor]]
 """What an operator yields: the names and the tensors [*shape] of a model."""
@@ -274,33 +273,3 @@ def check_alike(first: Weights, second: Weights) -> None:
                 f"{first.name} and {second.name} cannot be combined: {name} is {described[0]} "
                 f"in the first and {described[1]} in the second"
             )
-
-
-class Weighted(Config):
-    """Base of the settings of operators in which models may count differently."""
-
-    weights: dict[str, float] = {}
-    """How much models count, by how their ids begin, `{"3f2a": 0.5}`; the others count 1."""
-
-    def of(self, ingredients: Ingredients) -> list[float]:
-        """The models' weights. Raises InvalidInput for a name that no model, or two names that one
-        model has."""
-        return by_model(ingredients, self.weights, 1.0)
-
-
-def by_model(ingredients: Ingredients, values: dict[str, float], otherwise: float) -> list[float]:
-    """What is given for each model by how its id begins, `3f2a` or `3f2a@5`."""
-    fitting = [[key for key in values if _is_called(name, key)] for name in ingredients.names]
-    for key in values:
-        if not any(key in keys for keys in fitting):
-            raise InvalidInput(f"'{key}' is none of the models {', '.join(ingredients.names)}")
-    for name, keys in zip(ingredients.names, fitting, strict=True):
-        if len(keys) > 1:
-            raise InvalidInput(f"{name} is given {len(keys)} values: as {' and as '.join(keys)}")
-    return [values[keys[0]] if keys else otherwise for keys in fitting]
-
-
-def _is_called(name: str, key: str) -> bool:
-    """Whether `ID@EPOCH` is meant by a beginning of the id, with or without the epoch."""
-    id, _, epoch = key.partition("@")
-    return name.startswith(id) and (not epoch or name.partition("@")[2] == epoch)

@@ -120,7 +120,7 @@ def test_weights_of_a_model_that_is_not_there_are_refused(operator, merged, rand
 
 
 def test_a_weight_belongs_to_the_models_whose_ids_begin_so():
-    from vitarium.operators.base import by_model
+    from vitarium.operators._weighted import by_model
 
     state = {"w": torch.zeros(1)}
     ingredients = Ingredients([Weights(name, state) for name in ("3f2a@1", "3f2a@2", "3e11@2")])

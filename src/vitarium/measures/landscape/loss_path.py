@@ -50,7 +50,7 @@ def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
 
 
 def losses_on_path(config: LossPath, first: EvalModel, second: EvalModel) -> Losses:
-    """Loss and error at every place of `config.places`."""
+    """Loss and error at every position of `config.positions`."""
     if config.curve == "line":
         line = Barrier(points=config.points, images=config.images, batch_size=config.batch_size)
         return path_losses(first, second, config.positions, line)

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.core.errors import InvalidInput
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted, by_model, operator
+from vitarium.operators._weighted import Weighted, by_model
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._task_vectors import (
     Election,
     Vectors,

@@ -6,7 +6,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
+from vitarium.operators._weighted import Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
 from vitarium.operators.task_vectors._task_vectors import CombinationType, add_to_base, trimmed
 

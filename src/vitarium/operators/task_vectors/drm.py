@@ -6,7 +6,8 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
+from vitarium.operators._weighted import Weighted
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._task_vectors import Election, disjoint, thresholds, trimmed
 
 FUSED = ("qkv.weight", "in_proj_weight")
