@@ -15,7 +15,7 @@ from vitarium.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint, Plan
-    from vitarium.engine.tuning.choices import Wish
+    from vitarium.engine.tuning.auto_tuner import TrainRequest
 
 Workers = Annotated[
     int | None,
@@ -197,12 +197,14 @@ def grow(
     place = zoo or Path(file_name(f"{loaded.name}-zoo"))
     if dry_run:
         from vitarium.engine.parents import parents_in
-        from vitarium.engine.tuning.choices import Wish
+        from vitarium.engine.tuning.auto_tuner import TrainRequest
 
         # to try a compilation takes a minute, so not unless it is asked for
-        wish = Wish(precision.value, bool(compiled), stack or "auto") if calibrate else None
+        request = (
+            TrainRequest(precision.value, bool(compiled), stack or "auto") if calibrate else None
+        )
         planned = plan(loaded, parents_in(place))
-        _dry_run(planned, workers=workers, device=device, wish=wish, json=json)
+        _dry_run(planned, workers=workers, device=device, request=request, json=json)
         return
     _grow(
         loaded,
@@ -238,7 +240,7 @@ def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
         raise typer.Exit(130) from None
     print_rows(overview(growth.zoo, growth.plan), title=f"{zoo}: {SCORED}")
     console.print(
-        f"{len(growth.grown)} models grown, {len(growth.already)} were there already, "
+        f"{len(growth.grown)} models grown, {len(growth.existing)} were there already, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "
         f"{len(growth.skipped)} skipped.",
     )
@@ -253,21 +255,21 @@ def _dry_run(
     *,
     workers: int | None,
     device: str,
-    wish: "Wish | None",
+    request: "TrainRequest | None",
     json: bool,
 ) -> None:
     from vitarium.engine.progress.display import announce
+    from vitarium.engine.tuning.auto_tuner import AutoTuner
     from vitarium.engine.tuning.calibration import Calibration
-    from vitarium.engine.tuning.choices import Choices
     from vitarium.engine.tuning.estimate import estimate
     from vitarium.engine.tuning.machine import Machine
 
     machine = Machine.find(device, workers)
-    choices = None
-    if wish:
+    tuner = None
+    if request:
         measure = Calibration(machine.devices[0], machine.threads, announce)
-        choices = Choices(planned, machine, wish, measure, announce)
-    stages = estimate(planned, machine, choices)
+        tuner = AutoTuner(planned, machine, request, measure, announce)
+    stages = estimate(planned, machine, tuner)
     if json:
         print_json({"models": len(planned), "stages": [asdict(stage) for stage in stages]})
         return
@@ -294,7 +296,7 @@ def _dry_run(
         )
     console = Terminal()
     workers_said = f"{machine.workers} workers on {', '.join(machine.devices)}"
-    if wish:
+    if request:
         console.print(
             f"Time: forward, backward and optimizer on random images, with {workers_said}; "
             "reading, augmenting and scoring come on top."
