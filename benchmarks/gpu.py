@@ -50,7 +50,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--part", choices=["vit-s", "stack", "all"], default="all")
+    parser.add_argument("--part", tuner=["vit-s", "stack", "all"], default="all")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
@@ -88,14 +88,16 @@ def vit_s(rounds: int) -> bool:
 
 def our_speed(spec: ModelSpec, folder: Path) -> float:
     """Images per second of one model's training with our choices, after the first epoch."""
-    from vitarium.engine.tuning.calibration import Calibration, Way
+    from vitarium.engine.tuning.calibration import Calibration, TrainMode
 
     outputs, threads = 10, torch.get_num_threads()
     calibration = Calibration(DEVICE, threads)
-    ways = [
-        Way(precision, compiled) for precision in ("fp32", "bf16") for compiled in (False, True)
+    modes = [
+        TrainMode(precision, compiled)
+        for precision in ("fp32", "bf16")
+        for compiled in (False, True)
     ]
-    best = min(ways, key=lambda way: calibration.speed(spec.recipe, outputs, way).per_image)
+    best = min(modes, key=lambda mode: calibration.speed(spec.recipe, outputs, mode).per_image)
     options = TrainOptions(
         DEVICE, precision=best.precision, compiled=best.compiled, deterministic=False
     )

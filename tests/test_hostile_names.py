@@ -303,7 +303,7 @@ def test_answers_are_written_as_they_are(vitarium, sandbox, out, format):
 @pytest.mark.parametrize("exporter", ["timm", "hugging_face"])
 def test_names_of_classes_are_exported_as_they_are(vitarium, sandbox, zoo, out, exporter):
     id = next(id for id in zoo.ids() if zoo.spec(id).stage == PARTS)
-    vitarium("export", sandbox / "zoo", "--to", exporter, "--out", out / "all", id)
+    vitarium("export", sandbox / "zoo", "--exporter", exporter, "--out", out / "all", id)
     (folder,) = (out / "all").iterdir()
     config = json.loads((folder / "config.json").read_bytes())
     names = config.get("label_names") or list(config["id2label"].values())
@@ -314,7 +314,7 @@ def test_names_of_classes_are_exported_as_they_are(vitarium, sandbox, zoo, out, 
 def test_what_was_exported_comes_back_with_its_names(vitarium, sandbox, zoo, out, exporter):
     stages = {id: encodable(zoo.spec(id).stage) for id in zoo.ids()}
     ids = [id for id, stage in stages.items() if exporter == "safetensors" or len(stage) < 9]
-    vitarium("export", sandbox / "zoo", "--to", exporter, "--out", out / "all", *ids)
+    vitarium("export", sandbox / "zoo", "--exporter", exporter, "--out", out / "all", *ids)
     written = [file.name for file in (out / "all").rglob("*")]
     assert len(written) > len(ids)
     assert all(name.isascii() and name.isprintable() for name in written)
@@ -340,7 +340,7 @@ def test_onnx_takes_the_names_as_metadata(zoo):
 def test_the_card_of_a_data_set_says_names_and_nothing_else(vitarium, sandbox, out):
     options = ["--set", "weights=safetensors", "--set", f"name={WORST}".replace("\0", "")]
     where = ["--where", f"stage LIKE '%part' OR stage LIKE '{WORST[:4]}%' OR length(stage) > 9999"]
-    vitarium("export", sandbox / "zoo", "--to", "hub", "--out", out / "hub", *options, *where)
+    vitarium("export", sandbox / "zoo", "--exporter", "hub", "--out", out / "hub", *options, *where)
     card = (out / "hub" / "README.md").read_text(encoding="utf-8")
     assert is_visible(card)
     _, settings, text = card.split("---\n", 2)
@@ -454,7 +454,7 @@ def test_no_link_of_a_zoo_is_published(vitarium, sandbox, zoo, out):
     link = zoo.path / "models" / zoo.ids()[0] / "notes"
     link.symlink_to(secret)
     try:
-        options = ["--to", "hub", "--out", out / "hub", zoo.ids()[0]]
+        options = ["--exporter", "hub", "--out", out / "hub", zoo.ids()[0]]
         assert "leads out of" in vitarium("export", sandbox / "zoo", *options, status=1)
     finally:
         link.unlink()

@@ -66,7 +66,7 @@ def test_compress_says_what_is_wrong(vitarium, grown_zoo):
     parent = next(id for id in grown_zoo.ids() if not grown_zoo.spec(id).parent)
     for arguments, said in [
         ((), "which models"),
-        (("--where", "stage = 'none'"), "no model fulfils"),
+        (("--where", "stage = 'none'"), "no model fulfills"),
         ((parent, "--share", "5"), "does not divide 1 blocks"),
         ((parent, "--init", "best"), "init"),
         ((parent, "--train", "optimizer.lr"), "--train optimizer.lr"),

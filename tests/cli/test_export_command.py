@@ -21,7 +21,7 @@ def zoo(tiny, tmp_path, write_blueprint, vitarium):
 def test_chosen_models_are_exported(vitarium, zoo, tmp_path):
     id = zoo.models().query("stage == 'pretrain'")["id"].iloc[0]
     out = tmp_path / "out"
-    status, _, err = vitarium("export", zoo.path, "--to", "timm", "--out", out, f"{id[:8]}@1")
+    status, _, err = vitarium("export", zoo.path, "--exporter", "timm", "--out", out, f"{id[:8]}@1")
     assert (status, err) == (0, f"1 file or folder written to {out}\n")
     model = timm.create_model(f"local-dir:{out / f'{id}-epoch-0001'}", pretrained=True).eval()
     images = torch.randn(2, 1, 8, 8)
@@ -29,7 +29,7 @@ def test_chosen_models_are_exported(vitarium, zoo, tmp_path):
 
 
 def test_what_has_no_place_is_listed_or_left_out(vitarium, zoo, tmp_path):
-    command = ["export", zoo.path, "--to", "timm", "--out", tmp_path / "out"]
+    command = ["export", zoo.path, "--exporter", "timm", "--out", tmp_path / "out"]
     status, _, err = vitarium(*command)
     assert status == 2
     assert "2 of 6 models cannot be exported to timm; leave them out with --skip" in err
@@ -44,7 +44,9 @@ def test_what_has_no_place_is_listed_or_left_out(vitarium, zoo, tmp_path):
 def test_models_are_chosen_by_a_condition(vitarium, zoo, tmp_path):
     condition = "stage = 'finetune' and head = 'linear'"
     out = tmp_path / "out"
-    status, _, _ = vitarium("export", zoo.path, "--to", "timm", "--out", out, "--where", condition)
+    status, _, _ = vitarium(
+        "export", zoo.path, "--exporter", "timm", "--out", out, "--where", condition
+    )
     wanted = zoo.query(f"SELECT id FROM models WHERE {condition}")["id"]
     assert status == 0
     assert {path.name[:12] for path in out.iterdir()} == set(wanted)
@@ -52,7 +54,7 @@ def test_models_are_chosen_by_a_condition(vitarium, zoo, tmp_path):
 
 def test_settings_are_read_as_json_or_text(vitarium, zoo, tmp_path):
     status, _, _ = vitarium(
-        *("export", zoo.path, "--to", "timm", "--out", tmp_path / "out", "--skip"),
+        *("export", zoo.path, "--exporter", "timm", "--out", tmp_path / "out", "--skip"),
         *("--set", "check=false", "--set", "mean=[0.25]", "--set", "std=[0.5]"),
     )
     config = json.loads(next((tmp_path / "out").glob("*/config.json")).read_text())
@@ -63,11 +65,11 @@ def test_settings_are_read_as_json_or_text(vitarium, zoo, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--to", "tim"], "did you mean 'timm'"),
-        (["--to", "timm", "--set", "chekc=1"], "did you mean 'check'"),
-        (["--to", "timm", "--set", "check"], "write NAME=VALUE"),
-        (["--to", "timm", "zzz"], "unknown model 'zzz'"),
-        (["--to", "timm", "--where", "heat = 'mlp'"], "did you mean 'head'"),
+        (["--exporter", "tim"], "did you mean 'timm'"),
+        (["--exporter", "timm", "--set", "chekc=1"], "did you mean 'check'"),
+        (["--exporter", "timm", "--set", "check"], "write NAME=VALUE"),
+        (["--exporter", "timm", "zzz"], "unknown model 'zzz'"),
+        (["--exporter", "timm", "--where", "heat = 'mlp'"], "did you mean 'head'"),
     ],
 )
 def test_bad_input_is_one_clear_error(vitarium, zoo, tmp_path, arguments, said):
@@ -87,7 +89,7 @@ def test_formats_are_listed_with_their_settings(vitarium):
 
 
 def test_help_teaches_by_examples(vitarium):
-    assert "vitarium export demo-zoo --to timm --out" in vitarium("export", "--help")[1]
+    assert "vitarium export demo-zoo --exporter timm --out" in vitarium("export", "--help")[1]
     assert "--dry-run" in vitarium("push", "--help")[1]
 
 

@@ -54,7 +54,7 @@ def test_what_is_missing_is_said(vitarium, published, tmp_path):
         (["{source}"], "--zoo DIR names the zoo's folder"),
         (["{source}", "--set", "offset"], "--set offset: write NAME=VALUE"),
         (["{source}", "--set", "offset=9", "--zoo", "{zoo}"], "offset"),
-        (["{source}", "--from", "vit_zo", "--zoo", "{zoo}"], "did you mean 'vit_zoo'"),
+        (["{source}", "--importer", "vit_zo", "--zoo", "{zoo}"], "did you mean 'vit_zoo'"),
         (["{source}/none", "--zoo", "{zoo}"], "does not exist"),
     ],
 )
@@ -86,7 +86,7 @@ def test_ctrl_c_says_that_it_goes_on(vitarium, published, tmp_path, monkeypatch)
     monkeypatch.setattr(importing, "bring", stop)
     status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
     assert status == 130
-    assert "the same command goes on after it" in err
+    assert "run the same command to resume" in err
 
 
 def test_help_has_examples(vitarium):

@@ -71,7 +71,7 @@ def test_all_methods_are_listed_with_what_they_need(vitarium):
         (["--method", "uniform-soup"], "say which models to merge"),
         (
             ["--method", "uniform-soup", "--where", "lr > 9"],
-            "no model fulfils the condition lr > 9",
+            "no model fulfills the condition lr > 9",
         ),
         (["zzz", "-m", "uniform-soup"], "unknown model 'zzz'"),
         (["--where", "true", "-m", "uniform-soup", "--set", "x=1"], "unknown factor 'x'"),

@@ -55,11 +55,11 @@ EXAMPLES = {
         Example("import {weights} --set table=models.csv --dry-run"),
     ],
     "export": [
-        Example("export {zoo} --to safetensors --out {out}/files {model}@1", "out"),
-        Example("export {zoo} --to timm --out {out}/timm {model}", "out"),
-        Example("export {zoo} --to hugging_face --out {out}/hf {model}", "out"),
-        Example("export {zoo} --to vit_zoo --out {out}/published {model}", "out"),
-        Example("export {zoo} --to hub --out {out}/hub", "out"),
+        Example("export {zoo} --exporter safetensors --out {out}/files {model}@1", "out"),
+        Example("export {zoo} --exporter timm --out {out}/timm {model}", "out"),
+        Example("export {zoo} --exporter hugging_face --out {out}/hf {model}", "out"),
+        Example("export {zoo} --exporter vit_zoo --out {out}/published {model}", "out"),
+        Example("export {zoo} --exporter hub --out {out}/hub", "out"),
     ],
     "push": [Example("push {zoo} me/zoo --dry-run", "beside")],
     "study diversity": [
@@ -251,7 +251,17 @@ def test_a_disk_that_fills_up_while_models_are_trained_ends_growing_and_loses_no
     recipe = json.loads(slots["blueprint"].read_text())
     recipe["stages"]["pretrain"] |= {"epochs": 15, "grid": {"seed": [11, 12, 13]}}
     slots["blueprint"].write_text(json.dumps(recipe))
-    grow = ("grow", slots["blueprint"], "--zoo", zoo, "--workers", 0, "--stack", 1, "--no-compile")
+    grow = (
+        "grow",
+        slots["blueprint"],
+        "--zoo",
+        zoo,
+        "--workers",
+        0,
+        "--stacked",
+        1,
+        "--no-compiled",
+    )
     (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - (60 << 10)))
     status, _, err = vitarium(*grow)
     assert status == 1

@@ -129,5 +129,5 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 130
     said = process.stderr.read().decode()
-    assert "the same command goes on" in " ".join(said.split())
+    assert "run the same command to resume" in " ".join(said.split())
     assert "Traceback" not in said

@@ -7,7 +7,7 @@ import pytest
 
 from vitarium import Blueprint, Zoo, grow
 from vitarium.core.errors import InvalidInput, NotAZoo, ZooInUse
-from vitarium.engine.events import Ended, EpochEnded, Halved, Retried, Said, Started
+from vitarium.engine.events import Ended, EpochEnded, Halved, Notice, Retried, Started
 from vitarium.engine.pools import local
 from vitarium.zoo import ModelFolder, lock
 
@@ -35,7 +35,7 @@ def test_every_model_of_the_plan_is_grown(tiny, tmp_path):
 def test_a_zoo_that_is_grown_again_trains_nothing(tiny, tmp_path):
     before = checkpoints(grown(tiny, tmp_path / "zoo").zoo)
     again = grown(tiny, tmp_path / "zoo")
-    assert (again.grown, len(again.already)) == ([], 6)
+    assert (again.grown, len(again.existing)) == ([], 6)
     assert checkpoints(again.zoo) == before
 
 
@@ -244,7 +244,7 @@ def test_what_was_chosen_is_said_and_written_down(tiny, tmp_path):
     said = []
 
     def listen(event):
-        if isinstance(event, Said):
+        if isinstance(event, Notice):
             said.append(event.text)
 
     auto = {"precision": "auto", "compiled": "auto", "stacked": "auto"}

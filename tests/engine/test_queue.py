@@ -35,7 +35,7 @@ def test_what_is_done_is_not_taken_and_what_is_put_back_comes_next(tiny):
 def test_children_of_barren_models_are_orphans(tiny):
     planned = plan(Blueprint.read(tiny))
     first, second = planned.of_stage("pretrain")
-    queue = Queue(planned, done=[second.id], barren=[first.id])
+    queue = Queue(planned, done=[second.id], without_checkpoint=[first.id])
     assert {spec.parent for spec in drain(queue)} == {second.id}
-    assert {spec.parent for spec in queue.orphans()} == {first.id}
+    assert {spec.parent for spec in queue.blocked()} == {first.id}
     assert len(queue) == 0

@@ -153,7 +153,7 @@ def command(path: Path, zoo: Path, *options: str) -> "subprocess.CompletedProces
     grow = [sys.executable, "-m", "vitarium.cli", "grow", str(path), "--zoo", str(zoo)]
     return subprocess.run(
         # what is fastest here hangs on what else runs, and does not give the same bits
-        [*grow, "--engine", "ray", "--precision", "fp32", "--no-compile", "--stack", "1", *options],
+        [*grow, "--engine=ray", "--precision=fp32", "--no-compiled", "--stacked=1", *options],
         capture_output=True,
         text=True,
         timeout=300,

@@ -22,7 +22,7 @@ class ScriptedPool:
             self.workers.append(Worker())
             yield self.workers[-1]
 
-    def start(self, worker, specs, way):
+    def start(self, worker, specs, mode):
         for spec in specs:
             self.starts[spec.id] = self.starts.get(spec.id, 0) + 1
 
@@ -125,7 +125,7 @@ def test_memory_halves_down_to_one_and_then_the_model_fails(planned, run):
 def test_a_model_that_cannot_be_handed_out_fails_alone(planned, run, monkeypatch, tmp_path):
     lost = planned.models[0].id
 
-    def start(self, worker, specs, way):
+    def start(self, worker, specs, mode):
         if specs[0].id == lost:
             raise CorruptFile(tmp_path, "moths")
         self.starts[specs[0].id] = 1

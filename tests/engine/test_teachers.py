@@ -20,8 +20,8 @@ from vitarium.core.errors import (
 from vitarium.engine.events import Ended
 from vitarium.engine.shipping import pack, run_shipped
 from vitarium.engine.teachers import load_teacher
+from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
-from vitarium.engine.tuning.choices import Choices, Wish
 from vitarium.engine.tuning.estimate import estimate
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.worker import Job, run_job
@@ -112,11 +112,11 @@ def test_a_folder_that_timm_loads_teaches(tiny, tmp_path, grown_zoo, images):
 def test_a_file_is_looked_for_from_here_and_in_the_zoo(tiny, tmp_path, grown_zoo, monkeypatch):
     own = student(tiny, teacher="kept/teacher.safetensors", teacher_architecture=VIT)
     monkeypatch.chdir(tmp_path)
-    places = [tmp_path / "kept", grown_zoo.path / "kept"]
+    folders = [tmp_path / "kept", grown_zoo.path / "kept"]
     with pytest.raises(InvalidInput) as error:
         load_teacher(own, grown_zoo)
-    assert all(str(place / "teacher.safetensors") in str(error.value) for place in places)
-    for place in places:
+    assert all(str(place / "teacher.safetensors") in str(error.value) for place in folders)
+    for place in folders:
         file = written(place)
         assert load_teacher(own, grown_zoo) is not None
         file.unlink()
@@ -145,8 +145,8 @@ def test_a_student_learns_from_its_parent_in_a_blueprint(tiny, tmp_path, name):
 def test_the_time_of_students_is_estimated(tiny, objective):
     tiny["stages"]["finetune"]["objective"] = objective
     planned, machine = plan(Blueprint.read(tiny)), Machine(("cpu",), 1, 1)
-    choices = Choices(planned, machine, Wish(), Calibration("cpu", 1))
-    assert all(0 < stage.seconds < 60 for stage in estimate(planned, machine, choices))
+    tuner = AutoTuner(planned, machine, TrainRequest(), Calibration("cpu", 1))
+    assert all(0 < stage.seconds < 60 for stage in estimate(planned, machine, tuner))
 
 
 def test_the_time_of_a_student_has_its_teachers_in_it(tiny, tmp_path, monkeypatch):

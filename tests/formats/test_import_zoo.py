@@ -205,7 +205,7 @@ def test_one_importer_has_to_know_the_format(tmp_path, monkeypatch):
         import_zoo(tmp_path / "gone", tmp_path / "zoo")
     for name in ("one", "two"):
         importer(name, detects=lambda source: True)(lambda config, source: iter(()))
-    with pytest.raises(InvalidInput, match="several formats: one, two; name one with --from"):
+    with pytest.raises(InvalidInput, match="several formats: one, two; name one with --importer"):
         import_zoo(tmp_path, tmp_path / "zoo")
     with pytest.raises(UnknownName):
         import_zoo(tmp_path, tmp_path / "zoo", importer="three")

@@ -10,16 +10,16 @@ Device = Annotated[
     str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")
 ]
 UNCHECKED = False
-"""Of paths: that one cannot be read is told by the library in a line, not by typer in a box."""
+"""Of paths: the library says in a line that one cannot be read, instead of typer in a box."""
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Looked into first for data sets.", show_default=False, readable=UNCHECKED),
+    typer.Option(help="Dataset folder, searched first.", show_default=False, readable=UNCHECKED),
 ]
 Where = Annotated[
     str,
     typer.Option(
         metavar="SQL",
-        help="Only models that fulfil a condition over their factors and scores, "
+        help="Only models that fulfill a condition over their factors and scores, "
         "e.g. \"lr < 0.01 and stage = 'finetune'\".",
         show_default=False,
     ),
@@ -27,7 +27,7 @@ Where = Annotated[
 Images = Annotated[
     int | None,
     typer.Option(
-        min=4, help="On at most so many images, of each class in proportion.", show_default=False
+        min=4, help="Evaluate on at most this many images, stratified by class.", show_default=False
     ),
 ]
 
@@ -40,4 +40,4 @@ class SplitChoice(StrEnum):
     test = "test"
 
 
-Split = Annotated[SplitChoice, typer.Option(help="On which images.")]
+Split = Annotated[SplitChoice, typer.Option(help="Split to evaluate on.")]

@@ -1,4 +1,4 @@
-"""Which models a command works on: those that are named, and those that fulfil a condition."""
+"""Which models a command works on: those that are named, and those that fulfill a condition."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ def selected(zoo: Zoo, models: Sequence[str] | None, where: str, verb: str) -> l
         raise InvalidInput(f"say which models to {verb}: their ids, or a condition (--where SQL)")
     named = [*(models or ())]
     if where:
-        found = [row["model"] for row in listing(zoo.path, where=where).rows]
-        if not found:
-            raise InvalidInput(f"no model fulfils the condition {where}")
-        named += [id for id in found if id not in named]
+        matching = [row["model"] for row in listing(zoo.path, where=where).rows]
+        if not matching:
+            raise InvalidInput(f"no model fulfills the condition {where}")
+        named += [id for id in matching if id not in named]
     return named

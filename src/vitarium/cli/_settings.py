@@ -28,8 +28,8 @@ def parsed(
     """
     settings: dict[str, Any] = {}
     for pair in pairs or ():
-        name, given, value = pair.partition("=")
-        if not given or not name:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
             raise InvalidInput(f"{option} {pair}: write NAME=VALUE, e.g. {option} {example}")
         try:
             settings[name] = json.loads(value)

@@ -82,7 +82,7 @@ def warnings_in_a_line() -> Iterator[None]:
     """Inside, warnings are shown once, without the place in the code that they come from."""
     texts: set[str] = set()
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *location: Any, **more: Any) -> None:
         label = "note" if issubclass(category, DamagedCache) else "warning"
         text = printable(f"{label}: {' '.join(str(message).split())}")
         if text not in texts:

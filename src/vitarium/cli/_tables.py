@@ -61,11 +61,11 @@ def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
 def _filled(cells: list[str], *, right: bool) -> list[str]:
     """The cells with spaces before or behind, all equally wide."""
     if "".join(cells).isascii():
-        most = max(map(len, cells))
-        return [cell.rjust(most) if right else cell.ljust(most) for cell in cells]
+        max_width = max(map(len, cells))
+        return [cell.rjust(max_width) if right else cell.ljust(max_width) for cell in cells]
     widths = [cell_len(cell) for cell in cells]  # a Chinese letter is two cells wide
-    most = max(widths)
-    filled = zip(cells, (" " * (most - width) for width in widths), strict=True)
+    max_width = max(widths)
+    filled = zip(cells, (" " * (max_width - width) for width in widths), strict=True)
     return [f"{space}{cell}" if right else f"{cell}{space}" for cell, space in filled]
 
 
@@ -126,10 +126,10 @@ def text(value: Any) -> str:
 
 def duration(seconds: float) -> str:
     """90 -> "1m 30s", 5400 -> "1h 30m", 2e5 -> "2d 7h"."""
-    whole = round(seconds)
+    rounded = round(seconds)
     for size, big, small, per in ((86400, "d", "h", 3600), (3600, "h", "m", 60), (60, "m", "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{big} {whole % size // per}{small}"
+        if rounded >= size:
+            return f"{rounded // size}{big} {rounded % size // per}{small}"
     return f"{seconds:.0f}s" if seconds >= 1 else "under 1s"
 
 

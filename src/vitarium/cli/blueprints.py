@@ -63,7 +63,7 @@ def show(blueprint: Source, json: Json = False) -> None:
 
 @app.command()
 def check(blueprint: Source, json: Json = False) -> None:
-    """Check a blueprint, and say how many models it asks for. Exit status 2 if it is not valid.
+    """Check a blueprint and count its models. Exit status 2 if it is not valid.
 
     Example:  vitarium blueprint check mine.yaml
     """

@@ -16,9 +16,13 @@ from vitarium.zoo import Zoo
 
 def export(
     directory: ZooFolder,
-    to: Annotated[str, typer.Option(help="The format: `vitarium plugins exporter` lists them.")],
+    exporter: Annotated[
+        str,
+        typer.Option(metavar="FORMAT", help="The format; `vitarium plugins exporters` lists all."),
+    ],
     out: Annotated[
-        Path, typer.Option(help="Where to: a new or an empty folder.", readable=UNCHECKED)
+        Path,
+        typer.Option(help="Output folder; must be new or empty.", readable=UNCHECKED),
     ],
     models: Annotated[
         list[str] | None,
@@ -33,26 +37,26 @@ def export(
         str,
         typer.Option(
             metavar="SQL",
-            help="Instead: finished models that fulfil a condition, as in `vitarium ls --where`.",
+            help="Instead of ids: finished models that fulfill a condition, as in `vitarium ls`.",
             show_default=False,
         ),
     ] = "",
     settings: Settings = None,
     skip: Annotated[
-        bool, typer.Option("--skip", help="Leave out models for which the format has no place.")
+        bool, typer.Option("--skip", help="Leave out models that the format has no place for.")
     ] = False,
 ) -> None:
     """Write models of a zoo in another format: timm, hugging_face, onnx, safetensors, hub, ...
 
-    Nothing is written unless all of it is.
+    If anything goes wrong, nothing is written.
 
     Examples:
 
-      vitarium export demo-zoo --to timm --out for-timm d704 3f2a@5
+      vitarium export demo-zoo --exporter timm --out for-timm d704 3f2a@5
 
-      vitarium export demo-zoo --to onnx --out onnx --where "after > 0.97" --set opset=20
+      vitarium export demo-zoo --exporter onnx --out onnx --where "after > 0.97" --set opset=20
 
-      vitarium export demo-zoo --to hub --out for-the-hub --set license=cc-by-4.0
+      vitarium export demo-zoo --exporter hub --out for-the-hub --set license=cc-by-4.0
     """
     from vitarium.formats.export import Skipped
     from vitarium.formats.export import export as run
@@ -62,7 +66,7 @@ def export(
         written = run(
             Zoo.open(directory),
             out,
-            exporter=to,
+            exporter=exporter,
             models=models or None,
             where=where,
             skip=skip,
@@ -82,28 +86,28 @@ def push(
     directory: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="A zoo, or a folder of `export --to hub`.", readable=UNCHECKED
+            metavar="DIR", help="A zoo, or a folder of `export --exporter hub`.", readable=UNCHECKED
         ),
     ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="On the hub, e.g. me/my-zoo.")],
     private: Annotated[
-        bool, typer.Option("--private", help="Where the repository is made now: for you alone.")
+        bool, typer.Option("--private", help="If the repository is new: visible to you alone.")
     ] = False,
     license: Annotated[
         str | None,
         typer.Option(
-            help="For the card of a zoo that has none yet, as the hub calls it, e.g. cc-by-4.0.",
+            help="License for the new card, in the words of the hub, e.g. cc-by-4.0.",
             show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be uploaded, and do nothing.")
+        bool, typer.Option("--dry-run", help="List what would be uploaded; upload nothing.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Of --dry-run, as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")] = False,
 ) -> None:
     """Upload a zoo to the Hugging Face hub as a data set, with a card, tables and figures.
 
-    Stopped or interrupted, the same command goes on. Needs vitarium[hub] and a token of the hub
+    If it is interrupted, run the same command to resume. Needs vitarium[hub] and a token of the hub
     (`hf auth login`, or the environment variable HF_TOKEN).
 
     Examples:

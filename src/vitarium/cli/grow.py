@@ -1,28 +1,27 @@
 """`vitarium demo` and `vitarium grow`."""
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitarium.cli._estimate import print_estimate
 from vitarium.cli._options import UNCHECKED, DataDir, Device
-from vitarium.cli._tables import duration, print_json, print_rows, size
+from vitarium.cli._tables import print_rows
 from vitarium.cli.zoo import SCORED, overview
 from vitarium.core.filenames import file_name
 from vitarium.core.terminal import Terminal
 
 if TYPE_CHECKING:
-    from vitarium.blueprint import Blueprint, Plan
-    from vitarium.engine.tuning.choices import Wish
+    from vitarium.blueprint import Blueprint
 
 Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
         help="Models trained at a time, each in its own process; 0: in this one. "
-        "Default: one per core, or one per GPU; on a cluster as many as it holds.",
+        "Default: one per core or GPU; on a cluster, as many as fit.",
     ),
 ]
 
@@ -92,7 +91,7 @@ def grow(
         int | None,
         typer.Option(
             min=0,
-            help="Processes per model that decode images, where they are not decoded beforehand. "
+            help="Processes per model that decode images, unless they are cached decoded. "
             "Default: the cores that are free.",
             show_default=False,
         ),
@@ -100,25 +99,25 @@ def grow(
     precision: Annotated[
         PrecisionName,
         typer.Option(
-            help="auto measures once what is fastest here, and says so; bf16 is autocast.",
+            help="auto: the fastest on this machine, measured once; bf16 is autocast.",
             rich_help_panel=_SPEED,
         ),
     ] = PrecisionName.auto,
     compiled: Annotated[
         bool | None,
         typer.Option(
-            "--compile/--no-compile",
-            help="torch.compile. Default: where the plan is long enough to repay it.",
+            "--compiled/--no-compiled",
+            help="Use torch.compile. Default: if the plan is long enough to repay it.",
             rich_help_panel=_SPEED,
             show_default=False,
         ),
     ] = None,
-    stack: Annotated[
+    stacked: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Train up to so many like models as one computation; 1: none. "
-            "Default: as many as pays here.",
+            help="Train up to this many similar models as one computation; 1: no stacks. "
+            "Default: measured.",
             rich_help_panel=_SPEED,
             show_default=False,
         ),
@@ -127,17 +126,17 @@ def grow(
         bool,
         typer.Option(
             "--trace",
-            help="Write what each worker did when to the zoo's timeline.json, "
+            help="Write a timeline of all workers to the zoo's timeline.json, "
             "for chrome://tracing.",
             rich_help_panel=_SPEED,
         ),
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait while another process grows this zoo.")
+        bool, typer.Option("--wait", help="Wait for another process that grows this zoo.")
     ] = False,
     deterministic: Annotated[
         bool,
-        typer.Option(help="The same bits from the same seeds; the other may be faster on GPUs."),
+        typer.Option(help="Deterministic, or faster on GPUs."),
     ] = True,
     engine: Annotated[
         EngineName,
@@ -150,7 +149,7 @@ def grow(
         str | None,
         typer.Option(
             help="auto: the cluster that this machine is part of; or HOST:PORT of its head. "
-            "Default: one that is started on this machine for the occasion.",
+            "Default: a temporary one on this machine.",
             rich_help_panel=_RAY,
             show_default=False,
         ),
@@ -172,7 +171,9 @@ def grow(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be grown and what it costs; write nothing."),
+        typer.Option(
+            "--dry-run", help="Print what would be grown and what it costs; write nothing."
+        ),
     ] = False,
     calibrate: Annotated[
         bool, typer.Option(help="With --dry-run: train for a moment to estimate the time.")
@@ -181,7 +182,7 @@ def grow(
 ) -> None:
     """Train every model of a blueprint that the zoo does not have yet.
 
-    Stopped at any moment and started again, it goes on after each model's last finished epoch.
+    If it is interrupted, run the same command to resume after each model's last finished epoch.
 
     Examples:
 
@@ -194,19 +195,21 @@ def grow(
     from vitarium.blueprint import Blueprint, plan
 
     loaded = Blueprint.load(blueprint)
-    place = zoo or Path(file_name(f"{loaded.name}-zoo"))
+    folder = zoo or Path(file_name(f"{loaded.name}-zoo"))
     if dry_run:
         from vitarium.engine.parents import parents_in
-        from vitarium.engine.tuning.choices import Wish
+        from vitarium.engine.tuning.auto_tuner import TrainRequest
 
         # to try a compilation takes a minute, so not unless it is asked for
-        wish = Wish(precision.value, bool(compiled), stack or "auto") if calibrate else None
-        planned = plan(loaded, parents_in(place))
-        _dry_run(planned, workers=workers, device=device, wish=wish, json=json)
+        request = (
+            TrainRequest(precision.value, bool(compiled), stacked or "auto") if calibrate else None
+        )
+        planned = plan(loaded, parents_in(folder))
+        print_estimate(planned, workers=workers, device=device, request=request, json=json)
         return
     _grow(
         loaded,
-        place,
+        folder,
         workers=workers,
         device=device,
         data_dir=data_dir,
@@ -214,7 +217,7 @@ def grow(
         deterministic=deterministic,
         precision=precision.value,
         compiled="auto" if compiled is None else compiled,
-        stacked=stack or "auto",
+        stacked=stacked or "auto",
         wait=wait,
         trace=trace,
         engine=engine.value,
@@ -232,13 +235,13 @@ def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
         growth = grow_zoo(blueprint, zoo, **options)
     except KeyboardInterrupt:
         console.print(
-            f"\nStopped. Finished epochs are kept in {zoo}; the same command goes on after them.",
+            f"\nStopped. Finished epochs are kept in {zoo}; run the same command to resume.",
             style="yellow",
         )
         raise typer.Exit(130) from None
     print_rows(overview(growth.zoo, growth.plan), title=f"{zoo}: {SCORED}")
     console.print(
-        f"{len(growth.grown)} models grown, {len(growth.already)} were there already, "
+        f"{len(growth.grown)} models grown, {len(growth.existing)} were there already, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "
         f"{len(growth.skipped)} skipped.",
     )
@@ -246,70 +249,3 @@ def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
         for id, cause in {**growth.failed, **growth.skipped}.items():
             console.print(f"{id}: {cause}", style="red", soft_wrap=True)
         raise typer.Exit(1)
-
-
-def _dry_run(
-    planned: "Plan",
-    *,
-    workers: int | None,
-    device: str,
-    wish: "Wish | None",
-    json: bool,
-) -> None:
-    from vitarium.engine.progress.display import announce
-    from vitarium.engine.tuning.calibration import Calibration
-    from vitarium.engine.tuning.choices import Choices
-    from vitarium.engine.tuning.estimate import estimate
-    from vitarium.engine.tuning.machine import Machine
-
-    machine = Machine.find(device, workers)
-    choices = None
-    if wish:
-        measure = Calibration(machine.devices[0], machine.threads, announce)
-        choices = Choices(planned, machine, wish, measure, announce)
-    stages = estimate(planned, machine, choices)
-    if json:
-        print_json({"models": len(planned), "stages": [asdict(stage) for stage in stages]})
-        return
-    print_rows(
-        (
-            {
-                "stage": stage.stage,
-                "starts from": stage.start,
-                "models": stage.models,
-                "parameters": _range(stage.parameters),
-                "epochs": stage.epochs,
-                "steps": "?" if stage.steps is None else f"{stage.steps:,}",
-                "checkpoints": "?" if stage.bytes is None else f"up to {size(stage.bytes)}",
-                "time": "?" if stage.seconds is None else duration(stage.seconds),
-            }
-            for stage in stages
-        ),
-        title=f"{planned.name}: {_sum_of_models(planned)}",
-    )
-    for stage in stages:
-        print_rows(
-            ({"factor": name, "values": values} for name, values in stage.factors.items()),
-            title=f"Factors of {stage.stage}",
-        )
-    console = Terminal()
-    workers_said = f"{machine.workers} workers on {', '.join(machine.devices)}"
-    if wish:
-        console.print(
-            f"Time: forward, backward and optimizer on random images, with {workers_said}; "
-            "reading, augmenting and scoring come on top."
-        )
-    if any(stage.steps is None for stage in stages):
-        console.print("?: needs data that is not on this machine.")
-
-
-def _sum_of_models(planned: "Plan") -> str:
-    parts = " + ".join(str(count) for count in planned.stages.values())
-    return f"{len(planned)} models" + (f" ({parts})" if len(planned.stages) > 1 else "")
-
-
-def _range(parameters: tuple[int, int] | None) -> str:
-    if parameters is None:
-        return "?"
-    low, high = parameters
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

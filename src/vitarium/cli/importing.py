@@ -29,15 +29,15 @@ def import_(
     importer: Annotated[
         str | None,
         typer.Option(
-            "--from",
             metavar="FORMAT",
-            help="See `vitarium plugins importer`. Default: the format that SOURCE has.",
+            help="The format; `vitarium plugins importers` lists all. Default: detected.",
             show_default=False,
         ),
     ] = None,
     settings: Settings = None,
     orphans: Annotated[
-        bool, typer.Option("--orphans", help="Import models whose parent is not there without it.")
+        bool,
+        typer.Option("--orphans", help="Import models whose parent is missing without a parent."),
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait while another process writes into the zoo.")
@@ -49,8 +49,8 @@ def import_(
 ) -> None:
     """Bring models that others trained into a zoo: every epoch, bit for bit, with its lineage.
 
-    Run again, it skips what is there and goes on where it was stopped. Files are only read as
-    tensors: one that would run code is refused.
+    If it is interrupted, run the same command to resume; models that are there are skipped. Files
+    are only read as tensors: one that would run code is refused.
 
     Examples:
 
@@ -58,7 +58,7 @@ def import_(
 
       vitarium import published-zoo --zoo my-zoo
 
-      vitarium import checkpoints --zoo my-zoo --from checkpoint_table --set table=models.csv
+      vitarium import checkpoints --zoo my-zoo --importer checkpoint_table --set table=models.csv
     """
     from vitarium.formats.import_zoo import find_models, import_models
 
@@ -67,7 +67,9 @@ def import_(
         _list(foreign, json=json)
         return
     if zoo is None:
-        raise InvalidInput("--zoo DIR is missing, the zoo's folder; only --dry-run needs none")
+        raise InvalidInput(
+            "no zoo to import into: --zoo DIR names the zoo's folder (--dry-run needs none)"
+        )
     console = Terminal(stderr=True)
     _print_notes(foreign, console)
     counts = _Counts(len(foreign.models), console)
@@ -77,7 +79,7 @@ def import_(
                 foreign, zoo, orphans=orphans, wait=wait, progress=progress, listener=counts
             )
     except KeyboardInterrupt:
-        text = f"\nStopped. What is imported is kept in {zoo}; the same command resumes."
+        text = f"\nStopped. What is imported is kept in {zoo}; run the same command to resume."
         console.print(text, style="yellow", soft_wrap=True)
         raise typer.Exit(130) from None
     empty = f", {len(foreign.empty)} without weights were left out" if foreign.empty else ""
@@ -134,7 +136,7 @@ def _list(foreign: "ForeignZoo", *, json: bool) -> None:
 
 
 def _print_notes(foreign: "ForeignZoo", console: Terminal) -> None:
-    """What the importer found missing or broken; nothing of it stays unsaid."""
+    """Print everything that the importer found missing or broken."""
     for model in (*foreign.models, *foreign.empty):
         for note in model.notes:
             console.print(f"{model.name}: {note}", style="yellow", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`vitarium verify`, `pack` and `unpack`: is the zoo whole, and how it lies on disk."""
+"""`vitarium verify`, `pack` and `unpack`: integrity of a zoo, and how it is stored."""
 
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,14 @@ from vitarium.core.terminal import Terminal
 def verify(
     directory: ZooFolder,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Unpack every tensor and build every model, too.")
+        bool, typer.Option("--deep", help="Also unpack every tensor and build every model.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Find whatever is damaged or missing in a zoo: every flipped bit, every truncated file.
 
-    Says what is lost by each fault and what can be rebuilt; nothing is changed. The exit status is
-    1 where there are faults. May run while the zoo grows.
+    Reports what each fault costs and what can be rebuilt; changes nothing. The exit status is 1 if
+    there are faults. Safe to run while the zoo grows.
 
     Examples:
 
@@ -53,11 +53,11 @@ def verify(
 
 
 def pack(directory: ZooFolder) -> None:
-    """Make a zoo small: keep every checkpoint as the difference to another one, bit-exact.
+    """Make a zoo small: store every checkpoint as the difference to another one, bit-exact.
 
     New checkpoints are packed already; this packs those that `unpack` made plain, or an older
-    version wrote. In place, a file at a time: whenever it is stopped, nothing is lost, and running
-    it again goes on.
+    version wrote. Works in place, one file at a time; if it is interrupted, nothing is lost, and
+    the same command resumes.
 
     Example:  vitarium pack demo-zoo
     """
@@ -65,10 +65,10 @@ def pack(directory: ZooFolder) -> None:
 
 
 def unpack(directory: ZooFolder) -> None:
-    """Make a zoo fast: keep every checkpoint as a plain safetensors file, to be mapped into memory.
+    """Make a zoo fast: store every checkpoint as a plain safetensors file, mapped into memory.
 
-    Takes about half as much space again, and every safetensors reader opens the files. In place, a
-    file at a time: whenever it is stopped, nothing is lost, and running it again goes on.
+    Takes about half as much space again; every safetensors reader opens the files. Works in place,
+    one file at a time; if it is interrupted, nothing is lost, and the same command resumes.
 
     Example:  vitarium unpack demo-zoo
     """

@@ -38,45 +38,39 @@ def measure(
     measures: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names, see `vitarium plugins measure`; none: all of single models that take no "
-            "more than a forward pass.",
+            help="Names; `vitarium plugins measures` lists all. Default: every measure of single "
+            "models that takes at most a forward pass.",
             show_default=False,
         ),
     ] = None,
     where: Where = "",
     epochs: Annotated[
-        str, typer.Option(metavar="all|last|LIST", help="After which epochs, e.g. 0,5,10.")
+        str, typer.Option(metavar="all|last|LIST", help="Epochs to measure, e.g. 0,5,10.")
     ] = "last",
     pairs: Annotated[
-        PairChoice, typer.Option(help="Which pairs, for measures of pairs.")
+        PairChoice, typer.Option(help="Pairs, for measures of pairs.")
     ] = PairChoice.same_stage,
     split: Split = SplitChoice.test,
     images: Images = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="A data set for all models; default: each model's own.", show_default=False
-        ),
+        typer.Option(help="Dataset for all models. Default: each model's own.", show_default=False),
     ] = None,
     data_dir: DataDir = None,
     set_: Settings = None,
     device: Device = "auto",
-    again: Annotated[
-        bool, typer.Option("--again", help="Measure what was measured before, too.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Recompute existing results.")] = False,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", help="Measure behaviour on images that were trained on, too, and mark it."
-        ),
+        typer.Option("--force", help="Evaluate on training images, too, and mark such results."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Measure models and pairs of models: weights, behaviour, loss landscape, robustness.
+    """Measure models and pairs of models: weights, predictions, loss landscape, robustness.
 
-    Numbers are kept in the zoo (`vitarium query DIR "SELECT * FROM records"`) and not measured
-    again; a command that was stopped goes on where it was. What cannot be measured is said, and
-    the rest goes on.
+    Results are stored in the zoo (`vitarium query DIR "SELECT * FROM records"`) and reused. If it
+    is interrupted, run the same command to resume. A model or pair that cannot be measured is
+    reported; the others are still measured.
 
     Examples:
 
@@ -95,7 +89,7 @@ def measure(
     zoo = Zoo.open(directory)
     models = [row["model"] for row in listing(zoo.path, where=where).rows] if where else None
     if models == []:
-        raise InvalidInput(f"no model fulfils the condition {where}")
+        raise InvalidInput(f"no model fulfills the condition {where}")
     with progress_bar("measured") as progress:
         table = run(
             zoo,
@@ -117,7 +111,7 @@ def measure(
         print_json(table.to_dict("records"))
     else:
         print_rows(_summary(zoo, table), title=f"{directory}: over models or pairs")
-    _tell_refusals(table)
+    _print_refusals(table)
     if len(table) and (table["refused"] != "").all():
         raise typer.Exit(2)
 
@@ -139,7 +133,7 @@ def _summary(zoo: Zoo, table: "pd.DataFrame") -> list[dict[str, Any]]:
     measured = table[table["refused"] == ""]
     first = measured["part"].str.split("/").str[0]
     tensors = {name for model in measured["model"].unique()[:1] for name in zoo.checkpoint(model)}
-    whole = measured[~first.str.contains(".", regex=False) & ~first.isin(tensors)]
+    totals = measured[~first.str.contains(".", regex=False) & ~first.isin(tensors)]
     return [
         {
             "measure": measure,
@@ -151,22 +145,22 @@ def _summary(zoo: Zoo, table: "pd.DataFrame") -> list[dict[str, Any]]:
             "max": values["value"].max(),
             "unit": values["unit"].iloc[0],
         }
-        for (measure, part), values in whole.groupby(["measure", "part"], sort=False)
+        for (measure, part), values in totals.groupby(["measure", "part"], sort=False)
     ]
 
 
-def _tell_refusals(table: "pd.DataFrame") -> None:
-    """Why there is no value; reasons that differ in the models' ids alone are told once."""
+def _print_refusals(table: "pd.DataFrame") -> None:
+    """Print why there is no value; reasons that differ only in the models' ids appear once."""
     refused = table[table["refused"] != ""]
     if refused.empty:
         return
-    alike: dict[tuple[str, str], list[str]] = {}
+    reasons_by_text: dict[tuple[str, str], list[str]] = {}
     for measure, reason in zip(refused["measure"], refused["refused"], strict=True):
-        alike.setdefault((measure, _ID.sub("…", reason)), []).append(reason)
+        reasons_by_text.setdefault((measure, _ID.sub("…", reason)), []).append(reason)
     console = Terminal(stderr=True, soft_wrap=True)
     console.print(f"{len(refused):,} could not be measured:", style="yellow")
-    for (measure, _), reasons in list(alike.items())[:_SHOWN_REFUSALS]:
+    for (measure, _), reasons in list(reasons_by_text.items())[:_SHOWN_REFUSALS]:
         many = f" ({len(reasons):,} times, e.g.)" if len(reasons) > 1 else ""
         console.print(f"  {measure}{many}: {reasons[0]}")
-    if (more := len(alike) - _SHOWN_REFUSALS) > 0:
+    if (more := len(reasons_by_text) - _SHOWN_REFUSALS) > 0:
         console.print(f"  … and {more} more reasons; --json has all")

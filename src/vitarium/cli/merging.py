@@ -25,21 +25,23 @@ def merge(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Ids, or beginnings of them; ID@3 is a model after its epoch 3. In the order that "
-            "the method sees, where it counts.",
+            help="Ids, or their first digits; ID@3 is a model after epoch 3. Some methods depend "
+            "on the order.",
             show_default=False,
         ),
     ] = None,
     method: Annotated[
         str,
-        typer.Option("--method", "-m", help="How; `list` shows all methods.", show_default=False),
+        typer.Option(
+            "--method", "-m", help="Merge method (`list` to show all).", show_default=False
+        ),
     ] = "list",
     where: Where = "",
     base: Annotated[
         str | None,
         typer.Option(
             metavar="ID",
-            help="What the models started from; default: their common parent.",
+            help="Base model of the task vectors. Default: the common parent.",
             show_default=False,
         ),
     ] = None,
@@ -47,23 +49,25 @@ def merge(
         str,
         typer.Option(
             metavar="merge|average|ensemble|ID",
-            help="What becomes of the heads: merged like all other weights; their mean; all kept, "
-            "and the outputs averaged; or that model's.",
+            help="Heads: merged like all other weights; averaged; all kept, with averaged outputs; "
+            "or those of one model.",
         ),
     ] = "merge",
     align: Annotated[
         str | None,
         typer.Option(
             metavar="METHOD",
-            help="First rearrange every model to match the first, e.g. weight-matching.",
+            help="First permute every model to match the first, e.g. weight_matching.",
             show_default=False,
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Stage of the result in the zoo's tables.")] = "merge",
+    name: Annotated[
+        str, typer.Option(help="Stage of the merged model in the zoo's tables.")
+    ] = "merge",
     data: Annotated[
         str | None,
         typer.Option(
-            help="A data set for methods that need images; default: the models' own.",
+            help="Dataset for methods that need images. Default: the models' own.",
             show_default=False,
         ),
     ] = None,
@@ -75,20 +79,18 @@ def merge(
     ] = False,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", help="Select by images that some of the models were trained on, too."
-        ),
+        typer.Option("--force", help="Allow selection on images that some models were trained on."),
     ] = False,
     json: Json = False,
 ) -> None:
     """Combine models: soups, task vectors, alignment, averages over epochs.
 
-    The result is a model of the zoo that knows what it is made of: it can be measured, loaded,
-    exported and merged again. The same merge is the same model, and is not computed again. Methods
-    that look at images say of which split, and never at the test split. Methods of one model (its
-    epochs; it and its parent) make one for each that is named.
+    The result is a model of the zoo that records its ingredients: it can be measured, loaded,
+    exported and merged again. The same merge gives the same model and is computed once. Methods
+    that need images say from which split, never from the test split. Methods of a single model (of
+    its epochs, or of it and its parent) give one result for each model that is named.
 
-    Examples:
+    EvalData:
 
       vitarium merge demo-zoo --method list
 
@@ -109,11 +111,11 @@ def merge(
     plugin = get("operator", method.replace("-", "_"))
     zoo = Zoo.open(directory)
     named = selected(zoo, models, where, "merge")
-    groups = [[one] for one in named] if _of_one(plugin) else [named]
-    made = []
+    groups = [[model] for model in named] if _of_one(plugin) else [named]
+    merged = []
     with progress_bar(plugin.name) as progress:
         for group in groups:
-            made.append(
+            merged.append(
                 run(
                     zoo,
                     group,
@@ -131,7 +133,7 @@ def merge(
                     **parsed(set_),
                 )
             )
-    rows = [_row(zoo, id) for id in made]
+    rows = [_row(zoo, id) for id in merged]
     if json:
         print_json(rows)
         return
@@ -141,7 +143,7 @@ def merge(
     ]
     print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in short])
     quoted = name.replace("'", "''")
-    which = f"id = '{made[0]}'" if len(made) == 1 else f"stage = '{quoted}'"
+    which = f"id = '{merged[0]}'" if len(merged) == 1 else f"stage = '{quoted}'"
     Terminal(stderr=True, soft_wrap=True).print(
         f'how good it is: vitarium measure {directory} accuracy --where "{which}"'
     )
@@ -161,11 +163,11 @@ def methods() -> None:
 
 def _needs(plugin: "Plugin") -> str:
     facts = plugin.facts
-    fewest, most = facts["models"]
+    min_models, max_models = facts["models"]
     if facts["epochs"]:
         models = "epochs of a model"
-    elif fewest == most:
-        models = "1 model" if most == 1 else f"{most} models"
+    elif min_models == max_models:
+        models = "1 model" if max_models == 1 else f"{max_models} models"
     else:
         models = "models"
     images = f"{facts['split']} images" if facts["split"] else ""
@@ -184,13 +186,13 @@ def _row(zoo: Zoo, id: str) -> dict[str, Any]:
         "method": spec.operator.name if spec.operator else "",
         "parent": spec.parent,
         "heads": spec.heads,
-        "made of": [f"{one.model}@{one.epoch}" for one in spec.ingredients],
+        "made of": [f"{ingredient.model}@{ingredient.epoch}" for ingredient in spec.ingredients],
         **folder.epochs()[-1].metrics,
         "said": result.get("message", ""),
     }
 
 
 def _shortened(names: list[str]) -> str:
-    shown = " ".join(name[:8] + name[12:] for name in names[:_SHOWN_INGREDIENTS])
+    shortened = " ".join(name[:8] + name[12:] for name in names[:_SHOWN_INGREDIENTS])
     more = len(names) - _SHOWN_INGREDIENTS
-    return f"{shown} and {more} more" if more > 0 else shown
+    return f"{shortened} and {more} more" if more > 0 else shortened

@@ -1,4 +1,4 @@
-"""`vitarium plugins`: what the registry knows."""
+"""`vitarium plugins`: the registry."""
 
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,18 +15,18 @@ def plugins(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="One kind: measures lists them in a line each, measure with their settings.",
+            help="A kind: `measures` gives a line each, `measure` also their settings.",
             show_default=False,
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(help="One of them, with its settings.", show_default=False)
+        str | None, typer.Argument(help="One plug-in, with its settings.", show_default=False)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List architectures, data sets, objectives, measures and all else that there is.
+    """List architectures, datasets, objectives, measures and all other plug-ins.
 
-    Examples:
+    EvalData:
 
       vitarium plugins
 
@@ -39,7 +39,9 @@ def plugins(
     from vitarium.core import registry
     from vitarium.core.extras import MissingExtra
 
-    kinds = {f"{each}s": each for each in registry.KINDS} | {"studies": "study"}
+    kinds = {f"{plugin_kind}s": plugin_kind for plugin_kind in registry.KINDS} | {
+        "studies": "study"
+    }
     if kind is None or (kind in kinds and name is None):
         listed: dict[str, dict[str, Plugin]] = {}
         for each in [kinds[kind]] if kind else registry.KINDS:
@@ -52,8 +54,8 @@ def plugins(
             (
                 _line(plugin)
                 if kind
-                else {"kind": each, "name": plugin.name, "what": plugin.summary}
-                for each, of_kind in listed.items()
+                else {"kind": plugin_kind, "name": plugin.name, "what": plugin.summary}
+                for plugin_kind, of_kind in listed.items()
                 for plugin in of_kind.values()
             ),
             as_json=json,

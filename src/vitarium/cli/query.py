@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How the answer is written."""
+    """How the result is written."""
 
     table = "table"
     csv = "csv"
@@ -42,24 +42,24 @@ def query(
     ] = "",
     format: Annotated[
         Format | None,
-        typer.Option(
-            help="Default: that of the ending of --output, else a table.", show_default=False
-        ),
+        typer.Option(help="Default: by the suffix of --output, else a table.", show_default=False),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write to a file, as a whole.", show_default=False, readable=UNCHECKED),
+        typer.Option(
+            help="Write to a file, all or nothing.", show_default=False, readable=UNCHECKED
+        ),
     ] = None,
     json: Json = False,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Stop a query that takes longer; 0: never.")
     ] = TIMEOUT,
 ) -> None:
-    """Ask a zoo in SQL: tables models, epochs and records, by DuckDB.
+    """Query a zoo in SQL (DuckDB): tables models, epochs and records.
 
-    A name with dots needs no quotes: optimizer.lr. Nothing can be changed, and no file be read. A
-    query may take half of the machine's memory. A table is held in memory as a whole; an answer of
-    any length goes out piece by piece with --format csv or json, or with --output.
+    A name with dots needs no quotes: optimizer.lr. Queries are read-only and cannot open files.
+    They may take half of the machine's memory. A printed table is held in memory as a whole;
+    results of any length are streamed with --format csv or json, or with --output.
 
     Examples:
 
@@ -72,16 +72,16 @@ def query(
     from vitarium.zoo.database import Database
 
     database = Database(Zoo.open(directory).path, timeout=timeout)
-    wanted = _format(Format.json if json else format, output)
+    output_format = _format(Format.json if json else format, output)
     if not sql.strip():
-        describe(database, directory, as_json=wanted is Format.json)
+        describe(database, directory, as_json=output_format is Format.json)
     elif output:
-        files.write(output, _PIECES[wanted](database, sql))
-    elif wanted is Format.csv:
+        files.write(output, _PIECES[output_format](database, sql))
+    elif output_format is Format.csv:
         for piece in _csv(database, sql):
             cells = piece.decode().split("\t")  # no terminal is harmed by a tab
             sys.stdout.write(exactly("\t".join(printable(cell, newline="\n") for cell in cells)))
-    elif wanted is Format.json:
+    elif output_format is Format.json:
         for piece in _json(database, sql):
             sys.stdout.write(encodable_json(piece.decode()))
     else:
@@ -97,8 +97,8 @@ def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
 
     tables = {}
     for name, columns in database.columns.items():
-        wanted = ", ".join(f"any_value({quote(column)})" for column in columns)
-        values = database.rows(f"SELECT count(*), {wanted} FROM {name}")[1][0]
+        selection = ", ".join(f"any_value({quote(column)})" for column in columns)
+        values = database.rows(f"SELECT count(*), {selection} FROM {name}")[1][0]
         tables[name] = {
             "rows": values[0],
             "columns": [
@@ -109,33 +109,33 @@ def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(tables)
         return
-    for name, told in tables.items():
-        print_rows(told["columns"], title=f"{name}: {told['rows']:,} rows")
+    for name, description in tables.items():
+        print_rows(description["columns"], title=f"{name}: {description['rows']:,} rows")
         print()
     print_line(f"For example:  vitarium query {directory} {EXAMPLE}")
 
 
-def _format(wanted: Format | None, output: Path | None) -> Format:
+def _format(requested: Format | None, output: Path | None) -> Format:
     """Raises InvalidInput for a format that cannot go where it should."""
     if output is None:
-        if wanted is Format.parquet:
+        if requested is Format.parquet:
             raise InvalidInput("parquet is no text; name a file for it with --output FILE")
-        return wanted or Format.table
+        return requested or Format.table
     ending = output.suffix.removeprefix(".").lower()
-    if wanted is None and ending in _PIECES:
+    if requested is None and ending in _PIECES:
         return Format(ending)
-    if wanted is None or wanted not in _PIECES:
+    if requested is None or requested not in _PIECES:
         raise InvalidInput(
             f"{output} can be {', '.join(_PIECES)}; say which by its ending, or with --format"
         )
-    return wanted
+    return requested
 
 
 def _distinct(names: list[str]) -> list[str]:
     """Names of columns with a number after one that was there before."""
     return [
-        f"{name}_{names[:place].count(name)}" if name in names[:place] else name
-        for place, name in enumerate(names)
+        f"{name}_{names[:index].count(name)}" if name in names[:index] else name
+        for index, name in enumerate(names)
     ]
 
 

@@ -33,7 +33,7 @@ def ls(
         str,
         typer.Option(
             metavar="COLUMN[,COLUMN]",
-            help="Sort by columns; -COLUMN: the largest first.",
+            help="Sort by columns; -COLUMN: largest first.",
             show_default=False,
         ),
     ] = "",
@@ -48,12 +48,12 @@ def ls(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the models of a zoo: the factors in which they differ, and how they score.
+    """List the models of a zoo: the factors in which they differ, and their scores.
 
-    Accuracies are fractions, on test images, before training and after the last epoch. Conditions
-    and --sort know the columns as they are headed, and all of `vitarium query DIR`.
+    Accuracies are fractions, on test images, before training and after the last epoch. --where and
+    --sort take the columns as they are headed, and all columns of `vitarium query DIR`.
 
-    Examples:
+    EvalData:
 
       vitarium ls demo-zoo
 
@@ -73,8 +73,8 @@ def ls(
         chosen = [rows[row["model"]] for row in listed.rows if row["model"] in rows]
         print_json([{key: row.get(key) for key in keys} for row in chosen])
         return
-    of = f"{listed.matching:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
-    title = f"{directory}: {of} models; {SCORED}"
+    counts = f"{listed.matching:,} of {listed.total:,}" if where.strip() else f"{listed.total:,}"
+    title = f"{directory}: {counts} models; {SCORED}"
     if not listed.rows:
         print_line(title)
     print_rows(for_people(listed.rows), title=title)
@@ -84,7 +84,7 @@ def ls(
 
 def show(
     directory: ZooFolder,
-    model: Annotated[str, typer.Argument(help="A model's id, or the beginning of it.")],
+    model: Annotated[str, typer.Argument(help="A model's id, or its first digits.")],
     json: Json = False,
 ) -> None:
     """Show one model: its recipe, its parent and children, and every epoch's metrics.
@@ -157,13 +157,13 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Ids are cut to eight digits, which is enough to name a model by. Left out are factors that none
     of these models has, and the status where all are finished.
     """
-    told = {"parent", "epochs", "before", "after"}
-    told |= {key for row in rows for key, value in row.items() if value is not None}
+    columns = {"parent", "epochs", "before", "after"}
+    columns |= {key for row in rows for key, value in row.items() if value is not None}
     if all(row["status"] == "finished" for row in rows):
-        told.discard("status")
+        columns.discard("status")
     return [
         {
-            **{shortened(key, _MAX_LENGTH): _short(row[key]) for key in row if key in told},
+            **{shortened(key, _MAX_LENGTH): _short(row[key]) for key in row if key in columns},
             "model": row["model"][:8],
             "parent": (row["parent"] or "")[:8],
             "before": _rounded(row["before"]),

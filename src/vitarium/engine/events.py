@@ -1,4 +1,4 @@
-"""What an engine tells while it grows a zoo; displays and logs listen."""
+"""Events of growing a zoo; displays and logs listen to them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ class Halved:
 class Spent:
     """A worker was busy with a model from `start` to `end` (seconds since 1970).
 
-    `what` is set-up, train, score or write; several models of a stack are told by the first.
+    `what` is set-up, train, score or write; a stack is named by its first model.
     """
 
     model: str
@@ -72,11 +72,11 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Said:
+class Notice:
     """Something that the user may want to know, in a line: what was measured and chosen."""
 
     text: str
 
 
-Event = Started | Stepped | EpochEnded | Ended | Retried | Halved | Spent | Said
+Event = Started | Stepped | EpochEnded | Ended | Retried | Halved | Spent | Notice
 Listener = Callable[[Event], None]

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.core.errors import InvalidInput
-from vitarium.engine.events import Ended, Event, Listener, Said
+from vitarium.engine.events import Ended, Event, Listener, Notice
 from vitarium.engine.interrupts import Interrupts
 from vitarium.engine.parents import parents_in
 from vitarium.engine.pools.local import LocalEngine
@@ -16,8 +16,8 @@ from vitarium.engine.progress.display import announce, display, labels
 from vitarium.engine.progress.remaining import Remaining
 from vitarium.engine.progress.timeline import Timeline
 from vitarium.engine.queue import Queue
+from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
-from vitarium.engine.tuning.choices import Choices, Wish
 from vitarium.engine.tuning.machine import Machine
 from vitarium.training import Precision, TrainOptions
 from vitarium.zoo import Zoo
@@ -31,13 +31,13 @@ class Engine(Protocol):
 
     machine: Machine
 
-    def measuring(self, say: Callable[[str], None]) -> AbstractContextManager[Calibration]:
+    def measuring(self, notify: Callable[[str], None]) -> AbstractContextManager[Calibration]:
         """For a while, what measures speeds where models will be trained."""
 
     def run(
-        self, queue: Queue, zoo: Zoo, options: TrainOptions, choices: Choices, tell: Listener
+        self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner, emit: Listener
     ) -> None:
-        """Train all models of a queue, and tell how it goes."""
+        """Train all models of a queue, and emit what happens."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Growth:
     """What became of a plan.
 
     zoo: the zoo, with every model that finished or diverged.
-    grown: ids that were trained now; already: ids that were there before.
+    grown: ids that were trained now; existing: ids that were there before.
     diverged, failed, skipped: id -> why.
     """
 
     zoo: Zoo
     plan: Plan
     grown: list[str] = field(default_factory=list)
-    already: list[str] = field(default_factory=list)
+    existing: list[str] = field(default_factory=list)
     diverged: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -98,8 +98,8 @@ def grow(
 ) -> Growth:
     """Train every model of a blueprint that the zoo does not have yet.
 
-    Stopped at any moment and called again, it goes on after each model's last finished epoch and
-    gives the same weights, bit for bit, as if it had not been stopped.
+    If it is interrupted, call it again: it resumes after each model's last finished epoch, and the
+    weights are the same, bit for bit, as without the interruption.
 
     Args:
         blueprint: a Blueprint, a YAML file, or the name of one that vitarium ships; or a Plan,
@@ -109,7 +109,7 @@ def grow(
             Default: one per core with one thread each, or one per GPU; with Ray, as many as the
             cluster holds.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-        data_dir: looked into first for data sets.
+        data_dir: dataset folder, searched first.
         loader_workers: processes per model that decode images, for data that is not decoded
             beforehand. Default: the cores that the workers leave, or none on CPUs.
         deterministic: the same bits from the same spec; False lets a GPU use faster kernels.
@@ -126,7 +126,7 @@ def grow(
         cpus_per_model: with Ray, also a worker's number of threads. Default: 1.
         gpus_per_model: with Ray; a fraction lets models share a GPU. Default: 1 on GPUs.
         progress: show progress on the terminal.
-        listener: is told every event beside.
+        listener: is called with every event.
 
     Raises InvalidConfig for a blueprint that is not valid, InvalidInput, and NoCluster for a Ray
     cluster that is not there, before anything is written; ZooInUse where another process grows the
@@ -135,9 +135,9 @@ def grow(
     if not isinstance(blueprint, Blueprint | Plan):
         blueprint = Blueprint.load(blueprint)
     planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint, parents_in(zoo))
-    wish = Wish(precision, compiled, stacked)
+    request = TrainRequest(precision, compiled, stacked)
     with ExitStack() as stack:
-        place = stack.enter_context(
+        pool = stack.enter_context(
             _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
         )
         growth = Growth(Zoo.create(zoo), planned)
@@ -145,36 +145,36 @@ def grow(
         if isinstance(blueprint, Blueprint):
             growth.zoo.add_blueprint(blueprint)
         options = TrainOptions(
-            device=place.machine.devices[0],
+            device=pool.machine.devices[0],
             data_dir=Path(data_dir) if data_dir else None,
-            loader_workers=_loader_workers(place.machine, loader_workers),
+            loader_workers=_loader_workers(pool.machine, loader_workers),
             deterministic=deterministic,
         )
         queue = _queue(growth)
         timeline = stack.enter_context(_timeline(growth)) if trace else None
-        remaining = Remaining(planned, growth.already, place.machine.workers)
-        shown = stack.enter_context(
-            display(planned, growth.already, remaining.seconds, enabled=progress)
+        remaining = Remaining(planned, growth.existing, pool.machine.workers)
+        bars = stack.enter_context(
+            display(planned, growth.existing, remaining.seconds, enabled=progress)
         )
         interrupts = stack.enter_context(Interrupts())
 
-        def tell(event: Event) -> None:
+        def emit(event: Event) -> None:
             interrupts.check()
-            for listen in (growth.note, remaining, shown, timeline, listener):
+            for listen in (growth.note, remaining, bars, timeline, listener):
                 if listen:
                     listen(event)
 
-        def say(text: str) -> None:
-            tell(Said(text))
+        def notify(text: str) -> None:
+            emit(Notice(text))
 
-        with place.measuring(say) as calibration:
-            choices = Choices(planned, place.machine, wish, calibration, say)
-            choices.prepare(queue.waiting())
-            remaining.expected = choices.epoch_seconds
-        place.run(queue, growth.zoo, options, choices, tell)
-        for orphan in queue.orphans():
-            cause = f"its parent {orphan.parent} has no weights to start from"
-            tell(Ended(orphan.id, "skipped", cause))
+        with pool.measuring(notify) as calibration:
+            tuner = AutoTuner(planned, pool.machine, request, calibration, notify)
+            tuner.prepare(queue.waiting())
+            remaining.expected = tuner.epoch_seconds
+        pool.run(queue, growth.zoo, options, tuner, emit)
+        for model in queue.blocked():
+            cause = f"its parent {model.parent} has no weights to start from"
+            emit(Ended(model.id, "skipped", cause))
         growth.zoo.models()  # leaves the index up to date
     return growth
 
@@ -192,8 +192,8 @@ def _engine(
         from vitarium.engine.pools.ray import on_ray
 
         threads = 1 if cpus is None else cpus
-        with on_ray(address, workers=workers, device=device, cpus=threads, gpus=gpus) as place:
-            yield place
+        with on_ray(address, workers=workers, device=device, cpus=threads, gpus=gpus) as ray_engine:
+            yield ray_engine
     elif name == "local":
         only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}
         for option, value in only_ray.items():
@@ -214,19 +214,19 @@ def _timeline(growth: Growth) -> Iterator[Timeline]:
         timeline.write()
 
 
-def _loader_workers(machine: Machine, asked: int | None) -> int:
+def _loader_workers(machine: Machine, requested: int | None) -> int:
     """On GPUs the cores are free to decode; on CPUs they train."""
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     return 0 if machine.devices == ("cpu",) else min(machine.threads, 8)
 
 
 def _queue(growth: Growth) -> Queue:
-    """What is left to do; notes what is there already."""
-    wanted = {id for model in growth.plan.models for id in (model.id, model.parent)}
-    states = {id: growth.zoo.folder(id).status for id in growth.zoo.ids() if id in wanted}
+    """The models that are left to train; notes those that exist."""
+    relevant = {id for model in growth.plan.models for id in (model.id, model.parent)}
+    states = {id: growth.zoo.folder(id).status for id in growth.zoo.ids() if id in relevant}
     status = {id: state for id, state in states.items() if id in growth.plan}
-    growth.already.extend(id for id, state in status.items() if state != "training")
+    growth.existing.extend(id for id, state in status.items() if state != "training")
     for id, state in status.items():
         if state == "diverged":
             growth.diverged[id] = (growth.zoo.folder(id).result() or {}).get("message", "")

@@ -28,7 +28,7 @@ def parents_in(folder: str | Path) -> Find:
 
 def _parent(zoo: Zoo, id: str) -> Parent:
     folder = zoo.folder(id)
-    kept = tuple(epoch.number for epoch in folder.epochs() if epoch.checkpoint)
-    if folder.status != "finished" or not kept:
+    checkpoints = tuple(epoch.number for epoch in folder.epochs() if epoch.checkpoint)
+    if folder.status != "finished" or not checkpoints:
         raise InvalidInput(f"model {id} of the zoo is {folder.status}: nothing can start from it")
-    return Parent(id, folder.spec().origin, kept)
+    return Parent(id, folder.spec().origin, checkpoints)

@@ -12,12 +12,14 @@ class Queue:
     Args:
         plan: all models.
         done: ids of those that are in the zoo already, with weights to start from.
-        barren: ids of those that are in the zoo but have no last epoch (diverged).
+        without_checkpoint: ids of those that are in the zoo but have no last epoch (diverged).
     """
 
-    def __init__(self, plan: Plan, done: Iterable[str], barren: Iterable[str] = ()) -> None:
+    def __init__(
+        self, plan: Plan, done: Iterable[str], without_checkpoint: Iterable[str] = ()
+    ) -> None:
         self._done = set(done)
-        self._closed = {*self._done, *barren}
+        self._closed = {*self._done, *without_checkpoint}
         self._waiting = [model for model in plan.models if model.id not in self._closed]
 
     def __len__(self) -> int:
@@ -39,13 +41,13 @@ class Queue:
         return first
 
     def more_like(
-        self, first: ModelSpec, key: Callable[[ModelSpec], Any], most: int
+        self, first: ModelSpec, key: Callable[[ModelSpec], Any], limit: int
     ) -> list[ModelSpec]:
         """Take up to `most` others that can start, too, and have the same key as the first."""
-        alike = [m for m in self._waiting if self._ready(m) and key(m) == key(first)][:most]
-        for model in alike:
+        models = [m for m in self._waiting if self._ready(m) and key(m) == key(first)][:limit]
+        for model in models:
             self._waiting.remove(model)
-        return alike
+        return models
 
     def finished(self, model: ModelSpec) -> None:
         """Its children may start."""
@@ -55,10 +57,10 @@ class Queue:
         """It comes next."""
         self._waiting.insert(0, model)
 
-    def orphans(self) -> list[ModelSpec]:
+    def blocked(self) -> list[ModelSpec]:
         """Take the models that can no longer start, once nothing runs any more."""
-        orphans, self._waiting = self._waiting, []
-        return orphans
+        blocked, self._waiting = self._waiting, []
+        return blocked
 
     def _ready(self, model: ModelSpec) -> bool:
         return model.parent is None or model.parent in self._done

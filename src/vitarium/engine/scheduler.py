@@ -9,12 +9,12 @@ from vitarium.core import files
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.engine.events import Ended, Halved, Listener, Retried, Started
 from vitarium.engine.queue import Queue
-from vitarium.engine.tuning.calibration import Way
+from vitarium.engine.tuning.calibration import TrainMode
 from vitarium.engine.worker import Broken, Died, Message, OutOfMemory, Unwritable
 from vitarium.training import stack_key
 from vitarium.zoo import Zoo
 
-TRIES = 2
+MAX_TRIES = 2
 """How often a model is started before a dying worker counts as its own fault."""
 
 OUT_OF_MEMORY = (
@@ -49,16 +49,16 @@ class Pool(Protocol[W]):
     def idle(self) -> Iterable[W]:
         """Workers that can be given models now; asked for one by one, never more than `size`."""
 
-    def start(self, worker: W, specs: Sequence[ModelSpec], way: Way) -> None:
+    def start(self, worker: W, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
         """Have an idle worker train a stack. Raises VitariumError where it cannot be started."""
 
     def busy(self) -> bool:
         """Whether any worker has models."""
 
     def messages(self) -> Iterable[tuple[W, Message]]:
-        """Wait for something to happen, and give what the workers told.
+        """Wait for something to happen, and yield the workers' messages.
 
-        A worker that told Broken, OutOfMemory or Died is no longer in the pool.
+        A worker that sent Broken, OutOfMemory or Died is no longer in the pool.
         """
 
 
@@ -66,18 +66,18 @@ def schedule(
     queue: Queue,
     pool: Pool[W],
     zoo: Zoo,
-    tell: Listener,
-    way_of: Callable[[ModelSpec], Way] = lambda spec: Way(),
+    emit: Listener,
+    mode_of: Callable[[ModelSpec], TrainMode] = lambda spec: TrainMode(),
 ) -> None:
     """Train all models of the queue that can be trained, parents before their children.
 
-    Models that can share a computation are handed out in stacks, as large as `way_of` says. A
+    Models that can share a computation are handed out in stacks, as large as `mode_of` says. A
     worker that dies is reported with its cause; its models are tried once more, each from its last
     epoch. When memory runs out there are half as many models at a time from then on.
 
     Raises WriteFault where the zoo cannot be written any more.
     """
-    _Schedule(queue, pool, zoo, tell, way_of).to_the_end()
+    _Schedule(queue, pool, zoo, emit, mode_of).to_the_end()
 
 
 class Stacks:
@@ -87,22 +87,22 @@ class Stacks:
         way_of: how to train a model, and how many at most as one computation.
     """
 
-    def __init__(self, queue: Queue, way_of: Callable[[ModelSpec], Way]) -> None:
-        self.queue, self.way_of = queue, way_of
-        self.most: int | None = None
+    def __init__(self, queue: Queue, mode_of: Callable[[ModelSpec], TrainMode]) -> None:
+        self.queue, self.mode_of = queue, mode_of
+        self.max_models: int | None = None
         """Lowered when memory runs out."""
         self._keys: dict[str, str | None] = {}
 
-    def next(self) -> tuple[list[ModelSpec], Way]:
+    def next(self) -> tuple[list[ModelSpec], TrainMode]:
         """The models to start next, none while there are none; and how."""
         first = self.queue.next()
         if first is None:
-            return [], Way()
-        way = self.way_of(first)
-        size = min(way.stacked, self.most or way.stacked)
+            return [], TrainMode()
+        mode = self.mode_of(first)
+        size = min(mode.stacked, self.max_models or mode.stacked)
         if size == 1 or self._key(first) is None:
-            return [first], way
-        return [first, *self.queue.more_like(first, self._key, size - 1)], way
+            return [first], mode
+        return [first, *self.queue.more_like(first, self._key, size - 1)], mode
 
     def _key(self, spec: ModelSpec) -> str | None:
         if spec.id not in self._keys:
@@ -116,11 +116,11 @@ class _Schedule(Generic[W]):
         queue: Queue,
         pool: Pool[W],
         zoo: Zoo,
-        tell: Listener,
-        way_of: Callable[[ModelSpec], Way],
+        emit: Listener,
+        mode_of: Callable[[ModelSpec], TrainMode],
     ) -> None:
-        self.queue, self.pool, self.zoo, self.tell = queue, pool, zoo, tell
-        self.stacks = Stacks(queue, way_of)
+        self.queue, self.pool, self.zoo, self.emit = queue, pool, zoo, emit
+        self.stacks = Stacks(queue, mode_of)
         self.tries: Counter[str] = Counter()
 
     def to_the_end(self) -> None:
@@ -132,20 +132,20 @@ class _Schedule(Generic[W]):
 
     def _hand_out(self) -> None:
         for worker in self.pool.idle():
-            specs, way = self.stacks.next()
+            specs, mode = self.stacks.next()
             if not specs:
                 return
-            self._start(worker, specs, way)
+            self._start(worker, specs, mode)
 
-    def _start(self, worker: W, specs: Sequence[ModelSpec], way: Way) -> None:
+    def _start(self, worker: W, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
         for spec in specs:
             self.tries[spec.id] += 1
-            self.tell(Started(spec.id))
+            self.emit(Started(spec.id))
         try:
-            self.pool.start(worker, specs, way)
+            self.pool.start(worker, specs, mode)
         except VitariumError as error:
             for spec in specs:
-                self.tell(Ended(spec.id, "failed", str(error)))
+                self.emit(Ended(spec.id, "failed", str(error)))
         else:
             worker.among, worker.stack = self.pool.size, len(specs)
             worker.specs = {spec.id: spec for spec in specs}
@@ -156,7 +156,7 @@ class _Schedule(Generic[W]):
                 spec = worker.specs.pop(message.model)
                 if message.status == "finished":
                     self.queue.finished(spec)
-                self.tell(message)
+                self.emit(message)
             case Died():
                 self._try_again(worker, message.cause)
             case Broken():
@@ -166,20 +166,20 @@ class _Schedule(Generic[W]):
             case Unwritable():
                 raise WriteFault(self.zoo.path, message.cause)
             case _:
-                self.tell(message)
+                self.emit(message)
 
     def _try_again(self, worker: W, cause: str, trace: str = "") -> None:
         for spec in _taken_from(worker):
-            told = cause
+            message = cause
             if trace:
                 file = self.zoo.path / "failures" / f"{spec.id}.txt"
                 files.write(file, files.utf8(trace), root=self.zoo.path)
-                told = f"{cause} (trace in {file})"
-            if self.tries[spec.id] < TRIES:
+                message = f"{cause} (trace in {file})"
+            if self.tries[spec.id] < MAX_TRIES:
                 self.queue.put_back(spec)
-                self.tell(Retried(spec.id, told))
+                self.emit(Retried(spec.id, message))
             else:
-                self.tell(Ended(spec.id, "failed", told))
+                self.emit(Ended(spec.id, "failed", message))
 
     def _out_of_memory(self, worker: W, cause: str) -> None:
         """Halve what ran when the worker began, so that several at once halve it only once.
@@ -192,14 +192,14 @@ class _Schedule(Generic[W]):
         for spec in _taken_from(worker):
             self.tries[spec.id] -= 1
             self.queue.put_back(spec)
-            self.tell(Retried(spec.id, f"out of memory ({cause})"))
+            self.emit(Retried(spec.id, f"out of memory ({cause})"))
         if worker.stack > 1:
-            if self.stacks.most is None or worker.stack // 2 < self.stacks.most:
-                self.stacks.most = worker.stack // 2
-                self.tell(Halved(self.stacks.most * self.pool.size, cause))
+            if self.stacks.max_models is None or worker.stack // 2 < self.stacks.max_models:
+                self.stacks.max_models = worker.stack // 2
+                self.emit(Halved(self.stacks.max_models * self.pool.size, cause))
         elif worker.among // 2 < self.pool.size:
             self.pool.size = worker.among // 2
-            self.tell(Halved(self.pool.size, cause))
+            self.emit(Halved(self.pool.size, cause))
 
 
 def _taken_from(worker: Worker) -> list[ModelSpec]:

@@ -46,20 +46,22 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
     """
     goods: dict[str, bytes] = {}
     for spec in specs:
-        own = zoo.folder(spec.id)
-        needed = [file for file in own.path.glob("*.*") if not file.name.endswith(".tmp")]
-        places = {(spec.parent, spec.parent_epoch or 0)} if spec.parent else set()
+        folder_of_model = zoo.folder(spec.id)
+        needed = [
+            file for file in folder_of_model.path.glob("*.*") if not file.name.endswith(".tmp")
+        ]
+        checkpoints = {(spec.parent, spec.parent_epoch or 0)} if spec.parent else set()
         teacher = teacher_of(spec)
         if teacher and teacher.is_path:
             brought = teacher_files(teacher, zoo)
             goods |= {path: file.read_bytes() for path, file in brought.items()}
         elif teacher:
             id, epoch = in_zoo(teacher, spec, zoo)
-            places.add((id, epoch))
+            checkpoints.add((id, epoch))
             needed += [file for file in [zoo.folder(id).path / "result.json"] if file.exists()]
-        if own.exists:  # then the next checkpoints build on those that are there
-            places |= set(own.bases(len(own.epochs())))
-        for model, epoch in places:
+        if folder_of_model.exists:  # then the next checkpoints build on those that are there
+            checkpoints |= set(folder_of_model.bases(len(folder_of_model.epochs())))
+        for model, epoch in checkpoints:
             folder = zoo.folder(model)
             needed += [folder.path / "model.json", folder.path / "epochs.jsonl"]
             plain = folder.checkpoints.plain(epoch)
@@ -96,14 +98,14 @@ def run_shipped(job: Job, goods: Goods, send: Send) -> None:
             unload(FileSent(path, content), zoo)
         changes = {spec["id"]: _Changes(zoo, spec["id"]) for spec in job.specs}
 
-        def tell(event: Event) -> None:
+        def emit(event: Event) -> None:
             if isinstance(event, EpochEnded | Ended):
                 for sent in changes[event.model].since_last():
                     send(sent)
             send(event)
 
         try:
-            run_job(replace(job, zoo=str(zoo.path)), tell)
+            run_job(replace(job, zoo=str(zoo.path)), emit)
         except WriteFault as error:  # of this machine's temporary folder, and not of the zoo
             raise RuntimeError(str(error)) from None
 
@@ -113,21 +115,21 @@ class _Changes:
 
     def __init__(self, zoo: Zoo, model: str) -> None:
         self.zoo, self.folder = zoo, zoo.folder(model).path
-        self.known = self._look()
+        self._state = self._look()
 
     def since_last(self) -> Iterable[FileSent]:
         """New and changed files in the order in which they may be written, then removed ones."""
-        before, self.known = self.known, self._look()
-        changed = [file for file, seen in self.known.items() if before.get(file) != seen]
+        before, self._state = self._state, self._look()
+        changed = [file for file, state in self._state.items() if before.get(file) != state]
         for file in sorted(changed, key=lambda file: (_ORDER.get(file.name, _REST), file)):
             yield FileSent(self._name(file), file.read_bytes())
-        for file in before.keys() - self.known.keys():
+        for file in before.keys() - self._state.keys():
             yield FileSent(self._name(file), None)
 
     def _look(self) -> dict[Path, tuple[int, int]]:
         """The inode tells, too: a file is replaced by one that is written beside it."""
-        found = [(file, file.stat()) for file in self.folder.rglob("*") if file.is_file()]
-        return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in found}
+        stats = [(file, file.stat()) for file in self.folder.rglob("*") if file.is_file()]
+        return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in stats}
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.zoo.path).as_posix()

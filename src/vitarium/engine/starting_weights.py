@@ -25,6 +25,6 @@ def starting_weights(zoo: Zoo, spec: ModelSpec, read: Read) -> Mapping[str, Tens
     if spec.conversion is None:
         return read(spec.parent, epoch)
     parent = ModelLoader(zoo).weights(Target(spec.parent, epoch, ""))
-    kept = {name: parent[name] for name in parent if name not in parent.shapes}
-    made = spec.conversion(Ingredients([parent]))
-    return kept | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in made}
+    unchanged = {name: parent[name] for name in parent if name not in parent.shapes}
+    converted = spec.conversion(Ingredients([parent]))
+    return unchanged | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in converted}

@@ -21,8 +21,8 @@ WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 def teacher_of(spec: ModelSpec) -> TeacherRef | None:
     """Whom the model's objective asks, if any."""
     objective = spec.recipe.objective
-    found: Callable[..., TeacherRef] | None = objective.plugin.facts.get("teacher")
-    return found(objective.config) if found else None
+    teacher_from: Callable[..., TeacherRef] | None = objective.plugin.facts.get("teacher")
+    return teacher_from(objective.config) if teacher_from else None
 
 
 def load_teacher(spec: ModelSpec, zoo: Zoo) -> nn.Module | None:
@@ -69,10 +69,10 @@ def teacher_files(teacher: TeacherRef, zoo: Zoo) -> dict[str, Path]:
 
     Raises InvalidInput that names every place where it was looked for.
     """
-    place = _place(teacher, zoo)
+    path = _find_path(teacher, zoo)
     if teacher.is_file:
-        return {shipped(teacher): place}
-    return {f"{shipped(teacher)}/{name}": place / name for name in (SETTINGS, WEIGHTS)}
+        return {shipped(teacher): path}
+    return {f"{shipped(teacher)}/{name}": path / name for name in (SETTINGS, WEIGHTS)}
 
 
 def shipped(teacher: TeacherRef) -> str:
@@ -81,31 +81,31 @@ def shipped(teacher: TeacherRef) -> str:
     return f"teachers/{name}{'.safetensors' if teacher.is_file else ''}"
 
 
-def _place(teacher: TeacherRef, zoo: Zoo) -> Path:
+def _find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
     brought = zoo.path / shipped(teacher)
     if brought.exists():
         return brought
-    given = Path(teacher.source)
-    places = list(dict.fromkeys((given.absolute(), (zoo.path / given).absolute())))
-    for place in places:
-        if place.is_file() if teacher.is_file else _is_timm_folder(place):
-            return place
+    source = Path(teacher.source)
+    paths = list(dict.fromkeys((source.absolute(), (zoo.path / source).absolute())))
+    for path in paths:
+        if path.is_file() if teacher.is_file else _is_timm_folder(path):
+            return path
     what = "file" if teacher.is_file else f"folder with {SETTINGS} and {WEIGHTS}"
     raise InvalidInput(
-        f"there is no teacher '{teacher.source}': no {what} at {' nor at '.join(map(str, places))}"
+        f"there is no teacher '{teacher.source}': no {what} at {' nor at '.join(map(str, paths))}"
     )
 
 
-def _is_timm_folder(place: Path) -> bool:
-    return all((place / name).is_file() for name in (SETTINGS, WEIGHTS))
+def _is_timm_folder(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (SETTINGS, WEIGHTS))
 
 
 def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
-    place = _place(teacher, zoo)
-    file = place if teacher.is_file else place / WEIGHTS
+    path = _find_path(teacher, zoo)
+    file = path if teacher.is_file else path / WEIGHTS
     _check_digest(file, teacher.sha256)
     weights = read_weights(file, file.parent)
-    model = _built(teacher, weights, file) if teacher.is_file else _timm_model(place)
+    model = _built(teacher, weights, file) if teacher.is_file else _timm_model(path)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -120,10 +120,10 @@ def _check_digest(file: Path, expected: str | None) -> None:
     if expected is None:
         return
     with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != expected:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != expected:
         raise CorruptFile(
-            file, f"its SHA-256 is {found}, and teacher_sha256 {expected}: it is another teacher"
+            file, f"its SHA-256 is {digest}, and teacher_sha256 {expected}: it is another teacher"
         )
 
 
@@ -138,12 +138,14 @@ def _timm_model(folder: Path) -> nn.Module:
 def _built(teacher: TeacherRef, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
     """The model of a file with weights alone, with as many outputs as it has weights for."""
     with torch.device("meta"):
-        one, two = (_with_head(teacher, outputs).state_dict() for outputs in (1, 2))
+        one_output, two_outputs = (_with_head(teacher, outputs).state_dict() for outputs in (1, 2))
     # the tensors that grow with the number of outputs tell it
-    for name in one:
-        if name not in weights or one[name].shape == two[name].shape:
+    for name in one_output:
+        if name not in weights or one_output[name].shape == two_outputs[name].shape:
             continue
-        axes = [k for k, size in enumerate(one[name].shape) if size != two[name].shape[k]]
+        axes = [
+            k for k, size in enumerate(one_output[name].shape) if size != two_outputs[name].shape[k]
+        ]
         if weights[name].dim() > axes[0]:
             return _with_head(teacher, weights[name].shape[axes[0]])
     raise IncompatibleWeights(

@@ -59,7 +59,7 @@ class OutOfMemory:
 
 @dataclass(frozen=True)
 class Died:
-    """The worker is gone; told by its pool."""
+    """The worker is gone; sent by its pool."""
 
     cause: str
 
@@ -75,8 +75,8 @@ Message = Event | Broken | OutOfMemory | Died | Unwritable
 Send = Callable[[Message], None]
 
 
-def run_job(job: Job, tell: Listener) -> None:
-    """Train the job's models in this process, as one stack, and tell how it goes.
+def run_job(job: Job, emit: Listener) -> None:
+    """Train the job's models in this process, as one stack, and emit what happens.
 
     What is wrong with one model alone (a VitariumError) ends that one as failed. Raises WriteFault
     where the zoo cannot be written, which no other model could be either, and whatever else
@@ -92,10 +92,10 @@ def run_job(job: Job, tell: Listener) -> None:
             parent = starting_weights(zoo, spec, read)
             tasks.append(Task(spec, zoo.folder(spec.id), parent, _teacher(spec, zoo, teachers)))
         except VitariumError as error:
-            tell(Ended(factors["id"], "failed", str(error)))
+            emit(Ended(factors["id"], "failed", str(error)))
     if len(tasks) > 1:
         try:
-            _train(tasks, job.options, tell)
+            _train(tasks, job.options, emit)
             return
         except WriteFault:
             raise
@@ -103,20 +103,20 @@ def run_job(job: Job, tell: Listener) -> None:
             pass  # of one of them: by itself each shows whether it is that one
     for task in tasks:
         try:
-            _train([task], job.options, tell)
+            _train([task], job.options, emit)
         except WriteFault:
             raise
         except VitariumError as error:
-            tell(Ended(task.spec.id, "failed", str(error)))
+            emit(Ended(task.spec.id, "failed", str(error)))
 
 
-def _teacher(spec: ModelSpec, zoo: Zoo, known: dict[Any, nn.Module | None]) -> nn.Module | None:
+def _teacher(spec: ModelSpec, zoo: Zoo, loaded: dict[Any, nn.Module | None]) -> nn.Module | None:
     """The model's teacher; those of a job often have the same one."""
     teacher = teacher_of(spec)
-    own = (spec.parent, spec.parent_epoch) if teacher and teacher.is_parent else None
-    if (teacher, own) not in known:
-        known[teacher, own] = load_teacher(spec, zoo)
-    return known[teacher, own]
+    checkpoint = (spec.parent, spec.parent_epoch) if teacher and teacher.is_parent else None
+    if (teacher, checkpoint) not in loaded:
+        loaded[teacher, checkpoint] = load_teacher(spec, zoo)
+    return loaded[teacher, checkpoint]
 
 
 def attempt(work: Callable[[], None], send: Send) -> bool:
@@ -141,29 +141,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # PyTorch has no type of its own for the CPU's allocator and for the libraries' handles
-    told = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    messages = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in messages)
 
 
-def _train(tasks: Sequence[Task], options: TrainOptions, tell: Listener) -> None:
-    place, last_told = f"{socket.gethostname()} {os.getpid()}", dict[str, float]()
+def _train(tasks: Sequence[Task], options: TrainOptions, emit: Listener) -> None:
+    worker, last_told = f"{socket.gethostname()} {os.getpid()}", dict[str, float]()
 
     def report(model: str, event: Step | EpochDone | Span) -> None:
         match event:
             case EpochDone():
-                tell(EpochEnded(model, event.epoch, event.metrics))
+                emit(EpochEnded(model, event.epoch, event.metrics))
             case Span():
-                tell(Spent(model, place, event.what, event.start, event.end, event.epoch))
+                emit(Spent(model, worker, event.what, event.start, event.end, event.epoch))
             case Step():
                 now = time.monotonic()
                 if now - last_told.get(model, 0.0) > 1 / STEP_EVENTS_PER_SECOND:
                     last_told[model] = now
-                    tell(Stepped(model, event.epoch, event.step, event.steps))
+                    emit(Stepped(model, event.epoch, event.step, event.steps))
 
     outcomes = train_together(tasks, options=options, report=report)
     for task in tasks:
         message = (task.folder.result() or {}).get("message", "")
-        tell(Ended(task.spec.id, outcomes[task.spec.id], message))
+        emit(Ended(task.spec.id, outcomes[task.spec.id], message))
 
 
 def main() -> None:

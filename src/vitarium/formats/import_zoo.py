@@ -176,13 +176,13 @@ def _recognized(source: Path) -> str:
         return names[0]
     if names:
         raise InvalidInput(
-            f"{source} may be of several formats: {', '.join(names)}; name one with --from"
+            f"{source} may be of several formats: {', '.join(names)}; name one with --importer"
         )
     formats = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in plugins)
     if not source.exists():
         raise InvalidInput(f"{source} does not exist")
     raise InvalidInput(
-        f"{source} is of no format that is known; if it is one of these, name it with --from:"
+        f"{source} is of no format that is known; if it is one of these, name it with --importer:"
         + formats
     )
 

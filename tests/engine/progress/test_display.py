@@ -15,7 +15,7 @@ def planned(tiny):
     return plan(Blueprint.read(tiny))
 
 
-def show(planned, monkeypatch, terminal: bool, already=()) -> str:
+def show(planned, monkeypatch, terminal: bool, existing=()) -> str:
     """What is written while one model is retried and finished, one fails, and one is skipped."""
     written = io.StringIO()
     console = Terminal(file=written, force_terminal=terminal, width=160, color_system=None)
@@ -35,7 +35,7 @@ def show(planned, monkeypatch, terminal: bool, already=()) -> str:
         Ended(second.id, "failed", "no [such] data"),
         Ended(child.id, "skipped", "its parent has no weights"),
     ]
-    with module.display(planned, already) as tell:
+    with module.display(planned, existing) as tell:
         for event in events:
             tell(event)
             if terminal:
@@ -69,9 +69,9 @@ def test_bars_count_models_and_epochs(planned, monkeypatch):
 
 
 def test_what_was_there_already_counts(planned, monkeypatch):
-    already = [planned.of_stage("finetune")[1].id]
-    assert "1 of 6 models are there already" in show(planned, monkeypatch, False, already)
-    assert "4 of 6 models" in show(planned, monkeypatch, True, already)
+    existing = [planned.of_stage("finetune")[1].id]
+    assert "1 of 6 models are there already" in show(planned, monkeypatch, False, existing)
+    assert "4 of 6 models" in show(planned, monkeypatch, True, existing)
 
 
 def test_progress_can_be_switched_off(planned, capsys):

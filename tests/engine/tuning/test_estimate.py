@@ -3,8 +3,8 @@
 import pytest
 
 from vitarium import Blueprint, plan
+from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
-from vitarium.engine.tuning.choices import Choices, Wish
 from vitarium.engine.tuning.estimate import estimate
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import parameters
@@ -43,8 +43,8 @@ def test_bytes_are_those_of_the_grown_zoo(tiny, grown_zoo):
 
 def test_calibration_gives_a_time(tiny):
     planned = plan(Blueprint.read(tiny))
-    choices = Choices(planned, MACHINE, Wish(), Calibration("cpu", 1))
-    for stage in estimate(planned, MACHINE, choices):
+    tuner = AutoTuner(planned, MACHINE, TrainRequest(), Calibration("cpu", 1))
+    for stage in estimate(planned, MACHINE, tuner):
         assert 0 < stage.seconds < 60
 
 

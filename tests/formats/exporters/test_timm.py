@@ -108,7 +108,7 @@ def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
     [
         (
             {"architecture": VIT, "head": {"name": "mlp", "hidden_dim": 4}},
-            "its head is 'mlp', and timm's is one layer; --to safetensors and --to onnx take it",
+            "its head is 'mlp', and timm's is one layer; --exporter safetensors and --exporter onnx take it",
         ),
         ({"architecture": {**VIT, "norm_eps": 1e-5}}, "norm_eps is 1e-05"),
         ({"architecture": {**VIT, "name": "dinov2"}}, "sees the mean patch too"),

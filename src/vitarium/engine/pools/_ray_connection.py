@@ -64,24 +64,24 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def places(cpus: int, gpus: float) -> int:
+def capacity(cpus: int, gpus: float) -> int:
     """How many models, with so many CPUs and GPUs each, the cluster's nodes hold at a time.
 
     Raises NoCluster if there is no room for one.
     """
     nodes = [node["Resources"] for node in the_ray().nodes() if node["Alive"]]
     needed = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    held = sum(
+    models = sum(
         min(int(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes
     )
-    if held:
-        return held
-    said = ", ".join(
+    if models:
+        return models
+    nodes_text = ", ".join(
         f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes
     )
     raise NoCluster(
         f"no node of the cluster has {cpus} CPUs and {gpus:g} GPUs, which a model is to get; "
-        f"its nodes have {said}"
+        f"its nodes have {nodes_text}"
     )
 
 

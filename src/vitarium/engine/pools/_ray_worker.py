@@ -13,7 +13,7 @@ import torch
 
 from vitarium.blueprint import Recipe
 from vitarium.engine.shipping import FileSent, Goods, Send, run_shipped
-from vitarium.engine.tuning.calibration import Calibration, Speed, Way
+from vitarium.engine.tuning.calibration import Calibration, Speed, TrainMode
 from vitarium.engine.worker import Job, Message, attempt, run_job
 from vitarium.training import Precision
 
@@ -36,9 +36,11 @@ class RayWorker:
         except OSError:
             return False
 
-    def speed(self, device: str, recipe: Mapping[str, Any], num_outputs: int, way: Way) -> Speed:
+    def speed(
+        self, device: str, recipe: Mapping[str, Any], num_outputs: int, mode: TrainMode
+    ) -> Speed:
         """As Calibration.speed, of this node."""
-        return Calibration(device, self.threads).speed(Recipe.read(recipe), num_outputs, way)
+        return Calibration(device, self.threads).speed(Recipe.read(recipe), num_outputs, mode)
 
     def precisions(self, device: str) -> list[Precision]:
         """As Calibration.precisions, of this node."""
@@ -49,9 +51,9 @@ class RayWorker:
 
         With `goods` they are trained in a temporary zoo, and its files are given too.
         """
-        told: queue.SimpleQueue[Message | FileSent | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(job, goods, told.put), daemon=True).start()
-        while (message := told.get()) is not None:
+        messages: queue.SimpleQueue[Message | FileSent | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, args=(job, goods, messages.put), daemon=True).start()
+        while (message := messages.get()) is not None:
             yield message
 
     def _work(self, job: Job, goods: Goods | None, put: Send) -> None:

@@ -15,8 +15,8 @@ from vitarium.blueprint import ModelSpec
 from vitarium.engine.events import Ended, Event, Halved, Listener, Retried, Started
 from vitarium.engine.queue import Queue
 from vitarium.engine.scheduler import OUT_OF_MEMORY, Stacks, Worker, schedule
-from vitarium.engine.tuning.calibration import Calibration, Way
-from vitarium.engine.tuning.choices import Choices
+from vitarium.engine.tuning.auto_tuner import AutoTuner
+from vitarium.engine.tuning.calibration import Calibration, TrainMode
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.worker import (
     Broken,
@@ -44,65 +44,65 @@ class LocalEngine:
         self._shares_gpus = workers is None
 
     @contextmanager
-    def measuring(self, say: Callable[[str], None]) -> Iterator[Calibration]:
-        yield Calibration(self.machine.devices[0], self.machine.threads, say)
+    def measuring(self, notify: Callable[[str], None]) -> Iterator[Calibration]:
+        yield Calibration(self.machine.devices[0], self.machine.threads, notify)
 
     def run(
-        self, queue: Queue, zoo: Zoo, options: TrainOptions, choices: Choices, tell: Listener
+        self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner, emit: Listener
     ) -> None:
         """Train all models of the queue. However this ends, no worker is left."""
         if not self.machine.workers:
-            _run_here(queue, zoo, options, choices, tell)
+            _run_here(queue, zoo, options, tuner, emit)
             return
-        machine = choices.shared_gpus(queue.waiting()) if self._shares_gpus else self.machine
+        machine = tuner.shared_gpus(queue.waiting()) if self._shares_gpus else self.machine
         size = min(machine.workers, len(queue))
         if size:
             with LocalPool(zoo, options, size, machine.threads, machine.devices) as pool:
-                schedule(queue, pool, zoo, tell, choices.way)
+                schedule(queue, pool, zoo, emit, tuner.mode)
 
 
 def _run_here(
-    queue: Queue, zoo: Zoo, options: TrainOptions, choices: Choices, tell: Listener
+    queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner, emit: Listener
 ) -> None:
     """Train stack after stack in this process, with its threads."""
-    stacks = Stacks(queue, choices.way)
+    stacks = Stacks(queue, tuner.mode)
     while True:
-        specs, way = stacks.next()
+        specs, mode = stacks.next()
         if not specs:
             return
         specs_by_id = {spec.id: spec for spec in specs}
         for id in specs_by_id:
-            tell(Started(id))
+            emit(Started(id))
 
         def listen(event: Event, left: dict[str, ModelSpec] = specs_by_id) -> None:
             if isinstance(event, Ended):
                 spec = left.pop(event.model)
                 if event.status == "finished":
                     queue.finished(spec)
-            tell(event)
+            emit(event)
 
-        job = Job(str(zoo.path), tuple(s.factors() for s in specs), way.options(options))
+        job = Job(str(zoo.path), tuple(s.factors() for s in specs), mode.options(options))
         try:
             run_job(job, listen)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            _smaller(specs_by_id, len(specs), stacks, error, tell)
+            _smaller(specs_by_id, len(specs), stacks, error, emit)
 
 
 def _smaller(
-    left: dict[str, ModelSpec], size: int, stacks: Stacks, error: Exception, tell: Listener
+    left: dict[str, ModelSpec], size: int, stacks: Stacks, error: Exception, emit: Listener
 ) -> None:
     """What is left of a stack that took too much memory is tried in stacks half as large."""
     if size == 1:
         for id in left:
-            tell(Ended(id, "failed", OUT_OF_MEMORY.format(cause=error)))
+            emit(Ended(id, "failed", OUT_OF_MEMORY.format(cause=error)))
         return
-    stacks.most = size // 2
+    stacks.max_models = size // 2
     for spec in reversed(left.values()):
         stacks.queue.put_back(spec)
-        tell(Retried(spec.id, f"out of memory ({error})"))
-    tell(Halved(stacks.most, str(error)))
+        emit(Retried(spec.id, f"out of memory ({error})"))
+    emit(Halved(stacks.max_models, str(error)))
 
 
 _PROGRAM = "from vitarium.engine.worker import main; main()"
@@ -115,17 +115,17 @@ class _Process(Worker):
         super().__init__()
         self.number = number
         self.oom_kills = 0
-        ours, theirs = socket.socketpair()
-        with theirs:
+        engine_end, worker_end = socket.socketpair()
+        with worker_end:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
                     "-c",
                     _PROGRAM,
-                    str(theirs.fileno()),
+                    str(worker_end.fileno()),
                     str(threads),
                 ],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[worker_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={
                     **os.environ,
@@ -134,7 +134,7 @@ class _Process(Worker):
                 },
                 start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
             )
-        self.connection = Connection(ours.detach())
+        self.connection = Connection(engine_end.detach())
 
     def send(self, job: Job) -> None:
         self.oom_kills = _oom_kills()
@@ -196,10 +196,10 @@ class LocalPool:
             if not self._workers[number].specs:
                 yield self._workers[number]
 
-    def start(self, worker: _Process, specs: Sequence[ModelSpec], way: Way) -> None:
+    def start(self, worker: _Process, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
         device = self._devices[worker.number % len(self._devices)]
         factors = tuple(spec.factors() for spec in specs)
-        options = replace(way.options(self._options), device=device)
+        options = replace(mode.options(self._options), device=device)
         worker.send(Job(str(self._zoo.path), factors, options))
 
     def busy(self) -> bool:

@@ -14,13 +14,13 @@ from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput
 from vitarium.engine.events import Listener
-from vitarium.engine.pools._ray_connection import NoCluster, connected, has_gpus, places, the_ray
+from vitarium.engine.pools._ray_connection import NoCluster, capacity, connected, has_gpus, the_ray
 from vitarium.engine.pools._ray_worker import RayWorker
 from vitarium.engine.queue import Queue
 from vitarium.engine.scheduler import Worker, schedule
 from vitarium.engine.shipping import FileSent, pack, unload
-from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, Way
-from vitarium.engine.tuning.choices import Choices
+from vitarium.engine.tuning.auto_tuner import AutoTuner
+from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
 from vitarium.engine.tuning.machine import Machine, available_cores
 from vitarium.engine.worker import Broken, Died, Job, Message, OutOfMemory, Unwritable
 from vitarium.training import Precision, TrainOptions
@@ -54,7 +54,7 @@ def on_ray(
     with connected(address, max(available_cores(), (workers or 1) * cpus)):
         if gpus is None:
             gpus = float(device == "cuda" or (device == "auto" and has_gpus()))
-        room = places(cpus, gpus)
+        room = capacity(cpus, gpus)
         yield RayEngine(workers or room, cpus, gpus)
 
 
@@ -66,43 +66,43 @@ class RayEngine:
         self._cpus, self._gpus = cpus, gpus
 
     @contextmanager
-    def measuring(self, say: Callable[[str], None]) -> Iterator[Calibration]:
+    def measuring(self, notify: Callable[[str], None]) -> Iterator[Calibration]:
         """Measures on a worker: this machine may have other devices than the cluster."""
-        measure = RemoteCalibration(self.machine, actor_class(self._cpus, self._gpus), say)
+        measure = RemoteCalibration(self.machine, actor_class(self._cpus, self._gpus), notify)
         try:
             yield measure
         finally:
             measure.close()
 
     def run(
-        self, queue: Queue, zoo: Zoo, options: TrainOptions, choices: Choices, tell: Listener
+        self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner, emit: Listener
     ) -> None:
         """Train all models of the queue."""
         size = min(self.machine.workers, len(queue))
         if size:
             with RayPool(zoo, options, size, self._cpus, self._gpus) as pool:
-                schedule(queue, pool, zoo, tell, choices.way)
+                schedule(queue, pool, zoo, emit, tuner.mode)
 
 
 class RemoteCalibration(Calibration):
     """Asks a worker of the cluster, which is begun when there is something to ask."""
 
-    def __init__(self, machine: Machine, actor: Any, say: Callable[[str], None]) -> None:
-        super().__init__(machine.devices[0], machine.threads, say)
+    def __init__(self, machine: Machine, actor: Any, notify: Callable[[str], None]) -> None:
+        super().__init__(machine.devices[0], machine.threads, notify)
         self._class, self._ray = actor, the_ray()
-        self._found: dict[Any, Any] = {}
+        self._answers: dict[Any, Any] = {}
         self._actor: Any = None
 
-    def speed(self, recipe: Recipe, num_outputs: int, way: Way = PLAIN) -> Speed:
-        found: Speed = self._ask("speed", recipe.factors(), num_outputs, way)
-        return found
+    def speed(self, recipe: Recipe, num_outputs: int, mode: TrainMode = PLAIN) -> Speed:
+        speed: Speed = self._ask("speed", recipe.factors(), num_outputs, mode)
+        return speed
 
-    def knows(self, recipe: Recipe, num_outputs: int, way: Way) -> bool:
-        return _key("speed", recipe.factors(), num_outputs, way) in self._found
+    def knows(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> bool:
+        return _key("speed", recipe.factors(), num_outputs, mode) in self._answers
 
     def precisions(self) -> list[Precision]:
-        found: list[Precision] = self._ask("precisions")
-        return found
+        precisions: list[Precision] = self._ask("precisions")
+        return precisions
 
     def close(self) -> None:
         if self._actor is not None:
@@ -111,19 +111,19 @@ class RemoteCalibration(Calibration):
 
     def _ask(self, what: str, *about: Any) -> Any:
         key = _key(what, *about)
-        if key not in self._found:
+        if key not in self._answers:
             if self._actor is None:
                 self._actor = self._class.remote(self.threads, str(Path.cwd()))
             try:
-                asked = getattr(self._actor, what).remote(self.device, *about)
-                self._found[key] = self._ray.get(asked)
+                reference = getattr(self._actor, what).remote(self.device, *about)
+                self._answers[key] = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 raise NoCluster(f"a worker failed to measure: {_in_short(error)}") from None
-        return self._found[key]
+        return self._answers[key]
 
 
-def _key(*asked: Any) -> str:
-    return json.dumps(asked, sort_keys=True, default=str)
+def _key(*question: Any) -> str:
+    return json.dumps(question, sort_keys=True, default=str)
 
 
 def actor_class(cpus: int, gpus: float) -> Any:
@@ -159,7 +159,7 @@ class _Actor(Worker):
         self.number, self.actor, self.up = number, actor, up
         self.shared: bool | None = None
         self.stream: Any = None
-        """What it tells of its job."""
+        """The messages of its job."""
 
     @property
     def awaited(self) -> Any:
@@ -202,15 +202,15 @@ class RayPool:
             if number not in self._workers:
                 self._workers[number] = self._begin(number)
         for worker in list(self._workers.values()):
-            if sum(bool(other.specs) for other in self._workers.values()) >= self.size:
+            if sum(bool(busy.specs) for busy in self._workers.values()) >= self.size:
                 return
             if worker.awaited is None:
                 yield worker
 
-    def start(self, worker: _Actor, specs: Sequence[ModelSpec], way: Way) -> None:
+    def start(self, worker: _Actor, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
         goods = None if worker.shared else pack(self._zoo, specs)
         factors = tuple(spec.factors() for spec in specs)
-        job = Job(str(self._zoo.path), factors, way.options(self._options))
+        job = Job(str(self._zoo.path), factors, mode.options(self._options))
         worker.stream = worker.actor.run.options(num_returns="streaming").remote(job, goods)
 
     def busy(self) -> bool:
@@ -273,11 +273,11 @@ def _write_token(zoo: Zoo) -> tuple[Path, bytes]:
 
 def _variables(threads: int) -> dict[str, str]:
     """The environment of a worker: our settings, and the folders of plug-ins that lie outside."""
-    own = {name: value for name, value in os.environ.items() if name.startswith("VITARIUM_")}
+    settings = {name: value for name, value in os.environ.items() if name.startswith("VITARIUM_")}
     installed = (sys.prefix, sys.base_prefix)
     outside = [path for path in sys.path if path and not path.startswith(installed)]
     return {
-        **own,
+        **settings,
         "OMP_NUM_THREADS": str(threads),
         **({"PYTHONPATH": os.pathsep.join(outside)} if outside else {}),
     }

@@ -16,18 +16,27 @@ from rich.table import Column
 
 from vitarium.blueprint import ModelSpec, Plan, flatten
 from vitarium.core.terminal import NameColumn, Terminal
-from vitarium.engine.events import Ended, EpochEnded, Event, Halved, Retried, Said, Started, Stepped
+from vitarium.engine.events import (
+    Ended,
+    EpochEnded,
+    Event,
+    Halved,
+    Notice,
+    Retried,
+    Started,
+    Stepped,
+)
 
-_MOST_BARS = 16
+_MAX_BARS = 16
 """Of models beside the one of all; a large stack would fill the screen."""
 Left = Callable[[], float | None]
-_SHOWN = ("val_accuracy", "val_knn_accuracy", "train_loss")
+_SCORES = ("val_accuracy", "val_knn_accuracy", "train_loss")
 
 
 @contextmanager
 def display(
     plan: Plan,
-    already: Iterable[str],
+    existing: Iterable[str],
     seconds_left: Callable[[], float | None] = lambda: None,
     *,
     enabled: bool = True,
@@ -42,9 +51,9 @@ def display(
         yield lambda event: None
     elif console.is_terminal:
         with _bars(console) as progress:
-            yield _Bars(plan, already, seconds_left, progress)
+            yield _Bars(plan, existing, seconds_left, progress)
     else:
-        yield _Lines(plan, already, seconds_left, console)
+        yield _Lines(plan, existing, seconds_left, console)
 
 
 def announce(text: str) -> None:
@@ -53,7 +62,7 @@ def announce(text: str) -> None:
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """Each model in a few words: its stage, its id, and the factors that tell it apart."""
+    """Each model in a few words: its stage, its id, and the factors in which it differs."""
     factors = {stage: plan.distinguishing(stage) for stage in plan.stages}
     return {model.id: _label(model, factors[model.stage]) for model in plan.models}
 
@@ -87,13 +96,13 @@ def _bars(console: Terminal) -> Progress:
 
 class _Bars:
     def __init__(
-        self, plan: Plan, already: Iterable[str], seconds_left: Left, progress: Progress
+        self, plan: Plan, existing: Iterable[str], seconds_left: Left, progress: Progress
     ) -> None:
         self.plan, self.seconds_left, self.progress = plan, seconds_left, progress
         self.bars: dict[str, TaskID] = {}
         self.labels = labels(plan)
         epochs = {spec.id: spec.recipe.epochs for spec in plan.models}
-        done = set(already)
+        done = set(existing)
         self.ended = len(done)
         self.epochs_of_ended = sum(epochs[id] for id in done)
         self.running: dict[str, int] = {}
@@ -116,7 +125,7 @@ class _Bars:
                     total=epochs,
                     unit="epochs",
                     note="",
-                    visible=len(self.bars) < _MOST_BARS,
+                    visible=len(self.bars) < _MAX_BARS,
                 )
             case Stepped():
                 share = event.epoch - 1 + event.step / event.steps
@@ -130,11 +139,11 @@ class _Bars:
             case Retried():
                 self.running.pop(event.model, None)
                 progress.remove_task(self.bars.pop(event.model))
-                self._say(f"{self.labels[event.model]}: {event.cause}; retrying", "yellow")
+                self._print(f"{self.labels[event.model]}: {event.cause}; retrying", "yellow")
             case Halved():
-                self._say(_halved(event), "yellow")
-            case Said():
-                self._say(event.text, "dim")
+                self._print(_halved(event), "yellow")
+            case Notice():
+                self._print(event.text, "dim")
             case Ended():
                 if event.model in self.bars:
                     progress.remove_task(self.bars.pop(event.model))
@@ -144,9 +153,9 @@ class _Bars:
                 self._refresh_all()
                 if event.status != "finished":
                     what = f"{self.labels[event.model]} {event.status}: {event.message}"
-                    self._say(what, "red")
+                    self._print(what, "red")
 
-    def _say(self, text: str, style: str) -> None:
+    def _print(self, text: str, style: str) -> None:
         self.progress.console.print(text, style=style)
 
     def _refresh_all(self) -> None:
@@ -159,33 +168,35 @@ class _Bars:
 
 class _Lines:
     def __init__(
-        self, plan: Plan, already: Iterable[str], seconds_left: Left, console: Terminal
+        self, plan: Plan, existing: Iterable[str], seconds_left: Left, console: Terminal
     ) -> None:
         self.plan, self.console, self.labels = plan, console, labels(plan)
         self.seconds_left = seconds_left
-        self.ended = len(set(already))
+        self.ended = len(set(existing))
         self.scores: dict[str, str] = {}
         if self.ended:
-            self._say(f"{self.ended} of {len(plan)} models are there already")
+            self._print(f"{self.ended} of {len(plan)} models are there already")
 
     def __call__(self, event: Event) -> None:
         match event:
             case EpochEnded():
                 self.scores[event.model] = _scores(event)
             case Retried():
-                self._say(f"{self.labels[event.model]}: {event.cause}; retrying")
+                self._print(f"{self.labels[event.model]}: {event.cause}; retrying")
             case Halved():
-                self._say(_halved(event))
-            case Said():
-                self._say(event.text)
+                self._print(_halved(event))
+            case Notice():
+                self._print(event.text)
             case Ended():
                 self.ended += 1
-                told = event.message or self.scores.pop(event.model, "")
+                details = event.message or self.scores.pop(event.model, "")
                 what = self.labels[event.model]
                 left = _left(self.seconds_left())
-                self._say(f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {told}{left}")
+                self._print(
+                    f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {details}{left}"
+                )
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
 
@@ -195,12 +206,12 @@ def _halved(event: Halved) -> str:
 
 
 def _scores(event: EpochEnded) -> str:
-    found = [
+    scores = [
         f"{name.removeprefix('val_')} {event.metrics[name]:.3f}"
-        for name in _SHOWN
+        for name in _SCORES
         if name in event.metrics
     ]
-    return ", ".join(found)
+    return ", ".join(scores)
 
 
 def _left(seconds: float | None) -> str:

@@ -12,7 +12,7 @@ class Remaining:
     """A listener that estimates the time left.
 
     Args:
-        already: ids of models that are done.
+        existing: ids of models that are done.
         at_a_time: how many models are trained at a time.
         expected: seconds of an epoch before one was measured; None where nothing is known.
         clock: seconds by which steps are measured.
@@ -21,20 +21,20 @@ class Remaining:
     def __init__(
         self,
         plan: Plan,
-        already: Iterable[str],
+        existing: Iterable[str],
         at_a_time: int,
         expected: Callable[[ModelSpec], float | None] = lambda spec: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan, self.at_a_time, self.expected = plan, max(at_a_time, 1), expected
         self._clock = clock
-        done = set(already)
+        done = set(existing)
         self._running: set[str] = set()
         self._left: dict[str, float] = {
             m.id: m.recipe.epochs for m in plan.models if m.id not in done
         }
         self._since: dict[str, tuple[Stepped, float]] = {}
-        """The first step that was told of each running epoch, and when."""
+        """The first step that was reported of each running epoch, and when."""
         self._stepped: dict[Hashable, float] = {}
         """Seconds of an epoch, by the steps of one that is under way."""
         self._measured: dict[Hashable, list[float]] = {}
@@ -77,10 +77,10 @@ class Remaining:
             epochs * rate if (rate := self._rate(self.plan[id])) is not None else None
             for id, epochs in self._left.items()
         ]
-        known = [seconds for seconds in work if seconds is not None]
-        if len(known) < len(work):
+        estimates = [seconds for seconds in work if seconds is not None]
+        if len(estimates) < len(work):
             return None
-        return max(sum(known) / self.at_a_time, max(known, default=0.0))
+        return max(sum(estimates) / self.at_a_time, max(estimates, default=0.0))
 
     def _rate(self, spec: ModelSpec) -> float | None:
         """Seconds per epoch: measured, or by its steps; else expected, as far as expectations came
@@ -94,9 +94,9 @@ class Remaining:
         if guess is None:
             return None
         ratios = [
-            fmean(seconds) / other
-            for known, seconds in self._measured.items()
-            if (other := self._guessed.get(known))
+            fmean(seconds) / guessed
+            for measured_kind, seconds in self._measured.items()
+            if (guessed := self._guessed.get(measured_kind))
         ]
         return guess * (fmean(ratios) if ratios else 1.0)
 

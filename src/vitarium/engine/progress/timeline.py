@@ -40,7 +40,7 @@ class Timeline:
                 self._note(f"retried {self.labels.get(event.model, event.model)}: {event.cause}")
 
     def write(self) -> None:
-        """Put what was told so far into the file."""
+        """Write the events so far into the file."""
         files.write_json(self.path, {"traceEvents": self._events, "displayTimeUnit": "ms"})
 
     def _row(self, worker: str, writing: bool) -> int:

@@ -1,1 +1,1 @@
-"""What is fastest here, and what it will cost: machines, speeds, ways to train."""
+"""What is fastest here, and what it will cost: machines, speeds, training modes."""

@@ -34,24 +34,24 @@ from vitarium.training.teacher import Teacher
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
 
-_SECONDS = 0.5
-_CALLS = 5
-_FEW = 4
+_MAX_SECONDS = 0.5
+_MAX_STEPS = 5
+_SMALL_BATCH = 4
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to train: with which precision, compiled or not, how many models as one."""
+class TrainMode:
+    """How to train: with which precision, compiled or not, how many models as one."""
 
     precision: Precision = "fp32"
     compiled: bool = False
     stacked: int = 1
 
-    def options(self, given: TrainOptions) -> TrainOptions:
-        return replace(given, precision=self.precision, compiled=self.compiled)
+    def options(self, options: TrainOptions) -> TrainOptions:
+        return replace(options, precision=self.precision, compiled=self.compiled)
 
 
-PLAIN = Way()
+PLAIN = TrainMode()
 
 
 @dataclass(frozen=True)
@@ -78,30 +78,32 @@ class Calibration:
     """Speeds on one device with so many threads.
 
     Args:
-        say: is told what is measured, when it is.
+        notify: is called with what is going to be measured.
     """
 
-    def __init__(self, device: str, threads: int, say: Callable[[str], None] = lambda text: None):
-        self.device, self.threads, self.say = device, threads, say
+    def __init__(
+        self, device: str, threads: int, notify: Callable[[str], None] = lambda text: None
+    ):
+        self.device, self.threads, self.notify = device, threads, notify
         self._announced: set[Any] = set()
 
-    def speed(self, recipe: Recipe, num_outputs: int, way: Way = PLAIN) -> Speed:
-        """Of training a model of this kind in that way; kept, or measured now.
+    def speed(self, recipe: Recipe, num_outputs: int, mode: TrainMode = PLAIN) -> Speed:
+        """Of training a model of this kind in that mode; cached, or measured now.
 
         Of one that has a teacher: as if that were another model of its own kind.
         """
         recipe = _with_own_kind(recipe)
-        key = self._key(recipe, num_outputs, way)
-        if key not in self._kept:
+        key = self._key(recipe, num_outputs, mode)
+        if key not in self._cached:
             self._announce(recipe)
-            found = self._measured(recipe, num_outputs, way)
-            self._kept[key] = found
-            _keep(key, found)
-        return self._kept[key]
+            speed = self._measured(recipe, num_outputs, mode)
+            self._cached[key] = speed
+            _keep(key, speed)
+        return self._cached[key]
 
-    def knows(self, recipe: Recipe, num_outputs: int, way: Way) -> bool:
+    def knows(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> bool:
         """Whether `speed` has nothing to measure."""
-        return self._key(_with_own_kind(recipe), num_outputs, way) in self._kept
+        return self._key(_with_own_kind(recipe), num_outputs, mode) in self._cached
 
     def precisions(self) -> list[Precision]:
         """Those that the device computes in by itself, beside fp32."""
@@ -114,10 +116,10 @@ class Calibration:
         if kind not in self._announced:
             self._announced.add(kind)
             name = getattr(recipe.architecture.config, "model", recipe.architecture.name)
-            self.say(f"measuring how fast {name} trains here, {recipe.objective.name} (once)")
+            self.notify(f"measuring how fast {name} trains here, {recipe.objective.name} (once)")
 
     @cached_property
-    def _kept(self) -> dict[str, Speed]:
+    def _cached(self) -> dict[str, Speed]:
         return _read()
 
     @cached_property
@@ -125,7 +127,7 @@ class Calibration:
         now = software(TrainOptions(device=self.device))
         return {name: now[name] for name in ("vitarium", "torch", "timm", "device")}
 
-    def _key(self, recipe: Recipe, num_outputs: int, way: Way) -> str:
+    def _key(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> str:
         kind = {
             "recipe": {
                 name: getattr(recipe, name).factors()
@@ -135,20 +137,22 @@ class Calibration:
             "trainable": recipe.trainable,
             "batch_size": recipe.batch_size,
             "outputs": num_outputs,
-            "way": [way.precision, way.compiled, way.stacked],
+            "way": [mode.precision, mode.compiled, mode.stacked],
             "threads": self.threads,
             **self._machine,
         }
         return json.dumps(kind, sort_keys=True)
 
-    def _measured(self, recipe: Recipe, num_outputs: int, way: Way) -> Speed:
+    def _measured(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> Speed:
         images = recipe.batch_size
         if self.device == "cpu":
-            # a step of a fraction of a second is enough to compare ways
-            few = min(images, _FEW)
-            seconds, _ = self._timed(recipe, num_outputs, Way(), few)
-            images = max(few, min(images, int(few * _SECONDS / _CALLS / seconds)))
-        seconds, start = self._timed(recipe, num_outputs, way, images)
+            # a step of a fraction of a second is enough to compare modes
+            small_batch = min(images, _SMALL_BATCH)
+            seconds, _ = self._timed(recipe, num_outputs, TrainMode(), small_batch)
+            images = max(
+                small_batch, min(images, int(small_batch * _MAX_SECONDS / _MAX_STEPS / seconds))
+            )
+        seconds, start = self._timed(recipe, num_outputs, mode, images)
         memory = 0
         if self.device != "cpu":
             memory = torch.cuda.max_memory_allocated(self.device)
@@ -156,17 +160,17 @@ class Calibration:
         return Speed(seconds, images, start, memory)
 
     def _timed(
-        self, recipe: Recipe, num_outputs: int, way: Way, images: int
+        self, recipe: Recipe, num_outputs: int, mode: TrainMode, images: int
     ) -> tuple[float, float]:
         """Seconds of a step, and of the first one beyond that."""
         keep_freed_memory()  # as where models are trained
         options = TrainOptions(
-            self.device, precision=way.precision, compiled=way.compiled, deterministic=False
+            self.device, precision=mode.precision, compiled=mode.compiled, deterministic=False
         )
-        trials = [_Trial(recipe, num_outputs, options) for _ in range(way.stacked)]
-        trainer = (Trainer if way.stacked == 1 else StackedTrainer)(trials, options)
+        trials = [_Trial(recipe, num_outputs, options) for _ in range(mode.stacked)]
+        trainer = (Trainer if mode.stacked == 1 else StackedTrainer)(trials, options)
         trainer.training_mode()
-        batch = _noise(recipe, num_outputs, images, way.stacked, self.device)
+        batch = _noise(recipe, num_outputs, images, mode.stacked, self.device)
         if self.device != "cpu":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -179,7 +183,7 @@ class Calibration:
 
         with _threads(self.threads):
             first, times = step(), [step()]
-            while len(times) < _CALLS and sum(times) < _SECONDS:
+            while len(times) < _MAX_STEPS and sum(times) < _MAX_SECONDS:
                 times.append(step())
         seconds = min(times)  # others may use the machine now and then
         return seconds, max(first - seconds, 0.0)
@@ -209,8 +213,8 @@ def _with_own_kind(recipe: Recipe) -> Recipe:
     objective = recipe.objective
     if not isinstance(objective.config, Distillation):
         return recipe
-    own = replace(objective, config=objective.config.with_teacher_like_student())
-    return recipe.changed({"objective": own})
+    own_kind = replace(objective, config=objective.config.with_teacher_like_student())
+    return recipe.changed({"objective": own_kind})
 
 
 def _noise(recipe: Recipe, num_outputs: int, images: int, models: int, device: str) -> Batch:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitarium.blueprint import ModelSpec, Plan
-from vitarium.engine.tuning.choices import Choices
+from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train, parameters
 
@@ -32,17 +32,17 @@ class StageEstimate:
     """Training and scoring, shared out over the workers; None without calibration."""
 
 
-def estimate(plan: Plan, machine: Machine, choices: Choices | None = None) -> list[StageEstimate]:
+def estimate(plan: Plan, machine: Machine, tuner: AutoTuner | None = None) -> list[StageEstimate]:
     """One estimate per stage; no model is kept.
 
-    With `choices` each kind of model is trained on random images for a moment, in the ways that
+    With a tuner each kind of model is trained on random images for a moment, in the modes that
     come into question. Data sets are read only where neither their plug-in nor the blueprint says
     how many images and classes they have.
     """
-    return [_stage(plan, stage, machine, choices) for stage in plan.stages]
+    return [_stage(plan, stage, machine, tuner) for stage in plan.stages]
 
 
-def _stage(plan: Plan, stage: str, machine: Machine, choices: Choices | None) -> StageEstimate:
+def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) -> StageEstimate:
     models = plan.of_stage(stage)
     sizes = [num_train(model.recipe) for model in models]
     outputs = [num_outputs(model.recipe) for model in models]
@@ -59,21 +59,21 @@ def _stage(plan: Plan, stage: str, machine: Machine, choices: Choices | None) ->
         for model, count in zip(models, counts, strict=True)
     ]
     seconds = None
-    if choices:
+    if tuner:
         work = [
-            choices.per_image(model) * size * model.recipe.epochs if width and size else None
+            tuner.per_image(model) * size * model.recipe.epochs if width and size else None
             for model, width, size in zip(models, outputs, sizes, strict=True)
         ]
         total = _sum(work)
         parallel = min(max(machine.workers, 1), len(models))
         seconds = total / parallel if total is not None else None
-    known = [count for count in counts if count]
+    counted = [count for count in counts if count]
     return StageEstimate(
         stage=stage,
         models=len(models),
         start=_start(plan, models[0]),
         factors=plan.swept(stage),
-        parameters=(min(known), max(known)) if known else None,
+        parameters=(min(counted), max(counted)) if counted else None,
         epochs=sum(model.recipe.epochs for model in models),
         steps=_sum(steps),
         bytes=_sum(weights),

@@ -31,9 +31,9 @@ _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 def refuses(config: Preprocessed, zoo: Zoo, checkpoint: Chosen) -> str | None:
     """Why a model is no ViT of Hugging Face's; None where it is one."""
     if zoo.spec(checkpoint.id).origin.architecture is None:
-        return "it came as tensors that nothing here builds; --to safetensors takes any model"
+        return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
     fault = next(_faults(_skeleton(zoo, checkpoint)), None)
-    return fault and f"{fault}; --to safetensors and --to onnx take it"
+    return fault and f"{fault}; --exporter safetensors and --exporter onnx take it"
 
 
 @exporter("hugging_face", config=Preprocessed, refuses=refuses)

@@ -32,7 +32,7 @@ class OnnxFile(Config):
 def refuses(config: OnnxFile, zoo: Zoo, checkpoint: Chosen) -> str | None:
     """Why a model does not run; None where it does."""
     if zoo.spec(checkpoint.id).origin.architecture is None:
-        return "it came as tensors that nothing here builds; --to safetensors takes any model"
+        return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
     return None
 
 

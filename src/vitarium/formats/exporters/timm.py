@@ -18,8 +18,8 @@ from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preproc
 from vitarium.formats.base import Chosen, exporter
 from vitarium.zoo import Zoo
 
-ANY = "--to safetensors takes any model"
-RUNS = "--to safetensors and --to onnx take it"
+ANY = "--exporter safetensors takes any model"
+RUNS = "--exporter safetensors and --exporter onnx take it"
 _OF_THE_ARCHITECTURE = ("pool_size", "fixed_input_size", "first_conv", "classifier")
 
 

@@ -34,7 +34,7 @@ _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 def refuses(config: NoConfig, zoo: Zoo, checkpoint: Chosen) -> str | None:
     """Why a model has no place in this layout; None where it has."""
     if zoo.spec(checkpoint.id).origin.architecture is None:
-        return "it came as tensors that nothing here builds; --to safetensors takes any model"
+        return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
     return None
 
 

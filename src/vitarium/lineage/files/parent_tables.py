@@ -1,6 +1,6 @@
 """Tables beside files of models that say which descends from which.
 
-lineage.csv             models.csv, as `vitarium export --to safetensors` writes it
+lineage.csv             models.csv, as `vitarium export --exporter safetensors` writes it
 
 model,parent            file,name,parent,parent_epoch,epoch,...
 base,                   base-epoch-0005.safetensors,base,,,5

@@ -9,8 +9,8 @@ from vitarium import Blueprint, plan
 from vitarium.core import files
 from vitarium.core.errors import DamagedCache, InvalidInput
 from vitarium.core.registry import choose
-from vitarium.engine.tuning.calibration import Calibration, Speed, Way
-from vitarium.engine.tuning.choices import Choices, Wish, models_per_gpu
+from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest, models_per_gpu
+from vitarium.engine.tuning.calibration import Calibration, Speed, TrainMode
 from vitarium.engine.tuning.machine import Machine
 
 GIB = 2**30
@@ -24,42 +24,44 @@ class MadeUp(Calibration):
         self.seconds, self.made_up, self.start = seconds, precisions, start
         self.asked = []
 
-    def speed(self, recipe, num_outputs, way=Way()):  # noqa: B008
-        self.asked.append(way)
-        return Speed(self.seconds(way), recipe.batch_size, self.start * way.compiled, 0)
+    def speed(self, recipe, num_outputs, mode=TrainMode()):  # noqa: B008
+        self.asked.append(mode)
+        return Speed(self.seconds(mode), recipe.batch_size, self.start * mode.compiled, 0)
 
     def precisions(self):
         return list(self.made_up)
 
 
-def chosen(tiny, seconds, wish=None, workers=1, models=2, said=None, **machine):
+def chosen(tiny, seconds, request=None, workers=1, models=2, said=None, **machine):
     tiny["stages"]["pretrain"]["grid"] = {"seed": list(range(models))}
     tiny["stages"] = {"pretrain": tiny["stages"]["pretrain"]}
     planned = plan(Blueprint.read(tiny))
     say = said.append if said is not None else lambda text: None
     made_up = MadeUp(seconds, **machine)
-    choices = Choices(planned, Machine(("cpu",), workers, 1), wish or Wish(), made_up, say)
-    return choices.way(planned.models[0]), made_up
+    tuner = AutoTuner(
+        planned, Machine(("cpu",), workers, 1), request or TrainRequest(), made_up, say
+    )
+    return tuner.mode(planned.models[0]), made_up
 
 
 def test_bf16_is_chosen_where_it_is_clearly_faster(tiny):
     said = []
-    way, _ = chosen(tiny, lambda way: 1.0 if way.precision == "bf16" else 2.0, said=said)
-    assert way == Way("bf16")
+    mode, _ = chosen(tiny, lambda mode: 1.0 if mode.precision == "bf16" else 2.0, said=said)
+    assert mode == TrainMode("bf16")
     assert said == [
         "pretrain: bf16, not compiled, each by itself (2.0 times as fast as plain fp32)"
     ]
 
 
 def test_fp32_stays_where_bf16_gains_little(tiny):
-    way, _ = chosen(tiny, lambda way: 1.0 if way.precision == "bf16" else 1.2)
-    assert way == Way()
+    mode, _ = chosen(tiny, lambda mode: 1.0 if mode.precision == "bf16" else 1.2)
+    assert mode == TrainMode()
 
 
 @pytest.mark.parametrize("seconds", [None, 0.5])
 @pytest.mark.parametrize("objective", ["soft_distillation", "weight_distillation"])
 def test_an_objective_that_reads_blocks_is_not_compiled_and_that_is_said(tiny, objective, seconds):
-    def speed(way):
+    def speed(mode):
         if seconds is None:
             raise RuntimeError("no way to measure")
         return seconds
@@ -67,8 +69,8 @@ def test_an_objective_that_reads_blocks_is_not_compiled_and_that_is_said(tiny, o
     stage = tiny["stages"]["pretrain"]
     stage["objective"] = {"name": objective, "teacher": "./teacher"}
     said = []
-    way, _ = chosen(tiny, speed, Wish(compiled=True), said=said)
-    assert way.compiled == (objective == "soft_distillation")
+    mode, _ = chosen(tiny, speed, TrainRequest(compiled=True), said=said)
+    assert mode.compiled == (objective == "soft_distillation")
     if objective == "weight_distillation":
         assert any(
             "pretrain: not compiled, since its objective looks into" in text for text in said
@@ -76,74 +78,74 @@ def test_an_objective_that_reads_blocks_is_not_compiled_and_that_is_said(tiny, o
 
 
 def test_short_plans_do_not_even_measure_a_compilation(tiny):
-    _, made_up = chosen(tiny, lambda way: 0.5 if way.compiled else 1.0)
-    assert not any(way.compiled for way in made_up.asked)
+    _, made_up = chosen(tiny, lambda mode: 0.5 if mode.compiled else 1.0)
+    assert not any(mode.compiled for mode in made_up.asked)
 
 
 @pytest.mark.parametrize(("gain", "pays"), [(1.5, True), (1.05, False)])
 def test_long_plans_are_compiled_where_it_pays(tiny, gain, pays):
     tiny["stages"]["pretrain"]["epochs"] = 1000
-    way, _ = chosen(tiny, lambda way: 1 / gain if way.compiled else 1.0)
-    assert way.compiled == pays
+    mode, _ = chosen(tiny, lambda mode: 1 / gain if mode.compiled else 1.0)
+    assert mode.compiled == pays
 
 
 def test_a_compilation_that_takes_longer_than_it_gains_is_not_chosen(tiny):
     tiny["stages"]["pretrain"]["epochs"] = 1000
-    way, _ = chosen(tiny, lambda way: 0.5 if way.compiled else 1.0, start=1e6)
-    assert not way.compiled
+    mode, _ = chosen(tiny, lambda mode: 0.5 if mode.compiled else 1.0, start=1e6)
+    assert not mode.compiled
 
 
 def test_stacks_grow_as_long_as_they_gain(tiny):
-    def seconds(way):  # of a device that is hardly used by 20 models
-        return 0.01 * max(1, way.stacked / 20)
+    def seconds(mode):  # of a device that is hardly used by 20 models
+        return 0.01 * max(1, mode.stacked / 20)
 
-    way, _ = chosen(tiny, seconds, models=100)
-    assert way.stacked == 16
+    mode, _ = chosen(tiny, seconds, models=100)
+    assert mode.stacked == 16
 
 
 def test_stacks_leave_work_for_every_worker(tiny):
-    way, _ = chosen(tiny, lambda way: 0.01, models=100, workers=10)
-    assert way.stacked == 4
+    mode, _ = chosen(tiny, lambda mode: 0.01, models=100, workers=10)
+    assert mode.stacked == 4
 
 
 def test_where_a_step_takes_long_no_stack_is_measured(tiny):
-    _, made_up = chosen(tiny, lambda way: 1.0, models=100)
-    assert all(way.stacked == 1 for way in made_up.asked)
+    _, made_up = chosen(tiny, lambda mode: 1.0, models=100)
+    assert all(mode.stacked == 1 for mode in made_up.asked)
 
 
 def test_models_that_cannot_be_stacked_are_not(tiny):
     tiny["stages"]["pretrain"]["architecture"]["drop_rate"] = 0.1
-    way, _ = chosen(tiny, lambda way: 0.01, wish=Wish(stacked=8), models=100)
-    assert way.stacked == 1
+    mode, _ = chosen(tiny, lambda mode: 0.01, request=TrainRequest(stacked=8), models=100)
+    assert mode.stacked == 1
 
 
 def test_what_is_asked_for_is_done_without_measuring(tiny):
-    way, made_up = chosen(tiny, lambda way: 1.0, wish=Wish("bf16", True, 2))
-    assert way == Way("bf16", True, 2)
+    mode, made_up = chosen(tiny, lambda mode: 1.0, request=TrainRequest("bf16", True, 2))
+    assert mode == TrainMode("bf16", True, 2)
     assert made_up.asked == []
 
 
 def test_what_cannot_be_measured_is_trained_plainly_and_said(tiny):
-    def broken(way):
+    def broken(mode):
         raise torch.OutOfMemoryError("full")
 
     said = []
-    way, _ = chosen(tiny, broken, said=said)
-    assert way == Way()
+    mode, _ = chosen(tiny, broken, said=said)
+    assert mode == TrainMode()
     assert said == ["pretrain: cannot be measured, so it is trained plainly: full"]
 
 
 def test_what_is_asked_for_is_done_where_the_data_are_elsewhere(tiny):
     tiny["stages"]["pretrain"]["data"] = {"name": "image_folder", "folder": "nowhere"}
-    way, made_up = chosen(tiny, lambda way: 1.0, wish=Wish("bf16", stacked=2))
-    assert way == Way("bf16", stacked=2)
+    mode, made_up = chosen(tiny, lambda mode: 1.0, request=TrainRequest("bf16", stacked=2))
+    assert mode == TrainMode("bf16", stacked=2)
     assert made_up.asked == []
 
 
-@pytest.mark.parametrize("wish", [{"precision": "fp8"}, {"stacked": 0}])
-def test_what_there_is_not_is_refused(wish):
+@pytest.mark.parametrize("wanted", [{"precision": "fp8"}, {"stacked": 0}])
+def test_what_there_is_not_is_refused(wanted):
     with pytest.raises(InvalidInput):
-        Wish(**wish)
+        TrainRequest(**wanted)
 
 
 @pytest.mark.parametrize(
@@ -170,12 +172,12 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "speeds.json"
 
 
-@pytest.mark.parametrize("way", [Way(), Way("bf16"), Way(stacked=3)])
-def test_a_speed_is_measured_once_and_kept(tiny, cache, way):
+@pytest.mark.parametrize("mode", [TrainMode(), TrainMode("bf16"), TrainMode(stacked=3)])
+def test_a_speed_is_measured_once_and_kept(tiny, cache, mode):
     recipe = plan(Blueprint.read(tiny)).models[0].recipe
     said = []
-    first = Calibration("cpu", 1, said.append).speed(recipe, 10, way)
-    again = Calibration("cpu", 1, said.append).speed(recipe, 10, way)
+    first = Calibration("cpu", 1, said.append).speed(recipe, 10, mode)
+    again = Calibration("cpu", 1, said.append).speed(recipe, 10, mode)
     assert first == again
     assert len(said) == 1
     assert 0 < first.per_image < 1
@@ -239,4 +241,4 @@ def test_what_has_a_teacher_is_measured_with_one_of_its_own_kind(tiny, cache):
     taught = calibration.speed(recipe, 10)
     assert 0 < taught.per_image < 1
     by_parent = choose("objective", "weight_distillation", layers=[[0, 0]])
-    assert calibration.knows(recipe.changed({"objective": by_parent}), 10, Way())
+    assert calibration.knows(recipe.changed({"objective": by_parent}), 10, TrainMode())

@@ -13,27 +13,27 @@ import torch
 
 from vitarium.blueprint import ModelSpec, Plan
 from vitarium.core.errors import InvalidInput
-from vitarium.engine.tuning.calibration import Calibration, Way
+from vitarium.engine.tuning.calibration import Calibration, TrainMode
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train
 from vitarium.training import Precision, stack_key
 
-CLEARLY = 1.3
+MIN_SPEEDUP = 1.3
 """A precision or a stack has to be so many times faster to be chosen."""
-_COMPILED_PAYS = 1.1
-_LONG = 15 * 60
+_MIN_COMPILED_SPEEDUP = 1.1
+_MIN_PLAN_SECONDS = 15 * 60
 """Plans that take a worker less than these seconds are not worth measuring a compilation."""
-_STACKS = (4, 16, 64)
-_SHORT = 0.25
+_STACK_SIZES = (4, 16, 64)
+_MAX_STACKED_STEP_SECONDS = 0.25
 """Where a model's step takes more seconds than this, the device is busy with it: no stacks."""
-_BUSY = 1.4
+_MIN_BUSY_RATIO = 1.4
 _GPU_OVERHEAD = 600 * 2**20
 """Bytes that each process takes on a GPU beside its tensors."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What was asked for; auto: measure and choose."""
+class TrainRequest:
+    """What the user asks for; auto: measure and choose."""
 
     precision: Precision | Literal["auto"] = "auto"
     compiled: bool | Literal["auto"] = "auto"
@@ -48,42 +48,42 @@ class Wish:
             raise InvalidInput(f"a stack of {self.stacked} models: give 1 or more, or auto")
 
 
-class Choices:
-    """The way to train each model of a plan.
+class AutoTuner:
+    """Chooses how each model of a plan is trained.
 
     Args:
         calibration: measures on the kind of device that is going to train.
-        say: is told each choice, in a line.
+        notify: is called with each choice, in a line of text.
     """
 
     def __init__(
         self,
         plan: Plan,
         machine: Machine,
-        wish: Wish,
+        request: TrainRequest,
         calibration: Calibration,
-        say: Callable[[str], None] = lambda text: None,
+        notify: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.plan, self.machine, self.wish, self.say = plan, machine, wish, say
+        self.plan, self.machine, self.request, self.notify = plan, machine, request, notify
         self.calibration = calibration
-        self._chosen: dict[Hashable, Way] = {}
-        self._told: set[str] = set()
+        self._chosen: dict[Hashable, TrainMode] = {}
+        self._notified: set[str] = set()
 
     def prepare(self, specs: Iterable[ModelSpec]) -> None:
         """Choose for all of these now, while nothing else runs."""
         for spec in specs:
-            self.way(spec)
+            self.mode(spec)
 
     def epoch_seconds(self, spec: ModelSpec) -> float | None:
         """About how long an epoch of this model takes; None where that was not measured."""
-        images, outputs, way = num_train(spec.recipe), num_outputs(spec.recipe), self.way(spec)
+        images, outputs, mode = num_train(spec.recipe), num_outputs(spec.recipe), self.mode(spec)
         if images is None or outputs is None:
             return None
-        if not self.calibration.knows(spec.recipe, outputs, way):
+        if not self.calibration.knows(spec.recipe, outputs, mode):
             return None
         return images * self.per_image(spec)
 
-    def way(self, spec: ModelSpec) -> Way:
+    def mode(self, spec: ModelSpec) -> TrainMode:
         """How to train this model, and how many like it at most as one computation."""
         kind = _kind(spec)
         if kind not in self._chosen:
@@ -92,16 +92,16 @@ class Choices:
             # training will show whether it is fatal
             except (RuntimeError, MemoryError, InvalidInput) as error:
                 self._chosen[kind] = self._unmeasured(spec)
-                self.say(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
+                self.notify(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
         return self._chosen[kind]
 
-    def _unmeasured(self, spec: ModelSpec) -> Way:
+    def _unmeasured(self, spec: ModelSpec) -> TrainMode:
         """What was asked for, and nothing that would have to be measured."""
-        wish = self.wish
-        return Way(
-            "fp32" if wish.precision == "auto" else wish.precision,
-            wish.compiled is True and self._may_compile(spec),
-            1 if wish.stacked == "auto" or stack_key(spec) is None else wish.stacked,
+        request = self.request
+        return TrainMode(
+            "fp32" if request.precision == "auto" else request.precision,
+            request.compiled is True and self._may_compile(spec),
+            1 if request.stacked == "auto" or stack_key(spec) is None else request.stacked,
         )
 
     def shared_gpus(self, specs: Sequence[ModelSpec]) -> Machine:
@@ -113,112 +113,117 @@ class Choices:
             return self.machine
         gpus = len(self.machine.devices)
         cores = max(1, self.machine.workers * self.machine.threads // gpus)
-        each = min(self._per_gpu(spec, cores) for spec in {_kind(s): s for s in specs}.values())
-        return replace(self.machine, workers=gpus * each, threads=max(1, cores // each))
+        per_gpu = min(self._per_gpu(spec, cores) for spec in {_kind(s): s for s in specs}.values())
+        return replace(self.machine, workers=gpus * per_gpu, threads=max(1, cores // per_gpu))
 
     def _per_gpu(self, spec: ModelSpec, cores: int) -> int:
-        way, outputs, recipe = self.way(spec), num_outputs(spec.recipe), spec.recipe
-        if way.stacked > 1 or outputs is None:
+        mode, outputs, recipe = self.mode(spec), num_outputs(spec.recipe), spec.recipe
+        if mode.stacked > 1 or outputs is None:
             return 1
-        whole = self.calibration.speed(recipe, outputs, way)
+        full_batch = self.calibration.speed(recipe, outputs, mode)
         half_batch = recipe.model_copy(update={"batch_size": max(recipe.batch_size // 2, 1)})
-        half = self.calibration.speed(half_batch, outputs, way)
+        half_speed = self.calibration.speed(half_batch, outputs, mode)
         total = torch.cuda.get_device_properties(self.machine.devices[0]).total_memory
         # a GPU that is busy takes clearly longer for twice the images
-        busy = whole.seconds > _BUSY * half.seconds
-        return models_per_gpu(total, whole.memory, cores, busy=busy)
+        busy = full_batch.seconds > _MIN_BUSY_RATIO * half_speed.seconds
+        return models_per_gpu(total, full_batch.memory, cores, busy=busy)
 
     def per_image(self, spec: ModelSpec) -> float:
-        """Seconds that a worker takes for one image of one model, trained in that way."""
-        way, outputs = self.way(spec), num_outputs(spec.recipe)
+        """Seconds that a worker takes for one image of one model, trained in its mode."""
+        mode, outputs = self.mode(spec), num_outputs(spec.recipe)
         assert outputs is not None  # a plan without it has no estimate
-        return self.calibration.speed(spec.recipe, outputs, way).per_image / way.stacked
+        return self.calibration.speed(spec.recipe, outputs, mode).per_image / mode.stacked
 
-    def _choose(self, spec: ModelSpec) -> Way:
+    def _choose(self, spec: ModelSpec) -> TrainMode:
         outputs = num_outputs(spec.recipe)
         if outputs is None:  # the data are not on this machine, but may be where models are trained
             return self._unmeasured(spec)
-        alike = [model for model in self.plan.models if _kind(model) == _kind(spec)]
-        way = Way(self._precision(spec, outputs))
-        way = replace(way, compiled=self._compiled(spec, outputs, way, alike))
-        way = replace(way, stacked=self._stacked(spec, outputs, way, alike))
-        if "auto" in (self.wish.precision, self.wish.compiled, self.wish.stacked):
-            self._tell(spec, way, outputs)
-        return way
+        models = [model for model in self.plan.models if _kind(model) == _kind(spec)]
+        mode = TrainMode(self._precision(spec, outputs))
+        mode = replace(mode, compiled=self._compiled(spec, outputs, mode, models))
+        mode = replace(mode, stacked=self._stacked(spec, outputs, mode, models))
+        if "auto" in (self.request.precision, self.request.compiled, self.request.stacked):
+            self._notify_mode(spec, mode, outputs)
+        return mode
 
     def _precision(self, spec: ModelSpec, outputs: int) -> Precision:
-        if self.wish.precision != "auto":
-            return self.wish.precision
+        if self.request.precision != "auto":
+            return self.request.precision
         best: Precision = "fp32"
         for candidate in self.calibration.precisions():
-            if self._gain(spec, outputs, Way(best), Way(candidate)) >= CLEARLY:
+            if self._gain(spec, outputs, TrainMode(best), TrainMode(candidate)) >= MIN_SPEEDUP:
                 best = candidate
         return best
 
     def _compiled(
-        self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]
+        self, spec: ModelSpec, outputs: int, mode: TrainMode, models: Sequence[ModelSpec]
     ) -> bool:
         if not self._may_compile(spec):
             return False
-        if self.wish.compiled != "auto":
-            return self.wish.compiled
-        seconds = self._seconds(spec, outputs, way, alike)
-        if seconds < _LONG:
+        if self.request.compiled != "auto":
+            return self.request.compiled
+        seconds = self._seconds(spec, outputs, mode, models)
+        if seconds < _MIN_PLAN_SECONDS:
             return False
-        compiled = replace(way, compiled=True)
-        gain = self._gain(spec, outputs, way, compiled)
+        compiled = replace(mode, compiled=True)
+        gain = self._gain(spec, outputs, mode, compiled)
         start = self.calibration.speed(spec.recipe, outputs, compiled).start
-        return gain >= _COMPILED_PAYS and seconds * (1 - 1 / gain) > 2 * start
+        return gain >= _MIN_COMPILED_SPEEDUP and seconds * (1 - 1 / gain) > 2 * start
 
     def _may_compile(self, spec: ModelSpec) -> bool:
         if not spec.recipe.objective.plugin.facts.get("records_blocks"):
             return True
         text = f"{spec.stage}: not compiled, since its objective looks into the blocks"
-        if self.wish.compiled is True and text not in self._told:
-            self._told.add(text)
-            self.say(text)
+        if self.request.compiled is True and text not in self._notified:
+            self._notified.add(text)
+            self.notify(text)
         return False
 
-    def _stacked(self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]) -> int:
-        most = -(-len(alike) // max(self.machine.workers, 1))
-        if self.wish.stacked != "auto":
-            return self.wish.stacked if stack_key(spec) else 1
-        alone = self.calibration.speed(spec.recipe, outputs, way)
-        if stack_key(spec) is None or alone.per_image * spec.recipe.batch_size > _SHORT:
+    def _stacked(
+        self, spec: ModelSpec, outputs: int, mode: TrainMode, models: Sequence[ModelSpec]
+    ) -> int:
+        max_size = -(-len(models) // max(self.machine.workers, 1))
+        if self.request.stacked != "auto":
+            return self.request.stacked if stack_key(spec) else 1
+        single = self.calibration.speed(spec.recipe, outputs, mode)
+        if (
+            stack_key(spec) is None
+            or single.per_image * spec.recipe.batch_size > _MAX_STACKED_STEP_SECONDS
+        ):
             return 1
-        best, per_model = 1, alone.per_image
-        for size in _STACKS:
-            if size > most:
+        best, per_model = 1, single.per_image
+        for size in _STACK_SIZES:
+            if size > max_size:
                 break
-            speed = self.calibration.speed(spec.recipe, outputs, replace(way, stacked=size))
-            if speed.per_image / size * CLEARLY > per_model:
+            speed = self.calibration.speed(spec.recipe, outputs, replace(mode, stacked=size))
+            if speed.per_image / size * MIN_SPEEDUP > per_model:
                 break  # no gain any more
             best, per_model = size, speed.per_image / size
         return best
 
-    def _gain(self, spec: ModelSpec, outputs: int, way: Way, other: Way) -> float:
-        """How many times faster the other way is."""
-        now, then = (self.calibration.speed(spec.recipe, outputs, w) for w in (way, other))
+    def _gain(self, spec: ModelSpec, outputs: int, mode: TrainMode, faster: TrainMode) -> float:
+        """How many times faster the other mode is."""
+        now, then = (self.calibration.speed(spec.recipe, outputs, w) for w in (mode, faster))
         return now.per_image / then.per_image
 
     def _seconds(
-        self, spec: ModelSpec, outputs: int, way: Way, alike: Sequence[ModelSpec]
+        self, spec: ModelSpec, outputs: int, mode: TrainMode, models: Sequence[ModelSpec]
     ) -> float:
         """What one worker's share of all models of this kind takes to train."""
-        images = (num_train(spec.recipe) or 0) * sum(model.recipe.epochs for model in alike)
-        per_image = self.calibration.speed(spec.recipe, outputs, way).per_image
+        images = (num_train(spec.recipe) or 0) * sum(model.recipe.epochs for model in models)
+        per_image = self.calibration.speed(spec.recipe, outputs, mode).per_image
         return images * per_image / max(self.machine.workers, 1)
 
-    def _tell(self, spec: ModelSpec, way: Way, outputs: int) -> None:
+    def _notify_mode(self, spec: ModelSpec, mode: TrainMode, outputs: int) -> None:
         plain = self.calibration.speed(spec.recipe, outputs).per_image
-        chosen = self.calibration.speed(spec.recipe, outputs, way).per_image / way.stacked
-        parts = [way.precision, "compiled" if way.compiled else "not compiled"]
-        parts.append(f"stacks of {way.stacked}" if way.stacked > 1 else "each by itself")
-        gain = f" ({plain / chosen:.1f} times as fast as plain fp32)" if way != Way() else ""
+        chosen = self.calibration.speed(spec.recipe, outputs, mode).per_image / mode.stacked
+        parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
+        parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
+        gain = f" ({plain / chosen:.1f} times as fast as plain fp32)" if mode != TrainMode() else ""
         text = f"{spec.stage}: {', '.join(parts)}{gain}"
-        if text not in self._told:
-            self._told.add(text)
-            self.say(text)
+        if text not in self._notified:
+            self._notified.add(text)
+            self.notify(text)
 
 
 def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
