@@ -9,5 +9,6 @@ Each raises AssertionError that names the plug-in and the rule that it breaks.
 """
 
 from vitarium.testing.measures import check_measure
+from vitarium.testing.studies import check_study
 
-__all__ = ["check_measure"]
+__all__ = ["check_measure", "check_study"]
