@@ -41,6 +41,7 @@ def test_there_is_an_example_of_each_kind():
         "objective",
         "measure",
         "lineage",
+        "study",
         "operator",
         "importer",
         "exporter",
@@ -81,6 +82,25 @@ def test_the_example_of_lineage_recovery_keeps_the_contract(examples):
     from vitarium.testing import check_lineage
 
     check_lineage("chain")
+
+
+def test_the_example_study_is_a_command_and_keeps_to_the_contract(examples, grown_zoo, tmp_path):
+    from typer.testing import CliRunner
+
+    from vitarium import study
+    from vitarium.cli import app
+    from vitarium.testing import check_study
+
+    page = tmp_path / "spread.html"
+    typed = ["study", "spread", str(grown_zoo.path), "--out", str(page), "--min-models", "3"]
+    assert CliRunner().invoke(app, typed).exit_code == 0
+    assert "<td>finetune</td>" in page.read_text()
+    assert "<td>pretrain</td>" not in page.read_text()
+    assert "--min-models" in CliRunner().invoke(app, ["study", "spread", "--help"]).output
+    frame = study(grown_zoo, "spread", out=page)["Accuracy by stage"]
+    scores = grown_zoo.models().groupby("stage")["test_accuracy"]
+    assert frame.set_index("stage")["mean"].to_dict() == scores.mean().to_dict()
+    check_study("spread", grown_zoo)
 
 
 def test_focal_loss_without_gamma_is_cross_entropy(examples):

@@ -53,7 +53,7 @@ def zoo(tmp_path_factory):
     needs.fashion_mnist()
     folder = tmp_path_factory.mktemp("fashion")
     (folder / "fashion.yaml").write_text(BLUEPRINT)
-    plain = ("--precision", "fp32", "--no-compile", "--stack", "1")
+    plain = ("--precision", "fp32", "--no-compiled", "--stacked", "1")
     where = ("--zoo", folder / "zoo", "--data-dir", folder / "data")
     vitarium("grow", folder / "fashion.yaml", *where, *plain)
     return folder / "zoo"

@@ -15,7 +15,17 @@ import pytest
 from vitarium.zoo.verify import verify
 
 COMMAND = [sys.executable, "-m", "vitarium.cli", "grow"]
-PLAIN = ["--workers", "2", "--device", "cpu", "--precision", "fp32", "--no-compile", "--stack", "1"]
+PLAIN = [
+    "--workers",
+    "2",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+    "--no-compiled",
+    "--stacked",
+    "1",
+]
 """Nothing is measured before it is trained."""
 
 BLUEPRINT = {

@@ -20,6 +20,7 @@ from vitarium.testing.objectives import check_objective
 from vitarium.testing.operators import check_operator
 from vitarium.testing.optimizers import check_optimizer
 from vitarium.testing.schedules import check_schedule
+from vitarium.testing.studies import check_study
 
 __all__ = [
     "check_architecture",
@@ -35,4 +36,5 @@ __all__ = [
     "check_operator",
     "check_optimizer",
     "check_schedule",
+    "check_study",
 ]
