@@ -95,7 +95,7 @@ def show(
     handle = zoo[model]
     id, folder = handle.id, zoo.folder(handle.id)
     spec, children, about = folder.factors(), zoo.children(id), folder.about()
-    epochs = [
+    epochs: list[dict[str, Any]] = [
         {"epoch": epoch.number, "kept": epoch.checkpoint is not None, **epoch.metrics}
         for epoch in folder.epochs()
     ]
