@@ -1,6 +1,6 @@
 """Attention probabilities of a vision transformer, block by block, while it runs.
 
-Only one block's are alive at a time: they are seen by a function, and forgotten.
+Only one block's are in memory at a time: they are handed to a function, and dropped.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from vitarium.evaluation.features import evaluating
 from vitarium.evaluation.inputs import EvalModel
 
 See = Callable[[str, Tensor], None]
-"""Is given a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
+"""Called with a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
 queries, and sum to 1."""
 
 BATCH_SIZE = 32
@@ -27,7 +27,7 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a model's patches are."""
+    """The grid of a model's patches."""
 
     height: int
     width: int
@@ -82,7 +82,7 @@ def takes_probabilities(attention: Any) -> nn.Module:
 
 
 def by_layer_and_head(heads: dict[str, Tensor]) -> dict[str, float]:
-    """Values of each block's heads -> parts `blocks.0/head0`, `blocks.0`, and "" of all blocks.
+    """Values [heads] of each block -> parts `blocks.0/head0`, `blocks.0`, and "" of all blocks.
 
     A block's is the mean of its heads, the model's the mean of its blocks.
     """

@@ -1,4 +1,4 @@
-"""What is measured: models after chosen epochs, and pairs of them."""
+"""Checkpoints to measure: models after chosen epochs, and pairs of them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ Pair = tuple[Target, Target]
 
 
 def targets(zoo: Zoo, models: Iterable[str] | None, epochs: Epochs) -> list[Target]:
-    """Models (None: all that have weights) after their last kept epoch, all, or chosen ones.
+    """Models (None: all that have weights) after their last stored epoch, all, or chosen ones.
 
-    A chosen epoch that some model has not is passed over there.
+    A model that lacks a chosen epoch is skipped.
 
     Raises UnknownName, and InvalidInput where none of the models has weights of such an epoch.
     """
@@ -67,7 +67,7 @@ def _epochs_text(epochs: Epochs) -> str:
 
 
 def pairs(zoo: Zoo, chosen: Sequence[Target], which: str) -> list[Pair]:
-    """Pairs of different models, each once, in tiles: so neighbours have models in common.
+    """Pairs of different models, each once, in tiles, so that neighbors have models in common.
 
     Siblings (one parent after one epoch), models of one stage, or all; of several epochs of each
     model, pairs after the same one. Raises UnknownName.

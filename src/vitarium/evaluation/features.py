@@ -1,7 +1,7 @@
-"""What layers make of images: where they are tapped, and how a model's are measured in one pass.
+"""Features of layers, and their vectors for measures of representations, in one forward pass.
 
 The features of a layer are turned into the vectors of all measures as soon as the layer has run,
-and forgotten: what is kept does not grow with tokens or channels.
+and dropped, so memory does not grow with tokens or channels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _SAME = 1e-6
 
 @dataclass(frozen=True)
 class Tap:
-    """A layer of a model whose output is looked at."""
+    """A layer of a model whose output is recorded."""
 
     name: str
     module: nn.Module
@@ -53,7 +53,7 @@ class Tap:
 def taps(
     model: nn.Module, config: Representation, layers: Sequence[str] | None = None
 ) -> list[Tap]:
-    """Where a model is tapped: its blocks, the last alone if so set; or layers by dotted names.
+    """Taps of a model: its blocks, or only the last if so set; or layers by dotted names.
 
     Raises NotApplicable where a model has no blocks, UnknownName for a layer that is not there.
     """
@@ -72,10 +72,10 @@ def taps(
 
 
 class Vectorizer:
-    """Runs a model over batches, and joins the vectors that measures make of its layers.
+    """Runs a model over batches, and concatenates measures' vectors of its layers.
 
-        vectorizer = Vectoriser(model, [choose("measure", "cka"), choose("measure", "rsa")])
-        for batch in recut(images, size):
+        vectorizer = Vectorizer(model, [choose("measure", "cka"), choose("measure", "rsa")])
+        for batch in rebatch(images, size):
             vectorizer.add(batch)
         cka, rsa = vectorizer.vectors()
 
@@ -129,7 +129,7 @@ class Vectorizer:
                 tokens = section.config.tokens
                 if tokens not in features:
                     features[tokens] = tap.features(output, tokens).float()
-                    # Neighbours and ranks hide what is not finite; the sum does not.
+                    # Neighbors and ranks hide what is not finite; the sum does not.
                     if not torch.isfinite(features[tokens].sum()):
                         raise NotApplicable(f"{tap.name} has features that are not finite")
                     if _all_same(features[tokens]):
@@ -145,10 +145,10 @@ def vectors(
     measures: Sequence[Section],
     layers: Sequence[str] | None = None,
 ) -> list[Vectors]:
-    """What each of several measures makes of a model's layers, in one pass over the images.
+    """Vectors of several measures for a model's layers, in one pass over the images.
 
     Args:
-        batches: images [n, c, h, w], in batches of any size: they are cut anew.
+        batches: images [n, c, h, w], in batches of any size; they are rebatched.
         measures: sections that share `batch_size` and `layers`; ValueError else.
 
     Returns the vectors by layer, for each measure. The measure of two layers is `cosines`.
@@ -159,7 +159,7 @@ def vectors(
             raise ValueError(f"measures that run together need the same {setting}")
     vectorizer = Vectorizer(model, measures, layers)
     batch = None
-    for batch in recut(batches, measures[0].config.batch_size):
+    for batch in rebatch(batches, measures[0].config.batch_size):
         vectorizer.add(batch)
     if batch is None:
         raise NotApplicable(f"there are too few images: {MIN_IMAGES} at least are compared")
@@ -173,8 +173,8 @@ def cosines(first: Vectors, second: Vectors) -> Tensor:
     return (left @ right.T).double() / norms[0][:, None] / norms[1]
 
 
-def recut(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Batches of exactly `size` images; the last one may be smaller, but not less than four."""
+def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Batches of exactly `size` images [size, c, h, w]; the last has four at least."""
     waiting: list[Tensor] = []
     for batch in batches:
         waiting.append(batch)
@@ -199,7 +199,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def first_tensor(output: Any, layer: str) -> Tensor:
-    """The output, or the first of several. Raises NotApplicable where that is no tensor."""
+    """The output [*shape], or the first of several. Raises NotApplicable if it is no tensor."""
     while isinstance(output, tuple | list | Mapping) and output:
         output = next(iter(output.values() if isinstance(output, Mapping) else output))
     if not isinstance(output, Tensor):

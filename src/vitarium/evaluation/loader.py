@@ -1,4 +1,4 @@
-"""Gives measures what they need of a zoo: weights, running models, and their images."""
+"""Loads models of a zoo to be evaluated: weights, running models, and their images."""
 
 import json
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ sets have a few images twice, in training and in test."""
 
 
 _PLAIN = ("augmentation", "standard")
-"""How images are shown to models that were trained elsewhere."""
+"""The preprocessing of images for models that were trained elsewhere."""
 
 
 @dataclass(frozen=True)
 class _DataView:
-    """A data set as a model takes it."""
+    """A data set with a model's preprocessing and input size."""
 
     data: Section
     how: Section
@@ -46,12 +46,12 @@ class _DataView:
 
 
 class ModelLoader:
-    """What is read of a zoo's models.
+    """Loads weights, running models and their evaluation data from a zoo.
 
     Args:
         data: measure all models on this data set; None: each on its own.
         device: where models run.
-        data_dir: looked into first for data sets.
+        data_dir: dataset folder, searched first.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ModelLoader:
         return self._examples[key]
 
     def images(self, examples: EvalData) -> str:
-        """Tells the images, of the size in which they are shown, from all others."""
+        """Fingerprint of the images and of their size as they enter a model."""
         return self._images[examples]
 
     def _subject(self, target: Target, split: SplitName, limit: int | None) -> EvalModel:
@@ -161,7 +161,7 @@ class ModelLoader:
             raise NotApplicable(f"{model}@{epoch}: {otherwise}")
         return self.weights(Target(model, epoch, ""))
 
-    # What was trained on
+    # Training data
 
     def learned(self, model: str, examples: EvalData) -> bool:
         """Whether the model, or one that an operator made it of, was trained on such images; what
@@ -213,7 +213,7 @@ def _classifies(origin: object, num_outputs: int, examples: EvalData) -> bool:
 
 
 def _fingerprint(view: _DataView, examples: EvalData) -> str:
-    """How a model resizes them is its own matter, and told by its id."""
+    """Of the images and their size; how a model resizes them is part of the model's id."""
     part = examples.part
     digest = xxhash.xxh3_64(repr(view.input_size).encode())
     digest.update(examples.numbers.numpy().tobytes())

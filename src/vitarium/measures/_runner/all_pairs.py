@@ -1,4 +1,4 @@
-"""Measures of pairs of weights: all pairs at once, each tensor read as seldom as possible."""
+"""Runs measures of pairs of weights, on all pairs at once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from vitarium.measures._runner.jobs import Job
 def pairwise(
     todo: Sequence[Job], sources: ModelLoader
 ) -> Iterator[tuple[Job, Callable[[], Values]]]:
-    """What gives the values of each job; the first of a measure computes those of all."""
+    """A function per job that gives its values; the first of a measure computes all pairs."""
     targets = list(dict.fromkeys(target for job in todo for target in job.of))
     index = {target: number for number, target in enumerate(targets)}
     models = [sources.weights(target) for target in targets]
@@ -36,7 +36,7 @@ def pairwise(
 
 @dataclass(frozen=True)
 class _PairMatrices:
-    """What a measure gave for all pairs of models."""
+    """Values of a measure for all pairs of models."""
 
     parts: list[str]
     values: np.ndarray
@@ -50,7 +50,7 @@ class _PairMatrices:
     def of_pair(
         self, section: Section, models: Sequence[Weights], first: int, second: int
     ) -> Values:
-        """Raises NotApplicable with the measure's own reason where there is no whole value."""
+        """Raises NotApplicable with the measure's reason where there is no value of the whole."""
         values = dict(zip(self.parts, self.values[:, first, second].tolist(), strict=True))
         if np.isnan(values[""]):
             reason = section.plugin.facts["reason"]

@@ -1,7 +1,7 @@
-"""What models make of images: each runs once for all measures that are asked for.
+"""Forward passes: each model runs once for all requested measures.
 
-Where pairs are measured, predictions and the vectors that measures make of features lie in the
-zoo's cache, so that no model runs twice, and a command that was stopped goes on where it was.
+Where pairs are measured, predictions and the vectors of measures of features are cached in the zoo,
+so that no model runs twice, and an interrupted command resumes.
 """
 
 from collections import OrderedDict
@@ -33,10 +33,10 @@ Cached = TypeVar("Cached")
 
 
 class Forward:
-    """Runs models, and remembers.
+    """Runs models, and caches predictions and vectors of features.
 
     Args:
-        sections: the measures to compute: what they need of a model is made in one run.
+        sections: the measures to compute; one run of a model gives what all of them need.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Forward:
         return Predictions(logits, examples.labels, examples.dataset.classes)
 
     def _matrix(self, target: Target, section: Section) -> tuple[list[str], Tensor]:
-        """Names of the layers, and their vectors of length one, [layers, d]."""
+        """Names of the layers, and their normalized vectors [layers, d]."""
         vectors = self._vectors(target, section)
         if vectors is None:
             self._run(target, self.conditions.split)
@@ -115,7 +115,7 @@ class Forward:
         return (what, target.name, target.weights, images, *named)
 
     def _run(self, target: Target, split: SplitName) -> Tensor:
-        """Run a model once over the split for all that is asked for; its logits, if it predicts."""
+        """Run a model once over the split; its logits [n, classes], [0] if it does not predict."""
         subject = self.sources.subject(target, split, self.conditions.limit)
         predicts = self._predicts and subject.is_classifier
         in_conditions = split == self.conditions.split
@@ -140,7 +140,7 @@ class Forward:
 
 
 def _images_of(section: Section) -> tuple[Any, ...]:
-    """Measures for which this is the same look at the same batches."""
+    """Measures with equal values share a forward pass over the same batches."""
     return section.config.images, section.config.batch_size, section.config.layers
 
 
@@ -150,7 +150,7 @@ def _pass(
     """The vectors of measures of features, and, of the `whole` split, the logits."""
     model = subject.model
     config = sections[0].config if sections else None
-    sample, rest, order = subject.examples.parted(config.images if config else 0)
+    sample, rest, order = subject.examples.partition(config.images if config else 0)
     vectorizer = Vectorizer(model, sections) if sections else None
     with _outputs(model) as outputs, torch.no_grad():
         for batch in sample.batches(config.batch_size) if config else ():
@@ -169,7 +169,7 @@ def _pass(
 
 @contextmanager
 def _outputs(model: nn.Module) -> Iterator[list[Tensor]]:
-    """What the model gives inside, on the CPU."""
+    """Inside, the model's outputs are appended, on the CPU."""
     outputs: list[Tensor] = []
     hook = model.register_forward_hook(lambda m, i, output: outputs.append(output.float().cpu()))
     try:
@@ -179,7 +179,7 @@ def _outputs(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 class _Recent(Generic[Cached]):
-    """What was used last, as much as the memory allows."""
+    """A cache of the most recently used values, limited in bytes."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[object, Cached] = OrderedDict()

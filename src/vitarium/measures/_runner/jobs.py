@@ -1,4 +1,4 @@
-"""What is to be measured: a measure, of a model or a pair, on which images."""
+"""Jobs: a measure of a model or a pair, on which images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Job:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Tells what it is of from all else that the measure with these settings is of."""
+        """Identifies it among all jobs of the measure with these settings."""
         checkpoints = tuple((target.model, target.epoch) for target in self.of)
         return (*checkpoints, self.on.split, self.on.images, self.weights)
 
@@ -79,7 +79,7 @@ class Job:
 
 
 def key_of(record: Measured) -> tuple[object, ...]:
-    """The key of the job that gave this."""
+    """The key of the job that computed a record."""
     checkpoints: list[tuple[object, ...]] = [(record.model, record.epoch)]
     if record.other is not None:
         checkpoints.append((record.other, record.other_epoch))
@@ -112,7 +112,7 @@ def jobs(
     pairs: Sequence[Pair],
     conditions: Conditions,
 ) -> Iterator[Job | Refusal]:
-    """Every measure of everything that it can be of; models first, each with all its measures."""
+    """Jobs of every measure; models first, each with all its measures, then pairs."""
     with_settings = [(section, settings.text(section)) for section in sections]
     singles = [entry for entry in with_settings if entry[0].plugin.facts["of"] == "model"]
     doubles = [entry for entry in with_settings if entry[0].plugin.facts["of"] == "pair"]

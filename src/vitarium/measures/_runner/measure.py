@@ -1,4 +1,4 @@
-"""Measure the models of a zoo; a number that is there already is not measured again."""
+"""Measure the models of a zoo; stored numbers are not computed again."""
 
 import math
 import time
@@ -52,7 +52,7 @@ def measure(
     report: Report = lambda done, total: None,
     **settings: Any,
 ) -> "pd.DataFrame":
-    """Measure models, or pairs of them, by registered measures; or read what was measured before.
+    """Measure models, or pairs of them, by registered measures; or read stored values.
 
         vitarium.measure(zoo, "accuracy")
         vitarium.measure(zoo, ["agreement", "cka"], pairs="same-parent", images=512)
@@ -67,17 +67,17 @@ def measure(
             measure has a setting of that name, this is its value.
         data: a data set by name, or a mapping with its settings; None: each model's own.
         device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
-        data_dir: looked into first for data sets.
-        again: measure what was measured before, too.
-        force: measure behaviour on images that were trained on, too, and mark it.
-        report: called with the number of jobs that are done, and of all.
+        data_dir: dataset folder, searched first.
+        again: recompute stored values.
+        force: measure behavior on images that were trained on, too, and mark it.
+        report: called with the number of finished jobs, and of all.
         settings: of the measures; of several, each takes those that it knows.
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
     and refused: why there is no value, if there is none.
 
-    Of a zoo that cannot be written, numbers are given and not kept, with a warning (NotKept).
+    Where the zoo cannot be written, numbers are returned and not stored, with a warning (NotKept).
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
@@ -100,7 +100,7 @@ def measure(
 
 
 class NotKept(UserWarning):
-    """What was measured is not kept, since the zoo cannot be written."""
+    """Measured values are not stored, since the zoo cannot be written."""
 
 
 class _Run:
@@ -178,7 +178,7 @@ class _Run:
         self._unsaved += measured
 
     def _can_keep(self) -> bool:
-        """Whether numbers can be kept; warns before the work is done if they are only given."""
+        """Whether numbers can be stored; warns beforehand if they are only returned."""
         try:
             check_writable(self.zoo.path / "records")
         except NotWritable as error:
@@ -192,7 +192,7 @@ class _Run:
         self._unsaved, self._saved = [], time.monotonic()
 
     def _value(self, job: Job) -> Values:
-        """What a job is to give. Raises NotApplicable, CorruptFile, ..."""
+        """The values of a job. Raises NotApplicable, CorruptFile, ..."""
         facts, of, conditions = job.section.plugin.facts, job.of, self.conditions
         match _kind(job):
             case ("model", "weights"):

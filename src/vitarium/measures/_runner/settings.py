@@ -1,4 +1,4 @@
-"""Which measures are asked for, and with which settings."""
+"""The requested measures and their settings."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ Measures = str | Section | Iterable[str | Section]
 def chosen(
     measures: Measures, settings: Mapping[str, Any], images: int | None = None
 ) -> list[Section]:
-    """The measures with their settings; several share those that they know.
+    """The measures with their settings; of several, each takes those that it has.
 
     Args:
         images: also the `images` of those that have such a setting.
@@ -66,5 +66,5 @@ def text(section: Section) -> str:
 
 
 def key(section: Section) -> tuple[str, str]:
-    """Tells a measure with its settings from all others."""
+    """Identifies a measure with its settings."""
     return section.name, text(section)

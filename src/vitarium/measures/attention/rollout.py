@@ -35,7 +35,7 @@ class AttentionRollout(Config):
     paper="Abnar and Zuidema 2020, arXiv 2005.00928",
 )
 def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
-    """How evenly attention rollout spreads over the patches, and how much falls on the centre.
+    """How evenly attention rollout spreads over the patches, and how much of it is central.
 
     "": entropy of an image's map divided by log(patches), 1 for an even one; "centre": share of
     the map in the middle half of height and width, 1/4 for an even one. Means over images.
@@ -52,8 +52,8 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
         raise NotApplicable(f"{subject.name} has one patch alone")
     entropy = torch.special.entr(maps).sum((1, 2)) / math.log(height * width)
     middle = _middle(height)[:, None] * _middle(width)
-    centre = (maps * middle.to(maps)).sum((1, 2))
-    return {"": float(entropy.mean()), "centre": float(centre.mean())}
+    central = (maps * middle.to(maps)).sum((1, 2))
+    return {"": float(entropy.mean()), "centre": float(central.mean())}
 
 
 def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tensor:

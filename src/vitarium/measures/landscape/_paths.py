@@ -1,4 +1,4 @@
-"""Paths between two models through the space of their parameters, and barriers on them."""
+"""Bezier curves between two models' parameters, and barriers on them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -32,12 +32,12 @@ class OnPath(Config):
 
     @property
     def positions(self) -> list[float]:
-        """Where on the path the points are: from 0 to 1, equally far from each other."""
+        """Positions of the points on the path: from 0 to 1, equally spaced."""
         return [index / (self.points - 1) for index in range(self.points)]
 
 
 def bezier(controls: Sequence[Parameters], t: float) -> dict[str, Tensor]:
-    """A point of a Bezier curve: at t = 0 the first control point, at t = 1 the last.
+    """A point of a Bezier curve, by name in the parameters' shapes [*shape]; the ends at t = 0, 1.
 
     Of two control points it is the straight line between them. It is exact at both ends, and
     where all control points are the same (de Casteljau's construction).
@@ -48,12 +48,12 @@ def bezier(controls: Sequence[Parameters], t: float) -> dict[str, Tensor]:
 def along(
     controls: Sequence[Parameters], positions: Sequence[float]
 ) -> Callable[[], Iterator[Parameters]]:
-    """The points of a Bezier curve at these places, as `losses` takes them."""
+    """The points of a Bezier curve at these positions, as `losses` takes them."""
     return lambda: (bezier(controls, t) for t in positions)
 
 
 def barriers(positions: Sequence[float], losses: Losses) -> Mapping[str, float]:
-    """How far a path rises above the straight line between what its ends lose (Frankle et al.).
+    """Rise of a path's losses [points] above the line between its ends' (Frankle et al.).
 
     Parts: "" (loss, nats) and "error" where they rise most, 0 where they do not; "midpoint/loss"
     and "midpoint/error" halfway, negative where the model there is better than the mean.

@@ -24,7 +24,7 @@ class Barrier(OnPath):
     tiny={"points": 3},
 )
 def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
-    """How far the loss rises on the straight line between two models' weights.
+    """Largest rise of the loss on the straight line between two models' weights.
 
     max over t of L((1 - t) A + t B) - (1 - t) L(A) - t L(B): 0 where the models are linearly
     connected. Parts: "" (loss, nats), "error", and both halfway: see `barriers`. Raises
@@ -36,7 +36,7 @@ def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
 def path_losses(
     first: EvalModel, second: EvalModel, positions: Sequence[float], config: Barrier | None = None
 ) -> Losses:
-    """Loss and error of (1 - t) A + t B for each place t, on the first model's examples.
+    """Loss and error [positions] of (1 - t) A + t B, on the first model's examples.
 
     Raises NotApplicable where nothing lies between the models.
     """

@@ -50,11 +50,11 @@ def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
 
 
 def losses_on_path(config: LossPath, first: EvalModel, second: EvalModel) -> Losses:
-    """Loss and error at every position of `config.positions`."""
+    """Loss and error [points] at the positions `config.positions`, see `Losses`."""
     if config.curve == "line":
         line = Barrier(points=config.points, images=config.images, batch_size=config.batch_size)
         return path_losses(first, second, config.positions, line)
-    # As `mode_connectivity` has it, so that both tell of one curve however the pair is written.
+    # As in `mode_connectivity`: both train the same curve, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
     losses = curve_losses(start, curve(start, end, config), config)
     return losses if start is first else Losses(losses.loss.flip(0), losses.error.flip(0))

@@ -52,7 +52,7 @@ class LossSlice(Config):
     tiny={"points": 3},
 )
 def loss_slice(config: LossSlice, subject: EvalModel) -> Values:
-    """Loss on a grid around the model, along filter-normalised random directions.
+    """Loss on a grid around the model, along filter-normalized random directions.
 
     Parts: coordinates, "x" of a line ("-0.2") and "x,y" of a plane ("-0.2,0.4").
     """

@@ -42,11 +42,11 @@ class ModeConnectivity(OnPath):
     tiny={"steps": 2, "points": 3},
 )
 def mode_connectivity(config: ModeConnectivity, first: EvalModel, second: EvalModel) -> Values:
-    """How far the loss rises on a curve between two models that was trained to be low.
+    """Largest rise of the loss on a curve between two models that was trained to be low.
 
     The curve is trained on the training split and measured like `barrier`, with the same parts.
     """
-    # The training meets the ends in the same order however the pair is written.
+    # The ends are trained in the same order, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
     controls = curve(start, end, config)
     return barriers(config.positions, curve_losses(start, controls, config))
@@ -92,7 +92,7 @@ def curve(
 def curve_losses(
     subject: EvalModel, controls: list[Parameters], config: ModeConnectivity | None = None
 ) -> Losses:
-    """Loss and error of the points of a curve, on the subject's examples."""
+    """Loss and error [points] of the points of a curve, on the subject's examples."""
     config = config or ModeConnectivity()
     examples = subject.examples.first(config.images)
     return losses(subject.model, along(controls, config.positions), examples, config.batch_size)

@@ -53,7 +53,7 @@ def sharpness(config: Sharpness, subject: EvalModel) -> float:
 def ascended(
     weights: Parameters, slopes: Mapping[str, Tensor], config: Sharpness
 ) -> dict[str, Tensor]:
-    """Parameters after SAM's, or ASAM's, step from where the loss has the slopes."""
+    """Parameters after SAM's, or ASAM's, step; slopes: the gradient, both by name [*shape]."""
     scales = {
         name: tensor.abs() + config.eta if config.adaptive else torch.ones_like(tensor)
         for name, tensor in weights.items()

@@ -17,7 +17,7 @@ from vitarium.measures.predictions._comparable import check_pair, share
     heat_map=True,
 )
 def agreement(config: NoConfig, first: Predictions, second: Predictions) -> Values:
-    """Share of images to which both give the same class; "errors": of those both get wrong.
+    """Share of images with equal predicted class; "errors": of those that both get wrong.
 
     "errors" is left out where there is no image that both get wrong.
     """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.core.registry import choose
-from vitarium.evaluation.features import MIN_IMAGES, Vectorizer, cosines, recut
+from vitarium.evaluation.features import MIN_IMAGES, Vectorizer, cosines, rebatch
 from vitarium.evaluation.inputs import Representation
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def compare(
             Vectorizer(other_model, [chosen], layers if other_layers is None else other_layers)
         )
     if other_images is None:
-        batches: Iterator[tuple[Tensor, ...]] = ((b, b) for b in recut(_tensors(images), size))
+        batches: Iterator[tuple[Tensor, ...]] = ((b, b) for b in rebatch(_tensors(images), size))
     else:
         batches = _side_by_side(_Counted(images), _Counted(other_images), size)
     batch = None
@@ -89,7 +89,7 @@ class _Counted:
 def _side_by_side(first: _Counted, second: _Counted, size: int) -> Iterator[tuple[Tensor, ...]]:
     """Batches of both, of the same images. Raises InvalidInput where one has more of them."""
     left, right = iter(first), iter(second)
-    for pair in zip_longest(recut(left, size), recut(right, size)):
+    for pair in zip_longest(rebatch(left, size), rebatch(right, size)):
         if any(batch is None for batch in pair) or len(pair[0]) != len(pair[1]):
             break
         yield pair

@@ -10,7 +10,7 @@ from vitarium.measures.base import measure
 
 
 class MutualKnn(Representation):
-    """Of so many neighbours."""
+    """Of so many neighbors."""
 
     neighbors: PositiveInt = 10
     """Of each image inside its batch, by the cosine of their features."""
@@ -26,10 +26,10 @@ class MutualKnn(Representation):
     paper="Huh et al. 2024, arXiv 2405.07987",
 )
 def mutual_knn(config: MutualKnn, features: Tensor) -> Tensor:
-    """Mean share of an image's nearest neighbours that two layers have in common, 0 to 1.
+    """Mean share of an image's nearest neighbors that two layers have in common, 0 to 1.
 
     Features [n, d] -> 1 for each neighbour of each image, else 0: float32 [n * n] (eq. 11).
-    Chance gives neighbours / (n - 1). A batch in which all other images would be neighbours says
+    Chance gives neighbors / (n - 1). A batch in which all other images would be neighbors says
     nothing, and gives a vector of length 0.
     """
     n = len(features)

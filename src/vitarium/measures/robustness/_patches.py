@@ -1,5 +1,7 @@
-"""The patches that a vision transformer sees as its tokens, and how they are perturbed: what the
-measures of patch perturbations share (Gu, Tresp & Qin 2022, arXiv 2111.10659)."""
+"""Patches of a vision transformer, which of them are perturbed, and how: settings and grid.
+
+Shared by the measures of patch perturbations (Gu, Tresp & Qin 2022, arXiv 2111.10659).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +63,7 @@ class PatchGrid:
     columns: int
 
     def chosen(self, settings: PatchSettings, indices: Sequence[int]) -> Tensor:
-        """bool [b, rows * columns]: the patches to perturb in the images at these places.
+        """bool [b, rows * columns]: the patches to perturb in the images of these indices.
 
         Raises NotApplicable where there are fewer patches.
         """
@@ -116,7 +118,7 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
 
 
 def class_objective(subject: EvalModel, labels: Tensor) -> Objective:
-    """The cross-entropy to climb, and the margin by which a wrong class is ahead."""
+    """Cross-entropy with labels [b], to be climbed, and the margin of the best wrong class."""
 
     def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
         logits = subject.model(subject.examples.normalized(pixels))

@@ -1,5 +1,7 @@
-"""What the measures of robustness share: images as pixels, each image's own random numbers, and
-steps along the sign of a gradient, and what became of the classes."""
+"""Images as pixels, random numbers per image, signed-gradient ascent, and counts of outcomes.
+
+Shared by the measures of robustness.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,19 +33,19 @@ class Perturbing(Config):
     batch_size: PositiveInt = 64
     """Images at a time; memory, not the value, depends on it."""
     seed: int = 0
-    """Whatever is drawn for an image depends on this and on the image's place alone."""
+    """Random numbers of an image depend on this and on the image's index only."""
 
 
 @dataclass(frozen=True)
 class PixelBatch:
-    """Images as they are before normalisation."""
+    """Images as they are before normalization."""
 
     pixels: Tensor
     """float32 [b, c, h, w] in [0, 1]"""
     labels: Tensor
     """int64 [b]"""
     indices: Sequence[int]
-    """Where the images stand among all that are measured."""
+    """Indices of the images among all that are measured."""
 
     def of(self, which: Tensor) -> "PixelBatch":
         """Some of the images; which: bool [b]."""
@@ -61,7 +63,7 @@ def pixel_batches(examples: EvalData, batch_size: int) -> Iterator[PixelBatch]:
 
 
 def streams(seed: int, name: str, indices: Sequence[int]) -> list[Generator]:
-    """A generator (CPU) for each image, whatever batch the image is in."""
+    """A generator (CPU) for each image index, independent of batches."""
     return [Generator().manual_seed(seeds.derive(seed, name, index)) for index in indices]
 
 
@@ -103,6 +105,7 @@ class Outcome:
         self.total = self.right = self.right_after = self.lost = 0
 
     def add(self, pixels: Tensor, changed: Tensor, labels: Tensor) -> None:
+        """Count a batch: pixels and changed pixels [b, c, h, w] in [0, 1], labels int64 [b]."""
         before = classes_of(self.subject, pixels) == labels
         after = classes_of(self.subject, changed) == labels
         self.total += len(labels)

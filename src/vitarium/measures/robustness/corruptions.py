@@ -69,7 +69,7 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
 
     Parts: "" the mean over corruptions; "NAME" the mean over its severities; "NAME/SEVERITY" the
     error there; "clean" the error on the same images as they are; "increase" the mean of NAME
-    minus clean. All are plain shares of images, not normalised by another model's.
+    minus clean. All are plain shares of images, not normalized by another model's.
 
     With a `reference`: "NAME/relative" is the paper's CE, NAME divided by the reference's, and ""
     their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.

@@ -64,7 +64,7 @@ def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
 def patches_attacked(
     config: AttackSettings, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
 ) -> Tensor:
-    """The batch's pixels, with what makes their classes wrong in the chosen patches.
+    """Pixels [b, c, h, w] of the batch, attacked in the chosen patches.
 
     Of all steps, the one where another class is ahead the most.
     """

@@ -42,7 +42,7 @@ class PatchAttention(CorruptionSettings, AttackSettings):
     tiny={"steps": 2},
 )
 def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
-    """How much of the attention moves onto patches when they are attacked or corrupted.
+    """Share of attention that moves onto patches when they are attacked or corrupted.
 
     Attention is the class token's (the mean of the patches' where the model pools them), to the
     patches alone, so that it sums to 1; the mean over heads and over all images.

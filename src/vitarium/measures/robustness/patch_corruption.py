@@ -42,7 +42,7 @@ def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
 
 
 def patches_corrupted(config: CorruptionSettings, grid: PatchGrid, batch: PixelBatch) -> Tensor:
-    """The batch's pixels, corrupted in the chosen patches."""
+    """Pixels [b, c, h, w] of the batch, corrupted in the chosen patches."""
     mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
     generators = streams(config.seed, f"corruption/{config.corruption}", batch.indices)
     everywhere = corrupted(

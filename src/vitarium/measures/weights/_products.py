@@ -24,8 +24,8 @@ from vitarium.evaluation.scope import Scope, in_scope
 from vitarium.zoo._format.coding import RUN_BYTES
 
 CHUNK_BYTES = 256_000_000
-"""Bytes of weights that are multiplied with each other at a time, or a run of every model where
-that is more: then each byte is read, and compared with its checksum, at most twice."""
+"""Bytes of weights multiplied at a time, or a run of every model where that is more, so that each
+byte is read, and compared with its checksum, at most twice."""
 MAX_BYTES = 1_024_000_000
 """Bytes that all threads hold together."""
 _COLUMNS = 16_384
@@ -57,7 +57,7 @@ class Products:
     tensors: dict[str, Tensor]
 
     def parts(self, scope: Scope) -> Iterator[tuple[str, Tensor]]:
-        """Tensor by tensor, those that are in scope of a model; and last "", their sum.
+        """Products [K, K] of every tensor that is in scope of a model; and last "", their sum.
 
         The sum is over the tensors of either model, so it is NaN where one of them cannot be
         compared.

@@ -1,4 +1,4 @@
-"""Mean, standard deviation and kurtosis of the weights, from the same sums."""
+"""Mean, standard deviation and kurtosis of the weights, from shared sums."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -89,6 +89,7 @@ class Moments:
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Moments":
+        """Of all entries of a tensor [*shape], in float64."""
         numbers = tensor.double().flatten()
         # equal numbers have no variance, whatever rounding makes of their mean
         if numbers.min() == numbers.max():

@@ -33,10 +33,10 @@ class PowerLawTail(Spectrum):
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
 )
 def alpha(config: PowerLawTail, weights: Weights) -> Values:
-    """Exponent of the power law of every matrix's eigenvalues of W^T W; whole: mean of layers.
+    """Power-law exponent of every matrix's eigenvalues of W^T W; whole: mean of layers.
 
-    As WeightWatcher has it: maximum likelihood above the xmin of the smallest Kolmogorov-Smirnov
-    distance, not normalised. (It fits spectra of less than 20 values, and a kernel's slices, in
+    As in WeightWatcher: maximum likelihood above the xmin of the smallest Kolmogorov-Smirnov
+    distance, not normalized. (It fits spectra of less than 20 values, and a kernel's slices, in
     another way.) A matrix with less than 8 eigenvalues that count has none, and is left out.
     """
 
@@ -79,11 +79,11 @@ class PowerLaw:
 
 
 def fit(values: np.ndarray) -> PowerLaw:
-    """The power law of positive numbers' tail (Clauset, Shalizi, Newman 2009, arXiv 0706.1062).
+    """Power law of the tail of positive numbers [n], by maximum likelihood.
 
-    Every number but the largest is tried as xmin: alpha = 1 + n / sum(log(x / xmin)) over the n
-    numbers from xmin on (Eq. 3.1), and the xmin is chosen where the tail's distribution is nearest
-    to that (Sec. 3.3). Needs two different numbers.
+    Clauset, Shalizi, Newman 2009, arXiv 0706.1062: every number but the largest is tried as xmin:
+    alpha = 1 + n / sum(log(x / xmin)) over the n numbers from xmin on (Eq. 3.1), and the xmin is
+    chosen where the tail's distribution is nearest to that (Sec. 3.3). Needs two different numbers.
     """
     numbers = np.sort(values.astype(np.float64))
     logs = np.log(numbers)

@@ -68,7 +68,10 @@ def effective_rank(config: Spectrum, weights: Weights) -> Values:
 
 
 def singular_values(weights: Weights, heads: bool = False) -> Mapping[str, Tensor]:
-    """Of every weight matrix by part, float64, the largest first; of heads on request."""
+    """Singular values [rank] of every weight matrix by part, float64, the largest first.
+
+    With `heads`, those of each attention head's matrices, too.
+    """
     values = weights.remember("singular values", lambda: _svd(matrices(weights)))
     if heads:
         values = values | weights.remember("... of heads", lambda: _svd(head_matrices(weights)))
@@ -78,7 +81,7 @@ def singular_values(weights: Weights, heads: bool = False) -> Mapping[str, Tenso
 def per_layer(
     config: Spectrum, weights: Weights, value: Callable[[Tensor], float | None]
 ) -> Values:
-    """A value of every matrix from its singular values; whole: the mean over the layers' tensors.
+    """A value of every matrix from its singular values [rank]; whole: the mean over layers.
 
     Queries, keys, values and heads are in their layer's matrix, so they do not count again. None
     is no value. Raises NotApplicable where no layer has one.
