@@ -185,7 +185,7 @@ def test_a_query_that_takes_too_long_is_one_line_and_status_2(vitarium, zoo):
 STARTED = """
 import sys
 from vitarium import cli
-from vitarium.zoo import query_limits
+from vitarium.zoo import _query_limits as query_limits
 from vitarium.zoo.database import Database
 query_limits._PATIENCE = 0.3
 ask = Database._one_question

@@ -20,7 +20,7 @@ def parents_in(folder: str | Path) -> Find:
         else:
             ids = [row["model"] for row in listing(zoo.path, where=start.where).rows]
         if not ids:
-            raise InvalidInput(f"no model of {folder} fulfils the condition {start.where}")
+            raise InvalidInput(f"no model of {folder} fulfills the condition {start.where}")
         return [_parent(zoo, id) for id in dict.fromkeys(ids)]
 
     return find
