@@ -48,7 +48,7 @@ class StudyCommands(TyperGroup):
     """The registered studies; they are looked up when a command is asked for."""
 
     @property
-    def commands(self) -> dict[str, Any]:  # type: ignore[override]
+    def commands(self) -> dict[str, Any]:
         from vitarium.core.registry import plugins
 
         return {name: _command(plugin) for name, plugin in plugins("study").items()}
@@ -140,8 +140,8 @@ def _help(field: Any) -> str:
     default = field.get_default()
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
-    shown = f" Default: {default}." if default not in (None, "", {}) else ""
-    return " ".join((field.description or "").split()) + shown
+    suffix = f" Default: {default}." if default not in (None, "", {}) else ""
+    return " ".join((field.description or "").split()) + suffix
 
 
 def _value(text: str, annotation: Any) -> Any:
