@@ -24,7 +24,7 @@ from vitarium import Blueprint, Zoo, cli, plan
 from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.core.printable import encodable, is_hidden, printable
 from vitarium.core.terminal import Terminal
-from vitarium.engine.events import Ended, EpochEnded, Retried, Said, Started, Stepped
+from vitarium.engine.events import Ended, EpochEnded, Notice, Retried, Started, Stepped
 from vitarium.engine.progress.display import display
 from vitarium.formats.base import Chosen
 from vitarium.formats.exporters.onnx import metadata
@@ -266,7 +266,7 @@ def test_bars_and_lines_of_progress_show_names_as_they_are(tiny, capsys, monkeyp
         Started(model),
         Stepped(model, 1, 1, 2),
         EpochEnded(model, 1, {"val_accuracy": 0.5}),
-        Said(WORST),
+        Notice(WORST),
         Retried(model, WORST),
         Ended(model, "failed", WORST),
     ]

@@ -102,7 +102,7 @@ def compress(
     child of its original: it can be measured, exported, and fine-tuned like all others. Several
     models, or a whole selection, are compressed side by side; stopped, the same command goes on.
 
-    Examples:
+    EvalData:
 
       vitarium compress demo-zoo 3f2a --share 2
 
@@ -139,7 +139,7 @@ def compress(
         grow_options={"precision": precision.value},
         **settings,
     )
-    _tell(compression, json)
+    _print(compression, json)
 
 
 def sharing(text: str) -> Any:
@@ -149,14 +149,14 @@ def sharing(text: str) -> Any:
     """
     quoted = re.sub(r'"?\ball\b"?', '"all"', text)
     try:
-        found = json_texts.loads(quoted if "," not in text or "[" in text[:1] else f"[{quoted}]")
+        groups = json_texts.loads(quoted if "," not in text or "[" in text[:1] else f"[{quoted}]")
     except ValueError:
-        found = None
-    if isinstance(found, bool) or not (found == "all" or isinstance(found, int | list)):
+        groups = None
+    if isinstance(groups, bool) or not (groups == "all" or isinstance(groups, int | list)):
         raise InvalidInput(
             f"--share {text}: write a number, 'all', or a list of them: 4,4,2,2 or 2,2,all,2"
         )
-    return found
+    return groups
 
 
 def methods() -> None:
@@ -172,14 +172,14 @@ def methods() -> None:
     )
 
 
-def _tell(compression: "Compression", json: bool) -> None:
+def _print(compression: "Compression", json: bool) -> None:
     console = Terminal(stderr=True, soft_wrap=True)
     growth = compression.growth
     rows = compression.comparison.to_dict("records")
     if json:
         print_json(rows)
     else:
-        print_rows([_shown(row) for row in rows], title="Students beside their originals")
+        print_rows([_columns(row) for row in rows], title="Students beside their originals")
     for row in rows:
         for when in ("before", "after"):
             if why := row[f"refused_{when}"]:
@@ -193,16 +193,16 @@ def _tell(compression: "Compression", json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _shown(row: dict[str, Any]) -> dict[str, str]:
-    def both(name: str, text: Any) -> str:
+def _columns(row: dict[str, Any]) -> dict[str, str]:
+    def change(name: str, text: Any) -> str:
         return f"{text(row[f'{name}_before'])} -> {text(row[f'{name}_after'])}"
 
     return {
         "original": f"{row['model'][:8]}@{row['epoch']}",
         "student": row["student"],
-        "parameters": both("parameters", "{:,}".format),
-        "size": both("bytes", size),
-        "in the zoo": both("bytes_in_zoo", size),
-        "accuracy": both("accuracy", "{:.4f}".format),
-        "ms per image": both("milliseconds", "{:.2f}".format),
+        "parameters": change("parameters", "{:,}".format),
+        "size": change("bytes", size),
+        "in the zoo": change("bytes_in_zoo", size),
+        "accuracy": change("accuracy", "{:.4f}".format),
+        "ms per image": change("milliseconds", "{:.2f}".format),
     }

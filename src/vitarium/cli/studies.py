@@ -140,8 +140,8 @@ def _help(field: Any) -> str:
     default = field.get_default()
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
-    shown = f" Default: {default}." if default not in (None, "", {}) else ""
-    return " ".join((field.description or "").split()) + shown
+    suffix = f" Default: {default}." if default not in (None, "", {}) else ""
+    return " ".join((field.description or "").split()) + suffix
 
 
 def _value(text: str, annotation: Any) -> Any:

@@ -219,10 +219,10 @@ def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     for measure in ("generalization_gap", "hessian_trace", "distance_from_parent"):
         if measure not in values or "accuracy" not in values:
             continue
-        both = values[[measure, "accuracy"]].dropna()
-        if len(both) < MIN_MODELS:
+        finite = values[[measure, "accuracy"]].dropna()
+        if len(finite) < MIN_MODELS:
             continue
-        rho = bootstrap.correlation(both[measure].to_numpy(), both["accuracy"].to_numpy())
+        rho = bootstrap.correlation(finite[measure].to_numpy(), finite["accuracy"].to_numpy())
         if np.isfinite(rho.value):
             direction = (
                 "rises with"
@@ -233,5 +233,5 @@ def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
             )
             yield (
                 f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = "
-                f"{with_interval(rho, level=bootstrap.level)} over {len(both)} models."
+                f"{with_interval(rho, level=bootstrap.level)} over {len(finite)} models."
             )

@@ -74,7 +74,7 @@ def comparison(recovered: Recovered, forests: Mapping[str, EvaluatedForest]) -> 
     def shares(values: Sequence[float | None]) -> list[Any]:
         return [None if value is None else Quantity(value, "sure") for value in values]
 
-    each = list(forests.values())
+    evaluated = list(forests.values())
     rows = [
         row(meaning[0], shares([score_value(scores[m], name) for m in forests]), meaning[1])
         for name, meaning in MEANINGS.items()
@@ -82,10 +82,10 @@ def comparison(recovered: Recovered, forests: Mapping[str, EvaluatedForest]) -> 
     ]
     same = f"models with exactly the parents that `{first.method}` gives them"
     rows += [
-        row("same parents", shares([_same_parents(first, e.forest) for e in each]), same),
-        row("trees", [len(e.forest.trees) for e in each], ""),
-        row("roots", [len(e.roots) for e in each], "models without parents"),
-        row("edges", [len(e.forest.edges) for e in each], "from parents to children"),
+        row("same parents", shares([_same_parents(first, e.forest) for e in evaluated]), same),
+        row("trees", [len(e.forest.trees) for e in evaluated], ""),
+        row("roots", [len(e.roots) for e in evaluated], "models without parents"),
+        row("edges", [len(e.forest.edges) for e in evaluated], "from parents to children"),
     ]
     if len(forests) < 2 and recovered.scores is None:
         rows = []

@@ -49,15 +49,17 @@ class LineageTables(Tables):
 def as_json(lineage: LineageTables, path: Path) -> None:
     """Write the forest as JSON, too."""
     assert lineage.recovered
-    found = lineage.recovered
-    write_json(found.forest, path, truth=found.truth, scores=found.scores, info=found.info)
+    recovered = lineage.recovered
+    write_json(
+        recovered.forest, path, truth=recovered.truth, scores=recovered.scores, info=recovered.info
+    )
 
 
 def as_graphml(lineage: LineageTables, path: Path) -> None:
     """Write the forest as GraphML, for Gephi, yEd or networkx."""
     assert lineage.recovered
-    found = lineage.recovered
-    write_graphml(found.forest, path, truth=found.truth, info=found.info)
+    recovered = lineage.recovered
+    write_graphml(recovered.forest, path, truth=recovered.truth, info=recovered.info)
 
 
 @study(

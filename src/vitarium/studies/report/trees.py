@@ -259,8 +259,9 @@ def tree_chart(
         )
         layers.append(names.encode(x=x("text"), y=y(), text="label:N"))
     menu = alt.binding_select(options=list(forests), name="The forest that is recovered by ")
-    bind: dict[str, Any] = {"bind": menu} if len(forests) > 1 else {}
-    current = alt.param(name="forest", value=forests[0], **bind)
+    current = alt.param(name="forest", value=forests[0])
+    if len(forests) > 1:
+        current = alt.param(name="forest", value=forests[0], bind=menu)
     height = layout.step * (layout.count + layout.top)
     return alt.layer(*layers).add_params(current).properties(width=layout.width, height=height)
 

@@ -93,8 +93,8 @@ def methods(stage: Stage, results: MergeResults, bootstrap: Bootstrap, split: st
     dots = base.mark_circle(size=62, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
     chart = alt.layer(zero.encode(x=alt.X("zero:Q")), bars, dots, data=data(rows))
     names = list(dict.fromkeys(row["group"] for row in rows))
-    shown = min(len(groups), _MAX_GROUPS)
-    note = f" The first {shown} of {len(groups)} groups." if len(groups) > shown else ""
+    num_shown = min(len(groups), _MAX_GROUPS)
+    note = f" The first {num_shown} of {len(groups)} groups." if len(groups) > num_shown else ""
     return Figure(
         f"{stage.name}-methods",
         "Each method against the best single model",
