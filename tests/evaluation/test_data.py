@@ -14,7 +14,7 @@ def test_pixels_are_what_was_normalised(examples):
     pixels = examples.pixels(batch.images)
     assert pixels.min() > -1e-6
     assert pixels.max() < 1 + 1e-6
-    assert torch.allclose(examples.normalised(pixels), batch.images, atol=1e-5)
+    assert torch.allclose(examples.normalized(pixels), batch.images, atol=1e-5)
 
 
 def test_the_first_are_of_each_class_in_proportion_and_always_the_same(examples):

@@ -11,7 +11,7 @@ from torch import nn
 from vitarium.core.errors import NotApplicable, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation import features as representations
-from vitarium.evaluation.features import cosines, recut, taps, vectors
+from vitarium.evaluation.features import cosines, rebatch, taps, vectors
 from vitarium.evaluation.inputs import Representation
 
 CKA, RSA = choose("measure", "cka", batch_size=8), choose("measure", "rsa", batch_size=8)
@@ -107,7 +107,7 @@ def test_blocks_or_named_layers_are_tapped():
 )
 def test_batches_are_cut_anew_and_three_are_left_out(sizes, cut):
     whole = images(sum(sizes))
-    found = list(recut(whole.split(sizes), 8))
+    found = list(rebatch(whole.split(sizes), 8))
     assert [len(batch) for batch in found] == cut
     assert torch.equal(torch.cat([whole[:0], *found]), whole[: sum(cut)])
 

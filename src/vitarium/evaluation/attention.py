@@ -1,6 +1,6 @@
 """Attention probabilities of a vision transformer, block by block, while it runs.
 
-Only one block's are alive at a time: they are seen by a function, and forgotten.
+Only one block's are in memory at a time: they are handed to a function, and dropped.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,17 +17,17 @@ from vitarium.evaluation.features import evaluating
 from vitarium.evaluation.inputs import EvalModel
 
 See = Callable[[str, Tensor], None]
-"""Is given a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
+"""Called with a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
 queries, and sum to 1."""
 
-AT_ONCE = 32
+BATCH_SIZE = 32
 """Images in a forward pass; no value depends on it."""
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a model's patches are."""
+    """The grid of a model's patches."""
 
     height: int
     width: int
@@ -52,11 +52,11 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
     Raises NotApplicable where blocks have no attention over all tokens that can be looked at.
     """
     modules = _attentions(model)
-    seen: list[str] = []
+    visited: list[str] = []
     with torch.inference_mode(), evaluating(model), _unfused(modules.values()):
         hooks = [
             takes_probabilities(module).register_forward_pre_hook(
-                _seen(name, len(images), see, seen)
+                _probability_hook(name, len(images), see, visited)
             )
             for name, module in modules.items()
         ]
@@ -65,35 +65,35 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
         finally:
             for hook in hooks:
                 hook.remove()
-    if seen != list(modules):
+    if visited != list(modules):
         raise NotApplicable(f"a {type(model).__name__} does not attend once in each block")
 
 
 def over(subject: EvalModel, images: int, see: See) -> None:
     """`watch` for so many of the examples of a subject."""
-    for batch in subject.examples.first(images).batches(AT_ONCE):
+    for batch in subject.examples.first(images).batches(BATCH_SIZE):
         watch(subject.model, batch.images, see)
 
 
 def takes_probabilities(attention: Any) -> nn.Module:
     """The part of an attention that is handed its probabilities: timm's `attn_drop`, or another."""
-    found: nn.Module = getattr(attention, "probabilities_to", attention.attn_drop)
-    return found
+    module: nn.Module = getattr(attention, "probabilities_to", attention.attn_drop)
+    return module
 
 
 def by_layer_and_head(heads: dict[str, Tensor]) -> dict[str, float]:
-    """Values of each block's heads -> parts `blocks.0/head0`, `blocks.0`, and "" of all blocks.
+    """Values [heads] of each block -> parts `blocks.0/head0`, `blocks.0`, and "" of all blocks.
 
     A block's is the mean of its heads, the model's the mean of its blocks.
     """
-    parts = {name: float(each.mean()) for name, each in heads.items()}
-    whole = {"": sum(parts.values()) / len(parts)}
+    parts = {name: float(head_values.mean()) for name, head_values in heads.items()}
+    mean = {"": sum(parts.values()) / len(parts)}
     single = {
         f"{name}/head{number}": float(value)
-        for name, each in heads.items()
-        for number, value in enumerate(each)
+        for name, head_values in heads.items()
+        for number, value in enumerate(head_values)
     }
-    return whole | parts | single
+    return mean | parts | single
 
 
 def _attentions(model: nn.Module) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
         stack = blocks(model)
     except InvalidInput as error:
         raise NotApplicable(str(error)) from None
-    found = {}
+    attentions = {}
     for name, block in stack.items():
         inside = [module for module in block.modules() if _is_attention(module)]
         if len(inside) != 1:
@@ -110,8 +110,8 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
                 f"{name} of a {type(model).__name__} has {len(inside)} attentions that can be "
                 "looked at, not one"
             )
-        found[name] = inside[0]
-    return found
+        attentions[name] = inside[0]
+    return attentions
 
 
 def _is_attention(module: nn.Module) -> bool:
@@ -132,8 +132,8 @@ def _unfused(modules: Any) -> Iterator[None]:
             module.fused_attn = fused
 
 
-def _seen(
-    name: str, images: int, see: See, seen: list[str]
+def _probability_hook(
+    name: str, images: int, see: See, visited: list[str]
 ) -> Callable[[nn.Module, tuple[Tensor]], None]:
     def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
         (maps,) = inputs
@@ -143,7 +143,7 @@ def _seen(
         off = (maps.sum(-1) - 1).abs().amax()
         if not off < _ROUNDING:
             raise NotApplicable(f"{name}: what its tokens attend to does not sum to 1")
-        seen.append(name)
+        visited.append(name)
         see(name, maps)
 
     return hook

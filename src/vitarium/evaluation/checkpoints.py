@@ -1,4 +1,4 @@
-"""What is measured: models after chosen epochs, and pairs of them."""
+"""Checkpoints to measure: models after chosen epochs, and pairs of them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,40 +32,42 @@ Pair = tuple[Target, Target]
 
 
 def targets(zoo: Zoo, models: Iterable[str] | None, epochs: Epochs) -> list[Target]:
-    """Models (None: all that have weights) after their last kept epoch, all, or chosen ones.
+    """Models (None: all that have weights) after their last stored epoch, all, or chosen ones.
 
-    A chosen epoch that some model has not is passed over there.
+    A model that lacks a chosen epoch is skipped.
 
     Raises UnknownName, and InvalidInput where none of the models has weights of such an epoch.
     """
     ids = zoo.ids() if models is None else [zoo.find(model) for model in models]
-    found = [target for id in dict.fromkeys(ids) for target in _of_model(zoo, id, epochs)]
-    if ids and not found:
-        raise InvalidInput(f"none of the {len(ids)} models has weights of epoch {_told(epochs)}")
-    return found
+    selected = [target for id in dict.fromkeys(ids) for target in _of_model(zoo, id, epochs)]
+    if ids and not selected:
+        raise InvalidInput(
+            f"none of the {len(ids)} models has weights of epoch {_epochs_text(epochs)}"
+        )
+    return selected
 
 
 def _of_model(zoo: Zoo, id: str, epochs: Epochs) -> Iterator[Target]:
-    kept = {e.number: e.checkpoint for e in zoo.folder(id).epochs() if e.checkpoint}
+    checkpoints = {e.number: e.checkpoint for e in zoo.folder(id).epochs() if e.checkpoint}
     if epochs == "all":
-        wanted: Iterable[int] = kept
+        numbers: Iterable[int] = checkpoints
     elif epochs == "last":
-        wanted = [max(kept)] if kept else []
+        numbers = [max(checkpoints)] if checkpoints else []
     else:
-        wanted = [epochs] if isinstance(epochs, int) else epochs
-    for number in wanted:
-        if number in kept:
-            yield Target(id, number, kept[number][:16])
+        numbers = [epochs] if isinstance(epochs, int) else epochs
+    for number in numbers:
+        if number in checkpoints:
+            yield Target(id, number, checkpoints[number][:16])
 
 
-def _told(epochs: Epochs) -> str:
+def _epochs_text(epochs: Epochs) -> str:
     if isinstance(epochs, str | int):
         return str(epochs)
     return ", ".join(map(str, epochs))
 
 
 def pairs(zoo: Zoo, chosen: Sequence[Target], which: str) -> list[Pair]:
-    """Pairs of different models, each once, in tiles: so neighbours have models in common.
+    """Pairs of different models, each once, in tiles, so that neighbors have models in common.
 
     Siblings (one parent after one epoch), models of one stage, or all; of several epochs of each
     model, pairs after the same one. Raises UnknownName.
@@ -78,16 +80,16 @@ def pairs(zoo: Zoo, chosen: Sequence[Target], which: str) -> list[Pair]:
         epochs_of[target.model] = epochs_of.get(target.model, 0) + 1
     one_each = all(count == 1 for count in epochs_of.values())
 
-    def belong(one: Target, other: Target) -> bool:
-        first, second = specs[one.model], specs[other.model]
-        if one.model == other.model or (one.epoch != other.epoch and not one_each):
+    def belong(first: Target, second: Target) -> bool:
+        left, right = specs[first.model], specs[second.model]
+        if first.model == second.model or (first.epoch != second.epoch and not one_each):
             return False
         if which == "same-parent":
-            siblings = (first.parent, first.parent_epoch) == (second.parent, second.parent_epoch)
-            return first.parent is not None and siblings
-        return which == "all" or first.stage == second.stage
+            siblings = (left.parent, left.parent_epoch) == (right.parent, right.parent_epoch)
+            return left.parent is not None and siblings
+        return which == "all" or left.stage == right.stage
 
     order = sorted(chosen, key=lambda t: (specs[t.model].stage, specs[t.model].parent or "", t))
-    place = {target: number // _TILE for number, target in enumerate(order)}
-    found = [(a, b) if a < b else (b, a) for a, b in combinations(order, 2) if belong(a, b)]
-    return sorted(found, key=lambda pair: sorted((place[pair[0]], place[pair[1]])))
+    tile = {target: number // _TILE for number, target in enumerate(order)}
+    matching = [(a, b) if a < b else (b, a) for a, b in combinations(order, 2) if belong(a, b)]
+    return sorted(matching, key=lambda pair: sorted((tile[pair[0]], tile[pair[1]])))

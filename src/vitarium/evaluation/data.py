@@ -1,4 +1,4 @@
-"""The images that a model is measured on, as it takes them."""
+"""Evaluation data: images of a split as a model takes them."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -14,12 +14,12 @@ from vitarium.data.splits import stratified, without
 
 
 class EvalData:
-    """A split of a data set: not augmented, normalised, in the same order for every model.
+    """A split of a data set: not augmented, normalized, in the same order for every model.
 
         for batch in examples.batches(size=64):
             model(batch.images)               # float32 [64, c, h, w], on the examples' device
             batch.labels                      # int64 [64]
-            examples.pixels(batch.images)     # the same in [0, 1], before they were normalised
+            examples.pixels(batch.images)     # the same in [0, 1], before normalization
 
     Args:
         numbers: of the images that are looked at, int64 [n]; None: all of the split.
@@ -53,7 +53,7 @@ class EvalData:
         return self._batches.plain(self.split, self.numbers, size)
 
     def endless(self, size: int, seed: int, name: str) -> Iterator[Batch]:
-        """Batches without an end; every epoch in an order of its own, drawn for that name."""
+        """Endless batches; every epoch in another order, drawn for that name."""
         for epoch in count():
             yield from self.shuffled(derive(seed, name, "order", epoch)).batches(size)
 
@@ -61,8 +61,8 @@ class EvalData:
         """At most so many of the images, of each class in proportion, the same whenever asked."""
         return self if count >= len(self) else self._chosen(self._first(count))
 
-    def parted(self, count: int) -> "tuple[EvalData, EvalData, Tensor]":
-        """`first(count)`, all other images, and the places of the images in that order."""
+    def partition(self, count: int) -> "tuple[EvalData, EvalData, Tensor]":
+        """`first(count)`, all other images, and the indices in that order, int64 [n]."""
         first = torch.arange(len(self)) if count >= len(self) else self._first(count)
         rest = without(first, len(self))
         return self._chosen(first), self._chosen(rest), torch.cat([first, rest])
@@ -77,15 +77,15 @@ class EvalData:
         return EvalData(self._batches, split)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised images -> pixels in [0, 1]."""
+        """Normalized images [b, c, h, w] -> pixels in [0, 1] of that shape."""
         return self._batches.pixels(images)
 
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Pixels in [0, 1] -> images as the model takes them."""
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1], [b, c, h, w] -> images as the model takes them, of that shape."""
         return self._batches.normalised(pixels)
 
     def _first(self, count: int) -> Tensor:
         return stratified(self.labels, count, 0, "measure")
 
-    def _chosen(self, places: Tensor) -> "EvalData":
-        return EvalData(self._batches, self.split, self.numbers[places])
+    def _chosen(self, indices: Tensor) -> "EvalData":
+        return EvalData(self._batches, self.split, self.numbers[indices])

@@ -1,7 +1,7 @@
-"""What layers make of images: where they are tapped, and how a model's are measured in one pass.
+"""Features of layers, and their vectors for measures of representations, in one forward pass.
 
 The features of a layer are turned into the vectors of all measures as soon as the layer has run,
-and forgotten: what is kept does not grow with tokens or channels.
+and dropped, so memory does not grow with tokens or channels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ from vitarium.evaluation.inputs import Representation
 Vectors = dict[str, Tensor]
 """By layer: float32 on the CPU, of all batches one after the other."""
 
-FEWEST = 4
+MIN_IMAGES = 4
 """Images in a batch: unbiased estimators divide by n - 3."""
 _SAME = 1e-6
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A layer of a model whose output is looked at."""
+    """A layer of a model whose output is recorded."""
 
     name: str
     module: nn.Module
@@ -53,17 +53,17 @@ class Tap:
 def taps(
     model: nn.Module, config: Representation, layers: Sequence[str] | None = None
 ) -> list[Tap]:
-    """Where a model is tapped: its blocks, the last alone if so set; or layers by dotted names.
+    """Taps of a model: its blocks, or only the last if so set; or layers by dotted names.
 
     Raises NotApplicable where a model has no blocks, UnknownName for a layer that is not there.
     """
     if layers is None:
         try:
-            found = blocks(model)
+            block_modules = blocks(model)
         except InvalidInput as error:
             raise NotApplicable(f"{error}; name the layers to compare") from None
-        names = list(found)[-1:] if config.layers == "last" else list(found)
-        return [Tap(name, found[name], model) for name in names]
+        names = list(block_modules)[-1:] if config.layers == "last" else list(block_modules)
+        return [Tap(name, block_modules[name], model) for name in names]
     modules = dict(model.named_modules())
     for name in layers:
         if name not in modules:
@@ -71,13 +71,13 @@ def taps(
     return [Tap(name, modules[name], model) for name in layers]
 
 
-class Vectoriser:
-    """Runs a model over batches, and joins the vectors that measures make of its layers.
+class Vectorizer:
+    """Runs a model over batches, and concatenates measures' vectors of its layers.
 
-        vectoriser = Vectoriser(model, [choose("measure", "cka"), choose("measure", "rsa")])
-        for batch in recut(images, size):
-            vectoriser.add(batch)
-        cka, rsa = vectoriser.vectors()
+        vectorizer = Vectorizer(model, [choose("measure", "cka"), choose("measure", "rsa")])
+        for batch in rebatch(images, size):
+            vectorizer.add(batch)
+        cka, rsa = vectorizer.vectors()
 
     Args:
         measures: sections whose configuration is a Representation; the model runs once for all.
@@ -110,31 +110,31 @@ class Vectoriser:
 
     def vectors(self) -> list[Vectors]:
         """Of each measure. Raises NotApplicable where one is not finite, or of too few images."""
-        found = []
+        by_measure = []
         for section, parts in zip(self.measures, self._parts, strict=True):
-            joined = {name: torch.cat(each).cpu() for name, each in parts.items() if each}
+            joined = {name: torch.cat(pieces).cpu() for name, pieces in parts.items() if pieces}
             for name, vector in joined.items():
                 if not len(vector):
                     raise NotApplicable(f"{section.name}: there are too few images")
                 if not torch.isfinite(vector).all():
                     raise NotApplicable(f"{name}: {section.name} of it is not finite")
-            found.append(joined)
-        return found
+            by_measure.append(joined)
+        return by_measure
 
     def _see(self, tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             self._runs[tap.name] += 1
-            seen: dict[str, Tensor] = {}
+            features: dict[str, Tensor] = {}
             for section, parts in zip(self.measures, self._parts, strict=True):
                 tokens = section.config.tokens
-                if tokens not in seen:
-                    seen[tokens] = tap.features(output, tokens).float()
-                    # Neighbours and ranks hide what is not finite; the sum does not.
-                    if not torch.isfinite(seen[tokens].sum()):
+                if tokens not in features:
+                    features[tokens] = tap.features(output, tokens).float()
+                    # Neighbors and ranks hide what is not finite; the sum does not.
+                    if not torch.isfinite(features[tokens].sum()):
                         raise NotApplicable(f"{tap.name} has features that are not finite")
-                    if _all_same(seen[tokens]):
+                    if _all_same(features[tokens]):
                         raise NotApplicable(f"{tap.name} gives all images the same features")
-                parts[tap.name].append(section(seen[tokens]))
+                parts[tap.name].append(section(features[tokens]))
 
         return hook
 
@@ -145,10 +145,10 @@ def vectors(
     measures: Sequence[Section],
     layers: Sequence[str] | None = None,
 ) -> list[Vectors]:
-    """What each of several measures makes of a model's layers, in one pass over the images.
+    """Vectors of several measures for a model's layers, in one pass over the images.
 
     Args:
-        batches: images [n, c, h, w], in batches of any size: they are cut anew.
+        batches: images [n, c, h, w], in batches of any size; they are rebatched.
         measures: sections that share `batch_size` and `layers`; ValueError else.
 
     Returns the vectors by layer, for each measure. The measure of two layers is `cosines`.
@@ -157,24 +157,24 @@ def vectors(
     for setting in ("batch_size", "layers"):
         if len({getattr(section.config, setting) for section in measures}) != 1:
             raise ValueError(f"measures that run together need the same {setting}")
-    vectoriser = Vectoriser(model, measures, layers)
+    vectorizer = Vectorizer(model, measures, layers)
     batch = None
-    for batch in recut(batches, measures[0].config.batch_size):
-        vectoriser.add(batch)
+    for batch in rebatch(batches, measures[0].config.batch_size):
+        vectorizer.add(batch)
     if batch is None:
-        raise NotApplicable(f"there are too few images: {FEWEST} at least are compared")
-    return vectoriser.vectors()
+        raise NotApplicable(f"there are too few images: {MIN_IMAGES} at least are compared")
+    return vectorizer.vectors()
 
 
-def cosines(one: Vectors, other: Vectors) -> Tensor:
+def cosines(first: Vectors, second: Vectors) -> Tensor:
     """Cosine of each layer's vector with each of the other model's, float64 [layers, layers]."""
-    left, right = (torch.stack(list(each.values())) for each in (one, other))
-    norms = [torch.linalg.vector_norm(each, dim=1, dtype=torch.float64) for each in (left, right)]
+    left, right = (torch.stack(list(side.values())) for side in (first, second))
+    norms = [torch.linalg.vector_norm(side, dim=1, dtype=torch.float64) for side in (left, right)]
     return (left @ right.T).double() / norms[0][:, None] / norms[1]
 
 
-def recut(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Batches of exactly `size` images; the last one may be smaller, but not less than four."""
+def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Batches of exactly `size` images [size, c, h, w]; the last has four at least."""
     waiting: list[Tensor] = []
     for batch in batches:
         waiting.append(batch)
@@ -182,7 +182,7 @@ def recut(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
             joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
             waiting = [joined[size:]] if count > size else []
             yield joined[:size]
-    if sum(map(len, waiting)) >= FEWEST:
+    if sum(map(len, waiting)) >= MIN_IMAGES:
         yield torch.cat(waiting)
 
 
@@ -199,7 +199,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def first_tensor(output: Any, layer: str) -> Tensor:
-    """The output, or the first of several. Raises NotApplicable where that is no tensor."""
+    """The output [*shape], or the first of several. Raises NotApplicable if it is no tensor."""
     while isinstance(output, tuple | list | Mapping) and output:
         output = next(iter(output.values() if isinstance(output, Mapping) else output))
     if not isinstance(output, Tensor):
@@ -234,7 +234,9 @@ def _all_same(features: Tensor) -> bool:
     first = features[0]
     limit = _SAME * first.abs().amax()
     # Two images tell as a rule, without a pass over all of the features.
-    return all(((some - first).abs().amax() <= limit).item() for some in (features[1], features))
+    return all(
+        ((subset - first).abs().amax() <= limit).item() for subset in (features[1], features)
+    )
 
 
 def _device(model: nn.Module) -> torch.device:

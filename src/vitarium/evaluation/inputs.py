@@ -27,7 +27,7 @@ Matrices = Mapping[str, Tensor]
 
 
 class Weights(Mapping[str, Tensor]):
-    """A model's weights after an epoch, by name; each is read from disk when it is asked for.
+    """Weights of a model after an epoch, by name; each tensor is read from disk on access.
 
     Args:
         name: what to call it in messages: `ID@EPOCH`.
@@ -63,11 +63,11 @@ class Weights(Mapping[str, Tensor]):
 
     @property
     def start(self) -> "Weights":
-        return self._asked(self._start, "its initial weights are not known")
+        return self._required(self._start, "its initial weights are not known")
 
     @property
     def parent(self) -> "Weights":
-        return self._asked(self._parent, "it has no parent")
+        return self._required(self._parent, "it has no parent")
 
     @cached_property
     def skeleton(self) -> nn.Module:
@@ -77,7 +77,7 @@ class Weights(Mapping[str, Tensor]):
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of its tensors of real numbers by name; those of a checkpoint are not read for it."""
+        """Shapes of its floating-point tensors by name; a checkpoint's are not read for it."""
         if isinstance(self._tensors, Checkpoint):
             stored = self._tensors.tensors.items()
             return {name: about.shape for name, about in stored if about.dtype in FLOATS}
@@ -87,8 +87,8 @@ class Weights(Mapping[str, Tensor]):
     def dtype(self, name: str) -> torch.dtype:
         """Of a tensor; that of a checkpoint is not read for it."""
         if isinstance(self._tensors, Checkpoint):
-            found: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
-            return found
+            stored_dtype: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
+            return stored_dtype
         return self[name].dtype
 
     @property
@@ -108,7 +108,7 @@ class Weights(Mapping[str, Tensor]):
             self._tensors.read_ahead(names)
 
     def floats(self, part: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Its tensors of real numbers, one after the other, that have `part` in their name.
+        """Name and tensor [*shape] of the floating-point tensors that have `part` in their name.
 
         Raises NotApplicable that names a tensor with entries that are not finite.
         """
@@ -117,12 +117,12 @@ class Weights(Mapping[str, Tensor]):
                 yield name, finite(f"{self.name}: {name}", self[name])
 
     def remember(self, what: object, compute: Callable[[], T]) -> T:
-        """What `compute` gives, computed once for `what`: measures share it."""
+        """The value of `compute`, computed once for the key `what`, which measures share."""
         if what not in self._remembered:
             self._remembered[what] = compute()
         return cast(T, self._remembered[what])
 
-    def _asked(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
+    def _required(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
         if give is None:
             raise NotApplicable(f"{self.name}: {otherwise}")
         return give()
@@ -130,7 +130,7 @@ class Weights(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of the images of a split."""
+    """Logits of a classifier on the images of a split, and their labels."""
 
     logits: Tensor
     """float32 [n, num_classes], on the CPU"""
@@ -159,7 +159,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class EvalModel:
-    """A model that runs, with what it is measured on."""
+    """A running model and the data that it is evaluated on."""
 
     name: str
     """What to call it in messages: `ID@EPOCH`."""
@@ -182,7 +182,7 @@ class EvalModel:
 
 
 class Representation(Config):
-    """Base of the settings of measures that compare what layers make of the same images.
+    """Base of the settings of measures that compare layers' features of the same images.
 
     Such a measure is a function of the features of a batch, [n, d] with n > 3, which gives a
     vector (float32, as long for every layer and every model). The measure of two layers is the
@@ -201,7 +201,7 @@ class Representation(Config):
 
 
 def finite(name: str, tensor: Tensor) -> Tensor:
-    """The tensor. Raises NotApplicable that names it where an entry is NaN or infinite."""
+    """The tensor [*shape]. Raises NotApplicable that names it if an entry is not finite."""
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise NotApplicable(f"{name} has entries that are not finite")
     return tensor

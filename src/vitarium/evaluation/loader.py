@@ -1,4 +1,4 @@
-"""Gives measures what they need of a zoo: weights, running models, and their images."""
+"""Loads models of a zoo to be evaluated: weights, running models, and their images."""
 
 import json
 from collections.abc import Iterator
@@ -28,30 +28,30 @@ sets have a few images twice, in training and in test."""
 
 
 _PLAIN = ("augmentation", "standard")
-"""How images are shown to models that were trained elsewhere."""
+"""The preprocessing of images for models that were trained elsewhere."""
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """A data set as a model takes it."""
+class _DataView:
+    """A data set with a model's preprocessing and input size."""
 
     data: Section
     how: Section
     input_size: tuple[int, int, int]
 
     def batches(self, device: str, data_dir: Path | None) -> Batches:
-        found = datasets.load(self.data, data_dir)
-        augmentation = self.how(self.input_size, found.num_classes)
-        return Batches(found, augmentation, self.input_size, 1, seed=0, device=device)
+        dataset = datasets.load(self.data, data_dir)
+        augmentation = self.how(self.input_size, dataset.num_classes)
+        return Batches(dataset, augmentation, self.input_size, 1, seed=0, device=device)
 
 
 class ModelLoader:
-    """What is read of a zoo's models.
+    """Loads weights, running models and their evaluation data from a zoo.
 
     Args:
         data: measure all models on this data set; None: each on its own.
         device: where models run.
-        data_dir: looked into first for data sets.
+        data_dir: dataset folder, searched first.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ModelLoader:
         data_dir: Path | None = None,
     ) -> None:
         self.zoo, self.data, self.device, self.data_dir = zoo, data, device, data_dir
-        self._examples: dict[tuple[_Shown, SplitName, int | None], EvalData] = {}
+        self._examples: dict[tuple[_DataView, SplitName, int | None], EvalData] = {}
         self._images: dict[EvalData, str] = {}
         self._keys: dict[Section, np.ndarray | None] = {}
         self._skeletons: dict[tuple[str, int], torch.nn.Module] = {}
@@ -93,8 +93,8 @@ class ModelLoader:
             if spec.origin.architecture is None:
                 raise NotApplicable(f"{target.name}: nothing here builds its architecture")
             sections = (spec.origin.architecture, spec.origin.head)
-            told = json.dumps([one and one.factors() for one in sections])
-            key = (told, about.num_outputs)
+            architecture_text = json.dumps([part and part.factors() for part in sections])
+            key = (architecture_text, about.num_outputs)
             if key not in self._skeletons:
                 with torch.device("meta"):
                     self._skeletons[key] = spec.origin.build(about.num_outputs)
@@ -106,29 +106,29 @@ class ModelLoader:
     def examples(self, model: str, split: SplitName, limit: int | None = None) -> EvalData:
         """Images for a model. Raises NotApplicable, DataNotFound, InvalidData."""
         origin = self._spec(model).origin
-        own = origin.data if isinstance(origin, Recipe) else None
-        data = self.data or own
+        own_data = origin.data if isinstance(origin, Recipe) else None
+        data = self.data or own_data
         if data is None:
             raise NotApplicable(f"{model}: its data set is not known; name one with --data")
         if origin.architecture is None:
             raise NotApplicable(f"{model}: nothing here builds its architecture")
         how = origin.augmentation if isinstance(origin, Recipe) else section(*_PLAIN)
-        shown = _Shown(data, how, origin.architecture.config.input_size)
-        return self._shown(shown, split, limit)
+        view = _DataView(data, how, origin.architecture.config.input_size)
+        return self._examples_of(view, split, limit)
 
-    def _shown(self, shown: "_Shown", split: SplitName, limit: int | None) -> EvalData:
-        key = (shown, split, limit)
+    def _examples_of(self, view: _DataView, split: SplitName, limit: int | None) -> EvalData:
+        key = (view, split, limit)
         if key not in self._examples:
             if limit is not None:
-                found = self._shown(shown, split, None).first(limit)
+                examples = self._examples_of(view, split, None).first(limit)
             else:
-                found = EvalData(shown.batches(self.device, self.data_dir), split)
-            self._examples[key] = found
-            self._images[found] = _fingerprint(shown, found)
+                examples = EvalData(view.batches(self.device, self.data_dir), split)
+            self._examples[key] = examples
+            self._images[examples] = _fingerprint(view, examples)
         return self._examples[key]
 
     def images(self, examples: EvalData) -> str:
-        """Tells the images, of the size in which they are shown, from all others."""
+        """Fingerprint of the images and of their size as they enter a model."""
         return self._images[examples]
 
     def _subject(self, target: Target, split: SplitName, limit: int | None) -> EvalModel:
@@ -156,29 +156,29 @@ class ModelLoader:
 
     def _weights_of(self, model: str, epoch: int, otherwise: str) -> Weights:
         folder = self.zoo.folder(model)
-        kept = {e.number for e in folder.epochs() if e.checkpoint} if folder.exists else set()
-        if epoch not in kept:
+        epochs = {e.number for e in folder.epochs() if e.checkpoint} if folder.exists else set()
+        if epoch not in epochs:
             raise NotApplicable(f"{model}@{epoch}: {otherwise}")
         return self.weights(Target(model, epoch, ""))
 
-    # What was trained on
+    # Training data
 
     def learned(self, model: str, examples: EvalData) -> bool:
         """Whether the model, or one that an operator made it of, was trained on such images; what
         its parents were trained on does not count."""
-        return any(self._seen(data, examples) for data in set(self._own_data(model)))
+        return any(self._shares_images(data, examples) for data in set(self._own_data(model)))
 
     def _own_data(self, model: str) -> Iterator[Section]:
         spec = self._spec(model)
         if spec.ingredients:
-            for one in spec.ingredients:
-                yield from self._own_data(one.model)
+            for ingredient in spec.ingredients:
+                yield from self._own_data(ingredient.model)
         elif isinstance(spec.origin, Recipe):
             yield spec.origin.data
 
     def _trained_on(self, model: str, examples: EvalData) -> bool:
         """Whether the model, or one that it comes of, was trained on the examples' images."""
-        return any(self._seen(data, examples) for data in set(self._training_data(model)))
+        return any(self._shares_images(data, examples) for data in set(self._training_data(model)))
 
     def _training_data(self, model: str) -> Iterator[Section]:
         if not self.zoo.folder(model).exists:
@@ -186,20 +186,20 @@ class ModelLoader:
         spec = self._spec(model)
         if isinstance(spec.origin, Recipe):
             yield spec.origin.data
-        for other in [spec.parent, *(one.model for one in spec.ingredients)]:
-            if other:
-                yield from self._training_data(other)
+        for ancestor in [spec.parent, *(ingredient.model for ingredient in spec.ingredients)]:
+            if ancestor:
+                yield from self._training_data(ancestor)
 
-    def _seen(self, data: Section, examples: EvalData) -> bool:
+    def _shares_images(self, data: Section, examples: EvalData) -> bool:
         if data not in self._keys:
             try:
                 train = datasets.load(data, self.data_dir).train
             except VitariumError:  # it is not on this machine
                 train = None
             self._keys[data] = _image_keys(train) if train else None
-        trained, shown = self._keys[data], _image_keys(examples.part)
-        if trained is not None and shown is not None:
-            shared = np.isin(shown[examples.numbers.numpy()], trained)
+        trained, keys = self._keys[data], _image_keys(examples.part)
+        if trained is not None and keys is not None:
+            shared = np.isin(keys[examples.numbers.numpy()], trained)
             return bool(shared.mean() > TRAINED_ON_SHARE)
         same = data.name == examples.dataset.name
         return same and examples.split == "train"
@@ -212,18 +212,18 @@ def _classifies(origin: object, num_outputs: int, examples: EvalData) -> bool:
     return learns_classes and num_outputs == examples.num_classes
 
 
-def _fingerprint(shown: _Shown, examples: EvalData) -> str:
-    """How a model resizes them is its own matter, and told by its id."""
+def _fingerprint(view: _DataView, examples: EvalData) -> str:
+    """Of the images and their size; how a model resizes them is part of the model's id."""
     part = examples.part
-    found = xxhash.xxh3_64(repr(shown.input_size).encode())
-    found.update(examples.numbers.numpy().tobytes())
-    found.update(part.labels.numpy().tobytes())
+    digest = xxhash.xxh3_64(repr(view.input_size).encode())
+    digest.update(examples.numbers.numpy().tobytes())
+    digest.update(part.labels.numpy().tobytes())
     if isinstance(part.images, Tensor):
-        found.update(part.images.contiguous().numpy().data)
+        digest.update(part.images.contiguous().numpy().data)
     else:
-        known = getattr(part.images, "fingerprint", None)
-        found.update(repr((shown.data.factors(), len(part), known)).encode())
-    return found.hexdigest()
+        source = getattr(part.images, "fingerprint", None)
+        digest.update(repr((view.data.factors(), len(part), source)).encode())
+    return digest.hexdigest()
 
 
 def _image_keys(part: Split) -> np.ndarray | None:

@@ -1,7 +1,7 @@
-"""The loss of a model, or of other parameters in its place: what a loss landscape is made of.
+"""Loss of a model at its own or at other parameters: what loss landscapes are made of.
 
-It is the mean cross-entropy of hard labels, in nats. The model itself is never changed: it is
-called with parameters that stand beside it.
+The loss is the mean cross-entropy of hard labels, in nats. The model itself is never changed: it is
+called with other parameters (torch.func.functional_call).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,16 +20,16 @@ Parameters = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Losses:
-    """What models lose on the same images; float64 [models], on the CPU."""
+    """Losses and errors of models on the same images; float64 [models], on the CPU."""
 
     loss: Tensor
     """Mean cross-entropy, nats"""
     error: Tensor
-    """Share of images that get another class than theirs"""
+    """Share of misclassified images"""
 
 
 def parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters, without a copy."""
+    """The model's parameters [*shape] by name, without a copy."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -40,7 +40,7 @@ def losses(
     examples: EvalData,
     batch_size: int = 256,
 ) -> Losses:
-    """What the model loses with other parameters in the place of its own.
+    """Losses [points] of a model at other parameters than its own.
 
     Args:
         points: gives the parameters, one set after the other. It is called for every batch, so
@@ -63,27 +63,27 @@ def loss(model: nn.Module, point: Parameters, examples: EvalData, batch_size: in
 def gradient(
     model: nn.Module, examples: EvalData, batch_size: int = 256
 ) -> tuple[float, dict[str, Tensor]]:
-    """The loss of a model, and its gradient: by name, in the parameters' shapes and dtypes."""
-    own = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
-    total, sums = 0.0, {name: torch.zeros_like(tensor) for name, tensor in own.items()}
+    """The loss of a model, and its gradient by name, in the parameters' shapes [*shape]."""
+    point = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
+    total, sums = 0.0, {name: torch.zeros_like(tensor) for name, tensor in point.items()}
     for batch in examples.batches(batch_size):
         with torch.enable_grad():
-            value = mean_loss(model, own, batch.images, batch.labels)
-            found = gradients(value, list(own.values()))
+            value = mean_loss(model, point, batch.images, batch.labels)
+            slopes = gradients(value, list(point.values()))
         share = len(batch.labels) / len(examples)
         total += share * value.item()
-        for place, tensor in zip(sums.values(), found, strict=True):
-            place.add_(tensor, alpha=share)
+        for accumulator, tensor in zip(sums.values(), slopes, strict=True):
+            accumulator.add_(tensor, alpha=share)
     return total, sums
 
 
 def mean_loss(model: nn.Module, point: Parameters, images: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of one batch, float64, to be differentiated."""
+    """Mean cross-entropy of images [b, c, h, w] with labels [b]; float64, differentiable."""
     return F.cross_entropy(functional_call(model, dict(point), (images,)).double(), labels)
 
 
 def gradients(value: Tensor, of: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
-    """The gradient of a number; zeros for a tensor that it does not depend on."""
+    """Gradient of a scalar [] after tensors [*shape]; zeros where it does not depend on one."""
     return torch.autograd.grad(
         value, of, create_graph=create_graph, allow_unused=True, materialize_grads=True
     )

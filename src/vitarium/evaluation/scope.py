@@ -1,4 +1,4 @@
-"""Which tensors are compared: all of them, or all but the head's, which differ between tasks."""
+"""Scope of a comparison: all tensors, or all but the head's, which differ between tasks."""
 
 from typing import Literal
 

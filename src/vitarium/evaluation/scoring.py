@@ -1,4 +1,4 @@
-"""How good weights are on held-out images: what operators select and learn by."""
+"""Accuracy and loss of weights on held-out images, by which operators select and learn."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Score:
     """Of a model on images."""
 
     accuracy: float
-    """Share of images that get their class, in [0, 1]."""
+    """Share of correctly classified images, in [0, 1]."""
     loss: float
     """Mean cross-entropy, nats."""
 
@@ -45,7 +45,7 @@ class Scorer:
         check_classifier(model, self.examples)
 
     def score(self, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Score:
-        """Of these weights, by name; what they leave out, such as a head, is the model's own.
+        """Score of weights [*shape] by name; of a tensor that they lack, the model's is used.
 
         They are taken one after the other, so they need not be in memory together.
         """
@@ -54,17 +54,17 @@ class Scorer:
 
     def score_as_it_is(self) -> Score:
         """Of the weights that the model has now."""
-        own = parameters(self.model)
-        found = losses(self.model, lambda: [own], self.examples, self.batch_size)
-        return Score(1 - found.error.item(), found.loss.item())
+        point = parameters(self.model)
+        measured = losses(self.model, lambda: [point], self.examples, self.batch_size)
+        return Score(1 - measured.error.item(), measured.loss.item())
 
 
 @torch.no_grad()
 def load(model: nn.Module, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> None:
-    """Write tensors into a model, in its own dtype and on its own device."""
-    places = model.state_dict()
+    """Copy tensors [*shape] by name into a model, in its dtype and on its device."""
+    state = model.state_dict()
     for name, tensor in weights.items() if isinstance(weights, Mapping) else weights:
-        places[name].copy_(tensor)
+        state[name].copy_(tensor)
 
 
 @torch.no_grad()

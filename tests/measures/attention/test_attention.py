@@ -158,7 +158,7 @@ def test_attention_to_all_alike_has_closed_forms():
     mean = float(distances(Grid(4, 4, 1), (16, 16)).mean())
     assert choose("measure", "attention_distance")(subject)[""] == pytest.approx(mean, rel=1e-6)
     assert choose("measure", "attention_entropy")(subject)[""] == pytest.approx(math.log(17))
-    assert choose("measure", "attention_entropy", normalised=True)(subject)[""] == pytest.approx(1)
+    assert choose("measure", "attention_entropy", normalized=True)(subject)[""] == pytest.approx(1)
     for heads in ("mean", "max", "min"):
         values = choose("measure", "attention_rollout", heads=heads)(subject)
         assert values == pytest.approx({"": 1, "centre": 0.25})
@@ -214,7 +214,7 @@ def test_batches_have_no_part_in_a_value(name, subject, monkeypatch):
         "vitarium.measures.attention.rollout",
         "vitarium.measures.attention.position_artifacts",
     ):
-        monkeypatch.setattr(f"{module}.AT_ONCE", 7)
+        monkeypatch.setattr(f"{module}.BATCH_SIZE", 7)
     assert choose("measure", name, images=40)(subject) == pytest.approx(whole, abs=1e-5)
     assert all(math.isfinite(value) for value in whole.values())
 

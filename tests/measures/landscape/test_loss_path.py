@@ -22,7 +22,7 @@ def test_a_line_is_told_point_by_point(subject, other):
 
 def test_its_highest_rise_is_the_barrier(subject, other):
     config = LossPath(**FEW)
-    found = barriers(config.places, losses_on_path(config, subject, other))
+    found = barriers(config.positions, losses_on_path(config, subject, other))
     assert found == choose("measure", "barrier", **FEW)(subject, other)
 
 

@@ -17,7 +17,7 @@ TRAINED = {"points": 9, "steps": 60, "lr": 0.01}
 def test_a_trained_curve_stays_below_the_straight_line(subject, other):
     config = ModeConnectivity(**TRAINED)
     found = curve_losses(subject, curve(subject, other, config), config)
-    line = path_losses(subject, other, config.places, Barrier())
+    line = path_losses(subject, other, config.positions, Barrier())
     assert found.loss.max() < 0.7 * line.loss.max()
     assert torch.equal(found.loss[[0, -1]], line.loss[[0, -1]])
 
@@ -25,7 +25,7 @@ def test_a_trained_curve_stays_below_the_straight_line(subject, other):
 def test_before_it_is_trained_a_curve_is_the_straight_line(subject, other):
     config = ModeConnectivity(points=5, bends=2, steps=1, lr=1e-12, images=50)
     found = curve_losses(subject, curve(subject, other, config), config)
-    line = path_losses(subject, other, config.places, Barrier(images=50))
+    line = path_losses(subject, other, config.positions, Barrier(images=50))
     torch.testing.assert_close(found.loss, line.loss, rtol=1e-5, atol=0)
 
 

@@ -43,7 +43,7 @@ def test_a_curve_is_exact_at_its_ends_and_where_nothing_changes(count):
 
 def test_a_barrier_is_the_highest_rise_above_the_line_between_the_ends():
     values = torch.tensor([[1, 4, 2, 5, 3], [0.5, 0.25, 0.125, 0.0, 0.5]], dtype=torch.float64)
-    assert barriers(OnPath(points=5).places, Losses(*values)) == {
+    assert barriers(OnPath(points=5).positions, Losses(*values)) == {
         "": 2.5,
         "error": 0.0,
         "midpoint/loss": 0.0,
@@ -57,7 +57,7 @@ def test_an_even_number_of_points_has_none_halfway():
 
 
 def test_points_go_from_end_to_end():
-    assert OnPath(points=5).places == [0, 0.25, 0.5, 0.75, 1]
+    assert OnPath(points=5).positions == [0, 0.25, 0.5, 0.75, 1]
 
 
 def small(examples, *layers):

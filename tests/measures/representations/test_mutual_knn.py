@@ -28,7 +28,7 @@ def test_it_is_the_share_of_common_neighbours(count):
     x = drawn(0, 50, 8)
     y = x @ drawn(1, 8, 6) + drawn(2, 50, 6)
     common = [len(a & b) for a, b in zip(neighbours(x, count), neighbours(y, count), strict=True)]
-    assert of(x, y, neighbours=count) == pytest.approx(sum(common) / (50 * count), abs=1e-6)
+    assert of(x, y, neighbors=count) == pytest.approx(sum(common) / (50 * count), abs=1e-6)
 
 
 def test_a_turned_copy_has_the_same_neighbours():

@@ -24,7 +24,7 @@ def error(subject, name, severity):
         generators = streams(0, f"corruption/{name}", [place])
         changed = corrupted(pixels, name, severity, generators)
         with torch.no_grad():
-            logits = subject.model(examples.normalised(changed))
+            logits = subject.model(examples.normalized(changed))
         wrong.append(logits.argmax().item() != batch.labels.item())
     return float(np.mean(wrong))
 

@@ -26,13 +26,13 @@ def attack(subject, batch, **settings):
     """The attacked pixels, and where they may differ."""
     config = PatchAttack(**{**FAST, **settings})
     grid = patch_grid(subject, config.size)
-    mask = grid.pixels(grid.chosen(config, batch.places))
+    mask = grid.pixels(grid.chosen(config, batch.indices))
     return patches_attacked(config, grid, subject, batch), mask
 
 
 def loss(subject, pixels, labels):
     with torch.no_grad():
-        logits = subject.model(subject.examples.normalised(pixels))
+        logits = subject.model(subject.examples.normalized(pixels))
     return F.cross_entropy(logits, labels, reduction="none")
 
 
@@ -67,7 +67,7 @@ def test_its_value_is_the_share_of_right_images_that_become_wrong(subject, examp
     changed, _ = attack(subject, batch)
     with torch.no_grad():
         before, after = (
-            subject.model(examples.normalised(pixels)).argmax(1) == batch.labels
+            subject.model(examples.normalized(pixels)).argmax(1) == batch.labels
             for pixels in (batch.pixels, changed)
         )
     assert values["clean"] == pytest.approx(before.float().mean().item())

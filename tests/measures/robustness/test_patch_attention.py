@@ -26,11 +26,11 @@ def test_it_is_the_mean_share_of_attention_that_the_patches_have(subject, exampl
     values = measured(subject, num_patches=2, attention=method)
     (batch,) = pixel_batches(examples.first(60), 60)
     config, grid = PatchAttack(num_patches=2, **FAST), patch_grid(subject)
-    chosen = grid.chosen(config, batch.places)
+    chosen = grid.chosen(config, batch.indices)
     changed = patches_attacked(config, grid, subject, batch)
     for part, pixels in (("before", batch.pixels), ("after", changed)):
         with recorded_attention(subject) as maps, torch.no_grad():
-            subject.model(examples.normalised(pixels))
+            subject.model(examples.normalized(pixels))
         shares = class_attention(subject, maps, method)[chosen].view(60, 2).sum(1)
         assert values[part] == pytest.approx(shares.mean().item(), abs=1e-5)
     assert values[""] == pytest.approx(values["after"] - values["before"])

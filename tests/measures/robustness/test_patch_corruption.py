@@ -20,8 +20,8 @@ def test_only_the_chosen_patches_change_and_as_the_whole_image_would(subject, ex
     grid = patch_grid(subject)
     batch = next(pixel_batches(examples, 20))
     changed = patches_corrupted(config, grid, batch)
-    mask = grid.pixels(grid.chosen(config, batch.places))
-    everywhere = corrupted(batch.pixels, "contrast", 5, streams(0, "x", batch.places))
+    mask = grid.pixels(grid.chosen(config, batch.indices))
+    everywhere = corrupted(batch.pixels, "contrast", 5, streams(0, "x", batch.indices))
     assert torch.equal(changed[~mask], batch.pixels[~mask])
     assert torch.equal(changed[mask], everywhere[mask])
     assert mask.sum((1, 2, 3)).tolist() == [12] * 20

@@ -96,11 +96,11 @@ def test_settings_are_checked(name, wrong):
 
 def test_pixel_batches_are_all_images_in_order_in_zero_to_one(examples):
     batches = list(pixel_batches(examples, 100))
-    assert [place for batch in batches for place in batch.places] == list(range(359))
+    assert [place for batch in batches for place in batch.indices] == list(range(359))
     assert torch.equal(torch.cat([batch.labels for batch in batches]), examples.labels)
     assert all(batch.pixels.min() >= 0 and batch.pixels.max() <= 1 for batch in batches)
     some = batches[1].of(torch.arange(100) % 50 == 3)
-    assert some.places == [103, 153]
+    assert some.indices == [103, 153]
     assert torch.equal(some.pixels, batches[1].pixels[[3, 53]])
 
 
@@ -171,8 +171,8 @@ def test_the_outcome_counts_what_was_right_before_and_is_wrong_after(subject, ex
     batch = next(pixel_batches(examples, 359))
     black = torch.zeros_like(batch.pixels)
     with torch.no_grad():
-        before = subject.model(examples.normalised(batch.pixels)).argmax(1) == batch.labels
-        after = subject.model(examples.normalised(black)).argmax(1) == batch.labels
+        before = subject.model(examples.normalized(batch.pixels)).argmax(1) == batch.labels
+        after = subject.model(examples.normalized(black)).argmax(1) == batch.labels
     outcome = Outcome(subject)
     outcome.add(batch.pixels, black, batch.labels)
     lost = (before & ~after).sum().item()
@@ -187,7 +187,7 @@ def test_without_a_right_class_there_is_nothing_to_lose(subject, examples):
     batch = next(pixel_batches(examples, 20))
     outcome = Outcome(subject)
     with torch.no_grad():
-        wrong = (subject.model(examples.normalised(batch.pixels)).argmax(1) + 1) % 10
+        wrong = (subject.model(examples.normalized(batch.pixels)).argmax(1) + 1) % 10
     outcome.add(batch.pixels, batch.pixels, wrong)
     with pytest.raises(NotApplicable, match="none of its classes of 20 images was right"):
         outcome.values()

@@ -88,7 +88,7 @@ def test_it_is_the_share_of_equal_pairs(subject, mode):
                     elif 0 <= y < 8 and 0 <= x < 8:
                         moved[row, column] = pixels[y, x]
             with torch.no_grad():
-                logits = subject.model(examples.normalised(moved[None, None]))
+                logits = subject.model(examples.normalized(moved[None, None]))
             classes.append(logits.argmax().item())
         equal += [one == other for one, other in combinations(classes, 2)]
         right += [one == batch.labels.item() for one in classes]

@@ -36,7 +36,7 @@ def measured(subject, **settings):
 
 def tokens(subject, layer, pixels):
     """Output of a block, from the model's own intermediate outputs."""
-    images = subject.examples.normalised(pixels)
+    images = subject.examples.normalized(pixels)
     outputs = subject.model.forward_intermediates(
         images,
         indices=[layer],
@@ -71,7 +71,7 @@ def test_it_fools_more_than_noise_of_the_same_size(descended):
         noise = 0.15 * (2 * torch.rand(batch.pixels.shape, generator=generator) - 1).sign()
         with torch.no_grad():
             classes = [
-                descended.model(examples.normalised(pixels)).argmax(1)
+                descended.model(examples.normalized(pixels)).argmax(1)
                 for pixels in (batch.pixels, (batch.pixels + noise).clamp(0, 1))
             ]
         before = classes[0] == batch.labels
@@ -109,7 +109,7 @@ def test_the_parents_normalisation_is_its_own(descended):
     """A parent that was trained on other data sees the same pixels, normalised as those were."""
     parent = descended.parent()
     doubled = SimpleNamespace(
-        input_size=parent.examples.input_size, normalised=lambda pixels: 2 * pixels - 1
+        input_size=parent.examples.input_size, normalized=lambda pixels: 2 * pixels - 1
     )
     seen = []
     model = deepcopy(parent.model)

@@ -248,7 +248,7 @@ def test_models_without_parents_cannot_be_compared_by_changes():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """As if models were large: blocks of a few rows."""
-    monkeypatch.setattr(engine, "AT_ONCE", 600)
+    monkeypatch.setattr(engine, "CHUNK_BYTES", 600)
     monkeypatch.setattr(engine, "RUN_BYTES", 48)
     monkeypatch.setattr(engine, "_COLUMNS", 5)
 
@@ -287,7 +287,7 @@ def test_blocks_of_a_large_tensor_read_each_run_of_a_file_at_most_twice(tmp_path
         path = tmp_path / f"{number}.safetensors"
         write(path, packing.plain({"w": tensor + number}, {})[0])
         models.append(Weights(f"m{number}", Checkpoint(path, None)))
-    monkeypatch.setattr(engine, "AT_ONCE", 1000)
+    monkeypatch.setattr(engine, "CHUNK_BYTES", 1000)
     runs = Counter()
     run = Checkpoint.run
 

@@ -66,7 +66,7 @@ def test_the_fit_finds_the_exponent_that_numbers_were_drawn_with():
 def test_searching_in_parts_changes_nothing(monkeypatch):
     values = eigenvalues(80, 70, seed=3, heavy=2.5)
     whole = fit(values)
-    monkeypatch.setattr(power_law, "_AT_ONCE", 500)
+    monkeypatch.setattr(power_law, "_CHUNK_NUMBERS", 500)
     assert fit(values) == whole
 
 

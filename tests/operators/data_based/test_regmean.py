@@ -36,7 +36,7 @@ def images_of(shown):
 
 def halves(number, shown):
     """Images of the first model, and those of the others."""
-    return shown.parted(120)[min(number, 1)]
+    return shown.partition(120)[min(number, 1)]
 
 
 def perceptron(seed):

@@ -1,1 +1,1 @@
-"""Runs measures over a zoo: what is known is read, what is missing is computed and kept."""
+"""Runs measures over a zoo: stored values are read, missing ones computed and stored."""

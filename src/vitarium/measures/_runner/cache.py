@@ -1,7 +1,7 @@
-"""What forward passes gave, kept in the zoo's folder `cache`, which may be deleted at any time.
+"""Cache of forward passes in the zoo's folder `cache`, which may be deleted at any time.
 
-Where that cannot be written - another user's zoo, a full disk - it lies in our own cache, and where
-that cannot be written either, in memory.
+Where that cannot be written (another user's zoo, a full disk) it is in the user's cache folder, and
+where that cannot be written either, in memory.
 """
 
 import hashlib
@@ -21,23 +21,23 @@ from vitarium.zoo._format import packing
 
 
 class Cache:
-    """Tensors by what they are of; a damaged file counts as missing."""
+    """Tensors [*shape] by a key of text; a damaged file counts as missing."""
 
     def __init__(self, zoo: Path) -> None:
         self.folders = (zoo / "cache", zoo_cache(zoo) / "cache")
         self._in_memory: dict[str, Mapping[str, Tensor]] = {}
 
     def get(self, *key: str) -> Mapping[str, Tensor] | None:
-        """Tensors mapped from the file, each checked when it is read; None: not there.
+        """Tensors [*shape] mapped from the file, each checked when it is read; None: not cached.
 
-        What is damaged, or of something else, is removed, with the warning DamagedCache.
+        A damaged file, or one of another key, is removed, with the warning DamagedCache.
         """
         name = _name(key)
         cached = (_read(folder, name, key) for folder in self.folders)
         return next((tensors for tensors in cached if tensors), self._in_memory.get(name))
 
     def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
-        """Keep tensors in the first place that can be written."""
+        """Store tensors [*shape] in the first folder that can be written."""
         name = _name(key)
         for folder in self.folders:
             pieces, _ = packing.plain(tensors, {"key": list(key)})

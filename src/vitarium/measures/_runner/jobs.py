@@ -1,4 +1,4 @@
-"""What is to be measured: a measure, of a model or a pair, on which images."""
+"""Jobs: a measure of a model or a pair, on which images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,9 +41,9 @@ class Job:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Tells what it is of from all else that the measure with these settings is of."""
-        places = tuple((target.model, target.epoch) for target in self.of)
-        return (*places, self.on.split, self.on.images, self.weights)
+        """Identifies it among all jobs of the measure with these settings."""
+        checkpoints = tuple((target.model, target.epoch) for target in self.of)
+        return (*checkpoints, self.on.split, self.on.images, self.weights)
 
     def measured(self, values: Values) -> list[Measured]:
         """Raises NotApplicable where a value is not finite."""
@@ -54,14 +54,14 @@ class Job:
             what = f" of {wrong[0]}" if wrong[0] else ""
             value = parts[wrong[0]]
             raise NotApplicable(f"{names}: {self.section.name}{what} is {value}")
-        first, other = self.of[0], self.of[1] if len(self.of) > 1 else None
+        first, second = self.of[0], self.of[1] if len(self.of) > 1 else None
         unit, weights = self.section.plugin.facts["unit"], self.weights
         return [
             Measured(
                 model=first.model,
                 epoch=first.epoch,
-                other=other.model if other else None,
-                other_epoch=other.epoch if other else None,
+                other=second.model if second else None,
+                other_epoch=second.epoch if second else None,
                 measure=self.section.name,
                 settings=self.settings,
                 part=part,
@@ -78,12 +78,12 @@ class Job:
         ]
 
 
-def key_of(one: Measured) -> tuple[object, ...]:
-    """The key of the job that gave this."""
-    places: list[tuple[object, ...]] = [(one.model, one.epoch)]
-    if one.other is not None:
-        places.append((one.other, one.other_epoch))
-    return (*places, one.split, one.images, one.weights)
+def key_of(record: Measured) -> tuple[object, ...]:
+    """The key of the job that computed a record."""
+    checkpoints: list[tuple[object, ...]] = [(record.model, record.epoch)]
+    if record.other is not None:
+        checkpoints.append((record.other, record.other_epoch))
+    return (*checkpoints, record.split, record.images, record.weights)
 
 
 @dataclass(frozen=True)
@@ -112,66 +112,77 @@ def jobs(
     pairs: Sequence[Pair],
     conditions: Conditions,
 ) -> Iterator[Job | Refusal]:
-    """Every measure of everything that it can be of; models first, each with all its measures."""
-    told = [(one, settings.text(one)) for one in sections]
-    singles = [each for each in told if each[0].plugin.facts["of"] == "model"]
-    doubles = [each for each in told if each[0].plugin.facts["of"] == "pair"]
+    """Jobs of every measure; models first, each with all its measures, then pairs."""
+    with_settings = [(section, settings.text(section)) for section in sections]
+    singles = [entry for entry in with_settings if entry[0].plugin.facts["of"] == "model"]
+    doubles = [entry for entry in with_settings if entry[0].plugin.facts["of"] == "pair"]
     for target in targets:
-        for each in singles:
-            yield _job(sources, *each, (target,), conditions)
-    for each in doubles:
-        both_ways = not each[0].plugin.facts["symmetric"]
+        for entry in singles:
+            yield _job(sources, *entry, (target,), conditions)
+    for entry in doubles:
+        both_ways = not entry[0].plugin.facts["symmetric"]
         for pair in pairs:
-            yield _job(sources, *each, pair, conditions)
+            yield _job(sources, *entry, pair, conditions)
             if both_ways:
-                yield _job(sources, *each, pair[::-1], conditions)
+                yield _job(sources, *entry, pair[::-1], conditions)
 
 
 def _job(
-    sources: ModelLoader, one: Section, told: str, of: tuple[Target, ...], conditions: Conditions
+    sources: ModelLoader,
+    section: Section,
+    settings_text: str,
+    of: tuple[Target, ...],
+    conditions: Conditions,
 ) -> Job | Refusal:
     try:
-        return Job(one, told, of, _on(sources, one, of, conditions))
+        return Job(section, settings_text, of, _on(sources, section, of, conditions))
     except VitariumError as error:
-        return Refusal(one, told, of, str(error))
+        return Refusal(section, settings_text, of, str(error))
 
 
-def _on(sources: ModelLoader, one: Section, of: tuple[Target, ...], conditions: Conditions) -> On:
+def _on(
+    sources: ModelLoader, section: Section, of: tuple[Target, ...], conditions: Conditions
+) -> On:
     """Raises NotApplicable, DataNotFound, InvalidData, CorruptFile."""
-    facts = one.plugin.facts
+    facts = section.plugin.facts
     if facts["needs"] == "weights":
         return On()
     splits = facts["splits"] or (conditions.split,)
-    shown = [
+    of_targets = [
         [sources.examples(target.model, split, conditions.limit) for split in splits]
         for target in of
     ]
-    images = [["".join(map(sources.images, each))] for each in shown]
-    if any(other != images[0] for other in images):
-        told = " and ".join(f"{t.name} ({_told(e[0])})" for t, e in zip(of, shown, strict=True))
+    images = ["".join(map(sources.images, examples)) for examples in of_targets]
+    if len(set(images)) > 1:
+        described = " and ".join(
+            f"{target.name} ({_describe(examples[0])})"
+            for target, examples in zip(of, of_targets, strict=True)
+        )
         raise NotApplicable(
-            f"{told} see different images, and are compared on the same ones; name one data set "
-            "that fits both with --data"
+            f"{described} see different images, and are compared on the same ones; name one data "
+            "set that fits both with --data"
         )
     trained_on = len(splits) == 1 and any(
-        sources.trained_on(target.model, each[0]) for target, each in zip(of, shown, strict=True)
+        sources.trained_on(target.model, examples[0])
+        for target, examples in zip(of, of_targets, strict=True)
     )
+    first = of_targets[0]
     if trained_on and facts["held_out"] and not conditions.force:
         names = " and ".join(target.name for target in of)
         raise NotApplicable(
-            f"{names}: trained on these images ({_told(shown[0][0])}), so that {one.name} would "
-            "say nothing of new ones; --force measures and marks it"
+            f"{names}: trained on these images ({_describe(first[0])}), so that {section.name} "
+            "would say nothing of new ones; --force measures and marks it"
         )
     return On(
-        data=shown[0][0].dataset.name,
+        data=first[0].dataset.name,
         split="+".join(splits),
-        num_images=sum(map(len, shown[0])),
-        images=images[0][0],
+        num_images=sum(map(len, first)),
+        images=images[0],
         trained_on=trained_on,
     )
 
 
-def _told(examples: EvalData) -> str:
+def _describe(examples: EvalData) -> str:
     channels, height, width = examples.input_size
     return (
         f"{examples.dataset.name}/{examples.split}, {height} by {width} pixels in {channels} "

@@ -1,4 +1,4 @@
-"""Measure the models of a zoo; a number that is there already is not measured again."""
+"""Measure the models of a zoo; stored numbers are not computed again."""
 
 import math
 import time
@@ -18,11 +18,11 @@ from vitarium.evaluation.checkpoints import Epochs, PairsName, targets
 from vitarium.evaluation.checkpoints import pairs as pairs_of
 from vitarium.evaluation.inputs import Values, finite
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.measures._runner import settings as asked
+from vitarium.measures._runner import settings as measure_settings
 from vitarium.measures._runner.all_pairs import pairwise
 from vitarium.measures._runner.forward import Forward
 from vitarium.measures._runner.jobs import Conditions, Job, Refusal, jobs, key_of
-from vitarium.measures._runner.settings import Asked
+from vitarium.measures._runner.settings import Measures
 from vitarium.zoo import Zoo, records
 from vitarium.zoo.records import Measured
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int], None]
 _SAVE_SECONDS = 1.0
-_SHOWN = [name for name in records.COLUMNS if name not in ("images", "weights")]
+_TABLE_COLUMNS = [name for name in records.COLUMNS if name not in ("images", "weights")]
 _EMPTY = {"data": "", "split": "", "num_images": 0, "trained_on": False}
 
 
 def measure(
     zoo: Zoo,
-    measures: Asked,
+    measures: Measures,
     *,
     models: Iterable[str] | None = None,
     epochs: Epochs = "last",
@@ -52,7 +52,7 @@ def measure(
     report: Report = lambda done, total: None,
     **settings: Any,
 ) -> "pd.DataFrame":
-    """Measure models, or pairs of them, by registered measures; or read what was measured before.
+    """Measure models, or pairs of them, by registered measures; or read stored values.
 
         vitarium.measure(zoo, "accuracy")
         vitarium.measure(zoo, ["agreement", "cka"], pairs="same-parent", images=512)
@@ -67,23 +67,23 @@ def measure(
             measure has a setting of that name, this is its value.
         data: a data set by name, or a mapping with its settings; None: each model's own.
         device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
-        data_dir: looked into first for data sets.
-        again: measure what was measured before, too.
-        force: measure behaviour on images that were trained on, too, and mark it.
-        report: called with the number of jobs that are done, and of all.
+        data_dir: dataset folder, searched first.
+        again: recompute stored values.
+        force: measure behavior on images that were trained on, too, and mark it.
+        report: called with the number of finished jobs, and of all.
         settings: of the measures; of several, each takes those that it knows.
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
     and refused: why there is no value, if there is none.
 
-    Of a zoo that cannot be written, numbers are given and not kept, with a warning (NotKept).
+    Where the zoo cannot be written, numbers are returned and not stored, with a warning (NotKept).
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
-    sections = asked.chosen(measures, settings, images)
+    sections = measure_settings.chosen(measures, settings, images)
     chosen = targets(zoo, models, epochs)
-    doubles = [one for one in sections if one.plugin.facts["of"] == "pair"]
+    pair_measures = [entry for entry in sections if entry.plugin.facts["of"] == "pair"]
     images_of = choose("dataset", data) if isinstance(data, str) else None
     if data is not None and images_of is None:
         images_of = section("dataset", data)
@@ -93,14 +93,14 @@ def measure(
         sources,
         sections,
         chosen,
-        pairs_of(zoo, chosen, pairs) if doubles else [],
+        pairs_of(zoo, chosen, pairs) if pair_measures else [],
         run.conditions,
     )
     return run.all(todo, again=again)
 
 
 class NotKept(UserWarning):
-    """What was measured is not kept, since the zoo cannot be written."""
+    """Measured values are not stored, since the zoo cannot be written."""
 
 
 class _Run:
@@ -121,18 +121,18 @@ class _Run:
         self._saved = time.monotonic()
         self._keeps = True
 
-    def all(self, wanted: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
-        known: dict[tuple[str, str], dict[object, list[Measured]]] = {}
+    def all(self, requested: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
+        stored: dict[tuple[str, str], dict[object, list[Measured]]] = {}
         todo = []
-        for job in wanted:
+        for job in requested:
             if isinstance(job, Refusal):
                 self.refused.append(job)
                 continue
             which = (job.section.name, job.settings)
-            if which not in known:
-                known[which] = {} if again else self._known(which)
-            if found := known[which].get(job.key):
-                self.measured += found
+            if which not in stored:
+                stored[which] = {} if again else self._stored(which)
+            if job_records := stored[which].get(job.key):
+                self.measured += job_records
             else:
                 todo.append(job)
         if todo:
@@ -146,19 +146,19 @@ class _Run:
             self._save()
         return _table(self.measured, self.refused)
 
-    def _known(self, which: tuple[str, str]) -> dict[object, list[Measured]]:
-        found: dict[object, list[Measured]] = {}
+    def _stored(self, which: tuple[str, str]) -> dict[object, list[Measured]]:
+        by_job: dict[object, list[Measured]] = {}
         for record in records.find(self.zoo.path, *which):
-            found.setdefault(key_of(record), []).append(record)
-        return found
+            by_job.setdefault(key_of(record), []).append(record)
+        return by_job
 
     def _measure(self, todo: Sequence[Job]) -> None:
         done = 0
-        for kind, some in groupby(todo, key=_kind):
+        for kind, group in groupby(todo, key=_kind):
             if kind == ("pair", "weights"):
-                values = pairwise(list(some), self.sources)
+                values = pairwise(list(group), self.sources)
             else:
-                values = ((job, partial(self._value, job)) for job in some)
+                values = ((job, partial(self._value, job)) for job in group)
             for job, compute in values:
                 self._keep(job, compute)
                 done += 1
@@ -168,17 +168,17 @@ class _Run:
 
     def _keep(self, job: Job, compute: Callable[[], Values]) -> None:
         try:
-            found = job.measured(compute())
+            measured = job.measured(compute())
         except WriteFault:
             raise
         except VitariumError as error:
             self.refused.append(Refusal(job.section, job.settings, job.of, str(error)))
             return
-        self.measured += found
-        self._unsaved += found
+        self.measured += measured
+        self._unsaved += measured
 
     def _can_keep(self) -> bool:
-        """Whether numbers can be kept; warns before the work is done if they are only given."""
+        """Whether numbers can be stored; warns beforehand if they are only returned."""
         try:
             check_writable(self.zoo.path / "records")
         except NotWritable as error:
@@ -192,34 +192,36 @@ class _Run:
         self._unsaved, self._saved = [], time.monotonic()
 
     def _value(self, job: Job) -> Values:
-        """What a job is to give. Raises NotApplicable, CorruptFile, ..."""
+        """The values of a job. Raises NotApplicable, CorruptFile, ..."""
         facts, of, conditions = job.section.plugin.facts, job.of, self.conditions
         match _kind(job):
             case ("model", "weights"):
                 return self._of_weights(job)
             case (_, "predictions") if splits := facts["splits"]:
-                given: Any = [
-                    {split: self.forward.predictions(one, split) for split in splits} for one in of
+                inputs: Any = [
+                    {split: self.forward.predictions(target, split) for split in splits}
+                    for target in of
                 ]
             case (_, "predictions"):
-                given = [self.forward.predictions(one, conditions.split) for one in of]
+                inputs = [self.forward.predictions(target, conditions.split) for target in of]
             case ("pair", "features"):
                 return self.forward.similarity(job.section, *of)
             case _:
-                given = [
-                    self.sources.subject(one, conditions.split, conditions.limit) for one in of
+                inputs = [
+                    self.sources.subject(target, conditions.split, conditions.limit)
+                    for target in of
                 ]
-        found: Values = job.section(*given)
-        return found
+        values: Values = job.section(*inputs)
+        return values
 
     def _of_weights(self, job: Job) -> Values:
         weights = self._weights(job.of[0])
-        found: Values = job.section(weights)
-        values = found.values() if isinstance(found, Mapping) else [found]
+        parts: Values = job.section(weights)
+        values = parts.values() if isinstance(parts, Mapping) else [parts]
         if not all(map(math.isfinite, values)):
             for name, tensor in weights.items():
                 finite(f"{weights.name}: {name}", tensor)
-        return found
+        return parts
 
 
 def _kind(job: Job) -> tuple[str, str]:
@@ -230,26 +232,28 @@ def _kind(job: Job) -> tuple[str, str]:
 def _table(measured: Sequence[Measured], refused: Sequence[Refusal]) -> "pd.DataFrame":
     import pandas as pd
 
-    columns = {name: [getattr(one, name) for one in measured] for name in _SHOWN}
-    told = pd.DataFrame([_refused(one) for one in refused], columns=[*_SHOWN, "refused"])
-    found = pd.DataFrame({**columns, "refused": ""})
+    columns = {name: [getattr(row, name) for row in measured] for name in _TABLE_COLUMNS}
+    refusals = pd.DataFrame(
+        [_refused(row) for row in refused], columns=[*_TABLE_COLUMNS, "refused"]
+    )
+    table = pd.DataFrame({**columns, "refused": ""})
     if refused:
-        found = pd.concat([found, told], ignore_index=True) if measured else told
+        table = pd.concat([table, refusals], ignore_index=True) if measured else refusals
     types = {"epoch": "Int64", "other_epoch": "Int64", "num_images": "Int64", "value": "float64"}
-    return found.astype(types)
+    return table.astype(types)
 
 
-def _refused(one: Refusal) -> dict[str, Any]:
-    first, other = one.of[0], one.of[1] if len(one.of) > 1 else None
+def _refused(refusal: Refusal) -> dict[str, Any]:
+    first, second = refusal.of[0], refusal.of[1] if len(refusal.of) > 1 else None
     return {
         "model": first.model,
         "epoch": first.epoch,
-        "other": other.model if other else None,
-        "other_epoch": other.epoch if other else None,
-        "measure": one.section.name,
-        "settings": one.settings,
+        "other": second.model if second else None,
+        "other_epoch": second.epoch if second else None,
+        "measure": refusal.section.name,
+        "settings": refusal.settings,
         "part": "",
-        "unit": one.section.plugin.facts["unit"],
+        "unit": refusal.section.plugin.facts["unit"],
         **_EMPTY,
-        "refused": one.reason,
+        "refused": refusal.reason,
     }

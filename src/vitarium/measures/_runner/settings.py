@@ -1,4 +1,4 @@
-"""Which measures are asked for, and with which settings."""
+"""The requested measures and their settings."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ from vitarium.core.config import InvalidConfig, Problem
 from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.registry import Section, choose
 
-Asked = str | Section | Iterable[str | Section]
+Measures = str | Section | Iterable[str | Section]
 
 
 def chosen(
-    measures: Asked, settings: Mapping[str, Any], images: int | None = None
+    measures: Measures, settings: Mapping[str, Any], images: int | None = None
 ) -> list[Section]:
-    """The measures with their settings; several share those that they know.
+    """The measures with their settings; of several, each takes those that it has.
 
     Args:
         images: also the `images` of those that have such a setting.
@@ -24,7 +24,7 @@ def chosen(
     """
     listed = [measures] if isinstance(measures, str | Section) else list(measures)
     names = list(dict.fromkeys(name for name in listed if isinstance(name, str)))
-    sections = [one for one in listed if isinstance(one, Section)]
+    sections = [section for section in listed if isinstance(section, Section)]
     if not listed:
         raise InvalidInput("name a measure; `vitarium plugins measure` lists them")
     if len(names) > 1 or sections:
@@ -32,20 +32,20 @@ def chosen(
     for name in names:
         fields = registry.get("measure", name).config.model_fields
         shared = len(names) == 1 and not sections
-        own = {key: value for key, value in settings.items() if shared or key in fields}
+        accepted = {key: value for key, value in settings.items() if shared or key in fields}
         if images is not None and "images" in fields:
-            own.setdefault("images", images)
-        sections.append(choose("measure", name, **own))
+            accepted.setdefault("images", images)
+        sections.append(choose("measure", name, **accepted))
     return sections
 
 
 def _check_known(names: Iterable[str], settings: Mapping[str, Any]) -> None:
     """Raises InvalidConfig for settings that none of the measures has."""
-    known = {f for name in names for f in registry.get("measure", name).config.model_fields}
+    fields = {f for name in names for f in registry.get("measure", name).config.model_fields}
     problems = [
-        Problem((), f"none of these measures has a setting '{name}'{did_you_mean(name, known)}")
+        Problem((), f"none of these measures has a setting '{name}'{did_you_mean(name, fields)}")
         for name in settings
-        if name not in known
+        if name not in fields
     ]
     if problems:
         raise InvalidConfig(problems)
@@ -66,5 +66,5 @@ def text(section: Section) -> str:
 
 
 def key(section: Section) -> tuple[str, str]:
-    """Tells a measure with its settings from all others."""
+    """Identifies a measure with its settings."""
     return section.name, text(section)

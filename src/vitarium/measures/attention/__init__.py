@@ -1,1 +1,1 @@
-"""Measures of attention, and of what position does to features."""
+"""Measures of attention, and of the influence of position on features."""

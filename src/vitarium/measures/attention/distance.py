@@ -1,4 +1,4 @@
-"""How far a vision transformer's heads look."""
+"""Attention distance: how far, in pixels, a vision transformer's heads attend."""
 
 import torch
 from pydantic import PositiveInt
@@ -30,7 +30,7 @@ class AttentionDistance(Config):
 def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
     """Mean distance between a patch and what it attends to, in pixels, by head and block.
 
-    Distances of patch centres are weighted by attention (App. D.7), averaged over patches and
+    Distances of patch centers are weighted by attention (App. D.7), averaged over patches and
     images. What goes to the class token and registers has no distance: the rest is scaled to sum
     to 1. Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
     Raises NotApplicable where a model has no grid of patches or no attention over all of them.
@@ -57,8 +57,8 @@ def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
 
 
 def distances(where: Grid, image: tuple[int, int]) -> Tensor:
-    """Between the centres of patches, in pixels: float32 [patches, patches]."""
+    """Between the centers of patches, in pixels: float32 [patches, patches]."""
     rows = torch.arange(where.height) * (image[0] / where.height)
     columns = torch.arange(where.width) * (image[1] / where.width)
-    centres = torch.cartesian_prod(rows, columns)
-    return (centres[:, None] - centres).norm(dim=-1)
+    centers = torch.cartesian_prod(rows, columns)
+    return (centers[:, None] - centers).norm(dim=-1)

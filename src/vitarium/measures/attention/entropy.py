@@ -1,4 +1,4 @@
-"""How many tokens a vision transformer's heads look at."""
+"""Entropy of the attention of a vision transformer's heads."""
 
 import math
 
@@ -15,7 +15,7 @@ from vitarium.measures.base import measure
 class AttentionEntropy(Config):
     """On so many images."""
 
-    normalised: bool = False
+    normalized: bool = False
     """Divide by the logarithm of the number of tokens: 1 is the same attention to all of them."""
     images: PositiveInt = 256
     """At most."""
@@ -42,7 +42,7 @@ def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
 
     def see(name: str, attention: Tensor) -> None:
         entropy = torch.special.entr(attention).sum(-1)
-        if config.normalised:
+        if config.normalized:
             entropy = entropy / math.log(attention.shape[-1])
         sums[name] = sums.get(name, 0) + entropy.sum((0, 2), dtype=torch.float64)
         counts[name] = counts.get(name, 0) + len(attention) * attention.shape[-1]

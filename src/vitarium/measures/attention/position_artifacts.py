@@ -1,4 +1,4 @@
-"""What patch features say about where the patch is, whatever the image shows."""
+"""Position artifacts: variance of patch features that position alone explains."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.attention import AT_ONCE
+from vitarium.evaluation.attention import BATCH_SIZE
 from vitarium.evaluation.features import evaluating, first_tensor, patch_features, taps
 from vitarium.evaluation.inputs import EvalModel, Representation, Values
 from vitarium.measures.base import measure
@@ -35,7 +35,7 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     """Share of the variance of patch features that position alone explains, by block, up to 1.
 
     Analysis of variance of each block's output [images, positions, channels], summed over
-    channels: what positions explain, less what they would explain by chance, over the total. So
+    channels: what positions explain, minus what they would explain by chance, over the total. So
     it does not depend on the number of images but for noise, and is about 0, at times below, where
     position says nothing. "" is the last block's. Raises NotApplicable for less than two images
     or patches, or where all features are the same.
@@ -43,8 +43,8 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     examples = subject.examples.first(config.images)
     if len(examples) < 2:
         raise NotApplicable(f"{subject.name}: two images at least are needed, not {len(examples)}")
-    places = taps(subject.model, Representation())
-    variances = {tap.name: Variance() for tap in places}
+    layers = taps(subject.model, Representation())
+    variances = {tap.name: Variance() for tap in layers}
 
     def hook(name: str, output: Any) -> None:
         features = first_tensor(output, name)
@@ -54,17 +54,17 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
 
     hooks = [
         tap.module.register_forward_hook(lambda _, __, output, name=tap.name: hook(name, output))
-        for tap in places
+        for tap in layers
     ]
     try:
         with torch.inference_mode(), evaluating(subject.model):
-            for batch in examples.batches(AT_ONCE):
+            for batch in examples.batches(BATCH_SIZE):
                 subject.model(batch.images)
     finally:
         for handle in hooks:
             handle.remove()
     parts = {name: variance.of_position(name) for name, variance in variances.items()}
-    return {"": parts[places[-1].name]} | parts
+    return {"": parts[layers[-1].name]} | parts
 
 
 @dataclass

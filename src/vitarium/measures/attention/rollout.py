@@ -1,4 +1,4 @@
-"""Which patches reach a vision transformer's output, through all of its attention."""
+"""Attention rollout: how much of each patch reaches a vision transformer's output."""
 
 import math
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.attention import AT_ONCE, grid, watch
+from vitarium.evaluation.attention import BATCH_SIZE, grid, watch
 from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.measures.base import measure
 
@@ -35,7 +35,7 @@ class AttentionRollout(Config):
     paper="Abnar and Zuidema 2020, arXiv 2005.00928",
 )
 def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
-    """How evenly attention rollout spreads over the patches, and how much falls on the centre.
+    """How evenly attention rollout spreads over the patches, and how much of it is central.
 
     "": entropy of an image's map divided by log(patches), 1 for an even one; "centre": share of
     the map in the middle half of height and width, 1/4 for an even one. Means over images.
@@ -44,7 +44,7 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     maps = torch.cat(
         [
             rollout(subject.model, batch.images, heads=config.heads)
-            for batch in subject.examples.first(config.images).batches(AT_ONCE)
+            for batch in subject.examples.first(config.images).batches(BATCH_SIZE)
         ]
     )
     _, height, width = maps.shape
@@ -52,8 +52,8 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
         raise NotApplicable(f"{subject.name} has one patch alone")
     entropy = torch.special.entr(maps).sum((1, 2)) / math.log(height * width)
     middle = _middle(height)[:, None] * _middle(width)
-    centre = (maps * middle.to(maps)).sum((1, 2))
-    return {"": float(entropy.mean()), "centre": float(centre.mean())}
+    central = (maps * middle.to(maps)).sum((1, 2))
+    return {"": float(entropy.mean()), "centre": float(central.mean())}
 
 
 def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tensor:
@@ -70,8 +70,8 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
         nonlocal product
         if attention.shape[-1] != where.prefix + len(where):
             raise NotApplicable(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
-        together = _together(attention.double(), heads)
-        mixed = (together + torch.eye(together.shape[-1]).to(together)) / 2
+        fused = _fuse_heads(attention.double(), heads)
+        mixed = (fused + torch.eye(fused.shape[-1]).to(fused)) / 2
         product = mixed if product is None else mixed @ product
 
     watch(model, images, see)
@@ -83,12 +83,12 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
     return patches.unflatten(1, (where.height, where.width)).clone()
 
 
-def _together(attention: Tensor, heads: Heads) -> Tensor:
+def _fuse_heads(attention: Tensor, heads: Heads) -> Tensor:
     """[n, heads, t, t] -> [n, t, t], rows sum to 1"""
     if heads == "mean":
         return attention.mean(1)
-    one = attention.amax(1) if heads == "max" else attention.amin(1)
-    return one / one.sum(-1, keepdim=True)
+    fused = attention.amax(1) if heads == "max" else attention.amin(1)
+    return fused / fused.sum(-1, keepdim=True)
 
 
 def _middle(count: int) -> Tensor:

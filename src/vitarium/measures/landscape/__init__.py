@@ -1,1 +1,1 @@
-"""Measures of the loss around models and between them."""
+"""Measures of the loss landscape, around a model and between two."""

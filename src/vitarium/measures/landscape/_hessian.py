@@ -1,4 +1,4 @@
-"""The Hessian of the loss, as products with vectors: what measures of curvature share.
+"""Hessian-vector products of the loss, which measures of curvature share.
 
 Products differentiate twice backwards. Forward over backward would be about as fast, but torch
 gives wrong numbers for the scales of a LayerNorm there (torch.func.jvp of torch.func.jacrev, in
@@ -63,8 +63,8 @@ class Hessian:
     def __matmul__(self, vectors: Tensor) -> Tensor:
         columns = vectors.reshape(len(vectors), -1).to(self.dtype).unbind(1)
         products = torch.zeros(len(columns), len(vectors), dtype=self.dtype)
-        for place, product in self.shares(columns):
-            products[place] += torch.cat([tensor.flatten() for tensor in product]).cpu()
+        for index, product in self.shares(columns):
+            products[index] += torch.cat([tensor.flatten() for tensor in product]).cpu()
         return products.T.reshape(vectors.shape)
 
     def shares(self, vectors: Sequence[Tensor]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
@@ -74,20 +74,20 @@ class Hessian:
         graph of a batch is made once for all vectors, and once for all products where there is
         one batch alone: that saves up to 40 % of the time, for the memory that it needs anyway.
         """
-        own = list(self._parameters.values())
-        alone = len(self._batches) == 1
+        tensors = list(self._parameters.values())
+        single_batch = len(self._batches) == 1
         for batch in self._batches:
             slopes = self._graph or self._gradient(batch.images, batch.labels)
-            if alone:
+            if single_batch:
                 self._graph = slopes
-            used = [place for place, slope in enumerate(slopes) if slope.requires_grad]
+            used = [index for index, slope in enumerate(slopes) if slope.requires_grad]
             for number, vector in enumerate(vectors):
                 parts = self.split(vector)
                 share = torch.autograd.grad(
-                    [slopes[place] for place in used],
-                    own,
-                    [parts[place] for place in used],
-                    retain_graph=alone or number < len(vectors) - 1,
+                    [slopes[index] for index in used],
+                    tensors,
+                    [parts[index] for index in used],
+                    retain_graph=single_batch or number < len(vectors) - 1,
                     allow_unused=True,
                     materialize_grads=True,
                 )

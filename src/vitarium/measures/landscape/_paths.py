@@ -1,4 +1,4 @@
-"""Paths between two models through the space of their parameters, and barriers on them."""
+"""Bezier curves between two models' parameters, and barriers on them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -31,13 +31,13 @@ class OnPath(Config):
         return points
 
     @property
-    def places(self) -> list[float]:
-        """Where on the path the points are: from 0 to 1, equally far from each other."""
-        return [place / (self.points - 1) for place in range(self.points)]
+    def positions(self) -> list[float]:
+        """Positions of the points on the path: from 0 to 1, equally spaced."""
+        return [index / (self.points - 1) for index in range(self.points)]
 
 
 def bezier(controls: Sequence[Parameters], t: float) -> dict[str, Tensor]:
-    """A point of a Bezier curve: at t = 0 the first control point, at t = 1 the last.
+    """A point of a Bezier curve, by name in the parameters' shapes [*shape]; the ends at t = 0, 1.
 
     Of two control points it is the straight line between them. It is exact at both ends, and
     where all control points are the same (de Casteljau's construction).
@@ -46,21 +46,23 @@ def bezier(controls: Sequence[Parameters], t: float) -> dict[str, Tensor]:
 
 
 def along(
-    controls: Sequence[Parameters], places: Sequence[float]
+    controls: Sequence[Parameters], positions: Sequence[float]
 ) -> Callable[[], Iterator[Parameters]]:
-    """The points of a Bezier curve at these places, as `losses` takes them."""
-    return lambda: (bezier(controls, t) for t in places)
+    """The points of a Bezier curve at these positions, as `losses` takes them."""
+    return lambda: (bezier(controls, t) for t in positions)
 
 
-def barriers(places: Sequence[float], found: Losses) -> Mapping[str, float]:
-    """How far a path rises above the straight line between what its ends lose (Frankle et al.).
+def barriers(positions: Sequence[float], losses: Losses) -> Mapping[str, float]:
+    """Rise of a path's losses [points] above the line between its ends' (Frankle et al.).
 
     Parts: "" (loss, nats) and "error" where they rise most, 0 where they do not; "midpoint/loss"
     and "midpoint/error" halfway, negative where the model there is better than the mean.
     """
-    t = torch.tensor(places, dtype=torch.float64)
-    middle = len(places) // 2
-    rises = [values - torch.lerp(values[0], values[-1], t) for values in (found.loss, found.error)]
+    t = torch.tensor(positions, dtype=torch.float64)
+    middle = len(positions) // 2
+    rises = [
+        values - torch.lerp(values[0], values[-1], t) for values in (losses.loss, losses.error)
+    ]
     loss, error = (rise.max().item() for rise in rises)
     return {
         "": loss,
@@ -70,19 +72,19 @@ def barriers(places: Sequence[float], found: Losses) -> Mapping[str, float]:
     }
 
 
-def check_path(one: EvalModel, other: EvalModel) -> None:
+def check_path(first: EvalModel, second: EvalModel) -> None:
     """Raises NotApplicable where nothing lies between two models, or not for both on one data."""
-    pair = f"{one.name} and {other.name}"
-    for subject in (one, other):
+    pair = f"{first.name} and {second.name}"
+    for subject in (first, second):
         subject.check_classifier()
-    data = [subject.examples.dataset.name for subject in (one, other)]
+    data = [subject.examples.dataset.name for subject in (first, second)]
     if data[0] != data[1]:
         raise NotApplicable(f"{pair} are of different data: '{data[0]}' and '{data[1]}'")
-    sizes = [subject.examples.input_size for subject in (one, other)]
+    sizes = [subject.examples.input_size for subject in (first, second)]
     if sizes[0] != sizes[1]:
         raise NotApplicable(f"{pair} take images of different sizes: {sizes[0]} and {sizes[1]}")
-    _check_tensors(pair, parameters(one.model), parameters(other.model))
-    buffers = [dict(subject.model.named_buffers()) for subject in (one, other)]
+    _check_tensors(pair, parameters(first.model), parameters(second.model))
+    buffers = [dict(subject.model.named_buffers()) for subject in (first, second)]
     _check_tensors(pair, *buffers)
     for name, buffer in buffers[0].items():
         if not torch.equal(buffer, buffers[1][name]):
@@ -92,11 +94,11 @@ def check_path(one: EvalModel, other: EvalModel) -> None:
             )
 
 
-def _check_tensors(pair: str, one: Parameters, other: Parameters) -> None:
-    for name in [*one, *other]:
+def _check_tensors(pair: str, first: Parameters, second: Parameters) -> None:
+    for name in [*first, *second]:
         shapes = [
             f"{list(tensors[name].shape)}" if name in tensors else "missing"
-            for tensors in (one, other)
+            for tensors in (first, second)
         ]
         if shapes[0] != shapes[1]:
             raise NotApplicable(f"{pair} differ in '{name}': {shapes[0]} and {shapes[1]}")

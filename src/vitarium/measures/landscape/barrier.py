@@ -1,4 +1,4 @@
-"""Whether two models lie in the same basin: the loss on the straight line between them."""
+"""Loss barrier: rise of the loss on the straight line between two models."""
 
 from collections.abc import Sequence
 
@@ -23,25 +23,25 @@ class Barrier(OnPath):
     paper="Frankle et al. 2020, arXiv 1912.05671; Entezari et al. 2022, arXiv 2110.06296",
     tiny={"points": 3},
 )
-def barrier(config: Barrier, one: EvalModel, other: EvalModel) -> Values:
-    """How far the loss rises on the straight line between two models' weights.
+def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
+    """Largest rise of the loss on the straight line between two models' weights.
 
     max over t of L((1 - t) A + t B) - (1 - t) L(A) - t L(B): 0 where the models are linearly
     connected. Parts: "" (loss, nats), "error", and both halfway: see `barriers`. Raises
     NotApplicable that names the first tensor in which the models' shapes differ.
     """
-    return barriers(config.places, path_losses(one, other, config.places, config))
+    return barriers(config.positions, path_losses(first, second, config.positions, config))
 
 
 def path_losses(
-    one: EvalModel, other: EvalModel, places: Sequence[float], config: Barrier | None = None
+    first: EvalModel, second: EvalModel, positions: Sequence[float], config: Barrier | None = None
 ) -> Losses:
-    """Loss and error of (1 - t) A + t B for each place t, on the first model's examples.
+    """Loss and error [positions] of (1 - t) A + t B, on the first model's examples.
 
     Raises NotApplicable where nothing lies between the models.
     """
     config = config or Barrier()
-    check_path(one, other)
-    ends = [parameters(subject.model) for subject in (one, other)]
-    examples = one.examples.first(config.images)
-    return losses(one.model, along(ends, places), examples, config.batch_size)
+    check_path(first, second)
+    ends = [parameters(subject.model) for subject in (first, second)]
+    examples = first.examples.first(config.images)
+    return losses(first.model, along(ends, positions), examples, config.batch_size)

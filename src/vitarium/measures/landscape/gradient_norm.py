@@ -1,4 +1,4 @@
-"""How far a model is from a point where its loss is flat."""
+"""Norm of the gradient of the loss."""
 
 import torch
 from pydantic import PositiveInt
@@ -38,5 +38,5 @@ def gradient_norm(config: GradientNorm, subject: EvalModel) -> Values:
     norms = torch.stack(
         [torch.linalg.vector_norm(slope, dtype=torch.float64) for slope in slopes.values()]
     )
-    whole = torch.linalg.vector_norm(norms).item()
-    return {"": whole} | dict(zip(slopes, norms.tolist(), strict=True))
+    total = torch.linalg.vector_norm(norms).item()
+    return {"": total} | dict(zip(slopes, norms.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""How curved the loss is around a model in the directions where it is curved most."""
+"""Largest eigenvalues of the Hessian of the loss."""
 
 from typing import Literal
 
@@ -62,7 +62,7 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Value
         dtype=start.numpy().dtype,
     )
     try:
-        found = eigsh(
+        eigenvalues = eigsh(
             operator,
             config.count,
             which=_WHICH[config.end],
@@ -83,9 +83,9 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Value
             raise NotApplicable(
                 f"{subject.name}: its Hessian has no eigenvalues: {reason}"
             ) from None
-        found = np.zeros(config.count)  # a loss without curvature
-    ordered = _ordered(found, config.end)
-    return {"": ordered[0]} | {str(place): value for place, value in enumerate(ordered, start=1)}
+        eigenvalues = np.zeros(config.count)  # a loss without curvature
+    ordered = _ordered(eigenvalues, config.end)
+    return {"": ordered[0]} | {str(number): value for number, value in enumerate(ordered, start=1)}
 
 
 def _ordered(values: np.ndarray, end: str) -> list[float]:

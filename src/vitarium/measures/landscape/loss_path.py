@@ -1,4 +1,4 @@
-"""The loss all along a path between two models: what a barrier is the height of."""
+"""Loss along a path between two models; a barrier is its height."""
 
 from typing import Literal
 
@@ -32,29 +32,29 @@ class LossPath(ModeConnectivity):
     paper="Garipov et al. 2018, arXiv 1802.10026",
     tiny={"steps": 2, "points": 3},
 )
-def loss_path(config: LossPath, one: EvalModel, other: EvalModel) -> Values:
+def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
     """Loss and error of the models on a path from the first model to the second.
 
     Parts: "loss/0.00" (nats) and "error/0.00" (a fraction) at the first model, to "loss/1.00" and
     "error/1.00" at the second. Raises NotApplicable that names the first tensor in which the
     models' shapes differ.
     """
-    found = losses_on_path(config, one, other)
+    losses = losses_on_path(config, first, second)
     digits = 2 if 100 % (config.points - 1) == 0 else 4
-    places = [f"{place:.{digits}f}" for place in config.places]
+    labels = [f"{position:.{digits}f}" for position in config.positions]
     return {
-        f"{what}/{place}": value
-        for what, values in (("loss", found.loss), ("error", found.error))
-        for place, value in zip(places, values.tolist(), strict=True)
+        f"{what}/{position}": value
+        for what, values in (("loss", losses.loss), ("error", losses.error))
+        for position, value in zip(labels, values.tolist(), strict=True)
     }
 
 
-def losses_on_path(config: LossPath, one: EvalModel, other: EvalModel) -> Losses:
-    """Loss and error at every place of `config.places`."""
+def losses_on_path(config: LossPath, first: EvalModel, second: EvalModel) -> Losses:
+    """Loss and error [points] at the positions `config.positions`, see `Losses`."""
     if config.curve == "line":
         line = Barrier(points=config.points, images=config.images, batch_size=config.batch_size)
-        return path_losses(one, other, config.places, line)
-    # As `mode_connectivity` has it, so that both tell of one curve however the pair is written.
-    first, last = sorted((one, other), key=lambda subject: subject.name)
-    found = curve_losses(first, curve(first, last, config), config)
-    return found if first is one else Losses(found.loss.flip(0), found.error.flip(0))
+        return path_losses(first, second, config.positions, line)
+    # As in `mode_connectivity`: both train the same curve, whichever model comes first.
+    start, end = sorted((first, second), key=lambda subject: subject.name)
+    losses = curve_losses(start, curve(start, end, config), config)
+    return losses if start is first else Losses(losses.loss.flip(0), losses.error.flip(0))

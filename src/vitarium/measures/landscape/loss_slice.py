@@ -1,4 +1,4 @@
-"""What the loss landscape looks like around a model: slices along random directions."""
+"""Slices of the loss landscape around a model, along random directions."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -37,7 +37,7 @@ class LossSlice(Config):
     def coordinates(self) -> list[float]:
         """Of the grid's points in one direction: from -radius to radius."""
         last = self.points - 1
-        return [self.radius * (2 * place - last) / last for place in range(self.points)]
+        return [self.radius * (2 * index - last) / last for index in range(self.points)]
 
 
 @measure(
@@ -52,14 +52,15 @@ class LossSlice(Config):
     tiny={"points": 3},
 )
 def loss_slice(config: LossSlice, subject: EvalModel) -> Values:
-    """Loss on a grid around the model, along filter-normalised random directions.
+    """Loss on a grid around the model, along filter-normalized random directions.
 
     Parts: coordinates, "x" of a line ("-0.2") and "x,y" of a plane ("-0.2,0.4").
     """
     grid = product(config.coordinates, repeat=config.dimensions)
-    found = slice_losses(subject, config).loss.flatten().tolist()
+    grid_losses = slice_losses(subject, config).loss.flatten().tolist()
     return {
-        ",".join(f"{x:.6g}" for x in place): value for place, value in zip(grid, found, strict=True)
+        ",".join(f"{x:.6g}" for x in point): value
+        for point, value in zip(grid, grid_losses, strict=True)
     }
 
 
@@ -70,20 +71,20 @@ def slice_losses(subject: EvalModel, config: LossSlice | None = None) -> Losses:
     """
     config = config or LossSlice()
     subject.check_classifier()
-    own = parameters(subject.model)
-    axes = [direction(own, config, axis) for axis in range(config.dimensions)]
+    weights = parameters(subject.model)
+    axes = [direction(weights, config, axis) for axis in range(config.dimensions)]
 
     def points() -> Iterator[Parameters]:
-        for place in product(config.coordinates, repeat=config.dimensions):
-            yield {name: _moved(name, tensor, axes, place) for name, tensor in own.items()}
+        for point in product(config.coordinates, repeat=config.dimensions):
+            yield {name: _moved(name, tensor, axes, point) for name, tensor in weights.items()}
 
     examples = subject.examples.first(config.images)
-    found = losses(subject.model, points, examples, config.batch_size)
+    grid_losses = losses(subject.model, points, examples, config.batch_size)
     shape = [config.points] * config.dimensions
-    return Losses(found.loss.view(shape), found.error.view(shape))
+    return Losses(grid_losses.loss.view(shape), grid_losses.error.view(shape))
 
 
-def direction(own: Parameters, config: LossSlice, axis: int = 0) -> dict[str, Tensor]:
+def direction(weights: Parameters, config: LossSlice, axis: int = 0) -> dict[str, Tensor]:
     """A random direction in which every filter is as long as the weights' own (Sec. 4).
 
     A filter is a row of a matrix, an output channel of a convolution, or a token of an embedding
@@ -91,7 +92,7 @@ def direction(own: Parameters, config: LossSlice, axis: int = 0) -> dict[str, Te
     """
     return {
         name: _direction(tensor, config, derive(config.seed, "loss_slice", axis, name))
-        for name, tensor in own.items()
+        for name, tensor in weights.items()
         if tensor.ndim > 1 or config.biases
     }
 
@@ -114,10 +115,10 @@ def _filters(tensor: Tensor) -> Tensor:
 
 
 def _moved(
-    name: str, tensor: Tensor, axes: list[dict[str, Tensor]], place: tuple[float, ...]
+    name: str, tensor: Tensor, axes: list[dict[str, Tensor]], steps: tuple[float, ...]
 ) -> Tensor:
     if name not in axes[0]:
         return tensor
-    for axis, distance in zip(axes, place, strict=True):
+    for axis, distance in zip(axes, steps, strict=True):
         tensor = torch.add(tensor, axis[name], alpha=distance)
     return tensor

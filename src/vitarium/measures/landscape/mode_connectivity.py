@@ -1,4 +1,4 @@
-"""Whether a curve of low loss joins two models where a straight line does not."""
+"""Mode connectivity: rise of the loss on a trained curve between two models."""
 
 from itertools import islice
 from math import comb
@@ -41,19 +41,19 @@ class ModeConnectivity(OnPath):
     paper="Garipov et al. 2018, arXiv 1802.10026",
     tiny={"steps": 2, "points": 3},
 )
-def mode_connectivity(config: ModeConnectivity, one: EvalModel, other: EvalModel) -> Values:
-    """How far the loss rises on a curve between two models that was trained to be low.
+def mode_connectivity(config: ModeConnectivity, first: EvalModel, second: EvalModel) -> Values:
+    """Largest rise of the loss on a curve between two models that was trained to be low.
 
     The curve is trained on the training split and measured like `barrier`, with the same parts.
     """
-    # The training meets the ends in the same order however the pair is written.
-    first, last = sorted((one, other), key=lambda subject: subject.name)
-    controls = curve(first, last, config)
-    return barriers(config.places, curve_losses(first, controls, config))
+    # The ends are trained in the same order, whichever model comes first.
+    start, end = sorted((first, second), key=lambda subject: subject.name)
+    controls = curve(start, end, config)
+    return barriers(config.positions, curve_losses(start, controls, config))
 
 
 def curve(
-    one: EvalModel, other: EvalModel, config: ModeConnectivity | None = None
+    first: EvalModel, second: EvalModel, config: ModeConnectivity | None = None
 ) -> list[Parameters]:
     """Control points of a trained Bezier curve: the first model, the bends, the last model.
 
@@ -61,25 +61,25 @@ def curve(
     Raises NotApplicable where nothing lies between the models.
     """
     config = config or ModeConnectivity()
-    check_path(one, other)
-    ends = [parameters(subject.model) for subject in (one, other)]
+    check_path(first, second)
+    ends = [parameters(subject.model) for subject in (first, second)]
     degree = config.bends + 1
-    bends = [bezier(ends, place / degree) for place in range(1, degree)]
+    bends = [bezier(ends, index / degree) for index in range(1, degree)]
     controls: list[Parameters] = [ends[0], *bends, ends[1]]
     trained = [tensor for bend in bends for tensor in bend.values()]
     optimizer = torch.optim.Adam(trained, config.lr)
-    places = torch.Generator().manual_seed(derive(config.seed, "mode_connectivity", "places"))
-    training = one.examples.of("train").first(config.train_images)
+    generator = torch.Generator().manual_seed(derive(config.seed, "mode_connectivity", "places"))
+    training = first.examples.of("train").first(config.train_images)
     batches = training.endless(config.train_batch_size, config.seed, "mode_connectivity")
     for step, batch in enumerate(islice(batches, config.steps)):
-        t = torch.rand((), dtype=torch.float64, generator=places).item()
+        t = torch.rand((), dtype=torch.float64, generator=generator).item()
         point = {name: tensor.requires_grad_() for name, tensor in bezier(controls, t).items()}
         with torch.enable_grad():
-            value = mean_loss(one.model, point, batch.images, batch.labels)
+            value = mean_loss(first.model, point, batch.images, batch.labels)
             slopes = gradients(value, list(point.values()))
         # A point is a weighted sum of control points: the chain rule is a factor for each bend.
-        for place, bend in enumerate(bends, start=1):
-            factor = comb(degree, place) * t**place * (1 - t) ** (degree - place)
+        for index, bend in enumerate(bends, start=1):
+            factor = comb(degree, index) * t**index * (1 - t) ** (degree - index)
             for tensor, slope in zip(bend.values(), slopes, strict=True):
                 tensor.grad = slope * factor
         rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
@@ -92,7 +92,7 @@ def curve(
 def curve_losses(
     subject: EvalModel, controls: list[Parameters], config: ModeConnectivity | None = None
 ) -> Losses:
-    """Loss and error of the points of a curve, on the subject's examples."""
+    """Loss and error [points] of the points of a curve, on the subject's examples."""
     config = config or ModeConnectivity()
     examples = subject.examples.first(config.images)
-    return losses(subject.model, along(controls, config.places), examples, config.batch_size)
+    return losses(subject.model, along(controls, config.positions), examples, config.batch_size)

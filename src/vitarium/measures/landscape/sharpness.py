@@ -1,4 +1,4 @@
-"""How much the loss rises a small step away from a model, in the worst direction nearby."""
+"""Sharpness: rise of the loss after SAM's step."""
 
 from collections.abc import Mapping
 
@@ -50,11 +50,13 @@ def sharpness(config: Sharpness, subject: EvalModel) -> float:
     return loss(subject.model, moved, examples, config.batch_size) - before
 
 
-def ascended(own: Parameters, slopes: Mapping[str, Tensor], config: Sharpness) -> dict[str, Tensor]:
-    """Parameters after SAM's, or ASAM's, step from where the loss has the slopes."""
+def ascended(
+    weights: Parameters, slopes: Mapping[str, Tensor], config: Sharpness
+) -> dict[str, Tensor]:
+    """Parameters after SAM's, or ASAM's, step; slopes: the gradient, both by name [*shape]."""
     scales = {
         name: tensor.abs() + config.eta if config.adaptive else torch.ones_like(tensor)
-        for name, tensor in own.items()
+        for name, tensor in weights.items()
     }
     norms = [
         torch.linalg.vector_norm(scales[name] * slope, dtype=torch.float64)
@@ -63,5 +65,6 @@ def ascended(own: Parameters, slopes: Mapping[str, Tensor], config: Sharpness) -
     norm = torch.linalg.vector_norm(torch.stack(norms)).item()
     step = config.rho / norm if norm else 0.0
     return {
-        name: tensor + step * scales[name].square() * slopes[name] for name, tensor in own.items()
+        name: tensor + step * scales[name].square() * slopes[name]
+        for name, tensor in weights.items()
     }

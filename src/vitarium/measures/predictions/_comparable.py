@@ -1,4 +1,4 @@
-"""What predictions have to be for a number of theirs to mean something; and two of one pair."""
+"""Checks of predictions: finite logits; for a pair, the same images and classes."""
 
 import torch
 
@@ -13,25 +13,25 @@ def check(predictions: Predictions) -> None:
     finite("what it predicts", predictions.logits)
 
 
-def check_pair(one: Predictions, other: Predictions) -> None:
+def check_pair(first: Predictions, second: Predictions) -> None:
     """Raises NotApplicable where they are not of the same images in the same classes."""
-    for predictions in (one, other):
+    for predictions in (first, second):
         check(predictions)
-    if len(one) != len(other):
-        raise NotApplicable(f"one predicts {len(one)} images, the other {len(other)}")
-    classes = one.logits.shape[1], other.logits.shape[1]
+    if len(first) != len(second):
+        raise NotApplicable(f"one predicts {len(first)} images, the other {len(second)}")
+    classes = first.logits.shape[1], second.logits.shape[1]
     if classes[0] != classes[1]:
         raise NotApplicable(f"one knows {classes[0]} classes, the other {classes[1]}")
-    differing = int((one.labels != other.labels).sum())
+    differing = int((first.labels != second.labels).sum())
     if differing:
         raise NotApplicable(
-            f"{differing} of {len(one)} images have another label for the other model: these are "
+            f"{differing} of {len(first)} images have another label for the other model: these are "
             "not the same images"
         )
-    if one.class_names and other.class_names and one.class_names != other.class_names:
+    if first.class_names and second.class_names and first.class_names != second.class_names:
         raise NotApplicable(
-            f"one's {len(one.class_names)} classes are called otherwise than the other's "
-            f"{len(other.class_names)}: they were trained on different data"
+            f"one's {len(first.class_names)} classes are called otherwise than the other's "
+            f"{len(second.class_names)}: they were trained on different data"
         )
 
 

@@ -1,4 +1,4 @@
-"""How often a classifier is right."""
+"""Top-1 and top-5 accuracy."""
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions, Values
@@ -21,7 +21,7 @@ def accuracy(config: NoConfig, predictions: Predictions) -> Values:
     values = {"": share(predictions.correct)}
     if predictions.logits.shape[1] > _AMONG:
         logits, labels = predictions.logits, predictions.labels[:, None]
-        own = logits.gather(1, labels)
-        before = (logits == own).cumsum(1).gather(1, labels)[:, 0] - 1
-        values["top5"] = share((logits > own).sum(1) + before < _AMONG)
+        label_logits = logits.gather(1, labels)
+        before = (logits == label_logits).cumsum(1).gather(1, labels)[:, 0] - 1
+        values["top5"] = share((logits > label_logits).sum(1) + before < _AMONG)
     return values

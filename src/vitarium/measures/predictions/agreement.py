@@ -1,4 +1,4 @@
-"""Whether two classifiers say the same."""
+"""Agreement: share of images with equal predicted class."""
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions, Values
@@ -16,15 +16,15 @@ from vitarium.measures.predictions._comparable import check_pair, share
     studies=True,
     heat_map=True,
 )
-def agreement(config: NoConfig, one: Predictions, other: Predictions) -> Values:
-    """Share of images to which both give the same class; "errors": of those both get wrong.
+def agreement(config: NoConfig, first: Predictions, second: Predictions) -> Values:
+    """Share of images with equal predicted class; "errors": of those that both get wrong.
 
     "errors" is left out where there is no image that both get wrong.
     """
-    check_pair(one, other)
-    same = one.classes == other.classes
+    check_pair(first, second)
+    same = first.classes == second.classes
     values = {"": share(same)}
-    wrong = ~(one.correct | other.correct)
+    wrong = ~(first.correct | second.correct)
     if wrong.any():
         values["errors"] = share(same[wrong])
     return values

@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as it believes."""
+"""Expected calibration error."""
 
 from typing import Literal
 

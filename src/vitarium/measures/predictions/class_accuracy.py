@@ -1,4 +1,4 @@
-"""Which classes a classifier knows."""
+"""Accuracy by class, and balanced accuracy."""
 
 from collections import Counter
 from collections.abc import Sequence

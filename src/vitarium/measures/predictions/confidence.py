@@ -1,4 +1,4 @@
-"""How sure a classifier is of what it says."""
+"""Confidence: mean maximum softmax probability."""
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions, Values
@@ -15,5 +15,7 @@ def confidence(config: NoConfig, predictions: Predictions) -> Values:
     check(predictions)
     largest = predictions.log_probabilities.exp().amax(1)
     parts = {"correct": largest[predictions.correct], "wrong": largest[~predictions.correct]}
-    parts = {"": largest} | {part: some for part, some in parts.items() if len(some)}
-    return {part: float(some.mean()) for part, some in parts.items()}
+    parts = {"": largest} | {
+        part: probabilities for part, probabilities in parts.items() if len(probabilities)
+    }
+    return {part: float(probabilities.mean()) for part, probabilities in parts.items()}

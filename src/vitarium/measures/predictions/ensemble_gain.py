@@ -1,4 +1,4 @@
-"""What two classifiers gain by answering together."""
+"""Ensemble gain: accuracy of averaged probabilities minus mean accuracy of the two models."""
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions, Values
@@ -15,13 +15,13 @@ from vitarium.measures.predictions._comparable import check_pair, share
     studies=True,
     paper="Lakshminarayanan et al. 2017, arXiv 1612.01474",
 )
-def ensemble_gain(config: NoConfig, one: Predictions, other: Predictions) -> Values:
+def ensemble_gain(config: NoConfig, first: Predictions, second: Predictions) -> Values:
     """Accuracy of the averaged probabilities minus the mean of both accuracies, in [-1, 1].
 
     "best": minus the better accuracy of the two.
     """
-    check_pair(one, other)
-    mean = one.log_probabilities.exp() + other.log_probabilities.exp()
-    together = share(mean.argmax(1) == one.labels)
-    accuracies = share(one.correct), share(other.correct)
-    return {"": together - sum(accuracies) / 2, "best": together - max(accuracies)}
+    check_pair(first, second)
+    mean = first.log_probabilities.exp() + second.log_probabilities.exp()
+    ensemble = share(mean.argmax(1) == first.labels)
+    accuracies = share(first.correct), share(second.correct)
+    return {"": ensemble - sum(accuracies) / 2, "best": ensemble - max(accuracies)}

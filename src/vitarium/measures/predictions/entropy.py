@@ -1,4 +1,4 @@
-"""How much a classifier leaves open."""
+"""Mean entropy of the predicted distribution."""
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions

@@ -1,4 +1,4 @@
-"""Whether two classifiers err on the same images more often than chance has it."""
+"""Error consistency: Cohen's kappa of two classifiers' correctness."""
 
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import NotApplicable
@@ -16,20 +16,20 @@ from vitarium.measures.predictions._comparable import check_pair, share
     studies=True,
     paper="Geirhos et al. 2020, arXiv 2006.16736",
 )
-def error_consistency(config: NoConfig, one: Predictions, other: Predictions) -> Values:
+def error_consistency(config: NoConfig, first: Predictions, second: Predictions) -> Values:
     """Cohen's kappa of being right: 1 the same errors, 0 as by chance, below 0 other errors.
 
     "observed": share of images that both get right or both get wrong; "expected": the same of
     independent models as accurate; kappa = (observed - expected) / (1 - expected) (eq. 1-3).
     Raises NotApplicable where both are always right or both always wrong: chance explains all.
     """
-    check_pair(one, other)
-    observed = share(one.correct == other.correct)
-    right, other_right = share(one.correct), share(other.correct)
+    check_pair(first, second)
+    observed = share(first.correct == second.correct)
+    right, other_right = share(first.correct), share(second.correct)
     expected = right * other_right + (1 - right) * (1 - other_right)
     if expected == 1:
         raise NotApplicable(
-            f"both models are {'right' if right else 'wrong'} on all {len(one)} images: chance "
+            f"both models are {'right' if right else 'wrong'} on all {len(first)} images: chance "
             "alone would agree as much"
         )
     kappa = (observed - expected) / (1 - expected)

@@ -1,4 +1,4 @@
-"""How much better a classifier does on the images that it has learned from."""
+"""Generalization gap: training minus test accuracy."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""How far apart the class probabilities of two classifiers are."""
+"""Jensen-Shannon divergence of two classifiers' class probabilities."""
 
 import math
 
@@ -20,13 +20,13 @@ from vitarium.measures.predictions._comparable import check_pair
     studies=True,
     paper="Lin 1991",
 )
-def js_divergence(config: NoConfig, one: Predictions, other: Predictions) -> float:
+def js_divergence(config: NoConfig, first: Predictions, second: Predictions) -> float:
     """Jensen-Shannon divergence of the class probabilities, mean over images, in bits: 0 to 1.
 
     The divergence itself, not its square root, which is the distance of that name.
     """
-    check_pair(one, other)
-    log_p, log_q = one.log_probabilities, other.log_probabilities
+    check_pair(first, second)
+    log_p, log_q = first.log_probabilities, second.log_probabilities
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     divergence = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1) / 2
     # Rounding alone can leave the bounds of an image's divergence.

@@ -1,4 +1,4 @@
-"""How surprised a classifier is by the right classes."""
+"""Cross-entropy on the labels, in nats."""
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions

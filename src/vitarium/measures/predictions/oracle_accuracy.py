@@ -1,4 +1,4 @@
-"""What two classifiers know together."""
+"""Oracle accuracy: share of images that at least one of two models classifies correctly."""
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions
@@ -9,7 +9,7 @@ from vitarium.measures.predictions._comparable import check_pair, share
 @measure(
     "oracle_accuracy", of="pair", needs="predictions", unit="fraction", title="oracle accuracy"
 )
-def oracle_accuracy(config: NoConfig, one: Predictions, other: Predictions) -> float:
+def oracle_accuracy(config: NoConfig, first: Predictions, second: Predictions) -> float:
     """Share of images that at least one of two models gets right: what a perfect choice reaches."""
-    check_pair(one, other)
-    return share(one.correct | other.correct)
+    check_pair(first, second)
+    return share(first.correct | second.correct)

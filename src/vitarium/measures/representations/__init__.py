@@ -1,1 +1,1 @@
-"""Measures of what layers make of images, and how alike two layers are."""
+"""Similarity measures of representations, layer by layer."""

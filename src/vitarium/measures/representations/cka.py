@@ -1,4 +1,4 @@
-"""Centred kernel alignment: whether two layers see the same images as alike."""
+"""Centered kernel alignment (CKA) of two layers."""
 
 from itertools import pairwise
 from typing import Literal
@@ -34,17 +34,17 @@ class Cka(Representation):
 def cka(config: Cka, features: Tensor) -> Tensor:
     """Minibatch CKA by the unbiased estimator: 1 the same but for rotation and scale, 0 unrelated.
 
-    Features [n, d] -> the upper triangle of their U-centred Gram matrix, float32 [n (n - 1) / 2],
+    Features [n, d] -> the upper triangle of their U-centered Gram matrix, float32 [n (n - 1) / 2],
     scaled so that the inner product of two such vectors is HSIC_1 (Nguyen et al., eq. 3). So the
     cosine of vectors over all batches is their eq. 2. It is not biased, so it can be below 0.
     """
     n = len(features)
     # U-centring would take the mean out of a linear kernel, too; before, no digits are lost to it.
-    centred = features - features.mean(0)
-    kernel = gram(centred)
+    centered = features - features.mean(0)
+    kernel = gram(centered)
     if config.kernel == "rbf":
         kernel = _gaussian(kernel, config.bandwidth)
-    upper = _u_centred(kernel)[_above(n, features.device)]
+    upper = _u_centered(kernel)[_above(n, features.device)]
     return upper * (2 / (n * (n - 3))) ** 0.5
 
 
@@ -65,14 +65,14 @@ _WORTH_CUTTING = 256
 
 
 def _gaussian(inner: Tensor, bandwidth: float) -> Tensor:
-    """Inner products of centred features -> exp(-distance^2 / (2 (bandwidth * median)^2))"""
+    """Inner products of centered features -> exp(-distance^2 / (2 (bandwidth * median)^2))"""
     square = inner.diagonal()
     distance = (square[:, None] + square - 2 * inner).clamp(min=0)
     median = distance[_above(len(inner), inner.device)].median()
     return torch.exp(-distance / (2 * bandwidth**2 * median))
 
 
-def _u_centred(kernel: Tensor) -> Tensor:
+def _u_centered(kernel: Tensor) -> Tensor:
     """Szekely and Rizzo 2014, def. 2: rows without their diagonal sum to 0, unbiasedly."""
     n = len(kernel)
     rows = kernel.sum(1) - kernel.diagonal()

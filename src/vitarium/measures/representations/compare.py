@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitarium.core.errors import InvalidInput, NotApplicable
 from vitarium.core.registry import choose
-from vitarium.evaluation.features import FEWEST, Vectoriser, cosines, recut
+from vitarium.evaluation.features import MIN_IMAGES, Vectorizer, cosines, rebatch
 from vitarium.evaluation.inputs import Representation
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def compare(
-    one: nn.Module,
-    other: nn.Module,
+    model: nn.Module,
+    other_model: nn.Module,
     images: Iterable[Any] | Tensor,
     other_images: Iterable[Any] | Tensor | None = None,
     *,
@@ -26,19 +26,19 @@ def compare(
     other_layers: Sequence[str] | None = None,
     **settings: Any,
 ) -> "pd.DataFrame":
-    """How alike the layers of two models are, each with each: a row for each layer of `one`.
+    """Similarity of every layer of a model to every layer of another, [layers, other layers].
 
         compare(model, tuned, loader)                       # CKA of all blocks
         compare(model, tuned, loader, measure="rsa", layers=["blocks.3.attn", "norm"])
 
-    Each model runs once, in eval mode, and is left as it was. All images that there are count,
-    in batches of `batch_size` whatever the loader's are; a last one of less than four is left out.
+    Each model runs once, in eval mode, and is left as it was. All images are used, rebatched to
+    `batch_size`; a last batch of fewer than four is left out.
 
     Args:
         images: a tensor [n, c, h, w], or what yields such tensors, or tuples that begin with one.
             Read once, for both models: an order that is drawn anew does no harm.
         other_images: what the other model sees instead: the same images in the same order, e.g.
-            of another size or normalised otherwise.
+            of another size or with other normalization.
         layers: dotted names of modules; None: the blocks.
         other_layers: of the other model; None: as `layers`.
         settings: of the measure, e.g. `kernel="rbf"`, `tokens="class"`, `batch_size=64`.
@@ -53,23 +53,25 @@ def compare(
     if not isinstance(chosen.config, Representation):
         raise InvalidInput(f"'{measure}' does not compare features of layers")
     size = chosen.config.batch_size
-    runs = [Vectoriser(one, [chosen], layers)]
-    same = other is one and other_images is None and other_layers in (None, layers)
+    runs = [Vectorizer(model, [chosen], layers)]
+    same = other_model is model and other_images is None and other_layers in (None, layers)
     if not same:
-        runs.append(Vectoriser(other, [chosen], layers if other_layers is None else other_layers))
+        runs.append(
+            Vectorizer(other_model, [chosen], layers if other_layers is None else other_layers)
+        )
     if other_images is None:
-        batches: Iterator[tuple[Tensor, ...]] = ((b, b) for b in recut(_tensors(images), size))
+        batches: Iterator[tuple[Tensor, ...]] = ((b, b) for b in rebatch(_tensors(images), size))
     else:
         batches = _side_by_side(_Counted(images), _Counted(other_images), size)
     batch = None
     for batch in batches:
-        for run, seen in zip(runs, batch, strict=False):
-            run.add(seen)
+        for run, inputs in zip(runs, batch, strict=False):
+            run.add(inputs)
     if batch is None:
-        raise NotApplicable(f"there are too few images: {FEWEST} at least are compared")
+        raise NotApplicable(f"there are too few images: {MIN_IMAGES} at least are compared")
     left, right = runs[0].vectors()[0], runs[-1].vectors()[0]
-    found = cosines(left, right).numpy()
-    return pd.DataFrame(found, index=list(left), columns=list(right))
+    similarities = cosines(left, right).numpy()
+    return pd.DataFrame(similarities, index=list(left), columns=list(right))
 
 
 class _Counted:
@@ -84,20 +86,20 @@ class _Counted:
             yield batch
 
 
-def _side_by_side(one: _Counted, other: _Counted, size: int) -> Iterator[tuple[Tensor, ...]]:
+def _side_by_side(first: _Counted, second: _Counted, size: int) -> Iterator[tuple[Tensor, ...]]:
     """Batches of both, of the same images. Raises InvalidInput where one has more of them."""
-    left, right = iter(one), iter(other)
-    for pair in zip_longest(recut(left, size), recut(right, size)):
+    left, right = iter(first), iter(second)
+    for pair in zip_longest(rebatch(left, size), rebatch(right, size)):
         if any(batch is None for batch in pair) or len(pair[0]) != len(pair[1]):
             break
         yield pair
     for rest in (left, right):  # what is left is counted alone
         for _ in rest:
             pass
-    if one.count != other.count:
+    if first.count != second.count:
         raise InvalidInput(
-            f"one model would see {one.count} images, the other {other.count}: give both the same "
-            "images in the same order"
+            f"one model would see {first.count} images, the other {second.count}: give both the "
+            "same images in the same order"
         )
 
 

@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours: whether two layers put the same images next to each other."""
+"""Mutual k-NN: share of nearest neighbors that two layers have in common."""
 
 import torch
 from pydantic import PositiveInt
@@ -10,9 +10,9 @@ from vitarium.measures.base import measure
 
 
 class MutualKnn(Representation):
-    """Of so many neighbours."""
+    """Of so many neighbors."""
 
-    neighbours: PositiveInt = 10
+    neighbors: PositiveInt = 10
     """Of each image inside its batch, by the cosine of their features."""
 
 
@@ -26,16 +26,16 @@ class MutualKnn(Representation):
     paper="Huh et al. 2024, arXiv 2405.07987",
 )
 def mutual_knn(config: MutualKnn, features: Tensor) -> Tensor:
-    """Mean share of an image's nearest neighbours that two layers have in common, 0 to 1.
+    """Mean share of an image's nearest neighbors that two layers have in common, 0 to 1.
 
     Features [n, d] -> 1 for each neighbour of each image, else 0: float32 [n * n] (eq. 11).
-    Chance gives neighbours / (n - 1). A batch in which all other images would be neighbours says
+    Chance gives neighbors / (n - 1). A batch in which all other images would be neighbors says
     nothing, and gives a vector of length 0.
     """
     n = len(features)
-    if n <= config.neighbours + 1:
+    if n <= config.neighbors + 1:
         return features.new_empty(0)
     unit = F.normalize(features, dim=1)
-    alike = (unit @ unit.T).fill_diagonal_(-torch.inf)
-    nearest = alike.topk(config.neighbours, dim=1).indices
-    return torch.zeros_like(alike).scatter_(1, nearest, 1.0).flatten()
+    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    nearest = similarity.topk(config.neighbors, dim=1).indices
+    return torch.zeros_like(similarity).scatter_(1, nearest, 1.0).flatten()

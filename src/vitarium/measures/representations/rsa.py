@@ -1,4 +1,4 @@
-"""Representational similarity analysis: whether two layers rank the same pairs as alike."""
+"""Representational similarity analysis (RSA) of two layers."""
 
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Rsa(Representation):
 def rsa(config: Rsa, features: Tensor) -> Tensor:
     """Spearman correlation of two layers' distances between images, from -1 to 1.
 
-    Features [n, d] -> standardised ranks of the distances above the diagonal of the
+    Features [n, d] -> standardized ranks of the distances above the diagonal of the
     dissimilarity matrix, float32 [n (n - 1) / 2]; equal distances have their mean rank. Over
     several batches: the mean of their correlations, weighted by their pairs of images.
     Raises NotApplicable where all distances are the same.
@@ -49,8 +49,8 @@ def rsa(config: Rsa, features: Tensor) -> Tensor:
 def _distances(features: Tensor, distance: str) -> Tensor:
     """[n, d] -> [n, n], of the same order as the distances, and equal where they are equal"""
     if distance == "euclidean":
-        centred = features - features.mean(0)
-        inner = centred @ centred.T
+        centered = features - features.mean(0)
+        inner = centered @ centered.T
         square = inner.diagonal()
         far = square[:, None] + square - 2 * inner
         return (far / far.max().clamp(min=1e-300)).round(decimals=_DIGITS)
@@ -61,7 +61,7 @@ def _distances(features: Tensor, distance: str) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Places in ascending order, float64; equal values have the mean of their places."""
-    _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
+    """Ranks in ascending order, float64; equal values have the mean of their ranks."""
+    _, index, count = torch.unique(values, return_inverse=True, return_counts=True)
     last = count.cumsum(0)
-    return (last - (count - 1) / 2.0).double()[place]
+    return (last - (count - 1) / 2.0).double()[index]

@@ -1,1 +1,1 @@
-"""Measures of what models make of changed images: corrupted, shifted, attacked."""
+"""Measures of robustness to corrupted, shifted and attacked images."""

@@ -1,4 +1,4 @@
-"""A model's attention while it runs: made smoother by a temperature, and recorded."""
+"""Attention of a running model: smoothed by a temperature, and recorded."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -65,13 +65,13 @@ def class_attention(subject: EvalModel, maps: list[Tensor], method: str) -> Tens
             attention and the identity (Abnar & Zuidema 2020, arXiv 2005.00928).
     """
     prefix = prefix_tokens(subject.model)
-    means = [one.mean(1) for one in maps]
+    means = [block_map.mean(1) for block_map in maps]
     flow = means[-1]
     if method == "rollout":
         identity = torch.eye(flow.shape[-1], device=flow.device)
         flow = identity
-        for one in means:
-            flow = (0.5 * one + 0.5 * identity) @ flow
+        for block_map in means:
+            flow = (0.5 * block_map + 0.5 * identity) @ flow
     pooled = prefix == 0 or getattr(subject.model, "global_pool", "token") != "token"
     rows = flow[:, prefix:].mean(1) if pooled else flow[:, 0]
     patches = rows[:, prefix:]
@@ -84,11 +84,11 @@ def _in_each_block(subject: EvalModel, *names: str) -> list[Any]:
         stack = blocks(subject.model)
     except InvalidInput as error:
         raise NotApplicable(f"{subject.name}: {error}") from None
-    found: list[Any] = []
-    for place, block in stack.items():
+    attentions: list[Any] = []
+    for block_name, block in stack.items():
         inside = [part for part in block.modules() if {*names} & {*dict(part.named_children())}]
         if not inside:
-            said = f"{place} has no attention with a {names[0]} as timm's"
-            raise NotApplicable(f"{subject.name}: {said}")
-        found += inside
-    return found
+            message = f"{block_name} has no attention with a {names[0]} as timm's"
+            raise NotApplicable(f"{subject.name}: {message}")
+        attentions += inside
+    return attentions

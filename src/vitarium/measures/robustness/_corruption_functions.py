@@ -72,25 +72,26 @@ def strength(
 
 
 def gaussian_noise(pixels: Tensor, std: float, generators: Generators) -> Tensor:
+    """Normal noise of that standard deviation, on pixels [b, c, h, w]."""
     noise = drawn(torch.randn, pixels.shape[1:], generators).to(pixels)
     return pixels + std * noise
 
 
 def shot_noise(pixels: Tensor, photons: float, generators: Generators) -> Tensor:
-    """Poisson noise, where white is so many photons on average."""
+    """Poisson noise on pixels [b, c, h, w]; white is so many photons on average."""
     rates = (pixels * photons).cpu()
     pairs = zip(rates, generators, strict=True)
     return torch.stack([torch.poisson(r, generator=g) for r, g in pairs]).to(pixels) / photons
 
 
 def impulse_noise(pixels: Tensor, share: float, generators: Generators) -> Tensor:
-    """A share of all values becomes 0 or 1, each as likely."""
+    """Salt and pepper on pixels [b, c, h, w]: a share becomes 0 or 1, with equal probability."""
     hit, side = drawn(torch.rand, (2, *pixels.shape[1:]), generators).to(pixels).unbind(1)
     return torch.where(hit < share, (side < 0.5).to(pixels), pixels)
 
 
 def gaussian_blur(pixels: Tensor, sigma: float, generators: Generators = ()) -> Tensor:
-    """sigma in pixels; the kernel ends at four of them, as scikit-image's."""
+    """Gaussian blur of pixels [b, c, h, w]; the kernel ends at 4 sigma, as scikit-image's."""
     weights = _gaussian(sigma).to(pixels)
     return _filtered(_filtered(pixels, weights[:, None]), weights[None])
 
@@ -98,7 +99,7 @@ def gaussian_blur(pixels: Tensor, sigma: float, generators: Generators = ()) -> 
 def defocus_blur(
     pixels: Tensor, radius: float, alias_blur: float, generators: Generators = ()
 ) -> Tensor:
-    """The mean over a disk, whose edge is softened by a Gaussian of sigma `alias_blur`."""
+    """Mean of pixels [b, c, h, w] over a disk; its edge is blurred with sigma `alias_blur`."""
     soft = _gaussian(alias_blur)
     reach = math.floor(radius) + len(soft) // 2
     offsets = torch.arange(-reach, reach + 1)
@@ -108,7 +109,10 @@ def defocus_blur(
 
 
 def motion_blur(pixels: Tensor, radius: float, sigma: float, generators: Generators) -> Tensor:
-    """Half a Gaussian along a line of 2 radius + 1 pixels, within 45 degrees of the horizontal."""
+    """Blur of pixels [b, c, h, w] along a line of 2 radius + 1, within 45 degrees of horizontal.
+
+    Its weights are half a Gaussian.
+    """
     angles = (drawn(torch.rand, (), generators) - 0.5) * (math.pi / 2)
     along = torch.arange(2 * round(radius) + 1)
     weights = torch.exp(-0.5 * (along / sigma) ** 2)
@@ -116,13 +120,13 @@ def motion_blur(pixels: Tensor, radius: float, sigma: float, generators: Generat
     down = (along * angles.sin()[:, None]).round().long().to(pixels.device)
     across = (along * angles.cos()[:, None]).round().long().to(pixels.device)
     total = torch.zeros_like(pixels)
-    for place, weight in enumerate(weights.tolist()):
-        total += weight * shifted(pixels, down[:, place], across[:, place], "edge")
+    for index, weight in enumerate(weights.tolist()):
+        total += weight * shifted(pixels, down[:, index], across[:, index], "edge")
     return total
 
 
 def zoom_blur(pixels: Tensor, count: float, step: float, generators: Generators = ()) -> Tensor:
-    """The mean of the image and of `count` enlargements: 1, 1 + step, 1 + 2 step, ..."""
+    """Mean of pixels [b, c, h, w] and `count` enlargements: 1, 1 + step, 1 + 2 step, ..."""
     total = pixels.clone()
     for number in range(round(count)):
         zoom = 1 + step * number
@@ -134,30 +138,30 @@ def zoom_blur(pixels: Tensor, count: float, step: float, generators: Generators 
 
 
 def brightness(pixels: Tensor, added: float, generators: Generators = ()) -> Tensor:
-    """Added to the value of HSV, so hue and saturation stay."""
+    """Adds to the value (HSV) of pixels [b, c, h, w]; hue and saturation stay."""
     value = pixels.amax(1, keepdim=True)
     brighter = (value + added).clamp(0, 1)
     return torch.where(value > 0, pixels * (brighter / value.clamp(min=1e-12)), brighter)
 
 
 def contrast(pixels: Tensor, share: float, generators: Generators = ()) -> Tensor:
-    """That share of what sets a pixel apart from the mean of its channel."""
+    """Scales the differences of pixels [b, c, h, w] to their channel's mean by `share`."""
     mean = pixels.mean((-2, -1), keepdim=True)
     return mean + share * (pixels - mean)
 
 
 def pixelate(pixels: Tensor, share: float, generators: Generators = ()) -> Tensor:
-    """Shrunk to that share of the size by means of boxes, and enlarged again, as Pillow's BOX."""
+    """Box-downsamples pixels [b, c, h, w] to a share of the size and back, as Pillow's BOX."""
     down, across = (_boxes(size, int(size * share)).to(pixels) for size in pixels.shape[-2:])
     return down @ pixels @ across.T
 
 
 def jpeg(pixels: Tensor, quality: float, generators: Generators = ()) -> Tensor:
-    """Through Pillow's JPEG of that quality, gray or in colour, of 8 bits."""
+    """JPEG compression of pixels [b, c, h, w], 8 bits, gray or color, by Pillow."""
     decoded = []
     for image in (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu():
         file = io.BytesIO()
-        # Pillow takes gray images as [h, w] and colours as [h, w, 3].
+        # Pillow takes gray images as [h, w] and colors as [h, w, 3].
         channels_last = image[0] if len(image) == 1 else image.permute(1, 2, 0)
         Image.fromarray(channels_last.numpy()).save(file, "JPEG", quality=round(quality))
         read = torch.from_numpy(np.array(Image.open(file)))
@@ -188,8 +192,8 @@ def _filtered(pixels: Tensor, kernel: Tensor) -> Tensor:
     """Every channel under a kernel [m, n] of odd sizes; borders are continued."""
     down, across = (size // 2 for size in kernel.shape)
     padded = F.pad(pixels, (across, across, down, down), mode="replicate")
-    each = padded.flatten(0, 1).unsqueeze(1)
-    return F.conv2d(each, kernel[None, None]).view_as(pixels)
+    channels = padded.flatten(0, 1).unsqueeze(1)
+    return F.conv2d(channels, kernel[None, None]).view_as(pixels)
 
 
 def _boxes(size: int, fewer: int) -> Tensor:
@@ -202,20 +206,20 @@ def _boxes(size: int, fewer: int) -> Tensor:
     return means.T[middles // (2 * size)]
 
 
-def _each(*numbers: float) -> list[tuple[float, ...]]:
+def _levels(*numbers: float) -> list[tuple[float, ...]]:
     return [(number,) for number in numbers]
 
 
 CORRUPTIONS: dict[CorruptionName, Corruption] = {
     "gaussian_noise": Corruption(
-        gaussian_noise, _each(0.04, 0.06, 0.08, 0.09, 0.1), _each(0.08, 0.12, 0.18, 0.26, 0.38)
+        gaussian_noise, _levels(0.04, 0.06, 0.08, 0.09, 0.1), _levels(0.08, 0.12, 0.18, 0.26, 0.38)
     ),
-    "shot_noise": Corruption(shot_noise, _each(500, 250, 100, 75, 50), _each(60, 25, 12, 5, 3)),
+    "shot_noise": Corruption(shot_noise, _levels(500, 250, 100, 75, 50), _levels(60, 25, 12, 5, 3)),
     "impulse_noise": Corruption(
-        impulse_noise, _each(0.01, 0.02, 0.03, 0.05, 0.07), _each(0.03, 0.06, 0.09, 0.17, 0.27)
+        impulse_noise, _levels(0.01, 0.02, 0.03, 0.05, 0.07), _levels(0.03, 0.06, 0.09, 0.17, 0.27)
     ),
     "gaussian_blur": Corruption(
-        gaussian_blur, _each(0.4, 0.6, 0.7, 0.8, 1), _each(1, 2, 3, 4, 6), lengths=True
+        gaussian_blur, _levels(0.4, 0.6, 0.7, 0.8, 1), _levels(1, 2, 3, 4, 6), lengths=True
     ),
     "defocus_blur": Corruption(
         defocus_blur,
@@ -235,13 +239,13 @@ CORRUPTIONS: dict[CorruptionName, Corruption] = {
         [(11, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03)],
     ),
     "brightness": Corruption(
-        brightness, _each(0.05, 0.1, 0.15, 0.2, 0.3), _each(0.1, 0.2, 0.3, 0.4, 0.5)
+        brightness, _levels(0.05, 0.1, 0.15, 0.2, 0.3), _levels(0.1, 0.2, 0.3, 0.4, 0.5)
     ),
     "contrast": Corruption(
-        contrast, _each(0.75, 0.5, 0.4, 0.3, 0.15), _each(0.4, 0.3, 0.2, 0.1, 0.05)
+        contrast, _levels(0.75, 0.5, 0.4, 0.3, 0.15), _levels(0.4, 0.3, 0.2, 0.1, 0.05)
     ),
     "pixelate": Corruption(
-        pixelate, _each(0.95, 0.9, 0.85, 0.75, 0.65), _each(0.6, 0.5, 0.4, 0.3, 0.25)
+        pixelate, _levels(0.95, 0.9, 0.85, 0.75, 0.65), _levels(0.6, 0.5, 0.4, 0.3, 0.25)
     ),
-    "jpeg": Corruption(jpeg, _each(80, 65, 58, 50, 40), _each(25, 18, 15, 10, 7)),
+    "jpeg": Corruption(jpeg, _levels(80, 65, 58, 50, 40), _levels(25, 18, 15, 10, 7)),
 }

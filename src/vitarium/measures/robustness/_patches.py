@@ -1,5 +1,7 @@
-"""The patches that a vision transformer sees as its tokens, and how they are perturbed: what the
-measures of patch perturbations share (Gu, Tresp & Qin 2022, arXiv 2111.10659)."""
+"""Patches of a vision transformer, which of them are perturbed, and how: settings and grid.
+
+Shared by the measures of patch perturbations (Gu, Tresp & Qin 2022, arXiv 2111.10659).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,8 +62,8 @@ class PatchGrid:
     rows: int
     columns: int
 
-    def chosen(self, settings: PatchSettings, places: Sequence[int]) -> Tensor:
-        """bool [b, rows * columns]: the patches to perturb in the images at these places.
+    def chosen(self, settings: PatchSettings, indices: Sequence[int]) -> Tensor:
+        """bool [b, rows * columns]: the patches to perturb in the images of these indices.
 
         Raises NotApplicable where there are fewer patches.
         """
@@ -75,11 +77,11 @@ class PatchGrid:
             row, column = torch.arange(self.rows), torch.arange(self.columns)
             away = (row - (self.rows - 1) / 2) ** 2
             from_center = away[:, None] + (column - (self.columns - 1) / 2) ** 2
-            order = from_center.flatten().argsort(stable=True).expand(len(places), -1)
+            order = from_center.flatten().argsort(stable=True).expand(len(indices), -1)
         else:
-            generators = streams(settings.seed, "patches", places)
+            generators = streams(settings.seed, "patches", indices)
             order = torch.stack([torch.randperm(total, generator=g) for g in generators])
-        mask = torch.zeros(len(places), total, dtype=torch.bool)
+        mask = torch.zeros(len(indices), total, dtype=torch.bool)
         return mask.scatter(1, order[:, : settings.num_patches], True)
 
     def pixels(self, chosen: Tensor) -> Tensor:
@@ -101,8 +103,8 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
         raise NotApplicable(f"{subject.name}: {kind} has no patch_embed with a patch_size")
     height, width = (patch, patch) if isinstance(patch, int) else patch
     rows, columns = image_height // height, image_width // width
-    own = getattr(embed, "grid_size", None) or (rows, columns)
-    if size is None and tuple(own) != (rows, columns):
+    model_grid = getattr(embed, "grid_size", None) or (rows, columns)
+    if size is None and tuple(model_grid) != (rows, columns):
         raise NotApplicable(f"{subject.name}: its patches are not parts of the image")
     if size is not None:
         height = width = size
@@ -116,10 +118,10 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
 
 
 def class_objective(subject: EvalModel, labels: Tensor) -> Objective:
-    """The cross-entropy to climb, and the margin by which a wrong class is ahead."""
+    """Cross-entropy with labels [b], to be climbed, and the margin of the best wrong class."""
 
     def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = subject.model(subject.examples.normalised(pixels))
+        logits = subject.model(subject.examples.normalized(pixels))
         return F.cross_entropy(logits, labels, reduction="none"), margin(logits, labels)
 
     return objective

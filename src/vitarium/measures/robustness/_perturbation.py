@@ -1,5 +1,7 @@
-"""What the measures of robustness share: images as pixels, each image's own random numbers, and
-steps along the sign of a gradient, and what became of the classes."""
+"""Images as pixels, random numbers per image, signed-gradient ascent, and counts of outcomes.
+
+Shared by the measures of robustness.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,38 +33,38 @@ class Perturbing(Config):
     batch_size: PositiveInt = 64
     """Images at a time; memory, not the value, depends on it."""
     seed: int = 0
-    """Whatever is drawn for an image depends on this and on the image's place alone."""
+    """Random numbers of an image depend on this and on the image's index only."""
 
 
 @dataclass(frozen=True)
 class PixelBatch:
-    """Images as they are before normalisation."""
+    """Images as they are before normalization."""
 
     pixels: Tensor
     """float32 [b, c, h, w] in [0, 1]"""
     labels: Tensor
     """int64 [b]"""
-    places: Sequence[int]
-    """Where the images stand among all that are measured."""
+    indices: Sequence[int]
+    """Indices of the images among all that are measured."""
 
     def of(self, which: Tensor) -> "PixelBatch":
         """Some of the images; which: bool [b]."""
-        places = [self.places[number] for number in which.nonzero()[:, 0].tolist()]
-        return PixelBatch(self.pixels[which], self.labels[which], places)
+        indices = [self.indices[number] for number in which.nonzero()[:, 0].tolist()]
+        return PixelBatch(self.pixels[which], self.labels[which], indices)
 
 
 def pixel_batches(examples: EvalData, batch_size: int) -> Iterator[PixelBatch]:
     """All images once, in order."""
     start = 0
     for batch in examples.batches(batch_size):
-        places = range(start, start + len(batch.labels))
-        yield PixelBatch(examples.pixels(batch.images).clamp(0, 1), batch.labels, places)
-        start = places.stop
+        indices = range(start, start + len(batch.labels))
+        yield PixelBatch(examples.pixels(batch.images).clamp(0, 1), batch.labels, indices)
+        start = indices.stop
 
 
-def streams(seed: int, name: str, places: Sequence[int]) -> list[Generator]:
-    """A generator (CPU) for each image, whatever batch the image is in."""
-    return [Generator().manual_seed(seeds.derive(seed, name, place)) for place in places]
+def streams(seed: int, name: str, indices: Sequence[int]) -> list[Generator]:
+    """A generator (CPU) for each image index, independent of batches."""
+    return [Generator().manual_seed(seeds.derive(seed, name, index)) for index in indices]
 
 
 def drawn(
@@ -91,7 +93,7 @@ def shifted(pixels: Tensor, down: Tensor, across: Tensor, fill: Fill) -> Tensor:
 def classes_of(subject: EvalModel, pixels: Tensor) -> Tensor:
     """The most probable classes of pixels in [0, 1], int64 [b]."""
     with torch.no_grad():
-        classes: Tensor = subject.model(subject.examples.normalised(pixels)).argmax(1)
+        classes: Tensor = subject.model(subject.examples.normalized(pixels)).argmax(1)
     return classes
 
 
@@ -103,6 +105,7 @@ class Outcome:
         self.total = self.right = self.right_after = self.lost = 0
 
     def add(self, pixels: Tensor, changed: Tensor, labels: Tensor) -> None:
+        """Count a batch: pixels and changed pixels [b, c, h, w] in [0, 1], labels int64 [b]."""
         before = classes_of(self.subject, pixels) == labels
         after = classes_of(self.subject, changed) == labels
         self.total += len(labels)

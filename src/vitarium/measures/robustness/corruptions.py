@@ -1,4 +1,4 @@
-"""How much a classifier's error grows when images are corrupted."""
+"""Mean corruption error: a classifier's error on corrupted images."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self, get_args
@@ -35,9 +35,9 @@ class Corruptions(Perturbing):
     @model_validator(mode="after")
     def _reference_fits(self) -> Self:
         for kind in ("names", "severities"):
-            given = getattr(self, kind)
-            if len(set(given)) < len(given):
-                raise ValueError(f"{kind} says something twice: {', '.join(map(str, given))}")
+            listed = getattr(self, kind)
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{kind} says something twice: {', '.join(map(str, listed))}")
         unknown = set(self.reference) - set(self.names) - {"clean"}
         if unknown:
             raise ValueError(f"reference has {', '.join(sorted(unknown))}, which is not measured")
@@ -69,7 +69,7 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
 
     Parts: "" the mean over corruptions; "NAME" the mean over its severities; "NAME/SEVERITY" the
     error there; "clean" the error on the same images as they are; "increase" the mean of NAME
-    minus clean. All are plain shares of images, not normalised by another model's.
+    minus clean. All are plain shares of images, not normalized by another model's.
 
     With a `reference`: "NAME/relative" is the paper's CE, NAME divided by the reference's, and ""
     their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.
@@ -84,7 +84,7 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
     for batch in pixel_batches(examples, config.batch_size):
         wrong_clean += int((classes_of(subject, batch.pixels) != batch.labels).sum())
         for name, severity in cases:
-            generators = streams(config.seed, f"corruption/{name}", batch.places)
+            generators = streams(config.seed, f"corruption/{name}", batch.indices)
             pixels = corrupted(batch.pixels, name, severity, generators, config.strengths)
             wrong[name, severity] += int((classes_of(subject, pixels) != batch.labels).sum())
     clean = wrong_clean / len(examples)

@@ -1,4 +1,4 @@
-"""How easily a classifier is fooled by adversarial patches."""
+"""Fooling rate of adversarial patches."""
 
 import torch
 from torch import Tensor
@@ -64,13 +64,13 @@ def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
 def patches_attacked(
     config: AttackSettings, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
 ) -> Tensor:
-    """The batch's pixels, with what makes their classes wrong in the chosen patches.
+    """Pixels [b, c, h, w] of the batch, attacked in the chosen patches.
 
     Of all steps, the one where another class is ahead the most.
     """
-    mask = grid.pixels(grid.chosen(config, batch.places)).to(batch.pixels.device)
+    mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
     # Black pixels that the first gradient wants darker would never move: it starts from noise.
-    generators = streams(config.seed, "start", batch.places)
+    generators = streams(config.seed, "start", batch.indices)
     noise = drawn(torch.rand, batch.pixels.shape[1:], generators).to(batch.pixels)
     return ascend(
         class_objective(subject, batch.labels),

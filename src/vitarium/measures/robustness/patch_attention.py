@@ -1,4 +1,4 @@
-"""Whether attention moves onto a perturbed patch, or away from it."""
+"""Shift of attention onto perturbed patches."""
 
 from typing import Literal
 
@@ -42,7 +42,7 @@ class PatchAttention(CorruptionSettings, AttackSettings):
     tiny={"steps": 2},
 )
 def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
-    """How much of the attention moves onto patches when they are attacked or corrupted.
+    """Share of attention that moves onto patches when they are attacked or corrupted.
 
     Attention is the class token's (the mean of the patches' where the model pools them), to the
     patches alone, so that it sums to 1; the mean over heads and over all images.
@@ -53,7 +53,7 @@ def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
     among all tokens as timm's.
     """
     subject.check_classifier()
-    own, grid = patch_grid(subject), patch_grid(subject, config.size)
+    token_grid, grid = patch_grid(subject), patch_grid(subject, config.size)
     examples = subject.examples.first(config.images)
     sums = {"before": 0.0, "after": 0.0, "uniform": 0.0}
     with attention_temperature(subject, config.temperature):
@@ -63,8 +63,8 @@ def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
             else:
                 changed = patches_corrupted(config, grid, batch)
             # A patch of another size lies on every token that it touches.
-            pixels = grid.pixels(grid.chosen(config, batch.places)).float()
-            touched = F.max_pool2d(pixels, (own.height, own.width)).flatten(1)
+            pixels = grid.pixels(grid.chosen(config, batch.indices)).float()
+            touched = F.max_pool2d(pixels, (token_grid.height, token_grid.width)).flatten(1)
             touched = touched.to(batch.pixels.device)
             for part, images in (("before", batch.pixels), ("after", changed)):
                 attention = _attention(config, subject, images, touched.shape[1])
@@ -79,8 +79,8 @@ def _attention(
 ) -> Tensor:
     """[b, patches]; rows sum to 1."""
     with recorded_attention(subject) as maps, torch.no_grad():
-        subject.model(subject.examples.normalised(pixels))
+        subject.model(subject.examples.normalized(pixels))
     tokens = prefix_tokens(subject.model) + num_patches
-    if any(one.ndim != 4 or one.shape[-2:] != (tokens, tokens) for one in maps):
+    if any(block_map.ndim != 4 or block_map.shape[-2:] != (tokens, tokens) for block_map in maps):
         raise NotApplicable(f"{subject.name}: its attention is not among all its {tokens} tokens")
     return class_attention(subject, maps, config.attention)

@@ -1,4 +1,4 @@
-"""How a classifier bears natural corruptions of single patches."""
+"""Fooling rate of natural corruptions of single patches."""
 
 import torch
 from torch import Tensor
@@ -42,9 +42,9 @@ def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
 
 
 def patches_corrupted(config: CorruptionSettings, grid: PatchGrid, batch: PixelBatch) -> Tensor:
-    """The batch's pixels, corrupted in the chosen patches."""
-    mask = grid.pixels(grid.chosen(config, batch.places)).to(batch.pixels.device)
-    generators = streams(config.seed, f"corruption/{config.corruption}", batch.places)
+    """Pixels [b, c, h, w] of the batch, corrupted in the chosen patches."""
+    mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
+    generators = streams(config.seed, f"corruption/{config.corruption}", batch.indices)
     everywhere = corrupted(
         batch.pixels, config.corruption, config.severity, generators, config.strengths
     )

@@ -1,4 +1,4 @@
-"""Whether a classifier's answer stays when an image is shifted by some pixels."""
+"""Shift consistency: share of images with the same predicted class after random shifts."""
 
 import torch
 from pydantic import Field, NonNegativeInt
@@ -52,12 +52,12 @@ def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
         reach = min(examples.input_size[1:]) // 8
     sums = dict.fromkeys(("", "accuracy", "worst", "clean"), 0.0)
     for batch in pixel_batches(examples, config.batch_size):
-        generators = streams(config.seed, "shifts", batch.places)
+        generators = streams(config.seed, "shifts", batch.indices)
         shape = (config.shifts, 2)
         drawn = [torch.randint(-reach, reach + 1, shape, generator=g) for g in generators]
         steps = torch.stack(drawn, dim=1).to(batch.pixels.device)
-        seen = [shifted(batch.pixels, step[:, 0], step[:, 1], config.mode) for step in steps]
-        classes = torch.stack([classes_of(subject, pixels) for pixels in seen])
+        versions = [shifted(batch.pixels, step[:, 0], step[:, 1], config.mode) for step in steps]
+        classes = torch.stack([classes_of(subject, pixels) for pixels in versions])
         right = (classes == batch.labels).double()
         sums[""] += float(_same_pairs(classes).sum())
         sums["accuracy"] += float(right.mean(0).sum())

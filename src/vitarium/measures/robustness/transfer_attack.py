@@ -1,4 +1,4 @@
-"""Whether a fine-tuned model is fooled by what was made for the model that it comes from."""
+"""Downstream transfer attack: success of a parent's adversarial images on its child."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,8 +74,8 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalMo
         raise NotApplicable(f"{parent.name} has no block {layer}, the last is {len(layers) - 1}")
     examples = subject.examples.first(config.images)
     if layer is None:
-        some = list(pixel_batches(examples.first(config.search_images), config.batch_size))
-        reached = [_search(config, parent, one, some) for one in layers]
+        batches = list(pixel_batches(examples.first(config.search_images), config.batch_size))
+        reached = [_search(config, parent, block, batches) for block in layers]
         layer = min(range(len(layers)), key=reached.__getitem__)
     outcome, similarity = Outcome(subject), 0.0
     for batch in pixel_batches(examples, config.batch_size):
@@ -96,7 +96,7 @@ def attacked(
 
     It starts from noise: at the image itself the cosine is flat.
     """
-    generators = streams(config.seed, "start", batch.places)
+    generators = streams(config.seed, "start", batch.indices)
     noise = drawn(torch.rand, batch.pixels.shape[1:], generators).to(batch.pixels)
     with _recorded(layer) as outputs:
         objective = _away_from(parent, outputs, batch.pixels)
@@ -118,7 +118,7 @@ def _away_from(parent: EvalModel, outputs: list[Tensor], pixels: Tensor) -> Obje
 
     def tokens(pixels: Tensor) -> Tensor:
         outputs.clear()
-        parent.model(parent.examples.normalised(pixels))
+        parent.model(parent.examples.normalized(pixels))
         return outputs[-1]
 
     with torch.no_grad():
@@ -132,10 +132,10 @@ def _away_from(parent: EvalModel, outputs: list[Tensor], pixels: Tensor) -> Obje
 
 
 def _search(
-    config: DownstreamTransferAttack, parent: EvalModel, layer: nn.Module, some: list[PixelBatch]
+    config: DownstreamTransferAttack, parent: EvalModel, layer: nn.Module, batches: list[PixelBatch]
 ) -> float:
     """The mean cosine after a short attack on a layer."""
-    reached = [attacked(config, parent, layer, batch, config.search_steps)[1] for batch in some]
+    reached = [attacked(config, parent, layer, batch, config.search_steps)[1] for batch in batches]
     return float(torch.cat(reached).double().mean())
 
 
@@ -143,11 +143,11 @@ def _parent(subject: EvalModel) -> EvalModel:
     if subject.parent is None:
         raise NotApplicable(f"{subject.name}: it has no parent")
     parent = subject.parent()
-    theirs, ours = parent.examples.input_size, subject.examples.input_size
-    if theirs != ours:
+    parent_size, own_size = parent.examples.input_size, subject.examples.input_size
+    if parent_size != own_size:
         raise NotApplicable(
-            f"{subject.name} takes images of {_size(ours)}, its parent {parent.name} of "
-            f"{_size(theirs)}"
+            f"{subject.name} takes images of {_size(own_size)}, its parent {parent.name} of "
+            f"{_size(parent_size)}"
         )
     return parent
 

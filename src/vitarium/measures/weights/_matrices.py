@@ -1,4 +1,4 @@
-"""A model's weight matrices: of which tensors they are, and how attention's are split."""
+"""Weight matrices of a model: which tensors they are, and how attention's are split."""
 
 from collections.abc import Iterator
 
@@ -24,13 +24,13 @@ def layers(weights: Weights) -> list[str]:
         modules = weights.skeleton.named_modules()
     except NotApplicable:
         return [name for name, shape in shapes.items() if _looks_like_a_layer(name, shape)]
-    known = set()
+    layer_names = set()
     for name, module in modules:
         if isinstance(module, _LAYERS):
-            known.add(f"{name}.weight")
+            layer_names.add(f"{name}.weight")
         elif isinstance(module, nn.MultiheadAttention):
-            known |= {f"{name}.in_proj_weight", f"{name}.out_proj.weight"}
-    return [name for name, shape in shapes.items() if name in known and len(shape) >= 2]
+            layer_names |= {f"{name}.in_proj_weight", f"{name}.out_proj.weight"}
+    return [name for name, shape in shapes.items() if name in layer_names and len(shape) >= 2]
 
 
 def matrices(weights: Weights) -> Iterator[tuple[str, Tensor]]:
@@ -74,8 +74,8 @@ def _is_fused(name: str, matrix: Tensor) -> bool:
 
 def _num_heads(weights: Weights, name: str) -> int:
     """Of the attention whose queries, keys and values `name` holds."""
-    place = next(name.removesuffix(suffix) for suffix in _FUSED if name.endswith(suffix))
-    count = getattr(weights.skeleton.get_submodule(place), "num_heads", None)
+    module_name = next(name.removesuffix(suffix) for suffix in _FUSED if name.endswith(suffix))
+    count = getattr(weights.skeleton.get_submodule(module_name), "num_heads", None)
     if not isinstance(count, int):
-        raise NotApplicable(f"{weights.name}: {place} does not say how many heads it has")
+        raise NotApplicable(f"{weights.name}: {module_name} does not say how many heads it has")
     return count

@@ -23,10 +23,10 @@ from vitarium.evaluation.inputs import Weights, finite
 from vitarium.evaluation.scope import Scope, in_scope
 from vitarium.zoo._format.coding import RUN_BYTES
 
-AT_ONCE = 256_000_000
-"""Bytes of weights that are multiplied with each other at a time, or a run of every model where
-that is more: then each byte is read, and compared with its checksum, at most twice."""
-MOST = 1_024_000_000
+CHUNK_BYTES = 256_000_000
+"""Bytes of weights multiplied at a time, or a run of every model where that is more, so that each
+byte is read, and compared with its checksum, at most twice."""
+MAX_BYTES = 1_024_000_000
 """Bytes that all threads hold together."""
 _COLUMNS = 16_384
 """Numbers of a model that are multiplied at a time: in float64 they stay near the processor."""
@@ -57,7 +57,7 @@ class Products:
     tensors: dict[str, Tensor]
 
     def parts(self, scope: Scope) -> Iterator[tuple[str, Tensor]]:
-        """Tensor by tensor, those that are in scope of a model; and last "", their sum.
+        """Products [K, K] of every tensor that is in scope of a model; and last "", their sum.
 
         The sum is over the tensors of either model, so it is NaN where one of them cannot be
         compared.
@@ -67,9 +67,9 @@ class Products:
         for name, gram in self.tensors.items():
             has = torch.tensor([name in names for names in of_models])
             if has.any():
-                both, either = has[:, None] & has, has[:, None] | has
-                part = gram.where(both, torch.nan)
-                total += part.where(either, 0.0)
+                in_both, in_either = has[:, None] & has, has[:, None] | has
+                part = gram.where(in_both, torch.nan)
+                total += part.where(in_either, 0.0)
                 yield name, part
         yield "", total
 
@@ -112,8 +112,8 @@ def gathered(
     summaries: dict[str, np.ndarray] = {}
     blocks = [block for name in tensors for block in _blocks(models, name)]
     number_of = {name: number for number, name in enumerate(tensors)}
-    held = max(AT_ONCE, count * RUN_BYTES)
-    workers = max(1, min(os.cpu_count() or 1, MOST // held))
+    held = max(CHUNK_BYTES, count * RUN_BYTES)
+    workers = max(1, min(os.cpu_count() or 1, MAX_BYTES // held))
 
     def work(block: _Block) -> tuple[Gram, np.ndarray | None]:
         return _of_block([_read(model, block) for model in block.models], summary)
@@ -121,31 +121,31 @@ def gathered(
     # a worker is a core: it reads and multiplies, and BLAS starts no threads of its own
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for block, (gram, part) in zip(blocks, pool.map(work, blocks), strict=True):
-            name, place = block.name, np.ix_(block.places, block.places)
+            name, cells = block.name, np.ix_(block.indices, block.indices)
             if block.is_first:
                 report(number_of[name], len(tensors))
-                grams[name][place] = gram
+                grams[name][cells] = gram
             else:
-                grams[name][place] += gram
+                grams[name][cells] += gram
             if summary is not None and part is not None:
                 of = summaries.setdefault(name, np.full((count, part.shape[1]), np.nan))
-                before = [] if block.is_first else [of[block.places]]
-                of[block.places] = summary.joined(np.stack([*before, part]))
+                before = [] if block.is_first else [of[block.indices]]
+                of[block.indices] = summary.joined(np.stack([*before, part]))
     report(len(tensors), len(tensors))
     return grams, summaries
 
 
-def not_comparable(scope: Scope, one: Weights, other: Weights) -> str | None:
+def not_comparable(scope: Scope, first: Weights, second: Weights) -> str | None:
     """Why two models' weights cannot be compared: the first tensor that does not fit, or is bad."""
-    ours, theirs = in_scope(one, scope), in_scope(other, scope)
-    for name in (*ours, *(name for name in theirs if name not in ours)):
-        if name not in theirs or name not in ours:
-            has, lacks = (one, other) if name in ours else (other, one)
+    first_names, second_names = in_scope(first, scope), in_scope(second, scope)
+    for name in (*first_names, *(name for name in second_names if name not in first_names)):
+        if name not in second_names or name not in first_names:
+            has, lacks = (first, second) if name in first_names else (second, first)
             return f"{has.name} has {name}, which {lacks.name} does not have"
-        shapes = one.shapes[name], other.shapes[name]
+        shapes = first.shapes[name], second.shapes[name]
         if shapes[0] != shapes[1]:
-            return f"{name} is {shapes[0]} in {one.name} and {shapes[1]} in {other.name}"
-    return _fault(scope, one) or _fault(scope, other)
+            return f"{name} is {shapes[0]} in {first.name} and {shapes[1]} in {second.name}"
+    return _fault(scope, first) or _fault(scope, second)
 
 
 def _fault(scope: Scope, model: Weights) -> str | None:
@@ -172,7 +172,7 @@ class _Block:
 
     name: str
     models: Sequence[Weights]
-    places: Sequence[int]
+    indices: Sequence[int]
     rows: tuple[int, int] | None
 
     @property
@@ -182,20 +182,20 @@ class _Block:
 
 def _blocks(models: Sequence[Weights], name: str) -> Iterator[_Block]:
     """What is read at a time; it depends on nothing but the models, so sums are always the same."""
-    alike = defaultdict(list)
-    for place, model in enumerate(models):
+    by_shape = defaultdict(list)
+    for index, model in enumerate(models):
         if name in model.shapes:
-            alike[model.shapes[name]].append(place)
-    for shape, places in alike.items():
-        some = [models[place] for place in places]
+            by_shape[model.shapes[name]].append(index)
+    for shape, indices in by_shape.items():
+        group = [models[index] for index in indices]
         size = 4 * math.prod(shape)
-        if not shape or len(some) * size <= AT_ONCE:
-            yield _Block(name, some, places, None)
+        if not shape or len(group) * size <= CHUNK_BYTES:
+            yield _Block(name, group, indices, None)
             continue
         row = size // shape[0]
-        rows = max(-(-RUN_BYTES // row), AT_ONCE // (len(some) * row))
+        rows = max(-(-RUN_BYTES // row), CHUNK_BYTES // (len(group) * row))
         for start in range(0, shape[0], rows):
-            yield _Block(name, some, places, (start, min(start + rows, shape[0])))
+            yield _Block(name, group, indices, (start, min(start + rows, shape[0])))
 
 
 def _read(model: Weights, block: _Block) -> tuple[np.ndarray, int]:
@@ -210,9 +210,11 @@ def _of_block(
     read: list[tuple[np.ndarray, int]], summary: Summary | None
 ) -> tuple[Gram, np.ndarray | None]:
     """Of the models' numbers; those with equal checksums are looked at once."""
-    number_of = {found: number for number, found in enumerate(dict.fromkeys(c for _, c in read))}
-    which = [number_of[found] for _, found in read]
-    different = list({found: numbers for numbers, found in read}.values())
+    number_of = {
+        checksum: number for number, checksum in enumerate(dict.fromkeys(c for _, c in read))
+    }
+    which = [number_of[checksum] for _, checksum in read]
+    different = list({checksum: numbers for numbers, checksum in read}.values())
     gram = np.zeros((len(different), len(different)))
     length = len(different[0])
     buffer = np.empty((len(different), min(_COLUMNS, length)))

@@ -1,4 +1,4 @@
-"""How far training moved the weights: from their initial values, and from the parent's."""
+"""Distance of the weights from their initial values, and from the parent's."""
 
 from torch import Tensor
 
@@ -68,13 +68,13 @@ def _distance(config: DistanceFrom, weights: Weights, reference: Weights) -> Val
         old = _numbers(reference, name)
         change = _numbers(weights, name) - old
         squares[name] = (float(change.dot(change)), float(old.dot(old)))
-    whole = tuple(map(sum, zip(*squares.values(), strict=True)))
+    totals = tuple(map(sum, zip(*squares.values(), strict=True)))
     if not config.relative:
-        return {"": whole[0] ** 0.5, **{name: moved**0.5 for name, (moved, _) in squares.items()}}
-    if not whole[1]:
+        return {"": totals[0] ** 0.5, **{name: moved**0.5 for name, (moved, _) in squares.items()}}
+    if not totals[1]:
         raise NotApplicable(f"{weights.name}: all weights of {reference.name} are zero")
     parts = {name: (moved / norm) ** 0.5 for name, (moved, norm) in squares.items() if norm}
-    return {"": (whole[0] / whole[1]) ** 0.5, **parts}
+    return {"": (totals[0] / totals[1]) ** 0.5, **parts}
 
 
 def _numbers(weights: Weights, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a model's performance is predicted from: simple statistics of every tensor."""
+"""Layer statistics: mean, variance and percentiles of every tensor, to predict accuracy from."""
 
 from typing import Annotated
 
@@ -43,7 +43,7 @@ def layer_statistics(config: LayerStatistics, weights: Weights) -> Values:
         numbers = tensor.double().flatten().numpy()
         values[f"{name}/mean"] = float(numbers.mean())
         values[f"{name}/variance"] = float(numbers.var())
-        found = np.percentile(numbers, config.percentiles)
-        for percentile, value in zip(config.percentiles, found, strict=True):
+        percentiles = np.percentile(numbers, config.percentiles)
+        for percentile, value in zip(config.percentiles, percentiles, strict=True):
             values[f"{name}/percentile_{percentile:g}"] = float(value)
     return values

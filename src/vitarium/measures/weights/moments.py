@@ -1,4 +1,4 @@
-"""Mean, standard deviation and kurtosis of the weights, from the same sums."""
+"""Mean, standard deviation and kurtosis of the weights, from shared sums."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class WeightMoments(Config):
 )
 def weight_mean(config: WeightMoments, weights: Weights) -> Values:
     """Mean of every tensor's entries, and of all entries."""
-    whole, parts = _moments(config, weights)
-    return {"": whole.mean, **{name: one.mean for name, one in parts.items()}}
+    total, parts = _moments(config, weights)
+    return {"": total.mean, **{name: moments.mean for name, moments in parts.items()}}
 
 
 @measure(
@@ -45,8 +45,11 @@ def weight_std(config: WeightMoments, weights: Weights) -> Values:
 
     That of the entries themselves, not an estimate from a sample: divided by n, not n - 1.
     """
-    whole, parts = _moments(config, weights)
-    return {"": whole.variance**0.5, **{name: one.variance**0.5 for name, one in parts.items()}}
+    total, parts = _moments(config, weights)
+    return {
+        "": total.variance**0.5,
+        **{name: moments.variance**0.5 for name, moments in parts.items()},
+    }
 
 
 @measure(
@@ -65,10 +68,13 @@ def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
 
     Raises NotApplicable where all weights are equal.
     """
-    whole, parts = _moments(config, weights)
-    if not whole.m2:
+    total, parts = _moments(config, weights)
+    if not total.m2:
         raise NotApplicable(f"{weights.name}: all weights are equal, so they have no kurtosis")
-    return {"": whole.kurtosis, **{name: one.kurtosis for name, one in parts.items() if one.m2}}
+    return {
+        "": total.kurtosis,
+        **{name: moments.kurtosis for name, moments in parts.items() if moments.m2},
+    }
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Moments:
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Moments":
+        """Of all entries of a tensor [*shape], in float64."""
         numbers = tensor.double().flatten()
         # equal numbers have no variance, whatever rounding makes of their mean
         if numbers.min() == numbers.max():
@@ -94,17 +101,17 @@ class Moments:
         return cls(len(numbers), float(mean), float(m2), float(m3), float(m4))
 
     @classmethod
-    def together(cls, parts: Iterable["Moments"]) -> "Moments":
+    def combined(cls, parts: Iterable["Moments"]) -> "Moments":
         """Of all numbers: the parts' sums, moved to the common mean (Pebay 2008, SAND2008-6212)."""
-        some = list(parts)
-        count = sum(one.count for one in some)
-        mean = sum(one.count * one.mean for one in some) / count
+        summands = list(parts)
+        count = sum(part.count for part in summands)
+        mean = sum(part.count * part.mean for part in summands) / count
         m2 = m3 = m4 = 0.0
-        for one in some:
-            step = one.mean - mean
-            m2 += one.m2 + one.count * step**2
-            m3 += one.m3 + 3 * step * one.m2 + one.count * step**3
-            m4 += one.m4 + 4 * step * one.m3 + 6 * step**2 * one.m2 + one.count * step**4
+        for part in summands:
+            step = part.mean - mean
+            m2 += part.m2 + part.count * step**2
+            m3 += part.m3 + 3 * step * part.m2 + part.count * step**3
+            m4 += part.m4 + 4 * step * part.m3 + 6 * step**2 * part.m2 + part.count * step**4
         return cls(count, mean, m2, m3, m4)
 
     @property
@@ -124,4 +131,4 @@ def _moments(config: WeightMoments, weights: Weights) -> tuple[Moments, dict[str
     )
     if not parts:
         raise NotApplicable(f"{weights.name}: no tensor has '{config.names}' in its name")
-    return Moments.together(parts.values()), parts
+    return Moments.combined(parts.values()), parts

@@ -1,4 +1,4 @@
-"""How large the weights are."""
+"""L1 or L2 norm of the weights."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""How far models are from each other in weight space: all pairs of a population at once."""
+"""Distance and cosine of weights, for all pairs of a population at once."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -37,26 +37,26 @@ class WeightCosine(WeightPairs):
     """The weights themselves, or their difference to the parent, which both must have in common."""
 
 
-def _l2_reason(config: WeightL2, one: Weights, other: Weights) -> str | None:
+def _l2_reason(config: WeightL2, first: Weights, second: Weights) -> str | None:
     """Why two models have no distance."""
-    zero = f"{one.name} and {other.name} are zero" if config.relative else None
-    return not_comparable(config.scope, one, other) or zero
+    zero = f"{first.name} and {second.name} are zero" if config.relative else None
+    return not_comparable(config.scope, first, second) or zero
 
 
-def _cosine_reason(config: WeightCosine, one: Weights, other: Weights) -> str | None:
+def _cosine_reason(config: WeightCosine, first: Weights, second: Weights) -> str | None:
     """Why two models have no cosine."""
     if config.of == "changes":
-        names = [_parent_name(model) for model in (one, other)]
-        for model, name in zip((one, other), names, strict=True):
+        names = [_parent_name(model) for model in (first, second)]
+        for model, name in zip((first, second), names, strict=True):
             if name is None:
                 return f"{model.name} has no parent whose weights are known"
         if names[0] != names[1]:
-            return f"{one.name} was trained from {names[0]}, and {other.name} from {names[1]}"
-        for model in (one, other):
+            return f"{first.name} was trained from {names[0]}, and {second.name} from {names[1]}"
+        for model in (first, second):
             if reason := not_comparable(config.scope, model, model.parent):
                 return reason
     what = "is zero" if config.of == "weights" else "is as its parent"
-    return not_comparable(config.scope, one, other) or f"{one.name} or {other.name} {what}"
+    return not_comparable(config.scope, first, second) or f"{first.name} or {second.name} {what}"
 
 
 @measure(
@@ -78,7 +78,7 @@ def weight_l2(config: WeightL2, models: Sequence[Weights]) -> Matrices:
     Matrices [models, models] by part, "" the whole. NaN where a tensor is not in both models with
     the same shape: there the whole is NaN, too.
     """
-    found = {}
+    matrices = {}
     for part, gram in products(models).parts(config.scope):
         if part and config.parts == "whole":
             continue
@@ -87,8 +87,8 @@ def weight_l2(config: WeightL2, models: Sequence[Weights]) -> Matrices:
         if config.relative:
             norms = squares.sqrt()
             distances /= (norms[:, None] + norms) / 2
-        found[part] = _finite_or_nan(distances)
-    return found
+        matrices[part] = _finite_or_nan(distances)
+    return matrices
 
 
 @measure(
@@ -112,13 +112,13 @@ def weight_cosine(config: WeightCosine, models: Sequence[Weights]) -> Matrices:
     grams = products(models).parts(config.scope)
     if config.of == "changes":
         grams = _of_changes(config, models)
-    found = {}
+    matrices = {}
     for part, gram in grams:
         if part and config.parts == "whole":
             continue
         norms = gram.diagonal().sqrt()
-        found[part] = _finite_or_nan((gram / norms[:, None] / norms).clamp(-1, 1))
-    return found
+        matrices[part] = _finite_or_nan((gram / norms[:, None] / norms).clamp(-1, 1))
+    return matrices
 
 
 def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tuple[str, Tensor]]:
@@ -126,14 +126,16 @@ def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tup
     parents = {model.parent.name: model.parent for model in models if _parent_name(model)}
     if not parents:
         raise NotApplicable("none of the models has a parent whose weights are known")
-    place = {name: len(models) + number for number, name in enumerate(parents)}
+    index_of = {name: len(models) + number for number, name in enumerate(parents)}
     names = [_parent_name(model) for model in models]
     # a model without a parent stands for its own, and is struck out below
-    of = torch.tensor([place[n] if n else number for number, n in enumerate(names)])
+    of = torch.tensor([index_of[n] if n else number for number, n in enumerate(names)])
     common = torch.tensor([[a is not None and a == b for b in names] for a in names])
-    own = slice(len(models))
+    children = slice(len(models))
     for part, gram in products([*models, *parents.values()]).parts(config.scope):
-        changes = gram[own, own] - gram[own, of] - gram[of, own] + gram[of][:, of]
+        changes = (
+            gram[children, children] - gram[children, of] - gram[of, children] + gram[of][:, of]
+        )
         yield part, changes.where(common, torch.nan)
 
 

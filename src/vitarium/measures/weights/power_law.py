@@ -1,4 +1,4 @@
-"""How heavy the tails of the weight matrices' spectra are: exponents of power laws."""
+"""Power-law exponents of the tails of the weight matrices' spectra."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from vitarium.evaluation.inputs import Values, Weights
 from vitarium.measures.base import measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
-FEWEST = 8
+MIN_EIGENVALUES = 8
 """Eigenvalues that a power law is fitted to at least; WeightWatcher's default."""
-_AT_ONCE = 2_000_000
+_CHUNK_NUMBERS = 2_000_000
 """Numbers that the search for xmin holds at a time."""
 
 
@@ -33,10 +33,10 @@ class PowerLawTail(Spectrum):
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
 )
 def alpha(config: PowerLawTail, weights: Weights) -> Values:
-    """Exponent of the power law of every matrix's eigenvalues of W^T W; whole: mean of layers.
+    """Power-law exponent of every matrix's eigenvalues of W^T W; whole: mean of layers.
 
-    As WeightWatcher has it: maximum likelihood above the xmin of the smallest Kolmogorov-Smirnov
-    distance, not normalised. (It fits spectra of less than 20 values, and a kernel's slices, in
+    As in WeightWatcher: maximum likelihood above the xmin of the smallest Kolmogorov-Smirnov
+    distance, not normalized. (It fits spectra of less than 20 values, and a kernel's slices, in
     another way.) A matrix with less than 8 eigenvalues that count has none, and is left out.
     """
 
@@ -79,11 +79,11 @@ class PowerLaw:
 
 
 def fit(values: np.ndarray) -> PowerLaw:
-    """The power law of positive numbers' tail (Clauset, Shalizi, Newman 2009, arXiv 0706.1062).
+    """Power law of the tail of positive numbers [n], by maximum likelihood.
 
-    Every number but the largest is tried as xmin: alpha = 1 + n / sum(log(x / xmin)) over the n
-    numbers from xmin on (Eq. 3.1), and the xmin is chosen where the tail's distribution is nearest
-    to that (Sec. 3.3). Needs two different numbers.
+    Clauset, Shalizi, Newman 2009, arXiv 0706.1062: every number but the largest is tried as xmin:
+    alpha = 1 + n / sum(log(x / xmin)) over the n numbers from xmin on (Eq. 3.1), and the xmin is
+    chosen where the tail's distribution is nearest to that (Sec. 3.3). Needs two different numbers.
     """
     numbers = np.sort(values.astype(np.float64))
     logs = np.log(numbers)
@@ -92,7 +92,7 @@ def fit(values: np.ndarray) -> PowerLaw:
     tails = len(numbers) - tries
     sums = np.cumsum(logs[::-1])[::-1][tries] - tails * logs[tries]
     alphas = 1 + tails / sums
-    rows = max(1, _AT_ONCE // len(numbers))
+    rows = max(1, _CHUNK_NUMBERS // len(numbers))
     starts = range(0, len(tries), rows)
     distances = np.concatenate(
         [_distances(logs, tries[s : s + rows], alphas[s : s + rows]) for s in starts]
@@ -103,16 +103,16 @@ def fit(values: np.ndarray) -> PowerLaw:
 
 def _distances(logs: np.ndarray, tries: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     """Kolmogorov-Smirnov distance for every tried xmin, the tails as rows of one matrix."""
-    places = np.arange(len(logs)) - tries[:, None]
+    ranks = np.arange(len(logs)) - tries[:, None]
     above = np.maximum(logs - logs[tries][:, None], 0)
     expected = -np.expm1((1 - alphas)[:, None] * above)
-    found = places / (len(logs) - tries)[:, None]
-    return np.where(places >= 0, np.abs(expected - found), 0).max(1)
+    empirical = ranks / (len(logs) - tries)[:, None]
+    return np.where(ranks >= 0, np.abs(expected - empirical), 0).max(1)
 
 
 def _fitted(config: PowerLawTail, singular: Tensor) -> PowerLaw | None:
     eigenvalues = singular.square().numpy()
     counted = eigenvalues[eigenvalues > config.smallest]
-    if len(counted) < FEWEST or counted.min() == counted.max():
+    if len(counted) < MIN_EIGENVALUES or counted.min() == counted.max():
         return None
     return fit(counted)

@@ -1,4 +1,4 @@
-"""How many weights hardly matter."""
+"""Sparsity: share of weights below a magnitude threshold."""
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat

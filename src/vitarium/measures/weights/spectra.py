@@ -1,4 +1,4 @@
-"""Singular values of the weight matrices, computed once for all measures, and what they tell."""
+"""Spectral norm, stable rank and effective rank, from singular values computed once."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -68,31 +68,34 @@ def effective_rank(config: Spectrum, weights: Weights) -> Values:
 
 
 def singular_values(weights: Weights, heads: bool = False) -> Mapping[str, Tensor]:
-    """Of every weight matrix by part, float64, the largest first; of heads on request."""
-    found = weights.remember("singular values", lambda: _svd(matrices(weights)))
+    """Singular values [rank] of every weight matrix by part, float64, the largest first.
+
+    With `heads`, those of each attention head's matrices, too.
+    """
+    values = weights.remember("singular values", lambda: _svd(matrices(weights)))
     if heads:
-        found = found | weights.remember("... of heads", lambda: _svd(head_matrices(weights)))
-    return found
+        values = values | weights.remember("... of heads", lambda: _svd(head_matrices(weights)))
+    return values
 
 
 def per_layer(
     config: Spectrum, weights: Weights, value: Callable[[Tensor], float | None]
 ) -> Values:
-    """A value of every matrix from its singular values; whole: the mean over the layers' tensors.
+    """A value of every matrix from its singular values [rank]; whole: the mean over layers.
 
     Queries, keys, values and heads are in their layer's matrix, so they do not count again. None
     is no value. Raises NotApplicable where no layer has one.
     """
-    values = {part: value(found) for part, found in singular_values(weights, config.heads).items()}
-    parts = {part: found for part, found in values.items() if found is not None}
-    of_layers = [found for part, found in parts.items() if part in weights.shapes]
+    values = {part: value(s) for part, s in singular_values(weights, config.heads).items()}
+    parts = {part: number for part, number in values.items() if number is not None}
+    of_layers = [number for part, number in parts.items() if part in weights.shapes]
     if not of_layers:
         raise NotApplicable(f"{weights.name} has no weight matrix that has this value")
     return {"": sum(of_layers) / len(of_layers), **parts}
 
 
-def _svd(some: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    return {part: torch.linalg.svdvals(matrix.double()) for part, matrix in some}
+def _svd(named_matrices: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    return {part: torch.linalg.svdvals(matrix.double()) for part, matrix in named_matrices}
 
 
 def _stable_rank(values: Tensor) -> float | None:

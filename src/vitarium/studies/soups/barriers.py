@@ -143,7 +143,7 @@ def interpolation_paths(
             pair = f"{first.model[:8]} and {second.model[:8]}"
             paths.failures.append(Failure(quantity, pair, str(error)))
             continue
-        t = tuple(barrier.places)
+        t = tuple(barrier.positions)
         paths.paths.append(InterpolationPath(first.model, second.model, name, aligned, t, losses))
     return paths
 
@@ -182,7 +182,7 @@ def _losses(
         model = deepcopy(end.model)
         model.load_state_dict(dict(evaluator.aligned(align, first, second)))
         end = replace(end, model=model)
-    losses = path_losses(start, end, config.places, config)
+    losses = path_losses(start, end, config.positions, config)
     if not torch.isfinite(losses.loss).all():
         raise NotApplicable("the loss between them is not finite")
     evaluator.cache.put({"loss": losses.loss, "error": losses.error}, *key)
