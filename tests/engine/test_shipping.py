@@ -12,7 +12,7 @@ from vitarium.engine.shipping import FileSent, pack, run_shipped, unload
 from vitarium.engine.worker import Job
 from vitarium.training import TrainOptions
 
-FORMAT_1 = Path(__file__).parents[1] / "store" / "format-1"
+FORMAT_1 = Path(__file__).parents[1] / "zoo" / "format-1"
 
 
 class Cut(Exception):
