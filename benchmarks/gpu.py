@@ -50,7 +50,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--part", tuner=["vit-s", "stack", "all"], default="all")
+    parser.add_argument("--part", choices=["vit-s", "stack", "all"], default="all")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 

@@ -54,7 +54,7 @@ def test_products_and_moments_are_as_by_brute_force():
 
 
 def test_parts_of_rows_and_columns_give_the_same(monkeypatch):
-    monkeypatch.setattr(engine, "AT_ONCE", 600)
+    monkeypatch.setattr(engine, "CHUNK_BYTES", 600)
     monkeypatch.setattr(engine, "RUN_BYTES", 48)
     monkeypatch.setattr(engine, "_COLUMNS", 5)
     models = population(6)

@@ -326,7 +326,7 @@ def sequences(count, steps):
 
 @pytest.mark.slow
 class TestSomeSequences(Store.TestCase):
-    settings = sequences(60, 4)
+    settings = sequences(200, 4)
 
 
 @pytest.mark.evidence

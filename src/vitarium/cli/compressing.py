@@ -102,7 +102,7 @@ def compress(
     child of its original: it can be measured, exported, and fine-tuned like all others. Several
     models, or a whole selection, are compressed side by side; stopped, the same command goes on.
 
-    EvalData:
+    Examples:
 
       vitarium compress demo-zoo 3f2a --share 2
 

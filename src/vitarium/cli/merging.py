@@ -90,7 +90,7 @@ def merge(
     that need images say from which split, never from the test split. Methods of a single model (of
     its epochs, or of it and its parent) give one result for each model that is named.
 
-    EvalData:
+    Examples:
 
       vitarium merge demo-zoo --method list
 

@@ -26,7 +26,7 @@ def plugins(
 ) -> None:
     """List architectures, datasets, objectives, measures and all other plug-ins.
 
-    EvalData:
+    Examples:
 
       vitarium plugins
 

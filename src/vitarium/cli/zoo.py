@@ -53,13 +53,12 @@ def ls(
     Accuracies are fractions, on test images, before training and after the last epoch. --where and
     --sort take the columns as they are headed, and all columns of `vitarium query DIR`.
 
-    EvalData:
+    Examples:
 
       vitarium ls demo-zoo
 
       vitarium ls demo-zoo --where "optimizer = 'adamw' and after > 0.9" --sort -after --limit 5
     """
-    from vitarium.zoo import _index as index
     from vitarium.zoo.listing import listing
 
     zoo = Zoo.open(directory)
@@ -68,6 +67,8 @@ def ls(
     terms = [term for term in sort.split(",") if term.strip()]
     listed = listing(zoo.path, where=where, sort=terms, limit=limit or None)
     if json:
+        from vitarium.zoo import _index as index
+
         rows = {row["id"]: row for row in index.rows(zoo.path)}
         keys = dict.fromkeys(key for row in rows.values() for key in row)
         chosen = [rows[row["model"]] for row in listed.rows if row["model"] in rows]

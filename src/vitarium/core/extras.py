@@ -7,7 +7,7 @@ from vitarium.core.errors import InvalidInput
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "landscape": ("curvlinops",),
-    "study": ("altair", "jinja2", "markupsafe", "matplotlib", "statsmodels", "vl_convert"),
+    "study": ("altair", "jinja2", "markupsafe", "statsmodels", "vl_convert"),
 }
 """Extra of the package -> the modules that it brings; pyproject.toml names their distributions."""
 

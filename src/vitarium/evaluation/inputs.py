@@ -97,7 +97,10 @@ class Weights(Mapping[str, Tensor]):
         return sum(math.prod(s) * self.dtype(n).itemsize for n, s in self.shapes.items())
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """`tensor[start:stop]`; of a checkpoint, only the runs that it lies in are read."""
+        """`tensor[start:stop]`, [stop - start, ...].
+
+        Of a checkpoint, only the runs that it lies in are read.
+        """
         if isinstance(self._tensors, Checkpoint):
             return self._tensors.rows(name, start, stop)
         return self[name][start:stop]

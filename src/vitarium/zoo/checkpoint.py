@@ -140,7 +140,9 @@ class Checkpoint(Mapping[str, "Tensor"]):
         return _tensor(self._numbers(name, 0, stored.count), stored.dtype, stored.shape)
 
     def rows(self, name: str, start: int, stop: int) -> "Tensor":
-        """`tensor[start:stop]`, of which only the runs that it lies in are read and checked.
+        """`tensor[start:stop]`, [stop - start, ...].
+
+        Only the runs that it lies in are read and checked.
 
         Raises UnknownName, CorruptFile, and InvalidInput for rows that are not there.
         """

@@ -234,7 +234,7 @@ class Zoo:
     def tensor(
         self, model: str, epoch: int, name: str, rows: tuple[int, int] | None = None
     ) -> "Tensor":
-        """One tensor of a checkpoint, or its rows from one number up to another.
+        """One tensor of a checkpoint, or its rows [start, stop) as [stop - start, ...].
 
         Only what is asked for is read (in runs of 1 MiB). Raises as `checkpoint` does, UnknownName
         for an unknown tensor and InvalidInput for rows that are not there.

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-
 from vitarium.core import files
+from vitarium.core.extras import require
 from vitarium.core.printable import printable, shortened
 from vitarium.formats.summary import Population
 
@@ -22,13 +21,15 @@ _LOOKS = {"background": "white", "font": "Helvetica, Arial, sans-serif"}
 def draw(population: Population, folder: Path) -> Iterator[Path]:
     """Accuracies per stage as histograms, and every model's over the epochs; none without any.
 
-    Raises DiskFull, NotWritable.
+    Raises MissingExtra, DiskFull, NotWritable.
     """
-    import vl_convert
-
     stages = [stage for stage in population.stages if population.scores(stage)]
     if not stages:
         return
+    require("study", "a zoo's figures")
+    import altair as alt
+    import vl_convert
+
     folder.mkdir()
     for name, panel in ((ACCURACIES, _histogram), (CURVES, _curves)):
         panels = [
@@ -41,10 +42,14 @@ def draw(population: Population, folder: Path) -> Iterator[Path]:
 
 
 def _chart(rows: Sequence[dict[str, Any]], title: str) -> Any:
+    import altair as alt
+
     return alt.Chart(alt.InlineData(values=list(rows)), title=title)
 
 
 def _histogram(population: Population, stage: str) -> Any:
+    import altair as alt
+
     rows = [{"score": score} for score in population.scores(stage)]
     title = f"{_title_of(stage)}: {len(population.of(stage))} models"
     x = alt.X("score:Q", bin=alt.Bin(maxbins=20), title=_label(population, stage))
@@ -53,6 +58,8 @@ def _histogram(population: Population, stage: str) -> Any:
 
 
 def _curves(population: Population, stage: str) -> Any:
+    import altair as alt
+
     score = population.score(stage) or ""
     rows = [
         {"model": number, "epoch": epoch["epoch"], "score": epoch[score]}

@@ -58,7 +58,7 @@ class SafetensorsFile(Mapping[str, Tensor]):
         return len(self.entries)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """`tensor[start:stop]`, and no more is read. Raises CorruptFile."""
+        """`tensor[start:stop]`, [stop - start, ...], and no more is read. Raises CorruptFile."""
         entry = self.entries[name]
         length, *rest = entry.shape
         stop = min(stop, length)
@@ -140,7 +140,7 @@ class FileWeights(Weights):
         )
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """`tensor[start:stop]`, and no more is read."""
+        """`tensor[start:stop]`, [stop - start, ...], and no more is read."""
         parts = self._sources[name]
         if len(parts) == 1 and isinstance(self._file, SafetensorsFile):
             return self._file.rows(parts[0], start, stop)

@@ -144,7 +144,10 @@ def _image(matrix: Numbers, domain: Sequence[float], reverse: bool, color: alt.C
 
 
 def picture(matrix: Numbers, domain: Sequence[float]) -> str:
-    """A matrix as a PNG image of viridis' colors, in a data URL; transparent where it has NaN."""
+    """A matrix [rows, columns] as a PNG image in viridis' colors, in a data URL.
+
+    NaN is transparent.
+    """
     from PIL import Image
 
     low, high = domain

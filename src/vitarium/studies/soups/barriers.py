@@ -61,7 +61,7 @@ class InterpolationPath:
 
     @property
     def rise(self) -> Numbers:
-        """Of the loss above the line between the ends, at each position."""
+        """Loss above the straight line between the losses of the ends, [positions]."""
         loss, t = self.losses.loss.numpy(), np.asarray(self.t)
         rise: Numbers = loss - (1 - t) * loss[0] - t * loss[-1]
         return rise

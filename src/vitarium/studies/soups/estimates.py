@@ -132,10 +132,12 @@ class BarrierEstimates:
 
     @cached_property
     def barriers(self) -> Numbers:
+        """The barrier between each two models of the stage, [models, models]."""
         return self.paths.matrix(self.stage, "barrier")
 
     @cached_property
     def gains(self) -> Numbers:
+        """What the midpoint of each two models gains over their mean accuracy, [models, models]."""
         return self.paths.matrix(self.stage, "soup_gain")
 
     def by_kinship(self) -> list[PairEstimate]:

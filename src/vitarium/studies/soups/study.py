@@ -105,7 +105,7 @@ def soups(config: Soups, population: Population) -> Tables:
     them helps. Chosen by validation images, reported on test images, with confidence intervals.
     Merged models are not added to the zoo.
 
-    EvalData:
+    Examples:
 
       vitarium study soups demo-zoo --out soups.html
 

@@ -144,7 +144,8 @@ def nearest_of_same_label(
     squared: Numbers, labels: Sequence[str], parents: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[Estimate, float] | None:
     """Share of models whose nearest model of another parent has the same label; and what chance
-    would give. Siblings are left out: a parent's children are alike whatever its kind.
+    would give; `squared` distances are [models, models]. Siblings are left out: a parent's
+    children are alike whatever its kind.
 
     Of models for which another parent of the same label has children; None where there are none.
     """
@@ -161,7 +162,7 @@ def nearest_of_same_label(
 
 
 def squared_of(stage: Stage, measure: str) -> tuple[Numbers, NDArray[np.int64]] | None:
-    """Squared distances between the models that have all of them, and the indices of these."""
+    """Squared distances [n, n] between the models that have all of them; their indices [n]."""
     if measure not in stage.pairs or not has_distance(measure):
         return None
     squared = as_squared_distances(measure, stage.pairs[measure])

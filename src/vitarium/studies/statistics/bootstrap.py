@@ -64,7 +64,7 @@ class Bootstrap:
         return generator.multinomial(models, shares, size=self.draws).astype(np.float64)
 
     def estimate(self, value: float, drawn: Numbers, models: int) -> Estimate:
-        """A value with the percentile interval of what came of the draws (NaN: nothing came)."""
+        """A value with the percentile interval of its resamples `drawn`, [draws]; NaN: no value."""
         drawn = drawn[np.isfinite(drawn)]
         if models < MIN_MODELS or len(drawn) < self.draws / 2:
             return Estimate(value, None, None)
@@ -73,7 +73,7 @@ class Bootstrap:
         return Estimate(value, float(low), float(high))
 
     def mean(self, values: Numbers) -> Estimate:
-        """The mean of one number per model; those without one (NaN) are left out."""
+        """The mean of `values` [models]; models without one (NaN) are left out."""
         values = values[np.isfinite(values)]
         if not len(values):
             return Estimate(math.nan, None, None)
@@ -81,7 +81,7 @@ class Bootstrap:
         return self.estimate(float(values.mean()), drawn, len(values))
 
     def correlation(self, x: Numbers, y: Numbers) -> Estimate:
-        """Spearman's rank correlation of two numbers per model."""
+        """Spearman's rank correlation of `x` and `y`, [models] each."""
         finite = np.isfinite(x) & np.isfinite(y)
         x, y = x[finite], y[finite]
 
@@ -111,7 +111,7 @@ class Bootstrap:
         second: NDArray[np.bool_],
         families: Sequence[str] | None = None,
     ) -> Estimate:
-        """The mean over the first pairs less the mean over the second; as `pairs`.
+        """Mean of `values` [models, models] over the first pairs less that over the second.
 
         With `families`, of pairs across them, the interval is about other families, too.
         """

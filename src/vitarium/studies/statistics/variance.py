@@ -37,7 +37,10 @@ def squared_differences(values: Numbers) -> Numbers:
 
 
 def complete(squared: Numbers) -> NDArray[np.int64]:
-    """Indices of models between all of which there is a distance; those that lack most go first."""
+    """Indices [n] of models all of whose distances are known, of `squared` [models, models].
+
+    The models that lack most distances are left out first.
+    """
     indices = np.arange(len(squared))
     while len(indices):
         lacking = (~np.isfinite(squared[np.ix_(indices, indices)])).sum(1)
