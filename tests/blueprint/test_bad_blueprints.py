@@ -4,6 +4,7 @@ import pytest
 
 from vitarium import Blueprint, VitariumError, plan
 from vitarium.blueprint.overrides import apply
+from vitarium.core.errors import InvalidInput
 
 
 def complaint(values, write_blueprint) -> str:
@@ -68,6 +69,29 @@ def test_broken_yaml_is_located(write_blueprint):
 
 def test_a_key_given_twice_is_an_error(write_blueprint):
     assert "duplicate key" in complaint("name: x\nname: y\nstages: {}\n", write_blueprint)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: x\nepochs: 2020-99-99\n", "month must be in 1..12"),
+        ('epochs: !!int "abc"\n', "abc"),
+        ('on: !!bool "abc"\n', "abc"),
+        (f"epochs: {'9' * 5000}\n", "4300"),
+        ("{a: " * 2000, "nested more than 100 deep"),
+        ("[" * 3000, "nested more than 100 deep"),
+        ("a0: &a0 [x]\n" + "".join(
+            f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+        ), "more than 100,000 values"),
+    ],
+    ids=["date", "int", "bool", "long", "mappings", "lists", "laughs"],
+)  # fmt: skip
+def test_yaml_that_no_parser_is_to_choke_on_is_an_error_in_a_line(tmp_path, text, problem):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=problem) as raised:
+        Blueprint.load(file)
+    assert str(file) in str(raised.value)
 
 
 def test_numbers_are_those_of_yaml_1_2(tiny, write_blueprint):

@@ -297,3 +297,21 @@ def test_a_table_that_is_not_for_a_terminal_has_columns_of_fixed_width():
         "模型                  1",
         r"two lines\x1b[0m",
     ]
+
+
+def test_a_column_that_parquet_does_not_have_is_an_error_in_a_line(vitarium, zoo, tmp_path):
+    out = tmp_path / "answer.parquet"
+    status, _, err = vitarium("query", zoo.path, "SELECT INTERVAL 1 MONTH", "--output", out)
+    assert status == 2
+    assert "cast it in the SQL" in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("epoch", ["²", "9" * 5000])
+def test_an_epoch_that_int_refuses_is_an_error_in_a_line(vitarium, zoo, tmp_path, epoch):
+    model = f"{zoo.ids()[0]}@{epoch}"
+    arguments = ("--exporter", "safetensors", "--out", tmp_path / "out", model)
+    status, _, err = vitarium("export", zoo.path, *arguments)
+    assert status == 2
+    assert "write an epoch as a number" in err
+    assert vitarium("measure", zoo.path, "weight_norm", "--epochs", epoch)[0] == 2

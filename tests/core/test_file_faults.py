@@ -7,6 +7,7 @@ import shutil
 import pytest
 from safetensors import SafetensorError
 
+from vitarium.core import files
 from vitarium.core.errors import (
     CorruptFile,
     DiskFull,
@@ -120,3 +121,20 @@ def test_a_read_only_disk_is_found_before_anything_is_done(disk, remount_read_on
         NotWritable, match=f"{folder / 'folder'} is on a disk that can only be read"
     ):
         check_writable(folder / "folder" / "new")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_reading_would_not_end_of_is_refused(tmp_path, kind):
+    path = tmp_path / "zoo.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UnusablePath, match=r"zoo\.json: it is a pipe or a device"):
+        files.read(path)
+
+
+def test_links_in_a_circle_are_named(tmp_path):
+    (tmp_path / "index").symlink_to("index")
+    with pytest.raises(UnusablePath, match="links lead in a circle"):
+        files.check_inside(tmp_path / "index", tmp_path)

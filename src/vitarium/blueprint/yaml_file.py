@@ -1,5 +1,6 @@
 """Reads YAML 1.2 (3e-3 is a number, a key given twice is an error) and knows each key's line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ from ruamel.yaml.reader import ReaderError
 from vitarium.core.config import KeyPath
 from vitarium.core.errors import InvalidInput
 
+_MAX_DEPTH = 100
+_MAX_VALUES = 100_000
+
 
 class YamlFile:
     """A parsed file: `values` as plain Python data, and `line(path)` for error messages."""
 
     def __init__(self, text: str, name: str) -> None:
         self.name, self.text = name, text
+        _check_depth(text, name)
         try:
             self._tree = YAML(typ="rt", pure=True).load(text)
         except MarkedYAMLError as error:
@@ -28,7 +33,10 @@ class YamlFile:
                 f"{name}:{line}: not valid YAML: U+{error.character:04X} may not stand in it as it "
                 'is; in double quotes, write it as "\\xNN" or "\\uNNNN"'
             ) from None
-        self.values = _plain(self._tree)
+        except (ValueError, KeyError, OverflowError, RecursionError) as error:
+            # of a date that there is not, a number of 5,000 digits, `!!bool maybe`
+            raise InvalidInput(f"{name}: not valid YAML: {error}") from None
+        self.values = _values(self._tree, name)
 
     @classmethod
     def read(cls, path: Path) -> "YamlFile":
@@ -49,6 +57,33 @@ class YamlFile:
             except (AttributeError, KeyError, IndexError, TypeError):
                 break
         return line
+
+
+def _check_depth(text: str, name: str) -> None:
+    """Raises InvalidInput before a parser is asked, which takes quadratic time for it."""
+    depth = 0
+    for character in re.findall(r"[][{}]", text):
+        depth = max(depth + (1 if character in "[{" else -1), 0)
+        if depth > _MAX_DEPTH:
+            raise InvalidInput(f"{name}: brackets are nested more than {_MAX_DEPTH} deep")
+
+
+def _values(tree: Any, name: str) -> Any:
+    """Raises InvalidInput for a tree that its aliases make endless, or very large."""
+    try:
+        if _size(tree, {}) <= _MAX_VALUES:
+            return _plain(tree)
+    except RecursionError:
+        raise InvalidInput(f"{name}: it is nested too deep") from None
+    raise InvalidInput(f"{name}: its aliases stand for more than {_MAX_VALUES:,} values")
+
+
+def _size(node: Any, sizes: dict[int, int]) -> int:
+    """How many values a node stands for, with those that aliases repeat; `sizes` by identity."""
+    if id(node) not in sizes:
+        nodes = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        sizes[id(node)] = 1 + sum(_size(child, sizes) for child in nodes)
+    return sizes[id(node)]
 
 
 def _plain(node: Any) -> Any:

@@ -13,6 +13,7 @@ from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import is_number
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
 
@@ -123,7 +124,7 @@ def _epochs(text: str) -> "Epochs":
     if text == "last":
         return "last"
     numbers = [part.strip() for part in text.split(",")]
-    if not all(number.isdigit() for number in numbers):
+    if not all(is_number(number) for number in numbers):
         raise InvalidInput(f"--epochs {text}: write all, last, or numbers as in 0,5,10")
     return [int(number) for number in numbers]
 

@@ -174,10 +174,18 @@ def _json(database: "Database", sql: str) -> Iterator[bytes]:
 
 def _parquet(database: "Database", sql: str) -> Iterator[bytes]:
     import pyarrow.parquet as pq
+    from pyarrow.lib import ArrowNotImplementedError
 
     schema, batches = database.arrow(sql)
     content = _Pieces()
-    with pq.ParquetWriter(content, schema, compression="zstd") as writer:
+    try:
+        writer = pq.ParquetWriter(content, schema, compression="zstd")
+    except ArrowNotImplementedError as error:
+        raise InvalidInput(
+            f"parquet has no place for a column of this answer ({error}); cast it in the SQL, "
+            "e.g. CAST(x AS VARCHAR)"
+        ) from None
+    with writer:
         for batch in batches:
             writer.write_batch(batch)
             yield content.take()

@@ -29,7 +29,7 @@ class CheckpointRef(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `ID@EPOCH`. Raises InvalidInput; `Zoo.at` takes beginnings of ids, too."""
-        match = re.fullmatch(r"([0-9a-f]{12})@(\d+)", text)
+        match = re.fullmatch(r"([0-9a-f]{12})@([0-9]{1,18})", text)
         if match is None:
             raise InvalidInput(f"'{text}' is no checkpoint: write ID@EPOCH, e.g. 3f2a0c41d9e7@5")
         return cls(match[1], int(match[2]))

@@ -3,6 +3,7 @@
 import torch
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import is_number
 
 
 def find_devices(device: str = "auto") -> tuple[str, ...]:
@@ -16,7 +17,7 @@ def find_devices(device: str = "auto") -> tuple[str, ...]:
         return ("cpu",)
     if device in ("auto", "cuda") and gpus:
         return tuple(f"cuda:{n}" for n in range(gpus))
-    if kind == "cuda" and number.isdigit() and int(number) < gpus:
+    if kind == "cuda" and is_number(number) and int(number) < gpus:
         return (device,)
     if kind == "cuda":
         raise InvalidInput(f"device '{device}': this machine has {gpus} CUDA devices; try cpu")

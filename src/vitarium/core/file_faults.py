@@ -62,6 +62,21 @@ def reading(path: Path) -> Iterator[None]:
         raise fault(error, Path(name) if isinstance(name, str) else path, writing=False) from None
 
 
+def check_regular(path: Path) -> None:
+    """Raises UnusablePath for a pipe or a device, of which reading would not end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UnusablePath(path, f"cannot read {path}: it is a pipe or a device, not a file")
+
+
+def resolved(path: Path) -> Path:
+    """The path without links. Raises UnusablePath where its links lead in a circle."""
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError):  # RuntimeError: before Python 3.13
+        raise UnusablePath(path, f"cannot read {path}: {_UNUSABLE[errno.ELOOP]}") from None
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Inside, a file or a folder's files are written, by us or by a library.

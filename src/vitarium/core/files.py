@@ -27,7 +27,7 @@ from vitarium.core.checksums import (
     with_checksum as with_checksum,
 )
 from vitarium.core.errors import CorruptFile, LeadsOutside
-from vitarium.core.file_faults import reading, writing
+from vitarium.core.file_faults import check_regular, reading, resolved, writing
 from vitarium.core.printable import escaped_json
 
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -87,11 +87,11 @@ def is_leftover(path: Path) -> bool:
 
 
 def check_inside(folder: Path, root: Path) -> None:
-    """Raises LeadsOutside for a folder that lies, by links, outside of another.
+    """Raises LeadsOutside for a folder that lies, by links, outside of another; UnusablePath.
 
     A file that is a link is no danger: it is itself replaced or removed, not what it leads to.
     """
-    if not folder.resolve().is_relative_to(root.resolve()):
+    if not resolved(folder).is_relative_to(resolved(root)):
         raise LeadsOutside(folder, root)
 
 
@@ -129,6 +129,7 @@ def discard(path: Path, *, root: Path | None = None) -> None:
 def read(path: Path) -> bytes:
     """The whole content. Raises FileNotFoundError, NotReadable and UnusablePath."""
     with reading(path):
+        check_regular(path)
         return path.read_bytes()
 
 
@@ -243,6 +244,8 @@ def check(path: Path, sha256: str) -> None:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; read in pieces."""
+    with reading(path):
+        check_regular(path)
     with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

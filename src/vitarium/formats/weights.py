@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, UntrustedFile
-from vitarium.core.file_faults import not_readable
+from vitarium.core.file_faults import not_readable, resolved
 from vitarium.core.printable import encodable
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -75,7 +75,7 @@ def check_place(path: Path, root: Path) -> None:
 
     NotReadable for one that may not be read.
     """
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not resolved(path).is_relative_to(resolved(root)):
         raise UntrustedFile(path, f"it leads out of {root}; copy the file to where its link stands")
     if not path.is_file():
         raise CorruptFile(path, "it is not a file" if path.exists() else "the file is missing")

@@ -10,6 +10,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
+from vitarium.core.numerals import is_number
 from vitarium.zoo import _index_entries as entries
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model
@@ -133,7 +134,7 @@ class Zoo:
         Raises UnknownName, and InvalidInput for an epoch that is none or is not kept.
         """
         name, _, epoch = model.partition("@")
-        if epoch and not epoch.isdigit():
+        if epoch and not is_number(epoch):
             raise InvalidInput(f"'{model}': write an epoch as a number, e.g. {name}@3")
         id = self.find(name)
         number, _ = self.folder(id).checkpoint(int(epoch) if epoch else -1)

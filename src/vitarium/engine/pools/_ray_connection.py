@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vitarium.core.errors import InvalidInput, VitariumError
+from vitarium.core.numerals import is_number
 
 SECONDS_TO_CONNECT = 5
 
@@ -100,7 +101,7 @@ def _hint(address: str | None) -> str:
 def _reach(address: str) -> None:
     """Raise at once what Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in address:
+    if not host or not is_number(port) or "/" in address:
         raise InvalidInput(f"'{address}' is not an address of a Ray cluster: auto, or HOST:PORT")
     try:
         with socket.create_connection((host, int(port)), SECONDS_TO_CONNECT) as connection:

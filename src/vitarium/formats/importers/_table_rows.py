@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vitarium.core.csv_cells import unguarded
 from vitarium.core.errors import InvalidInput, did_you_mean
+from vitarium.core.file_faults import resolved
+from vitarium.core.numerals import is_number
 from vitarium.core.printable import printable, shortened
 from vitarium.formats.weights import SUFFIXES, check_place
 
@@ -33,7 +35,7 @@ class Row:
     def number_of(self, column: str) -> int | None:
         """A whole number that is not negative; None for an empty cell."""
         cell = self.cells.get(column)
-        if cell is not None and not (cell.isascii() and cell.isdigit()):
+        if cell is not None and not is_number(cell):
             raise self.wrong(column, f"'{cell}' is not a whole number")
         return None if cell is None else int(cell)
 
@@ -41,7 +43,7 @@ class Row:
         folder, path = self.table.parent, self.table.parent / self.cells[column]
         label = shortened(printable(self.cells[column], newline="\\n"), _MAX_LENGTH)
         try:
-            if not path.resolve().is_relative_to(folder.resolve()):
+            if not resolved(path).is_relative_to(resolved(folder)):
                 raise self.wrong(column, f"'{label}' leads out of {folder}")
             if path.suffix not in SUFFIXES:
                 raise self.wrong(column, f"'{label}' is none of {', '.join(SUFFIXES)}")

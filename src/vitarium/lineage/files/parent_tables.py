@@ -20,6 +20,7 @@ from typing import Any
 
 from vitarium.core.csv_cells import unguarded
 from vitarium.core.errors import InvalidInput, did_you_mean
+from vitarium.core.numerals import is_number
 from vitarium.core.registry import plugins
 from vitarium.formats.importers.checkpoint_table import METRICS
 from vitarium.formats.weights import check_place
@@ -204,7 +205,7 @@ def _number(
     cell = cells.get(column)
     if cell is None:
         return otherwise
-    if not (cell.isascii() and cell.isdigit()):
+    if not is_number(cell):
         raise InvalidInput(f"{path}, row {number}: '{cell}' in column {column} is no whole number")
     return int(cell)
 

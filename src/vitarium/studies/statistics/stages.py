@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitarium.core.numerals import is_number
 from vitarium.core.printable import distinct
 from vitarium.formats.summary import SCORES, Population, population
 from vitarium.studies.statistics.bootstrap import Numbers
@@ -243,7 +244,7 @@ def _pairs(measured: pd.DataFrame, ids: list[str]) -> dict[str, Numbers]:
 
 def _natural(part: str) -> list[tuple[int, str]]:
     """blocks.10 comes after blocks.9."""
-    return [(int(piece) if piece.isdigit() else 0, piece) for piece in re.split(r"(\d+)", part)]
+    return [(int(piece) if is_number(piece) else 0, piece) for piece in re.split(r"(\d+)", part)]
 
 
 def _missing(measured: pd.DataFrame, ids: list[str]) -> list[Missing]:

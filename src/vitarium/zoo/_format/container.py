@@ -18,7 +18,7 @@ from typing import Any
 
 from vitarium.core.checksums import checksum
 from vitarium.core.errors import CorruptFile
-from vitarium.core.file_faults import reading
+from vitarium.core.file_faults import check_regular, reading
 
 SIZES: Mapping[str, int] = {
     "F64": 8,
@@ -92,6 +92,8 @@ class Container:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            with reading(path):
+                check_regular(path)
             with reading(path), path.open("rb") as file:
                 self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except FileNotFoundError:
