@@ -103,7 +103,7 @@ def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(tmp_path
 
     moments = random.Random()
     kills, seen = 0, 0
-    while kills < 3:
+    while kills < 4:
         process = grow(blueprint, broken)
         # not before something new is on disk, so that every run is killed in mid-training
         while process.poll() is None and finished_epochs(broken) <= seen:
