@@ -1,7 +1,8 @@
 """Writes the tables of plug-ins in docs/*.md from the registry: python tools/plugin_tables.py
 
-A table stands between `<!-- plugins: KIND -->` and `<!-- end of plugins -->`. With --check nothing
-is written, and the exit status is 1 where a table is not what the registry says.
+A table stands between `<!-- plugins: KIND -->` and `<!-- end of plugins -->`; one of a family, which is
+the folder of its kind, between `<!-- plugins: KIND FAMILY -->` and the same, without settings. With
+--check nothing is written, and the exit status is 1 where a table is not what the registry says.
 """
 
 import re
@@ -17,29 +18,37 @@ from vitarium.core import registry
 from vitarium.core.registry import Plugin, Section
 
 DOCS = Path(__file__).parents[1] / "docs"
-TABLE = re.compile(r"(<!-- plugins: (\w+) -->\n).*?(<!-- end of plugins -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- plugins: (\w+) ?(\w*) -->\n).*?(<!-- end of plugins -->)", re.DOTALL)
+SETTINGS = "settings and their defaults"
 FACTS = ("title", "of", "unit")
 """Columns, too, where all plug-ins of the kind have them."""
 
 
 def with_tables(text: str) -> str:
     """A page with the tables that the registry has now."""
-    return TABLE.sub(lambda match: match[1] + table(match[2]) + match[3], text)
+    return TABLE.sub(lambda match: match[1] + table(match[2], match[3]) + match[4], text)
 
 
-def table(kind: str) -> str:
-    """All of vitarium's own plug-ins of a kind: name, summary, settings with defaults, paper."""
-    listed = [p for p in registry.plugins(kind).values() if _is_own(p)]
+def table(kind: str, family: str = "") -> str:
+    """vitarium's own plug-ins of a kind or a family: name, summary, settings with defaults, paper.
+
+    Raises ValueError for a family that has no plug-in.
+    """
+    listed = [p for p in registry.plugins(kind).values() if _is_own(p, family)]
+    if not listed:
+        raise ValueError(f"vitarium has no {kind} in a folder '{family}'")
     facts = [fact for fact in FACTS if all(fact in p.facts for p in listed)]
     rows = [[f"`{p.name}`", *_described(p, facts)] for p in listed]
-    header = ["name", "what", *facts, "settings and their defaults", "paper"]
-    used = [k for k, name in enumerate(header) if any(row[k] for row in rows)]
+    header = ["name", "what", *facts, SETTINGS, "paper"]
+    hidden = {"title", SETTINGS} if family else set()
+    used = [k for k, name in enumerate(header) if name not in hidden and any(r[k] for r in rows)]
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(line[k] for k in used) + " |\n" for line in lines)
 
 
-def _is_own(plugin: Plugin) -> bool:
-    return plugin.function.__module__.startswith("vitarium.")
+def _is_own(plugin: Plugin, family: str) -> bool:
+    package, _, *families = plugin.function.__module__.split(".")
+    return package == "vitarium" and (not family or family in families)
 
 
 def _described(plugin: Plugin, facts: list[str]) -> Iterator[str]:
