@@ -1,9 +1,6 @@
 """A two-stage zoo on Fashion-MNIST, grown and read through the command line, on real images."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import timm
@@ -11,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import needs
+from cli.command_runner import run
 from vitarium import Zoo
 
 BLUEPRINT = """
@@ -38,14 +36,10 @@ stages:
 
 
 def vitarium(*arguments) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vitarium.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What the command prints; real processes are `test_kill_and_resume`'s matter."""
+    outcome = run([*map(str, arguments)])
+    assert outcome.status == 0, outcome.err
+    return outcome.out
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +47,7 @@ def zoo(tmp_path_factory):
     needs.fashion_mnist()
     folder = tmp_path_factory.mktemp("fashion")
     (folder / "fashion.yaml").write_text(BLUEPRINT)
-    plain = ("--precision", "fp32", "--no-compiled", "--stacked", "1")
+    plain = ("--workers", 0, "--precision", "fp32", "--no-compiled", "--stacked", "1")
     where = ("--zoo", folder / "zoo", "--data-dir", folder / "data")
     vitarium("grow", folder / "fashion.yaml", *where, *plain)
     return folder / "zoo"

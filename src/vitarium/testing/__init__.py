@@ -8,19 +8,20 @@
 Each raises AssertionError that names the plug-in and the rule that it breaks.
 """
 
-from vitarium.testing.architectures import check_architecture
+from vitarium.testing.architectures import (
+    check_architecture,
+    check_head,
+    check_initialization,
+)
 from vitarium.testing.augmentations import check_augmentation
 from vitarium.testing.datasets import check_dataset
 from vitarium.testing.formats import check_exporter, check_importer
-from vitarium.testing.heads import check_head
-from vitarium.testing.initializations import check_initialization
 from vitarium.testing.lineage import check_lineage
 from vitarium.testing.measures import check_measure
 from vitarium.testing.objectives import check_objective
 from vitarium.testing.operators import check_operator
-from vitarium.testing.optimizers import check_optimizer
-from vitarium.testing.schedules import check_schedule
 from vitarium.testing.studies import check_study
+from vitarium.testing.training import check_optimizer, check_schedule
 
 __all__ = [
     "check_architecture",

@@ -1,18 +1,44 @@
-"""One way to say which rule a plug-in breaks, and to choose it as its tests do."""
+"""One way to choose a plug-in as its tests do, and to say which rule it breaks."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from vitarium.core.registry import Section, choose, get
+import torch
+from torch import nn
+
+from vitarium.core.registry import choose, get
 
 
-def require(holds: bool, kind: str, name: str, rule: str) -> None:
-    """Raises AssertionError unless the rule holds."""
-    if not holds:
-        raise AssertionError(f"{kind} '{name}': {rule}")
+class Contract:
+    """A plug-in with its `tiny` settings, or those given in their place, and its kind's rules.
 
+    Calling it with a condition and a rule raises AssertionError that names the plug-in and the
+    rule, unless the condition holds.
+    """
 
-def tiny_section(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> Section:
-    """The plug-in with its `tiny` settings, and those given in their place."""
-    tiny = get(kind, name).facts.get("tiny") or {}
-    return choose(kind, name, **{**tiny, **(settings or {})})
+    def __init__(self, kind: str, name: str, settings: Any = None) -> None:
+        self.kind, self.name = kind, name
+        self.plugin = get(kind, name)
+        self.facts = self.plugin.facts
+        tiny = self.facts.get("tiny") or {}
+        self.section = choose(kind, name, **{**tiny, **(settings or {})})
+
+    def __call__(self, holds: object, rule: str) -> None:
+        if not holds:
+            raise AssertionError(f"{self.kind} '{self.name}': {rule}")
+
+    def described(self) -> None:
+        """Its docstring begins with a sentence, and each of its settings has a docstring."""
+        summary = self.plugin.summary
+        self(
+            10 < len(summary) <= 100 and summary.endswith("."),
+            "its docstring begins with a sentence of 10 to 100 characters",
+        )
+        for setting, field in self.plugin.config.model_fields.items():
+            self(field.description, f"its setting '{setting}' has a docstring")
+
+    def equal_weights(self, model: nn.Module, expected: nn.Module, rule: str) -> None:
+        """Both state_dicts have the same tensors, bit for bit."""
+        tensors, reference = model.state_dict(), expected.state_dict()
+        self(tensors.keys() == reference.keys(), rule)
+        for name, tensor in tensors.items():
+            self(torch.equal(tensor, reference[name]), f"{rule}, and {name} differs")

@@ -1,4 +1,4 @@
-"""The contract of architectures."""
+"""The contracts of architectures, heads and initializations."""
 
 from typing import Any
 
@@ -7,13 +7,15 @@ from safetensors.torch import load, save
 from torch import nn
 
 from vitarium.architectures.base import ActsAfterSteps
+from vitarium.architectures.create import create_model
 from vitarium.architectures.features import blocks, features
-from vitarium.architectures.heads import head_prefix
+from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core import seeds
-from vitarium.testing._rules import require, tiny_section
+from vitarium.testing._rules import Contract
 
 _OUTPUTS = 5
+_TINY_VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 
 
 def check_architecture(name: str, **settings: Any) -> None:
@@ -28,22 +30,17 @@ def check_architecture(name: str, **settings: Any) -> None:
 
     Raises AssertionError that names the rule.
     """
-
-    def rule(holds: bool, text: str) -> None:
-        require(holds, "architecture", name, text)
-
-    section = tiny_section("architecture", name, settings)
-    facts = section.plugin.facts
+    rule = Contract("architecture", name, settings)
+    section = rule.section
+    facts = rule.facts
     with seeds.seeded(0):
         model: nn.Module = section(_OUTPUTS)
         images = torch.randn(2, *section.config.input_size)
     with seeds.seeded(0):
         same_seed: nn.Module = section(_OUTPUTS)
-    rule(
-        _equal(model, same_seed),
-        "the same seed of torch's global generator has to give the same weights",
+    rule.equal_weights(
+        model, same_seed, "the same seed of torch's global generator has to give the same weights"
     )
-
     outputs = model(images)
     rule(outputs.shape == (2, _OUTPUTS), f"outputs are {tuple(outputs.shape)}, not (2, {_OUTPUTS})")
     outputs.sum().backward()
@@ -72,14 +69,81 @@ def check_architecture(name: str, **settings: Any) -> None:
         _check_symmetries(rule, facts["symmetries"](model), model)
 
 
-def _equal(model: nn.Module, reference: nn.Module) -> bool:
-    tensors, expected = model.state_dict(), reference.state_dict()
-    return tensors.keys() == expected.keys() and all(
-        torch.equal(tensor, expected[name]) for name, tensor in tensors.items()
+def check_head(name: str, **settings: Any) -> None:
+    """Test that a head keeps to its contract (`architectures/base.py`), on a tiny ViT.
+
+    Width of the outputs, gradients, the same weights from the same seed, and a backbone that stays
+    as it was.
+
+    Args:
+        settings: used in place of the plug-in's `tiny` ones.
+
+    Raises AssertionError that names the rule.
+    """
+    rule = Contract("head", name, settings)
+    section = rule.section
+    models = []
+    for _ in range(2):
+        with seeds.seeded(0):
+            model = create_model("vit", num_classes=3, **_TINY_VIT)
+            backbone = {n: w.clone() for n, w in model.named_parameters() if not is_head(model, n)}
+            section(model, _OUTPUTS)
+        models.append(model.eval())
+    model, same_seed = models
+    weights = dict(model.named_parameters())
+    for parameter, weight in same_seed.named_parameters():
+        rule(torch.equal(weight, weights[parameter]), f"the same seed gave another {parameter}")
+    for parameter, before in backbone.items():
+        rule(
+            parameter in weights and torch.equal(before, weights[parameter]),
+            f"it changes {parameter}, which is not in {head_prefix(model)}",
+        )
+    images = torch.randn(2, 3, 16, 16)
+    outputs, width = model(images), features(model, images).shape[1]
+    rule(
+        outputs.shape[1] in (_OUTPUTS, width),
+        f"outputs have width {outputs.shape[1]}, neither {_OUTPUTS} nor that of the features",
     )
+    rule(
+        model.num_classes == outputs.shape[1],
+        f"model.num_classes is {model.num_classes}, but outputs have width {outputs.shape[1]}",
+    )
+    outputs.sum().backward()
+    without = [n for n, w in weights.items() if w.grad is None]
+    rule(not without, f"no gradient reaches {', '.join(without[:3])}")
 
 
-def _check_parts(rule: Any, model: nn.Module, images: torch.Tensor) -> None:
+def check_initialization(name: str, **settings: Any) -> None:
+    """Test that an initialization keeps to its contract (`architectures/base.py`), on a tiny ViT.
+
+    In place, finite, and the same weights from the same seed of torch's global generator.
+
+    Args:
+        settings: used in place of the plug-in's `tiny` ones.
+
+    Raises AssertionError that names the rule.
+    """
+    rule = Contract("initialization", name, settings)
+    section = rule.section
+    models = []
+    for _ in range(2):
+        with seeds.seeded(0):
+            model = create_model("vit", num_classes=3, **_TINY_VIT)
+        before = dict(model.named_parameters())
+        with seeds.seeded(1):
+            section(model)
+        after = dict(model.named_parameters())
+        rule(
+            before.keys() == after.keys() and all(after[n] is w for n, w in before.items()),
+            "weights have to be drawn in place: the parameters are others",
+        )
+        models.append(after)
+    for parameter, weight in models[0].items():
+        rule(bool(weight.isfinite().all()), f"{parameter} is not finite")
+        rule(torch.equal(weight, models[1][parameter]), f"the same seed gave another {parameter}")
+
+
+def _check_parts(rule: Contract, model: nn.Module, images: torch.Tensor) -> None:
     """Features, head and blocks of a model in eval mode."""
     prefix = head_prefix(model)
     rule(
@@ -96,13 +160,13 @@ def _check_parts(rule: Any, model: nn.Module, images: torch.Tensor) -> None:
             part.after_step()
 
 
-def _check_timm(rule: Any, section: Any, model: nn.Module, images: torch.Tensor) -> None:
+def _check_timm(rule: Contract, section: Any, model: nn.Module, images: torch.Tensor) -> None:
     import timm
 
     from vitarium.core.errors import InvalidInput
 
     try:
-        timm_name, overrides = section.plugin.facts["timm"](section.config)
+        timm_name, overrides = rule.facts["timm"](section.config)
     except InvalidInput:
         return  # timm has no model for these settings
     timm_model = timm.create_model(timm_name, pretrained=False, num_classes=_OUTPUTS, **overrides)
@@ -114,7 +178,7 @@ def _check_timm(rule: Any, section: Any, model: nn.Module, images: torch.Tensor)
         )
 
 
-def _check_symmetries(rule: Any, symmetries: Symmetries, model: nn.Module) -> None:
+def _check_symmetries(rule: Contract, symmetries: Symmetries, model: nn.Module) -> None:
     tensors = model.state_dict()
     declared = {piece.tensor for piece in symmetries.pieces}
     real = {name for name, tensor in tensors.items() if tensor.is_floating_point()}

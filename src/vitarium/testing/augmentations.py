@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vitarium.core.registry import choose
 from vitarium.data.augmentations.base import Augmentation
-from vitarium.testing._rules import require, tiny_section
+from vitarium.testing._rules import Contract
 
 _CLASSES = 10
 _SIZES = ((3, 24, 24), (1, 32, 32), (3, 48, 48))
@@ -25,18 +25,15 @@ def check_augmentation(name: str, **settings: Any) -> None:
 
     Raises AssertionError that names the rule.
     """
-
-    def rule(holds: bool, text: str) -> None:
-        require(holds, "augmentation", name, text)
-
-    for section in (choose("augmentation", name), tiny_section("augmentation", name, settings)):
+    rule = Contract("augmentation", name, settings)
+    for section in (choose("augmentation", name), rule.section):
         for size in _SIZES:
             augmentation: Augmentation = section(size, _CLASSES)
             _check_images(rule, augmentation, size)
         _check_mixing(rule, section(_SIZES[0], _CLASSES), _SIZES[0])
 
 
-def _check_images(rule: Any, augmentation: Augmentation, size: tuple[int, int, int]) -> None:
+def _check_images(rule: Contract, augmentation: Augmentation, size: tuple[int, int, int]) -> None:
     image = torch.arange(3 * 40 * 60).reshape(3, 40, 60).remainder(256).to(torch.uint8)
     batch = torch.stack([image, image.flip(2), 255 - image, image.flip(1)] * 2)
     numbers = _drawn(augmentation, len(batch))
@@ -67,7 +64,7 @@ def _check_images(rule: Any, augmentation: Augmentation, size: tuple[int, int, i
     )
 
 
-def _check_mixing(rule: Any, augmentation: Augmentation, size: tuple[int, int, int]) -> None:
+def _check_mixing(rule: Contract, augmentation: Augmentation, size: tuple[int, int, int]) -> None:
     """Of three models' batches of eight images."""
     stream = torch.Generator().manual_seed(1)
     images = torch.randn(3, 8, *size, generator=stream)

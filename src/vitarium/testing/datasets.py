@@ -7,7 +7,7 @@ import torch
 
 from vitarium.data.base import DataFolders, Dataset, Split
 from vitarium.data.expected import expected, train_size
-from vitarium.testing._rules import require, tiny_section
+from vitarium.testing._rules import Contract
 
 _LOOKED_AT = 200
 """Images of a split that are decoded, of data sets whose images are not tensors."""
@@ -29,17 +29,14 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
     Raises AssertionError that names the rule, and DataNotFound where the data set is not here and
     cannot be got.
     """
-
-    def rule(holds: bool, text: str) -> None:
-        require(holds, "dataset", name, text)
-
-    section = tiny_section("dataset", name, settings)
+    rule = Contract("dataset", name, settings)
+    section = rule.section
     folders = DataFolders(data_dir)
     data: Dataset = section(folders)
     splits = {"train": data.train, "val": data.val, "test": data.test}
     for part, split in splits.items():
         _check_split(rule, data, part, split)
-    if section.plugin.facts["fixed"]:
+    if rule.facts["fixed"]:
         rule(
             all(isinstance(split.images, torch.Tensor) for split in splits.values()),
             "the images of a fixed data set have to be tensors",
@@ -73,7 +70,7 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
     )
 
 
-def _check_split(rule: Any, data: Dataset, part: str, split: Split) -> None:
+def _check_split(rule: Contract, data: Dataset, part: str, split: Split) -> None:
     rule(len(split) > 0, f"its {part} split is empty")
     rule(len(split.images) == len(split), f"{part}: as many images as labels are needed")
     rule(split.labels.dtype == torch.int64, f"{part}: labels are {split.labels.dtype}, not int64")

@@ -14,7 +14,7 @@ from vitarium.architectures.create import create_model
 from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss
-from vitarium.testing._rules import require, tiny_section
+from vitarium.testing._rules import Contract
 
 _CLASSES = 3
 _SIZES = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
@@ -32,12 +32,9 @@ def check_objective(name: str, **settings: Any) -> None:
 
     Raises AssertionError that names the rule.
     """
-
-    def rule(holds: bool, text: str) -> None:
-        require(holds, "objective", name, text)
-
-    section = tiny_section("objective", name, settings)
-    facts = section.plugin.facts
+    rule = Contract("objective", name, settings)
+    section = rule.section
+    facts = rule.facts
     width = facts["outputs"](section.config, _CLASSES)
     with seeds.seeded(0):
         model = create_model("vit", num_classes=width, **_SIZES)

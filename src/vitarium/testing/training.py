@@ -1,15 +1,18 @@
-"""The contract of optimizers."""
+"""The contracts of optimizers and schedules."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vitarium.testing._rules import require, tiny_section
+from vitarium.testing._rules import Contract
 from vitarium.training.resume import restore_progress, take_progress
 
 _STEPS = 3
+_EPOCHS = (1, 5)
+_STEPS_PER_EPOCH = (1, 7)
 
 
 def check_optimizer(name: str, **settings: Any) -> None:
@@ -23,11 +26,8 @@ def check_optimizer(name: str, **settings: Any) -> None:
 
     Raises AssertionError that names the rule.
     """
-
-    def rule(holds: bool, text: str) -> None:
-        require(holds, "optimizer", name, text)
-
-    section = tiny_section("optimizer", name, settings)
+    rule = Contract("optimizer", name, settings)
+    section = rule.section
     model = _model()
     optimizer: Optimizer = section(model.parameters())
     for group in optimizer.param_groups:
@@ -47,7 +47,7 @@ def check_optimizer(name: str, **settings: Any) -> None:
         "resumed from its state_dict it takes other steps: state has to be tensors in there",
     )
 
-    if section.plugin.facts["elementwise"]:
+    if rule.facts["elementwise"]:
         row = nn.Parameter(start.clone())
         row_optimizer: Optimizer = section([row])
         for step in range(2 * _STEPS):
@@ -57,6 +57,36 @@ def check_optimizer(name: str, **settings: Any) -> None:
             torch.allclose(row.detach(), _weights(model), rtol=1e-5, atol=1e-7),
             "it is not elementwise: weights in one row get other steps",
         )
+
+
+def check_schedule(name: str, **settings: Any) -> None:
+    """Test that a schedule keeps to its contract (`training/base.py`).
+
+    A finite factor from 0 to 1 at every step of short and long runs, the same whenever the step is
+    the same, and above 0 at some step.
+
+    Args:
+        settings: used in place of the plug-in's `tiny` ones.
+
+    Raises AssertionError that names the rule.
+    """
+    rule = Contract("schedule", name, settings)
+    section = rule.section
+    for per_epoch in _STEPS_PER_EPOCH:
+        for epochs in _EPOCHS:
+            steps = epochs * per_epoch
+            factors = [section(step, steps, per_epoch) for step in range(steps)]
+            for step, factor in enumerate(factors):
+                rule(
+                    math.isfinite(factor) and -1e-9 <= factor <= 1 + 1e-9,
+                    f"its factor is {factor} at step {step} of {steps}, not from 0 to 1",
+                )
+            rule(max(factors) > 0, f"its factor is 0 at each of {steps} steps")
+            backwards = [section(step, steps, per_epoch) for step in reversed(range(steps))]
+            rule(
+                factors == backwards[::-1],
+                "its factor depends on more than the step: on which steps were asked before",
+            )
 
 
 def _model() -> nn.Module:
