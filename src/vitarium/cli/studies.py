@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from typer.core import TyperGroup
 
 from vitarium.cli._options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli._progress import progress_bar
 from vitarium.cli._settings import Settings, parsed
 from vitarium.cli.plugins import type_name
 from vitarium.cli.zoo import ZooFolder
-from vitarium.core.terminal import NameColumn, Terminal, print_line
+from vitarium.core.terminal import Terminal, print_line
 
 if TYPE_CHECKING:
     from vitarium.core.registry import Plugin
@@ -39,9 +39,9 @@ ZooOrWeights = Annotated[
         metavar="DIR", help="A zoo's folder, or one with files of weights.", readable=UNCHECKED
     ),
 ]
-_RUNNING = {"split": Split, "images": Images, "device": Device, "data_dir": DataDir}
+_RUNNING = {"split": Split, "num_images": Images, "device": Device, "data_dir": DataDir}
 """Options of studies that run models, and their defaults."""
-_DEFAULTS = {"split": SplitChoice.test, "images": None, "device": "auto", "data_dir": None}
+_DEFAULTS = {"split": SplitChoice.test, "num_images": None, "device": "auto", "data_dir": None}
 
 
 class StudyCommands(TyperGroup):
@@ -185,19 +185,11 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     from vitarium.studies._runner.study import study
 
     console = Terminal(stderr=True, soft_wrap=True)
-    columns = (NameColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
     running = {name: values[name] for name in _RUNNING if name in values}
     if "split" in running:
         running["split"] = running["split"].value
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("opening", total=None)
-
-        def report(description: str, done: int, total: int) -> None:
-            bar.update(task, description=description, completed=done, total=total)
-
+    with progress_bar("opening", transient=True) as progress:
         result = study(
             values["directory"],
             plugin.name,
@@ -205,7 +197,7 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
             figures=values["figures"],
             exports=exports,
             where=values["where"],
-            report=report,
+            progress=progress,
             **running,
             **_settings_of(plugin, values),
         )

@@ -23,7 +23,7 @@ def kept(blueprint, path):
 
 def kin(zoo):
     known = read_stages(zoo, zoo.ids())
-    (stage,) = [stage for stage in known.stages if stage.has_parents]
+    (stage,) = [stage for stage in known.stages if any(stage.parents)]
     sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     return SiblingGroups(sources, stage)
 

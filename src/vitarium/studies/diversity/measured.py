@@ -111,10 +111,10 @@ def _measure(population: Population, names: Sequence[str], ids: Collection[str])
         models=sorted(ids),
         pairs="same-stage",
         split=population.split,
-        images=population.images,
+        images=population.num_images,
         device=population.device,
         data_dir=population.data_dir,
-        report=partial(population.progress, "measuring"),
+        report=partial(population.progress.step, "measuring"),
     )
     return table.reindex(columns=COLUMNS)
 

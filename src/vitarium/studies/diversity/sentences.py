@@ -68,7 +68,7 @@ def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     if len(values) == 1:
         yield f"The only model reaches a {stage.score} of **{low}**."
         return
-    mean = with_interval(bootstrap.mean(values), "fraction", level=bootstrap.level)
+    mean = with_interval(bootstrap.mean(values), "fraction", level=bootstrap.confidence_level)
     span = f"from **{low}** to **{high}**"
     yield f"{len(values)} models reach a mean {stage.score} of {mean}, {span}."
     clear = [effect for effect in analysis.of("accuracy") if effect.is_clear]
@@ -101,7 +101,7 @@ def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         return bootstrap.pairs(pairs[measure], np.ones((len(analysis.stage),) * 2, dtype=bool))
 
     def text(measure: str) -> str:
-        return with_interval(mean(measure), unit_of(measure), level=bootstrap.level)
+        return with_interval(mean(measure), unit_of(measure), level=bootstrap.confidence_level)
 
     if "agreement" in pairs and mean("agreement").value == 1:
         count = int(np.isfinite(pairs["agreement"]).sum()) // 2
@@ -164,7 +164,7 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         distinct = difference.is_positive if is_distance(measure) else difference.is_negative
         means = [number(bootstrap.pairs(matrix, kin.mask).value, unit) for kin in (far, near)]
         gain: Unit = "gain" if unit == "fraction" else unit
-        gap = with_interval(difference, gain, level=bootstrap.level, inside=True)
+        gap = with_interval(difference, gain, level=bootstrap.confidence_level, inside=True)
         part = f"in **{space}** ({_MEANS[measure]} {means[0]} against {means[1]}: {gap})"
         (clear if distinct else unclear).append(part)
     if not clear and not unclear:
@@ -204,7 +204,9 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         parents = [analysis.stage.parents[index] or "" for index in indices]
         if nearest := nearest_of_same_label(squared, labels, parents, bootstrap):
             hits, chance = nearest
-            parts.append(f"in {space} for {with_interval(hits, 'share', level=bootstrap.level)}")
+            parts.append(
+                f"in {space} for {with_interval(hits, 'share', level=bootstrap.confidence_level)}"
+            )
     if parts:
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")
         yield (
@@ -233,5 +235,5 @@ def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
             )
             yield (
                 f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = "
-                f"{with_interval(rho, level=bootstrap.level)} over {len(finite)} models."
+                f"{with_interval(rho, level=bootstrap.confidence_level)} over {len(finite)} models."
             )

@@ -76,7 +76,7 @@ def tables_of(
     bootstrap = Bootstrap(config.draws, config.level, config.seed)
     analyses = []
     for done, stage in enumerate(stages.stages):
-        population.progress(f"analysing {stage.name}", done, len(stages.stages))
+        population.progress.step(f"analysing {stage.name}", done, len(stages.stages))
         analyses.append(analyse(stage, bootstrap))
     texts = {a.stage.name: sentences(a, bootstrap) for a in analyses}
     sections = [
@@ -84,7 +84,7 @@ def tables_of(
         Section("zoo", "The zoo", [tables.stages(stages), lineage(stages)]),
     ]
     for done, analysis in enumerate(analyses):
-        population.progress(f"drawing {analysis.stage.name}", done, len(analyses))
+        population.progress.step(f"drawing {analysis.stage.name}", done, len(analyses))
         sections.append(_stage(analysis, texts[analysis.stage.name].details, config, bootstrap))
     sections += [_missing(stages, values), _methods(config, population.split)]
     return Tables(

@@ -13,10 +13,11 @@ from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.evaluator import Evaluator
-from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
+from vitarium.studies.statistics.factors import PARENT, is_seed
 from vitarium.studies.statistics.stages import Stage
 
 Kind = Literal["family", "mixed", "part", "across"]
+Members = tuple[CheckpointRef, ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Group:
 
     kind: Kind
     name: str
-    members: tuple[CheckpointRef, ...]
+    members: Members
     """In order of lineage."""
     parent: str = ""
     factor: str = ""
@@ -51,20 +52,29 @@ class SiblingGroups:
             merged = folder.spec().operator is not None
             if parent and not merged and any(epoch.checkpoint for epoch in folder.epochs()):
                 self.members[id] = CheckpointRef(model=id, epoch=folder.checkpoint()[0])
+        self._specs = {id: self.zoo.folder(id).spec() for id in self.members}
+        self._parents = {id: spec.parent or "" for id, spec in self._specs.items()}
         self._trunks = {id: self._trunk(model) for id, model in self.members.items()}
         self.shapes = {
             id: trunk + json.dumps(self._weights(self.members[id]).shapes, sort_keys=True)
             for id, trunk in self._trunks.items()
         }
         """By model: equal where whole models can be averaged."""
-
-    @property
-    def factors(self) -> list[Factor]:
-        """What the models differ in; factors of parents, and seeds, which only count, left out."""
-        return [
+        self.factors = [
             factor
-            for factor in self.stage.factors
+            for factor in stage.factors
             if not factor.name.startswith(PARENT) and not is_seed(factor.name)
+        ]
+        """What the models differ in; factors of parents, and seeds, which only count, left out."""
+
+    @cached_property
+    def _siblings(self) -> list[Members]:
+        """Children of one parent whose trunks can be averaged."""
+        origins = {id: f"{s.parent}@{s.parent_epoch or 0}" for id, s in self._specs.items()}
+        return [
+            siblings
+            for children in _by_key(list(self.members.values()), origins)
+            for siblings in _by_key(children, self._trunks)
         ]
 
     @cached_property
@@ -86,6 +96,10 @@ class SiblingGroups:
             if len(siblings) > 1 and len(_by_key(siblings, self.shapes)) > 1
         ]
 
+    def _group(self, kind: Kind, members: Members, siblings: Members) -> Group:
+        parent, common = self._parents[members[0].model], self._common_factors(members, siblings)
+        return Group(kind, f"{parent[:8]} · {common}" if common else parent[:8], members, parent)
+
     @cached_property
     def parts(self) -> list[Group]:
         """Those of a parent's children that share a value of a factor; each set of models once."""
@@ -97,7 +111,7 @@ class SiblingGroups:
                 for members in _by_key(siblings, labels):
                     if len(members) > 1 and members not in visited:
                         visited.add(members)
-                        value, parent = labels[members[0].model], self._parent(members[0])
+                        value, parent = labels[members[0].model], self._parents[members[0].model]
                         name = f"{parent[:8]} · {factor.name} = {value}"
                         groups.append(Group("part", name, members, parent, factor.name, value))
         return groups
@@ -105,19 +119,16 @@ class SiblingGroups:
     def across(self, evaluator: Evaluator) -> list[Group]:
         """The best child of each parent by validation, where their heads have one shape."""
         groups = []
-        everyone = list(self.members.values())
-        by_shape = _by_key(everyone, self.shapes)
-        for members in by_shape:
-            best: dict[str, CheckpointRef] = {}
-            for model in members:
-                parent, score = self._parent(model), evaluator.single(model).val_accuracy
-                if parent not in best or score > evaluator.single(best[parent]).val_accuracy:
-                    best[parent] = model
+        everyone = tuple(self.members.values())
+        for members in _by_key(everyone, self.shapes):
+            best = tuple(
+                max(children, key=lambda model: evaluator.single(model).val_accuracy)
+                for children in _by_key(members, self._parents)
+            )
             if len(best) > 1:
-                common = self._common_factors(members, everyone) if len(by_shape) > 1 else ""
-                suffix = f" · {common}" if len(by_shape) > 1 else ""
-                name = f"best of {len(best)} parents{suffix}"
-                groups.append(Group("across", name, tuple(best.values())))
+                common = self._common_factors(members, everyone)
+                name = f"best of {len(best)} parents" + (f" · {common}" if common else "")
+                groups.append(Group("across", name, best))
         return groups
 
     def mergeable(self, group: Group) -> bool:
@@ -134,30 +145,7 @@ class SiblingGroups:
         names = [name for name in first.shapes if is_head(first.skeleton, name)]
         return all(start[name].equal(starts[0][name]) for start in starts for name in names)
 
-    @cached_property
-    def _siblings(self) -> list[tuple[CheckpointRef, ...]]:
-        """Children of one parent whose trunks can be averaged."""
-        specs = {id: self.zoo.folder(id).spec() for id in self.members}
-        origins = {id: f"{spec.parent}@{spec.parent_epoch or 0}" for id, spec in specs.items()}
-        return [
-            siblings
-            for children in _by_key(list(self.members.values()), origins)
-            for siblings in _by_key(children, self._trunks)
-        ]
-
-    def _parent(self, model: CheckpointRef) -> str:
-        return self.zoo.folder(model.model).spec().parent or ""
-
-    def _group(
-        self, kind: Kind, members: tuple[CheckpointRef, ...], siblings: Sequence[CheckpointRef]
-    ) -> Group:
-        parent = self._parent(members[0])
-        common = self._common_factors(members, siblings) if len(members) < len(siblings) else ""
-        return Group(kind, f"{parent[:8]} · {common}" if common else parent[:8], members, parent)
-
-    def _common_factors(
-        self, members: Sequence[CheckpointRef], everyone: Sequence[CheckpointRef]
-    ) -> str:
+    def _common_factors(self, members: Members, everyone: Members) -> str:
         """What some models have in common, and not with the others."""
         texts = []
         for factor in self.factors:
@@ -171,16 +159,14 @@ class SiblingGroups:
 
     def _trunk(self, model: CheckpointRef) -> str:
         """Equal where the models can be averaged but for their heads."""
-        weights, folder = self._weights(model), self.zoo.folder(model.model)
+        weights, origin = self._weights(model), self._specs[model.model].origin
         shapes = {n: s for n, s in weights.shapes.items() if not is_head(weights.skeleton, n)}
-        origin = folder.spec().origin
         data = origin.data.factors() if isinstance(origin, Recipe) else None
-        return json.dumps([shapes, data, folder.about().classes], sort_keys=True)
+        classes = self.zoo.folder(model.model).about().classes
+        return json.dumps([shapes, data, classes], sort_keys=True)
 
 
-def _by_key(
-    members: Sequence[CheckpointRef], keys: Mapping[str, str]
-) -> list[tuple[CheckpointRef, ...]]:
+def _by_key(members: Sequence[CheckpointRef], keys: Mapping[str, str]) -> list[Members]:
     """Models with equal keys together, in the order in which they come."""
     groups: dict[str, list[CheckpointRef]] = {}
     for model in members:

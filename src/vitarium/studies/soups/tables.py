@@ -1,45 +1,39 @@
 """Tables of what comes of combining models."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import Interval
-from vitarium.studies.soups.barriers import InterpolationPaths
-from vitarium.studies.soups.estimates import BarrierEstimates, accuracy, compare, gain
-from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN, MergeResults, label
-from vitarium.studies.soups.groups import Group
+from vitarium.studies.soups.barriers import Barriers
+from vitarium.studies.soups.results import BEST, ENSEMBLE, MEAN, Failure, MergeResults, label
 from vitarium.studies.soups.sentences import Direction
-from vitarium.studies.statistics.bootstrap import Bootstrap
 
 _HEADS = {"merge": "merged", "average": "averaged", "ensemble": "all kept"}
 _AGAINST_BEST, _AGAINST_MEAN = "against best single", "against mean single"
 _GAINS = {_AGAINST_BEST: "gain", _AGAINST_MEAN: "gain"}
 
 
-def methods(results: MergeResults, bootstrap: Bootstrap) -> Table:
+def methods(results: MergeResults) -> Table:
     """A row per method: the mean over the groups of siblings."""
     families = results.groups("family")
     rows = []
     for method, align in results.methods(families):
-        best = compare(results, bootstrap, families, method, align=align)
-        mean = compare(results, bootstrap, families, method, MEAN, align)
+        best = results.compare(families, method, align=align)
+        mean = results.compare(families, method, MEAN, align)
         if best and mean:
-            scores = [r.scores for g in families if (r := results.get(g, method, align))]
-            rows.append(
-                {
-                    "method": label(method, align),
-                    "accuracy": float(np.mean([score.accuracy for score in scores])),
-                    _AGAINST_BEST: best.over_images,
-                    "over groups": Interval(best.over_groups),
-                    "better in groups": None
-                    if method == BEST
-                    else f"{best.better} of {best.groups}",
-                    _AGAINST_MEAN: mean.over_images,
-                }
-            )
+            tried = [r.scores for g in families if (r := results.get(g, method, align))]
+            better = None if method == BEST else f"{best.better} of {best.groups}"
+            row = {
+                "method": label(method, align),
+                "accuracy": float(np.mean([scores.accuracy for scores in tried])),
+                _AGAINST_BEST: best.over_images,
+                "over groups": Interval(best.over_groups),
+                "better in groups": better,
+                _AGAINST_MEAN: mean.over_images,
+            }
+            rows.append(row)
     return Table.of(
         "Methods, on average over the groups of siblings",
         rows,
@@ -49,27 +43,24 @@ def methods(results: MergeResults, bootstrap: Bootstrap) -> Table:
     )
 
 
-def groups(results: MergeResults, bootstrap: Bootstrap, kinds: Sequence[str], title: str) -> Table:
+def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
     """A row per group and method."""
     rows = []
     for group in results.groups(*kinds):
         best = results.get(group, BEST)
         for result in results.of(group):
+            scores, merged = result.scores, result.count > 1 and result.method != ENSEMBLE
             compared = best and result.method != BEST
-            merged = result.count > 1 and result.method != ENSEMBLE
-            rows.append(
-                {
-                    "group": group.name,
-                    "method": result.label,
-                    "models": result.count,
-                    "heads": _HEADS[result.heads] if merged else "",
-                    "validation": result.scores.val_accuracy,
-                    "accuracy": accuracy(bootstrap, result.scores),
-                    _AGAINST_BEST: gain(bootstrap, [(result.scores, best.scores)])
-                    if best and compared
-                    else None,
-                }
-            )
+            row = {
+                "group": group.name,
+                "method": result.label,
+                "models": result.count,
+                "heads": _HEADS[result.heads] if merged else "",
+                "validation": scores.val_accuracy,
+                "accuracy": results.accuracy(scores),
+                _AGAINST_BEST: results.gain([(scores, best.scores)]) if best and compared else None,
+            }
+            rows.append(row)
     return Table.of(
         title,
         rows,
@@ -81,26 +72,22 @@ def groups(results: MergeResults, bootstrap: Bootstrap, kinds: Sequence[str], ti
     )
 
 
-def parts(results: MergeResults, bootstrap: Bootstrap) -> Table:
+def parts(results: MergeResults) -> Table:
     """Soups of siblings that share a value of a factor."""
-    by_value: dict[tuple[str, str], list[Group]] = {}
-    for group in results.groups("part"):
-        by_value.setdefault((group.factor, group.value), []).append(group)
-    rows = []
-    for (factor, value), same in by_value.items():
+    of_kind, rows = results.groups("part"), []
+    for factor, value in dict.fromkeys((group.factor, group.value) for group in of_kind):
+        same = [group for group in of_kind if (group.factor, group.value) == (factor, value)]
         for method, _ in results.methods(same):
-            best = compare(results, bootstrap, same, method)
-            mean = compare(results, bootstrap, same, method, MEAN)
+            best, mean = (results.compare(same, method, against) for against in (BEST, MEAN))
             if method not in (BEST, MEAN) and best and mean:
-                rows.append(
-                    {
-                        "children with": f"{factor} = {value}",
-                        "groups": len(same),
-                        "method": label(method),
-                        _AGAINST_BEST: best.over_images,
-                        _AGAINST_MEAN: mean.over_images,
-                    }
-                )
+                row = {
+                    "children with": f"{factor} = {value}",
+                    "groups": len(same),
+                    "method": label(method),
+                    _AGAINST_BEST: best.over_images,
+                    _AGAINST_MEAN: mean.over_images,
+                }
+                rows.append(row)
     return Table.of(
         "Soups of siblings that share a factor's value",
         rows,
@@ -108,80 +95,6 @@ def parts(results: MergeResults, bootstrap: Bootstrap) -> Table:
         "have several shapes all are kept.",
         units=_GAINS,
         folded=None,
-    )
-
-
-def kinship(estimates: BarrierEstimates) -> Table:
-    """Barriers by kinship, and of siblings by each factor."""
-    factors = [f for f in estimates.stage.groups if not f.name.startswith("parent")]
-    named = [(estimate.name, estimate) for estimate in estimates.by_kinship()]
-    named += [(f"siblings, {e.name}", e) for factor in factors for e in estimates.siblings(factor)]
-    rows = [
-        {
-            "pairs of": name,
-            "pairs": estimate.pairs,
-            "barrier (nats)": estimate.barrier,
-            "soup against mean": estimate.gain,
-        }
-        for name, estimate in named
-    ]
-    return Table.of(
-        "Barriers by kinship",
-        rows,
-        "Barrier: how far the loss rises above the line between the ends. Soup against mean: "
-        "accuracy of both models' mean weights less the mean of their accuracies. Intervals of the "
-        "bootstrap over models.",
-        units={"soup against mean": "gain"},
-    )
-
-
-def aligned(estimates: BarrierEstimates) -> Table:
-    """Barriers before and after each alignment."""
-    rows = [
-        {
-            "pairs of": f"models {estimate.kin}",
-            "alignment": label(estimate.align),
-            "pairs": estimate.pairs,
-            "before (nats)": estimate.before,
-            "after (nats)": estimate.after,
-            "taken away (nats)": estimate.reduction,
-            "share": estimate.share.value,
-            "aligned soup against mean": estimate.gain,
-        }
-        for estimate in estimates.aligned()
-    ]
-    return Table.of(
-        "Barriers before and after alignment",
-        rows,
-        "The second model of each pair is rearranged to match the first. Intervals over models.",
-        units={"share": "share", "aligned soup against mean": "gain"},
-    )
-
-
-def epochs(results: MergeResults, bootstrap: Bootstrap) -> Table:
-    """What averages of the last epochs gain."""
-    rows = []
-    for (method, last), gains in results.epochs_by_method().items():
-        differences = np.asarray([model.gain for model in gains])
-        signs = [int((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
-        validation = [g.averaged.val_accuracy - g.single.val_accuracy for g in gains]
-        rows.append(
-            {
-                "method": label(method),
-                "epochs": last,
-                "models": len(gains),
-                "gain": gain(bootstrap, [(model.averaged, model.single) for model in gains]),
-                "over models": Interval(bootstrap.mean(differences)),
-                "better / same / worse": " / ".join(map(str, signs)),
-                "validation": float(np.mean(validation)),
-            }
-        )
-    return Table.of(
-        "Averages of the last epochs against the last epoch",
-        rows,
-        "Mean gain in points of accuracy, with its interval over test images, and the interval of "
-        "the same mean over models.",
-        units={"gain": "gain", "over models": "gain", "validation": "fraction"},
     )
 
 
@@ -201,6 +114,79 @@ def ingredients(results: MergeResults) -> Table:
     return Table.of("Soups of the best models of a group", rows, units=units, folded=True)
 
 
+def epochs(results: MergeResults) -> Table:
+    """What averages of the last epochs gain."""
+    rows = []
+    for (method, last), gains in results.epochs_by_method().items():
+        differences = np.asarray([model.gain for model in gains])
+        signs = [int((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
+        validation = [g.averaged.val_accuracy - g.single.val_accuracy for g in gains]
+        row = {
+            "method": label(method),
+            "epochs": last,
+            "models": len(gains),
+            "gain": results.gain([(model.averaged, model.single) for model in gains]),
+            "over models": Interval(results.bootstrap.mean(differences)),
+            "better / same / worse": " / ".join(map(str, signs)),
+            "validation": float(np.mean(validation)),
+        }
+        rows.append(row)
+    return Table.of(
+        "Averages of the last epochs against the last epoch",
+        rows,
+        "Mean gain in points of accuracy, with its interval over test images, and the interval of "
+        "the same mean over models.",
+        units={"gain": "gain", "over models": "gain", "validation": "fraction"},
+    )
+
+
+def kinship(barriers: Barriers) -> Table:
+    """Barriers by kinship, and of siblings by each factor."""
+    estimates = [(estimate.name, estimate) for estimate in barriers.by_kinship()]
+    for factor in barriers.factors:
+        estimates += [(f"siblings, {pairs.name}", pairs) for pairs in barriers.siblings(factor)]
+    rows = [
+        {
+            "pairs of": name,
+            "pairs": estimate.pairs,
+            "barrier (nats)": estimate.barrier,
+            "soup against mean": estimate.gain,
+        }
+        for name, estimate in estimates
+    ]
+    return Table.of(
+        "Barriers by kinship",
+        rows,
+        "Barrier: how far the loss rises above the line between the ends. Soup against mean: "
+        "accuracy of both models' mean weights less the mean of their accuracies. Intervals of the "
+        "bootstrap over models.",
+        units={"soup against mean": "gain"},
+    )
+
+
+def aligned(barriers: Barriers) -> Table:
+    """Barriers before and after each alignment."""
+    rows = [
+        {
+            "pairs of": f"models {estimate.kin}",
+            "alignment": label(estimate.align),
+            "pairs": estimate.pairs,
+            "before (nats)": estimate.before,
+            "after (nats)": estimate.after,
+            "taken away (nats)": estimate.reduction,
+            "share": estimate.share.value,
+            "aligned soup against mean": estimate.gain,
+        }
+        for estimate in barriers.aligned()
+    ]
+    return Table.of(
+        "Barriers before and after alignment",
+        rows,
+        "The second model of each pair is rearranged to match the first. Intervals over models.",
+        units={"share": "share", "aligned soup against mean": "gain"},
+    )
+
+
 def directions(findings: Sequence[Direction]) -> Table:
     """Published findings against the numbers here."""
     rows = [
@@ -214,12 +200,12 @@ def directions(findings: Sequence[Direction]) -> Table:
     return Table.of("Published directions, checked", rows, wrap=True)
 
 
-def failures(results: MergeResults, paths: InterpolationPaths) -> Table:
+def failures(failed: Sequence[Failure]) -> Table:
     """What could not be combined, and why."""
     models: dict[tuple[str, str], list[str]] = {}
-    for failure in (*results.failures, *paths.failures):
+    for failure in failed:
         models.setdefault((failure.method, failure.why), []).append(failure.models)
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
             "what": method,
             "of": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
