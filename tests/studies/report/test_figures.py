@@ -33,7 +33,7 @@ def drawn(stage) -> dict[str, Figure | None]:
         "curves": model_figures.curves(stage, "lr"),
         "gap": model_figures.against_accuracy(stage, "generalization_gap", "lr"),
         "distributions": model_figures.distributions(stage, "lr"),
-        "variance": model_figures.variance(analyse(stage, Bootstrap(draws=20))),
+        "variance": model_figures.variance(analyse(stage, Bootstrap(n_resamples=20))),
         "agreement": matrices.heat_map(stage, "agreement"),
         "embedding": embedding(stage, ["pca"], "parent", 0),
     }

@@ -61,7 +61,7 @@ def test_chosen_models_only_and_hessian_traces_on_request(grown_zoo, tmp_path):
         "diversity",
         out=tmp_path / "page.html",
         where="stage = 'finetune'",
-        images=32,
+        num_images=32,
         hessian_models=3,
         draws=20,
         embeddings=["pca"],

@@ -7,14 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from vitarium.studies.report.figures import (
-    LINE,
-    Figure,
-    categories,
-    data,
-    panels,
-    points_with_means,
-)
+from vitarium.studies.report import figures as draw
 from vitarium.studies.report.matrices import matrix_figure
 from vitarium.studies.soups.barriers import BEFORE, DIFFERENT, Barriers, InterpolationPath
 from vitarium.studies.soups.figures import points
@@ -24,7 +17,7 @@ _SIDE = 235
 """Of a panel, in pixels."""
 
 
-def curves(barriers: Barriers) -> Figure | None:
+def curves(barriers: Barriers) -> draw.Figure | None:
     """The loss on the way from one model to another, a panel per alignment."""
     if not barriers.paths:
         return None
@@ -55,17 +48,17 @@ def curves(barriers: Barriers) -> Figure | None:
         strokeOpacity=opacity(1, 0.05),
         tooltip=[alt.Tooltip("kin:N", title="models"), alt.Tooltip("mean(rise):Q", format=".3f")],
     )
-    return Figure(
+    return draw.Figure(
         f"{barriers.stage.name}-barrier-curves",
         "The loss between two models, by how close kin they are",
         "Models on the straight line between two: how much more they lose than the line between "
         "what both ends lose. A thin line per pair, a thick one for the mean. Where it stays at 0, "
         "models may be averaged.",
-        _panels(alt.layer(thin, thick, data=data(rows)), barriers).add_params(legend_click),
+        _panels(alt.layer(thin, thick, data=draw.data(rows)), barriers).add_params(legend_click),
     )
 
 
-def heat_maps(barriers: Barriers) -> Iterator[Figure]:
+def heat_maps(barriers: Barriers) -> Iterator[draw.Figure]:
     """Barriers of pairs by lineage, before and after each alignment, on one scale."""
     stage = barriers.stage
     matrices = {align: heights for align, (heights, _) in barriers.matrices.items()}
@@ -87,7 +80,7 @@ def heat_maps(barriers: Barriers) -> Iterator[Figure]:
             yield replace(figure, caption=f"{figure.caption} {note}")
 
 
-def before_and_after(barriers: Barriers) -> Figure | None:
+def before_and_after(barriers: Barriers) -> draw.Figure | None:
     """Each pair's barrier before and after an alignment."""
     before = {(path.first, path.second): path.barrier for path in barriers.of(BEFORE)}
     rows: list[dict[str, Any]] = [
@@ -101,7 +94,7 @@ def before_and_after(barriers: Barriers) -> Figure | None:
     scale = alt.Scale(domain=[0, top], nice=False)
     base = alt.Chart()
     ends = base.transform_aggregate(n="count()").transform_calculate(a="0", b=f"{top}")
-    diagonal = ends.mark_rule(color=LINE, strokeDash=[4, 3]).encode(
+    diagonal = ends.mark_rule(color=draw.LINE, strokeDash=[4, 3]).encode(
         x=alt.X("a:Q", scale=scale), y=alt.Y("a:Q", scale=scale), x2="b:Q", y2="b:Q"
     )
     dots = base.mark_circle(size=55, opacity=0.75).encode(
@@ -113,47 +106,45 @@ def before_and_after(barriers: Barriers) -> Figure | None:
             *(alt.Tooltip(f"{when}:Q", format=".3f") for when in ("before", "after")),
         ],
     )
-    return Figure(
+    return draw.Figure(
         f"{barriers.stage.name}-barriers-before-and-after",
         "Where alignment helps",
         "A point per pair: its barrier before and after the second model was rearranged to match "
         "the first. Below the dashed line alignment helps; at the bottom nothing is left to help.",
-        _panels(alt.layer(diagonal, dots, data=data(rows)), barriers),
+        _panels(alt.layer(diagonal, dots, data=draw.data(rows)), barriers),
     )
 
 
-def siblings(barriers: Barriers, factor: Factor) -> Figure | None:
+def siblings(barriers: Barriers, factor: Factor) -> draw.Figure | None:
     """Barriers and soups of siblings that share a value of a factor."""
-    levels = barriers.siblings(factor)
+    levels = barriers.means(barriers.siblings(factor))
     if len(levels) < 2:
         return None
-    names = {level.value: level.name for level in levels}
     rows = []
     for path in barriers.of(BEFORE, barriers.kin[0].name):
         first, second = factor.labels[path.first], factor.labels[path.second]
-        level, pair = names[first if first == second else DIFFERENT], _cells(path, "and")["pair"]
-        gain = 100 * path.soup_gain
-        rows.append({"level": level, "pair": pair, "barrier": path.barrier, "gain": gain})
+        same = f"{factor.name} = {first}" if first == second else f"{DIFFERENT} {factor.name}"
+        cells = {"level": same, "pair": _cells(path, "and")["pair"], "barrier": path.barrier}
+        rows.append({**cells, "gain": 100 * path.soup_gain})
     means = []
-    for level in levels:
-        height = {"barrier": level.barrier.value, "low": level.barrier.low}
-        height["high"] = level.barrier.high
-        means.append({"level": level.name, **height, **points(level.gain, "gain_")})
+    for name, _, barrier, gain in levels:
+        height = {"barrier": barrier.value, "low": barrier.low, "high": barrier.high}
+        means.append({"level": name, **height, **points(gain, "gain_")})
 
     def panel(column: str, prefix: str, title: str, axis: alt.Axis | None) -> Any:
-        chart = points_with_means(
+        chart = draw.points_with_means(
             rows,
             means,
             column,
             alt.Axis(title=title, tickCount=5),
-            alt.Y("level:N", sort=list(names.values()), axis=axis),
+            alt.Y("level:N", sort=[level.name for level in levels], axis=axis),
             interval=(f"{prefix}low", f"{prefix}high"),
             tooltip=["pair:N", f"{column}:Q"],
         )
         return chart.properties(width=320, height=alt.Step(34))
 
     name = factor.name.replace("_", "-").replace(".", "-")
-    return Figure(
+    return draw.Figure(
         f"{barriers.stage.name}-siblings-by-{name}",
         f"Siblings by {factor.name}",
         f"Pairs of children of one parent that were trained with the same {factor.name}, and with "
@@ -178,8 +169,8 @@ def _panel(align: str) -> str:
 
 def _panels(chart: Any, barriers: Barriers) -> Any:
     order = [_panel(align) for align in barriers.alignments]
-    return panels(chart.properties(width=_SIDE, height=_SIDE), "panel", order, len(order))
+    return draw.panels(chart.properties(width=_SIDE, height=_SIDE), "panel", order, len(order))
 
 
 def _kin_color(barriers: Barriers) -> alt.Color:
-    return categories("kin", [kin.name for kin in barriers.kin], labelLimit=320, columns=3)
+    return draw.categories("kin", [kin.name for kin in barriers.kin], labelLimit=320, columns=3)

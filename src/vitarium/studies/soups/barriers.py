@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import NotApplicable, VitariumError
@@ -24,9 +24,8 @@ from vitarium.evaluation.losses import Losses
 from vitarium.measures.landscape._paths import barriers
 from vitarium.measures.landscape.barrier import Barrier, path_losses
 from vitarium.studies.soups.evaluator import Evaluator
-from vitarium.studies.soups.experiments import Experiments
+from vitarium.studies.soups.experiments import Experiments, Failure, label
 from vitarium.studies.soups.groups import SiblingGroups
-from vitarium.studies.soups.results import Failure, label
 from vitarium.studies.statistics.analysis import SAME_PARENT, Kin, ancestry_of, kinship
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor
@@ -34,11 +33,9 @@ from vitarium.studies.statistics.stages import Stage
 
 BEFORE = ""
 """Of pairs that are not aligned."""
-UNRELATED = "models of different parents"
+UNRELATED = "of different parents"
 DIFFERENT = "different"
-"""Value of pairs that differ in a factor."""
-Mask = NDArray[np.bool_]
-"""Pairs of models, [models, models]."""
+"""Begins the name of pairs that differ in a factor."""
 
 
 @dataclass(frozen=True)
@@ -72,33 +69,30 @@ class InterpolationPath:
         return -barriers(self.t, self.losses)["midpoint/error"]
 
 
-@dataclass(frozen=True)
-class PairEstimate:
-    """Pairs of siblings that share a value of a factor, or pairs of one kinship."""
+class PairEstimate(NamedTuple):
+    """Pairs of models of one kinship."""
 
     name: str
-    value: str
     pairs: int
     barrier: Estimate
     gain: Estimate
     """Accuracy of the two models' soup less their mean."""
 
 
-@dataclass(frozen=True)
-class AlignmentEstimate:
-    """Pairs of one kinship, before and after an alignment."""
+class AlignmentEstimate(NamedTuple):
+    """Pairs of models of one kinship, before and after an alignment."""
 
+    name: str
     align: str
-    kin: str
     pairs: int
     before: Estimate
     after: Estimate
     reduction: Estimate
     """Nats."""
-    share: Estimate
-    """Of the barrier that is taken away; NaN where there is none."""
     gain: Estimate
     """As of `PairEstimate`, after the alignment."""
+    share: Estimate
+    """Of the barrier that is taken away; NaN where there is none."""
 
 
 @dataclass
@@ -120,9 +114,24 @@ class Barriers:
         return [Kin(SAME_PARENT, siblings)]
 
     @property
+    def unrelated(self) -> list[Kin]:
+        """All pairs of models of different parents, together."""
+        none = np.zeros((len(self.stage),) * 2, dtype=bool)
+        return [Kin(UNRELATED, np.logical_or.reduce([none, *(kin.mask for kin in self.kin[1:])]))]
+
+    @property
     def factors(self) -> list[Factor]:
         """What siblings differ in."""
         return [f for f in self.stage.groups if not f.name.startswith(PARENT)]
+
+    def siblings(self, factor: Factor) -> list[Kin]:
+        """Siblings that share each value of a factor, and those that differ in it."""
+        siblings, labels = self.kin[0].mask, np.asarray(factor.labels[self.stage.ids].tolist())
+        equal = labels[:, None] == labels
+        same = [
+            Kin(f"{factor.name} = {v}", siblings & equal & (labels == v)) for v in factor.values
+        ]
+        return [*same, Kin(f"{DIFFERENT} {factor.name}", siblings & ~equal)]
 
     @property
     def alignments(self) -> list[str]:
@@ -133,93 +142,52 @@ class Barriers:
         return [path for path in self.paths if path.align == align and kin in (None, path.kin)]
 
     @cached_property
-    def matrices(self) -> dict[str, tuple[Numbers, Numbers]]:
-        """By alignment: barriers, and gains halfway, [models, models]; NaN where no path is."""
+    def matrices(self) -> dict[str, Numbers]:
+        """By alignment: barriers, and gains halfway, [2, models, models]; NaN where no path is."""
         index = {id: number for number, id in enumerate(self.stage.ids)}
-        shape = (2, len(index), len(index))
-        matrices = {align: np.full(shape, np.nan) for align in self.alignments}
+        matrices = {align: np.full((2, *(len(index),) * 2), np.nan) for align in self.alignments}
         for path in self.paths:
             i, j = index[path.first], index[path.second]
-            matrices[path.align][:, [i, j], [j, i]] = [[path.barrier] * 2, [path.soup_gain] * 2]
-        return {align: (heights, gains) for align, (heights, gains) in matrices.items()}
+            matrix = matrices[path.align]
+            matrix[:, i, j] = matrix[:, j, i] = path.barrier, path.soup_gain
+        return matrices
 
-    def by_kinship(self) -> list[PairEstimate]:
-        """The closest kin first; those without paths left out."""
-        return self._pairs((f"models {kin.name}", kin.name, kin.mask) for kin in self.kin)
-
-    @property
-    def _unrelated(self) -> Mask:
-        """Pairs of models of different parents."""
-        none = np.zeros((len(self.stage),) * 2, dtype=bool)
-        return np.logical_or.reduce([none, *(kin.mask for kin in self.kin[1:])])
-
-    def unrelated(self) -> list[PairEstimate]:
-        """All pairs of different parents together; empty where there are none."""
-        return self._pairs([(UNRELATED, UNRELATED, self._unrelated)])
-
-    def siblings(self, factor: Factor) -> list[PairEstimate]:
-        """Siblings that share each value of a factor, and those that differ in it."""
-        siblings, labels = self.kin[0].mask, np.asarray(factor.labels[self.stage.ids].tolist())
-        equal = labels[:, None] == labels
-        groups = [
-            (f"{factor.name} = {value}", value, siblings & equal & (labels == value))
-            for value in factor.values
-        ]
-        return self._pairs([*groups, (f"{DIFFERENT} {factor.name}", DIFFERENT, siblings & ~equal)])
-
-    def _pairs(self, groups: Iterable[tuple[str, str, Mask]]) -> list[PairEstimate]:
-        estimates = []
+    def means(self, kin: Iterable[Kin]) -> list[PairEstimate]:
+        """Those without paths left out."""
         heights, gains = self.matrices[BEFORE]
-        for name, value, mask in groups:
-            if count := int((mask & np.isfinite(heights)).sum()) // 2:
-                barrier, gain = (self.bootstrap.pairs(m, mask) for m in (heights, gains))
-                estimates.append(PairEstimate(name, value, count, barrier, gain))
-        return estimates
+        mean = self.bootstrap.pairs
+        return [
+            PairEstimate(pairs.name, count, mean(heights, pairs.mask), mean(gains, pairs.mask))
+            for pairs in kin
+            if (count := int((pairs.mask & np.isfinite(heights)).sum()) // 2)
+        ]
 
-    def aligned(self) -> list[AlignmentEstimate]:
-        """Each alignment for each kinship, the closest kin first."""
-        return self._alignments((kin.name, kin.mask) for kin in self.kin)
-
-    def unrelated_aligned(self) -> list[AlignmentEstimate]:
-        """Each alignment, of all pairs of different parents together."""
-        return self._alignments([(UNRELATED, self._unrelated)])
-
-    def _alignments(self, kinds: Iterable[tuple[str, Mask]]) -> list[AlignmentEstimate]:
-        estimates = []
-        before, mean, models = self.matrices[BEFORE][0], self.bootstrap.pairs, len(self.stage)
+    def aligned(self, kin: Iterable[Kin]) -> list[AlignmentEstimate]:
+        """Each alignment of each; those without paths left out."""
+        estimates, models = [], len(self.stage)
+        before, mean = self.matrices[BEFORE][0], self.bootstrap.pairs
         counts = np.vstack([np.ones(models), self.bootstrap.counts(models)])
-        for kin, mask in kinds:
-            for align in self.alignments[1:]:
-                after, gains = self.matrices[align]
-                valid = mask & np.isfinite(after) & np.isfinite(before)
-                if not valid.any():
-                    continue
-                sums = [
-                    ((counts @ np.where(valid, heights, 0.0)) * counts).sum(1)
-                    for heights in (before, after)
-                ]
-                none = np.full(len(counts), math.nan)
-                shares = np.divide(sums[0] - sums[1], sums[0], out=none, where=sums[0] > 0)
-                size = int(valid.any(1).sum())
-                estimates.append(
-                    AlignmentEstimate(
-                        align,
-                        kin,
-                        int(valid.sum()) // 2,
-                        mean(before, valid),
-                        mean(after, valid),
-                        mean(before - after, valid),
-                        self.bootstrap.estimate(float(shares[0]), shares[1:], size),
-                        mean(gains, valid),
-                    )
-                )
+        for pairs, align in product(kin, self.alignments[1:]):
+            after, gains = self.matrices[align]
+            valid = pairs.mask & np.isfinite(after) & np.isfinite(before)
+            if not valid.any():
+                continue
+            old, new = (
+                ((counts @ np.where(valid, heights, 0.0)) * counts).sum(1)
+                for heights in (before, after)
+            )
+            shares = np.divide(old - new, old, out=np.full(len(counts), math.nan), where=old > 0)
+            share = self.bootstrap.estimate(float(shares[0]), shares[1:], int(valid.any(1).sum()))
+            means = [mean(values, valid) for values in (before, after, before - after, gains)]
+            count = int(valid.sum()) // 2
+            estimates.append(AlignmentEstimate(pairs.name, align, count, *means, share))
         return estimates
 
 
 def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
     """The losses between models that can be averaged."""
     config, groups = experiments.config, experiments.groups
-    aligning = experiments.methods.aligning
+    aligning = experiments.methods["align"]
     barrier = Barrier(points=config.points, images=config.barrier_images)
     results = Barriers(groups.stage, experiments.bootstrap)
     jobs: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
@@ -228,7 +196,7 @@ def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
         jobs += [(kin.name, *pair, None) for pair in pairs]
         few = pairs[: config.aligned_pairs]
         jobs += [(kin.name, *pair, align) for align in aligning for pair in few]
-    for done, (kinship, first, second, align) in enumerate(jobs):
+    for done, (kin_name, first, second, align) in enumerate(jobs):
         progress.step("walking between models", done, len(jobs))
         aligned = align.name if align else BEFORE
         try:
@@ -238,7 +206,7 @@ def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
             results.failures.append(Failure(label("barrier", aligned), pair, str(error)))
             continue
         ends, t = (first.model, second.model), tuple(barrier.positions)
-        results.paths.append(InterpolationPath(*ends, kinship, aligned, t, losses))
+        results.paths.append(InterpolationPath(*ends, kin_name, aligned, t, losses))
     return results
 
 

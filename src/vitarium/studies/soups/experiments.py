@@ -1,9 +1,11 @@
 """Combine the models of each group in each way, and score the results."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,64 +13,166 @@ from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.core.progress import Progress
 from vitarium.core.registry import Section, choose
+from vitarium.core.seeds import derive
 from vitarium.operators._runner.choose import chosen
 from vitarium.studies.report.text import counted
 from vitarium.studies.soups.evaluator import Evaluator, Scores
 from vitarium.studies.soups.groups import Group, SiblingGroups
-from vitarium.studies.soups.results import (
-    BEST,
-    ENSEMBLE,
-    GREEDY,
-    MEAN,
-    UNIFORM,
-    EpochGain,
-    Failure,
-    MergeResult,
-    MergeResults,
-    label,
-)
 from vitarium.studies.soups.settings import Soups
-from vitarium.studies.statistics.bootstrap import Bootstrap
+from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
+
+BEST, MEAN, ENSEMBLE = "best single", "mean single", "ensemble of logits"
+"""What methods are compared with."""
+UNIFORM, GREEDY = "uniform_soup", "greedy_soup"
+Methods = defaultdict[str, list[Section]]
+"""Operators by what they do: combine "models", one "model" with what it started from, or "epochs"
+of one model; or "align" models. The uniform and the greedy soup are also among the "soups"."""
+Job = tuple[str, str, Callable[[], None]]
+"""A method, the models that it is tried on, and what adds its result to the others."""
 
 
-class Methods:
-    """Operators by what they are for, from their facts.
+def label(method: str, align: str = "") -> str:
+    """As the page calls it."""
+    words = method.replace("_", " ")
+    return f"{words} after {align.replace('_', ' ')}" if align else words
 
-    Raises UnknownName for one that there is not.
-    """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.combining: list[Section] = []
-        """They make one model of several."""
-        self.of_single: list[Section] = []
-        """They combine one model with what it started from."""
-        self.of_epochs: list[Section] = []
-        self.aligning: list[Section] = []
-        for name in dict.fromkeys(names):
-            section = choose("operator", name)
-            facts = section.plugin.facts
-            if facts.get("aligns"):
-                self.aligning.append(section)
-            elif facts.get("epochs"):
-                self.of_epochs.append(section)
-            elif facts["models"][1] == 1:
-                self.of_single.append(section)
-            else:
-                self.combining.append(section)
+@dataclass(frozen=True)
+class MergeResult:
+    """The scores of one method on one group."""
+
+    group: Group
+    method: str
+    scores: Scores
+    align: str = ""
+    """What rearranged the models before; empty: nothing."""
+    heads: str = "merge"
+    count: int = 0
+    """Of models that were combined."""
 
     @property
-    def soups(self) -> list[Section]:
-        """The uniform and the greedy soup, where they are among the methods."""
-        return [section for section in self.combining if section.name in (UNIFORM, GREEDY)]
+    def label(self) -> str:
+        return label(self.method, self.align)
 
 
-class Job(NamedTuple):
-    """A method, the models that it is tried on, what computes its result, and the list for it."""
+class EpochGain(NamedTuple):
+    """A model, and the average of its last epochs."""
+
+    model: str
+    averaged: Scores
+    single: Scores
+
+    @property
+    def gain(self) -> float:
+        return self.averaged.accuracy - self.single.accuracy
+
+
+class Failure(NamedTuple):
+    """What could not be combined or measured, of which models, and why."""
 
     method: str
     models: str
-    compute: Callable[[], Any]
-    results: list[Any]
+    why: str
+
+
+class Comparison(NamedTuple):
+    """A way to combine models against another way, over the groups that have both."""
+
+    accuracy: float
+    """Its mean over the groups."""
+    over_images: Estimate
+    """Interval for other test images."""
+    over_groups: Estimate
+    """Interval for other groups; none for fewer than four."""
+    groups: int
+    better: int
+    """Groups in which it is better."""
+
+
+@dataclass
+class MergeResults:
+    """Of all groups of a stage."""
+
+    bootstrap: Bootstrap
+    split: str
+    results: list[MergeResult] = field(default_factory=list)
+    curves: list[MergeResult] = field(default_factory=list)
+    """Of the best `count` models by validation."""
+    epochs: dict[tuple[str, int], list[EpochGain]] = field(default_factory=dict)
+    """By operator and number of epochs."""
+    failures: list[Failure] = field(default_factory=list)
+
+    def of(self, group: Group) -> dict[tuple[str, str], MergeResult]:
+        """By method and alignment (or "")."""
+        return {(r.method, r.align): r for r in self.results if r.group == group}
+
+    def groups(self, *kinds: str) -> list[Group]:
+        return list(dict.fromkeys(r.group for r in self.results if r.group.kind in kinds))
+
+    def methods(self, groups: Iterable[Group]) -> list[tuple[str, str]]:
+        """Methods, each with an alignment or none, in the order in which they were tried."""
+        return list(dict.fromkeys(key for group in groups for key in self.of(group)))
+
+    def compare(
+        self, groups: Sequence[Group], method: str, against: str = BEST, align: str = ""
+    ) -> Comparison | None:
+        """None where no group has both."""
+        pairs = [
+            (results[method, align].scores, results[against, ""].scores)
+            for results in map(self.of, groups)
+            if (method, align) in results and (against, "") in results
+        ]
+        if not pairs:
+            return None
+        accuracies = np.asarray([[scores.accuracy for scores in pair] for pair in pairs])
+        gains, accuracy = accuracies[:, 0] - accuracies[:, 1], float(accuracies[:, 0].mean())
+        over_groups, better = self.bootstrap.mean(gains), int((gains > 0).sum())
+        return Comparison(accuracy, self.gain(pairs), over_groups, len(pairs), better)
+
+    def accuracy(self, scores: Scores) -> Estimate:
+        return over_images(self.bootstrap, [(scores.images, scores.test)])
+
+    def gain(self, pairs: Iterable[tuple[Scores, Scores]]) -> Estimate:
+        """The mean of what the first has more than the second, image by image."""
+        return over_images(self.bootstrap, [(a.images, a.test - b.test) for a, b in pairs])
+
+
+def over_images(bootstrap: Bootstrap, parts: Sequence[tuple[str, Numbers]]) -> Estimate:
+    """The mean over parts, each a number per image, with an interval for other test images.
+
+    Args:
+        parts: a key that identifies the part's images, and its numbers [images]. Parts with the
+            same images share each draw of them.
+    """
+    if not parts:
+        return Estimate(math.nan, None, None)
+    sums: dict[str, Numbers] = {}
+    for images, values in parts:
+        sums[images] = sums.get(images, np.zeros(len(values))) + values
+    drawn = np.zeros(bootstrap.n_resamples)
+    for images, values in sums.items():
+        # equal numbers are drawn together, which changes no chance
+        distinct, counts = np.unique(values, return_counts=True)
+        generator = np.random.default_rng(derive(bootstrap.seed, "images", images))
+        shares = counts / len(values)
+        draws = generator.multinomial(len(values), shares, size=bootstrap.n_resamples)
+        drawn += draws @ distinct / len(values)
+    value = sum(float(values.mean()) for values in sums.values())
+    fewest = min(len(values) for values in sums.values())
+    return bootstrap.estimate(value / len(parts), drawn / len(parts), fewest)
+
+
+def methods_by_use(names: Sequence[str]) -> Methods:
+    """Raises UnknownName for one that there is not."""
+    methods: Methods = defaultdict(list)
+    for name in dict.fromkeys(names):
+        operator = choose("operator", name)
+        facts = operator.plugin.facts
+        combines = "epochs" if facts["epochs"] else "model" if facts["models"][1] == 1 else "models"
+        methods["align" if facts["aligns"] else combines].append(operator)
+        if name in (UNIFORM, GREEDY):
+            methods["soups"].append(operator)
+    return methods
 
 
 @dataclass
@@ -90,57 +194,51 @@ class Experiments:
             progress.step("running models", done, len(members))
             self.evaluator.single(model)
         jobs = [*self._of_groups(), *self._of_best(), *self._of_epochs()]
-        for done, (method, models, compute, results) in enumerate(jobs):
+        for done, (method, models, job) in enumerate(jobs):
             progress.step("combining models", done, len(jobs))
             try:
-                results.append(compute())
+                job()
             except VitariumError as error:
                 self.results.failures.append(Failure(method, models, str(error)))
         return self.results
 
     def _of_groups(self) -> Iterator[Job]:
         """Each group by all methods for it; what they are compared with comes first."""
-        methods, groups = self.methods, self.groups
+        groups, methods = self.groups, self.methods
         siblings, across = [*groups.families, *groups.mixed], groups.across(self.evaluator)
-        for group in [*siblings, *groups.parts, *across]:
+        for group in [*siblings, *groups.parts(), *across]:
             self.results.results += self._references(group)
-            for operator in methods.combining if group in siblings else methods.soups:
-                yield self._job(group, operator, group.members)
+            alone, members = self._by_validation(group)[:1], group.members
+            tries: list[tuple[Section, Sequence[CheckpointRef], Section | None]] = []
+            combining = methods["models" if group in siblings else "soups"]
+            tries += [(operator, members, None) for operator in combining]
             if group.kind == "family":
-                for operator in methods.of_single:
-                    yield self._job(group, operator, self._by_validation(group)[:1])
+                tries += [(operator, alone, None) for operator in methods["model"]]
             if group.kind in ("family", "across"):
-                for align in methods.aligning:
-                    for operator in methods.soups:
-                        yield self._job(group, operator, group.members, align)
+                soups = methods["soups"]
+                tries += [(soup, members, align) for align in methods["align"] for soup in soups]
+            for operator, models, align in tries:
+                method = label(operator.name, align.name if align else "")
+                merge = partial(self._merge, self.results.results, group, operator, models, align)
+                yield method, group.name, merge
 
     def _references(self, group: Group) -> Iterator[MergeResult]:
-        scores = [self.evaluator.single(model) for model in group.members]
-        best = self.evaluator.single(self._by_validation(group)[0])
+        single = self.evaluator.single
+        scores = [single(model) for model in group.members]
         val, test = (np.mean([getattr(s, n) for s in scores], axis=0) for n in ("val", "test"))
-        yield MergeResult(group, BEST, best, count=1)
+        yield MergeResult(group, BEST, single(self._by_validation(group)[0]), count=1)
         yield MergeResult(group, MEAN, Scores(val, test, scores[0].images), count=1)
         ensemble = self.evaluator.ensemble(group.members)
         yield MergeResult(group, ENSEMBLE, ensemble, count=len(group))
 
-    def _job(
-        self,
-        group: Group,
-        operator: Section,
-        models: Sequence[CheckpointRef],
-        align: Section | None = None,
-    ) -> Job:
-        compute = partial(self._merge, group, operator, models, align)
-        method = label(operator.name, align.name if align else "")
-        return Job(method, group.name, compute, self.results.results)
-
     def _merge(
         self,
+        results: list[MergeResult],
         group: Group,
         operator: Section,
         models: Sequence[CheckpointRef],
         align: Section | None = None,
-    ) -> MergeResult:
+    ) -> None:
         heads = "merge"
         if not self.groups.mergeable(group):
             heads = "ensemble"
@@ -148,8 +246,8 @@ class Experiments:
             heads = "average"
         ingredients = chosen(self.evaluator.zoo, operator, map(str, models))
         scores = self.evaluator.merged(operator, ingredients, heads, align)
-        aligned = align.name if align else ""
-        return MergeResult(group, operator.name, scores, aligned, heads, len(ingredients))
+        aligned, count = align.name if align else "", len(ingredients)
+        results.append(MergeResult(group, operator.name, scores, aligned, heads, count))
 
     def _by_validation(self, group: Group) -> list[CheckpointRef]:
         """The best first; of equally good ones that of the smaller id."""
@@ -158,36 +256,32 @@ class Experiments:
 
     def _of_best(self) -> Iterator[Job]:
         """Soups of the best 1, 2, ... models of a family."""
-
-        def merge(group: Group, operator: Section, count: int) -> MergeResult:
-            best = self._by_validation(group)[:count]
-            if count > 1:
-                return self._merge(group, operator, best)
-            return MergeResult(group, operator.name, self.evaluator.single(best[0]), count=1)
-
+        curves = self.results.curves
         for group in self.groups.families:
-            for operator in self.methods.soups:
-                for count in range(1, min(len(group), self.config.most_ingredients) + 1):
+            ranked = self._by_validation(group)
+            for operator in self.methods["soups"]:
+                best = MergeResult(group, operator.name, self.evaluator.single(ranked[0]), count=1)
+                yield label(operator.name), group.name, partial(curves.append, best)
+                for count in range(2, min(len(group), self.config.most_ingredients) + 1):
                     method = f"{label(operator.name)} of the best {count}"
-                    compute = partial(merge, group, operator, count)
-                    yield Job(method, group.name, compute, self.results.curves)
+                    merge = partial(self._merge, curves, group, operator, ranked[:count])
+                    yield method, group.name, merge
 
     def _of_epochs(self) -> Iterator[Job]:
         """Epochs of each model; of operators with that setting, each number of the last ones."""
-
-        def average(model: CheckpointRef, operator: Section, last: int | None) -> EpochGain:
-            epochs = chosen(self.evaluator.zoo, operator, [model.model])
-            if last and len(epochs) != last:
-                raise InvalidInput(f"it has {counted(len(epochs), 'epoch')} that count")
-            averaged = self.evaluator.merged(operator, epochs)
-            single = self.evaluator.single(model)
-            return EpochGain(model.model, operator.name, len(epochs), single, averaged)
-
-        for section in self.methods.of_epochs:
+        for section in self.methods["epochs"]:
             has_last = "last" in section.plugin.config.model_fields
             for last in self.config.last if has_last else (None,):
                 operator = choose("operator", section.name, last=last) if last else section
                 method = label(section.name) + (f" of the last {last}" if last else "")
                 for model in self.groups.members.values():
-                    compute = partial(average, model, operator, last)
-                    yield Job(method, model.model[:8], compute, self.results.epochs)
+                    average = partial(self._average, model, operator, last)
+                    yield method, model.model[:8], average
+
+    def _average(self, model: CheckpointRef, operator: Section, last: int | None) -> None:
+        epochs = chosen(self.evaluator.zoo, operator, [model.model])
+        if last and len(epochs) != last:
+            raise InvalidInput(f"it has {counted(len(epochs), 'epoch')} that count")
+        averaged, single = self.evaluator.merged(operator, epochs), self.evaluator.single(model)
+        gains = self.results.epochs.setdefault((operator.name, len(epochs)), [])
+        gains.append(EpochGain(model.model, averaged, single))

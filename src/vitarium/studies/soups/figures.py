@@ -5,21 +5,8 @@ from typing import Any
 
 import altair as alt
 
-from vitarium.studies.report.figures import (
-    GOLDEN,
-    HEIGHT,
-    LINE,
-    PALETTE,
-    WIDTH,
-    Figure,
-    categories,
-    data,
-    panels,
-    points_with_means,
-    zero_line,
-)
-from vitarium.studies.soups.results import (
-    BEST,
+from vitarium.studies.report import figures as draw
+from vitarium.studies.soups.experiments import (
     ENSEMBLE,
     GREEDY,
     MEAN,
@@ -45,25 +32,24 @@ def points(estimate: Estimate, prefix: str = "") -> dict[str, float | None]:
     return {"gain": 100 * estimate.value, **scaled}
 
 
-def methods(stage: str, results: MergeResults) -> Figure | None:
+def methods(stage: str, results: MergeResults) -> draw.Figure | None:
     """Each method against the best single model, a panel per group of siblings."""
     groups = results.groups("family", "mixed")
     rows: list[dict[str, Any]] = []
     for group in groups[:_MAX_GROUPS]:
-        best = results.get(group, BEST)
+        best, *others = results.of(group).values()
         mixed = " · heads kept apart" if group.kind == "mixed" else ""
-        for result in results.of(group):
-            if best and result.method != BEST:
-                row = {
-                    "group": f"{group.name}{mixed} (best: {100 * best.scores.accuracy:.1f} %)",
-                    "method": result.label,
-                    "kind": _kind(result),
-                    **points(results.gain([(result.scores, best.scores)])),
-                    "accuracy": result.scores.accuracy,
-                    "heads": result.heads,
-                    "models": result.count,
-                }
-                rows.append(row)
+        for result in others:
+            row = {
+                "group": f"{group.name}{mixed} (best: {100 * best.scores.accuracy:.1f} %)",
+                "method": result.label,
+                "kind": _kind(result),
+                **points(results.gain([(result.scores, best.scores)])),
+                "accuracy": result.scores.accuracy,
+                "heads": result.heads,
+                "models": result.count,
+            }
+            rows.append(row)
     if not rows:
         return None
     # references at the ends, each method followed by itself after alignments
@@ -81,24 +67,24 @@ def methods(stage: str, results: MergeResults) -> Figure | None:
         *(alt.Tooltip(f"{bound}:Q", format="+.2f") for bound in ("low", "high")),
         *("models:Q", "heads:N"),
     ]
-    color = categories("kind", _KINDS, [LINE, PALETTE[0], PALETTE[1]])
+    color = draw.categories("kind", _KINDS, [draw.LINE, draw.PALETTE[0], draw.PALETTE[1]])
     base = alt.Chart()
-    zero = base.transform_calculate(zero="0").mark_rule(color=LINE, strokeDash=[4, 3])
+    zero = base.transform_calculate(zero="0").mark_rule(color=draw.LINE, strokeDash=[4, 3])
     low, gain = (alt.X(f"{name}:Q", axis=axis, scale=scale) for name in ("low", "gain"))
     bars = base.mark_rule(strokeWidth=1.5).encode(x=low, x2="high:Q", y=y, color=color)
     dots = base.mark_circle(size=62, opacity=1).encode(x=gain, y=y, color=color, tooltip=tips)
-    chart = alt.layer(zero.encode(x="zero:Q"), bars, dots, data=data(rows))
+    chart = alt.layer(zero.encode(x="zero:Q"), bars, dots, data=draw.data(rows))
     chart = chart.properties(width=215, height=alt.Step(17))
     names = list(dict.fromkeys(row["group"] for row in rows))
     cut = len(groups) > _MAX_GROUPS
     note = f" The first {_MAX_GROUPS} of {len(groups)} groups." if cut else ""
-    return Figure(
+    return draw.Figure(
         f"{stage}-methods",
         "Each method against the best single model",
         f"A panel per group: the {results.split} accuracy of each method, less that of the model "
         "that is best on the validation images (dashed). Lines: intervals of the bootstrap over "
         f"test images. What falls out of the panel stands at its edge.{note}",
-        panels(chart, "group", names, 3 if len(names) > 2 else 2),
+        draw.panels(chart, "group", names, 3 if len(names) > 2 else 2),
     )
 
 
@@ -116,7 +102,7 @@ def _window(gains: Sequence[float]) -> list[float]:
     return [max(low - margin, _LOWEST_GAIN), max(high, 0.0) + margin]
 
 
-def ingredients(stage: str, results: MergeResults) -> Figure | None:
+def ingredients(stage: str, results: MergeResults) -> draw.Figure | None:
     """Accuracy against how many models are in the soup."""
     if max((result.count for result in results.curves), default=0) < 2:
         return None
@@ -144,43 +130,42 @@ def ingredients(stage: str, results: MergeResults) -> Figure | None:
         "color": alt.Color(
             "group:N",
             sort=names,
-            scale=alt.Scale(range=PALETTE),
+            scale=alt.Scale(range=draw.PALETTE),
             legend=alt.Legend(title=None, symbolType="stroke", labelLimit=240),
         ),
     }
     tips = ["group:N", "method:N", "models:N", alt.Tooltip("accuracy:Q", format=".2%")]
-    base, means = alt.Chart(data(rows)), alt.Chart(data(singles))
+    base, means = alt.Chart(draw.data(rows)), alt.Chart(draw.data(singles))
     lines = base.mark_line(strokeWidth=2).encode(**places, strokeDash=dash, strokeOpacity=visible)
     dots = base.mark_circle(size=45).encode(**places, opacity=visible, tooltip=tips)
     dashes = means.mark_tick(thickness=2, size=12, orient="horizontal")
     chart = lines + dots + dashes.encode(**places, opacity=visible)
-    return Figure(
+    return draw.Figure(
         f"{stage}-ingredients",
         "Accuracy against the number of models in the soup",
         "The best k models of a group by validation: all of them averaged (uniform), or those that "
         "do not lower the validation accuracy (greedy). Ticks at 1: the mean of the single models. "
         "Click a group in the legend to see it alone.",
-        chart.add_params(legend_click).properties(width=WIDTH - 160, height=HEIGHT),
+        chart.add_params(legend_click).properties(width=draw.WIDTH - 160, height=draw.HEIGHT),
     )
 
 
-def epochs(stage: str, results: MergeResults) -> Figure | None:
+def epochs(stage: str, results: MergeResults) -> draw.Figure | None:
     """What the average of the last epochs gains over the last one."""
-    by_method = results.epochs_by_method()
-    if not by_method:
+    if not results.epochs:
         return None
-    several = len({method for method, _ in by_method}) > 1
+    several = len({method for method, _ in results.epochs}) > 1
     rows: list[dict[str, Any]] = []
     means: list[dict[str, Any]] = []
-    for (method, last), gains in by_method.items():
+    for (method, last), gains in results.epochs.items():
         name = f"{label(method)}, last {last}" if several else f"last {last}"
         for number, model in enumerate(gains):
-            jitter = number * GOLDEN % 1
+            jitter = number * draw.GOLDEN % 1
             point = {"what": name, "model": model.model[:8], "gain": 100 * model.gain}
             rows.append({**point, "jitter": jitter})
-        mean = results.gain([(model.averaged, model.single) for model in gains])
+        mean = results.gain((model.averaged, model.single) for model in gains)
         means.append({"what": name, **points(mean)})
-    chart = points_with_means(
+    chart = draw.points_with_means(
         rows,
         means,
         "gain",
@@ -190,10 +175,10 @@ def epochs(stage: str, results: MergeResults) -> Figure | None:
         tooltip=["model:N", alt.Tooltip("gain:Q", format="+.2f")],
         mean_tooltip=[alt.Tooltip("gain:Q", format="+.3f", title="mean")],
     )
-    return Figure(
+    return draw.Figure(
         f"{stage}-epoch-averages",
         "What averaging the last epochs gains",
         "A point per model: the accuracy of the mean of its last epochs' weights, less that of its "
         "last epoch alone. Orange: the mean over models, with its interval over test images.",
-        alt.layer(zero_line(), chart).properties(width=WIDTH - 120, height=alt.Step(46)),
+        alt.layer(draw.zero_line(), chart).properties(width=draw.WIDTH - 120, height=alt.Step(46)),
     )

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from vitarium.architectures.heads import is_head
@@ -33,7 +32,6 @@ class Group:
     name: str
     members: Members
     """In order of lineage."""
-    parent: str = ""
     factor: str = ""
     value: str = ""
 
@@ -52,68 +50,63 @@ class SiblingGroups:
             merged = folder.spec().operator is not None
             if parent and not merged and any(epoch.checkpoint for epoch in folder.epochs()):
                 self.members[id] = CheckpointRef(model=id, epoch=folder.checkpoint()[0])
-        self._specs = {id: self.zoo.folder(id).spec() for id in self.members}
-        self._parents = {id: spec.parent or "" for id, spec in self._specs.items()}
-        self._trunks = {id: self._trunk(model) for id, model in self.members.items()}
+        specs = {id: self.zoo.folder(id).spec() for id in self.members}
+        self._parents = {id: spec.parent or "" for id, spec in specs.items()}
+        trunks = {id: self._trunk(model) for id, model in self.members.items()}
         self.shapes = {
             id: trunk + json.dumps(self._weights(self.members[id]).shapes, sort_keys=True)
-            for id, trunk in self._trunks.items()
+            for id, trunk in trunks.items()
         }
         """By model: equal where whole models can be averaged."""
         self.factors = [
-            factor
-            for factor in stage.factors
-            if not factor.name.startswith(PARENT) and not is_seed(factor.name)
+            f for f in stage.factors if not (f.name.startswith(PARENT) or is_seed(f.name))
         ]
         """What the models differ in; factors of parents, and seeds, which only count, left out."""
-
-    @cached_property
-    def _siblings(self) -> list[Members]:
-        """Children of one parent whose trunks can be averaged."""
-        origins = {id: f"{s.parent}@{s.parent_epoch or 0}" for id, s in self._specs.items()}
-        return [
+        origins = {id: f"{spec.parent}@{spec.parent_epoch or 0}" for id, spec in specs.items()}
+        self._siblings = [
             siblings
             for children in _by_key(list(self.members.values()), origins)
-            for siblings in _by_key(children, self._trunks)
+            for siblings in _by_key(children, trunks)
         ]
-
-    @cached_property
-    def families(self) -> list[Group]:
-        """Children of one parent, whose heads have one shape."""
-        return [
-            self._group("family", children, siblings)
-            for siblings in self._siblings
-            for children in _by_key(siblings, self.shapes)
-            if len(children) > 1
-        ]
-
-    @cached_property
-    def mixed(self) -> list[Group]:
-        """Children of one parent, where their heads have several shapes."""
-        return [
-            self._group("mixed", siblings, siblings)
-            for siblings in self._siblings
-            if len(siblings) > 1 and len(_by_key(siblings, self.shapes)) > 1
-        ]
+        """Children of one parent whose trunks can be averaged."""
+        self.families: list[Group] = []
+        """Those whose heads have one shape."""
+        self.mixed: list[Group] = []
+        """All of a parent's children, where their heads have several shapes."""
+        for siblings in self._siblings:
+            by_shape = _by_key(siblings, self.shapes)
+            for members in by_shape:
+                if len(members) > 1:
+                    self.families.append(self._group("family", members, siblings))
+            if len(by_shape) > 1:
+                self.mixed.append(self._group("mixed", siblings, siblings))
 
     def _group(self, kind: Kind, members: Members, siblings: Members) -> Group:
-        parent, common = self._parents[members[0].model], self._common_factors(members, siblings)
-        return Group(kind, f"{parent[:8]} · {common}" if common else parent[:8], members, parent)
+        words = [self._parents[members[0].model][:8], self._common_factors(members, siblings)]
+        return Group(kind, " · ".join(filter(None, words)), members)
 
-    @cached_property
+    def _common_factors(self, members: Members, everyone: Members) -> str:
+        """What some models have in common, and not with the others."""
+        texts = []
+        for factor in self.factors:
+            values = {factor.labels[member.model] for member in members}
+            if len(values) == 1 and len({factor.labels[model.model] for model in everyone}) > 1:
+                texts.append(f"{factor.name} = {values.pop()}")
+        return ", ".join(texts)
+
     def parts(self) -> list[Group]:
         """Those of a parent's children that share a value of a factor; each set of models once."""
         visited = {group.members for group in [*self.families, *self.mixed]}
         groups = []
         for siblings in self._siblings:
+            parent = self._parents[siblings[0].model][:8]
             for factor in self.factors:
-                labels = {child.model: factor.labels[child.model] for child in siblings}
-                for members in _by_key(siblings, labels):
+                for members in _by_key(siblings, factor.labels):
                     if len(members) > 1 and members not in visited:
                         visited.add(members)
-                        value, parent = labels[members[0].model], self._parents[members[0].model]
-                        name = f"{parent[:8]} · {factor.name} = {value}"
-                        groups.append(Group("part", name, members, parent, factor.name, value))
+                        value = factor.labels[members[0].model]
+                        name = f"{parent} · {factor.name} = {value}"
+                        groups.append(Group("part", name, members, factor.name, value))
         return groups
 
     def across(self, evaluator: Evaluator) -> list[Group]:
@@ -126,9 +119,8 @@ class SiblingGroups:
                 for children in _by_key(members, self._parents)
             )
             if len(best) > 1:
-                common = self._common_factors(members, everyone)
-                name = f"best of {len(best)} parents" + (f" · {common}" if common else "")
-                groups.append(Group("across", name, best))
+                words = [f"best of {len(best)} parents", self._common_factors(members, everyone)]
+                groups.append(Group("across", " · ".join(filter(None, words)), best))
         return groups
 
     def mergeable(self, group: Group) -> bool:
@@ -145,25 +137,16 @@ class SiblingGroups:
         names = [name for name in first.shapes if is_head(first.skeleton, name)]
         return all(start[name].equal(starts[0][name]) for start in starts for name in names)
 
-    def _common_factors(self, members: Members, everyone: Members) -> str:
-        """What some models have in common, and not with the others."""
-        texts = []
-        for factor in self.factors:
-            values = {factor.labels[member.model] for member in members}
-            if len(values) == 1 and len({factor.labels[model.model] for model in everyone}) > 1:
-                texts.append(f"{factor.name} = {values.pop()}")
-        return ", ".join(texts)
-
     def _weights(self, model: CheckpointRef) -> Weights:
         return self.sources.weights(Target(model.model, model.epoch, ""))
 
     def _trunk(self, model: CheckpointRef) -> str:
         """Equal where the models can be averaged but for their heads."""
-        weights, origin = self._weights(model), self._specs[model.model].origin
+        weights, folder = self._weights(model), self.zoo.folder(model.model)
         shapes = {n: s for n, s in weights.shapes.items() if not is_head(weights.skeleton, n)}
+        origin = folder.spec().origin
         data = origin.data.factors() if isinstance(origin, Recipe) else None
-        classes = self.zoo.folder(model.model).about().classes
-        return json.dumps([shapes, data, classes], sort_keys=True)
+        return json.dumps([shapes, data, folder.about().classes], sort_keys=True)
 
 
 def _by_key(members: Sequence[CheckpointRef], keys: Mapping[str, str]) -> list[Members]:

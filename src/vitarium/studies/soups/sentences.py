@@ -1,15 +1,17 @@
 """When models may be averaged, in sentences; and whether published findings hold here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from vitarium.studies.report.text import counted, listed, with_interval
-from vitarium.studies.soups.barriers import DIFFERENT, Barriers, PairEstimate
-from vitarium.studies.soups.results import GREEDY, MEAN, UNIFORM, EpochGain, MergeResults, label
-from vitarium.studies.statistics.bootstrap import Estimate
+from vitarium.studies.soups.barriers import DIFFERENT, AlignmentEstimate, Barriers, PairEstimate
+from vitarium.studies.soups.experiments import GREEDY, MEAN, UNIFORM, MergeResults, label
+from vitarium.studies.statistics.bootstrap import Estimate, Numbers
+from vitarium.studies.statistics.stages import Stage
 
 _SMALL_GAIN = 0.02
 """A gain of accuracy up to which one calls it small."""
@@ -24,13 +26,29 @@ class Direction(NamedTuple):
     verdict: str
 
 
-@dataclass(frozen=True)
-class SoupSentences:
-    """Sentences about the soups of a stage; `**` stands around what matters."""
+class EpochAverages(NamedTuple):
+    """Averages of the last epochs of each model, by one operator."""
 
+    validation: float
+    last: int
+    method: str
+    gains: Numbers
+    mean: Estimate
+
+
+@dataclass(frozen=True)
+class StageSoups:
+    """What was computed of a stage, and sentences about it; `**` stands around what matters."""
+
+    stage: Stage
     results: MergeResults
     barriers: Barriers
 
+    @property
+    def models(self) -> int:
+        return sum(parent is not None for parent in self.stage.parents)
+
+    @cached_property
     def headlines(self) -> list[str]:
         """The few sentences that matter most; the tables have all numbers."""
         return [*self._soups(), *self._pairs(), *self._alignments(), *self._epochs()]
@@ -58,11 +76,13 @@ class SoupSentences:
             "Too few models for an interval: {}.": [],
         }
         may, unclear, costs, too_few = by_verdict.values()
-        for pairs in self.barriers.by_kinship() + self._rates():
-            verdict = may if pairs.gain.value >= 0 else unclear
-            verdict = costs if pairs.gain.is_negative else verdict
-            verdict = too_few if pairs.gain.low is None else verdict
-            verdict.append(self._named(pairs))
+        kin = self.barriers.means(self.barriers.kin)
+        for prefix, estimates in (("models", kin), ("siblings with", self._rates)):
+            for pairs in estimates:
+                verdict = may if pairs.gain.value >= 0 else unclear
+                verdict = costs if pairs.gain.is_negative else verdict
+                verdict = too_few if pairs.gain.low is None else verdict
+                verdict.append(self._named(prefix, pairs))
         note = (
             " Points: the mean of two models' weights against the mean of their accuracies, with "
             "intervals over models."
@@ -79,7 +99,7 @@ class SoupSentences:
             )
 
     def _alignments(self) -> Iterator[str]:
-        for estimate in self.barriers.unrelated_aligned():
+        for estimate in self._aligned:
             align, over = label(estimate.align), f"over {counted(estimate.pairs, 'pair')}"
             share = with_interval(estimate.share, "share", level=self._level)
             verb = "takes away" if estimate.reduction.is_positive else "does not clearly lower:"
@@ -95,37 +115,33 @@ class SoupSentences:
             )
 
     def _epochs(self) -> Iterator[str]:
-        if best := self._best_epochs():
-            gains = np.asarray([model.gain for model in best])
+        for _, last, method, gains, mean in self._best_epochs:
             yield (
-                f"Averaging a model's last {best[0].last} epochs ({label(best[0].method)}) gains "
-                f"{self._points(self.results.bootstrap.mean(gains))} on average over "
-                f"{counted(len(best), 'model')} (interval over models); {int((gains > 0).sum())} "
-                f"gain, {int((gains < 0).sum())} lose."
+                f"Averaging a model's last {last} epochs ({label(method)}) gains "
+                f"{self._points(mean)} on average over {counted(len(gains), 'model')} (interval "
+                f"over models); {int((gains > 0).sum())} gain, {int((gains < 0).sum())} lose."
             )
 
     def directions(self) -> Iterator[Direction]:
         """Published findings, each with the numbers here; those without numbers are left out."""
-        if best := self._best_epochs():
-            gains = np.asarray([model.gain for model in best])
-            mean = self.results.bootstrap.mean(gains)
+        for _, last, _, gains, mean in self._best_epochs:
             verdict = _verdict(mean.is_positive, mean.is_negative)
             if verdict == HOLDS and mean.value > _SMALL_GAIN:
                 verdict = f"{HOLDS}, and it is not small"
             yield Direction(
                 "Averaging the last epochs gives a small, consistent gain.",
-                f"last {best[0].last} epochs: {self._points(mean)}; "
+                f"last {last} epochs: {self._points(mean)}; "
                 f"{int((gains > 0).sum())} of {len(gains)} models gain",
                 verdict,
             )
-        rates, siblings = self._rates(), self.barriers.kin[0].name
-        closest = [pairs for pairs in self.barriers.by_kinship() if pairs.value == siblings]
+        rates, closest = self._rates, self.barriers.means(self.barriers.kin[:1])
         for pairs in (rates or closest)[:1]:
             rate = "at the smallest learning rate" if rates else "at any learning rate here"
             works = pairs.gain.low is not None and pairs.gain.value >= 0
+            named = self._named("siblings with" if rates else "models", pairs)
             yield Direction(
                 "Soups of one parent's children work at small learning rates.",
-                f"{rate}: {self._named(pairs)}, barrier {self._nats(pairs.barrier)} nats",
+                f"{rate}: {named}, barrier {self._nats(pairs.barrier)} nats",
                 _verdict(works, pairs.gain.is_negative),
             )
         if len(rates) > 1:
@@ -136,13 +152,13 @@ class SoupSentences:
                 f"with {rates[-1].name}",
                 _verdict(_above(large, small), _above(small, large)),
             )
-        for pairs in self.barriers.unrelated():
+        for pairs in self.barriers.means(self.barriers.unrelated):
             yield Direction(
                 "Soups across parents fail.",
-                f"{self._named(pairs)}, barrier {self._nats(pairs.barrier)} nats",
+                f"{self._named('models', pairs)}, barrier {self._nats(pairs.barrier)} nats",
                 _verdict(pairs.gain.is_negative, pairs.gain.is_positive),
             )
-        if aligned := self.barriers.unrelated_aligned():
+        if aligned := self._aligned:
             most = max(aligned, key=lambda estimate: estimate.reduction.value)
             reduces, remains = most.reduction.is_positive, most.after.is_positive
             verdict = _verdict(reduces and remains, most.reduction.is_negative)
@@ -155,29 +171,36 @@ class SoupSentences:
                 verdict,
             )
 
+    @cached_property
     def _rates(self) -> list[PairEstimate]:
         """Pairs of siblings with the same learning rate, the smallest rate first."""
-        rates = (f for f in self.barriers.factors if f.name.rpartition(".")[2] == "lr")
-        rate = next(rates, None)
-        pairs = self.barriers.siblings(rate) if rate else []
-        return [estimate for estimate in pairs if estimate.value != DIFFERENT]
+        factors = [f for f in self.barriers.factors if f.name.rpartition(".")[2] == "lr"]
+        pairs = [kin for factor in factors[:1] for kin in self.barriers.siblings(factor)]
+        return self.barriers.means(kin for kin in pairs if not kin.name.startswith(DIFFERENT))
 
-    def _best_epochs(self) -> Sequence[EpochGain]:
-        """Of as many epochs, and the operator, that are best by validation."""
+    @cached_property
+    def _aligned(self) -> list[AlignmentEstimate]:
+        """Models of different parents, before and after each alignment."""
+        return self.barriers.aligned(self.barriers.unrelated)
 
-        def validation(gains: list[EpochGain]) -> float:
-            return float(np.mean([model.averaged.val_accuracy for model in gains]))
-
-        return max(self.results.epochs_by_method().values(), key=validation, default=[])
+    @cached_property
+    def _best_epochs(self) -> list[EpochAverages]:
+        """Of as many epochs, and the operator, that are best by validation; one or none."""
+        averages = []
+        for (method, last), models in self.results.epochs.items():
+            validation = float(np.mean([model.averaged.val_accuracy for model in models]))
+            gains = np.asarray([model.gain for model in models])
+            mean = self.results.bootstrap.mean(gains)
+            averages.append(EpochAverages(validation, last, method, gains, mean))
+        return sorted(averages, key=lambda average: -average.validation)[:1]
 
     @property
     def _level(self) -> float:
         return self.results.bootstrap.confidence_level
 
-    def _named(self, pairs: PairEstimate) -> str:
-        prefix = "" if pairs.name.startswith("models") else "siblings with "
+    def _named(self, prefix: str, pairs: PairEstimate) -> str:
         gain = with_interval(pairs.gain, "gain", level=self._level, inside=True)
-        return f"{prefix}{pairs.name} ({gain})"
+        return f"{prefix} {pairs.name} ({gain})"
 
     def _points(self, estimate: Estimate) -> str:
         return with_interval(estimate, "gain", level=self._level)

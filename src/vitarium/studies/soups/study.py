@@ -1,8 +1,6 @@
 """When models of a population may be averaged: soups, merges, alignment and barriers by kinship."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import InvalidInput
@@ -11,36 +9,14 @@ from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, listed
 from vitarium.studies.soups import barrier_figures, figures, tables
-from vitarium.studies.soups.barriers import Barriers, interpolate
+from vitarium.studies.soups.barriers import interpolate
 from vitarium.studies.soups.evaluator import SELECTION, Evaluator
-from vitarium.studies.soups.experiments import Experiments, Methods
+from vitarium.studies.soups.experiments import Experiments, Methods, methods_by_use
 from vitarium.studies.soups.groups import SiblingGroups
-from vitarium.studies.soups.results import MergeResults
-from vitarium.studies.soups.sentences import SoupSentences
+from vitarium.studies.soups.sentences import StageSoups
 from vitarium.studies.soups.settings import Soups
 from vitarium.studies.statistics.bootstrap import Bootstrap
-from vitarium.studies.statistics.stages import Stage, read_stages
-
-
-@dataclass(frozen=True)
-class StageSoups:
-    """A stage, and what was computed of it."""
-
-    stage: Stage
-    results: MergeResults
-    barriers: Barriers
-
-    @cached_property
-    def sentences(self) -> SoupSentences:
-        return SoupSentences(self.results, self.barriers)
-
-    @cached_property
-    def headlines(self) -> list[str]:
-        return self.sentences.headlines()
-
-    @property
-    def models(self) -> int:
-        return sum(parent is not None for parent in self.stage.parents)
+from vitarium.studies.statistics.stages import read_stages
 
 
 @study(
@@ -71,7 +47,7 @@ def soups(config: Soups, population: Population) -> Tables:
 
       vitarium study soups demo-zoo --methods uniform_soup,ties --pairs 50
     """
-    methods, split = Methods(config.methods), population.split
+    methods, split = methods_by_use(config.methods), population.split
     if split == SELECTION:
         raise InvalidInput(
             f"the study of soups selects by the {SELECTION} images, and so cannot report on them; "
@@ -132,7 +108,7 @@ def _facts(stages: Sequence[StageSoups]) -> list[tuple[str, str]]:
     counts = {
         "models": sum(soup.models for soup in stages),
         "groups": sum(len(r.groups("family", "mixed")) for r in results),
-        "combinations": len(merged) + sum(len(r.epochs) for r in results),
+        "combinations": len(merged) + sum(len(gains) for r in results for gains in r.epochs.values()),
         "paths between models": sum(len(soup.barriers.paths) for soup in stages),
     }
     return [(str(count), name) for name, count in counts.items()]
@@ -144,7 +120,7 @@ def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
     across = "Models of different parents: the best of each"
     contents: dict[str, list[Block | None]] = {
         "Methods": [
-            tables.directions(list(soup.sentences.directions())),
+            tables.directions(list(soup.directions())),
             figures.methods(stage, results),
             tables.methods(results),
             tables.groups(results, ("family", "mixed"), "Every group of siblings"),
@@ -176,7 +152,7 @@ def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
 
 
 def _method(config: Soups, methods: Methods, split: str) -> list[str]:
-    aligning = listed([section.name for section in methods.aligning]) or "none"
+    aligning = listed([section.name for section in methods["align"]]) or "none"
     return [
         f"Models after their last epoch. What is chosen, ordered or learned is so on the "
         f"**{SELECTION}** images; all accuracies are of the **{split}** images. What a parent was "

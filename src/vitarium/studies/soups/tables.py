@@ -7,7 +7,8 @@ import numpy as np
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import Interval
 from vitarium.studies.soups.barriers import Barriers
-from vitarium.studies.soups.results import BEST, ENSEMBLE, MEAN, Failure, MergeResults, label
+from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN, Failure, MergeResults, label
+from vitarium.studies.soups.groups import Group
 from vitarium.studies.soups.sentences import Direction
 
 _HEADS = {"merge": "merged", "average": "averaged", "ensemble": "all kept"}
@@ -18,22 +19,19 @@ _GAINS = {_AGAINST_BEST: "gain", _AGAINST_MEAN: "gain"}
 def methods(results: MergeResults) -> Table:
     """A row per method: the mean over the groups of siblings."""
     families = results.groups("family")
-    rows = []
-    for method, align in results.methods(families):
-        best = results.compare(families, method, align=align)
-        mean = results.compare(families, method, MEAN, align)
-        if best and mean:
-            tried = [r.scores for g in families if (r := results.get(g, method, align))]
-            better = None if method == BEST else f"{best.better} of {best.groups}"
-            row = {
-                "method": label(method, align),
-                "accuracy": float(np.mean([scores.accuracy for scores in tried])),
-                _AGAINST_BEST: best.over_images,
-                "over groups": Interval(best.over_groups),
-                "better in groups": better,
-                _AGAINST_MEAN: mean.over_images,
-            }
-            rows.append(row)
+    rows = [
+        {
+            "method": label(method, align),
+            "accuracy": best.accuracy,
+            _AGAINST_BEST: best.over_images,
+            "over groups": Interval(best.over_groups),
+            "better in groups": None if method == BEST else f"{best.better} of {best.groups}",
+            _AGAINST_MEAN: mean.over_images,
+        }
+        for method, align in results.methods(families)
+        if (best := results.compare(families, method, align=align))
+        and (mean := results.compare(families, method, MEAN, align))
+    ]
     return Table.of(
         "Methods, on average over the groups of siblings",
         rows,
@@ -47,10 +45,11 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
     """A row per group and method."""
     rows = []
     for group in results.groups(*kinds):
-        best = results.get(group, BEST)
-        for result in results.of(group):
+        merges = results.of(group)
+        best = merges[BEST, ""].scores
+        for result in merges.values():
             scores, merged = result.scores, result.count > 1 and result.method != ENSEMBLE
-            compared = best and result.method != BEST
+            gain = None if result.method == BEST else results.gain([(scores, best)])
             row = {
                 "group": group.name,
                 "method": result.label,
@@ -58,7 +57,7 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
                 "heads": _HEADS[result.heads] if merged else "",
                 "validation": scores.val_accuracy,
                 "accuracy": results.accuracy(scores),
-                _AGAINST_BEST: results.gain([(scores, best.scores)]) if best and compared else None,
+                _AGAINST_BEST: gain,
             }
             rows.append(row)
     return Table.of(
@@ -74,20 +73,23 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
 
 def parts(results: MergeResults) -> Table:
     """Soups of siblings that share a value of a factor."""
-    of_kind, rows = results.groups("part"), []
-    for factor, value in dict.fromkeys((group.factor, group.value) for group in of_kind):
-        same = [group for group in of_kind if (group.factor, group.value) == (factor, value)]
-        for method, _ in results.methods(same):
-            best, mean = (results.compare(same, method, against) for against in (BEST, MEAN))
-            if method not in (BEST, MEAN) and best and mean:
-                row = {
-                    "children with": f"{factor} = {value}",
-                    "groups": len(same),
-                    "method": label(method),
-                    _AGAINST_BEST: best.over_images,
-                    _AGAINST_MEAN: mean.over_images,
-                }
-                rows.append(row)
+    groups: dict[tuple[str, str], list[Group]] = {}
+    for group in results.groups("part"):
+        groups.setdefault((group.factor, group.value), []).append(group)
+    rows = [
+        {
+            "children with": f"{factor} = {value}",
+            "groups": len(same),
+            "method": label(method),
+            _AGAINST_BEST: best.over_images,
+            _AGAINST_MEAN: mean.over_images,
+        }
+        for (factor, value), same in groups.items()
+        for method, _ in results.methods(same)
+        if method not in (BEST, MEAN)
+        and (best := results.compare(same, method))
+        and (mean := results.compare(same, method, MEAN))
+    ]
     return Table.of(
         "Soups of siblings that share a factor's value",
         rows,
@@ -117,7 +119,7 @@ def ingredients(results: MergeResults) -> Table:
 def epochs(results: MergeResults) -> Table:
     """What averages of the last epochs gain."""
     rows = []
-    for (method, last), gains in results.epochs_by_method().items():
+    for (method, last), gains in results.epochs.items():
         differences = np.asarray([model.gain for model in gains])
         signs = [int((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
         validation = [g.averaged.val_accuracy - g.single.val_accuracy for g in gains]
@@ -125,7 +127,7 @@ def epochs(results: MergeResults) -> Table:
             "method": label(method),
             "epochs": last,
             "models": len(gains),
-            "gain": results.gain([(model.averaged, model.single) for model in gains]),
+            "gain": results.gain((model.averaged, model.single) for model in gains),
             "over models": Interval(results.bootstrap.mean(differences)),
             "better / same / worse": " / ".join(map(str, signs)),
             "validation": float(np.mean(validation)),
@@ -142,17 +144,16 @@ def epochs(results: MergeResults) -> Table:
 
 def kinship(barriers: Barriers) -> Table:
     """Barriers by kinship, and of siblings by each factor."""
-    estimates = [(estimate.name, estimate) for estimate in barriers.by_kinship()]
-    for factor in barriers.factors:
-        estimates += [(f"siblings, {pairs.name}", pairs) for pairs in barriers.siblings(factor)]
+    siblings = [kin for factor in barriers.factors for kin in barriers.siblings(factor)]
     rows = [
         {
-            "pairs of": name,
+            "pairs of": f"{prefix}{estimate.name}",
             "pairs": estimate.pairs,
             "barrier (nats)": estimate.barrier,
             "soup against mean": estimate.gain,
         }
-        for name, estimate in estimates
+        for prefix, kin in (("models ", barriers.kin), ("siblings, ", siblings))
+        for estimate in barriers.means(kin)
     ]
     return Table.of(
         "Barriers by kinship",
@@ -168,7 +169,7 @@ def aligned(barriers: Barriers) -> Table:
     """Barriers before and after each alignment."""
     rows = [
         {
-            "pairs of": f"models {estimate.kin}",
+            "pairs of": f"models {estimate.name}",
             "alignment": label(estimate.align),
             "pairs": estimate.pairs,
             "before (nats)": estimate.before,
@@ -177,7 +178,7 @@ def aligned(barriers: Barriers) -> Table:
             "share": estimate.share.value,
             "aligned soup against mean": estimate.gain,
         }
-        for estimate in barriers.aligned()
+        for estimate in barriers.aligned(barriers.kin)
     ]
     return Table.of(
         "Barriers before and after alignment",
@@ -206,11 +207,7 @@ def failures(failed: Sequence[Failure]) -> Table:
     for failure in failed:
         models.setdefault((failure.method, failure.why), []).append(failure.models)
     rows = [
-        {
-            "what": method,
-            "of": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
-            "why": why,
-        }
-        for (method, why), names in models.items()
+        {"what": method, "of": first + (f" and {len(rest)} more" if rest else ""), "why": why}
+        for (method, why), (first, *rest) in models.items()
     ]
     return Table.of("What could not be combined", rows, wrap=True)

@@ -59,7 +59,7 @@ class Bootstrap:
         return counts.astype(np.float64)
 
     def estimate(self, value: float, drawn: Numbers, models: int) -> Estimate:
-        """A value with the percentile interval of its resamples `drawn`, [n_resamples]; NaN: no value."""
+        """A value with the percentile interval of its resamples [n_resamples]; NaN: no value."""
         drawn = drawn[np.isfinite(drawn)]
         if models < MIN_MODELS or len(drawn) < self.n_resamples / 2:
             return Estimate(value, None, None)
