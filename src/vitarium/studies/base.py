@@ -17,7 +17,7 @@ from vitarium.studies.report.tables import Section, Sentences, Table, Tables
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import listing
 
-__all__ = ["Figure", "Population", "Section", "Sentences", "Table", "Tables", "study"]
+__all__ = ["Figure", "Population", "Progress", "Section", "Sentences", "Table", "Tables", "study"]
 
 F = TypeVar("F", bound=Callable[..., Tables])
 
@@ -93,7 +93,7 @@ def study(
     Args:
         title: of its page, before the name of the population, e.g. "Diversity".
         config: its settings, the first argument.
-        of: "zoo": it runs models on images, and so has the options `--split`, `--images`,
+        of: "zoo": it runs models on images, and so has the options `--split`, `--num-images`,
             `--device` and `--data-dir`; "weights": it needs weights only, and so takes a folder of
             weight files as well.
         exports: further files that it can write, by the name of the option, each from what the

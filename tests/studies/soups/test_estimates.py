@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from vitarium.studies.soups.estimates import UNRELATED, BarrierEstimates, gain, over_images
 
 from vitarium.evaluation.losses import Losses
-from vitarium.studies.soups.barriers import InterpolationPath, InterpolationPaths, kin_of
+from vitarium.studies.soups.barriers import UNRELATED, Barriers, InterpolationPath
 from vitarium.studies.soups.evaluator import Scores
+from vitarium.studies.soups.experiments import MergeResults, over_images
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.stages import Stage
 
