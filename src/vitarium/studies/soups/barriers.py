@@ -178,9 +178,9 @@ class Barriers:
             )
             shares = np.divide(old - new, old, out=np.full(len(counts), math.nan), where=old > 0)
             share = self.bootstrap.estimate(float(shares[0]), shares[1:], int(valid.any(1).sum()))
-            means = [mean(values, valid) for values in (before, after, before - after, gains)]
-            count = int(valid.sum()) // 2
-            estimates.append(AlignmentEstimate(pairs.name, align, count, *means, share))
+            nats = mean(before, valid), mean(after, valid), mean(before - after, valid)
+            key, count = (pairs.name, align), int(valid.sum()) // 2
+            estimates.append(AlignmentEstimate(*key, count, *nats, mean(gains, valid), share))
         return estimates
 
 

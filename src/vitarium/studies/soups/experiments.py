@@ -95,23 +95,29 @@ class MergeResults:
 
     bootstrap: Bootstrap
     split: str
-    results: list[MergeResult] = field(default_factory=list)
+    by_group: dict[Group, dict[tuple[str, str], MergeResult]] = field(default_factory=dict)
+    """By method and alignment (or ""), in the order in which they were tried; BEST first."""
     curves: list[MergeResult] = field(default_factory=list)
     """Of the best `count` models by validation."""
     epochs: dict[tuple[str, int], list[EpochGain]] = field(default_factory=dict)
     """By operator and number of epochs."""
     failures: list[Failure] = field(default_factory=list)
 
-    def of(self, group: Group) -> dict[tuple[str, str], MergeResult]:
-        """By method and alignment (or "")."""
-        return {(r.method, r.align): r for r in self.results if r.group == group}
+    def add(self, result: MergeResult) -> None:
+        self.by_group.setdefault(result.group, {})[result.method, result.align] = result
+
+    @property
+    def combinations(self) -> int:
+        """Results of more than one model or epoch."""
+        merges = [*self.curves, *(m for group in self.by_group.values() for m in group.values())]
+        return sum(merge.count > 1 for merge in merges) + sum(map(len, self.epochs.values()))
 
     def groups(self, *kinds: str) -> list[Group]:
-        return list(dict.fromkeys(r.group for r in self.results if r.group.kind in kinds))
+        return [group for group in self.by_group if group.kind in kinds]
 
     def methods(self, groups: Iterable[Group]) -> list[tuple[str, str]]:
         """Methods, each with an alignment or none, in the order in which they were tried."""
-        return list(dict.fromkeys(key for group in groups for key in self.of(group)))
+        return list(dict.fromkeys(key for group in groups for key in self.by_group[group]))
 
     def compare(
         self, groups: Sequence[Group], method: str, against: str = BEST, align: str = ""
@@ -119,7 +125,7 @@ class MergeResults:
         """None where no group has both."""
         pairs = [
             (results[method, align].scores, results[against, ""].scores)
-            for results in map(self.of, groups)
+            for results in map(self.by_group.__getitem__, groups)
             if (method, align) in results and (against, "") in results
         ]
         if not pairs:
@@ -207,7 +213,7 @@ class Experiments:
         groups, methods = self.groups, self.methods
         siblings, across = [*groups.families, *groups.mixed], groups.across(self.evaluator)
         for group in [*siblings, *groups.parts(), *across]:
-            self.results.results += self._references(group)
+            self._add_references(group)
             alone, members = self._by_validation(group)[:1], group.members
             tries: list[tuple[Section, Sequence[CheckpointRef], Section | None]] = []
             combining = methods["models" if group in siblings else "soups"]
@@ -219,21 +225,22 @@ class Experiments:
                 tries += [(soup, members, align) for align in methods["align"] for soup in soups]
             for operator, models, align in tries:
                 method = label(operator.name, align.name if align else "")
-                merge = partial(self._merge, self.results.results, group, operator, models, align)
+                merge = partial(self._merge, self.results.add, group, operator, models, align)
                 yield method, group.name, merge
 
-    def _references(self, group: Group) -> Iterator[MergeResult]:
+    def _add_references(self, group: Group) -> None:
         single = self.evaluator.single
         scores = [single(model) for model in group.members]
         val, test = (np.mean([getattr(s, n) for s in scores], axis=0) for n in ("val", "test"))
-        yield MergeResult(group, BEST, single(self._by_validation(group)[0]), count=1)
-        yield MergeResult(group, MEAN, Scores(val, test, scores[0].images), count=1)
-        ensemble = self.evaluator.ensemble(group.members)
-        yield MergeResult(group, ENSEMBLE, ensemble, count=len(group))
+        mean = Scores(val, test, scores[0].images)
+        best, ensemble = self._by_validation(group)[0], self.evaluator.ensemble(group.members)
+        self.results.add(MergeResult(group, BEST, single(best), count=1))
+        self.results.add(MergeResult(group, MEAN, mean, count=1))
+        self.results.add(MergeResult(group, ENSEMBLE, ensemble, count=len(group)))
 
     def _merge(
         self,
-        results: list[MergeResult],
+        add: Callable[[MergeResult], None],
         group: Group,
         operator: Section,
         models: Sequence[CheckpointRef],
@@ -247,7 +254,7 @@ class Experiments:
         ingredients = chosen(self.evaluator.zoo, operator, map(str, models))
         scores = self.evaluator.merged(operator, ingredients, heads, align)
         aligned, count = align.name if align else "", len(ingredients)
-        results.append(MergeResult(group, operator.name, scores, aligned, heads, count))
+        add(MergeResult(group, operator.name, scores, aligned, heads, count))
 
     def _by_validation(self, group: Group) -> list[CheckpointRef]:
         """The best first; of equally good ones that of the smaller id."""
@@ -264,7 +271,7 @@ class Experiments:
                 yield label(operator.name), group.name, partial(curves.append, best)
                 for count in range(2, min(len(group), self.config.most_ingredients) + 1):
                     method = f"{label(operator.name)} of the best {count}"
-                    merge = partial(self._merge, curves, group, operator, ranked[:count])
+                    merge = partial(self._merge, curves.append, group, operator, ranked[:count])
                     yield method, group.name, merge
 
     def _of_epochs(self) -> Iterator[Job]:

@@ -37,7 +37,7 @@ def methods(stage: str, results: MergeResults) -> draw.Figure | None:
     groups = results.groups("family", "mixed")
     rows: list[dict[str, Any]] = []
     for group in groups[:_MAX_GROUPS]:
-        best, *others = results.of(group).values()
+        best, *others = results.by_group[group].values()
         mixed = " · heads kept apart" if group.kind == "mixed" else ""
         for result in others:
             row = {
@@ -112,11 +112,8 @@ def ingredients(stage: str, results: MergeResults) -> draw.Figure | None:
 
     rows = [cells(r, method=label(r.method), models=r.count) for r in results.curves]
     names = list(dict.fromkeys(row["group"] for row in rows))
-    singles = [
-        cells(result, models=1)
-        for result in results.results
-        if result.method == MEAN and result.group.name in names
-    ]
+    groups = dict.fromkeys(result.group for result in results.curves)
+    singles = [cells(results.by_group[group][MEAN, ""], models=1) for group in groups]
     legend_click = alt.selection_point(name="picked", fields=["group"], bind="legend")
     visible = alt.condition(legend_click, alt.value(1), alt.value(0.12))
     stroke = alt.Legend(title=None, symbolType="stroke")

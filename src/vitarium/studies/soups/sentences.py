@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
+from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import counted, listed, with_interval
 from vitarium.studies.soups.barriers import DIFFERENT, AlignmentEstimate, Barriers, PairEstimate
 from vitarium.studies.soups.experiments import GREEDY, MEAN, UNIFORM, MergeResults, label
@@ -16,24 +16,6 @@ from vitarium.studies.statistics.stages import Stage
 _SMALL_GAIN = 0.02
 """A gain of accuracy up to which one calls it small."""
 HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "not clear here"
-
-
-class Direction(NamedTuple):
-    """A published finding, the numbers here, and whether it holds."""
-
-    published: str
-    here: str
-    verdict: str
-
-
-class EpochAverages(NamedTuple):
-    """Averages of the last epochs of each model, by one operator."""
-
-    validation: float
-    last: int
-    method: str
-    gains: Numbers
-    mean: Estimate
 
 
 @dataclass(frozen=True)
@@ -115,20 +97,27 @@ class StageSoups:
             )
 
     def _epochs(self) -> Iterator[str]:
-        for _, last, method, gains, mean in self._best_epochs:
+        for (method, last), gains, mean in self._best_epochs:
             yield (
                 f"Averaging a model's last {last} epochs ({label(method)}) gains "
                 f"{self._points(mean)} on average over {counted(len(gains), 'model')} (interval "
                 f"over models); {int((gains > 0).sum())} gain, {int((gains < 0).sum())} lose."
             )
 
-    def directions(self) -> Iterator[Direction]:
+    def directions(self) -> Table:
         """Published findings, each with the numbers here; those without numbers are left out."""
-        for _, last, _, gains, mean in self._best_epochs:
+        rows = [
+            {"published": published, "verdict": f"**{verdict}**", "here": here.replace("**", "")}
+            for published, here, verdict in (*self._of_siblings(), *self._across_parents())
+        ]
+        return Table.of("Published directions, checked", rows, wrap=True)
+
+    def _of_siblings(self) -> Iterator[tuple[str, str, str]]:
+        for (_, last), gains, mean in self._best_epochs:
             verdict = _verdict(mean.is_positive, mean.is_negative)
             if verdict == HOLDS and mean.value > _SMALL_GAIN:
                 verdict = f"{HOLDS}, and it is not small"
-            yield Direction(
+            yield (
                 "Averaging the last epochs gives a small, consistent gain.",
                 f"last {last} epochs: {self._points(mean)}; "
                 f"{int((gains > 0).sum())} of {len(gains)} models gain",
@@ -139,21 +128,23 @@ class StageSoups:
             rate = "at the smallest learning rate" if rates else "at any learning rate here"
             works = pairs.gain.low is not None and pairs.gain.value >= 0
             named = self._named("siblings with" if rates else "models", pairs)
-            yield Direction(
+            yield (
                 "Soups of one parent's children work at small learning rates.",
                 f"{rate}: {named}, barrier {self._nats(pairs.barrier)} nats",
                 _verdict(works, pairs.gain.is_negative),
             )
         if len(rates) > 1:
             small, large = rates[0].barrier, rates[-1].barrier
-            yield Direction(
+            yield (
                 "The larger the learning rate, the higher the barrier between siblings.",
                 f"barrier {self._nats(small)} nats with {rates[0].name}, {self._nats(large)} "
                 f"with {rates[-1].name}",
                 _verdict(_above(large, small), _above(small, large)),
             )
+
+    def _across_parents(self) -> Iterator[tuple[str, str, str]]:
         for pairs in self.barriers.means(self.barriers.unrelated):
-            yield Direction(
+            yield (
                 "Soups across parents fail.",
                 f"{self._named('models', pairs)}, barrier {self._nats(pairs.barrier)} nats",
                 _verdict(pairs.gain.is_negative, pairs.gain.is_positive),
@@ -164,7 +155,7 @@ class StageSoups:
             verdict = _verdict(reduces and remains, most.reduction.is_negative)
             if reduces and not remains:
                 verdict = f"{FAILS}: no barrier is clearly left"
-            yield Direction(
+            yield (
                 "Re-Basin reduces the barrier, and does not remove it.",
                 f"{label(most.align)}: from {self._nats(most.before)} to {self._nats(most.after)} "
                 f"nats over {counted(most.pairs, 'pair')}",
@@ -184,15 +175,14 @@ class StageSoups:
         return self.barriers.aligned(self.barriers.unrelated)
 
     @cached_property
-    def _best_epochs(self) -> list[EpochAverages]:
-        """Of as many epochs, and the operator, that are best by validation; one or none."""
-        averages = []
-        for (method, last), models in self.results.epochs.items():
-            validation = float(np.mean([model.averaged.val_accuracy for model in models]))
-            gains = np.asarray([model.gain for model in models])
-            mean = self.results.bootstrap.mean(gains)
-            averages.append(EpochAverages(validation, last, method, gains, mean))
-        return sorted(averages, key=lambda average: -average.validation)[:1]
+    def _best_epochs(self) -> list[tuple[tuple[str, int], Numbers, Estimate]]:
+        """The operator and the number of epochs that are best by validation, each model's gain, and
+        the mean of these; empty where there are none."""
+        epochs = self.results.epochs
+        validation = {key: [m.averaged.val_accuracy for m in epochs[key]] for key in epochs}
+        best = sorted(epochs, key=lambda key: -float(np.mean(validation[key])))[:1]
+        gains = {key: np.asarray([model.gain for model in epochs[key]]) for key in best}
+        return [(key, gains[key], self.results.bootstrap.mean(gains[key])) for key in best]
 
     @property
     def _level(self) -> float:

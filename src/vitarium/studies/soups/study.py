@@ -103,12 +103,10 @@ def _lead(stages: Sequence[StageSoups]) -> str:
 
 
 def _facts(stages: Sequence[StageSoups]) -> list[tuple[str, str]]:
-    results = [soup.results for soup in stages]
-    merged = [m for r in results for m in (*r.results, *r.curves) if m.count > 1]
     counts = {
         "models": sum(soup.models for soup in stages),
-        "groups": sum(len(r.groups("family", "mixed")) for r in results),
-        "combinations": len(merged) + sum(len(gains) for r in results for gains in r.epochs.values()),
+        "groups": sum(len(soup.results.groups("family", "mixed")) for soup in stages),
+        "combinations": sum(soup.results.combinations for soup in stages),
         "paths between models": sum(len(soup.barriers.paths) for soup in stages),
     }
     return [(str(count), name) for name, count in counts.items()]
@@ -120,7 +118,7 @@ def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
     across = "Models of different parents: the best of each"
     contents: dict[str, list[Block | None]] = {
         "Methods": [
-            tables.directions(list(soup.directions())),
+            soup.directions(),
             figures.methods(stage, results),
             tables.methods(results),
             tables.groups(results, ("family", "mixed"), "Every group of siblings"),

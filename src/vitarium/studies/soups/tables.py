@@ -9,7 +9,6 @@ from vitarium.studies.report.text import Interval
 from vitarium.studies.soups.barriers import Barriers
 from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN, Failure, MergeResults, label
 from vitarium.studies.soups.groups import Group
-from vitarium.studies.soups.sentences import Direction
 
 _HEADS = {"merge": "merged", "average": "averaged", "ensemble": "all kept"}
 _AGAINST_BEST, _AGAINST_MEAN = "against best single", "against mean single"
@@ -45,9 +44,8 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
     """A row per group and method."""
     rows = []
     for group in results.groups(*kinds):
-        merges = results.of(group)
-        best = merges[BEST, ""].scores
-        for result in merges.values():
+        best = results.by_group[group][BEST, ""].scores
+        for result in results.by_group[group].values():
             scores, merged = result.scores, result.count > 1 and result.method != ENSEMBLE
             gain = None if result.method == BEST else results.gain([(scores, best)])
             row = {
@@ -186,19 +184,6 @@ def aligned(barriers: Barriers) -> Table:
         "The second model of each pair is rearranged to match the first. Intervals over models.",
         units={"share": "share", "aligned soup against mean": "gain"},
     )
-
-
-def directions(findings: Sequence[Direction]) -> Table:
-    """Published findings against the numbers here."""
-    rows = [
-        {
-            "published": direction.published,
-            "verdict": f"**{direction.verdict}**",
-            "here": direction.here.replace("**", ""),
-        }
-        for direction in findings
-    ]
-    return Table.of("Published directions, checked", rows, wrap=True)
 
 
 def failures(failed: Sequence[Failure]) -> Table:
