@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from vitarium.studies.report import figures as draw
+from vitarium.studies.report import figures as plot
 from vitarium.studies.report.matrices import matrix_figure
 from vitarium.studies.soups.barriers import BEFORE, DIFFERENT, Barriers, InterpolationPath
 from vitarium.studies.soups.figures import points
@@ -17,7 +17,7 @@ _SIDE = 235
 """Of a panel, in pixels."""
 
 
-def curves(barriers: Barriers) -> draw.Figure | None:
+def curves(barriers: Barriers) -> plot.Figure | None:
     """The loss on the way from one model to another, a panel per alignment."""
     if not barriers.paths:
         return None
@@ -48,17 +48,17 @@ def curves(barriers: Barriers) -> draw.Figure | None:
         strokeOpacity=opacity(1, 0.05),
         tooltip=[alt.Tooltip("kin:N", title="models"), alt.Tooltip("mean(rise):Q", format=".3f")],
     )
-    return draw.Figure(
+    return plot.Figure(
         f"{barriers.stage.name}-barrier-curves",
         "The loss between two models, by how close kin they are",
         "Models on the straight line between two: how much more they lose than the line between "
         "what both ends lose. A thin line per pair, a thick one for the mean. Where it stays at 0, "
         "models may be averaged.",
-        _panels(alt.layer(thin, thick, data=draw.data(rows)), barriers).add_params(legend_click),
+        _panels(alt.layer(thin, thick, data=plot.data(rows)), barriers).add_params(legend_click),
     )
 
 
-def heat_maps(barriers: Barriers) -> Iterator[draw.Figure]:
+def heat_maps(barriers: Barriers) -> Iterator[plot.Figure]:
     """Barriers of pairs by lineage, before and after each alignment, on one scale."""
     stage = barriers.stage
     matrices = {align: heights for align, (heights, _) in barriers.matrices.items()}
@@ -80,7 +80,7 @@ def heat_maps(barriers: Barriers) -> Iterator[draw.Figure]:
             yield replace(figure, caption=f"{figure.caption} {note}")
 
 
-def before_and_after(barriers: Barriers) -> draw.Figure | None:
+def before_and_after(barriers: Barriers) -> plot.Figure | None:
     """Each pair's barrier before and after an alignment."""
     before = {(path.first, path.second): path.barrier for path in barriers.of(BEFORE)}
     rows: list[dict[str, Any]] = [
@@ -94,7 +94,7 @@ def before_and_after(barriers: Barriers) -> draw.Figure | None:
     scale = alt.Scale(domain=[0, top], nice=False)
     base = alt.Chart()
     ends = base.transform_aggregate(n="count()").transform_calculate(a="0", b=f"{top}")
-    diagonal = ends.mark_rule(color=draw.LINE, strokeDash=[4, 3]).encode(
+    diagonal = ends.mark_rule(color=plot.LINE, strokeDash=[4, 3]).encode(
         x=alt.X("a:Q", scale=scale), y=alt.Y("a:Q", scale=scale), x2="b:Q", y2="b:Q"
     )
     dots = base.mark_circle(size=55, opacity=0.75).encode(
@@ -106,16 +106,16 @@ def before_and_after(barriers: Barriers) -> draw.Figure | None:
             *(alt.Tooltip(f"{when}:Q", format=".3f") for when in ("before", "after")),
         ],
     )
-    return draw.Figure(
+    return plot.Figure(
         f"{barriers.stage.name}-barriers-before-and-after",
         "Where alignment helps",
         "A point per pair: its barrier before and after the second model was rearranged to match "
         "the first. Below the dashed line alignment helps; at the bottom nothing is left to help.",
-        _panels(alt.layer(diagonal, dots, data=draw.data(rows)), barriers),
+        _panels(alt.layer(diagonal, dots, data=plot.data(rows)), barriers),
     )
 
 
-def siblings(barriers: Barriers, factor: Factor) -> draw.Figure | None:
+def siblings(barriers: Barriers, factor: Factor) -> plot.Figure | None:
     """Barriers and soups of siblings that share a value of a factor."""
     levels = barriers.means(barriers.siblings(factor))
     if len(levels) < 2:
@@ -132,7 +132,7 @@ def siblings(barriers: Barriers, factor: Factor) -> draw.Figure | None:
         means.append({"level": name, **height, **points(gain, "gain_")})
 
     def panel(column: str, prefix: str, title: str, axis: alt.Axis | None) -> Any:
-        chart = draw.points_with_means(
+        chart = plot.points_with_means(
             rows,
             means,
             column,
@@ -144,7 +144,7 @@ def siblings(barriers: Barriers, factor: Factor) -> draw.Figure | None:
         return chart.properties(width=320, height=alt.Step(34))
 
     name = factor.name.replace("_", "-").replace(".", "-")
-    return draw.Figure(
+    return plot.Figure(
         f"{barriers.stage.name}-siblings-by-{name}",
         f"Siblings by {factor.name}",
         f"Pairs of children of one parent that were trained with the same {factor.name}, and with "
@@ -169,8 +169,8 @@ def _panel(align: str) -> str:
 
 def _panels(chart: Any, barriers: Barriers) -> Any:
     order = [_panel(align) for align in barriers.alignments]
-    return draw.panels(chart.properties(width=_SIDE, height=_SIDE), "panel", order, len(order))
+    return plot.panels(chart.properties(width=_SIDE, height=_SIDE), "panel", order, len(order))
 
 
 def _kin_color(barriers: Barriers) -> alt.Color:
-    return draw.categories("kin", [kin.name for kin in barriers.kin], labelLimit=320, columns=3)
+    return plot.categories("kin", [kin.name for kin in barriers.kin], labelLimit=320, columns=3)

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from vitarium.studies.report import figures as draw
+from vitarium.studies.report import figures as plot
 from vitarium.studies.soups.experiments import (
     ENSEMBLE,
     GREEDY,
@@ -32,7 +32,7 @@ def points(estimate: Estimate, prefix: str = "") -> dict[str, float | None]:
     return {"gain": 100 * estimate.value, **scaled}
 
 
-def methods(stage: str, results: MergeResults) -> draw.Figure | None:
+def methods(stage: str, results: MergeResults) -> plot.Figure | None:
     """Each method against the best single model, a panel per group of siblings."""
     groups = results.groups("family", "mixed")
     rows: list[dict[str, Any]] = []
@@ -67,24 +67,24 @@ def methods(stage: str, results: MergeResults) -> draw.Figure | None:
         *(alt.Tooltip(f"{bound}:Q", format="+.2f") for bound in ("low", "high")),
         *("models:Q", "heads:N"),
     ]
-    color = draw.categories("kind", _KINDS, [draw.LINE, draw.PALETTE[0], draw.PALETTE[1]])
+    color = plot.categories("kind", _KINDS, [plot.LINE, plot.PALETTE[0], plot.PALETTE[1]])
     base = alt.Chart()
-    zero = base.transform_calculate(zero="0").mark_rule(color=draw.LINE, strokeDash=[4, 3])
+    zero = base.transform_calculate(zero="0").mark_rule(color=plot.LINE, strokeDash=[4, 3])
     low, gain = (alt.X(f"{name}:Q", axis=axis, scale=scale) for name in ("low", "gain"))
     bars = base.mark_rule(strokeWidth=1.5).encode(x=low, x2="high:Q", y=y, color=color)
     dots = base.mark_circle(size=62, opacity=1).encode(x=gain, y=y, color=color, tooltip=tips)
-    chart = alt.layer(zero.encode(x="zero:Q"), bars, dots, data=draw.data(rows))
+    chart = alt.layer(zero.encode(x="zero:Q"), bars, dots, data=plot.data(rows))
     chart = chart.properties(width=215, height=alt.Step(17))
     names = list(dict.fromkeys(row["group"] for row in rows))
     cut = len(groups) > _MAX_GROUPS
     note = f" The first {_MAX_GROUPS} of {len(groups)} groups." if cut else ""
-    return draw.Figure(
+    return plot.Figure(
         f"{stage}-methods",
         "Each method against the best single model",
         f"A panel per group: the {results.split} accuracy of each method, less that of the model "
         "that is best on the validation images (dashed). Lines: intervals of the bootstrap over "
         f"test images. What falls out of the panel stands at its edge.{note}",
-        draw.panels(chart, "group", names, 3 if len(names) > 2 else 2),
+        plot.panels(chart, "group", names, 3 if len(names) > 2 else 2),
     )
 
 
@@ -102,7 +102,7 @@ def _window(gains: Sequence[float]) -> list[float]:
     return [max(low - margin, _LOWEST_GAIN), max(high, 0.0) + margin]
 
 
-def ingredients(stage: str, results: MergeResults) -> draw.Figure | None:
+def ingredients(stage: str, results: MergeResults) -> plot.Figure | None:
     """Accuracy against how many models are in the soup."""
     if max((result.count for result in results.curves), default=0) < 2:
         return None
@@ -127,27 +127,27 @@ def ingredients(stage: str, results: MergeResults) -> draw.Figure | None:
         "color": alt.Color(
             "group:N",
             sort=names,
-            scale=alt.Scale(range=draw.PALETTE),
+            scale=alt.Scale(range=plot.PALETTE),
             legend=alt.Legend(title=None, symbolType="stroke", labelLimit=240),
         ),
     }
     tips = ["group:N", "method:N", "models:N", alt.Tooltip("accuracy:Q", format=".2%")]
-    base, means = alt.Chart(draw.data(rows)), alt.Chart(draw.data(singles))
+    base, means = alt.Chart(plot.data(rows)), alt.Chart(plot.data(singles))
     lines = base.mark_line(strokeWidth=2).encode(**places, strokeDash=dash, strokeOpacity=visible)
     dots = base.mark_circle(size=45).encode(**places, opacity=visible, tooltip=tips)
     dashes = means.mark_tick(thickness=2, size=12, orient="horizontal")
     chart = lines + dots + dashes.encode(**places, opacity=visible)
-    return draw.Figure(
+    return plot.Figure(
         f"{stage}-ingredients",
         "Accuracy against the number of models in the soup",
         "The best k models of a group by validation: all of them averaged (uniform), or those that "
         "do not lower the validation accuracy (greedy). Ticks at 1: the mean of the single models. "
         "Click a group in the legend to see it alone.",
-        chart.add_params(legend_click).properties(width=draw.WIDTH - 160, height=draw.HEIGHT),
+        chart.add_params(legend_click).properties(width=plot.WIDTH - 160, height=plot.HEIGHT),
     )
 
 
-def epochs(stage: str, results: MergeResults) -> draw.Figure | None:
+def epochs(stage: str, results: MergeResults) -> plot.Figure | None:
     """What the average of the last epochs gains over the last one."""
     if not results.epochs:
         return None
@@ -157,12 +157,12 @@ def epochs(stage: str, results: MergeResults) -> draw.Figure | None:
     for (method, last), gains in results.epochs.items():
         name = f"{label(method)}, last {last}" if several else f"last {last}"
         for number, model in enumerate(gains):
-            jitter = number * draw.GOLDEN % 1
+            jitter = number * plot.GOLDEN % 1
             point = {"what": name, "model": model.model[:8], "gain": 100 * model.gain}
             rows.append({**point, "jitter": jitter})
         mean = results.gain((model.averaged, model.single) for model in gains)
         means.append({"what": name, **points(mean)})
-    chart = draw.points_with_means(
+    chart = plot.points_with_means(
         rows,
         means,
         "gain",
@@ -172,10 +172,10 @@ def epochs(stage: str, results: MergeResults) -> draw.Figure | None:
         tooltip=["model:N", alt.Tooltip("gain:Q", format="+.2f")],
         mean_tooltip=[alt.Tooltip("gain:Q", format="+.3f", title="mean")],
     )
-    return draw.Figure(
+    return plot.Figure(
         f"{stage}-epoch-averages",
         "What averaging the last epochs gains",
         "A point per model: the accuracy of the mean of its last epochs' weights, less that of its "
         "last epoch alone. Orange: the mean over models, with its interval over test images.",
-        alt.layer(draw.zero_line(), chart).properties(width=draw.WIDTH - 120, height=alt.Step(46)),
+        alt.layer(plot.zero_line(), chart).properties(width=plot.WIDTH - 120, height=alt.Step(46)),
     )

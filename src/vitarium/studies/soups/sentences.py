@@ -10,7 +10,7 @@ from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import counted, listed, with_interval
 from vitarium.studies.soups.barriers import DIFFERENT, AlignmentEstimate, Barriers, PairEstimate
 from vitarium.studies.soups.experiments import GREEDY, MEAN, UNIFORM, MergeResults, label
-from vitarium.studies.statistics.bootstrap import Estimate, Numbers
+from vitarium.studies.statistics.bootstrap import Estimate
 from vitarium.studies.statistics.stages import Stage
 
 _SMALL_GAIN = 0.02
@@ -32,8 +32,8 @@ class StageSoups:
 
     @cached_property
     def headlines(self) -> list[str]:
-        """The few sentences that matter most; the tables have all numbers."""
-        return [*self._soups(), *self._pairs(), *self._alignments(), *self._epochs()]
+        """The few sentences that matter most; the tables have all others."""
+        return [*self._soups(), *self._pairs(), *self._alignments()]
 
     def _soups(self) -> Iterator[str]:
         """Soups of siblings, against the best and the mean of them."""
@@ -96,14 +96,6 @@ class StageSoups:
                 f"differs from their mean accuracy by {self._points(estimate.gain)}."
             )
 
-    def _epochs(self) -> Iterator[str]:
-        for (method, last), gains, mean in self._best_epochs:
-            yield (
-                f"Averaging a model's last {last} epochs ({label(method)}) gains "
-                f"{self._points(mean)} on average over {counted(len(gains), 'model')} (interval "
-                f"over models); {int((gains > 0).sum())} gain, {int((gains < 0).sum())} lose."
-            )
-
     def directions(self) -> Table:
         """Published findings, each with the numbers here; those without numbers are left out."""
         rows = [
@@ -113,13 +105,17 @@ class StageSoups:
         return Table.of("Published directions, checked", rows, wrap=True)
 
     def _of_siblings(self) -> Iterator[tuple[str, str, str]]:
-        for (_, last), gains, mean in self._best_epochs:
+        epochs = self.results.epochs
+        validation = {key: [m.averaged.val_accuracy for m in epochs[key]] for key in epochs}
+        for key in sorted(epochs, key=lambda key: -float(np.mean(validation[key])))[:1]:
+            gains = np.asarray([model.gain for model in epochs[key]])
+            mean = self.results.bootstrap.mean(gains)
             verdict = _verdict(mean.is_positive, mean.is_negative)
             if verdict == HOLDS and mean.value > _SMALL_GAIN:
                 verdict = f"{HOLDS}, and it is not small"
             yield (
                 "Averaging the last epochs gives a small, consistent gain.",
-                f"last {last} epochs: {self._points(mean)}; "
+                f"last {key[1]} epochs: {self._points(mean)}; "
                 f"{int((gains > 0).sum())} of {len(gains)} models gain",
                 verdict,
             )
@@ -173,16 +169,6 @@ class StageSoups:
     def _aligned(self) -> list[AlignmentEstimate]:
         """Models of different parents, before and after each alignment."""
         return self.barriers.aligned(self.barriers.unrelated)
-
-    @cached_property
-    def _best_epochs(self) -> list[tuple[tuple[str, int], Numbers, Estimate]]:
-        """The operator and the number of epochs that are best by validation, each model's gain, and
-        the mean of these; empty where there are none."""
-        epochs = self.results.epochs
-        validation = {key: [m.averaged.val_accuracy for m in epochs[key]] for key in epochs}
-        best = sorted(epochs, key=lambda key: -float(np.mean(validation[key])))[:1]
-        gains = {key: np.asarray([model.gain for model in epochs[key]]) for key in best}
-        return [(key, gains[key], self.results.bootstrap.mean(gains[key])) for key in best]
 
     @property
     def _level(self) -> float:

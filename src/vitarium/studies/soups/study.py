@@ -125,10 +125,7 @@ def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
             tables.groups(results, ("across",), across),
             tables.parts(results),
         ],
-        "How many ingredients": [
-            figures.ingredients(stage, results),
-            tables.ingredients(results),
-        ],
+        "How many ingredients": [figures.ingredients(stage, results), tables.ingredients(results)],
         "Averages of epochs": [figures.epochs(stage, results), tables.epochs(results)],
         "Barriers and ancestry": [
             barrier_figures.curves(barriers),
