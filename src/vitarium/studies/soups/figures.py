@@ -40,10 +40,11 @@ def methods(stage: str, results: MergeResults) -> plot.Figure | None:
         best, *others = results.by_group[group].values()
         mixed = " · heads kept apart" if group.kind == "mixed" else ""
         for result in others:
+            kind = "reference" if result.method in (MEAN, ENSEMBLE) else "soup or merge"
             row = {
                 "group": f"{group.name}{mixed} (best: {100 * best.scores.accuracy:.1f} %)",
                 "method": result.label,
-                "kind": _kind(result),
+                "kind": "after alignment" if result.align else kind,
                 **points(results.gain([(result.scores, best.scores)])),
                 "accuracy": result.scores.accuracy,
                 "heads": result.heads,
@@ -86,12 +87,6 @@ def methods(stage: str, results: MergeResults) -> plot.Figure | None:
         f"test images. What falls out of the panel stands at its edge.{note}",
         plot.panels(chart, "group", names, 3 if len(names) > 2 else 2),
     )
-
-
-def _kind(result: MergeResult) -> str:
-    if result.align:
-        return _KINDS[2]
-    return _KINDS[0] if result.method in (MEAN, ENSEMBLE) else _KINDS[1]
 
 
 def _window(gains: Sequence[float]) -> list[float]:

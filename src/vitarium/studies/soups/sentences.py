@@ -30,7 +30,7 @@ class StageSoups:
     def models(self) -> int:
         return sum(parent is not None for parent in self.stage.parents)
 
-    @cached_property
+    @property
     def headlines(self) -> list[str]:
         """The few sentences that matter most; the tables have all others."""
         return [*self._soups(), *self._pairs(), *self._alignments()]

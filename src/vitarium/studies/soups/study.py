@@ -23,13 +23,8 @@ from vitarium.studies.statistics.stages import read_stages
     "soups",
     title="Soups",
     config=Soups,
-    tiny={
-        "methods": ["uniform_soup", "epoch_average"],
-        "last": [2],
-        "points": 3,
-        "n_resamples": 20,
-        "barrier_images": 32,
-    },
+    tiny={"methods": ["uniform_soup", "epoch_average"], "last": [2], "points": 3}
+    | {"n_resamples": 20, "barrier_images": 32},
 )
 def soups(config: Soups, population: Population) -> Tables:
     """When models may be averaged: soups, merges, barriers by kinship, and alignment.
@@ -72,20 +67,21 @@ def soups(config: Soups, population: Population) -> Tables:
             "shape, and soups are made of the children of one parent"
         )
     several = len(stages) > 1
-    short: list[str] = []
-    for soup in stages:
-        first, *rest = soup.headlines
-        short += [f"**{soup.stage.name}.** {first}" if several else first, *rest]
-    missing = [tables.failures([*s.results.failures, *s.barriers.failures]) for s in stages]
+    sentences = {soup.stage.name: soup.headlines for soup in stages}
+    short = [
+        f"**{stage}.** {line}" if several and number == 0 else line
+        for stage, lines in sentences.items()
+        for number, line in enumerate(lines)
+    ]
+    failures = [f for soup in stages for f in (*soup.results.failures, *soup.barriers.failures)]
     nothing = Sentences(["Nothing: every method could be tried on every group."])
-    is_empty = all(table.data.empty for table in missing)
+    missing = tables.failures(failures) if failures else nothing
     sections = [
         Section("short", "In short", [Sentences(short)]),
         *(section for soup in stages for section in _sections(soup, several)),
-        Section("missing", "What is missing", [nothing] if is_empty else missing),
+        Section("missing", "What is missing", [missing]),
         Section("method", "How it was computed", [Sentences(_method(config, methods, split))]),
     ]
-    sentences = {soup.stage.name: soup.headlines for soup in stages}
     title = f"Soups of {population.name}"
     return Tables(title, sections, _lead(stages), _facts(stages), sentences)
 

@@ -66,9 +66,6 @@ class Stage:
         """Those of the factors whose values several models share."""
         return [factor for factor in self.factors if not factor.is_individual]
 
-    def factor(self, name: str) -> Factor | None:
-        return next((factor for factor in self.factors if factor.name == name), None)
-
     @property
     def parents(self) -> list[str | None]:
         return [parent if isinstance(parent, str) else None for parent in self.models["parent"]]
