@@ -50,10 +50,10 @@ class Scores:
 
 
 class Evaluator:
-    """Scores of models on at most `images` of the validation images and of another `split`."""
+    """Scores of models on at most `num_images` of the validation images and of another `split`."""
 
-    def __init__(self, sources: ModelLoader, split: SplitName, images: int | None) -> None:
-        self.sources, self.zoo, self.images = sources, sources.zoo, images
+    def __init__(self, sources: ModelLoader, split: SplitName, num_images: int | None) -> None:
+        self.sources, self.zoo, self.num_images = sources, sources.zoo, num_images
         self.split: SplitName = split
         self.splits: tuple[SplitName, SplitName] = (SELECTION, split)
         self.cache = Cache(self.zoo.path)
@@ -67,7 +67,7 @@ class Evaluator:
 
     def _examples(self, model: str, split: SplitName) -> EvalData:
         """Raises InvalidInput where the split is empty, or the model was trained on it."""
-        examples = self.sources.examples(model, split, self.images)
+        examples = self.sources.examples(model, split, self.num_images)
         if not len(examples):
             name = examples.dataset.name
             raise InvalidInput(f"data set '{name}' has no {split} images, and the study needs them")
@@ -78,7 +78,7 @@ class Evaluator:
     def subject(self, model: CheckpointRef) -> EvalModel:
         """The model on the images of the split that is reported."""
         self.examples(model.model, self.split)
-        return self.sources.subject(self.target(model), self.split, self.images)
+        return self.sources.subject(self.target(model), self.split, self.num_images)
 
     def _single(self, model: CheckpointRef) -> Scores:
         return self._scores(model.model, self._logits_of(model))
@@ -139,7 +139,7 @@ class Evaluator:
         target = self.target(model)
 
         def build() -> nn.Module:
-            subject = self.sources.subject(target, SELECTION, self.images)
+            subject = self.sources.subject(target, SELECTION, self.num_images)
             subject.check_classifier()
             return subject.model
 
