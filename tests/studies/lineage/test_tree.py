@@ -2,15 +2,8 @@
 
 import pytest
 
-from vitarium.studies.lineage.evaluated import (
-    MISSED,
-    RIGHT,
-    UNKNOWN,
-    WRONG,
-    evaluated_forests,
-    true_forest,
-)
-from vitarium.studies.lineage.tree import TRUE_FOREST, drawn_rows, tree, tree_rows
+from vitarium.studies.lineage.evaluated import Status, evaluated_forests, true_forest
+from vitarium.studies.lineage.figures import TRUE_FOREST, drawn_rows, tree, tree_layout
 from vitarium.studies.report.figures import PALETTE
 
 
@@ -25,7 +18,7 @@ def found(forests):
 
 def test_every_model_stands_in_a_row_of_every_forest(found):
     forests = evaluated_forests(found)
-    made, _ = tree_rows(forests, found.info)
+    made = tree_layout(forests, found.info)
     for name in forests:
         rows = [node for node in made.nodes if node["forest"] == name]
         assert sorted(node["name"] for node in rows) == sorted(found.forest.models)
@@ -34,12 +27,12 @@ def test_every_model_stands_in_a_row_of_every_forest(found):
 
 def test_every_edge_is_drawn_once(found):
     name, one = next(iter(evaluated_forests(found).items()))
-    made, _ = tree_rows({name: one}, found.info)
+    made = tree_layout({name: one}, found.info)
     straight = [node for node in made.nodes if node["back"] is not None]
     curves = {cell["link"]: cell["status"] for cell in made.curves}
     assert len(straight) == sum(row.parent is not None for row in one.rows)
     assert len(curves) == len(found.forest.edges) - len(straight) + 2  # and two that were missed
-    assert sorted(curves.values()) == [RIGHT, MISSED, MISSED]
+    assert sorted(curves.values()) == [Status.RIGHT, Status.MISSED, Status.MISSED]
     assert len(made.curves) == 4 * len(curves)
 
 
@@ -52,9 +45,13 @@ def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
     ]
     (scale,) = [one for n, one in enumerate(scales) if one not in scales[:n]]
     colours = dict(zip(scale["domain"], scale["range"], strict=True))
-    assert colours == {RIGHT: PALETTE[0], WRONG: PALETTE[1], MISSED: PALETTE[3]}
+    assert colours == {
+        Status.RIGHT: PALETTE[0],
+        Status.WRONG: PALETTE[1],
+        Status.MISSED: PALETTE[3],
+    }
     by_name = {c["name"]: c for c in data_of(spec) if c.get("forest") == "descent" and "name" in c}
-    assert by_name["r2c3"]["status"] == WRONG
+    assert by_name["r2c3"]["status"] == Status.WRONG
     assert by_name["r2c3"]["true"] == "r2"
     assert by_name["soup"]["role"] == "mixture of several"
     assert by_name["soup"]["kind"] == "merged"
@@ -63,7 +60,7 @@ def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
 
 
 def test_an_edge_is_the_fainter_the_less_sure(found):
-    made, _ = tree_rows(evaluated_forests(found), found.info)
+    made = tree_layout(evaluated_forests(found), found.info)
     nodes = [node for node in made.nodes if node["forest"] == "descent"]
     order = sorted(nodes, key=lambda node: node["at"])
     strengths = [node["strength"] for node in order]
@@ -84,14 +81,14 @@ def test_one_forest_without_truth_needs_no_menu(forests):
     figure = tree(evaluated_forests(found), found.info)
     (param,) = [param for param in figure.spec["params"] if param["name"] == "forest"]
     assert "bind" not in param
-    assert {node["status"] for node in data_of(figure.spec) if "status" in node} == {UNKNOWN}
+    assert {node["status"] for node in data_of(figure.spec) if "status" in node} == {Status.UNKNOWN}
     assert "true" not in figure.caption
 
 
 def test_rows_come_closer_with_many_models_and_lose_their_names(forests):
     few, many = forests.recovered(3, 4, 4), forests.recovered(60, 4, 3)
-    _, near = tree_rows(evaluated_forests(many), many.info)
-    _, far = tree_rows(evaluated_forests(few), few.info)
+    near = tree_layout(evaluated_forests(many), many.info)
+    far = tree_layout(evaluated_forests(few), few.info)
     assert far.has_names
     assert not near.has_names
     assert near.step < far.step

@@ -1,19 +1,21 @@
 """Intervals of gains, against draws of images and models that are written out."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from vitarium.evaluation.losses import Losses
-from vitarium.studies.soups.barriers import InterpolationPath, InterpolationPaths, kin_of
-from vitarium.studies.soups.estimates import UNRELATED, BarrierEstimates, gain, over_images
+from vitarium.studies.soups.barriers import UNRELATED, Barriers, InterpolationPath
 from vitarium.studies.soups.evaluator import Scores
+from vitarium.studies.soups.experiments import MergeResults, over_images
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.stages import Stage
 
-MANY = Bootstrap(draws=4000)
+MANY = Bootstrap(n_resamples=4000)
+
+
+def gain(*pairs):
+    return MergeResults(MANY, "test").gain(pairs)
 
 
 def scores(right, images="one"):
@@ -35,11 +37,11 @@ def test_models_are_compared_on_the_same_images():
     one = random.random(400) < 0.5
     other = one.copy()
     other[:8] = ~one[:8]
-    paired = gain(MANY, [(scores(one), scores(other))])
+    paired = gain((scores(one), scores(other)))
     apart = over_images(MANY, [("one", one / 1.0), ("two", -(other / 1.0))])
     assert paired.high - paired.low < 0.03
     assert apart.high - apart.low > 0.05
-    same = gain(MANY, [(scores(one), scores(one))])
+    same = gain((scores(one), scores(one)))
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
@@ -54,79 +56,75 @@ def test_groups_on_the_same_images_share_their_draws():
 
 
 @pytest.fixture
-def estimates(stage: Stage) -> BarrierEstimates:
+def barriers(stage: Stage) -> Barriers:
     """Barriers that are made up: a third is left after alignment."""
     random = np.random.default_rng(3)
-    found = InterpolationPaths(kin_of(stage))
-    for kin in found.kin:
+    made_up = Barriers(stage, Bootstrap(n_resamples=200))
+    for kin in made_up.kin:
         for one, other in np.argwhere(np.triu(kin.mask)):
-            height = random.random() + (kin is not found.kin[0])
+            height = random.random() + (kin is not made_up.kin[0])
             for align, left in (("", 1.0), ("rearranged", 1 / 3)):
                 loss = torch.tensor([1.0, 2.0 + left * height, 3.0], dtype=torch.float64)
                 error = torch.tensor([0.1, 0.2 + left * height / 10, 0.3], dtype=torch.float64)
-                ids = (stage.ids[one], stage.ids[other])
-                losses = Losses(loss, error)
-                found.paths.append(
-                    InterpolationPath(*ids, kin.name, align, (0.0, 0.5, 1.0), losses)
-                )
-    return BarrierEstimates(stage, found, Bootstrap(draws=200))
+                ids, t = (stage.ids[one], stage.ids[other]), (0.0, 0.5, 1.0)
+                path = InterpolationPath(*ids, kin.name, align, t, Losses(loss, error))
+                made_up.paths.append(path)
+    return made_up
 
 
-def test_kin_are_told_from_the_closest_to_the_farthest(estimates):
-    assert [level.name for level in estimates.by_kinship()] == [
-        "models of the same parent",
-        "models of different parents, same objective",
-        "models of parents of different objective",
+def test_kin_are_told_from_the_closest_to_the_farthest(barriers):
+    assert [level.name for level in barriers.means(barriers.kin)] == [
+        "of the same parent",
+        "of different parents, same objective",
+        "of parents of different objective",
     ]
 
 
-def test_a_barrier_is_what_rises_above_the_line_between_the_ends(estimates):
-    (line, *_) = estimates.paths.paths
+def test_a_barrier_is_what_rises_above_the_line_between_the_ends(barriers):
+    (line, *_) = barriers.paths
     assert line.rise[[0, 2]].tolist() == [0, 0]
     assert line.barrier == pytest.approx(line.losses.loss[1] - 2)
     assert line.soup_gain == pytest.approx(0.2 - line.losses.error[1])
 
 
-def test_means_are_those_of_the_pairs(estimates):
-    for level, kin in zip(estimates.by_kinship(), estimates.paths.kin, strict=True):
-        lines = estimates.paths.of("", kin.name)
+def test_means_are_those_of_the_pairs(barriers):
+    for level, kin in zip(barriers.means(barriers.kin), barriers.kin, strict=True):
+        lines = barriers.of("", kin.name)
         assert level.pairs == len(lines)
         assert level.barrier.value == pytest.approx(np.mean([line.barrier for line in lines]))
         assert level.gain.value == pytest.approx(np.mean([line.soup_gain for line in lines]))
 
 
-def test_what_an_alignment_takes_away_is_a_share_of_the_barrier(estimates):
-    (found,) = estimates.unrelated_aligned()
-    assert (found.kin, found.align) == (UNRELATED, "rearranged")
+def test_what_an_alignment_takes_away_is_a_share_of_the_barrier(barriers):
+    (found,) = barriers.aligned(barriers.unrelated)
+    assert (found.name, found.align) == (UNRELATED, "rearranged")
     assert found.share.value == pytest.approx(2 / 3)
     assert [found.share.low, found.share.high] == pytest.approx([2 / 3, 2 / 3])
     assert found.reduction.value == pytest.approx(found.before.value - found.after.value)
     assert found.reduction.is_positive
 
 
-def test_only_pairs_that_were_aligned_are_compared(estimates):
-    aligned = [line for line in estimates.paths.paths if line.align]
-    kept = [line for line in estimates.paths.paths if not line.align] + aligned[::7]
-    few = BarrierEstimates(
-        estimates.stage, dataclasses.replace(estimates.paths, paths=kept), estimates.bootstrap
-    )
+def test_only_pairs_that_were_aligned_are_compared(barriers):
+    aligned = [line for line in barriers.paths if line.align]
+    kept = [line for line in barriers.paths if not line.align] + aligned[::7]
+    few = Barriers(barriers.stage, barriers.bootstrap, kept)
     before = {(line.first, line.second): line.barrier for line in kept if not line.align}
-    for found in few.aligned():
-        pairs = [line for line in aligned[::7] if line.kin == found.kin]
+    for found in few.aligned(few.kin):
+        pairs = [line for line in aligned[::7] if line.kin == found.name]
         assert found.pairs == len(pairs)
         expected = np.mean([before[line.first, line.second] for line in pairs])
         assert found.before.value == pytest.approx(expected)
 
 
-def test_siblings_are_told_apart_by_a_factor(estimates):
-    factor = estimates.stage.factor("lr")
-    levels = {level.value: level for level in estimates.siblings(factor)}
-    assert set(levels) == {*factor.values, "different"}
-    siblings = estimates.paths.of("", estimates.paths.kin[0].name)
+def test_siblings_are_told_apart_by_a_factor(barriers):
+    factor = next(factor for factor in barriers.factors if factor.name == "lr")
+    levels = {level.name: level for level in barriers.means(barriers.siblings(factor))}
+    assert set(levels) == {*(f"lr = {value}" for value in factor.values), "different lr"}
+    siblings = barriers.of("", barriers.kin[0].name)
     assert sum(level.pairs for level in levels.values()) == len(siblings)
     same = [
         line.barrier
         for line in siblings
         if factor.labels[line.first] == factor.labels[line.second] == factor.values[0]
     ]
-    assert levels[factor.values[0]].barrier.value == pytest.approx(np.mean(same))
+    assert levels[f"lr = {factor.values[0]}"].barrier.value == pytest.approx(np.mean(same))

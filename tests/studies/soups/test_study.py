@@ -15,8 +15,8 @@ from vitarium.operators._runner.plan import MergePlan
 from vitarium.operators.base import operator
 from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN
 
-OWN = ["uniform_soup", "first_model", "last_epochs", "copy_first", "start_over"]
-QUICK = {"draws": 40, "points": 3, "barrier_images": 32, "last": [1, 2]}
+OWN = ["uniform_soup", "first_model", "last_epochs", "copy_first", "start_over", "three_or_more"]
+QUICK = {"n_resamples": 40, "points": 3, "barrier_images": 32, "last": [1, 2]}
 
 
 class Last(NoConfig):
@@ -59,6 +59,11 @@ def _operators():
         """What the model started from."""
         for name, base, _ in ingredients.deltas():
             yield name, base
+
+    @operator("three_or_more", title="Three or more", models=(3, None))
+    def three_or_more(config: NoConfig, ingredients):
+        """Of three models."""
+        yield from ()
 
     yield
     registry._plugins["operator"] = before
@@ -203,26 +208,9 @@ def test_nothing_is_added_to_the_zoo(studied, zoo):
     assert zoo.query("SELECT count(*) AS n FROM records")["n"].item() == 0
 
 
-def test_what_cannot_be_combined_is_said_with_its_reason(grown_zoo, own_operator, tmp_path):
-    found = vitarium.study(
-        grown_zoo, "soups", out=tmp_path / "page.html", methods=["three_or_more"], **QUICK
-    )
-    (table,) = tables(found, "What could not be combined")
+def test_what_cannot_be_combined_is_said_with_its_reason(studied):
+    (table,) = tables(studied, "What could not be combined")
     assert "three_or_more needs at least 3 models; 2 are given" in {row[2] for row in table.rows}
-
-
-@pytest.fixture
-def own_operator(monkeypatch):
-    from vitarium.core import registry
-
-    registry.plugins("operator")
-    known = dict(registry._plugins["operator"])
-    monkeypatch.setitem(registry._plugins, "operator", known)
-
-    @operator("three_or_more", title="Three or more", models=(3, None))
-    def three_or_more(config: NoConfig, ingredients):
-        """Of three models."""
-        yield from ()
 
 
 def test_a_zoo_without_children_is_refused(grown_zoo, tmp_path):

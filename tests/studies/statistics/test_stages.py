@@ -91,4 +91,5 @@ def test_models_that_are_not_finished_are_left_out_and_counted(written_zoo, ids)
 
 def test_a_stage_alone_still_knows_what_its_parents_were(written_zoo, ids):
     (stage,) = read_stages(written_zoo, ids["finetune"], measured()).stages
-    assert stage.factor("parent").equivalent == ("parent's seed",)
+    (parent,) = [factor for factor in stage.factors if factor.name == "parent"]
+    assert parent.equivalent == ("parent's seed",)

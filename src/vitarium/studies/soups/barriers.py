@@ -4,46 +4,38 @@ Kinship is that of the study of diversity: of one parent; of different parents o
 seed of the same recipe); of parents of different kinds (supervised, contrastive).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from itertools import combinations
-from typing import Protocol
+from functools import cached_property
+from itertools import combinations, product
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import NotApplicable, VitariumError
+from vitarium.core.progress import Progress
 from vitarium.core.registry import Section
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import Losses
 from vitarium.measures.landscape._paths import barriers
 from vitarium.measures.landscape.barrier import Barrier, path_losses
-from vitarium.studies.base import Progress
 from vitarium.studies.soups.evaluator import Evaluator
-from vitarium.studies.soups.experiments import Failure
+from vitarium.studies.soups.experiments import Experiments, Failure, label
 from vitarium.studies.soups.groups import SiblingGroups
-from vitarium.studies.statistics.analysis import SAME_PARENT, Kin, kinship
-from vitarium.studies.statistics.bootstrap import Numbers
-from vitarium.studies.statistics.factors import PARENT, is_seed
+from vitarium.studies.statistics.analysis import SAME_PARENT, Kin, ancestry_of, kinship
+from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
+from vitarium.studies.statistics.factors import PARENT, Factor
 from vitarium.studies.statistics.stages import Stage
-
-
-class BarrierSettings(Protocol):
-    """Between which models barriers are measured, and how closely."""
-
-    pairs: int
-    """At most so many of each kinship, drawn in an order that only the models decide."""
-    aligned_pairs: int
-    """So many of these also after each alignment."""
-    points: int
-    barrier_images: int
-    seed: int
-
 
 BEFORE = ""
 """Of pairs that are not aligned."""
+UNRELATED = "of different parents"
+DIFFERENT = "different"
+"""Begins the name of pairs that differ in a factor."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +58,80 @@ class InterpolationPath:
         rise: Numbers = loss - (1 - t) * loss[0] - t * loss[-1]
         return rise
 
-    @property
+    @cached_property
     def barrier(self) -> float:
         """Nats; 0 where the loss does not rise."""
         return barriers(self.t, self.losses)[""]
 
-    @property
+    @cached_property
     def soup_gain(self) -> float:
         """Accuracy halfway, where the uniform soup of both is, less the mean of both."""
         return -barriers(self.t, self.losses)["midpoint/error"]
 
 
-@dataclass
-class InterpolationPaths:
-    """Barriers between the models of a stage."""
+class PairEstimate(NamedTuple):
+    """Pairs of models of one kinship."""
 
-    kin: Sequence[Kin]
-    """The closest first."""
+    name: str
+    pairs: int
+    barrier: Estimate
+    gain: Estimate
+    """Accuracy of the two models' soup less their mean."""
+
+
+class AlignmentEstimate(NamedTuple):
+    """Pairs of models of one kinship, before and after an alignment."""
+
+    name: str
+    align: str
+    pairs: int
+    before: Estimate
+    after: Estimate
+    reduction: Estimate
+    """Nats."""
+    gain: Estimate
+    """As of `PairEstimate`, after the alignment."""
+    share: Estimate
+    """Of the barrier that is taken away; NaN where there is none."""
+
+
+@dataclass
+class Barriers:
+    """The paths between the models of a stage, and means over them; intervals are over models."""
+
+    stage: Stage
+    bootstrap: Bootstrap
     paths: list[InterpolationPath] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+
+    @cached_property
+    def kin(self) -> list[Kin]:
+        """Pairs by how close kin they are, the closest first; of one parent, all are siblings."""
+        if kin := kinship(self.stage, ancestry_of(self.stage)):
+            return kin
+        has_parent = np.asarray([parent is not None for parent in self.stage.parents])
+        siblings = has_parent[:, None] & has_parent & ~np.eye(len(self.stage), dtype=bool)
+        return [Kin(SAME_PARENT, siblings)]
+
+    @property
+    def unrelated(self) -> list[Kin]:
+        """All pairs of models of different parents, together."""
+        none = np.zeros((len(self.stage),) * 2, dtype=bool)
+        return [Kin(UNRELATED, np.logical_or.reduce([none, *(kin.mask for kin in self.kin[1:])]))]
+
+    @property
+    def factors(self) -> list[Factor]:
+        """What siblings differ in."""
+        return [f for f in self.stage.groups if not f.name.startswith(PARENT)]
+
+    def siblings(self, factor: Factor) -> list[Kin]:
+        """Siblings that share each value of a factor, and those that differ in it."""
+        siblings, labels = self.kin[0].mask, np.asarray(factor.labels[self.stage.ids].tolist())
+        equal = labels[:, None] == labels
+        same = [
+            Kin(f"{factor.name} = {v}", siblings & equal & (labels == v)) for v in factor.values
+        ]
+        return [*same, Kin(f"{DIFFERENT} {factor.name}", siblings & ~equal)]
 
     @property
     def alignments(self) -> list[str]:
@@ -94,61 +141,78 @@ class InterpolationPaths:
     def of(self, align: str, kin: str | None = None) -> list[InterpolationPath]:
         return [path for path in self.paths if path.align == align and kin in (None, path.kin)]
 
-    def matrix(self, stage: Stage, value: str, align: str = BEFORE) -> Numbers:
-        """A property of paths, [models, models]; NaN where there is no path."""
-        index = {id: number for number, id in enumerate(stage.ids)}
-        matrix = np.full((len(stage), len(stage)), np.nan)
-        for path in self.of(align):
+    @cached_property
+    def matrices(self) -> dict[str, Numbers]:
+        """By alignment: barriers, and gains halfway, [2, models, models]; NaN where no path is."""
+        index = {id: number for number, id in enumerate(self.stage.ids)}
+        matrices = {align: np.full((2, *(len(index),) * 2), np.nan) for align in self.alignments}
+        for path in self.paths:
             i, j = index[path.first], index[path.second]
-            matrix[i, j] = matrix[j, i] = getattr(path, value)
-        return matrix
+            matrix = matrices[path.align]
+            matrix[:, i, j] = matrix[:, j, i] = path.barrier, path.soup_gain
+        return matrices
 
-
-def kin_of(stage: Stage) -> list[Kin]:
-    """Pairs by how close kin they are; of a stage of one parent, all are siblings."""
-    of_parents = (f for f in stage.groups if f.name.startswith(f"{PARENT}'s "))
-    ancestry = next((f for f in of_parents if not is_seed(f.name)), None)
-    if kin := kinship(stage, ancestry):
-        return kin
-    has_parent = np.asarray([parent is not None for parent in stage.parents])
-    different = ~np.eye(len(stage), dtype=bool)
-    return [Kin(SAME_PARENT, has_parent[:, None] & has_parent[None, :] & different)]
-
-
-def interpolation_paths(
-    evaluator: Evaluator,
-    groups: SiblingGroups,
-    aligning: Sequence[Section],
-    config: BarrierSettings,
-    progress: Progress,
-) -> InterpolationPaths:
-    """The losses between models that can be averaged."""
-    stage = groups.stage
-    barrier = Barrier(points=config.points, images=config.barrier_images)
-    paths = InterpolationPaths(kin_of(stage))
-    jobs: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
-    for kin in paths.kin:
-        pairs = _pairs(groups, kin, config.seed)[: config.pairs]
-        jobs += [(kin.name, *pair, None) for pair in pairs]
-        jobs += [
-            (kin.name, *pair, align) for align in aligning for pair in pairs[: config.aligned_pairs]
+    def means(self, kin: Iterable[Kin]) -> list[PairEstimate]:
+        """Those without paths left out."""
+        heights, gains = self.matrices[BEFORE]
+        mean = self.bootstrap.pairs
+        return [
+            PairEstimate(pairs.name, count, mean(heights, pairs.mask), mean(gains, pairs.mask))
+            for pairs in kin
+            if (count := int((pairs.mask & np.isfinite(heights)).sum()) // 2)
         ]
-    for done, (name, first, second, align) in enumerate(jobs):
-        progress("walking between models", done, len(jobs))
+
+    def aligned(self, kin: Iterable[Kin]) -> list[AlignmentEstimate]:
+        """Each alignment of each; those without paths left out."""
+        estimates, models = [], len(self.stage)
+        before, mean = self.matrices[BEFORE][0], self.bootstrap.pairs
+        counts = np.vstack([np.ones(models), self.bootstrap.counts(models)])
+        for pairs, align in product(kin, self.alignments[1:]):
+            after, gains = self.matrices[align]
+            valid = pairs.mask & np.isfinite(after) & np.isfinite(before)
+            if not valid.any():
+                continue
+            old, new = (
+                ((counts @ np.where(valid, heights, 0.0)) * counts).sum(1)
+                for heights in (before, after)
+            )
+            shares = np.divide(old - new, old, out=np.full(len(counts), math.nan), where=old > 0)
+            share = self.bootstrap.estimate(float(shares[0]), shares[1:], int(valid.any(1).sum()))
+            nats = mean(before, valid), mean(after, valid), mean(before - after, valid)
+            key, count = (pairs.name, align), int(valid.sum()) // 2
+            estimates.append(AlignmentEstimate(*key, count, *nats, mean(gains, valid), share))
+        return estimates
+
+
+def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
+    """The losses between models that can be averaged."""
+    config, groups = experiments.config, experiments.groups
+    aligning = experiments.methods["align"]
+    barrier = Barrier(points=config.points, images=config.barrier_images)
+    results = Barriers(groups.stage, experiments.bootstrap)
+    jobs: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
+    for kin in results.kin:
+        pairs = _drawn_pairs(groups, kin, config.seed)[: config.pairs]
+        jobs += [(kin.name, *pair, None) for pair in pairs]
+        few = pairs[: config.aligned_pairs]
+        jobs += [(kin.name, *pair, align) for align in aligning for pair in few]
+    for done, (kin_name, first, second, align) in enumerate(jobs):
+        progress.step("walking between models", done, len(jobs))
         aligned = align.name if align else BEFORE
         try:
-            losses = _losses(evaluator, first, second, align, barrier)
+            losses = _losses(experiments.evaluator, first, second, align, barrier)
         except VitariumError as error:
-            quantity = f"barrier after {aligned.replace('_', ' ')}" if align else "barrier"
             pair = f"{first.model[:8]} and {second.model[:8]}"
-            paths.failures.append(Failure(quantity, pair, str(error)))
+            results.failures.append(Failure(label("barrier", aligned), pair, str(error)))
             continue
-        t = tuple(barrier.positions)
-        paths.paths.append(InterpolationPath(first.model, second.model, name, aligned, t, losses))
-    return paths
+        ends, t = (first.model, second.model), tuple(barrier.positions)
+        results.paths.append(InterpolationPath(*ends, kin_name, aligned, t, losses))
+    return results
 
 
-def _pairs(groups: SiblingGroups, kin: Kin, seed: int) -> list[tuple[CheckpointRef, CheckpointRef]]:
+def _drawn_pairs(
+    groups: SiblingGroups, kin: Kin, seed: int
+) -> list[tuple[CheckpointRef, CheckpointRef]]:
     """Pairs of models with equal shapes; the order does not change with what else there is."""
     index = {id: number for number, id in enumerate(groups.stage.ids)}
     pairs = [
@@ -176,7 +240,6 @@ def _losses(
     entry = evaluator.cache.get(*key)
     if entry is not None:
         return Losses(entry["loss"], entry["error"])
-    evaluator.computed += 1
     start, end = evaluator.subject(first), evaluator.subject(second)
     if align:
         model = deepcopy(end.model)

@@ -4,9 +4,9 @@ What is merged for a study is no model of the zoo: its weights are computed, run
 validation and the test images, and forgotten; its logits stay in the zoo's cache.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, reduce
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from vitarium.studies.statistics.bootstrap import Numbers
 
 SELECTION: SplitName = "val"
 """By which models are chosen; what is reported is of another split."""
+Logits = Mapping[SplitName, Tensor]
+"""[images, classes] of both splits."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,15 @@ class Scores:
 
 
 class Evaluator:
-    """Scores of models on the validation images and on those of another split.
+    """Scores of models on at most `num_images` of the validation images and of another `split`."""
 
-    Args:
-        split: the other split.
-        images: at most so many of each.
-    """
-
-    def __init__(self, sources: ModelLoader, split: SplitName, images: int | None) -> None:
-        self.sources, self.zoo, self.images = sources, sources.zoo, images
+    def __init__(self, sources: ModelLoader, split: SplitName, num_images: int | None) -> None:
+        self.sources, self.zoo, self.num_images = sources, sources.zoo, num_images
         self.split: SplitName = split
         self.splits: tuple[SplitName, SplitName] = (SELECTION, split)
         self.cache = Cache(self.zoo.path)
-        self.computed = 0
-        """Models that were run, and paths that were computed; the others were known."""
-        self.single = lru_cache(maxsize=None)(self._single)
-        self.examples = lru_cache(maxsize=None)(self._examples)
+        self.single = cache(self._single)
+        self.examples = cache(self._examples)
         self._aligned_group = lru_cache(maxsize=1)(self._align_group)
 
     def target(self, model: CheckpointRef) -> Target:
@@ -72,13 +67,27 @@ class Evaluator:
 
     def _examples(self, model: str, split: SplitName) -> EvalData:
         """Raises InvalidInput where the split is empty, or the model was trained on it."""
-        examples = self.sources.examples(model, split, self.images)
+        examples = self.sources.examples(model, split, self.num_images)
         if not len(examples):
             name = examples.dataset.name
             raise InvalidInput(f"data set '{name}' has no {split} images, and the study needs them")
         if self.sources.learned(model, examples):
             raise InvalidInput(f"model {model} was trained on images of the {split} split")
         return examples
+
+    def subject(self, model: CheckpointRef) -> EvalModel:
+        """The model on the images of the split that is reported."""
+        self.examples(model.model, self.split)
+        return self.sources.subject(self.target(model), self.split, self.num_images)
+
+    def _single(self, model: CheckpointRef) -> Scores:
+        return self._scores(model.model, self._logits_of(model))
+
+    def ensemble(self, models: Sequence[CheckpointRef]) -> Scores:
+        """Of the mean of the models' logits."""
+        logits = [self._logits_of(model) for model in models]
+        total = {s: reduce(torch.add, (each[s].double() for each in logits)) for s in self.splits}
+        return self._scores(models[0].model, total)
 
     def merged(
         self,
@@ -97,29 +106,18 @@ class Evaluator:
             key.append(self.target(plan.base).weights)
         if align:
             key.append(repr(align.factors()))
-        first = models[0].model
-        logits = self._cached("merged", key, first)
-        if logits is None:
+
+        def build() -> nn.Module:
+            merge = plan
             if align:
-                aligned = self._aligned_group(align, models)
-                plan = MergePlan(self.sources, operator, models, heads=heads, weights=aligned)
-            model = plan.spec.origin.build(plan.about.num_outputs)
-            model.load_state_dict(plan.weights())
-            logits = self._run("merged", key, first, model)
-        return self._scores(first, logits)
+                weights = self._aligned_group(align, models)
+                merge = MergePlan(self.sources, operator, models, heads=heads, weights=weights)
+            model = merge.spec.origin.build(merge.about.num_outputs)
+            model.load_state_dict(merge.weights())
+            return model
 
-    def ensemble(self, models: Sequence[CheckpointRef]) -> Scores:
-        """Of the mean of the models' logits."""
-        total: dict[SplitName, Tensor] = {}
-        for model in models:
-            for split, logits in self._logits(model).items():
-                total[split] = total.get(split, torch.zeros(())) + logits.double()
-        return self._scores(models[0].model, total)
-
-    def subject(self, model: CheckpointRef) -> EvalModel:
-        """The model on the images of the split that is reported."""
-        self.examples(model.model, self.split)
-        return self.sources.subject(self.target(model), self.split, self.images)
+        first = models[0].model
+        return self._scores(first, self._logits("merged", key, first, build))
 
     def aligned(self, align: Section, first: CheckpointRef, second: CheckpointRef) -> Weights:
         """The second model, rearranged to match the first.
@@ -137,60 +135,40 @@ class Evaluator:
         reference = self.sources.weights(self.target(first))
         return [reference, *(self.aligned(align, first, model) for model in rest)]
 
-    def _single(self, model: CheckpointRef) -> Scores:
-        return self._scores(model.model, self._logits(model))
+    def _logits_of(self, model: CheckpointRef) -> Logits:
+        target = self.target(model)
 
-    def _logits(self, model: CheckpointRef) -> Mapping[SplitName, Tensor]:
-        key = [self.target(model).name, self.target(model).weights]
-        logits = self._cached("predictions", key, model.model)
-        if logits is None:
-            subject = self.sources.subject(self.target(model), SELECTION, self.images)
+        def build() -> nn.Module:
+            subject = self.sources.subject(target, SELECTION, self.num_images)
             subject.check_classifier()
-            logits = self._run("predictions", key, model.model, subject.model)
-        return logits
+            return subject.model
 
-    def _cached(
-        self, kind: str, key: Sequence[str], data_of: str
-    ) -> Mapping[SplitName, Tensor] | None:
-        """Logits of both splits, if they are known; keys as `measures._runner.forward` has them."""
-        logits: dict[SplitName, Tensor] = {}
-        for split in self.splits:
-            images = self.sources.images(self.examples(data_of, split))
-            entry = self.cache.get(kind, *key, images)
-            if entry is None:
-                return None
-            logits[split] = entry["logits"]
-        return logits
+        return self._logits("predictions", [target.name, target.weights], model.model, build)
 
-    def _run(
-        self, kind: str, key: Sequence[str], data_of: str, model: nn.Module
-    ) -> Mapping[SplitName, Tensor]:
-        self.computed += 1
-        model = model.eval().float().to(self.sources.device).requires_grad_(False)
-        logits: dict[SplitName, Tensor] = {}
+    def _logits(
+        self, kind: str, key: Sequence[str], data_of: str, build: Callable[[], nn.Module]
+    ) -> Logits:
+        """From the cache, with keys as `measures._runner.forward` has them, or else computed."""
+        examples = {split: self.examples(data_of, split) for split in self.splits}
+        keys = {s: (kind, *key, self.sources.images(examples[s])) for s in self.splits}
+        entries = {split: self.cache.get(*keys[split]) for split in self.splits}
+        logits = {split: entry["logits"] for split, entry in entries.items() if entry}
+        if len(logits) == len(self.splits):
+            return logits
+        model = build().eval().float().to(self.sources.device).requires_grad_(False)
         for split in self.splits:
-            examples = self.examples(data_of, split)
             with torch.no_grad():
-                outputs = [model(batch.images).float().cpu() for batch in examples.batches()]
+                outputs = [model(batch.images).float().cpu() for batch in examples[split].batches()]
             logits[split] = torch.cat(outputs)
             if not torch.isfinite(logits[split]).all():
                 raise NotApplicable("its outputs are not finite")
-            self.cache.put({"logits": logits[split]}, kind, *key, self.sources.images(examples))
+            self.cache.put({"logits": logits[split]}, *keys[split])
         return logits
 
-    def _scores(self, data_of: str, logits: Mapping[SplitName, Tensor]) -> Scores:
+    def _scores(self, data_of: str, logits: Logits) -> Scores:
+        examples = {split: self.examples(data_of, split) for split in self.splits}
         val, test = (
-            (logits[split].argmax(1) == self.examples(data_of, split).labels)
-            .numpy()
-            .astype(np.float64)
+            (logits[split].argmax(1) == examples[split].labels).numpy().astype(np.float64)
             for split in self.splits
         )
-        images = self.sources.images(self.examples(data_of, self.split))
-        return Scores(val, test, images)
-
-
-def mean_of(scores: Sequence[Scores]) -> Scores:
-    """Of one of the models, drawn at random: the mean on every image."""
-    val = np.mean([score.val for score in scores], axis=0)
-    test = np.mean([score.test for score in scores], axis=0)
-    return Scores(val, test, scores[0].images)
+        return Scores(val, test, self.sources.images(examples[self.split]))

@@ -1,51 +1,40 @@
 """Combine the models of each group in each way, and score the results."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
 
 from vitarium.blueprint import CheckpointRef
-from vitarium.core.errors import VitariumError
+from vitarium.core.errors import InvalidInput, VitariumError
+from vitarium.core.progress import Progress
 from vitarium.core.registry import Section, choose
+from vitarium.core.seeds import derive
 from vitarium.operators._runner.choose import chosen
-from vitarium.studies.base import Progress
 from vitarium.studies.report.text import counted
-from vitarium.studies.soups.evaluator import Evaluator, Scores, mean_of
+from vitarium.studies.soups.evaluator import Evaluator, Scores
 from vitarium.studies.soups.groups import Group, SiblingGroups
+from vitarium.studies.soups.settings import Soups
+from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 
 BEST, MEAN, ENSEMBLE = "best single", "mean single", "ensemble of logits"
+"""What methods are compared with."""
 UNIFORM, GREEDY = "uniform_soup", "greedy_soup"
-Job = Callable[[], None]
+Methods = defaultdict[str, list[Section]]
+"""Operators by what they do: combine "models", one "model" with what it started from, or "epochs"
+of one model; or "align" models. The uniform and the greedy soup are also among the "soups"."""
+Job = tuple[str, str, Callable[[], None]]
+"""A method, the models that it is tried on, and what adds its result to the others."""
 
 
-class Methods:
-    """Operators by what they are for, from their facts.
-
-    Raises UnknownName for one that there is not.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.combining: list[Section] = []
-        """They make one model of several."""
-        self.of_single: list[Section] = []
-        """They combine one model with what it started from."""
-        self.of_epochs: list[Section] = []
-        self.aligning: list[Section] = []
-        for name in dict.fromkeys(names):
-            section = choose("operator", name)
-            facts = section.plugin.facts
-            if facts.get("aligns"):
-                self.aligning.append(section)
-            elif facts.get("epochs"):
-                self.of_epochs.append(section)
-            elif facts["models"][1] == 1:
-                self.of_single.append(section)
-            else:
-                self.combining.append(section)
-
-    @property
-    def soups(self) -> list[Section]:
-        """The uniform and the greedy soup, where they are among the methods."""
-        return [section for section in self.combining if section.name in (UNIFORM, GREEDY)]
+def label(method: str, align: str = "") -> str:
+    """As the page calls it."""
+    words = method.replace("_", " ")
+    return f"{words} after {align.replace('_', ' ')}" if align else words
 
 
 @dataclass(frozen=True)
@@ -66,24 +55,19 @@ class MergeResult:
         return label(self.method, self.align)
 
 
-@dataclass(frozen=True)
-class EpochGain:
+class EpochGain(NamedTuple):
     """A model, and the average of its last epochs."""
 
     model: str
-    method: str
-    last: int
-    """How many epochs."""
-    single: Scores
     averaged: Scores
+    single: Scores
 
     @property
     def gain(self) -> float:
         return self.averaged.accuracy - self.single.accuracy
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """What could not be combined or measured, of which models, and why."""
 
     method: str
@@ -91,134 +75,186 @@ class Failure:
     why: str
 
 
+class Comparison(NamedTuple):
+    """A way to combine models against another way, over the groups that have both."""
+
+    accuracy: float
+    """Its mean over the groups."""
+    over_images: Estimate
+    """Interval for other test images."""
+    over_groups: Estimate
+    """Interval for other groups; none for fewer than four."""
+    groups: int
+    better: int
+    """Groups in which it is better."""
+
+
 @dataclass
 class MergeResults:
     """Of all groups of a stage."""
 
-    results: list[MergeResult] = field(default_factory=list)
+    bootstrap: Bootstrap
+    split: str
+    by_group: dict[Group, dict[tuple[str, str], MergeResult]] = field(default_factory=dict)
+    """By method and alignment (or ""), in the order in which they were tried; BEST first."""
     curves: list[MergeResult] = field(default_factory=list)
     """Of the best `count` models by validation."""
-    epochs: list[EpochGain] = field(default_factory=list)
+    epochs: dict[tuple[str, int], list[EpochGain]] = field(default_factory=dict)
+    """By operator and number of epochs."""
     failures: list[Failure] = field(default_factory=list)
 
-    def of(self, group: Group) -> list[MergeResult]:
-        return [result for result in self.results if result.group == group]
+    def add(self, result: MergeResult) -> None:
+        self.by_group.setdefault(result.group, {})[result.method, result.align] = result
 
-    def get(self, group: Group, method: str, align: str = "") -> MergeResult | None:
-        of_group = self.of(group)
-        return next((r for r in of_group if (r.method, r.align) == (method, align)), None)
+    @property
+    def combinations(self) -> int:
+        """Results of more than one model or epoch."""
+        merges = [*self.curves, *(m for group in self.by_group.values() for m in group.values())]
+        return sum(merge.count > 1 for merge in merges) + sum(map(len, self.epochs.values()))
 
     def groups(self, *kinds: str) -> list[Group]:
-        return list(dict.fromkeys(r.group for r in self.results if r.group.kind in kinds))
+        return [group for group in self.by_group if group.kind in kinds]
 
     def methods(self, groups: Iterable[Group]) -> list[tuple[str, str]]:
         """Methods, each with an alignment or none, in the order in which they were tried."""
-        return list(dict.fromkeys((r.method, r.align) for g in groups for r in self.of(g)))
+        return list(dict.fromkeys(key for group in groups for key in self.by_group[group]))
 
-    def epochs_by_method(self) -> dict[tuple[str, int], list[EpochGain]]:
-        """By operator and number of epochs."""
-        gains: dict[tuple[str, int], list[EpochGain]] = {}
-        for gain in self.epochs:
-            gains.setdefault((gain.method, gain.last), []).append(gain)
-        return gains
+    def compare(
+        self, groups: Sequence[Group], method: str, against: str = BEST, align: str = ""
+    ) -> Comparison | None:
+        """None where no group has both."""
+        pairs = [
+            (results[method, align].scores, results[against, ""].scores)
+            for results in map(self.by_group.__getitem__, groups)
+            if (method, align) in results and (against, "") in results
+        ]
+        if not pairs:
+            return None
+        accuracies = np.asarray([[scores.accuracy for scores in pair] for pair in pairs])
+        gains, accuracy = accuracies[:, 0] - accuracies[:, 1], float(accuracies[:, 0].mean())
+        over_groups, better = self.bootstrap.mean(gains), int((gains > 0).sum())
+        return Comparison(accuracy, self.gain(pairs), over_groups, len(pairs), better)
+
+    def accuracy(self, scores: Scores) -> Estimate:
+        return over_images(self.bootstrap, [(scores.images, scores.test)])
+
+    def gain(self, pairs: Iterable[tuple[Scores, Scores]]) -> Estimate:
+        """The mean of what the first has more than the second, image by image."""
+        return over_images(self.bootstrap, [(a.images, a.test - b.test) for a, b in pairs])
 
 
-class MergeExperiments:
-    """Combines the models of a stage in every way.
+def over_images(bootstrap: Bootstrap, parts: Sequence[tuple[str, Numbers]]) -> Estimate:
+    """The mean over parts, each a number per image, with an interval for other test images.
 
     Args:
-        max_ingredients: models of a group up to which soups of the best k are made.
-        last: how many epochs are averaged.
+        parts: a key that identifies the part's images, and its numbers [images]. Parts with the
+            same images share each draw of them.
     """
+    if not parts:
+        return Estimate(math.nan, None, None)
+    sums: dict[str, Numbers] = {}
+    for images, values in parts:
+        sums[images] = sums.get(images, np.zeros(len(values))) + values
+    drawn = np.zeros(bootstrap.n_resamples)
+    for images, values in sums.items():
+        # equal numbers are drawn together, which changes no chance
+        distinct, counts = np.unique(values, return_counts=True)
+        generator = np.random.default_rng(derive(bootstrap.seed, "images", images))
+        shares = counts / len(values)
+        draws = generator.multinomial(len(values), shares, size=bootstrap.n_resamples)
+        drawn += draws @ distinct / len(values)
+    value = sum(float(values.mean()) for values in sums.values())
+    fewest = min(len(values) for values in sums.values())
+    return bootstrap.estimate(value / len(parts), drawn / len(parts), fewest)
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        groups: SiblingGroups,
-        methods: Methods,
-        *,
-        max_ingredients: int,
-        last: Sequence[int],
-        progress: Progress,
-    ) -> None:
-        self.evaluator, self.groups, self.methods = evaluator, groups, methods
-        self.max_ingredients, self.last, self.progress = max_ingredients, last, progress
-        self.results = MergeResults()
 
-    def run(self) -> MergeResults:
+def methods_by_use(names: Sequence[str]) -> Methods:
+    """Raises UnknownName for one that there is not."""
+    methods: Methods = defaultdict(list)
+    for name in dict.fromkeys(names):
+        operator = choose("operator", name)
+        facts = operator.plugin.facts
+        combines = "epochs" if facts["epochs"] else "model" if facts["models"][1] == 1 else "models"
+        methods["align" if facts["aligns"] else combines].append(operator)
+        if name in (UNIFORM, GREEDY):
+            methods["soups"].append(operator)
+    return methods
+
+
+@dataclass
+class Experiments:
+    """Combines the models of a stage in every way that the settings ask for."""
+
+    config: Soups
+    evaluator: Evaluator
+    groups: SiblingGroups
+    methods: Methods
+    bootstrap: Bootstrap
+
+    def __post_init__(self) -> None:
+        self.results = MergeResults(self.bootstrap, self.evaluator.split)
+
+    def run(self, progress: Progress) -> MergeResults:
         members = list(self.groups.members.values())
         for done, model in enumerate(members):
-            self.progress("running models", done, len(members))
+            progress.step("running models", done, len(members))
             self.evaluator.single(model)
         jobs = [*self._of_groups(), *self._of_best(), *self._of_epochs()]
-        for done, job in enumerate(jobs):
-            self.progress("combining models", done, len(jobs))
-            job()
+        for done, (method, models, job) in enumerate(jobs):
+            progress.step("combining models", done, len(jobs))
+            try:
+                job()
+            except VitariumError as error:
+                self.results.failures.append(Failure(method, models, str(error)))
         return self.results
 
     def _of_groups(self) -> Iterator[Job]:
-        for group in [*self.groups.families, *self.groups.mixed]:
-            yield from self._of_group(group, self.methods.combining)
-        for group in [*self.groups.parts, *self.groups.across(self.evaluator)]:
-            yield from self._of_group(group, self.methods.soups)
+        """Each group by all methods for it; what they are compared with comes first."""
+        groups, methods = self.groups, self.methods
+        siblings, across = [*groups.families, *groups.mixed], groups.across(self.evaluator)
+        for group in [*siblings, *groups.parts(), *across]:
+            self._add_references(group)
+            alone, members = self._by_validation(group)[:1], group.members
+            tries: list[tuple[Section, Sequence[CheckpointRef], Section | None]] = []
+            combining = methods["models" if group in siblings else "soups"]
+            tries += [(operator, members, None) for operator in combining]
+            if group.kind == "family":
+                tries += [(operator, alone, None) for operator in methods["model"]]
+            if group.kind in ("family", "across"):
+                soups = methods["soups"]
+                tries += [(soup, members, align) for align in methods["align"] for soup in soups]
+            for operator, models, align in tries:
+                method = label(operator.name, align.name if align else "")
+                merge = partial(self._merge, self.results.add, group, operator, models, align)
+                yield method, group.name, merge
 
-    def _of_group(self, group: Group, operators: Sequence[Section]) -> Iterator[Job]:
-        def references() -> None:
-            scores = {model: self.evaluator.single(model) for model in group.members}
-            best = scores[self._by_validation(group)[0]]
-            ensemble = self.evaluator.ensemble(group.members)
-            self.results.results += [
-                MergeResult(group, BEST, best, count=1),
-                MergeResult(group, MEAN, mean_of(list(scores.values())), count=1),
-                MergeResult(group, ENSEMBLE, ensemble, count=len(group)),
-            ]
-
-        def merge(operator: Section, align: Section | None = None) -> Job:
-            return lambda: self._merge(group, operator, align, group.members)
-
-        def merge_best(operator: Section) -> Job:
-            return lambda: self._merge(group, operator, None, self._by_validation(group)[:1])
-
-        yield references
-        yield from map(merge, operators)
-        if group.kind == "family":
-            yield from map(merge_best, self.methods.of_single)
-        if group.kind in ("family", "across"):
-            for align in self.methods.aligning:
-                yield from (merge(operator, align) for operator in self.methods.soups)
+    def _add_references(self, group: Group) -> None:
+        single = self.evaluator.single
+        scores = [single(model) for model in group.members]
+        val, test = (np.mean([getattr(s, n) for s in scores], axis=0) for n in ("val", "test"))
+        mean = Scores(val, test, scores[0].images)
+        best, ensemble = self._by_validation(group)[0], self.evaluator.ensemble(group.members)
+        self.results.add(MergeResult(group, BEST, single(best), count=1))
+        self.results.add(MergeResult(group, MEAN, mean, count=1))
+        self.results.add(MergeResult(group, ENSEMBLE, ensemble, count=len(group)))
 
     def _merge(
         self,
+        add: Callable[[MergeResult], None],
         group: Group,
         operator: Section,
-        align: Section | None,
         models: Sequence[CheckpointRef],
+        align: Section | None = None,
     ) -> None:
-        heads, aligned = self._heads(group, operator), align.name if align else ""
-        try:
-            ingredients = self._in_order(operator, models)
-            scores = self.evaluator.merged(operator, ingredients, heads, align)
-        except VitariumError as error:
-            failure = Failure(label(operator.name, aligned), group.name, str(error))
-            self.results.failures.append(failure)
-            return
-        count = len(ingredients)
-        result = MergeResult(group, operator.name, scores, aligned, heads, count)
-        self.results.results.append(result)
-
-    def _in_order(
-        self, operator: Section, models: Sequence[CheckpointRef]
-    ) -> tuple[CheckpointRef, ...]:
-        """As `vitarium.merge` takes them. Raises InvalidInput for too few or too many."""
-        names = [f"{model.model}@{model.epoch}" for model in models]
-        return chosen(self.evaluator.zoo, operator, names)
-
-    def _heads(self, group: Group, operator: Section) -> str:
+        heads = "merge"
         if not self.groups.mergeable(group):
-            return "ensemble"
-        if operator.plugin.facts["needs_base"] and not self.groups.same_start(group):
-            return "average"
-        return "merge"
+            heads = "ensemble"
+        elif operator.plugin.facts["needs_base"] and not self.groups.same_start(group):
+            heads = "average"
+        ingredients = chosen(self.evaluator.zoo, operator, map(str, models))
+        scores = self.evaluator.merged(operator, ingredients, heads, align)
+        aligned, count = align.name if align else "", len(ingredients)
+        add(MergeResult(group, operator.name, scores, aligned, heads, count))
 
     def _by_validation(self, group: Group) -> list[CheckpointRef]:
         """The best first; of equally good ones that of the smaller id."""
@@ -226,64 +262,33 @@ class MergeExperiments:
         return sorted(group.members, key=lambda model: (-single(model).val_accuracy, model.model))
 
     def _of_best(self) -> Iterator[Job]:
-        def merge_best(group: Group, operator: Section, count: int) -> Job:
-            def job() -> None:
-                best = self._by_validation(group)[:count]
-                try:
-                    scores = (
-                        self.evaluator.merged(operator, self._in_order(operator, best))
-                        if count > 1
-                        else self.evaluator.single(best[0])
-                    )
-                except VitariumError as error:
-                    method = f"{label(operator.name)} of the best {count}"
-                    self.results.failures.append(Failure(method, group.name, str(error)))
-                    return
-                result = MergeResult(group, operator.name, scores, count=count)
-                self.results.curves.append(result)
-
-            return job
-
+        """Soups of the best 1, 2, ... models of a family."""
+        curves = self.results.curves
         for group in self.groups.families:
-            for operator in self.methods.soups:
-                for count in range(1, min(len(group), self.max_ingredients) + 1):
-                    yield merge_best(group, operator, count)
+            ranked = self._by_validation(group)
+            for operator in self.methods["soups"]:
+                best = MergeResult(group, operator.name, self.evaluator.single(ranked[0]), count=1)
+                yield label(operator.name), group.name, partial(curves.append, best)
+                for count in range(2, min(len(group), self.config.most_ingredients) + 1):
+                    method = f"{label(operator.name)} of the best {count}"
+                    merge = partial(self._merge, curves.append, group, operator, ranked[:count])
+                    yield method, group.name, merge
 
     def _of_epochs(self) -> Iterator[Job]:
-        def average(model: CheckpointRef, operator: Section, last: int | None) -> Job:
-            def job() -> None:
-                method = label(operator.name) + (f" of the last {last}" if last else "")
-                try:
-                    epochs = chosen(self.evaluator.zoo, operator, [model.model])
-                    if last and len(epochs) != last:
-                        why = f"it has {counted(len(epochs), 'epoch')} that count"
-                        self.results.failures.append(Failure(method, model.model[:8], why))
-                        return
-                    averaged = self.evaluator.merged(operator, epochs)
-                except VitariumError as error:
-                    self.results.failures.append(Failure(method, model.model[:8], str(error)))
-                    return
-                single = self.evaluator.single(model)
-                gain = EpochGain(model.model, operator.name, len(epochs), single, averaged)
-                self.results.epochs.append(gain)
+        """Epochs of each model; of operators with that setting, each number of the last ones."""
+        for section in self.methods["epochs"]:
+            has_last = "last" in section.plugin.config.model_fields
+            for last in self.config.last if has_last else (None,):
+                operator = choose("operator", section.name, last=last) if last else section
+                method = label(section.name) + (f" of the last {last}" if last else "")
+                for model in self.groups.members.values():
+                    average = partial(self._average, model, operator, last)
+                    yield method, model.model[:8], average
 
-            return job
-
-        for operator, last in self._epoch_operators():
-            for model in self.groups.members.values():
-                yield average(model, operator, last)
-
-    def _epoch_operators(self) -> Iterator[tuple[Section, int | None]]:
-        """With each number of epochs, where that is a setting."""
-        for section in self.methods.of_epochs:
-            if "last" not in section.plugin.config.model_fields:
-                yield section, None
-                continue
-            for last in self.last:
-                yield choose("operator", section.name, last=last), last
-
-
-def label(method: str, align: str = "") -> str:
-    """As the page calls it."""
-    words = method.replace("_", " ")
-    return f"{words} after {align.replace('_', ' ')}" if align else words
+    def _average(self, model: CheckpointRef, operator: Section, last: int | None) -> None:
+        epochs = chosen(self.evaluator.zoo, operator, [model.model])
+        if last and len(epochs) != last:
+            raise InvalidInput(f"it has {counted(len(epochs), 'epoch')} that count")
+        averaged, single = self.evaluator.merged(operator, epochs), self.evaluator.single(model)
+        gains = self.results.epochs.setdefault((operator.name, len(epochs)), [])
+        gains.append(EpochGain(model.model, averaged, single))

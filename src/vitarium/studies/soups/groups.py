@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from vitarium.architectures.heads import is_head
@@ -13,10 +12,11 @@ from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.evaluator import Evaluator
-from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
+from vitarium.studies.statistics.factors import PARENT, is_seed
 from vitarium.studies.statistics.stages import Stage
 
 Kind = Literal["family", "mixed", "part", "across"]
+Members = tuple[CheckpointRef, ...]
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ class Group:
 
     kind: Kind
     name: str
-    members: tuple[CheckpointRef, ...]
+    members: Members
     """In order of lineage."""
-    parent: str = ""
     factor: str = ""
     value: str = ""
 
@@ -51,73 +50,77 @@ class SiblingGroups:
             merged = folder.spec().operator is not None
             if parent and not merged and any(epoch.checkpoint for epoch in folder.epochs()):
                 self.members[id] = CheckpointRef(model=id, epoch=folder.checkpoint()[0])
-        self._trunks = {id: self._trunk(model) for id, model in self.members.items()}
+        specs = {id: self.zoo.folder(id).spec() for id in self.members}
+        self._parents = {id: spec.parent or "" for id, spec in specs.items()}
+        trunks = {id: self._trunk(model) for id, model in self.members.items()}
         self.shapes = {
             id: trunk + json.dumps(self._weights(self.members[id]).shapes, sort_keys=True)
-            for id, trunk in self._trunks.items()
+            for id, trunk in trunks.items()
         }
         """By model: equal where whole models can be averaged."""
-
-    @property
-    def factors(self) -> list[Factor]:
+        self.factors = [
+            f for f in stage.factors if not (f.name.startswith(PARENT) or is_seed(f.name))
+        ]
         """What the models differ in; factors of parents, and seeds, which only count, left out."""
-        return [
-            factor
-            for factor in self.stage.factors
-            if not factor.name.startswith(PARENT) and not is_seed(factor.name)
+        origins = {id: f"{spec.parent}@{spec.parent_epoch or 0}" for id, spec in specs.items()}
+        self._siblings = [
+            siblings
+            for children in _by_key(list(self.members.values()), origins)
+            for siblings in _by_key(children, trunks)
         ]
+        """Children of one parent whose trunks can be averaged."""
+        self.families: list[Group] = []
+        """Those whose heads have one shape."""
+        self.mixed: list[Group] = []
+        """All of a parent's children, where their heads have several shapes."""
+        for siblings in self._siblings:
+            by_shape = _by_key(siblings, self.shapes)
+            for members in by_shape:
+                if len(members) > 1:
+                    self.families.append(self._group("family", members, siblings))
+            if len(by_shape) > 1:
+                self.mixed.append(self._group("mixed", siblings, siblings))
 
-    @cached_property
-    def families(self) -> list[Group]:
-        """Children of one parent, whose heads have one shape."""
-        return [
-            self._group("family", children, siblings)
-            for siblings in self._siblings
-            for children in _by_key(siblings, self.shapes)
-            if len(children) > 1
-        ]
+    def _group(self, kind: Kind, members: Members, siblings: Members) -> Group:
+        words = [self._parents[members[0].model][:8], self._common_factors(members, siblings)]
+        return Group(kind, " · ".join(filter(None, words)), members)
 
-    @cached_property
-    def mixed(self) -> list[Group]:
-        """Children of one parent, where their heads have several shapes."""
-        return [
-            self._group("mixed", siblings, siblings)
-            for siblings in self._siblings
-            if len(siblings) > 1 and len(_by_key(siblings, self.shapes)) > 1
-        ]
+    def _common_factors(self, members: Members, everyone: Members) -> str:
+        """What some models have in common, and not with the others."""
+        texts = []
+        for factor in self.factors:
+            values = {factor.labels[member.model] for member in members}
+            if len(values) == 1 and len({factor.labels[model.model] for model in everyone}) > 1:
+                texts.append(f"{factor.name} = {values.pop()}")
+        return ", ".join(texts)
 
-    @cached_property
     def parts(self) -> list[Group]:
         """Those of a parent's children that share a value of a factor; each set of models once."""
         visited = {group.members for group in [*self.families, *self.mixed]}
         groups = []
         for siblings in self._siblings:
+            parent = self._parents[siblings[0].model][:8]
             for factor in self.factors:
-                labels = {child.model: factor.labels[child.model] for child in siblings}
-                for members in _by_key(siblings, labels):
+                for members in _by_key(siblings, factor.labels):
                     if len(members) > 1 and members not in visited:
                         visited.add(members)
-                        value, parent = labels[members[0].model], self._parent(members[0])
-                        name = f"{parent[:8]} · {factor.name} = {value}"
-                        groups.append(Group("part", name, members, parent, factor.name, value))
+                        value = factor.labels[members[0].model]
+                        name = f"{parent} · {factor.name} = {value}"
+                        groups.append(Group("part", name, members, factor.name, value))
         return groups
 
     def across(self, evaluator: Evaluator) -> list[Group]:
         """The best child of each parent by validation, where their heads have one shape."""
         groups = []
-        everyone = list(self.members.values())
-        by_shape = _by_key(everyone, self.shapes)
-        for members in by_shape:
-            best: dict[str, CheckpointRef] = {}
-            for model in members:
-                parent, score = self._parent(model), evaluator.single(model).val_accuracy
-                if parent not in best or score > evaluator.single(best[parent]).val_accuracy:
-                    best[parent] = model
+        everyone = tuple(self.members.values())
+        for members in _by_key(everyone, self.shapes):
+            best = tuple(
+                max(children, key=lambda model: evaluator.single(model).val_accuracy)
+                for children in _by_key(members, self._parents)
+            )
             if len(best) > 1:
-                common = self._common_factors(members, everyone) if len(by_shape) > 1 else ""
-                suffix = f" · {common}" if len(by_shape) > 1 else ""
-                name = f"best of {len(best)} parents{suffix}"
-                groups.append(Group("across", name, tuple(best.values())))
+                words = [f"best of {len(best)} parents", self._common_factors(members, everyone)]
+                groups.append(Group("across", " · ".join(filter(None, words)), best))
         return groups
 
     def mergeable(self, group: Group) -> bool:
@@ -134,38 +137,6 @@ class SiblingGroups:
         names = [name for name in first.shapes if is_head(first.skeleton, name)]
         return all(start[name].equal(starts[0][name]) for start in starts for name in names)
 
-    @cached_property
-    def _siblings(self) -> list[tuple[CheckpointRef, ...]]:
-        """Children of one parent whose trunks can be averaged."""
-        specs = {id: self.zoo.folder(id).spec() for id in self.members}
-        origins = {id: f"{spec.parent}@{spec.parent_epoch or 0}" for id, spec in specs.items()}
-        return [
-            siblings
-            for children in _by_key(list(self.members.values()), origins)
-            for siblings in _by_key(children, self._trunks)
-        ]
-
-    def _parent(self, model: CheckpointRef) -> str:
-        return self.zoo.folder(model.model).spec().parent or ""
-
-    def _group(
-        self, kind: Kind, members: tuple[CheckpointRef, ...], siblings: Sequence[CheckpointRef]
-    ) -> Group:
-        parent = self._parent(members[0])
-        common = self._common_factors(members, siblings) if len(members) < len(siblings) else ""
-        return Group(kind, f"{parent[:8]} · {common}" if common else parent[:8], members, parent)
-
-    def _common_factors(
-        self, members: Sequence[CheckpointRef], everyone: Sequence[CheckpointRef]
-    ) -> str:
-        """What some models have in common, and not with the others."""
-        texts = []
-        for factor in self.factors:
-            values = {factor.labels[member.model] for member in members}
-            if len(values) == 1 and len({factor.labels[model.model] for model in everyone}) > 1:
-                texts.append(f"{factor.name} = {values.pop()}")
-        return ", ".join(texts)
-
     def _weights(self, model: CheckpointRef) -> Weights:
         return self.sources.weights(Target(model.model, model.epoch, ""))
 
@@ -178,9 +149,7 @@ class SiblingGroups:
         return json.dumps([shapes, data, folder.about().classes], sort_keys=True)
 
 
-def _by_key(
-    members: Sequence[CheckpointRef], keys: Mapping[str, str]
-) -> list[tuple[CheckpointRef, ...]]:
+def _by_key(members: Sequence[CheckpointRef], keys: Mapping[str, str]) -> list[Members]:
     """Models with equal keys together, in the order in which they come."""
     groups: dict[str, list[CheckpointRef]] = {}
     for model in members:

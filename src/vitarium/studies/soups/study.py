@@ -1,101 +1,30 @@
 """When models of a population may be averaged: soups, merges, alignment and barriers by kinship."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
-
-from vitarium.core.config import Config
 from vitarium.core.devices import find_devices
 from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.studies.base import Population, Progress, Section, Sentences, Tables, study
+from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, listed
 from vitarium.studies.soups import barrier_figures, figures, tables
-from vitarium.studies.soups.barriers import InterpolationPaths, interpolation_paths
-from vitarium.studies.soups.estimates import BarrierEstimates
+from vitarium.studies.soups.barriers import interpolate
 from vitarium.studies.soups.evaluator import SELECTION, Evaluator
-from vitarium.studies.soups.experiments import MergeExperiments, MergeResults, Methods
+from vitarium.studies.soups.experiments import Experiments, Methods, methods_by_use
 from vitarium.studies.soups.groups import SiblingGroups
-from vitarium.studies.soups.sentences import SoupSentences
+from vitarium.studies.soups.sentences import StageSoups
+from vitarium.studies.soups.settings import Soups
 from vitarium.studies.statistics.bootstrap import Bootstrap
-from vitarium.studies.statistics.stages import Stage, read_stages
-
-
-class Soups(Config):
-    """Settings of the study of soups."""
-
-    methods: tuple[str, ...] = (
-        "uniform_soup",
-        "greedy_soup",
-        "learned_soup",
-        "model_stock",
-        "task_arithmetic",
-        "ties",
-        "dare",
-        "drm",
-        "wise_ft",
-        "epoch_average",
-        "weight_matching",
-        "orthogonal_matching",
-    )
-    """Operators, with their defaults: those that combine models, one model with what it started
-    from, or epochs of one model; and those that align, before uniform and greedy soups."""
-    last: tuple[PositiveInt, ...] = (2, 3, 5)
-    """How many of a model's last epochs are averaged."""
-    most_ingredients: PositiveInt = 16
-    """Models of a group up to which soups of the best 1, 2, ... are made."""
-    pairs: PositiveInt = 150
-    """Of models between which barriers are measured: at most so many of each kinship, drawn in an
-    order that does not depend on anything else."""
-    aligned_pairs: NonNegativeInt = 12
-    """So many of these also after each alignment."""
-    points: int = Field(11, ge=3)
-    """Models on the way between two, both ends among them; odd, for the one halfway."""
-    barrier_images: PositiveInt = 512
-    """At most so many images for each barrier."""
-    draws: PositiveInt = 1000
-    """Of the bootstrap."""
-    level: float = Field(0.95, gt=0, lt=1)
-    """Of confidence intervals."""
-    seed: int = 0
-    """Of the bootstrap, and of which pairs are drawn."""
-
-    @field_validator("points")
-    @classmethod
-    def _has_a_middle(cls, points: int) -> int:
-        if points % 2 == 0:
-            raise ValueError(f"{points} is even: without a point halfway")
-        return points
-
-
-@dataclass(frozen=True)
-class StageSoups:
-    """A stage, and what was computed of it."""
-
-    stage: Stage
-    results: MergeResults
-    paths: InterpolationPaths
-    estimates: BarrierEstimates
-    sentences: SoupSentences
-
-    @property
-    def models(self) -> int:
-        return sum(parent is not None for parent in self.stage.parents)
+from vitarium.studies.statistics.stages import read_stages
 
 
 @study(
     "soups",
     title="Soups",
     config=Soups,
-    tiny={
-        "methods": ["uniform_soup", "epoch_average"],
-        "last": [2],
-        "points": 3,
-        "draws": 20,
-        "barrier_images": 32,
-    },
+    tiny={"methods": ["uniform_soup", "epoch_average"], "last": [2], "points": 3}
+    | {"n_resamples": 20, "barrier_images": 32},
 )
 def soups(config: Soups, population: Population) -> Tables:
     """When models may be averaged: soups, merges, barriers by kinship, and alignment.
@@ -113,8 +42,8 @@ def soups(config: Soups, population: Population) -> Tables:
 
       vitarium study soups demo-zoo --methods uniform_soup,ties --pairs 50
     """
-    methods = Methods(config.methods)
-    if population.split == SELECTION:
+    methods, split = methods_by_use(config.methods), population.split
+    if split == SELECTION:
         raise InvalidInput(
             f"the study of soups selects by the {SELECTION} images, and so cannot report on them; "
             "choose the split test"
@@ -122,77 +51,39 @@ def soups(config: Soups, population: Population) -> Tables:
     zoo, ids = population.zoo, population.ids
     device = find_devices(population.device)[0]
     sources = ModelLoader(zoo, data=None, device=device, data_dir=population.data_dir)
-    bootstrap = Bootstrap(config.draws, config.level, config.seed)
-    evaluator = Evaluator(sources, population.split, population.images)
+    bootstrap = Bootstrap(config.n_resamples, config.confidence_level, config.seed)
+    evaluator = Evaluator(sources, split, population.num_images)
     stages = []
-    for stage in read_stages(zoo, ids, split=population.split).stages:
+    for stage in read_stages(zoo, ids, split=split).stages:
         groups = SiblingGroups(sources, stage)
         if groups.families or groups.mixed:
-            stages.append(
-                _stage_soups(config, groups, evaluator, methods, bootstrap, population.progress)
-            )
+            experiments = Experiments(config, evaluator, groups, methods, bootstrap)
+            results = experiments.run(population.progress)
+            barriers = interpolate(experiments, population.progress)
+            stages.append(StageSoups(stage, results, barriers))
     if not stages:
         raise InvalidInput(
             f"{zoo.path}: no model has two finished children whose weights are kept and of one "
             "shape, and soups are made of the children of one parent"
         )
-    return _tables(config, population, stages, methods, bootstrap)
-
-
-def _stage_soups(
-    config: Soups,
-    groups: SiblingGroups,
-    evaluator: Evaluator,
-    methods: Methods,
-    bootstrap: Bootstrap,
-    progress: Progress,
-) -> StageSoups:
-    results = MergeExperiments(
-        evaluator,
-        groups,
-        methods,
-        max_ingredients=config.most_ingredients,
-        last=config.last,
-        progress=progress,
-    ).run()
-    paths = interpolation_paths(evaluator, groups, methods.aligning, config, progress)
-    estimates = BarrierEstimates(groups.stage, paths, bootstrap)
-    sentences = SoupSentences(groups.stage, results, estimates, bootstrap, evaluator.split)
-    return StageSoups(groups.stage, results, paths, estimates, sentences)
-
-
-def _tables(
-    config: Soups,
-    population: Population,
-    stages: Sequence[StageSoups],
-    methods: Methods,
-    bootstrap: Bootstrap,
-) -> Tables:
-    split = population.split
-    headlines = {soup.stage.name: soup.sentences.headlines() for soup in stages}
-    details = {soup.stage.name: soup.sentences.details() for soup in stages}
     several = len(stages) > 1
+    sentences = {soup.stage.name: soup.headlines for soup in stages}
     short = [
         f"**{stage}.** {line}" if several and number == 0 else line
-        for stage, lines in headlines.items()
+        for stage, lines in sentences.items()
         for number, line in enumerate(lines)
     ]
-    sections = [Section("short", "In short", [Sentences(short)])]
-    for soup in stages:
-        sections += _sections(soup, details[soup.stage.name], bootstrap, split, several)
-    failures = [tables.failures(soup.results, soup.paths) for soup in stages]
-    nothing = "Nothing: every method could be tried on every group."
-    missing = Section("missing", "What is missing", failures)
-    if not missing.blocks:
-        missing = Section("missing", "What is missing", [Sentences([nothing])])
-    sections += [missing, _methods(config, methods, split)]
-    return Tables(
-        f"Soups of {population.name}",
-        sections,
-        _lead(stages),
-        _facts(stages),
-        {stage: [*headlines[stage], *details[stage]] for stage in headlines},
-    )
+    failures = [f for soup in stages for f in (*soup.results.failures, *soup.barriers.failures)]
+    nothing = Sentences(["Nothing: every method could be tried on every group."])
+    missing = tables.failures(failures) if failures else nothing
+    sections = [
+        Section("short", "In short", [Sentences(short)]),
+        *(section for soup in stages for section in _sections(soup, several)),
+        Section("missing", "What is missing", [missing]),
+        Section("method", "How it was computed", [Sentences(_method(config, methods, split))]),
+    ]
+    title = f"Soups of {population.name}"
+    return Tables(title, sections, _lead(stages), _facts(stages), sentences)
 
 
 def _lead(stages: Sequence[StageSoups]) -> str:
@@ -208,66 +99,52 @@ def _lead(stages: Sequence[StageSoups]) -> str:
 
 
 def _facts(stages: Sequence[StageSoups]) -> list[tuple[str, str]]:
-    merged = sum(
-        sum(result.count > 1 for result in (*soup.results.results, *soup.results.curves))
-        + len(soup.results.epochs)
-        for soup in stages
-    )
-    return [
-        (str(sum(soup.models for soup in stages)), "models"),
-        (str(sum(len(soup.results.groups("family", "mixed")) for soup in stages)), "groups"),
-        (str(merged), "combinations"),
-        (str(sum(len(soup.paths.paths) for soup in stages)), "paths between models"),
-    ]
+    counts = {
+        "models": sum(soup.models for soup in stages),
+        "groups": sum(len(soup.results.groups("family", "mixed")) for soup in stages),
+        "combinations": sum(soup.results.combinations for soup in stages),
+        "paths between models": sum(len(soup.barriers.paths) for soup in stages),
+    }
+    return [(str(count), name) for name, count in counts.items()]
 
 
-def _sections(
-    soup: StageSoups, details: Sequence[str], bootstrap: Bootstrap, split: str, several: bool
-) -> list[Section]:
-    stage, results, estimates, paths = soup.stage, soup.results, soup.estimates, soup.paths
-    factors = [factor for factor in stage.groups if not factor.name.startswith("parent")]
-    siblings = "Every group of siblings"
+def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
+    """The tables and figures of a stage; sections without any are left out."""
+    stage, results, barriers = soup.stage.name, soup.results, soup.barriers
     across = "Models of different parents: the best of each"
-    contents: dict[tuple[str, str], list[Block | None]] = {
-        ("methods", "Methods"): [
-            tables.directions(soup.sentences.directions()),
-            figures.methods(stage, results, bootstrap, split),
-            Sentences(details),
-            tables.methods(results, bootstrap),
-            tables.groups(results, bootstrap, ("family", "mixed"), siblings),
-            tables.groups(results, bootstrap, ("across",), across),
-            tables.parts(results, bootstrap),
+    contents: dict[str, list[Block | None]] = {
+        "Methods": [
+            soup.directions(),
+            figures.methods(stage, results),
+            tables.methods(results),
+            tables.groups(results, ("family", "mixed"), "Every group of siblings"),
+            tables.groups(results, ("across",), across),
+            tables.parts(results),
         ],
-        ("ingredients", "How many ingredients"): [
-            figures.ingredients(stage, results, split),
-            tables.ingredients(results),
+        "How many ingredients": [figures.ingredients(stage, results), tables.ingredients(results)],
+        "Averages of epochs": [figures.epochs(stage, results), tables.epochs(results)],
+        "Barriers and ancestry": [
+            barrier_figures.curves(barriers),
+            *barrier_figures.heat_maps(barriers),
+            *(barrier_figures.siblings(barriers, factor) for factor in barriers.factors),
+            tables.kinship(barriers),
         ],
-        ("epochs", "Averages of epochs"): [
-            figures.epochs(stage, results, bootstrap),
-            tables.epochs(results, bootstrap),
-        ],
-        ("barriers", "Barriers and ancestry"): [
-            barrier_figures.curves(stage, paths),
-            *barrier_figures.heat_maps(stage, paths),
-            *(barrier_figures.siblings(stage, estimates, factor) for factor in factors),
-            tables.kinship(estimates),
-        ],
-        ("alignment", "Where alignment helps"): [
-            barrier_figures.before_and_after(stage, paths),
-            tables.aligned(estimates),
+        "Where alignment helps": [
+            barrier_figures.before_and_after(barriers),
+            tables.aligned(barriers),
         ],
     }
-    suffix = f": {stage.name}" if several else ""
-    sections = [
-        Section(f"{anchor}-{stage.name}", f"{title}{suffix}", blocks, stage=stage.name)
-        for (anchor, title), blocks in contents.items()
-    ]
-    return [section for section in sections if section.blocks]
+    anchors = ("methods", "ingredients", "epochs", "barriers", "alignment")
+    suffix = f": {stage}" if several else ""
+    for anchor, (title, blocks) in zip(anchors, contents.items(), strict=True):
+        section = Section(f"{anchor}-{stage}", f"{title}{suffix}", blocks, stage=stage)
+        if section.blocks:
+            yield section
 
 
-def _methods(config: Soups, methods: Methods, split: str) -> Section:
-    aligning = listed([section.name for section in methods.aligning]) or "none"
-    lines = [
+def _method(config: Soups, methods: Methods, split: str) -> list[str]:
+    aligning = listed([section.name for section in methods["align"]]) or "none"
+    return [
         f"Models after their last epoch. What is chosen, ordered or learned is so on the "
         f"**{SELECTION}** images; all accuracies are of the **{split}** images. What a parent was "
         "trained on does not count as seen by its children.",
@@ -283,11 +160,10 @@ def _methods(config: Soups, methods: Methods, split: str) -> Section:
         f"Barriers: the largest rise of the loss over {config.points} points of the straight line "
         f"above the line between its ends, on {config.barrier_images} {split} images; at most "
         f"{config.pairs} pairs of each kinship, and {config.aligned_pairs} after each alignment.",
-        f"Intervals: {100 * config.level:g} %, percentiles of {config.draws} draws with "
-        "replacement: of test images where it is said so (the same draws for models that are "
-        "compared), else of models; of pairs, both models are drawn.",
+        f"Intervals: {100 * config.confidence_level:g} %, percentiles of {config.n_resamples} "
+        "draws with replacement: of test images where it is said so (the same draws for models "
+        "that are compared), else of models; of pairs, both models are drawn.",
         "Nothing of it is added to the zoo: to keep a model, `vitarium merge` makes it. What "
         "merged models say of the images is kept in the zoo's cache.",
         f"Seed {config.seed}: the same zoo gives the same page.",
     ]
-    return Section("method", "How it was computed", [Sentences(lines)])

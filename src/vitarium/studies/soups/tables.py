@@ -1,45 +1,36 @@
 """Tables of what comes of combining models."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import Interval
-from vitarium.studies.soups.barriers import InterpolationPaths
-from vitarium.studies.soups.estimates import BarrierEstimates, accuracy, compare, gain
-from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN, MergeResults, label
+from vitarium.studies.soups.barriers import Barriers
+from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN, Failure, MergeResults, label
 from vitarium.studies.soups.groups import Group
-from vitarium.studies.soups.sentences import Direction
-from vitarium.studies.statistics.bootstrap import Bootstrap
 
 _HEADS = {"merge": "merged", "average": "averaged", "ensemble": "all kept"}
 _AGAINST_BEST, _AGAINST_MEAN = "against best single", "against mean single"
 _GAINS = {_AGAINST_BEST: "gain", _AGAINST_MEAN: "gain"}
 
 
-def methods(results: MergeResults, bootstrap: Bootstrap) -> Table:
+def methods(results: MergeResults) -> Table:
     """A row per method: the mean over the groups of siblings."""
     families = results.groups("family")
-    rows = []
-    for method, align in results.methods(families):
-        best = compare(results, bootstrap, families, method, align=align)
-        mean = compare(results, bootstrap, families, method, MEAN, align)
-        if best and mean:
-            scores = [r.scores for g in families if (r := results.get(g, method, align))]
-            rows.append(
-                {
-                    "method": label(method, align),
-                    "accuracy": float(np.mean([score.accuracy for score in scores])),
-                    _AGAINST_BEST: best.over_images,
-                    "over groups": Interval(best.over_groups),
-                    "better in groups": None
-                    if method == BEST
-                    else f"{best.better} of {best.groups}",
-                    _AGAINST_MEAN: mean.over_images,
-                }
-            )
+    rows = [
+        {
+            "method": label(method, align),
+            "accuracy": best.accuracy,
+            _AGAINST_BEST: best.over_images,
+            "over groups": Interval(best.over_groups),
+            "better in groups": None if method == BEST else f"{best.better} of {best.groups}",
+            _AGAINST_MEAN: mean.over_images,
+        }
+        for method, align in results.methods(families)
+        if (best := results.compare(families, method, align=align))
+        and (mean := results.compare(families, method, MEAN, align))
+    ]
     return Table.of(
         "Methods, on average over the groups of siblings",
         rows,
@@ -49,27 +40,24 @@ def methods(results: MergeResults, bootstrap: Bootstrap) -> Table:
     )
 
 
-def groups(results: MergeResults, bootstrap: Bootstrap, kinds: Sequence[str], title: str) -> Table:
+def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
     """A row per group and method."""
     rows = []
     for group in results.groups(*kinds):
-        best = results.get(group, BEST)
-        for result in results.of(group):
-            compared = best and result.method != BEST
-            merged = result.count > 1 and result.method != ENSEMBLE
-            rows.append(
-                {
-                    "group": group.name,
-                    "method": result.label,
-                    "models": result.count,
-                    "heads": _HEADS[result.heads] if merged else "",
-                    "validation": result.scores.val_accuracy,
-                    "accuracy": accuracy(bootstrap, result.scores),
-                    _AGAINST_BEST: gain(bootstrap, [(result.scores, best.scores)])
-                    if best and compared
-                    else None,
-                }
-            )
+        best = results.by_group[group][BEST, ""].scores
+        for result in results.by_group[group].values():
+            scores, merged = result.scores, result.count > 1 and result.method != ENSEMBLE
+            gain = None if result.method == BEST else results.gain([(scores, best)])
+            row = {
+                "group": group.name,
+                "method": result.label,
+                "models": result.count,
+                "heads": _HEADS[result.heads] if merged else "",
+                "validation": scores.val_accuracy,
+                "accuracy": results.accuracy(scores),
+                _AGAINST_BEST: gain,
+            }
+            rows.append(row)
     return Table.of(
         title,
         rows,
@@ -81,26 +69,25 @@ def groups(results: MergeResults, bootstrap: Bootstrap, kinds: Sequence[str], ti
     )
 
 
-def parts(results: MergeResults, bootstrap: Bootstrap) -> Table:
+def parts(results: MergeResults) -> Table:
     """Soups of siblings that share a value of a factor."""
-    by_value: dict[tuple[str, str], list[Group]] = {}
+    groups: dict[tuple[str, str], list[Group]] = {}
     for group in results.groups("part"):
-        by_value.setdefault((group.factor, group.value), []).append(group)
-    rows = []
-    for (factor, value), same in by_value.items():
-        for method, _ in results.methods(same):
-            best = compare(results, bootstrap, same, method)
-            mean = compare(results, bootstrap, same, method, MEAN)
-            if method not in (BEST, MEAN) and best and mean:
-                rows.append(
-                    {
-                        "children with": f"{factor} = {value}",
-                        "groups": len(same),
-                        "method": label(method),
-                        _AGAINST_BEST: best.over_images,
-                        _AGAINST_MEAN: mean.over_images,
-                    }
-                )
+        groups.setdefault((group.factor, group.value), []).append(group)
+    rows = [
+        {
+            "children with": f"{factor} = {value}",
+            "groups": len(same),
+            "method": label(method),
+            _AGAINST_BEST: best.over_images,
+            _AGAINST_MEAN: mean.over_images,
+        }
+        for (factor, value), same in groups.items()
+        for method, _ in results.methods(same)
+        if method not in (BEST, MEAN)
+        and (best := results.compare(same, method))
+        and (mean := results.compare(same, method, MEAN))
+    ]
     return Table.of(
         "Soups of siblings that share a factor's value",
         rows,
@@ -108,80 +95,6 @@ def parts(results: MergeResults, bootstrap: Bootstrap) -> Table:
         "have several shapes all are kept.",
         units=_GAINS,
         folded=None,
-    )
-
-
-def kinship(estimates: BarrierEstimates) -> Table:
-    """Barriers by kinship, and of siblings by each factor."""
-    factors = [f for f in estimates.stage.groups if not f.name.startswith("parent")]
-    named = [(estimate.name, estimate) for estimate in estimates.by_kinship()]
-    named += [(f"siblings, {e.name}", e) for factor in factors for e in estimates.siblings(factor)]
-    rows = [
-        {
-            "pairs of": name,
-            "pairs": estimate.pairs,
-            "barrier (nats)": estimate.barrier,
-            "soup against mean": estimate.gain,
-        }
-        for name, estimate in named
-    ]
-    return Table.of(
-        "Barriers by kinship",
-        rows,
-        "Barrier: how far the loss rises above the line between the ends. Soup against mean: "
-        "accuracy of both models' mean weights less the mean of their accuracies. Intervals of the "
-        "bootstrap over models.",
-        units={"soup against mean": "gain"},
-    )
-
-
-def aligned(estimates: BarrierEstimates) -> Table:
-    """Barriers before and after each alignment."""
-    rows = [
-        {
-            "pairs of": f"models {estimate.kin}",
-            "alignment": label(estimate.align),
-            "pairs": estimate.pairs,
-            "before (nats)": estimate.before,
-            "after (nats)": estimate.after,
-            "taken away (nats)": estimate.reduction,
-            "share": estimate.share.value,
-            "aligned soup against mean": estimate.gain,
-        }
-        for estimate in estimates.aligned()
-    ]
-    return Table.of(
-        "Barriers before and after alignment",
-        rows,
-        "The second model of each pair is rearranged to match the first. Intervals over models.",
-        units={"share": "share", "aligned soup against mean": "gain"},
-    )
-
-
-def epochs(results: MergeResults, bootstrap: Bootstrap) -> Table:
-    """What averages of the last epochs gain."""
-    rows = []
-    for (method, last), gains in results.epochs_by_method().items():
-        differences = np.asarray([model.gain for model in gains])
-        signs = [int((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
-        validation = [g.averaged.val_accuracy - g.single.val_accuracy for g in gains]
-        rows.append(
-            {
-                "method": label(method),
-                "epochs": last,
-                "models": len(gains),
-                "gain": gain(bootstrap, [(model.averaged, model.single) for model in gains]),
-                "over models": Interval(bootstrap.mean(differences)),
-                "better / same / worse": " / ".join(map(str, signs)),
-                "validation": float(np.mean(validation)),
-            }
-        )
-    return Table.of(
-        "Averages of the last epochs against the last epoch",
-        rows,
-        "Mean gain in points of accuracy, with its interval over test images, and the interval of "
-        "the same mean over models.",
-        units={"gain": "gain", "over models": "gain", "validation": "fraction"},
     )
 
 
@@ -201,30 +114,85 @@ def ingredients(results: MergeResults) -> Table:
     return Table.of("Soups of the best models of a group", rows, units=units, folded=True)
 
 
-def directions(findings: Sequence[Direction]) -> Table:
-    """Published findings against the numbers here."""
+def epochs(results: MergeResults) -> Table:
+    """What averages of the last epochs gain."""
+    rows = []
+    for (method, last), gains in results.epochs.items():
+        differences = np.asarray([model.gain for model in gains])
+        signs = [int((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
+        validation = [g.averaged.val_accuracy - g.single.val_accuracy for g in gains]
+        row = {
+            "method": label(method),
+            "epochs": last,
+            "models": len(gains),
+            "gain": results.gain((model.averaged, model.single) for model in gains),
+            "over models": Interval(results.bootstrap.mean(differences)),
+            "better / same / worse": " / ".join(map(str, signs)),
+            "validation": float(np.mean(validation)),
+        }
+        rows.append(row)
+    return Table.of(
+        "Averages of the last epochs against the last epoch",
+        rows,
+        "Mean gain in points of accuracy, with its interval over test images, and the interval of "
+        "the same mean over models.",
+        units={"gain": "gain", "over models": "gain", "validation": "fraction"},
+    )
+
+
+def kinship(barriers: Barriers) -> Table:
+    """Barriers by kinship, and of siblings by each factor."""
+    siblings = [kin for factor in barriers.factors for kin in barriers.siblings(factor)]
     rows = [
         {
-            "published": direction.published,
-            "verdict": f"**{direction.verdict}**",
-            "here": direction.here.replace("**", ""),
+            "pairs of": f"{prefix}{estimate.name}",
+            "pairs": estimate.pairs,
+            "barrier (nats)": estimate.barrier,
+            "soup against mean": estimate.gain,
         }
-        for direction in findings
+        for prefix, kin in (("models ", barriers.kin), ("siblings, ", siblings))
+        for estimate in barriers.means(kin)
     ]
-    return Table.of("Published directions, checked", rows, wrap=True)
+    return Table.of(
+        "Barriers by kinship",
+        rows,
+        "Barrier: how far the loss rises above the line between the ends. Soup against mean: "
+        "accuracy of both models' mean weights less the mean of their accuracies. Intervals of the "
+        "bootstrap over models.",
+        units={"soup against mean": "gain"},
+    )
 
 
-def failures(results: MergeResults, paths: InterpolationPaths) -> Table:
+def aligned(barriers: Barriers) -> Table:
+    """Barriers before and after each alignment."""
+    rows = [
+        {
+            "pairs of": f"models {estimate.name}",
+            "alignment": label(estimate.align),
+            "pairs": estimate.pairs,
+            "before (nats)": estimate.before,
+            "after (nats)": estimate.after,
+            "taken away (nats)": estimate.reduction,
+            "share": estimate.share.value,
+            "aligned soup against mean": estimate.gain,
+        }
+        for estimate in barriers.aligned(barriers.kin)
+    ]
+    return Table.of(
+        "Barriers before and after alignment",
+        rows,
+        "The second model of each pair is rearranged to match the first. Intervals over models.",
+        units={"share": "share", "aligned soup against mean": "gain"},
+    )
+
+
+def failures(failed: Sequence[Failure]) -> Table:
     """What could not be combined, and why."""
     models: dict[tuple[str, str], list[str]] = {}
-    for failure in (*results.failures, *paths.failures):
+    for failure in failed:
         models.setdefault((failure.method, failure.why), []).append(failure.models)
-    rows: list[dict[str, Any]] = [
-        {
-            "what": method,
-            "of": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
-            "why": why,
-        }
-        for (method, why), names in models.items()
+    rows = [
+        {"what": method, "of": first + (f" and {len(rest)} more" if rest else ""), "why": why}
+        for (method, why), (first, *rest) in models.items()
     ]
     return Table.of("What could not be combined", rows, wrap=True)

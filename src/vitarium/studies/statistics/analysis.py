@@ -1,18 +1,15 @@
 """What factors explain of a stage's accuracies, predictions, representations and weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitarium.core.registry import get
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
-from vitarium.studies.statistics.measures import (
-    ACCURACY,
-    as_squared_distances,
-    has_distance,
-)
+from vitarium.studies.statistics.measures import ACCURACY
 from vitarium.studies.statistics.mixed_model import Mixed, NoMixedModel, mixed
 from vitarium.studies.statistics.stages import Stage
 from vitarium.studies.statistics.variance import Explained, complete, explained, squared_differences
@@ -20,6 +17,10 @@ from vitarium.studies.statistics.variance import Explained, complete, explained,
 MIN_MODELS = 4
 """Models of which it is asked what explains their variety."""
 SAME_PARENT = "of the same parent"
+Mask = NDArray[np.bool_]
+"""Pairs of models, [models, models]."""
+Distances = tuple[Numbers, NDArray[np.int64]]
+"""Squared distances [n, n] between models, and their indices [n] in the stage."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class Kin:
     """Pairs of models that are equally close kin."""
 
     name: str
-    mask: NDArray[np.bool_]
-    """[models, models]"""
+    mask: Mask
 
     @property
     def pairs(self) -> int:
@@ -91,23 +91,26 @@ class Analysis:
     @property
     def main_factor(self) -> str | None:
         """The factor that explains most of the accuracy, or else of anything, if any does."""
-        for measure in (ACCURACY, *self.measures):
-            if effects := self.of(measure):
-                return effects[0].factor.name
-        return None
+        effects = (self.of(measure) for measure in (ACCURACY, *self.measures))
+        return next((first.factor.name for first, *_ in filter(None, effects)), None)
 
 
 def analyse(stage: Stage, bootstrap: Bootstrap) -> Analysis:
     """Work out what explains the variety of a stage's models."""
+    ancestry = ancestry_of(stage)
+    effects = [
+        effect
+        for measure, squared, indices in _distances(stage)
+        if len(indices) >= MIN_MODELS
+        for effect in _effects(stage, measure, squared, indices, bootstrap)
+    ]
+    return Analysis(stage, effects, _mixed_models(stage), kinship(stage, ancestry), ancestry)
+
+
+def ancestry_of(stage: Stage) -> Factor | None:
+    """The first factor of parents that is no seed."""
     of_parents = (f for f in stage.groups if f.name.startswith(f"{PARENT}'s "))
-    ancestry = next((f for f in of_parents if not is_seed(f.name)), None)
-    return Analysis(
-        stage,
-        [*_of_numbers(stage, bootstrap), *_of_pairs(stage, bootstrap)],
-        _mixed_models(stage),
-        kinship(stage, ancestry),
-        ancestry,
-    )
+    return next((f for f in of_parents if not is_seed(f.name)), None)
 
 
 def kinship(stage: Stage, ancestry: Factor | None) -> list[Kin]:
@@ -115,15 +118,14 @@ def kinship(stage: Stage, ancestry: Factor | None) -> list[Kin]:
     parents = np.asarray([parent or "" for parent in stage.parents])
     if len(set(parents.tolist())) < 2:
         return []
-    has_parent = (parents != "")[:, None] & (parents != "")[None, :]
-    different = ~np.eye(len(parents), dtype=bool)
-    same = (parents[:, None] == parents[None, :]) & has_parent & different
-    unrelated = ~same & has_parent & different
+    related = (parents != "")[:, None] & (parents != "") & ~np.eye(len(parents), dtype=bool)
+    equal = parents[:, None] == parents
+    same, unrelated = related & equal, related & ~equal
     if ancestry is None:
         kin = [Kin(SAME_PARENT, same), Kin("of different parents", unrelated)]
     else:
         kinds = np.asarray(ancestry.labels.tolist())
-        same_kind = kinds[:, None] == kinds[None, :]
+        same_kind = kinds[:, None] == kinds
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")
         kin = [
             Kin(SAME_PARENT, same),
@@ -133,10 +135,10 @@ def kinship(stage: Stage, ancestry: Factor | None) -> list[Kin]:
     return [pairs for pairs in kin if pairs.pairs]
 
 
-def pairs_sharing(factor: Factor) -> NDArray[np.bool_]:
+def pairs_sharing(factor: Factor) -> Mask:
     """Pairs of different models with the same value, [models, models]."""
     labels = np.asarray(factor.labels.tolist())
-    equal: NDArray[np.bool_] = labels[:, None] == labels[None, :]
+    equal: Mask = labels[:, None] == labels
     return equal & ~np.eye(len(labels), dtype=bool)
 
 
@@ -150,8 +152,8 @@ def nearest_of_same_label(
     Of models for which another parent of the same label has children; None where there are none.
     """
     names, families = np.asarray(labels), np.asarray(parents)
-    cousins = families[:, None] != families[None, :]
-    matching = (names[:, None] == names[None, :]) & cousins
+    cousins = families[:, None] != families
+    matching = (names[:, None] == names) & cousins
     with_match = np.flatnonzero(matching.any(1))
     if not len(with_match):
         return None
@@ -161,71 +163,60 @@ def nearest_of_same_label(
     return bootstrap.mean(hits), float(chance)
 
 
-def squared_of(stage: Stage, measure: str) -> tuple[Numbers, NDArray[np.int64]] | None:
-    """Squared distances [n, n] between the models that have all of them; their indices [n]."""
-    if measure not in stage.pairs or not has_distance(measure):
+def squared_of(stage: Stage, measure: str) -> Distances | None:
+    """Squared distances [n, n] between the models that have all of them; their indices [n].
+
+    Values become squared Euclidean distances up to a constant (of one-hot predictions, of square
+    roots of probabilities (about), of normalised Gram matrices, of weights, of their directions):
+    shares of variance do not depend on the constant.
+    """
+    values = stage.pairs.get(measure)
+    rule = None if values is None else get("measure", measure).facts["as_distance"]
+    if values is None or rule is None:
         return None
-    squared = as_squared_distances(measure, stage.pairs[measure])
+    squared = {"one_minus": 1 - values, "square": values**2, "identity": values}[rule]
+    squared = np.clip(squared, 0, None)
+    np.fill_diagonal(squared, 0)
     indices = complete(squared)
     return squared[np.ix_(indices, indices)], indices
 
 
-def _of_numbers(stage: Stage, bootstrap: Bootstrap) -> list[Effect]:
-    effects = []
-    for measure in stage.values:
-        column = stage.values[measure].to_numpy()
-        indices = np.flatnonzero(np.isfinite(column))
-        scale = np.std(column[indices]) if len(indices) else 0.0
+def _distances(stage: Stage) -> Iterator[tuple[str, *Distances]]:
+    """Each measure's squared distances [n, n], with the indices [n] of the models."""
+    for measure, column in stage.values.items():
+        values = column.to_numpy()
+        indices = np.flatnonzero(np.isfinite(values))
+        scale = np.std(values[indices]) if len(indices) else 0.0
         if scale > 0:
-            squared = squared_differences(column[indices] / scale)
-            effects += _effects(stage, measure, squared, indices, bootstrap)
-    return effects
-
-
-def _of_pairs(stage: Stage, bootstrap: Bootstrap) -> list[Effect]:
-    effects = []
+            yield str(measure), squared_differences(values[indices] / scale), indices
     for measure in stage.pairs:
         if distances := squared_of(stage, measure):
-            effects += _effects(stage, measure, *distances, bootstrap)
-    return effects
+            yield measure, *distances
 
 
 def _effects(
-    stage: Stage,
-    measure: str,
-    squared: Numbers,
-    indices: NDArray[np.int64],
-    bootstrap: Bootstrap,
+    stage: Stage, measure: str, squared: Numbers, indices: NDArray[np.int64], bootstrap: Bootstrap
 ) -> list[Effect]:
-    if len(indices) < MIN_MODELS:
-        return []
-    shares = {}
+    shares = []
     for factor in stage.groups:
         labels = [factor.labels.iloc[index] for index in indices]
         of_parents = factor.name.startswith(f"{PARENT}'s ")
         parents = [stage.parents[index] or "" for index in indices] if of_parents else None
         if share := explained(squared, labels, bootstrap=bootstrap, blocks=parents):
-            shares[factor.name] = (factor, share)
-    return [Effect(measure, factor, share, len(shares)) for factor, share in shares.values()]
+            shares.append((factor, share))
+    return [Effect(measure, factor, share, len(shares)) for factor, share in shares]
 
 
 def _mixed_models(stage: Stage) -> dict[str, Mixed | str]:
     """With the factors of the models, not those of their parents, as fixed effects."""
-    if not stage.has_parents:
-        return {}
-    factors = [factor for factor in stage.groups if not factor.name.startswith(PARENT)]
     fits: dict[str, Mixed | str] = {}
-    for measure in stage.values:
-        column = stage.values[measure]
-        ids = [
-            id
-            for id, parent in zip(stage.ids, stage.parents, strict=True)
-            if parent and np.isfinite(column[id])
-        ]
-        labels = {factor.name: factor.labels[ids].tolist() for factor in factors}
-        parents = [str(stage.models.loc[id, "parent"]) for id in ids]
+    children = stage.models["parent"].dropna()
+    factors = [factor for factor in stage.groups if not factor.name.startswith(PARENT)]
+    for measure, column in stage.values.items() if len(children) else ():
+        values = column[children.index].pipe(lambda c: c[np.isfinite(c)])
+        labels = {factor.name: factor.labels[values.index].tolist() for factor in factors}
         try:
-            fits[measure] = mixed(column[ids].to_numpy(), labels, parents)
+            fits[str(measure)] = mixed(values.to_numpy(), labels, list(children[values.index]))
         except NoMixedModel as error:
-            fits[measure] = str(error)
+            fits[str(measure)] = str(error)
     return fits

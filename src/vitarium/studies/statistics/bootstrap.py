@@ -29,7 +29,7 @@ class Estimate:
 
     @property
     def is_positive(self) -> bool:
-        """Whether the whole interval lies above zero."""
+        """The whole interval lies above zero."""
         return self.low is not None and self.low > 0
 
     @property
@@ -39,20 +39,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Draws of n models: how often each model is in each draw.
+    """Draws of n models: how often each model is in each draw."""
 
-    Args:
-        draws: number of draws.
-        level: of the interval, e.g. 0.95.
-        seed: of the draws; the same for all numbers of a study, so that they can be compared.
-    """
-
-    draws: int = 1000
-    level: float = 0.95
+    n_resamples: int = 1000
+    confidence_level: float = 0.95
     seed: int = 0
+    """The same for all numbers of a study, so that they can be compared."""
 
     def counts(self, models: int, families: Sequence[str] | None = None) -> Numbers:
-        """float64 [draws, models]; every row adds up to `models`.
+        """float64 [n_resamples, models]; every row adds up to `models`.
 
         With the families of the models, whole families are drawn, as many as there are.
         """
@@ -60,15 +55,15 @@ class Bootstrap:
             _, member = np.unique(np.asarray(families), return_inverse=True)
             return self.counts(int(member.max()) + 1)[:, member]
         generator = np.random.default_rng(derive(self.seed, "bootstrap", models))
-        shares = np.full(models, 1 / models)
-        return generator.multinomial(models, shares, size=self.draws).astype(np.float64)
+        counts = generator.multinomial(models, np.full(models, 1 / models), size=self.n_resamples)
+        return counts.astype(np.float64)
 
     def estimate(self, value: float, drawn: Numbers, models: int) -> Estimate:
-        """A value with the percentile interval of its resamples `drawn`, [draws]; NaN: no value."""
+        """A value with the percentile interval of its resamples [n_resamples]; NaN: no value."""
         drawn = drawn[np.isfinite(drawn)]
-        if models < MIN_MODELS or len(drawn) < self.draws / 2:
+        if models < MIN_MODELS or len(drawn) < self.n_resamples / 2:
             return Estimate(value, None, None)
-        tail = (1 - self.level) / 2
+        tail = (1 - self.confidence_level) / 2
         low, high = np.quantile(drawn, [tail, 1 - tail])
         return Estimate(value, float(low), float(high))
 
@@ -99,10 +94,9 @@ class Bootstrap:
 
         Pairs without a value (NaN) and the diagonal are left out.
         """
-        mean = _pair_means(values, mask)
+        mean, once = _pair_means(values, mask), np.ones((1, len(values)))
         models = int((mask & np.isfinite(values)).any(1).sum())
-        drawn = mean(self.counts(len(values)))
-        return self.estimate(float(mean(np.ones((1, len(values))))[0]), drawn, models)
+        return self.estimate(float(mean(once)[0]), mean(self.counts(len(values))), models)
 
     def contrast(
         self,
@@ -123,7 +117,7 @@ class Bootstrap:
 
 
 def _pair_means(values: Numbers, mask: NDArray[np.bool_]) -> Callable[[Numbers], Numbers]:
-    """The mean over the pairs of a mask as a function of counts [draws, models], else NaN."""
+    """The mean over the pairs of a mask as a function of counts [n_resamples, models], else NaN."""
     valid = mask & np.isfinite(values) & ~np.eye(len(values), dtype=bool)
     weights, sums = valid.astype(np.float64), np.where(valid, values, 0.0)
 

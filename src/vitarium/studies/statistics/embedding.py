@@ -2,7 +2,7 @@
 
 import math
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,25 +37,19 @@ def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
     distances = np.sqrt(np.clip(squared, 0, None))
     start = (principal / principal[:, 0].std() * 1e-4).astype(np.float32)
     number = derive(seed, "embedding", method) % _32_BITS
+    settings: dict[str, Any] = {"metric": "precomputed", "random_state": number}
     if method == "tsne":
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (len(squared) - 1) / 3)
-        coordinates = TSNE(
-            metric="precomputed", init=start, perplexity=perplexity, random_state=number
-        ).fit_transform(distances)
+        mapping = TSNE(init=start, perplexity=perplexity, **settings)
     else:
         check_installed(method)
         from umap import UMAP
 
-        coordinates = UMAP(
-            metric="precomputed",
-            init=start * 1e4,
-            n_neighbors=min(15, len(squared) - 1),
-            random_state=number,
-            n_jobs=1,
-        ).fit_transform(distances)
-    return np.asarray(coordinates, dtype=np.float64)
+        neighbors = min(15, len(squared) - 1)
+        mapping = UMAP(init=start * 1e4, n_neighbors=neighbors, n_jobs=1, **settings)
+    return np.asarray(mapping.fit_transform(distances), dtype=np.float64)
 
 
 def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, Numbers]:
@@ -69,12 +63,12 @@ def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, N
     centred = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
     values, vectors = np.linalg.eigh(-(centred + centred.T) / 4)
     order = np.argsort(values)[::-1][:dimensions]
-    chosen = np.clip(values[order], 0, None)
-    coordinates = vectors[:, order] * np.sqrt(chosen)
+    variances = np.clip(values[order], 0, None)
+    coordinates = vectors[:, order] * np.sqrt(variances)
     largest = np.abs(coordinates).argmax(0)
     signs = np.sign(coordinates[largest, np.arange(coordinates.shape[1])])
     total = np.clip(values, 0, None).sum()
-    shares = chosen / total if total > 0 else np.full(len(order), math.nan)
+    shares = variances / total if total > 0 else np.full(len(order), math.nan)
     return coordinates * np.where(signs == 0, 1, signs), shares
 
 

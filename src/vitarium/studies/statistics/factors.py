@@ -65,7 +65,9 @@ def factors_of(
         labels = [(parents[id] or "none")[:8] for id in models]
         factors.append(Factor(PARENT, pd.Series(labels, index=list(models))))
         rows = [dict(parents_factors[p]) for p in distinct_parents if p in parents_factors]
-        for key in sorted(distinguishing_factors(rows), key=_parent_factor_order):
+        rank = {key: number for number, key in enumerate(_FIRST_FACTORS)}
+        varying = distinguishing_factors(rows)
+        for key in sorted(varying, key=lambda key: (rank.get(key, len(rank)), key)):
             values = [parents_factors.get(parents[id] or "", {}).get(key) for id in models]
             label = shortened(printable(key), MAX_LABEL)
             factors.append(Factor(f"parent's {label}", _labels(key, values, list(models))))
@@ -78,8 +80,15 @@ def is_seed(key: str) -> bool:
 
 
 def parts_of(values: pd.Series, count: int = 4) -> pd.Series:
-    """Numbers by model -> in which of some equally large ranges they are, as text."""
-    return _ranges(values, count)
+    """Numbers by model -> which quantile each is in, by its bounds; `none` without a value."""
+    finite = values.dropna()
+    edges = np.unique(np.quantile(finite, np.linspace(0, 1, count + 1)) if len(finite) else finite)
+    if len(edges) < 2:
+        return values.map(lambda value: "none" if pd.isna(value) else f"{value:.3g}")
+    bins = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
+    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    labels = ["none" if pd.isna(v) else names[i] for v, i in zip(values, bins, strict=True)]
+    return pd.Series(labels, index=values.index)
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
@@ -94,31 +103,14 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
     return {key: labels[name] for key, name in names.items()}
 
 
-def _parent_factor_order(key: str) -> tuple[int, str]:
-    listed = key in _FIRST_FACTORS
-    return (_FIRST_FACTORS.index(key) if listed else len(_FIRST_FACTORS), key)
-
-
 def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
     """Values as texts; many different numbers as three ranges, but for seeds, which only count."""
     is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
     if not is_seed(key) and all(is_number) and len(set(values)) > MANY:
-        return _ranges(pd.Series(values, index=ids, dtype=float), 3)
+        return parts_of(pd.Series(values, index=ids, dtype=float), 3)
     texts = ["none" if value is None else text(value) for value in values]
     labels = distinct(texts, empty="", max_length=MAX_LABEL)
     return pd.Series([labels[value] for value in texts], index=ids)
-
-
-def _ranges(values: pd.Series, count: int) -> pd.Series:
-    """Which quantile of the values each is in, by its bounds; `none` without a value."""
-    finite = values.dropna()
-    edges = np.unique(np.quantile(finite, np.linspace(0, 1, count + 1)) if len(finite) else finite)
-    if len(edges) < 2:
-        return pd.Series(["none" if pd.isna(v) else f"{v:.3g}" for v in values], index=values.index)
-    bins = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
-    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-    labels = ["none" if pd.isna(v) else names[i] for v, i in zip(values, bins, strict=True)]
-    return pd.Series(labels, index=values.index)
 
 
 def _merged(factors: list[Factor]) -> list[Factor]:

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,9 +58,8 @@ def mixed(values: Numbers, factors: Mapping[str, Sequence[str]], parents: Sequen
     scaled = (values - values.mean()) / values.std()
     with warnings.catch_warnings():
         # a variance of nought, at the boundary, is an answer
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        warnings.simplefilter("ignore", UserWarning)
+        for category in (ConvergenceWarning, RuntimeWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
         try:
             # without gradients, which are singular where the parents' variance is nought
             model = MixedLM(scaled, design, groups=np.asarray(parents))
@@ -67,16 +67,13 @@ def mixed(values: Numbers, factors: Mapping[str, Sequence[str]], parents: Sequen
         except (np.linalg.LinAlgError, ValueError) as error:
             raise NoMixedModel(f"its fit failed: {error}") from None
         p = {name: _wald(fit, indices) for name, indices in columns.items()}
-    effects = np.asarray(fit.fe_params)
     variances = np.array(
-        [np.var(design @ effects), float(np.asarray(fit.cov_re)[0, 0]), float(fit.scale)]
+        [np.var(design @ np.asarray(fit.fe_params)), np.asarray(fit.cov_re)[0, 0], fit.scale]
     )
     if not np.isfinite(variances).all() or not variances.sum() > 0:
         raise NoMixedModel("its fit did not converge")
-    fixed, parent, residual = variances / variances.sum()
-    return Mixed(
-        len(values), groups, float(fixed), float(parent), float(residual), p, tuple(left_out)
-    )
+    fixed, parent, residual = (variances / variances.sum()).tolist()
+    return Mixed(len(values), groups, fixed, parent, residual, p, tuple(left_out))
 
 
 def _design(
@@ -99,13 +96,12 @@ def _design(
     return np.stack(design, axis=1), columns, left_out
 
 
-def _wald(fit: object, indices: list[int]) -> float:
+def _wald(fit: Any, indices: list[int]) -> float:
     """P of chi squared that these coefficients are all nought."""
     from scipy import stats
 
-    effects = np.asarray(fit.fe_params)[indices]  # type: ignore[attr-defined]
-    covariance = np.asarray(fit.cov_params())  # type: ignore[attr-defined]
-    covariance = covariance[np.ix_(indices, indices)]
+    effects = np.asarray(fit.fe_params)[indices]
+    covariance = np.asarray(fit.cov_params())[np.ix_(indices, indices)]
     try:
         statistic = float(effects @ np.linalg.solve(covariance, effects))
     except np.linalg.LinAlgError:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from vitarium.core.numerals import is_number
 from vitarium.core.printable import distinct
-from vitarium.formats.summary import SCORES, Population, population
+from vitarium.formats.summary import SCORES, Model, population
 from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import MAX_LABEL, PARENT, Factor, factors_of
 from vitarium.studies.statistics.measures import ACCURACY, STATISTICS, shown_measures
@@ -66,16 +66,9 @@ class Stage:
         """Those of the factors whose values several models share."""
         return [factor for factor in self.factors if not factor.is_individual]
 
-    def factor(self, name: str) -> Factor | None:
-        return next((factor for factor in self.factors if factor.name == name), None)
-
     @property
     def parents(self) -> list[str | None]:
         return [parent if isinstance(parent, str) else None for parent in self.models["parent"]]
-
-    @property
-    def has_parents(self) -> bool:
-        return len({parent for parent in self.parents if parent}) > 0
 
 
 @dataclass(frozen=True)
@@ -117,79 +110,65 @@ def read_stages(
     """
     measured = pd.DataFrame(columns=COLUMNS) if measured is None else measured
     summary = population(zoo, set(ids))
-    status = {model.row["id"]: str(model.row["status"]) for model in summary.models}
-    finished = {id for id, value in status.items() if value == "finished"}
     factors = {model.row["id"]: model.factors for model in summary.models}
     absent = {str(model.row["parent"]) for model in summary.models if model.row["parent"]}
     absent = (absent - factors.keys()) & set(zoo.ids())
-    factors |= {m.row["id"]: m.factors for m in population(zoo, absent).models}
+    factors |= {model.row["id"]: model.factors for model in population(zoo, absent).models}
     labels = distinct(summary.stages, max_length=MAX_LABEL)
-    stages = [
-        replace(_stage(name, summary, finished, factors, measured, split), name=labels[name])
-        for name in summary.stages
-        if any(model.row["id"] in finished for model in summary.of(name))
-    ]
-    return Stages(stages, Counter(s for s in status.values() if s != "finished"))
+    stages = []
+    for name in summary.stages:
+        if models := [m for m in summary.of(name) if m.row["status"] == "finished"]:
+            stages.append(_stage(labels[name], models, factors, measured, split))
+    unfinished = (str(model.row["status"]) for model in summary.models)
+    return Stages(stages, Counter(status for status in unfinished if status != "finished"))
 
 
 def _stage(
     name: str,
-    summary: Population,
-    finished: Collection[str],
+    models: Sequence[Model],
     all_factors: Mapping[str, Mapping[str, Any]],
     measured: pd.DataFrame,
     split: str,
 ) -> Stage:
-    models = [model for model in summary.of(name) if model.row["id"] in finished]
     parents = {model.row["id"]: model.row["parent"] for model in models}
     factors = factors_of({id: all_factors[id] for id in parents}, parents, all_factors)
     ids = _by_lineage(parents, factors)
-    metrics = [metric.replace("test", split) for metric in SCORES[:2]]
-    curves = pd.DataFrame(
-        [
-            (model.row["id"], int(epoch["epoch"]), score)
-            for model in models
-            for epoch in model.epochs
-            if (score := _score(epoch, metrics)) is not None
-        ],
-        columns=["model", "epoch", ACCURACY],
-    )
+    direct, by_neighbors = (metric.replace("test", split) for metric in SCORES[:2])
+
+    def score(metrics: Mapping[str, Any], *names: str) -> float | None:
+        values = (metrics.get(name) for name in names)
+        numbers = (float(v) for v in values if isinstance(v, int | float) and np.isfinite(v))
+        return next(numbers, None)
+
+    epochs = [
+        (model.row["id"], int(epoch["epoch"]), score(epoch, direct, by_neighbors))
+        for model in models
+        for epoch in model.epochs
+    ]
+    curves = pd.DataFrame(epochs, columns=["model", "epoch", ACCURACY]).dropna()
     measured = measured[measured["model"].isin(ids)]
     values = _values(measured, ids)
     last = curves.groupby("model")[ACCURACY].last().reindex(ids)
-    accuracy = values[ACCURACY].fillna(last) if ACCURACY in values else last
-    table = pd.DataFrame(
-        {"parent": [parents[id] for id in ids], ACCURACY: accuracy.astype(float)}, index=ids
-    )
-    ordered = [Factor(f.name, f.labels.reindex(ids), f.equivalent) for f in factors]
+    accuracy = (values[ACCURACY].fillna(last) if ACCURACY in values else last).astype(float)
+    source = ""
+    if accuracy.notna().any():
+        values = values.assign(**{ACCURACY: accuracy})
+        neighbors = sum(
+            score(m.row, direct) is None and score(m.row, by_neighbors) is not None for m in models
+        )
+        source = f"{split} accuracy" + (" (some by k-NN)" if neighbors else "")
+        source = f"{split} accuracy (k-NN)" if neighbors == len(models) else source
     return Stage(
         name,
-        table,
-        _score_name(models, metrics, split) if accuracy.notna().any() else "",
-        ordered,
+        pd.DataFrame({"parent": [parents[id] for id in ids], ACCURACY: accuracy}, index=ids),
+        source,
+        [replace(factor, labels=factor.labels.reindex(ids)) for factor in factors],
         curves,
-        values.assign(**{ACCURACY: accuracy}) if accuracy.notna().any() else values,
+        values,
         _statistics(measured, ids),
         _pairs(measured, ids),
         _missing(measured, ids),
     )
-
-
-def _score(epoch: Mapping[str, Any], metrics: Sequence[str]) -> float | None:
-    values = (epoch.get(metric) for metric in metrics)
-    numbers = (float(v) for v in values if isinstance(v, int | float) and np.isfinite(v))
-    return next(numbers, None)
-
-
-def _score_name(models: Sequence[Any], metrics: Sequence[str], split: str) -> str:
-    """Where the accuracy of the stage's models is from."""
-    by_neighbours = sum(
-        _score(model.row, metrics[:1]) is None and _score(model.row, metrics[1:]) is not None
-        for model in models
-    )
-    if by_neighbours == len(models):
-        return f"{split} accuracy (k-NN)"
-    return f"{split} accuracy" + (" (some by k-NN)" if by_neighbours else "")
 
 
 def _by_lineage(parents: Mapping[str, str | None], factors: Sequence[Factor]) -> list[str]:
@@ -225,6 +204,12 @@ def _statistics(measured: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
 
 def _pairs(measured: pd.DataFrame, ids: list[str]) -> dict[str, Numbers]:
     """A symmetric matrix per measure; of one with a value per layer, the last layer's."""
+
+    def natural(part: str) -> list[tuple[int, str]]:
+        """blocks.10 comes after blocks.9."""
+        pieces = re.split(r"(\d+)", part)
+        return [(int(piece) if is_number(piece) else 0, piece) for piece in pieces]
+
     index = {id: number for number, id in enumerate(ids)}
     of_pairs = measured[measured["other"].isin(ids) & measured["value"].notna()]
     matrices = {}
@@ -233,18 +218,13 @@ def _pairs(measured: pd.DataFrame, ids: list[str]) -> dict[str, Numbers]:
         if not len(rows):
             continue
         parts = set(rows["part"])
-        rows = rows[rows["part"] == ("" if "" in parts else max(parts, key=_natural))]
+        rows = rows[rows["part"] == ("" if "" in parts else max(parts, key=natural))]
         matrix = np.full((len(ids), len(ids)), np.nan)
         i, j = rows["model"].map(index).to_numpy(), rows["other"].map(index).to_numpy()
         matrix[i, j] = matrix[j, i] = rows["value"].to_numpy(dtype=float)
         np.fill_diagonal(matrix, np.nan)
         matrices[name] = matrix
     return matrices
-
-
-def _natural(part: str) -> list[tuple[int, str]]:
-    """blocks.10 comes after blocks.9."""
-    return [(int(piece) if is_number(piece) else 0, piece) for piece in re.split(r"(\d+)", part)]
 
 
 def _missing(measured: pd.DataFrame, ids: list[str]) -> list[Missing]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from vitarium.core.seeds import derive
@@ -72,30 +73,22 @@ def explained(
     Returns None where nothing can be explained: models do not differ, or the factor has one value,
     or another one for each model.
     """
-    groups = _members(labels)
-    n, k = len(labels), len(groups)
-    total = _mean_pair(squared, np.ones((1, n)))[0] / 2
-    if not 1 < k < n or not total > 0:
-        return None
-    adjusted = float(_adjusted(squared, groups, np.ones((1, n)))[0])
-    drawn = _adjusted(squared, groups, bootstrap.counts(n))
-    share = bootstrap.estimate(adjusted, drawn, n)
-    return Explained(
-        Estimate(
-            _eta(adjusted, n, k),
-            None if share.low is None else _eta(share.low, n, k),
-            None if share.high is None else _eta(share.high, n, k),
-        ),
-        share,
-        _permutation(squared, groups, blocks, permutations, bootstrap.seed),
-        n,
-        k,
-    )
-
-
-def _members(labels: Sequence[str]) -> list[NDArray[np.int64]]:
     names = np.asarray([str(label) for label in labels])
-    return [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
+    codes, values = pd.factorize(names)
+    groups = [np.flatnonzero(codes == number) for number in range(len(values))]
+    n, k, once = len(labels), len(groups), np.ones((1, len(labels)))
+    if not 1 < k < n or not _mean_pair(squared, once)[0] > 0:
+        return None
+    adjusted = float(_adjusted(squared, groups, once)[0])
+    share = bootstrap.estimate(adjusted, _adjusted(squared, groups, bootstrap.counts(n)), n)
+
+    def eta(adjusted: float) -> float:
+        """By the degrees of freedom of SS_within and SS_total."""
+        return float(np.clip(1 - (1 - adjusted) * (n - k) / (n - 1), 0, 1))
+
+    bounds = [None if bound is None else eta(bound) for bound in (share.low, share.high)]
+    p = _permutation(squared, codes, blocks, permutations, bootstrap.seed)
+    return Explained(Estimate(eta(adjusted), *bounds), share, p, n, k)
 
 
 def _mean_pair(squared: Numbers, counts: Numbers) -> Numbers:
@@ -107,12 +100,11 @@ def _mean_pair(squared: Numbers, counts: Numbers) -> Numbers:
 
 def _adjusted(squared: Numbers, groups: list[NDArray[np.int64]], counts: Numbers) -> Numbers:
     """1 - MS_within / MS_total for every row of counts [draws, models]."""
-    within = np.zeros(len(counts))
-    freedom = np.zeros(len(counts))
+    within, freedom = np.zeros((2, len(counts)))
     for members in groups:
-        ours = counts[:, members]
-        mean = _mean_pair(squared[np.ix_(members, members)], ours) / 2
-        degrees = np.where(np.isnan(mean), 0.0, ours.sum(1) - 1)
+        drawn = counts[:, members]
+        mean = _mean_pair(squared[np.ix_(members, members)], drawn) / 2
+        degrees = np.where(np.isnan(mean), 0.0, drawn.sum(1) - 1)
         within += degrees * np.nan_to_num(mean)
         freedom += degrees
     total = _mean_pair(squared, counts) / 2
@@ -123,35 +115,24 @@ def _adjusted(squared: Numbers, groups: list[NDArray[np.int64]], counts: Numbers
     return share
 
 
-def _eta(adjusted: float, models: int, groups: int) -> float:
-    """Eta squared of the adjusted share: SS_within / SS_total by the degrees of freedom of both."""
-    return float(np.clip(1 - (1 - adjusted) * (models - groups) / (models - 1), 0, 1))
-
-
 def _permutation(
     squared: Numbers,
-    groups: list[NDArray[np.int64]],
+    codes: NDArray[np.int64],
     blocks: Sequence[str] | None,
     permutations: int,
     seed: int,
 ) -> float:
     """How often shuffled labels leave as little within groups as the labels do."""
     n = len(squared)
-    label = np.empty(n, dtype=np.int64)
-    for number, members in enumerate(groups):
-        label[members] = number
-    _, first, block = np.unique(
-        np.arange(n).astype(str) if blocks is None else np.asarray(blocks),
-        return_index=True,
-        return_inverse=True,
-    )
+    names = np.arange(n).astype(str) if blocks is None else np.asarray(blocks)
+    _, first, block = np.unique(names, return_index=True, return_inverse=True)
     generator = np.random.default_rng(derive(seed, "permutation", n))
     orders = [first, *(generator.permutation(first) for _ in range(permutations))]
-    shuffled = label[np.stack(orders)][:, block]
+    shuffled = codes[np.stack(orders)][:, block]
     within = np.zeros(len(shuffled))
-    for number in range(len(groups)):
-        chosen = (shuffled == number).astype(np.float64)
-        size = chosen.sum(1)
-        within += ((chosen @ squared) * chosen).sum(1) / np.where(size > 0, size, 1)
+    for number in range(codes.max() + 1):
+        members = (shuffled == number).astype(np.float64)
+        size = members.sum(1)
+        within += ((members @ squared) * members).sum(1) / np.where(size > 0, size, 1)
     as_much = within[1:] <= within[0] * (1 + 1e-9)
     return float((1 + as_much.sum()) / (1 + permutations))
