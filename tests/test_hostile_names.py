@@ -356,7 +356,7 @@ def test_the_card_of_a_data_set_says_names_and_nothing_else(vitarium, sandbox, o
 
 def test_the_study_of_diversity_writes_into_its_folder(vitarium, sandbox, out):
     where = f"stage LIKE '{WORST[:4]}% of %'"
-    options = ["--figures", out / "figures", "--set", "draws=20", "--images", "20"]
+    options = ["--figures", out / "figures", "--set", "n_resamples=20", "--num-images", "20"]
     options += ["--set", "measure_missing=false", "--set", 'embeddings=["pca"]', "--where", where]
     vitarium("study", "diversity", sandbox / "zoo", "--out", out / "page.html", *options)
     count = len(list((out / "figures").iterdir())) // 2
@@ -367,8 +367,8 @@ def test_the_study_of_diversity_writes_into_its_folder(vitarium, sandbox, out):
 
 
 def test_the_study_of_soups_writes_into_its_folder(vitarium, sandbox, out):
-    options = ["--images", "40", "--set", "aligned_pairs=0"]
-    options += ["--set", "draws=20", "--set", "pairs=2", "--set", "barrier_images=20"]
+    options = ["--num-images", "40", "--set", "aligned_pairs=0"]
+    options += ["--set", "n_resamples=20", "--set", "pairs=2", "--set", "barrier_images=20"]
     options += ["--set", "points=3", "--set", 'methods=["uniform_soup"]', "--set", "last=[2]"]
     vitarium("study", "soups", sandbox / "zoo", "--out", out / "page.html", *options)
     check_page(out / "page.html", 4)

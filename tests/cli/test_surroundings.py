@@ -65,14 +65,14 @@ EXAMPLES = {
     "study diversity": [
         Example(
             "study diversity {zoo} --out {out}/page.html --set measure_missing=false "
-            "--set 'embeddings=[]' --set draws=20",
+            "--set 'embeddings=[]' --set n_resamples=20",
             "out",
         )
     ],
     "study soups": [
         Example(
             "study soups {zoo} --out {out}/page.html --set 'methods=[\"uniform_soup\"]' "
-            "--set points=3 --set draws=20 --images 40",
+            "--set points=3 --set n_resamples=20 --num-images 40",
             "out",
         )
     ],

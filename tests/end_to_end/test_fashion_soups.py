@@ -51,7 +51,7 @@ def studied(tmp_path_factory):
         Blueprint.read(BLUEPRINT), folder / "zoo", precision="fp32", compiled=False, progress=False
     ).zoo
     yield vitarium.study(
-        zoo, "soups", out=folder / "page.html", methods=["uniform_soup"], images=2000, points=5
+        zoo, "soups", out=folder / "page.html", methods=["uniform_soup"], num_images=2000, points=5
     )
     shutil.rmtree(folder / "zoo")
 

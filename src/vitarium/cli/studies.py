@@ -2,19 +2,19 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from typer.core import TyperGroup
 
 from vitarium.cli._options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli._progress import progress_bar
 from vitarium.cli._settings import Settings, parsed
 from vitarium.cli.plugins import type_name
 from vitarium.cli.zoo import ZooFolder
-from vitarium.core.terminal import NameColumn, Terminal, print_line
+from vitarium.core.terminal import Terminal, print_line
 
 if TYPE_CHECKING:
     from vitarium.core.registry import Plugin
@@ -39,9 +39,13 @@ ZooOrWeights = Annotated[
         metavar="DIR", help="A zoo's folder, or one with files of weights.", readable=UNCHECKED
     ),
 ]
-_RUNNING = {"split": Split, "images": Images, "device": Device, "data_dir": DataDir}
+_RUNNING: dict[str, tuple[Any, Any]] = {
+    "split": (Split, SplitChoice.test),
+    "num_images": (Images, None),
+    "device": (Device, "auto"),
+    "data_dir": (DataDir, None),
+}
 """Options of studies that run models, and their defaults."""
-_DEFAULTS = {"split": SplitChoice.test, "images": None, "device": "auto", "data_dir": None}
 
 
 class StudyCommands(TyperGroup):
@@ -73,20 +77,30 @@ def _studies() -> None:
 
 def _command(plugin: "Plugin") -> Any:
     """A command whose options are the fields of the study's settings."""
-    options = _common_options(plugin)
-    options |= {name: _export(name, write) for name, write in plugin.facts["exports"].items()}
-    for name, field in plugin.config.model_fields.items():
-        options[name] = _setting(name, field)
+    runs_models = plugin.facts["of"] == "zoo"
+    options: dict[str, tuple[Any, Any]] = {
+        "directory": (ZooFolder if runs_models else ZooOrWeights, inspect.Parameter.empty),
+        "out": (Page, Path(f"{plugin.name}.html")),
+        "figures": (Figures, None),
+        "where": (Where, ""),
+        **(_RUNNING if runs_models else {}),
+        "set_": (Settings, None),
+    }
+    for name, write in plugin.facts["exports"].items():
+        summary = (inspect.getdoc(write) or "").partition("\n")[0]
+        looks: dict[str, Any] = {"metavar": "FILE", "show_default": False, "readable": UNCHECKED}
+        option = typer.Option(f"--{name}", help=summary, **looks)
+        options[name] = (Annotated[Path | None, option], None)
+    options |= {name: _setting(name, f) for name, f in plugin.config.model_fields.items()}
 
     def run(**values: Any) -> None:
         _run(plugin, values)
 
     run.__doc__ = inspect.getdoc(plugin.function)
+    keyword = inspect.Parameter.KEYWORD_ONLY
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
-            )
+            inspect.Parameter(name, keyword, annotation=annotation, default=default)
             for name, (annotation, default) in options.items()
         ]
     )
@@ -96,52 +110,19 @@ def _command(plugin: "Plugin") -> Any:
     return typer.main.get_command(single)
 
 
-def _common_options(plugin: "Plugin") -> dict[str, tuple[Any, Any]]:
-    runs_models = plugin.facts["of"] == "zoo"
-    directory = ZooFolder if runs_models else ZooOrWeights
-    options: dict[str, tuple[Any, Any]] = {
-        "directory": (directory, inspect.Parameter.empty),
-        "out": (Page, Path(f"{plugin.name}.html")),
-        "figures": (Figures, None),
-        "where": (Where, ""),
-    }
-    if runs_models:
-        options |= {name: (option, _DEFAULTS[name]) for name, option in _RUNNING.items()}
-    return options | {"set_": (Settings, None)}
-
-
-def _export(name: str, write: Callable[..., None]) -> tuple[Any, Any]:
-    option = typer.Option(
-        f"--{name}",
-        metavar="FILE",
-        help=(inspect.getdoc(write) or "").partition("\n")[0],
-        show_default=False,
-        readable=UNCHECKED,
-    )
-    return Annotated[Path | None, option], None
-
-
 def _setting(name: str, field: Any) -> tuple[Any, Any]:
     """An option of a field; without it the study's default holds."""
+    default = field.get_default()
+    default = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    words = " ".join((field.description or "").split())
+    words += f" Default: {default}." if default not in (None, "", {}) else ""
+    about: dict[str, Any] = {"help": words, "show_default": False, "rich_help_panel": SETTINGS}
     flag = f"--{name.replace('_', '-')}"
-    about: dict[str, Any] = {
-        "help": _help(field),
-        "show_default": False,
-        "rich_help_panel": SETTINGS,
-    }
     if bool in (field.annotation, *get_args(field.annotation)):
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **about)], None
     metavar = type_name(field.annotation)
     metavar = "VALUE" if len(metavar) > 30 else metavar
     return Annotated[str | None, typer.Option(flag, metavar=metavar, **about)], None
-
-
-def _help(field: Any) -> str:
-    default = field.get_default()
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default))
-    suffix = f" Default: {default}." if default not in (None, "", {}) else ""
-    return " ".join((field.description or "").split()) + suffix
 
 
 def _value(text: str, annotation: Any) -> Any:
@@ -165,13 +146,10 @@ def _settings_of(plugin: "Plugin", values: Mapping[str, Any]) -> dict[str, Any]:
     none of its own go there.
     """
     fields = plugin.config.model_fields
-    settings = {
-        name: _value(values[name], field.annotation)
-        if isinstance(values[name], str)
-        else values[name]
-        for name, field in fields.items()
-        if values[name] is not None
-    }
+    settings = {name: values[name] for name in fields if values[name] is not None}
+    for name, value in settings.items():
+        if isinstance(value, str):
+            settings[name] = _value(value, fields[name].annotation)
     for name, value in parsed(values["set_"]).items():
         if name in fields or "settings" not in fields:
             settings[name] = value
@@ -184,33 +162,23 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     """Run a study with a bar of progress, print its findings, and tell what was written."""
     from vitarium.studies._runner.study import study
 
-    console = Terminal(stderr=True, soft_wrap=True)
-    columns = (NameColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
-    running = {name: values[name] for name in _RUNNING if name in values}
-    if "split" in running:
-        running["split"] = running["split"].value
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("opening", total=None)
-
-        def report(description: str, done: int, total: int) -> None:
-            bar.update(task, description=description, completed=done, total=total)
-
+    common = {
+        name: values[name] for name in ("out", "figures", "where", *_RUNNING) if name in values
+    }
+    if "split" in common:
+        common["split"] = common["split"].value
+    with progress_bar("opening", transient=True) as progress:
         result = study(
             values["directory"],
             plugin.name,
-            out=values["out"],
-            figures=values["figures"],
             exports=exports,
-            where=values["where"],
-            report=report,
-            **running,
+            progress=progress,
+            **common,
             **_settings_of(plugin, values),
         )
     for line in (*result.sentences, *result.tables.terminal):
         print_line(line)
     written = f", {len(result.figures)} figures to {values['figures']}" if result.figures else ""
     written += "".join(f", {name} to {path}" for name, path in exports.items())
-    console.print(f"page written to {result.page}{written}")
+    Terminal(stderr=True, soft_wrap=True).print(f"page written to {result.page}{written}")

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from vitarium.core.config import Config, NoConfig
 from vitarium.core.errors import InvalidInput
+from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import register
 from vitarium.data.loader import SplitName
 from vitarium.studies.report.figures import Figure
@@ -18,13 +19,7 @@ from vitarium.zoo.listing import listing
 
 __all__ = ["Figure", "Population", "Progress", "Section", "Sentences", "Table", "Tables", "study"]
 
-Progress = Callable[[str, int, int], None]
-"""Called with a task, how much of it is done, and how much there is."""
 F = TypeVar("F", bound=Callable[..., Tables])
-
-
-def no_progress(task: str, done: int, total: int) -> None:
-    """A progress callback that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +30,19 @@ class Population:
         source: a zoo or its folder; for a study of weights also a folder of weight files.
         where: an SQL condition on the models of a zoo, as `vitarium ls` has it.
         split: whose images models are measured on.
-        images: at most so many of them.
+        num_images: at most so many of them.
         device: where models run.
         data_dir: data set folder, searched first.
-        progress: called as the study goes on.
+        progress: shows how far the study is.
     """
 
     source: Zoo | Path
     where: str = ""
     split: SplitName = "test"
-    images: int | None = None
+    num_images: int | None = None
     device: str = "auto"
     data_dir: Path | None = None
-    progress: Progress = no_progress
+    progress: Progress = SILENT
 
     @property
     def name(self) -> str:
@@ -98,7 +93,7 @@ def study(
     Args:
         title: of its page, before the name of the population, e.g. "Diversity".
         config: its settings, the first argument.
-        of: "zoo": it runs models on images, and so has the options `--split`, `--images`,
+        of: "zoo": it runs models on images, and so has the options `--split`, `--num-images`,
             `--device` and `--data-dir`; "weights": it needs weights only, and so takes a folder of
             weight files as well.
         exports: further files that it can write, by the name of the option, each from what the

@@ -31,7 +31,7 @@ def check_study(name: str, zoo: Zoo | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page, again = Path(folder) / "page.html", Path(folder) / "again.html"
         exports = {key: Path(folder) / key for key in plugin.facts["exports"]}
-        result = study(zoo, name, out=page, exports=exports, images=40, **settings)
+        result = study(zoo, name, out=page, exports=exports, num_images=40, **settings)
         _require(name, len(result.tables) > 0, "it gives a table at least")
         for title, frame in result.tables.items():
             _require(name, bool(title), "each of its tables has a title")
@@ -39,7 +39,7 @@ def check_study(name: str, zoo: Zoo | None = None) -> None:
         for key, path in exports.items():
             _require(name, path.is_file(), f"it writes what it exports as '{key}'")
         _require(name, set(zoo.ids()) == models, "it adds no model to the zoo")
-        study(zoo, name, out=again, images=40, **settings)
+        study(zoo, name, out=again, num_images=40, **settings)
         same = page.read_bytes() == again.read_bytes()
         _require(name, same, "it gives the same page when it runs again")
 

@@ -5,26 +5,22 @@ import math
 import pytest
 
 from vitarium.lineage.scores import Scores
+from vitarium.studies.lineage import figures
 from vitarium.studies.lineage.evaluated import evaluated_forests
-from vitarium.studies.lineage.scores import (
-    calibration,
-    calibration_figure,
-    comparison,
-    score_figure,
-    score_value,
-)
+from vitarium.studies.lineage.tables import MEANINGS, calibration, comparison
 from vitarium.studies.report.text import DASH, number
 
 
-def test_a_score_that_counts_nothing_has_no_value():
-    assert score_value(None, "node_accuracy") is None
+def test_a_score_that_counts_nothing_has_no_value(forests):
+    forest = evaluated_forests(forests.recovered(known=False))["descent"]
+    assert forest.score("node_accuracy") is None
     assert number(None, "sure") == DASH
     assert number(0.987, "sure") == "98.7\xa0%"
 
 
 def test_methods_stand_beside_each_other(forests):
     found = forests.recovered(2, 3, 1, wrong=["r0c1g0"])
-    table = comparison(found, evaluated_forests(found))
+    table = comparison(evaluated_forests(found))
     rows = {row[0]: row[1:] for row in table.rows}
     assert table.columns[1:4] == ["descent", "mother", "nearest_root"]
     assert rows["right parents"][1:3] == ["40.0\xa0%", "40.0\xa0%"]
@@ -37,18 +33,18 @@ def test_methods_stand_beside_each_other(forests):
 
 def test_without_truth_only_their_forests_are_compared(forests):
     found = forests.recovered(2, 3, 1, known=False)
-    assert [row[0] for row in comparison(found, evaluated_forests(found)).rows] == [
+    assert [row[0] for row in comparison(evaluated_forests(found)).rows] == [
         "same parents",
         "trees",
         "roots",
         "edges",
     ]
-    assert score_figure(found) is None
+    assert figures.scores(evaluated_forests(found)) is None
 
 
 def test_the_figure_has_a_point_for_each_score_of_each_method(forests):
     found = forests.recovered(2, 3, 1)
-    (cells,) = score_figure(found).spec["datasets"].values()
+    (cells,) = figures.scores(evaluated_forests(found)).spec["datasets"].values()
     assert len(cells) == 6 + 2 * 2
     assert {cell["method"] for cell in cells} == {"descent", "mother", "nearest_root"}
 
@@ -75,7 +71,7 @@ def test_confidences_are_held_against_how_many_are_right(forests):
         assert low <= row["share that is right"] <= high
         assert row["share that is right"] == row["right"] / row["edges"]
         assert high > low
-    assert calibration_figure(table).spec["layer"]
+    assert figures.calibration(table).spec["layer"]
 
 
 def test_a_confidence_of_one_is_in_the_highest_range(forests):
@@ -90,13 +86,11 @@ def test_a_confidence_of_one_is_in_the_highest_range(forests):
 def test_few_edges_or_none_of_known_truth_calibrate_nothing(forests, more):
     table = calibration(evaluated_forests(forests.recovered(**more))["descent"])
     assert table.data.empty
-    assert calibration_figure(table) is None
+    assert figures.calibration(table) is None
 
 
 def test_scores_of_every_name_are_explained(forests):
     from dataclasses import fields
-
-    from vitarium.studies.lineage.scores import MEANINGS
 
     shares = {field.name for field in fields(Scores)}
     assert shares >= set(MEANINGS)

@@ -1,7 +1,7 @@
 """A recovered forest on a terminal."""
 
 from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests
-from vitarium.studies.lineage.text import forest_lines
+from vitarium.studies.lineage.sentences import forest_lines
 
 
 def test_children_hang_below_their_parents(forests):

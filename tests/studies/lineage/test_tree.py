@@ -10,7 +10,7 @@ from vitarium.studies.lineage.evaluated import (
     evaluated_forests,
     true_forest,
 )
-from vitarium.studies.lineage.tree import TRUE_FOREST, drawn_rows, tree, tree_rows
+from vitarium.studies.lineage.figures import TRUE_FOREST, drawn_rows, tree, tree_layout
 from vitarium.studies.report.figures import PALETTE
 
 
@@ -25,7 +25,7 @@ def found(forests):
 
 def test_every_model_stands_in_a_row_of_every_forest(found):
     forests = evaluated_forests(found)
-    made, _ = tree_rows(forests, found.info)
+    made = tree_layout(forests, found.info)
     for name in forests:
         rows = [node for node in made.nodes if node["forest"] == name]
         assert sorted(node["name"] for node in rows) == sorted(found.forest.models)
@@ -34,7 +34,7 @@ def test_every_model_stands_in_a_row_of_every_forest(found):
 
 def test_every_edge_is_drawn_once(found):
     name, one = next(iter(evaluated_forests(found).items()))
-    made, _ = tree_rows({name: one}, found.info)
+    made = tree_layout({name: one}, found.info)
     straight = [node for node in made.nodes if node["back"] is not None]
     curves = {cell["link"]: cell["status"] for cell in made.curves}
     assert len(straight) == sum(row.parent is not None for row in one.rows)
@@ -63,7 +63,7 @@ def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
 
 
 def test_an_edge_is_the_fainter_the_less_sure(found):
-    made, _ = tree_rows(evaluated_forests(found), found.info)
+    made = tree_layout(evaluated_forests(found), found.info)
     nodes = [node for node in made.nodes if node["forest"] == "descent"]
     order = sorted(nodes, key=lambda node: node["at"])
     strengths = [node["strength"] for node in order]
@@ -90,8 +90,8 @@ def test_one_forest_without_truth_needs_no_menu(forests):
 
 def test_rows_come_closer_with_many_models_and_lose_their_names(forests):
     few, many = forests.recovered(3, 4, 4), forests.recovered(60, 4, 3)
-    _, near = tree_rows(evaluated_forests(many), many.info)
-    _, far = tree_rows(evaluated_forests(few), few.info)
+    near = tree_layout(evaluated_forests(many), many.info)
+    far = tree_layout(evaluated_forests(few), few.info)
     assert far.has_names
     assert not near.has_names
     assert near.step < far.step

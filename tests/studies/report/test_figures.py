@@ -11,7 +11,6 @@ from PIL import Image
 
 from studies.conftest import made_up
 from vitarium.studies.diversity import figures as model_figures
-from vitarium.studies.diversity.maps import embedding
 from vitarium.studies.report import matrices
 from vitarium.studies.report.figures import Figure, data
 from vitarium.studies.statistics.analysis import analyse
@@ -33,9 +32,9 @@ def drawn(stage) -> dict[str, Figure | None]:
         "curves": model_figures.curves(stage, "lr"),
         "gap": model_figures.against_accuracy(stage, "generalization_gap", "lr"),
         "distributions": model_figures.distributions(stage, "lr"),
-        "variance": model_figures.variance(analyse(stage, Bootstrap(draws=20))),
+        "variance": model_figures.variance(analyse(stage, Bootstrap(n_resamples=20))),
         "agreement": matrices.heat_map(stage, "agreement"),
-        "embedding": embedding(stage, ["pca"], "parent", 0),
+        "embedding": model_figures.embedding(stage, ["pca"], "parent", 0),
     }
 
 
@@ -86,7 +85,7 @@ def test_models_can_be_coloured_by_each_factor_and_by_accuracy(stage):
 
 
 def test_a_map_has_every_model_in_each_space_by_each_way(stage):
-    figure = embedding(stage, ["pca", "tsne"], None, 0)
+    figure = model_figures.embedding(stage, ["pca", "tsne"], None, 0)
     (points,) = [rows for rows in figure.spec["datasets"].values() if "space" in rows[0]]
     assert len(points) == 24 * 3 * 2
     assert {row["space"] for row in points} == {"weights", "weight statistics", "predictions"}

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.studies.diversity.tree import lineage
+from vitarium.studies.diversity.figures import lineage
 from vitarium.studies.report.trees import arrange
 from vitarium.studies.statistics.stages import Stages
 

@@ -19,7 +19,7 @@ def zoo(_grown, tmp_path_factory):
 @pytest.fixture(scope="module")
 def studied(zoo, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "page.html"
-    return vitarium.study(zoo, "diversity", out=out, draws=50)
+    return vitarium.study(zoo, "diversity", out=out, n_resamples=50)
 
 
 def test_what_is_missing_is_measured_and_kept(studied, zoo):
@@ -41,13 +41,13 @@ def test_the_numbers_are_those_that_were_measured(studied, zoo):
 
 
 def test_the_same_zoo_gives_the_same_page(studied, zoo, tmp_path):
-    again = vitarium.study(zoo, "diversity", out=tmp_path / "again.html", draws=50)
+    again = vitarium.study(zoo, "diversity", out=tmp_path / "again.html", n_resamples=50)
     assert again.page.read_bytes() == studied.page.read_bytes()
 
 
 def test_what_is_not_to_be_measured_is_said_to_be_missing(grown_zoo, tmp_path):
     found = vitarium.study(
-        grown_zoo, "diversity", out=tmp_path / "page.html", measure_missing=False, draws=20
+        grown_zoo, "diversity", out=tmp_path / "page.html", measure_missing=False, n_resamples=20
     )
     assert grown_zoo.query("SELECT count(*) AS n FROM records")["n"].item() == 0
     page = found.page.read_text()
@@ -61,9 +61,9 @@ def test_chosen_models_only_and_hessian_traces_on_request(grown_zoo, tmp_path):
         "diversity",
         out=tmp_path / "page.html",
         where="stage = 'finetune'",
-        images=32,
+        num_images=32,
         hessian_models=3,
-        draws=20,
+        n_resamples=20,
         embeddings=["pca"],
     )
     assert set(found.tables.sentences) == {"finetune"}
@@ -81,8 +81,8 @@ def test_faults_are_told_before_anything_is_measured(grown_zoo, tmp_path):
         vitarium.study(grown_zoo, "diversity", out=out, where="lr > 7")
     with pytest.raises(UnknownName, match="did you mean 'diversity'"):
         vitarium.study(grown_zoo, "diversit", out=out)
-    with pytest.raises(InvalidInput, match="drawss"):
-        vitarium.study(grown_zoo, "diversity", out=out, drawss=1)
+    with pytest.raises(InvalidInput, match="n_resampless"):
+        vitarium.study(grown_zoo, "diversity", out=out, n_resampless=1)
     assert not out.exists()
 
 

@@ -13,7 +13,7 @@ from vitarium.studies.soups.evaluator import Scores
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.stages import Stage
 
-MANY = Bootstrap(draws=4000)
+MANY = Bootstrap(n_resamples=4000)
 
 
 def scores(right, images="one"):
@@ -69,7 +69,7 @@ def estimates(stage: Stage) -> BarrierEstimates:
                 found.paths.append(
                     InterpolationPath(*ids, kin.name, align, (0.0, 0.5, 1.0), losses)
                 )
-    return BarrierEstimates(stage, found, Bootstrap(draws=200))
+    return BarrierEstimates(stage, found, Bootstrap(n_resamples=200))
 
 
 def test_kin_are_told_from_the_closest_to_the_farthest(estimates):

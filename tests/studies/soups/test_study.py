@@ -16,7 +16,7 @@ from vitarium.operators.base import operator
 from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN
 
 OWN = ["uniform_soup", "first_model", "last_epochs", "copy_first", "start_over"]
-QUICK = {"draws": 40, "points": 3, "barrier_images": 32, "last": [1, 2]}
+QUICK = {"n_resamples": 40, "points": 3, "barrier_images": 32, "last": [1, 2]}
 
 
 class Last(NoConfig):

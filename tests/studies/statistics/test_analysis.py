@@ -13,7 +13,7 @@ from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.mixed_model import Mixed
 from vitarium.studies.statistics.variance import explained
 
-BOOTSTRAP = Bootstrap(draws=200)
+BOOTSTRAP = Bootstrap(n_resamples=200)
 
 
 @pytest.fixture(scope="module")

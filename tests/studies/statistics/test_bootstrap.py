@@ -11,7 +11,7 @@ from vitarium.studies.statistics.bootstrap import Bootstrap
 
 def test_the_interval_of_a_mean_holds_the_true_mean_about_as_often_as_it_says():
     random = np.random.default_rng(0)
-    bootstrap, hits = Bootstrap(draws=300, level=0.9), 0
+    bootstrap, hits = Bootstrap(n_resamples=300, confidence_level=0.9), 0
     for _ in range(300):
         estimate = bootstrap.mean(random.normal(5, 2, size=40))
         hits += estimate.low <= 5 <= estimate.high
@@ -20,7 +20,7 @@ def test_the_interval_of_a_mean_holds_the_true_mean_about_as_often_as_it_says():
 
 def test_the_interval_of_a_mean_is_about_the_normal_one():
     values = np.random.default_rng(1).normal(size=400)
-    estimate = Bootstrap(draws=4000).mean(values)
+    estimate = Bootstrap(n_resamples=4000).mean(values)
     low, high = stats.norm.interval(0.95, values.mean(), stats.sem(values))
     assert estimate.value == pytest.approx(values.mean())
     assert estimate.low == pytest.approx(low, abs=0.01)
@@ -42,7 +42,7 @@ def test_the_mean_of_pairs_is_that_of_the_chosen_ones_with_a_value():
 
 
 def test_draws_of_pairs_are_draws_of_models_and_no_model_meets_its_copy():
-    values, bootstrap = symmetric(7), Bootstrap(draws=200)
+    values, bootstrap = symmetric(7), Bootstrap(n_resamples=200)
     means = []
     for counts in bootstrap.counts(7).astype(int):
         drawn = np.repeat(np.arange(7), counts)
@@ -65,7 +65,7 @@ def test_a_contrast_is_the_difference_of_two_means_of_pairs():
 
 def test_families_are_drawn_as_wholes():
     families = ["a", "b", "a", "c", "c"]
-    counts = Bootstrap(draws=50).counts(5, families)
+    counts = Bootstrap(n_resamples=50).counts(5, families)
     assert (counts[:, 0] == counts[:, 2]).all()
     assert (counts[:, 3] == counts[:, 4]).all()
     assert (counts[:, [0, 1, 3]].sum(1) == 3).all()
@@ -83,7 +83,7 @@ def test_intervals_over_families_hold_differences_between_kinds_that_are_none():
         distances = np.linalg.norm(points[:, None] - points[None], axis=2)
         for whole in hits:
             families = [str(each) for each in family] if whole else None
-            found = Bootstrap(draws=200).contrast(distances, far, near, families)
+            found = Bootstrap(n_resamples=200).contrast(distances, far, near, families)
             hits[whole] += found.low <= 0 <= found.high
     assert hits[True] / 60 > 0.85
     assert hits[False] / 60 < 0.65  # models of few families are no large sample
@@ -92,7 +92,7 @@ def test_intervals_over_families_hold_differences_between_kinds_that_are_none():
 def test_correlation_is_spearmans():
     one, other = np.random.default_rng(0).normal(size=(2, 30))
     other += one
-    found = Bootstrap(draws=200).correlation(one, other)
+    found = Bootstrap(n_resamples=200).correlation(one, other)
     assert found.value == pytest.approx(stats.spearmanr(one, other).statistic)
     assert found.low < found.value < found.high
     assert found.is_positive
@@ -108,7 +108,7 @@ def test_too_few_models_give_no_interval():
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=4, max_size=12), st.integers(0, 99))
 def test_the_same_seed_gives_the_same_interval_within_the_values(values, seed):
-    bootstrap = Bootstrap(draws=50, seed=seed)
+    bootstrap = Bootstrap(n_resamples=50, seed=seed)
     estimate = bootstrap.mean(np.array(values))
     assert estimate == bootstrap.mean(np.array(values))
     assert min(values) - 1e-9 <= estimate.low <= estimate.high <= max(values) + 1e-9

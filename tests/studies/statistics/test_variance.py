@@ -13,7 +13,7 @@ from statsmodels.stats.anova import anova_lm
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.variance import complete, explained, squared_differences
 
-QUICK = Bootstrap(draws=100)
+QUICK = Bootstrap(n_resamples=100)
 
 
 def grouped(effect: float, sizes=(5, 7, 4), seed: int = 0) -> tuple[np.ndarray, list[str]]:
@@ -85,7 +85,7 @@ def test_p_is_even_where_a_factor_means_nothing():
 def test_the_interval_of_the_adjusted_share_holds_the_true_one_about_as_often_as_it_says():
     random, hits, truth = np.random.default_rng(0), 0, 0.5
     labels = ["a"] * 30 + ["b"] * 30
-    bootstrap = Bootstrap(draws=200, level=0.9)
+    bootstrap = Bootstrap(n_resamples=200, confidence_level=0.9)
     for _ in range(150):
         values = random.normal(size=60) + 2 * np.repeat([0, 1], 30)  # 1 between, 1 within
         found = explained(

@@ -10,9 +10,10 @@ import pandas as pd
 from vitarium.core import files
 from vitarium.core.errors import UnknownName
 from vitarium.core.file_faults import check_file, check_writable
+from vitarium.core.progress import SILENT
 from vitarium.core.registry import choose
 from vitarium.data.loader import SplitName
-from vitarium.studies.base import Population, Progress, Tables, no_progress
+from vitarium.studies.base import Population, Progress, Tables
 from vitarium.studies.report.page import html
 from vitarium.zoo import Zoo
 
@@ -51,10 +52,10 @@ def study(
     exports: Mapping[str, str | Path] | None = None,
     where: str = "",
     split: SplitName = "test",
-    images: int | None = None,
+    num_images: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    report: Progress = no_progress,
+    progress: Progress = SILENT,
     **settings: Any,
 ) -> StudyResult:
     """Study a zoo, and write the tables as a page that opens from disk, without a network.
@@ -70,10 +71,10 @@ def study(
         exports: further files, e.g. `{"json": "forest.json"}` of the study of lineage.
         where: only models that fulfil an SQL condition, as `vitarium ls` has it.
         split: of the images that models are measured on, where a study looks at images.
-        images: at most so many of them.
+        num_images: at most so many of them.
         device: where models run, where a study runs them.
         data_dir: data set folder, searched first.
-        report: called with a task, how much of it is done, and how much there is.
+        progress: shows how far the study is.
         settings: of the study.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where no model is finished, the condition is
@@ -92,14 +93,14 @@ def study(
     if folder is not None:
         check_writable(folder)
     source = zoo if isinstance(zoo, Zoo) else Path(zoo)
-    population = Population(source, where, split, images, device, data_dir, report)
+    population = Population(source, where, split, num_images, device, data_dir, progress)
     tables: Tables = section(population)
     files.write(page, files.utf8(html(tables)))
     written: list[Path] = []
     if folder is not None:
         names = tables.figure_names
         for done, figure in enumerate(tables.figures):
-            report("writing figures", done, len(tables.figures))
+            progress.step("writing figures", done, len(tables.figures))
             written += figure.write(folder, names[figure.name])
     for key, path in targets.items():
         writers[key](tables, path)

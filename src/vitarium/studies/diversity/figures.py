@@ -1,12 +1,18 @@
-"""Figures of models one by one: how they learn, how they generalise, what explains them."""
+"""Figures of a stage's models, of maps of them, and of a population's lineage."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
+import pandas as pd
 
 from vitarium.studies.report.figures import (
+    FAINT,
     GOLDEN,
     GROUP,
     HEIGHT,
+    ORANGE,
     PALETTE,
     WIDTH,
     Figure,
@@ -17,13 +23,25 @@ from vitarium.studies.report.figures import (
     group_color,
     panels,
 )
-from vitarium.studies.report.text import title
-from vitarium.studies.statistics.analysis import Analysis
-from vitarium.studies.statistics.stages import Stage
+from vitarium.studies.report.text import number, title
+from vitarium.studies.report.trees import TreeLayout, arrange, tree_figure
+from vitarium.studies.statistics.analysis import Analysis, squared_of
+from vitarium.studies.statistics.bootstrap import Numbers
+from vitarium.studies.statistics.embedding import (
+    TITLES,
+    Method,
+    embed,
+    squared_distances,
+    standardized,
+)
+from vitarium.studies.statistics.factors import PARENT
+from vitarium.studies.statistics.stages import Stage, Stages
 
 _MANY = 40
 """Models of which single curves become faint."""
 _CLEAR = ["clear (p < 0.05)", "not clear"]
+_TREE_HEIGHT = 1200
+"""Pixels, about; with more models the rows come closer."""
 
 
 def curves(stage: Stage, first: str | None) -> Figure | None:
@@ -31,21 +49,16 @@ def curves(stage: Stage, first: str | None) -> Figure | None:
     if not len(stage.epochs):
         return None
     colors = ModelColors(stage, first)
-    base = (
-        alt.Chart(data(stage.epochs))
-        .transform_lookup(lookup="model", from_=colors.lookup())
-        .transform_calculate(group=GROUP)
-    )
+    base = alt.Chart(data(stage.epochs)).transform_lookup(lookup="model", from_=colors.lookup())
+    base = base.transform_calculate(group=GROUP)
     x = alt.X("epoch:Q", axis=alt.Axis(title="epoch", tickMinStep=1))
-    y = alt.Y("accuracy:Q", axis=axis("accuracy", title=stage.score))
-    faint = 0.6 if len(stage) <= _MANY else 0.15
     lines = base.mark_line(strokeWidth=1).encode(
         x=x,
-        y=y,
+        y=alt.Y("accuracy:Q", axis=axis("accuracy", title=stage.score)),
         detail="model:N",
         color=group_color(),
         # of the stroke: opacity of whole marks makes the image of many lines take minutes
-        strokeOpacity=colors.when_picked(faint, 0.03),
+        strokeOpacity=colors.when_picked(0.6 if len(stage) <= _MANY else 0.15, 0.03),
         tooltip=colors.tooltip("accuracy"),
     )
     means = base.mark_line(strokeWidth=3).encode(
@@ -72,23 +85,19 @@ def against_accuracy(stage: Stage, measure: str, first: str | None) -> Figure | 
     if len(values) < 3:
         return None
     colors = ModelColors(stage, first)
-    wide = bool((values[measure] > 0).all() and values[measure].max() > 20 * values[measure].min())
+    x, linear = values[measure], alt.Scale(zero=False)
+    wide = bool((x > 0).all() and x.max() > 20 * x.min())
     scale = alt.Scale(type="log") if wide else alt.Scale(zero=False, nice=True)
-    chart = (
-        alt.Chart(data(colors.table[colors.table["model"].isin(values.index)]))
-        .transform_calculate(group=GROUP)
-        .mark_circle(size=70)
-        .encode(
-            x=alt.X(f"{measure}:Q", scale=scale, axis=axis(measure)),
-            y=alt.Y(
-                "accuracy:Q", scale=alt.Scale(zero=False), axis=axis("accuracy", title=stage.score)
-            ),
-            color=group_color("top"),
-            opacity=colors.when_picked(0.85, 0.06),
-            tooltip=colors.tooltip("accuracy", measure),
-        )
-        .add_params(colors.menu(), colors.legend_click)
+    points = alt.Chart(data(colors.table[colors.table["model"].isin(values.index)]))
+    points = points.transform_calculate(group=GROUP).mark_circle(size=70)
+    chart = points.encode(
+        x=alt.X(f"{measure}:Q", scale=scale, axis=axis(measure)),
+        y=alt.Y("accuracy:Q", scale=linear, axis=axis("accuracy", title=stage.score)),
+        color=group_color("top"),
+        opacity=colors.when_picked(0.85, 0.06),
+        tooltip=colors.tooltip("accuracy", measure),
     )
+    chart = chart.add_params(colors.menu(), colors.legend_click)
     return Figure(
         f"{stage.name}-accuracy-against-{measure.replace('_', '-')}",
         f"Accuracy against {title(measure)}",
@@ -106,24 +115,18 @@ def distributions(stage: Stage, first: str | None) -> Figure | None:
     colors = ModelColors(stage, first)
     menu = alt.binding_select(options=measures, labels=[title(m) for m in measures], name="Of ")
     measure = alt.param(name="measure", value=measures[0], bind=menu)
-    base = (
-        alt.Chart(data(colors.table.assign(jitter=np.arange(len(stage)) * GOLDEN % 1)))
-        .transform_calculate(group=GROUP, value="datum[measure]")
-        .transform_filter("isValid(datum.value)")
-    )
-    y = alt.Y("group:N", axis=alt.Axis(title=None, labelLimit=200))
+    base = alt.Chart(data(colors.table.assign(jitter=np.arange(len(stage)) * GOLDEN % 1)))
+    base = base.transform_calculate(group=GROUP, value="datum[measure]")
+    base = base.transform_filter("isValid(datum.value)")
     x = alt.X("value:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title=None))
-    boxes = base.mark_boxplot(extent="min-max", size=18, opacity=0.35).encode(
-        x=x, y=y, color=group_color(None)
-    )
-    points = base.mark_circle(size=40, opacity=0.75).encode(
-        x=x,
-        y=y,
-        yOffset=alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-0.6, 1.6])),
-        color=group_color(None),
-        tooltip=colors.tooltip(*measures),
-    )
-    chart = (boxes + points).add_params(measure, colors.menu("by "))
+    y = alt.Y("group:N", axis=alt.Axis(title=None, labelLimit=200))
+    offset = alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-0.6, 1.6]))
+    color, tips = group_color(None), colors.tooltip(*measures)
+    boxes = base.mark_boxplot(extent="min-max", size=18, opacity=0.35)
+    points = base.mark_circle(size=40, opacity=0.75)
+    points = points.encode(x=x, y=y, yOffset=offset, color=color, tooltip=tips)
+    chart = boxes.encode(x=x, y=y, color=color) + points
+    chart = chart.add_params(measure, colors.menu("by "))
     return Figure(
         f"{stage.name}-distributions",
         "Distribution of each measure by each factor",
@@ -152,24 +155,21 @@ def variance(analysis: Analysis) -> Figure | None:
         return None
     factors = [factor.name for factor in analysis.stage.groups]
     y = alt.Y("factor:N", sort=factors, axis=alt.Axis(title=None, labelLimit=140))
+    scale = alt.Scale(domain=[0, 1])
     percent = alt.Axis(title=None, format="%", tickCount=3)
-
-    def x(column: str) -> alt.X:
-        return alt.X(f"{column}:Q", scale=alt.Scale(domain=[0, 1]), axis=percent)
-
+    share, low, chance = (
+        alt.X(f"{column}:Q", scale=scale, axis=percent) for column in ("share", "low", "chance")
+    )
     tips = [alt.Tooltip(f"{name}:N") for name in ("measure", "factor")]
-    shares = ("share", "low", "high", "chance")
-    tips += [alt.Tooltip(f"{name}:Q", format=".1%") for name in shares]
+    tips += [alt.Tooltip(f"{n}:Q", format=".1%") for n in ("share", "low", "high", "chance")]
     tips.append(alt.Tooltip("p:Q", title="p (corrected)", format=".3f"))
-    clear = categories("clear", _CLEAR, [PALETTE[0], "#a9b1bd"])
-    base = alt.Chart()
-    bars = base.mark_bar(size=9).encode(x=x("share"), y=y, color=clear, tooltip=tips)
-    whiskers = base.mark_rule(strokeWidth=1.5, color="#6b7280")
-    chance = base.mark_tick(color=PALETTE[1], thickness=2, size=13)
+    color, base = categories("clear", _CLEAR, [PALETTE[0], FAINT]), alt.Chart()
+    whiskers = base.mark_rule(strokeWidth=1.5, color=PALETTE[9])
+    ticks = base.mark_tick(color=ORANGE, thickness=2, size=13)
     panel = alt.layer(
-        bars,
-        whiskers.encode(x=x("low"), x2="high:Q", y=y),
-        chance.encode(x=x("chance"), y=y),
+        base.mark_bar(size=9).encode(x=share, y=y, color=color, tooltip=tips),
+        whiskers.encode(x=low, x2="high:Q", y=y),
+        ticks.encode(x=chance, y=y),
         data=data(rows),
     ).properties(width=170, height=alt.Step(19))
     return Figure(
@@ -179,4 +179,88 @@ def variance(analysis: Analysis) -> Figure | None:
         "(grey line); orange: what a factor without any effect would show. Of pairs of models the "
         "squared distances are explained.",
         panels(panel, "measure", [title(measure) for measure in analysis.measures], 4),
+    )
+
+
+def embedding(
+    stage: Stage, methods: Sequence[Method], first: str | None, seed: int
+) -> Figure | None:
+    """The models in each space, placed by each method: near each other where they are alike."""
+    spaces: dict[str, tuple[Numbers, Any]] = {}
+    if weights := squared_of(stage, "weight_l2"):
+        spaces["weights"] = weights
+    statistics = stage.statistics
+    if len(statistics) > 2 and statistics.shape[1]:
+        features = standardized(statistics.to_numpy(dtype=float))
+        indices = [stage.ids.index(id) for id in statistics.index]
+        spaces["weight statistics"] = squared_distances(features), indices
+    if predictions := squared_of(stage, "agreement"):
+        spaces["predictions"] = predictions
+    frames = []
+    for space, (squared, indices) in spaces.items():
+        for method in methods:
+            coordinates = embed(squared, method, seed=seed)
+            if coordinates is not None:
+                # axes mean nothing: to the unit square, so that panels may share them
+                extent = max(np.ptp(coordinates, axis=0).max(), 1e-300)
+                unit = (coordinates - coordinates.min(0)) / extent
+                ids = [stage.ids[index] for index in indices]
+                rows = {"model": ids, "space": space, "method": TITLES[method]}
+                frames.append(pd.DataFrame({**rows, "x": unit[:, 0], "y": unit[:, 1]}))
+    if not frames:
+        return None
+    points = pd.concat(frames, ignore_index=True)
+    colors, titles = ModelColors(stage, first), list(dict.fromkeys(points["method"]))
+    menu = alt.binding_select(options=titles, name="Placed by ")
+    method_menu = alt.param(name="method", value=titles[0], bind=menu)
+    scale = alt.Scale(domain=[-0.06, 1.06])
+    circles = alt.Chart().mark_circle(size=70)
+    panel = circles.encode(
+        x=alt.X("x:Q", scale=scale, axis=None),
+        y=alt.Y("y:Q", scale=scale, axis=None),
+        color=group_color(),
+        opacity=colors.when_picked(0.85, 0.06),
+        tooltip=colors.tooltip("accuracy"),
+    ).properties(width=255, height=255, view=alt.ViewBackground(stroke="#c9ced6"))
+    order = [space for space in spaces if space in set(points["space"])]
+    column = alt.Column("space:N", sort=order, header=alt.Header(title=None, labelFontSize=12))
+    chart = alt.layer(panel, data=data(points)).transform_filter("datum.method === method")
+    chart = chart.transform_lookup(lookup="model", from_=colors.lookup("accuracy"))
+    chart = chart.transform_calculate(group=GROUP).facet(column=column)
+    return Figure(
+        f"{stage.name}-embedding",
+        "Maps of the population",
+        "Near each other is alike: in weights by L2 distance, in weight statistics, "
+        f"in predictions by disagreement. On paper: {titles[0]}, by {colors.name}.",
+        chart.add_params(colors.menu(), method_menu, colors.legend_click),
+    )
+
+
+def lineage(stages: Stages) -> Figure | None:
+    """A row per model: at the left the tree, at the right its accuracy."""
+    nodes = {node.model: node for node in arrange(stages.parents)}
+    if not nodes:
+        return None
+    layout = TreeLayout({"": list(nodes.values())}, height=_TREE_HEIGHT, min_step=0)
+    accuracies = stages.accuracies.dropna()
+    low, high = (accuracies.min(), accuracies.max()) if len(accuracies) else (0.0, 1.0)
+    for stage in stages.stages:
+        factors = [factor for factor in stage.factors if not factor.name.startswith(PARENT)]
+        for id in stage.ids:
+            accuracy = float(accuracies.get(id, np.nan))
+            values = " ".join(factor.labels[id] for factor in factors)
+            cells = {"status": stage.name, "label": f"{id[:8]}  {values}", "name": id[:8]}
+            cells |= {"factors": values, "accuracy": number(accuracy, "fraction")}
+            fraction = (accuracy - low) / (high - low if high > low else 1)
+            layout.add_node("", nodes[id], fraction, **cells)
+    names = [stage.name for stage in stages.stages]
+    return tree_figure(
+        layout,
+        "lineage",
+        "Lineage and accuracy",
+        "A row per model, children below their parent; its accuracy at the right (k-NN accuracy "
+        "where a model has no classes).",
+        colors=dict(zip(names, PALETTE * len(names), strict=False)),
+        marks=[(at, number(float(low + at * (high - low)), "fraction")) for at in (0, 0.5, 1)],
+        tooltip={"name": "model", "status": "stage", "factors": "factors", "accuracy": "accuracy"},
     )

@@ -42,6 +42,8 @@ def measured(
         hessian_models: so many of each stage get a Hessian trace, the first in order of id.
         measure_missing: otherwise, only what is known is read.
     """
+    from vitarium.measures._runner.measure import measure
+
     zoo, ids = population.zoo, population.ids
     names = [*shown_measures("model"), *shown_measures("pair"), STATISTICS]
     quick = [name for name in names if name != HESSIAN and name in plugins("measure")]
@@ -54,11 +56,25 @@ def measured(
         of_weights = [name for name in quick if get("measure", name).facts["needs"] == "weights"]
         jobs += [(of_weights, ids), ([name for name in quick if name not in of_weights], ids)]
     if hessian_models:
-        jobs.append(([HESSIAN], _first_of_each_stage(zoo, ids, hessian_models)))
+        # in order of id: as good as drawn, since ids are checksums
+        stages = zoo.query("SELECT id, stage FROM models ORDER BY id")
+        stages = stages[stages["id"].isin(list(ids))].groupby("stage")
+        jobs.append(([HESSIAN], list(stages.head(hessian_models)["id"])))
     unavailable = []
     for job, models in jobs:
         try:
-            frames.append(_measure(population, job, models))
+            table = measure(
+                zoo,
+                job,
+                models=sorted(models),
+                pairs="same-stage",
+                split=population.split,
+                images=population.num_images,
+                device=population.device,
+                data_dir=population.data_dir,
+                report=partial(population.progress.step, "measuring"),
+            )
+            frames.append(table.reindex(columns=COLUMNS))
         except WriteFault:
             raise
         except VitariumError as error:
@@ -67,9 +83,8 @@ def measured(
     keys = [name for name in COLUMNS if name not in ("refused", "value")]
     values = values.drop_duplicates(keys, keep="last").reset_index(drop=True)
     explained = {entry.measure for entry in unavailable} | set(values["measure"])
-    command = f"vitarium measure {zoo.path} "
     unavailable += [
-        Unavailable(name, "not measured", command + name)
+        Unavailable(name, "not measured", f"vitarium measure {zoo.path} {name}")
         for name in (*quick, HESSIAN)
         if name not in explained
     ]
@@ -100,27 +115,3 @@ def recorded(zoo: Zoo, ids: Collection[str], names: Collection[str], split: str)
         common = rows["settings"].value_counts().sort_index().idxmax()
         frames.append(rows[rows["settings"] == common])
     return (pd.concat(frames) if frames else records).assign(refused="").reindex(columns=COLUMNS)
-
-
-def _measure(population: Population, names: Sequence[str], ids: Collection[str]) -> pd.DataFrame:
-    from vitarium.measures._runner.measure import measure
-
-    table = measure(
-        population.zoo,
-        names,
-        models=sorted(ids),
-        pairs="same-stage",
-        split=population.split,
-        images=population.images,
-        device=population.device,
-        data_dir=population.data_dir,
-        report=partial(population.progress, "measuring"),
-    )
-    return table.reindex(columns=COLUMNS)
-
-
-def _first_of_each_stage(zoo: Zoo, ids: Collection[str], count: int) -> list[str]:
-    """In order of id: as good as drawn, since ids are checksums."""
-    stages = zoo.query("SELECT id, stage FROM models ORDER BY id")
-    stages = stages[stages["id"].isin(list(ids))]
-    return list(stages.groupby("stage").head(count)["id"])

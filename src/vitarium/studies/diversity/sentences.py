@@ -1,8 +1,8 @@
 """The findings about a stage in sentences, each with its number and its confidence interval."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from vitarium.studies.report.text import (
     counted,
     listed,
     number,
-    p_value,
     title,
     unit_of,
     with_interval,
@@ -23,7 +22,7 @@ from vitarium.studies.statistics.analysis import (
     nearest_of_same_label,
     squared_of,
 )
-from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate
+from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import PARENT
 from vitarium.studies.statistics.measures import is_distance
 
@@ -34,28 +33,24 @@ _MIN_PARENTS = 4
 """Of each kind; from then on whole families are drawn for intervals about ancestry."""
 
 
-@dataclass(frozen=True)
-class StageSentences:
-    """`**` stands around what matters."""
+class StageSentences(NamedTuple):
+    """The few that matter most, and the details; `**` stands around what matters."""
 
-    headlines: Sequence[str]
-    details: Sequence[str]
+    headlines: list[str]
+    details: list[str]
 
 
 def sentences(analysis: Analysis, bootstrap: Bootstrap) -> StageSentences:
-    """The few that matter most, and the details."""
+    """What a stage says, its numbers from the analysis."""
     accuracy = list(_accuracy(analysis, bootstrap))
     if len(analysis.stage) < MIN_MODELS:
         return StageSentences(accuracy, [])
     ancestry = list(_ancestry(analysis, bootstrap))
-    return StageSentences(
-        [*accuracy, *_groups(analysis), *ancestry],
-        [
-            *_similarity(analysis, bootstrap),
-            *(_neighbors(analysis, bootstrap) if ancestry else ()),
-            *_correlations(analysis, bootstrap),
-        ],
-    )
+    details = list(_similarity(analysis, bootstrap))
+    if ancestry:
+        details += _neighbors(analysis, bootstrap)
+    details += _correlations(analysis, bootstrap)
+    return StageSentences([*accuracy, *_groups(analysis), *ancestry], details)
 
 
 def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
@@ -68,12 +63,12 @@ def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     if len(values) == 1:
         yield f"The only model reaches a {stage.score} of **{low}**."
         return
-    mean = with_interval(bootstrap.mean(values), "fraction", level=bootstrap.level)
+    mean = with_interval(bootstrap.mean(values), "fraction", level=bootstrap.confidence_level)
     span = f"from **{low}** to **{high}**"
     yield f"{len(values)} models reach a mean {stage.score} of {mean}, {span}."
-    clear = [effect for effect in analysis.of("accuracy") if effect.is_clear]
-    if clear:
-        parts = [f"{effect.factor.name} explains η² = {_eta(effect)}" for effect in clear[:3]]
+    effects = [effect for effect in analysis.of("accuracy") if effect.is_clear][:3]
+    if effects:
+        parts = [f"{effect.factor.name} explains η² = {_eta(effect)}" for effect in effects]
         yield f"Of the differences in accuracy, {listed(parts)}."
     elif best := analysis.likeliest("accuracy"):
         yield (
@@ -85,8 +80,8 @@ def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
 def _eta(effect: Effect) -> str:
     """`**31 %**, 95 % CI 0 to 59, p = 0.035`"""
     eta = effect.explained.eta_squared
-    text = with_interval(eta, "share", inside=eta.low is not None)
-    return f"{text}, {p_value(effect.p)}"
+    p = "p < 0.001" if effect.p < 1e-3 else f"p = {effect.p:.3f}"
+    return f"{with_interval(eta, 'share', inside=eta.low is not None)}, {p}"
 
 
 def _beside_chance(effect: Effect) -> str:
@@ -96,46 +91,42 @@ def _beside_chance(effect: Effect) -> str:
 def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     """How alike two models are on average."""
     pairs = analysis.stage.pairs
-
-    def mean(measure: str) -> Estimate:
-        return bootstrap.pairs(pairs[measure], np.ones((len(analysis.stage),) * 2, dtype=bool))
-
-    def text(measure: str) -> str:
-        return with_interval(mean(measure), unit_of(measure), level=bootstrap.level)
-
-    if "agreement" in pairs and mean("agreement").value == 1:
+    everyone = np.ones((len(analysis.stage),) * 2, dtype=bool)
+    shown = ("agreement", "cka", "error_consistency")
+    means = {name: bootstrap.pairs(pairs[name], everyone) for name in shown if name in pairs}
+    texts = {
+        name: with_interval(mean, unit_of(name), level=bootstrap.confidence_level)
+        for name, mean in means.items()
+    }
+    if "agreement" in means and means["agreement"].value == 1:
         count = int(np.isfinite(pairs["agreement"]).sum()) // 2
         yield (
             "There is no variety in predictions: two models agree on **100 %** of the "
             f"{counted(count, 'pair')}' images."
         )
-    elif "agreement" in pairs:
-        kappa = "error_consistency"
-        consistency = (
-            f", with an error consistency (κ) of {with_interval(mean(kappa))}"
-            if kappa in pairs
-            else ""
-        )
+    elif "agreement" in means:
+        kappa = texts.get("error_consistency")
+        consistency = f", with an error consistency (κ) of {kappa}" if kappa else ""
         yield (
-            f"Two models give the same class to {text('agreement')} of the images on average"
-            f"{consistency}."
+            f"Two models give the same class to {texts['agreement']} of the images on "
+            f"average{consistency}."
         )
-    if "cka" in pairs:
-        yield f"The mean CKA of their last blocks is {text('cka')}."
+    if "cka" in means:
+        yield f"The mean CKA of their last blocks is {texts['cka']}."
 
 
 def _groups(analysis: Analysis) -> Iterator[str]:
     """Which factors divide the models into groups, in each space."""
-    clear, unclear = [], {}
+    divided, unclear = [], {}
     for measure, space in SPACES.items():
         effects = analysis.of(measure)
         parts = [f"{e.factor.name} (η² = {_eta(e)})" for e in effects if e.is_clear][:3]
         if parts:
-            clear.append(f"in **{space}** by {listed(parts)}")
+            divided.append(f"in **{space}** by {listed(parts)}")
         elif effects:
             unclear[measure] = f"**{space}**"
-    if clear:
-        yield f"Modes are separated {'; '.join(clear)}."
+    if divided:
+        yield f"Modes are separated {'; '.join(divided)}."
     if best := analysis.likeliest(*unclear):
         yield (
             f"No factor clearly separates modes in {listed(list(unclear.values()))}: the likeliest "
@@ -149,11 +140,11 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     if ancestry is None or len(analysis.kin) < 2:
         return
     near, far = analysis.kin[-2], analysis.kin[-1]
-    counts = _parents_by_kind(analysis)
+    kinds = set(zip(ancestry.labels, stage.parents, strict=True))
+    counts = dict(sorted(Counter(kind for kind, parent in kinds if parent).items()))
     enough = min(counts.values()) >= _MIN_PARENTS
     families = [parent or "" for parent in stage.parents] if enough else None
-    clear: list[str] = []
-    unclear: list[str] = []
+    parts: dict[bool, list[str]] = {True: [], False: []}
     for measure, space in SPACES.items():
         if measure not in stage.pairs:
             continue
@@ -164,31 +155,23 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         distinct = difference.is_positive if is_distance(measure) else difference.is_negative
         means = [number(bootstrap.pairs(matrix, kin.mask).value, unit) for kin in (far, near)]
         gain: Unit = "gain" if unit == "fraction" else unit
-        gap = with_interval(difference, gain, level=bootstrap.level, inside=True)
-        part = f"in **{space}** ({_MEANS[measure]} {means[0]} against {means[1]}: {gap})"
-        (clear if distinct else unclear).append(part)
-    if not clear and not unclear:
+        gap = with_interval(difference, gain, level=bootstrap.confidence_level, inside=True)
+        text = f"in **{space}** ({_MEANS[measure]} {means[0]} against {means[1]}: {gap})"
+        parts[distinct].append(text)
+    if not any(parts.values()):
         return
-    parts = [f"distinct {listed(clear)}"] if clear else []
-    if unclear:
-        parts.append(f"not clearly {'' if clear else 'distinct '}{listed(unclear)}")
+    claims = [f"distinct {listed(parts[True])}"] if parts[True] else []
+    if parts[False]:
+        claims.append(f"not clearly {'' if claims else 'distinct '}{listed(parts[False])}")
     yield (
-        f"Models of {listed(ancestry.values)} ancestry ({ancestry.name}) are {', '.join(parts)}, "
+        f"Models of {listed(ancestry.values)} ancestry ({ancestry.name}) are {', '.join(claims)}, "
         f"each against models {near.name}."
     )
     if not enough:
-        parents = listed([f"{count} {kind}" for kind, count in counts.items()])
         yield (
-            f"With only {parents} parents, the intervals are over their children, and say nothing "
-            "of other parents."
+            f"With only {listed([f'{count} {kind}' for kind, count in counts.items()])} parents, "
+            "the intervals are over their children, and say nothing of other parents."
         )
-
-
-def _parents_by_kind(analysis: Analysis) -> dict[str, int]:
-    """How many parents there are of each kind."""
-    assert analysis.ancestry is not None
-    kinds = zip(analysis.ancestry.labels, analysis.stage.parents, strict=True)
-    return dict(sorted(Counter(kind for kind, parent in set(kinds) if parent).items()))
 
 
 def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
@@ -196,15 +179,14 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     ancestry, parts, chance = analysis.ancestry, [], 0.0
     assert ancestry is not None
     for measure, space in SPACES.items():
-        distances = squared_of(analysis.stage, measure)
-        if distances is None:
-            continue
-        squared, indices = distances
-        labels = [ancestry.labels.iloc[index] for index in indices]
-        parents = [analysis.stage.parents[index] or "" for index in indices]
-        if nearest := nearest_of_same_label(squared, labels, parents, bootstrap):
-            hits, chance = nearest
-            parts.append(f"in {space} for {with_interval(hits, 'share', level=bootstrap.level)}")
+        if distances := squared_of(analysis.stage, measure):
+            squared, indices = distances
+            labels = [ancestry.labels.iloc[index] for index in indices]
+            parents = [analysis.stage.parents[index] or "" for index in indices]
+            if nearest := nearest_of_same_label(squared, labels, parents, bootstrap):
+                hits, chance = nearest
+                share = with_interval(hits, "share", level=bootstrap.confidence_level)
+                parts.append(f"in {space} for {share}")
     if parts:
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")
         yield (
@@ -217,21 +199,17 @@ def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     """How other measures go with the accuracy."""
     values = analysis.stage.values
     for measure in ("generalization_gap", "hessian_trace", "distance_from_parent"):
-        if measure not in values or "accuracy" not in values:
+        if not {measure, "accuracy"} <= set(values):
             continue
         finite = values[[measure, "accuracy"]].dropna()
         if len(finite) < MIN_MODELS:
             continue
         rho = bootstrap.correlation(finite[measure].to_numpy(), finite["accuracy"].to_numpy())
         if np.isfinite(rho.value):
-            direction = (
-                "rises with"
-                if rho.is_positive
-                else "falls with"
-                if rho.is_negative
-                else "neither clearly rises nor falls with"
-            )
+            direction = "rises with" if rho.is_positive else "neither clearly rises nor falls with"
+            direction = "falls with" if rho.is_negative else direction
+            interval = with_interval(rho, level=bootstrap.confidence_level)
             yield (
-                f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = "
-                f"{with_interval(rho, level=bootstrap.level)} over {len(finite)} models."
+                f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = {interval} over "
+                f"{len(finite)} models."
             )

@@ -1,16 +1,14 @@
 """How diverse a population is, and why: the diversity section of a model zoo's paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from vitarium.core.config import Config
-from vitarium.studies.base import Population, Section, Sentences, Table, Tables, study
+from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.diversity import figures, tables
-from vitarium.studies.diversity.maps import embedding
 from vitarium.studies.diversity.measured import Measured, measured
-from vitarium.studies.diversity.sentences import StageSentences, sentences
-from vitarium.studies.diversity.tree import lineage
+from vitarium.studies.diversity.sentences import sentences
 from vitarium.studies.report.matrices import heat_map
 from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, number, title
@@ -18,7 +16,7 @@ from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyse
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.embedding import Method, check_installed
 from vitarium.studies.statistics.measures import heat_mapped
-from vitarium.studies.statistics.stages import Stage, Stages, read_stages
+from vitarium.studies.statistics.stages import Stages, read_stages
 
 
 class Diversity(Config):
@@ -31,10 +29,10 @@ class Diversity(Config):
     """Measure what is not known yet; otherwise the page says what is missing."""
     embeddings: tuple[Method, ...] = ("pca", "tsne")
     """How models are placed on a map: pca, tsne, and umap (needs vitarium[umap])."""
-    draws: PositiveInt = 1000
+    n_resamples: PositiveInt = 1000
     """Of the bootstrap."""
-    level: float = Field(0.95, gt=0, lt=1)
-    """Of confidence intervals."""
+    confidence_level: float = Field(0.95, gt=0, lt=1)
+    """Of the intervals."""
     seed: int = 0
     """Of the bootstrap, of permutations and of maps."""
 
@@ -43,7 +41,7 @@ class Diversity(Config):
     "diversity",
     title="Diversity",
     config=Diversity,
-    tiny={"draws": 20, "embeddings": ["pca"]},
+    tiny={"n_resamples": 20, "embeddings": ["pca"]},
 )
 def diversity(config: Diversity, population: Population) -> Tables:
     """How different the models are - accuracy, predictions, features, weights - and why.
@@ -73,63 +71,49 @@ def tables_of(
     config: Diversity, population: Population, stages: Stages, values: Measured
 ) -> Tables:
     """The tables of a population of which everything is measured."""
-    bootstrap = Bootstrap(config.draws, config.level, config.seed)
+    bootstrap = Bootstrap(config.n_resamples, config.confidence_level, config.seed)
     analyses = []
     for done, stage in enumerate(stages.stages):
-        population.progress(f"analysing {stage.name}", done, len(stages.stages))
+        population.progress.step(f"analysing {stage.name}", done, len(stages.stages))
         analyses.append(analyse(stage, bootstrap))
     texts = {a.stage.name: sentences(a, bootstrap) for a in analyses}
+    headlines = [
+        f"**{stage}.** {line}" if number == 0 else line
+        for stage, text in texts.items()
+        for number, line in enumerate(text.headlines)
+    ]
     sections = [
-        Section("short", "In short", [_in_short(texts)]),
-        Section("zoo", "The zoo", [tables.stages(stages), lineage(stages)]),
+        Section("short", "In short", [Sentences(headlines)]),
+        Section("zoo", "The zoo", [tables.stages(stages), figures.lineage(stages)]),
     ]
     for done, analysis in enumerate(analyses):
-        population.progress(f"drawing {analysis.stage.name}", done, len(analyses))
-        sections.append(_stage(analysis, texts[analysis.stage.name].details, config, bootstrap))
+        name = analysis.stage.name
+        population.progress.step(f"drawing {name}", done, len(analyses))
+        sections.append(_stage(analysis, texts[name].details, config, bootstrap))
     sections += [_missing(stages, values), _methods(config, population.split)]
-    return Tables(
-        f"Diversity of {population.name}",
-        sections,
-        _lead(stages),
-        _facts(stages),
-        {stage: [*text.headlines, *text.details] for stage, text in texts.items()},
-    )
-
-
-def _lead(stages: Stages) -> str:
     parts = [f"**{len(stage)}** {stage.name}" for stage in stages.stages]
-    left_out = [f"{count} {status}" for status, count in stages.left_out.items()]
-    return f"A population of {counted(len(stages), 'finished model')}: {', '.join(parts)}." + (
-        f" Left out: {', '.join(left_out)}." if left_out else ""
-    )
-
-
-def _facts(stages: Stages) -> list[tuple[str, str]]:
+    lead = f"A population of {counted(len(stages), 'finished model')}: {', '.join(parts)}."
+    if stages.left_out:
+        left_out = [f"{count} {status}" for status, count in stages.left_out.items()]
+        lead += f" Left out: {', '.join(left_out)}."
     factors = {factor.name for stage in stages.stages for factor in stage.factors}
-    facts = [
-        (str(len(stages)), "models"),
-        (str(len(stages.stages)), "stages"),
-        (str(len(factors)), "factors that vary"),
-    ]
+    facts = [(str(len(stages)), "models"), (str(len(stages.stages)), "stages")]
+    facts.append((str(len(factors)), "factors that vary"))
     accuracies = stages.accuracies.dropna()
     if len(accuracies):
         highest = number(float(accuracies.max()), "fraction")
         facts.append((f"{100 * accuracies.min():.1f} to {highest}", "accuracy"))
-    return facts
-
-
-def _in_short(texts: Mapping[str, StageSentences]) -> Sentences:
-    lines = []
-    for stage, text in texts.items():
-        first, *rest = text.headlines
-        lines += [f"**{stage}.** {first}", *rest]
-    return Sentences(lines)
+    findings = {stage: [*text.headlines, *text.details] for stage, text in texts.items()}
+    return Tables(f"Diversity of {population.name}", sections, lead, facts, findings)
 
 
 def _stage(
     analysis: Analysis, details: Sequence[str], config: Diversity, bootstrap: Bootstrap
 ) -> Section:
     stage, first = analysis.stage, analysis.main_factor
+    # maps are colored at first by the factor that explains most of predictions
+    of_pairs = (e for m in ("agreement", "cka", "weight_l2") for e in analysis.of(m))
+    strongest = next((effect.factor.name for effect in of_pairs), first)
     contents: list[Block | None] = [
         Sentences(details),
         figures.curves(stage, first),
@@ -143,69 +127,35 @@ def _stage(
         *(heat_map(stage, measure) for measure in heat_mapped()),
         tables.kinship(analysis, bootstrap),
         tables.within_and_between(analysis, bootstrap),
-        embedding(stage, config.embeddings, _main_factor_of_pairs(analysis), config.seed),
+        figures.embedding(stage, config.embeddings, strongest, config.seed),
         tables.models(stage),
     ]
-    heading = f"Stage: {stage.name}"
-    return Section(f"stage-{stage.name}", heading, contents, _stage_lead(stage), stage.name)
-
-
-def _main_factor_of_pairs(analysis: Analysis) -> str | None:
-    """The factor that explains most of predictions, by which maps are colored at first."""
-    for measure in ("agreement", "cka", "weight_l2"):
-        if effects := analysis.of(measure):
-            return effects[0].factor.name
-    return analysis.main_factor
-
-
-def _stage_lead(stage: Stage) -> str:
-    individual = [factor.name for factor in stage.factors if factor.is_individual]
-    lines = [f"{counted(len(stage), 'model')}."]
-    if individual:
-        lines.append(
-            f"Of {', '.join(individual)} (almost) every model has its own value: no groups are "
-            "made of it."
-        )
+    lead = f"{counted(len(stage), 'model')}."
+    if individual := [factor.name for factor in stage.factors if factor.is_individual]:
+        names = ", ".join(individual)
+        lead += f" Of {names} (almost) every model has its own value: no groups are made of it."
     if len(stage) < MIN_MODELS:
-        lines.append("Too few models to ask what explains their differences.")
-    return " ".join(lines)
+        lead += " Too few models to ask what explains their differences."
+    heading = f"Stage: {stage.name}"
+    return Section(f"stage-{stage.name}", heading, contents, lead, stage.name)
 
 
 def _missing(stages: Stages, values: Measured) -> Section:
-    rows = [
-        {
-            "stage": stage.name,
-            "measure": title(entry.measure),
-            "has values for": f"{entry.count} of {entry.total} "
-            + ("pairs" if entry.pairs else "models"),
-            "why": entry.why or "not measured",
-        }
-        for stage in stages.stages
-        for entry in stage.missing
-    ]
-    rows += [
-        {
-            "stage": "all",
-            "measure": title(entry.measure),
-            "has values for": "none",
-            "why": entry.why,
-        }
-        for entry in values.unavailable
-    ]
-    hints = [f"{title(e.measure)}: `{e.command}`" for e in values.unavailable if e.command]
-    nothing = [] if rows else ["Nothing: every measure has a value for every model and pair."]
-    table = Table.of("Measures without a value", rows, wrap=True)
-    return Section("missing", "What is missing", [table, Sentences([*nothing, *hints])])
+    table = tables.missing(stages, values)
+    lines = [f"{title(e.measure)}: `{e.command}`" for e in values.unavailable if e.command]
+    if table.data.empty:
+        lines = ["Nothing: every measure has a value for every model and pair."]
+    return Section("missing", "What is missing", [table, Sentences(lines)])
 
 
 def _methods(config: Diversity, split: str) -> Section:
     lines = [
         f"Models after their last epoch, on the split **{split}**.",
-        f"Intervals: {100 * config.level:g} %, percentiles of {config.draws} draws of models with "
-        "replacement; of pairs, both models are drawn, and no model is compared with its copy. "
-        "They are about models grown as these were, of these parents; where ancestries of four or "
-        "more parents each are compared, whole families are drawn, and the interval is about other "
-        "parents, too.",
+        f"Intervals: {100 * config.confidence_level:g} %, percentiles of {config.n_resamples} "
+        "draws of models with replacement; of pairs, both models are drawn, and no model is "
+        "compared with its copy. They are about models grown as these were, of these parents; "
+        "where ancestries of four or more parents each are compared, whole families are drawn, "
+        "and the interval is about other parents, too.",
         "η² of pairs is Anderson's (2001): 1 less the squared distances within groups over all. "
         "Squared distances: 1 less agreement, the Jensen-Shannon divergence, 1 less CKA, the "
         "square of the weights' L2 distance, and 1 less cosine.",

@@ -1,17 +1,17 @@
 """A stage's tables: what is known of its models, and what factors explain."""
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from vitarium.studies.diversity.measured import Measured
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, Quantity, Spread, Unit, title, unit_of
 from vitarium.studies.statistics.analysis import Analysis, pairs_sharing
 from vitarium.studies.statistics.bootstrap import Bootstrap
-from vitarium.studies.statistics.factors import MANY, Factor
+from vitarium.studies.statistics.factors import MANY
 from vitarium.studies.statistics.mixed_model import Mixed
 from vitarium.studies.statistics.stages import Stage, Stages
 
@@ -24,7 +24,8 @@ def stages(population: Stages) -> Table:
     for stage in population.stages:
         accuracy = stage.models["accuracy"].dropna()
         factors = [
-            f"{factor.name}: {_values(factor)}"
+            f"{factor.name}: "
+            + (", ".join(v) if len(v := factor.values) <= MANY else f"{len(v)} values")
             + (f" (and with it {', '.join(factor.equivalent)})" if factor.equivalent else "")
             for factor in stage.factors
         ]
@@ -42,24 +43,20 @@ def stages(population: Stages) -> Table:
     return Table.of("The stages", rows, units=units, wrap=True)
 
 
-def _values(factor: Factor) -> str:
-    few_values = len(factor.values) <= MANY
-    return ", ".join(factor.values) if few_values else f"{len(factor.values)} values"
-
-
 def distributions(stage: Stage) -> Table:
     """Mean and standard deviation of each measure, for each value of each factor."""
-    groups = [("all", stage.ids)]
+    groups = [("all", stage.values)]
     for factor in stage.groups:
-        labels = factor.labels
-        groups += [(f"{factor.name} = {v}", list(labels[labels == v].index)) for v in factor.values]
+        for value in factor.values:
+            ids = factor.labels[factor.labels == value].index
+            groups.append((f"{factor.name} = {value}", stage.values.loc[ids]))
     rows = [
         {
             "models with": name,
-            "models": len(ids),
-            **{title(measure): _spread(stage, measure, ids) for measure in stage.values},
+            "models": len(group),
+            **{title(measure): _spread(group[measure].dropna(), measure) for measure in group},
         }
-        for name, ids in groups
+        for name, group in groups
         if len(stage.values.columns)
     ]
     note = "Mean ± standard deviation, and the range from the smallest to the largest."
@@ -67,17 +64,12 @@ def distributions(stage: Stage) -> Table:
     return Table.of(heading, rows, note, folded=None)
 
 
-def _spread(stage: Stage, measure: str, ids: list[str]) -> Spread | None:
-    values = stage.values.loc[ids, measure].dropna()
+def _spread(values: pd.Series, measure: str) -> Spread | None:
     if not len(values):
         return None
-    return Spread(
-        float(values.mean()),
-        float(values.std()) if len(values) > 1 else math.nan,
-        float(values.min()),
-        float(values.max()),
-        unit_of(measure),
-    )
+    deviation = float(values.std()) if len(values) > 1 else math.nan
+    ends = float(values.min()), float(values.max())
+    return Spread(float(values.mean()), deviation, *ends, unit_of(measure))
 
 
 def variance(analysis: Analysis) -> Table:
@@ -108,70 +100,72 @@ def variance(analysis: Analysis) -> Table:
 
 def mixed_models(analysis: Analysis) -> Table:
     """The stage's factors as fixed effects and the parent as a random one."""
-    fits = analysis.mixed_models
-    names = dict.fromkeys(n for fit in fits.values() if isinstance(fit, Mixed) for n in fit.p)
-    rows = []
-    for measure, fit in fits.items():
-        row: dict[str, Any] = {"of": title(measure)}
-        if isinstance(fit, Mixed):
-            row |= {"factors": fit.fixed, "parent": fit.parent, "rest": fit.residual}
-            row |= {f"p of {name}": fit.p.get(name) for name in names}
-            row["fitted to"] = f"{fit.models} models, {fit.parents} parents"
-        else:
-            row |= dict.fromkeys(["factors", "parent", "rest", *(f"p of {n}" for n in names)])
-            row["fitted to"] = f"none: {fit}"
-        rows.append(row)
+    fits = {
+        m: (fit if isinstance(fit, Mixed) else None) for m, fit in analysis.mixed_models.items()
+    }
+    names = dict.fromkeys(name for fit in fits.values() if fit for name in fit.p)
+    rows = [
+        {
+            "of": title(measure),
+            "factors": fit and fit.fixed,
+            "parent": fit and fit.parent,
+            "rest": fit and fit.residual,
+            **{f"p of {name}": fit and fit.p.get(name) for name in names},
+            "fitted to": f"{fit.models} models, {fit.parents} parents"
+            if fit
+            else f"none: {analysis.mixed_models[measure]}",
+        }
+        for measure, fit in fits.items()
+    ]
+    units = dict.fromkeys(("factors", "parent", "rest"), "share")
     return Table.of(
         "Mixed effects: the factors as fixed effects, the parent as a random effect",
         rows,
         "Shares of the variance by restricted maximum likelihood (statsmodels' MixedLM); p by "
         "Wald's test, not corrected.",
-        units={"factors": "share", "parent": "share", "rest": "share"}
-        | {f"p of {name}": "p" for name in names},
+        units=units | {f"p of {name}": "p" for name in names},
     )
 
 
 def kinship(analysis: Analysis, bootstrap: Bootstrap) -> Table:
     """How alike models are, by how close kin they are."""
+    pairs = analysis.stage.pairs
     rows = [
         {
             "pairs of": f"models {kin.name}",
             "pairs": kin.pairs,
             **{
                 title(measure): Quantity(bootstrap.pairs(matrix, kin.mask), unit_of(measure))
-                for measure, matrix in analysis.stage.pairs.items()
+                for measure, matrix in pairs.items()
             },
         }
         for kin in analysis.kin
-        if len(analysis.kin) > 1 and analysis.stage.pairs
+        if len(analysis.kin) > 1 and pairs
     ]
     return Table.of("How alike models are, by kinship", rows, _OVER_PAIRS)
 
 
 def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
     """How alike models are that share a factor's value, and those that do not."""
-    rows = list(_within_and_between(analysis, bootstrap))
-    heading = "How alike models are that share a factor's value"
-    return Table.of(heading, rows, _OVER_PAIRS, folded=True)
-
-
-def _within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Iterable[dict[str, Any]]:
-    stage = analysis.stage
+    rows, stage = [], analysis.stage
     for measure, matrix in stage.pairs.items():
         for factor in stage.groups:
             sharing = pairs_sharing(factor)
             differing = ~sharing & ~np.eye(len(stage), dtype=bool)
             near, far = bootstrap.pairs(matrix, sharing), bootstrap.pairs(matrix, differing)
             if np.isfinite(near.value) and np.isfinite(far.value):
-                difference = bootstrap.contrast(matrix, sharing, differing)
-                unit = unit_of(measure)
-                yield {
-                    "of": title(measure),
-                    "factor": factor.name,
-                    "same value": Quantity(near, unit),
-                    "different values": Quantity(far, unit),
-                    "difference": Quantity(difference, unit),
-                }
+                unit, difference = unit_of(measure), bootstrap.contrast(matrix, sharing, differing)
+                rows.append(
+                    {
+                        "of": title(measure),
+                        "factor": factor.name,
+                        "same value": Quantity(near, unit),
+                        "different values": Quantity(far, unit),
+                        "difference": Quantity(difference, unit),
+                    }
+                )
+    heading = "How alike models are that share a factor's value"
+    return Table.of(heading, rows, _OVER_PAIRS, folded=True)
 
 
 def models(stage: Stage) -> Table:
@@ -187,3 +181,23 @@ def models(stage: Stage) -> Table:
         columns[name], units[name] = stage.values[measure].to_numpy(), unit_of(measure)
     frame = pd.DataFrame(columns)
     return Table("All models of this stage", frame, units=units, folded=True)
+
+
+def missing(stages: Stages, values: Measured) -> Table:
+    """Measures that lack values, and why."""
+    cells = [
+        (
+            stage.name,
+            entry.measure,
+            f"{entry.count} of {entry.total} {'pairs' if entry.pairs else 'models'}",
+            entry.why or "not measured",
+        )
+        for stage in stages.stages
+        for entry in stage.missing
+    ]
+    cells += [("all", entry.measure, "none", entry.why) for entry in values.unavailable]
+    rows = [
+        {"stage": stage, "measure": title(measure), "has values for": count, "why": why}
+        for stage, measure, count, why in cells
+    ]
+    return Table.of("Measures without a value", rows, wrap=True)

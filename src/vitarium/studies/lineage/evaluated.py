@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,11 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from vitarium.core.printable import printable, shortened
 from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.ground_truth import Truth
 from vitarium.lineage.recover import Recovered
+from vitarium.lineage.scores import Scores
 from vitarium.studies.report.trees import DASHED, Node, arrange
 
-Truth = Mapping[str, tuple[str, ...]]
-"""True parents of each model of which they are known."""
 RIGHT, TIED, WRONG = "right", "right but for a tie", "wrong"
 MISSED = DASHED
 UNKNOWN = "recovered"
@@ -58,11 +58,13 @@ class EvaluatedForest:
         forest: no circle among its edges.
         truth: true parents; None where nothing is known, and a model may be missing in it.
         descriptions: by model, beside its name; for the order of rows.
+        scores: of the forest against the truth.
     """
 
     forest: Forest
     truth: Truth | None
     descriptions: Mapping[str, str]
+    scores: Scores | None = None
 
     @cached_property
     def rows(self) -> list[Node]:
@@ -71,17 +73,17 @@ class EvaluatedForest:
         A model of several parents stands below the one with the largest share.
         """
         sizes = {family: len(tree) for family, tree in enumerate(self.forest.trees)}
-        order = sorted(
-            self.forest.models,
-            key=lambda m: (
-                -sizes[self.families[m]],
-                self.families[m],
-                self.descriptions.get(m, ""),
-                m,
-            ),
-        )
+
+        def order(model: str) -> tuple[int, int, str, str]:
+            family = self.families[model]
+            return -sizes[family], family, self.descriptions.get(model, ""), model
+
         parents = self.forest.parents
-        return arrange({model: _main_parent(parents[model]) for model in order})
+        main_parents: dict[str, str | None] = {}
+        for model in sorted(self.forest.models, key=order):
+            edges = sorted(parents[model].values(), key=lambda edge: (-edge.share, edge.parent))
+            main_parents[model] = edges[0].parent if edges else None
+        return arrange(main_parents)
 
     @cached_property
     def families(self) -> dict[str, int]:
@@ -93,10 +95,14 @@ class EvaluatedForest:
     @cached_property
     def links(self) -> list[Link]:
         """Every edge of the forest, and then the true ones that it lacks."""
-        links = [
-            Link(edge.parent, edge.child, self._status(edge), edge) for edge in self.forest.edges
+        parents = self.forest.parents
+        missed = [
+            Link(parent, child, MISSED)
+            for child, true in (self.truth or {}).items()
+            for parent in true
+            if child in parents and parent in parents and parent not in parents[child]
         ]
-        return [*links, *self._missed()]
+        return [*(Link(e.parent, e.child, self._status(e), e) for e in self.forest.edges), *missed]
 
     @cached_property
     def edges(self) -> list[tuple[Edge, str]]:
@@ -126,73 +132,60 @@ class EvaluatedForest:
 
     def true_parents(self, model: str) -> tuple[str, ...] | None:
         """None where nobody knows."""
-        return None if self.truth is None else self.truth.get(model)
+        return (self.truth or {}).get(model)
+
+    def score(self, name: str) -> float | None:
+        """None where there is nothing to count."""
+        value = getattr(self.scores, name, None)
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
 
     @cached_property
     def _ties(self) -> dict[str, frozenset[str]]:
         """By model, all whose weights do not distinguish them from it."""
-        ties = {model: frozenset([model]) for model in self.forest.models}
+        names = {name for parents in (self.truth or {}).values() for name in parents}
+        ties = {model: frozenset([model]) for model in names.union(self.forest.models)}
         for tied in self.forest.tied:
             ties |= dict.fromkeys(tied, frozenset(tied))
         return ties
 
-    def _tied_with(self, model: str) -> frozenset[str]:
-        return self._ties.get(model, frozenset([model]))
-
     def _status(self, edge: Edge) -> str:
         true = self.true_parents(edge.child)
-        if self.truth is None or true is None:
+        if true is None:
             return UNKNOWN
         if edge.parent in true:
             return RIGHT
-        candidates = self._tied_with(edge.parent)
-        parents = (self.truth.get(child, ()) for child in self._tied_with(edge.child))
-        return TIED if any(candidates & set(names) for names in parents) else WRONG
+        parents = (self.true_parents(twin) or () for twin in self._ties[edge.child])
+        return TIED if any(self._ties[edge.parent] & set(names) for names in parents) else WRONG
 
     def _status_of_model(self, model: str) -> str:
-        true = self.true_parents(model)
-        if self.truth is None or true is None:
+        true, recovered = self.true_parents(model), set(self.forest.parents[model])
+        if true is None:
             return UNKNOWN
-        recovered = set(self.forest.parents[model])
         if recovered == set(true):
             return RIGHT
-        groups = {self._tied_with(parent) for parent in recovered}
-        for twin in self._tied_with(model):
-            parents = self.truth.get(twin)
-            if parents is not None and {self._tied_with(p) for p in parents} == groups:
-                return TIED
-        return WRONG
-
-    def _missed(self) -> Iterator[Link]:
-        for child, parents in (self.truth or {}).items():
-            if child not in self.forest.parents:
-                continue
-            for parent in parents:
-                if parent in self.forest.parents and parent not in self.forest.parents[child]:
-                    yield Link(parent, child, MISSED)
-
-
-def _main_parent(edges: Mapping[str, Edge]) -> str | None:
-    edge = min(edges.values(), key=lambda edge: (-edge.share, edge.parent), default=None)
-    return edge.parent if edge else None
+        groups = {self._ties[parent] for parent in recovered}
+        parents = [self.true_parents(twin) for twin in self._ties[model]]
+        true_groups = [
+            {self._ties[name] for name in names} for names in parents if names is not None
+        ]
+        return TIED if groups in true_groups else WRONG
 
 
 def evaluated_forests(recovered: Recovered) -> dict[str, EvaluatedForest]:
     """Every method's forest beside the truth, that of the chosen method first."""
     texts = descriptions(recovered.info)
-    forests = {recovered.forest.method: recovered.forest}
-    forests |= {name: forest for name, (forest, _) in recovered.others.items()}
+    forests = {recovered.forest.method: (recovered.forest, recovered.scores), **recovered.others}
     return {
-        name: EvaluatedForest(forest, recovered.truth, texts) for name, forest in forests.items()
+        name: EvaluatedForest(forest, recovered.truth, texts, scores)
+        for name, (forest, scores) in forests.items()
     }
 
 
 def true_forest(recovered: Recovered, name: str) -> EvaluatedForest | None:
     """The truth as a forest, which is right and of no confidence."""
-    truth = recovered.truth
+    truth, models = recovered.truth, recovered.forest.models
     if truth is None:
         return None
-    models = recovered.forest.models
     edges = [
         Edge(parent, child, math.nan, share=1 / len(truth[child]))
         for child in models
@@ -214,24 +207,21 @@ def descriptions(info: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     A factor that all models of a stage have in common distinguishes none of them.
     """
     values: dict[tuple[Any, str], set[str]] = defaultdict(set)
-    for entry in info.values():
-        for name, value in _factors(entry).items():
-            values[entry.get("stage"), name].add(str(value))
+    factors: dict[str, Mapping[str, Any]] = {}
+    for model, entry in info.items():
+        if isinstance(entry.get("factors"), Mapping):
+            factors[model] = entry["factors"]
+            for name, value in factors[model].items():
+                values[entry.get("stage"), name].add(str(value))
     texts = {}
     for model, entry in info.items():
-        varying = {
-            name: value
-            for name, value in _factors(entry).items()
-            if len(values[entry.get("stage"), name]) > 1
-        }
-        cells = about({**entry, "factors": varying or None} if _factors(entry) else entry)
+        if factors.get(model):
+            stage, setting = entry.get("stage"), factors[model]
+            varying = {name: v for name, v in setting.items() if len(values[stage, name]) > 1}
+            entry = {**entry, "factors": varying}
+        cells = about(entry)
         texts[model] = "  ".join(cells[key] for key in ("stage", "factors") if key in cells)
     return texts
-
-
-def _factors(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    factors = entry.get("factors")
-    return factors if isinstance(factors, Mapping) else {}
 
 
 def about(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -246,10 +236,3 @@ def about(entry: Mapping[str, Any]) -> dict[str, str]:
         if value is not None and str(value):
             texts[key] = shortened(printable(str(value)), _MAX_LENGTH)
     return texts
-
-
-def name_list(models: Sequence[str], count: int = 5) -> str:
-    """The first few, and how many more."""
-    names = ", ".join(f"`{short_name(model)}`" for model in models[:count])
-    more = len(models) - count
-    return f"{names} and {more} more" if more > 0 else names

@@ -1,10 +1,11 @@
-"""What a recovered forest says, in sentences with numbers."""
+"""What a recovered forest says, in sentences with numbers, and as lines for a terminal."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from vitarium.core.registry import get
-from vitarium.lineage.forest import Forest, Kind
+from vitarium.lineage.forest import Kind
 from vitarium.lineage.recover import Recovered
 from vitarium.studies.lineage.evaluated import (
     DOUBTFUL,
@@ -12,11 +13,13 @@ from vitarium.studies.lineage.evaluated import (
     TIED,
     UNKNOWN,
     EvaluatedForest,
-    name_list,
+    short_name,
 )
-from vitarium.studies.lineage.scores import score_value, scores_by_method
-from vitarium.studies.report.text import SIGN, counted, is_or_are, listed, number
+from vitarium.studies.report.text import SIGN, counted, listed, number
+from vitarium.studies.report.trees import Node
 
+MAX_MODELS = 60
+"""Models that are listed on a terminal."""
 _KINDS: dict[Kind, tuple[str, str]] = {
     "copy": ("copy", "copies"),
     "quantised": ("quantised copy", "quantised copies"),
@@ -29,26 +32,35 @@ _MAX_GROUPS = 6
 
 
 def sentences(
-    recovered: Recovered, forest: EvaluatedForest, *, given_trees: bool, wants_truth: bool
+    recovered: Recovered,
+    forests: Mapping[str, EvaluatedForest],
+    *,
+    given_trees: bool,
+    wants_truth: bool,
 ) -> list[str]:
     """The most important first; `**` stands around numbers that matter.
 
     Args:
-        forest: of the chosen method.
+        forests: by method, that of the chosen one first.
         given_trees: whether the method was told how many trees there are.
         wants_truth: whether the truth was to be looked at, if there is any.
     """
+    evaluated = next(iter(forests.values()))
+    forest = evaluated.forest
+    single = sum(len(tree) == 1 for tree in forest.trees)
+    singles = f", {single} of them of a single model" if single and len(forest.trees) > 1 else ""
+    reason = "as was told" if given_trees else "nobody told how many there are"
     return [
-        _summary(forest, given_trees),
-        *_accuracy(recovered, forest, wants_truth),
-        *_methods(recovered),
-        *_doubts(forest),
-        *_ties(recovered.forest),
-        *_mixtures(recovered, forest),
-        *_kinds(recovered.forest),
-        *_groups(recovered),
-        *_left_out(recovered),
-        *recovered.forest.notes,
+        f"**{counted(len(forest.models), 'model')}** are **{counted(len(forest.trees), 'tree')}**"
+        f"{singles} ({reason}), with {counted(len(evaluated.roots), 'root')} and "
+        f"{counted(len(forest.edges), 'edge')} from parents to children, as `{forest.method}` "
+        "recovers them from the weights alone.",
+        *_accuracy(evaluated, wants_truth),
+        *_methods(forests),
+        *_doubts(evaluated),
+        *_special_models(evaluated),
+        *_compared(recovered),
+        *forest.notes,
     ]
 
 
@@ -56,152 +68,168 @@ def percent(value: float | None) -> str:
     return number(value, "sure")
 
 
-def _summary(evaluated: EvaluatedForest, given_trees: bool) -> str:
-    forest = evaluated.forest
-    single = sum(len(tree) == 1 for tree in forest.trees)
-    singles = f", {single} of them of a single model" if single and len(forest.trees) > 1 else ""
-    reason = "as was told" if given_trees else "nobody told how many there are"
-    return (
-        f"**{counted(len(forest.models), 'model')}** are **{counted(len(forest.trees), 'tree')}**"
-        f"{singles} ({reason}), with {counted(len(evaluated.roots), 'root')} and "
-        f"{counted(len(forest.edges), 'edge')} from parents to children, as `{forest.method}` "
-        "recovers them from the weights alone."
-    )
-
-
-def _accuracy(recovered: Recovered, forest: EvaluatedForest, wants_truth: bool) -> Iterator[str]:
-    scores = recovered.scores
-    if forest.truth is None or scores is None:
-        reason = "is not known here" if wants_truth else "was not looked at"
-        yield f"The truth {reason}: only the confidences say how much of it may be right."
-        return
-    statuses = [status for status in forest.statuses.values() if status != UNKNOWN]
-    nodes, tied = (
-        score_value(scores, name) for name in ("node_accuracy", "node_accuracy_up_to_ties")
-    )
-    up_to_ties = (
-        ""
-        if tied is None or tied == nodes
-        else " Where models that their weights do not tell apart stand for each other, "
-        f"{percent(tied)}."
-    )
-    yield (
-        f"**{percent(nodes)}** of models have exactly their true parents "
-        f"({statuses.count(RIGHT)} of {len(statuses)}; a root: none).{up_to_ties}"
-    )
-    edges = [status for _, status in forest.edges if status != UNKNOWN]
-    true, missed = edges.count(RIGHT), sum(link.edge is None for link in forest.links)
-    yield (
-        f"{true} of {counted(len(edges), 'recovered edge')} are true, and {missed or 'none'} of "
-        f"{counted(true + missed, 'true edge')} {is_or_are(max(missed, 1))} missed."
-    )
-    rand, roots = score_value(scores, "adjusted_rand_index"), score_value(scores, "root_accuracy")
-    if rand is not None:
-        agree = "hold the same models as the true ones" if rand == 1 else "agree with the true ones"
-        root = (
-            f", and the root is found of **{percent(roots)}** of them" if roots is not None else ""
-        )
-        yield f"The trees {agree} (adjusted Rand index **{rand:.3f}**){root}."
-
-
-def _methods(recovered: Recovered) -> Iterator[str]:
-    accuracies = [
-        f"`{name}` **{percent(accuracy)}**{' (told the roots)' if takes_roots(name) else ''}"
-        for name, scores in list(scores_by_method(recovered).items())[1:]
-        if (accuracy := score_value(scores, "node_accuracy")) is not None
-    ]
-    if accuracies:
-        yield f"By other methods, so many models have their true parents: {listed(accuracies)}."
-
-
 def takes_roots(method: str) -> bool:
     """Whether the true roots are passed to a method where they are known."""
     return "roots" in get("lineage", method).config.model_fields
 
 
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _name_list(models: Sequence[str], count: int = 5) -> str:
+    """The first few, and how many more."""
+    names = ", ".join(f"`{short_name(model)}`" for model in models[:count])
+    more = len(models) - count
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _accuracy(forest: EvaluatedForest, wants_truth: bool) -> Iterator[str]:
+    if forest.truth is None or forest.scores is None:
+        reason = "is not known here" if wants_truth else "was not looked at"
+        yield f"The truth {reason}: only the confidences say how much of it may be right."
+        return
+    statuses = [status for status in forest.statuses.values() if status != UNKNOWN]
+    nodes, tied = forest.score("node_accuracy"), forest.score("node_accuracy_up_to_ties")
+    line = (
+        f"**{percent(nodes)}** of models have exactly their true parents "
+        f"({statuses.count(RIGHT)} of {len(statuses)}; a root: none)."
+    )
+    if tied not in (None, nodes):
+        line += " Where models that their weights do not tell apart stand for each other, "
+        line += f"{percent(tied)}."
+    yield line
+    edges = [status for _, status in forest.edges if status != UNKNOWN]
+    true, missed = edges.count(RIGHT), sum(link.edge is None for link in forest.links)
+    yield (
+        f"{true} of {counted(len(edges), 'recovered edge')} are true, and {missed or 'none'} of "
+        f"{counted(true + missed, 'true edge')} {_are(max(missed, 1))} missed."
+    )
+    rand, roots = forest.score("adjusted_rand_index"), forest.score("root_accuracy")
+    if rand is not None:
+        agree = "hold the same models as the true ones" if rand == 1 else "agree with the true ones"
+        line = f"The trees {agree} (adjusted Rand index **{rand:.3f}**)"
+        of_roots = f", and the root is found of **{percent(roots)}** of them"
+        yield f"{line}{'' if roots is None else of_roots}."
+
+
+def _methods(forests: Mapping[str, EvaluatedForest]) -> Iterator[str]:
+    accuracies = [
+        f"`{name}` **{percent(accuracy)}**{' (told the roots)' if takes_roots(name) else ''}"
+        for name, forest in list(forests.items())[1:]
+        if (accuracy := forest.score("node_accuracy")) is not None
+    ]
+    if accuracies:
+        yield f"By other methods, so many models have their true parents: {listed(accuracies)}."
+
+
 def _doubts(forest: EvaluatedForest) -> Iterator[str]:
     if not forest.edges:
         return
+
+    def right(statuses: list[str], which: str) -> str:
+        statuses = [status for status in statuses if status != UNKNOWN]
+        count = sum(status in (RIGHT, TIED) for status in statuses)
+        text = f" Of {which}, {count} of {len(statuses)} {_are(count)} right."
+        return text if statuses else ""
+
     below = [status for edge, status in forest.edges if edge.confidence < DOUBTFUL]
     above = [status for edge, status in forest.edges if edge.confidence >= DOUBTFUL]
     limit = f"{100 * DOUBTFUL:.0f}{SIGN}"
-    if not below:
-        yield f"No edge is doubtful: all confidences are {limit} or more." + _right(above, "them")
-        return
-    noun = "edge is" if len(below) == 1 else "edges are"
-    yield (
-        f"**{len(below)}** {noun} doubtful (confidence below {limit})."
-        + _right(below, "these")
-        + _right(above, "the others")
-    )
+    if below:
+        noun = "edge is" if len(below) == 1 else "edges are"
+        line = f"**{len(below)}** {noun} doubtful (confidence below {limit})."
+        yield line + right(below, "these") + right(above, "the others")
+    else:
+        yield f"No edge is doubtful: all confidences are {limit} or more." + right(above, "them")
 
 
-def _right(statuses: list[str], which: str) -> str:
-    statuses = [status for status in statuses if status != UNKNOWN]
-    if not statuses:
-        return ""
-    right = sum(status in (RIGHT, TIED) for status in statuses)
-    return f" Of {which}, {right} of {len(statuses)} {is_or_are(right)} right."
-
-
-def _ties(forest: Forest) -> Iterator[str]:
-    if not forest.tied:
-        return
-    groups = "; ".join(name_list(sorted(tied), 3) for tied in forest.tied[:_MAX_GROUPS])
-    more = len(forest.tied) - _MAX_GROUPS
-    yield (
-        f"**{sum(map(len, forest.tied))} models** stand in {counted(len(forest.tied), 'group')} "
-        "that their weights do not tell apart, so that each could stand in the other's place: "
-        f"{groups}{f'; and {more} more groups' if more > 0 else ''}."
-    )
-
-
-def _mixtures(recovered: Recovered, forest: EvaluatedForest) -> Iterator[str]:
-    if forest.mixtures:
-        noun = "model is a mixture" if len(forest.mixtures) == 1 else "models are mixtures"
+def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:
+    """Those that are tied, mixtures, and children that were not trained."""
+    forest, mixtures = evaluated.forest, evaluated.mixtures
+    if forest.tied:
+        groups = "; ".join(_name_list(sorted(tied), 3) for tied in forest.tied[:_MAX_GROUPS])
+        more = len(forest.tied) - _MAX_GROUPS
         yield (
-            f"**{len(forest.mixtures)}** {noun} of several parents, as soups and merges are: "
-            f"{name_list(forest.mixtures)}."
+            f"**{sum(map(len, forest.tied))} models** stand in {counted(len(forest.tied), 'group')}"
+            " that their weights do not tell apart, so that each could stand in the other's place: "
+            f"{groups}{f'; and {more} more groups' if more > 0 else ''}."
         )
-    true = sum(len(parents) > 1 for parents in (forest.truth or {}).values())
-    share = score_value(recovered.scores, "mixtures_found")
+    if mixtures:
+        noun = "model is a mixture" if len(mixtures) == 1 else "models are mixtures"
+        yield (
+            f"**{len(mixtures)}** {noun} of several parents, as soups and merges are: "
+            f"{_name_list(mixtures)}."
+        )
+    true = sum(len(parents) > 1 for parents in (evaluated.truth or {}).values())
+    share = evaluated.score("mixtures_found")
     if true and share is not None:
         yield f"Of {counted(true, 'true mixture')}, all parents are found of **{percent(share)}**."
-
-
-def _kinds(forest: Forest) -> Iterator[str]:
     counts = Counter(edge.kind for edge in forest.edges)
-    kinds = [
-        f"**{counts[kind]}** {nouns[counts[kind] > 1]}"
-        for kind, nouns in _KINDS.items()
-        if counts[kind]
-    ]
+    kinds = [f"**{counts[k]}** {nouns[counts[k] > 1]}" for k, nouns in _KINDS.items() if counts[k]]
     if kinds:
         yield f"Among the children are {listed(kinds)}."
 
 
-def _groups(recovered: Recovered) -> Iterator[str]:
-    groups = recovered.groups
+def _compared(recovered: Recovered) -> Iterator[str]:
+    """What was compared, and what was set aside."""
+    groups, reasons = recovered.groups, recovered.left_out
+    least = f"**{100 * min((group.shared for group in groups), default=1):.1f}{SIGN}**"
     if len(groups) == 1:
         yield (
-            f"Compared were {counted(groups[0].tensors, 'tensor')}, which hold "
-            f"**{100 * groups[0].shared:.1f}{SIGN}** of the numbers; heads are left out."
+            f"Compared were {counted(groups[0].tensors, 'tensor')}, which hold {least} of the "
+            "numbers; heads are left out."
         )
     elif groups:
-        least = min(group.shared for group in groups)
         sizes = listed([str(len(group.models)) for group in groups[:_MAX_GROUPS]])
         more = " and more" if len(groups) > _MAX_GROUPS else ""
         yield (
             f"The models are of **{len(groups)} shapes** ({sizes}{more} models), which are "
-            f"compared among themselves, heads left out: of each at least "
-            f"**{100 * least:.1f}{SIGN}** of the numbers."
+            f"compared among themselves, heads left out: of each at least {least} of the numbers."
         )
-
-
-def _left_out(recovered: Recovered) -> Iterator[str]:
-    reasons = recovered.left_out
     if reasons:
         first = "; ".join(f"`{name}`: {reasons[name]}" for name in sorted(reasons)[:3])
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
         verb = "was" if len(reasons) == 1 else "were"
         yield f"**{len(reasons)}** {verb} set aside: {first}{more}."
+
+
+def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[str]:
+    """A line per model: its name, how sure its parent is, and what is wrong where that is known.
+
+    3f2a91c0  root 99 %     pretrain
+    ├─ 91c2aa01  97 %       finetune  lr=0.01
+    └─ 0b77e1d4  61 %       finetune  lr=0.1   (wrong: of 91c2aa01)
+    """
+    rows = forest.rows[:max_models]
+    last_child = {row.parent: row.model for row in forest.rows if row.parent}
+    heads, ancestors = [], list[Node]()
+    for row in rows:
+        del ancestors[row.depth :]
+        below = [last_child[node.parent] == node.model for node in ancestors if node.parent]
+        bars = "".join("   " if is_last else "│  " for is_last in below)
+        if row.parent:
+            bars += "└─ " if last_child[row.parent] == row.model else "├─ "
+        ancestors.append(row)
+        confidence = forest.confidence(row.model)
+        sure = f"{100 if confidence == 1 else min(100 * confidence, 99):.0f} %"
+        words = [] if forest.forest.parents[row.model] else ["root"]
+        words += [sure] if math.isfinite(confidence) else []
+        heads.append(f"{bars}{short_name(row.model)}  {' '.join(words)}".rstrip())
+    width = max(map(len, heads), default=0) + 2
+    lines = [f"{h:{width}}{_remarks(forest, r)}".rstrip() for h, r in zip(heads, rows, strict=True)]
+    more = len(forest.rows) - len(rows)
+    return [*lines, f"… {more:,} more models; see the page"] if more else lines
+
+
+def _remarks(forest: EvaluatedForest, row: Node) -> str:
+    remarks = [forest.descriptions.get(row.model, "")]
+    parents = forest.forest.parents[row.model]
+    if further := [short_name(parent) for parent in parents if parent != row.parent]:
+        remarks.append(f"(and of {', '.join(further)})")
+    status = forest.statuses[row.model]
+    if status not in (RIGHT, UNKNOWN):
+        true = ", ".join(map(short_name, forest.true_parents(row.model) or ()))
+        parent = f"of {true}" if true else "a root"
+        remarks.append(f"({'tied' if status == TIED else 'wrong'}: {parent})")
+    return "  ".join(filter(None, remarks))

@@ -14,11 +14,9 @@ from vitarium.core.registry import Section as Choice
 from vitarium.lineage.files.forests import write_graphml, write_json
 from vitarium.lineage.recover import Recovered, recover
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
-from vitarium.studies.lineage import scores, tables
+from vitarium.studies.lineage import figures, tables
 from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests, true_forest
-from vitarium.studies.lineage.sentences import percent, sentences, takes_roots
-from vitarium.studies.lineage.text import forest_lines
-from vitarium.studies.lineage.tree import TRUE_FOREST, tree
+from vitarium.studies.lineage.sentences import forest_lines, percent, sentences, takes_roots
 from vitarium.studies.report.text import counted
 
 
@@ -98,42 +96,35 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         truth=config.truth,
         where=population.where,
         epochs=config.epochs,
-        report=population.progress,
+        report=population.progress.step,
     )
     forests = evaluated_forests(recovered)
-    forest = next(iter(forests.values()))
+    first = next(iter(forests.values()))
     lines = sentences(
-        recovered, forest, given_trees=trees is not None, wants_truth=config.truth is not False
+        recovered, forests, given_trees=trees is not None, wants_truth=config.truth is not False
     )
-    sections = _sections(recovered, forests, lines)
-    sections.append(_methods(config, method, baselines, recovered.truth is not None))
     truth = " Held against the truth, which no method sees." if recovered.truth is not None else ""
-    return LineageTables(
-        f"Lineage of {population.name}",
-        sections,
-        f"Which of **{counted(len(recovered.forest.models), 'model')}** descends from which? What "
-        f"their weights tell, and how sure that is.{truth}",
-        _facts(recovered),
-        {"": lines},
-        ["", *forest_lines(forest)],
-        recovered,
-    )
-
-
-def _facts(recovered: Recovered) -> list[tuple[str, str]]:
     forest = recovered.forest
     facts = [
         (f"{len(forest.models):,}", "models"),
         (f"{len(forest.trees):,}", "trees"),
         (f"{len(forest.edges):,}", "edges"),
     ]
-    accuracy = scores.score_value(recovered.scores, "node_accuracy")
+    accuracy, rand = first.score("node_accuracy"), first.score("adjusted_rand_index")
     if accuracy is not None:
         facts.append((percent(accuracy), "models with right parents"))
-    rand = scores.score_value(recovered.scores, "adjusted_rand_index")
     if rand is not None:
         facts.append((f"{rand:.3f}", "adjusted Rand index of the trees"))
-    return facts
+    return LineageTables(
+        f"Lineage of {population.name}",
+        [*_sections(recovered, forests, lines), _methods(config, method, baselines, first)],
+        f"Which of **{counted(len(forest.models), 'model')}** descends from which? What their "
+        f"weights tell, and how sure that is.{truth}",
+        facts,
+        {"": lines},
+        ["", *forest_lines(first)],
+        recovered,
+    )
 
 
 def _sections(
@@ -141,21 +132,21 @@ def _sections(
 ) -> list[Section]:
     first = next(iter(forests.values()))
     drawn = dict(forests)
-    if true := true_forest(recovered, TRUE_FOREST):
-        drawn[TRUE_FOREST] = true
-    calibration = scores.calibration(first)
+    if true := true_forest(recovered, figures.TRUE_FOREST):
+        drawn[figures.TRUE_FOREST] = true
+    calibration = tables.calibration(first)
     doubts = [
         tables.mistakes(first),
         tables.doubtful(first),
-        scores.calibration_figure(calibration),
+        figures.calibration(calibration),
         calibration,
     ]
     compared = [tables.groups(recovered), tables.left_out(recovered.left_out)]
     heading = "Doubts" if recovered.truth is None else "Doubts and mistakes"
-    methods = [scores.score_figure(recovered), scores.comparison(recovered, forests)]
+    methods = [figures.scores(forests), tables.comparison(forests)]
     sections = [
         Section("short", "In short", [Sentences(lines)]),
-        Section("tree", "The forest", [tree(drawn, recovered.info)]),
+        Section("tree", "The forest", [figures.tree(drawn, recovered.info)]),
         Section("methods", "Methods", methods),
         Section("doubts", heading, doubts),
         Section("models", "All models", [tables.edges(first)]),
@@ -165,22 +156,27 @@ def _sections(
 
 
 def _methods(
-    config: Lineage, method: Choice, baselines: Sequence[Plugin], has_truth: bool
+    config: Lineage, method: Choice, baselines: Sequence[Plugin], forest: EvaluatedForest
 ) -> Section:
+    def about(plugin: Plugin) -> str:
+        paper = plugin.facts.get("paper")
+        text = plugin.summary.removesuffix(".") + (f" ({paper})." if paper else ".")
+        return f"`{plugin.name}`: {text}"
+
     settings = ", ".join(
         f"`{name}` {'none' if value in (None, []) else json.dumps(value)}"
         for name, value in method.factors().items()
         if name != "name"
     )
     lines = [
-        f"`{method.name}`: {_about(method.plugin)}"
-        + (f" Settings: {settings}." if settings else ""),
+        about(method.plugin) + (f" Settings: {settings}." if settings else ""),
         f"Trees: {config.trees}. Epochs: {config.epochs}.",
-        *(
-            f"Beside it, with default settings, `{baseline.name}`: {_about(baseline)}"
-            + (" It was told the true roots." if has_truth and takes_roots(baseline.name) else "")
-            for baseline in baselines
-        ),
+    ]
+    for baseline in baselines:
+        has_roots = forest.truth is not None and takes_roots(baseline.name)
+        roots = " It was told the true roots." if has_roots else ""
+        lines.append(f"Beside it, with default settings, {about(baseline)}{roots}")
+    lines += [
         "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
         "are left out. Two models whose weights are the same are tied, and said to be so.",
         "A confidence is how probable it is, as the method sees it, that an edge is right. Of a "
@@ -191,8 +187,3 @@ def _methods(
         "The same models give the same page.",
     ]
     return Section("method", "How it was computed", [Sentences(lines)])
-
-
-def _about(plugin: Plugin) -> str:
-    paper = plugin.facts.get("paper")
-    return plugin.summary.removesuffix(".") + (f" ({paper})." if paper else ".")

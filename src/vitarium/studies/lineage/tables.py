@@ -1,44 +1,132 @@
-"""Tables of a recovered forest: doubtful edges, all edges, what was compared and what was not."""
+"""Tables of a recovered forest: scores, doubts, all edges, and what was compared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
+from statsmodels.stats.proportion import proportion_confint
 
 from vitarium.lineage.recover import Recovered
 from vitarium.studies.lineage.evaluated import (
     DOUBTFUL,
     MISSED,
     RIGHT,
+    TIED,
     UNKNOWN,
     EvaluatedForest,
     short_name,
 )
 from vitarium.studies.report.tables import Table
-from vitarium.studies.report.text import DASH, SIGN
+from vitarium.studies.report.text import DASH, SIGN, Quantity
+from vitarium.studies.statistics.bootstrap import Estimate
 
+MEANINGS = {
+    "node_accuracy": ("right parents", "models with exactly their true parents, roots with none"),
+    "node_accuracy_up_to_ties": (
+        "right parents, up to ties",
+        "the same, where models that their weights do not tell apart stand for each other",
+    ),
+    "parent_accuracy": ("right parents of children", "the same of models that have true parents"),
+    "edge_precision": ("edges that are right", "of the recovered edges, those that are true"),
+    "edge_recall": ("edges that are found", "of the true edges, those that were recovered"),
+    "undirected_edge_accuracy": (
+        "edges, whichever way",
+        "of the true edges, those that were recovered in this direction or the other",
+    ),
+    "root_accuracy": ("right roots", "true trees whose true roots have no parent in the forest"),
+    "adjusted_rand_index": (
+        "trees (ARI)",
+        "how well the trees agree as groups of models: 100 where they are the same, about 0 by "
+        "chance (adjusted Rand index)",
+    ),
+    "mixtures_found": ("mixtures found", "true mixtures of which all parents were found"),
+    "mother_accuracy": (
+        "as MoTHer scores",
+        "of a tree's true edges, those that were recovered; mean over the trees, as MoTHer's "
+        "authors report it",
+    ),
+}
+"""By score: its short name, and what it is the share of."""
+MIN_EDGES = 20
+"""Edges of which the truth is known from which on confidences are compared with what is right."""
+_BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _ROOT = "none: a root"
+
+
+def comparison(forests: Mapping[str, EvaluatedForest]) -> Table:
+    """A column per method: its scores, and how its forest differs from the first."""
+    evaluated = list(forests.values())
+    first = evaluated[0].forest
+    same = [
+        sum(set(first.parents[m]) == set(e.forest.parents[m]) for m in first.models)
+        / len(first.models)
+        for e in evaluated
+    ]
+    shares: list[tuple[str, Sequence[float | None], str]] = [
+        (name, [e.score(score) for e in evaluated], meaning)
+        for score, (name, meaning) in MEANINGS.items()
+    ]
+    reference = f"models with exactly the parents that `{first.method}` gives them"
+    shares.append(("same parents", same, reference))
+    cells: list[tuple[str, Sequence[Any], str]] = [
+        (name, [None if v is None else Quantity(v, "sure") for v in values], meaning)
+        for name, values, meaning in shares
+        if any(value is not None for value in values)
+    ]
+    cells += [
+        ("trees", [len(e.forest.trees) for e in evaluated], ""),
+        ("roots", [len(e.roots) for e in evaluated], "models without parents"),
+        ("edges", [len(e.forest.edges) for e in evaluated], "from parents to children"),
+    ]
+    rows = [
+        {"": name, **dict(zip(forests, values, strict=True)), "the share of": meaning}
+        for name, values, meaning in cells
+        if len(forests) > 1 or evaluated[0].scores is not None
+    ]
+    return Table.of("Methods beside each other", rows, wrap=True)
+
+
+def calibration(forest: EvaluatedForest) -> Table:
+    """Edges by confidence, with how many are right; empty where too few are known."""
+    edges = [(edge.confidence, status) for edge, status in forest.edges if status != UNKNOWN]
+    confidences = np.array([confidence for confidence, _ in edges])
+    right = np.array([status in (RIGHT, TIED) for _, status in edges])
+    # the highest bin is closed: a confidence of 1 is in it
+    bins = np.searchsorted(_BIN_EDGES[1:-1], confidences, side="right")
+    rows = []
+    for number, (low, high) in enumerate(pairwise(_BIN_EDGES)):
+        inside = bins == number
+        if len(edges) < MIN_EDGES or not inside.any():
+            continue
+        wilson = proportion_confint(right[inside].sum(), inside.sum(), method="wilson")
+        bounds = (round(float(bound), 12) for bound in wilson)
+        rows.append(
+            {
+                "confidence": f"{100 * low:.0f} to {100 * high:.0f}{SIGN}",
+                "edges": int(inside.sum()),
+                "right": int(right[inside].sum()),
+                "share that is right": Estimate(float(right[inside].mean()), *bounds),
+                "confidence, on average": float(confidences[inside].mean()),
+            }
+        )
+    units = {"share that is right": "sure", "confidence, on average": "sure"}
+    note = "With Wilson's intervals of 95 %."
+    return Table.of("Right edges by confidence", rows, note, units=units)
 
 
 def doubtful(forest: EvaluatedForest) -> Table:
     """Edges and roots that the method is not sure of, the least sure first."""
-    edges = [
-        (edge.confidence, edge.child, short_name(edge.parent), status)
-        for edge, status in forest.edges
-        if edge.confidence < DOUBTFUL
-    ]
-    edges += [
-        (forest.forest.roots[root], root, _ROOT, forest.statuses[root])
+    cells = [(e.confidence, e.child, short_name(e.parent), status) for e, status in forest.edges]
+    cells += [
+        (forest.forest.roots.get(root, 1.0), root, _ROOT, forest.statuses[root])
         for root in forest.roots
-        if forest.forest.roots.get(root, 1.0) < DOUBTFUL
     ]
     rows = [
-        {
-            "model": short_name(child),
-            **_description(forest, child),
-            "recovered parent": parent,
-            "confidence": confidence,
-            **_if_known(forest, {"true parent": _true(forest, child), "is": status}),
-        }
-        for confidence, child, parent, status in sorted(edges)
+        _row(forest, short_name(model), model, {"recovered parent": parent, "confidence": sure})
+        | _if_known(forest, {"true parent": _true(forest, model), "is": status})
+        for sure, model, parent, status in sorted(cells)
+        if sure < DOUBTFUL
     ]
     heading = f"Edges and roots of a confidence below {100 * DOUBTFUL:.0f}{SIGN}"
     return Table.of(heading, rows, units={"confidence": "sure"}, folded=None)
@@ -46,72 +134,58 @@ def doubtful(forest: EvaluatedForest) -> Table:
 
 def mistakes(forest: EvaluatedForest) -> Table:
     """Models whose parents are not the true ones."""
-    rows = [
-        {
-            "model": short_name(row.model),
-            **_description(forest, row.model),
-            "recovered parent": ", ".join(map(short_name, forest.forest.parents[row.model]))
-            or _ROOT,
-            "true parent": _true(forest, row.model),
-            "is": forest.statuses[row.model],
-        }
-        for row in forest.rows
-        if forest.statuses[row.model] not in (RIGHT, UNKNOWN)
-    ]
+    rows = []
+    for model in [node.model for node in forest.rows]:
+        if (status := forest.statuses[model]) not in (RIGHT, UNKNOWN):
+            parents = ", ".join(map(short_name, forest.forest.parents[model])) or _ROOT
+            cells = {"recovered parent": parents, "true parent": _true(forest, model), "is": status}
+            rows.append(_row(forest, short_name(model), model, cells))
     return Table.of("Models with other parents than the true ones", rows, folded=None)
 
 
 def edges(forest: EvaluatedForest) -> Table:
     """All models with their parents, as in the figure from the top; folded."""
     statuses = {(edge.parent, edge.child): status for edge, status in forest.edges}
-    rows = []
-
-    def add(
-        model: str,
-        tree: Any,
-        parent: str,
-        status: str,
-        confidence: float | None = None,
-        share: float | None = None,
-        kind: str = DASH,
-    ) -> None:
-        row = {"model": model, **_description(forest, model), "tree": tree, "parent": parent}
-        row |= {"confidence": confidence, "share": share, "made by": kind}
-        rows.append({**row, **_if_known(forest, {"is": status})})
-
+    cells: list[tuple[Any, ...]] = []
     for node in forest.rows:
         model, tree = node.model, forest.families[node.model] + 1
         parents = forest.forest.parents[model]
         if not parents:
-            add(model, tree, _ROOT, forest.statuses[model], forest.forest.roots.get(model))
+            sure = forest.forest.roots.get(model)
+            cells.append((model, tree, _ROOT, sure, None, DASH, forest.statuses[model]))
         for edge in parents.values():
-            status, kind = statuses[edge.parent, model], edge.kind.replace("_", " ")
-            add(model, tree, edge.parent, status, edge.confidence, edge.share, kind)
+            kind, status = edge.kind.replace("_", " "), statuses[edge.parent, model]
+            cells.append((model, tree, edge.parent, edge.confidence, edge.share, kind, status))
     missed = [link for link in forest.links if link.status == MISSED]
-    for link in missed:
-        add(link.child, None, link.parent, MISSED)
+    cells += [(link.child, None, link.parent, None, None, DASH, MISSED) for link in missed]
+    names = ("tree", "parent", "confidence", "share", "made by")
+    rows = [
+        _row(forest, model, model, dict(zip(names, values, strict=True)))
+        | _if_known(forest, {"is": status})
+        for model, *values, status in cells
+    ]
     note = "Share: how much of a mixture is this parent's."
     note += " At the end, true edges that were missed." if missed else ""
     units = {"confidence": "sure", "share": "share"}
     return Table.of("All models and their parents", rows, note, units=units, folded=True)
 
 
-def _description(forest: EvaluatedForest, model: str) -> dict[str, str]:
-    """A column of it where anything is known of any model."""
-    if not any(forest.descriptions.values()):
-        return {}
-    return {"what it is": forest.descriptions.get(model, "")}
+def _row(
+    forest: EvaluatedForest, name: str, model: str, cells: Mapping[str, Any]
+) -> dict[str, Any]:
+    """With a description where anything is known of any model."""
+    has_descriptions = any(forest.descriptions.values())
+    about = {"what it is": forest.descriptions.get(model, "")} if has_descriptions else {}
+    return {"model": name, **about, **cells}
 
 
-def _if_known(forest: EvaluatedForest, cells: Mapping[str, str]) -> Mapping[str, str]:
+def _if_known(forest: EvaluatedForest, cells: dict[str, str]) -> dict[str, str]:
     return cells if forest.truth is not None else {}
 
 
 def _true(forest: EvaluatedForest, model: str) -> str:
     parents = forest.true_parents(model)
-    if parents is None:
-        return DASH
-    return ", ".join(map(short_name, parents)) or _ROOT
+    return DASH if parents is None else ", ".join(map(short_name, parents)) or _ROOT
 
 
 def groups(recovered: Recovered) -> Table:

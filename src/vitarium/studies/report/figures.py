@@ -16,36 +16,25 @@ from vitarium.studies.report.text import title, unit_of
 from vitarium.studies.statistics.factors import parts_of
 from vitarium.studies.statistics.stages import Stage
 
-PALETTE = [
-    "#3b6fb6",
-    "#d9702b",
-    "#3a9a6b",
-    "#a25bb5",
-    "#c9a227",
-    "#4fb0c6",
-    "#d1527f",
-    "#7a6a5d",
-    "#8aa33c",
-    "#6b7280",
-]
-LINE, SOFT = "#8b95a3", "#7b8494"
-"""Of reference lines and of labels, on light and on dark pages."""
+BLUE, ORANGE, GREEN, PURPLE = "#3b6fb6", "#d9702b", "#3a9a6b", "#a25bb5"
+PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#c9a227", "#4fb0c6", "#d1527f", "#7a6a5d", "#8aa33c"]
+PALETTE += ["#6b7280"]
+LINE, SOFT, FAINT = "#8b95a3", "#7b8494", "#a9b1bd"
+"""Of reference lines, of labels, and of what is not clear, on light and on dark pages."""
 WIDTH, HEIGHT = 760, 320
 """Of a figure's panel, in pixels."""
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it fall evenly into the unit interval, and never side by side."""
 MAX_COLORS = 20
 """Values of a factor by which models can be colored."""
+GROUP = "datum[color]"
+"""Vega expression: a model's value of the factor that is chosen."""
+_AXIS = {"grid": True, "gridColor": "#eceef1", "domainColor": "#b9bec6", "tickColor": "#b9bec6"}
 CONFIG = {
     "background": "white",
     "font": "Helvetica, Arial, sans-serif",
     "view": {"stroke": None},
-    "axis": {
-        "grid": True,
-        "gridColor": "#eceef1",
-        "domainColor": "#b9bec6",
-        "tickColor": "#b9bec6",
-    },
+    "axis": _AXIS,
 }
 """Of figures on paper; a page has its own, light and dark."""
 
@@ -84,9 +73,8 @@ class Figure:
         """
         import vl_convert
 
-        stem = stem or file_name(self.name)
+        stem, spec = stem or file_name(self.name), self.spec
         png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
-        spec = self.spec
         files.write(png, vl_convert.vegalite_to_png(spec, scale=2, config=CONFIG))
         files.write(svg, files.utf8(vl_convert.vegalite_to_svg(spec, config=CONFIG)))
         return [png, svg]
@@ -94,22 +82,21 @@ class Figure:
 
 def data(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> alt.InlineData:
     """Rows as JSON: numbers of five figures, nothing for NaN."""
-    return alt.InlineData(
-        values=plain(rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows)
-    )
+    records = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    return alt.InlineData(values=plain(records))
 
 
 def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same, without what altair puts around it."""
-    return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
+    def json_value(value: Any) -> Any:
+        if isinstance(value, str):
+            return printable(value)
+        if isinstance(value, float):
+            return float(f"{value:.5g}") if math.isfinite(value) else None
+        return value.item() if hasattr(value, "item") else value
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value.item() if hasattr(value, "item") else value
+    return [{key: json_value(value) for key, value in row.items()} for row in rows]
 
 
 def axis(measure: str, **settings: Any) -> alt.Axis:
@@ -120,19 +107,13 @@ def axis(measure: str, **settings: Any) -> alt.Axis:
 
 
 def categories(
-    column: str,
-    domain: Sequence[str],
-    colors: Sequence[str] = PALETTE,
-    **settings: Any,
+    column: str, domain: Sequence[str], colors: Sequence[str] = PALETTE, **settings: Any
 ) -> alt.Color:
     """Colors of a few named categories, with a legend above."""
     looks = {"title": None, "orient": "top", "symbolType": "circle", "symbolOpacity": 1}
-    return alt.Color(
-        f"{column}:N",
-        sort=list(domain),
-        scale=alt.Scale(domain=list(domain), range=list(colors[: len(domain)])),
-        legend=alt.Legend(**(looks | settings)),
-    )
+    scale = alt.Scale(domain=list(domain), range=list(colors[: len(domain)]))
+    legend = alt.Legend(**(looks | settings))
+    return alt.Color(f"{column}:N", sort=list(domain), scale=scale, legend=legend)
 
 
 def panels(chart: Any, column: str, order: Sequence[str], columns: int) -> Any:
@@ -163,13 +144,13 @@ def points_with_means(
     """A row of points per category, and in orange their mean with its interval."""
     x = alt.X(f"{column}:Q", axis=axis)
     low, high = interval
-    dots = alt.Chart(data(points)).mark_circle(size=45, opacity=0.5, color=PALETTE[0])
+    dots = alt.Chart(data(points)).mark_circle(size=45, opacity=0.5, color=BLUE)
     jitter = {} if offset is None else {"yOffset": offset}
     dots = dots.encode(x=x, y=y, tooltip=list(tooltip), **jitter)
     mean = alt.Chart(data(means))
-    bars = mean.mark_rule(strokeWidth=3, color=PALETTE[1])
+    bars = mean.mark_rule(strokeWidth=3, color=ORANGE)
     bars = bars.encode(x=alt.X(f"{low}:Q", axis=axis), x2=f"{high}:Q", y=y)
-    centers = mean.mark_point(shape="diamond", size=125, filled=True, color=PALETTE[1], opacity=1)
+    centers = mean.mark_point(shape="diamond", size=125, filled=True, color=ORANGE, opacity=1)
     return alt.layer(dots, bars, centers.encode(x=x, y=y, tooltip=list(mean_tooltip)))
 
 
@@ -181,32 +162,22 @@ class ModelColors:
     """
 
     def __init__(self, stage: Stage, first: str | None = None) -> None:
-        self._names: dict[str, str] = {}
-        table: dict[str, Any] = {"model": stage.ids, "id": [id[:8] for id in stage.ids]}
-
-        def add(name: str, labels: Any) -> None:
-            table[f"f{len(self._names)}"] = labels
-            self._names[f"f{len(self._names)}"] = name
-
-        for factor in stage.factors:
-            if len(factor.values) <= MAX_COLORS:
-                add(factor.name, factor.labels.tolist())
         accuracy = stage.models["accuracy"]
+        labels = {f.name: f.labels.tolist() for f in stage.factors if len(f.values) <= MAX_COLORS}
+        columns: list[tuple[str, Any]] = list(labels.items())
         if accuracy.nunique() > 3:
-            add("accuracy (quarters)", parts_of(accuracy.round(4)).tolist())
-        if not self._names:
-            add("stage", stage.name)
+            columns.append(("accuracy (quarters)", parts_of(accuracy.round(4)).tolist()))
+        columns = columns or [("stage", stage.name)]
+        self._names = {f"f{number}": name for number, (name, _) in enumerate(columns)}
+        table: dict[str, Any] = {"model": stage.ids, "id": [id[:8] for id in stage.ids]}
+        table |= {f"f{number}": values for number, (_, values) in enumerate(columns)}
         table |= {name: stage.values[name].tolist() for name in stage.values}
-        table["accuracy"] = accuracy.tolist()
-        self.table = pd.DataFrame(table)
+        self.table = pd.DataFrame(table | {"accuracy": accuracy.tolist()})
         """A row per model: model, id, f0, ..., and its measures."""
         self.chosen = next((c for c, n in self._names.items() if n == first), "f0")
-        self.legend_click = alt.selection_point(name="picked", fields=["group"], bind="legend")
-
-    @property
-    def name(self) -> str:
+        self.name = self._names[self.chosen]
         """Of the factor that is chosen at first."""
-        return self._names[self.chosen]
+        self.legend_click = alt.selection_point(name="picked", fields=["group"], bind="legend")
 
     def lookup(self, *columns: str) -> alt.LookupData:
         """Each model's id, factors and further columns, for rows with a column `model`."""
@@ -228,14 +199,9 @@ class ModelColors:
         return tips + [alt.Tooltip(f"{m}:Q", title=title(m), format=".4~g") for m in measures]
 
 
-GROUP = "datum[color]"
-"""Vega expression: a model's value of the factor that is chosen."""
-
-
 def group_color(legend: Literal["right", "top"] | None = "right") -> alt.Color:
     """By group, with a legend or none."""
     looks: dict[str, Any] = {"symbolType": "circle", "symbolOpacity": 1, "symbolStrokeWidth": 2}
-    if legend == "top":
-        looks["columns"] = 5
+    looks |= {"columns": 5} if legend == "top" else {}
     key = alt.Legend(title=None, orient=legend, **looks) if legend else None
     return alt.Color("group:N", scale=alt.Scale(range=PALETTE), legend=key)

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -36,14 +36,12 @@ def heat_map(stage: Stage, measure: str) -> Figure | None:
     if matrix is None or len(stage) < 4:
         return None
     heading = title(measure)
-    legend = heading.partition("(")[2].rstrip(")") or heading
-    name = f"{stage.name}-{measure.replace('_', '-')}"
     return matrix_figure(
         stage,
         matrix,
-        name,
+        f"{stage.name}-{measure.replace('_', '-')}",
         heading[0].upper() + heading[1:],
-        legend,
+        heading.partition("(")[2].rstrip(")") or heading,
         number_format=".0%" if unit_of(measure) == "fraction" else ".2~f",
         reverse=is_distance(measure),
     )
@@ -71,76 +69,51 @@ def matrix_figure(
     if not len(finite):
         return None
     ends = list(domain) if domain else [float(finite.min()), float(finite.max())]
-    key = alt.Legend(
-        title=legend,
-        format=number_format,
-        orient="bottom",
-        gradientLength=SIDE,
-        titleFontWeight="normal",
-    )
+    looks: dict[str, Any] = {
+        "orient": "bottom",
+        "gradientLength": SIDE,
+        "titleFontWeight": "normal",
+    }
+    key = alt.Legend(title=legend, format=number_format, **looks)
     scale = alt.Scale(scheme="viridis", domain=ends, clamp=True, reverse=reverse)
     color = alt.Color("value:Q", scale=scale, legend=key)
-    x = alt.Scale(domain=[0, len(stage)], nice=False)
-    y = alt.Scale(domain=[len(stage), 0], nice=False)
-    cells = (
-        _cells(stage, matrix, color, x, y)
-        if len(stage) <= MAX_CELLS
-        else _image(matrix, ends, reverse, color)
+    across = alt.Scale(domain=[0, len(stage)], nice=False)
+    down = alt.Scale(domain=[len(stage), 0], nice=False)
+
+    def x(column: str) -> alt.X:
+        return alt.X(f"{column}:Q", scale=across, axis=None)
+
+    def y(column: str) -> alt.Y:
+        return alt.Y(f"{column}:Q", scale=down, axis=None)
+
+    if len(stage) <= MAX_CELLS:
+        cells = _cells(stage, matrix).encode(x=x("x"), x2="x2:Q", y=y("y"), y2="y2:Q", color=color)
+    else:  # an image, and two unseen points for the legend
+        ticks = alt.Chart(data([{"value": value} for value in ends])).mark_point(opacity=0)
+        image = alt.Chart(data([{"url": picture(matrix, ends[::-1] if reverse else ends)}]))
+        image = image.mark_image(width=SIDE, height=SIDE, aspect=False)
+        center = alt.value(SIDE / 2)
+        cells = ticks.encode(color=color) + image.encode(url="url:N", x=center, y=center)
+    families = _families(stage, x, y)
+    caption = "Models in the order of their " + (
+        "lineage; lines part the children of different parents." if families else "factors."
     )
-    layers = [cells, *_families(stage, x, y)]
-    return Figure(
-        name,
-        title,
-        "Models in the order of their lineage; lines part the children of different parents."
-        if _borders(stage)
-        else "Models in the order of their factors.",
-        alt.layer(*layers).properties(width=SIDE, height=SIDE),
-        wide=False,
-    )
+    chart = alt.layer(cells, *families).properties(width=SIDE, height=SIDE)
+    return Figure(name, title, caption, chart, wide=False)
 
 
-def _cells(stage: Stage, matrix: Numbers, color: alt.Color, x: alt.Scale, y: alt.Scale) -> Any:
-    names = _names(stage)
+def _cells(stage: Stage, matrix: Numbers) -> Any:
+    labels = [factor.labels.tolist() for factor in stage.factors if factor.name != PARENT]
+    ids = [id[:8] for id in stage.ids]
+    names = [" · ".join(words) for words in zip(ids, *labels, strict=True)]
     rows = [
-        {
-            "x": column,
-            "x2": column + 1,
-            "y": row,
-            "y2": row + 1,
-            "value": float(value),
-            "a": names[column],
-            "b": names[row],
-        }
-        for (row, column), value in np.ndenumerate(matrix)
-        if np.isfinite(value)
+        {"x": b, "x2": b + 1, "y": a, "y2": a + 1, "value": float(v), "a": names[b], "b": names[a]}
+        for (a, b), v in np.ndenumerate(matrix)
+        if np.isfinite(v)
     ]
-    return (
-        alt.Chart(data(rows))
-        .mark_rect()
-        .encode(
-            x=alt.X("x:Q", scale=x, axis=None),
-            x2="x2:Q",
-            y=alt.Y("y:Q", scale=y, axis=None),
-            y2="y2:Q",
-            color=color,
-            tooltip=[
-                alt.Tooltip("a:N", title="model"),
-                alt.Tooltip("b:N", title="and"),
-                alt.Tooltip("value:Q", format=".4f"),
-            ],
-        )
-    )
-
-
-def _image(matrix: Numbers, domain: Sequence[float], reverse: bool, color: alt.Color) -> Any:
-    """An image for the cells, and two unseen points for the legend."""
-    ends = alt.Chart(data([{"value": value} for value in domain])).mark_point(opacity=0)
-    image = (
-        alt.Chart(data([{"url": picture(matrix, domain[::-1] if reverse else domain)}]))
-        .mark_image(width=SIDE, height=SIDE, aspect=False)
-        .encode(url="url:N", x=alt.value(SIDE / 2), y=alt.value(SIDE / 2))
-    )
-    return ends.encode(color=color) + image
+    tips = [alt.Tooltip("a:N", title="model"), alt.Tooltip("b:N", title="and")]
+    tips.append(alt.Tooltip("value:Q", format=".4f"))
+    return alt.Chart(data(rows)).mark_rect().encode(tooltip=tips)
 
 
 def picture(matrix: Numbers, domain: Sequence[float]) -> str:
@@ -158,47 +131,28 @@ def picture(matrix: Numbers, domain: Sequence[float]) -> str:
     alpha = np.where(np.isfinite(matrix), 255, 0)
     colors = np.stack([*rgb, alpha], axis=-1).round().astype(np.uint8)
     factor = -(-2 * SIDE // len(matrix))  # so that no browser blurs cells when it draws it larger
-    image = Image.fromarray(colors, "RGBA").resize(
-        (len(matrix) * factor,) * 2, Image.Resampling.NEAREST
-    )
+    size = (len(matrix) * factor,) * 2
+    image = Image.fromarray(colors, "RGBA").resize(size, Image.Resampling.NEAREST)
     file = io.BytesIO()
     image.quantize(256).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _names(stage: Stage) -> list[str]:
-    """Id and factors of each model."""
-    labels = [factor.labels.tolist() for factor in stage.factors if factor.name != PARENT]
-    return [" · ".join([id[:8], *words]) for id, *words in zip(stage.ids, *labels, strict=True)]
-
-
-def _borders(stage: Stage) -> list[tuple[str, int, int]]:
-    """Each parent, and where its children begin and end; nothing for a single family."""
+def _families(stage: Stage, x: Callable[[str], alt.X], y: Callable[[str], alt.Y]) -> list[Any]:
+    """Lines between the children of different parents, and the parents' names at the side."""
     parents = [parent or "" for parent in stage.parents]
     starts = [0, *(i for i in range(1, len(parents)) if parents[i] != parents[i - 1]), len(parents)]
-    borders = [(parents[start], start, end) for start, end in pairwise(starts)]
-    return borders if len(borders) > 1 else []
-
-
-def _families(stage: Stage, x: alt.Scale, y: alt.Scale) -> list[Any]:
-    """Lines between the children of different parents, and the parents' names at the side."""
-    borders = _borders(stage)
-    if not borders:
+    if len(starts) < 3:
         return []
-    rules = alt.Chart(data([{"at": start} for _, start, _ in borders[1:]]))
+    rules = alt.Chart(data([{"at": start} for start in starts[1:-1]]))
     rules = rules.mark_rule(color="white", strokeWidth=1.5)
     ancestry = next((f for f in stage.factors if f.name.startswith(f"{PARENT}'s ")), None)
+    kinds = [f"{label} " for label in ancestry.labels] if ancestry else [""] * len(parents)
     names = [
-        {
-            "middle": (start + end) / 2,
-            "name": (f"{ancestry.labels.iloc[start]} " if ancestry else "") + parent[:4],
-        }
-        for parent, start, end in borders
+        {"middle": (start + end) / 2, "name": kinds[start] + parents[start][:4]}
+        for start, end in pairwise(starts)
     ]
     texts = alt.Chart(data(names if len(names) <= _MAX_NAMES else []))
     texts = texts.mark_text(align="right", dx=-6, fontSize=11, color=SOFT)
-    return [
-        rules.encode(x=alt.X("at:Q", scale=x, axis=None)),
-        rules.encode(y=alt.Y("at:Q", scale=y, axis=None)),
-        texts.encode(y=alt.Y("middle:Q", scale=y, axis=None), x=alt.value(0), text="name:N"),
-    ]
+    texts = texts.encode(y=y("middle"), x=alt.value(0), text="name:N")
+    return [rules.encode(x=x("at")), rules.encode(y=y("at")), texts]

@@ -9,9 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vitarium.core.printable import escaped_json, printable
-from vitarium.studies.report.tables import Section, Sentences, Table, Tables
-
-_HERE = Path(__file__).parent
+from vitarium.studies.report.tables import Sentences, Table, Tables
 
 
 def html(tables: Tables) -> str:
@@ -19,58 +17,47 @@ def html(tables: Tables) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
+    def text(name: str) -> Any:
+        return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
+
     environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # before it is escaped; HTML is kept
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
     )
     environment.filters["strong"] = strong
     environment.filters["anchor"] = lambda text: quote(printable(text), safe="")
     environment.tests["table"] = lambda blocks: isinstance(blocks[0], Table)
     environment.tests["sentences"] = lambda blocks: isinstance(blocks[0], Sentences)
+    # blocks of one kind that follow each other: figures are set side by side
+    environment.filters["by_kind"] = lambda blocks: [list(b) for _, b in groupby(blocks, type)]
     names, figures = tables.figure_names, tables.figures
-    return environment.from_string(_text("page.html")).render(
+    return environment.from_string(text("page.html")).render(
         page=tables,
-        rows_of_blocks=_rows_of_blocks,
-        style=Markup(_text("page.css")),
-        script=Markup(_text("page.js")),
+        style=text("page.css"),
+        script=text("page.js"),
         library=Markup(_library().replace("</script", r"<\/script")) if figures else "",
         names=names,
         specs=Markup(in_script({names[figure.name]: figure.spec for figure in figures})),
     )
 
 
-def _rows_of_blocks(section: Section) -> list[list[Any]]:
-    """Blocks of one kind that follow each other: figures are set side by side."""
-    return [list(blocks) for _, blocks in groupby(section.blocks, type)]
-
-
 def strong(text: str) -> Any:
     """`a **b** `c`` as HTML, everything else escaped."""
     from markupsafe import Markup, escape
 
-    marked = Markup("")
-    for number, piece in enumerate(re.split(r"\*\*(.+?)\*\*|`(.+?)`", printable(text))):
-        if piece is None:
-            continue
-        tag = ("", "b", "code")[number % 3]
-        marked += Markup(f"<{tag}>{{}}</{tag}>").format(piece) if tag else escape(piece)
-    return marked
+    def tagged(match: re.Match[str]) -> str:
+        return f"<b>{match[1]}</b>" if match[1] else f"<code>{match[2]}</code>"
+
+    return Markup(re.sub(r"\*\*(.+?)\*\*|`(.+?)`", tagged, str(escape(printable(text)))))
 
 
 def in_script(value: Any) -> str:
     """JSON that no text in it can end the script element of."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return escaped_json(text).replace("<", "\\u003c")
-
-
-def _printable(value: Any) -> Any:
-    """Make text printable before it is escaped; HTML is kept."""
-    from markupsafe import Markup
-
-    return value if isinstance(value, Markup) else printable(str(value))
-
-
-def _text(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 @cache

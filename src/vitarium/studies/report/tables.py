@@ -14,7 +14,6 @@ from vitarium.studies.statistics.bootstrap import Estimate
 
 UNFOLDED_ROWS = 30
 """Rows up to which a table of a page is unfolded at first."""
-Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,9 @@ class Table:
     wrap: bool = False
 
     @classmethod
-    def of(cls, title: str, records: Records, note: str = "", **settings: Any) -> "Table":
+    def of(
+        cls, title: str, records: Sequence[Mapping[str, Any]], note: str = "", **settings: Any
+    ) -> "Table":
         """Of rows by column; integers stay integers beside empty cells."""
         names = list(dict.fromkeys(name for record in records for name in record))
         cells = [[record.get(name) for name in names] for record in records]
@@ -51,10 +52,8 @@ class Table:
     def rows(self) -> list[list[str]]:
         """Every cell as a page shows it."""
         units = [self.units.get(name, "") for name in self.columns]
-        return [
-            [cell(value, unit) for value, unit in zip(record, units, strict=True)]
-            for record in self.data.itertuples(index=False, name=None)
-        ]
+        records = self.data.itertuples(index=False, name=None)
+        return [list(map(cell, record, units)) for record in records]
 
     @property
     def is_open(self) -> bool:
@@ -63,12 +62,11 @@ class Table:
     @property
     def frame(self) -> pd.DataFrame:
         """Numbers as numbers: of an estimate `column`, `column low` and `column high`."""
-        columns: dict[str, Any] = {}
+        columns: dict[str, list[Any]] = {}
         for name, cells in self.data.items():
             if any(isinstance(value, Estimate) for value in cells):
-                columns[str(name)] = [getattr(value, "value", None) for value in cells]
-                for bound in ("low", "high"):
-                    columns[f"{name} {bound}"] = [getattr(value, bound, None) for value in cells]
+                for suffix, part in (("", "value"), (" low", "low"), (" high", "high")):
+                    columns[f"{name}{suffix}"] = [getattr(value, part, None) for value in cells]
             else:
                 columns[str(name)] = list(cells)
         frame = _frame(list(columns), list(zip(*columns.values(), strict=True)))
@@ -107,13 +105,9 @@ class Section:
     @cached_property
     def blocks(self) -> list[Block]:
         """What there is to show: no empty table, no empty list of sentences."""
-        return [block for block in self.contents if block is not None and not _is_empty(block)]
-
-
-def _is_empty(block: Block) -> bool:
-    if isinstance(block, Table):
-        return block.data.empty
-    return isinstance(block, Sentences) and not block.lines
+        blocks = [block for block in self.contents if block is not None]
+        blocks = [block for block in blocks if not isinstance(block, Sentences) or block.lines]
+        return [block for block in blocks if not isinstance(block, Table) or len(block.data)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +137,9 @@ class Tables(Mapping[str, pd.DataFrame]):
         for section in self.sections:
             for table in section.blocks:
                 if isinstance(table, Table):
-                    frame = table.frame
+                    parts.setdefault(table.title, []).append(table.frame)
                     if section.stage:
-                        frame.insert(0, "stage", section.stage, allow_duplicates=True)
-                    parts.setdefault(table.title, []).append(frame)
+                        parts[table.title][-1].insert(0, "stage", section.stage, True)
         return {
             title: frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
             for title, frames in parts.items()

@@ -1,7 +1,7 @@
 """Numbers and names as a reader of the page sees them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
@@ -12,13 +12,26 @@ SIGN = "\u00a0%"
 """Behind a number, and never on the next line."""
 DASH = "\u2013"
 """Where there is no value."""
-MINUS = "\u2212"
-_POINTS = "\u00a0points"
 
 Unit = Literal["", "fraction", "gain", "share", "sure", "p", "id"]
 """How a column is shown: of three figures; `fraction` as 94.1 %; `gain`, a difference of fractions,
 as +0.3 %; `share` as 62 %; `sure`, where 99.96 % must not look certain, as 99.9 %; `p` of a test;
 `id` of a model by its first eight digits."""
+
+
+def _three_figures(value: float) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.2e}"
+
+
+_FORMATS: dict[Unit, Callable[[float], str]] = {
+    "fraction": lambda value: f"{100 * value:.1f}{SIGN}",
+    "gain": lambda value: f"{'+' if value > 0 else ''}{100 * value:.1f}{SIGN}",
+    "share": lambda value: f"{round(100 * value)}{SIGN}",
+    "sure": lambda value: f"{100.0 if value == 1 else min(100 * value, 99.9):.1f}{SIGN}",
+    "p": lambda value: "< 0.001" if value < 1e-3 else f"{value:.3f}",
+}
 
 
 class Spread(NamedTuple):
@@ -61,14 +74,21 @@ def cell(value: Any, unit: Unit = "") -> str:
     match value:
         case str():
             return value[:8] if unit == "id" else value
-        case Spread():
-            return _spread(value)
-        case Quantity(number=quantity, unit=unit):
+        case Spread(mean, deviation, low, high, unit):
+            text = number(mean, unit)
+            if not math.isfinite(deviation):
+                return text
+            around, *ends = (number(v, unit).removesuffix(SIGN) for v in (deviation, low, high))
+            percent = SIGN * text.endswith(SIGN)
+            return f"{text.removesuffix(SIGN)} ± {around} [{', '.join(ends)}]{percent}"
+        case Quantity(quantity, unit):
             return cell(quantity, unit)
-        case Interval(estimate=estimate):
-            return interval(estimate, unit)
+        case Interval(estimate):
+            if estimate.low is None or estimate.high is None:
+                return DASH
+            return f"[{_bound(estimate.low, unit)}, {_bound(estimate.high, unit)}]"
         case Estimate():
-            return f"{number(value.value, unit)} {interval(value, unit)}"
+            return f"{number(value.value, unit)} {cell(Interval(value), unit)}"
         case Integral():
             return str(value)
     return number(value, unit)
@@ -78,42 +98,7 @@ def number(value: float | None, unit: Unit = "") -> str:
     """A number in a unit; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return DASH
-    match unit:
-        case "fraction":
-            text = f"{100 * value:.1f}{SIGN}"
-        case "gain":
-            text = f"{'+' if value > 0 else ''}{100 * value:.1f}{SIGN}"
-        case "share":
-            text = f"{round(100 * value)}{SIGN}"
-        case "sure":
-            text = f"{100.0 if value == 1 else min(100 * value, 99.9):.1f}{SIGN}"
-        case "p":
-            text = "< 0.001" if value < 1e-3 else f"{value:.3f}"
-        case _:
-            text = _three_figures(value)
-    return text.replace("-", MINUS)
-
-
-def _three_figures(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:.2e}"
-
-
-def _spread(spread: Spread) -> str:
-    mean = number(spread.mean, spread.unit)
-    if not math.isfinite(spread.deviation):
-        return mean
-    deviation, low, high = (number(v, spread.unit).removesuffix(SIGN) for v in spread[1:4])
-    percent = SIGN * mean.endswith(SIGN)
-    return f"{mean.removesuffix(SIGN)} ± {deviation} [{low}, {high}]{percent}"
-
-
-def interval(estimate: Estimate, unit: Unit = "") -> str:
-    """`[0.93, 0.95]`, or a dash."""
-    if estimate.low is None or estimate.high is None:
-        return DASH
-    return f"[{_bound(estimate.low, unit)}, {_bound(estimate.high, unit)}]"
+    return _FORMATS.get(unit, _three_figures)(value).replace("-", "\u2212")
 
 
 def _bound(value: float, unit: Unit) -> str:
@@ -128,18 +113,12 @@ def with_interval(
     Inside of brackets with a comma for them.
     """
     value = number(estimate.value, unit)
-    text = f"**{value.replace(SIGN, _POINTS) if unit == 'gain' else value}**"
+    text = f"**{value.replace(SIGN, chr(0xA0) + 'points') if unit == 'gain' else value}**"
     if estimate.low is None or estimate.high is None:
         return text if inside else f"{text} (too few models for an interval)"
     bounds = f"{_bound(estimate.low, unit)} to {_bound(estimate.high, unit)}"
     bounds = f"{100 * level:.0f}{SIGN} CI {bounds}"
     return f"{text}, {bounds}" if inside else f"{text} ({bounds})"
-
-
-def p_value(p: float) -> str:
-    if not math.isfinite(p):
-        return "p unknown"
-    return "p < 0.001" if p < 1e-3 else f"p = {p:.3f}"
 
 
 def listed(words: Sequence[str]) -> str:
@@ -149,7 +128,3 @@ def listed(words: Sequence[str]) -> str:
 
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def is_or_are(count: int) -> str:
-    return "is" if count == 1 else "are"

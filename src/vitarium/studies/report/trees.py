@@ -1,12 +1,12 @@
 """Trees of models: the layout and the figure of recovered forests and of a zoo's lineage."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 
-from vitarium.studies.report.figures import SOFT, categories, data, plain
+from vitarium.studies.report.figures import FAINT, SOFT, Figure, categories, data, plain
 
 _TEXT_WIDTH, _SCALE_WIDTH, _BULGE = 400, 260, 80
 """Pixels for a name, for the scale at the right, and for curves beside the tree."""
@@ -14,14 +14,12 @@ _MAX_DEPTH_WIDTH, _STEP_WIDTH = 300, 24
 """Pixels of a tree, at most, and of each step down."""
 _MIN_STEP, _MAX_STEP, _MIN_NAMED_STEP = 2.6, 15.0, 8.0
 """Pixels between rows; and from which on each has its name."""
-_FAINT = "#a9b1bd"
 _SHAPES = {"root": "square", "model": "circle", "mixture of several": "triangle-up"}
-_CURRENT_FOREST = "datum.forest == forest"
 DASHED = "true, but missed"
 """Status of edges that are drawn dashed."""
 
 Cells = dict[str, Any]
-"""A row of a figure's data."""
+"""A row of a figure's data; its cell `forest` has the name of the forest."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,15 @@ def arrange(parents: Mapping[str, str | None]) -> list[Node]:
     for model, parent in parents.items():
         children.setdefault(parent if parent in parents else None, []).append(model)
     order: dict[str, tuple[int, str | None]] = {}
-
-    def visit(roots: Sequence[str]) -> None:
-        waiting: list[tuple[str, int, str | None]] = [(root, 0, None) for root in reversed(roots)]
-        while waiting:
-            model, depth, parent = waiting.pop()
-            if model not in order:
-                order[model] = (depth, parent)
-                below = reversed(children.get(model, []))
-                waiting.extend((child, depth + 1, model) for child in below)
-
-    visit(children.get(None, []))
-    visit([model for model in parents if model not in order])
+    waiting: list[tuple[str, int, str | None]] = [
+        (model, 0, None) for model in reversed([*children.get(None, []), *parents])
+    ]
+    while waiting:
+        model, depth, parent = waiting.pop()
+        if model not in order:
+            order[model] = (depth, parent)
+            below = reversed(children.get(model, []))
+            waiting.extend((child, depth + 1, model) for child in below)
     last = {model: row for row, model in enumerate(order)}
     for model, (_, parent) in reversed(order.items()):
         if parent is not None:
@@ -84,6 +79,12 @@ class TreeLayout:
         height: float = 4600,
         min_step: float = _MIN_STEP,
     ) -> None:
+        self.forests = list(forests)
+        self.nodes: list[Cells] = []
+        self.trunks: list[Cells] = []
+        """Lines down from each parent to its last child."""
+        self.curves: list[Cells] = []
+        """Edges that are not of the tree: four corners of each."""
         self.count = max(len(nodes) for nodes in forests.values())
         self.step = min(_MAX_STEP, max(min_step, height / self.count))
         """Pixels from row to row."""
@@ -99,6 +100,11 @@ class TreeLayout:
         self.width = max(self.text.values()) + names + _SCALE_WIDTH + 12
         self.top = 22 / self.step
         """Rows of space above the first."""
+        for name, nodes in forests.items():
+            rows = {node.model: node for node in nodes}
+            for parent, end in {n.parent: n.row for n in nodes if n.parent}.items():
+                cells = {"x": self.x(name, rows[parent]), "row": rows[parent].row, "end": end}
+                self.trunks.append({"forest": name, **cells})
 
     def x(self, forest: str, node: Node) -> float:
         return 10 + self.indent[forest] * node.depth
@@ -107,76 +113,76 @@ class TreeLayout:
         """A position between the ends of the scale at the right, 0 to 1."""
         return self.width - 12 - _SCALE_WIDTH * (1 - fraction)
 
-    def node(self, forest: str, node: Node, fraction: float, **cells: Any) -> Cells:
-        """The cells of a model; further ones are `status`, which colors it, `role`, `label`, ..."""
+    def add_node(self, forest: str, node: Node, fraction: float, **cells: Any) -> None:
+        """A model; further cells are `status`, which colors it, `role`, `label`, ..."""
         x = self.x(forest, node)
-        return {
-            "forest": forest,
-            "row": node.row,
-            "last": node.last,
-            "x": x,
-            "back": x - self.indent[forest] if node.depth else None,
-            "text": self.text[forest],
-            "role": "model",
-            "at": self.on_scale(fraction),
-            "strength": 1.0,
-        } | cells
+        self.nodes.append(
+            {
+                "forest": forest,
+                "row": node.row,
+                "last": node.last,
+                "x": x,
+                "back": x - self.indent[forest] if node.depth else None,
+                "text": self.text[forest],
+                "role": "model",
+                "at": self.on_scale(fraction),
+                "strength": 1.0,
+            }
+            | cells
+        )
 
-    def trunks(self, forest: str, nodes: Mapping[str, Node]) -> list[Cells]:
-        """A line down from each parent to its last child."""
-        ends: dict[str, int] = {}
-        for node in nodes.values():
-            if node.parent:
-                ends[node.parent] = node.row
-        return [
-            {"forest": forest, "x": self.x(forest, nodes[p]), "row": nodes[p].row, "end": end}
-            for p, end in ends.items()
-        ]
-
-    def curve(self, forest: str, parent: Node, child: Node, **cells: Any) -> list[Cells]:
-        """Four corners of a curve at the right of the tree; `cells` are those of the edge."""
+    def add_curve(self, forest: str, parent: Node, child: Node, **cells: Any) -> None:
+        """A curve at the right of the tree; `cells` are those of the edge."""
         start, end = self.x(forest, parent), self.x(forest, child)
         distance = abs(parent.row - child.row) / self.count
         bulge = max(start, end) + 14 + (_BULGE - 20) * distance**0.5
         turn = min(bulge, self.text[forest] - 8)
         corners = [(start, parent), (turn, parent), (turn, child), (end, child)]
-        return [
+        self.curves += [
             {"forest": forest, "corner": corner, "x": x, "row": node.row} | cells
             for corner, (x, node) in enumerate(corners)
         ]
 
 
-@dataclass
-class TreeRows:
-    """Data of a figure; a cell `forest` has the name of the forest."""
-
-    nodes: list[Cells] = field(default_factory=list)
-    trunks: list[Cells] = field(default_factory=list)
-    curves: list[Cells] = field(default_factory=list)
-    """Edges that are not of the tree: four corners of each."""
-
-    @property
-    def datasets(self) -> dict[str, list[Cells]]:
-        return {name: plain(cells) for name, cells in vars(self).items()}
-
-
-def tree_chart(
-    rows: TreeRows,
+def tree_figure(
     layout: TreeLayout,
+    name: str,
+    title: str,
+    caption: str,
     *,
-    forests: Sequence[str],
     colors: Mapping[str, str],
     marks: Sequence[tuple[float, str]],
     tooltip: Mapping[str, str],
-) -> Any:
-    """A row per model; the figure's `datasets` are those of the rows.
+) -> Figure:
+    """A row per model.
 
     Args:
-        forests: a menu chooses between several.
         colors: by status.
         marks: labels of the scale at the right, each at a fraction of it.
         tooltip: titles of cells that are told of a model; those that no node has are left out.
     """
+    menu = alt.binding_select(options=layout.forests, name="The forest that is recovered by ")
+    bind: dict[str, Any] = {"bind": menu} if len(layout.forests) > 1 else {}
+    current = alt.param(name="forest", value=layout.forests[0], **bind)
+    tips = [
+        alt.Tooltip(f"{key}:N", title=heading)
+        for key, heading in tooltip.items()
+        if any(key in node for node in layout.nodes)
+    ]
+    chart = alt.layer(*_layers(layout, colors, marks, tips)).add_params(current)
+    height = layout.step * (layout.count + layout.top)
+    rows = {"nodes": layout.nodes, "trunks": layout.trunks, "curves": layout.curves}
+    datasets = {key: plain(cells) for key, cells in rows.items()}
+    chart = chart.properties(width=layout.width, height=height)
+    return Figure(name, title, caption, chart, datasets=datasets)
+
+
+def _layers(
+    layout: TreeLayout,
+    colors: Mapping[str, str],
+    marks: Sequence[tuple[float, str]],
+    tips: Sequence[alt.Tooltip],
+) -> list[Any]:
     across = alt.Scale(domain=[0, layout.width], nice=False)
     down = alt.Scale(domain=[layout.count - 0.5, -0.5 - layout.top], nice=False)
 
@@ -187,101 +193,72 @@ def tree_chart(
         return alt.Y(f"{column}:Q", scale=down, axis=None)
 
     def chart(name: str) -> Any:
-        return alt.Chart(alt.NamedData(name)).transform_filter(_CURRENT_FOREST)
+        return alt.Chart(alt.NamedData(name)).transform_filter("datum.forest == forest")
 
-    statuses = {cell["status"] for cell in (*rows.nodes, *rows.curves)}
-    statuses_in_order = [status for status in colors if status in statuses]
-    color = categories("status", statuses_in_order, [colors[s] for s in statuses_in_order])
-    roles = [role for role in _SHAPES if any(node["role"] == role for node in rows.nodes)]
+    present = {cell["status"] for cell in (*layout.nodes, *layout.curves)}
+    statuses = [status for status in colors if status in present]
+    color = categories("status", statuses, [colors[status] for status in statuses])
+    roles = [role for role in _SHAPES if any(node["role"] == role for node in layout.nodes)]
     legend = alt.Legend(title=None, orient="top", symbolFillColor=SOFT, symbolStrokeColor=SOFT)
-    shape = alt.Shape(
-        "role:N",
-        scale=alt.Scale(domain=roles, range=[_SHAPES[role] for role in roles]),
-        legend=legend if len(roles) > 1 else None,
-    )
-    strength = alt.Opacity("strength:Q", scale=None, legend=None)
+    shapes = alt.Scale(domain=roles, range=[_SHAPES[role] for role in roles])
+    shape = alt.Shape("role:N", scale=shapes, legend=legend if len(roles) > 1 else None)
+    edge: dict[str, Any] = {
+        "color": color,
+        "opacity": alt.Opacity("strength:Q", scale=None, legend=None),
+    }
     size = min(max(layout.step * 4, 8), 55)
-    scale = alt.Chart(
-        data(
-            [
-                {"at": layout.on_scale(at), "text": text, "top": -0.5, "end": layout.count}
-                for at, text in marks
-            ]
-        )
-    )
-    edges = chart("nodes").transform_filter("isValid(datum.back)")
+    larger = alt.ExprRef(f"datum.role == 'mixture of several' ? {1.8 * size} : {size}")
+    ticks = [
+        {"at": layout.on_scale(at), "text": text, "top": -0.5, "end": layout.count}
+        for at, text in marks
+    ]
+    scale, nodes = alt.Chart(data(ticks)), chart("nodes")
+    rules = scale.mark_rule(color=FAINT, opacity=0.5, strokeDash=[2, 3], clip=True)
+    texts = scale.mark_text(baseline="bottom", dy=-4, fontSize=10.5, color=SOFT)
+    edges = nodes.transform_filter("isValid(datum.back)")
+    edges = edges.mark_rule(strokeWidth=min(2.2, layout.step / 3))
     layers = [
-        _highlight(chart("nodes"), x, y, layout.width).encode(
-            tooltip=[
-                alt.Tooltip(f"{key}:N", title=heading)
-                for key, heading in tooltip.items()
-                if any(key in node for node in rows.nodes)
-            ]
-        ),
-        scale.mark_rule(color=_FAINT, opacity=0.5, strokeDash=[2, 3], clip=True).encode(
-            x=x("at"), y=y("top"), y2="end:Q"
-        ),
-        scale.mark_text(baseline="bottom", dy=-4, fontSize=10.5, color=SOFT).encode(
-            x=x("at"), y=y("top"), text="text:N"
-        ),
-        chart("trunks").mark_rule(color=_FAINT).encode(x=x(), y=y(), y2="end:Q"),
-        edges.mark_rule(strokeWidth=min(2.2, layout.step / 3)).encode(
-            x=x(), x2="back:Q", y=y(), color=color, opacity=strength
-        ),
+        _highlight(nodes, x, y, layout.width).encode(tooltip=tips),
+        rules.encode(x=x("at"), y=y("top"), y2="end:Q"),
+        texts.encode(x=x("at"), y=y("top"), text="text:N"),
+        chart("trunks").mark_rule(color=FAINT).encode(x=x(), y=y(), y2="end:Q"),
+        edges.encode(x=x(), x2="back:Q", y=y(), **edge),
     ]
-    for dash in ([1, 0], [4, 3]) if rows.curves else ():
-        curves = chart("curves").transform_filter(
-            f"datum.status {'!=' if dash[1] == 0 else '=='} '{DASHED}'"
-        )
-        layers.append(
-            curves.mark_line(interpolate="basis", strokeWidth=1.4, strokeDash=dash).encode(
-                x=x(), y=y(), detail="link:N", order="corner:Q", color=color, opacity=strength
-            )
-        )
-    larger = f"datum.role == 'mixture of several' ? {1.8 * size} : {size}"
-    layers += [
-        chart("nodes")
-        .mark_point(filled=True, opacity=1, size=alt.ExprRef(larger))
-        .encode(x=x(), y=y(), color=color, shape=shape),
-        chart("nodes")
-        .transform_filter("isValid(datum.at)")
-        .mark_circle(opacity=1, size=0.7 * size)
-        .encode(x=x("at"), y=y(), color=color),
-    ]
+    for dash, test in (([1, 0], "!="), ([4, 3], "==")) if layout.curves else ():
+        curves = chart("curves").transform_filter(f"datum.status {test} '{DASHED}'")
+        curves = curves.mark_line(interpolate="basis", strokeWidth=1.4, strokeDash=dash)
+        layers.append(curves.encode(x=x(), y=y(), detail="link:N", order="corner:Q", **edge))
+    dots = nodes.mark_point(filled=True, opacity=1, size=larger)
+    values = nodes.transform_filter("isValid(datum.at)").mark_circle(opacity=1, size=0.7 * size)
+    layers.append(dots.encode(x=x(), y=y(), color=color, shape=shape))
+    layers.append(values.encode(x=x("at"), y=y(), color=color))
     if layout.has_names:
-        names = chart("nodes").mark_text(
-            align="left",
-            baseline="middle",
-            fontSize=min(11.0, layout.step - 1),
-            fontWeight=alt.ExprRef("datum.role == 'root' ? 700 : 400"),
-            color=SOFT,
-            limit=_TEXT_WIDTH - 14,
-        )
-        layers.append(names.encode(x=x("text"), y=y(), text="label:N"))
-    menu = alt.binding_select(options=list(forests), name="The forest that is recovered by ")
-    current = alt.param(name="forest", value=forests[0])
-    if len(forests) > 1:
-        current = alt.param(name="forest", value=forests[0], bind=menu)
-    height = layout.step * (layout.count + layout.top)
-    return alt.layer(*layers).add_params(current).properties(width=layout.width, height=height)
+        weight = alt.ExprRef("datum.role == 'root' ? 700 : 400")
+        looks: dict[str, Any] = {
+            "align": "left",
+            "baseline": "middle",
+            "color": SOFT,
+            "fontWeight": weight,
+        }
+        looks |= {"fontSize": min(11.0, layout.step - 1), "limit": _TEXT_WIDTH - 14}
+        layers.append(nodes.mark_text(**looks).encode(x=x("text"), y=y(), text="label:N"))
+    return layers
 
 
 def _highlight(nodes: Any, x: Any, y: Any, width: float) -> Any:
     """Bands under the row that the pointer is on, its ancestors and its descendants."""
-    pointer = alt.selection_point(
-        name="kin", fields=["row", "last"], on="pointerover", clear="pointerout", empty=False
-    )
+    events: dict[str, Any] = {"on": "pointerover", "clear": "pointerout"}
+    pointer = alt.selection_point(name="kin", fields=["row", "last"], empty=False, **events)
     itself = "kin.row && datum.row == kin.row[0]"
     below = "kin.row && datum.row > kin.row[0] && datum.row <= kin.last[0]"
     above = "kin.row && datum.row < kin.row[0] && datum.last >= kin.row[0]"
-    shade = f"({itself}) ? 0.28 : ({below}) || ({above}) ? 0.12 : 0"
-    bands = nodes.transform_calculate(
-        over="datum.row - 0.5", under="datum.row + 0.5", left="0", right=f"{width}"
-    ).mark_rect(color=SOFT)
-    return bands.encode(
-        x=x("left"),
-        x2="right:Q",
-        y=y("over"),
-        y2="under:Q",
-        opacity=alt.value(alt.ExprRef(shade)),
-    ).add_params(pointer)
+    shade = alt.ExprRef(f"({itself}) ? 0.28 : ({below}) || ({above}) ? 0.12 : 0")
+    sides = {
+        "over": "datum.row - 0.5",
+        "under": "datum.row + 0.5",
+        "left": "0",
+        "right": f"{width}",
+    }
+    bands = nodes.transform_calculate(**sides).mark_rect(color=SOFT).add_params(pointer)
+    bands = bands.encode(x=x("left"), x2="right:Q", y=y("over"), y2="under:Q")
+    return bands.encode(opacity=alt.value(shade))

@@ -134,7 +134,7 @@ def interpolation_paths(
             (kin.name, *pair, align) for align in aligning for pair in pairs[: config.aligned_pairs]
         ]
     for done, (name, first, second, align) in enumerate(jobs):
-        progress("walking between models", done, len(jobs))
+        progress.step("walking between models", done, len(jobs))
         aligned = align.name if align else BEFORE
         try:
             losses = _losses(evaluator, first, second, align, barrier)

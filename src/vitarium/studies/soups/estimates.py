@@ -44,7 +44,7 @@ def _drawn_means(bootstrap: Bootstrap, images: str, values: Numbers) -> Numbers:
     """Means of draws of images; equal numbers are drawn together, which changes no chance."""
     distinct, counts = np.unique(values, return_counts=True)
     generator = np.random.default_rng(derive(bootstrap.seed, "images", images))
-    drawn = generator.multinomial(len(values), counts / len(values), size=bootstrap.draws)
+    drawn = generator.multinomial(len(values), counts / len(values), size=bootstrap.n_resamples)
     means: Numbers = drawn @ distinct / len(values)
     return means
 

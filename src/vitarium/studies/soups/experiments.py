@@ -148,11 +148,11 @@ class MergeExperiments:
     def run(self) -> MergeResults:
         members = list(self.groups.members.values())
         for done, model in enumerate(members):
-            self.progress("running models", done, len(members))
+            self.progress.step("running models", done, len(members))
             self.evaluator.single(model)
         jobs = [*self._of_groups(), *self._of_best(), *self._of_epochs()]
         for done, job in enumerate(jobs):
-            self.progress("combining models", done, len(jobs))
+            self.progress.step("combining models", done, len(jobs))
             job()
         return self.results
 

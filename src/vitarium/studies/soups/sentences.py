@@ -136,7 +136,7 @@ class SoupSentences:
                     f"{label(estimate.align)} could take away over {pairs}; {gain}"
                 )
                 continue
-            share = with_interval(estimate.share, "share", level=self.bootstrap.level)
+            share = with_interval(estimate.share, "share", level=self.bootstrap.confidence_level)
             verb = "takes away" if estimate.reduction.is_positive else "does not clearly lower:"
             yield (
                 f"Between models of different parents, {label(estimate.align)} {verb} {share} of "
@@ -282,10 +282,10 @@ class SoupSentences:
     # Words
 
     def _points(self, estimate: Estimate, *, inside: bool = False) -> str:
-        return with_interval(estimate, "gain", level=self.bootstrap.level, inside=inside)
+        return with_interval(estimate, "gain", level=self.bootstrap.confidence_level, inside=inside)
 
     def _nats(self, estimate: Estimate) -> str:
-        return with_interval(estimate, level=self.bootstrap.level)
+        return with_interval(estimate, level=self.bootstrap.confidence_level)
 
 
 def _above(first: Estimate, second: Estimate) -> bool:

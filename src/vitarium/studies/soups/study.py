@@ -55,9 +55,9 @@ class Soups(Config):
     """Models on the way between two, both ends among them; odd, for the one halfway."""
     barrier_images: PositiveInt = 512
     """At most so many images for each barrier."""
-    draws: PositiveInt = 1000
+    n_resamples: PositiveInt = 1000
     """Of the bootstrap."""
-    level: float = Field(0.95, gt=0, lt=1)
+    confidence_level: float = Field(0.95, gt=0, lt=1)
     """Of confidence intervals."""
     seed: int = 0
     """Of the bootstrap, and of which pairs are drawn."""
@@ -93,7 +93,7 @@ class StageSoups:
         "methods": ["uniform_soup", "epoch_average"],
         "last": [2],
         "points": 3,
-        "draws": 20,
+        "n_resamples": 20,
         "barrier_images": 32,
     },
 )
@@ -122,8 +122,8 @@ def soups(config: Soups, population: Population) -> Tables:
     zoo, ids = population.zoo, population.ids
     device = find_devices(population.device)[0]
     sources = ModelLoader(zoo, data=None, device=device, data_dir=population.data_dir)
-    bootstrap = Bootstrap(config.draws, config.level, config.seed)
-    evaluator = Evaluator(sources, population.split, population.images)
+    bootstrap = Bootstrap(config.n_resamples, config.confidence_level, config.seed)
+    evaluator = Evaluator(sources, population.split, population.num_images)
     stages = []
     for stage in read_stages(zoo, ids, split=population.split).stages:
         groups = SiblingGroups(sources, stage)
@@ -283,9 +283,9 @@ def _methods(config: Soups, methods: Methods, split: str) -> Section:
         f"Barriers: the largest rise of the loss over {config.points} points of the straight line "
         f"above the line between its ends, on {config.barrier_images} {split} images; at most "
         f"{config.pairs} pairs of each kinship, and {config.aligned_pairs} after each alignment.",
-        f"Intervals: {100 * config.level:g} %, percentiles of {config.draws} draws with "
-        "replacement: of test images where it is said so (the same draws for models that are "
-        "compared), else of models; of pairs, both models are drawn.",
+        f"Intervals: {100 * config.confidence_level:g} %, percentiles of {config.n_resamples} "
+        "draws with replacement: of test images where it is said so (the same draws for models "
+        "that are compared), else of models; of pairs, both models are drawn.",
         "Nothing of it is added to the zoo: to keep a model, `vitarium merge` makes it. What "
         "merged models say of the images is kept in the zoo's cache.",
         f"Seed {config.seed}: the same zoo gives the same page.",

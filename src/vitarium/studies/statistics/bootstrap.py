@@ -42,13 +42,13 @@ class Bootstrap:
     """Draws of n models: how often each model is in each draw.
 
     Args:
-        draws: number of draws.
-        level: of the interval, e.g. 0.95.
+        n_resamples: number of draws.
+        confidence_level: of the interval, e.g. 0.95.
         seed: of the draws; the same for all numbers of a study, so that they can be compared.
     """
 
-    draws: int = 1000
-    level: float = 0.95
+    n_resamples: int = 1000
+    confidence_level: float = 0.95
     seed: int = 0
 
     def counts(self, models: int, families: Sequence[str] | None = None) -> Numbers:
@@ -61,14 +61,14 @@ class Bootstrap:
             return self.counts(int(member.max()) + 1)[:, member]
         generator = np.random.default_rng(derive(self.seed, "bootstrap", models))
         shares = np.full(models, 1 / models)
-        return generator.multinomial(models, shares, size=self.draws).astype(np.float64)
+        return generator.multinomial(models, shares, size=self.n_resamples).astype(np.float64)
 
     def estimate(self, value: float, drawn: Numbers, models: int) -> Estimate:
         """A value with the percentile interval of its resamples `drawn`, [draws]; NaN: no value."""
         drawn = drawn[np.isfinite(drawn)]
-        if models < MIN_MODELS or len(drawn) < self.draws / 2:
+        if models < MIN_MODELS or len(drawn) < self.n_resamples / 2:
             return Estimate(value, None, None)
-        tail = (1 - self.level) / 2
+        tail = (1 - self.confidence_level) / 2
         low, high = np.quantile(drawn, [tail, 1 - tail])
         return Estimate(value, float(low), float(high))
 
