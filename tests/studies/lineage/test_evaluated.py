@@ -5,12 +5,8 @@ from hypothesis import strategies as st
 
 from vitarium.lineage.forest import Edge, Forest
 from vitarium.studies.lineage.evaluated import (
-    MISSED,
-    RIGHT,
-    TIED,
-    UNKNOWN,
-    WRONG,
     EvaluatedForest,
+    Status,
     descriptions,
     evaluated_forests,
     short_name,
@@ -33,28 +29,28 @@ TRUTH = {"a": (), "b": ("a",), "c": ("b",), "d": ("b", "c"), "e": ()}
 
 def test_an_edge_is_right_or_wrong_or_not_known():
     found = statuses([("a", "b", 1), ("a", "c", 1), ("a", "f", 1)], TRUTH)
-    assert found == {"ab": RIGHT, "ac": WRONG, "af": UNKNOWN}
-    assert set(statuses([("a", "b", 1)], None).values()) == {UNKNOWN}
+    assert found == {"ab": Status.RIGHT, "ac": Status.WRONG, "af": Status.UNKNOWN}
+    assert set(statuses([("a", "b", 1)], None).values()) == {Status.UNKNOWN}
 
 
 def test_models_are_right_only_with_all_parents_and_no_other():
     one = EvaluatedForest(forest([("a", "b", 1), ("b", "d", 1), ("a", "e", 1)]), TRUTH, {})
     assert one.statuses == {
-        "a": RIGHT,
-        "b": RIGHT,
-        "c": WRONG,
-        "d": WRONG,
-        "e": WRONG,
-        "f": UNKNOWN,
+        "a": Status.RIGHT,
+        "b": Status.RIGHT,
+        "c": Status.WRONG,
+        "d": Status.WRONG,
+        "e": Status.WRONG,
+        "f": Status.UNKNOWN,
     }
     both = EvaluatedForest(forest([("b", "d", 0.5), ("c", "d", 0.5)]), TRUTH, {})
-    assert both.statuses["d"] == RIGHT
+    assert both.statuses["d"] == Status.RIGHT
     assert both.mixtures == ["d"]
 
 
 def test_true_edges_that_a_forest_lacks_are_missed():
     found = EvaluatedForest(forest([("b", "d", 1), ("c", "b", 1)]), TRUTH, {})
-    missed = {f"{link.parent}{link.child}" for link in found.links if link.status == MISSED}
+    missed = {f"{link.parent}{link.child}" for link in found.links if link.status == Status.MISSED}
     assert missed == {"ab", "bc", "cd"}
     elsewhere = EvaluatedForest(forest([], models="bc"), {"b": ("a",), "c": ("b",)}, {})
     assert [(link.parent, link.child) for link in elsewhere.links] == [("b", "c")]
@@ -66,12 +62,17 @@ def test_models_that_weights_do_not_tell_apart_stand_for_each_other():
     found = EvaluatedForest(
         forest([("a", "c", 1), ("c", "b", 1), ("c", "d", 1)], "abcd", [["b", "c"]]), truth, {}
     )
-    assert found.statuses == {"a": RIGHT, "b": TIED, "c": TIED, "d": TIED}
-    assert {status for _, status in found.edges} == {TIED}
+    assert found.statuses == {
+        "a": Status.RIGHT,
+        "b": Status.TIED,
+        "c": Status.TIED,
+        "d": Status.TIED,
+    }
+    assert {status for _, status in found.edges} == {Status.TIED}
     untied = EvaluatedForest(
         forest([("a", "c", 1), ("c", "b", 1), ("c", "d", 1)], "abcd"), truth, {}
     )
-    assert set(untied.statuses.values()) == {RIGHT, WRONG}
+    assert set(untied.statuses.values()) == {Status.RIGHT, Status.WRONG}
 
 
 def test_a_mixture_hangs_below_its_largest_share():
@@ -121,7 +122,7 @@ def test_every_model_has_one_row_above_all_of_its_own(parents):
 def test_the_truth_is_a_forest_of_its_own(forests):
     found = forests.recovered(2, 3, 1, wrong=["r0c1g0"], mixture=True)
     true = true_forest(found, "the truth")
-    assert set(true.statuses.values()) == {RIGHT}
+    assert set(true.statuses.values()) == {Status.RIGHT}
     assert len(true.forest.trees) == 2
     assert true.forest.parents["soup"].keys() == {"r0c0", "r0c1"}
     assert true_forest(forests.recovered(known=False), "the truth") is None
@@ -130,9 +131,9 @@ def test_the_truth_is_a_forest_of_its_own(forests):
 def test_every_method_is_held_against_the_same_truth(forests):
     found = evaluated_forests(forests.recovered(2, 3, 1, wrong=["r0c1g0"]))
     assert list(found) == ["descent", "mother", "nearest_root"]
-    assert found["descent"].statuses["r0c1g0"] == WRONG
-    assert found["mother"].statuses["r0c1g0"] == WRONG
-    assert found["mother"].statuses["r0c1"] == RIGHT
+    assert found["descent"].statuses["r0c1g0"] == Status.WRONG
+    assert found["mother"].statuses["r0c1g0"] == Status.WRONG
+    assert found["mother"].statuses["r0c1"] == Status.RIGHT
 
 
 def test_a_model_is_told_by_what_tells_it_from_others_of_its_stage():

@@ -2,14 +2,7 @@
 
 import pytest
 
-from vitarium.studies.lineage.evaluated import (
-    MISSED,
-    RIGHT,
-    UNKNOWN,
-    WRONG,
-    evaluated_forests,
-    true_forest,
-)
+from vitarium.studies.lineage.evaluated import Status, evaluated_forests, true_forest
 from vitarium.studies.lineage.figures import TRUE_FOREST, drawn_rows, tree, tree_layout
 from vitarium.studies.report.figures import PALETTE
 
@@ -39,7 +32,7 @@ def test_every_edge_is_drawn_once(found):
     curves = {cell["link"]: cell["status"] for cell in made.curves}
     assert len(straight) == sum(row.parent is not None for row in one.rows)
     assert len(curves) == len(found.forest.edges) - len(straight) + 2  # and two that were missed
-    assert sorted(curves.values()) == [RIGHT, MISSED, MISSED]
+    assert sorted(curves.values()) == [Status.RIGHT, Status.MISSED, Status.MISSED]
     assert len(made.curves) == 4 * len(curves)
 
 
@@ -52,9 +45,13 @@ def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
     ]
     (scale,) = [one for n, one in enumerate(scales) if one not in scales[:n]]
     colours = dict(zip(scale["domain"], scale["range"], strict=True))
-    assert colours == {RIGHT: PALETTE[0], WRONG: PALETTE[1], MISSED: PALETTE[3]}
+    assert colours == {
+        Status.RIGHT: PALETTE[0],
+        Status.WRONG: PALETTE[1],
+        Status.MISSED: PALETTE[3],
+    }
     by_name = {c["name"]: c for c in data_of(spec) if c.get("forest") == "descent" and "name" in c}
-    assert by_name["r2c3"]["status"] == WRONG
+    assert by_name["r2c3"]["status"] == Status.WRONG
     assert by_name["r2c3"]["true"] == "r2"
     assert by_name["soup"]["role"] == "mixture of several"
     assert by_name["soup"]["kind"] == "merged"
@@ -84,7 +81,7 @@ def test_one_forest_without_truth_needs_no_menu(forests):
     figure = tree(evaluated_forests(found), found.info)
     (param,) = [param for param in figure.spec["params"] if param["name"] == "forest"]
     assert "bind" not in param
-    assert {node["status"] for node in data_of(figure.spec) if "status" in node} == {UNKNOWN}
+    assert {node["status"] for node in data_of(figure.spec) if "status" in node} == {Status.UNKNOWN}
     assert "true" not in figure.caption
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from studies.conftest import made_up
 from vitarium.studies.diversity import figures as model_figures
+from vitarium.studies.diversity import tables
 from vitarium.studies.report import matrices
 from vitarium.studies.report.figures import Figure, data
 from vitarium.studies.statistics.analysis import analyse
@@ -28,11 +29,12 @@ def test_no_figure_is_written_outside_of_its_folder(tmp_path):
 
 
 def drawn(stage) -> dict[str, Figure | None]:
+    analysis = analyse(stage, Bootstrap(n_resamples=20))
     return {
         "curves": model_figures.curves(stage, "lr"),
         "gap": model_figures.against_accuracy(stage, "generalization_gap", "lr"),
         "distributions": model_figures.distributions(stage, "lr"),
-        "variance": model_figures.variance(analyse(stage, Bootstrap(n_resamples=20))),
+        "variance": model_figures.variance(analysis, tables.variance(analysis)),
         "agreement": matrices.heat_map(stage, "agreement"),
         "embedding": model_figures.embedding(stage, ["pca"], "parent", 0),
     }

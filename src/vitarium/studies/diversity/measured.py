@@ -1,6 +1,6 @@
 """Measure what the study of diversity needs; what is known already is only read."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,18 +25,12 @@ class Unavailable:
     command: str = ""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Values as `vitarium.measure` gives them, and the measures without any."""
-
-    values: pd.DataFrame
-    unavailable: Sequence[Unavailable] = ()
-
-
 def measured(
     population: Population, *, hessian_models: int = 0, measure_missing: bool = True
-) -> Measured:
-    """Measure after the last epoch, on the split or on weights alone.
+) -> tuple[pd.DataFrame, list[Unavailable]]:
+    """Values as `vitarium.measure` gives them, and the measures without any.
+
+    After the last epoch, on the split or on weights alone.
 
     Args:
         hessian_models: so many of each stage get a Hessian trace, the first in order of id.
@@ -88,7 +82,7 @@ def measured(
         for name in (*quick, HESSIAN)
         if name not in explained
     ]
-    return Measured(values, unavailable)
+    return values, unavailable
 
 
 def recorded(zoo: Zoo, ids: Collection[str], names: Collection[str], split: str) -> pd.DataFrame:

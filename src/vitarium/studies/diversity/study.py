@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from vitarium.core.config import Config
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.diversity import figures, tables
-from vitarium.studies.diversity.measured import Measured, measured
+from vitarium.studies.diversity.measured import Unavailable, measured
 from vitarium.studies.diversity.sentences import sentences
 from vitarium.studies.report.matrices import heat_map
 from vitarium.studies.report.tables import Block
@@ -60,15 +60,18 @@ def diversity(config: Diversity, population: Population) -> Tables:
     """
     for method in config.embeddings:
         check_installed(method)
-    values = measured(
+    values, unavailable = measured(
         population, hessian_models=config.hessian_models, measure_missing=config.measure_missing
     )
-    stages = read_stages(population.zoo, population.ids, values.values, population.split)
-    return tables_of(config, population, stages, values)
+    stages = read_stages(population.zoo, population.ids, values, population.split)
+    return tables_of(config, population, stages, unavailable)
 
 
 def tables_of(
-    config: Diversity, population: Population, stages: Stages, values: Measured
+    config: Diversity,
+    population: Population,
+    stages: Stages,
+    unavailable: Sequence[Unavailable] = (),
 ) -> Tables:
     """The tables of a population of which everything is measured."""
     bootstrap = Bootstrap(config.n_resamples, config.confidence_level, config.seed)
@@ -90,7 +93,7 @@ def tables_of(
         name = analysis.stage.name
         population.progress.step(f"drawing {name}", done, len(analyses))
         sections.append(_stage(analysis, texts[name].details, config, bootstrap))
-    sections += [_missing(stages, values), _methods(config, population.split)]
+    sections += [_missing(stages, unavailable), _methods(config, population.split)]
     parts = [f"**{len(stage)}** {stage.name}" for stage in stages.stages]
     lead = f"A population of {counted(len(stages), 'finished model')}: {', '.join(parts)}."
     if stages.left_out:
@@ -114,13 +117,14 @@ def _stage(
     # maps are colored at first by the factor that explains most of predictions
     of_pairs = (e for m in ("agreement", "cka", "weight_l2") for e in analysis.of(m))
     strongest = next((effect.factor.name for effect in of_pairs), first)
+    variance = tables.variance(analysis)
     contents: list[Block | None] = [
         Sentences(details),
         figures.curves(stage, first),
         figures.against_accuracy(stage, "generalization_gap", first),
         figures.against_accuracy(stage, "hessian_trace", first),
-        figures.variance(analysis),
-        tables.variance(analysis),
+        figures.variance(analysis, variance),
+        variance,
         tables.mixed_models(analysis),
         figures.distributions(stage, first),
         tables.distributions(stage),
@@ -140,9 +144,9 @@ def _stage(
     return Section(f"stage-{stage.name}", heading, contents, lead, stage.name)
 
 
-def _missing(stages: Stages, values: Measured) -> Section:
-    table = tables.missing(stages, values)
-    lines = [f"{title(e.measure)}: `{e.command}`" for e in values.unavailable if e.command]
+def _missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Section:
+    table = tables.missing(stages, unavailable)
+    lines = [f"{title(e.measure)}: `{e.command}`" for e in unavailable if e.command]
     if table.data.empty:
         lines = ["Nothing: every measure has a value for every model and pair."]
     return Section("missing", "What is missing", [table, Sentences(lines)])

@@ -1,12 +1,13 @@
 """A stage's tables: what is known of its models, and what factors explain."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vitarium.studies.diversity.measured import Measured
+from vitarium.studies.diversity.measured import Unavailable
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, Quantity, Spread, Unit, title, unit_of
 from vitarium.studies.statistics.analysis import Analysis, pairs_sharing
@@ -20,7 +21,7 @@ _OVER_PAIRS = "Means over pairs, with intervals of the bootstrap over models."
 
 def stages(population: Stages) -> Table:
     """A row per stage: models, accuracy, and the factors with their values."""
-    rows = []
+    rows, names = [], ("lowest accuracy", "median", "highest")
     for stage in population.stages:
         accuracy = stage.models["accuracy"].dropna()
         factors = [
@@ -29,17 +30,10 @@ def stages(population: Stages) -> Table:
             + (f" (and with it {', '.join(factor.equivalent)})" if factor.equivalent else "")
             for factor in stage.factors
         ]
-        rows.append(
-            {
-                "stage": stage.name,
-                "models": len(stage),
-                "lowest accuracy": accuracy.min(),
-                "median": accuracy.median(),
-                "highest": accuracy.max(),
-                "factors that vary": "; ".join(factors) or DASH,
-            }
-        )
-    units = dict.fromkeys(("lowest accuracy", "median", "highest"), "fraction")
+        quantiles = dict(zip(names, accuracy.agg(["min", "median", "max"]), strict=True))
+        row = {"stage": stage.name, "models": len(stage), **quantiles}
+        rows.append({**row, "factors that vary": "; ".join(factors) or DASH})
+    units = dict.fromkeys(names, "fraction")
     return Table.of("The stages", rows, units=units, wrap=True)
 
 
@@ -183,7 +177,7 @@ def models(stage: Stage) -> Table:
     return Table("All models of this stage", frame, units=units, folded=True)
 
 
-def missing(stages: Stages, values: Measured) -> Table:
+def missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Table:
     """Measures that lack values, and why."""
     cells = [
         (
@@ -195,7 +189,7 @@ def missing(stages: Stages, values: Measured) -> Table:
         for stage in stages.stages
         for entry in stage.missing
     ]
-    cells += [("all", entry.measure, "none", entry.why) for entry in values.unavailable]
+    cells += [("all", entry.measure, "none", entry.why) for entry in unavailable]
     rows = [
         {"stage": stage, "measure": title(measure), "has values for": count, "why": why}
         for stage, measure, count, why in cells

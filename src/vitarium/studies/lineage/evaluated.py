@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
 from vitarium.core.printable import printable, shortened
@@ -17,10 +18,6 @@ from vitarium.lineage.recover import Recovered
 from vitarium.lineage.scores import Scores
 from vitarium.studies.report.trees import DASHED, Node, arrange
 
-RIGHT, TIED, WRONG = "right", "right but for a tie", "wrong"
-MISSED = DASHED
-UNKNOWN = "recovered"
-"""Of an edge of which the truth is not known."""
 DOUBTFUL = 0.9
 """An edge of a lower confidence is pointed out."""
 _ID = re.compile(r"[0-9a-f]{12,}(@\d+)?")
@@ -28,15 +25,21 @@ _MAX_NAME, _MAX_LENGTH = 34, 300
 """Characters of a name, and of the description of a model."""
 
 
+class Status:
+    """Of edges and models beside the truth."""
+
+    RIGHT, TIED, WRONG = "right", "right but for a tie", "wrong"
+    MISSED = DASHED
+    UNKNOWN = "recovered"
+    """The truth is not known."""
+
+
 def short_name(model: str) -> str:
     """A model's name as people read it: of a zoo's ids eight digits, of long names both ends."""
     if _ID.fullmatch(model):
         id, at, epoch = model.partition("@")
         return id[:8] + at + epoch
-    plain = printable(model)
-    if len(plain) <= _MAX_NAME:
-        return plain
-    return f"{plain[: _MAX_NAME // 3]}…{plain[-(2 * _MAX_NAME) // 3 + 1 :]}"
+    return shortened(printable(model), _MAX_NAME)
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,15 @@ class EvaluatedForest:
     @cached_property
     def families(self) -> dict[str, int]:
         """By model, counted from 0 without gaps."""
-        numbers = {number: rank for rank, number in enumerate(sorted(set(self.forest.families)))}
-        models = zip(self.forest.models, self.forest.families, strict=True)
-        return {model: numbers[number] for model, number in models}
+        _, numbers = np.unique(np.asarray(self.forest.families), return_inverse=True)
+        return dict(zip(self.forest.models, numbers.tolist(), strict=True))
 
     @cached_property
     def links(self) -> list[Link]:
         """Every edge of the forest, and then the true ones that it lacks."""
         parents = self.forest.parents
         missed = [
-            Link(parent, child, MISSED)
+            Link(parent, child, Status.MISSED)
             for child, true in (self.truth or {}).items()
             for parent in true
             if child in parents and parent in parents and parent not in parents[child]
@@ -151,24 +153,23 @@ class EvaluatedForest:
     def _status(self, edge: Edge) -> str:
         true = self.true_parents(edge.child)
         if true is None:
-            return UNKNOWN
+            return Status.UNKNOWN
         if edge.parent in true:
-            return RIGHT
-        parents = (self.true_parents(twin) or () for twin in self._ties[edge.child])
-        return TIED if any(self._ties[edge.parent] & set(names) for names in parents) else WRONG
+            return Status.RIGHT
+        twins = self._ties[edge.child]
+        candidates = {name for twin in twins for name in self.true_parents(twin) or ()}
+        return Status.TIED if candidates & self._ties[edge.parent] else Status.WRONG
 
     def _status_of_model(self, model: str) -> str:
         true, recovered = self.true_parents(model), set(self.forest.parents[model])
         if true is None:
-            return UNKNOWN
+            return Status.UNKNOWN
         if recovered == set(true):
-            return RIGHT
+            return Status.RIGHT
         groups = {self._ties[parent] for parent in recovered}
-        parents = [self.true_parents(twin) for twin in self._ties[model]]
-        true_groups = [
-            {self._ties[name] for name in names} for names in parents if names is not None
-        ]
-        return TIED if groups in true_groups else WRONG
+        truths = [names for names in map(self.true_parents, self._ties[model]) if names is not None]
+        is_tied = any({self._ties[name] for name in names} == groups for names in truths)
+        return Status.TIED if is_tied else Status.WRONG
 
 
 def evaluated_forests(recovered: Recovered) -> dict[str, EvaluatedForest]:

@@ -7,16 +7,7 @@ from typing import Any
 import altair as alt
 
 from vitarium.lineage.forest import Edge
-from vitarium.studies.lineage.evaluated import (
-    MISSED,
-    RIGHT,
-    TIED,
-    UNKNOWN,
-    WRONG,
-    EvaluatedForest,
-    about,
-    short_name,
-)
+from vitarium.studies.lineage.evaluated import EvaluatedForest, Status, about, short_name
 from vitarium.studies.lineage.tables import MEANINGS
 from vitarium.studies.report.figures import BLUE, LINE, PALETTE, Figure, categories, data
 from vitarium.studies.report.tables import Table
@@ -25,7 +16,13 @@ from vitarium.studies.report.trees import Cells, Node, TreeLayout, tree_figure
 TRUE_FOREST = "the truth"
 MAX_MODELS = 1500
 """Models that are drawn; of more, the largest families."""
-_COLORS = {RIGHT: BLUE, TIED: PALETTE[5], WRONG: PALETTE[1], MISSED: PALETTE[3], UNKNOWN: BLUE}
+_COLORS = {
+    Status.RIGHT: BLUE,
+    Status.TIED: PALETTE[5],
+    Status.WRONG: PALETTE[1],
+    Status.MISSED: PALETTE[3],
+    Status.UNKNOWN: BLUE,
+}
 _TOOLTIP = {
     "name": "model",
     **{key: key for key in ("stage", "factors", "epoch", "accuracy", "file")},

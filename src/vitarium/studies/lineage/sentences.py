@@ -7,25 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from vitarium.core.registry import get
 from vitarium.lineage.forest import Kind
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import (
-    DOUBTFUL,
-    RIGHT,
-    TIED,
-    UNKNOWN,
-    EvaluatedForest,
-    short_name,
-)
+from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
 from vitarium.studies.report.text import SIGN, counted, listed, number
 from vitarium.studies.report.trees import Node
 
 MAX_MODELS = 60
 """Models that are listed on a terminal."""
-_KINDS: dict[Kind, tuple[str, str]] = {
-    "copy": ("copy", "copies"),
-    "quantised": ("quantised copy", "quantised copies"),
-    "pruned": ("pruned copy", "pruned copies"),
-    "permuted": ("copy with rearranged units", "copies with rearranged units"),
-    "low_rank": ("with a difference of low rank (LoRA)",) * 2,
+_KINDS: dict[Kind, str] = {
+    "copy": "copied",
+    "quantised": "quantised",
+    "pruned": "pruned",
+    "permuted": "copied with rearranged units",
+    "low_rank": "trained by a difference of low rank (LoRA)",
 }
 _MAX_GROUPS = 6
 """Groups that are named in a sentence."""
@@ -55,8 +48,7 @@ def sentences(
         f"{singles} ({reason}), with {counted(len(evaluated.roots), 'root')} and "
         f"{counted(len(forest.edges), 'edge')} from parents to children, as `{forest.method}` "
         "recovers them from the weights alone.",
-        *_accuracy(evaluated, wants_truth),
-        *_methods(forests),
+        *_accuracy(forests, wants_truth),
         *_doubts(evaluated),
         *_special_models(evaluated),
         *_compared(recovered),
@@ -84,23 +76,24 @@ def _name_list(models: Sequence[str], count: int = 5) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _accuracy(forest: EvaluatedForest, wants_truth: bool) -> Iterator[str]:
+def _accuracy(forests: Mapping[str, EvaluatedForest], wants_truth: bool) -> Iterator[str]:
+    forest = next(iter(forests.values()))
     if forest.truth is None or forest.scores is None:
         reason = "is not known here" if wants_truth else "was not looked at"
         yield f"The truth {reason}: only the confidences say how much of it may be right."
         return
-    statuses = [status for status in forest.statuses.values() if status != UNKNOWN]
+    statuses = [status for status in forest.statuses.values() if status != Status.UNKNOWN]
     nodes, tied = forest.score("node_accuracy"), forest.score("node_accuracy_up_to_ties")
     line = (
         f"**{percent(nodes)}** of models have exactly their true parents "
-        f"({statuses.count(RIGHT)} of {len(statuses)}; a root: none)."
+        f"({statuses.count(Status.RIGHT)} of {len(statuses)}; a root: none)."
     )
     if tied not in (None, nodes):
         line += " Where models that their weights do not tell apart stand for each other, "
         line += f"{percent(tied)}."
     yield line
-    edges = [status for _, status in forest.edges if status != UNKNOWN]
-    true, missed = edges.count(RIGHT), sum(link.edge is None for link in forest.links)
+    edges = [status for _, status in forest.edges if status != Status.UNKNOWN]
+    true, missed = edges.count(Status.RIGHT), sum(link.edge is None for link in forest.links)
     yield (
         f"{true} of {counted(len(edges), 'recovered edge')} are true, and {missed or 'none'} of "
         f"{counted(true + missed, 'true edge')} {_are(max(missed, 1))} missed."
@@ -111,13 +104,10 @@ def _accuracy(forest: EvaluatedForest, wants_truth: bool) -> Iterator[str]:
         line = f"The trees {agree} (adjusted Rand index **{rand:.3f}**)"
         of_roots = f", and the root is found of **{percent(roots)}** of them"
         yield f"{line}{'' if roots is None else of_roots}."
-
-
-def _methods(forests: Mapping[str, EvaluatedForest]) -> Iterator[str]:
     accuracies = [
         f"`{name}` **{percent(accuracy)}**{' (told the roots)' if takes_roots(name) else ''}"
-        for name, forest in list(forests.items())[1:]
-        if (accuracy := forest.score("node_accuracy")) is not None
+        for name, other in list(forests.items())[1:]
+        if (accuracy := other.score("node_accuracy")) is not None
     ]
     if accuracies:
         yield f"By other methods, so many models have their true parents: {listed(accuracies)}."
@@ -128,8 +118,8 @@ def _doubts(forest: EvaluatedForest) -> Iterator[str]:
         return
 
     def right(statuses: list[str], which: str) -> str:
-        statuses = [status for status in statuses if status != UNKNOWN]
-        count = sum(status in (RIGHT, TIED) for status in statuses)
+        statuses = [status for status in statuses if status != Status.UNKNOWN]
+        count = sum(status in (Status.RIGHT, Status.TIED) for status in statuses)
         text = f" Of {which}, {count} of {len(statuses)} {_are(count)} right."
         return text if statuses else ""
 
@@ -166,26 +156,22 @@ def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:
     if true and share is not None:
         yield f"Of {counted(true, 'true mixture')}, all parents are found of **{percent(share)}**."
     counts = Counter(edge.kind for edge in forest.edges)
-    kinds = [f"**{counts[k]}** {nouns[counts[k] > 1]}" for k, nouns in _KINDS.items() if counts[k]]
+    kinds = [f"**{counts[kind]}** {text}" for kind, text in _KINDS.items() if counts[kind]]
     if kinds:
-        yield f"Among the children are {listed(kinds)}."
+        yield f"Among the children: {listed(kinds)}."
 
 
 def _compared(recovered: Recovered) -> Iterator[str]:
     """What was compared, and what was set aside."""
     groups, reasons = recovered.groups, recovered.left_out
-    least = f"**{100 * min((group.shared for group in groups), default=1):.1f}{SIGN}**"
-    if len(groups) == 1:
-        yield (
-            f"Compared were {counted(groups[0].tensors, 'tensor')}, which hold {least} of the "
-            "numbers; heads are left out."
-        )
-    elif groups:
+    if groups:
         sizes = listed([str(len(group.models)) for group in groups[:_MAX_GROUPS]])
         more = " and more" if len(groups) > _MAX_GROUPS else ""
+        tensors = listed([str(n) for n in sorted({g.tensors for g in groups[:_MAX_GROUPS]})])
         yield (
-            f"The models are of **{len(groups)} shapes** ({sizes}{more} models), which are "
-            f"compared among themselves, heads left out: of each at least {least} of the numbers."
+            f"Models of **{counted(len(groups), 'shape')}** ({sizes}{more} models) were compared "
+            f"among themselves and without heads, by {tensors} tensors, which hold at least "
+            f"**{100 * min(group.shared for group in groups):.1f}{SIGN}** of the numbers."
         )
     if reasons:
         first = "; ".join(f"`{name}`: {reasons[name]}" for name in sorted(reasons)[:3])
@@ -228,8 +214,8 @@ def _remarks(forest: EvaluatedForest, row: Node) -> str:
     if further := [short_name(parent) for parent in parents if parent != row.parent]:
         remarks.append(f"(and of {', '.join(further)})")
     status = forest.statuses[row.model]
-    if status not in (RIGHT, UNKNOWN):
+    if status not in (Status.RIGHT, Status.UNKNOWN):
         true = ", ".join(map(short_name, forest.true_parents(row.model) or ()))
         parent = f"of {true}" if true else "a root"
-        remarks.append(f"({'tied' if status == TIED else 'wrong'}: {parent})")
+        remarks.append(f"({'tied' if status == Status.TIED else 'wrong'}: {parent})")
     return "  ".join(filter(None, remarks))

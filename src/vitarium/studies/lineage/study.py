@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +41,11 @@ class Lineage(Config):
 class LineageTables(Tables):
     """With the forests, to be written or drawn otherwise."""
 
-    recovered: Recovered | None = None
+    recovered: Recovered = field(kw_only=True)
 
 
 def as_json(lineage: LineageTables, path: Path) -> None:
     """Write the forest as JSON, too."""
-    assert lineage.recovered
     recovered = lineage.recovered
     write_json(
         recovered.forest, path, truth=recovered.truth, scores=recovered.scores, info=recovered.info
@@ -55,7 +54,6 @@ def as_json(lineage: LineageTables, path: Path) -> None:
 
 def as_graphml(lineage: LineageTables, path: Path) -> None:
     """Write the forest as GraphML, for Gephi, yEd or networkx."""
-    assert lineage.recovered
     recovered = lineage.recovered
     write_graphml(recovered.forest, path, truth=recovered.truth, info=recovered.info)
 
@@ -123,7 +121,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         facts,
         {"": lines},
         ["", *forest_lines(first)],
-        recovered,
+        recovered=recovered,
     )
 
 

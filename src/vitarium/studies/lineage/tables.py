@@ -8,43 +8,27 @@ import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import (
-    DOUBTFUL,
-    MISSED,
-    RIGHT,
-    TIED,
-    UNKNOWN,
-    EvaluatedForest,
-    short_name,
-)
+from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, SIGN, Quantity
 from vitarium.studies.statistics.bootstrap import Estimate
 
 MEANINGS = {
     "node_accuracy": ("right parents", "models with exactly their true parents, roots with none"),
-    "node_accuracy_up_to_ties": (
-        "right parents, up to ties",
-        "the same, where models that their weights do not tell apart stand for each other",
-    ),
+    "node_accuracy_up_to_ties": ("right parents, up to ties", "the same, but for tied models"),
     "parent_accuracy": ("right parents of children", "the same of models that have true parents"),
     "edge_precision": ("edges that are right", "of the recovered edges, those that are true"),
     "edge_recall": ("edges that are found", "of the true edges, those that were recovered"),
-    "undirected_edge_accuracy": (
-        "edges, whichever way",
-        "of the true edges, those that were recovered in this direction or the other",
-    ),
+    "undirected_edge_accuracy": ("edges, whichever way", "the same, in either direction"),
     "root_accuracy": ("right roots", "true trees whose true roots have no parent in the forest"),
     "adjusted_rand_index": (
         "trees (ARI)",
-        "how well the trees agree as groups of models: 100 where they are the same, about 0 by "
-        "chance (adjusted Rand index)",
+        "adjusted Rand index of the trees: 100 where they are the same, about 0 by chance",
     ),
     "mixtures_found": ("mixtures found", "true mixtures of which all parents were found"),
     "mother_accuracy": (
         "as MoTHer scores",
-        "of a tree's true edges, those that were recovered; mean over the trees, as MoTHer's "
-        "authors report it",
+        "of a tree's true edges, those that were recovered; mean over the trees",
     ),
 }
 """By score: its short name, and what it is the share of."""
@@ -89,9 +73,9 @@ def comparison(forests: Mapping[str, EvaluatedForest]) -> Table:
 
 def calibration(forest: EvaluatedForest) -> Table:
     """Edges by confidence, with how many are right; empty where too few are known."""
-    edges = [(edge.confidence, status) for edge, status in forest.edges if status != UNKNOWN]
+    edges = [(edge.confidence, status) for edge, status in forest.edges if status != Status.UNKNOWN]
     confidences = np.array([confidence for confidence, _ in edges])
-    right = np.array([status in (RIGHT, TIED) for _, status in edges])
+    right = np.array([status in (Status.RIGHT, Status.TIED) for _, status in edges])
     # the highest bin is closed: a confidence of 1 is in it
     bins = np.searchsorted(_BIN_EDGES[1:-1], confidences, side="right")
     rows = []
@@ -123,8 +107,12 @@ def doubtful(forest: EvaluatedForest) -> Table:
         for root in forest.roots
     ]
     rows = [
-        _row(forest, short_name(model), model, {"recovered parent": parent, "confidence": sure})
-        | _if_known(forest, {"true parent": _true(forest, model), "is": status})
+        _row(
+            forest,
+            model,
+            {"recovered parent": parent, "confidence": sure},
+            {"true parent": _true(forest, model), "is": status},
+        )
         for sure, model, parent, status in sorted(cells)
         if sure < DOUBTFUL
     ]
@@ -136,10 +124,10 @@ def mistakes(forest: EvaluatedForest) -> Table:
     """Models whose parents are not the true ones."""
     rows = []
     for model in [node.model for node in forest.rows]:
-        if (status := forest.statuses[model]) not in (RIGHT, UNKNOWN):
+        if (status := forest.statuses[model]) not in (Status.RIGHT, Status.UNKNOWN):
             parents = ", ".join(map(short_name, forest.forest.parents[model])) or _ROOT
-            cells = {"recovered parent": parents, "true parent": _true(forest, model), "is": status}
-            rows.append(_row(forest, short_name(model), model, cells))
+            truth = {"true parent": _true(forest, model), "is": status}
+            rows.append(_row(forest, model, {"recovered parent": parents}, truth))
     return Table.of("Models with other parents than the true ones", rows, folded=None)
 
 
@@ -156,12 +144,12 @@ def edges(forest: EvaluatedForest) -> Table:
         for edge in parents.values():
             kind, status = edge.kind.replace("_", " "), statuses[edge.parent, model]
             cells.append((model, tree, edge.parent, edge.confidence, edge.share, kind, status))
-    missed = [link for link in forest.links if link.status == MISSED]
-    cells += [(link.child, None, link.parent, None, None, DASH, MISSED) for link in missed]
+    missed = [link for link in forest.links if link.status == Status.MISSED]
+    cells += [(link.child, None, link.parent, None, None, DASH, Status.MISSED) for link in missed]
     names = ("tree", "parent", "confidence", "share", "made by")
     rows = [
-        _row(forest, model, model, dict(zip(names, values, strict=True)))
-        | _if_known(forest, {"is": status})
+        _row(forest, model, dict(zip(names, values, strict=True)), {"is": status})
+        | {"model": model}
         for model, *values, status in cells
     ]
     note = "Share: how much of a mixture is this parent's."
@@ -171,16 +159,13 @@ def edges(forest: EvaluatedForest) -> Table:
 
 
 def _row(
-    forest: EvaluatedForest, name: str, model: str, cells: Mapping[str, Any]
+    forest: EvaluatedForest, model: str, cells: Mapping[str, Any], if_known: Mapping[str, str]
 ) -> dict[str, Any]:
-    """With a description where anything is known of any model."""
+    """With a description where anything is known of any model, and with what the truth says."""
     has_descriptions = any(forest.descriptions.values())
     about = {"what it is": forest.descriptions.get(model, "")} if has_descriptions else {}
-    return {"model": name, **about, **cells}
-
-
-def _if_known(forest: EvaluatedForest, cells: dict[str, str]) -> dict[str, str]:
-    return cells if forest.truth is not None else {}
+    truth = if_known if forest.truth is not None else {}
+    return {"model": short_name(model), **about, **cells, **truth}
 
 
 def _true(forest: EvaluatedForest, model: str) -> str:

@@ -1,7 +1,7 @@
 """Each figure once, as a definition that is interactive in a page and an image on paper."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +104,17 @@ def axis(measure: str, **settings: Any) -> alt.Axis:
     if unit_of(measure) == "fraction":
         settings.setdefault("format", ".3~%")
     return alt.Axis(title=settings.pop("title", title(measure)), **settings)
+
+
+def bare_axes(
+    across: Sequence[float], down: Sequence[float]
+) -> tuple[Callable[[str], alt.X], Callable[[str], alt.Y]]:
+    """What makes the channels x and y of columns, without axes, on these domains."""
+    scales = [alt.Scale(domain=list(domain), nice=False) for domain in (across, down)]
+    return (
+        lambda column: alt.X(f"{column}:Q", scale=scales[0], axis=None),
+        lambda column: alt.Y(f"{column}:Q", scale=scales[1], axis=None),
+    )
 
 
 def categories(

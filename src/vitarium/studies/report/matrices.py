@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from vitarium.studies.report.figures import SOFT, Figure, data
+from vitarium.studies.report.figures import SOFT, Figure, bare_axes, data
 from vitarium.studies.report.text import title, unit_of
 from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import PARENT
@@ -77,15 +77,7 @@ def matrix_figure(
     key = alt.Legend(title=legend, format=number_format, **looks)
     scale = alt.Scale(scheme="viridis", domain=ends, clamp=True, reverse=reverse)
     color = alt.Color("value:Q", scale=scale, legend=key)
-    across = alt.Scale(domain=[0, len(stage)], nice=False)
-    down = alt.Scale(domain=[len(stage), 0], nice=False)
-
-    def x(column: str) -> alt.X:
-        return alt.X(f"{column}:Q", scale=across, axis=None)
-
-    def y(column: str) -> alt.Y:
-        return alt.Y(f"{column}:Q", scale=down, axis=None)
-
+    x, y = bare_axes([0, len(stage)], [len(stage), 0])
     if len(stage) <= MAX_CELLS:
         cells = _cells(stage, matrix).encode(x=x("x"), x2="x2:Q", y=y("y"), y2="y2:Q", color=color)
     else:  # an image, and two unseen points for the legend

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from vitarium.studies.report.figures import FAINT, SOFT, Figure, categories, data, plain
+from vitarium.studies.report.figures import FAINT, SOFT, Figure, bare_axes, categories, data, plain
 
 _TEXT_WIDTH, _SCALE_WIDTH, _BULGE = 400, 260, 80
 """Pixels for a name, for the scale at the right, and for curves beside the tree."""
@@ -116,20 +116,10 @@ class TreeLayout:
     def add_node(self, forest: str, node: Node, fraction: float, **cells: Any) -> None:
         """A model; further cells are `status`, which colors it, `role`, `label`, ..."""
         x = self.x(forest, node)
-        self.nodes.append(
-            {
-                "forest": forest,
-                "row": node.row,
-                "last": node.last,
-                "x": x,
-                "back": x - self.indent[forest] if node.depth else None,
-                "text": self.text[forest],
-                "role": "model",
-                "at": self.on_scale(fraction),
-                "strength": 1.0,
-            }
-            | cells
-        )
+        back = x - self.indent[forest] if node.depth else None
+        edge = {"forest": forest, "row": node.row, "last": node.last, "x": x, "back": back}
+        looks = {"text": self.text[forest], "role": "model", "at": self.on_scale(fraction)}
+        self.nodes.append({**edge, **looks, "strength": 1.0, **cells})
 
     def add_curve(self, forest: str, parent: Node, child: Node, **cells: Any) -> None:
         """A curve at the right of the tree; `cells` are those of the edge."""
@@ -183,14 +173,7 @@ def _layers(
     marks: Sequence[tuple[float, str]],
     tips: Sequence[alt.Tooltip],
 ) -> list[Any]:
-    across = alt.Scale(domain=[0, layout.width], nice=False)
-    down = alt.Scale(domain=[layout.count - 0.5, -0.5 - layout.top], nice=False)
-
-    def x(column: str = "x") -> alt.X:
-        return alt.X(f"{column}:Q", scale=across, axis=None)
-
-    def y(column: str = "row") -> alt.Y:
-        return alt.Y(f"{column}:Q", scale=down, axis=None)
+    x, y = bare_axes([0, layout.width], [layout.count - 0.5, -0.5 - layout.top])
 
     def chart(name: str) -> Any:
         return alt.Chart(alt.NamedData(name)).transform_filter("datum.forest == forest")
@@ -202,10 +185,8 @@ def _layers(
     legend = alt.Legend(title=None, orient="top", symbolFillColor=SOFT, symbolStrokeColor=SOFT)
     shapes = alt.Scale(domain=roles, range=[_SHAPES[role] for role in roles])
     shape = alt.Shape("role:N", scale=shapes, legend=legend if len(roles) > 1 else None)
-    edge: dict[str, Any] = {
-        "color": color,
-        "opacity": alt.Opacity("strength:Q", scale=None, legend=None),
-    }
+    opacity = alt.Opacity("strength:Q", scale=None, legend=None)
+    edge: dict[str, Any] = {"y": y("row"), "color": color, "opacity": opacity}
     size = min(max(layout.step * 4, 8), 55)
     larger = alt.ExprRef(f"datum.role == 'mixture of several' ? {1.8 * size} : {size}")
     ticks = [
@@ -221,27 +202,22 @@ def _layers(
         _highlight(nodes, x, y, layout.width).encode(tooltip=tips),
         rules.encode(x=x("at"), y=y("top"), y2="end:Q"),
         texts.encode(x=x("at"), y=y("top"), text="text:N"),
-        chart("trunks").mark_rule(color=FAINT).encode(x=x(), y=y(), y2="end:Q"),
-        edges.encode(x=x(), x2="back:Q", y=y(), **edge),
+        chart("trunks").mark_rule(color=FAINT).encode(x=x("x"), y=y("row"), y2="end:Q"),
+        edges.encode(x=x("x"), x2="back:Q", **edge),
     ]
     for dash, test in (([1, 0], "!="), ([4, 3], "==")) if layout.curves else ():
         curves = chart("curves").transform_filter(f"datum.status {test} '{DASHED}'")
         curves = curves.mark_line(interpolate="basis", strokeWidth=1.4, strokeDash=dash)
-        layers.append(curves.encode(x=x(), y=y(), detail="link:N", order="corner:Q", **edge))
+        layers.append(curves.encode(x=x("x"), detail="link:N", order="corner:Q", **edge))
     dots = nodes.mark_point(filled=True, opacity=1, size=larger)
     values = nodes.transform_filter("isValid(datum.at)").mark_circle(opacity=1, size=0.7 * size)
-    layers.append(dots.encode(x=x(), y=y(), color=color, shape=shape))
-    layers.append(values.encode(x=x("at"), y=y(), color=color))
+    layers.append(dots.encode(x=x("x"), y=y("row"), color=color, shape=shape))
+    layers.append(values.encode(x=x("at"), y=y("row"), color=color))
     if layout.has_names:
         weight = alt.ExprRef("datum.role == 'root' ? 700 : 400")
-        looks: dict[str, Any] = {
-            "align": "left",
-            "baseline": "middle",
-            "color": SOFT,
-            "fontWeight": weight,
-        }
-        looks |= {"fontSize": min(11.0, layout.step - 1), "limit": _TEXT_WIDTH - 14}
-        layers.append(nodes.mark_text(**looks).encode(x=x("text"), y=y(), text="label:N"))
+        looks: dict[str, Any] = {"align": "left", "baseline": "middle", "limit": _TEXT_WIDTH - 14}
+        looks |= {"fontSize": min(11.0, layout.step - 1), "fontWeight": weight, "color": SOFT}
+        layers.append(nodes.mark_text(**looks).encode(x=x("text"), y=y("row"), text="label:N"))
     return layers
 
 
@@ -253,12 +229,9 @@ def _highlight(nodes: Any, x: Any, y: Any, width: float) -> Any:
     below = "kin.row && datum.row > kin.row[0] && datum.row <= kin.last[0]"
     above = "kin.row && datum.row < kin.row[0] && datum.last >= kin.row[0]"
     shade = alt.ExprRef(f"({itself}) ? 0.28 : ({below}) || ({above}) ? 0.12 : 0")
-    sides = {
-        "over": "datum.row - 0.5",
-        "under": "datum.row + 0.5",
-        "left": "0",
-        "right": f"{width}",
-    }
-    bands = nodes.transform_calculate(**sides).mark_rect(color=SOFT).add_params(pointer)
+    bands = nodes.transform_calculate(
+        over="datum.row - 0.5", under="datum.row + 0.5", left="0", right=f"{width}"
+    )
+    bands = bands.mark_rect(color=SOFT).add_params(pointer)
     bands = bands.encode(x=x("left"), x2="right:Q", y=y("over"), y2="under:Q")
     return bands.encode(opacity=alt.value(shade))
