@@ -62,12 +62,7 @@ class StudyCommands(TyperGroup):
         """Of a group without registered studies there are none."""
 
 
-app = typer.Typer(
-    cls=StudyCommands,
-    help="Studies of a population, as pages with figures.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
+app = typer.Typer(cls=StudyCommands, no_args_is_help=True, rich_markup_mode="rich")
 
 
 @app.callback()

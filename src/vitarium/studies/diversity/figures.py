@@ -29,9 +29,8 @@ def curves(stage: Stage, first: str | None) -> plot.Figure | None:
     if not len(stage.epochs):
         return None
     colors = plot.ModelColors(stage, first)
-    base = alt.Chart(plot.data(stage.epochs)).transform_lookup(
-        lookup="model", from_=colors.lookup()
-    )
+    base = alt.Chart(plot.data(stage.epochs))
+    base = base.transform_lookup(lookup="model", from_=colors.lookup())
     base = base.transform_calculate(group=plot.GROUP)
     x = alt.X("epoch:Q", axis=alt.Axis(title="epoch", tickMinStep=1))
     lines = base.mark_line(strokeWidth=1).encode(

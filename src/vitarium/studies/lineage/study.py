@@ -129,24 +129,20 @@ def _sections(
     recovered: Recovered, forests: Mapping[str, EvaluatedForest], lines: Sequence[str]
 ) -> list[Section]:
     first = next(iter(forests.values()))
-    drawn = dict(forests)
-    if true := true_forest(recovered, figures.TRUE_FOREST):
-        drawn[figures.TRUE_FOREST] = true
+    true = true_forest(recovered, figures.TRUE_FOREST)
+    drawn = {**forests, figures.TRUE_FOREST: true} if true else forests
     calibration = tables.calibration(first)
-    doubts = [
-        tables.mistakes(first),
-        tables.doubtful(first),
-        figures.calibration(calibration),
-        calibration,
-    ]
+    doubts = [tables.mistakes(first), tables.doubtful(first)]
     compared = [tables.groups(recovered), tables.left_out(recovered.left_out)]
-    heading = "Doubts" if recovered.truth is None else "Doubts and mistakes"
-    methods = [figures.scores(forests), tables.comparison(forests)]
     sections = [
         Section("short", "In short", [Sentences(lines)]),
         Section("tree", "The forest", [figures.tree(drawn, recovered.info)]),
-        Section("methods", "Methods", methods),
-        Section("doubts", heading, doubts),
+        Section("methods", "Methods", [figures.scores(forests), tables.comparison(forests)]),
+        Section(
+            "doubts",
+            "Doubts and mistakes" if true else "Doubts",
+            [*doubts, figures.calibration(calibration), calibration],
+        ),
         Section("models", "All models", [tables.edges(first)]),
         Section("compared", "What was compared", compared),
     ]

@@ -1,6 +1,6 @@
 """Tables of a recovered forest: scores, doubts, all edges, and what was compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -42,30 +42,27 @@ def comparison(forests: Mapping[str, EvaluatedForest]) -> Table:
     """A column per method: its scores, and how its forest differs from the first."""
     evaluated = list(forests.values())
     first = evaluated[0].forest
+    shares = {
+        name: ([forest.score(score) for forest in evaluated], meaning)
+        for score, (name, meaning) in MEANINGS.items()
+    }
     same = [
         sum(set(first.parents[m]) == set(e.forest.parents[m]) for m in first.models)
-        / len(first.models)
         for e in evaluated
     ]
-    shares: list[tuple[str, Sequence[float | None], str]] = [
-        (name, [e.score(score) for e in evaluated], meaning)
-        for score, (name, meaning) in MEANINGS.items()
-    ]
     reference = f"models with exactly the parents that `{first.method}` gives them"
-    shares.append(("same parents", same, reference))
-    cells: list[tuple[str, Sequence[Any], str]] = [
-        (name, [None if v is None else Quantity(v, "sure") for v in values], meaning)
-        for name, values, meaning in shares
+    shares["same parents"] = [count / len(first.models) for count in same], reference
+    cells: dict[str, tuple[list[Any], str]] = {
+        name: ([None if v is None else Quantity(v, "sure") for v in values], meaning)
+        for name, (values, meaning) in shares.items()
         if any(value is not None for value in values)
-    ]
-    cells += [
-        ("trees", [len(e.forest.trees) for e in evaluated], ""),
-        ("roots", [len(e.roots) for e in evaluated], "models without parents"),
-        ("edges", [len(e.forest.edges) for e in evaluated], "from parents to children"),
-    ]
+    }
+    cells["trees"] = [len(e.forest.trees) for e in evaluated], ""
+    cells["roots"] = [len(e.roots) for e in evaluated], "models without parents"
+    cells["edges"] = [len(e.forest.edges) for e in evaluated], "from parents to children"
     rows = [
         {"": name, **dict(zip(forests, values, strict=True)), "the share of": meaning}
-        for name, values, meaning in cells
+        for name, (values, meaning) in cells.items()
         if len(forests) > 1 or evaluated[0].scores is not None
     ]
     return Table.of("Methods beside each other", rows, wrap=True)
