@@ -30,9 +30,9 @@ class Diversity(Config):
     embeddings: tuple[Method, ...] = ("pca", "tsne")
     """How models are placed on a map: pca, tsne, and umap (needs vitarium[umap])."""
     n_resamples: PositiveInt = 1000
-    """Of the bootstrap."""
+    """Bootstrap resamples that intervals come from."""
     confidence_level: float = Field(0.95, gt=0, lt=1)
-    """Of the intervals."""
+    """Of the confidence intervals."""
     seed: int = 0
     """Of the bootstrap, of permutations and of maps."""
 
