@@ -4,20 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from vitarium.training import EpochEnded, Spent, Stepped
-
-__all__ = [
-    "Ended",
-    "EpochEnded",
-    "Event",
-    "Halved",
-    "Listener",
-    "Notice",
-    "Retried",
-    "Spent",
-    "Started",
-    "Stepped",
-]
+from vitarium.training import EpochEnded as EpochEnded
+from vitarium.training import Spent as Spent
+from vitarium.training import Stepped as Stepped
 
 
 @dataclass(frozen=True)
