@@ -167,7 +167,8 @@ def grow(
 
         with trainer.calibration(notify) as calibration:
             tuner = AutoTuner(planned, machine, request, calibration, notify)
-            tuner.prepare(queue.waiting())
+            for spec in queue.waiting():  # all are chosen now, while nothing else runs
+                tuner.mode(spec)
             remaining.expected = tuner.epoch_seconds
         if len(queue):
             with trainer.pool(queue, growth.zoo, options, tuner) as pool:

@@ -108,13 +108,36 @@ class StackedTrainer:
 
         The same as if the model had been trained by itself.
         """
-        return [self._progress(k) for k in range(len(self.members))]
+        states = []
+        for k, (member, row) in enumerate(zip(self.members, self.rows, strict=True)):
+            state = {MODEL + name: tensor for name, tensor in member.model.state_dict().items()}
+            for number, name in enumerate(_trained(member.model)):
+                for key, value in self.optimizer_of[k].state[row].items():
+                    if isinstance(value, Tensor):
+                        if value.shape == row.shape:  # else a count of steps
+                            value = self.layout.view(value, self._template_name(k, name))
+                        state[f"{OPTIMIZER}{number}/{key}"] = value
+            states.append(state)
+        return states
 
     def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
         """Take up the training states, [*shape] by name, of all models."""
         for k, (member, tensors) in enumerate(zip(self.members, progress, strict=True)):
             member.model.load_state_dict(weights_of(tensors), strict=True)
-            self._restore_state(k, tensors)
+            row, names = self.rows[k], _trained(member.model)
+            state: dict[str, Tensor] = {}
+            for path, value in tensors.items():
+                if path.startswith(OPTIMIZER):
+                    number, key = path.removeprefix(OPTIMIZER).split("/")
+                    name = self._template_name(k, names[int(number)])
+                    if tuple(value.shape) != self.layout.shapes[name]:
+                        state[key] = value.clone()  # a count of steps
+                        continue
+                    if key not in state:
+                        state[key] = torch.zeros_like(row, dtype=value.dtype)
+                    self.layout.view(state[key], name).copy_(value)
+            if state:
+                self.optimizer_of[k].state[row] = state
 
     def training_mode(self) -> None:
         for member in self.members:
@@ -172,34 +195,6 @@ class StackedTrainer:
             self.rows.append(row)
             self.groups.append(shared.param_groups[-1])
             self.optimizer_of.append(shared)
-
-    def _progress(self, k: int) -> dict[str, Tensor]:
-        model, row = self.members[k].model, self.rows[k]
-        tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-        state = self.optimizer_of[k].state[row]
-        for number, name in enumerate(_trained(model)):
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    if value.shape == row.shape:  # else a count of steps
-                        value = self.layout.view(value, self._template_name(k, name))
-                    tensors[f"{OPTIMIZER}{number}/{key}"] = value
-        return tensors
-
-    def _restore_state(self, k: int, tensors: Mapping[str, Tensor]) -> None:
-        row, names = self.rows[k], _trained(self.members[k].model)
-        state: dict[str, Tensor] = {}
-        for path, value in tensors.items():
-            if path.startswith(OPTIMIZER):
-                number, key = path.removeprefix(OPTIMIZER).split("/")
-                name = self._template_name(k, names[int(number)])
-                if tuple(value.shape) != self.layout.shapes[name]:
-                    state[key] = value.clone()  # a count of steps
-                    continue
-                if key not in state:
-                    state[key] = torch.zeros_like(row, dtype=value.dtype)
-                self.layout.view(state[key], name).copy_(value)
-        if state:
-            self.optimizer_of[k].state[row] = state
 
     # The computation
     #

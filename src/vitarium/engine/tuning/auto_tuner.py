@@ -5,7 +5,7 @@ compilation where the plan is long enough to repay it, and stacking where severa
 computation train more models per second than one after the other.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -68,11 +68,6 @@ class AutoTuner:
         self.calibration, self._listener = calibration, notify
         self._chosen: dict[Hashable, TrainMode] = {}
         self._notified: set[str] = set()
-
-    def prepare(self, specs: Iterable[ModelSpec]) -> None:
-        """Choose for all of these now, while nothing else runs."""
-        for spec in specs:
-            self.mode(spec)
 
     def epoch_seconds(self, spec: ModelSpec) -> float | None:
         """About how long an epoch of this model takes; None where that was not measured."""
