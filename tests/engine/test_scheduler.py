@@ -7,6 +7,7 @@ from vitarium.core.errors import CorruptFile, DiskFull, WriteFault
 from vitarium.engine.events import Ended, Halved, Retried, Started
 from vitarium.engine.queue import Queue
 from vitarium.engine.scheduler import Pool, Scheduler, Worker
+from vitarium.engine.tuning.calibration import TrainMode
 from vitarium.engine.worker import Fault, attempt
 
 
@@ -108,6 +109,18 @@ def test_several_that_run_out_of_memory_at_once_halve_only_once(run):
     pool, told = run(4, fate)
     assert [event.models for event in kinds(told, Halved)] == [2, 1]
     assert pool.most[:2] == [4, 2]
+
+
+def test_stacks_are_halved_before_workers_are(planned, tmp_path):
+    def fate(model, starts, size):
+        return Fault("out-of-memory", "full") if starts < 3 else Ended(model, "finished")
+
+    pool, told = ScriptedPool(2, fate), []
+    args = (Queue(planned, []), pool, Zoo.create(tmp_path / "zoo"), told.append)
+    Scheduler(*args, lambda spec: TrainMode(stacked=4)).run()
+    # of 2 workers: stacks of 2, then of 1; the children, in stacks of 1, halve the workers
+    assert [event.models for event in kinds(told, Halved)] == [2 * 2, 2 * 1, 1]
+    assert len([event for event in kinds(told, Ended) if event.status == "finished"]) > 0
 
 
 def test_memory_halves_down_to_one_and_then_the_model_fails(planned, run):

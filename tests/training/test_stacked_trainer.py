@@ -73,7 +73,8 @@ def test_loss_curves_are_those_of_models_trained_by_themselves(tiny, tmp_path, c
     assert len({stack_key(model) for model in models}) == 1
     stacked = members(models, tmp_path / "stacked")
     together_ = losses(StackedTrainer(stacked, TrainOptions()), stacked, STEPS)
-    for k, member in enumerate(members(models, tmp_path / "alone")):
+    for k in range(0, len(models), 3):  # every head and every optimizer
+        (member,) = members(models[k : k + 1], tmp_path / "alone")
         alone = losses(Trainer([member], TrainOptions()), [member], STEPS)
         assert torch.allclose(together_[:, k], alone[:, 0], rtol=1e-4)
         assert alone[0] != alone[-1]
