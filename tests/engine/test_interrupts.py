@@ -5,15 +5,15 @@ from contextlib import suppress
 
 import pytest
 
-from vitarium.engine.interrupts import Interrupts
+from vitarium.engine.interrupts import interrupts
 
 
 def test_an_interrupt_that_was_dropped_is_raised_at_the_next_check():
     before = signal.getsignal(signal.SIGINT)
-    with Interrupts() as interrupts:
-        interrupts.check()
+    with interrupts() as check:
+        check()
         with suppress(KeyboardInterrupt):  # as a destructor would
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
+            check()
     assert signal.getsignal(signal.SIGINT) is before

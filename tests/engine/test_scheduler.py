@@ -6,36 +6,33 @@ from vitarium import Blueprint, Zoo, plan
 from vitarium.core.errors import CorruptFile, DiskFull, WriteFault
 from vitarium.engine.events import Ended, Halved, Retried, Started
 from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Worker, schedule
-from vitarium.engine.worker import Broken, Died, OutOfMemory, Unwritable, attempt
+from vitarium.engine.scheduler import Pool, Scheduler, Worker
+from vitarium.engine.tuning.calibration import TrainMode
+from vitarium.engine.worker import Fault, attempt
 
 
-class ScriptedPool:
+class ScriptedPool(Pool):
     """`fate(model, how_often_started, at_a_time)` is the message that ends each run of a model."""
 
     def __init__(self, size, fate):
-        self.size, self.fate = size, fate
-        self.workers, self.starts, self.most = [], {}, []
+        super().__init__(None, None, size)
+        self.fate, self.starts, self.most = fate, {}, []
 
-    def idle(self):
-        while sum(bool(worker.specs) for worker in self.workers) < self.size:
-            self.workers.append(Worker())
-            yield self.workers[-1]
+    def begin(self, number):
+        return Worker(number)
 
     def start(self, worker, specs, mode):
         for spec in specs:
             self.starts[spec.id] = self.starts.get(spec.id, 0) + 1
 
-    def busy(self):
-        return any(worker.specs for worker in self.workers)
-
-    def messages(self):
-        running, self.workers = [worker for worker in self.workers if worker.specs], []
+    def receive(self, handle):
+        running = [worker for worker in self.workers.values() if worker.specs]
+        self.workers = {}
         self.most.append(len(running))
         for worker in running:
             for model in list(worker.specs):
                 message = self.fate(model, self.starts[model], self.size)
-                yield worker, message
+                handle(worker, message)
                 if not isinstance(message, Ended):
                     break
 
@@ -51,7 +48,7 @@ def run(planned, tmp_path):
     def run(size, fate):
         pool, told = ScriptedPool(size, fate), []
         queue = Queue(planned, [])
-        schedule(queue, pool, Zoo.create(tmp_path / "zoo"), told.append)
+        Scheduler(queue, pool, Zoo.create(tmp_path / "zoo"), told.append).run()
         return pool, told
 
     return run
@@ -77,7 +74,7 @@ def test_a_model_is_tried_twice(planned, run):
     unlucky = planned.models[1].id
 
     def fate(model, starts, size):
-        return Died("lightning") if model == unlucky else Ended(model, "finished")
+        return Fault("died", "lightning") if model == unlucky else Ended(model, "finished")
 
     pool, told = run(2, fate)
     assert pool.starts[unlucky] == 2
@@ -90,7 +87,11 @@ def test_a_model_is_tried_twice(planned, run):
 
 def test_a_trace_is_kept_in_the_zoo(planned, run, tmp_path):
     def fate(model, starts, size):
-        return Broken("ValueError: no", "Traceback: …") if starts == 1 else Ended(model, "finished")
+        return (
+            Fault("broken", "ValueError: no", "Traceback: …")
+            if starts == 1
+            else Ended(model, "finished")
+        )
 
     _, told = run(2, fate)
     for event in kinds(told, Retried):
@@ -101,18 +102,32 @@ def test_a_trace_is_kept_in_the_zoo(planned, run, tmp_path):
 
 def test_several_that_run_out_of_memory_at_once_halve_only_once(run):
     def fate(model, starts, size):
-        return OutOfMemory("full") if size == 4 or starts == 1 else Ended(model, "finished")
+        return (
+            Fault("out-of-memory", "full") if size == 4 or starts == 1 else Ended(model, "finished")
+        )
 
     pool, told = run(4, fate)
     assert [event.models for event in kinds(told, Halved)] == [2, 1]
     assert pool.most[:2] == [4, 2]
 
 
+def test_stacks_are_halved_before_workers_are(planned, tmp_path):
+    def fate(model, starts, size):
+        return Fault("out-of-memory", "full") if starts < 3 else Ended(model, "finished")
+
+    pool, told = ScriptedPool(2, fate), []
+    args = (Queue(planned, []), pool, Zoo.create(tmp_path / "zoo"), told.append)
+    Scheduler(*args, lambda spec: TrainMode(stacked=4)).run()
+    # of 2 workers: stacks of 2, then of 1; the children, in stacks of 1, halve the workers
+    assert [event.models for event in kinds(told, Halved)] == [2 * 2, 2 * 1, 1]
+    assert len([event for event in kinds(told, Ended) if event.status == "finished"]) > 0
+
+
 def test_memory_halves_down_to_one_and_then_the_model_fails(planned, run):
     greedy = planned.models[0].id
 
     def fate(model, starts, size):
-        return OutOfMemory("full") if model == greedy else Ended(model, "finished")
+        return Fault("out-of-memory", "full") if model == greedy else Ended(model, "finished")
 
     pool, told = run(4, fate)
     assert [event.models for event in kinds(told, Halved)] == [2, 1]
@@ -145,7 +160,11 @@ def test_a_zoo_that_cannot_be_written_any_more_stops_all(planned, run):
 
     def fate(model, starts, size):
         told.append(model)
-        return Unwritable("no space left for x") if model == full else Ended(model, "finished")
+        return (
+            Fault("unwritable", "no space left for x")
+            if model == full
+            else Ended(model, "finished")
+        )
 
     with pytest.raises(WriteFault, match="no space left for x"):
         run(1, fate)
@@ -160,4 +179,4 @@ def test_a_worker_says_that_nothing_can_be_written(tmp_path):
         raise DiskFull(tmp_path)
 
     assert not attempt(work, messages.append)
-    assert messages == [Unwritable(str(DiskFull(tmp_path)))]
+    assert messages == [Fault("unwritable", str(DiskFull(tmp_path)))]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from vitarium.training._stacked_convolution import MatmulConv2d, multiply_convolutions
+from vitarium.training._stacked_modules import MatmulConv2d, multiply_convolutions
 
 SETTINGS = [
     {"kernel_size": 4, "stride": 4},

@@ -7,7 +7,7 @@ from vitarium import Blueprint, create_model, plan
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.data.loader import stacked_batches
-from vitarium.training import Step, Task, TrainOptions, stack_key, train, train_together
+from vitarium.training import Stepped, Task, TrainOptions, stack_key, train, train_together
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
@@ -81,7 +81,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, object
     )[0]
 
     def kill(event):
-        if isinstance(event, Step) and (event.epoch, event.step) == (2, 1):
+        if isinstance(event, Stepped) and (event.epoch, event.step) == (2, 1):
             raise Killed
 
     broken, whole = (ModelFolder(tmp_path / name / own.id) for name in ("broken", "whole"))
@@ -125,8 +125,8 @@ def test_a_stack_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, obje
     def tasks(name):
         return [Task(o, ModelFolder(tmp_path / name / o.id), None, teacher_model()) for o in some]
 
-    def kill(model, event):
-        if isinstance(event, Step) and (event.epoch, event.step) == (2, 2):
+    def kill(event):
+        if isinstance(event, Stepped) and (event.epoch, event.step) == (2, 2):
             raise Killed
 
     with pytest.raises(Killed):

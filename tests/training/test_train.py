@@ -9,7 +9,7 @@ import torch
 from vitarium import Blueprint, plan
 from vitarium.blueprint import ModelSpec
 from vitarium.core.errors import IncompatibleWeights, InvalidData, InvalidInput
-from vitarium.training import EpochDone, Step, TrainOptions, train
+from vitarium.training import EpochEnded, Stepped, TrainOptions, train
 from vitarium.training.resume import restore_progress, take_progress
 from vitarium.zoo import ModelFolder
 
@@ -71,7 +71,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path, optimi
     whole = run(chosen, tmp_path / "whole")
 
     def kill(event):
-        if isinstance(event, Step) and (event.epoch, event.step) == kill_at:
+        if isinstance(event, Stepped) and (event.epoch, event.step) == kill_at:
             raise Killed
 
     with pytest.raises(Killed):
@@ -84,7 +84,7 @@ def test_a_change_of_software_during_training_is_written_down(tiny, tmp_path, mo
     chosen = spec(tiny)
 
     def kill(event):
-        if isinstance(event, EpochDone) and event.epoch == 1:
+        if isinstance(event, EpochEnded) and event.epoch == 1:
             raise Killed
 
     with pytest.raises(Killed):
@@ -215,7 +215,7 @@ def test_every_epoch_is_reported_once_it_is_on_disk(tiny, tmp_path):
     folder = ModelFolder(tmp_path / chosen.id)
 
     def check(event):
-        if isinstance(event, EpochDone):
+        if isinstance(event, EpochEnded):
             assert folder.epochs()[-1].number == event.epoch
 
     train(chosen, folder, report=check)
@@ -279,7 +279,7 @@ def test_bf16_keeps_rounded_weights_and_trains_with_the_exact_ones(tiny, tmp_pat
     folder = ModelFolder(tmp_path / chosen.id)
 
     def stop(event):
-        if isinstance(event, Step) and event.epoch == 3:
+        if isinstance(event, Stepped) and event.epoch == 3:
             raise Killed
 
     with pytest.raises(Killed):

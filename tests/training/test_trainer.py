@@ -5,7 +5,7 @@ import torch
 
 from vitarium import Blueprint, plan
 from vitarium.data.loader import stacked_batches
-from vitarium.training import Step, TrainOptions, stack_key, train
+from vitarium.training import Stepped, TrainOptions, stack_key, train
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
@@ -52,7 +52,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path):
     own = spec(tiny)
 
     def kill(event):
-        if isinstance(event, Step) and (event.epoch, event.step) == (2, 1):
+        if isinstance(event, Stepped) and (event.epoch, event.step) == (2, 1):
             raise Killed
 
     broken, whole = (ModelFolder(tmp_path / name / own.id) for name in ("broken", "whole"))

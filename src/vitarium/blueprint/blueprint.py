@@ -60,6 +60,14 @@ def check_conversion(operator: Section) -> None:
         raise InvalidConfig([Problem(("operator",), message)])
 
 
+def _split(values: Any, rest: str, keywords: tuple[str, ...]) -> dict[str, Any]:
+    """A mapping's keywords, and under the key `rest` what stands beside them in the file."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r} is not a mapping of factors to values")
+    fields = {key: values[key] for key in keywords if key in values}
+    return {rest: {k: v for k, v in values.items() if k not in keywords}, **fields}
+
+
 class Variant(Config):
     """One of several ways to fill a stage: overrides, and a grid of its own.
 
@@ -72,10 +80,7 @@ class Variant(Config):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            raise ValueError(f"{values!r} is not a mapping of factors to values")
-        overrides = {key: value for key, value in values.items() if key != "grid"}
-        return {"overrides": overrides, "grid": values.get("grid", {})}
+        return _split(values, "overrides", ("grid",))
 
 
 class Stage(Config):
@@ -93,36 +98,36 @@ class Stage(Config):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            raise ValueError(f"{values!r} is not a mapping of factors to values")
-        keywords = {key: values[key] for key in ("grid", "variants") if key in values}
-        return {"settings": {k: v for k, v in values.items() if k not in keywords}, **keywords}
+        return _split(values, "settings", ("grid", "variants"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problems = [problem for problem in self._problems() if problem]
+        problems: list[Problem] = []
+        factors: list[tuple[KeyPath, dict[str, Any]]] = [
+            ((), self.settings),
+            (("grid",), self.grid),
+        ]
+        for i, variant in enumerate(self.variants):
+            factors += [(("variants", i), variant.overrides)]
+            factors += [(("variants", i, "grid"), variant.grid)]
+        known = [*Recipe.model_fields, "start"]
+        for where, values_by_path in factors:
+            for path, values in values_by_path.items():
+                first = path.partition(".")[0]
+                if first not in known:
+                    hint = did_you_mean(first, [*known, "grid", "variants"], max_names=20)
+                    problems.append(Problem((*where, path), f"unknown factor '{first}'{hint}"))
+                if where[-1:] == ("grid",) and not values:
+                    message = "an empty list gives no model; give it a value"
+                    problems.append(Problem((*where, path), message))
+        if "grid" in self.model_fields_set and not self.grid:
+            problems.append(Problem(("grid",), "names no factor; leave it out"))
+        if not self.variants:
+            message = "an empty list gives no model; leave it out"
+            problems.append(Problem(("variants",), message))
         if problems:
             raise InvalidConfig(problems)
         return self
-
-    def _problems(self) -> Iterator[Problem | None]:
-        for key in self.settings:
-            yield _unknown(key, ())
-        for where, grid in [
-            (("grid",), self.grid),
-            *((("variants", i, "grid"), v.grid) for i, v in enumerate(self.variants)),
-        ]:
-            for key, values in grid.items():
-                yield _unknown(key, where)
-                if not values:
-                    yield Problem((*where, key), "an empty list gives no model; give it a value")
-        for i, variant in enumerate(self.variants):
-            for key in variant.overrides:
-                yield _unknown(key, ("variants", i))
-        if "grid" in self.model_fields_set and not self.grid:
-            yield Problem(("grid",), "names no factor; leave it out")
-        if not self.variants:
-            yield Problem(("variants",), "an empty list gives no model; leave it out")
 
     def points(self) -> Iterator[tuple[dict[str, Any], dict[str, KeyPath]]]:
         """The settings of every model, and for each factor that was set apart where it stands."""
@@ -179,30 +184,24 @@ class Blueprint(Config):
 
         Raises InvalidConfig that lists every problem with its line and path, and UnknownName.
         """
-        return _load(source, ())
+        file = YamlFile.read(_find(source))
+        values = file.values
+        if not isinstance(values, dict):
+            raise InvalidConfig([Problem((), f"{file.name}: not a mapping with 'stages'")])
+        if "extends" in values:
+            values = _extend(values, file, ())
+        try:
+            blueprint = Blueprint.read(values)
+        except InvalidConfig as error:
+            raise _located(error.problems, file) from None
+        blueprint._file = file
+        return blueprint
 
 
 def library() -> dict[str, Blueprint]:
     """The blueprints that vitarium ships, by name."""
     names = sorted(entry.name for entry in _LIBRARY.iterdir() if entry.name.endswith(".yaml"))
-    return {
-        name.removesuffix(".yaml"): Blueprint.load(name.removesuffix(".yaml")) for name in names
-    }
-
-
-def _load(source: str | Path, above: tuple[str, ...]) -> Blueprint:
-    file = YamlFile.read(_find(source))
-    values = file.values
-    if not isinstance(values, dict):
-        raise InvalidConfig([Problem((), f"{file.name}: not a mapping with 'stages'")])
-    if "extends" in values:
-        values = _extend(values, file, above)
-    try:
-        blueprint = Blueprint.read(values)
-    except InvalidConfig as error:
-        raise _located(error.problems, file) from None
-    blueprint._file = file
-    return blueprint
+    return {(short := name.removesuffix(".yaml")): Blueprint.load(short) for name in names}
 
 
 def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> dict[str, Any]:
@@ -227,10 +226,11 @@ def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> d
 
 
 def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
-    located = []
-    for problem in problems:
-        line = file.line(problem.path)
-        located.append(Problem(problem.path, problem.message + (f" (line {line})" if line else "")))
+    lines = [(problem, file.line(problem.path)) for problem in problems]
+    located = [
+        Problem(problem.path, problem.message + (f" (line {line})" if line else ""))
+        for problem, line in lines
+    ]
     return InvalidConfig(located, f"{file.name} is not a valid blueprint:")
 
 
@@ -243,18 +243,7 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
             if path.is_file():
                 return path
     names = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
+    kind = "blueprint"
     if Path(source).suffix in (".yaml", ".yml"):
-        raise UnknownName(
-            "blueprint (no such file, and none of that name is shipped)", str(source), names
-        )
-    raise UnknownName("blueprint", str(source), names)
-
-
-def _unknown(path: str, where: KeyPath) -> Problem | None:
-    """A complaint if the first part of a factor's path is no factor."""
-    factors = [*Recipe.model_fields, "start"]
-    first = path.partition(".")[0]
-    if first in factors:
-        return None
-    hint = did_you_mean(first, [*factors, "grid", "variants"], max_names=20)
-    return Problem((*where, path), f"unknown factor '{first}'{hint}")
+        kind += " (no such file, and none of that name is shipped)"
+    raise UnknownName(kind, str(source), names)

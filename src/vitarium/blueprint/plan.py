@@ -1,20 +1,33 @@
 """A plan: every model that a blueprint asks for, with all factors resolved and an id each."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Stage, Start
+from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Start
 from vitarium.blueprint.imported import Imported
-from vitarium.blueprint.parents import Find, Parent
-from vitarium.blueprint.parents import grown as grown_parent
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model that others start from: of an earlier stage, or of the zoo that is grown."""
+
+    id: str
+    origin: Recipe | Imported
+    epochs: tuple[int, ...]
+    """Epochs whose weights there are, or will be; the last one is what children start from."""
+
+
+Find = Callable[[Start], Sequence[Parent]]
+"""Finds what a start names in a zoo."""
 
 
 @dataclass(frozen=True)
@@ -98,153 +111,128 @@ def plan(blueprint: Blueprint, find: Find | None = None) -> Plan:
     grown: dict[str, list[ModelSpec]] = {}
     models: dict[str, ModelSpec] = {}
     for name in _in_order(blueprint):
-        specs, problems = [], []
-        for point in _Points(name, blueprint.stages[name], grown, find):
-            if isinstance(point, ModelSpec):
-                specs.append(models.setdefault(point.id, point))
-            elif point not in problems:
-                problems.append(point)
+        specs: list[ModelSpec] = []
+        problems: list[Problem] = []
+        recipes: dict[str, Recipe] = {}
+        for settings, paths in blueprint.stages[name].points():
+            value = settings.pop("start", SCRATCH)
+            value = {"stage": value} if isinstance(value, str) else value
+            try:
+                with _under("start"):
+                    start = None if value == {"stage": SCRATCH} else Start.read(value)
+                    parents = _parents(start, grown, find)
+            except InvalidConfig as error:
+                problems += _located(error, name, paths)
+                continue
+            for parent in parents:
+                try:
+                    spec = _model(name, settings, start, parent, recipes)
+                except InvalidConfig as error:
+                    problems += _located(error, name, paths)
+                else:
+                    specs.append(models.setdefault(spec.id, spec))
         if problems:
-            raise blueprint.refusal(problems)
+            raise blueprint.refusal(list(dict.fromkeys(problems)))
         grown[name] = list(dict.fromkeys(specs))
     return Plan(blueprint.name, tuple(models.values()))
 
 
+def _parents(
+    start: Start | None, grown: dict[str, list[ModelSpec]], find: Find | None
+) -> Sequence[Parent | None]:
+    if start is None:
+        return [None]
+    if not start.is_in_zoo:
+        specs = grown[start.stage]
+        return [Parent(s.id, s.recipe, tuple(s.recipe.kept_epochs)) for s in specs]
+    if find is None:
+        name_it = "name it (vitarium grow FILE --zoo DIR --dry-run)"
+        raise InvalidInput(f"starts from models of a zoo: {name_it}")
+    return find(start)
+
+
 def _in_order(blueprint: Blueprint) -> list[str]:
     """The stages' names, each after those that it starts from."""
+
+    def refusal(name: str, message: str) -> InvalidConfig:
+        return blueprint.refusal([Problem(("stages", name, "start"), message)])
+
     needs: dict[str, set[str]] = {}
     for name, stage in blueprint.stages.items():
-        starts = {_start_name(settings) for settings, _ in stage.points()} - {SCRATCH}
-        for start in sorted(starts - blueprint.stages.keys()):
+        starts = [settings.get("start", SCRATCH) for settings, _ in stage.points()]
+        names = {s.get("stage") or SCRATCH if isinstance(s, dict) else s for s in starts}
+        needs[name] = {str(start) for start in names} - {SCRATCH}
+        for start in sorted(needs[name] - blueprint.stages.keys()):
             hint = did_you_mean(start, [*blueprint.stages, SCRATCH])
-            raise blueprint.refusal(
-                [Problem(("stages", name, "start"), f"unknown stage '{start}'{hint}")]
-            )
-        needs[name] = starts
+            raise refusal(name, f"unknown stage '{start}'{hint}")
     try:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        problem = Problem(
-            ("stages", error.args[1][0], "start"), f"stages start in a circle: {circle}"
-        )
-        raise blueprint.refusal([problem]) from None
+        circle = error.args[1]
+        message = f"stages start in a circle: {' -> '.join(reversed(circle))}"
+        raise refusal(circle[0], message) from None
     order: list[str] = []
     while len(order) < len(needs):  # as the file has them, where that is possible
         order.append(next(n for n in needs if n not in order and needs[n] <= set(order)))
     return order
 
 
-def _start_name(settings: dict[str, Any]) -> str:
-    start = settings.get("start", SCRATCH)
-    return str(start.get("stage") or SCRATCH if isinstance(start, dict) else start)
+def _model(
+    stage: str,
+    settings: dict[str, Any],
+    start: Start | None,
+    parent: Parent | None,
+    recipes: dict[str, Recipe],
+) -> ModelSpec:
+    """One point of a stage, from one parent; raises InvalidConfig. `recipes` is a cache."""
+    with _under("start", "operator"):
+        settings = inherited(settings, parent.origin if parent else None, start)
+    key = repr(settings)
+    if key not in recipes:
+        recipes[key] = Recipe.read(settings)
+    recipe = recipes[key]
+    if start is None or parent is None:
+        objective = recipe.objective
+        teacher = objective.plugin.facts.get("teacher")
+        if teacher and teacher(objective.config).is_parent:
+            message = "there is no parent to learn from: name a teacher, or a `start`"
+            raise InvalidConfig([Problem(("objective", "teacher"), message)])
+        return ModelSpec(stage=stage, recipe=recipe)
+    epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
+    if epoch not in parent.epochs:
+        who = f"model {parent.id}" if start.is_in_zoo else f"stage '{start.stage}'"
+        message = f"{who} does not keep epoch {epoch}; it keeps {list(parent.epochs)}"
+        raise InvalidConfig([Problem(("start",), message)])
+    return ModelSpec(
+        stage=stage,
+        parent=parent.id,
+        parent_epoch=epoch,
+        recipe=recipe,
+        conversion=start.operator,
+        keep_head=start.keep_head,
+    )
 
 
-@dataclass(frozen=True)
-class _Points:
-    """The models of one stage, or the problems in their place."""
-
-    name: str
-    stage: Stage
-    grown: dict[str, list[ModelSpec]]
-    find: Find | None
-
-    def __iter__(self) -> Iterator[ModelSpec | Problem]:
-        recipes: dict[str, Recipe | InvalidConfig] = {}
-        for settings, paths in self.stage.points():
-            start = settings.pop("start", SCRATCH)
-            try:
-                start = (
-                    None
-                    if start == SCRATCH
-                    else Start.read({"stage": start} if isinstance(start, str) else start)
-                )
-                parents = self._parents(start) if start else [None]
-            except InvalidConfig as error:
-                yield from self._located(error, paths, "start")
-                continue
-            for parent in parents:
-                try:
-                    full = inherited(settings, parent.origin if parent else None, start)
-                except VitariumError as error:
-                    problem = Problem(("operator",), str(error))
-                    yield from self._located(InvalidConfig([problem]), paths, "start")
-                    continue
-                key = repr(full)
-                if key not in recipes:
-                    recipes[key] = _read(full)
-                recipe = recipes[key]
-                if isinstance(recipe, InvalidConfig):
-                    yield from self._located(recipe, paths)
-                elif parent is None and _taught_by_parent(recipe):
-                    message = "there is no parent to learn from: name a teacher, or a `start`"
-                    problem = Problem(("objective", "teacher"), message)
-                    yield from self._located(InvalidConfig([problem]), paths)
-                elif start is None or parent is None:
-                    yield ModelSpec(stage=self.name, recipe=recipe)
-                else:
-                    yield self._child(recipe, parent, start, paths)
-
-    def _parents(self, start: Start) -> Sequence[Parent]:
-        """Raises InvalidConfig where the zoo has none such."""
-        if not start.is_in_zoo:
-            return [grown_parent(spec) for spec in self.grown[start.stage]]
-        if self.find is None:
-            message = (
-                "starts from models of a zoo: name it (vitarium grow FILE --zoo DIR --dry-run)"
-            )
-            raise InvalidConfig([Problem((), message)])
-        try:
-            return self.find(start)
-        except VitariumError as error:
-            raise InvalidConfig([Problem((), str(error))]) from None
-
-    def _child(
-        self, recipe: Recipe, parent: Parent, start: Start, paths: dict[str, KeyPath]
-    ) -> ModelSpec | Problem:
-        epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
-        if epoch not in parent.epochs:
-            path = paths.get("start", ("start",))
-            who = f"model {parent.id}" if start.is_in_zoo else f"stage '{start.stage}'"
-            return Problem(
-                ("stages", self.name, *path),
-                f"{who} does not keep epoch {epoch}; it keeps {list(parent.epochs)}",
-            )
-        return ModelSpec(
-            stage=self.name,
-            parent=parent.id,
-            parent_epoch=epoch,
-            recipe=recipe,
-            conversion=start.operator,
-            keep_head=start.keep_head,
-        )
-
-    def _located(
-        self, error: InvalidConfig, paths: dict[str, KeyPath], *prefix: str
-    ) -> Iterator[Problem]:
-        """The problems where the blueprint sets the value: in the grid, a variant, or the stage."""
-        for problem in error.problems:
-            path = (*prefix, *problem.path)
-            dotted = ".".join(map(str, path))
-            near = [factor for factor in paths if (dotted + ".").startswith(factor + ".")]
-            if near:
-                nearest = max(near, key=len)
-                rest = path[nearest.count(".") + 1 :]
-                path = (*paths[nearest], *rest)
-            yield Problem(("stages", self.name, *path), problem.message)
-
-
-def _read(settings: dict[str, Any]) -> Recipe | InvalidConfig:
+@contextmanager
+def _under(*path: str) -> Iterator[None]:
+    """What is wrong inside is a problem of this path."""
     try:
-        return Recipe.read(settings)
+        yield
     except InvalidConfig as error:
-        return error
+        raise InvalidConfig([problem.under(*path) for problem in error.problems]) from None
+    except VitariumError as error:
+        raise InvalidConfig([Problem(path, str(error))]) from None
 
 
-def _taught_by_parent(recipe: Recipe) -> bool:
-    objective = recipe.objective
-    teacher = objective.plugin.facts.get("teacher")
-    return bool(teacher and teacher(objective.config).is_parent)
+def _located(error: InvalidConfig, stage: str, paths: dict[str, KeyPath]) -> Iterator[Problem]:
+    """The problems where the blueprint sets the value: in the grid, a variant, or the stage."""
+    for problem in error.problems:
+        path, dotted = problem.path, ".".join(map(str, problem.path))
+        near = [factor for factor in paths if (dotted + ".").startswith(factor + ".")]
+        if near:
+            nearest = max(near, key=len)
+            path = (*paths[nearest], *path[nearest.count(".") + 1 :])
+        yield Problem(("stages", stage, *path), problem.message)
 
 
 def inherited(
@@ -269,10 +257,7 @@ def inherited(
             architecture = change(start.operator.config, architecture)
         if architecture is None:
             raise InvalidInput("nothing here builds the parent's architecture")
-        complete["architecture"] = {
-            **architecture.factors(defaults=False),
-            **changes,
-        }
+        complete["architecture"] = {**architecture.factors(defaults=False), **changes}
     if start.keep_head and "head" not in settings and parent.head:
         complete["head"] = parent.head.factors(defaults=False)
     return complete

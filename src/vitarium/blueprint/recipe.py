@@ -1,6 +1,6 @@
 """The recipe of a model that is trained here: every generating factor, resolved."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -59,29 +59,27 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _sections_go_together(self) -> Self:
-        problems = list(self._conflicts())
-        if problems:
-            raise InvalidConfig(problems)
-        return self
-
-    def _conflicts(self) -> Iterator[Problem]:
+        problems: dict[str, str] = {}
         augmentation, objective = self.augmentation.config, self.objective
         if getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0):
             if self.batch_size % 2:
                 message = f"{self.batch_size} is odd, but mixup and cutmix mix images in pairs"
-                yield Problem(("batch_size",), message)
+                problems["batch_size"] = message
             if objective.plugin.facts["views"] > 1:
                 message = f"objective '{objective.name}' compares views: no mixup, no cutmix"
-                yield Problem(("augmentation",), message)
+                problems["augmentation"] = message
         if isinstance(self.checkpoints, tuple) and max(self.checkpoints, default=0) > self.epochs:
             message = f"epoch {max(self.checkpoints)} is after the last, {self.epochs}"
-            yield Problem(("checkpoints",), message)
+            problems["checkpoints"] = message
         if self.head.name == "none":
             if objective.plugin.facts.get("needs_head", True):
                 message = f"objective '{objective.name}' needs a head with an output per class"
-                yield Problem(("head",), message)
+                problems["head"] = message
             if self.trainable == "head":
-                yield Problem(("trainable",), "there is no head to train")
+                problems["trainable"] = "there is no head to train"
+        if problems:
+            raise InvalidConfig([Problem((factor,), text) for factor, text in problems.items()])
+        return self
 
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after that epoch (0: before training) stay in the zoo."""

@@ -20,7 +20,11 @@ class YamlFile:
 
     def __init__(self, text: str, name: str) -> None:
         self.name, self.text = name, text
-        _check_depth(text, name)
+        depth = 0
+        for bracket in re.findall(r"[][{}]", text):  # for which a parser takes quadratic time
+            depth = max(depth + (1 if bracket in "[{" else -1), 0)
+            if depth > _MAX_DEPTH:
+                raise InvalidInput(f"{name}: brackets are nested more than {_MAX_DEPTH} deep")
         try:
             self._tree = YAML(typ="rt", pure=True).load(text)
         except MarkedYAMLError as error:
@@ -36,7 +40,13 @@ class YamlFile:
         except (ValueError, KeyError, OverflowError, RecursionError) as error:
             # of a date that there is not, a number of 5,000 digits, `!!bool maybe`
             raise InvalidInput(f"{name}: not valid YAML: {error}") from None
-        self.values = _values(self._tree, name)
+        try:
+            if _size(self._tree, {}) > _MAX_VALUES:
+                what = f"its aliases stand for more than {_MAX_VALUES:,} values"
+                raise InvalidInput(f"{name}: {what}")
+            self.values = _plain(self._tree)
+        except RecursionError:
+            raise InvalidInput(f"{name}: it is nested too deep") from None
 
     @classmethod
     def read(cls, path: Path) -> "YamlFile":
@@ -57,25 +67,6 @@ class YamlFile:
             except (AttributeError, KeyError, IndexError, TypeError):
                 break
         return line
-
-
-def _check_depth(text: str, name: str) -> None:
-    """Raises InvalidInput before a parser is asked, which takes quadratic time for it."""
-    depth = 0
-    for character in re.findall(r"[][{}]", text):
-        depth = max(depth + (1 if character in "[{" else -1), 0)
-        if depth > _MAX_DEPTH:
-            raise InvalidInput(f"{name}: brackets are nested more than {_MAX_DEPTH} deep")
-
-
-def _values(tree: Any, name: str) -> Any:
-    """Raises InvalidInput for a tree that its aliases make endless, or very large."""
-    try:
-        if _size(tree, {}) <= _MAX_VALUES:
-            return _plain(tree)
-    except RecursionError:
-        raise InvalidInput(f"{name}: it is nested too deep") from None
-    raise InvalidInput(f"{name}: its aliases stand for more than {_MAX_VALUES:,} values")
 
 
 def _size(node: Any, sizes: dict[int, int]) -> int:

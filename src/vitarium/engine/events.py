@@ -1,8 +1,12 @@
 """Events of growing a zoo; displays and logs listen to them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
+
+from vitarium.training import EpochEnded as EpochEnded
+from vitarium.training import Spent as Spent
+from vitarium.training import Stepped as Stepped
 
 
 @dataclass(frozen=True)
@@ -10,25 +14,6 @@ class Started:
     """A worker begins, or goes on with, a model."""
 
     model: str
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """Step `step` of `steps` of an epoch (from 1) is done; sent a few times a second at most."""
-
-    model: str
-    epoch: int
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True)
-class EpochEnded:
-    """An epoch (0: the initial state) is on disk."""
-
-    model: str
-    epoch: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,21 +42,6 @@ class Halved:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """A worker was busy with a model from `start` to `end` (seconds since 1970).
-
-    `what` is set-up, train, score or write; a stack is named by its first model.
-    """
-
-    model: str
-    worker: str
-    what: str
-    start: float
-    end: float
-    epoch: int | None = None
-
-
-@dataclass(frozen=True)
 class Notice:
     """Something that the user may want to know, in a line: what was measured and chosen."""
 
@@ -79,4 +49,5 @@ class Notice:
 
 
 Event = Started | Stepped | EpochEnded | Ended | Retried | Halved | Spent | Notice
+"""Stepped comes a few times a second at most."""
 Listener = Callable[[Event], None]

@@ -1,21 +1,22 @@
 """Grow: from a blueprint to a zoo."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from vitarium.blueprint import Blueprint, Plan, plan
 from vitarium.core.errors import InvalidInput
 from vitarium.engine.events import Ended, Event, Listener, Notice
-from vitarium.engine.interrupts import Interrupts
+from vitarium.engine.interrupts import interrupts
 from vitarium.engine.parents import parents_in
 from vitarium.engine.pools.local import LocalEngine
 from vitarium.engine.progress.display import announce, display, labels
 from vitarium.engine.progress.remaining import Remaining
 from vitarium.engine.progress.timeline import Timeline
 from vitarium.engine.queue import Queue
+from vitarium.engine.scheduler import Pool, Scheduler
 from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
 from vitarium.engine.tuning.machine import Machine
@@ -31,13 +32,11 @@ class Engine(Protocol):
 
     machine: Machine
 
-    def measuring(self, notify: Callable[[str], None]) -> AbstractContextManager[Calibration]:
-        """For a while, what measures speeds where models will be trained."""
+    def calibration(self, notify: Callable[[str], None]) -> Calibration:
+        """What measures speeds where models will be trained; a context that ends with that."""
 
-    def run(
-        self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner, emit: Listener
-    ) -> None:
-        """Train all models of a queue, and emit what happens."""
+    def pool(self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner) -> Pool[Any]:
+        """The workers for the models of a queue."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +62,12 @@ class Growth:
         return not self.failed and not self.skipped
 
     def note(self, event: Event) -> None:
-        if isinstance(event, Ended):
-            match event.status:
-                case "finished":
-                    self.grown.append(event.model)
-                case "diverged":
-                    self.diverged[event.model] = event.message
-                case "failed":
-                    self.failed[event.model] = event.message
-                case "skipped":
-                    self.skipped[event.model] = event.message
+        match event:
+            case Ended(model, "finished"):
+                self.grown.append(model)
+            case Ended(model, status, message):
+                causes: dict[str, str] = getattr(self, status)
+                causes[model] = message
 
 
 def grow(
@@ -137,41 +132,47 @@ def grow(
     planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint, parents_in(zoo))
     request = TrainRequest(precision, compiled, stacked)
     with ExitStack() as stack:
-        pool = stack.enter_context(
+        trainer = stack.enter_context(
             _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
         )
+        machine = trainer.machine
         growth = Growth(Zoo.create(zoo), planned)
-        stack.enter_context(held(growth.zoo.path, wait=wait, say=announce if progress else _unsaid))
+        say = announce if progress else lambda text: None
+        stack.enter_context(held(growth.zoo.path, wait=wait, say=say))
         if isinstance(blueprint, Blueprint):
             growth.zoo.add_blueprint(blueprint)
-        options = TrainOptions(
-            device=pool.machine.devices[0],
-            data_dir=Path(data_dir) if data_dir else None,
-            loader_workers=_loader_workers(pool.machine, loader_workers),
-            deterministic=deterministic,
-        )
+        if loader_workers is None:  # on GPUs the cores are free to decode; on CPUs they train
+            loader_workers = 0 if machine.devices == ("cpu",) else min(machine.threads, 8)
+        folder = Path(data_dir) if data_dir else None
+        options = TrainOptions(machine.devices[0], loader_workers, folder, deterministic)
         queue = _queue(growth)
-        timeline = stack.enter_context(_timeline(growth)) if trace else None
-        remaining = Remaining(planned, growth.existing, pool.machine.workers)
-        bars = stack.enter_context(
-            display(planned, growth.existing, remaining.seconds, enabled=progress)
-        )
-        interrupts = stack.enter_context(Interrupts())
+        remaining = Remaining(planned, growth.existing, machine.workers)
+        bars = display(planned, growth.existing, remaining.seconds, enabled=progress)
+        listeners: list[Listener] = [growth.note, remaining, stack.enter_context(bars)]
+        if trace:
+            timeline = Timeline(growth.zoo.path / "timeline.json", labels(planned))
+            stack.callback(timeline.write)  # however growing ends
+            listeners.append(timeline)
+        if listener:
+            listeners.append(listener)
+        check_interrupt = stack.enter_context(interrupts())
 
         def emit(event: Event) -> None:
-            interrupts.check()
-            for listen in (growth.note, remaining, bars, timeline, listener):
-                if listen:
-                    listen(event)
+            check_interrupt()
+            for listen in listeners:
+                listen(event)
 
         def notify(text: str) -> None:
             emit(Notice(text))
 
-        with pool.measuring(notify) as calibration:
-            tuner = AutoTuner(planned, pool.machine, request, calibration, notify)
-            tuner.prepare(queue.waiting())
+        with trainer.calibration(notify) as calibration:
+            tuner = AutoTuner(planned, machine, request, calibration, notify)
+            for spec in queue.waiting():  # all are chosen now, while nothing else runs
+                tuner.mode(spec)
             remaining.expected = tuner.epoch_seconds
-        pool.run(queue, growth.zoo, options, tuner, emit)
+        if len(queue):
+            with trainer.pool(queue, growth.zoo, options, tuner) as pool:
+                Scheduler(queue, pool, growth.zoo, emit, tuner.mode).run()
         for model in queue.blocked():
             cause = f"its parent {model.parent} has no weights to start from"
             emit(Ended(model.id, "skipped", cause))
@@ -204,23 +205,6 @@ def _engine(
         raise InvalidInput(f"unknown engine '{name}'; known: local, ray")
 
 
-@contextmanager
-def _timeline(growth: Growth) -> Iterator[Timeline]:
-    """A listener that leaves its file in the zoo, however growing ends."""
-    timeline = Timeline(growth.zoo.path / "timeline.json", labels(growth.plan))
-    try:
-        yield timeline
-    finally:
-        timeline.write()
-
-
-def _loader_workers(machine: Machine, requested: int | None) -> int:
-    """On GPUs the cores are free to decode; on CPUs they train."""
-    if requested is not None:
-        return requested
-    return 0 if machine.devices == ("cpu",) else min(machine.threads, 8)
-
-
 def _queue(growth: Growth) -> Queue:
     """The models that are left to train; notes those that exist."""
     relevant = {id for model in growth.plan.models for id in (model.id, model.parent)}
@@ -232,7 +216,3 @@ def _queue(growth: Growth) -> Queue:
             growth.diverged[id] = (growth.zoo.folder(id).result() or {}).get("message", "")
     done = [id for id, state in states.items() if state == "finished"]
     return Queue(growth.plan, done, growth.diverged)
-
-
-def _unsaid(text: str) -> None:
-    pass

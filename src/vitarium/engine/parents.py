@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vitarium.blueprint.blueprint import Start
-from vitarium.blueprint.parents import Find, Parent
+from vitarium.blueprint.plan import Find, Parent
 from vitarium.core.errors import InvalidInput
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import listing

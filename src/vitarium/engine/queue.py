@@ -1,9 +1,14 @@
-"""Which model comes next: parents before children, whatever runs them."""
+"""Which models come next: parents before children, alike ones in stacks, whatever runs them."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from itertools import islice
 
 from vitarium.blueprint import ModelSpec, Plan
+from vitarium.engine.tuning.calibration import TrainMode
+from vitarium.training import stack_key
+
+ModeOf = Callable[[ModelSpec], TrainMode]
+"""How to train a model, and how many at most as one computation."""
 
 
 class Queue:
@@ -19,8 +24,11 @@ class Queue:
         self, plan: Plan, done: Iterable[str], without_checkpoint: Iterable[str] = ()
     ) -> None:
         self._done = set(done)
-        self._closed = {*self._done, *without_checkpoint}
-        self._waiting = [model for model in plan.models if model.id not in self._closed]
+        closed = {*self._done, *without_checkpoint}
+        self._waiting = [model for model in plan.models if model.id not in closed]
+        self._keys: dict[str, str | None] = {}
+        self.max_stack: int | None = None
+        """Lowered when memory runs out."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -40,14 +48,19 @@ class Queue:
             self._waiting.remove(first)
         return first
 
-    def more_like(
-        self, first: ModelSpec, key: Callable[[ModelSpec], Any], limit: int
-    ) -> list[ModelSpec]:
-        """Take up to `most` others that can start, too, and have the same key as the first."""
-        models = [m for m in self._waiting if self._ready(m) and key(m) == key(first)][:limit]
-        for model in models:
-            self._waiting.remove(model)
-        return models
+    def next_stack(self, mode_of: ModeOf) -> tuple[list[ModelSpec], TrainMode]:
+        """Take that model and those to train with it, none while there are none; and how."""
+        first = self.next()
+        if first is None:
+            return [], TrainMode()
+        mode, stack = mode_of(first), [first]
+        size = min(mode.stacked, self.max_stack or mode.stacked)
+        if size > 1 and (key := self._key(first)) is not None:
+            alike = (m for m in self._waiting if self._ready(m) and self._key(m) == key)
+            stack += islice(alike, size - 1)
+            for model in stack[1:]:
+                self._waiting.remove(model)
+        return stack, mode
 
     def finished(self, model: ModelSpec) -> None:
         """Its children may start."""
@@ -64,3 +77,8 @@ class Queue:
 
     def _ready(self, model: ModelSpec) -> bool:
         return model.parent is None or model.parent in self._done
+
+    def _key(self, model: ModelSpec) -> str | None:
+        if model.id not in self._keys:
+            self._keys[model.id] = stack_key(model)
+        return self._keys[model.id]

@@ -1,17 +1,18 @@
 """Gives the models of a queue to workers, and deals with those that die; wherever they run."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Self, TypeVar
 
 from vitarium.blueprint import ModelSpec
 from vitarium.core import files
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.engine.events import Ended, Halved, Listener, Retried, Started
-from vitarium.engine.queue import Queue
+from vitarium.engine.queue import ModeOf, Queue
 from vitarium.engine.tuning.calibration import TrainMode
-from vitarium.engine.worker import Broken, Died, Message, OutOfMemory, Unwritable
-from vitarium.training import stack_key
+from vitarium.engine.worker import Fault, Message
+from vitarium.training import TrainOptions
 from vitarium.zoo import Zoo
 
 MAX_TRIES = 2
@@ -31,111 +32,113 @@ class Worker:
     among: how many workers there could be at a time when it was given them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
         self.specs: dict[str, ModelSpec] = {}
-        self.stack = 0
-        self.among = 0
+        self.stack = self.among = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can be given models."""
+        return not self.specs
+
+    def stop(self) -> None:
+        """End it, whatever it does."""
 
 
 W = TypeVar("W", bound=Worker)
 
 
-class Pool(Protocol[W]):
-    """Workers, on this machine or elsewhere."""
+class Pool(ABC, Generic[W]):
+    """Workers, on this machine or elsewhere; leaving the context stops them.
 
-    size: int
-    """Workers at a time at most. Lowered when memory runs out: what runs then runs on."""
+    size: workers at a time at most. Lowered when memory runs out: what runs then runs on.
+    max_tries: see MAX_TRIES.
+    """
 
-    def idle(self) -> Iterable[W]:
-        """Workers that can be given models now; asked for one by one, never more than `size`."""
+    max_tries = MAX_TRIES
 
+    def __init__(self, zoo: Zoo, options: TrainOptions, size: int) -> None:
+        self.zoo, self.options, self.size = zoo, options, size
+        self.workers: dict[int, W] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        for worker in list(self.workers.values()):
+            self.remove(worker)
+
+    @abstractmethod
+    def begin(self, number: int) -> W:
+        """A new worker."""
+
+    @abstractmethod
     def start(self, worker: W, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
         """Have an idle worker train a stack. Raises VitariumError where it cannot be started."""
 
-    def busy(self) -> bool:
-        """Whether any worker has models."""
+    @abstractmethod
+    def receive(self, handle: Callable[[W, Message], None]) -> None:
+        """Wait for something to happen, and give `handle` the workers' messages.
 
-    def messages(self) -> Iterable[tuple[W, Message]]:
-        """Wait for something to happen, and yield the workers' messages.
-
-        A worker that sent Broken, OutOfMemory or Died is no longer in the pool.
+        A worker that sent a Fault is no longer in the pool.
         """
 
+    def idle(self) -> Iterable[W]:
+        """Workers that can be given models now, never more than `size`.
 
-def schedule(
-    queue: Queue,
-    pool: Pool[W],
-    zoo: Zoo,
-    emit: Listener,
-    mode_of: Callable[[ModelSpec], TrainMode] = lambda spec: TrainMode(),
-) -> None:
-    """Train all models of the queue that can be trained, parents before their children.
+        Missing ones are begun one by one, as they are asked for.
+        """
+        for worker in list(self.workers.values()):
+            if worker.number >= self.size and not worker.specs:
+                self.remove(worker)  # even an idle process holds memory
+        for number in range(self.size):
+            if sum(bool(worker.specs) for worker in self.workers.values()) >= self.size:
+                return
+            if number not in self.workers:
+                self.workers[number] = self.begin(number)
+            if self.workers[number].is_free:
+                yield self.workers[number]
+
+    def busy(self) -> bool:
+        """Whether any worker has models."""
+        return any(worker.specs for worker in self.workers.values())
+
+    def remove(self, worker: W) -> None:
+        del self.workers[worker.number]
+        worker.stop()
+
+
+class Scheduler(Generic[W]):
+    """Trains all models of a queue that can be trained, parents before their children.
 
     Models that can share a computation are handed out in stacks, as large as `mode_of` says. A
     worker that dies is reported with its cause; its models are tried once more, each from its last
     epoch. When memory runs out there are half as many models at a time from then on.
-
-    Raises WriteFault where the zoo cannot be written any more.
-    """
-    _Schedule(queue, pool, zoo, emit, mode_of).to_the_end()
-
-
-class Stacks:
-    """Takes models from a queue in stacks.
-
-    Args:
-        way_of: how to train a model, and how many at most as one computation.
     """
 
-    def __init__(self, queue: Queue, mode_of: Callable[[ModelSpec], TrainMode]) -> None:
-        self.queue, self.mode_of = queue, mode_of
-        self.max_models: int | None = None
-        """Lowered when memory runs out."""
-        self._keys: dict[str, str | None] = {}
-
-    def next(self) -> tuple[list[ModelSpec], TrainMode]:
-        """The models to start next, none while there are none; and how."""
-        first = self.queue.next()
-        if first is None:
-            return [], TrainMode()
-        mode = self.mode_of(first)
-        size = min(mode.stacked, self.max_models or mode.stacked)
-        if size == 1 or self._key(first) is None:
-            return [first], mode
-        return [first, *self.queue.more_like(first, self._key, size - 1)], mode
-
-    def _key(self, spec: ModelSpec) -> str | None:
-        if spec.id not in self._keys:
-            self._keys[spec.id] = stack_key(spec)
-        return self._keys[spec.id]
-
-
-class _Schedule(Generic[W]):
     def __init__(
         self,
         queue: Queue,
         pool: Pool[W],
         zoo: Zoo,
         emit: Listener,
-        mode_of: Callable[[ModelSpec], TrainMode],
+        mode_of: ModeOf = lambda spec: TrainMode(),
     ) -> None:
         self.queue, self.pool, self.zoo, self.emit = queue, pool, zoo, emit
-        self.stacks = Stacks(queue, mode_of)
+        self.mode_of = mode_of
         self.tries: Counter[str] = Counter()
 
-    def to_the_end(self) -> None:
+    def run(self) -> None:
+        """Raises WriteFault where the zoo cannot be written any more."""
         while self.queue.can_start() or self.pool.busy():
-            self._hand_out()
+            for worker in self.pool.idle():
+                specs, mode = self.queue.next_stack(self.mode_of)
+                if not specs:
+                    break
+                self._start(worker, specs, mode)
             if self.pool.busy() or self.queue.can_start():
-                for worker, message in self.pool.messages():
-                    self._handle(worker, message)
-
-    def _hand_out(self) -> None:
-        for worker in self.pool.idle():
-            specs, mode = self.stacks.next()
-            if not specs:
-                return
-            self._start(worker, specs, mode)
+                self.pool.receive(self._handle)
 
     def _start(self, worker: W, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
         for spec in specs:
@@ -157,14 +160,12 @@ class _Schedule(Generic[W]):
                 if message.status == "finished":
                     self.queue.finished(spec)
                 self.emit(message)
-            case Died():
-                self._try_again(worker, message.cause)
-            case Broken():
-                self._try_again(worker, message.cause, message.trace)
-            case OutOfMemory():
-                self._out_of_memory(worker, message.cause)
-            case Unwritable():
+            case Fault("unwritable"):
                 raise WriteFault(self.zoo.path, message.cause)
+            case Fault("out-of-memory"):
+                self._out_of_memory(worker, message.cause)
+            case Fault():
+                self._try_again(worker, message.cause, message.trace)
             case _:
                 self.emit(message)
 
@@ -175,7 +176,7 @@ class _Schedule(Generic[W]):
                 file = self.zoo.path / "failures" / f"{spec.id}.txt"
                 files.write(file, files.utf8(trace), root=self.zoo.path)
                 message = f"{cause} (trace in {file})"
-            if self.tries[spec.id] < MAX_TRIES:
+            if self.tries[spec.id] < self.pool.max_tries:
                 self.queue.put_back(spec)
                 self.emit(Retried(spec.id, message))
             else:
@@ -194,9 +195,9 @@ class _Schedule(Generic[W]):
             self.queue.put_back(spec)
             self.emit(Retried(spec.id, f"out of memory ({cause})"))
         if worker.stack > 1:
-            if self.stacks.max_models is None or worker.stack // 2 < self.stacks.max_models:
-                self.stacks.max_models = worker.stack // 2
-                self.emit(Halved(self.stacks.max_models * self.pool.size, cause))
+            if self.queue.max_stack is None or worker.stack // 2 < self.queue.max_stack:
+                self.queue.max_stack = worker.stack // 2
+                self.emit(Halved(self.queue.max_stack * self.pool.size, cause))
         elif worker.among // 2 < self.pool.size:
             self.pool.size = worker.among // 2
             self.emit(Halved(self.pool.size, cause))

@@ -15,7 +15,7 @@ from vitarium.core.errors import WriteFault
 from vitarium.engine.events import Ended, EpochEnded, Event
 from vitarium.engine.teachers import in_zoo, teacher_files, teacher_of
 from vitarium.engine.worker import Job, Message, run_job
-from vitarium.zoo import ModelFolder, Zoo
+from vitarium.zoo import Zoo
 from vitarium.zoo._format import packing
 from vitarium.zoo._scratch import temporary_folder
 
@@ -34,8 +34,7 @@ class FileSent:
     content: bytes | None
 
 
-Send = Callable[[Message | FileSent | None], None]
-"""None: there is nothing more to come."""
+Send = Callable[[Message | FileSent], None]
 
 
 def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
@@ -46,38 +45,33 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
     """
     goods: dict[str, bytes] = {}
     for spec in specs:
-        folder_of_model = zoo.folder(spec.id)
-        needed = [
-            file for file in folder_of_model.path.glob("*.*") if not file.name.endswith(".tmp")
-        ]
+        student = zoo.folder(spec.id)
+        needed = [file for file in student.path.glob("*.*") if file.suffix != ".tmp"]
         checkpoints = {(spec.parent, spec.parent_epoch or 0)} if spec.parent else set()
         teacher = teacher_of(spec)
         if teacher and teacher.is_path:
-            brought = teacher_files(teacher, zoo)
-            goods |= {path: file.read_bytes() for path, file in brought.items()}
+            paths = teacher_files(teacher, zoo)
+            goods |= {path: file.read_bytes() for path, file in paths.items()}
         elif teacher:
             id, epoch = in_zoo(teacher, spec, zoo)
             checkpoints.add((id, epoch))
             needed += [file for file in [zoo.folder(id).path / "result.json"] if file.exists()]
-        if folder_of_model.exists:  # then the next checkpoints build on those that are there
-            checkpoints |= set(folder_of_model.bases(len(folder_of_model.epochs())))
+        if student.exists:  # then the next checkpoints build on those that are there
+            checkpoints |= set(student.bases(len(student.epochs())))
         for model, epoch in checkpoints:
             folder = zoo.folder(model)
             needed += [folder.path / "model.json", folder.path / "epochs.jsonl"]
-            plain = folder.checkpoints.plain(epoch)
-            goods[plain.relative_to(zoo.path).as_posix()] = _plain(folder, epoch)
+            # as a plain file, whatever it is here: what it builds on itself stays at home
+            plain, checkpoint = folder.checkpoints.plain(epoch), folder.open(epoch)
+            if checkpoint.is_sealed:
+                pieces, _ = packing.plain(checkpoint.state_dict(), folder.checkpoints.notes(epoch))
+                content = b"".join(pieces)
+            else:  # of format 1: known by the SHA-256 of just these bytes
+                content = checkpoint.path.read_bytes()
+            goods[plain.relative_to(zoo.path).as_posix()] = content
         for file in needed:
             goods[file.relative_to(zoo.path).as_posix()] = file.read_bytes()
     return goods
-
-
-def _plain(folder: ModelFolder, epoch: int) -> bytes:
-    """A checkpoint as a plain file, whatever it is here: what it builds on itself stays at home."""
-    checkpoint = folder.open(epoch)
-    if not checkpoint.is_sealed:  # of format 1: known by the SHA-256 of just these bytes
-        return checkpoint.path.read_bytes()
-    pieces, _ = packing.plain(checkpoint.state_dict(), folder.checkpoints.notes(epoch))
-    return b"".join(pieces)
 
 
 def unload(sent: FileSent, zoo: Zoo) -> None:
@@ -100,8 +94,7 @@ def run_shipped(job: Job, goods: Goods, send: Send) -> None:
 
         def emit(event: Event) -> None:
             if isinstance(event, EpochEnded | Ended):
-                for sent in changes[event.model].since_last():
-                    send(sent)
+                changes[event.model].send_since_last(send)
             send(event)
 
         try:
@@ -117,19 +110,16 @@ class _Changes:
         self.zoo, self.folder = zoo, zoo.folder(model).path
         self._state = self._look()
 
-    def since_last(self) -> Iterable[FileSent]:
+    def send_since_last(self, send: Send) -> None:
         """New and changed files in the order in which they may be written, then removed ones."""
         before, self._state = self._state, self._look()
         changed = [file for file, state in self._state.items() if before.get(file) != state]
-        for file in sorted(changed, key=lambda file: (_ORDER.get(file.name, _REST), file)):
-            yield FileSent(self._name(file), file.read_bytes())
-        for file in before.keys() - self._state.keys():
-            yield FileSent(self._name(file), None)
+        changed.sort(key=lambda file: (_ORDER.get(file.name, _REST), file))
+        for file in [*changed, *(before.keys() - self._state.keys())]:
+            content = file.read_bytes() if file in self._state else None
+            send(FileSent(file.relative_to(self.zoo.path).as_posix(), content))
 
     def _look(self) -> dict[Path, tuple[int, int]]:
         """The inode tells, too: a file is replaced by one that is written beside it."""
         stats = [(file, file.stat()) for file in self.folder.rglob("*") if file.is_file()]
         return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in stats}
-
-    def _name(self, file: Path) -> str:
-        return file.relative_to(self.zoo.path).as_posix()

@@ -88,7 +88,8 @@ def _find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
     source = Path(teacher.source)
     paths = list(dict.fromkeys((source.absolute(), (zoo.path / source).absolute())))
     for path in paths:
-        if path.is_file() if teacher.is_file else _is_timm_folder(path):
+        files = [path] if teacher.is_file else [path / name for name in (SETTINGS, WEIGHTS)]
+        if all(file.is_file() for file in files):
             return path
     what = "file" if teacher.is_file else f"folder with {SETTINGS} and {WEIGHTS}"
     raise InvalidInput(
@@ -96,16 +97,23 @@ def _find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
     )
 
 
-def _is_timm_folder(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (SETTINGS, WEIGHTS))
-
-
 def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
     path = _find_path(teacher, zoo)
     file = path if teacher.is_file else path / WEIGHTS
-    _check_digest(file, teacher.sha256)
+    if teacher.sha256 is not None:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != teacher.sha256:
+            what = f"its SHA-256 is {digest}, and teacher_sha256 {teacher.sha256}"
+            raise CorruptFile(file, f"{what}: it is another teacher")
     weights = read_weights(file, file.parent)
-    model = _built(teacher, weights, file) if teacher.is_file else _timm_model(path)
+    if teacher.is_file:
+        model = _built(teacher, weights, file)
+    else:
+        try:
+            model = timm.create_model(f"local-dir:{path}", pretrained=False)
+        except Exception as error:  # what a wrong configuration makes timm raise is of any kind
+            raise CorruptFile(path / SETTINGS, f"timm builds no model of it: {error}") from None
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -116,37 +124,15 @@ def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
     return model.eval()
 
 
-def _check_digest(file: Path, expected: str | None) -> None:
-    if expected is None:
-        return
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    if digest != expected:
-        raise CorruptFile(
-            file, f"its SHA-256 is {digest}, and teacher_sha256 {expected}: it is another teacher"
-        )
-
-
-def _timm_model(folder: Path) -> nn.Module:
-    try:
-        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=False)
-    except Exception as error:  # what a wrong configuration makes timm raise is of any kind
-        raise CorruptFile(folder / SETTINGS, f"timm builds no model of it: {error}") from None
-    return model
-
-
 def _built(teacher: TeacherRef, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
     """The model of a file with weights alone, with as many outputs as it has weights for."""
     with torch.device("meta"):
         one_output, two_outputs = (_with_head(teacher, outputs).state_dict() for outputs in (1, 2))
     # the tensors that grow with the number of outputs tell it
-    for name in one_output:
-        if name not in weights or one_output[name].shape == two_outputs[name].shape:
-            continue
-        axes = [
-            k for k, size in enumerate(one_output[name].shape) if size != two_outputs[name].shape[k]
-        ]
-        if weights[name].dim() > axes[0]:
+    for name in (name for name in one_output if name in weights):
+        sizes = zip(one_output[name].shape, two_outputs[name].shape, strict=True)
+        axes = [axis for axis, (first, second) in enumerate(sizes) if first != second]
+        if axes and weights[name].dim() > axes[0]:
             return _with_head(teacher, weights[name].shape[axes[0]])
     raise IncompatibleWeights(
         f"the weights in {file} have no head as teacher_architecture makes it; say which they have "

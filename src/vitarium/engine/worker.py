@@ -7,26 +7,28 @@ was killed leaves nothing running behind.
 
 import os
 import queue
-import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitarium.blueprint import ModelSpec
 from vitarium.core.errors import VitariumError, WriteFault
-from vitarium.engine.events import Ended, EpochEnded, Event, Listener, Spent, Stepped
-from vitarium.engine.starting_weights import starting_weights
+from vitarium.engine.events import Ended, Event, Listener, Stepped
 from vitarium.engine.teachers import load_teacher, teacher_of
-from vitarium.training import EpochDone, Span, Step, Task, TrainOptions, train_together
+from vitarium.evaluation.checkpoints import Target
+from vitarium.evaluation.loader import ModelLoader
+from vitarium.operators.base import Ingredients
+from vitarium.training import Task, TrainOptions, train_together
 from vitarium.zoo import Zoo
 
 STEP_EVENTS_PER_SECOND = 5
@@ -43,35 +45,21 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Broken:
-    """Something failed that may have left the process in a bad state; the worker is replaced."""
+class Fault:
+    """A worker cannot go on, and is replaced.
 
+    died: it is gone; sent by its pool.
+    broken: something failed that may have left the process in a bad state.
+    out-of-memory: a device or the machine had too little.
+    unwritable: the zoo cannot be written: its disk is full, or has become read-only.
+    """
+
+    kind: Literal["died", "broken", "out-of-memory", "unwritable"]
     cause: str
-    trace: str
+    trace: str = ""
 
 
-@dataclass(frozen=True)
-class OutOfMemory:
-    """A device or the machine had too little memory; the worker is replaced."""
-
-    cause: str
-
-
-@dataclass(frozen=True)
-class Died:
-    """The worker is gone; sent by its pool."""
-
-    cause: str
-
-
-@dataclass(frozen=True)
-class Unwritable:
-    """The zoo cannot be written any more: its disk is full, or has become read-only."""
-
-    cause: str
-
-
-Message = Event | Broken | OutOfMemory | Died | Unwritable
+Message = Event | Fault
 Send = Callable[[Message], None]
 
 
@@ -84,13 +72,17 @@ def run_job(job: Job, emit: Listener) -> None:
     """
     zoo = Zoo.open(job.zoo)
     tasks: list[Task] = []
-    read = cache(zoo.state_dict)  # the models of a stack often have one parent
+    # the models of a stack often have one parent, and one teacher
+    read = cache(zoo.state_dict)
     teachers: dict[Any, nn.Module | None] = {}
     for factors in job.specs:
         try:
             spec = ModelSpec.restore(factors)
-            parent = starting_weights(zoo, spec, read)
-            tasks.append(Task(spec, zoo.folder(spec.id), parent, _teacher(spec, zoo, teachers)))
+            parent, teacher = starting_weights(zoo, spec, read), teacher_of(spec)
+            at = (spec.parent, spec.parent_epoch) if teacher and teacher.is_parent else None
+            if (teacher, at) not in teachers:
+                teachers[teacher, at] = load_teacher(spec, zoo)
+            tasks.append(Task(spec, zoo.folder(spec.id), parent, teachers[teacher, at]))
         except VitariumError as error:
             emit(Ended(factors["id"], "failed", str(error)))
     if len(tasks) > 1:
@@ -110,30 +102,57 @@ def run_job(job: Job, emit: Listener) -> None:
             emit(Ended(task.spec.id, "failed", str(error)))
 
 
-def _teacher(spec: ModelSpec, zoo: Zoo, loaded: dict[Any, nn.Module | None]) -> nn.Module | None:
-    """The model's teacher; those of a job often have the same one."""
-    teacher = teacher_of(spec)
-    checkpoint = (spec.parent, spec.parent_epoch) if teacher and teacher.is_parent else None
-    if (teacher, checkpoint) not in loaded:
-        loaded[teacher, checkpoint] = load_teacher(spec, zoo)
-    return loaded[teacher, checkpoint]
+def starting_weights(
+    zoo: Zoo, spec: ModelSpec, read: Callable[[str, int], Mapping[str, Tensor]]
+) -> Mapping[str, Tensor] | None:
+    """The parent's weights [*shape] by name, or what the spec's conversion makes of them.
+
+    None: from scratch. Raises as `read`, which gives a model's weights after an epoch, and the
+    conversion's operator do.
+    """
+    if spec.parent is None:
+        return None
+    epoch = spec.parent_epoch or 0
+    if spec.conversion is None:
+        return read(spec.parent, epoch)
+    parent = ModelLoader(zoo).weights(Target(spec.parent, epoch, ""))
+    unchanged = {name: parent[name] for name in parent if name not in parent.shapes}
+    converted = spec.conversion(Ingredients([parent]))
+    return unchanged | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in converted}
+
+
+def _train(tasks: Sequence[Task], options: TrainOptions, emit: Listener) -> None:
+    last_emitted: dict[str, float] = {}
+
+    def report(event: Event) -> None:
+        if isinstance(event, Stepped):
+            now = time.monotonic()
+            if now - last_emitted.get(event.model, 0.0) <= 1 / STEP_EVENTS_PER_SECOND:
+                return
+            last_emitted[event.model] = now
+        emit(event)
+
+    outcomes = train_together(tasks, options=options, report=report)
+    for task in tasks:
+        message = (task.folder.result() or {}).get("message", "")
+        emit(Ended(task.spec.id, outcomes[task.spec.id], message))
 
 
 def attempt(work: Callable[[], None], send: Send) -> bool:
-    """Do the work; send Unwritable, Broken or OutOfMemory and return False where it raises."""
+    """Do the work; send a Fault and return False where it raises."""
     try:
         work()
     except WriteFault as error:
-        send(Unwritable(str(error)))
-        return False
+        send(Fault("unwritable", str(error)))
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
-            send(OutOfMemory(cause.partition("\n")[0]))
+            send(Fault("out-of-memory", cause.partition("\n")[0]))
         else:
-            send(Broken(cause, traceback.format_exc()))
-        return False
-    return True
+            send(Fault("broken", cause, traceback.format_exc()))
+    else:
+        return True
+    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -145,50 +164,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in messages)
 
 
-def _train(tasks: Sequence[Task], options: TrainOptions, emit: Listener) -> None:
-    worker, last_told = f"{socket.gethostname()} {os.getpid()}", dict[str, float]()
-
-    def report(model: str, event: Step | EpochDone | Span) -> None:
-        match event:
-            case EpochDone():
-                emit(EpochEnded(model, event.epoch, event.metrics))
-            case Span():
-                emit(Spent(model, worker, event.what, event.start, event.end, event.epoch))
-            case Step():
-                now = time.monotonic()
-                if now - last_told.get(model, 0.0) > 1 / STEP_EVENTS_PER_SECOND:
-                    last_told[model] = now
-                    emit(Stepped(model, event.epoch, event.step, event.steps))
-
-    outcomes = train_together(tasks, options=options, report=report)
-    for task in tasks:
-        message = (task.folder.result() or {}).get("message", "")
-        emit(Ended(task.spec.id, outcomes[task.spec.id], message))
-
-
 def main() -> None:
     """What a worker's process runs, until the engine is gone or a job has broken it."""
     connection = Connection(int(sys.argv[1]))
     torch.set_num_threads(int(sys.argv[2]))
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
-    send = partial(_send, connection)
-    while attempt(partial(run_job, jobs.get(), send), send):
+
+    def listen() -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                jobs.put(connection.recv())
+        os._exit(1)
+
+    def send(message: Message) -> None:
+        try:
+            connection.send(message)
+        except OSError:  # without an engine nothing is left to do, nor to complain of
+            os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while attempt(partial(run_job, jobs.get(), emit=send), send):
         pass
     sys.exit(1)
-
-
-def _listen(connection: Connection, jobs: "queue.SimpleQueue[Job]") -> None:
-    try:
-        while True:
-            jobs.put(connection.recv())
-    except (EOFError, OSError):
-        os._exit(1)
-
-
-def _send(connection: Connection, message: Message) -> None:
-    """Tell the engine; without one there is nothing more to do, and nothing to complain of."""
-    try:
-        connection.send(message)
-    except OSError:
-        os._exit(1)

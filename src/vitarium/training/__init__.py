@@ -2,14 +2,14 @@
 
 from vitarium.training._stack_key import stack_key
 from vitarium.training.loop import Task, train, train_together
-from vitarium.training.options import EpochDone, Precision, Report, Span, Step, TrainOptions
+from vitarium.training.options import EpochEnded, Precision, Report, Spent, Stepped, TrainOptions
 
 __all__ = [
-    "EpochDone",
+    "EpochEnded",
     "Precision",
     "Report",
-    "Span",
-    "Step",
+    "Spent",
+    "Stepped",
     "Task",
     "TrainOptions",
     "stack_key",

@@ -1,13 +1,13 @@
 """Which models can be trained in one stack."""
 
 import json
-from typing import Any
+from functools import cache
 
 import torch
-from torch import nn
 
 from vitarium.architectures.base import ActsAfterSteps
-from vitarium.blueprint import ModelSpec, Recipe
+from vitarium.blueprint import ModelSpec
+from vitarium.core.registry import Section
 
 OWN_FACTORS = (
     "head",
@@ -29,7 +29,8 @@ def stack_key(spec: ModelSpec) -> str | None:
     stack calls no part of a model after its steps.
     """
     recipe = spec.recipe
-    if not recipe.optimizer.plugin.facts.get("elementwise") or _trains_singly(recipe):
+    elementwise = recipe.optimizer.plugin.facts.get("elementwise")
+    if not elementwise or _trains_singly(recipe.architecture):
         return None
     shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     if recipe.objective.plugin.facts["teacher_outputs"]:
@@ -37,20 +38,14 @@ def stack_key(spec: ModelSpec) -> str | None:
     return json.dumps(shared, sort_keys=True)
 
 
-def _trains_singly(recipe: Recipe) -> bool:
+@cache
+def _trains_singly(architecture: Section) -> bool:
     """Whether the model drops something at random in training, or acts after its steps."""
-    if recipe.architecture not in _singly:
-        with torch.device("meta"):
-            model = recipe.architecture(1)
-        _singly[recipe.architecture] = any(
-            isinstance(module, ActsAfterSteps) or _drops(module) for module in model.modules()
-        )
-    return _singly[recipe.architecture]
-
-
-def _drops(module: nn.Module) -> bool:
-    rates = (getattr(module, name, None) for name in ("p", "prob", "drop_prob"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
-
-
-_singly: dict[Any, bool] = {}
+    with torch.device("meta"):
+        model = architecture(1)
+    for module in model.modules():
+        rates = [getattr(module, name, None) for name in ("p", "prob", "drop_prob")]
+        drops = any(isinstance(rate, float) and rate > 0 for rate in rates)
+        if drops or isinstance(module, ActsAfterSteps):
+            return True
+    return False

@@ -5,11 +5,13 @@ after the epoch and the step that draw from it, a resumed run gives the bits of 
 """
 
 import os
+import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from math import isfinite
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from vitarium.core import seeds
 from vitarium.core.memory import keep_freed_memory
 from vitarium.data.loader import stacked_batches
 from vitarium.training._async_writer import AsyncWriter
-from vitarium.training.options import EpochDone, Report, Span, Step, TrainOptions, numerics
+from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
@@ -51,7 +53,7 @@ def train(
     parent: Mapping[str, Tensor] | None = None,
     teacher: nn.Module | None = None,
     options: TrainOptions | None = None,
-    report: Callable[[Step | EpochDone], None] = lambda event: None,
+    report: Report = lambda event: None,
 ) -> Outcome:
     """Train a model into its folder, going on after its last finished epoch.
 
@@ -64,21 +66,15 @@ def train(
     epoch is kept). Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (no teacher,
     or one that does not go with the model) and CorruptFile.
     """
-
-    def report_one(model: str, event: Step | EpochDone | Span) -> None:
-        if not isinstance(event, Span):
-            report(event)
-
-    return train_together(
-        [Task(spec, folder, parent, teacher)], options=options, report=report_one
-    )[spec.id]
+    task = Task(spec, folder, parent, teacher)
+    return train_together([task], options=options, report=report)[spec.id]
 
 
 def train_together(
     tasks: Sequence[Task],
     *,
     options: TrainOptions | None = None,
-    report: Report = lambda model, event: None,
+    report: Report = lambda event: None,
 ) -> dict[str, Outcome]:
     """Train models as one stacked computation; each as if it were trained by itself.
 
@@ -94,33 +90,21 @@ def train_together(
     options = replace(options, stacked=options.stacked or len(tasks) > 1)
     keep_freed_memory()
     outcomes: dict[str, Outcome] = {}
-    todo = []
+    groups: dict[tuple[TrainOptions, int, str], list[Task]] = defaultdict(list)
     for task in tasks:
-        result = task.folder.result()
-        if result:
+        if result := task.folder.result():
             outcomes[task.spec.id] = result["status"]
-        else:
-            todo.append((_begun_options(task.folder, options), _last_epoch(task.folder), task))
-    order = sorted(todo, key=lambda entry: (repr(entry[0]), entry[1]))
-    for (own_options, _), group in _groups(order):
+            continue
+        own_options, finished = _begun_options(task.folder, options), task.folder.epochs()
+        singly = "" if own_options.stacked else task.spec.id
+        groups[own_options, finished[-1].number if finished else -1, singly].append(task)
+    for own_options, last_epoch, singly in sorted(groups, key=lambda key: (repr(key[0]), key[1])):
         if own_options.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         with seeds.preserved(), numerics(own_options), AsyncWriter() as writing:
-            run = _TrainingRun(group, own_options, report, writing)
-            outcomes |= run.to_the_end()
+            group = groups[own_options, last_epoch, singly]
+            outcomes |= _TrainingRun(group, own_options, report, writing).to_the_end()
     return outcomes
-
-
-def _groups(
-    order: Iterable[tuple[TrainOptions, int, Task]],
-) -> Iterator[tuple[tuple[TrainOptions, int], list[Task]]]:
-    """Tasks that can share a computation; each by itself where they are not stacked."""
-    for key, group in groupby(order, key=lambda entry: entry[:2]):
-        tasks = [entry[2] for entry in group]
-        if key[0].stacked:
-            yield key, tasks
-        else:
-            yield from ((key, [task]) for task in tasks)
 
 
 def _begun_options(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
@@ -136,11 +120,6 @@ def _begun_options(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
     )
 
 
-def _last_epoch(folder: ModelFolder) -> int:
-    finished = folder.epochs()
-    return finished[-1].number if finished else -1
-
-
 class _TrainingRun:
     """Models that are at the same epoch."""
 
@@ -148,6 +127,7 @@ class _TrainingRun:
         self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: AsyncWriter
     ) -> None:
         self.options, self.report, self.writing = options, report, writing
+        self.worker = f"{socket.gethostname()} {os.getpid()}"
         started = time.time()
         self.members = [TrainState(t.spec, t.folder, t.parent, options, t.teacher) for t in tasks]
         self.trainer = _trainer(self.members, options)
@@ -161,7 +141,8 @@ class _TrainingRun:
             metrics, faults = self._train_epoch(epoch)
             seconds = time.perf_counter() - clock
             self._spent("train", started, epoch)
-            self._drop(faults)
+            if faults:
+                self._drop(faults)
             if not self.members:
                 return self.outcomes
             metrics = [metric for k, metric in enumerate(metrics) if k not in faults]
@@ -200,12 +181,17 @@ class _TrainingRun:
         for number, batch in enumerate(stacked_batches([m.batches for m in self.members], epoch)):
             for name, value in self.trainer.step(batch, epoch, number).items():
                 sums[name] = sums.get(name, 0) + value
-            self._check_losses(sums["loss"], epoch, number, faults)
-            if len(faults) == len(self.members):
-                return [{} for _ in self.members], faults
+            # asking a GPU for a number makes it wait, so there only now and then
+            interval = 1 if sums["loss"].device.type == "cpu" else 50
+            if number % interval == 0 or number == steps - 1:
+                for k, total in enumerate(sums["loss"].tolist()):
+                    if not isfinite(total) and k not in faults:
+                        faults[k] = f"the loss was {total} in epoch {epoch}, by step {number + 1}"
+                if len(faults) == len(self.members):
+                    return [{} for _ in self.members], faults
             self.writing.settle(wait=False)
             for member in self.members:
-                self.report(member.spec.id, Step(epoch, number + 1, steps))
+                self.report(Stepped(member.spec.id, epoch, number + 1, steps))
         faults = self.trainer.faults(epoch) | faults
         means = {name: (value / steps).tolist() for name, value in sums.items()}
         return [
@@ -213,18 +199,6 @@ class _TrainingRun:
             | {"lr": member.rate(epoch, steps - 1)}
             for k, member in enumerate(self.members)
         ], faults
-
-    def _check_losses(
-        self, totals: Tensor, epoch: int, number: int, faults: dict[int, str]
-    ) -> None:
-        # Asking a GPU for a number makes it wait, so there only now and then.
-        often = 1 if totals.device.type == "cpu" else 50
-        last = number == self.members[0].batches.steps - 1
-        if number % often and not last:
-            return
-        for k, total in enumerate(totals.tolist()):
-            if not abs(total) < float("inf") and k not in faults:
-                faults[k] = f"the loss was {total} in epoch {epoch}, by step {number + 1}"
 
     def _scores(self, epoch: int) -> list[dict[str, float]]:
         started = time.time()
@@ -245,25 +219,24 @@ class _TrainingRun:
                 weights = weights_of(progress) if progress else _copied(member.model.state_dict())
                 weights = rounded(weights, member.recipe)
             write = partial(_written, member.folder, epoch, model_metrics, weights, progress)
-            self.writing.submit(
-                write, partial(self._committed, member.spec.id, epoch, model_metrics)
-            )
+            self.writing.submit(write, partial(self._committed, member, epoch, model_metrics))
 
     def _committed(
-        self, model: str, epoch: int, metrics: Mapping[str, float], times: tuple[float, float]
+        self, member: TrainState, epoch: int, metrics: dict[str, float], times: tuple[float, float]
     ) -> None:
-        self.report(model, Span("write", *times, epoch))
-        self.report(model, EpochDone(epoch, metrics))
+        self.report(Spent(member.spec.id, self.worker, "write", *times, epoch))
+        self.report(EpochEnded(member.spec.id, epoch, metrics))
 
     def _drop(self, faults: Mapping[int, str]) -> None:
         """End the models that diverged; the others go on."""
-        if not faults:
-            return
         self.writing.settle()
         states = self.trainer.progress()
         for k, fault in faults.items():
-            _keep_last_finite(self.members[k])
-            self._finish(self.members[k], "diverged", fault)
+            member = self.members[k]
+            last, progress = member.folder.epochs()[-1], member.folder.progress()
+            if last.checkpoint is None and progress:  # kept, though the recipe may not keep it
+                member.folder.keep(last.number, rounded(weights_of(progress[1]), member.recipe))
+            self._finish(member, "diverged", fault)
         alive = [k for k in range(len(self.members)) if k not in faults]
         self.members = [self.members[k] for k in alive]
         if alive:
@@ -276,7 +249,8 @@ class _TrainingRun:
         self.outcomes[member.spec.id] = outcome
 
     def _spent(self, what: str, started: float, epoch: int | None = None) -> None:
-        self.report(self.members[0].spec.id, Span(what, started, time.time(), epoch))
+        model = self.members[0].spec.id
+        self.report(Spent(model, self.worker, what, started, time.time(), epoch))
 
 
 def _trainer(members: Sequence[TrainState], options: TrainOptions) -> Trainer | StackedTrainer:
@@ -291,10 +265,3 @@ def _written(folder: ModelFolder, *epoch: Any) -> tuple[float, float]:
     started = time.time()
     folder.commit(*epoch)
     return started, time.time()
-
-
-def _keep_last_finite(member: TrainState) -> None:
-    """Make the last finished epoch a checkpoint, though the recipe may not keep it."""
-    last, progress = member.folder.epochs()[-1], member.folder.progress()
-    if last.checkpoint is None and progress:
-        member.folder.keep(last.number, rounded(weights_of(progress[1]), member.recipe))

@@ -1,8 +1,10 @@
-"""Where and how to train: what belongs to the run, not to the model."""
+"""Where and how to train, what happens meanwhile, and what bit-equality depends on."""
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -51,34 +53,41 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A batch was trained on: `step` of `steps` in `epoch` (both from 1)."""
+class Stepped:
+    """Step `step` of `steps` of an epoch (all from 1) is done."""
 
+    model: str
     epoch: int
     step: int
     steps: int
 
 
 @dataclass(frozen=True)
-class EpochDone:
-    """An epoch is on disk, with its metrics."""
+class EpochEnded:
+    """An epoch (0: the initial state) is on disk, with its metrics."""
 
+    model: str
     epoch: int
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Span:
-    """What took how long: set-up, train, score or write, from and to seconds since 1970."""
+class Spent:
+    """A process was busy with a model from `start` to `end` (seconds since 1970).
 
+    `what` is set-up, train, score or write; a stack is named by its first model.
+    """
+
+    model: str
+    worker: str
     what: str
     start: float
     end: float
     epoch: int | None = None
 
 
-Report = Callable[[str, Step | EpochDone | Span], None]
-"""Is told a model's id and what happened."""
+TrainEvent = Stepped | EpochEnded | Spent
+Report = Callable[[TrainEvent], None]
 
 
 @contextmanager
@@ -93,3 +102,26 @@ def numerics(options: TrainOptions) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_float32_matmul_precision(products)
+
+
+def software(options: TrainOptions) -> dict[str, str]:
+    """Versions, the device's name, threads and precision; stored beside a model's weights."""
+    versions = {}
+    for package in ("vitarium", "torch", "torchvision", "timm", "numpy", "safetensors"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    if torch.device(options.device).type == "cuda":
+        device = torch.cuda.get_device_name(options.device)
+    else:
+        device = f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+        "precision": options.precision,
+        "compiled": str(options.compiled),
+        "stacked": str(options.stacked),
+    }

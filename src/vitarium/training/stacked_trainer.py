@@ -22,7 +22,7 @@ from vitarium.blueprint import Recipe
 from vitarium.data.batch import Batch
 from vitarium.training._flat_layout import FlatLayout
 from vitarium.training._shared_outputs import SharedOutputs
-from vitarium.training._stacked_template import head_of, stacked_template
+from vitarium.training._stacked_modules import head_of, stacked_template
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import MODEL, OPTIMIZER, weights_of
 from vitarium.training.train_state import TrainState
@@ -42,11 +42,18 @@ class StackedTrainer:
         self.template, self._names = stacked_template(members)
         self.layout = FlatLayout(dict(self.template.named_parameters()))
         self.flat = self._gathered()
-        self.weights = {name: self._leaf(name) for name in self.layout.shapes}
+        trained = set(self.layout.trained)
+        # [rows, *shape] by name: leaves of the computation, in flat's memory
+        self.weights = {
+            name: self.layout.view(self.flat, name).detach().requires_grad_(name in trained)
+            for name in self.layout.shapes
+        }
         self._gradients = torch.zeros_like(self.flat[:, : self.layout.trained_size])
         self.buffers = self._buffers()
-        self.rows = [self._row(k) for k in range(len(members))]
-        self.optimizers = self._optimizers()
+        self.rows: list[nn.Parameter] = []
+        self.groups: list[dict[str, Any]] = []
+        self.optimizer_of: list[Optimizer] = []
+        self._add_optimizers()
         clip = torch.tensor([member.recipe.clip_grad_norm or torch.inf for member in members])
         self._clip = self._padded(clip).to(self.flat.device) if clip.isfinite().any() else None
         self._objective = _Objective(self.template, members[0].recipe)
@@ -54,13 +61,19 @@ class StackedTrainer:
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
         """Train on the batches of all models [k, ...]; returns the logged numbers [k]."""
-        for member, (_, group) in zip(self.members, self.rows, strict=True):
+        for member, group in zip(self.members, self.groups, strict=True):
             group["lr"] = member.rate(epoch, number)
         with self.options.autocast:
-            inputs = (batch.images, batch.labels, batch.targets)
+            by_member = [
+                member.teacher(images)
+                for member, images in zip(self.members, batch.images, strict=True)
+                if member.teacher
+            ]
             teacher_outputs = {
-                name: self._padded(tensor) for name, tensor in self._teacher_outputs(batch).items()
+                name: self._padded(torch.stack([outputs[name] for outputs in by_member]))
+                for name in (by_member or [{}])[0]
             }
+            inputs = (batch.images, batch.labels, batch.targets)
             losses, metrics = self._losses(*map(self._padded, inputs), teacher_outputs)
         # A model's loss depends on its own weights alone, so the sum's gradient is each one's own.
         trained = [self.weights[name] for name in self.layout.trained]
@@ -70,21 +83,9 @@ class StackedTrainer:
         if self._clip is not None:
             norms = self._gradients.norm(dim=1)
             self._gradients *= (self._clip / (norms + 1e-6)).clamp(max=1).unsqueeze(1)
-        for optimizer in self.optimizers:
+        for optimizer in dict.fromkeys(self.optimizer_of):
             optimizer.step()
         return {name: values[: len(self.members)] for name, values in metrics.items()}
-
-    def _teacher_outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Outputs of each member's teacher for its own images, [k, ...] by name."""
-        by_member = [
-            member.teacher(images)
-            for member, images in zip(self.members, batch.images, strict=True)
-            if member.teacher
-        ]
-        return {
-            name: torch.stack([outputs[name] for outputs in by_member])
-            for name in (by_member or [{}])[0]
-        }
 
     def _padded(self, values: Tensor) -> Tensor:
         """Values [k, ...] with a copy for the empty row of a stack of one: [rows, ...]"""
@@ -107,13 +108,36 @@ class StackedTrainer:
 
         The same as if the model had been trained by itself.
         """
-        return [self._progress(k) for k in range(len(self.members))]
+        states = []
+        for k, (member, row) in enumerate(zip(self.members, self.rows, strict=True)):
+            state = {MODEL + name: tensor for name, tensor in member.model.state_dict().items()}
+            for number, name in enumerate(_trained(member.model)):
+                for key, value in self.optimizer_of[k].state[row].items():
+                    if isinstance(value, Tensor):
+                        if value.shape == row.shape:  # else a count of steps
+                            value = self.layout.view(value, self._template_name(k, name))
+                        state[f"{OPTIMIZER}{number}/{key}"] = value
+            states.append(state)
+        return states
 
     def restore(self, progress: Sequence[Mapping[str, Tensor]]) -> None:
         """Take up the training states, [*shape] by name, of all models."""
         for k, (member, tensors) in enumerate(zip(self.members, progress, strict=True)):
             member.model.load_state_dict(weights_of(tensors), strict=True)
-            self._restore_state(k, tensors)
+            row, names = self.rows[k], _trained(member.model)
+            state: dict[str, Tensor] = {}
+            for path, value in tensors.items():
+                if path.startswith(OPTIMIZER):
+                    number, key = path.removeprefix(OPTIMIZER).split("/")
+                    name = self._template_name(k, names[int(number)])
+                    if tuple(value.shape) != self.layout.shapes[name]:
+                        state[key] = value.clone()  # a count of steps
+                        continue
+                    if key not in state:
+                        state[key] = torch.zeros_like(row, dtype=value.dtype)
+                    self.layout.view(state[key], name).copy_(value)
+            if state:
+                self.optimizer_of[k].state[row] = state
 
     def training_mode(self) -> None:
         for member in self.members:
@@ -144,11 +168,6 @@ class StackedTrainer:
         """What a weight of the k-th model is called in the template."""
         return self._names[k].get(name, name)
 
-    def _leaf(self, name: str) -> Tensor:
-        """A weight of all models, [rows, *shape]: a leaf of the computation, in flat's memory."""
-        view = self.layout.view(self.flat, name).detach()
-        return view.requires_grad_(name in self.layout.trained)
-
     def _buffers(self) -> dict[str, Tensor]:
         buffers_of = [dict(member.model.named_buffers()) for member in self.members]
         stacked = {
@@ -163,62 +182,19 @@ class StackedTrainer:
 
     # Optimisers
 
-    def _row(self, k: int) -> tuple[nn.Parameter, dict[str, Any]]:
-        size = self.layout.trained_size
-        row = nn.Parameter(self.flat[k, :size])
-        row.grad = self._gradients[k]
-        return row, {}
-
-    def _optimizers(self) -> list[Optimizer]:
+    def _add_optimizers(self) -> None:
         """One of each kind, with a group of settings for each model that uses it."""
         by_kind: dict[type, Optimizer] = {}
         for k, member in enumerate(self.members):
-            row, _ = self.rows[k]
+            row = nn.Parameter(self.flat[k, : self.layout.trained_size])
+            row.grad = self._gradients[k]
             optimizer: Optimizer = member.recipe.optimizer([row])
             shared = by_kind.setdefault(type(optimizer), optimizer)
             if shared is not optimizer:
                 shared.add_param_group(optimizer.param_groups[0])
-            self.rows[k] = (row, shared.param_groups[-1])
-        return list(by_kind.values())
-
-    def _progress(self, k: int) -> dict[str, Tensor]:
-        model, row = self.members[k].model, self.rows[k][0]
-        tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-        state = self._optimizer_of(row).state[row]
-        for number, name in enumerate(_trained(model)):
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    of_weights = value.shape == row.shape  # or a count of steps
-                    part = (
-                        self.layout.view(value, self._template_name(k, name))
-                        if of_weights
-                        else value
-                    )
-                    tensors[f"{OPTIMIZER}{number}/{key}"] = part
-        return tensors
-
-    def _restore_state(self, k: int, tensors: Mapping[str, Tensor]) -> None:
-        row, names = self.rows[k][0], _trained(self.members[k].model)
-        state: dict[str, Tensor] = {}
-        for path, value in tensors.items():
-            if path.startswith(OPTIMIZER):
-                number, key = path.removeprefix(OPTIMIZER).split("/")
-                name = self._template_name(k, names[int(number)])
-                if tuple(value.shape) != self.layout.shapes[name]:
-                    state[key] = value.clone()  # a count of steps
-                    continue
-                if key not in state:
-                    state[key] = torch.zeros_like(row, dtype=value.dtype)
-                self.layout.view(state[key], name).copy_(value)
-        if state:
-            self._optimizer_of(row).state[row] = state
-
-    def _optimizer_of(self, row: nn.Parameter) -> Optimizer:
-        return next(
-            optimizer
-            for optimizer in self.optimizers
-            if any(row is group["params"][0] for group in optimizer.param_groups)
-        )
+            self.rows.append(row)
+            self.groups.append(shared.param_groups[-1])
+            self.optimizer_of.append(shared)
 
     # The computation
     #
@@ -229,17 +205,17 @@ class StackedTrainer:
     # `stack_key` keeps such models out.
 
     def _vmapped(self, *batch: Any) -> Any:
+        def loss_of_model(weights: Any, buffers: Any, *batch: Any) -> Any:
+            tensors = {f"model.{name}": tensor for name, tensor in (weights | buffers).items()}
+            return functional_call(self._objective, tensors, batch)
+
         with self._attention():
-            return vmap(self._one_model, randomness="error")(self.weights, self.buffers, *batch)
+            return vmap(loss_of_model, randomness="error")(self.weights, self.buffers, *batch)
 
     def _attention(self) -> AbstractContextManager[object]:
         """vmap would call the CPU's fused attention model by model, the plain one at once."""
         on_cpu = self.flat.device.type == "cpu"
         return sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
-
-    def _one_model(self, weights: Any, buffers: Any, *batch: Any) -> Any:
-        tensors = {f"model.{name}": tensor for name, tensor in (weights | buffers).items()}
-        return functional_call(self._objective, tensors, batch)
 
     def outputs(self, images: Tensor) -> Tensor:
         """All models' outputs for the same images, [k, batch, outputs]."""

@@ -26,7 +26,16 @@ class Teacher:
         training = student.training
         with torch.no_grad():  # not inference_mode: the student may cache what training needs
             student.eval()
-            _try(self.teacher, example)
+            try:
+                self.teacher(example)
+            except VitariumError:
+                raise
+            except (AssertionError, RuntimeError, ValueError) as error:
+                size = "x".join(map(str, example.shape[1:]))
+                raise InvalidInput(
+                    f"the teacher cannot take the student's images ({size}): {error}; choose a "
+                    "teacher of that input size, or change the student's architecture"
+                ) from None
             make = objective.plugin.facts["teacher_outputs"]
             self.outputs_of = make(objective.config, self.teacher, student, example)
         student.train(training)
@@ -39,17 +48,3 @@ class Teacher:
         with torch.inference_mode():
             outputs = self.outputs_of(images)
         return {name: tensor.clone() for name, tensor in outputs.items()}
-
-
-def _try(teacher: nn.Module, example: Tensor) -> None:
-    """Raises InvalidInput where the teacher cannot take the student's images."""
-    try:
-        teacher(example)
-    except VitariumError:
-        raise
-    except (AssertionError, RuntimeError, ValueError) as error:
-        size = "x".join(map(str, example.shape[1:]))
-        raise InvalidInput(
-            f"the teacher cannot take the student's images ({size}): {error}; choose a teacher of "
-            "that input size, or change the student's architecture"
-        ) from None

@@ -11,9 +11,8 @@ from vitarium.blueprint import ModelSpec
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.data import load as datasets
 from vitarium.data.loader import Batches
-from vitarium.training.environment import software
 from vitarium.training.optimize_forward import optimize_forward
-from vitarium.training.options import TrainOptions
+from vitarium.training.options import TrainOptions, software
 from vitarium.training.teacher import Teacher
 from vitarium.zoo import About, ModelFolder
 
@@ -73,7 +72,10 @@ class TrainState:
         now = software(options)
         if not folder.exists:
             folder.begin(spec, About(num_outputs, data.classes, now))
-        self.changes = _changes(folder.about().software, now)
+        before = folder.about().software
+        changes = [f"{n} {before.get(n)} to {now[n]}" for n in now if before.get(n) != now[n]]
+        self.changes = f"changed during training: {', '.join(changes)}" if changes else ""
+        """Of the software since training began: from then on the bits may be others."""
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -116,14 +118,6 @@ class TrainState:
         if self.recipe.trainable == "head":
             for name, weight in self.model.named_parameters():
                 weight.requires_grad_(is_head(self.model, name))
-
-
-def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What is no longer as it was when training began: from then on the bits may be others."""
-    changed = [
-        f"{name} {before.get(name)} to {now[name]}" for name in now if before.get(name) != now[name]
-    ]
-    return f"changed during training: {', '.join(changed)}" if changed else ""
 
 
 def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None:

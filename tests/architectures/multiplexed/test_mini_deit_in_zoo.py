@@ -8,7 +8,7 @@ from vitarium.core.errors import InvalidInput
 from vitarium.data.loader import stacked_batches
 from vitarium.evaluation.attention import watch
 from vitarium.formats.export import export
-from vitarium.training import Step, TrainOptions, stack_key, train
+from vitarium.training import Stepped, TrainOptions, stack_key, train
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
@@ -106,7 +106,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tiny, tmp_path):
         pass
 
     def kill(event):
-        if isinstance(event, Step) and event.epoch == 2:
+        if isinstance(event, Stepped) and event.epoch == 2:
             raise Killed
 
     (spec,) = plan(blueprint(tiny, {"seed": [1]})).models

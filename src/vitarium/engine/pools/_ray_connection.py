@@ -57,8 +57,11 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
         else:
             ray.init(address=address, **quiet)
     except Exception as error:
-        where = f"at {address}" if address else "on this machine"
-        raise NoCluster(f"no Ray cluster {where}: {_one_line(error)}{_hint(address)}") from None
+        where, hint = f"at {address}" if address else "on this machine", ""
+        # Ray sends its token to an address only if told to; that stays the user's decision
+        if address not in (None, "auto") and "RAY_AUTH_MODE" not in os.environ:
+            hint = "; if it is a cluster of yours with a token, set RAY_AUTH_MODE=token"
+        raise NoCluster(f"no Ray cluster {where}: {_one_line(error)}{hint}") from None
     try:
         yield
     finally:
@@ -72,30 +75,14 @@ def capacity(cpus: int, gpus: float) -> int:
     """
     nodes = [node["Resources"] for node in the_ray().nodes() if node["Alive"]]
     needed = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    models = sum(
-        min(int(node.get(name, 0) / amount) for name, amount in needed.items()) for node in nodes
-    )
+    models = sum(min(int(node.get(n, 0) / needed[n]) for n in needed) for node in nodes)
     if models:
         return models
-    nodes_text = ", ".join(
-        f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes
-    )
+    nodes_text = ", ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes)
     raise NoCluster(
         f"no node of the cluster has {cpus} CPUs and {gpus:g} GPUs, which a model is to get; "
         f"its nodes have {nodes_text}"
     )
-
-
-def has_gpus() -> bool:
-    """Whether any node of the cluster has one."""
-    return bool(the_ray().cluster_resources().get("GPU"))
-
-
-def _hint(address: str | None) -> str:
-    """Ray sends its token to an address only if told to; that stays the user's decision."""
-    if address in (None, "auto") or "RAY_AUTH_MODE" in os.environ:
-        return ""
-    return "; if it is a cluster of yours with a token, set RAY_AUTH_MODE=token"
 
 
 def _reach(address: str) -> None:

@@ -5,14 +5,13 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vitarium.blueprint import Recipe
-from vitarium.engine.shipping import FileSent, Goods, Send, run_shipped
+from vitarium.engine.shipping import FileSent, Goods, run_shipped
 from vitarium.engine.tuning.calibration import Calibration, Speed, TrainMode
 from vitarium.engine.worker import Job, Message, attempt, run_job
 from vitarium.training import Precision
@@ -52,17 +51,20 @@ class RayWorker:
         With `goods` they are trained in a temporary zoo, and its files are given too.
         """
         messages: queue.SimpleQueue[Message | FileSent | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(job, goods, messages.put), daemon=True).start()
+
+        def train() -> None:
+            torch.set_num_threads(self.threads)  # holds for the thread that calls it
+            if goods is None:
+                run_job(job, messages.put)
+            else:
+                run_shipped(job, goods, messages.put)
+
+        def work() -> None:
+            try:
+                attempt(train, messages.put)
+            finally:
+                messages.put(None)
+
+        threading.Thread(target=work, daemon=True).start()
         while (message := messages.get()) is not None:
             yield message
-
-    def _work(self, job: Job, goods: Goods | None, put: Send) -> None:
-        torch.set_num_threads(self.threads)  # holds for the thread that calls it
-        if goods is None:
-            work = partial(run_job, job, put)
-        else:
-            work = partial(run_shipped, job, goods, put)
-        try:
-            attempt(work, put)
-        finally:
-            put(None)

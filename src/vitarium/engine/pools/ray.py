@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +13,15 @@ from typing import Any
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput
-from vitarium.engine.events import Listener
-from vitarium.engine.pools._ray_connection import NoCluster, capacity, connected, has_gpus, the_ray
+from vitarium.engine.pools._ray_connection import NoCluster, capacity, connected, the_ray
 from vitarium.engine.pools._ray_worker import RayWorker
 from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Worker, schedule
+from vitarium.engine.scheduler import Pool, Worker
 from vitarium.engine.shipping import FileSent, pack, unload
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
 from vitarium.engine.tuning.machine import Machine, available_cores
-from vitarium.engine.worker import Broken, Died, Job, Message, OutOfMemory, Unwritable
+from vitarium.engine.worker import Fault, Job, Message
 from vitarium.training import Precision, TrainOptions
 from vitarium.zoo import Zoo
 
@@ -50,10 +49,23 @@ def on_ray(
 
     Raises InvalidInput for what contradicts itself, and NoCluster.
     """
-    _check(workers, device, cpus, gpus)
+    if workers is not None and workers < 1:
+        raise InvalidInput(f"{workers} workers with the ray engine: give 1 or more")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InvalidInput(
+            f"device '{device}' with the ray engine: choose auto, cpu or cuda; "
+            "which GPU it is, is the cluster's matter"
+        )
+    if cpus < 1:
+        raise InvalidInput(f"{cpus} CPUs per model: give 1 or more")
+    if gpus is not None and not 0 <= gpus <= 1:
+        raise InvalidInput(f"{gpus:g} GPUs per model: a model uses one GPU, or a part of one")
+    if gpus is not None and bool(gpus) != (device == "cuda") and device != "auto":
+        raise InvalidInput(f"{gpus:g} GPUs per model contradict the device '{device}'")
     with connected(address, max(available_cores(), (workers or 1) * cpus)):
         if gpus is None:
-            gpus = float(device == "cuda" or (device == "auto" and has_gpus()))
+            has_gpus = bool(the_ray().cluster_resources().get("GPU"))
+            gpus = float(device == "cuda" or (device == "auto" and has_gpus))
         room = capacity(cpus, gpus)
         yield RayEngine(workers or room, cpus, gpus)
 
@@ -63,25 +75,16 @@ class RayEngine:
 
     def __init__(self, size: int, cpus: int, gpus: float) -> None:
         self.machine = Machine(("cuda" if gpus else "cpu",), size, cpus)
-        self._cpus, self._gpus = cpus, gpus
+        self._actor = actor_class(cpus, gpus)
 
-    @contextmanager
-    def measuring(self, notify: Callable[[str], None]) -> Iterator[Calibration]:
+    def calibration(self, notify: Callable[[str], None]) -> Calibration:
         """Measures on a worker: this machine may have other devices than the cluster."""
-        measure = RemoteCalibration(self.machine, actor_class(self._cpus, self._gpus), notify)
-        try:
-            yield measure
-        finally:
-            measure.close()
+        return RemoteCalibration(self.machine, self._actor, notify)
 
-    def run(
-        self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner, emit: Listener
-    ) -> None:
-        """Train all models of the queue."""
+    def pool(self, queue: Queue, zoo: Zoo, options: TrainOptions, tuner: AutoTuner) -> Pool[Any]:
         size = min(self.machine.workers, len(queue))
-        if size:
-            with RayPool(zoo, options, size, self._cpus, self._gpus) as pool:
-                schedule(queue, pool, zoo, emit, tuner.mode)
+        options = replace(options, device=self.machine.devices[0])
+        return RayPool(zoo, options, size, self.machine.threads, self._actor)
 
 
 class RemoteCalibration(Calibration):
@@ -90,7 +93,7 @@ class RemoteCalibration(Calibration):
     def __init__(self, machine: Machine, actor: Any, notify: Callable[[str], None]) -> None:
         super().__init__(machine.devices[0], machine.threads, notify)
         self._class, self._ray = actor, the_ray()
-        self._answers: dict[Any, Any] = {}
+        self._answers: dict[str, Any] = {}
         self._actor: Any = None
 
     def speed(self, recipe: Recipe, num_outputs: int, mode: TrainMode = PLAIN) -> Speed:
@@ -104,7 +107,7 @@ class RemoteCalibration(Calibration):
         precisions: list[Precision] = self._ask("precisions")
         return precisions
 
-    def close(self) -> None:
+    def __exit__(self, *fault: object) -> None:
         if self._actor is not None:
             self._ray.kill(self._actor)
             self._actor = None
@@ -127,36 +130,27 @@ def _key(*question: Any) -> str:
 
 
 def actor_class(cpus: int, gpus: float) -> Any:
-    """RayWorker as an actor with so many CPUs and GPUs."""
-    settings = {"env_vars": _variables(cpus)}
+    """RayWorker as an actor with so many CPUs and GPUs.
+
+    Its environment has our settings, and the folders of plug-ins that lie outside.
+    """
+    variables = {name: value for name, value in os.environ.items() if name.startswith("VITARIUM_")}
+    variables["OMP_NUM_THREADS"] = str(cpus)
+    installed = (sys.prefix, sys.base_prefix)
+    outside = [path for path in sys.path if path and not path.startswith(installed)]
+    if outside:
+        variables["PYTHONPATH"] = os.pathsep.join(outside)
+    settings = {"env_vars": variables}
     remote = the_ray().remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, runtime_env=settings)
     return remote(RayWorker)
-
-
-def _check(workers: int | None, device: str, cpus: int, gpus: float | None) -> None:
-    if workers is not None and workers < 1:
-        raise InvalidInput(f"{workers} workers with the ray engine: give 1 or more")
-    if device not in ("auto", "cpu", "cuda"):
-        raise InvalidInput(
-            f"device '{device}' with the ray engine: choose auto, cpu or cuda; "
-            "which GPU it is, is the cluster's matter"
-        )
-    if cpus < 1:
-        raise InvalidInput(f"{cpus} CPUs per model: give 1 or more")
-    if gpus is None:
-        return
-    if not 0 <= gpus <= 1:
-        raise InvalidInput(f"{gpus:g} GPUs per model: a model uses one GPU, or a part of one")
-    if bool(gpus) != (device == "cuda") and device != "auto":
-        raise InvalidInput(f"{gpus:g} GPUs per model contradict the device '{device}'")
 
 
 class _Actor(Worker):
     """An actor on some node. `shared`: whether it sees the zoo's folder; None until it is up."""
 
     def __init__(self, number: int, actor: Any, up: Any) -> None:
-        super().__init__()
-        self.number, self.actor, self.up = number, actor, up
+        super().__init__(number)
+        self.actor, self.up = actor, up
         self.shared: bool | None = None
         self.stream: Any = None
         """The messages of its job."""
@@ -166,75 +160,58 @@ class _Actor(Worker):
         """What Ray is to wait for; None of a worker that has nothing to do."""
         return self.up if self.shared is None else self.stream
 
+    @property
+    def is_free(self) -> bool:
+        return self.awaited is None
 
-class RayPool:
+    def stop(self) -> None:
+        the_ray().kill(self.actor)
+
+
+class RayPool(Pool[_Actor]):
     """As many actors as wanted; they count from when they are up, and the lost are replaced.
 
     On a full cluster some may never come up: they have no models, so nothing waits for them.
     """
 
-    def __init__(self, zoo: Zoo, options: TrainOptions, size: int, cpus: int, gpus: float) -> None:
-        self.size = size
-        self._ray = the_ray()
-        self._zoo = Zoo(zoo.path.resolve())
+    def __init__(
+        self, zoo: Zoo, options: TrainOptions, size: int, threads: int, actor: Any
+    ) -> None:
         data_dir = options.data_dir.resolve() if options.data_dir else None
-        self._options = replace(options, device="cuda" if gpus else "cpu", data_dir=data_dir)
-        self._cpus = cpus
-        self._actor = actor_class(cpus, gpus)
-        self._token = _write_token(self._zoo)
-        self._workers: dict[int, _Actor] = {}
+        super().__init__(Zoo(zoo.path.resolve()), replace(options, data_dir=data_dir), size)
+        self._ray, self._class, self._threads = the_ray(), actor, threads
+        self._token = _write_token(self.zoo)
         self._failed_starts = 0
 
-    def __enter__(self) -> "RayPool":
-        return self
-
     def __exit__(self, *fault: object) -> None:
-        for worker in list(self._workers.values()):
-            self._stop(worker)
+        super().__exit__(*fault)
         self._token[0].unlink(missing_ok=True)
 
-    def idle(self) -> Iterable[_Actor]:
-        """Workers that are up and have no models; missing ones are begun."""
-        for worker in list(self._workers.values()):
-            if worker.number >= self.size and not worker.specs:
-                self._stop(worker)
-        for number in range(self.size):
-            if number not in self._workers:
-                self._workers[number] = self._begin(number)
-        for worker in list(self._workers.values()):
-            if sum(bool(busy.specs) for busy in self._workers.values()) >= self.size:
-                return
-            if worker.awaited is None:
-                yield worker
+    def begin(self, number: int) -> _Actor:
+        actor = self._class.remote(self._threads, str(Path.cwd()))
+        return _Actor(number, actor, actor.sees.remote(*self._token))
 
     def start(self, worker: _Actor, specs: Sequence[ModelSpec], mode: TrainMode) -> None:
-        goods = None if worker.shared else pack(self._zoo, specs)
+        goods = None if worker.shared else pack(self.zoo, specs)
         factors = tuple(spec.factors() for spec in specs)
-        job = Job(str(self._zoo.path), factors, mode.options(self._options))
+        job = Job(str(self.zoo.path), factors, mode.options(self.options))
         worker.stream = worker.actor.run.options(num_returns="streaming").remote(job, goods)
 
-    def busy(self) -> bool:
-        return any(worker.specs for worker in self._workers.values())
-
-    def messages(self) -> Iterable[tuple[_Actor, Message]]:
-        awaited = {worker.awaited: worker for worker in self._workers.values() if worker.awaited}
+    def receive(self, handle: Callable[[_Actor, Message], None]) -> None:
+        awaited = {worker.awaited: worker for worker in self.workers.values() if worker.awaited}
         if not awaited:
             return
         for ready in self._ray.wait(list(awaited), fetch_local=False)[0]:
             worker = awaited[ready]
-            message = self._receive(worker)
-            if isinstance(message, Broken | Died | OutOfMemory | Unwritable):
-                self._stop(worker)
+            message = self._message(worker)
+            if isinstance(message, Fault):
+                self.remove(worker)
             if isinstance(message, FileSent):
-                unload(message, self._zoo)
+                unload(message, self.zoo)
             elif message:
-                yield worker, message
+                handle(worker, message)
 
-    def _begin(self, number: int) -> _Actor:
-        actor = self._actor.remote(self._cpus, str(Path.cwd()))
-        return _Actor(number, actor, actor.sees.remote(*self._token))
-
-    def _receive(self, worker: _Actor) -> Message | FileSent | None:
+    def _message(self, worker: _Actor) -> Message | FileSent | None:
         """What came; None if the worker is up, or is through with its job."""
         try:
             if worker.shared is None:
@@ -244,24 +221,17 @@ class RayPool:
             message: Message | FileSent = self._ray.get(next(worker.stream))
         except StopIteration:
             worker.stream = None
-            return Died("its Ray worker ended too early") if worker.specs else None
+            return Fault("died", "its Ray worker ended too early") if worker.specs else None
         except self._ray.exceptions.RayError as error:
-            return self._lost(worker, error)
+            cause = _in_short(error)
+            if worker.shared is None:
+                self._failed_starts += 1
+                if self._failed_starts == FAILED_STARTS:
+                    raise NoCluster(f"workers do not start on the cluster: {cause}") from None
+            if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+                return Fault("out-of-memory", cause)
+            return Fault("died", f"its Ray worker was lost: {cause}")
         return message
-
-    def _lost(self, worker: _Actor, error: Exception) -> Died | OutOfMemory:
-        cause = _in_short(error)
-        if worker.shared is None:
-            self._failed_starts += 1
-            if self._failed_starts == FAILED_STARTS:
-                raise NoCluster(f"workers do not start on the cluster: {cause}") from None
-        if isinstance(error, self._ray.exceptions.OutOfMemoryError):
-            return OutOfMemory(cause)
-        return Died(f"its Ray worker was lost: {cause}")
-
-    def _stop(self, worker: _Actor) -> None:
-        del self._workers[worker.number]
-        self._ray.kill(worker.actor)
 
 
 def _write_token(zoo: Zoo) -> tuple[Path, bytes]:
@@ -269,18 +239,6 @@ def _write_token(zoo: Zoo) -> tuple[Path, bytes]:
     file, content = zoo.path / ".engine", secrets.token_bytes(32)
     files.write(file, content)
     return file, content
-
-
-def _variables(threads: int) -> dict[str, str]:
-    """The environment of a worker: our settings, and the folders of plug-ins that lie outside."""
-    settings = {name: value for name, value in os.environ.items() if name.startswith("VITARIUM_")}
-    installed = (sys.prefix, sys.base_prefix)
-    outside = [path for path in sys.path if path and not path.startswith(installed)]
-    return {
-        **settings,
-        "OMP_NUM_THREADS": str(threads),
-        **({"PYTHONPATH": os.pathsep.join(outside)} if outside else {}),
-    }
 
 
 def _in_short(error: Exception) -> str:

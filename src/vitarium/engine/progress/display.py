@@ -1,20 +1,14 @@
 """Progress: bars on a terminal (all models, and each that is running), plain lines elsewhere."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich import progress as rich_progress
 from rich.table import Column
 
-from vitarium.blueprint import ModelSpec, Plan, flatten
+from vitarium.blueprint import Plan, flatten
 from vitarium.core.terminal import NameColumn, Terminal
 from vitarium.engine.events import (
     Ended,
@@ -29,7 +23,7 @@ from vitarium.engine.events import (
 
 _MAX_BARS = 16
 """Of models beside the one of all; a large stack would fill the screen."""
-Left = Callable[[], float | None]
+SecondsLeft = Callable[[], float | None]
 _SCORES = ("val_accuracy", "val_knn_accuracy", "train_loss")
 
 
@@ -37,7 +31,7 @@ _SCORES = ("val_accuracy", "val_knn_accuracy", "train_loss")
 def display(
     plan: Plan,
     existing: Iterable[str],
-    seconds_left: Callable[[], float | None] = lambda: None,
+    seconds_left: SecondsLeft = lambda: None,
     *,
     enabled: bool = True,
 ) -> Iterator[Callable[[Event], None]]:
@@ -50,7 +44,16 @@ def display(
     if not enabled:
         yield lambda event: None
     elif console.is_terminal:
-        with _bars(console) as progress:
+        columns = (
+            NameColumn("{task.description}", table_column=Column(no_wrap=True, max_width=56)),
+            rich_progress.BarColumn(bar_width=16),
+            rich_progress.MofNCompleteColumn(),
+            NameColumn("{task.fields[unit]}"),
+            rich_progress.TimeElapsedColumn(),
+            rich_progress.TimeRemainingColumn(),
+            NameColumn("{task.fields[note]}", style="dim"),
+        )
+        with rich_progress.Progress(*columns, console=console, refresh_per_second=5) as progress:
             yield _Bars(plan, existing, seconds_left, progress)
     else:
         yield _Lines(plan, existing, seconds_left, console)
@@ -64,13 +67,12 @@ def announce(text: str) -> None:
 def labels(plan: Plan) -> dict[str, str]:
     """Each model in a few words: its stage, its id, and the factors in which it differs."""
     factors = {stage: plan.distinguishing(stage) for stage in plan.stages}
-    return {model.id: _label(model, factors[model.stage]) for model in plan.models}
-
-
-def _label(model: ModelSpec, factors: list[str]) -> str:
-    flat = flatten(model.recipe.factors())
-    parts = [_short(path, flat[path]) for path in factors if path in flat]
-    return " ".join([model.stage, model.id[:8], *parts[:5]])
+    texts = {}
+    for model in plan.models:
+        flat = flatten(model.recipe.factors())
+        parts = [_short(path, flat[path]) for path in factors[model.stage] if path in flat]
+        texts[model.id] = " ".join([model.stage, model.id[:8], *parts[:5]])
+    return texts
 
 
 def _short(path: str, value: Any) -> str:
@@ -80,49 +82,57 @@ def _short(path: str, value: Any) -> str:
     return f"{path.rpartition('.')[2]}={value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _bars(console: Terminal) -> Progress:
-    return Progress(
-        NameColumn("{task.description}", table_column=Column(no_wrap=True, max_width=56)),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        NameColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        NameColumn("{task.fields[note]}", style="dim"),
-        console=console,
-        refresh_per_second=5,
-    )
+class _Display(ABC):
+    """A listener that shows what is news wherever it is shown."""
 
-
-class _Bars:
-    def __init__(
-        self, plan: Plan, existing: Iterable[str], seconds_left: Left, progress: Progress
-    ) -> None:
-        self.plan, self.seconds_left, self.progress = plan, seconds_left, progress
-        self.bars: dict[str, TaskID] = {}
-        self.labels = labels(plan)
-        epochs = {spec.id: spec.recipe.epochs for spec in plan.models}
-        done = set(existing)
-        self.ended = len(done)
-        self.epochs_of_ended = sum(epochs[id] for id in done)
-        self.running: dict[str, int] = {}
-        # The overall bar counts epochs, since models differ in how many they have.
-        self.all = progress.add_task(
-            plan.name,
-            total=sum(epochs.values()),
-            completed=self.epochs_of_ended,
-            unit="epochs",
-            note=self._count(),
-        )
+    def __init__(self, plan: Plan, existing: Iterable[str], seconds_left: SecondsLeft) -> None:
+        self.plan, self.seconds_left, self.labels = plan, seconds_left, labels(plan)
+        self.ended = len(set(existing))
 
     def __call__(self, event: Event) -> None:
+        match event:
+            case Retried():
+                self.show(f"{self.labels[event.model]}: {event.cause}; retrying", "yellow")
+            case Halved():
+                many = "model" if event.models == 1 else "models"
+                self.show(f"out of memory; now {event.models} {many} at a time", "yellow")
+            case Notice():
+                self.show(event.text, "dim")
+            case Ended():
+                self.ended += 1
+
+    @abstractmethod
+    def show(self, text: str, style: str) -> None:
+        """Print a line."""
+
+
+class _Bars(_Display):
+    """The overall bar counts epochs, since models differ in how many they have."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        existing: Iterable[str],
+        seconds_left: SecondsLeft,
+        progress: rich_progress.Progress,
+    ) -> None:
+        super().__init__(plan, existing, seconds_left)
+        self.progress = progress
+        self.bars: dict[str, rich_progress.TaskID] = {}
+        epochs = {spec.id: spec.recipe.epochs for spec in plan.models}
+        self.epochs_of_ended = sum(epochs[id] for id in set(existing))
+        self.running: dict[str, int] = {}
+        self.all = progress.add_task(plan.name, total=sum(epochs.values()), unit="epochs", note="")
+        self._refresh_all()
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
         progress = self.progress
         match event:
             case Started():
-                epochs = self.plan[event.model].recipe.epochs
                 self.bars[event.model] = progress.add_task(
                     "  " + self.labels[event.model],
-                    total=epochs,
+                    total=self.plan[event.model].recipe.epochs,
                     unit="epochs",
                     note="",
                     visible=len(self.bars) < _MAX_BARS,
@@ -139,79 +149,52 @@ class _Bars:
             case Retried():
                 self.running.pop(event.model, None)
                 progress.remove_task(self.bars.pop(event.model))
-                self._print(f"{self.labels[event.model]}: {event.cause}; retrying", "yellow")
-            case Halved():
-                self._print(_halved(event), "yellow")
-            case Notice():
-                self._print(event.text, "dim")
             case Ended():
                 if event.model in self.bars:
                     progress.remove_task(self.bars.pop(event.model))
-                self.ended += 1
                 self.running.pop(event.model, None)
                 self.epochs_of_ended += self.plan[event.model].recipe.epochs
                 self._refresh_all()
                 if event.status != "finished":
-                    what = f"{self.labels[event.model]} {event.status}: {event.message}"
-                    self._print(what, "red")
+                    label = self.labels[event.model]
+                    self.show(f"{label} {event.status}: {event.message}", "red")
 
-    def _print(self, text: str, style: str) -> None:
+    def show(self, text: str, style: str) -> None:
         self.progress.console.print(text, style=style)
 
     def _refresh_all(self) -> None:
         completed = self.epochs_of_ended + sum(self.running.values())
-        self.progress.update(self.all, completed=completed, note=self._count())
-
-    def _count(self) -> str:
-        return f"{self.ended} of {len(self.plan)} models{_left(self.seconds_left())}"
+        count = f"{self.ended} of {len(self.plan)} models{_left(self.seconds_left())}"
+        self.progress.update(self.all, completed=completed, note=count)
 
 
-class _Lines:
+class _Lines(_Display):
     def __init__(
-        self, plan: Plan, existing: Iterable[str], seconds_left: Left, console: Terminal
+        self, plan: Plan, existing: Iterable[str], seconds_left: SecondsLeft, console: Terminal
     ) -> None:
-        self.plan, self.console, self.labels = plan, console, labels(plan)
-        self.seconds_left = seconds_left
-        self.ended = len(set(existing))
+        super().__init__(plan, existing, seconds_left)
+        self.console = console
         self.scores: dict[str, str] = {}
         if self.ended:
-            self._print(f"{self.ended} of {len(plan)} models are there already")
+            self.show(f"{self.ended} of {len(plan)} models are there already", "")
 
     def __call__(self, event: Event) -> None:
-        match event:
-            case EpochEnded():
-                self.scores[event.model] = _scores(event)
-            case Retried():
-                self._print(f"{self.labels[event.model]}: {event.cause}; retrying")
-            case Halved():
-                self._print(_halved(event))
-            case Notice():
-                self._print(event.text)
-            case Ended():
-                self.ended += 1
-                details = event.message or self.scores.pop(event.model, "")
-                what = self.labels[event.model]
-                left = _left(self.seconds_left())
-                self._print(
-                    f"[{self.ended}/{len(self.plan)}] {what} {event.status}: {details}{left}"
-                )
+        super().__call__(event)
+        if isinstance(event, EpochEnded):
+            self.scores[event.model] = _scores(event)
+        elif isinstance(event, Ended):
+            details = event.message or self.scores.pop(event.model, "")
+            text = f"{self.labels[event.model]} {event.status}: {details}"
+            left = _left(self.seconds_left())
+            self.show(f"[{self.ended}/{len(self.plan)}] {text}{left}", "")
 
-    def _print(self, text: str) -> None:
+    def show(self, text: str, style: str) -> None:
         self.console.print(text, soft_wrap=True)
 
 
-def _halved(event: Halved) -> str:
-    many = "model" if event.models == 1 else "models"
-    return f"out of memory; now {event.models} {many} at a time"
-
-
 def _scores(event: EpochEnded) -> str:
-    scores = [
-        f"{name.removeprefix('val_')} {event.metrics[name]:.3f}"
-        for name in _SCORES
-        if name in event.metrics
-    ]
-    return ", ".join(scores)
+    scores = {name: event.metrics[name] for name in _SCORES if name in event.metrics}
+    return ", ".join(f"{name.removeprefix('val_')} {value:.3f}" for name, value in scores.items())
 
 
 def _left(seconds: float | None) -> str:

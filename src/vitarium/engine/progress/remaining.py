@@ -1,6 +1,7 @@
 """How long the rest of a plan will take, from the epochs and steps that were measured so far."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from statistics import fmean
 
@@ -28,16 +29,15 @@ class Remaining:
     ) -> None:
         self.plan, self.at_a_time, self.expected = plan, max(at_a_time, 1), expected
         self._clock = clock
-        done = set(existing)
         self._running: set[str] = set()
-        self._left: dict[str, float] = {
-            m.id: m.recipe.epochs for m in plan.models if m.id not in done
-        }
+        self._left: dict[str, float] = {model.id: model.recipe.epochs for model in plan.models}
+        for id in existing:
+            self._left.pop(id, None)
         self._since: dict[str, tuple[Stepped, float]] = {}
         """The first step that was reported of each running epoch, and when."""
         self._stepped: dict[Hashable, float] = {}
         """Seconds of an epoch, by the steps of one that is under way."""
-        self._measured: dict[Hashable, list[float]] = {}
+        self._measured: dict[Hashable, list[float]] = defaultdict(list)
         self._guessed: dict[Hashable, float | None] = {}
 
     def __call__(self, event: Event) -> None:
@@ -47,37 +47,33 @@ class Remaining:
                 # a stack's epoch takes all of its models the same time, at the same time
                 self.at_a_time = max(self.at_a_time, len(self._running))
             case Stepped() if event.model in self._left:
-                self._step(event)
+                spec, now = self.plan[event.model], self._clock()
+                done = event.epoch - 1 + event.step / event.steps
+                self._left[event.model] = spec.recipe.epochs - done
+                first, then = self._since.setdefault(event.model, (event, now))
+                if first.epoch != event.epoch:
+                    self._since[event.model] = (event, now)
+                elif event.step > first.step:
+                    per_step = (now - then) / (event.step - first.step)
+                    self._stepped[_kind(spec)] = per_step * event.steps
             case EpochEnded() if event.model in self._left:
                 spec = self.plan[event.model]
                 self._left[event.model] = spec.recipe.epochs - event.epoch
                 if "seconds" in event.metrics:
-                    self._measured.setdefault(_kind(spec), []).append(event.metrics["seconds"])
+                    self._measured[_kind(spec)].append(event.metrics["seconds"])
             case Retried():
                 self._running.discard(event.model)
             case Ended():
                 self._running.discard(event.model)
                 self._left.pop(event.model, None)
 
-    def _step(self, event: Stepped) -> None:
-        spec, now = self.plan[event.model], self._clock()
-        self._left[event.model] = spec.recipe.epochs - event.epoch + 1 - event.step / event.steps
-        first, then = self._since.setdefault(event.model, (event, now))
-        if first.epoch != event.epoch:
-            self._since[event.model] = (event, now)
-        elif event.step > first.step:
-            self._stepped[_kind(spec)] = (now - then) / (event.step - first.step) * event.steps
-
     def seconds(self) -> float | None:
         """Time left; None while nothing is known of some model.
 
         All work shared out evenly, but never less than what the longest model takes.
         """
-        work = [
-            epochs * rate if (rate := self._rate(self.plan[id])) is not None else None
-            for id, epochs in self._left.items()
-        ]
-        estimates = [seconds for seconds in work if seconds is not None]
+        work = [(epochs, self._rate(self.plan[id])) for id, epochs in self._left.items()]
+        estimates = [epochs * rate for epochs, rate in work if rate is not None]
         if len(estimates) < len(work):
             return None
         return max(sum(estimates) / self.at_a_time, max(estimates, default=0.0))
@@ -90,8 +86,9 @@ class Remaining:
             return fmean(self._measured[kind][-20:])
         if kind in self._stepped:
             return self._stepped[kind]
-        guess = self._guess(spec)
-        if guess is None:
+        if kind not in self._guessed:
+            self._guessed[kind] = self.expected(spec)
+        if (guess := self._guessed[kind]) is None:
             return None
         ratios = [
             fmean(seconds) / guessed
@@ -99,12 +96,6 @@ class Remaining:
             if (guessed := self._guessed.get(measured_kind))
         ]
         return guess * (fmean(ratios) if ratios else 1.0)
-
-    def _guess(self, spec: ModelSpec) -> float | None:
-        kind = _kind(spec)
-        if kind not in self._guessed:
-            self._guessed[kind] = self.expected(spec)
-        return self._guessed[kind]
 
 
 def _kind(spec: ModelSpec) -> Hashable:

@@ -18,42 +18,32 @@ class Timeline:
     def __init__(self, path: Path, labels: Mapping[str, str]) -> None:
         self.path, self.labels = path, labels
         self._events: list[dict[str, Any]] = []
-        self._rows: dict[tuple[str, bool], int] = {}
+        self._rows: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
             case Spent():
-                row = self._row(event.worker, event.what == "write")
-                self._events.append(
-                    {
-                        "name": f"{event.what} {self.labels.get(event.model, event.model)}",
-                        "cat": event.what,
-                        "ph": "X",
-                        "ts": event.start * 1e6,
-                        "dur": (event.end - event.start) * 1e6,
-                        "pid": 0,
-                        "tid": row,
-                        "args": {"model": event.model, "epoch": event.epoch},
-                    }
+                row = f"{event.worker}, writing" if event.what == "write" else event.worker
+                if row not in self._rows:
+                    self._rows[row] = len(self._rows) + 1
+                    self._add(name="thread_name", ph="M", tid=self._rows[row], args={"name": row})
+                self._add(
+                    name=f"{event.what} {self.labels.get(event.model, event.model)}",
+                    cat=event.what,
+                    ph="X",
+                    ts=event.start * 1e6,
+                    dur=(event.end - event.start) * 1e6,
+                    tid=self._rows[row],
+                    args={"model": event.model, "epoch": event.epoch},
                 )
             case Retried():
-                self._note(f"retried {self.labels.get(event.model, event.model)}: {event.cause}")
+                text = f"retried {self.labels.get(event.model, event.model)}: {event.cause}"
+                ends = [e["ts"] + e.get("dur", 0) for e in self._events if "ts" in e]
+                self._add(name=text, ph="i", ts=max(ends, default=0.0), tid=0, s="g")
 
     def write(self) -> None:
         """Write the events so far into the file."""
         files.write_json(self.path, {"traceEvents": self._events, "displayTimeUnit": "ms"})
 
-    def _row(self, worker: str, writing: bool) -> int:
-        key = (worker, writing)
-        if key not in self._rows:
-            row = self._rows[key] = len(self._rows) + 1
-            name = f"{worker}, writing" if writing else worker
-            self._events.append(
-                {"name": "thread_name", "ph": "M", "pid": 0, "tid": row, "args": {"name": name}}
-            )
-        return self._rows[key]
-
-    def _note(self, text: str) -> None:
-        last = max((e["ts"] + e.get("dur", 0) for e in self._events if "ts" in e), default=0.0)
-        note = {"name": text, "ph": "i", "ts": last, "pid": 0, "tid": 0, "s": "g"}
-        self._events.append(note)
+    def _add(self, **event: Any) -> None:
+        self._events.append({"pid": 0, **event})

@@ -5,7 +5,7 @@ compilation where the plan is long enough to repay it, and stacking where severa
 computation train more models per second than one after the other.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,7 +13,7 @@ import torch
 
 from vitarium.blueprint import ModelSpec, Plan
 from vitarium.core.errors import InvalidInput
-from vitarium.engine.tuning.calibration import Calibration, TrainMode
+from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train
 from vitarium.training import Precision, stack_key
@@ -64,22 +64,17 @@ class AutoTuner:
         calibration: Calibration,
         notify: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.plan, self.machine, self.request, self.notify = plan, machine, request, notify
-        self.calibration = calibration
+        self.plan, self.machine, self.request = plan, machine, request
+        self.calibration, self._listener = calibration, notify
         self._chosen: dict[Hashable, TrainMode] = {}
         self._notified: set[str] = set()
 
-    def prepare(self, specs: Iterable[ModelSpec]) -> None:
-        """Choose for all of these now, while nothing else runs."""
-        for spec in specs:
-            self.mode(spec)
-
     def epoch_seconds(self, spec: ModelSpec) -> float | None:
         """About how long an epoch of this model takes; None where that was not measured."""
-        images, outputs, mode = num_train(spec.recipe), num_outputs(spec.recipe), self.mode(spec)
+        images, outputs = num_train(spec.recipe), num_outputs(spec.recipe)
         if images is None or outputs is None:
             return None
-        if not self.calibration.knows(spec.recipe, outputs, mode):
+        if not self.calibration.knows(spec.recipe, outputs, self.mode(spec)):
             return None
         return images * self.per_image(spec)
 
@@ -92,17 +87,13 @@ class AutoTuner:
             # training will show whether it is fatal
             except (RuntimeError, MemoryError, InvalidInput) as error:
                 self._chosen[kind] = self._unmeasured(spec)
-                self.notify(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
+                self._notify(f"{spec.stage}: cannot be measured, so it is trained plainly: {error}")
         return self._chosen[kind]
 
-    def _unmeasured(self, spec: ModelSpec) -> TrainMode:
-        """What was asked for, and nothing that would have to be measured."""
-        request = self.request
-        return TrainMode(
-            "fp32" if request.precision == "auto" else request.precision,
-            request.compiled is True and self._may_compile(spec),
-            1 if request.stacked == "auto" or stack_key(spec) is None else request.stacked,
-        )
+    def per_image(self, spec: ModelSpec) -> float:
+        """Seconds that a worker takes for one image of one model, trained in its mode."""
+        mode = self.mode(spec)
+        return self._speed(spec, mode).per_image / mode.stacked
 
     def shared_gpus(self, specs: Sequence[ModelSpec]) -> Machine:
         """The machine with as many workers as its GPUs hold models of these kinds.
@@ -128,102 +119,90 @@ class AutoTuner:
         busy = full_batch.seconds > _MIN_BUSY_RATIO * half_speed.seconds
         return models_per_gpu(total, full_batch.memory, cores, busy=busy)
 
-    def per_image(self, spec: ModelSpec) -> float:
-        """Seconds that a worker takes for one image of one model, trained in its mode."""
-        mode, outputs = self.mode(spec), num_outputs(spec.recipe)
-        assert outputs is not None  # a plan without it has no estimate
-        return self.calibration.speed(spec.recipe, outputs, mode).per_image / mode.stacked
+    def _speed(self, spec: ModelSpec, mode: TrainMode) -> Speed:
+        outputs = num_outputs(spec.recipe)
+        assert outputs is not None  # nothing is measured, nor estimated, without it
+        return self.calibration.speed(spec.recipe, outputs, mode)
+
+    def _unmeasured(self, spec: ModelSpec) -> TrainMode:
+        """What was asked for, and nothing that would have to be measured."""
+        request = self.request
+        return TrainMode(
+            "fp32" if request.precision == "auto" else request.precision,
+            request.compiled is True and self._may_compile(spec),
+            1 if request.stacked == "auto" or stack_key(spec) is None else request.stacked,
+        )
 
     def _choose(self, spec: ModelSpec) -> TrainMode:
-        outputs = num_outputs(spec.recipe)
-        if outputs is None:  # the data are not on this machine, but may be where models are trained
+        if num_outputs(spec.recipe) is None:  # the data may be where models are trained
             return self._unmeasured(spec)
         models = [model for model in self.plan.models if _kind(model) == _kind(spec)]
-        mode = TrainMode(self._precision(spec, outputs))
-        mode = replace(mode, compiled=self._compiled(spec, outputs, mode, models))
-        mode = replace(mode, stacked=self._stacked(spec, outputs, mode, models))
+        mode = TrainMode(self._precision(spec))
+        mode = replace(mode, compiled=self._compiled(spec, mode, models))
+        mode = replace(mode, stacked=self._stacked(spec, mode, len(models)))
         if "auto" in (self.request.precision, self.request.compiled, self.request.stacked):
-            self._notify_mode(spec, mode, outputs)
+            parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
+            parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
+            gain = self._speed(spec, PLAIN).per_image / self._speed(spec, mode).per_image
+            gain *= mode.stacked
+            faster = f" ({gain:.1f} times as fast as plain fp32)" if mode != PLAIN else ""
+            self._notify(f"{spec.stage}: {', '.join(parts)}{faster}")
         return mode
 
-    def _precision(self, spec: ModelSpec, outputs: int) -> Precision:
+    def _precision(self, spec: ModelSpec) -> Precision:
         if self.request.precision != "auto":
             return self.request.precision
         best: Precision = "fp32"
         for candidate in self.calibration.precisions():
-            if self._gain(spec, outputs, TrainMode(best), TrainMode(candidate)) >= MIN_SPEEDUP:
+            if self._gain(spec, TrainMode(best), TrainMode(candidate)) >= MIN_SPEEDUP:
                 best = candidate
         return best
 
-    def _compiled(
-        self, spec: ModelSpec, outputs: int, mode: TrainMode, models: Sequence[ModelSpec]
-    ) -> bool:
+    def _compiled(self, spec: ModelSpec, mode: TrainMode, models: Sequence[ModelSpec]) -> bool:
         if not self._may_compile(spec):
             return False
         if self.request.compiled != "auto":
             return self.request.compiled
-        seconds = self._seconds(spec, outputs, mode, models)
+        # what one worker's share of all models of this kind takes to train
+        images = (num_train(spec.recipe) or 0) * sum(model.recipe.epochs for model in models)
+        per_image = self._speed(spec, mode).per_image
+        seconds = images * per_image / max(self.machine.workers, 1)
         if seconds < _MIN_PLAN_SECONDS:
             return False
         compiled = replace(mode, compiled=True)
-        gain = self._gain(spec, outputs, mode, compiled)
-        start = self.calibration.speed(spec.recipe, outputs, compiled).start
+        gain, start = self._gain(spec, mode, compiled), self._speed(spec, compiled).start
         return gain >= _MIN_COMPILED_SPEEDUP and seconds * (1 - 1 / gain) > 2 * start
 
     def _may_compile(self, spec: ModelSpec) -> bool:
         if not spec.recipe.objective.plugin.facts.get("records_blocks"):
             return True
-        text = f"{spec.stage}: not compiled, since its objective looks into the blocks"
-        if self.request.compiled is True and text not in self._notified:
-            self._notified.add(text)
-            self.notify(text)
+        if self.request.compiled is True:
+            self._notify(f"{spec.stage}: not compiled, since its objective looks into the blocks")
         return False
 
-    def _stacked(
-        self, spec: ModelSpec, outputs: int, mode: TrainMode, models: Sequence[ModelSpec]
-    ) -> int:
-        max_size = -(-len(models) // max(self.machine.workers, 1))
+    def _stacked(self, spec: ModelSpec, mode: TrainMode, num_models: int) -> int:
         if self.request.stacked != "auto":
             return self.request.stacked if stack_key(spec) else 1
-        single = self.calibration.speed(spec.recipe, outputs, mode)
-        if (
-            stack_key(spec) is None
-            or single.per_image * spec.recipe.batch_size > _MAX_STACKED_STEP_SECONDS
-        ):
+        best, per_model = 1, self._speed(spec, mode).per_image
+        busy = per_model * spec.recipe.batch_size > _MAX_STACKED_STEP_SECONDS
+        if busy or stack_key(spec) is None:
             return 1
-        best, per_model = 1, single.per_image
-        for size in _STACK_SIZES:
-            if size > max_size:
-                break
-            speed = self.calibration.speed(spec.recipe, outputs, replace(mode, stacked=size))
-            if speed.per_image / size * MIN_SPEEDUP > per_model:
+        max_size = -(-num_models // max(self.machine.workers, 1))
+        for size in (size for size in _STACK_SIZES if size <= max_size):
+            per_image = self._speed(spec, replace(mode, stacked=size)).per_image / size
+            if per_image * MIN_SPEEDUP > per_model:
                 break  # no gain any more
-            best, per_model = size, speed.per_image / size
+            best, per_model = size, per_image
         return best
 
-    def _gain(self, spec: ModelSpec, outputs: int, mode: TrainMode, faster: TrainMode) -> float:
+    def _gain(self, spec: ModelSpec, mode: TrainMode, faster: TrainMode) -> float:
         """How many times faster the other mode is."""
-        now, then = (self.calibration.speed(spec.recipe, outputs, w) for w in (mode, faster))
-        return now.per_image / then.per_image
+        return self._speed(spec, mode).per_image / self._speed(spec, faster).per_image
 
-    def _seconds(
-        self, spec: ModelSpec, outputs: int, mode: TrainMode, models: Sequence[ModelSpec]
-    ) -> float:
-        """What one worker's share of all models of this kind takes to train."""
-        images = (num_train(spec.recipe) or 0) * sum(model.recipe.epochs for model in models)
-        per_image = self.calibration.speed(spec.recipe, outputs, mode).per_image
-        return images * per_image / max(self.machine.workers, 1)
-
-    def _notify_mode(self, spec: ModelSpec, mode: TrainMode, outputs: int) -> None:
-        plain = self.calibration.speed(spec.recipe, outputs).per_image
-        chosen = self.calibration.speed(spec.recipe, outputs, mode).per_image / mode.stacked
-        parts = [mode.precision, "compiled" if mode.compiled else "not compiled"]
-        parts.append(f"stacks of {mode.stacked}" if mode.stacked > 1 else "each by itself")
-        gain = f" ({plain / chosen:.1f} times as fast as plain fp32)" if mode != TrainMode() else ""
-        text = f"{spec.stage}: {', '.join(parts)}{gain}"
+    def _notify(self, text: str) -> None:
         if text not in self._notified:
             self._notified.add(text)
-            self.notify(text)
+            self._listener(text)
 
 
 def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:

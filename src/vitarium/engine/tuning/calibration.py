@@ -8,12 +8,11 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from filelock import FileLock
@@ -27,8 +26,8 @@ from vitarium.core.memory import keep_freed_memory
 from vitarium.data.batch import Batch
 from vitarium.objectives.distillation.base import Distillation
 from vitarium.training import Precision, TrainOptions
-from vitarium.training.environment import software
 from vitarium.training.optimize_forward import optimize_forward
+from vitarium.training.options import software
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.teacher import Teacher
 from vitarium.training.train_state import TrainState
@@ -87,6 +86,12 @@ class Calibration:
         self.device, self.threads, self.notify = device, threads, notify
         self._announced: set[Any] = set()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        """End what was begun to measure with; here nothing is."""
+
     def speed(self, recipe: Recipe, num_outputs: int, mode: TrainMode = PLAIN) -> Speed:
         """Of training a model of this kind in that mode; cached, or measured now.
 
@@ -95,10 +100,14 @@ class Calibration:
         recipe = _with_own_kind(recipe)
         key = self._key(recipe, num_outputs, mode)
         if key not in self._cached:
-            self._announce(recipe)
-            speed = self._measured(recipe, num_outputs, mode)
-            self._cached[key] = speed
-            _keep(key, speed)
+            kind = (recipe.architecture, recipe.objective)
+            if kind not in self._announced:
+                self._announced.add(kind)
+                name = getattr(recipe.architecture.config, "model", recipe.architecture.name)
+                objective = recipe.objective.name
+                self.notify(f"measuring how fast {name} trains here, {objective} (once)")
+            self._cached[key] = self._measured(recipe, num_outputs, mode)
+            _keep(key, self._cached[key])
         return self._cached[key]
 
     def knows(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> bool:
@@ -111,13 +120,6 @@ class Calibration:
             return ["tf32", "bf16"] if torch.cuda.is_bf16_supported() else []
         return ["bf16"] if torch.cpu._is_avx512_bf16_supported() else []
 
-    def _announce(self, recipe: Recipe) -> None:
-        kind = (recipe.architecture, recipe.objective)
-        if kind not in self._announced:
-            self._announced.add(kind)
-            name = getattr(recipe.architecture.config, "model", recipe.architecture.name)
-            self.notify(f"measuring how fast {name} trains here, {recipe.objective.name} (once)")
-
     @cached_property
     def _cached(self) -> dict[str, Speed]:
         return _read()
@@ -128,11 +130,9 @@ class Calibration:
         return {name: now[name] for name in ("vitarium", "torch", "timm", "device")}
 
     def _key(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> str:
+        sections = ("architecture", "head", "objective")
         kind = {
-            "recipe": {
-                name: getattr(recipe, name).factors()
-                for name in ("architecture", "head", "objective")
-            },
+            "recipe": {name: getattr(recipe, name).factors() for name in sections},
             "optimizer": recipe.optimizer.name,
             "trainable": recipe.trainable,
             "batch_size": recipe.batch_size,
@@ -148,10 +148,9 @@ class Calibration:
         if self.device == "cpu":
             # a step of a fraction of a second is enough to compare modes
             small_batch = min(images, _SMALL_BATCH)
-            seconds, _ = self._timed(recipe, num_outputs, TrainMode(), small_batch)
-            images = max(
-                small_batch, min(images, int(small_batch * _MAX_SECONDS / _MAX_STEPS / seconds))
-            )
+            seconds, _ = self._timed(recipe, num_outputs, PLAIN, small_batch)
+            affordable = int(small_batch * _MAX_SECONDS / _MAX_STEPS / seconds)
+            images = max(small_batch, min(images, affordable))
         seconds, start = self._timed(recipe, num_outputs, mode, images)
         memory = 0
         if self.device != "cpu":
@@ -164,13 +163,14 @@ class Calibration:
     ) -> tuple[float, float]:
         """Seconds of a step, and of the first one beyond that."""
         keep_freed_memory()  # as where models are trained
-        options = TrainOptions(
-            self.device, precision=mode.precision, compiled=mode.compiled, deterministic=False
-        )
+        options = mode.options(TrainOptions(self.device, deterministic=False))
         trials = [_Trial(recipe, num_outputs, options) for _ in range(mode.stacked)]
         trainer = (Trainer if mode.stacked == 1 else StackedTrainer)(trials, options)
         trainer.training_mode()
-        batch = _noise(recipe, num_outputs, images, mode.stacked, self.device)
+        facts, size = recipe.objective.plugin.facts, recipe.architecture.config.input_size
+        labels = torch.arange(images, device=self.device).expand(mode.stacked, -1) % num_outputs
+        pixels = torch.randn(mode.stacked, images * facts["views"], *size, device=self.device)
+        batch = Batch(pixels, labels, F.one_hot(labels, num_outputs).float())
         if self.device != "cpu":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -217,14 +217,6 @@ def _with_own_kind(recipe: Recipe) -> Recipe:
     return recipe.changed({"objective": own_kind})
 
 
-def _noise(recipe: Recipe, num_outputs: int, images: int, models: int, device: str) -> Batch:
-    views = recipe.objective.plugin.facts["views"]
-    size = recipe.architecture.config.input_size
-    labels = torch.arange(images, device=device).expand(models, -1) % num_outputs
-    pixels = torch.randn(models, images * views, *size, device=device)
-    return Batch(pixels, labels, F.one_hot(labels, num_outputs).float())
-
-
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -235,30 +227,25 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _file() -> Path:
-    return cache_folder() / "speeds.json"
-
-
 def _read() -> dict[str, Speed]:
     """What is kept; nothing of a file that is damaged, since all can be measured again."""
+    file = cache_folder() / "speeds.json"
     try:
-        speeds = files.read_sealed(_file())["speeds"]
+        speeds = files.read_sealed(file)["speeds"]
         return {key: Speed(**values) for key, values in speeds.items()}
     except FileNotFoundError:
         return {}
     except (OSError, CorruptFile, KeyError, TypeError, AttributeError):
-        note = f"{_file()} was damaged, and speeds are measured anew"
+        note = f"{file} was damaged, and speeds are measured anew"
         warnings.warn(DamagedCache(note), stacklevel=2)
-        files.discard(_file())
+        files.discard(file)
         return {}
 
 
 def _keep(key: str, speed: Speed) -> None:
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_file().with_suffix(".lock")):
-            speeds = {**_read(), key: speed}
-            written = {key: vars(speed) for key, speed in speeds.items()}
-            files.write_sealed(_file(), {"speeds": written})
-    except OSError:
-        return  # a cache that cannot be written: measured again next time
+    file = cache_folder() / "speeds.json"
+    with suppress(OSError):  # a cache that cannot be written: measured again next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            written = {key: vars(speed) for key, speed in {**_read(), key: speed}.items()}
+            files.write_sealed(file, {"speeds": written})

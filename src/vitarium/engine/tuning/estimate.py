@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vitarium.blueprint import ModelSpec, Plan
+from vitarium.blueprint import Plan
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.machine import Machine
 from vitarium.engine.tuning.model_size import num_outputs, num_train, parameters
@@ -44,51 +44,36 @@ def estimate(plan: Plan, machine: Machine, tuner: AutoTuner | None = None) -> li
 
 def _stage(plan: Plan, stage: str, machine: Machine, tuner: AutoTuner | None) -> StageEstimate:
     models = plan.of_stage(stage)
-    sizes = [num_train(model.recipe) for model in models]
-    outputs = [num_outputs(model.recipe) for model in models]
-    counts = [
-        parameters(model.recipe, width) if width else None
-        for model, width in zip(models, outputs, strict=True)
-    ]
-    steps = [
-        model.recipe.epochs * (size // model.recipe.batch_size) if size else None
-        for model, size in zip(models, sizes, strict=True)
-    ]
-    weights = [
-        count * _bytes_per_parameter(model) if count else None
-        for model, count in zip(models, counts, strict=True)
-    ]
-    seconds = None
-    if tuner:
-        work = [
-            tuner.per_image(model) * size * model.recipe.epochs if width and size else None
-            for model, width, size in zip(models, outputs, sizes, strict=True)
-        ]
-        total = _sum(work)
-        parallel = min(max(machine.workers, 1), len(models))
-        seconds = total / parallel if total is not None else None
-    counted = [count for count in counts if count]
+    counts: list[int] = []
+    steps: list[int | None] = []
+    weights: list[int | None] = []
+    seconds: list[float | None] = []
+    for model in models:
+        recipe = model.recipe
+        images, outputs = num_train(recipe), num_outputs(recipe)
+        steps.append(recipe.epochs * (images // recipe.batch_size) if images else None)
+        if outputs:
+            counts.append(parameters(recipe, outputs))
+            checkpoints = len(recipe.kept_epochs)
+            weights.append(counts[-1] * BYTES[recipe.checkpoint_precision] * checkpoints)
+        else:
+            weights.append(None)
+        measured = tuner.per_image(model) if tuner and outputs and images else None
+        seconds.append(measured * images * recipe.epochs if measured and images else None)
+    parent = models[0].parent
+    start = "scratch" if parent is None else plan[parent].stage if parent in plan else parent
+    total, parallel = _sum(seconds), min(max(machine.workers, 1), len(models))
     return StageEstimate(
         stage=stage,
         models=len(models),
-        start=_start(plan, models[0]),
+        start=start,
         factors=plan.swept(stage),
-        parameters=(min(counted), max(counted)) if counted else None,
+        parameters=(min(counts), max(counts)) if counts else None,
         epochs=sum(model.recipe.epochs for model in models),
         steps=_sum(steps),
         bytes=_sum(weights),
-        seconds=seconds,
+        seconds=None if total is None else total / parallel,
     )
-
-
-def _bytes_per_parameter(model: ModelSpec) -> int:
-    return BYTES[model.recipe.checkpoint_precision] * len(model.recipe.kept_epochs)
-
-
-def _start(plan: Plan, model: ModelSpec) -> str:
-    if model.parent is None:
-        return "scratch"
-    return plan[model.parent].stage if model.parent in plan else model.parent
 
 
 def _sum(values: list[Any]) -> Any:
