@@ -9,7 +9,7 @@ model is the attribute `vit`, so every name begins with `vit.`.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,18 +46,11 @@ def is_vit_zoo(source: Path) -> bool:
     return any(True for _ in _folders(source))
 
 
-@importer(
-    "vit_zoo",
-    config=Trials,
-    detects=is_vit_zoo,
-    paper="Falk et al. 2025, arXiv 2504.10231",
-)
+@importer("vit_zoo", config=Trials, detects=is_vit_zoo, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: Trials, source: Path) -> Iterator[ForeignModel]:
     """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL."""
-    trials = {
-        trial.name: trial
-        for trial in (read_trial(folder, source, config) for folder in _folders(source))
-    }
+    read = (read_trial(folder, source, config) for folder in _folders(source))
+    trials = {trial.name: trial for trial in read}
     for trial in trials.values():
         yield _model(trial, trials)
 
@@ -99,40 +92,41 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
         notes.append(f"it ends after epoch {last} of {planned}: imported as unfinished")
     structure_keys = {f"{OURS}{name}" for name in STRUCTURE}
     classes = config.get(f"{OURS}classes")
-    model = partial(
-        ForeignModel,
+    architecture, head, num_outputs = _structure_of(trial)
+    return ForeignModel(
         name=trial.name,
         stage=str(config.get(f"{OURS}stage", trial.name.partition("/")[0])),
         epochs=trial.epochs(partial(metric_name, contrastive=is_contrastive(config)), _timm_names),
+        num_outputs=num_outputs,
         parent=parent,
         parent_epoch=parent_epoch,
-        settings=to_ours(
-            {key: value for key, value in config.items() if key not in structure_keys}
-        ),
+        architecture=architecture,
+        head=head,
+        settings=to_ours({k: value for k, value in config.items() if k not in structure_keys}),
         classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
         finished=finished,
         notes=tuple(notes),
     )
+
+
+def _structure_of(trial: Trial) -> tuple[Section | None, Section | None, int]:
     if not trial.checkpoints:
-        return model(num_outputs=0)
+        return None, None, 0
     file = trial.checkpoints[max(trial.checkpoints)]
     try:
-        shapes = _timm_names(read_shapes(file, trial.root), file)
-        architecture, head, num_outputs = structure(config, shapes)
+        return structure(trial.config, _timm_names(read_shapes(file, trial.root), file))
     except InvalidInput as error:
         raise InvalidInput(f"{trial.path}: {error}") from None
     except IndexError:
         raise CorruptFile(file, "its tensors are not shaped as those of a ViT") from None
-    return model(architecture=architecture, head=head, num_outputs=num_outputs)
 
 
 def _timm_names(weights: Mapping[str, _T], file: Path) -> dict[str, _T]:
     """Under timm's names. Raises CorruptFile where they are not those of a published ViT."""
     for name in weights:
         if not name.startswith(PREFIX):
-            raise CorruptFile(
-                file, f"'{name}' does not begin with '{PREFIX}', as all names of this format do"
-            )
+            rule = f"does not begin with '{PREFIX}', as all names of this format do"
+            raise CorruptFile(file, f"'{name}' {rule}")
     return {name.removeprefix(PREFIX): value for name, value in weights.items()}
 
 
@@ -146,18 +140,14 @@ def _architecture(config: Mapping[str, Any], shapes: Shapes) -> Section:
     plain = choose("architecture", "timm", model=MODELS[kind])
     with torch.device("meta"):
         usual = {name: tensor.shape for name, tensor in plain(1).state_dict().items()}
-    dropped = {
-        "proj_drop_rate": config.get("model::dropout"),
-        "attn_drop_rate": config.get("model::attn_dropout"),
-    }
-    different = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
-    return choose(
-        "architecture",
-        "timm",
-        model=MODELS[kind],
-        **different,
-        **{key: value for key, value in dropped.items() if value},
-    )
+    settings = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
+    for name, key in (
+        ("proj_drop_rate", "model::dropout"),
+        ("attn_drop_rate", "model::attn_dropout"),
+    ):
+        if config.get(key):
+            settings[name] = config[key]
+    return choose("architecture", "timm", model=MODELS[kind], **settings)
 
 
 def _images(shapes: Shapes) -> dict[str, int]:
@@ -215,16 +205,16 @@ class _Stated:
         name = config.get("pretraining::model")
         return cls((name,), None) if isinstance(name, str) and name else None
 
-    def find(self, names: Mapping[str, Trial]) -> str | None:
+    def find(self, names: Iterable[str]) -> str | None:
         """The model whose folder the path ends in; of several, the one that more of it names."""
-        common_parts = {name: self._common(name) for name in names}
+        common_parts = {}
+        for name in names:
+            pairs = zip(reversed(self.parts), reversed(name.split("/")), strict=False)
+            different = (i for i, (a, b) in enumerate(pairs) if a != b)
+            common_parts[name] = next(different, len(name.split("/")))
         best = max(common_parts.values(), default=0)
         nearest = [name for name, common in common_parts.items() if common == best]
         return nearest[0] if best and len(nearest) == 1 else None
-
-    def _common(self, name: str) -> int:
-        pairs = zip(reversed(self.parts), reversed(name.split("/")), strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(name.split("/")))
 
 
 def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int | None, list[str]]:
@@ -233,7 +223,7 @@ def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int 
     Raises InvalidInput where its configuration and the folder it lies in name different models.
     """
     stated = _Stated.of(trial.config)
-    candidates = {name: candidate for name, candidate in trials.items() if name != trial.name}
+    candidates = [name for name in trials if name != trial.name]
     by_config = stated.find(candidates) if stated else None
     folder = trial.name.split("/")[1] if trial.name.startswith("finetuning/") else None
     by_folder = _Stated((folder,), None).find(candidates) if folder else None
