@@ -10,13 +10,13 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from pydantic import Field, NonNegativeInt
-from torch import Tensor
 
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint.overrides import apply
@@ -81,7 +81,7 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
     ]
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
     _check_same(rows, config)
-    shapes = _plain(_read(read_shapes, first.file(config.file_column), first, config))
+    shapes = _read(read_shapes, first.file(config.file_column), first, config)
     architecture, head, outputs = _structure(first, shapes, config)
     return ForeignModel(
         name=name,
@@ -105,11 +105,7 @@ def _epoch(row: Row, config: CheckpointTable) -> ForeignEpoch:
                 metrics[column] = float(cell)
             except ValueError:
                 raise row.wrong(column, f"'{cell}' is not a number") from None
-    file = row.file(config.file_column)
-
-    def load() -> dict[str, Tensor]:
-        return _plain(_read(read_weights, file, row, config))
-
+    load = partial(_read, read_weights, row.file(config.file_column), row, config)
     return ForeignEpoch(row.number_of("epoch") or 0, metrics, load)
 
 
@@ -130,15 +126,11 @@ def _check_same(rows: Sequence[Row], config: CheckpointTable) -> None:
 
 
 def _read(read: Any, file: Path, row: Row, config: CheckpointTable) -> dict[str, Any]:
+    """Without the `module.` that torch's DataParallel puts before every name."""
     keys = (config.wrapped_in,) if config.wrapped_in else WRAPPED_IN
     tensors: dict[str, Any] = read(file, row.table.parent, wrapped_in=keys)
-    return tensors
-
-
-def _plain(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the `module.` that torch's DataParallel puts before every name."""
-    wrapped = all(name.startswith("module.") for name in weights)
-    return {name.removeprefix("module.") if wrapped else name: t for name, t in weights.items()}
+    wrapped = all(name.startswith("module.") for name in tensors)
+    return {name.removeprefix("module.") if wrapped else name: t for name, t in tensors.items()}
 
 
 def _structure(

@@ -9,8 +9,7 @@ model is the attribute `vit`, so every name begins with `vit.`.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -184,37 +183,32 @@ def _head(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, int]:
 # Lineage
 
 
-@dataclass(frozen=True)
-class _Stated:
-    """What a configuration says of the checkpoint that it starts from; only names, never opened."""
+def _stated_parent(config: Mapping[str, Any]) -> tuple[list[str], int | None]:
+    """Parts of the path that a configuration names as its start, and the checkpoint's number.
 
-    parts: tuple[str, ...]
-    checkpoint: int | None
+    They are only names, never opened; there are none of a model that starts from scratch.
+    """
+    for key in PARENT_PATHS:
+        if isinstance(config.get(key), str) and config[key]:
+            parts = [part for part in re.split(r"[/\\]", config[key]) if part]
+            if parts[-1:] == ["checkpoints"]:
+                parts.pop()
+            number = re.fullmatch(r"checkpoint_(\d{1,9})", parts[-1]) if parts else None
+            return (parts[:-1], int(number[1])) if number else (parts, None)
+    name = config.get("pretraining::model")
+    return ([name], None) if isinstance(name, str) and name else ([], None)
 
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "_Stated | None":
-        for key in PARENT_PATHS:
-            if isinstance(config.get(key), str) and config[key]:
-                parts = [part for part in re.split(r"[/\\]", config[key]) if part]
-                if parts[-1:] == ["checkpoints"]:
-                    parts.pop()
-                number = re.fullmatch(r"checkpoint_(\d{1,9})", parts[-1]) if parts else None
-                if number:
-                    parts.pop()
-                return cls(tuple(parts), int(number[1]) if number else None)
-        name = config.get("pretraining::model")
-        return cls((name,), None) if isinstance(name, str) and name else None
 
-    def find(self, names: Iterable[str]) -> str | None:
-        """The model whose folder the path ends in; of several, the one that more of it names."""
-        common_parts = {}
-        for name in names:
-            pairs = zip(reversed(self.parts), reversed(name.split("/")), strict=False)
-            different = (i for i, (a, b) in enumerate(pairs) if a != b)
-            common_parts[name] = next(different, len(name.split("/")))
-        best = max(common_parts.values(), default=0)
-        nearest = [name for name, common in common_parts.items() if common == best]
-        return nearest[0] if best and len(nearest) == 1 else None
+def _nearest(parts: Sequence[str], names: Iterable[str]) -> str | None:
+    """The model whose folder the path ends in; of several, the one that more of it names."""
+    common_parts = {}
+    for name in names:
+        pairs = zip(reversed(parts), reversed(name.split("/")), strict=False)
+        different = (i for i, (a, b) in enumerate(pairs) if a != b)
+        common_parts[name] = next(different, len(name.split("/")) if parts else 0)
+    best = max(common_parts.values(), default=0)
+    nearest = [name for name, common in common_parts.items() if common == best]
+    return nearest[0] if best and len(nearest) == 1 else None
 
 
 def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int | None, list[str]]:
@@ -222,24 +216,23 @@ def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int 
 
     Raises InvalidInput where its configuration and the folder it lies in name different models.
     """
-    stated = _Stated.of(trial.config)
+    parts, number = _stated_parent(trial.config)
     candidates = [name for name in trials if name != trial.name]
-    by_config = stated.find(candidates) if stated else None
+    by_config = _nearest(parts, candidates)
     folder = trial.name.split("/")[1] if trial.name.startswith("finetuning/") else None
-    by_folder = _Stated((folder,), None).find(candidates) if folder else None
+    by_folder = _nearest([folder], candidates) if folder else None
     if folder and f"pretraining/{folder}" in trials:
         by_folder = f"pretraining/{folder}"
-    notes: list[str] = []
     if by_config and by_folder and by_config != by_folder:
         raise InvalidInput(
             f"{trial.path} lies in the folder of {by_folder}, but its configuration says that it "
             f"starts from {by_config}; move it, or correct its configuration"
         )
-    if by_folder and not by_config and stated:
-        notes.append(f"its parent is told from its folder; {'/'.join(stated.parts)} is not there")
-    missing = folder or (stated.parts[-1] if stated and stated.parts else None)
+    notes = []
+    if by_folder and not by_config and parts:
+        notes.append(f"its parent is told from its folder; {'/'.join(parts)} is not there")
+    missing = folder or (parts[-1] if parts else None)
     parent = by_config or by_folder or (f"pretraining/{missing}" if missing else None)
-    number = stated.checkpoint if stated else None
     if parent and parent in trials and number is not None:
-        return parent, trials[parent].iterations.get(number, number), notes
+        number = trials[parent].iterations.get(number, number)
     return parent, number, notes
