@@ -24,6 +24,7 @@ from torch import Tensor
 from vitarium.core import files
 from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.formats._published_keys import is_contrastive, metric_name
 from vitarium.formats.base import ForeignEpoch
 from vitarium.formats.weights import check_place, read_weights
 
@@ -38,6 +39,9 @@ checkpoint_dir_name
 """
 BOOKKEEPING = frozenset(_RAY_KEYS.split())
 """What Ray itself writes into every line; it tells of machines, not of models."""
+
+
+Names = Callable[[dict[str, Tensor], Path], dict[str, Tensor]]
 
 
 class Trials(Config):
@@ -70,30 +74,37 @@ class Trial:
         """Its folder, as seen from what is imported."""
         return self.path.relative_to(self.root).as_posix()
 
-    def finished(self, epochs: Any) -> bool:
-        """Whether it got as far as its configuration says, or nothing says how far."""
-        last = max([*self.lines, *self.checkpoints], default=0)
-        return self.done or not isinstance(epochs, int) or last >= epochs
+    @property
+    def last(self) -> int:
+        """The last iteration of which there is a line or a checkpoint."""
+        return max([*self.lines, *self.checkpoints], default=0)
 
-    def epochs(
-        self,
-        rename: Callable[[str], str],
-        names: Callable[[dict[str, Tensor], Path], dict[str, Tensor]],
-    ) -> list[ForeignEpoch]:
+    @property
+    def is_finished(self) -> bool:
+        """Whether it got as far as its configuration says, or nothing says how far."""
+        epochs = self.config.get("training::epochs_train")
+        return self.done or not isinstance(epochs, int) or self.last >= epochs
+
+    @property
+    def last_weights(self) -> Path | None:
+        """The file of the last checkpoint."""
+        return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
+
+    def epochs(self, names: Names = lambda weights, file: weights) -> list[ForeignEpoch]:
         """Every iteration of which there is a line or a checkpoint, in order.
 
         Args:
-            rename: a metric's name -> ours.
             names: weights as the file has them -> under the names they are to have.
         """
+        contrastive = is_contrastive(self.config)
 
         def load(file: Path) -> dict[str, Tensor]:
             return names(read_weights(file, self.root), file)
 
         epochs = []
         for number in sorted({*self.lines, *self.checkpoints}):
-            metrics = {rename(key): value for key, value in self.lines.get(number, {}).items()}
-            file = self.checkpoints.get(number)
+            line, file = self.lines.get(number, {}), self.checkpoints.get(number)
+            metrics = {metric_name(k, contrastive=contrastive): v for k, v in line.items()}
             epochs.append(ForeignEpoch(number, metrics, partial(load, file) if file else None))
         return epochs
 
@@ -117,8 +128,7 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
     }
     if len(checkpoints) < len(folders):
         notes.append(f"{len(folders) - len(checkpoints)} checkpoint folders hold no weights")
-    unscored = sorted(checkpoints.keys() - lines.keys())
-    if unscored and lines:
+    if lines and (unscored := sorted(checkpoints.keys() - lines.keys())):
         notes.append(f"result.json has no line for the epochs {', '.join(map(str, unscored))}")
     measured = {
         number: {

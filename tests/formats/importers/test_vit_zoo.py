@@ -22,10 +22,16 @@ PRETRAINED = "pretraining/sl_seed_42"
 CHILD = "finetuning/sl_seed_42/ft_lr_0.001"
 
 
-@pytest.fixture
-def zoo(published, tmp_path):
-    import_zoo(published, tmp_path / "zoo")
-    return Zoo.open(tmp_path / "zoo")
+@pytest.fixture(scope="module")
+def zoo(published_once, tmp_path_factory):
+    """The published zoo, imported; no test changes it."""
+    from vitarium.formats.importers import vit_zoo
+
+    path = tmp_path_factory.mktemp("imported") / "zoo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vit_zoo.MODELS, "vit_test_16", "test_vit")
+        import_zoo(published_once, path)
+    return Zoo.open(path)
 
 
 def by_name(zoo):

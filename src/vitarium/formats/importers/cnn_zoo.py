@@ -7,12 +7,11 @@ measured. An `index_dict.json` tells where a tensor stands in a flattened model;
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from vitarium.formats._published_keys import is_contrastive, metric_name, to_ours
+from vitarium.formats._published_keys import to_ours
 from vitarium.formats._ray_trials import WEIGHTS, Trials, read_trial
 from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.importers.vit_zoo import is_vit_zoo
@@ -36,17 +35,14 @@ def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
     """Folders of Ray Tune's trials, as the zoos of small CNNs are: tensors, factors, metrics."""
     for folder in _folders(source):
         trial = read_trial(folder, source, config)
-        rename = partial(metric_name, contrastive=is_contrastive(trial.config))
-        shapes: Mapping[str, torch.Size] = {}
-        if trial.checkpoints:
-            shapes = read_shapes(trial.checkpoints[max(trial.checkpoints)], trial.root)
+        file = trial.last_weights
         yield ForeignModel(
             name=trial.name,
             stage=config.stage,
-            epochs=trial.epochs(rename, lambda weights, file: weights),
-            num_outputs=num_outputs(shapes),
+            epochs=trial.epochs(),
+            num_outputs=num_outputs(read_shapes(file, trial.root)) if file else 0,
             settings=to_ours(trial.config),
-            finished=trial.finished(trial.config.get("training::epochs_train")),
+            finished=trial.is_finished,
             notes=trial.notes,
         )
 

@@ -10,7 +10,6 @@ model is the attribute `vit`, so every name begins with `vit.`.
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from vitarium.core.errors import CorruptFile, InvalidInput, did_you_mean
 from vitarium.core.registry import Section, choose, plugins, section
-from vitarium.formats._published_keys import OURS, is_contrastive, metric_name, to_ours
+from vitarium.formats._published_keys import OURS, to_ours
 from vitarium.formats._ray_trials import Trial, Trials, is_trial, read_trial
 from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.weights import read_shapes
@@ -84,18 +83,17 @@ def _folders(source: Path) -> Iterator[Path]:
 def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
     config = trial.config
     parent, parent_epoch, lineage = _parent(trial, trials)
-    finished = trial.finished(config.get("training::epochs_train"))
     notes = [*trial.notes, *lineage]
-    if not finished:
-        last, planned = max([*trial.lines, *trial.checkpoints]), config["training::epochs_train"]
-        notes.append(f"it ends after epoch {last} of {planned}: imported as unfinished")
+    if not trial.is_finished:
+        planned = config["training::epochs_train"]
+        notes.append(f"it ends after epoch {trial.last} of {planned}: imported as unfinished")
     structure_keys = {f"{OURS}{name}" for name in STRUCTURE}
     classes = config.get(f"{OURS}classes")
     architecture, head, num_outputs = _structure_of(trial)
     return ForeignModel(
         name=trial.name,
         stage=str(config.get(f"{OURS}stage", trial.name.partition("/")[0])),
-        epochs=trial.epochs(partial(metric_name, contrastive=is_contrastive(config)), _timm_names),
+        epochs=trial.epochs(_timm_names),
         num_outputs=num_outputs,
         parent=parent,
         parent_epoch=parent_epoch,
@@ -103,15 +101,15 @@ def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
         head=head,
         settings=to_ours({k: value for k, value in config.items() if k not in structure_keys}),
         classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
-        finished=finished,
+        finished=trial.is_finished,
         notes=tuple(notes),
     )
 
 
 def _structure_of(trial: Trial) -> tuple[Section | None, Section | None, int]:
-    if not trial.checkpoints:
+    file = trial.last_weights
+    if file is None:
         return None, None, 0
-    file = trial.checkpoints[max(trial.checkpoints)]
     try:
         return structure(trial.config, _timm_names(read_shapes(file, trial.root), file))
     except InvalidInput as error:
