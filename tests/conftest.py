@@ -215,14 +215,20 @@ def theirs() -> Any:
     return importlib.import_module("formats.published")
 
 
+@pytest.fixture(scope="session")
+def published_once(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `published` copies."""
+    folder: Path = theirs.write_zoo(tmp_path_factory.mktemp("published") / "published")
+    return folder
+
+
 @pytest.fixture
-def published(theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def published(published_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A published zoo of three models, of timm's smallest ViT so that it is quick."""
     from vitarium.formats.importers import vit_zoo
 
     monkeypatch.setitem(vit_zoo.MODELS, "vit_test_16", "test_vit")
-    folder: Path = theirs.write_zoo(tmp_path / "published")
-    return folder
+    return Path(shutil.copytree(published_once, tmp_path / "published"))
 
 
 @pytest.fixture

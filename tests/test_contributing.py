@@ -135,7 +135,7 @@ def test_the_example_exporter_writes_the_zoos_numbers(examples, tiny, tmp_path):
 
     del tiny["stages"]["finetune"]
     zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
-    first, *_ = export(zoo, tmp_path / "out", exporter="numpy", compressed=True)
+    first, *_ = export(zoo, "numpy", out=tmp_path / "out", compressed=True)
     weights = zoo.state_dict(zoo.ids()[0])
     found = np.load(first)
     assert set(found) == set(weights)

@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 
 from vitarium import Blueprint, Zoo, cli, plan
 from vitarium.blueprint import Imported, ImportedSpec
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.printable import encodable, is_hidden, printable
 from vitarium.core.terminal import Terminal
 from vitarium.engine.events import Ended, EpochEnded, Notice, Retried, Started, Stepped
 from vitarium.engine.progress.display import display
-from vitarium.formats.base import Chosen
 from vitarium.formats.exporters.onnx import metadata
 from vitarium.zoo import About
 from vitarium.zoo.checkpoint_folder import CheckpointFolder
@@ -330,7 +330,7 @@ def test_onnx_takes_the_names_as_metadata(zoo):
 
     id = next(id for id in zoo.ids() if zoo.spec(id).stage == WORST)
     model = onnx.ModelProto()
-    onnx.helper.set_model_props(model, metadata(zoo, Chosen(id, 1)))
+    onnx.helper.set_model_props(model, metadata(zoo, CheckpointRef(id, 1)))
     read = onnx.load_model_from_string(model.SerializeToString())
     about = {prop.key: prop.value for prop in read.metadata_props}
     assert about["stage"] == WORST

@@ -83,7 +83,7 @@ def test_ctrl_c_says_that_it_goes_on(vitarium, published, tmp_path, monkeypatch)
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importing, "import_models", stop)
+    monkeypatch.setattr(importing, "import_zoo", stop)
     status, _, err = vitarium("import", published, "--zoo", tmp_path / "zoo")
     assert status == 130
     assert "run the same command to resume" in err

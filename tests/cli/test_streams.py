@@ -129,8 +129,9 @@ def test_closed_and_full_streams_are_no_crash(streams, status, said):
     assert (done.returncode, done.stderr) == (status, said)
 
 
-@pytest.mark.parametrize("columns", ["20", "200"])
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    ("encoding", "columns"), [("ascii", "20"), ("latin-1", "200"), ("utf-8", "20")]
+)
 def test_every_help_is_said_in_any_width_and_encoding(monkeypatch, encoding, columns):
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("TERM", "dumb")

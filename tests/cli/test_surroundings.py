@@ -291,7 +291,7 @@ def material(_grown, tmp_path_factory):
     folder = tmp_path_factory.mktemp("material")
     zoo = Zoo.open(_grown)
     zoo.models()  # the index is up to date
-    export(zoo, folder / "weights", exporter="safetensors")
+    export(zoo, "safetensors", out=folder / "weights")
     parents = {id: zoo.spec(id).parent for id in zoo.ids()}
     child = next(id for id, parent in parents.items() if parent)
     recipe = zoo.spec(parents[child]).recipe.factors(defaults=False) | {"epochs": 1, "seed": 9}

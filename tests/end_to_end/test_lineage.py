@@ -114,7 +114,7 @@ def test_no_other_method_is_better(found):
 
 def test_plain_files_have_the_same_forest(found, zoo, tmp_path):
     folder = tmp_path / "files"
-    vitarium.export(zoo, folder, exporter="safetensors")
+    vitarium.export(zoo, "safetensors", out=folder)
     by_files = recover(folder, truth=True)
     assert by_files.scores == found.scores
     model = {name: about["file"].split("-epoch-")[0] for name, about in by_files.info.items()}
@@ -129,7 +129,7 @@ def test_plain_files_have_the_same_forest(found, zoo, tmp_path):
 
 def test_files_without_a_table_have_the_same_forest_too(found, zoo, tmp_path):
     folder = tmp_path / "files"
-    vitarium.export(zoo, folder, exporter="safetensors")
+    vitarium.export(zoo, "safetensors", out=folder)
     (folder / "models.csv").unlink()
     for number, file in enumerate(sorted(folder.glob("*.safetensors"), reverse=True)):
         file.rename(folder / f"download {number:02}.safetensors")

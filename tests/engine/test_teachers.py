@@ -104,7 +104,7 @@ def test_a_file_teaches_with_the_architecture_that_the_recipe_says(
 
 def test_a_folder_that_timm_loads_teaches(tiny, tmp_path, grown_zoo, images):
     id = plan(Blueprint.read(tiny)).of_stage("pretrain")[0].id
-    (folder,) = export(grown_zoo, tmp_path / "timm", exporter="timm", models=[id])
+    (folder,) = export(grown_zoo, "timm", out=tmp_path / "timm", models=[id])
     found = load_teacher(student(tiny, teacher=str(folder)), grown_zoo)
     assert torch.equal(said(found, images), said(grown_zoo.load(id), images))
 
@@ -198,7 +198,7 @@ def test_teachers_travel_to_workers_that_do_not_see_the_zoo(tiny, tmp_path, grow
     if kind == "file":
         settings = {"teacher": str(written(tmp_path)), "teacher_architecture": VIT}
     if kind == "folder":
-        (folder,) = export(grown_zoo, tmp_path / "timm", exporter="timm", models=[other])
+        (folder,) = export(grown_zoo, "timm", out=tmp_path / "timm", models=[other])
         settings = {"teacher": str(folder)}
     own = student(tiny, **settings)
     job = Job(str(grown_zoo.path), (own.factors(),), TrainOptions())

@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 
 from vitarium import Zoo, merge
 from vitarium.core import registry
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput, UnknownName
 from vitarium.core.registry import section
 from vitarium.data.expected import normalization
 from vitarium.data.load import load
-from vitarium.formats.base import Chosen, exporter, importer
-from vitarium.formats.export import Skipped, chosen, export
+from vitarium.formats.base import exporter, importer
+from vitarium.formats.export import Skipped, export, select
 from vitarium.formats.import_zoo import import_zoo
 from vitarium.testing import check_exporter
 
@@ -42,15 +43,15 @@ def breaking():
 
     @exporter("breaking")
     def breaking(config, zoo, models, out):
-        (out / models[0].id).mkdir()
-        yield out / models[0].id
+        (out / models[0].model).mkdir()
+        yield out / models[0].model
         raise KeyboardInterrupt
 
     @exporter("picky", refuses=lambda config, zoo, one: "too late" if one.epoch else None)
     def picky(config, zoo, models, out):
         for one in models:
-            (out / one.id).write_text("")
-            yield out / one.id
+            (out / one.model).write_text("")
+            yield out / one.model
 
     @exporter("needy", needs=("json", "library_of_nobody"), extra="nobody[all]")
     def needy(config, zoo, models, out):
@@ -97,28 +98,31 @@ def test_the_contract_names_exporter_and_rule(forgotten, write, message):
 def test_models_are_chosen_by_the_beginnings_of_their_ids_and_epochs(zoo):
     id = zoo.ids()[0]
     last = zoo.folder(id).checkpoint()[0]
-    assert chosen(zoo, [f"{id[:8]}@0", id, id[:6]]) == [Chosen(id, 0), Chosen(id, last)]
-    everything = {Chosen(id, zoo.folder(id).checkpoint()[0]) for id in zoo.ids()}
-    assert set(chosen(zoo)) == everything
-    assert len(chosen(zoo)) == len(everything)
+    assert select(zoo, [f"{id[:8]}@0", id, id[:6]]) == [
+        CheckpointRef(id, 0),
+        CheckpointRef(id, last),
+    ]
+    everything = {CheckpointRef(id, zoo.folder(id).checkpoint()[0]) for id in zoo.ids()}
+    assert set(select(zoo)) == everything
+    assert len(select(zoo)) == len(everything)
 
 
 def test_models_are_chosen_by_a_condition(zoo):
-    found = {one.id for one in chosen(zoo, where="stage = 'finetune' and lr < 0.005")}
+    found = {one.model for one in select(zoo, where="stage = 'finetune' and lr < 0.005")}
     table = zoo.models()
     wanted = (table["stage"] == "finetune") & (table["optimizer.lr"] == 0.001)
     assert found == set(table[wanted]["id"])
     with pytest.raises(InvalidInput, match="has no finished model for which lr > 9"):
-        chosen(zoo, where="lr > 9")
+        select(zoo, where="lr > 9")
     with pytest.raises(InvalidInput, match="not both"):
-        chosen(zoo, zoo.ids(), where="lr > 0")
+        select(zoo, zoo.ids(), where="lr > 0")
 
 
 def test_unfinished_models_are_exported_only_when_they_are_named(zoo):
     id = zoo.ids()[0]
     (zoo.folder(id).path / "result.json").unlink()
-    assert id not in [one.id for one in chosen(zoo)]
-    assert chosen(zoo, [id])[0].id == id
+    assert id not in [one.model for one in select(zoo)]
+    assert select(zoo, [id])[0].model == id
 
 
 @pytest.mark.parametrize("filled", [True, False])
@@ -128,16 +132,16 @@ def test_a_place_that_is_taken_is_left_alone(zoo, tmp_path, filled):
     if filled:
         (out / "thesis.txt").write_text("precious")
         with pytest.raises(InvalidInput, match="is there already"):
-            export(zoo, out, exporter="safetensors")
+            export(zoo, "safetensors", out=out)
         assert [path.name for path in out.iterdir()] == ["thesis.txt"]
     else:
-        assert len(export(zoo, out, exporter="safetensors")) == 7
+        assert len(export(zoo, "safetensors", out=out)) == 7
 
 
 def test_an_interrupted_export_leaves_nothing(zoo, tmp_path, breaking):
     before = set(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
-        export(zoo, tmp_path / "out", exporter="breaking")
+        export(zoo, "breaking", out=tmp_path / "out")
     assert set(tmp_path.iterdir()) == before
 
 
@@ -145,19 +149,19 @@ def test_models_for_which_there_is_no_place_are_listed_or_left_out(zoo, tmp_path
     ids, events, steps = zoo.ids()[:2], [], Steps()
     models = [f"{ids[0]}@0", ids[1]]
     with pytest.raises(InvalidInput, match=rf"1 of 2 models .* --skip.*\n  {ids[1]}: too late"):
-        export(zoo, tmp_path / "out", exporter="picky", models=models)
+        export(zoo, "picky", out=tmp_path / "out", models=models)
     report = {"progress": steps, "listener": events.append}
-    export(zoo, tmp_path / "out", exporter="picky", models=models, skip=True, **report)
-    assert events == [Skipped(Chosen(ids[1], events[0].model.epoch), "too late")]
+    export(zoo, "picky", out=tmp_path / "out", models=models, skip=True, **report)
+    assert events == [Skipped(CheckpointRef(ids[1], events[0].checkpoint.epoch), "too late")]
     assert steps == [(ids[0], 1, 1)]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [ids[0]]
     with pytest.raises(InvalidInput, match="2 of 2"):
-        export(zoo, tmp_path / "none", exporter="picky", models=ids, skip=True)
+        export(zoo, "picky", out=tmp_path / "none", models=ids, skip=True)
 
 
 def test_a_missing_library_is_named_with_what_to_install(zoo, tmp_path, breaking):
     with pytest.raises(InvalidInput, match=r"needs library_of_nobody: pip install 'nobody\[all\]'"):
-        export(zoo, tmp_path / "out", exporter="needy")
+        export(zoo, "needy", out=tmp_path / "out")
 
 
 def test_bad_choices_are_refused_before_anything_is_written(zoo, tmp_path):
@@ -170,13 +174,13 @@ def test_bad_choices_are_refused_before_anything_is_written(zoo, tmp_path):
         ({"exporter": "timm", "models": []}, InvalidInput),
     ):
         with pytest.raises(error):
-            export(zoo, tmp_path / "out", **wrong)
+            export(zoo, out=tmp_path / "out", **wrong)
     assert set(tmp_path.iterdir()) == before
 
 
 def test_safetensors_files_hold_the_zoos_bits_and_their_factors(zoo, tmp_path):
     soup = merge(zoo, zoo.models().query("stage == 'pretrain'")["id"], "uniform_soup")
-    *files, table = export(zoo, tmp_path / "out", exporter="safetensors")
+    *files, table = export(zoo, "safetensors", out=tmp_path / "out")
     with table.open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert len(files) == len(rows) == 7
@@ -198,7 +202,7 @@ def test_safetensors_files_hold_the_zoos_bits_and_their_factors(zoo, tmp_path):
 
 
 def test_what_safetensors_files_hold_is_imported_with_lineage_and_factors(zoo, tmp_path):
-    export(zoo, tmp_path / "out", exporter="safetensors")
+    export(zoo, "safetensors", out=tmp_path / "out")
     ids = import_zoo(tmp_path / "out", tmp_path / "again")
     again = Zoo.open(tmp_path / "again")
     named = {again.spec(id).imported.name: id for id in ids}

@@ -205,7 +205,7 @@ EXPORTED = [
 @pytest.mark.parametrize("architecture", EXPORTED)
 def test_transformers_gives_the_logits_of_an_exported_model(lone, tmp_path, architecture):
     zoo = lone(architecture=architecture)
-    (folder,) = export(zoo, tmp_path / "out", exporter="hugging_face")
+    (folder,) = export(zoo, "hugging_face", out=tmp_path / "out")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
     assert isinstance(theirs, transformers.ViTForImageClassification)
     assert [theirs.config.id2label[i] for i in range(10)] == list("0123456789")
@@ -214,21 +214,21 @@ def test_transformers_gives_the_logits_of_an_exported_model(lone, tmp_path, arch
 
 def test_a_model_without_a_head_becomes_a_vit_model(lone, tmp_path):
     zoo = lone(architecture=VIT_HERE, head="none", objective="simclr", augmentation="simclr")
-    (folder,) = export(zoo, tmp_path / "out", exporter="hugging_face")
+    (folder,) = export(zoo, "hugging_face", out=tmp_path / "out")
     theirs = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
     same(zoo.load(zoo.ids()[0]), theirs)
 
 
 def test_what_is_exported_can_be_imported_with_the_same_bits(lone, tmp_path):
     zoo = lone(architecture=VIT_HERE)
-    (folder,) = export(zoo, tmp_path / "out", exporter="hugging_face")
+    (folder,) = export(zoo, "hugging_face", out=tmp_path / "out")
     (id,) = import_zoo(folder, tmp_path / "again")
     again = Zoo.open(tmp_path / "again")
     weights = zoo.state_dict(zoo.ids()[0])
     assert weights.keys() == again.state_dict(id).keys()
     assert all(torch.equal(weights[n], t) for n, t in again.state_dict(id).items())
     assert again.folder(id).about().classes == tuple("0123456789")
-    (once_more,) = export(again, tmp_path / "twice", exporter="hugging_face")
+    (once_more,) = export(again, "hugging_face", out=tmp_path / "twice")
     for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
         assert (once_more / name).read_bytes() == (folder / name).read_bytes()
 
@@ -240,7 +240,7 @@ def test_images_are_prepared_as_they_were_for_scoring(lone, tmp_path, channels):
 
     augmentation = {"name": "standard", "resize": 20, "interpolation": "bicubic"}
     zoo = lone(architecture={**VIT_HERE, "in_chans": channels}, augmentation=augmentation)
-    (folder,) = export(zoo, tmp_path / "out", exporter="hugging_face")
+    (folder,) = export(zoo, "hugging_face", out=tmp_path / "out")
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     size = (24, 30, 3) if channels == 3 else (24, 30)
     pixels = np.random.default_rng(0).integers(64, 192, size, dtype=np.uint8)
@@ -274,5 +274,5 @@ def test_images_are_prepared_as_they_were_for_scoring(lone, tmp_path, channels):
 def test_a_model_that_is_no_vit_of_theirs_is_refused_with_the_reason(lone, tmp_path, recipe, said):
     zoo = lone(**recipe)
     with pytest.raises(InvalidInput, match=said):
-        export(zoo, tmp_path / "out", exporter="hugging_face")
+        export(zoo, "hugging_face", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -357,7 +357,7 @@ def test_an_exported_zoo_has_the_truth_of_the_zoo(grown_zoo, tmp_path):
     ]
     merge(grown_zoo, pair, "uniform_soup")
     merge(grown_zoo, pair, "weight_matching")
-    export(grown_zoo, tmp_path / "out", exporter="safetensors")
+    export(grown_zoo, "safetensors", out=tmp_path / "out")
     from_zoo, from_export = load(grown_zoo), load(tmp_path / "out")
     ids = {name: from_export.info[name]["name"] for name in from_export.models}
     assert {

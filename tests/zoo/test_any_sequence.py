@@ -24,7 +24,7 @@ from vitarium.blueprint import Recipe
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.core.registry import choose
 from vitarium.formats.base import ForeignEpoch, ForeignModel
-from vitarium.formats.import_zoo import ForeignZoo, import_models
+from vitarium.formats.import_zoo import ForeignZoo, import_zoo
 from vitarium.zoo import About
 from vitarium.zoo import _index_files as index_files
 from vitarium.zoo.checkpoint import MAX_DEPTH
@@ -202,7 +202,7 @@ class Store(RuleBasedStateMachine):
             classes=CLASSES,
         )
         with killed_before(a_moment(chance), self.zoo.path) as survived:
-            ids = import_models(ForeignZoo("checkpoint_table", self.folder, (model,)), self.zoo)
+            ids = import_zoo(ForeignZoo("checkpoint_table", self.folder, (model,)), self.zoo)
         if survived[0]:
             self.names[ids[0]] = model.name
             self.holds |= {(ids[0], number): state for number, state in states.items()}

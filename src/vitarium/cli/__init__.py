@@ -29,8 +29,11 @@ from vitarium.cli import (
 from vitarium.cli._streams import prepare_streams, silence, warnings_in_a_line
 from vitarium.core.errors import VitariumError
 from vitarium.core.file_faults import fault
-from vitarium.core.terminal import Terminal
+from vitarium.core.terminal import print_note
 from vitarium.zoo._query_limits import is_any_left_behind
+
+_INTERRUPTED = 130
+"""Exit status of Ctrl-C."""
 
 
 class Commands(TyperGroup):
@@ -40,7 +43,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise typer.Exit(_interrupted()) from None
+            raise typer.Exit(_complain("interrupted", _INTERRUPTED)) from None
 
 
 app = typer.Typer(
@@ -122,41 +125,29 @@ def _status() -> int | str | None:
     except VitariumError as error:
         return _complain(str(error), error.exit_status)
     except KeyboardInterrupt:
-        return _interrupted()
+        return _complain("interrupted", _INTERRUPTED)
     except BrokenPipeError:  # `vitarium ls | head`
         silence(sys.stdout)
         return 1
     except OSError as error:
-        return _complain_of_system(error)
+        if isinstance(error.filename, str):
+            file_fault = fault(error, Path(error.filename), writing=False)
+            return _complain(str(file_fault), file_fault.exit_status)
+        if error.errno in _OF_STREAMS:
+            silence(sys.stdout)
+            return _complain(f"cannot write the output: {error.strerror}", 1)
+        return _complain(" ".join(str(error).split()), 1)
     except UnicodeEncodeError as error:  # of a library that takes no other names than UTF-8
         name = ascii(error.object)
         return _complain(f"{name} is no UTF-8, and a library does not take it; rename it", 2)
     return status
 
 
-def _complain_of_system(error: OSError) -> int:
-    """Of an output that takes nothing more, and of whatever no error of ours was made of."""
-    if isinstance(error.filename, str):
-        file_fault = fault(error, Path(error.filename), writing=False)
-        return _complain(str(file_fault), file_fault.exit_status)
-    if error.errno in _OF_STREAMS:
-        silence(sys.stdout)
-        return _complain(f"cannot write the output: {error.strerror}", 1)
-    return _complain(" ".join(str(error).split()), 1)
-
-
 def _complain(text: str, status: int) -> int:
-    """Print what is wrong; gives the exit status."""
-    # further lines are indented, so that no name can imitate a line of ours
-    _print(re.sub(r"\n(?! )", "\n  ", f"error: {text}"), "red")
-    return status
-
-
-def _interrupted() -> int:
-    _print("interrupted", "yellow")
-    return 130
-
-
-def _print(text: str, style: str) -> None:
+    """Print what is wrong; gives the exit status, which is 130 where the user ended it."""
+    if status != _INTERRUPTED:
+        # further lines are indented, so that no name can imitate a line of ours
+        text = re.sub(r"\n(?! )", "\n  ", f"error: {text}")
     with suppress(OSError):  # standard error may be as full as the output
-        Terminal(stderr=True, soft_wrap=True).print(text, style=style)
+        print_note(text, style="yellow" if status == _INTERRUPTED else "red")
+    return status

@@ -14,7 +14,6 @@ Settings = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="A setting of the plug-in, see `vitarium plugins`; a list as [1,2]. May be repeated.",
-        show_default=False,
     ),
 ]
 

@@ -20,17 +20,8 @@ _LOOK_ALIKES = {
     **dict.fromkeys("\u2018\u2019", "'"),
     **dict.fromkeys("·•", "*"),
     **dict.fromkeys("\u00a0\u202f", " "),
-    "…": "...",
-    "\u00d7": "x",
-    "±": "+-",
-    "²": "^2",
-    "→": "->",
-    "←": "<-",
-    "✓": "+",
-    "≥": ">=",
-    "≤": "<=",
-    "≈": "~",
-    "≠": "!=",
+    **dict(zip("≥≤≈≠±²→←", (">=", "<=", "~", "!=", "+-", "^2", "->", "<-"), strict=True)),
+    **dict(zip("…\u00d7✓", ("...", "x", "+"), strict=True)),
 }
 """ASCII for our own typography, and for that of rich."""
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -27,30 +27,22 @@ _FITTED = 1000
 def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:
     """Print rows with the same keys as a table, or all of them as a JSON array."""
     listed = [dict(row) for row in rows]
+    console = Terminal()
     if as_json:
         print_json(listed)
-        return
-    if not listed:
-        return
-    console = Terminal()
-    if console.is_terminal and len(listed) <= _FITTED:
-        console.print(table(listed, title))
-        return
-    # a file or a pipe is as wide as it needs to be
-    sys.stdout.write("".join(f"{line}\n" for line in lines(listed, title)))
+    elif listed and console.is_terminal and len(listed) <= _FITTED:
+        console.print(_table(listed, title))
+    elif listed:  # a file or a pipe is as wide as it needs to be
+        sys.stdout.write("".join(f"{line}\n" for line in lines(listed, title)))
 
 
 def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
     """A table in columns of fixed width; 10,000 rows take a tenth of a second."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [[_cell(key), *(_cell(row.get(key)) for row in rows)] for key in keys]
     if title:
         yield printable(title)
         yield ""
-    filled = [
-        _filled(cells, right=_numbers(rows, key)) for key, cells in zip(keys, columns, strict=True)
-    ]
-    table = zip(*filled, strict=True)
+    columns = _columns(rows)
+    table = zip(*(_filled(cells, right=right) for cells, right in columns), strict=True)
     for heading in islice(table, 1):
         yield "  ".join(heading).rstrip()
         yield "  ".join("─" * cell_len(cell) for cell in heading)
@@ -58,27 +50,28 @@ def lines(rows: list[dict[str, Any]], title: str = "") -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
+def _columns(rows: list[dict[str, Any]]) -> list[tuple[list[str], bool]]:
+    """Each column's heading and cells, each on one line, and whether they are numbers."""
+    columns = []
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(key) for row in rows]
+        cells = [printable(v if isinstance(v, str) else text(v)) for v in (key, *values)]
+        columns.append((cells, all(isinstance(value, int | float | None) for value in values)))
+    return columns
+
+
 def _filled(cells: list[str], *, right: bool) -> list[str]:
     """The cells with spaces before or behind, all equally wide."""
-    if "".join(cells).isascii():
-        max_width = max(map(len, cells))
-        return [cell.rjust(max_width) if right else cell.ljust(max_width) for cell in cells]
-    widths = [cell_len(cell) for cell in cells]  # a Chinese letter is two cells wide
-    max_width = max(widths)
-    filled = zip(cells, (" " * (max_width - width) for width in widths), strict=True)
+    is_ascii = "".join(cells).isascii()
+    widths = [
+        len(cell) if is_ascii else cell_len(cell) for cell in cells
+    ]  # Chinese takes two cells
+    spaces = [" " * (max(widths) - width) for width in widths]
+    filled = zip(cells, spaces, strict=True)
     return [f"{space}{cell}" if right else f"{cell}{space}" for cell, space in filled]
 
 
-def _cell(value: Any) -> str:
-    """A value on one line, as it may be shown on a terminal."""
-    return printable(value if isinstance(value, str) else text(value))
-
-
-def _numbers(rows: list[dict[str, Any]], key: str) -> bool:
-    return all(isinstance(row.get(key), int | float | None) for row in rows)
-
-
-def table(rows: list[dict[str, Any]], title: str = "") -> Table:
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
     grid = Table(
         title=Text(printable(title), "bold") if title else None,
         title_justify="left",
@@ -87,18 +80,16 @@ def table(rows: list[dict[str, Any]], title: str = "") -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    for key in keys:
-        justify: Literal["right", "left"] = "right" if _numbers(rows, key) else "left"
-        grid.add_column(Text(_cell(key)), justify=justify, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(_cell(row.get(key))) for key in keys))
+    columns = _columns(rows)
+    for (heading, *_), right in columns:
+        grid.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+    for cells in zip(*(cells[1:] for cells, _ in columns), strict=True):
+        grid.add_row(*map(Text, cells))
     return grid
 
 
 def print_json(value: Any) -> None:
-    text = to_json(value)
-    print(encodable_json(text))
+    print(encodable_json(to_json(value)))
 
 
 def encodable_json(text: str) -> str:
@@ -122,25 +113,6 @@ def text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(text, value))
     return str(value)
-
-
-def duration(seconds: float) -> str:
-    """90 -> "1m 30s", 5400 -> "1h 30m", 2e5 -> "2d 7h"."""
-    rounded = round(seconds)
-    for size, big, small, per in ((86400, "d", "h", 3600), (3600, "h", "m", 60), (60, "m", "s", 1)):
-        if rounded >= size:
-            return f"{rounded // size}{big} {rounded % size // per}{small}"
-    return f"{seconds:.0f}s" if seconds >= 1 else "under 1s"
-
-
-def size(count: int) -> str:
-    """1_100_000_000 bytes -> "1.1 GB"."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} TB"
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli.zoo import Json
 from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal
 
@@ -13,7 +14,6 @@ app = typer.Typer(help="What can be grown: list, read and check blueprints.", no
 Source = Annotated[
     str, typer.Argument(metavar="BLUEPRINT", help="A YAML file, or a name of `blueprint list`.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("list")
@@ -24,19 +24,13 @@ def list_(json: Json = False) -> None:
     """
     from vitarium.blueprint import library, plan
 
-    shipped = [(blueprint, plan(blueprint)) for blueprint in library().values()]
-    print_rows(
-        [
-            {
-                "name": blueprint.name,
-                "models": len(planned),
-                "stages": " + ".join(f"{n} {stage}" for stage, n in planned.stages.items()),
-                "title": blueprint.title,
-            }
-            for blueprint, planned in shipped
-        ],
-        as_json=json,
-    )
+    rows = []
+    for blueprint in library().values():
+        planned = plan(blueprint)
+        stages = " + ".join(f"{n} {stage}" for stage, n in planned.stages.items())
+        row = {"name": blueprint.name, "models": len(planned), "stages": stages}
+        rows.append({**row, "title": blueprint.title})
+    print_rows(rows, as_json=json)
 
 
 @app.command()

@@ -9,10 +9,11 @@ import typer
 from vitarium.cli._options import DataDir, Device, Where
 from vitarium.cli._selecting import selected
 from vitarium.cli._settings import Settings, parsed
-from vitarium.cli._tables import print_json, print_rows, size
+from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.grow import PrecisionName, Workers
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import InvalidInput
+from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
 

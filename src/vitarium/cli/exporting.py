@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from vitarium.cli._options import UNCHECKED
+from vitarium.cli._options import DryRunJson, path_argument, path_option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._settings import Settings, parsed
-from vitarium.cli._tables import print_rows, size
+from vitarium.cli._tables import print_rows
 from vitarium.cli.zoo import ZooFolder
-from vitarium.core.terminal import Terminal
+from vitarium.core.numerals import size
+from vitarium.core.terminal import print_note
 from vitarium.zoo import Zoo
 
 
@@ -20,17 +21,13 @@ def export(
         str,
         typer.Option(metavar="FORMAT", help="The format; `vitarium plugins exporters` lists all."),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(help="Output folder; must be new or empty.", readable=UNCHECKED),
-    ],
+    out: Annotated[Path, path_option(help="Output folder; must be new or empty.")],
     models: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[MODEL]...",
             help="Ids or beginnings of them; ID@3 is the model after epoch 3. "
             "Default: every finished model, after its last epoch.",
-            show_default=False,
         ),
     ] = None,
     where: Annotated[
@@ -65,8 +62,8 @@ def export(
     with progress_bar("Exporting", transient=True) as progress:
         written = run(
             Zoo.open(directory),
-            out,
-            exporter=exporter,
+            exporter,
+            out=out,
             models=models or None,
             where=where,
             skip=skip,
@@ -74,20 +71,17 @@ def export(
             listener=skipped.append,
             **parsed(settings),
         )
-    console = Terminal(stderr=True, soft_wrap=True)
     for event in skipped:
-        console.print(f"left out: {event.model.id}: {event.reason}", style="yellow")
+        print_note(f"left out: {event.checkpoint.model}: {event.reason}", style="yellow")
     what = "1 file or folder" if len(written) == 1 else f"{len(written)} files and folders"
-    done = f"{what} written to {out}" + (f", {len(skipped)} models left out" if skipped else "")
-    console.print(done)
+    left_out = f", {len(skipped)} models left out" if skipped else ""
+    print_note(f"{what} written to {out}{left_out}")
 
 
 def push(
     directory: Annotated[
         Path,
-        typer.Argument(
-            metavar="DIR", help="A zoo, or a folder of `export --exporter hub`.", readable=UNCHECKED
-        ),
+        path_argument(metavar="DIR", help="A zoo, or a folder of `export --exporter hub`."),
     ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="On the hub, e.g. me/my-zoo.")],
     private: Annotated[
@@ -95,15 +89,12 @@ def push(
     ] = False,
     license: Annotated[
         str | None,
-        typer.Option(
-            help="License for the new card, in the words of the hub, e.g. cc-by-4.0.",
-            show_default=False,
-        ),
+        typer.Option(help="License for the new card, in the words of the hub, e.g. cc-by-4.0."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be uploaded; upload nothing.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")] = False,
+    json: DryRunJson = False,
 ) -> None:
     """Upload a zoo to the Hugging Face hub as a data set, with a card, tables and figures.
 
@@ -123,6 +114,5 @@ def push(
         print_rows(({"file": file.name, "bytes": file.bytes} for file in files), as_json=json)
     what = "would be uploaded" if dry_run else "uploaded"
     total = size(sum(file.bytes for file in files))
-    Terminal(stderr=True, soft_wrap=True).print(
-        f"{len(files)} files, {total}, {what} to https://huggingface.co/datasets/{repository}",
-    )
+    address = f"https://huggingface.co/datasets/{repository}"
+    print_note(f"{len(files)} files, {total}, {what} to {address}")

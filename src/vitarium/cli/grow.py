@@ -1,20 +1,23 @@
 """`vitarium demo` and `vitarium grow`."""
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitarium.cli._estimate import print_estimate
-from vitarium.cli._options import UNCHECKED, DataDir, Device
+from vitarium.cli._options import DataDir, Device, DryRunJson, path_option
+from vitarium.cli._progress import resumable
 from vitarium.cli._tables import print_rows
 from vitarium.cli.zoo import SCORED, overview
 from vitarium.core.filenames import file_name
-from vitarium.core.terminal import Terminal
+from vitarium.core.terminal import print_note
 
 if TYPE_CHECKING:
     from vitarium.blueprint import Blueprint
+
 
 Workers = Annotated[
     int | None,
@@ -42,14 +45,12 @@ class PrecisionName(StrEnum):
     bf16 = "bf16"
 
 
-_RAY = "On a Ray cluster"
-_SPEED = "Speed"
+_ray_option = partial(typer.Option, rich_help_panel="On a Ray cluster")
+_speed_option = partial(typer.Option, rich_help_panel="Speed")
 
 
 def demo(
-    zoo: Annotated[Path, typer.Option(help="The zoo's folder.", readable=UNCHECKED)] = Path(
-        "demo-zoo"
-    ),
+    zoo: Annotated[Path, path_option(help="The zoo's folder.")] = Path("demo-zoo"),
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
@@ -62,15 +63,13 @@ def demo(
     """
     from vitarium.blueprint import Blueprint
 
-    console = Terminal(stderr=True)
-    console.print("Growing the demo zoo in", str(zoo), style="bold")
+    print_note(f"Growing the demo zoo in {zoo}", style="bold")
     _grow(Blueprint.load("demo"), zoo, workers=workers, device=device)
-    console.print(
+    print_note(
         f"\nThe zoo lies in {zoo}. Look around:\n"
         f"  vitarium ls {zoo}\n"
         f"  vitarium show {zoo} MODEL\n"
-        f"  python -c \"import vitarium; print(vitarium.Zoo.open('{zoo}').models())\"",
-        soft_wrap=True,
+        f"  python -c \"import vitarium; print(vitarium.Zoo.open('{zoo}').models())\""
     )
 
 
@@ -78,12 +77,7 @@ def grow(
     blueprint: Annotated[
         str, typer.Argument(help="A YAML file, or a name of `vitarium blueprint list`.")
     ],
-    zoo: Annotated[
-        Path | None,
-        typer.Option(
-            help="The zoo's folder. Default: NAME-zoo.", show_default=False, readable=UNCHECKED
-        ),
-    ] = None,
+    zoo: Annotated[Path | None, path_option(help="The zoo's folder. Default: NAME-zoo.")] = None,
     workers: Workers = None,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -93,81 +87,56 @@ def grow(
             min=0,
             help="Processes per model that decode images, unless they are cached decoded. "
             "Default: the cores that are free.",
-            show_default=False,
         ),
     ] = None,
     precision: Annotated[
         PrecisionName,
-        typer.Option(
-            help="auto: the fastest on this machine, measured once; bf16 is autocast.",
-            rich_help_panel=_SPEED,
-        ),
+        _speed_option(help="auto: the fastest on this machine, measured once; bf16 is autocast."),
     ] = PrecisionName.auto,
     compiled: Annotated[
         bool | None,
-        typer.Option(
+        _speed_option(
             "--compiled/--no-compiled",
             help="Use torch.compile. Default: if the plan is long enough to repay it.",
-            rich_help_panel=_SPEED,
-            show_default=False,
         ),
     ] = None,
     stacked: Annotated[
         int | None,
-        typer.Option(
+        _speed_option(
             min=1,
             help="Train up to this many similar models as one computation; 1: no stacks. "
             "Default: measured.",
-            rich_help_panel=_SPEED,
-            show_default=False,
         ),
     ] = None,
     trace: Annotated[
         bool,
-        typer.Option(
+        _speed_option(
             "--trace",
             help="Write a timeline of all workers to the zoo's timeline.json, "
             "for chrome://tracing.",
-            rich_help_panel=_SPEED,
         ),
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for another process that grows this zoo.")
     ] = False,
-    deterministic: Annotated[
-        bool,
-        typer.Option(help="Deterministic, or faster on GPUs."),
-    ] = True,
+    deterministic: Annotated[bool, typer.Option(help="Deterministic, or faster on GPUs.")] = True,
     engine: Annotated[
         EngineName,
-        typer.Option(
-            help="local: processes on this machine; ray: a cluster, with the same bits.",
-            rich_help_panel=_RAY,
-        ),
+        _ray_option(help="local: processes on this machine; ray: a cluster, with the same bits."),
     ] = EngineName.local,
     address: Annotated[
         str | None,
-        typer.Option(
+        _ray_option(
             help="auto: the cluster that this machine is part of; or HOST:PORT of its head. "
             "Default: a temporary one on this machine.",
-            rich_help_panel=_RAY,
-            show_default=False,
         ),
     ] = None,
     cpus_per_model: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Also the threads of each worker. Default: 1.", rich_help_panel=_RAY
-        ),
+        int | None, _ray_option(min=1, help="Also the threads of each worker. Default: 1.")
     ] = None,
     gpus_per_model: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="0.25 lets four models share a GPU. Default: 1, on CPUs 0.",
-            rich_help_panel=_RAY,
-        ),
+        _ray_option(min=0, max=1, help="0.25 lets four models share a GPU. Default: 1, on CPUs 0."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -178,7 +147,7 @@ def grow(
     calibrate: Annotated[
         bool, typer.Option(help="With --dry-run: train for a moment to estimate the time.")
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")] = False,
+    json: DryRunJson = False,
 ) -> None:
     """Train every model of a blueprint that the zoo does not have yet.
 
@@ -201,11 +170,9 @@ def grow(
         from vitarium.engine.tuning.auto_tuner import TrainRequest
 
         # to try a compilation takes a minute, so not unless it is asked for
-        request = (
-            TrainRequest(precision.value, bool(compiled), stacked or "auto") if calibrate else None
-        )
+        request = TrainRequest(precision.value, bool(compiled), stacked or "auto")
         planned = plan(loaded, parents_in(folder))
-        print_estimate(planned, workers=workers, device=device, request=request, json=json)
+        print_estimate(planned, workers, device, request if calibrate else None, json=json)
         return
     _grow(
         loaded,
@@ -230,22 +197,15 @@ def grow(
 def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
     from vitarium.engine.grow import grow as grow_zoo
 
-    console = Terminal(stderr=True)
-    try:
+    with resumable(f"Finished epochs are kept in {zoo}"):
         growth = grow_zoo(blueprint, zoo, **options)
-    except KeyboardInterrupt:
-        console.print(
-            f"\nStopped. Finished epochs are kept in {zoo}; run the same command to resume.",
-            style="yellow",
-        )
-        raise typer.Exit(130) from None
     print_rows(overview(growth.zoo, growth.plan), title=f"{zoo}: {SCORED}")
-    console.print(
+    print_note(
         f"{len(growth.grown)} models grown, {len(growth.existing)} were there already, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "
-        f"{len(growth.skipped)} skipped.",
+        f"{len(growth.skipped)} skipped."
     )
     if not growth.complete:
         for id, cause in {**growth.failed, **growth.skipped}.items():
-            console.print(f"{id}: {cause}", style="red", soft_wrap=True)
+            print_note(f"{id}: {cause}", style="red")
         raise typer.Exit(1)

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from vitarium.cli._progress import progress_bar
-from vitarium.cli._tables import print_json, print_rows, size
+from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import NotAZoo
 from vitarium.core.file_faults import reading
-from vitarium.core.terminal import Terminal
+from vitarium.core.numerals import size
+from vitarium.core.terminal import print_line
 
 
 def verify(
@@ -44,10 +45,9 @@ def verify(
     if json:
         print_json(rows)
     elif rows:
-        count = f"{len(rows)} {'fault' if len(rows) == 1 else 'faults'}"
-        print_rows(rows, title=f"{directory}: {count}")
+        print_rows(rows, title=f"{directory}: {len(rows)} fault{'s' * (len(rows) > 1)}")
     else:
-        Terminal(soft_wrap=True).print(f"{directory} is whole")
+        print_line(f"{directory} is whole")
     if faults:
         raise typer.Exit(1)
 
@@ -82,7 +82,5 @@ def _convert(directory: Path, how: str) -> None:
     with progress_bar("checkpoints") as progress:
         report = partial(progress.step, "checkpoints")
         done = zoo.pack(report) if how == "pack" else zoo.unpack(report)
-    Terminal(soft_wrap=True).print(
-        f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "
-        f"{size(done.bytes_before)} before, {size(done.bytes_after)} now",
-    )
+    counts = f"{done.converted} of {done.checkpoints} checkpoints {how}ed"
+    print_line(f"{counts}: {size(done.bytes_before)} before, {size(done.bytes_after)} now")

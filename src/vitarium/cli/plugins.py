@@ -1,28 +1,21 @@
 """`vitarium plugins`: the registry."""
 
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
 from vitarium.cli._tables import print_rows
-
-if TYPE_CHECKING:
-    from vitarium.core.registry import Plugin
+from vitarium.cli.zoo import Json
 
 
 def plugins(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            help="A kind: `measures` gives a line each, `measure` also their settings.",
-            show_default=False,
-        ),
+        typer.Argument(help="A kind: `measures` gives a line each, `measure` also their settings."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Argument(help="One plug-in, with its settings.", show_default=False)
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    name: Annotated[str | None, typer.Argument(help="One plug-in, with its settings.")] = None,
+    json: Json = False,
 ) -> None:
     """List architectures, datasets, objectives, measures and all other plug-ins.
 
@@ -39,57 +32,38 @@ def plugins(
     from vitarium.core import registry
     from vitarium.core.extras import MissingExtra
 
-    kinds = {f"{plugin_kind}s": plugin_kind for plugin_kind in registry.KINDS} | {
-        "studies": "study"
-    }
+    kinds = {f"{kind}s": kind for kind in registry.KINDS} | {"studies": "study"}
     if kind is None or (kind in kinds and name is None):
-        listed: dict[str, dict[str, Plugin]] = {}
-        for each in [kinds[kind]] if kind else registry.KINDS:
+        rows = []
+        for listed_kind in [kinds[kind]] if kind else registry.KINDS:
             try:
-                listed[each] = registry.plugins(each)
+                plugins = registry.plugins(listed_kind).values()
             except MissingExtra:
                 if kind:  # of all kinds, those that are installed are listed
                     raise
-        print_rows(
-            (
-                _line(plugin)
-                if kind
-                else {"kind": plugin_kind, "name": plugin.name, "what": plugin.summary}
-                for plugin_kind, of_kind in listed.items()
-                for plugin in of_kind.values()
-            ),
-            as_json=json,
-        )
+                continue
+            for plugin in plugins:
+                row = {} if kind else {"kind": plugin.kind}
+                row |= {"name": plugin.name, "what": plugin.summary}
+                if kind and plugin.kind == "measure":
+                    row["of"] = plugin.facts["of"]
+                rows.append(row)
+        print_rows(rows, as_json=json)
         return
     kind = kinds.get(kind, kind)
-    chosen = [registry.get(kind, name)] if name else registry.plugins(kind).values()
-    for plugin in chosen:
+    for plugin in [registry.get(kind, name)] if name else registry.plugins(kind).values():
         paper = plugin.facts.get("paper", "")
-        print_rows(
-            _settings(plugin),
-            title=f"{plugin.name}: {plugin.summary}" + (f" ({paper})" if paper else ""),
-            as_json=json,
-        )
-
-
-def _line(plugin: "Plugin") -> dict[str, str]:
-    return {**_named(plugin), **({"of": plugin.facts["of"]} if plugin.kind == "measure" else {})}
-
-
-def _named(plugin: "Plugin") -> dict[str, str]:
-    return {"name": plugin.name, "what": plugin.summary}
-
-
-def _settings(plugin: "Plugin") -> list[dict[str, Any]]:
-    return [
-        {
-            "setting": name,
-            "type": type_name(field.annotation),
-            "default": "required" if field.is_required() else str(field.get_default()),
-            "what": field.description or "",
-        }
-        for name, field in plugin.config.model_fields.items()
-    ]
+        settings = [
+            {
+                "setting": setting,
+                "type": type_name(field.annotation),
+                "default": "required" if field.is_required() else str(field.get_default()),
+                "what": field.description or "",
+            }
+            for setting, field in plugin.config.model_fields.items()
+        ]
+        title = f"{plugin.name}: {plugin.summary}" + (f" ({paper})" if paper else "")
+        print_rows(settings, title=title, as_json=json)
 
 
 def type_name(annotation: Any) -> str:

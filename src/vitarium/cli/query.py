@@ -3,14 +3,15 @@
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import UNCHECKED
+from vitarium.cli._options import path_option
 from vitarium.cli._streams import exactly
 from vitarium.cli._tables import encodable_json, print_json, print_rows, to_json
 from vitarium.cli.zoo import Json, ZooFolder
@@ -42,14 +43,9 @@ def query(
     ] = "",
     format: Annotated[
         Format | None,
-        typer.Option(help="Default: by the suffix of --output, else a table.", show_default=False),
+        typer.Option(help="Default: by the suffix of --output, else a table."),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write to a file, all or nothing.", show_default=False, readable=UNCHECKED
-        ),
-    ] = None,
+    output: Annotated[Path | None, path_option(help="Write to a file, all or nothing.")] = None,
     json: Json = False,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Stop a query that takes longer; 0: never.")
@@ -141,17 +137,12 @@ def _distinct(names: list[str]) -> list[str]:
 
 def _csv(database: "Database", sql: str) -> Iterator[bytes]:
     names, batches = database.batches(sql)
-    yield _csv_lines([_distinct(names)])
-    for rows in batches:
-        yield _csv_lines(rows)
-
-
-def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow([_csv_cell(value) for value in row])
-    return text.getvalue().encode()
+    header: list[Any] = [[_distinct(names)]]
+    for rows in chain(header, batches):
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerows([_csv_cell(value) for value in row] for row in rows)
+        yield lines.getvalue().encode()
 
 
 def _csv_cell(value: Any) -> Any:
@@ -192,29 +183,21 @@ def _parquet(database: "Database", sql: str) -> Iterator[bytes]:
     yield content.take()
 
 
-class _Pieces(io.RawIOBase):
+class _Pieces(io.BytesIO):
     """A file that is given away while it is written."""
 
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._length = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        piece = bytes(content)
-        self._pieces.append(piece)
-        self._length += len(piece)
-        return len(piece)
+    _taken = 0
 
     def tell(self) -> int:
-        return self._length
+        return self._taken + super().tell()
 
     def take(self) -> bytes:
         """What was written since it was last taken."""
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+        piece = self.getvalue()
+        self._taken += len(piece)
+        self.seek(0)
+        self.truncate()
+        return piece
 
 
 _PIECES: dict[str, Callable[["Database", str], Iterator[bytes]]] = {

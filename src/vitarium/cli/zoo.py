@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import UNCHECKED, Where
+from vitarium.cli._options import Where, path_argument
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.printable import shortened
 from vitarium.core.terminal import Terminal, print_line
@@ -20,9 +20,7 @@ ON_A_TERMINAL = 100
 _MAX_LENGTH = 100
 """Characters in a cell of a listing."""
 
-ZooFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The zoo's folder.", readable=UNCHECKED)
-]
+ZooFolder = Annotated[Path, path_argument(metavar="DIR", help="The zoo's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -43,7 +41,6 @@ def ls(
             min=0,
             metavar="N",
             help=f"At most N models; 0: all. Default: {ON_A_TERMINAL} on a terminal, else all.",
-            show_default=False,
         ),
     ] = None,
     json: Json = False,
@@ -102,46 +99,35 @@ def show(
     ]
     if json:
         columns = dict.fromkeys(column for row in epochs for column in row)
-        epochs = [{column: row.get(column) for column in columns} for row in epochs]
-        print_json(
-            {
-                **spec,
-                "status": folder.status,
-                "children": children,
-                "num_outputs": about.num_outputs,
-                "classes": list(about.classes),
-                "software": dict(about.software),
-                "epochs": epochs,
-            }
-        )
+        details = {
+            "status": folder.status,
+            "children": children,
+            "num_outputs": about.num_outputs,
+            "classes": list(about.classes),
+            "software": dict(about.software),
+            "epochs": [{column: row.get(column) for column in columns} for row in epochs],
+        }
+        print_json({**spec, **details})
         return
-    facts = {
+    facts: dict[str, Any] = {
         "stage": spec["stage"],
         "status": " ".join(filter(None, (folder.result() or {"status": "training"}).values())),
         "parent": f"{spec['parent']} after epoch {spec['parent_epoch']}"
         if spec["parent"]
         else "none: from scratch",
         "children": ", ".join(children) or "none",
-        **_operator(spec),
-        **{name: value for name, value in handle.factors.items() if value is not None},
-        "outputs": about.num_outputs,
-        "trained with": ", ".join(f"{name} {value}" for name, value in about.software.items()),
     }
+    if operator := spec["operator"]:
+        facts["operator"] = operator["name"]
+        facts |= {f"operator.{key}": value for key, value in operator.items() if key != "name"}
+        facts["made of"] = ", ".join(map(str, handle.ingredients))
+        facts |= {"heads": spec["heads"]} if spec["heads"] else {}
+    facts |= {name: value for name, value in handle.factors.items() if value is not None}
+    facts["outputs"] = about.num_outputs
+    facts["trained with"] = ", ".join(f"{name} {value}" for name, value in about.software.items())
     print_rows(({"": name, "value": value} for name, value in facts.items()), title=f"Model {id}")
     print_rows(epochs, title="Epochs")
-    Terminal(soft_wrap=True).print(
-        f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)"
-    )
-
-
-def _operator(spec: dict[str, Any]) -> dict[str, str]:
-    """Of a model that an operator made: which, its settings, and the ingredients."""
-    if spec["operator"] is None:
-        return {}
-    settings = {f"operator.{k}": v for k, v in spec["operator"].items() if k != "name"}
-    ingredients = ", ".join(f"{ref['model']}@{ref['epoch']}" for ref in spec["ingredients"])
-    heads = {"heads": spec["heads"]} if spec["heads"] else {}
-    return {"operator": spec["operator"]["name"], **settings, "made of": ingredients, **heads}
+    print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)")
 
 
 def overview(zoo: Zoo, plan: "Plan") -> list[dict[str, Any]]:
@@ -162,21 +148,17 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     columns |= {key for row in rows for key, value in row.items() if value is not None}
     if all(row["status"] == "finished" for row in rows):
         columns.discard("status")
-    return [
-        {
-            **{shortened(key, _MAX_LENGTH): _short(row[key]) for key in row if key in columns},
-            "model": row["model"][:8],
-            "parent": (row["parent"] or "")[:8],
-            "before": _rounded(row["before"]),
-            "after": _rounded(row["after"]),
+    readable = []
+    for row in rows:
+        cells = {
+            shortened(key, _MAX_LENGTH): shortened(cell, _MAX_LENGTH)
+            if isinstance(cell, str)
+            else cell
+            for key, cell in row.items()
+            if key in columns
         }
-        for row in rows
-    ]
-
-
-def _short(value: Any) -> Any:
-    return shortened(value, _MAX_LENGTH) if isinstance(value, str) else value
-
-
-def _rounded(score: float | None) -> float | None:
-    return score if score is None else round(score, 3)
+        cells |= {"model": row["model"][:8], "parent": (row["parent"] or "")[:8]}
+        for name in ("before", "after"):
+            cells[name] = None if row[name] is None else round(row[name], 3)
+        readable.append(cells)
+    return readable

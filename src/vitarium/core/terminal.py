@@ -31,3 +31,8 @@ class NameColumn(TextColumn):
 def print_line(text: str = "") -> None:
     """Print text to standard output without wrapping it."""
     sys.stdout.write(printable(text, newline="\n") + "\n")
+
+
+def print_note(text: str, style: str | None = None) -> None:
+    """Print text to standard error without wrapping it."""
+    Terminal(stderr=True, soft_wrap=True).print(text, style=style)

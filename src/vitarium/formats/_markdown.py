@@ -13,7 +13,9 @@ _BACKTICKS = re.compile("`+")
 
 def plain(text: Any) -> str:
     """The text on one line, for a sentence, a heading or a cell of a table."""
-    return _MARKUP.sub(_escaped, printable(str(text)))
+    # some renderers pass HTML through even after a backslash
+    html = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+    return _MARKUP.sub(lambda m: html.get(m[0], f"\\{m[0]}"), printable(str(text)))
 
 
 def code(text: str) -> str:
@@ -28,8 +30,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of cells that are Markdown already."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    # some renderers pass HTML through even after a backslash
-    return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(match[0], f"\\{match[0]}")

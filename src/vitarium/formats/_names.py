@@ -1,7 +1,7 @@
 """What Hugging Face calls the settings and tensors of ViT and DINOv2, and what timm does."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -116,52 +116,42 @@ def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for pattern, ours in _TO_TIMM:
             short = re.sub(pattern, ours, short)
         named[short] = tensor
-    return _fuse(named)
+    for fused_name, parts in _FUSED.items():
+        first = f".{parts[0]}."
+        for name in [name for name in named if first in name]:
+            names = [name.replace(first, f".{part}.") for part in parts]
+            if all(part in named for part in names):
+                fused = torch.cat([named.pop(part) for part in names])
+                named[name.replace(first, f".{fused_name}.")] = fused
+    return named
 
 
 def from_timm(weights: Mapping[str, Tensor], *, headless: bool) -> dict[str, Tensor]:
     """The other way, for ViTForImageClassification, under the names in which all versions of
     transformers read it."""
     renamed: dict[str, Tensor] = {}
+    prefix = "" if headless else "vit."
     for name, tensor in weights.items():
+        stem, _, end = name.rpartition(".")
+        block = re.fullmatch(r"blocks\.(\d+)\.(.+)", stem)
+        layer = f"{prefix}encoder.layer.{block[1]}" if block else ""
         if name.startswith("head."):
             renamed[name.replace("head.", "classifier.")] = tensor
-            continue
-        for hugging, part in _parts(name, tensor):
-            renamed[hugging if headless else f"vit.{hugging}"] = part
+        elif name in _FROM_TIMM:
+            renamed[prefix + _FROM_TIMM[name]] = tensor
+        elif block is None:
+            renamed[f"{prefix}{_FROM_TIMM[stem]}.{end}"] = tensor
+        elif block[2] == "attn.qkv":
+            for part, chunk in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                renamed[f"{layer}.attention.attention.{part}.{end}"] = chunk
+        else:
+            renamed[f"{layer}.{_FROM_TIMM_BLOCK[block[2]]}.{end}"] = tensor
     return renamed
-
-
-def _fuse(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    for fused_name, parts in _FUSED.items():
-        first = f".{parts[0]}."
-        for name in [name for name in weights if first in name]:
-            names = [name.replace(first, f".{part}.") for part in parts]
-            if all(part in weights for part in names):
-                fused = torch.cat([weights.pop(part) for part in names])
-                weights[name.replace(first, f".{fused_name}.")] = fused
-    return weights
-
-
-def _parts(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
-    stem, _, end = name.rpartition(".")
-    if name in _FROM_TIMM:
-        return [(_FROM_TIMM[name], tensor)]
-    block = re.fullmatch(r"blocks\.(\d+)\.(.+)", stem)
-    if block is None:
-        return [(f"{_FROM_TIMM[stem]}.{end}", tensor)]
-    number, inside = block.groups()
-    prefix = f"encoder.layer.{number}"
-    if inside == "attn.qkv":
-        names = [f"{prefix}.attention.attention.{part}.{end}" for part in ("query", "key", "value")]
-        return zip(names, tensor.chunk(3), strict=True)
-    return [(f"{prefix}.{_FROM_TIMM_BLOCK[inside]}.{end}", tensor)]
 
 
 def _side(config: Mapping[str, Any], name: str) -> int:
     value = config[name]
-    sides = {value} if isinstance(value, int) else set(value)
+    sides: set[int] = {value} if isinstance(value, int) else set(value)
     if len(sides) != 1:
         raise InvalidInput(f"its {name} is {value}; images and patches have to be square here")
-    side: int = sides.pop()
-    return side
+    return sides.pop()

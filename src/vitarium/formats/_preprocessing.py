@@ -1,5 +1,6 @@
 """How an image becomes what a model was trained on: other programs have to be told."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,8 @@ def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
     architecture = spec.origin.architecture
     assert architecture
     size: tuple[int, int, int] = architecture.config.input_size
-    mean, std = _normalization(spec, size[0], config)
     factors = spec.origin.described()
+    mean, std = _normalization(spec, factors, size[0], config)
     return Preprocessing(
         input_size=size,
         resize=factors.get("augmentation.resize") or min(size[1:]),
@@ -54,31 +55,23 @@ def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
     )
 
 
-def _normalization(spec: Spec, channels: int, config: Preprocessed) -> Normalization:
+def _normalization(
+    spec: Spec, factors: Mapping[str, Any], channels: int, config: Preprocessed
+) -> Normalization:
     if config.mean and config.std:
-        _check(spec, channels, config.mean, config.std)
+        for values in (config.mean, config.std):
+            if len(values) != channels:
+                raise InvalidInput(
+                    f"model {spec.id} takes images of {channels} channels, but the normalisation "
+                    f"has {len(values)}"
+                )
         return config.mean, config.std
-    origin, factors = spec.origin, spec.origin.described()
-    if isinstance(origin, Recipe):
-        mean_and_std = normalization(origin.data, channels)
-    else:
-        mean_and_std = _pair(factors.get("data.mean"), factors.get("data.std"))
-    if mean_and_std is None:
-        raise InvalidInput(
-            f"model {spec.id}: nothing is known of how its images were normalised; say it with "
-            "the settings mean and std, e.g. --set mean=[0.5,0.5,0.5] --set std=[0.5,0.5,0.5]"
-        )
-    return mean_and_std
-
-
-def _pair(mean: Any, std: Any) -> Normalization | None:
-    return (tuple(mean), tuple(std)) if mean and std else None
-
-
-def _check(spec: Spec, channels: int, *values: tuple[float, ...]) -> None:
-    for numbers in values:
-        if len(numbers) != channels:
-            raise InvalidInput(
-                f"model {spec.id} takes images of {channels} channels, but the normalisation has "
-                f"{len(numbers)}"
-            )
+    if isinstance(spec.origin, Recipe):
+        if mean_and_std := normalization(spec.origin.data, channels):
+            return mean_and_std
+    elif (mean := factors.get("data.mean")) and (std := factors.get("data.std")):
+        return tuple(mean), tuple(std)
+    raise InvalidInput(
+        f"model {spec.id}: nothing is known of how its images were normalised; say it with "
+        "the settings mean and std, e.g. --set mean=[0.5,0.5,0.5] --set std=[0.5,0.5,0.5]"
+    )

@@ -12,7 +12,7 @@ fits, but folders counted from zero would, it cannot be told, and the user has t
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,40 +24,24 @@ from torch import Tensor
 from vitarium.core import files
 from vitarium.core.config import Config
 from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.formats._published_keys import is_contrastive, metric_name
 from vitarium.formats.base import ForeignEpoch
 from vitarium.formats.weights import check_place, read_weights
 
 CONFIGURATIONS = ("config.json", "params.json")
 WEIGHTS = "checkpoints"
-BOOKKEEPING = frozenset(
-    {
-        "training_iteration",
-        "config",
-        "date",
-        "hostname",
-        "node_ip",
-        "pid",
-        "trial_id",
-        "experiment_id",
-        "experiment_tag",
-        "done",
-        "timestamp",
-        "time_total_s",
-        "time_since_restore",
-        "timesteps_since_restore",
-        "timesteps_total",
-        "iterations_since_restore",
-        "episodes_total",
-        "episodes_this_iter",
-        "timesteps_this_iter",
-        "agent_timesteps_total",
-        "num_env_steps_sampled_lifetime",
-        "warmup_time",
-        "should_checkpoint",
-        "checkpoint_dir_name",
-    }
-)
+_RAY_KEYS = """
+training_iteration config date hostname node_ip pid trial_id experiment_id experiment_tag done
+timestamp time_total_s time_since_restore timesteps_since_restore timesteps_total
+iterations_since_restore episodes_total episodes_this_iter timesteps_this_iter
+agent_timesteps_total num_env_steps_sampled_lifetime warmup_time should_checkpoint
+checkpoint_dir_name
+"""
+BOOKKEEPING = frozenset(_RAY_KEYS.split())
 """What Ray itself writes into every line; it tells of machines, not of models."""
+
+
+Names = Callable[[dict[str, Tensor], Path], dict[str, Tensor]]
 
 
 class Trials(Config):
@@ -90,34 +74,39 @@ class Trial:
         """Its folder, as seen from what is imported."""
         return self.path.relative_to(self.root).as_posix()
 
-    def finished(self, epochs: Any) -> bool:
-        """Whether it got as far as its configuration says, or nothing says how far."""
-        last = max([*self.lines, *self.checkpoints], default=0)
-        return self.done or not isinstance(epochs, int) or last >= epochs
+    @property
+    def last(self) -> int:
+        """The last iteration of which there is a line or a checkpoint."""
+        return max([*self.lines, *self.checkpoints], default=0)
 
-    def epochs(
-        self,
-        rename: Callable[[str], str],
-        names: Callable[[dict[str, Tensor], Path], dict[str, Tensor]],
-    ) -> tuple[ForeignEpoch, ...]:
+    @property
+    def is_finished(self) -> bool:
+        """Whether it got as far as its configuration says, or nothing says how far."""
+        epochs = self.config.get("training::epochs_train")
+        return self.done or not isinstance(epochs, int) or self.last >= epochs
+
+    @property
+    def last_weights(self) -> Path | None:
+        """The file of the last checkpoint."""
+        return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
+
+    def epochs(self, names: Names = lambda weights, file: weights) -> list[ForeignEpoch]:
         """Every iteration of which there is a line or a checkpoint, in order.
 
         Args:
-            rename: a metric's name -> ours.
             names: weights as the file has them -> under the names they are to have.
         """
+        contrastive = is_contrastive(self.config)
 
         def load(file: Path) -> dict[str, Tensor]:
             return names(read_weights(file, self.root), file)
 
-        return tuple(
-            ForeignEpoch(
-                number,
-                {rename(key): value for key, value in self.lines.get(number, {}).items()},
-                partial(load, self.checkpoints[number]) if number in self.checkpoints else None,
-            )
-            for number in sorted({*self.lines, *self.checkpoints})
-        )
+        epochs = []
+        for number in sorted({*self.lines, *self.checkpoints}):
+            line, file = self.lines.get(number, {}), self.checkpoints.get(number)
+            metrics = {metric_name(k, contrastive=contrastive): v for k, v in line.items()}
+            epochs.append(ForeignEpoch(number, metrics, partial(load, file) if file else None))
+        return epochs
 
 
 def is_trial(path: Path) -> bool:
@@ -139,14 +128,21 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
     }
     if len(checkpoints) < len(folders):
         notes.append(f"{len(folders) - len(checkpoints)} checkpoint folders hold no weights")
-    unscored = sorted(checkpoints.keys() - lines.keys())
-    if unscored and lines:
+    if lines and (unscored := sorted(checkpoints.keys() - lines.keys())):
         notes.append(f"result.json has no line for the epochs {', '.join(map(str, unscored))}")
+    measured = {
+        number: {
+            key: math.nan if value is None else value  # as Ray writes it
+            for key, value in line.items()
+            if key not in BOOKKEEPING and (value is None or isinstance(value, int | float))
+        }
+        for number, line in lines.items()
+    }
     return Trial(
         path=path,
         root=root,
         config=_configuration(path, root, lines),
-        lines={number: dict(_measured(line)) for number, line in lines.items()},
+        lines=measured,
         checkpoints=checkpoints,
         iterations=iterations,
         done=bool(lines) and lines[max(lines)].get("done") is True,
@@ -154,29 +150,23 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
     )
 
 
-def _configuration(
-    path: Path, root: Path, lines: Mapping[int, Mapping[str, Any]]
-) -> Mapping[str, Any]:
+def _configuration(path: Path, root: Path, lines: Mapping[int, Any]) -> Mapping[str, Any]:
     """From its file, else from where Ray repeats it in every line."""
-    for name in CONFIGURATIONS:
-        if (path / name).is_file():
-            check_place(path / name, root)
-            config = _read_json(path / name)
-            break
+    files_there = [path / name for name in CONFIGURATIONS if (path / name).is_file()]
+    if files_there:
+        check_place(files_there[0], root)
+        try:
+            config = files.read_json(files_there[0])
+        except RecursionError:
+            raise CorruptFile(files_there[0], "nested too deep") from None
     else:
         config = next((line.get("config") for line in lines.values()), None)
         if config is None:
             raise InvalidInput(f"{path} has neither {' nor '.join(CONFIGURATIONS)}")
     if not isinstance(config, dict):
-        raise CorruptFile(path / name, f"a configuration is an object, not {config!r:.40}")
+        file = files_there[0] if files_there else path / "result.json"
+        raise CorruptFile(file, f"a configuration is an object, not {config!r:.40}")
     return config
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return files.read_json(path)
-    except RecursionError:
-        raise CorruptFile(path, "nested too deep") from None
 
 
 def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
@@ -209,13 +199,6 @@ def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]
     return lines, notes
 
 
-def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """A line's numbers. Ray writes NaN as null."""
-    for key, value in line.items():
-        if key not in BOOKKEEPING and (value is None or isinstance(value, int | float)):
-            yield key, math.nan if value is None else value
-
-
 def _folders(path: Path) -> dict[int, Path]:
     """Checkpoint folders by their number, whether written 5 or 000005."""
     folders: dict[int, Path] = {}
@@ -244,7 +227,7 @@ def _iterations(
         if (match := re.search(r"checkpoint_(\d{1,9})$", str(line.get("checkpoint_dir_name"))))
     }
     if iterations:
-        steps = {iterations[number] - number for number in iterations}
+        steps = {iteration - number for number, iteration in iterations.items()}
         step = steps.pop() if len(steps) == 1 else 0
         if steps and (unnamed := sorted(set(folders) - iterations.keys())):
             raise InvalidInput(f"{path}: no line of result.json names checkpoint {unnamed[0]}")

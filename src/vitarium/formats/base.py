@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import Config, NoConfig
 from vitarium.core.registry import Section, register
 from vitarium.zoo import Zoo
@@ -61,24 +62,16 @@ class ForeignModel:
         return f"{self.name} ({self.where})" if self.where else self.name
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A model to export, after an epoch."""
-
-    id: str
-    epoch: int
-
-    @property
-    def name(self) -> str:
-        """What its file or folder is called: `3f2a0c41d9e7-epoch-0005`."""
-        return f"{self.id}-epoch-{self.epoch:04d}"
+def checkpoint_name(checkpoint: CheckpointRef) -> str:
+    """What its file or folder is called in an export: `3f2a0c41d9e7-epoch-0005`."""
+    return f"{checkpoint.model}-epoch-{checkpoint.epoch:04d}"
 
 
 ImportFunction = TypeVar("ImportFunction", bound=Callable[[Any, Path], Iterable[ForeignModel]])
 ExportFunction = TypeVar(
-    "ExportFunction", bound=Callable[[Any, Zoo, Sequence[Chosen], Path], Iterable[Path]]
+    "ExportFunction", bound=Callable[[Any, Zoo, Sequence[CheckpointRef], Path], Iterable[Path]]
 )
-Refuses = Callable[[Any, Zoo, Chosen], str | None]
+Refuses = Callable[[Any, Zoo, CheckpointRef], str | None]
 
 
 def importer(
@@ -107,8 +100,15 @@ def importer(
     return register("importer", name, config, facts)
 
 
-def accepts_all(config: Any, zoo: Zoo, model: Chosen) -> str | None:
+def accepts_all(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
     """Of a format that has a place for every model."""
+    return None
+
+
+def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
+    """Of a format whose models are built: no tensors without an architecture."""
+    if zoo.spec(checkpoint.model).origin.architecture is None:
+        return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
     return None
 
 
@@ -139,14 +139,7 @@ def exporter(
     Raises ValueError where `needs` is given without `extra`.
     """
     if needs and not extra:
-        raise ValueError(
-            f"exporter '{name}' needs {', '.join(needs)}: say with extra= what has them"
-        )
-    facts = {
-        "refuses": refuses,
-        "needs": tuple(needs),
-        "extra": extra,
-        "paper": paper,
-        "tiny": tiny,
-    }
-    return register("exporter", name, config, facts)
+        libraries = ", ".join(needs)
+        raise ValueError(f"exporter '{name}' needs {libraries}: say with extra= what has them")
+    facts = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
+    return register("exporter", name, config, {**facts, "paper": paper, "tiny": tiny})

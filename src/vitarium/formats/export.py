@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import DiskFull, InvalidInput
 from vitarium.core.file_faults import check_writable, writing
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Plugin, Section, choose
-from vitarium.formats.base import Chosen
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import listing
 
@@ -24,7 +24,7 @@ _MAX_LISTED = 5
 class Skipped:
     """A model was left out, since the format has no place for it."""
 
-    model: Chosen
+    checkpoint: CheckpointRef
     reason: str
 
 
@@ -33,9 +33,9 @@ Listener = Callable[[Skipped], None]
 
 def export(
     zoo: Zoo,
-    out: str | Path,
-    *,
     exporter: str,
+    *,
+    out: str | Path,
     models: Sequence[str] | None = None,
     where: str = "",
     skip: bool = False,
@@ -48,8 +48,8 @@ def export(
     Everything is written beside `out` and renamed at the end: an interrupted export leaves nothing.
 
     Args:
-        out: a folder that is new or empty.
         exporter: the format, see `vitarium plugins exporter`.
+        out: a folder that is new or empty.
         models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
             None: every finished model, after its last epoch.
         where: instead, finished models that fulfil an SQL condition, as `vitarium ls` has it.
@@ -69,7 +69,7 @@ def export(
     with writing(target):
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise InvalidInput(f"{out} is there already; export into a new or an empty folder")
-    picked = _fitting(section, zoo, chosen(zoo, models, where), skip, listener)
+    checkpoints = _accepted(section, zoo, select(zoo, models, where), skip, listener)
     check_writable(target.parent)
     beside = target.with_name(files.temporary_name(target))
     written = []
@@ -78,9 +78,9 @@ def export(
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             with files.plain_path(beside) as folder:  # libraries in other languages write there
-                for path in section(zoo, picked, folder):
+                for path in section(zoo, checkpoints, folder):
                     written.append(target / path.relative_to(folder))
-                    total = max(len(written), len(picked))
+                    total = max(len(written), len(checkpoints))
                     progress.step(path.name, len(written), total)
             beside.replace(target)
         except BaseException as error:
@@ -91,8 +91,8 @@ def export(
     return written
 
 
-def chosen(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> list[Chosen]:
-    """The models that `export` would write, each once.
+def select(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> list[CheckpointRef]:
+    """The checkpoints that `export` would write, each once.
 
     Raises UnknownName, and InvalidInput where an epoch's weights are not kept, no model is
     finished, or the condition is no SQL.
@@ -105,27 +105,25 @@ def chosen(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> li
     if not models:
         which = f"finished model for which {where}" if where else "finished model to export"
         raise InvalidInput(f"{zoo.path} has no {which}")
-    return list(dict.fromkeys(Chosen(*zoo.at(model)) for model in models))
+    return list(dict.fromkeys(map(zoo.at, models)))
 
 
-def _fitting(
-    section: Section, zoo: Zoo, models: list[Chosen], skip: bool, listener: Listener
-) -> list[Chosen]:
-    """The models for which the format has a place; all of them have to be those, or not."""
+def _accepted(
+    section: Section, zoo: Zoo, checkpoints: list[CheckpointRef], skip: bool, listener: Listener
+) -> list[CheckpointRef]:
+    """Those for which the format has a place; without `skip`, all of them have to be."""
     refuses = section.plugin.facts["refuses"]
-    reasons = {m: reason for m in models if (reason := refuses(section.config, zoo, m))}
-    if reasons and (not skip or len(reasons) == len(models)):
-        listed = [f"\n  {model.id}: {reason}" for model, reason in reasons.items()]
-        more = [f"\n  and {len(listed) - _MAX_LISTED} more"] if len(listed) > _MAX_LISTED else []
+    reasons = {c: reason for c in checkpoints if (reason := refuses(section.config, zoo, c))}
+    if reasons and (not skip or len(reasons) == len(checkpoints)):
+        lines = [f"  {checkpoint.model}: {reason}" for checkpoint, reason in reasons.items()]
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = [f"  and {len(lines) - _MAX_LISTED} more"]
+        what = f"{len(reasons)} of {len(checkpoints)} models cannot be exported to {section.name}"
         hint = "" if skip else "; leave them out with --skip, or choose a format that takes them"
-        raise InvalidInput(
-            f"{len(reasons)} of {len(models)} models cannot be exported to {section.name}"
-            + hint
-            + "".join(listed[:_MAX_LISTED] + more)
-        )
-    for model, reason in reasons.items():
-        listener(Skipped(model, reason))
-    return [model for model in models if model not in reasons]
+        raise InvalidInput("\n".join([what + hint, *lines]))
+    for checkpoint, reason in reasons.items():
+        listener(Skipped(checkpoint, reason))
+    return [checkpoint for checkpoint in checkpoints if checkpoint not in reasons]
 
 
 def check_installed(plugin: Plugin) -> None:

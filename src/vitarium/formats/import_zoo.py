@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.core import files, registry
 from vitarium.core.config import InvalidConfig
-from vitarium.core.errors import InvalidInput
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import reading
 from vitarium.core.printable import encodable
 from vitarium.core.progress import SILENT, Progress
-from vitarium.formats._foreign_weights import read_epoch
 from vitarium.formats.base import ForeignEpoch, ForeignModel
 from vitarium.formats.weights import fingerprint
 from vitarium.zoo import About, ModelFolder, Zoo
@@ -52,7 +52,7 @@ Listener = Callable[[ModelImported], None]
 
 
 def import_zoo(
-    source: str | Path,
+    source: str | Path | ForeignZoo,
     zoo: str | Path | Zoo,
     *,
     importer: str | None = None,
@@ -68,7 +68,7 @@ def import_zoo(
     checkpoint is in memory at a time.
 
     Args:
-        source: the folder or file to import.
+        source: the folder or file to import, or what `find_models` gave for it.
         zoo: where to; made if it is not there.
         importer: the format, see `vitarium plugins importer`; None: the one that recognizes it.
         orphans: import models whose parent is missing without a parent, instead of an error.
@@ -81,10 +81,32 @@ def import_zoo(
     anything is written; ZooInUse; UntrustedFile, CorruptFile and IncompatibleWeights for weights
     that cannot be read, after what came before them is in the zoo.
     """
-    foreign = find_models(source, importer=importer, **settings)
-    return import_models(
-        foreign, zoo, orphans=orphans, wait=wait, progress=progress, listener=listener
-    )
+    if isinstance(source, ForeignZoo):
+        foreign = source
+    else:
+        foreign = find_models(source, importer=importer, **settings)
+    names = {model.name for model in foreign.models}
+    outside = {m.parent: m.name for m in foreign.models if m.parent and m.parent not in names}
+    ids = _imported_before(zoo, foreign.importer) if outside else {}
+    for parent, child in outside.items():
+        if not orphans and parent not in ids:
+            raise InvalidInput(
+                f"{child} descends from {parent}, which is neither in {foreign.source} nor in the "
+                "zoo; import it first, or let such models have no parent with --orphans"
+            )
+    opened = zoo if isinstance(zoo, Zoo) else Zoo.create(zoo)
+    done = 0
+    with held(opened.path, wait=wait):
+        for model in foreign.models:
+            spec = _spec(foreign.importer, model, ids.get(model.parent or ""), opened)
+            new = 0
+            for is_new in _write_epochs(model, spec, opened.folder(spec.id)):
+                done, new = done + 1, new + is_new
+                progress.step(model.name, done, foreign.epochs)
+            ids[model.name] = spec.id
+            listener(ModelImported(model, spec.id, bool(new)))
+    opened.models()  # leaves the index up to date
+    return [ids[model.name] for model in foreign.models]
 
 
 def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> ForeignZoo:
@@ -107,39 +129,6 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
         raise InvalidInput(f"{path} cannot be imported as {name}: {why}")
     empty = tuple(model for model in models if not _last(model))
     return ForeignZoo(name, path, with_weights, empty)
-
-
-def import_models(
-    foreign: ForeignZoo,
-    zoo: str | Path | Zoo,
-    *,
-    orphans: bool = False,
-    wait: bool = False,
-    progress: Progress = SILENT,
-    listener: Listener = lambda event: None,
-) -> list[str]:
-    """Bring what `find_models` found into a zoo; see `import_zoo`."""
-    names = {model.name for model in foreign.models}
-    outside = {m.parent: m.name for m in foreign.models if m.parent and m.parent not in names}
-    imported_before = _ids_by_name(zoo, foreign.importer) if outside else {}
-    if not orphans:
-        missing = {p: child for p, child in outside.items() if p not in imported_before}
-        _check_parents(foreign, missing)
-    opened = zoo if isinstance(zoo, Zoo) else Zoo.create(zoo)
-    ids: dict[str, str] = {}
-    done = 0
-    with held(opened.path, wait=wait):
-        for model in foreign.models:
-            parent = {**imported_before, **ids}.get(model.parent or "")
-            spec = _spec(foreign.importer, model, parent, opened)
-            new = 0
-            for is_new in _write_epochs(model, spec, opened.folder(spec.id)):
-                done, new = done + 1, new + is_new
-                progress.step(model.name, done, foreign.epochs)
-            ids[model.name] = spec.id
-            listener(ModelImported(model, spec.id, bool(new)))
-    opened.models()  # leaves the index up to date
-    return list(ids.values())
 
 
 def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
@@ -178,42 +167,34 @@ def _recognized(source: Path) -> str:
         raise InvalidInput(
             f"{source} may be of several formats: {', '.join(names)}; name one with --importer"
         )
-    formats = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in plugins)
     if not source.exists():
         raise InvalidInput(f"{source} does not exist")
-    raise InvalidInput(
-        f"{source} is of no format that is known; if it is one of these, name it with --importer:"
-        + formats
-    )
+    known = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in plugins)
+    why = "is of no format that is known; if it is one of these, name it with --importer:"
+    raise InvalidInput(f"{source} {why}{known}")
 
 
-def _ids_by_name(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
+def _imported_before(zoo: str | Path | Zoo, importer: str) -> dict[str, str]:
     """Name -> id of what the same importer brought into the zoo before."""
-    opened = zoo
-    if not isinstance(opened, Zoo):
-        if not files.exists(Path(opened) / "zoo.json"):
+    if not isinstance(zoo, Zoo):
+        if not files.exists(Path(zoo) / "zoo.json"):
             return {}
-        opened = Zoo.open(opened)
-    specs = map(opened.spec, opened.ids())
+        zoo = Zoo.open(zoo)
     return {
         spec.imported.name: spec.id
-        for spec in specs
+        for spec in map(zoo.spec, zoo.ids())
         # what was merged of imported models has the origin of one of them
         if isinstance(spec, ImportedSpec) and not spec.operator and spec.imported.source == importer
     }
 
 
-def _check_parents(foreign: ForeignZoo, missing: Mapping[str, str]) -> None:
-    for parent, child in missing.items():
-        raise InvalidInput(
-            f"{child} descends from {parent}, which is neither in {foreign.source} nor in the zoo; "
-            "import it first, or let such models have no parent with --orphans"
-        )
-
-
 def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) -> Iterator[bool]:
     """Write the epochs that are missing; yields for each epoch whether it was."""
-    expected = _shapes(spec.imported, model)
+    expected = None
+    if spec.imported.architecture is not None:
+        with torch.device("meta"):
+            built = spec.imported.build(model.num_outputs)
+        expected = {name: tensor.shape for name, tensor in built.state_dict().items()}
     if folder.exists:
         folder.sweep()
     else:
@@ -223,7 +204,7 @@ def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) 
     for epoch in model.epochs:
         new = not complete and epoch.number not in existing
         if new:
-            weights = read_epoch(model, epoch, expected) if epoch.load else None
+            weights = _read_epoch(model, epoch, expected) if epoch.load else None
             folder.commit(epoch.number, epoch.metrics, weights, None)
         yield new
     if model.finished and not complete:
@@ -241,7 +222,7 @@ def _spec(importer: str, model: ForeignModel, parent: str | None, zoo: Zoo) -> I
     parent_epoch = model.parent_epoch if parent else None
     if parent and parent_epoch is None:
         parent_epoch, _ = zoo.folder(parent).checkpoint()
-    imported = _imported(importer, model, fingerprint(read_epoch(model, last, None)))
+    imported = _imported(importer, model, fingerprint(_read_epoch(model, last, None)))
     return ImportedSpec(
         stage=model.stage, parent=parent, parent_epoch=parent_epoch, imported=imported
     )
@@ -263,10 +244,40 @@ def _imported(importer: str, model: ForeignModel, weights: str) -> Imported:
         raise InvalidConfig(error.problems, f"{model.named} cannot be imported:") from None
 
 
-def _shapes(imported: Imported, model: ForeignModel) -> dict[str, torch.Size] | None:
-    """Names and shapes that the architecture has; None where nothing here builds it."""
-    if imported.architecture is None:
-        return None
-    with torch.device("meta"):
-        built = imported.build(model.num_outputs)
-    return {name: tensor.shape for name, tensor in built.state_dict().items()}
+def _read_epoch(
+    model: ForeignModel, epoch: ForeignEpoch, expected: Mapping[str, torch.Size] | None
+) -> dict[str, Tensor]:
+    """An epoch's weights, each tensor with memory of its own, as they are stored in a zoo.
+
+    Args:
+        expected: names and shapes of the architecture's tensors; None: they are not checked.
+
+    Raises IncompatibleWeights that names model, epoch and tensor, and what `epoch.load` raises.
+    """
+    assert epoch.load
+    weights = dict(epoch.load())
+    misfit = _misfit(weights, expected) if expected is not None else None
+    if misfit:
+        raise IncompatibleWeights(
+            f"{model.named}, epoch {epoch.number}: these weights do not fit the architecture that "
+            f"it is said to have: {misfit}"
+        )
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        # tied tensors share memory in a pickle, but safetensors writes each by itself
+        storage = tensor.untyped_storage().data_ptr()
+        weights[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    return weights
+
+
+def _misfit(weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> str | None:
+    missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    for names, problem in ((sorted(missing), "missing"), (sorted(unknown), "unknown")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            return f"{', '.join(names[:3])}{more} {problem}"
+    for name, shape in sorted(expected.items()):
+        if weights[name].shape != shape:
+            return f"{name} is {list(weights[name].shape)}, not {list(shape)}"
+    return None

@@ -46,7 +46,10 @@ def read_weights(
     check_place(path, root)
     if path.suffix != ".safetensors":
         content = _unpickled(path, mapped=mapped and zipfile.is_zipfile(path))
-        return _tensors(_unwrapped(content, wrapped_in), path)
+        if isinstance(content, Mapping):
+            wrapped = (content[key] for key in wrapped_in if key in content)
+            content = next((inner for inner in wrapped if isinstance(inner, Mapping)), content)
+        return _tensors(content, path)
     try:
         with files.plain_path(path) as named:
             return safetensors.torch.load_file(named)
@@ -58,11 +61,10 @@ def read_shapes(
     path: Path, root: Path, *, wrapped_in: tuple[str, ...] = ()
 ) -> dict[str, torch.Size]:
     """Names and shapes of what `read_weights` reads, without reading it, where that is possible."""
-    check_place(path, root)
     if path.suffix != ".safetensors":
-        content = _unpickled(path, mapped=zipfile.is_zipfile(path))
-        weights = _tensors(_unwrapped(content, wrapped_in), path)
+        weights = read_weights(path, root, wrapped_in=wrapped_in, mapped=True)
         return {name: tensor.shape for name, tensor in weights.items()}
+    check_place(path, root)
     try:
         with files.plain_path(path) as named, safe_open(named, framework="pt") as file:
             return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -143,13 +145,6 @@ def _reason(error: pickle.UnpicklingError) -> str:
             if marked:
                 return f"reading it would run code: it names {rest.split()[0]}"
     return "it is no plain state dict of tensors, and reading it otherwise could run code"
-
-
-def _unwrapped(content: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            return content[key]
-    return content
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 
 from vitarium.blueprint import Blueprint, plan
 from vitarium.core.registry import Plugin, get
-from vitarium.formats.base import Chosen
 from vitarium.formats.export import export
 from vitarium.zoo import About, Zoo
 
@@ -53,8 +52,8 @@ def check_exporter(name: str) -> None:
     settings = dict(plugin.facts["tiny"])
     with TemporaryDirectory(prefix="vitarium-") as folder:
         zoo = _tiny_zoo(Path(folder) / "zoo")
-        model = Chosen(*zoo.at(zoo.ids()[0]))
-        reason = plugin.facts["refuses"](plugin.config.read(settings), zoo, model)
+        checkpoint = zoo.at(zoo.ids()[0])
+        reason = plugin.facts["refuses"](plugin.config.read(settings), zoo, checkpoint)
         if reason is not None:
             assert isinstance(reason, str), f"exporter '{name}': refuses gives {reason!r}, no text"
             assert reason.strip(), f"exporter '{name}' does not say why it refuses a model"
@@ -62,8 +61,8 @@ def check_exporter(name: str) -> None:
         before = _contents(zoo.path)
         steps = _Steps()
         first, second = Path(folder) / "first", Path(folder) / "second"
-        paths = export(zoo, first, exporter=name, progress=steps, **settings)
-        export(zoo, second, exporter=name, **settings)
+        paths = export(zoo, name, out=first, progress=steps, **settings)
+        export(zoo, name, out=second, **settings)
         rule = f"exporter '{name}'"
         assert paths, f"{rule} writes nothing"
         assert len(set(paths)) == len(paths), f"{rule} yields a path twice"

@@ -149,7 +149,7 @@ def zoo(tiny, tmp_path):
 def test_it_is_exported_but_to_timm(zoo, tmp_path):
     from safetensors.torch import load_file
 
-    files = export(zoo, tmp_path / "out", exporter="safetensors")
+    files = export(zoo, "safetensors", out=tmp_path / "out")
     (file,) = [path for path in files if path.suffix == ".safetensors"]
     state, (id,) = zoo.state_dict(zoo.ids()[0]), zoo.ids()
     assert state.keys() == load_file(file).keys()
@@ -157,4 +157,4 @@ def test_it_is_exported_but_to_timm(zoo, tmp_path):
     with pytest.raises(
         InvalidInput, match=rf"{id}: its architecture 'mini_deit' is none of timm's"
     ):
-        export(zoo, tmp_path / "timm", exporter="timm")
+        export(zoo, "timm", out=tmp_path / "timm")

@@ -32,7 +32,7 @@ def run(file, images):
 )
 def test_outputs_are_those_of_the_zoo_for_any_batch(lone, tmp_path, recipe):
     zoo = lone(**recipe)
-    (file,) = export(zoo, tmp_path / "out", exporter="onnx", opset=20)
+    (file,) = export(zoo, "onnx", out=tmp_path / "out", opset=20)
     id = zoo.ids()[0]
     model, size = zoo.load(id), zoo.spec(id).recipe.architecture.config.input_size
     for count in (1, 2, 7):
@@ -46,7 +46,7 @@ def test_outputs_are_those_of_the_zoo_for_any_batch(lone, tmp_path, recipe):
 
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(lone, tmp_path):
     zoo = lone(architecture=VIT)
-    (file,) = export(zoo, tmp_path / "out", exporter="onnx", models=[f"{zoo.ids()[0]}@1"])
+    (file,) = export(zoo, "onnx", out=tmp_path / "out", models=[f"{zoo.ids()[0]}@1"])
     notes = {prop.key: prop.value for prop in onnx.load(file).metadata_props}
     assert (notes["id"], notes["epoch"], notes["stage"]) == (zoo.ids()[0], "1", "pretrain")
     assert json.loads(notes["classes"]) == list("0123456789")
@@ -66,15 +66,15 @@ def test_a_file_that_runs_differently_is_not_written(lone, tmp_path, monkeypatch
     monkeypatch.setattr(onnxruntime, "InferenceSession", Other)
     zoo = lone(architecture=VIT)
     with pytest.raises(InvalidInput, match=rf"{zoo.ids()[0]}: the outputs of ONNX Runtime are up"):
-        export(zoo, tmp_path / "out", exporter="onnx")
+        export(zoo, "onnx", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert export(zoo, tmp_path / "out", exporter="onnx", check=False)
+    assert export(zoo, "onnx", out=tmp_path / "out", check=False)
 
 
 def test_weights_that_no_file_can_hold_lie_beside_it(lone, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "_LARGEST", 100)
     zoo = lone(architecture=VIT)
-    (file,) = export(zoo, tmp_path / "out", exporter="onnx")
+    (file,) = export(zoo, "onnx", out=tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {file.name, f"{file.name}.data"}
     images = torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(
@@ -84,4 +84,4 @@ def test_weights_that_no_file_can_hold_lie_beside_it(lone, tmp_path, monkeypatch
 
 def test_an_opset_that_cannot_be_written_is_refused(zoo, tmp_path):
     with pytest.raises(InvalidConfig, match="opset: 7 is not"):
-        export(zoo, tmp_path / "out", exporter="onnx", opset=7)
+        export(zoo, "onnx", out=tmp_path / "out", opset=7)

@@ -45,7 +45,7 @@ def loaded(folder):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_timm_gives_the_same_bits(lone, tmp_path, name):
     zoo = lone(architecture=ARCHITECTURES[name])
-    (folder,) = export(zoo, tmp_path / "out", exporter="timm", check=False)
+    (folder,) = export(zoo, "timm", out=tmp_path / "out", check=False)
     id = zoo.ids()[0]
     size = zoo.spec(id).recipe.architecture.config.input_size
     images, theirs = torch.randn(2, *size), loaded(folder)
@@ -60,7 +60,7 @@ def test_what_is_exported_is_what_timm_saves_too(lone, tmp_path):
     from timm.models import save_for_hf
 
     zoo = lone(architecture=VIT)
-    (folder,) = export(zoo, tmp_path / "out", exporter="timm")
+    (folder,) = export(zoo, "timm", out=tmp_path / "out")
     save_for_hf(loaded(folder), tmp_path / "again", safe_serialization=True)
     ours = json.loads((folder / "config.json").read_text())
     theirs = json.loads((tmp_path / "again" / "config.json").read_text())
@@ -76,7 +76,7 @@ def test_timms_transform_resizes_and_crops_as_scoring_does(lone, tmp_path, resiz
         architecture=VIT,
         augmentation={"name": "standard", "resize": resize, "interpolation": "bicubic"},
     )
-    (folder,) = export(zoo, tmp_path / "out", exporter="timm")
+    (folder,) = export(zoo, "timm", out=tmp_path / "out")
     config = timm.data.resolve_model_data_config(loaded(folder))
     steps = timm.data.create_transform(**config, is_training=False).transforms
     assert steps[0].size == resize
@@ -88,7 +88,7 @@ def test_timms_transform_resizes_and_crops_as_scoring_does(lone, tmp_path, resiz
 
 def test_a_model_without_a_head_has_none_there(lone, tmp_path):
     zoo = lone(architecture=VIT, head="none", objective="simclr", augmentation="simclr")
-    (folder,) = export(zoo, tmp_path / "out", exporter="timm")
+    (folder,) = export(zoo, "timm", out=tmp_path / "out")
     assert loaded(folder).num_classes == 0
     assert loaded(folder)(torch.randn(2, 1, 16, 16)).shape == (2, 24)
 
@@ -96,7 +96,7 @@ def test_a_model_without_a_head_has_none_there(lone, tmp_path):
 def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
     ids = zoo.models().query("stage == 'pretrain'")["id"].tolist()
     soup = merge(zoo, ids, "uniform_soup")
-    folders = export(zoo, tmp_path / "out", exporter="timm", models=[f"{ids[0]}@0", soup])
+    folders = export(zoo, "timm", out=tmp_path / "out", models=[f"{ids[0]}@0", soup])
     assert [folder.name for folder in folders] == [f"{ids[0]}-epoch-0000", f"{soup}-epoch-0000"]
     images = torch.randn(2, 1, 8, 8)
     assert torch.equal(loaded(folders[0])(images), zoo.load(ids[0], epoch=0)(images))
@@ -116,26 +116,26 @@ def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
 )
 def test_what_timm_cannot_build_is_refused(lone, tmp_path, recipe, said):
     with pytest.raises(InvalidInput, match=said):
-        export(lone(**recipe), tmp_path / "out", exporter="timm")
+        export(lone(**recipe), "timm", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_came_as_tensors_is_refused(zoo, tmp_path):
-    *_, table = export(zoo, tmp_path / "files", exporter="safetensors")
+    *_, table = export(zoo, "safetensors", out=tmp_path / "files")
     text = table.read_text().splitlines()
     table.write_text("file\n" + "\n".join(line.split(",")[0] for line in text[1:]) + "\n")
     import_zoo(tmp_path / "files", tmp_path / "again")
     with pytest.raises(InvalidInput, match="came as tensors"):
-        export(Zoo.open(tmp_path / "again"), tmp_path / "out", exporter="timm")
+        export(Zoo.open(tmp_path / "again"), "timm", out=tmp_path / "out")
 
 
 def test_an_unknown_normalisation_has_to_be_said(zoo, tmp_path):
-    export(zoo, tmp_path / "files", exporter="safetensors")
+    export(zoo, "safetensors", out=tmp_path / "files")
     import_zoo(tmp_path / "files", tmp_path / "again")
     again = Zoo.open(tmp_path / "again")
     with pytest.raises(InvalidInput, match=r"nothing is known .* --set mean="):
-        export(again, tmp_path / "out", exporter="timm")
+        export(again, "timm", out=tmp_path / "out")
     with pytest.raises(InvalidInput, match="images of 1 channels, but the normalisation has 2"):
-        export(again, tmp_path / "out", exporter="timm", mean=[0.1, 0.2], std=[1.0, 1.0])
-    folder, *_ = export(again, tmp_path / "out", exporter="timm", mean=[0.25], std=[0.5])
+        export(again, "timm", out=tmp_path / "out", mean=[0.1, 0.2], std=[1.0, 1.0])
+    folder, *_ = export(again, "timm", out=tmp_path / "out", mean=[0.25], std=[0.5])
     assert loaded(folder).pretrained_cfg["mean"] == [0.25]

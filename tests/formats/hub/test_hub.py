@@ -20,7 +20,7 @@ from vitarium.zoo.verify import verify
 
 @pytest.fixture
 def folder(zoo, tmp_path):
-    export(zoo, tmp_path / "out", exporter="hub", license="cc-by-4.0", name="Tiny zoo")
+    export(zoo, "hub", out=tmp_path / "out", license="cc-by-4.0", name="Tiny zoo")
     return tmp_path / "out"
 
 
@@ -42,7 +42,7 @@ def test_a_download_is_the_zoo(zoo, folder):
 def test_chosen_models_come_with_what_they_descend_from(zoo, tmp_path):
     child = zoo.models().query("stage == 'finetune'")["id"].iloc[0]
     soup = merge(zoo, [child, f"{child}@0"], "uniform_soup")
-    export(zoo, tmp_path / "out", exporter="hub", models=[soup])
+    export(zoo, "hub", out=tmp_path / "out", models=[soup])
     again = Zoo.open(tmp_path / "out")
     assert set(again.ids()) == {soup, child, zoo.spec(child).parent}
     same_models(zoo, again, again.ids())
@@ -50,7 +50,7 @@ def test_chosen_models_come_with_what_they_descend_from(zoo, tmp_path):
 
 
 def test_links_take_no_space_and_never_change_the_zoo(zoo, tmp_path):
-    export(zoo, tmp_path / "out", exporter="hub", link=True)
+    export(zoo, "hub", out=tmp_path / "out", link=True)
     id = zoo.ids()[0]
     before = zoo.spec(id)
     file = tmp_path / "out" / "models" / id / "model.json"
@@ -67,7 +67,7 @@ def test_what_is_no_part_of_the_zoo_is_left_out(zoo, tmp_path):
     (zoo.path / ".lock").write_text("")
     id = zoo.ids()[0]
     (zoo.folder(id).path / "progress-0007.safetensors").write_text("")
-    export(zoo, tmp_path / "out", exporter="hub")
+    export(zoo, "hub", out=tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").rglob("*")}
     unwanted = {
         "failures",
@@ -95,7 +95,7 @@ def test_columns_of_mixed_values_become_texts(zoo, tmp_path, written, tiny):
     finetune = tiny["stages"]["finetune"]
     finetune["grid"] = {"checkpoints": ["all", "last", [0]], "clip_grad_norm": [None, 1.0]}
     mixed = written(tiny, "mixed")
-    export(mixed, tmp_path / "out", exporter="hub")
+    export(mixed, "hub", out=tmp_path / "out")
     frame = pd.read_parquet(tmp_path / "out" / "tables" / "models.parquet").set_index("id")
     assert set(frame["checkpoints"]) == {"all", "last", "[0]"}
     assert frame["clip_grad_norm"].isna().sum() == 8
@@ -123,7 +123,7 @@ def test_the_card_says_what_is_in_the_zoo(zoo, folder):
 
 
 def test_a_card_without_a_licence_says_so(zoo, tmp_path):
-    export(zoo, tmp_path / "out", exporter="hub")
+    export(zoo, "hub", out=tmp_path / "out")
     card = DatasetCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "unknown"
     assert "No licence has been stated" in card.text
@@ -133,13 +133,13 @@ def test_a_zoo_without_scores_has_no_figures(zoo, tmp_path, monkeypatch):
     from vitarium.formats import summary as population
 
     monkeypatch.setattr(population, "SCORES", ())
-    export(zoo, tmp_path / "out", exporter="hub")
+    export(zoo, "hub", out=tmp_path / "out")
     assert not (tmp_path / "out" / "figures").exists()
     assert "figures/" not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_files_of_safetensors_can_stand_in_the_zoos_place(zoo, tmp_path):
-    export(zoo, tmp_path / "out", exporter="hub", weights="safetensors")
+    export(zoo, "hub", out=tmp_path / "out", weights="safetensors")
     out = tmp_path / "out"
     assert len(list((out / "weights").glob("*.safetensors"))) == 6
     assert (out / "weights" / "models.csv").exists()
@@ -220,5 +220,5 @@ def test_what_the_hub_refuses_is_told(zoo, hub, monkeypatch):
 def test_a_copy_of_a_read_only_zoo_can_be_changed(zoo, tmp_path):
     for path in zoo.path.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    export(zoo, tmp_path / "out", exporter="hub")
+    export(zoo, "hub", out=tmp_path / "out")
     assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "out").rglob("*"))

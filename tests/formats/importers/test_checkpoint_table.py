@@ -158,7 +158,7 @@ def test_what_the_safetensors_exporter_writes_comes_back(folder, tmp_path):
     write(folder, *ROWS[:3])
     import_zoo(folder, tmp_path / "zoo", architecture="test_vit")
     zoo = Zoo.open(tmp_path / "zoo")
-    export(zoo, tmp_path / "out", exporter="safetensors")
+    export(zoo, "safetensors", out=tmp_path / "out")
     ids = import_zoo(tmp_path / "out", tmp_path / "again")
     again = Zoo.open(tmp_path / "again")
     for id in ids:

@@ -22,10 +22,16 @@ PRETRAINED = "pretraining/sl_seed_42"
 CHILD = "finetuning/sl_seed_42/ft_lr_0.001"
 
 
-@pytest.fixture
-def zoo(published, tmp_path):
-    import_zoo(published, tmp_path / "zoo")
-    return Zoo.open(tmp_path / "zoo")
+@pytest.fixture(scope="module")
+def zoo(published_once, tmp_path_factory):
+    """The published zoo, imported; no test changes it."""
+    from vitarium.formats.importers import vit_zoo
+
+    path = tmp_path_factory.mktemp("imported") / "zoo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vit_zoo.MODELS, "vit_test_16", "test_vit")
+        import_zoo(published_once, path)
+    return Zoo.open(path)
 
 
 def by_name(zoo):
@@ -190,7 +196,7 @@ def test_nan_is_null_in_result_json(published, tmp_path, theirs):
     import_zoo(published, tmp_path / "zoo")
     zoo = Zoo.open(tmp_path / "zoo")
     assert math.isnan(zoo.epochs(by_name(zoo)[PRETRAINED])["train_loss"][1])
-    export(zoo, tmp_path / "out", exporter="vit_zoo")
+    export(zoo, "vit_zoo", out=tmp_path / "out")
     written = (tmp_path / "out" / PRETRAINED / "result.json").read_text().splitlines()
     assert json.loads(written[1])["train_loss"] is None
 
@@ -365,14 +371,14 @@ def contents(folder):
 
 
 def test_a_published_zoo_is_written_as_it_was_read(published, zoo, tmp_path):
-    written = export(zoo, tmp_path / "out", exporter="vit_zoo")
+    written = export(zoo, "vit_zoo", out=tmp_path / "out")
     assert sorted(str(p.relative_to(tmp_path / "out")) for p in written) == sorted(by_name(zoo))
     assert contents(tmp_path / "out") == contents(published)
     assert sorted(import_zoo(tmp_path / "out", tmp_path / "again")) == zoo.ids()
 
 
 def test_what_is_written_is_the_authors_own_state_dict(zoo, theirs, tmp_path):
-    export(zoo, tmp_path / "out", exporter="vit_zoo", models=[by_name(zoo)[CHILD]])
+    export(zoo, "vit_zoo", out=tmp_path / "out", models=[by_name(zoo)[CHILD]])
     file = tmp_path / "out" / CHILD / "checkpoint_000001" / "checkpoints"
     weights = torch.load(file, weights_only=True)
     theirs.Published(hidden=8).load_state_dict(weights, strict=True)
@@ -386,7 +392,7 @@ def test_a_grown_zoo_comes_back_with_its_weights_metrics_factors_and_lineage(
     tiny["stages"]["finetune"]["head"] = {"name": "linear"}
     grown = grow(write_blueprint(tiny), tmp_path / "grown", workers=0, progress=False).zoo
     merge(grown, [id for id in grown.ids() if grown.spec(id).parent][:2], "uniform_soup")
-    export(grown, tmp_path / "out", exporter="vit_zoo")
+    export(grown, "vit_zoo", out=tmp_path / "out")
     import_zoo(tmp_path / "out", tmp_path / "zoo")
     zoo = Zoo.open(tmp_path / "zoo")
     twin = {name.rpartition("/")[2]: id for name, id in by_name(zoo).items()}
@@ -410,7 +416,7 @@ def test_a_grown_zoo_comes_back_with_its_weights_metrics_factors_and_lineage(
         factors = is_.spec().origin.described()
         expected = was.spec().origin.described()
         assert {key: factors[key] for key in expected} == json.loads(json.dumps(expected))
-    export(zoo, tmp_path / "again", exporter="vit_zoo")
+    export(zoo, "vit_zoo", out=tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "out")
 
 
@@ -421,4 +427,4 @@ def test_tensors_without_an_architecture_have_no_place_there(theirs, tmp_path):
     theirs.write_trial(trial, config, theirs.lines([0]), {0: weights}, "params.json")
     import_zoo(tmp_path / "cnns", tmp_path / "zoo")
     with pytest.raises(InvalidInput, match="--exporter safetensors takes any model"):
-        export(Zoo.open(tmp_path / "zoo"), tmp_path / "out", exporter="vit_zoo")
+        export(Zoo.open(tmp_path / "zoo"), "vit_zoo", out=tmp_path / "out")

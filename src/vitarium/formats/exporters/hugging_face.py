@@ -12,9 +12,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.formats._names import from_timm
 from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
-from vitarium.formats.base import Chosen, exporter
+from vitarium.formats.base import checkpoint_name, exporter, refuses_unbuilt
 from vitarium.zoo import Zoo
 
 _ACTIVATIONS = {
@@ -28,40 +29,41 @@ _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 """PIL's numbers."""
 
 
-def refuses(config: Preprocessed, zoo: Zoo, checkpoint: Chosen) -> str | None:
+def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
     """Why a model is no ViT of Hugging Face's; None where it is one."""
-    if zoo.spec(checkpoint.id).origin.architecture is None:
-        return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
+    if reason := refuses_unbuilt(config, zoo, checkpoint):
+        return reason
     fault = next(_faults(_skeleton(zoo, checkpoint)), None)
     return fault and f"{fault}; --exporter safetensors and --exporter onnx take it"
 
 
 @exporter("hugging_face", config=Preprocessed, refuses=refuses)
 def hugging_face(
-    config: Preprocessed, zoo: Zoo, models: Sequence[Chosen], out: Path
+    config: Preprocessed, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
 ) -> Iterator[Path]:
     """A folder per model for transformers: ViTForImageClassification.from_pretrained(...).
 
     A model without a head becomes a ViTModel. The folder says how images are prepared, too.
     """
     for checkpoint in models:
-        folder = out / checkpoint.name
-        model = _skeleton(zoo, checkpoint)
-        headless = isinstance(model.head, nn.Identity)
-        spec, classes = zoo.spec(checkpoint.id), zoo.folder(checkpoint.id).about().classes
-        inputs = preprocessing(spec, config)
+        folder = out / checkpoint_name(checkpoint)
+        id, epoch = checkpoint
+        model, classes = _skeleton(zoo, checkpoint), zoo.folder(id).about().classes
+        inputs = preprocessing(zoo.spec(id), config)
         files.write_json(folder / "config.json", _config(model, classes))
         files.write_json(folder / "preprocessor_config.json", _processor(inputs))
-        weights = from_timm(zoo.state_dict(checkpoint.id, checkpoint.epoch), headless=headless)
+        headless = isinstance(model.head, nn.Identity)
+        weights = from_timm(zoo.state_dict(id, epoch), headless=headless)
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
         yield folder
 
 
-def _skeleton(zoo: Zoo, checkpoint: Chosen) -> Any:
+def _skeleton(zoo: Zoo, checkpoint: CheckpointRef) -> Any:
     """The model without memory."""
+    id = checkpoint.model
     with torch.device("meta"):
-        return zoo.spec(checkpoint.id).origin.build(zoo.folder(checkpoint.id).about().num_outputs)
+        return zoo.spec(id).origin.build(zoo.folder(id).about().num_outputs)
 
 
 def _faults(model: Any) -> Iterator[str]:
@@ -73,7 +75,11 @@ def _faults(model: Any) -> Iterator[str]:
         yield f"its head sees global_pool '{model.global_pool}', and there the class token alone"
     if not isinstance(model.head, nn.Linear | nn.Identity):
         yield "its head has several layers, and there is one"
-    yield from (f"it has {name}, for which there is no place" for name in _unknown(model))
+    for name, tensor in model.state_dict().items():
+        try:
+            from_timm({name: tensor}, headless=False)
+        except KeyError:
+            yield f"it has {name}, for which there is no place"
     blocks: Any = model.blocks
     for block in blocks:
         parts = (type(block), type(block.attn), type(block.mlp))
@@ -89,14 +95,6 @@ def _faults(model: Any) -> Iterator[str]:
         yield "its norms are not those of a plain ViT"
 
 
-def _unknown(model: nn.Module) -> Iterator[str]:
-    for name, tensor in model.state_dict().items():
-        try:
-            from_timm({name: tensor}, headless=False)
-        except KeyError:
-            yield name
-
-
 def _activation(model: Any) -> str | None:
     act: Any = model.blocks[0].mlp.act
     if getattr(act, "approximate", "none") == "tanh":
@@ -105,10 +103,8 @@ def _activation(model: Any) -> str | None:
 
 
 def _config(model: Any, classes: Sequence[str]) -> dict[str, Any]:
-    block, outputs = model.blocks[0], getattr(model.head, "out_features", None)
-    names = (
-        list(classes) if len(classes) == outputs else [f"LABEL_{i}" for i in range(outputs or 0)]
-    )
+    block, outputs = model.blocks[0], getattr(model.head, "out_features", 0)
+    names = classes if len(classes) == outputs else [f"LABEL_{i}" for i in range(outputs)]
     labels = {
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},

@@ -10,9 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.formats.base import Chosen, exporter
+from vitarium.formats.base import checkpoint_name, exporter, refuses_unbuilt
 from vitarium.zoo import Zoo
 
 TOLERANCE = 1e-4
@@ -29,41 +30,32 @@ class OnnxFile(Config):
     """Run each file in ONNX Runtime, and compare outputs with the zoo's to 1e-4."""
 
 
-def refuses(config: OnnxFile, zoo: Zoo, checkpoint: Chosen) -> str | None:
-    """Why a model does not run; None where it does."""
-    if zoo.spec(checkpoint.id).origin.architecture is None:
-        return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
-    return None
-
-
 @exporter(
     "onnx",
     config=OnnxFile,
-    refuses=refuses,
+    refuses=refuses_unbuilt,
     needs=("onnx", "onnxscript", "onnxruntime"),
     extra="vitarium[onnx]",
     tiny={"check": False},
 )
-def onnx_file(config: OnnxFile, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
+def onnx_file(
+    config: OnnxFile, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
+) -> Iterator[Path]:
     """An ONNX file per model: images [batch, c, h, w] -> outputs [batch, n], any batch.
 
     In its metadata: id, epoch, stage, classes (JSON) and factors (JSON).
     """
     for checkpoint in models:
-        model = zoo.load(checkpoint.id, checkpoint.epoch)
-        images = _images(zoo, checkpoint)
-        file = out / f"{checkpoint.name}.onnx"
+        model = zoo.load(*checkpoint)
+        architecture = zoo.spec(checkpoint.model).origin.architecture
+        assert architecture
+        noise = torch.Generator().manual_seed(0)
+        images = torch.randn(2, *architecture.config.input_size, generator=noise)
+        file = out / f"{checkpoint_name(checkpoint)}.onnx"
         _write(model, images, file, config.opset, metadata(zoo, checkpoint))
         if config.check:
-            _check(model, images, file, checkpoint)
+            _check(model, images, file, checkpoint.model)
         yield file
-
-
-def _images(zoo: Zoo, checkpoint: Chosen) -> Tensor:
-    architecture = zoo.spec(checkpoint.id).origin.architecture
-    assert architecture
-    noise = torch.Generator().manual_seed(0)
-    return torch.randn(2, *architecture.config.input_size, generator=noise)
 
 
 def _write(
@@ -84,27 +76,23 @@ def _write(
             verbose=False,
         )
     proto = program.model_proto
-    _without_traces(proto)
+    graph = proto.graph
+    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    nodes = [node for function in proto.functions for node in function.node]
+    for part in [*graph.node, *nodes, *values]:
+        # where in this machine's source files each operation came from
+        part.ClearField("metadata_props")
     onnx.helper.set_model_props(proto, metadata)
     bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
     onnx.save(proto, file, save_as_external_data=bytes > _LARGEST, location=f"{file.name}.data")
     onnx.checker.check_model(file)
 
 
-def _without_traces(proto: Any) -> None:
-    """Drop where in this machine's source files each operation came from."""
-    graph = proto.graph
-    nodes = [node for function in proto.functions for node in function.node]
-    values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
-    for part in [*graph.node, *nodes, *values]:
-        part.ClearField("metadata_props")
-
-
-def metadata(zoo: Zoo, checkpoint: Chosen) -> dict[str, str]:
+def metadata(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, str]:
     """What a file says of its model."""
-    spec, about = zoo.spec(checkpoint.id), zoo.folder(checkpoint.id).about()
+    spec, about = zoo.spec(checkpoint.model), zoo.folder(checkpoint.model).about()
     return {
-        "id": checkpoint.id,
+        "id": checkpoint.model,
         "epoch": str(checkpoint.epoch),
         "stage": spec.stage,
         "classes": json.dumps(list(about.classes), ensure_ascii=False),
@@ -112,7 +100,7 @@ def metadata(zoo: Zoo, checkpoint: Chosen) -> dict[str, str]:
     }
 
 
-def _check(model: nn.Module, images: Tensor, file: Path, checkpoint: Chosen) -> None:
+def _check(model: nn.Module, images: Tensor, file: Path, id: str) -> None:
     """In a batch of another size than that of the export, too."""
     import onnxruntime
 
@@ -123,6 +111,6 @@ def _check(model: nn.Module, images: Tensor, file: Path, checkpoint: Chosen) -> 
             error = (torch.from_numpy(outputs) - model(batch)).abs().max().item()
         if not error <= TOLERANCE:
             raise InvalidInput(
-                f"model {checkpoint.id}: the outputs of ONNX Runtime are up to {error:.1e} from "
+                f"model {id}: the outputs of ONNX Runtime are up to {error:.1e} from "
                 "the zoo's; keep the file all the same with --set check=false"
             )

@@ -2,21 +2,22 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.csv_cells import guarded
-from vitarium.formats.base import Chosen, exporter
+from vitarium.formats.base import checkpoint_name, exporter
 from vitarium.zoo import Zoo
 
 
 @exporter("safetensors", config=NoConfig)
 def safetensors_files(
-    config: NoConfig, zoo: Zoo, models: Sequence[Chosen], out: Path
+    config: NoConfig, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
 ) -> Iterator[Path]:
     """A safetensors file per model, with its factors in the header, and models.csv; any model.
 
@@ -26,55 +27,46 @@ def safetensors_files(
     rows = []
     for checkpoint in models:
         row = _row(zoo, checkpoint)
-        file = out / row["file"]
         notes = {"vitarium": json.dumps(row, sort_keys=True)}
-        save_file(zoo.state_dict(checkpoint.id, checkpoint.epoch), file, metadata=notes)
+        save_file(zoo.state_dict(*checkpoint), out / row["file"], metadata=notes)
         rows.append(row)
-        yield file
-    table = out / "models.csv"
-    _write(table, rows)
-    yield table
-
-
-def _row(zoo: Zoo, checkpoint: Chosen) -> dict[str, Any]:
-    """What is known of a model, its factors by dotted name; without those that are not set."""
-    spec, about = zoo.spec(checkpoint.id), zoo.folder(checkpoint.id).about()
-    factors = spec.described()
-    merge_columns: dict[str, Any] = {}
-    if spec.operator:
-        ingredients = [f"{ingredient.model}@{ingredient.epoch}" for ingredient in spec.ingredients]
-        merge_columns = {"operator": spec.operator.name, "ingredients": ingredients}
-    return {
-        "file": f"{checkpoint.name}.safetensors",
-        "name": checkpoint.id,
-        "stage": spec.stage,
-        "parent": spec.parent,
-        "parent_epoch": spec.parent_epoch,
-        "epoch": checkpoint.epoch,
-        "architecture": factors.pop("architecture", None),
-        "num_classes": about.num_outputs,
-        **merge_columns,
-        **{key: value for key, value in factors.items() if key != "name" and value is not None},
-        **_scores(zoo, checkpoint),
-    }
-
-
-def _scores(zoo: Zoo, checkpoint: Chosen) -> dict[str, float]:
-    """What was measured after that epoch on the three splits."""
-    metrics = next(
-        e.metrics for e in zoo.folder(checkpoint.id).epochs() if e.number == checkpoint.epoch
-    )
-    return {key: metrics[key] for key in metrics if key.startswith(("train_", "val_", "test_"))}
-
-
-def _write(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A column per factor that any model has; lists as JSON, nothing where it is not set."""
+        yield out / row["file"]
+    # a column per factor that any model has; lists as JSON, nothing where it is not set
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = out / "models.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_headings(columns))
-        for row in rows:
-            writer.writerow([_cell(row.get(key)) for key in columns])
+        writer.writerows([_cell(row.get(key)) for key in columns] for row in rows)
+    yield table
+
+
+def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
+    """What is known of a model, its factors by dotted name; without those that are not set.
+
+    Scores are those that were measured after that epoch on the three splits.
+    """
+    id, epoch = checkpoint
+    spec, folder = zoo.spec(id), zoo.folder(id)
+    factors = spec.described()
+    merge_columns: dict[str, Any] = {}
+    if spec.operator:
+        ingredients = [str(ingredient) for ingredient in spec.ingredients]
+        merge_columns = {"operator": spec.operator.name, "ingredients": ingredients}
+    metrics = next(record.metrics for record in folder.epochs() if record.number == epoch)
+    return {
+        "file": f"{checkpoint_name(checkpoint)}.safetensors",
+        "name": id,
+        "stage": spec.stage,
+        "parent": spec.parent,
+        "parent_epoch": spec.parent_epoch,
+        "epoch": epoch,
+        "architecture": factors.pop("architecture", None),
+        "num_classes": folder.about().num_outputs,
+        **merge_columns,
+        **{key: value for key, value in factors.items() if key != "name" and value is not None},
+        **{k: v for k, v in metrics.items() if k.startswith(("train_", "val_", "test_"))},
+    }
 
 
 def _headings(columns: Sequence[str]) -> list[str]:

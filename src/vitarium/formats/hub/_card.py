@@ -1,9 +1,11 @@
 """The card of a zoo on the hub: README.md, with the settings that the hub reads."""
 
+import statistics
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 from vitarium.core.config import Config
+from vitarium.core.numerals import size
 from vitarium.core.printable import printable, shortened
 from vitarium.formats._markdown import code, plain, table
 from vitarium.formats.hub._figures import ACCURACIES, CURVES
@@ -52,23 +54,29 @@ def card(
     """
     from huggingface_hub import DatasetCardData
 
+    count = len(population.models)
     data = DatasetCardData(
         license=settings.license or "unknown",
         pretty_name=printable(name),
         tags=list(TAGS),
-        size_categories=_size(len(population.models)),
+        size_categories=next((name for limit, name in _SIZES if count < limit), "n>1M"),
         configs=[
             {"config_name": "models", "data_files": "tables/models.parquet", "default": True},
             {"config_name": "epochs", "data_files": "tables/epochs.parquet"},
         ],
     )
+    checkpoints = sum(bool(e["kept"]) for model in population.models for e in model.epochs)
     parts = [
         f"# {plain(name)}",
         settings.description,
-        _opening(population),
+        f"A zoo of **{count} vision transformers** with {checkpoints} "
+        f"checkpoints ({size(population.bytes)}), made with vitarium. Every generating factor of "
+        "every model is a column of the table `models`; metrics of every epoch are in `epochs`.",
         "" if settings.license else "**No licence has been stated for these weights.**",
         _stages(population),
-        _figures(population),
+        _FIGURES if any(map(population.scores, population.stages)) else "",
+        "## Generating factors\n\nThose that tell the models of a stage apart; in brackets, how "
+        "many have the value.",
         *_factors(population),
         _LOADING_A_ZOO if is_zoo else _LOADING_FILES,
         _software(software),
@@ -77,25 +85,19 @@ def card(
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _opening(population: Population) -> str:
-    return (
-        f"A zoo of **{len(population.models)} vision transformers** with {population.checkpoints} "
-        f"checkpoints ({_bytes(population.bytes)}), made with vitarium. Every generating factor of "
-        "every model is a column of the table `models`; metrics of every epoch are in `epochs`."
-    )
-
-
 def _stages(population: Population) -> str:
     rows = []
     for stage in population.stages:
-        models, spread = population.of(stage), population.spread(stage)
+        models, scores = population.of(stage), population.scores(stage)
         checkpoints = sum(bool(epoch["kept"]) for model in models for epoch in model.epochs)
-        scores = [f"{100 * value:.1f} %" for value in spread] if spread else ["", "", ""]
         parents = len({model.row["parent"] for model in models if model.row["parent"]})
         start = f"{parents} models" if parents else "scratch"
-        scored = f"{population.score(stage)} of {len(population.scores(stage))}" if spread else ""
-        counts = [str(len(models)), start, str(checkpoints)]
-        rows.append([_name(stage), *counts, scored, *scores])
+        row = [_name(stage), str(len(models)), start, str(checkpoints)]
+        if scores:
+            spread = (min(scores), statistics.median(scores), max(scores))
+            row += [f"{population.score(stage)} of {len(scores)}"]
+            row += [f"{100 * value:.1f} %" for value in spread]
+        rows.append(row + [""] * (8 - len(row)))
     header = ["stage", "models", "start from", "checkpoints", "score", "min", "median", "max"]
     return "## Stages\n\n" + table(header, rows)
 
@@ -104,29 +106,20 @@ def _name(stage: str) -> str:
     return plain(shortened(stage, _MAX_LENGTH))
 
 
-def _figures(population: Population) -> str:
-    if not any(population.scores(stage) for stage in population.stages):
-        return ""
-    return (
-        f"![Accuracies of the models of each stage](figures/{ACCURACIES})\n\n"
-        f"![Accuracy of every model after every epoch](figures/{CURVES})"
-    )
-
-
 def _factors(population: Population) -> Iterator[str]:
-    yield (
-        "## Generating factors\n\nThose that tell the models of a stage apart; in brackets, how "
-        "many have the value."
-    )
     for stage in population.stages:
-        varying = population.varying(stage)
-        if varying:
-            rows = [
-                [code(name), ", ".join(f"{plain(value)} ({n})" for value, n in values.items())]
-                for name, values in varying.items()
-            ]
+        rows = [
+            [code(name), ", ".join(f"{plain(value)} ({n})" for value, n in counts.items())]
+            for name, counts in population.varying(stage).items()
+        ]
+        if rows:
             yield f"### {_name(stage)}\n\n" + table(["factor", "values"], rows)
 
+
+_FIGURES = f"""\
+![Accuracies of the models of each stage](figures/{ACCURACIES})
+
+![Accuracy of every model after every epoch](figures/{CURVES})"""
 
 _LOADING_A_ZOO = """\
 ## Use
@@ -162,22 +155,7 @@ def _software(software: Mapping[str, Mapping[str, str]]) -> str:
     versions_by_name: dict[str, dict[str, None]] = {}
     for versions in software.values():
         for name, version_of_model in versions.items():
-            versions_by_name.setdefault(name, {})[str(version_of_model)] = None
-    rows = [
-        [plain(name), ", ".join(map(plain, versions))]
-        for name, versions in versions_by_name.items()
-    ]
+            versions_by_name.setdefault(name, {})[plain(version_of_model)] = None
+    rows = [[plain(name), ", ".join(versions)] for name, versions in versions_by_name.items()]
     rows.append(["card written by", f"vitarium {version('vitarium')}"])
     return "## Software\n\n" + table(["", "trained with"], rows)
-
-
-def _size(count: int) -> str:
-    return next((name for limit, name in _SIZES if count < limit), "n>1M")
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

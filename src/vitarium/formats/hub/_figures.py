@@ -1,6 +1,6 @@
 """Figures of a zoo: how good its models are, and how they got there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,55 +31,43 @@ def draw(population: Population, folder: Path) -> Iterator[Path]:
     import vl_convert
 
     folder.mkdir()
-    for name, panel in ((ACCURACIES, _histogram), (CURVES, _curves)):
-        panels = [
-            panel(population, stage).properties(width=_WIDTH, height=_HEIGHT) for stage in stages
-        ]
-        spec = alt.hconcat(*panels).to_dict()
+    panels = [_panels(population, stage) for stage in stages]
+    for name, row in zip((ACCURACIES, CURVES), zip(*panels, strict=True), strict=True):
+        spec = alt.hconcat(*row).to_dict()
         spec.pop("config", None)
         files.write(folder / name, vl_convert.vegalite_to_png(spec, scale=2, config=_LOOKS))
         yield folder / name
 
 
-def _chart(rows: Sequence[dict[str, Any]], title: str) -> Any:
+def _panels(population: Population, stage: str) -> tuple[Any, Any]:
+    """A stage's histogram of scores, and its models' scores over the epochs."""
     import altair as alt
 
-    return alt.Chart(alt.InlineData(values=list(rows)), title=title)
+    def chart(rows: list[dict[str, Any]], title: str) -> Any:
+        data = alt.InlineData(values=rows)
+        return alt.Chart(data, title=title, width=_WIDTH, height=_HEIGHT)
 
-
-def _histogram(population: Population, stage: str) -> Any:
-    import altair as alt
-
-    rows = [{"score": score} for score in population.scores(stage)]
-    title = f"{_title_of(stage)}: {len(population.of(stage))} models"
-    x = alt.X("score:Q", bin=alt.Bin(maxbins=20), title=_label(population, stage))
-    y = alt.Y("count():Q", title="models", axis=alt.Axis(tickMinStep=1))
-    return _chart(rows, title).mark_bar(color=_COLOR).encode(x=x, y=y)
-
-
-def _curves(population: Population, stage: str) -> Any:
-    import altair as alt
-
-    score = population.score(stage) or ""
-    rows = [
+    score, models = population.score(stage) or "", population.of(stage)
+    label = score.replace("_", " ").replace("knn", "k-NN")
+    title = shortened(printable(stage), _MAX_LENGTH)
+    scores = [{"score": value} for value in population.scores(stage)]
+    bars = chart(scores, f"{title}: {len(models)} models").mark_bar(color=_COLOR)
+    histogram = bars.encode(
+        x=alt.X("score:Q", bin=alt.Bin(maxbins=20), title=label),
+        y=alt.Y("count():Q", title="models", axis=alt.Axis(tickMinStep=1)),
+    )
+    points = [
         {"model": number, "epoch": epoch["epoch"], "score": epoch[score]}
-        for number, model in enumerate(population.of(stage))
+        for number, model in enumerate(models)
         for epoch in model.epochs
         if score in epoch
     ]
-    lines = _chart(rows, _title_of(stage)).mark_line(
+    lines = chart(points, title).mark_line(
         color=_COLOR, strokeWidth=1, strokeOpacity=0.4, point={"color": _COLOR, "size": 14}
     )
-    return lines.encode(
+    curves = lines.encode(
         x=alt.X("epoch:Q", axis=alt.Axis(title="epoch", tickMinStep=1)),
-        y=alt.Y("score:Q", title=_label(population, stage), scale=alt.Scale(zero=False)),
+        y=alt.Y("score:Q", title=label, scale=alt.Scale(zero=False)),
         detail="model:N",
     )
-
-
-def _title_of(stage: str) -> str:
-    return shortened(printable(stage), _MAX_LENGTH)
-
-
-def _label(population: Population, stage: str) -> str:
-    return str(population.score(stage)).replace("_", " ").replace("knn", "k-NN")
+    return histogram, curves

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitarium.core import files
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.printable import encodable
-from vitarium.formats.base import Chosen, exporter
+from vitarium.formats.base import exporter
 from vitarium.formats.exporters.safetensors import safetensors_files
 from vitarium.formats.hub._card import CardSettings, card
 from vitarium.formats.hub._figures import draw
@@ -33,10 +34,13 @@ class HubFolder(CardSettings):
 
 
 @exporter("hub", config=HubFolder, needs=("huggingface_hub",), extra="vitarium[hub]")
-def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path) -> Iterator[Path]:
+def hub_folder(
+    config: HubFolder, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
+) -> Iterator[Path]:
     """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
-    ids = {checkpoint.id for checkpoint in models}
-    if config.weights == "zoo":
+    ids = {checkpoint.model for checkpoint in models}
+    is_zoo = config.weights == "zoo"
+    if is_zoo:
         ids = _with_ancestors(zoo, ids)
         yield from _copy(zoo, ids, out, link=config.link)
     else:
@@ -46,17 +50,10 @@ def hub_folder(config: HubFolder, zoo: Zoo, models: Sequence[Chosen], out: Path)
     yield from _tables(described, out / "tables")
     yield from draw(described, out / "figures")
     software = {id: zoo.folder(id).about().software for id in sorted(ids)}
+    name = encodable(config.name or zoo.path.absolute().name)
     readme = out / "README.md"
-    readme.write_text(
-        card(
-            described,
-            config,
-            name=encodable(config.name or zoo.path.absolute().name),
-            is_zoo=config.weights == "zoo",
-            software=software,
-        ),
-        encoding="utf-8",
-    )
+    text = card(described, config, name=name, is_zoo=is_zoo, software=software)
+    readme.write_text(text, encoding="utf-8")
     yield readme
 
 
@@ -69,8 +66,8 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
         if id not in ancestors:
             ancestors.add(id)
             spec = zoo.spec(id)
-            parents = [spec.parent] if spec.parent else []
-            waiting += [*parents, *(ingredient.model for ingredient in spec.ingredients)]
+            waiting += [spec.parent] if spec.parent else []
+            waiting += [ingredient.model for ingredient in spec.ingredients]
     return ancestors
 
 
@@ -83,8 +80,13 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
 
     def copy(source: Path, target: Path) -> None:
         check_place(source, root)
-        if not (link and _linked(source, target)):
-            shutil.copyfile(source, target)
+        if link:
+            try:
+                os.link(source.resolve(), target)  # Linux would link a link, to nowhere
+                return
+            except OSError:  # another disk, another user's file, or a disk that knows no links
+                pass
+        shutil.copyfile(source, target)
 
     for item in sorted(zoo.path.iterdir()):
         if item.name.startswith(".") or item.name in _NOT_THE_ZOOS:
@@ -110,15 +112,6 @@ def _copy_folder(folder: Path, target: Path, copy: Callable[[Path, Path], object
             _copy_folder(item, target / item.name, copy)
         else:
             copy(item, target / item.name)
-
-
-def _linked(source: Path, target: Path) -> bool:
-    """Link a file; False where that cannot be."""
-    try:
-        os.link(source.resolve(), target)  # Linux would link a link, to nowhere
-    except OSError:  # another disk, another user's file, or a disk that knows no links
-        return False
-    return True
 
 
 def _tables(described: Population, folder: Path) -> Iterator[Path]:

@@ -51,9 +51,15 @@ def push(
     card, NotAZoo, and HubError for what the hub refuses.
     """
     check_installed(get("exporter", "hub"))
-    _check_name(repository)
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise InvalidInput(f"'{repository}' is no name of a repository: {error}") from None
     with _folder(Path(directory), license) as folder:
-        uploads = _files(folder)
+        uploads = _uploads(folder)
         if not dry_run:
             _upload(folder, repository, private=private)
     return uploads
@@ -64,9 +70,8 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
     """A folder with a card: the one that is given, or one of links to the zoo's files beside it."""
     if files.exists(directory / "README.md"):
         if license:
-            raise InvalidInput(
-                f"{directory} has a card already; write the license into its README.md"
-            )
+            remedy = "write the license into its README.md"
+            raise InvalidInput(f"{directory} has a card already; {remedy}")
         yield directory
         return
     zoo = Zoo.open(directory)
@@ -75,31 +80,20 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
     parent = absolute.parent if os.access(absolute.parent, os.W_OK) else None
     with temporary_folder(parent, prefix=".vitarium-push-") as beside:
         hub_folder = beside / absolute.name
-        export(zoo, hub_folder, exporter="hub", license=license, link=True)
+        export(zoo, "hub", out=hub_folder, license=license, link=True)
         yield hub_folder
 
 
-def _files(folder: Path) -> list[Upload]:
+def _uploads(folder: Path) -> list[Upload]:
     """Raises UntrustedFile for a link that leads out of the folder."""
-    paths = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    for file in paths:
-        check_place(file, root_of(folder))
-    names = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in paths]
-    return [
-        Upload(name, size)
-        for name, size in names
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT)
-    ]
-
-
-def _check_name(repository: str) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise InvalidInput(f"'{repository}' is no name of a repository: {error}") from None
+    uploads = []
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            check_place(file, root_of(folder))
+            name = file.relative_to(folder).as_posix()
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT):
+                uploads.append(Upload(name, file.stat().st_size))
+    return uploads
 
 
 def _upload(folder: Path, repository: str, *, private: bool) -> None:
@@ -115,11 +109,7 @@ def _upload(folder: Path, repository: str, *, private: bool) -> None:
     upload = getattr(api, "upload_large_folder", None) or api.upload_folder
     try:
         api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        upload(
-            repo_id=repository,
-            repo_type="dataset",
-            folder_path=folder,
-            ignore_patterns=list(_LEFT_OUT),
-        )
+        data_set = {"repo_id": repository, "repo_type": "dataset"}
+        upload(**data_set, folder_path=folder, ignore_patterns=list(_LEFT_OUT))
     except Exception as error:  # the library raises what its transports raise
         raise HubError(repository, str(error).strip() or type(error).__name__) from error

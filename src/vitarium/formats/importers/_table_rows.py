@@ -1,7 +1,7 @@
 """Rows of a table of checkpoints: CSV in UTF-8, as people and spreadsheets write it."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,35 +89,23 @@ def read_rows(table: Path, file_column: str, delimiter: str = ",") -> Iterator[R
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             columns = [unguarded(name.strip()) for name in next(reader, [])]
-            _check_header(table, columns, file_column)
+            if file_column not in columns:
+                raise InvalidInput(
+                    f"{table} has no column '{file_column}' that names the file"
+                    f"{did_you_mean(file_column, columns)}; name it with file_column=NAME"
+                )
+            if twice := sorted({name for name in columns if columns.count(name) > 1}):
+                raise InvalidInput(f"{table} has several columns '{twice[0]}'")
             for number, cells in enumerate(reader, 2):
-                if any(cells):
-                    yield _row(table, number, columns, cells, file_column)
+                if not any(cells):
+                    continue
+                if len(cells) != len(columns):
+                    counts = f"{len(cells)} cells, the header {len(columns)}"
+                    raise InvalidInput(f"{table}, row {number} has {counts}")
+                pairs = zip(columns, (unguarded(cell.strip()) for cell in cells), strict=True)
+                row = Row(table, number, {name: cell for name, cell in pairs if cell})
+                if file_column not in row.cells:
+                    raise row.wrong(file_column, "empty; it has to name a file")
+                yield row
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{table} is no CSV table in UTF-8: {error}") from None
-
-
-def _check_header(table: Path, columns: Sequence[str], file_column: str) -> None:
-    if file_column not in columns:
-        raise InvalidInput(
-            f"{table} has no column '{file_column}' that names the file"
-            f"{did_you_mean(file_column, columns)}; name it with file_column=NAME"
-        )
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise InvalidInput(f"{table} has several columns '{twice[0]}'")
-
-
-def _row(
-    table: Path, number: int, columns: Sequence[str], cells: Sequence[str], file_column: str
-) -> Row:
-    if len(cells) != len(columns):
-        raise InvalidInput(
-            f"{table}, row {number} has {len(cells)} cells, the header {len(columns)}"
-        )
-    texts = [unguarded(cell.strip()) for cell in cells]
-    filled = {name: cell for name, cell in zip(columns, texts, strict=True) if cell}
-    row = Row(table, number, filled)
-    if file_column not in filled:
-        raise row.wrong(file_column, "empty; it has to name a file")
-    return row

@@ -10,13 +10,13 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from pydantic import Field, NonNegativeInt
-from torch import Tensor
 
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint.overrides import apply
@@ -31,16 +31,7 @@ from vitarium.formats.weights import WRAPPED_IN, read_shapes, read_weights
 
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
-_NOT_FACTORS = (
-    "name",
-    "parent",
-    "parent_epoch",
-    "epoch",
-    "stage",
-    "num_classes",
-    "architecture",
-    "head",
-)
+_NOT_FACTORS = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes")
 
 
 class CheckpointTable(Config):
@@ -80,11 +71,17 @@ def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignM
 
 
 def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignModel:
-    """A model of its rows, one an epoch."""
+    """A model of its rows, one an epoch; a column that is nothing else is a factor."""
     first = rows[0]
+    no_factors = (*_NOT_FACTORS, config.file_column)
+    factors = [
+        column
+        for column in first.cells
+        if column not in no_factors and not column.startswith(METRICS) and not _structural(column)
+    ]
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
     _check_same(rows, config)
-    shapes = _plain(_read(read_shapes, first.file(config.file_column), first, config))
+    shapes = _read(read_shapes, first.file(config.file_column), first, config)
     architecture, head, outputs = _structure(first, shapes, config)
     return ForeignModel(
         name=name,
@@ -95,7 +92,7 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
         parent_epoch=first.number_of("parent_epoch"),
         architecture=architecture,
         head=head,
-        settings=_settings(first, config),
+        settings={column: _value(first.cells[column]) for column in factors},
         where=first.where,
     )
 
@@ -108,11 +105,7 @@ def _epoch(row: Row, config: CheckpointTable) -> ForeignEpoch:
                 metrics[column] = float(cell)
             except ValueError:
                 raise row.wrong(column, f"'{cell}' is not a number") from None
-    file = row.file(config.file_column)
-
-    def load() -> dict[str, Tensor]:
-        return _plain(_read(read_weights, file, row, config))
-
+    load = partial(_read, read_weights, row.file(config.file_column), row, config)
     return ForeignEpoch(row.number_of("epoch") or 0, metrics, load)
 
 
@@ -128,36 +121,43 @@ def _check_same(rows: Sequence[Row], config: CheckpointTable) -> None:
         for column in {**rows[0].cells, **row.cells}:
             free = column in (config.file_column, "epoch") or column.startswith(METRICS)
             if not free and row.cells.get(column) != rows[0].cells.get(column):
-                raise row.wrong(
-                    column, f"differs from row {rows[0].number}, which is of the same model"
-                )
+                why = f"differs from row {rows[0].number}, which is of the same model"
+                raise row.wrong(column, why)
 
 
 def _read(read: Any, file: Path, row: Row, config: CheckpointTable) -> dict[str, Any]:
+    """Without the `module.` that torch's DataParallel puts before every name."""
     keys = (config.wrapped_in,) if config.wrapped_in else WRAPPED_IN
     tensors: dict[str, Any] = read(file, row.table.parent, wrapped_in=keys)
-    return tensors
-
-
-def _plain(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the `module.` that torch's DataParallel puts before every name."""
-    wrapped = all(name.startswith("module.") for name in weights)
-    return {name.removeprefix("module.") if wrapped else name: t for name, t in weights.items()}
+    wrapped = all(name.startswith("module.") for name in tensors)
+    return {name.removeprefix("module.") if wrapped else name: t for name, t in tensors.items()}
 
 
 def _structure(
     row: Row, shapes: Mapping[str, torch.Size], config: CheckpointTable
 ) -> tuple[Section | None, Section | None, int]:
+    """Architecture, head, and how many outputs the head's last layer has; 0 without a head."""
     num_classes = row.number_of("num_classes")
     outputs = config.num_classes if num_classes is None else num_classes
     name = row.cells.get("architecture", config.architecture)
     if name is None:
         return None, None, num_outputs(shapes) if outputs is None else outputs
     nested = apply({}, {key: _value(cell) for key, cell in row.cells.items() if _structural(key)})
-    architecture = _architecture(row, name, nested.get("architecture"))
+    if name in plugins("architecture"):
+        values = {"name": name}
+    elif timm.is_model(name):
+        values = {"name": "timm", "model": name}
+    else:
+        hint = did_you_mean(name, [*plugins("architecture"), *timm.list_models()])
+        raise row.wrong("architecture", f"unknown architecture '{name}'{hint}")
+    if isinstance(settings := nested.get("architecture"), dict):
+        values |= {key: value for key, value in settings.items() if key != "name"}
+    architecture = _section(row, "architecture", values)
     head = _section(row, "head", nested["head"]) if "head" in nested else None
     if outputs is None:
-        outputs = _height(architecture, shapes)
+        with torch.device("meta"):
+            prefix = f"{head_prefix(architecture(1))}."
+        outputs = num_outputs({k: shape for k, shape in shapes.items() if k.startswith(prefix)})
     return architecture, head, outputs
 
 
@@ -165,39 +165,11 @@ def _structural(column: str) -> bool:
     return column.partition(".")[0] in ("architecture", "head")
 
 
-def _architecture(row: Row, name: str, nested: Any) -> Section:
-    settings = {k: v for k, v in nested.items() if k != "name"} if isinstance(nested, dict) else {}
-    if name in plugins("architecture"):
-        return _section(row, "architecture", {"name": name, **settings})
-    if not timm.is_model(name):
-        names = [*plugins("architecture"), *timm.list_models()]
-        raise row.wrong("architecture", f"unknown architecture '{name}'{did_you_mean(name, names)}")
-    return _section(row, "architecture", {"name": "timm", "model": name, **settings})
-
-
 def _section(row: Row, kind: str, value: Any) -> Section:
     try:
         return section(kind, value)
     except InvalidConfig as error:
         raise row.wrong(kind, str(error)) from None
-
-
-def _height(architecture: Section, shapes: Mapping[str, torch.Size]) -> int:
-    """How many outputs the head's last layer has; 0 where there is no head."""
-    with torch.device("meta"):
-        prefix = head_prefix(architecture(1))
-    return num_outputs({k: shape for k, shape in shapes.items() if k.startswith(f"{prefix}.")})
-
-
-def _settings(row: Row, config: CheckpointTable) -> dict[str, Any]:
-    """The factors of a row: every column that is nothing else."""
-    return {
-        column: _value(cell)
-        for column, cell in row.cells.items()
-        if column not in (*_NOT_FACTORS, config.file_column)
-        and not column.startswith(METRICS)
-        and not _structural(column)
-    }
 
 
 def _value(cell: str) -> Any:

@@ -7,13 +7,12 @@ measured. An `index_dict.json` tells where a tensor stands in a flattened model;
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from vitarium.formats._published_keys import is_contrastive, metric_name, to_ours
-from vitarium.formats._ray_trials import WEIGHTS, Trial, Trials, read_trial
+from vitarium.formats._published_keys import to_ours
+from vitarium.formats._ray_trials import WEIGHTS, Trials, read_trial
 from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.importers.vit_zoo import is_vit_zoo
 from vitarium.formats.weights import read_shapes
@@ -35,7 +34,17 @@ def is_cnn_zoo(source: Path) -> bool:
 def cnn_zoo(config: CnnZoo, source: Path) -> Iterator[ForeignModel]:
     """Folders of Ray Tune's trials, as the zoos of small CNNs are: tensors, factors, metrics."""
     for folder in _folders(source):
-        yield _model(read_trial(folder, source, config), config.stage)
+        trial = read_trial(folder, source, config)
+        file = trial.last_weights
+        yield ForeignModel(
+            name=trial.name,
+            stage=config.stage,
+            epochs=trial.epochs(),
+            num_outputs=num_outputs(read_shapes(file, trial.root)) if file else 0,
+            settings=to_ours(trial.config),
+            finished=trial.is_finished,
+            notes=trial.notes,
+        )
 
 
 def num_outputs(shapes: Mapping[str, torch.Size]) -> int:
@@ -49,21 +58,3 @@ def _folders(source: Path) -> Iterator[Path]:
         for file in sorted(source.glob(f"{pattern}/params.json")):
             if any(file.parent.glob(f"checkpoint_*/{WEIGHTS}")):
                 yield file.parent
-
-
-def _model(trial: Trial, stage: str) -> ForeignModel:
-    contrastive = is_contrastive(trial.config)
-    shapes: Mapping[str, torch.Size] = {}
-    if trial.checkpoints:
-        shapes = read_shapes(trial.checkpoints[max(trial.checkpoints)], trial.root)
-    return ForeignModel(
-        name=trial.name,
-        stage=stage,
-        epochs=trial.epochs(
-            partial(metric_name, contrastive=contrastive), lambda weights, file: weights
-        ),
-        num_outputs=num_outputs(shapes),
-        settings=to_ours(trial.config),
-        finished=trial.finished(trial.config.get("training::epochs_train")),
-        notes=trial.notes,
-    )

@@ -1,6 +1,6 @@
 """Folders of Hugging Face's transformers with a ViT or a DINOv2 in them -> a zoo."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,11 @@ def _model(folder: Path, stage: str) -> ForeignModel:
     config, kind = _read(folder / "config.json"), _kind(folder)
     if kind not in KINDS:
         raise InvalidInput(f"{folder} holds a {kind}; what can be imported: {', '.join(KINDS)}")
-    classes = () if kind.endswith("Model") else _classes(config)
+    classes: tuple[str, ...] = ()
+    if not kind.endswith("Model"):
+        # in the order of the labels; the library leaves out the two it takes for granted
+        names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+        classes = tuple(str(names[number]) for number in sorted(names, key=int))
     try:
         built_by = architecture(config, KINDS[kind], headless=not classes)
     except InvalidInput as error:
@@ -83,22 +87,12 @@ def _model(folder: Path, stage: str) -> ForeignModel:
     )
 
 
-def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Their names in the order of the labels; the library leaves out the two it takes for given."""
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
-    return tuple(str(names[number]) for number in sorted(names, key=int))
-
-
 def _preparation(folder: Path) -> dict[str, Any]:
     """How images are prepared, under our names; nothing where the folder does not say."""
     file = folder / "preprocessor_config.json"
     processor = _read(file) if file.is_file() else {}
     settings: dict[str, Any] = {}
-    if (
-        processor.get("do_normalize", True)
-        and "image_mean" in processor
-        and "image_std" in processor
-    ):
+    if processor.get("do_normalize", True) and {"image_mean", "image_std"} <= processor.keys():
         settings |= {"data.mean": processor["image_mean"], "data.std": processor["image_std"]}
     if processor.get("resample") in _RESAMPLE:
         settings["augmentation.interpolation"] = _RESAMPLE[processor["resample"]]
@@ -109,22 +103,21 @@ def _preparation(folder: Path) -> dict[str, Any]:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
+    root = root_of(folder)
     for name in _WEIGHTS:
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return to_timm(_shards(folder, index))
+            listed = _read(index)
+            shards = set(listed["weight_map"].values()) if "weight_map" in listed else set()
+            if not shards or any(Path(shard).name != shard for shard in shards):
+                raise CorruptFile(index, "its weight_map does not name files of this folder")
+            weights: dict[str, Tensor] = {}
+            for shard in sorted(shards):
+                weights |= read_weights(folder / shard, root)
+            return to_timm(weights)
         if (folder / name).is_file():
-            return to_timm(read_weights(folder / name, root_of(folder)))
+            return to_timm(read_weights(folder / name, root))
     raise CorruptFile(folder, f"it has none of {', '.join(_WEIGHTS)}")
-
-
-def _shards(folder: Path, index: Path) -> dict[str, Tensor]:
-    listed = _read(index)
-    names = set(listed["weight_map"].values()) if "weight_map" in listed else set()
-    if not names or any(Path(name).name != name for name in names):
-        raise CorruptFile(index, "its weight_map does not name files of this folder")
-    root = root_of(folder)
-    return {k: v for name in sorted(names) for k, v in read_weights(folder / name, root).items()}
 
 
 def _read(file: Path) -> Any:

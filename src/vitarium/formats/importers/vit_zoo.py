@@ -9,9 +9,7 @@ model is the attribute `vit`, so every name begins with `vit.`.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from vitarium.core.errors import CorruptFile, InvalidInput, did_you_mean
 from vitarium.core.registry import Section, choose, plugins, section
-from vitarium.formats._published_keys import OURS, is_contrastive, metric_name, to_ours
+from vitarium.formats._published_keys import OURS, to_ours
 from vitarium.formats._ray_trials import Trial, Trials, is_trial, read_trial
 from vitarium.formats.base import ForeignModel, importer
 from vitarium.formats.weights import read_shapes
@@ -46,18 +44,11 @@ def is_vit_zoo(source: Path) -> bool:
     return any(True for _ in _folders(source))
 
 
-@importer(
-    "vit_zoo",
-    config=Trials,
-    detects=is_vit_zoo,
-    paper="Falk et al. 2025, arXiv 2504.10231",
-)
+@importer("vit_zoo", config=Trials, detects=is_vit_zoo, paper="Falk et al. 2025, arXiv 2504.10231")
 def vit_zoo(config: Trials, source: Path) -> Iterator[ForeignModel]:
     """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL."""
-    trials = {
-        trial.name: trial
-        for trial in (read_trial(folder, source, config) for folder in _folders(source))
-    }
+    read = (read_trial(folder, source, config) for folder in _folders(source))
+    trials = {trial.name: trial for trial in read}
     for trial in trials.values():
         yield _model(trial, trials)
 
@@ -92,47 +83,47 @@ def _folders(source: Path) -> Iterator[Path]:
 def _model(trial: Trial, trials: Mapping[str, Trial]) -> ForeignModel:
     config = trial.config
     parent, parent_epoch, lineage = _parent(trial, trials)
-    finished = trial.finished(config.get("training::epochs_train"))
     notes = [*trial.notes, *lineage]
-    if not finished:
-        last, planned = max([*trial.lines, *trial.checkpoints]), config["training::epochs_train"]
-        notes.append(f"it ends after epoch {last} of {planned}: imported as unfinished")
+    if not trial.is_finished:
+        planned = config["training::epochs_train"]
+        notes.append(f"it ends after epoch {trial.last} of {planned}: imported as unfinished")
     structure_keys = {f"{OURS}{name}" for name in STRUCTURE}
     classes = config.get(f"{OURS}classes")
-    model = partial(
-        ForeignModel,
+    architecture, head, num_outputs = _structure_of(trial)
+    return ForeignModel(
         name=trial.name,
         stage=str(config.get(f"{OURS}stage", trial.name.partition("/")[0])),
-        epochs=trial.epochs(partial(metric_name, contrastive=is_contrastive(config)), _timm_names),
+        epochs=trial.epochs(_timm_names),
+        num_outputs=num_outputs,
         parent=parent,
         parent_epoch=parent_epoch,
-        settings=to_ours(
-            {key: value for key, value in config.items() if key not in structure_keys}
-        ),
+        architecture=architecture,
+        head=head,
+        settings=to_ours({k: value for k, value in config.items() if k not in structure_keys}),
         classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
-        finished=finished,
+        finished=trial.is_finished,
         notes=tuple(notes),
     )
-    if not trial.checkpoints:
-        return model(num_outputs=0)
-    file = trial.checkpoints[max(trial.checkpoints)]
+
+
+def _structure_of(trial: Trial) -> tuple[Section | None, Section | None, int]:
+    file = trial.last_weights
+    if file is None:
+        return None, None, 0
     try:
-        shapes = _timm_names(read_shapes(file, trial.root), file)
-        architecture, head, num_outputs = structure(config, shapes)
+        return structure(trial.config, _timm_names(read_shapes(file, trial.root), file))
     except InvalidInput as error:
         raise InvalidInput(f"{trial.path}: {error}") from None
     except IndexError:
         raise CorruptFile(file, "its tensors are not shaped as those of a ViT") from None
-    return model(architecture=architecture, head=head, num_outputs=num_outputs)
 
 
 def _timm_names(weights: Mapping[str, _T], file: Path) -> dict[str, _T]:
     """Under timm's names. Raises CorruptFile where they are not those of a published ViT."""
     for name in weights:
         if not name.startswith(PREFIX):
-            raise CorruptFile(
-                file, f"'{name}' does not begin with '{PREFIX}', as all names of this format do"
-            )
+            rule = f"does not begin with '{PREFIX}', as all names of this format do"
+            raise CorruptFile(file, f"'{name}' {rule}")
     return {name.removeprefix(PREFIX): value for name, value in weights.items()}
 
 
@@ -146,18 +137,14 @@ def _architecture(config: Mapping[str, Any], shapes: Shapes) -> Section:
     plain = choose("architecture", "timm", model=MODELS[kind])
     with torch.device("meta"):
         usual = {name: tensor.shape for name, tensor in plain(1).state_dict().items()}
-    dropped = {
-        "proj_drop_rate": config.get("model::dropout"),
-        "attn_drop_rate": config.get("model::attn_dropout"),
-    }
-    different = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
-    return choose(
-        "architecture",
-        "timm",
-        model=MODELS[kind],
-        **different,
-        **{key: value for key, value in dropped.items() if value},
-    )
+    settings = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
+    for name, key in (
+        ("proj_drop_rate", "model::dropout"),
+        ("attn_drop_rate", "model::attn_dropout"),
+    ):
+        if config.get(key):
+            settings[name] = config[key]
+    return choose("architecture", "timm", model=MODELS[kind], **settings)
 
 
 def _images(shapes: Shapes) -> dict[str, int]:
@@ -194,37 +181,32 @@ def _head(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, int]:
 # Lineage
 
 
-@dataclass(frozen=True)
-class _Stated:
-    """What a configuration says of the checkpoint that it starts from; only names, never opened."""
+def _stated_parent(config: Mapping[str, Any]) -> tuple[list[str], int | None]:
+    """Parts of the path that a configuration names as its start, and the checkpoint's number.
 
-    parts: tuple[str, ...]
-    checkpoint: int | None
+    They are only names, never opened; there are none of a model that starts from scratch.
+    """
+    for key in PARENT_PATHS:
+        if isinstance(config.get(key), str) and config[key]:
+            parts = [part for part in re.split(r"[/\\]", config[key]) if part]
+            if parts[-1:] == ["checkpoints"]:
+                parts.pop()
+            number = re.fullmatch(r"checkpoint_(\d{1,9})", parts[-1]) if parts else None
+            return (parts[:-1], int(number[1])) if number else (parts, None)
+    name = config.get("pretraining::model")
+    return ([name], None) if isinstance(name, str) and name else ([], None)
 
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "_Stated | None":
-        for key in PARENT_PATHS:
-            if isinstance(config.get(key), str) and config[key]:
-                parts = [part for part in re.split(r"[/\\]", config[key]) if part]
-                if parts[-1:] == ["checkpoints"]:
-                    parts.pop()
-                number = re.fullmatch(r"checkpoint_(\d{1,9})", parts[-1]) if parts else None
-                if number:
-                    parts.pop()
-                return cls(tuple(parts), int(number[1]) if number else None)
-        name = config.get("pretraining::model")
-        return cls((name,), None) if isinstance(name, str) and name else None
 
-    def find(self, names: Mapping[str, Trial]) -> str | None:
-        """The model whose folder the path ends in; of several, the one that more of it names."""
-        common_parts = {name: self._common(name) for name in names}
-        best = max(common_parts.values(), default=0)
-        nearest = [name for name, common in common_parts.items() if common == best]
-        return nearest[0] if best and len(nearest) == 1 else None
-
-    def _common(self, name: str) -> int:
-        pairs = zip(reversed(self.parts), reversed(name.split("/")), strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(name.split("/")))
+def _nearest(parts: Sequence[str], names: Iterable[str]) -> str | None:
+    """The model whose folder the path ends in; of several, the one that more of it names."""
+    common_parts = {}
+    for name in names:
+        pairs = zip(reversed(parts), reversed(name.split("/")), strict=False)
+        different = (i for i, (a, b) in enumerate(pairs) if a != b)
+        common_parts[name] = next(different, len(name.split("/")) if parts else 0)
+    best = max(common_parts.values(), default=0)
+    nearest = [name for name, common in common_parts.items() if common == best]
+    return nearest[0] if best and len(nearest) == 1 else None
 
 
 def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int | None, list[str]]:
@@ -232,24 +214,23 @@ def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int 
 
     Raises InvalidInput where its configuration and the folder it lies in name different models.
     """
-    stated = _Stated.of(trial.config)
-    candidates = {name: candidate for name, candidate in trials.items() if name != trial.name}
-    by_config = stated.find(candidates) if stated else None
+    parts, number = _stated_parent(trial.config)
+    candidates = [name for name in trials if name != trial.name]
+    by_config = _nearest(parts, candidates)
     folder = trial.name.split("/")[1] if trial.name.startswith("finetuning/") else None
-    by_folder = _Stated((folder,), None).find(candidates) if folder else None
+    by_folder = _nearest([folder], candidates) if folder else None
     if folder and f"pretraining/{folder}" in trials:
         by_folder = f"pretraining/{folder}"
-    notes: list[str] = []
     if by_config and by_folder and by_config != by_folder:
         raise InvalidInput(
             f"{trial.path} lies in the folder of {by_folder}, but its configuration says that it "
             f"starts from {by_config}; move it, or correct its configuration"
         )
-    if by_folder and not by_config and stated:
-        notes.append(f"its parent is told from its folder; {'/'.join(stated.parts)} is not there")
-    missing = folder or (stated.parts[-1] if stated and stated.parts else None)
+    notes = []
+    if by_folder and not by_config and parts:
+        notes.append(f"its parent is told from its folder; {'/'.join(parts)} is not there")
+    missing = folder or (parts[-1] if parts else None)
     parent = by_config or by_folder or (f"pretraining/{missing}" if missing else None)
-    number = stated.checkpoint if stated else None
     if parent and parent in trials and number is not None:
-        return parent, trials[parent].iterations.get(number, number), notes
+        number = trials[parent].iterations.get(number, number)
     return parent, number, notes
