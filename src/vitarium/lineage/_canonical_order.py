@@ -3,7 +3,7 @@
 Where weights leave a choice open, the first name is chosen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import TypeVar
@@ -23,9 +23,7 @@ def canonical_order(method: Method[Settings]) -> Method[Settings]:
     @wraps(method)
     def ordered(config: Settings, model_set: ModelSet, trees: int | None) -> Forest:
         order = sorted(range(len(model_set)), key=model_set.names.__getitem__)
-        _ = (
-            model_set.statistics
-        )  # gathered here, so that the subset shares it, and so does the next method
+        _ = model_set.statistics  # read here, so that the subset and the next method share it
         forest = method(config, model_set.subset(order), trees)
         tree_of = dict(zip(forest.models, forest.families, strict=True))
         families = first_appearance(np.array([tree_of[name] for name in model_set.names]))
@@ -38,6 +36,19 @@ def first_appearance(labels: np.ndarray) -> np.ndarray:
     """Labels [K] renumbered from 0 as they appear, int64 [K]."""
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels.tolist()))}
     return np.array([numbers[label] for label in labels.tolist()], dtype=np.int64)
+
+
+def tree_numbers(names: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[int]:
+    """Of every model the number of its tree, what edges connect in either direction; from 0, as
+    they appear."""
+    import networkx
+
+    graph = networkx.Graph()
+    graph.add_nodes_from(names)
+    graph.add_edges_from(edges)
+    trees = enumerate(networkx.connected_components(graph))
+    tree_of = {name: number for number, tree in trees for name in tree}
+    return [tree_of[name] for name in names]
 
 
 def copies(model_set: ModelSet) -> np.ndarray:

@@ -45,7 +45,5 @@ def lineage(
         paper: authors, year, title or arXiv id; None: it is from no paper.
         tiny: settings for the contract tests, where the defaults do not fit a dozen small models.
     """
-    facts: dict[str, Any] = {"tiny": dict(tiny)}
-    if paper is not None:
-        facts["paper"] = paper
+    facts = {"tiny": dict(tiny)} | ({} if paper is None else {"paper": paper})
     return register("lineage", name, config, facts)

@@ -1,20 +1,14 @@
 """Sets of models that can be compared: what methods of lineage recovery are given."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from vitarium.core.progress import SILENT, Progress
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage._gram import WeightStatistics, read_statistics
-
-Report = Callable[[str, int, int], None]
-"""Called with the task, and how much of it is done, of how much."""
-
-
-def silent(what: str, done: int, of: int) -> None:
-    """Reports nothing."""
+from vitarium.lineage._statistics import WeightStatistics, read_statistics
 
 
 @dataclass(frozen=True)
@@ -24,12 +18,12 @@ class ModelSet:
     Args:
         models: their weights after the epoch that is looked at; names are unique.
         tensors: names of those that all models have in one shape; heads are not among them.
-        report: called during long work.
+        progress: of long work.
     """
 
     models: Sequence[Weights]
     tensors: Sequence[str]
-    report: Report = silent
+    progress: Progress = SILENT
 
     def __len__(self) -> int:
         return len(self.models)
@@ -49,9 +43,15 @@ class ModelSet:
         return [name for name, shape in self.shapes.items() if len(shape) > 1]
 
     @cached_property
+    def weight_layers(self) -> list[str]:
+        """Names of matrices and convolutions, which begin at random; of all tensors without any."""
+        shapes = self.shapes
+        return [n for n in shapes if len(shapes[n]) in (2, 4) and shapes[n][0] > 1] or list(shapes)
+
+    @cached_property
     def statistics(self) -> WeightStatistics:
         """Inner products [K, K] and moments [K] by tensor; every file is read once for them."""
-        return read_statistics(self.models, self.tensors, self.report)
+        return read_statistics(self.models, self.tensors, self.progress)
 
     @property
     def has_statistics(self) -> bool:

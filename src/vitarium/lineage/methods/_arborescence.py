@@ -82,32 +82,21 @@ def probabilities(
     paid = np.zeros(len(costs))
     paid[children] = edges[parents, children]
 
-    possible = ~_ancestry(tree)
+    possible = np.ones(edges.shape, dtype=bool)
+    below, ancestors = nodes, nodes
+    while len(below):  # no descendant of a node, nor itself, can be its parent
+        possible[below, ancestors] = False
+        ancestors = tree.parents[ancestors]
+        below, ancestors = below[ancestors != NO_PARENT], ancestors[ancestors != NO_PARENT]
     possible[parents, children] = False
     weights = np.exp(-np.maximum(np.where(possible, edges - paid, np.inf), 0) / temperature)
     alternatives = weights.sum(0) + as_root
-    inner = children[parents != tree.root]
-    for node in inner:  # it and its parent change places
+    for node in children[parents != tree.root]:  # it and its parent change places
         parent = tree.parents[node]
         above = tree.parents[parent]
         rise = edges[above, node] + edges[node, parent] - paid[node] - paid[parent]
         alternatives[parent] += np.exp(-max(rise, 0) / temperature)
     return np.where(nodes == tree.root, np.nan, 1 / (1 + alternatives)), as_root / as_root.sum()
-
-
-def _ancestry(tree: Arborescence) -> np.ndarray:
-    """Whether i is j, or descends from it, at i, j; bool [K, K]."""
-    ancestors = np.eye(len(tree.parents), dtype=bool)
-    waiting = [tree.root]
-    children: dict[int, list[int]] = {}
-    for node, parent in enumerate(tree.parents.tolist()):
-        children.setdefault(parent, []).append(node)
-    while waiting:
-        parent = waiting.pop()
-        for node in children.get(parent, []):
-            ancestors[node] |= ancestors[parent]
-            waiting.append(node)
-    return ancestors
 
 
 def _validated(costs: np.ndarray, root: int | None) -> np.ndarray:
@@ -151,7 +140,20 @@ class _Contraction:
         self.source = NO_PARENT
         """The node that no edge leads to, so that the root is in it."""
         self._active = np.ones(self.count, dtype=bool)
-        self._run()
+        done = np.zeros(self.count, dtype=bool)
+        for start in range(self.count):
+            path = [start] if self._active[start] and not done[start] else []
+            while path:
+                tail = self._enter(path[-1])
+                if tail == NO_PARENT or done[tail]:
+                    done[path] = True
+                    break
+                if tail in path:
+                    circle = path[path.index(tail) :]
+                    del path[-len(circle) + 1 :]
+                    self._contract(circle)
+                else:
+                    path.append(tail)
 
     def root_costs(self) -> np.ndarray:
         """Least sum of costs with each node as the root, float64 [K].
@@ -185,22 +187,6 @@ class _Contraction:
         parents[root] = NO_PARENT
         return parents
 
-    def _run(self) -> None:
-        done = np.zeros(self.count, dtype=bool)
-        for start in range(self.count):
-            path = [start] if self._active[start] and not done[start] else []
-            while path:
-                tail = self._enter(path[-1])
-                if tail == NO_PARENT or done[tail]:
-                    done[path] = True
-                    break
-                if tail in path:
-                    circle = path[path.index(tail) :]
-                    del path[-len(circle) + 1 :]
-                    self._contract(circle)
-                else:
-                    path.append(tail)
-
     def _enter(self, head: int) -> int:
         """Pay for the cheapest edge to the node at index `head`; the index that it comes from."""
         node = self.node_at[head]
@@ -222,20 +208,16 @@ class _Contraction:
 
     def _contract(self, circle: list[int]) -> None:
         """Make one node of those at the indices of a circle; it lies at the first of these."""
-        nodes, circle_indices, all_indices = (
-            [self.node_at[p] for p in circle],
-            np.array(circle),
-            np.arange(self.count),
-        )
-        into = self.costs[:, circle_indices] - np.array([self.paid[node] for node in nodes])
+        nodes, first = [self.node_at[index] for index in circle], circle[0]
+        members, everyone = np.array(circle), np.arange(self.count)
+        into = self.costs[:, members] - np.array([self.paid[node] for node in nodes])
         nearest = into.argmin(1)
-        entering = self.edges[all_indices, circle_indices[nearest]]
-        out = self.costs[circle_indices]
+        out = self.costs[members]
         leaving_from = out.argmin(0)
-        leaving = self.edges[circle_indices[leaving_from], all_indices]
-        first = circle[0]
-        self.costs[:, first], self.edges[:, first] = into[all_indices, nearest], entering
-        self.costs[first], self.edges[first] = out[leaving_from, all_indices], leaving
+        entering = self.edges[everyone, members[nearest]]
+        leaving = self.edges[members[leaving_from], everyone]
+        self.costs[:, first], self.edges[:, first] = into[everyone, nearest], entering
+        self.costs[first], self.edges[first] = out[leaving_from, everyone], leaving
         self._active[circle[1:]] = False
         self.node_at[first] = len(self.members)
         for node in nodes:

@@ -98,7 +98,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         truth=config.truth,
         where=population.where,
         epochs=config.epochs,
-        report=population.progress,
+        progress=population.progress,
     )
     forests = evaluated_forests(recovered)
     forest = next(iter(forests.values()))

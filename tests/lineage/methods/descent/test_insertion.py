@@ -92,7 +92,7 @@ def test_nobody_descends_from_whom_it_cannot():
     barred = np.zeros((10, 10), dtype=bool)
     grandchild = 9
     barred[grandchild, parents[grandchild]] = True
-    tree = insert_models(geometry, 0, barred.__getitem__)
+    tree = insert_models(geometry, 0, barred)
     assert tree.parents[grandchild] != parents[grandchild]
     rest = np.delete(np.arange(10), grandchild)
     assert (tree.parents[rest] == np.array(parents)[rest]).all()

@@ -1,11 +1,10 @@
 """A tree from its root down: every model is put where it most probably descends from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from vitarium.lineage.methods.descent._relations import Geometry, child_log_density
+from vitarium.lineage.methods.descent._relations import CONTINUE_PRIOR, Geometry
 
 _MAX_ITERATIONS = 8
 _CHILD_PSEUDOCOUNT = 0.3
@@ -32,7 +31,7 @@ class Tree:
 def insert_models(
     geometry: Geometry,
     root: int,
-    forbidden: Callable[[int], np.ndarray] | None = None,
+    barred: np.ndarray | None = None,
     derived: np.ndarray | None = None,
 ) -> Tree:
     """Tree of a root by iteration: how many children a model has tells where others belong.
@@ -43,15 +42,11 @@ def insert_models(
     product of those along the line.
 
     Args:
-        forbidden: of a model, who cannot be its ancestor: bool [K].
+        barred: of every model, who cannot be its ancestor: bool [K, K].
         derived: models derived from others without training, which seldom have children: bool [K].
     """
     count = len(geometry.squares)
-    order = np.argsort(geometry.squares[root], kind="stable")
-    prior = (
-        np.zeros(count) if derived is None else np.where(derived, np.log(_DERIVED_PARENT_PRIOR), 0)
-    )
-    insertion = _Insertion(geometry, order[order != root], root, forbidden, prior)
+    insertion = _Insertion(geometry, root, barred, derived)
     degrees = np.zeros(count)
     degrees[root] = count - 1  # at first, the root has all
     tree = insertion.build(degrees, np.full(count, root))
@@ -71,37 +66,40 @@ class _Insertion:
     def __init__(
         self,
         geometry: Geometry,
-        order: np.ndarray,
         root: int,
-        forbidden: Callable[[int], np.ndarray] | None,
-        prior: np.ndarray,
+        barred: np.ndarray | None,
+        derived: np.ndarray | None,
     ) -> None:
-        self.geometry, self.order, self.root = geometry, order, root
-        self.count = len(geometry.squares)
-        self.forbidden, self.prior = forbidden, prior
+        order = np.argsort(geometry.squares[root], kind="stable")
+        self.geometry, self.root = geometry, root
+        self.order = order[order != root].tolist()
+        self.barred = np.zeros_like(geometry.squares, bool) if barred is None else barred.copy()
+        self.barred[:, root] = False  # someone has to be the parent
+        is_derived = np.zeros(len(order), bool) if derived is None else derived
+        self.prior = np.where(is_derived, np.log(_DERIVED_PARENT_PRIOR), 0)
         self._log_odds: dict[tuple[int, int], np.ndarray] = {}
-        self._continue_weight = 0.1
+        self._continue_weight = CONTINUE_PRIOR
 
     def build(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
         """Args: number of children [K] and parent [K] of each model, an iteration before."""
-        parents = np.full(self.count, -1)
-        probability = np.ones(self.count)
-        lines = np.full((self.count, self.count), -np.inf)
+        parents, probability = np.full(len(degrees), -1), np.ones(len(degrees))
+        lines = np.full(self.barred.shape, -np.inf)
         """Log odds [a, b] of all descents along the line to a, as seen by b."""
         lines[self.root] = 0
-        for model in map(int, self.order):
+        for model in self.order:
             # the model itself does not count among those that show where it belongs
             num_children = degrees.copy()
             num_children[before[model]] -= 1
             scores = lines[:, model] + np.log(num_children + _CHILD_PSEUDOCOUNT) + self.prior
-            if self.forbidden:
-                barred = self.forbidden(model).copy()
-                barred[self.root] = False  # someone has to be the parent
-                scores[barred] = -np.inf
+            scores[self.barred[model]] = -np.inf
             parent = int(scores.argmax())
             parents[model] = parent
             probability[model] = np.exp(scores[parent] - np.logaddexp.reduce(scores))
-            lines[model] = lines[parent] + self._log_odds_of(parent, model)
+            if (parent, model) not in self._log_odds:  # [K], that models descend from this one
+                relation = self.geometry.to_all(parent, model)
+                log_density = relation.child_log_density(self._continue_weight)
+                self._log_odds[parent, model] = log_density - relation.sibling_log_density
+            lines[model] = lines[parent] + self._log_odds[parent, model]
         return Tree(self.root, parents, probability)
 
     def update_continue_weight(self, tree: Tree) -> None:
@@ -110,18 +108,10 @@ class _Insertion:
         for model in self.order:
             parent = int(tree.parents[model])
             if parent != self.root:
-                grand = int(tree.parents[parent])
-                continued += float(self.geometry.likelihoods(grand, parent).continues[model])
+                relation = self.geometry.to_all(int(tree.parents[parent]), parent)
+                continued += float(relation.continues[model])
                 total += 1
         weight = (continued + 0.2) / (total + 2)
         if abs(weight - self._continue_weight) > 0.02:
             self._continue_weight = min(weight, 0.8)
             self._log_odds.clear()
-
-    def _log_odds_of(self, parent: int, child: int) -> np.ndarray:
-        """Log odds [K] that models descend from a child rather than are its siblings."""
-        if (parent, child) not in self._log_odds:
-            likelihoods = self.geometry.likelihoods(parent, child)
-            log_density = child_log_density(likelihoods.relation, self._continue_weight)
-            self._log_odds[parent, child] = log_density - likelihoods.siblings
-        return self._log_odds[parent, child]

@@ -5,13 +5,13 @@ the root itself; so do biases from zero, and gains from one; siblings' steps fro
 alike or at right angles, and seldom opposed; and the whole tree of a root is short.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from vitarium.lineage.methods.descent._insertion import Tree, insert_models
-from vitarium.lineage.methods.descent._relations import Geometry, root_log_density
+from vitarium.lineage.methods.descent._relations import Geometry
+from vitarium.lineage.model_set import ModelSet
 
 _NUM_ORTHOGONAL, _NUM_CENTRAL = 6, 2
 """Models that are tried as roots: those with most that is at right angles, and the most central."""
@@ -37,55 +37,65 @@ class RootedFamily:
 
 
 def root_family(
-    grams: np.ndarray,
-    learned: np.ndarray,
-    forbidden: Callable[[int], np.ndarray] | None = None,
-    derived: np.ndarray | None = None,
+    model_set: ModelSet, barred: np.ndarray | None = None, derived: np.ndarray | None = None
 ) -> RootedFamily:
-    """Most probable tree of a family of K models.
+    """Most probable tree of a family of K models, two or more.
 
     Args:
-        grams: inner products of K models' weights, layer by layer, float64 [layers, K, K].
-        learned: inner products of what biases and gains have learned, float64 [K, K].
-        forbidden: of a model, who cannot be its ancestor: bool [K].
+        barred: of every model, who cannot be its ancestor: bool [K, K].
         derived: models derived from others without training: bool [K].
     """
-    count = grams.shape[1]
-    geometry = Geometry(grams)
-    if count == 1:
-        return RootedFamily(Tree(0, np.array([-1]), np.ones(1)), 1.0, np.zeros(1, bool))
-    steps = _steps_from_start(learned)
-    from_zero = _from_zero(grams) + _log_density_of_steps(steps)
+    grams = np.stack([model_set.statistics.grams[name] for name in model_set.weight_layers])
+    geometry, gram = Geometry(grams), grams.sum(0)
+    steps = _steps_from_start(centered_at_init(model_set))
+    from_zero = _from_zero(grams, steps)
     central = -geometry.squares.sum(0)
     proposals = [*np.argsort(-from_zero)[:_NUM_ORTHOGONAL], *np.argsort(-central)[:_NUM_CENTRAL]]
-    if forbidden is not None:
-        barred = np.any([forbidden(model) for model in range(count)], axis=0)
-        proposals = [model for model in proposals if not barred[model]] or proposals
+    if barred is not None:
+        proposals = [model for model in proposals if not barred[:, model].any()] or proposals
     candidates = sorted(set(map(int, proposals)))
-    trees = [insert_models(geometry, root, forbidden, derived) for root in candidates]
-    scores = np.array(
-        [
-            from_zero[tree.root] + _opposed(grams, tree.root) + _shortness(geometry, tree)
-            for tree in trees
-        ]
-    )
-    best = int(scores.argmax())
-    tree = trees[best]
-    shared_init = _shares_initialization(
-        tree, steps, np.zeros(count, bool) if derived is None else derived
-    )
-    return RootedFamily(tree, float(1 / np.exp(scores - scores[best]).sum()), shared_init)
+    trees = [insert_models(geometry, root, barred, derived) for root in candidates]
+    scores = []
+    for tree in trees:
+        models = np.flatnonzero(tree.parents >= 0)
+        squares = geometry.squares[tree.parents[models], models]
+        # log density of the tree's squared length, as of steps of unknown size
+        shortness = float(-len(models) / 2 * np.log(squares.sum()))
+        scores.append(from_zero[tree.root] + _opposed(gram, tree.root) + shortness)
+    best = int(np.argmax(scores))
+    probability = float(1 / np.exp(np.array(scores) - scores[best]).sum())
+    trained = np.ones(len(model_set), bool) if derived is None else ~derived
+    shared_init = _shares_initialization(trees[best], steps, trained)
+    return RootedFamily(trees[best], probability, shared_init)
 
 
-def _shares_initialization(tree: Tree, steps: np.ndarray, derived: np.ndarray) -> np.ndarray:
+def centered_at_init(model_set: ModelSet) -> np.ndarray:
+    """Gram matrix of biases minus 0 and gains minus 1, float64 [K, K]; 0 without any.
+
+    Weights begin at random around zero; biases at zero, and the gains of norms at one. Models that
+    begin alike and have no common parent give themselves away: what each has learned of its biases
+    and gains is its own. A vector whose entries are nearer 1 than 0 in most models is a gain.
+    """
+    total = np.zeros((len(model_set), len(model_set)))
+    for name, shape in model_set.shapes.items():
+        if len(shape) != 1:
+            continue
+        mean, size = model_set.statistics.moments["mean"][name], shape[0]
+        total += model_set.statistics.grams[name]
+        if np.median(mean) > 0.5:
+            total += size * (1 - mean[:, None] - mean)
+    return total
+
+
+def _shares_initialization(tree: Tree, steps: np.ndarray, trained: np.ndarray) -> np.ndarray:
     """Which models share their parent's initial weights instead of descending from it: bool [K].
 
     If most of the root's children have steps against what it has learned, it is no root.
 
     So must their mean be: one child may unlearn much, and many a little. Each counts for as much as
-    it is sure to be a child; what was made of others repeats them.
+    it is sure to be a child; what was made of others, and not `trained` [K], repeats them.
     """
-    weights = np.where((tree.parents == tree.root) & ~derived, tree.probability, 0)
+    weights = np.where((tree.parents == tree.root) & trained, tree.probability, 0)
     cosines = steps[tree.root]
     majority = weights[cosines < _MAX_OPPOSED_COSINE].sum() > weights.sum() / 2
     if not majority or np.average(cosines, weights=weights) > _MAX_OPPOSED_COSINE:
@@ -96,48 +106,39 @@ def _shares_initialization(tree: Tree, steps: np.ndarray, derived: np.ndarray) -
     return shared
 
 
-def _from_zero(grams: np.ndarray) -> np.ndarray:
+def _from_zero(grams: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Log density [K] of all other models, if a model is their root and zero its parent.
 
-    Args: grams: inner products, float64 [layers, K, K].
+    Args: grams: inner products [layers, K, K]; steps: `_steps_from_start` [K, K].
     """
-    layers, count, _ = grams.shape
-    with_zero = np.zeros((layers, count + 1, count + 1))
-    with_zero[:, 1:, 1:] = grams
-    geometry = Geometry(with_zero)
-    everyone = np.arange(1, count + 1)
-    return np.array(
+    geometry = Geometry(np.pad(grams, ((0, 0), (1, 0), (1, 0))))
+    everyone = np.arange(1, len(steps) + 1)
+    weights = np.array(
         [
-            root_log_density(geometry.relation(0, root, everyone[everyone != root])).sum()
-            for root in everyone
+            geometry.relation(0, root, everyone[everyone != root]).root_log_density.sum()
+            for root in everyone.tolist()
         ]
     )
+    scales = np.where(steps < 0, 0.1, 0.3)
+    densities = np.log(0.9 * np.exp(-np.abs(steps) / scales) / 0.4 + 0.1 / 2)
+    np.fill_diagonal(densities, 0)
+    return weights + densities.sum(1)
 
 
 def _steps_from_start(learned: np.ndarray) -> np.ndarray:
-    """Cosine [a, b] of what a has learned since it began, and of the step from a to b."""
+    """Cosine [a, b] of what a has learned since it began, and of the step from a to b.
+
+    Args: learned: inner products of what biases and gains have learned, float64 [K, K].
+    """
     norms = learned.diagonal()
     products = learned - norms[:, None]
     steps = np.maximum(norms[:, None] + norms - 2 * learned, 0)
     lengths = np.sqrt(norms[:, None] * steps)
-    return np.asarray(np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0))
+    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
 
 
-def _log_density_of_steps(cosines: np.ndarray) -> np.ndarray:
-    """Log density [K] of cosines [K, K] of a model's steps to all others, if it is the root."""
-    scales = np.where(cosines < 0, 0.1, 0.3)
-    densities = np.log(0.9 * np.exp(-np.abs(cosines) / scales) / 0.4 + 0.1 / 2)
-    np.fill_diagonal(densities, 0)
-    total: np.ndarray = densities.sum(1)
-    return total
-
-
-def _opposed(grams: np.ndarray, root: int) -> float:
-    """Log penalty for steps from a root that are opposed to each other: 0, or less.
-
-    Args: grams: inner products, float64 [layers, K, K].
-    """
-    gram = grams.sum(0)
+def _opposed(gram: np.ndarray, root: int) -> float:
+    """Log penalty for steps from a root that are opposed to each other: 0, or less; gram [K, K]."""
     rest = np.delete(np.arange(len(gram)), root)
     products = (
         gram[np.ix_(rest, rest)] - gram[rest, root][:, None] - gram[root, rest] + gram[root, root]
@@ -146,10 +147,3 @@ def _opposed(grams: np.ndarray, root: int) -> float:
     cosines = products / lengths[:, None] / lengths
     pairs = np.triu_indices(len(rest), 1)
     return float(np.minimum(0, (cosines[pairs] + 0.05) / 0.1).sum())
-
-
-def _shortness(geometry: Geometry, tree: Tree) -> float:
-    """Log density of a tree's squared length, as of steps of unknown size."""
-    models = np.flatnonzero(tree.parents >= 0)
-    squares = geometry.squares[tree.parents[models], models]
-    return float(-len(models) / 2 * np.log(squares.sum()))
