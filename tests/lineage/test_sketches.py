@@ -14,7 +14,7 @@ from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage import _sketches as sketches
 from vitarium.lineage._sketches import sketch_weights, spanning_tree
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 SHAPES = {"embed": (1, 7, 24), "a.weight": (72, 24), "b.weight": (24, 96), "a.bias": (72,)}
 MATRICES = [name for name, shape in SHAPES.items() if len(shape) > 1]

@@ -12,7 +12,7 @@ from vitarium.core.files import write
 from vitarium.core.progress import SILENT
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._statistics import MOMENTS, read_statistics, squared_distances
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 from vitarium.measures.weights import _products as engine
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import Checkpoint

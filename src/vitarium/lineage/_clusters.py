@@ -12,9 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
 from vitarium.core.errors import InvalidInput
-from vitarium.lineage._canonical_order import first_appearance
 from vitarium.lineage._sketches import sketch_weights, spanning_tree
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet, first_appearance
 
 MAX_ALL_PAIRS = 600
 """Models of which all pairs are compared; of more, sketches tell which are worth comparing."""
@@ -32,7 +31,6 @@ def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarr
     """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
 
     Of more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are there.
-
     Raises InvalidInput for more trees than models.
     """
     layers, count = model_set.weight_layers, len(model_set)
@@ -51,18 +49,12 @@ def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarr
 
 
 def single_linkage(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
-    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
+    """The same from inner products of weight matrices, float64 [K, K]: int64 [K].
 
     Single linkage, since every model is near its parent or a sibling. Cut where two merges differ
     most; independent models (1) and copies (0) bound the heights, so that one family alone, and
-    models that are all unrelated, are found, too.
-
-    Args:
-        gram: inner products of the weight matrices, float64 [K, K]. Biases and norms have no place
-            in it: they begin alike in all models.
-        trees: how many families there are; None: to be found.
-
-    Raises InvalidInput for more trees than models.
+    models that are all unrelated, are found, too. Biases and norms have no place in the products:
+    they begin alike in all models.
     """
     _check_trees(trees, len(gram))
     if len(gram) == 1:
@@ -113,13 +105,7 @@ def ward(distances: np.ndarray, trees: int | None = None) -> np.ndarray:
     Families are merged while that adds the least variance. Where the number of trees is not known,
     merging stops at the largest gap: where the next merge is relatively highest compared with the
     one before it. Where no gap is larger than MIN_GAP_RATIO there is one family, but a single tree
-    with few models may have such a gap too (see `families_by_distance`).
-
-    Args:
-        distances: float64 [K, K], symmetric.
-        trees: how many families, or None.
-
-    Raises InvalidInput for more trees than models.
+    with few models may have such a gap too (see `families_by_distance`). Distances [K, K].
     """
     _check_trees(trees, len(distances))
     if len(distances) == 1:

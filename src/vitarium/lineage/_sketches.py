@@ -1,8 +1,4 @@
-"""Random projections of weights, for sets of models that are too large for all pairs.
-
-A sketch is a linear random projection, so sketches differ as the weights do; true distances are
-then computed only among models that are near each other.
-"""
+"""Random projections of weights, for sets of models that are too large for all pairs."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +13,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from vitarium.core.errors import InvalidInput
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 _FOLD_WIDTH = 16_381
 """Numbers to which a tensor is folded before they are drawn into the sketch: their sums stay near
@@ -37,12 +33,7 @@ def sketch_weights(
     sqrt((|a|^2 |b|^2 + (a b)^2) / size), which is sqrt(2 / size) of a squared length. Every number
     is added, with a random sign, to a random place (Charikar et al. 2002; Weinberger et al. 2009,
     arXiv 0902.2206). A model's sketch does not depend on the others; that of a model with a number
-    that is not finite is NaN.
-
-    Args:
-        model_set: K models.
-        size: numbers of a sketch.
-        tensors: those that are projected; by default all that have at least two dimensions.
+    that is not finite is NaN. By default all tensors of two dimensions or more are projected.
 
     Raises: InvalidInput for a size below 1, or if there is no tensor; CorruptFile.
     """
@@ -73,9 +64,8 @@ def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Cut where edges get long, it is single linkage of all pairs: families of a set of which no
     matrix of all pairs fits into memory. (Nearest neighbours do not give them: siblings whose steps
-    were small have each other, and not their parent.) Scaled to length 1, sketches are compared by
-    angle: the squared distance is then 2 - 2 cos. By Boruvka's rounds, each of which joins every
-    tree so far with its nearest.
+    were small have each other, and not their parent.) By Boruvka's rounds, each of which joins
+    every tree so far with its nearest.
 
     Returns: indices of models, int64 [K - 1, 2], and squared distances, float64 [K - 1].
 

@@ -1,7 +1,4 @@
-"""Gram matrices and moments of a set of models, in one pass over their weights.
-
-Distances, angles and mixtures of models follow from the products alone (the Gram matrix).
-"""
+"""Gram matrices and moments of a set of models, in one pass over their weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -20,10 +20,10 @@ from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scope import in_scope
 from vitarium.formats.weights import SUFFIXES
 from vitarium.lineage._zoo_models import Epochs, load_zoo
+from vitarium.lineage.base import ModelSet
 from vitarium.lineage.files.parent_tables import find_parent_table
 from vitarium.lineage.files.weight_files import load_folder
 from vitarium.lineage.ground_truth import Truth, true_parents, zoo_origins
-from vitarium.lineage.model_set import ModelSet
 from vitarium.zoo import Zoo
 
 MIN_COMMON_SHARE = 0.5
@@ -71,9 +71,6 @@ def load(
 ) -> LoadedModels:
     """Load the models of a zoo, or of all weight files in a folder; tensors are read later.
 
-        load("demo-zoo", where="stage = 'finetune'")
-        load("downloads")
-
     Files are `.safetensors`, or pickles of state dicts (`.pt`, `.pth`, `.bin`, `.ckpt`) of which
     nothing is run. What a model was wrapped in (`module.`, `model.`, ...) is no part of names, and
     Hugging Face's names of a ViT's tensors become timm's. Who descends from whom is told by a
@@ -119,20 +116,6 @@ def first_non_finite(weights: Weights, tensors: Sequence[str]) -> str | None:
     return None
 
 
-@dataclass
-class _SetBuilder:
-    """Models that are compared with each other, and what they have in common."""
-
-    common: Signature
-    largest: int
-    """Numbers of the largest of them."""
-    models: list[Weights]
-
-    def share_with(self, shapes: Signature) -> float:
-        """The share that would be compared if models of these shapes joined."""
-        return _num_weights(self.common & shapes) / max(self.largest, _num_weights(shapes))
-
-
 def split_by_tensors(
     models: Sequence[Weights], progress: Progress = SILENT
 ) -> tuple[list[ModelSet], list[float]]:
@@ -144,27 +127,31 @@ def split_by_tensors(
     groups: dict[Signature, list[Weights]] = defaultdict(list)
     for model in models:
         groups[signature(model)].append(model)
-    builders: list[_SetBuilder] = []
+    joined: list[list[Signature]] = []
     for shapes in sorted(groups, key=lambda s: (-len(groups[s]), -_num_weights(s), sorted(s))):
-        builder = max(builders, key=lambda b: b.share_with(shapes), default=None)
-        if builder is None or builder.share_with(shapes) < MIN_COMMON_SHARE:
-            builder = _SetBuilder(shapes, 0, [])
-            builders.append(builder)
-        builder.common &= shapes
-        builder.largest = max(builder.largest, _num_weights(shapes))
-        builder.models += groups[shapes]
+        best = max(joined, key=lambda signatures: _common_share(*signatures, shapes), default=None)
+        if best is None or _common_share(*best, shapes) < MIN_COMMON_SHARE:
+            best = []
+            joined.append(best)
+        best.append(shapes)
     sets = []
-    for builder in builders:
-        members = sorted(builder.models, key=lambda model: model.name)
+    for signatures in joined:
+        members = [model for shapes in signatures for model in groups[shapes]]
         # block 2 before block 10; no model's own order, on which sums would depend
         tensors = sorted(
-            (name for name, _ in builder.common),
+            (name for name, _ in frozenset.intersection(*signatures)),
             key=lambda n: [(int(p), "") if p.isdecimal() else (-1, p) for p in n.split(".")],
         )
-        share = _num_weights(builder.common) / builder.largest
-        sets.append((ModelSet(members, tensors, progress), share))
+        model_set = ModelSet(sorted(members, key=lambda m: m.name), tensors, progress)
+        sets.append((model_set, _common_share(*signatures)))
     sets.sort(key=lambda pair: (-len(pair[0]), pair[0].names[0]))
     return [model_set for model_set, _ in sets], [share for _, share in sets]
+
+
+def _common_share(*signatures: Signature) -> float:
+    """The share of numbers that all have in common: of those of the largest."""
+    common = frozenset.intersection(*signatures)
+    return _num_weights(common) / max(map(_num_weights, signatures))
 
 
 def signature(model: Weights) -> Signature:

@@ -13,7 +13,7 @@ from vitarium.core.registry import Section, choose, section
 from vitarium.lineage._clusters import MAX_ALL_PAIRS
 from vitarium.lineage._sketches import sketch_weights
 from vitarium.lineage._zoo_models import Epochs
-from vitarium.lineage.forest import Forest
+from vitarium.lineage.base import Forest
 from vitarium.lineage.ground_truth import Truth, restrict_truth
 from vitarium.lineage.load import LoadedModels, first_non_finite, load
 from vitarium.lineage.scores import Scores, scores
@@ -25,38 +25,31 @@ MAX_COMPARED_MODELS = 2_000
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """A set of models that could be compared with each other.
-
-    Args:
-        tensors: how many were compared.
-        shared: their share of the numbers of the largest model, heads left out.
-    """
+    """A set of models that could be compared with each other."""
 
     models: Sequence[str]
     tensors: int
+    """How many were compared."""
     shared: float
+    """Their share of the numbers of the largest model, heads left out."""
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """Recovered lineage of everything that was read.
-
-    Args:
-        forest: what the method recovered; families are numbered across groups.
-        truth: every model's true parents, where they are known.
-        scores: of the forest against the truth.
-        others: forests of other methods, and their scores, by name.
-        left_out: models and files that were set aside, and why.
-        info: what is known of a model, to be shown.
-    """
+    """Recovered lineage of everything that was read."""
 
     forest: Forest
+    """Families are numbered across groups."""
     truth: Truth | None
     scores: Scores | None
+    """Of the forest against the truth."""
     others: Mapping[str, tuple[Forest, Scores | None]]
+    """Forests of other methods, and their scores, by name."""
     left_out: Mapping[str, str]
+    """Models and files that were set aside, and why."""
     groups: Sequence[ModelGroup]
     info: Mapping[str, Mapping[str, Any]]
+    """What is known of a model, to be shown."""
 
 
 def recover(

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.lineage._canonical_order import tree_numbers
-from vitarium.lineage.forest import Forest
+from vitarium.lineage.base import Forest, tree_numbers
 from vitarium.lineage.ground_truth import Truth
 
 

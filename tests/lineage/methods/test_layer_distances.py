@@ -9,9 +9,9 @@ import torch
 from vitarium.core.errors import InvalidInput
 from vitarium.core.files import write
 from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.base import ModelSet
 from vitarium.lineage.methods import _layer_distances as layer_distances
 from vitarium.lineage.methods._layer_distances import l2, largest, layers, mean_absolute, rank
-from vitarium.lineage.model_set import ModelSet
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import Checkpoint
 

@@ -25,7 +25,7 @@ from typing import Any
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.printable import distinct, printable
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.ground_truth import Truth
 from vitarium.lineage.scores import Scores
 

@@ -14,22 +14,18 @@ NO_PARENT = -1
 
 @dataclass(frozen=True)
 class Arborescence:
-    """A tree in which every node but the root has one parent, of the least sum of costs.
-
-    Args:
-        root: the node without a parent.
-        parents: of every node, int64 [K]; NO_PARENT of the root.
-        cost: sum over the edges.
-        root_costs: the least sum with each node as the root, float64 [K]; inf where it cannot be.
-    """
+    """A tree in which every node but the root has one parent, of the least sum of costs."""
 
     root: int
     parents: np.ndarray
+    """Of every node, int64 [K]; NO_PARENT of the root."""
     cost: float
+    """Sum over the edges."""
     root_costs: np.ndarray
+    """The least sum with each node as the root, float64 [K]; inf where it cannot be."""
 
 
-def minimum_arborescence(costs: np.ndarray, root: int | None = None) -> Arborescence:
+def minimum_arborescence(costs: np.ndarray) -> Arborescence:
     """The spanning arborescence of least cost, by contracting circles of cheapest edges.
 
     Of several that cost the same it is one; which depends on the order of the nodes.
@@ -42,11 +38,10 @@ def minimum_arborescence(costs: np.ndarray, root: int | None = None) -> Arboresc
     Args:
         costs: float64 [K, K], at i, j of the edge from i to j, of any sign; inf or NaN where there
             is none. The diagonal is not looked at.
-        root: the node that is to have no parent; None: whichever is best.
 
-    Raises InvalidInput where no node reaches all others, or the given root does not.
+    Raises InvalidInput where no node reaches all others.
     """
-    edges = _validated(costs, root)
+    edges = _validated(costs)
     contraction = _Contraction(edges.copy())
     root_costs = contraction.root_costs()
     best = int(root_costs.argmin())
@@ -75,7 +70,7 @@ def probabilities(
     Returns: of every node's edge from its parent float64 [K], NaN of the root's; of every node as
     the root float64 [K].
     """
-    edges, nodes = _validated(costs, None), np.arange(len(costs))
+    edges, nodes = _validated(costs), np.arange(len(costs))
     as_root = np.exp((tree.root_costs.min() - tree.root_costs) / temperature)
     children = np.flatnonzero(tree.parents != NO_PARENT)
     parents = tree.parents[children]
@@ -99,7 +94,7 @@ def probabilities(
     return np.where(nodes == tree.root, np.nan, 1 / (1 + alternatives)), as_root / as_root.sum()
 
 
-def _validated(costs: np.ndarray, root: int | None) -> np.ndarray:
+def _validated(costs: np.ndarray) -> np.ndarray:
     """A copy of costs [K, K], inf where there is no edge."""
     edges = np.array(costs, dtype=np.float64)
     if edges.ndim != 2 or edges.shape[0] != edges.shape[1] or not len(edges):
@@ -108,10 +103,6 @@ def _validated(costs: np.ndarray, root: int | None) -> np.ndarray:
         raise InvalidInput("a cost is -inf, so that no tree is the cheapest; give a finite one")
     edges[np.isnan(edges)] = np.inf
     np.fill_diagonal(edges, np.inf)
-    if root is not None:
-        if not 0 <= root < len(edges):
-            raise InvalidInput(f"the root {root} is none of the nodes 0 to {len(edges) - 1}")
-        edges[:, root] = np.inf
     return edges
 
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from vitarium.core.errors import InvalidInput
 from vitarium.lineage._statistics import squared_distances
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 CHUNK_BYTES = 256_000_000
 """Bytes of weights of all models that are compared at a time."""

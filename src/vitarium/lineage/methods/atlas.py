@@ -9,13 +9,19 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.lineage._canonical_order import canonical_order, copies, tied
 from vitarium.lineage._clusters import families_by_distance
-from vitarium.lineage.base import lineage
-from vitarium.lineage.forest import Edge, Forest, Kind
+from vitarium.lineage.base import (
+    Edge,
+    Forest,
+    Kind,
+    ModelSet,
+    canonical_order,
+    copies,
+    lineage,
+    tied,
+)
 from vitarium.lineage.methods._layer_distances import l2
 from vitarium.lineage.methods.nearest_root import margin
-from vitarium.lineage.model_set import ModelSet
 
 MAX_QUANTIZED_VALUES = 256
 """A tensor with no more different values is of a quantized model: eight bits have as many."""
@@ -71,14 +77,14 @@ def atlas(config: Atlas, model_set: ModelSet, trees: int | None) -> Forest:
         members = order[labels[order] == label]
         inner = members[~leaf[members]]  # the earliest that is no leaf; or the earliest
         roots.append(int(inner[0] if len(inner) else members[0]))
-    chart = _Chart(config, distances, labels, times, leaf)
-    fans, edges = chart.fans(), []
+    neighbors = _Neighbors(config, distances, labels, leaf)
+    fans, edges = _fans(config, neighbors, times), []
     for index, group in enumerate(groups):
         root, original = roots[labels[index]], earliest[group]
         if index == root:
             continue
         kind: Kind = "quantised" if quantized[index] else "trained"
-        earlier = chart.nearest(original, times < times[original])
+        earlier = neighbors.nearest(original, times < times[original])
         if original == root:
             parent, confidence, kind = root, 1.0, "copy"
         elif not len(earlier):  # made as early as the root, or before it
@@ -112,16 +118,15 @@ def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
 
 
 @dataclass(frozen=True)
-class _Chart:
-    """Distances [K, K], families [K], times [K] and which models cannot have children [K]."""
+class _Neighbors:
+    """Distances [K, K], families [K] and which models cannot have children [K]."""
 
     config: Atlas
     distances: np.ndarray
     labels: np.ndarray
-    times: np.ndarray
     leaf: np.ndarray
 
-    def nearest(self, index: int, among: np.ndarray | bool) -> np.ndarray:
+    def nearest(self, index: int, among: np.ndarray | bool = True) -> np.ndarray:
         """The nearest models `among` [K] of its family that can have children, nearest first."""
         able = among & ~self.leaf & (self.labels == self.labels[index])
         able[index] = False
@@ -129,20 +134,19 @@ class _Chart:
         order = self.distances[index, indices].argsort(kind="stable")
         return indices[order[: self.config.neighbours]]
 
-    def fans(self) -> np.ndarray:
-        """Which models are equally far from all neighbors, and not in line with time; bool [K]."""
-        equidistant = np.zeros(len(self.times), dtype=bool)
-        correlations = np.zeros(len(self.times))
-        for index in range(len(self.times)):
-            near = self.nearest(index, True)
-            distances = self.distances[index, near]
-            if len(near) > 1:
-                spread = distances.max() - distances.min()
-                equidistant[index] = spread < self.config.spread * distances.max()
-                gaps = abs(self.times[near] - self.times[index])
-                if np.ptp(distances) > 0 and np.ptp(gaps) > 0:  # 0 where one is constant
-                    correlations[index] = np.corrcoef(distances, gaps)[0, 1]
-        return equidistant & (correlations <= np.percentile(correlations, self.config.snake))
+
+def _fans(config: Atlas, neighbors: _Neighbors, times: np.ndarray) -> np.ndarray:
+    """Which models are equally far from all neighbors, and not in line with time; bool [K]."""
+    equidistant, correlations = np.zeros(len(times), dtype=bool), np.zeros(len(times))
+    for index in range(len(times)):
+        near = neighbors.nearest(index)
+        distances, gaps = neighbors.distances[index, near], abs(times[near] - times[index])
+        if len(near) > 1:
+            spread = distances.max() - distances.min()
+            equidistant[index] = spread < config.spread * distances.max()
+            if np.ptp(distances) > 0 and np.ptp(gaps) > 0:  # 0 where one is constant
+                correlations[index] = np.corrcoef(distances, gaps)[0, 1]
+    return equidistant & (correlations <= np.percentile(correlations, config.snake))
 
 
 def _is_quantized(model_set: ModelSet, index: int) -> bool:

@@ -11,13 +11,10 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.lineage._canonical_order import canonical_order, tied
 from vitarium.lineage._clusters import families_by_distance
-from vitarium.lineage.base import lineage
-from vitarium.lineage.forest import Edge, Forest, Kind
+from vitarium.lineage.base import Edge, Forest, Kind, ModelSet, canonical_order, lineage, tied
 from vitarium.lineage.methods import _layer_distances as layer_distances
 from vitarium.lineage.methods._arborescence import NO_PARENT, minimum_arborescence, probabilities
-from vitarium.lineage.model_set import ModelSet
 
 TEMPERATURE = 0.1
 """Of the mean distance: a third of the penalty, so that an edge against the direction is e^3 times

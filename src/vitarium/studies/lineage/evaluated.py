@@ -11,7 +11,7 @@ from typing import Any
 from scipy.cluster.hierarchy import DisjointSet
 
 from vitarium.core.printable import printable, shortened
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.recover import Recovered
 from vitarium.studies.report.trees import DASHED, Node, arrange
 

@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from vitarium.lineage.forest import Forest
+from vitarium.lineage.base import Forest
 from vitarium.lineage.recover import Recovered
 from vitarium.lineage.scores import Scores
 from vitarium.studies.lineage.evaluated import RIGHT, TIED, UNKNOWN, EvaluatedForest

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from vitarium.core.registry import get
-from vitarium.lineage.forest import Forest, Kind
+from vitarium.lineage.base import Forest, Kind
 from vitarium.lineage.recover import Recovered
 from vitarium.studies.lineage.evaluated import (
     DOUBTFUL,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitarium.lineage.forest import Edge
+from vitarium.lineage.base import Edge
 from vitarium.studies.lineage.evaluated import (
     MISSED,
     RIGHT,

@@ -13,8 +13,8 @@ from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._clusters import families_by_angle
+from vitarium.lineage.base import ModelSet
 from vitarium.lineage.methods.descent._alignment import AlignedModels, align_units
-from vitarium.lineage.model_set import ModelSet
 
 VIT = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 24, "depth": 2, "num_heads": 3}
 

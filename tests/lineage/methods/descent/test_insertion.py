@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.lineage.methods.descent._insertion import insert_models
 from vitarium.lineage.methods.descent._relations import Geometry
+from vitarium.lineage.methods.descent._trees import insert_models
 
 LAYERS = (2304, 6912, 2304, 9216, 9216)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium.core.registry import choose
-from vitarium.lineage.methods.descent._roots import centered_at_init, root_family
+from vitarium.lineage.methods.descent._trees import centered_at_init, root_family
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.05])

@@ -22,7 +22,7 @@ from vitarium.architectures.symmetries.vit import STREAM, vit_symmetries
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
 
 MAX_CANDIDATE_DISTANCE = 0.6
@@ -42,16 +42,12 @@ _MAX_SWEEPS = 100
 
 
 class AlignedModels(NamedTuple):
-    """Models in one order of units.
-
-    Args:
-        model_set: the same models and names; the same object where nothing was permuted.
-        permuted: by name of every model that was permuted, the model that it was matched to.
-        notes: what a user should know, as sentences.
-    """
+    """Models in one order of units."""
 
     model_set: ModelSet
+    """The same models and names; the same object where nothing was permuted."""
     permuted: Mapping[str, str]
+    """By name of every model that was permuted, the model that it was matched to."""
     notes: Sequence[str]
 
 
@@ -62,10 +58,8 @@ def align_units(model_set: ModelSet, groups: Sequence[Sequence[int]]) -> Aligned
     order, each where the architecture allows it. Models that are far from all others are compared
     by what no order changes; only those that are alike in it are matched (Ainsworth et al. 2023,
     arXiv 2209.04836), and stay as they are where that does not bring them near. Of two groups the
-    one with fewer models is moved, all in the same way.
-
-    Args:
-        groups: indices of models that are related as they stand.
+    one with fewer models is moved, all in the same way. Groups are indices of models that are
+    related as they stand.
     """
     if len(groups) < 2:
         return AlignedModels(model_set, {}, ())
@@ -242,9 +236,8 @@ def symmetries_of(model_set: ModelSet) -> Symmetries:
 
     Where nothing is known of the models but their weights, they are taken for a vision transformer
     of timm if they have its names. How many heads it has is not in the weights: one is declared,
-    whose channels can stand in any order, which includes every order of more heads.
-
-    Raises IncompatibleWeights where the symmetries are not known.
+    whose channels can stand in any order, which includes every order of more heads. Raises
+    IncompatibleWeights where the symmetries are not known.
     """
     try:
         skeleton = model_set.models[0].skeleton

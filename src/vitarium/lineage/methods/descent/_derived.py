@@ -11,10 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage._canonical_order import copies
-from vitarium.lineage.forest import Edge, Kind
+from vitarium.lineage.base import Edge, Kind, ModelSet, copies
 from vitarium.lineage.methods.descent._storage_artifacts import edge_kind
-from vitarium.lineage.model_set import ModelSet
 
 Derived = Mapping[str, Mapping[str, float]]
 """Soups, interpolations, quantized and pruned models, by name: their parents' shares."""
@@ -115,8 +113,7 @@ def with_copies(
     Where no head is near another, the one that stands for all is the first, and has the children.
 
     Args:
-        edges: among models of which no two are equal.
-        groups: names of equal models; the first of each group stands for all of it in the tree.
+        edges: among models of which no two are equal; the first of each group stands for all.
         permuted: copies that stood in another order of units.
     """
     models = dict(zip(model_set.names, model_set.models, strict=True))

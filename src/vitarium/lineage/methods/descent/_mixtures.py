@@ -19,9 +19,9 @@ TOLERANCE = 0.05
 trained had less than 0.74, and none of all their epochs less than 0.22 (the third of four, at a
 small learning rate, between the second and the last)."""
 TENSOR_TOLERANCE = 0.1
-"""Of the ratio over all tensors. In a zoo of small ViTs, Model Stock had less than 0.002, and SLERP
-of each tensor, which lies a little outside, 0.11 to 0.26; no model that was trained was near 0.7,
-and no epoch of a run below 0.22. Without epochs, 0.3 finds SLERP, too."""
+"""Of the ratio over all tensors. There, Model Stock had less than 0.002, and SLERP of each tensor,
+which lies a little outside, 0.11 to 0.26; no model that was trained was near 0.7, and no epoch of a
+run below 0.22. Without epochs, 0.3 finds SLERP, too."""
 MIN_SHARE = 0.01
 """What has less than this part of the greatest share is no ingredient."""
 _SQUARED_ERROR = 1e-14
@@ -64,9 +64,8 @@ class Mixture:
 
     @property
     def ratio(self) -> float:
-        """The residual as a share of what it is compared with: about 1 of a model that is no
-        mixture, about 0 of one that is; the smaller scale of the two counts. Infinite where that
-        scale is not above rounding."""
+        """The residual as a share of the smaller scale: about 1 of a model that is no mixture, and
+        0 of one that is. Infinite where that scale is not above rounding."""
         return np.inf if self.is_hidden else self.residual / min(self.nearest, self.independent)
 
     @property
@@ -95,9 +94,7 @@ def mixtures(
     Args:
         gram: inner products of K models, float64 [K, K].
         tolerance: of `Mixture.ratio`; a greater one finds soups that were trained on a little, too.
-        rounding: of each model that was stored in less than float32 the expected squared l2 norm
-            of its rounding error, 0 of all others, [K] (`StorageArtifacts.rounding`). None: 0 of
-            all.
+        rounding: `StorageArtifacts.rounding` [K]; None: 0 of all.
     """
     norms = gram.diagonal()
     errors = _MIN_SQUARED_DISTANCE * _SQUARED_ERROR * np.maximum(norms, norms[:, None])
@@ -127,13 +124,12 @@ def tensor_mixtures(
 
     Ingredients are looked for in the few tensors in which models differ most. A share is the mean
     over tensors, by how far from the model the ingredients are in each; what has a share below
-    MIN_SHARE of the greatest is left out, and the others are fitted again.
+    MIN_SHARE of the greatest is left out, and the others are fitted again. The ratio is of the
+    residuals of all tensors together.
 
     Args:
         grams: by tensor, inner products of K models, float64 [K, K].
-        tolerance: of `Mixture.ratio`, with residuals of all tensors together.
-        whole_mixtures: indices of models that are mixtures as one vector (`mixtures`): they are
-            no ingredients, and not looked at.
+        whole_mixtures: indices of models that are mixtures as one vector: no ingredients.
     """
     total = np.sum(list(grams.values()), axis=0)
     candidates = sorted(set(range(len(total))) - set(whole_mixtures))
@@ -166,8 +162,7 @@ def best_mixture(
         gram: inner products of K models, float64 [K, K].
         among: which may be ingredients; at least one. The model itself is left out.
         rounding: of this model, as for `mixtures`.
-        beyond: stop where the ratio is sure to be greater, which saves time: what is given back is
-            some mixture then, whose ratio is greater, too.
+        beyond: stop, to save time, at some mixture where the ratio is sure to be greater.
     """
     candidates = np.array(sorted(set(among) - {model}))
     from_model = gram[model]
@@ -265,9 +260,7 @@ def _nearest_point(inner: np.ndarray, error: float, beyond: float = np.inf) -> n
     Least squares with weights >= 0 (Lawson and Hanson 1974, chapter 23; on products as in Bro and
     de Jong 1997) of sum_i u_i (y_i, 1) to (0, 1): its u, divided by its sum, is the solution.
 
-    Args:
-        error: of squared distances.
-        beyond: stop where the point's squared distance is sure to be greater.
+    It stops where the point's squared distance is sure to be beyond; `error` is of such distances.
     """
     scale = max(float(inner.diagonal().min()), _MIN_SQUARED_DISTANCE * error) or 1.0
     # Squared error on the diagonal: models that are dependent to rounding can be solved for

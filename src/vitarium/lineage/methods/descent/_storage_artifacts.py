@@ -1,5 +1,4 @@
-"""What storage leaves behind in weights: zeros, few values, low precision; and what became of a
-parent's weights in a given child.
+"""What storage leaves behind in weights: zeros, few values, low precision.
 
 Rounding, quantising and pruning lose what cannot come back, so they tell which of two came first.
 """
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._statistics import squared_distances
-from vitarium.lineage.forest import Kind
+from vitarium.lineage.base import Kind
 
 FULL_BITS = 32
 """`bits` of a model that has as many values as float32 gives it."""
@@ -53,9 +52,7 @@ class StorageArtifacts:
 def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> StorageArtifacts:
     """Storage artifacts of K models, from some rows of their largest matrices.
 
-    Only models with few values are read in full.
-
-    Raises CorruptFile.
+    Only models with few values are read in full. Raises CorruptFile.
     """
     zeros, bits, dtypes, rounding = [], [], [], []
     for model in models:
@@ -82,10 +79,7 @@ def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray
 
     True at i, j: i cannot be earlier than j, and may be made of it, or of what j was made of with a
     finer rounding. Rounding shows in the distance, which is that of rounding alone; zeros in that i
-    and j - i are at right angles. `edge_kind` can confirm it.
-
-    Args:
-        gram: inner products of the same models, float64 [K, K].
+    and j - i are at right angles. `edge_kind` can confirm it. Inner products are [K, K].
     """
     distances = squared_distances(gram)
     expected = artifacts.rounding[:, None]

@@ -10,11 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from vitarium.core.config import Config
-from vitarium.lineage._canonical_order import tree_numbers
 from vitarium.lineage._clusters import families_by_angle
 from vitarium.lineage._statistics import squared_distances
-from vitarium.lineage.base import lineage
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest, ModelSet, lineage, tree_numbers
 from vitarium.lineage.methods.descent._alignment import align_units
 from vitarium.lineage.methods.descent._derived import (
     Derived,
@@ -25,9 +23,8 @@ from vitarium.lineage.methods.descent._derived import (
     without_circles,
 )
 from vitarium.lineage.methods.descent._mixtures import TOLERANCE, mixtures, tensor_mixtures
-from vitarium.lineage.methods.descent._roots import root_family
 from vitarium.lineage.methods.descent._storage_artifacts import compressed_from, storage_artifacts
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.methods.descent._trees import root_family
 
 _MAX_LISTED = 5
 """Models that a note names."""
