@@ -28,11 +28,9 @@ leave children a hundred times nearer to their parent than others, which makes n
 
 
 def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarray:
-    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
-
-    Of more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are there.
-    Raises InvalidInput for more trees than models.
-    """
+    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear. Of
+    more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are there. Raises
+    InvalidInput for more trees than models."""
     layers, count = model_set.weight_layers, len(model_set)
     if count <= MAX_ALL_PAIRS or model_set.has_statistics:
         return single_linkage(model_set.statistics.gram(layers), trees)

@@ -55,11 +55,9 @@ def squared_distances(gram: np.ndarray) -> np.ndarray:
 def read_statistics(
     models: Sequence[Weights], tensors: Sequence[str], progress: Progress
 ) -> WeightStatistics:
-    """Gram matrices and moments of K models; every tensor is read once. Raises CorruptFile.
-
-    Takes 8 K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more,
-    see `_sketches`.
-    """
+    """Gram matrices and moments of K models; every tensor is read once. Raises CorruptFile. Takes 8
+    K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more, see
+    `_sketches`."""
     report = partial(progress.step, "reading weights")
     grams, sums = products.gathered(models, tensors, PowerSums(), report)
     by_tensor = {name: moments(sums[name]) for name in tensors}
@@ -102,10 +100,8 @@ class PowerSums:
 
 
 def moments(sums: np.ndarray) -> Mapping[str, np.ndarray]:
-    """By name, one of MOMENTS, values [K] of sums [K, 6], as in `WeightStatistics`.
-
-    All are NaN where a number is not finite, or there is none.
-    """
+    """By name, one of MOMENTS, values [K] of sums [K, 6], as in `WeightStatistics`. All are NaN
+    where a number is not finite, or there is none."""
     count, mean, second, _, fourth, zeros = sums.T
     bad = ~np.isfinite(fourth)
     with np.errstate(invalid="ignore", divide="ignore"):

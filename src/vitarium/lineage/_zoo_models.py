@@ -21,11 +21,9 @@ _NOT_FACTORS = ("model", "stage", "parent", "epochs", "before", "after", "status
 def load_zoo(
     zoo: Zoo, where: str, epochs: Epochs, progress: Progress
 ) -> tuple[dict[str, Weights], dict[str, str], dict[str, CheckpointRef], dict[str, dict[str, Any]]]:
-    """Models that fulfil a condition, as `vitarium ls` has it, in order of their names.
-
-    Returns, by name: weights; why a model was left out; the checkpoint; and what is known of it
-    for display. Raises InvalidInput.
-    """
+    """Models that fulfil a condition, as `vitarium ls` has it, in order of their names. Returns, by
+    name: weights; why a model was left out; the checkpoint; and what is known of it for display.
+    Raises InvalidInput."""
     rows = {str(row["model"]): row for row in listing(zoo.path, where=where).rows}
     chosen, left_out = [], {}
     for id in sorted(rows):
@@ -77,9 +75,7 @@ def _reason_unusable(zoo: Zoo, id: str) -> str | None:
 
 def _raise_file_limit(zoo: Zoo, count: int) -> None:
     """Let the program have as many files open as checkpoints need, and those that they build on.
-
-    Most systems allow few (1,024) until a program asks for more.
-    """
+    Most systems allow few (1,024) until a program asks for more."""
     try:
         import resource
     except ImportError:  # not on POSIX, where alone there is such a limit

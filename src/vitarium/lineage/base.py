@@ -3,7 +3,7 @@ registered."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -37,25 +37,21 @@ class Edge:
 
 @dataclass(frozen=True)
 class Forest:
-    """Recovered lineage of a set of models: trees, in which a merged model has several parents.
-
-    Args:
-        method: what recovered it.
-        models: all names, in the model set's order.
-        families: for every model the number of its tree, from 0, in order of appearance.
-        edges: no circle among them; a model without an edge to it is a root.
-        roots: by name, the probability that a root is one, in [0, 1].
-        tied: groups of models with equal weights; each could stand in the other's place.
-        notes: what a user should know, as sentences.
-    """
+    """Recovered lineage of a set of models: trees, in which a merged model has several parents."""
 
     method: str
     models: Sequence[str]
+    """All names, in the model set's order."""
     families: Sequence[int]
+    """For every model the number of its tree, from 0, in order of appearance."""
     edges: Sequence[Edge]
+    """No circle among them; a model without an edge to it is a root."""
     roots: Mapping[str, float]
+    """By name, the probability that a root is one, in [0, 1]."""
     tied: Sequence[Sequence[str]] = ()
-    notes: Sequence[str] = field(default_factory=tuple)
+    """Groups of models with equal weights; each could stand in the other's place."""
+    notes: Sequence[str] = ()
+    """What a user should know, as sentences."""
 
     @cached_property
     def parents(self) -> dict[str, dict[str, Edge]]:
@@ -76,16 +72,12 @@ class Forest:
 
 @dataclass(frozen=True)
 class ModelSet:
-    """K models with the same tensors, heads left out.
-
-    Args:
-        models: their weights after the epoch that is looked at; names are unique.
-        tensors: names of those that all models have in one shape; heads are not among them.
-        progress: of long work.
-    """
+    """K models with the same tensors, heads left out."""
 
     models: Sequence[Weights]
+    """After the epoch that is looked at; names are unique."""
     tensors: Sequence[str]
+    """Names of those that all models have in one shape; heads are not among them."""
     progress: Progress = SILENT
 
     def __len__(self) -> int:

@@ -200,5 +200,8 @@ def _load_folder(
         return usable, left_out, None, info
     for name, path in paths.items():
         info[name] |= table.info.get(path, {})
-    truth = true_parents({n: table.checkpoints[p] for n, p in paths.items()}, table.origins)
+    truth = true_parents(
+        {n: table.checkpoints[p] for n, p in paths.items()},
+        lambda model: table.parents.get(model, ()),
+    )
     return usable, left_out, truth, info

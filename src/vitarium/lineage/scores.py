@@ -129,11 +129,9 @@ def _up_to_ties(
     true: Mapping[str, frozenset[str]],
     tied: Sequence[Sequence[str]],
 ) -> int:
-    """Models that are right for the best way to exchange tied ones.
-
-    What is compared are groups of tied models, not models; so in a group, the most models that are
-    right at once are those parents that it has in the forest and in truth, each as often as both.
-    """
+    """Models that are right for the best way to exchange tied ones. What is compared are groups of
+    tied models, not models; so in a group, the most models that are right at once are those parents
+    that it has in the forest and in truth, each as often as both."""
     group: dict[str, Hashable] = {model: model for model in true}
     for number, models in enumerate(tied):
         group.update(dict.fromkeys(models, number))

@@ -36,23 +36,15 @@ _ID = re.compile("[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class ParentTable:
-    """True parents as a table has them.
-
-    Args:
-        path: the table's file.
-        checkpoints: of every file that it speaks of, by its path in the folder, which model it is.
-        parents: from what a model started, or of what it was made.
-        info: by file, what else it says, to be shown: see `LoadedModels.info`.
-    """
+    """True parents as a table has them."""
 
     path: Path
     checkpoints: Mapping[str, CheckpointRef]
+    """Of every file that it speaks of, by its path in the folder, which model it is."""
     parents: Mapping[str, Sequence[CheckpointRef]]
+    """From what a model started, or of what it was made."""
     info: Mapping[str, dict[str, Any]]
-
-    def origins(self, model: str) -> Sequence[CheckpointRef]:
-        """The checkpoints that a model started from or was made of."""
-        return self.parents.get(model, ())
+    """By file, what else it says, to be shown: see `LoadedModels.info`."""
 
 
 def find_parent_table(
@@ -60,10 +52,7 @@ def find_parent_table(
 ) -> ParentTable | None:
     """The folder's `lineage.csv`, else its `models.csv` if that has a column `parent`.
 
-    Args:
-        files: of the folder, by model's name.
-        names: of the models that were read; each needs a row.
-
+    Files are of the folder, by model's name; each of the names, which were read, needs a row.
     Raises InvalidInput that names the table, the row and what to do.
     """
     paths = {name: file.relative_to(folder).as_posix() for name, file in files.items()}

@@ -80,13 +80,10 @@ class SafetensorsFile(Mapping[str, Tensor]):
 
 
 class FileWeights(Weights):
-    """A model in a file.
+    """A model in a file, whose tensors have the file's own names.
 
-    Args:
-        path: of the file, for messages.
-        file: the tensors by the file's own names.
-        sources: by our name, those of the file that it is made of, one after the other (queries,
-            keys and values of Hugging Face's models are one tensor in timm's).
+    Its sources are, by our name, those of the file, one after the other: queries, keys and values
+    of Hugging Face's models are one tensor in timm's.
     """
 
     def __init__(

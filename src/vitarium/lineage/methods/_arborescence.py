@@ -147,10 +147,8 @@ class _Contraction:
                     path.append(tail)
 
     def root_costs(self) -> np.ndarray:
-        """Least sum of costs with each node as the root, float64 [K].
-
-        Nothing that the root is part of needs an edge, and all other nodes do.
-        """
+        """Least sum of costs with each node as the root, float64 [K]. Nothing that the root is part
+        of needs an edge, and all other nodes do."""
         costs = np.full(self.count, np.inf)
         saved = [0.0] * len(self.paid)
         for node in reversed(range(len(self.paid))):
@@ -161,10 +159,8 @@ class _Contraction:
         return costs
 
     def parents(self, root: int) -> np.ndarray:
-        """Parent of every node, int64 [K]; NO_PARENT of the root.
-
-        Contractions are undone, the last first: the member that is entered leaves its circle.
-        """
+        """Parent of every node, int64 [K]; NO_PARENT of the root. Contractions are undone, the last
+        first: the member that is entered leaves its circle."""
         entered = list(self.entered)
         entered[self.source] = root
         settled = [False] * len(entered)

@@ -34,10 +34,8 @@ class Layer:
 
 
 def layers(model_set: ModelSet) -> list[Layer]:
-    """The square matrices, as MoTHer compares them; all matrices where none is square.
-
-    Raises InvalidInput where there is no matrix.
-    """
+    """The square matrices, as MoTHer compares them; all matrices where none is square. Raises
+    InvalidInput where there is no matrix."""
     matrices = []
     for name, shape in model_set.shapes.items():
         if len(shape) == 2:
@@ -68,11 +66,9 @@ def mean_absolute(model_set: ModelSet) -> np.ndarray:
 
 
 def largest(model_set: ModelSet) -> np.ndarray:
-    """The largest difference of an entry, normalised by layer, over all layers, float64 [K, K].
-
-    A layer's absolute differences are moved and scaled so that the smallest of all pairs is 0 and
-    the largest is 1; so the distance of two models depends on which others there are.
-    """
+    """The largest difference of an entry, normalised by layer, over all layers, float64 [K, K]. A
+    layer's absolute differences are moved and scaled so that the smallest of all pairs is 0 and the
+    largest is 1; so the distance of two models depends on which others there are."""
     maxima: dict[Layer, np.ndarray] = {}
     minima: dict[Layer, float] = {}
     for layer, entries in _entries(model_set, "reading layers for largest differences"):
@@ -128,8 +124,7 @@ def _entries(model_set: ModelSet, task: str) -> Iterator[tuple[Layer, np.ndarray
 
 def _rounding_norm(tensor: torch.Tensor) -> float:
     """About the largest singular value of the rounding error of a stored matrix [rows, columns].
-
-    Errors of independent entries make a matrix of norm (sqrt(rows) + sqrt(columns)) times theirs.
-    """
+    Errors of independent entries make a matrix of norm (sqrt(rows) + sqrt(columns)) times
+    theirs."""
     size = tensor.double().square().mean().sqrt().item()
     return torch.finfo(tensor.dtype).eps * size * sum(side**0.5 for side in tensor.shape)

@@ -101,10 +101,8 @@ def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest:
 
 
 def _kurtosis(config: MoTHer, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
-    """Sum of the excess kurtosis over layers, float64 [K], and a note where it is of others.
-
-    Layers of which a model's is not defined (constant ones) are left out. Raises InvalidInput.
-    """
+    """Sum of the excess kurtosis over layers, float64 [K], and a note where it is of others. Layers
+    of which a model's is not defined (constant ones) are left out. Raises InvalidInput."""
     matrices = [name for name, shape in model_set.shapes.items() if len(shape) == 2]
     square = [name for name in matrices if len(set(model_set.shapes[name])) == 1]
     outputs = [name for name in square if name.endswith(_OUTPUT_PROJECTIONS)]

@@ -164,9 +164,7 @@ def _center(model_set: ModelSet, group: Sequence[int]) -> int:
 def _units(model: Weights, symmetries: Symmetries) -> np.ndarray:
     """Of each unit of the residual stream all numbers that stand at its place, whatever the order
     of other units: what it reads of pixels, its positions, norms and biases, float64 [units, n].
-
-    Every tensor has a mean of zero over the units, and counts by how many numbers it has of one.
-    """
+    Every tensor has a mean of zero over the units, and counts by how many numbers it has of one."""
     blocks = []
     for piece, axis_index in symmetries.having(STREAM):
         if sum(axis.group is not None for axis in piece.axes) == 1:
@@ -196,10 +194,8 @@ def _best_order_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _distances(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> np.ndarray:
-    """Squared distance of every matrix by the sum of variances, float64 [matrices].
-
-    Not of position embeddings, which differ little between models that began from the same.
-    """
+    """Squared distance of every matrix by the sum of variances, float64 [matrices]. Not of position
+    embeddings, which differ little between models that began from the same."""
     distances = []
     for name, tensor in first.items():
         if tensor.ndim > 1 and tensor.shape[0] > 1:
@@ -210,10 +206,8 @@ def _distances(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> np.
 
 
 class PermutedWeights(Weights):
-    """A model of the same name whose tensors are moved when they are read.
-
-    Tensors that the symmetries do not have, such as a head's, stay as they are.
-    """
+    """A model of the same name whose tensors are moved when they are read. Tensors that the
+    symmetries do not have, such as a head's, stay as they are."""
 
     def __init__(self, model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> None:
         super().__init__(model.name, model, skeleton=lambda: model.skeleton)

@@ -24,10 +24,8 @@ it is 1 of heads that have nothing to do with each other."""
 
 
 def without_circles(derived: Derived) -> Derived:
-    """The same without models that would be their own ancestors, the later by name left out.
-
-    Zeros and few values can make models seem to be derived from each other.
-    """
+    """The same without models that would be their own ancestors, the later by name left out. Zeros
+    and few values can make models seem to be derived from each other."""
     acyclic: dict[str, Mapping[str, float]] = {}
     for name in sorted(derived):
         acyclic[name] = derived[name]
@@ -37,10 +35,8 @@ def without_circles(derived: Derived) -> Derived:
 
 
 def with_derived(edges: Iterable[Edge], derived: Derived) -> tuple[list[Edge], list[str]]:
-    """Edges from all ingredients in place of the tree's, unless that closes a circle.
-
-    Returns the edges, and the names of models that kept the tree's parent because of a circle.
-    """
+    """Edges from all ingredients in place of the tree's, unless that closes a circle. Returns the
+    edges, and the names of models that kept the tree's parent because of a circle."""
     parents: dict[str, dict[str, Edge]] = {}
     for edge in edges:
         parents.setdefault(edge.child, {})[edge.parent] = edge
@@ -70,12 +66,8 @@ def _is_own_ancestor(name: str, parents: Mapping[str, Mapping[str, object]]) -> 
 def with_edge_kinds(
     edges: Iterable[Edge], model_sets: Iterable[ModelSet], later: Collection[tuple[str, str]]
 ) -> Iterator[Edge]:
-    """Edges with what became of the parent, where there is a sign that it is more than training.
-
-    Args:
-        model_sets: the families' models; edges across families stay as they are.
-        later: pairs (derived, original) that storage artifacts show.
-    """
+    """Edges with what became of the parent, where there is a sign that it is more than training:
+    equal tensors, or that storage shows the child to be `later`. Edges across families stay."""
     where = {name: (m, index) for m in model_sets for index, name in enumerate(m.names)}
     for edge in edges:
         (models, child), (parents_family, parent) = where[edge.child], where[edge.parent]
@@ -92,10 +84,8 @@ def with_edge_kinds(
 
 
 def copy_groups(model_set: ModelSet, permuted: Collection[str]) -> list[list[str]]:
-    """Models in groups of those that have no distance, the single ones among them.
-
-    The first by name stands for all, of those that stand as they were.
-    """
+    """Models in groups of those that have no distance, the single ones among them. The first by
+    name stands for all, of those that stand as they were."""
     groups: dict[int, list[str]] = {}
     for first, name in zip(copies(model_set).tolist(), model_set.names, strict=True):
         groups.setdefault(first, []).append(name)

@@ -42,20 +42,16 @@ class Relation:
 
     @cached_property
     def continues(self) -> np.ndarray:
-        """Whether a descent looks like more of the same training run: bool [n].
-
-        The step keeps to the direction (cosine), and is at most twice as long as the one before.
-        """
+        """Whether a descent looks like more of the same training run: bool [n]. The step keeps to
+        the direction (cosine), and is at most twice as long as the one before."""
         return (self.cosine > 0.15) & (self.ratio > 0.5)
 
     def child_log_density(self, continue_weight: float = CONTINUE_PRIOR) -> np.ndarray:
         """Log density [n] of the cosine and the spread where b descends from a.
 
         A new training starts at right angles, in all layers alike; one that goes on with the same
-        data keeps to its direction, and its steps become shorter. A few do neither.
-
-        Args:
-            continue_weight: share of descents that go on with the same training run.
+        data (a share of `continue_weight`) keeps to its direction, and its steps become shorter. A
+        few do neither.
         """
         c, ratio, spread = self.cosine, self.ratio, self.spread + 0.01
         # a short step after a long one seldom goes back; twins do, by half the length between them,
@@ -101,21 +97,15 @@ class Relation:
     @property
     def root_log_density(self) -> np.ndarray:
         """Log density [n] of the cosine and the spread where a is a root, p the origin and b
-        descends.
-
-        Weights begin around zero: what a root has learned is at right angles to what follows, too.
-        """
+        descends. Weights begin around zero: what a root has learned is at right angles to what
+        follows, too."""
         # Laplace around 0, and 10 % uniform: 0.05 is half of that
         new = np.exp(-np.abs(self.cosine) / 0.06) / 0.12
         return np.log(0.9 * new + 0.05) + _log_spread(self.spread + 0.01, 0.08, 0.45)
 
 
 class Geometry:
-    """Squared distances of K models, layer by layer.
-
-    Args:
-        grams: inner products, float64 [layers, K, K].
-    """
+    """Squared distances of K models, from inner products layer by layer, [layers, K, K]."""
 
     def __init__(self, grams: np.ndarray) -> None:
         self.layers = squared_distances(grams)
@@ -150,11 +140,9 @@ class Geometry:
 
 
 def _log_spread(spread: np.ndarray, median: float, sigma: float) -> np.ndarray:
-    """Log density [n] of the layers' spread in a descent; they are never too alike for one.
-
-    So large layers, whose cosines hardly vary, and steps that are nothing but random are descents,
-    too: the density stays what it is at its mode.
-    """
+    """Log density [n] of the layers' spread in a descent; they are never too alike for one. So
+    large layers, whose cosines hardly vary, and steps that are nothing but random are descents,
+    too: the density stays what it is at its mode."""
     return _log_normal(np.maximum(spread, median * np.exp(-(sigma**2))), median, sigma)
 
 

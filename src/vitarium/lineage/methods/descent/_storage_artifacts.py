@@ -50,10 +50,8 @@ class StorageArtifacts:
 
 
 def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> StorageArtifacts:
-    """Storage artifacts of K models, from some rows of their largest matrices.
-
-    Only models with few values are read in full. Raises CorruptFile.
-    """
+    """Storage artifacts of K models, from some rows of their largest matrices. Only models with few
+    values are read in full. Raises CorruptFile."""
     zeros, bits, dtypes, rounding = [], [], [], []
     for model in models:
         matrices = [name for name in tensors if len(model.shapes[name]) > 1]
@@ -174,10 +172,8 @@ def _bits_for(values: float) -> int:
 
 
 def _even_step(values: np.ndarray) -> float:
-    """Step of a row's different values [n], sorted; 0 where they lie on no even steps.
-
-    The least difference of two is a step, or a few.
-    """
+    """Step of a row's different values [n], sorted; 0 where they lie on no even steps. The least
+    difference of two is a step, or a few."""
     if len(values) < _MIN_VALUES:
         return 0.0
     least, length = np.diff(values).min(), values[-1] - values[0]

@@ -104,10 +104,9 @@ def centered_at_init(model_set: ModelSet) -> np.ndarray:
 def _shares_initialization(tree: Tree, steps: np.ndarray, trained: np.ndarray) -> np.ndarray:
     """Which models share their parent's initial weights instead of descending from it: bool [K].
 
-    If most of the root's children have steps against what it has learned, it is no root.
-
-    So must their mean be: one child may unlearn much, and many a little. Each counts for as much as
-    it is sure to be a child; what was made of others, and not `trained` [K], repeats them.
+    If most of the root's children have steps against what it has learned, it is no root. So must
+    their mean be: one child may unlearn much, and many a little. Each counts for as much as it is
+    sure to be a child; what was made of others, and not `trained` [K], repeats them.
     """
     weights = np.where((tree.parents == tree.root) & trained, tree.probability, 0)
     cosines = steps[tree.root]
@@ -121,18 +120,12 @@ def _shares_initialization(tree: Tree, steps: np.ndarray, trained: np.ndarray) -
 
 
 def _from_zero(grams: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Log density [K] of all other models, if a model is their root and zero its parent.
-
-    Args: grams: inner products [layers, K, K]; steps: `_steps_from_start` [K, K].
-    """
+    """Log density [K] of all other models, if a model is their root and zero its parent, of inner
+    products [layers, K, K] and `_steps_from_start` [K, K]."""
     geometry = Geometry(np.pad(grams, ((0, 0), (1, 0), (1, 0))))
     everyone = np.arange(1, len(steps) + 1)
-    weights = np.array(
-        [
-            geometry.relation(0, root, everyone[everyone != root]).root_log_density.sum()
-            for root in everyone.tolist()
-        ]
-    )
+    relations = (geometry.relation(0, m, everyone[everyone != m]) for m in everyone.tolist())
+    weights = np.array([relation.root_log_density.sum() for relation in relations])
     scales = np.where(steps < 0, 0.1, 0.3)
     densities = np.log(0.9 * np.exp(-np.abs(steps) / scales) / 0.4 + 0.1 / 2)
     np.fill_diagonal(densities, 0)
@@ -140,10 +133,8 @@ def _from_zero(grams: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def _steps_from_start(learned: np.ndarray) -> np.ndarray:
-    """Cosine [a, b] of what a has learned since it began, and of the step from a to b.
-
-    Args: learned: inner products of what biases and gains have learned, float64 [K, K].
-    """
+    """Cosine [a, b] of what a has learned since it began, and of the step from a to b, of inner
+    products of what biases and gains have learned, [K, K]."""
     norms = learned.diagonal()
     products = learned - norms[:, None]
     steps = np.maximum(norms[:, None] + norms - 2 * learned, 0)
@@ -195,11 +186,7 @@ class _Insertion:
     """State of inserting models into a tree, one after the other."""
 
     def __init__(
-        self,
-        geometry: Geometry,
-        root: int,
-        barred: np.ndarray | None,
-        derived: np.ndarray | None,
+        self, geometry: Geometry, root: int, barred: np.ndarray | None, derived: np.ndarray | None
     ) -> None:
         order = np.argsort(geometry.squares[root], kind="stable")
         self.geometry, self.root = geometry, root

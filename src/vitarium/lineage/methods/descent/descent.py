@@ -1,7 +1,4 @@
-"""Our own method: lines of descent from inner products alone, with a probability for every edge.
-
-README.md in this folder tells in which order it decides.
-"""
+"""Our own method: lines of descent from inner products alone; README.md tells how it decides."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,19 +40,15 @@ class Descent(Config):
 
 @dataclass(frozen=True)
 class _Family:
-    """A family before its tree is known.
-
-    Args:
-        model_set: one model of each group of copies.
-        copies: names of equal models, in groups; the first stands for all.
-        derived: mixtures, and what was rounded or set to zero in part.
-        later: pairs of names; the first cannot be earlier than the second.
-    """
+    """A family before its tree is known."""
 
     model_set: ModelSet
+    """One model of each group of copies."""
     copies: Sequence[Sequence[str]]
+    """Names of equal models, in groups; the first stands for all."""
     derived: Derived
     later: Collection[tuple[str, str]]
+    """Pairs of names; the first cannot be earlier than the second."""
 
 
 @lineage("descent", config=Descent)
@@ -80,9 +73,7 @@ def descent(config: Descent, model_set: ModelSet, trees: int | None) -> Forest:
     families = [smaller for family in families for smaller in _resplit(family, trees)]
     edges: list[Edge] = []
     roots: dict[str, float] = {}
-    shared_init = []
-    for family in families:
-        shared_init += _grow_tree(family, edges, roots)
+    shared_init = [note for family in families for note in _grow_tree(family, edges, roots)]
     union = _joined(model_set, families)
     edges, circular = with_derived(edges, union.derived)
     kinds = with_edge_kinds(edges, [family.model_set for family in families], union.later)
@@ -147,10 +138,8 @@ def _deduplicate(config: Descent, model_set: ModelSet, permuted: Collection[str]
 
 
 def _resplit(family: _Family, trees: int | None) -> list[_Family]:
-    """A family without its mixtures may be several, which these had tied together.
-
-    Mixtures and copies go to the family of their greatest ingredient.
-    """
+    """A family without its mixtures may be several, which these had tied together. Mixtures and
+    copies go to the family of their greatest ingredient."""
     model_set, derived = family.model_set, family.derived
     if not derived and trees is None:
         return [family]
@@ -162,17 +151,16 @@ def _resplit(family: _Family, trees: int | None) -> list[_Family]:
         while ingredient not in number_of:
             ingredient = max(sorted(derived[ingredient]), key=derived[ingredient].__getitem__)
         number_of[name] = number_of[ingredient]
-    families = []
-    for number in np.unique(labels).tolist():
-        names = {name for name in model_set.names if number_of[name] == number}
-        smaller = _Family(
+    members = [{n for n in number_of if number_of[n] == number} for number in np.unique(labels)]
+    return [
+        _Family(
             _named_subset(model_set, names),
             [group for group in family.copies if group[0] in names],
             {name: shares for name, shares in derived.items() if name in names},
             {pair for pair in family.later if pair[0] in names},
         )
-        families.append(smaller)
-    return families
+        for names in members
+    ]
 
 
 def _grow_tree(family: _Family, edges: list[Edge], roots: dict[str, float]) -> list[str]:
