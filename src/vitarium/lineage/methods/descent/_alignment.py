@@ -278,6 +278,7 @@ def _timm_vit(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
             class_token="cls_token" in shapes,
             reg_tokens=registers,
             mlp_layer=Mlp if hidden == into else GluMlp,
+            weight_init="skip",  # most of the time of building it
         )
     built = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name, shape in shapes.items():
