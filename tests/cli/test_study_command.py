@@ -7,7 +7,7 @@ import pytest
 
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.recover import ModelGroup, Recovered
 from vitarium.lineage.scores import Scores
 

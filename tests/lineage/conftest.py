@@ -24,5 +24,18 @@ def weight_walks():
     return _reference("weight_walks")
 
 
+class Steps(list):
+    """Progress that is recorded: (task, done, total) of every step."""
+
+    def step(self, task: str, done: int, total: int) -> None:
+        self.append((task, done, total))
+
+
+@pytest.fixture
+def steps():
+    """The steps of progress that were reported to it."""
+    return Steps()
+
+
 def _reference(name: str) -> Any:
     return importlib.import_module(f"reference.{name}")

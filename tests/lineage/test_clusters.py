@@ -10,9 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage import _clusters as module
-from vitarium.lineage._canonical_order import first_appearance
 from vitarium.lineage._clusters import cut_height, families_by_angle, single_linkage
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet, first_appearance
 
 SIZE = 1500
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from vitarium.core.registry import plugins
-from vitarium.lineage.base import lineage
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest, lineage
 from vitarium.testing import check_lineage
 
 METHODS = plugins("lineage")

@@ -1,13 +1,12 @@
 """The truth of a zoo, or of a table, within what was read of it."""
 
-import math
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium import merge
-from vitarium.lineage.ground_truth import CheckpointRef, restrict_truth, true_parents, zoo_origins
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.lineage.ground_truth import LAST, restrict_truth, true_parents, zoo_origins
 
 
 def read(*names):
@@ -23,7 +22,7 @@ def origins(**parents_of):
     """`b=["a@3"]`: b started from a after epoch 3."""
     split = {m: [text.partition("@") for text in parents] for m, parents in parents_of.items()}
     table = {
-        m: [CheckpointRef(p, int(e) if e else math.inf) for p, _, e in f] for m, f in split.items()
+        m: [CheckpointRef(p, int(e) if e else LAST) for p, _, e in f] for m, f in split.items()
     }
     return lambda model: table.get(model, ())
 

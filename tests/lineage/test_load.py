@@ -205,13 +205,12 @@ def test_the_truth_of_a_folder_is_what_its_table_says_of_what_was_read(tmp_path)
     assert load(tmp_path).truth == {"a": (), "c": ("a",)}
 
 
-def test_long_work_is_reported(tmp_path):
+def test_long_work_is_reported(tmp_path, steps):
     write(tmp_path, a=weights(0), b=weights(1))
-    reports = []
-    loaded = load(tmp_path, report=lambda *what: reports.append(what))
-    assert reports == [("opening files", 0, 2), ("opening files", 1, 2)]
+    loaded = load(tmp_path, progress=steps)
+    assert steps == [("opening files", 0, 2), ("opening files", 1, 2)]
     assert loaded.model_sets[0].statistics
-    assert len(reports) > 2
+    assert len(steps) > 2
 
 
 # Model sets

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vitarium.lineage._moments import MOMENTS, PowerSums, moments
+from vitarium.lineage._statistics import MOMENTS, PowerSums, moments
 
 
 def in_parts(numbers: np.ndarray, ends: list[int]) -> dict[str, float]:

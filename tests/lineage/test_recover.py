@@ -155,13 +155,10 @@ def test_fewer_than_two_models_that_can_be_used_are_refused_with_the_reasons(tmp
         recover(tmp_path)
 
 
-def test_what_is_done_is_reported(folder):
-    reports = []
-    recover(
-        folder, compare=["mother"], report=lambda what, done, of: reports.append((what, done, of))
-    )
-    assert {"recovering: descent", "recovering: mother"} <= {what for what, *_ in reports}
-    assert all(0 <= done <= of for _, done, of in reports)
+def test_what_is_done_is_reported(folder, steps):
+    recover(folder, compare=["mother"], progress=steps)
+    assert {"recovering: descent", "recovering: mother"} <= {what for what, *_ in steps}
+    assert all(0 <= done <= of for _, done, of in steps)
 
 
 # A zoo

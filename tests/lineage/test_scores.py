@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.scores import scores
 
 

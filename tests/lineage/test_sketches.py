@@ -14,7 +14,7 @@ from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage import _sketches as sketches
 from vitarium.lineage._sketches import sketch_weights, spanning_tree
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 SHAPES = {"embed": (1, 7, 24), "a.weight": (72, 24), "b.weight": (24, 96), "a.bias": (72,)}
 MATRICES = [name for name, shape in SHAPES.items() if len(shape) > 1]
@@ -122,10 +122,9 @@ def test_a_sketch_of_nothing_is_refused():
         sketch_weights(ModelSet(models, ["a.bias"]), 64)
 
 
-def test_progress_is_told_model_by_model():
-    reports = []
-    sketch_weights(ModelSet(population(3), list(SHAPES), lambda *what: reports.append(what)), 16)
-    assert reports == [("sketching weights", done, 3) for done in range(4)]
+def test_progress_is_told_model_by_model(steps):
+    sketch_weights(ModelSet(population(3), list(SHAPES), steps), 16)
+    assert steps == [("sketching weights", done, 3) for done in range(4)]
 
 
 @settings(deadline=None, max_examples=30)

@@ -12,8 +12,8 @@ from sklearn.metrics import adjusted_rand_score
 from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._clusters import families_by_distance, ward
+from vitarium.lineage.base import ModelSet
 from vitarium.lineage.methods._layer_distances import l2
-from vitarium.lineage.model_set import ModelSet
 
 
 def clusters(seed: int, centers: int, per_center: int = 6) -> tuple[np.ndarray, list[int]]:

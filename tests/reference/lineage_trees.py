@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 WIDTH = 48
 SHAPES = {

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 WIDTH = 48
 _BLOCK: dict[str, tuple[int, ...]] = {

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.recover import ModelGroup, Recovered
 from vitarium.lineage.scores import Scores
 

@@ -12,10 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
 from vitarium.core.errors import InvalidInput
-from vitarium.lineage._canonical_order import first_appearance
-from vitarium.lineage._initialization_statistics import weight_layers
 from vitarium.lineage._sketches import sketch_weights, spanning_tree
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet, first_appearance
 
 MAX_ALL_PAIRS = 600
 """Models of which all pairs are compared; of more, sketches tell which are worth comparing."""
@@ -30,43 +28,33 @@ leave children a hundred times nearer to their parent than others, which makes n
 
 
 def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarray:
-    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
-
-    Of more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are there.
-
-    Raises InvalidInput for more trees than models.
-    """
-    layers = weight_layers(model_set)
-    if len(model_set) <= MAX_ALL_PAIRS or model_set.has_statistics:
+    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear. Of
+    more than MAX_ALL_PAIRS models by sketches of their weights, unless statistics are there. Raises
+    InvalidInput for more trees than models."""
+    layers, count = model_set.weight_layers, len(model_set)
+    if count <= MAX_ALL_PAIRS or model_set.has_statistics:
         return single_linkage(model_set.statistics.gram(layers), trees)
+    _check_trees(trees, count)
     sketch = sketch_weights(model_set, tensors=layers)
     sketch /= np.linalg.norm(sketch, axis=1, keepdims=True)
     edges, squares = spanning_tree(sketch)
     if trees is not None:
-        _check_trees(trees, len(model_set))
-        short = np.arange(len(squares)) < len(model_set) - trees
+        short = np.arange(len(squares)) < count - trees
     else:
         short = squares < 2 * cut_height(squares / 2)
-    joined = coo_matrix((np.ones(short.sum()), edges[short].T), shape=(len(model_set),) * 2)
+    joined = coo_matrix((np.ones(short.sum()), edges[short].T), shape=(count, count))
     return first_appearance(connected_components(joined, directed=False)[1])
 
 
 def single_linkage(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
-    """Family of every model by single linkage on 1 - cosine, int64 [K]; from 0, as they appear.
+    """The same from inner products of weight matrices, float64 [K, K]: int64 [K].
 
     Single linkage, since every model is near its parent or a sibling. Cut where two merges differ
     most; independent models (1) and copies (0) bound the heights, so that one family alone, and
-    models that are all unrelated, are found, too.
-
-    Args:
-        gram: inner products of the weight matrices, float64 [K, K]. Biases and norms have no place
-            in it: they begin alike in all models.
-        trees: how many families there are; None: to be found.
-
-    Raises InvalidInput for more trees than models.
+    models that are all unrelated, are found, too. Biases and norms have no place in the products:
+    they begin alike in all models.
     """
-    if trees is not None:
-        _check_trees(trees, len(gram))
+    _check_trees(trees, len(gram))
     if len(gram) == 1:
         return np.zeros(1, int)
     norms = np.sqrt(np.maximum(gram.diagonal(), 1e-300))
@@ -93,15 +81,18 @@ def families_by_distance(
 
     Distances alone do not tell a tree with a few far models from several trees. So where `trees` is
     None, models whose weight matrices are all related are one family, and where no two are, each is
-    its own.
+    its own. Biases and gains, which are alike in all models, count only where there is no matrix.
 
     Raises InvalidInput for more trees than models.
     """
     if trees is None and len(model_set) > 1:
-        related = _cosines(model_set) > MIN_RELATED_COSINE
+        gram = model_set.statistics.gram(model_set.matrices or None)
+        norms = np.sqrt(gram.diagonal())
+        cosines = gram / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
+        related = (cosines > MIN_RELATED_COSINE)[~np.eye(len(model_set), dtype=bool)]
         if related.all():
             trees = 1
-        elif not related[~np.eye(len(model_set), dtype=bool)].any():
+        elif not related.any():
             trees = len(model_set)
     return ward(distances, trees)
 
@@ -112,46 +103,25 @@ def ward(distances: np.ndarray, trees: int | None = None) -> np.ndarray:
     Families are merged while that adds the least variance. Where the number of trees is not known,
     merging stops at the largest gap: where the next merge is relatively highest compared with the
     one before it. Where no gap is larger than MIN_GAP_RATIO there is one family, but a single tree
-    with few models may have such a gap too (see `families_by_distance`).
-
-    Args:
-        distances: float64 [K, K], symmetric.
-        trees: how many families, or None.
-
-    Raises InvalidInput for more trees than models.
+    with few models may have such a gap too (see `families_by_distance`). Distances [K, K].
     """
-    if trees is not None:
-        _check_trees(trees, len(distances))
+    _check_trees(trees, len(distances))
     if len(distances) == 1:
         return np.zeros(1, dtype=np.int64)
     # linkage takes a square matrix for points in space
     merges = linkage(squareform(distances, checks=False), "ward")
-    labels = cut_tree(merges, n_clusters=trees or _families_at_largest_gap(merges[:, 2]))
-    return first_appearance(labels[:, 0])
+    heights = np.maximum(merges[:, 2], MIN_RELATIVE_HEIGHT * merges[-1, 2])
+    if trees is None:
+        trees = 1
+        if len(heights) > 1 and heights[-1] > 0:
+            ratios = heights[1:] / heights[:-1]
+            if ratios.max() > MIN_GAP_RATIO:
+                trees = len(heights) - int(ratios.argmax())
+    return first_appearance(cut_tree(merges, n_clusters=trees)[:, 0])
 
 
-def _families_at_largest_gap(heights: np.ndarray) -> int:
-    """Number of families before the first merge above the largest gap; heights [merges], sorted."""
-    bounded = np.maximum(heights, MIN_RELATIVE_HEIGHT * heights[-1])
-    if len(heights) < 2 or heights[-1] == 0:
-        return 1
-    ratios = bounded[1:] / bounded[:-1]
-    below = int(ratios.argmax())
-    return len(heights) - below if ratios[below] > MIN_GAP_RATIO else 1
-
-
-def _cosines(model_set: ModelSet) -> np.ndarray:
-    """Of weight matrices, or of all tensors where there are none; biases and the scales of norms,
-    which are alike in all models, are left out. Float64 [K, K]; 1 on the diagonal."""
-    gram = model_set.statistics.gram(model_set.matrices or None)
-    norms = np.sqrt(gram.diagonal())
-    cosines = gram / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
-    np.fill_diagonal(cosines, 1)
-    return cosines
-
-
-def _check_trees(trees: int, models: int) -> None:
-    if not 1 <= trees <= models:
+def _check_trees(trees: int | None, models: int) -> None:
+    if trees is not None and not 1 <= trees <= models:
         raise InvalidInput(
             f"{models} models cannot be {trees} trees; give a number from 1 to {models}, or none"
         )

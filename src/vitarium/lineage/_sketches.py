@@ -1,8 +1,4 @@
-"""Random projections of weights, for sets of models that are too large for all pairs.
-
-A sketch is a linear random projection, so sketches differ as the weights do; true distances are
-then computed only among models that are near each other.
-"""
+"""Random projections of weights, for sets of models that are too large for all pairs."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +13,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from vitarium.core.errors import InvalidInput
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 _FOLD_WIDTH = 16_381
 """Numbers to which a tensor is folded before they are drawn into the sketch: their sums stay near
@@ -37,29 +33,29 @@ def sketch_weights(
     sqrt((|a|^2 |b|^2 + (a b)^2) / size), which is sqrt(2 / size) of a squared length. Every number
     is added, with a random sign, to a random place (Charikar et al. 2002; Weinberger et al. 2009,
     arXiv 0902.2206). A model's sketch does not depend on the others; that of a model with a number
-    that is not finite is NaN.
-
-    Args:
-        model_set: K models.
-        size: numbers of a sketch.
-        tensors: those that are projected; by default all that have at least two dimensions.
+    that is not finite is NaN. By default all tensors of two dimensions or more are projected.
 
     Raises: InvalidInput for a size below 1, or if there is no tensor; CorruptFile.
     """
-    if tensors is None:
-        tensors = model_set.matrices
+    tensors = model_set.matrices if tensors is None else tensors
     if size < 1 or not tensors:
         raise InvalidInput(f"a sketch of {size} numbers of {len(tensors)} tensors is nothing")
-    projections = [
-        _TensorProjection(name, int(np.prod(model_set.shapes[name])), size) for name in tensors
-    ]
+    counts = {name: int(np.prod(model_set.shapes[name])) for name in tensors}
+    projections = [_TensorProjection(name, count, size) for name, count in counts.items()]
+
+    def sketch(model: Weights) -> np.ndarray:
+        total = np.zeros(size)
+        with np.errstate(invalid="ignore"):
+            for projection in projections:
+                total += projection.project(model[projection.name].float().reshape(-1).numpy())
+        return total if np.isfinite(total).all() else np.full(size, np.nan)
+
     sketches = np.empty((len(model_set), size))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = pool.map(lambda model: _sketch(model, projections, size), model_set.models)
-        for done, row in enumerate(rows):
-            model_set.report("sketching weights", done, len(model_set))
+        for done, row in enumerate(pool.map(sketch, model_set.models)):
+            model_set.progress.step("sketching weights", done, len(model_set))
             sketches[done] = row
-    model_set.report("sketching weights", len(model_set), len(model_set))
+    model_set.progress.step("sketching weights", len(model_set), len(model_set))
     return sketches
 
 
@@ -68,9 +64,8 @@ def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Cut where edges get long, it is single linkage of all pairs: families of a set of which no
     matrix of all pairs fits into memory. (Nearest neighbours do not give them: siblings whose steps
-    were small have each other, and not their parent.) Scaled to length 1, sketches are compared by
-    angle: the squared distance is then 2 - 2 cos. By Boruvka's rounds, each of which joins every
-    tree so far with its nearest.
+    were small have each other, and not their parent.) By Boruvka's rounds, each of which joins
+    every tree so far with its nearest.
 
     Returns: indices of models, int64 [K - 1, 2], and squared distances, float64 [K - 1].
 
@@ -80,35 +75,22 @@ def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise InvalidInput("a sketch is not finite; set its model aside")
     models = len(sketch)
     edges, lengths = np.empty((0, 2), dtype=np.int64), np.empty(0)
-    joined = np.arange(models)
+    nearest, joined = np.empty(models, dtype=np.int64), np.arange(models)
+    norms = np.einsum("ks,ks->k", sketch, sketch)
     while len(edges) < models - 1:
-        nearest, distances = _nearest_in_other_trees(sketch, joined)
+        for start in range(0, models, _CHUNK_MODELS):  # the nearest model of another tree
+            chunk = slice(start, start + _CHUNK_MODELS)
+            squared = norms - 2 * (sketch[chunk] @ sketch.T)
+            squared[joined[chunk, None] == joined] = np.inf
+            nearest[chunk] = squared.argmin(1)
+        distances = np.square(sketch - sketch[nearest]).sum(1)
         order = np.lexsort((distances, joined))
         best = order[np.unique(joined[order], return_index=True)[1]]
-        candidates = np.stack([best, nearest[best]], 1)
+        candidates = np.concatenate([edges, np.stack([best, nearest[best]], 1)])
         # two trees may have chosen each other, or by rounding three in a circle
-        edges, lengths = _forest(
-            np.concatenate([edges, candidates]), np.concatenate([lengths, distances[best]]), models
-        )
+        edges, lengths = _forest(candidates, np.concatenate([lengths, distances[best]]), models)
         joined = connected_components(_graph(edges, np.ones(len(edges)), models))[1]
     return edges, lengths
-
-
-def _nearest_in_other_trees(
-    sketch: np.ndarray, joined: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest model of another tree, int64 [K], and its squared distance, float64 [K].
-
-    Args: sketch [K, size]; joined, the number of every model's tree so far, int [K].
-    """
-    nearest = np.empty(len(sketch), dtype=np.int64)
-    norms = np.einsum("ks,ks->k", sketch, sketch)
-    for start in range(0, len(sketch), _CHUNK_MODELS):
-        chunk = slice(start, start + _CHUNK_MODELS)
-        squared = norms - 2 * (sketch[chunk] @ sketch.T)
-        squared[joined[chunk, None] == joined] = np.inf
-        nearest[chunk] = squared.argmin(1)
-    return nearest, np.square(sketch - sketch[nearest]).sum(1)
 
 
 def _forest(edges: np.ndarray, lengths: np.ndarray, models: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +127,7 @@ class _TensorProjection:
 
     @cached_property
     def buckets(self) -> np.ndarray:
-        """int64 [_WIDTH or count]"""
+        """int64 [_FOLD_WIDTH or count]"""
         noise = np.random.default_rng(derive(0, "sketch", "places", self.name, self.size))
         return noise.integers(0, self.size, min(self.count, _FOLD_WIDTH))
 
@@ -158,11 +140,3 @@ class _TensorProjection:
             folded += signed[: self.count - rest].reshape(-1, _FOLD_WIDTH).sum(0, dtype=np.float64)
         folded[:rest] += signed[self.count - rest :]
         return np.bincount(self.buckets, folded, self.size)
-
-
-def _sketch(model: Weights, projections: Sequence[_TensorProjection], size: int) -> np.ndarray:
-    total = np.zeros(size)
-    with np.errstate(invalid="ignore"):
-        for projection in projections:
-            total += projection.project(model[projection.name].float().reshape(-1).numpy())
-    return total if np.isfinite(total).all() else np.full(size, np.nan)

@@ -1,14 +1,13 @@
 """Finished models of a zoo, after their last epoch or every kept one, for lineage recovery."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput
-from vitarium.evaluation.checkpoints import Target, targets
+from vitarium.core.progress import Progress
+from vitarium.evaluation.checkpoints import targets
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.lineage.ground_truth import CheckpointRef
-from vitarium.lineage.model_set import Report, silent
 from vitarium.zoo import Zoo
 from vitarium.zoo.checkpoint import MAX_DEPTH
 from vitarium.zoo.listing import SCORES, listing
@@ -20,16 +19,13 @@ _NOT_FACTORS = ("model", "stage", "parent", "epochs", "before", "after", "status
 
 
 def load_zoo(
-    zoo: Zoo, where: str, epochs: Epochs, report: Report = silent
+    zoo: Zoo, where: str, epochs: Epochs, progress: Progress
 ) -> tuple[dict[str, Weights], dict[str, str], dict[str, CheckpointRef], dict[str, dict[str, Any]]]:
-    """Models that fulfil a condition, as `vitarium ls` has it, in order of their names.
-
-    Returns, by name: weights; why a model was left out; the checkpoint; and what is known of it
-    for display. Raises InvalidInput.
-    """
+    """Models that fulfil a condition, as `vitarium ls` has it, in order of their names. Returns, by
+    name: weights; why a model was left out; the checkpoint; and what is known of it for display.
+    Raises InvalidInput."""
     rows = {str(row["model"]): row for row in listing(zoo.path, where=where).rows}
-    chosen: list[Target] = []
-    left_out: dict[str, str] = {}
+    chosen, left_out = [], {}
     for id in sorted(rows):
         try:
             if why := _reason_unusable(zoo, id):
@@ -39,21 +35,28 @@ def load_zoo(
         except CorruptFile as error:
             left_out[id] = str(error)
     _raise_file_limit(zoo, len(chosen))
-    sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
-    models: dict[str, Weights] = {}
-    checkpoints: dict[str, CheckpointRef] = {}
-    info: dict[str, dict[str, Any]] = {}
+    loader = ModelLoader(zoo)
+    models, checkpoints, info = {}, {}, {}
     for done, target in enumerate(chosen):
-        report("opening models", done, len(chosen))
-        name = target.model if epochs == "last" else target.name
+        progress.step("opening models", done, len(chosen))
+        id, epoch = target.model, target.epoch
+        checkpoint = CheckpointRef(id, epoch)
+        name = id if epochs == "last" else str(checkpoint)
         try:
-            weights = sources.weights(target)
+            models[name] = loader.weights(target)
         except CorruptFile as error:
             left_out[name] = str(error)
             continue
-        weights.name = name
-        models[name], checkpoints[name] = weights, CheckpointRef(target.model, target.epoch)
-        info[name] = _display_info(zoo, target, rows[target.model])
+        models[name].name = name
+        checkpoints[name] = checkpoint
+        metrics = next(e.metrics for e in zoo.folder(id).epochs() if e.number == epoch)
+        row = rows[id]
+        info[name] = {
+            "stage": row["stage"],
+            "epoch": epoch,
+            "accuracy": next((metrics[s] for s in SCORES if metrics.get(s) is not None), None),
+            "factors": {k: v for k, v in row.items() if k not in _NOT_FACTORS and v is not None},
+        }
     return models, left_out, checkpoints, info
 
 
@@ -70,25 +73,9 @@ def _reason_unusable(zoo: Zoo, id: str) -> str | None:
     return None
 
 
-def _display_info(zoo: Zoo, target: Target, row: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = next(e.metrics for e in zoo.folder(target.model).epochs() if e.number == target.epoch)
-    accuracy = next((metrics[name] for name in SCORES if metrics.get(name) is not None), None)
-    factors = {
-        name: value for name, value in row.items() if name not in _NOT_FACTORS and value is not None
-    }
-    return {
-        "stage": row["stage"],
-        "epoch": target.epoch,
-        "accuracy": accuracy,
-        "factors": factors,
-    }
-
-
 def _raise_file_limit(zoo: Zoo, count: int) -> None:
     """Let the program have as many files open as checkpoints need, and those that they build on.
-
-    Most systems allow few (1,024) until a program asks for more.
-    """
+    Most systems allow few (1,024) until a program asks for more."""
     try:
         import resource
     except ImportError:  # not on POSIX, where alone there is such a limit

@@ -3,25 +3,21 @@
 A parent that was not read is replaced by its own parents, and so on: by the nearest ancestors.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
 
-from vitarium.blueprint import ModelSpec, Spec
+from vitarium.blueprint import ModelSpec
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.zoo import Zoo
+
+LAST = sys.maxsize
+"""As an epoch: the last, whichever that is."""
 
 Truth = Mapping[str, tuple[str, ...]]
 """Of every model its parents; of a root none, of a mixture several."""
-
-
-class CheckpointRef(NamedTuple):
-    """A checkpoint: a model after an epoch."""
-
-    model: str
-    epoch: float
-    """math.inf: the last, whichever that is."""
-
 
 Origins = Callable[[str], Sequence[CheckpointRef]]
 """The checkpoints that a model started from or was made of; none of a root or unknown model."""
@@ -34,10 +30,10 @@ def true_parents(read: Mapping[str, CheckpointRef], origins: Origins) -> dict[st
     is the epoch that its model started from, or the one that was read last before that. Of a model
     of which one epoch was read, this stands for all of its epochs.
     """
-    of_model: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    of_model: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, checkpoint in read.items():
         of_model[checkpoint.model].append((checkpoint.epoch, name))
-    epochs = {model: sorted(found) for model, found in of_model.items()}
+    epochs = {model: sorted(saved) for model, saved in of_model.items()}
 
     def nearest(model: str) -> Iterable[str]:
         """The nearest ancestors of a model's first epoch, depth first."""
@@ -52,13 +48,11 @@ def true_parents(read: Mapping[str, CheckpointRef], origins: Origins) -> dict[st
                 visited.add(checkpoint.model)
                 waiting += reversed(origins(checkpoint.model))
 
-    found = {}
-    for model, known in epochs.items():
-        (_, first), *_ = known
-        found[first] = tuple(dict.fromkeys(nearest(model)))
-        for (_, before), (_, after) in pairwise(known):
-            found[after] = (before,)
-    return {name: found[name] for name in read}
+    parents = {}
+    for model, saved in epochs.items():
+        parents[saved[0][1]] = tuple(dict.fromkeys(nearest(model)))
+        parents |= {after: (before,) for (_, before), (_, after) in pairwise(saved)}
+    return {name: parents[name] for name in read}
 
 
 def restrict_truth(truth: Truth, names: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -71,30 +65,20 @@ def restrict_truth(truth: Truth, names: Collection[str]) -> dict[str, tuple[str,
 
 def zoo_origins(zoo: Zoo) -> Origins:
     """Origins as the specs of a zoo's models have them."""
-    cache: dict[str, Sequence[CheckpointRef]] = {}
 
+    @cache
     def origins(model: str) -> Sequence[CheckpointRef]:
-        if model not in cache:
-            folder = zoo.folder(model)
-            cache[model] = _origins(folder.spec()) if folder.exists else ()
-        return cache[model]
+        folder = zoo.folder(model)
+        if not folder.exists:
+            return ()
+        spec = folder.spec()
+        makers = (spec.operator, spec.conversion if isinstance(spec, ModelSpec) else None)
+        if any(maker and maker.plugin.facts.get("architecture") for maker in makers):
+            return ()  # of another architecture: a line of weights begins
+        if spec.operator and spec.operator.plugin.facts.get("aligns"):
+            return spec.ingredients[-1:]  # the first is only what it is made to match
+        if spec.parent is None:
+            return spec.ingredients
+        return *spec.ingredients, CheckpointRef(spec.parent, spec.parent_epoch or 0)
 
     return origins
-
-
-def _origins(spec: Spec) -> list[CheckpointRef]:
-    made_by = spec.conversion if isinstance(spec, ModelSpec) else None
-    if any(
-        plugin_section and plugin_section.plugin.facts.get("architecture")
-        for plugin_section in (spec.operator, made_by)
-    ):
-        return []  # of another architecture: a line of weights begins
-    ingredients = [
-        CheckpointRef(plugin_section.model, plugin_section.epoch)
-        for plugin_section in spec.ingredients
-    ]
-    if spec.operator and spec.operator.plugin.facts.get("aligns"):
-        return ingredients[-1:]  # the first is only what it is made to match
-    if spec.parent is not None:
-        ingredients.append(CheckpointRef(spec.parent, spec.parent_epoch or 0))
-    return ingredients

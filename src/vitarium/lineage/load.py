@@ -7,7 +7,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,15 @@ import torch
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput
 from vitarium.core.file_faults import reading
+from vitarium.core.progress import SILENT, Progress
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scope import in_scope
+from vitarium.formats.weights import SUFFIXES
 from vitarium.lineage._zoo_models import Epochs, load_zoo
+from vitarium.lineage.base import ModelSet
 from vitarium.lineage.files.parent_tables import find_parent_table
-from vitarium.lineage.files.weight_files import SUFFIXES, load_folder
+from vitarium.lineage.files.weight_files import load_folder
 from vitarium.lineage.ground_truth import Truth, true_parents, zoo_origins
-from vitarium.lineage.model_set import ModelSet, Report, silent
 from vitarium.zoo import Zoo
 
 MIN_COMMON_SHARE = 0.5
@@ -58,7 +59,7 @@ class LoadedModels:
     @property
     def models(self) -> list[str]:
         """Names of all models, set after set."""
-        return list(chain.from_iterable(model_set.names for model_set in self.model_sets))
+        return [name for model_set in self.model_sets for name in model_set.names]
 
 
 def load(
@@ -66,12 +67,9 @@ def load(
     *,
     where: str = "",
     epochs: Epochs = "last",
-    report: Report = silent,
+    progress: Progress = SILENT,
 ) -> LoadedModels:
     """Load the models of a zoo, or of all weight files in a folder; tensors are read later.
-
-        load("demo-zoo", where="stage = 'finetune'")
-        load("downloads")
 
     Files are `.safetensors`, or pickles of state dicts (`.pt`, `.pth`, `.bin`, `.ckpt`) of which
     nothing is run. What a model was wrapped in (`module.`, `model.`, ...) is no part of names, and
@@ -84,20 +82,28 @@ def load(
 
     Raises InvalidInput for fewer than two models, and for a bad table; NotAZoo, NotReadable.
     """
+    truth: Truth | None
     if isinstance(source, Zoo) or files.exists(Path(source) / "zoo.json"):
         zoo = source if isinstance(source, Zoo) else Zoo.open(source)
         path = zoo.path
-        models, left_out, checkpoints, info = load_zoo(zoo, where, epochs, report)
+        models, left_out, checkpoints, info = load_zoo(zoo, where, epochs, progress)
         usable = _usable(models, left_out)
-        truth: Truth | None = true_parents({n: checkpoints[n] for n in usable}, zoo_origins(zoo))
+        truth = true_parents({name: checkpoints[name] for name in usable}, zoo_origins(zoo))
     else:
         path = Path(source)
         if where or epochs != "last":
             raise InvalidInput(f"{path} is not a zoo: conditions and epochs are for zoos")
-        usable, left_out, truth, info = _load_folder(path, report)
+        usable, left_out, truth, info = _load_folder(path, progress)
     if len(usable) < 2:
-        raise InvalidInput(_too_few(path, list(usable), left_out, where))
-    model_sets, shared = split_by_tensors(list(usable.values()), report)
+        which = f"for which {where} " if where else ""
+        has = f"one, {next(iter(usable))}" if usable else "none"
+        lines = [f"\n  {name} was left out: {why}" for name, why in left_out.items()]
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = [f"\n  and {len(lines) - _MAX_LISTED} more"]
+        raise InvalidInput(
+            f"{path}: lineage needs two models or more {which}and there is {has}{''.join(lines)}"
+        )
+    model_sets, shared = split_by_tensors(list(usable.values()), progress)
     return LoadedModels(model_sets, shared, left_out, truth, {name: info[name] for name in usable})
 
 
@@ -111,7 +117,7 @@ def first_non_finite(weights: Weights, tensors: Sequence[str]) -> str | None:
 
 
 def split_by_tensors(
-    models: Sequence[Weights], report: Report = silent
+    models: Sequence[Weights], progress: Progress = SILENT
 ) -> tuple[list[ModelSet], list[float]]:
     """Sets of models that can be compared, and the share of numbers that is: see `LoadedModels`.
 
@@ -121,26 +127,31 @@ def split_by_tensors(
     groups: dict[Signature, list[Weights]] = defaultdict(list)
     for model in models:
         groups[signature(model)].append(model)
-    order = sorted(groups, key=lambda s: (-len(groups[s]), -_num_weights(s), sorted(s)))
-    builders: list[_SetBuilder] = []
-    for shapes in order:
-        shares = [model_set.share_with(shapes) for model_set in builders]
-        best = max(shares, default=0.0)
-        if best < MIN_COMMON_SHARE:
-            builders.append(_SetBuilder(shapes, _num_weights(shapes), []))
-        model_set = builders[shares.index(best)] if best >= MIN_COMMON_SHARE else builders[-1]
-        model_set.common &= shapes
-        model_set.largest = max(model_set.largest, _num_weights(shapes))
-        model_set.models += groups[shapes]
+    joined: list[list[Signature]] = []
+    for shapes in sorted(groups, key=lambda s: (-len(groups[s]), -_num_weights(s), sorted(s))):
+        best = max(joined, key=lambda signatures: _common_share(*signatures, shapes), default=None)
+        if best is None or _common_share(*best, shapes) < MIN_COMMON_SHARE:
+            best = []
+            joined.append(best)
+        best.append(shapes)
     sets = []
-    for model_set in builders:
-        members = sorted(model_set.models, key=lambda model: model.name)
-        tensors = sorted((name for name, _ in model_set.common), key=_natural)
-        sets.append(
-            (ModelSet(members, tensors, report), _num_weights(model_set.common) / model_set.largest)
+    for signatures in joined:
+        members = [model for shapes in signatures for model in groups[shapes]]
+        # block 2 before block 10; no model's own order, on which sums would depend
+        tensors = sorted(
+            (name for name, _ in frozenset.intersection(*signatures)),
+            key=lambda n: [(int(p), "") if p.isdecimal() else (-1, p) for p in n.split(".")],
         )
-    sets.sort(key=lambda model_set: (-len(model_set[0]), model_set[0].names[0]))
+        model_set = ModelSet(sorted(members, key=lambda m: m.name), tensors, progress)
+        sets.append((model_set, _common_share(*signatures)))
+    sets.sort(key=lambda pair: (-len(pair[0]), pair[0].names[0]))
     return [model_set for model_set, _ in sets], [share for _, share in sets]
+
+
+def _common_share(*signatures: Signature) -> float:
+    """The share of numbers that all have in common: of those of the largest."""
+    common = frozenset.intersection(*signatures)
+    return _num_weights(common) / max(map(_num_weights, signatures))
 
 
 def signature(model: Weights) -> Signature:
@@ -154,50 +165,28 @@ def signature(model: Weights) -> Signature:
     return model.remember("signature", look)
 
 
-@dataclass
-class _SetBuilder:
-    """Groups of models that are compared with each other."""
-
-    common: Signature
-    largest: int
-    models: list[Weights]
-
-    def share_with(self, shapes: Signature) -> float:
-        """The share that would be compared if another group joined."""
-        return _num_weights(self.common & shapes) / max(self.largest, _num_weights(shapes))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key with block 2 before block 10; no model's own order, on which sums would depend."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
-
-
 def _num_weights(shapes: Signature) -> int:
     return sum(math.prod(shape) for _, shape in shapes)
 
 
 def _usable(models: Mapping[str, Weights], left_out: dict[str, str]) -> dict[str, Weights]:
     """Models that have anything to compare."""
-    usable = {}
     for name, model in models.items():
-        if signature(model):
-            usable[name] = model
-        else:
-            left_out[name] = "it has no tensors of real numbers" + (
-                " but those of a head" if model.shapes else ""
-            )
-    return usable
+        if not signature(model):
+            more = " but those of a head" if model.shapes else ""
+            left_out[name] = f"it has no tensors of real numbers{more}"
+    return {name: model for name, model in models.items() if name not in left_out}
 
 
 def _load_folder(
-    folder: Path, report: Report
+    folder: Path, progress: Progress
 ) -> tuple[dict[str, Weights], dict[str, str], Truth | None, dict[str, dict[str, Any]]]:
     if not folder.is_dir():
         what = "is a file; name the folder that it is in" if folder.exists() else "is not there"
         raise InvalidInput(f"{folder} {what}")
     files.listed(folder)
     with reading(folder):
-        models, left_out, paths_by_name = load_folder(folder, report)
+        models, left_out, paths_by_name = load_folder(folder, progress)
     if not paths_by_name:
         raise InvalidInput(
             f"{folder} is neither a zoo (it has no zoo.json) nor a folder with files of weights "
@@ -209,15 +198,10 @@ def _load_folder(
     table = find_parent_table(folder, paths_by_name, list(usable))
     if table is None:
         return usable, left_out, None, info
-    info = {name: file_info | table.info.get(paths[name], {}) for name, file_info in info.items()}
-    truth = true_parents({n: table.checkpoints[p] for n, p in paths.items()}, table.origins)
+    for name, path in paths.items():
+        info[name] |= table.info.get(path, {})
+    truth = true_parents(
+        {n: table.checkpoints[p] for n, p in paths.items()},
+        lambda model: table.parents.get(model, ()),
+    )
     return usable, left_out, truth, info
-
-
-def _too_few(path: Path, usable: Sequence[str], left_out: Mapping[str, str], where: str) -> str:
-    which = f"for which {where} " if where else ""
-    has = f"one, {usable[0]}" if usable else "none"
-    text = f"{path}: lineage needs two models or more {which}and there is {has}"
-    refused = [f"\n  {name} was left out: {why}" for name, why in left_out.items()]
-    more = [f"\n  and {len(refused) - _MAX_LISTED} more"] if len(refused) > _MAX_LISTED else []
-    return text + "".join(refused[:_MAX_LISTED] + more)

@@ -1,6 +1,6 @@
 """Recover the lineage of a zoo or of a folder of files, and score it where the truth is known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
 from vitarium.lineage._clusters import MAX_ALL_PAIRS
 from vitarium.lineage._sketches import sketch_weights
 from vitarium.lineage._zoo_models import Epochs
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Forest
 from vitarium.lineage.ground_truth import Truth, restrict_truth
 from vitarium.lineage.load import LoadedModels, first_non_finite, load
-from vitarium.lineage.model_set import ModelSet, Report, silent
 from vitarium.lineage.scores import Scores, scores
 from vitarium.zoo import Zoo
 
@@ -25,38 +25,31 @@ MAX_COMPARED_MODELS = 2_000
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """A set of models that could be compared with each other.
-
-    Args:
-        tensors: how many were compared.
-        shared: their share of the numbers of the largest model, heads left out.
-    """
+    """A set of models that could be compared with each other."""
 
     models: Sequence[str]
     tensors: int
+    """How many were compared."""
     shared: float
+    """Their share of the numbers of the largest model, heads left out."""
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """Recovered lineage of everything that was read.
-
-    Args:
-        forest: what the method recovered; families are numbered across groups.
-        truth: every model's true parents, where they are known.
-        scores: of the forest against the truth.
-        others: forests of other methods, and their scores, by name.
-        left_out: models and files that were set aside, and why.
-        info: what is known of a model, to be shown.
-    """
+    """Recovered lineage of everything that was read."""
 
     forest: Forest
+    """Families are numbered across groups."""
     truth: Truth | None
     scores: Scores | None
+    """Of the forest against the truth."""
     others: Mapping[str, tuple[Forest, Scores | None]]
+    """Forests of other methods, and their scores, by name."""
     left_out: Mapping[str, str]
+    """Models and files that were set aside, and why."""
     groups: Sequence[ModelGroup]
     info: Mapping[str, Mapping[str, Any]]
+    """What is known of a model, to be shown."""
 
 
 def recover(
@@ -68,13 +61,13 @@ def recover(
     truth: bool | None = None,
     where: str = "",
     epochs: Epochs = "last",
-    report: Report = silent,
+    progress: Progress = SILENT,
     **settings: Any,
 ) -> Recovered:
     """Recover which model descends from which, from their weights alone.
 
-        found = vitarium.recover("downloads")
-        found.forest.parents["model-7"]
+        recovered = vitarium.recover("downloads")
+        recovered.forest.parents["model-7"]
         vitarium.recover(zoo, "mother", direction="specialisation").scores
 
     Models are read as `lineage.load.load` has it; those of different shapes are never compared.
@@ -90,49 +83,40 @@ def recover(
             not; False: never.
         where: of a zoo, only models that fulfil this condition, as `vitarium ls` has it.
         epochs: of a zoo, models after their last epoch, or every kept epoch as a model of its own.
-        report: called with what is done, and how much of how much.
         settings: of the method.
 
     Raises UnknownName, InvalidConfig, NotAZoo, and InvalidInput for fewer than two models that
     can be used, a truth that is not known, or more trees than models.
     """
     chosen = choose("lineage", method, **settings) if isinstance(method, str) else method
-    loaded = _usable(load(source, where=where, epochs=epochs, report=report))
+    baselines = [section("lineage", baseline) for baseline in compare]
+    loaded = _usable(load(source, where=where, epochs=epochs, progress=progress))
     if truth and loaded.truth is None:
         raise InvalidInput(
             f"{source}: nobody knows the true parents; a zoo does, and a folder with a table of "
             "them: lineage.csv with the columns model and parent, or the models.csv of an export"
         )
-    true_parents = None if truth is False else loaded.truth
     if trees is not None and len(loaded.model_sets) > 1:
         raise InvalidInput(
             f"{trees} trees, but models of {len(loaded.model_sets)} different shapes, each of "
             "which has its own; leave the number out, or look at one shape at a time"
         )
-    roots = (
-        [model for model, parents in true_parents.items() if not parents] if true_parents else []
-    )
-    main_forest = _combined_forest(chosen, loaded, trees, report)
-    if compare and max(map(len, loaded.model_sets)) > MAX_COMPARED_MODELS:
-        names = ", ".join(section("lineage", other_method).name for other_method in compare)
+    true = loaded.truth if truth is not False else None
+    forest = _combined_forest(chosen, loaded, trees, progress)
+    if baselines and max(map(len, loaded.model_sets)) > MAX_COMPARED_MODELS:
+        names = ", ".join(baseline.name for baseline in baselines)
         note = (
             f"No other method ran beside it ({names}): there are more than {MAX_COMPARED_MODELS} "
             "models."
         )
-        main_forest, compare = replace(main_forest, notes=[*main_forest.notes, note]), ()
-    others = [
-        _combined_forest(section("lineage", other_method), loaded, trees, report, roots)
-        for other_method in compare
-    ]
-    scored = [
-        (forest, scores(forest, true_parents) if true_parents else None)
-        for forest in (main_forest, *others)
-    ]
+        forest, baselines = replace(forest, notes=[*forest.notes, note]), []
+    roots = {model for model, parents in true.items() if not parents} if true else set()
+    others = [_combined_forest(baseline, loaded, trees, progress, roots) for baseline in baselines]
     return Recovered(
-        forest=main_forest,
-        truth=true_parents,
-        scores=scored[0][1],
-        others={forest.method: (forest, score) for forest, score in scored[1:]},
+        forest=forest,
+        truth=true,
+        scores=scores(forest, true) if true else None,
+        others={other.method: (other, scores(other, true) if true else None) for other in others},
         left_out=loaded.left_out,
         groups=[
             ModelGroup(model_set.names, len(model_set.tensors), share)
@@ -146,44 +130,39 @@ def _usable(loaded: LoadedModels) -> LoadedModels:
     """The same without models that have entries that are NaN or infinite."""
     left_out, model_sets, shared = dict(loaded.left_out), [], []
     for model_set, share in zip(loaded.model_sets, loaded.shared, strict=True):
-        good = _finite(model_set)
-        for index in np.flatnonzero(~good).tolist():
+        # from what is needed anyway: statistics, or of many models sketches
+        if len(model_set) > MAX_ALL_PAIRS:
+            evidence = sketch_weights(model_set, size=1, tensors=model_set.tensors)[:, 0]
+        else:
+            evidence = model_set.statistics.gram().diagonal()
+        finite = np.isfinite(evidence)
+        for index in np.flatnonzero(~finite).tolist():
             model = model_set.models[index]
-            left_out[model.name] = (
-                first_non_finite(model, model_set.tensors) or "its weights are too large"
-            )
-        if good.any():
-            model_sets.append(
-                model_set if good.all() else model_set.subset(np.flatnonzero(good).tolist())
-            )
+            why = first_non_finite(model, model_set.tensors)
+            left_out[model.name] = why or "its weights are too large"
+        if finite.any():
+            usable_set = model_set if finite.all() else model_set.subset(np.flatnonzero(finite))
+            model_sets.append(usable_set)
             shared.append(share)
     usable = replace(loaded, model_sets=model_sets, shared=shared, left_out=left_out)
     if len(usable.models) < 2:
-        named = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
-        raise InvalidInput(f"lineage takes two models or more that can be used ({named})")
+        reasons = "; ".join(f"{name}: {why}" for name, why in sorted(left_out.items()))
+        raise InvalidInput(f"lineage takes two models or more that can be used ({reasons})")
     truth = restrict_truth(loaded.truth, usable.models) if loaded.truth is not None else None
     return replace(usable, truth=truth)
-
-
-def _finite(model_set: ModelSet) -> np.ndarray:
-    """Which models have finite weights, bool [K], from statistics that are needed anyway."""
-    if len(model_set) > MAX_ALL_PAIRS:
-        return np.isfinite(sketch_weights(model_set, size=1, tensors=model_set.tensors)).all(1)
-    finite: np.ndarray = np.isfinite(model_set.statistics.gram().diagonal())
-    return finite
 
 
 def _combined_forest(
     method: Section,
     loaded: LoadedModels,
     trees: int | None,
-    report: Report,
-    roots: Sequence[str] = (),
+    progress: Progress,
+    roots: Collection[str] = (),
 ) -> Forest:
     """One forest of the forests of all model sets."""
     forests: list[Forest] = []
     for model_set in loaded.model_sets:
-        report(f"recovering: {method.name}", len(forests), len(loaded.model_sets))
+        progress.step(f"recovering: {method.name}", len(forests), len(loaded.model_sets))
         if len(model_set) == 1:
             forests.append(Forest(method.name, model_set.names, [0], (), {model_set.names[0]: 1.0}))
             continue
@@ -197,12 +176,11 @@ def _combined_forest(
     for forest in forests:
         first = max(families, default=-1) + 1
         families += [first + number for number in forest.families]
-    edges: list[Edge] = [edge for forest in forests for edge in forest.edges]
     return Forest(
         method=method.name,
         models=[name for forest in forests for name in forest.models],
         families=families,
-        edges=edges,
+        edges=[edge for forest in forests for edge in forest.edges],
         roots={name: confidence for forest in forests for name, confidence in forest.roots.items()},
         tied=[group for forest in forests for group in forest.tied],
         notes=list(dict.fromkeys(note for forest in forests for note in forest.notes)),

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.lineage.forest import Forest
+from vitarium.lineage.base import Forest, tree_numbers
 from vitarium.lineage.ground_truth import Truth
-
-Edges = set[tuple[str, str]]
-"""Parent and child."""
 
 
 @dataclass(frozen=True)
@@ -68,29 +65,36 @@ def scores(forest: Forest, truth: Truth) -> Scores:
     Raises UnknownName for a model, or a parent, that the forest does not have, and InvalidInput for
     a model of which the truth says nothing.
     """
+    from sklearn.metrics import adjusted_rand_score
+
     _check(forest, truth)
     recovered = {model: frozenset(parents) for model, parents in forest.parents.items()}
     true = {model: frozenset(truth[model]) for model in forest.models}
-    edges, true_edges = _edges(recovered), _edges(true)
-    correct = edges & true_edges
-    trees = _components(true)
-    numbers = {model: number for number, tree in enumerate(trees) for model in tree}
+    edges, true_edges = (
+        {(parent, child) for child, parents in side.items() for parent in parents}
+        for side in (recovered, true)
+    )
+    numbers = dict(zip(true, tree_numbers(list(true), true_edges), strict=True))
+    root_right = dict.fromkeys(numbers.values(), True)
+    for model in true:
+        root_right[numbers[model]] &= bool(true[model]) or not recovered[model]
     children = [model for model in true if true[model]]
     mixtures = [model for model in true if len(true[model]) > 1]
-    root_family = [all(not recovered[m] for m in tree if not true[m]) for tree in trees]
+    in_tree = Counter(numbers[child] for _, child in true_edges)
+    correct = Counter(numbers[child] for _, child in edges & true_edges)
     return Scores(
         node_accuracy=fmean(recovered[model] == true[model] for model in true),
         node_accuracy_up_to_ties=_up_to_ties(recovered, true, forest.tied) / len(true),
         parent_accuracy=_share(recovered[model] == true[model] for model in children),
         edge_precision=_share(edge in true_edges for edge in edges),
         edge_recall=_share(edge in edges for edge in true_edges),
-        undirected_edge_accuracy=_share({edge, edge[::-1]} & edges for edge in true_edges),
-        root_accuracy=fmean(root_family),
-        adjusted_rand_index=_rand(forest.families, [numbers[model] for model in forest.models]),
+        undirected_edge_accuracy=_share(bool({e, e[::-1]} & edges) for e in true_edges),
+        root_accuracy=fmean(root_right.values()),
+        adjusted_rand_index=float(adjusted_rand_score(list(numbers.values()), forest.families)),
         mixtures_found=_share(true[model] <= recovered[model] for model in mixtures),
-        mother_accuracy=_mother(correct, true_edges, numbers),
+        mother_accuracy=_share(correct[tree] / in_tree[tree] for tree in in_tree),
         models=len(true),
-        trees=len(trees),
+        trees=len(root_right),
         families=len(set(forest.families)),
         roots=len(true) - len(children),
         recovered_roots=sum(not parents for parents in recovered.values()),
@@ -115,23 +119,9 @@ def _check(forest: Forest, truth: Truth) -> None:
             )
 
 
-def _edges(parents: Mapping[str, Iterable[str]]) -> Edges:
-    return {(parent, child) for child, ancestors in parents.items() for parent in ancestors}
-
-
-def _share(right: Iterable[object]) -> float | None:
-    outcomes = [bool(outcome) for outcome in right]
-    return fmean(outcomes) if outcomes else None
-
-
-def _components(parents: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Models that edges connect, in whatever direction; in the order of their first models."""
-    import networkx
-
-    graph = networkx.Graph()
-    graph.add_nodes_from(parents)
-    graph.add_edges_from(_edges(parents))
-    return [list(tree) for tree in networkx.connected_components(graph)]
+def _share(values: Iterable[float]) -> float | None:
+    numbers = list(values)
+    return fmean(numbers) if numbers else None
 
 
 def _up_to_ties(
@@ -139,11 +129,9 @@ def _up_to_ties(
     true: Mapping[str, frozenset[str]],
     tied: Sequence[Sequence[str]],
 ) -> int:
-    """Models that are right for the best way to exchange tied ones.
-
-    What is compared are groups of tied models, not models; so in a group, the most models that are
-    right at once are those parents that it has in the forest and in truth, each as often as both.
-    """
+    """Models that are right for the best way to exchange tied ones. What is compared are groups of
+    tied models, not models; so in a group, the most models that are right at once are those parents
+    that it has in the forest and in truth, each as often as both."""
     group: dict[str, Hashable] = {model: model for model in true}
     for number, models in enumerate(tied):
         group.update(dict.fromkeys(models, number))
@@ -153,20 +141,4 @@ def _up_to_ties(
         for model, of_model in parents.items():
             side[group[model]][frozenset(group[parent] for parent in of_model)] += 1
         sides.append(side)
-    recovered_groups, true_groups = sides
-    return sum(
-        (recovered_groups[group_id] & true_groups[group_id]).total()
-        for group_id in recovered_groups
-    )
-
-
-def _rand(recovered: Sequence[int], true: Sequence[int]) -> float:
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(true, recovered))
-
-
-def _mother(correct: Edges, true: Edges, numbers: Mapping[str, int]) -> float | None:
-    of_tree = Counter(numbers[child] for _, child in true)
-    right = Counter(numbers[child] for _, child in correct)
-    return fmean(right[tree] / of_tree[tree] for tree in of_tree) if of_tree else None
+    return sum((sides[0][group_id] & sides[1][group_id]).total() for group_id in sides[0])

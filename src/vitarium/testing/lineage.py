@@ -12,9 +12,8 @@ import torch
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, choose, get
 from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.base import Forest, ModelSet
 from vitarium.lineage.files.forests import read_json, write_json
-from vitarium.lineage.forest import Forest
-from vitarium.lineage.model_set import ModelSet
 
 _WIDTH = 48
 _SHAPES: Mapping[str, tuple[int, ...]] = {

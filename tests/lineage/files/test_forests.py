@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vitarium.core.errors import CorruptFile, InvalidInput
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.files.forests import read_json, write_graphml, write_json
-from vitarium.lineage.forest import Edge, Forest
 from vitarium.lineage.scores import scores
 
 FOREST = Forest(

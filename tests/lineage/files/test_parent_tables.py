@@ -25,7 +25,10 @@ def truth(folder, **tables):
     if table is None:
         return None
     paths = {name: path.relative_to(folder).as_posix() for name, path in paths_by_name.items()}
-    return true_parents({n: table.checkpoints[p] for n, p in paths.items()}, table.origins)
+    return true_parents(
+        {n: table.checkpoints[p] for n, p in paths.items()},
+        lambda model: table.parents.get(model, ()),
+    )
 
 
 def test_without_a_table_there_is_no_truth(tmp_path):

@@ -10,12 +10,8 @@ from safetensors.torch import save_file
 
 from vitarium.core.errors import CorruptFile
 from vitarium.formats._names import from_timm
-from vitarium.lineage.files.weight_files import (
-    SUFFIXES,
-    FileWeights,
-    find_weight_files,
-    load_folder,
-)
+from vitarium.formats.weights import SUFFIXES
+from vitarium.lineage.files.weight_files import FileWeights, find_weight_files, load_folder
 from vitarium.measures.weights._products import products
 
 SHAPES = {"cls_token": (1, 1, 4), "blocks.0.attn.qkv.weight": (12, 4), "norm.weight": (4,)}

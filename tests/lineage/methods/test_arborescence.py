@@ -32,6 +32,13 @@ def without_loops(costs: np.ndarray) -> np.ndarray:
     return costs
 
 
+def rooted(costs: np.ndarray, root: int) -> np.ndarray:
+    """Costs with no edge to a node, so that it is the root."""
+    costs = costs.copy()
+    costs[:, root] = np.inf
+    return costs
+
+
 def cost_of(parents, costs) -> float:
     return sum(costs[parent, node] for node, parent in enumerate(parents) if parent != NO_PARENT)
 
@@ -57,7 +64,7 @@ def test_it_costs_the_least_of_all_with_the_best_root_and_with_each(costs, arbor
     assert cost_of(tree.parents, costs) == pytest.approx(tree.cost, abs=1e-12)
     for root, cost in enumerate(least):
         if np.isfinite(cost):
-            given_root = minimum_arborescence(costs, root)
+            given_root = minimum_arborescence(rooted(costs, root))
             assert given_root.root == root
             assert given_root.cost == pytest.approx(cost, abs=1e-9)
             assert is_tree(given_root.parents, root)
@@ -125,7 +132,7 @@ def test_a_long_chain_of_circles_in_circles_is_undone():
     costs = np.full((count, count), np.inf)
     for node in range(count - 1):
         costs[node, node + 1] = costs[node + 1, node] = node + 1
-    tree = minimum_arborescence(costs, root=count - 1)
+    tree = minimum_arborescence(rooted(costs, count - 1))
     assert tree.parents.tolist() == [*range(1, count), NO_PARENT]
     assert minimum_arborescence(costs).cost == tree.cost == count * (count - 1) / 2
 
@@ -146,20 +153,19 @@ def test_one_node_is_its_own_tree():
 
 
 @pytest.mark.parametrize(
-    ("costs", "root", "says"),
+    ("costs", "says"),
     [
-        (np.zeros((2, 3)), None, "costs are \\[2, 3\\]"),
-        (np.zeros((0, 0)), None, "at least 1"),
-        (np.zeros(4), None, "\\[K, K\\]"),
-        (np.array([[0, -np.inf], [1, 0]]), None, "give a finite one"),
-        (np.zeros((2, 2)), 2, "the root 2 is none of the nodes 0 to 1"),
-        (np.array([[0, np.inf], [1, 0]]), 0, "no node reaches both"),
-        (np.full((3, 3), np.nan), None, "no node reaches both 0 and 1"),
+        (np.zeros((2, 3)), "costs are \\[2, 3\\]"),
+        (np.zeros((0, 0)), "at least 1"),
+        (np.zeros(4), "\\[K, K\\]"),
+        (np.array([[0, -np.inf], [1, 0]]), "give a finite one"),
+        (np.array([[0, np.inf], [np.inf, 0]]), "no node reaches both"),
+        (np.full((3, 3), np.nan), "no node reaches both 0 and 1"),
     ],
 )
-def test_what_has_no_tree_is_refused(costs, root, says):
+def test_what_has_no_tree_is_refused(costs, says):
     with pytest.raises(InvalidInput, match=says):
-        minimum_arborescence(costs, root)
+        minimum_arborescence(costs)
 
 
 # Probabilities

@@ -9,9 +9,9 @@ import torch
 from vitarium.core.errors import InvalidInput
 from vitarium.core.files import write
 from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.base import ModelSet
 from vitarium.lineage.methods import _layer_distances as layer_distances
 from vitarium.lineage.methods._layer_distances import l2, largest, layers, mean_absolute, rank
-from vitarium.lineage.model_set import ModelSet
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import Checkpoint
 
@@ -176,17 +176,16 @@ def test_without_a_matrix_there_is_a_clear_message():
             distance(model_set)
 
 
-def test_checkpoints_on_disk_are_read_by_rows_and_reported(tmp_path):
+def test_checkpoints_on_disk_are_read_by_rows_and_reported(tmp_path, steps):
     model_set = drawn(3)
-    reported = []
     models = []
     for model in model_set.models:
         path = tmp_path / f"{model.name}.safetensors"
         write(path, packing.plain(dict(model), {})[0])
         models.append(Weights(model.name, Checkpoint(path, None)))
-    stored = ModelSet(models, model_set.tensors, lambda *what: reported.append(what))
+    stored = ModelSet(models, model_set.tensors, steps)
     assert largest(stored) == pytest.approx(largest(model_set))
-    assert [done for _, done, of in reported] == [0, 1, 2, 3]
-    assert {of for _, _, of in reported} == {4}
+    assert [done for _, done, of in steps] == [0, 1, 2, 3]
+    assert {of for _, _, of in steps} == {4}
     assert mean_absolute(stored) == pytest.approx(mean_absolute(model_set))
     assert rank(stored).tolist() == rank(model_set).tolist()

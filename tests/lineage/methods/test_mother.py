@@ -12,7 +12,7 @@ from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import choose, get
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 
 def parents(forest) -> dict[str, str | None]:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.studies.lineage.evaluated import (
     EvaluatedForest,
     Status,

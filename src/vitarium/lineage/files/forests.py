@@ -17,7 +17,7 @@ Members may be added to version 1; a change of what is there makes version 2.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.printable import distinct, printable
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.ground_truth import Truth
 from vitarium.lineage.scores import Scores
 
@@ -53,34 +53,22 @@ def write_json(
     info: Info | None = None,
 ) -> None:
     """Write a forest, whole or not at all. Raises DiskFull."""
-    info = info or {}
     models = [
-        {
-            "name": model,
-            "family": int(family),
-            "root": _number(forest.roots.get(model)),
-            "about": _to_json(info.get(model, {})),
-        }
-        for model, family in zip(forest.models, forest.families, strict=True)
+        {"name": m, "family": int(f), "root": forest.roots.get(m), "about": (info or {}).get(m, {})}
+        for m, f in zip(forest.models, forest.families, strict=True)
     ]
-    edges = [
-        asdict(edge) | {"confidence": _number(edge.confidence), "share": _number(edge.share)}
-        for edge in forest.edges
-    ]
-    files.write_json(
-        path,
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "method": forest.method,
-            "models": models,
-            "edges": edges,
-            "tied": [list(group) for group in forest.tied],
-            "notes": list(forest.notes),
-            "truth": None if truth is None else {m: list(parents) for m, parents in truth.items()},
-            "scores": None if scores is None else _to_json(asdict(scores)),
-        },
-    )
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "method": forest.method,
+        "models": models,
+        "edges": [asdict(edge) for edge in forest.edges],
+        "tied": forest.tied,
+        "notes": forest.notes,
+        "truth": truth,
+        "scores": None if scores is None else asdict(scores),
+    }
+    files.write_json(path, _to_json(value))
 
 
 def read_json(path: Path) -> StoredForest:
@@ -105,6 +93,29 @@ def read_json(path: Path) -> StoredForest:
         raise CorruptFile(path, f"its lineage makes no sense ({error!r})") from None
 
 
+def _parse(value: Mapping[str, Any]) -> StoredForest:
+    models, truth, scores = value["models"], value["truth"], value["scores"]
+    forest = Forest(
+        value["method"],
+        tuple(model["name"] for model in models),
+        tuple(model["family"] for model in models),
+        tuple(Edge(**{key: edge[key] for key in Edge.__annotations__}) for edge in value["edges"]),
+        {model["name"]: model["root"] for model in models if model["root"] is not None},
+        tuple(map(tuple, value["tied"])),
+        tuple(value["notes"]),
+    )
+    names = set(forest.models)
+    for edge in forest.edges:
+        if not {edge.parent, edge.child} <= names:
+            raise ValueError(f"{edge.parent} -> {edge.child} is an edge of unknown models")
+    return StoredForest(
+        forest,
+        None if truth is None else {model: tuple(parents) for model, parents in truth.items()},
+        None if scores is None else Scores(**{key: scores[key] for key in Scores.__annotations__}),
+        {model["name"]: model["about"] for model in models if model["about"]},
+    )
+
+
 def write_graphml(
     forest: Forest, path: Path, truth: Truth | None = None, info: Info | None = None
 ) -> None:
@@ -119,53 +130,28 @@ def write_graphml(
     graph = networkx.DiGraph(method=forest.method)
     node = distinct(forest.models)
     tied = {model: number for number, group in enumerate(forest.tied, 1) for model in group}
-    about = _columns(forest.models, info or {})
+    columns = {m: dict(_flattened("", _to_json((info or {}).get(m, {})))) for m in forest.models}
+    # in a column all are of one kind
+    texts = {name for cells in columns.values() for name in cells if isinstance(cells[name], str)}
     for model, family in zip(forest.models, forest.families, strict=True):
-        optional = {"root": _number(forest.roots.get(model)), "tied": tied.get(model)}
-        present = {key: value for key, value in optional.items() if value is not None}
-        attributes = {"label": node[model], "family": int(family)}
-        graph.add_node(node[model], **about[model] | attributes | present)
+        attributes = {
+            printable(name) or "unnamed": printable(str(value)) if name in texts else float(value)
+            for name, value in columns[model].items()
+        }
+        attributes |= {"label": node[model], "family": int(family)}
+        if model in forest.roots:
+            attributes["root"] = float(forest.roots[model])
+        if model in tied:
+            attributes["tied"] = tied[model]
+        graph.add_node(node[model], **attributes)
     for edge in forest.edges:
-        right = {} if truth is None else {"right": edge.parent in truth.get(edge.child, ())}
-        graph.add_edge(
-            node[edge.parent],
-            node[edge.child],
-            confidence=float(edge.confidence),
-            share=float(edge.share),
-            kind=edge.kind,
-            **right,
-        )
-    lines = networkx.generate_graphml(graph, named_key_ids=True)
-    text = "\n".join(lines) + "\n"
+        attributes = {"confidence": float(edge.confidence), "share": float(edge.share)}
+        attributes["kind"] = edge.kind
+        if truth is not None:
+            attributes["right"] = edge.parent in truth.get(edge.child, ())
+        graph.add_edge(node[edge.parent], node[edge.child], **attributes)
+    text = "\n".join(networkx.generate_graphml(graph, named_key_ids=True)) + "\n"
     files.write(path, files.utf8('<?xml version="1.0" encoding="UTF-8"?>\n' + text))
-
-
-def _parse(value: Mapping[str, Any]) -> StoredForest:
-    models = value["models"]
-    forest = Forest(
-        value["method"],
-        tuple(model["name"] for model in models),
-        tuple(model["family"] for model in models),
-        tuple(Edge(**{key: edge[key] for key in Edge.__annotations__}) for edge in value["edges"]),
-        {model["name"]: model["root"] for model in models if model["root"] is not None},
-        tuple(map(tuple, value["tied"])),
-        tuple(value["notes"]),
-    )
-    names = set(forest.models)
-    for edge in forest.edges:
-        if not {edge.parent, edge.child} <= names:
-            raise ValueError(f"{edge.parent} -> {edge.child} is an edge of unknown models")
-    truth, scores = value["truth"], value["scores"]
-    return StoredForest(
-        forest,
-        None if truth is None else {model: tuple(parents) for model, parents in truth.items()},
-        None if scores is None else Scores(**{key: scores[key] for key in Scores.__annotations__}),
-        {model["name"]: model["about"] for model in models if model["about"]},
-    )
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _to_json(value: Any) -> Any:
@@ -180,22 +166,8 @@ def _to_json(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _columns(models: Sequence[str], info: Info) -> dict[str, dict[str, Any]]:
-    """Of every model, texts and numbers by dotted name; in a column they are all of one kind."""
-    flat = {model: dict(_flattened("", _to_json(info.get(model, {})))) for model in models}
-    texts = {
-        name for cells in flat.values() for name, cell in cells.items() if isinstance(cell, str)
-    }
-    return {
-        model: {
-            printable(name) or "unnamed": printable(str(value)) if name in texts else float(value)
-            for name, value in cells.items()
-        }
-        for model, cells in flat.items()
-    }
-
-
 def _flattened(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """Texts and numbers by dotted names."""
     if isinstance(value, dict):
         for key, entry in value.items():
             yield from _flattened(f"{name}.{key}" if name else key, entry)

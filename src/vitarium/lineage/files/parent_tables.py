@@ -10,7 +10,6 @@ soup,base;tuned
 
 import csv
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,44 +17,34 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.csv_cells import unguarded
 from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.numerals import is_number
 from vitarium.core.registry import plugins
 from vitarium.formats.importers.checkpoint_table import METRICS
 from vitarium.formats.weights import check_place
-from vitarium.lineage.ground_truth import CheckpointRef, Origins
+from vitarium.lineage.ground_truth import LAST
 from vitarium.zoo.listing import SCORES
 
 LINEAGE, MODELS = "lineage.csv", "models.csv"
 _RESERVED_COLUMNS = (
-    "file",
-    "name",
-    "stage",
-    "parent",
-    "parent_epoch",
-    "epoch",
-    "num_classes",
-    "ingredients",
+    *("file", "name", "stage", "parent", "parent_epoch", "epoch", "num_classes", "ingredients"),
 )
 _ID = re.compile("[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class ParentTable:
-    """True parents as a table has them.
-
-    Args:
-        path: the table's file.
-        places: of every file that it speaks of, by its path in the folder, which model it is.
-        origins: from what a model started, or of what it was made.
-        about: by file, what else it says, to be shown: see `LoadedModels.info`.
-    """
+    """True parents as a table has them."""
 
     path: Path
     checkpoints: Mapping[str, CheckpointRef]
-    origins: Origins
+    """Of every file that it speaks of, by its path in the folder, which model it is."""
+    parents: Mapping[str, Sequence[CheckpointRef]]
+    """From what a model started, or of what it was made."""
     info: Mapping[str, dict[str, Any]]
+    """By file, what else it says, to be shown: see `LoadedModels.info`."""
 
 
 def find_parent_table(
@@ -63,155 +52,132 @@ def find_parent_table(
 ) -> ParentTable | None:
     """The folder's `lineage.csv`, else its `models.csv` if that has a column `parent`.
 
-    Args:
-        files: of the folder, by model's name.
-        names: of the models that were read; each needs a row.
-
+    Files are of the folder, by model's name; each of the names, which were read, needs a row.
     Raises InvalidInput that names the table, the row and what to do.
     """
+    paths = {name: file.relative_to(folder).as_posix() for name, file in files.items()}
+    table = None
     if (folder / LINEAGE).exists():
-        table = _from_lineage_csv(folder / LINEAGE, files, folder)
+        table = _from_lineage_csv(folder / LINEAGE, paths)
     elif (folder / MODELS).exists():
-        model_table = _from_models_csv(folder / MODELS)
-        if model_table is None:
-            return None
-        table = model_table
-    else:
+        table = _from_models_csv(folder / MODELS)
+    if table is None:
         return None
+    try:
+        graph = {model: [p.model for p in parents] for model, parents in table.parents.items()}
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise InvalidInput(f"{table.path}: a model cannot be its own ancestor: {circle}") from None
     for name in names:
-        file = files[name].relative_to(folder).as_posix()
-        if file not in table.checkpoints:
+        if paths[name] not in table.checkpoints:
             raise InvalidInput(
-                f"{table.path} has no row for {file}; add one (that of a root has no parent), or "
-                "remove the table"
+                f"{table.path} has no row for {paths[name]}; add one (that of a root has no "
+                "parent), or remove the table"
             )
     return table
 
 
-def _from_lineage_csv(path: Path, files: Mapping[str, Path], folder: Path) -> ParentTable:
+def _from_lineage_csv(path: Path, paths: Mapping[str, str]) -> ParentTable:
     """`model` is a file with or without its suffix, or one that is not here but has a row."""
-    rows = list(_rows(path, ("model", "parent")))
-    names_by_file = {file.relative_to(folder).as_posix(): name for name, file in files.items()}
-
-    def model_name(cell: str) -> str:
-        return names_by_file.get(cell, cell)
-
-    listed = {model_name(cells["model"]) for _, cells in rows if "model" in cells}
+    names = {file: name for name, file in paths.items()}
+    rows = list(_rows(path, "model", "parent"))
+    known = {names.get(cells["model"], cells["model"]) for _, cells in rows if "model" in cells}
+    known |= paths.keys()
     parents: dict[str, list[CheckpointRef]] = {}
-    for number, cells in rows:
+    for where, cells in rows:
         if "model" not in cells:
-            raise InvalidInput(f"{path}, row {number}: no model is named")
-        model = model_name(cells["model"])
-        parents.setdefault(model, [])
+            raise InvalidInput(f"{where}: no model is named")
+        of_model = parents.setdefault(names.get(cells["model"], cells["model"]), [])
         for cell in filter(None, map(str.strip, cells.get("parent", "").split(";"))):
-            if model_name(cell) not in listed and model_name(cell) not in files:
+            if names.get(cell, cell) not in known:
                 raise InvalidInput(
-                    f"{path}, row {number}: there is no file of '{cell}', and no row"
-                    f"{did_you_mean(cell, {*listed, *files})}; give a parent whose file is not "
-                    "here a row of its own"
+                    f"{where}: there is no file of '{cell}', and no row{did_you_mean(cell, known)}"
+                    "; give a parent whose file is not here a row of its own"
                 )
-            parents[model].append(CheckpointRef(model_name(cell), math.inf))
-    _check_circles(path, parents)
-    checkpoints = {
-        file: CheckpointRef(name, 0) for file, name in names_by_file.items() if name in parents
-    }
-    return ParentTable(path, checkpoints, lambda model: parents.get(model, ()), {})
+            of_model.append(CheckpointRef(names.get(cell, cell), LAST))
+    checkpoints = {file: CheckpointRef(name, 0) for file, name in names.items() if name in parents}
+    return ParentTable(path, checkpoints, parents, {})
 
 
 def _from_models_csv(path: Path) -> ParentTable | None:
     """As `vitarium export` writes it, and `vitarium import` reads it; None: it tells no parents."""
-    rows = list(_rows(path, ("file",)))
+    rows = list(_rows(path, "file"))
     with path.open(newline="", encoding="utf-8-sig") as file:
         if "parent" not in next(csv.reader(file)):
             return None
     names = {cells.get("name", cells["file"]) for _, cells in rows if "file" in cells}
     checkpoints, parents, info = {}, dict[str, list[CheckpointRef]](), {}
-    factors = _factors([cells for _, cells in rows])
-    for number, cells in rows:
+    values: dict[str, set[str]] = {}
+    for _, cells in rows:
+        for column, cell in cells.items():
+            values.setdefault(column, set()).add(cell)
+    factors = [
+        column
+        for column in values  # neither ours nor measured, and rows that have a value differ in it
+        if column not in _RESERVED_COLUMNS
+        and not column.startswith(METRICS)
+        and len(values[column]) > 1
+    ]
+    for where, cells in rows:
         if "file" not in cells:
-            raise InvalidInput(f"{path}, row {number}: no file is named")
+            raise InvalidInput(f"{where}: no file is named")
         name = cells.get("name", cells["file"])
-        origins = _parents(path, number, cells)
+        origins = _parents(where, cells)
         for parent in origins:
             # exported models have parents that were not exported; those have ids
             if parent.model not in names and not _ID.fullmatch(parent.model):
                 raise InvalidInput(
-                    f"{path}, row {number}: no row has the name '{parent.model}' of its parent"
+                    f"{where}: no row has the name '{parent.model}' of its parent"
                     f"{did_you_mean(parent.model, names)}"
                 )
         if parents.setdefault(name, origins) != origins:
-            raise InvalidInput(f"{path}, row {number}: {name} has another parent in a row before")
-        checkpoints[cells["file"]] = CheckpointRef(name, _number(path, number, cells, "epoch", 0))
-        info[cells["file"]] = _display_info(cells, checkpoints[cells["file"]], factors)
-    _check_circles(path, parents)
-    return ParentTable(path, checkpoints, lambda model: parents.get(model, ()), info)
+            raise InvalidInput(f"{where}: {name} has another parent in a row before")
+        checkpoint = CheckpointRef(name, _number(where, cells, "epoch", 0))
+        try:
+            accuracy = next((float(cells[score]) for score in SCORES if score in cells), None)
+        except ValueError:  # a text, and of no use here
+            accuracy = None
+        checkpoints[cells["file"]] = checkpoint
+        info[cells["file"]] = {
+            "name": name,
+            "stage": cells.get("stage"),
+            "epoch": checkpoint.epoch,
+            "accuracy": accuracy,
+            "factors": {factor: cells[factor] for factor in factors if factor in cells},
+        }
+    return ParentTable(path, checkpoints, parents, info)
 
 
-def _parents(path: Path, number: int, cells: Mapping[str, str]) -> list[CheckpointRef]:
+def _parents(where: str, cells: Mapping[str, str]) -> list[CheckpointRef]:
     origins = []
     operator = plugins("operator").get(cells.get("operator", ""))
     if "operator" in cells:
         try:
-            ingredients = [
-                ingredient.partition("@") for ingredient in json.loads(cells["ingredients"])
-            ]
-            origins = [CheckpointRef(model, int(epoch)) for model, _, epoch in ingredients]
+            refs = [ref.partition("@") for ref in json.loads(cells["ingredients"])]
+            origins = [CheckpointRef(model, int(epoch)) for model, _, epoch in refs]
         except (KeyError, ValueError, AttributeError, TypeError):
             raise InvalidInput(
-                f"{path}, row {number}: {cells['operator']} made the model, and the column "
-                'ingredients does not say of what, as in ["3f2a0c41d9e7@5"]; export the zoo anew, '
-                f"or say in a {LINEAGE} (columns model, parent) which descends from which"
+                f"{where}: {cells['operator']} made the model, and the column ingredients does not "
+                'say of what, as in ["3f2a0c41d9e7@5"]; export the zoo anew, or say in a '
+                f"{LINEAGE} (columns model, parent) which descends from which"
             ) from None
     if operator and operator.facts.get("aligns"):
         return origins[-1:]
     if "parent" in cells:
-        epoch = _number(path, number, cells, "parent_epoch", math.inf)
-        origins.append(CheckpointRef(cells["parent"], epoch))
+        origins.append(CheckpointRef(cells["parent"], _number(where, cells, "parent_epoch", LAST)))
     return origins
 
 
-def _factors(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Columns that are neither ours nor measured, and in which rows that have a value differ."""
-    names = dict.fromkeys(name for cells in rows for name in cells)
-    return [
-        name
-        for name in names
-        if name not in _RESERVED_COLUMNS
-        and not name.startswith(METRICS)
-        and len({cells[name] for cells in rows if name in cells}) > 1
-    ]
-
-
-def _display_info(
-    cells: Mapping[str, str], checkpoint: CheckpointRef, factors: Sequence[str]
-) -> dict[str, Any]:
-    scores = (cells[name] for name in SCORES if name in cells)
-    try:
-        accuracy = next(map(float, scores), None)
-    except ValueError:  # a text, and of no use here
-        accuracy = None
-    return {
-        "name": checkpoint.model,
-        "stage": cells.get("stage"),
-        "epoch": checkpoint.epoch,
-        "accuracy": accuracy,
-        "factors": {name: cells[name] for name in factors if name in cells},
-    }
-
-
-def _number(
-    path: Path, number: int, cells: Mapping[str, str], column: str, otherwise: float
-) -> float:
+def _number(where: str, cells: Mapping[str, str], column: str, otherwise: int) -> int:
     cell = cells.get(column)
-    if cell is None:
-        return otherwise
-    if not is_number(cell):
-        raise InvalidInput(f"{path}, row {number}: '{cell}' in column {column} is no whole number")
-    return int(cell)
+    if cell is not None and not is_number(cell):
+        raise InvalidInput(f"{where}: '{cell}' in column {column} is no whole number")
+    return otherwise if cell is None else int(cell)
 
 
-def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Numbers, as a spreadsheet counts (the header is row 1), and cells that are not empty."""
+def _rows(path: Path, *needed: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row is, as a spreadsheet counts (the header is row 1), and its filled cells."""
     check_place(path, path.parent)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -224,26 +190,11 @@ def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, st
                         f"{', '.join(header) or 'none at all'}"
                     )
             for cells in reader:
+                where = f"{path}, row {reader.line_num}"
                 if len(cells) not in (0, len(header)):
-                    raise InvalidInput(
-                        f"{path}, row {reader.line_num}: {len(cells)} cells under "
-                        f"{len(header)} columns"
-                    )
-                named = zip(header, (unguarded(cell.strip()) for cell in cells), strict=False)
-                if filled := {column: cell for column, cell in named if cell}:
-                    yield reader.line_num, filled
+                    raise InvalidInput(f"{where}: {len(cells)} cells under {len(header)} columns")
+                texts = (unguarded(cell.strip()) for cell in cells)
+                if filled := {c: text for c, text in zip(header, texts, strict=False) if text}:
+                    yield where, filled
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{path} cannot be read as a table ({error})") from None
-
-
-def _check_circles(path: Path, parents: Mapping[str, Sequence[CheckpointRef]]) -> None:
-    graph = {
-        model: [checkpoint.model for checkpoint in checkpoints]
-        for model, checkpoints in parents.items()
-    }
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        raise InvalidInput(
-            f"{path}: a model cannot be its own ancestor: {' -> '.join(error.args[1])}"
-        ) from None

@@ -6,7 +6,7 @@ one; and a file that is cut short meanwhile is an error that names it, not the e
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property, reduce
 from pathlib import Path
 
@@ -16,22 +16,18 @@ from torch import Tensor
 
 from vitarium.core.errors import CorruptFile, VitariumError
 from vitarium.core.printable import distinct
+from vitarium.core.progress import SILENT, Progress
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.scope import HEADS
 from vitarium.formats._names import to_timm
-from vitarium.formats.weights import check_place, read_weights
-from vitarium.lineage.model_set import Report, silent
+from vitarium.formats.weights import SUFFIXES, WRAPPED_IN, check_place, read_weights
 from vitarium.zoo._format.container import Container
 from vitarium.zoo._format.description import DTYPES
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
-"""Keys under which training programs keep the state dict in a pickle."""
-
-_WRAPPER_MODULES = (
+_WRAPPER_MODULES = {
     *("module", "_orig_mod", "model", "vit", "dinov2", "deit", "backbone", "encoder", "trunk"),
     *("net", "network", "student", "teacher", "base_model"),
-)
+}
 """Names of modules in which training programs wrap a model."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _HUGGING_FACE_PATCHES = "embeddings.patch_embeddings.projection.weight"
@@ -84,32 +80,28 @@ class SafetensorsFile(Mapping[str, Tensor]):
 
 
 class FileWeights(Weights):
-    """A model in a file.
+    """A model in a file, whose tensors have the file's own names.
 
-    Args:
-        name: what the model is called.
-        path: of the file, for messages.
-        file: the tensors by the file's own names.
-        sources: by our name, those of the file that it is made of, one after the other (queries,
-            keys and values of Hugging Face's models are one tensor in timm's).
+    Its sources are, by our name, those of the file, one after the other: queries, keys and values
+    of Hugging Face's models are one tensor in timm's.
     """
 
     def __init__(
-        self,
-        name: str,
-        path: Path,
-        file: Mapping[str, Tensor],
-        sources: Mapping[str, Sequence[str]],
+        self, name: str, path: Path, file: Mapping[str, Tensor], sources: Mapping[str, list[str]]
     ) -> None:
         """Raises CorruptFile where tensors that are to be one do not fit."""
         super().__init__(name, file)
-        self.path, self._file, self._sources = path, file, sources
-        for ours, parts in sources.items():
-            if (
-                len(parts) > 1
-                and len({(self._dtype_and_shape(part)[1] or (0, 0))[1:] for part in parts}) > 1
-            ):
-                raise CorruptFile(path, f"{', '.join(parts)} cannot be one tensor, {ours}")
+        self._file, self._sources = file, sources
+        if isinstance(file, SafetensorsFile):
+            entries = {
+                n: (getattr(torch, DTYPES[e.dtype]), e.shape) for n, e in file.entries.items()
+            }
+        else:
+            entries = {n: (tensor.dtype, tuple(tensor.shape)) for n, tensor in file.items()}
+        self._parts = {ours: [entries[part] for part in sources[ours]] for ours in sources}
+        for ours, parts in self._parts.items():
+            if len(parts) > 1 and len({(shape or (0, 0))[1:] for _, shape in parts}) > 1:
+                raise CorruptFile(path, f"{', '.join(sources[ours])} cannot be one tensor, {ours}")
 
     def __getitem__(self, name: str) -> Tensor:
         parts = [self._file[part] for part in self._sources[name]]
@@ -125,19 +117,16 @@ class FileWeights(Weights):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of its tensors of real numbers by name; none is read for it."""
         shapes = {}
-        for name in self:
+        for name, parts in self._parts.items():
             if self.dtype(name).is_floating_point:
-                first, *rest = [self._dtype_and_shape(part)[1] for part in self._sources[name]]
-                shapes[name] = first
-                if rest:
-                    shapes[name] = (first[0] + sum(shape[0] for shape in rest), *first[1:])
+                shape = parts[0][1]
+                rows = sum(part_shape[0] for _, part_shape in parts) if len(parts) > 1 else 0
+                shapes[name] = (rows, *shape[1:]) if rows else shape
         return shapes
 
     def dtype(self, name: str) -> torch.dtype:
         """Of a tensor; it is not read for it."""
-        return reduce(
-            torch.promote_types, (self._dtype_and_shape(part)[0] for part in self._sources[name])
-        )
+        return reduce(torch.promote_types, (dtype for dtype, _ in self._parts[name]))
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """`tensor[start:stop]`, [stop - start, ...], and no more is read."""
@@ -146,28 +135,20 @@ class FileWeights(Weights):
             return self._file.rows(parts[0], start, stop)
         return self[name][start:stop]
 
-    def read_ahead(self, names: Sequence[str]) -> None:
-        """Nothing: the system reads ahead of what is read by itself."""
-
-    def _dtype_and_shape(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
-        if isinstance(self._file, SafetensorsFile):
-            entry = self._file.entries[name]
-            return getattr(torch, DTYPES[entry.dtype]), entry.shape
-        return self._file[name].dtype, tuple(self._file[name].shape)
-
 
 def load_folder(
-    folder: Path, report: Report = silent
-) -> tuple[dict[str, FileWeights], dict[str, str], dict[str, Path]]:
+    folder: Path, progress: Progress = SILENT
+) -> tuple[dict[str, Weights], dict[str, str], dict[str, Path]]:
     """Models of a folder and the folders in it, hidden ones left out.
 
     Returns them by name, sorted: the path in the folder without its suffix; with it, where that is
     another's, too. Then by name why a file was left out, and every name's file.
     """
     files = find_weight_files(folder)
-    models, left_out = {}, {}
+    models: dict[str, Weights] = {}
+    left_out = {}
     for done, (name, path) in enumerate(files.items()):
-        report("opening files", done, len(files))
+        progress.step("opening files", done, len(files))
         try:
             models[name] = open_weight_file(name, path, folder)
         except VitariumError as error:
@@ -177,18 +158,16 @@ def load_folder(
 
 def find_weight_files(folder: Path) -> dict[str, Path]:
     """Files that may hold a model, by name."""
-    paths = [
-        path
+    relative = {
+        path: path.relative_to(folder)
         for path in folder.rglob("*")
-        if path.suffix in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.is_file() or path.is_symlink())
-    ]
-    relative = {path: path.relative_to(folder) for path in paths}
-    count = Counter(file.with_suffix("") for file in relative.values())
+        if path.suffix in SUFFIXES and (path.is_file() or path.is_symlink())
+    }
+    visible = {p: f for p, f in relative.items() if not any(n.startswith(".") for n in f.parts)}
+    count = Counter(file.with_suffix("") for file in visible.values())
     short = {
         path: (file if count[file.with_suffix("")] > 1 else file.with_suffix("")).as_posix()
-        for path, file in relative.items()
+        for path, file in visible.items()
     }
     labels = distinct(short.values(), newline="\\n")
     return dict(sorted((labels[name], path) for path, name in short.items()))
@@ -197,7 +176,8 @@ def find_weight_files(folder: Path) -> dict[str, Path]:
 def open_weight_file(name: str, path: Path, folder: Path) -> FileWeights:
     """A file's model; a pickle is read as data and nothing of it is run.
 
-    Raises UntrustedFile and CorruptFile.
+    Names are without what the model was wrapped in, and timm's for Hugging Face's. Raises
+    UntrustedFile and CorruptFile.
     """
     if _SHARD.search(path.stem):
         raise CorruptFile(
@@ -210,33 +190,26 @@ def open_weight_file(name: str, path: Path, folder: Path) -> FileWeights:
         check_place(path, folder)
         file = SafetensorsFile(path)
     else:
-        read = read_weights(path, folder, wrapped_in=STATE_DICT_KEYS, mapped=True)
-        file = {key: tensor.detach() for key, tensor in read.items()}
-    return FileWeights(name, path, file, _sources(file))
-
-
-def _sources(file: Iterable[str]) -> dict[str, list[str]]:
-    """Names without what the model was wrapped in, and timm's for Hugging Face's."""
+        weights = read_weights(path, folder, wrapped_in=WRAPPED_IN, mapped=True)
+        file = {key: tensor.detach() for key, tensor in weights.items()}
     file_names = list(file)
     names = _unwrapped(file_names)
     if _HUGGING_FACE_PATCHES not in names:
-        return {name: [before] for name, before in zip(names, file_names, strict=True)}
-    # a tensor's place among all stands for it: so what is put together is seen in the result
-    indices = {name: torch.tensor([index]) for index, name in enumerate(names)}
-    return {
-        name: [file_names[index] for index in parts] for name, parts in to_timm(indices).items()
-    }
+        sources = {ours: [before] for ours, before in zip(names, file_names, strict=True)}
+    else:
+        # a tensor's place among all stands for it: so what is put together is seen in the result
+        indices = to_timm({ours: torch.tensor([index]) for index, ours in enumerate(names)})
+        sources = {ours: [file_names[index] for index in parts] for ours, parts in indices.items()}
+    return FileWeights(name, path, file, sources)
 
 
-def _unwrapped(names: Sequence[str]) -> list[str]:
+def _unwrapped(names: list[str]) -> list[str]:
     """Names without the wrappers that all but a head's begin with."""
     while True:
         trunk = [name for name in names if name.partition(".")[0] not in HEADS]
-        first = {name.partition(".")[0] for name in trunk if "." in name}
+        first = {name.partition(".")[0] for name in trunk}
+        wrapped = len(first) == 1 and first <= _WRAPPER_MODULES and all("." in n for n in trunk)
         shorter = [name.removeprefix(f"{wrapper}.") for wrapper in first for name in names]
-        wrapped = (
-            len(first) == 1 and first <= set(_WRAPPER_MODULES) and all("." in n for n in trunk)
-        )
         if not wrapped or len(set(shorter)) < len(names):
-            return list(names)
+            return names
         names = shorter

@@ -14,22 +14,18 @@ NO_PARENT = -1
 
 @dataclass(frozen=True)
 class Arborescence:
-    """A tree in which every node but the root has one parent, of the least sum of costs.
-
-    Args:
-        root: the node without a parent.
-        parents: of every node, int64 [K]; NO_PARENT of the root.
-        cost: sum over the edges.
-        root_costs: the least sum with each node as the root, float64 [K]; inf where it cannot be.
-    """
+    """A tree in which every node but the root has one parent, of the least sum of costs."""
 
     root: int
     parents: np.ndarray
+    """Of every node, int64 [K]; NO_PARENT of the root."""
     cost: float
+    """Sum over the edges."""
     root_costs: np.ndarray
+    """The least sum with each node as the root, float64 [K]; inf where it cannot be."""
 
 
-def minimum_arborescence(costs: np.ndarray, root: int | None = None) -> Arborescence:
+def minimum_arborescence(costs: np.ndarray) -> Arborescence:
     """The spanning arborescence of least cost, by contracting circles of cheapest edges.
 
     Of several that cost the same it is one; which depends on the order of the nodes.
@@ -42,11 +38,10 @@ def minimum_arborescence(costs: np.ndarray, root: int | None = None) -> Arboresc
     Args:
         costs: float64 [K, K], at i, j of the edge from i to j, of any sign; inf or NaN where there
             is none. The diagonal is not looked at.
-        root: the node that is to have no parent; None: whichever is best.
 
-    Raises InvalidInput where no node reaches all others, or the given root does not.
+    Raises InvalidInput where no node reaches all others.
     """
-    edges = _validated(costs, root)
+    edges = _validated(costs)
     contraction = _Contraction(edges.copy())
     root_costs = contraction.root_costs()
     best = int(root_costs.argmin())
@@ -75,19 +70,23 @@ def probabilities(
     Returns: of every node's edge from its parent float64 [K], NaN of the root's; of every node as
     the root float64 [K].
     """
-    edges, nodes = _validated(costs, None), np.arange(len(costs))
+    edges, nodes = _validated(costs), np.arange(len(costs))
     as_root = np.exp((tree.root_costs.min() - tree.root_costs) / temperature)
     children = np.flatnonzero(tree.parents != NO_PARENT)
     parents = tree.parents[children]
     paid = np.zeros(len(costs))
     paid[children] = edges[parents, children]
 
-    possible = ~_ancestry(tree)
+    possible = np.ones(edges.shape, dtype=bool)
+    below, ancestors = nodes, nodes
+    while len(below):  # no descendant of a node, nor itself, can be its parent
+        possible[below, ancestors] = False
+        ancestors = tree.parents[ancestors]
+        below, ancestors = below[ancestors != NO_PARENT], ancestors[ancestors != NO_PARENT]
     possible[parents, children] = False
     weights = np.exp(-np.maximum(np.where(possible, edges - paid, np.inf), 0) / temperature)
     alternatives = weights.sum(0) + as_root
-    inner = children[parents != tree.root]
-    for node in inner:  # it and its parent change places
+    for node in children[parents != tree.root]:  # it and its parent change places
         parent = tree.parents[node]
         above = tree.parents[parent]
         rise = edges[above, node] + edges[node, parent] - paid[node] - paid[parent]
@@ -95,22 +94,7 @@ def probabilities(
     return np.where(nodes == tree.root, np.nan, 1 / (1 + alternatives)), as_root / as_root.sum()
 
 
-def _ancestry(tree: Arborescence) -> np.ndarray:
-    """Whether i is j, or descends from it, at i, j; bool [K, K]."""
-    ancestors = np.eye(len(tree.parents), dtype=bool)
-    waiting = [tree.root]
-    children: dict[int, list[int]] = {}
-    for node, parent in enumerate(tree.parents.tolist()):
-        children.setdefault(parent, []).append(node)
-    while waiting:
-        parent = waiting.pop()
-        for node in children.get(parent, []):
-            ancestors[node] |= ancestors[parent]
-            waiting.append(node)
-    return ancestors
-
-
-def _validated(costs: np.ndarray, root: int | None) -> np.ndarray:
+def _validated(costs: np.ndarray) -> np.ndarray:
     """A copy of costs [K, K], inf where there is no edge."""
     edges = np.array(costs, dtype=np.float64)
     if edges.ndim != 2 or edges.shape[0] != edges.shape[1] or not len(edges):
@@ -119,10 +103,6 @@ def _validated(costs: np.ndarray, root: int | None) -> np.ndarray:
         raise InvalidInput("a cost is -inf, so that no tree is the cheapest; give a finite one")
     edges[np.isnan(edges)] = np.inf
     np.fill_diagonal(edges, np.inf)
-    if root is not None:
-        if not 0 <= root < len(edges):
-            raise InvalidInput(f"the root {root} is none of the nodes 0 to {len(edges) - 1}")
-        edges[:, root] = np.inf
     return edges
 
 
@@ -151,41 +131,6 @@ class _Contraction:
         self.source = NO_PARENT
         """The node that no edge leads to, so that the root is in it."""
         self._active = np.ones(self.count, dtype=bool)
-        self._run()
-
-    def root_costs(self) -> np.ndarray:
-        """Least sum of costs with each node as the root, float64 [K].
-
-        Nothing that the root is part of needs an edge, and all other nodes do.
-        """
-        costs = np.full(self.count, np.inf)
-        saved = [0.0] * len(self.paid)
-        for node in reversed(range(len(self.paid))):
-            around = self.container[node]
-            saved[node] = self.paid[node] + (saved[around] if around != NO_PARENT else 0.0)
-        roots = self.members[self.source]
-        costs[roots] = sum(self.paid) - np.array(saved)[roots]
-        return costs
-
-    def parents(self, root: int) -> np.ndarray:
-        """Parent of every node, int64 [K]; NO_PARENT of the root.
-
-        Contractions are undone, the last first: the member that is entered leaves its circle.
-        """
-        entered = list(self.entered)
-        entered[self.source] = root
-        settled = [False] * len(entered)
-        for node in reversed(range(len(entered))):
-            edge, member = entered[node], entered[node] % self.count
-            while not settled[node]:
-                entered[member] = edge
-                settled[member] = True
-                member = self.container[member]
-        parents = np.array(entered[: self.count]) // self.count
-        parents[root] = NO_PARENT
-        return parents
-
-    def _run(self) -> None:
         done = np.zeros(self.count, dtype=bool)
         for start in range(self.count):
             path = [start] if self._active[start] and not done[start] else []
@@ -200,6 +145,34 @@ class _Contraction:
                     self._contract(circle)
                 else:
                     path.append(tail)
+
+    def root_costs(self) -> np.ndarray:
+        """Least sum of costs with each node as the root, float64 [K]. Nothing that the root is part
+        of needs an edge, and all other nodes do."""
+        costs = np.full(self.count, np.inf)
+        saved = [0.0] * len(self.paid)
+        for node in reversed(range(len(self.paid))):
+            around = self.container[node]
+            saved[node] = self.paid[node] + (saved[around] if around != NO_PARENT else 0.0)
+        roots = self.members[self.source]
+        costs[roots] = sum(self.paid) - np.array(saved)[roots]
+        return costs
+
+    def parents(self, root: int) -> np.ndarray:
+        """Parent of every node, int64 [K]; NO_PARENT of the root. Contractions are undone, the last
+        first: the member that is entered leaves its circle."""
+        entered = list(self.entered)
+        entered[self.source] = root
+        settled = [False] * len(entered)
+        for node in reversed(range(len(entered))):
+            edge, member = entered[node], entered[node] % self.count
+            while not settled[node]:
+                entered[member] = edge
+                settled[member] = True
+                member = self.container[member]
+        parents = np.array(entered[: self.count]) // self.count
+        parents[root] = NO_PARENT
+        return parents
 
     def _enter(self, head: int) -> int:
         """Pay for the cheapest edge to the node at index `head`; the index that it comes from."""
@@ -222,20 +195,16 @@ class _Contraction:
 
     def _contract(self, circle: list[int]) -> None:
         """Make one node of those at the indices of a circle; it lies at the first of these."""
-        nodes, circle_indices, all_indices = (
-            [self.node_at[p] for p in circle],
-            np.array(circle),
-            np.arange(self.count),
-        )
-        into = self.costs[:, circle_indices] - np.array([self.paid[node] for node in nodes])
+        nodes, first = [self.node_at[index] for index in circle], circle[0]
+        members, everyone = np.array(circle), np.arange(self.count)
+        into = self.costs[:, members] - np.array([self.paid[node] for node in nodes])
         nearest = into.argmin(1)
-        entering = self.edges[all_indices, circle_indices[nearest]]
-        out = self.costs[circle_indices]
+        out = self.costs[members]
         leaving_from = out.argmin(0)
-        leaving = self.edges[circle_indices[leaving_from], all_indices]
-        first = circle[0]
-        self.costs[:, first], self.edges[:, first] = into[all_indices, nearest], entering
-        self.costs[first], self.edges[first] = out[leaving_from, all_indices], leaving
+        entering = self.edges[everyone, members[nearest]]
+        leaving = self.edges[members[leaving_from], everyone]
+        self.costs[:, first], self.edges[:, first] = into[everyone, nearest], entering
+        self.costs[first], self.edges[first] = out[leaving_from, everyone], leaving
         self._active[circle[1:]] = False
         self.node_at[first] = len(self.members)
         for node in nodes:

@@ -11,8 +11,8 @@ import torch
 from scipy.spatial.distance import pdist, squareform
 
 from vitarium.core.errors import InvalidInput
-from vitarium.lineage._gram import squared_distances
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage._statistics import squared_distances
+from vitarium.lineage.base import ModelSet
 
 CHUNK_BYTES = 256_000_000
 """Bytes of weights of all models that are compared at a time."""
@@ -34,18 +34,21 @@ class Layer:
 
 
 def layers(model_set: ModelSet) -> list[Layer]:
-    """The square matrices, as MoTHer compares them; all matrices where none is square.
-
-    Raises InvalidInput where there is no matrix.
-    """
-    matrices = [layer for name, shape in model_set.shapes.items() for layer in _split(name, shape)]
+    """The square matrices, as MoTHer compares them; all matrices where none is square. Raises
+    InvalidInput where there is no matrix."""
+    matrices = []
+    for name, shape in model_set.shapes.items():
+        if len(shape) == 2:
+            rows, columns = shape
+            fused = rows == 3 * columns and any(word in name for word in _FUSED_NAMES)
+            height = columns if fused else rows
+            matrices += [Layer(name, s, s + height, columns) for s in range(0, rows, height)]
     if not matrices:
         raise InvalidInput(
             "the models have no weight matrix in common, which this distance is of; "
             "choose the distance l2, which takes any tensor"
         )
-    square = [layer for layer in matrices if layer.stop - layer.start == layer.columns]
-    return square or matrices
+    return [layer for layer in matrices if layer.stop - layer.start == layer.columns] or matrices
 
 
 def l2(model_set: ModelSet) -> np.ndarray:
@@ -56,18 +59,16 @@ def l2(model_set: ModelSet) -> np.ndarray:
 
 def mean_absolute(model_set: ModelSet) -> np.ndarray:
     """Sum over layers of the mean absolute difference of entries, float64 [K, K]."""
-    total = np.zeros(_num_pairs(model_set))
+    total = np.zeros(len(model_set) * (len(model_set) - 1) // 2)
     for layer, entries in _entries(model_set, "reading layers for mean differences"):
         total += pdist(entries, "cityblock") / layer.size
     return squareform(total)
 
 
 def largest(model_set: ModelSet) -> np.ndarray:
-    """The largest difference of an entry, normalised by layer, over all layers, float64 [K, K].
-
-    A layer's absolute differences are moved and scaled so that the smallest of all pairs is 0 and
-    the largest is 1; so the distance of two models depends on which others there are.
-    """
+    """The largest difference of an entry, normalised by layer, over all layers, float64 [K, K]. A
+    layer's absolute differences are moved and scaled so that the smallest of all pairs is 0 and the
+    largest is 1; so the distance of two models depends on which others there are."""
     maxima: dict[Layer, np.ndarray] = {}
     minima: dict[Layer, float] = {}
     for layer, entries in _entries(model_set, "reading layers for largest differences"):
@@ -76,7 +77,7 @@ def largest(model_set: ModelSet) -> np.ndarray:
         # of sorted numbers the nearest are neighbours
         gaps = np.diff(np.sort(entries, axis=0), axis=0)
         minima[layer] = min(minima.get(layer, np.inf), gaps.min(initial=np.inf))
-    distances = np.zeros(_num_pairs(model_set))
+    distances = np.zeros(len(model_set) * (len(model_set) - 1) // 2)
     for layer, values in maxima.items():
         span = values.max(initial=0) - minima[layer]
         if span > 0:
@@ -94,7 +95,7 @@ def rank(model_set: ModelSet, tolerance: float | None = None) -> np.ndarray:
     total = np.zeros((len(model_set), len(model_set)))
     compared_layers = layers(model_set)
     for done, layer in enumerate(compared_layers):
-        model_set.report("reading layers for ranks", done, len(compared_layers))
+        model_set.progress.step("reading layers for ranks", done, len(compared_layers))
         tensors = [model.rows(layer.tensor, layer.start, layer.stop) for model in model_set.models]
         noise = np.array([_rounding_norm(tensor) for tensor in tensors])
         weights = torch.stack([tensor.double() for tensor in tensors])
@@ -109,37 +110,21 @@ def rank(model_set: ModelSet, tolerance: float | None = None) -> np.ndarray:
     return total + total.T
 
 
-def _split(name: str, shape: tuple[int, ...]) -> Iterator[Layer]:
-    if len(shape) != 2:
-        return
-    rows, columns = shape
-    fused = rows == 3 * columns and any(word in name for word in _FUSED_NAMES)
-    height = columns if fused else rows
-    for start in range(0, rows, height):
-        yield Layer(name, start, start + height, columns)
-
-
-def _num_pairs(model_set: ModelSet) -> int:
-    return len(model_set) * (len(model_set) - 1) // 2
-
-
-def _entries(model_set: ModelSet, what: str) -> Iterator[tuple[Layer, np.ndarray]]:
+def _entries(model_set: ModelSet, task: str) -> Iterator[tuple[Layer, np.ndarray]]:
     """Entries of all models, float32 [K, entries], some rows of a layer at a time."""
     compared_layers = layers(model_set)
     for done, layer in enumerate(compared_layers):
-        model_set.report(what, done, len(compared_layers))
+        model_set.progress.step(task, done, len(compared_layers))
         rows = max(1, CHUNK_BYTES // (8 * len(model_set) * layer.columns))
         for start in range(layer.start, layer.stop, rows):
             stop = min(start + rows, layer.stop)
-            read = [model.rows(layer.tensor, start, stop) for model in model_set.models]
-            yield layer, torch.stack([tensor.float().flatten() for tensor in read]).numpy()
+            chunks = [model.rows(layer.tensor, start, stop) for model in model_set.models]
+            yield layer, torch.stack([tensor.float().flatten() for tensor in chunks]).numpy()
 
 
 def _rounding_norm(tensor: torch.Tensor) -> float:
     """About the largest singular value of the rounding error of a stored matrix [rows, columns].
-
-    Errors of independent entries make a matrix of norm (sqrt(rows) + sqrt(columns)) times theirs.
-    """
+    Errors of independent entries make a matrix of norm (sqrt(rows) + sqrt(columns)) times
+    theirs."""
     size = tensor.double().square().mean().sqrt().item()
-    shape = sum(side**0.5 for side in tensor.shape)
-    return torch.finfo(tensor.dtype).eps * size * shape
+    return torch.finfo(tensor.dtype).eps * size * sum(side**0.5 for side in tensor.shape)

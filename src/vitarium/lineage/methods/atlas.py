@@ -2,19 +2,26 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.lineage._canonical_order import canonical_order, copies, tied
 from vitarium.lineage._clusters import families_by_distance
-from vitarium.lineage.base import lineage
-from vitarium.lineage.forest import Edge, Forest, Kind
+from vitarium.lineage.base import (
+    Edge,
+    Forest,
+    Kind,
+    ModelSet,
+    canonical_order,
+    copies,
+    lineage,
+    tied,
+)
 from vitarium.lineage.methods._layer_distances import l2
 from vitarium.lineage.methods.nearest_root import margin
-from vitarium.lineage.model_set import ModelSet
 
 MAX_QUANTIZED_VALUES = 256
 """A tensor with no more different values is of a quantized model: eight bits have as many."""
@@ -55,17 +62,42 @@ def atlas(config: Atlas, model_set: ModelSet, trees: int | None) -> Forest:
 
     Raises InvalidInput where times are not of all models, and UnknownName.
     """
-    times, notes = _times(config, model_set)
+    names, (times, notes) = model_set.names, _times(config, model_set)
     distances = l2(model_set)
     labels = families_by_distance(model_set, distances, trees)
-    chart = _Chart(config, model_set, distances, labels, times)
-    roots = {
-        model_set.names[root]: 1.0 if config.times else margin(times[labels == label])
-        for label, root in enumerate(chart.roots)
+    order = np.lexsort((np.arange(len(names)), times))  # of those as early by name
+    earliest: dict[tuple[int, int], int] = {}
+    groups = list(zip(copies(model_set).tolist(), labels.tolist(), strict=True))
+    for index in order.tolist():
+        earliest.setdefault(groups[index], index)
+    quantized = [_is_quantized(model_set, index) for index in range(len(names))]
+    leaf = np.array(quantized) | ([earliest[group] for group in groups] != np.arange(len(names)))
+    roots = []
+    for label in range(labels.max() + 1):
+        members = order[labels[order] == label]
+        inner = members[~leaf[members]]  # the earliest that is no leaf; or the earliest
+        roots.append(int(inner[0] if len(inner) else members[0]))
+    neighbors = _Neighbors(config, distances, labels, leaf)
+    fans, edges = _fans(config, neighbors, times), []
+    for index, group in enumerate(groups):
+        root, original = roots[labels[index]], earliest[group]
+        if index == root:
+            continue
+        kind: Kind = "quantised" if quantized[index] else "trained"
+        earlier = neighbors.nearest(original, times < times[original])
+        if original == root:
+            parent, confidence, kind = root, 1.0, "copy"
+        elif not len(earlier):  # made as early as the root, or before it
+            parent, confidence = root, 0.5
+        else:
+            parent = earlier[times[earlier].argmin() if fans[original] else 0]
+            confidence = margin(distances[original, earlier])
+        edges.append(Edge(names[parent], names[index], confidence, kind=kind))
+    confidences = {
+        names[root]: 1.0 if config.times else margin(times[labels == label])
+        for label, root in enumerate(roots)
     }
-    return Forest(
-        "atlas", model_set.names, labels.tolist(), chart.edges(), roots, tied(model_set), notes
-    )
+    return Forest("atlas", names, labels.tolist(), edges, confidences, tied(model_set), notes)
 
 
 def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
@@ -85,64 +117,16 @@ def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
     return norms, ["the norm of weights stands in for the time, which is not known"]
 
 
-class _Chart:
-    """Which earlier model each is attached to."""
+@dataclass(frozen=True)
+class _Neighbors:
+    """Distances [K, K], families [K] and which models cannot have children [K]."""
 
-    def __init__(
-        self,
-        config: Atlas,
-        model_set: ModelSet,
-        distances: np.ndarray,
-        labels: np.ndarray,
-        times: np.ndarray,
-    ) -> None:
-        self.config, self.names = config, model_set.names
-        self.distances, self.labels, self.times = distances, labels, times
-        order = np.lexsort((np.arange(len(model_set)), times))  # of those as early by name
-        earliest: dict[tuple[int, int], int] = {}
-        groups = list(zip(copies(model_set).tolist(), labels.tolist(), strict=True))
-        for index in order.tolist():
-            earliest.setdefault(groups[index], index)
-        self.original = np.array([earliest[group] for group in groups])
-        """Index of the earliest model with the same weights, int [K]; their own of others."""
-        self.quantized = np.array(
-            [_is_quantized(model_set, index) for index in range(len(model_set))]
-        )
-        self.leaf = self.quantized | (self.original != np.arange(len(model_set)))
-        self.roots = [
-            self._root(order[labels[order] == label]) for label in range(labels.max() + 1)
-        ]
-        self.fans = self._fans()
+    config: Atlas
+    distances: np.ndarray
+    labels: np.ndarray
+    leaf: np.ndarray
 
-    def edges(self) -> list[Edge]:
-        edges = []
-        for index, original in enumerate(self.original.tolist()):
-            root = self.roots[self.labels[index]]
-            if index == root:
-                continue
-            if original == root:
-                edges.append(Edge(self.names[root], self.names[index], 1.0, kind="copy"))
-            else:
-                parent, confidence = self._parent(original)
-                kind: Kind = "quantised" if self.quantized[index] else "trained"
-                edges.append(Edge(self.names[parent], self.names[index], confidence, kind=kind))
-        return edges
-
-    def _root(self, members: np.ndarray) -> int:
-        """The earliest of a family (indices [n], by time) that is no leaf; or the earliest."""
-        inner = members[~self.leaf[members]]
-        return int(inner[0] if len(inner) else members[0])
-
-    def _parent(self, index: int) -> tuple[int, float]:
-        earlier = self._nearest(index, self.times < self.times[index])
-        if not len(earlier):  # made as early as the root, or before it
-            return self.roots[self.labels[index]], 0.5
-        confidence = margin(self.distances[index, earlier])
-        if self.fans[index]:
-            return int(earlier[self.times[earlier].argmin()]), confidence
-        return int(earlier[0]), confidence
-
-    def _nearest(self, index: int, among: np.ndarray) -> np.ndarray:
+    def nearest(self, index: int, among: np.ndarray | bool = True) -> np.ndarray:
         """The nearest models `among` [K] of its family that can have children, nearest first."""
         able = among & ~self.leaf & (self.labels == self.labels[index])
         able[index] = False
@@ -150,28 +134,19 @@ class _Chart:
         order = self.distances[index, indices].argsort(kind="stable")
         return indices[order[: self.config.neighbours]]
 
-    def _fans(self) -> np.ndarray:
-        """Which models are equally far from all neighbors, and not in line with time; bool [K]."""
-        equidistant = np.zeros(len(self.names), dtype=bool)
-        correlations = np.zeros(len(self.names))
-        for index in range(len(self.names)):
-            near = self._nearest(index, np.ones(len(self.names), dtype=bool))
-            distances = self.distances[index, near]
-            if len(near) > 1:
-                equidistant[index] = (
-                    distances.max() - distances.min() < self.config.spread * distances.max()
-                )
-                correlations[index] = _correlation(
-                    distances, abs(self.times[near] - self.times[index])
-                )
-        return equidistant & (correlations <= np.percentile(correlations, self.config.snake))
 
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson correlation of two vectors [n]; 0 where one of them is constant."""
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return 0.0
-    return float(np.corrcoef(x, y)[0, 1])
+def _fans(config: Atlas, neighbors: _Neighbors, times: np.ndarray) -> np.ndarray:
+    """Which models are equally far from all neighbors, and not in line with time; bool [K]."""
+    equidistant, correlations = np.zeros(len(times), dtype=bool), np.zeros(len(times))
+    for index in range(len(times)):
+        near = neighbors.nearest(index)
+        distances, gaps = neighbors.distances[index, near], abs(times[near] - times[index])
+        if len(near) > 1:
+            spread = distances.max() - distances.min()
+            equidistant[index] = spread < config.spread * distances.max()
+            if np.ptp(distances) > 0 and np.ptp(gaps) > 0:  # 0 where one is constant
+                correlations[index] = np.corrcoef(distances, gaps)[0, 1]
+    return equidistant & (correlations <= np.percentile(correlations, config.snake))
 
 
 def _is_quantized(model_set: ModelSet, index: int) -> bool:

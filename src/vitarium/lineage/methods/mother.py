@@ -4,7 +4,6 @@ From the paper's formulas. The sign of the direction, which depends on the stage
 be estimated; edges have probabilities; models with the same weights are told.
 """
 
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -12,29 +11,20 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.lineage._canonical_order import canonical_order, tied
 from vitarium.lineage._clusters import families_by_distance
-from vitarium.lineage.base import lineage
-from vitarium.lineage.forest import Edge, Forest, Kind
+from vitarium.lineage.base import Edge, Forest, Kind, ModelSet, canonical_order, lineage, tied
 from vitarium.lineage.methods import _layer_distances as layer_distances
 from vitarium.lineage.methods._arborescence import NO_PARENT, minimum_arborescence, probabilities
-from vitarium.lineage.model_set import ModelSet
 
 TEMPERATURE = 0.1
 """Of the mean distance: a third of the penalty, so that an edge against the direction is e^3 times
 less probable. MoTHer has no probabilities; this is ours."""
 
 _OUTPUT_PROJECTIONS = (
-    "attn.proj.weight",
-    "attention.output.dense.weight",
-    "out_proj.weight",
-    "o_proj.weight",
+    *("attn.proj.weight", "attention.output.dense.weight", "out_proj.weight", "o_proj.weight"),
 )
 """What the square output projection of attention is called: timm, Hugging Face, torchvision and
 Llama."""
-
-Indices = np.ndarray
-"""Indices of a family's models, int64 [n]."""
 
 
 class MoTHer(Config):
@@ -70,10 +60,20 @@ def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest:
 
     Raises InvalidInput where there are more trees than models, or no weight matrix.
     """
-    distances = _between_families(config, model_set)
+    match config.distance:
+        case "l2":
+            distances = layer_distances.l2(model_set)
+        case "rank":
+            distances = layer_distances.rank(model_set, config.tolerance)
+        case _:
+            distances = layer_distances.mean_absolute(model_set)
     labels = families_by_distance(model_set, distances, trees)
     members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    within = [_within_family(config, model_set, distances, indices) for indices in members]
+    if config.distance == "largest":
+        subsets = [model_set.subset(indices) for indices in members]
+        within = [layer_distances.largest(subset) for subset in subsets]
+    else:
+        within = [distances[np.ix_(indices, indices)] for indices in members]
     summed, notes = _kurtosis(config, model_set)
     kurtosis = [summed[indices] for indices in members]
     falls = config.direction == "specialisation"
@@ -100,53 +100,25 @@ def mother(config: MoTHer, model_set: ModelSet, trees: int | None) -> Forest:
     return Forest("mother", model_set.names, labels.tolist(), edges, roots, tied(model_set), notes)
 
 
-def _between_families(config: MoTHer, model_set: ModelSet) -> np.ndarray:
-    """Distances [K, K] that families are found by."""
-    match config.distance:
-        case "l2":
-            return layer_distances.l2(model_set)
-        case "rank":
-            return layer_distances.rank(model_set, config.tolerance)
-        case _:
-            return layer_distances.mean_absolute(model_set)
-
-
-def _within_family(
-    config: MoTHer, model_set: ModelSet, distances: np.ndarray, indices: Indices
-) -> np.ndarray:
-    if config.distance == "largest":
-        return layer_distances.largest(model_set.subset(indices.tolist()))
-    return distances[np.ix_(indices, indices)]
-
-
 def _kurtosis(config: MoTHer, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
-    """Sum of the excess kurtosis over layers, float64 [K], and a note where it is of others.
-
-    Layers of which a model's is not defined (constant ones) are left out. Raises InvalidInput.
-    """
+    """Sum of the excess kurtosis over layers, float64 [K], and a note where it is of others. Layers
+    of which a model's is not defined (constant ones) are left out. Raises InvalidInput."""
     matrices = [name for name, shape in model_set.shapes.items() if len(shape) == 2]
     square = [name for name in matrices if len(set(model_set.shapes[name])) == 1]
     outputs = [name for name in square if name.endswith(_OUTPUT_PROJECTIONS)]
-    layers_of_kind: Mapping[str, list[str]] = {
-        "attention_output": outputs,
-        "square": square,
-        "matrices": matrices,
-    }
+    layers_of_kind = {"attention_output": outputs, "square": square, "matrices": matrices}
     kinds = list(layers_of_kind)
-    used = next(
-        (kind for kind in kinds[kinds.index(config.layers) :] if layers_of_kind[kind]), None
-    )
-    if used is None:
+    able = [kind for kind in kinds[kinds.index(config.layers) :] if layers_of_kind[kind]]
+    if not able:
         raise InvalidInput(
             "the models have no weight matrix in common, whose kurtosis tells parent from child; "
             "choose another method"
         )
     notes = []
-    if used != config.layers:
-        notes.append(f"the models have no layers of the kind {config.layers}: {used} stand in")
-    values = np.array(
-        [model_set.statistics.moments["kurtosis"][name] for name in layers_of_kind[used]]
-    )
+    if able[0] != config.layers:
+        notes.append(f"the models have no layers of the kind {config.layers}: {able[0]} stand in")
+    kurtosis = model_set.statistics.moments["kurtosis"]
+    values = np.array([kurtosis[name] for name in layers_of_kind[able[0]]])
     return values[np.isfinite(values).all(1)].sum(0), notes
 
 
@@ -178,27 +150,20 @@ def _kurtosis_falls(
     their families, on average over families. Where that is undecided, the sign whose trees cost
     less; and falls, where they cost the same.
     """
-    ranks = [_rank_of_medoid(*family) for family in zip(kurtosis, squared, strict=True)]
-    sizes = np.array([len(values) for values in kurtosis])
-    lead = float(np.dot(ranks, sizes - 1))
+    ranks = []  # of a medoid's kurtosis in its family, from -1, the lowest, to 1, the highest
+    for values, squares in zip(kurtosis, squared, strict=True):
+        sums = squares.sum(1)
+        medoids = values[np.isclose(sums, sums.min(), rtol=1e-12, atol=0)]
+        higher = np.sign(medoids[:, None] - values).sum(1)
+        ranks.append(float(higher.mean() / max(1, len(values) - 1)))
+    lead = float(np.dot(ranks, np.array([len(values) for values in kurtosis]) - 1))
     if not np.isclose(lead, 0, atol=1e-9):
         return lead > 0
-    costs = {
-        falls: sum(
+    falls, grows = (
+        sum(
             minimum_arborescence(_costs(config, *family, falls)).cost
             for family in zip(within, kurtosis, strict=True)
         )
         for falls in (True, False)
-    }
-    return costs[True] <= costs[False] * (1 + 1e-12)
-
-
-def _rank_of_medoid(kurtosis: np.ndarray, squared: np.ndarray) -> float:
-    """Rank of the medoid's kurtosis in its family, from -1, the lowest, to 1, the highest.
-
-    Args: kurtosis [n]; squared distances [n, n].
-    """
-    sums = squared.sum(1)
-    medoids = kurtosis[np.isclose(sums, sums.min(), rtol=1e-12, atol=0)]
-    higher = np.sign(medoids[:, None] - kurtosis).sum(1)
-    return float(higher.mean() / max(1, len(kurtosis) - 1))
+    )
+    return falls <= grows * (1 + 1e-12)

@@ -4,12 +4,17 @@ import numpy as np
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput, UnknownName
-from vitarium.lineage._canonical_order import canonical_order, first_appearance, tied
 from vitarium.lineage._clusters import families_by_distance
-from vitarium.lineage.base import lineage
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import (
+    Edge,
+    Forest,
+    ModelSet,
+    canonical_order,
+    first_appearance,
+    lineage,
+    tied,
+)
 from vitarium.lineage.methods._layer_distances import l2
-from vitarium.lineage.model_set import ModelSet
 
 
 class NearestRoot(Config):
@@ -32,7 +37,16 @@ def nearest_root(config: NearestRoot, model_set: ModelSet, trees: int | None) ->
     """
     squared = model_set.statistics.squared_distances()
     if config.roots:
-        confidence = dict.fromkeys(_root_indices(config.roots, model_set, trees), 1.0)
+        index_of = {name: index for index, name in enumerate(model_set.names)}
+        for name in config.roots:
+            if name not in index_of:
+                raise UnknownName("model", name, index_of)
+        confidence = dict.fromkeys(sorted({index_of[name] for name in config.roots}), 1.0)
+        if trees not in (None, len(confidence)):
+            raise InvalidInput(
+                f"{trees} trees are asked for and {len(confidence)} roots are named; leave one of "
+                "them out"
+            )
     else:
         confidence = {}
         labels = families_by_distance(model_set, l2(model_set), trees)
@@ -43,20 +57,14 @@ def nearest_root(config: NearestRoot, model_set: ModelSet, trees: int | None) ->
     roots = np.array(list(confidence))
     nearest = roots[squared[:, roots].argmin(1)]
     nearest[roots] = roots  # also of two roots that are copies
-    edges = [
-        Edge(
-            model_set.names[root],
-            name,
-            confidence[int(root)] * margin(np.sqrt(squared[index, roots])),
-        )
-        for index, (name, root) in enumerate(zip(model_set.names, nearest, strict=True))
-        if index not in confidence
-    ]
-    of_roots = {model_set.names[index]: value for index, value in confidence.items()}
-    labels = first_appearance(nearest)
-    return Forest(
-        "nearest_root", model_set.names, labels.tolist(), edges, of_roots, tied(model_set)
-    )
+    names, edges = model_set.names, []
+    for index, root in enumerate(nearest.tolist()):
+        if index not in confidence:
+            sure = confidence[root] * margin(np.sqrt(squared[index, roots]))
+            edges.append(Edge(names[root], names[index], sure))
+    of_roots = {names[index]: value for index, value in confidence.items()}
+    families = first_appearance(nearest).tolist()
+    return Forest("nearest_root", names, families, edges, of_roots, tied(model_set))
 
 
 def margin(distances: np.ndarray) -> float:
@@ -65,17 +73,3 @@ def margin(distances: np.ndarray) -> float:
         return 1.0
     first, second = np.partition(distances, 1)[:2]
     return float(second / (first + second)) if second > 0 else 0.5
-
-
-def _root_indices(roots: tuple[str, ...], model_set: ModelSet, trees: int | None) -> list[int]:
-    index_of = {name: index for index, name in enumerate(model_set.names)}
-    for name in roots:
-        if name not in index_of:
-            raise UnknownName("model", name, index_of)
-    root_indices = sorted({index_of[name] for name in roots})
-    if trees not in (None, len(root_indices)):
-        raise InvalidInput(
-            f"{trees} trees are asked for and {len(root_indices)} roots are named; leave one of "
-            "them out"
-        )
-    return root_indices

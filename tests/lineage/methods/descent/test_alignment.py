@@ -12,8 +12,9 @@ from vitarium import create_model
 from vitarium.architectures.symmetries.base import moved
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.methods.descent._alignment import align_units
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage._clusters import families_by_angle
+from vitarium.lineage.base import ModelSet
+from vitarium.lineage.methods.descent._alignment import AlignedModels, align_units
 
 VIT = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -60,6 +61,12 @@ def model_set(*tensors, with_skeleton: bool = True) -> ModelSet:
     )
 
 
+def aligned_families(models: ModelSet) -> AlignedModels:
+    """As the method aligns them: groups are families by angle."""
+    labels = families_by_angle(models)
+    return align_units(models, [np.flatnonzero(labels == n).tolist() for n in np.unique(labels)])
+
+
 def distance(a, b) -> float:
     return sum((a[n] - b[n]).square().sum().item() for n in TRUNK) ** 0.5
 
@@ -69,7 +76,7 @@ def distance(a, b) -> float:
 @given(seed=st.integers(0, 2**31))
 def test_a_rearranged_copy_is_brought_back_exactly(with_skeleton, seed):
     parent = random(seed)
-    aligned = align_units(
+    aligned = aligned_families(
         model_set(parent, trained(parent, 1), shuffled(parent, seed), with_skeleton=with_skeleton)
     )
     assert aligned.permuted == {"m2": "m0"}
@@ -83,7 +90,7 @@ def test_relatives_of_a_rearranged_model_are_moved_together(with_skeleton):
     rearranged = shuffled(parent, 1)
     plain = [trained(parent, seed) for seed in range(2, 6)]
     family = [trained(rearranged, seed) for seed in range(6, 9)]
-    aligned = align_units(
+    aligned = aligned_families(
         model_set(*plain, *family, parent, rearranged, with_skeleton=with_skeleton)
     )
     assert aligned.permuted.keys() == {"m4", "m5", "m6", "m8"}
@@ -98,7 +105,7 @@ def test_relatives_of_a_rearranged_model_are_moved_together(with_skeleton):
 def test_each_model_may_stand_in_an_order_of_its_own():
     parent = random(0)
     children = [shuffled(trained(parent, seed), seed + 10) for seed in range(1, 5)]
-    aligned = align_units(model_set(parent, *children))
+    aligned = aligned_families(model_set(parent, *children))
     assert len(aligned.permuted) == 4
     models = aligned.model_set.models
     nearest = [min(distance(m, o) for o in models if o is not m) for m in models]
@@ -110,7 +117,8 @@ def test_each_model_may_stand_in_an_order_of_its_own():
 def test_units_of_one_kind_alone_are_found_too(only):
     parent = random(0)
     child = trained(parent, 1)
-    aligned = align_units(model_set(parent, shuffled(child, 2, only), trained(parent, 3)))
+    models = model_set(parent, shuffled(child, 2, only), trained(parent, 3))
+    aligned = align_units(models, [[0, 2], [1]])
     assert aligned.permuted.keys() == {"m1"}
     assert distance(aligned.model_set.models[1], child) == 0
 
@@ -118,7 +126,7 @@ def test_units_of_one_kind_alone_are_found_too(only):
 def test_where_nothing_is_rearranged_the_set_stays_as_it_is():
     parent, unrelated = random(0), random(1)
     models = model_set(parent, trained(parent, 2), unrelated, trained(unrelated, 3), random(4))
-    aligned = align_units(models)
+    aligned = aligned_families(models)
     assert aligned.model_set is models
     assert aligned.permuted == {}
     assert aligned.notes == ()
@@ -127,7 +135,7 @@ def test_where_nothing_is_rearranged_the_set_stays_as_it_is():
 def test_one_family_is_not_even_asked_what_its_symmetries_are():
     parent = random(0)
     models = [Weights(f"m{n}", {"odd": trained(parent, n)["pos_embed"][0]}) for n in range(3)]
-    aligned = align_units(ModelSet(models, ["odd"]))
+    aligned = aligned_families(ModelSet(models, ["odd"]))
     assert aligned.notes == ()
     assert aligned.permuted == {}
 
@@ -135,7 +143,7 @@ def test_one_family_is_not_even_asked_what_its_symmetries_are():
 def test_unrelated_models_stay_as_they_are_beside_a_rearranged_one():
     parent, unrelated = random(0), random(1)
     weights = [parent, trained(parent, 2), shuffled(parent, 3), unrelated, shuffled(random(4), 5)]
-    aligned = align_units(model_set(*weights))
+    aligned = aligned_families(model_set(*weights))
     assert aligned.permuted.keys() == {"m2"}
     for number in (0, 1, 3, 4):
         assert distance(aligned.model_set.models[number], weights[number]) == 0
@@ -143,7 +151,7 @@ def test_unrelated_models_stay_as_they_are_beside_a_rearranged_one():
 
 def test_heads_and_what_else_is_not_compared_stay_as_they_are():
     parent = random(0)
-    model = align_units(
+    model = aligned_families(
         model_set(parent, trained(parent, 1), shuffled(parent, 2))
     ).model_set.models[2]
     assert model["head.weight"].equal(shuffled(parent, 2)["head.weight"])
@@ -170,7 +178,7 @@ def test_the_order_of_models_means_nothing(seed):
     )
     order = np.random.default_rng(seed).permutation(4)
     reordered = ModelSet([original.models[index] for index in order], TRUNK)
-    assert align_units(reordered).permuted == align_units(original).permuted
+    assert aligned_families(reordered).permuted == aligned_families(original).permuted
 
 
 VARIANTS = {
@@ -190,7 +198,7 @@ def test_plain_files_of_timm_models_are_recognised_by_their_tensors(options):
     moves = {"stream": torch.randperm(24, generator=torch.Generator().manual_seed(0))}
     moves["blocks.0.attn.heads"] = torch.tensor([2, 0, 1])
     models = [parent, trained(parent, 1), moved(symmetries, parent, moves)]
-    aligned = align_units(
+    aligned = aligned_families(
         ModelSet([Weights(f"m{n}", weights) for n, weights in enumerate(models)], names)
     )
     assert aligned.permuted == {"m2": "m0"}
@@ -199,7 +207,7 @@ def test_plain_files_of_timm_models_are_recognised_by_their_tensors(options):
 
 def test_models_whose_symmetries_are_not_known_are_left_alone_with_a_note():
     models = ModelSet([Weights(f"m{n}", {"w": random(n)["pos_embed"][0]}) for n in range(3)], ["w"])
-    aligned = align_units(models)
+    aligned = aligned_families(models)
     assert aligned.model_set is models
     (note,) = aligned.notes
     assert "patch_embed.proj.weight" in note

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 
 
 def recover(model_set, trees=None, **options):

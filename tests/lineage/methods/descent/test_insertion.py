@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.lineage.methods.descent._insertion import insert_models
 from vitarium.lineage.methods.descent._relations import Geometry
+from vitarium.lineage.methods.descent._trees import insert_models
 
 LAYERS = (2304, 6912, 2304, 9216, 9216)
 
@@ -92,7 +92,7 @@ def test_nobody_descends_from_whom_it_cannot():
     barred = np.zeros((10, 10), dtype=bool)
     grandchild = 9
     barred[grandchild, parents[grandchild]] = True
-    tree = insert_models(geometry, 0, barred.__getitem__)
+    tree = insert_models(geometry, 0, barred)
     assert tree.parents[grandchild] != parents[grandchild]
     rest = np.delete(np.arange(10), grandchild)
     assert (tree.parents[rest] == np.array(parents)[rest]).all()

@@ -5,13 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.lineage.methods.descent._relations import (
-    Geometry,
-    child_log_density,
-    continues,
-    root_log_density,
-    sibling_log_density,
-)
+from vitarium.lineage.methods.descent._relations import Geometry
 
 LAYERS = (900, 1600, 400, 2500, 1200, 800)
 """Numbers of each layer."""
@@ -43,7 +37,7 @@ def times(share, model):
 def odds(parent, child, *models) -> np.ndarray:
     """Log odds that others descend from the child, and did not go another way."""
     relation = geometry([parent, child, *models]).relation(0, 1, np.arange(2, 2 + len(models)))
-    return child_log_density(relation) - sibling_log_density(relation)
+    return relation.child_log_density() - relation.sibling_log_density
 
 
 seeds = st.integers(0, 2**31)
@@ -92,9 +86,9 @@ def test_models_in_one_place_have_relations_that_are_numbers():
     for values in (relation.cosine, relation.correlation, relation.ratio, relation.spread):
         assert np.isfinite(values).all()
     for density in (
-        child_log_density(relation),
-        sibling_log_density(relation),
-        root_log_density(relation),
+        relation.child_log_density(),
+        relation.sibling_log_density,
+        relation.root_log_density,
     ):
         assert np.isfinite(density).all()
 
@@ -171,8 +165,8 @@ def test_that_all_layers_agree_never_speaks_against_a_descent():
         models = geometry([zero, parent, child, grandchild])
         densities.append(
             [
-                child_log_density(models.relation(1, 2, np.array([3])))[0],
-                root_log_density(models.relation(0, 1, np.array([3])))[0],
+                models.relation(1, 2, np.array([3])).child_log_density()[0],
+                models.relation(0, 1, np.array([3])).root_log_density[0],
             ]
         )
     small, large = np.array(densities)
@@ -185,8 +179,8 @@ def test_more_of_the_same_training_goes_on_and_a_new_one_does_not():
     epoch = plus(start, step)
     later = plus(epoch, times(0.5, step), random(noise, 0.1))
     new = plus(epoch, random(noise, 0.2))
-    continuing = continues(geometry([start, epoch, later, new]).relation(0, 1, np.array([2, 3])))
-    assert continuing.tolist() == [True, False]
+    relation = geometry([start, epoch, later, new]).relation(0, 1, np.array([2, 3]))
+    assert relation.continues.tolist() == [True, False]
 
 
 def test_what_follows_a_root_is_at_right_angles_to_it_and_what_follows_a_child_is_not():
@@ -194,6 +188,6 @@ def test_what_follows_a_root_is_at_right_angles_to_it_and_what_follows_a_child_i
     zero, root = [np.zeros(count) for count in LAYERS], random(noise)
     children = [plus(root, random(noise, 0.5)) for _ in range(4)]
     models = geometry([zero, root, *children])
-    of_root = root_log_density(models.relation(0, 1, np.arange(2, 6))).sum()
-    of_child = root_log_density(models.relation(0, 2, np.array([1, 3, 4, 5]))).sum()
+    of_root = models.relation(0, 1, np.arange(2, 6)).root_log_density.sum()
+    of_child = models.relation(0, 2, np.array([1, 3, 4, 5])).root_log_density.sum()
     assert of_root > of_child + 5

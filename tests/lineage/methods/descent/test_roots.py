@@ -1,19 +1,14 @@
 """Roots of walks in weight space are found by what weights, biases and gains began as."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium.core.registry import choose
-from vitarium.lineage._initialization_statistics import centered_at_init, layer_grams, weight_layers
-from vitarium.lineage.methods.descent._roots import root_family
-
-
-def root_of(model_set, forbidden=None):
-    return root_family(
-        layer_grams(model_set, weight_layers(model_set)), centered_at_init(model_set), forbidden
-    )
+from vitarium.lineage.methods.descent._trees import centered_at_init, root_family
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.05])
@@ -24,7 +19,7 @@ def test_the_root_of_a_walk_is_found_and_believed(fans, decay, weight_walks):
         walks = weight_walks.Walks(seed, decay=decay)
         walks.tree("root", fans, 0.2, 0.6)
         model_set = walks.model_set()
-        rooted_at = root_of(model_set)
+        rooted_at = root_family(model_set)
         assert 0 < rooted_at.probability <= 1
         is_root = model_set.names[rooted_at.tree.root] == "root"
         right.append(is_root and not rooted_at.shared_init.any())
@@ -37,7 +32,7 @@ def test_the_root_is_found_with_steps_over_two_decades(weight_walks):
         walks = weight_walks.Walks(seed)
         walks.tree("root", (4, 2), 0.01, 1)
         model_set = walks.model_set()
-        right.append(model_set.names[root_of(model_set).tree.root] == "root")
+        right.append(model_set.names[root_family(model_set).tree.root] == "root")
     assert np.mean(right) >= 0.75
 
 
@@ -49,7 +44,7 @@ def test_models_that_began_alike_have_no_root(count, weight_walks):
         for number in range(count):
             walks.root(f"m{number}", start, 0.3)
         model_set = walks.model_set()
-        assert root_of(model_set).shared_init.sum() == count - 1
+        assert root_family(model_set).shared_init.sum() == count - 1
         forest = choose("lineage", "descent")(model_set, None)
         assert not forest.edges
         assert set(forest.roots) == set(model_set.names)
@@ -63,7 +58,7 @@ def test_a_parent_beside_models_that_began_like_it_is_theirs_no_more(weight_walk
     for number in range(5):
         walks.child(f"child {number}", "root", 0.3)
     model_set = walks.model_set()
-    rooted = root_of(model_set)
+    rooted = root_family(model_set)
     assert not rooted.shared_init.any()
     assert model_set.names[rooted.tree.root] == "root"
 
@@ -102,7 +97,7 @@ def test_of_children_that_unlearned_a_little_the_mean_has_to_agree(third, is_roo
     for number, share in enumerate([-0.08, -0.08, third]):
         walks.child(f"child {number}", "root", 0.3)
         relearned(walks, f"child {number}", share)
-    assert root_of(walks.model_set()).shared_init.any() != is_root
+    assert root_family(walks.model_set()).shared_init.any() != is_root
 
 
 def test_whom_a_model_cannot_have_as_an_ancestor_is_no_root(weight_walks):
@@ -112,32 +107,23 @@ def test_whom_a_model_cannot_have_as_an_ancestor_is_no_root(weight_walks):
     names = model_set.names
     barred = np.zeros((len(model_set), len(model_set)), dtype=bool)
     barred[names.index("root.2"), names.index("root")] = True
-    rooted = root_of(model_set, barred.__getitem__)
+    rooted = root_family(model_set, barred)
     assert names[rooted.tree.root] != "root"
-    assert names[root_of(model_set).tree.root] == "root"
+    assert names[root_family(model_set).tree.root] == "root"
 
 
 def test_where_everyone_is_barred_there_is_a_root_all_the_same(weight_walks):
     walks = weight_walks.Walks(0)
     walks.tree("root", (2,), 0.3, 0.3)
     barred = ~np.eye(3, dtype=bool)
-    assert 0 <= root_of(walks.model_set(), barred.__getitem__).tree.root < 3
-
-
-def test_one_model_is_its_own_root(weight_walks):
-    walks = weight_walks.Walks(0)
-    walks.root("root")
-    rooted = root_of(walks.model_set())
-    assert (rooted.tree.root, rooted.probability, rooted.shared_init.tolist()) == (0, 1.0, [False])
+    assert 0 <= root_family(walks.model_set(), barred).tree.root < 3
 
 
 def test_without_biases_and_gains_the_weights_tell(weight_walks):
     walks = weight_walks.Walks(0)
     walks.tree("root", (4, 2), 0.3, 0.6)
     model_set = walks.model_set()
-    rooted = root_family(
-        layer_grams(model_set, weight_layers(model_set)), np.zeros((len(model_set), len(model_set)))
-    )
+    rooted = root_family(replace(model_set, tensors=model_set.weight_layers))
     assert model_set.names[rooted.tree.root] == "root"
     assert not rooted.shared_init.any()
 
@@ -150,7 +136,7 @@ def test_relabelled_models_have_the_relabelled_root(seed, weight_walks):
     first = walks.model_set()
     order = np.random.default_rng(seed).permutation(first.names).tolist()
     reordered = walks.model_set(order)
-    plain, again = root_of(first), root_of(reordered)
+    plain, again = root_family(first), root_family(reordered)
     assert first.names[plain.tree.root] == order[again.tree.root]
     assert plain.shared_init.any() == again.shared_init.any()
     assert again.probability == pytest.approx(plain.probability, rel=1e-6)
@@ -180,9 +166,9 @@ def test_weight_layers_are_matrices_and_convolutions_or_all_there_is(weight_walk
     walks = weight_walks.Walks(0)
     walks.root("root")
     model_set = walks.model_set()
-    assert all(len(model_set.shapes[name]) in (2, 4) for name in weight_layers(model_set))
-    assert {"blocks.0.attn.qkv.weight", "blocks.1.mlp.fc2.weight"} <= set(weight_layers(model_set))
+    assert all(len(model_set.shapes[name]) in (2, 4) for name in model_set.weight_layers)
+    assert {"blocks.0.attn.qkv.weight", "blocks.1.mlp.fc2.weight"} <= set(model_set.weight_layers)
     vectors = type(model_set)(model_set.models, ["norm.weight", "norm.bias"])
-    assert weight_layers(vectors) == ["norm.weight", "norm.bias"]
-    matrices = type(model_set)(model_set.models, weight_layers(model_set))
+    assert vectors.weight_layers == ["norm.weight", "norm.bias"]
+    matrices = type(model_set)(model_set.models, model_set.weight_layers)
     assert (centered_at_init(matrices) == 0).all()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitarium.evaluation.inputs import Weights
+from vitarium.lineage.base import ModelSet
 from vitarium.lineage.methods.descent._storage_artifacts import (
     FULL_BITS,
     compressed_from,
@@ -14,7 +15,6 @@ from vitarium.lineage.methods.descent._storage_artifacts import (
     edge_kind,
     storage_artifacts,
 )
-from vitarium.lineage.model_set import ModelSet
 
 SHAPES = {
     "patch.weight": (48, 1, 7, 7),

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.lineage.methods.descent._mixtures import mixtures
-from vitarium.lineage.methods.descent._tensor_mixtures import tensor_mixtures
+from vitarium.lineage.methods.descent._mixtures import mixtures, tensor_mixtures
 
 SIZES = {"patch": 600, "qkv": 2000, "bias": 60, "fc1": 3000, "frozen": 500}
 Model = dict[str, np.ndarray]

@@ -1,9 +1,10 @@
 """Bring copies whose units stand in another order into one order, before anything is compared.
 
 Exchanged units change nothing of what a model computes, but its weights are then as far from its
-parent's as those of a model that has nothing to do with it.
+parent's as those of an unrelated model.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,27 +12,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
-from torch import Tensor
+from timm.layers.mlp import GluMlp, Mlp
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, composed, moved
-from vitarium.architectures.symmetries.vit import STREAM
-from vitarium.core.errors import IncompatibleWeights
+from vitarium.architectures.symmetries.vit import STREAM, vit_symmetries
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.methods.descent._arrangement import permute_units, symmetries_of
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import ModelSet
 from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
 
-MAX_RELATED_DISTANCE = 0.6
-"""Models are related as they stand where no matrix is as far from the other's as this: squared
-distance by the sum of both variances, which is 1 of matrices that have nothing in common. In two
-zoos of small ViTs it was at most 0.46 to a model's nearest relative, at least 1.0 between trees."""
 MAX_CANDIDATE_DISTANCE = 0.6
 """Groups are matched where units of the residual stream, in the best order, are nearer than this,
-by what each reads of pixels and positions. There: at most 0.42 in a tree, 0.61 between trees, but
-for those that began from the same initial weights."""
+by what each reads of pixels and positions: squared distance by the sum of both squares. In two zoos
+of small ViTs it was at most 0.42 in a tree, 0.61 between trees, but for those that began from the
+same initial weights."""
 MAX_MATCHED_RATIO = 0.6
 """Models are the same in another order where this much of what lay between them is left, at most:
 of the mean over matrices, or of the farthest one (and of 1, which chance alone can exceed)."""
@@ -44,65 +42,54 @@ _MAX_SWEEPS = 100
 
 
 class AlignedModels(NamedTuple):
-    """Models in one order of units.
-
-    Args:
-        model_set: the same models and names; the same object where nothing was permuted.
-        permuted: by name of every model that was permuted, the model that it was matched to.
-        notes: what a user should know, as sentences.
-    """
+    """Models in one order of units."""
 
     model_set: ModelSet
-    permuted: dict[str, str]
-    notes: tuple[str, ...]
+    """The same models and names; the same object where nothing was permuted."""
+    permuted: Mapping[str, str]
+    """By name of every model that was permuted, the model that it was matched to."""
+    notes: Sequence[str]
 
 
-def align_units(
-    model_set: ModelSet, groups: Sequence[Sequence[int]] | None = None
-) -> AlignedModels:
+def align_units(model_set: ModelSet, groups: Sequence[Sequence[int]]) -> AlignedModels:
     """Permute units of relatives of other models into those models' order.
 
     Units of the residual stream, heads, their channels and hidden units of MLPs may be in another
     order, each where the architecture allows it. Models that are far from all others are compared
     by what no order changes; only those that are alike in it are matched (Ainsworth et al. 2023,
     arXiv 2209.04836), and stay as they are where that does not bring them near. Of two groups the
-    one with fewer models is moved, all in the same way.
-
-    Args:
-        groups: indices of models that are related as they stand; None: found from all distances.
+    one with fewer models is moved, all in the same way. Groups are indices of models that are
+    related as they stand.
     """
-    related = _related(model_set) if groups is None else [sorted(group) for group in groups]
-    if len(related) < 2:
+    if len(groups) < 2:
         return AlignedModels(model_set, {}, ())
     try:
         symmetries = symmetries_of(model_set)
     except IncompatibleWeights as error:
         note = f"Copies with their units in another order were not looked for: {error}."
         return AlignedModels(model_set, {}, (note,))
-    work = _Alignment(model_set, symmetries, related)
-    for first, second in work.candidates():
-        work.join(first, second)
-    if not work.matched:
+    alignment = _Alignment(model_set, symmetries, [sorted(group) for group in groups])
+    for first, second in alignment.candidates():
+        alignment.join(first, second)
+    if not alignment.matched:
         return AlignedModels(model_set, {}, ())
-    models = [
-        permute_units(model, symmetries, work.moves[index]) if index in work.moves else model
-        for index, model in enumerate(model_set.models)
-    ]
-    names = {
-        model_set.names[index]: model_set.names[to] for index, to in sorted(work.matched.items())
-    }
-    return AlignedModels(replace(model_set, models=models), names, ())
+    models = list(model_set.models)
+    for index, moves in alignment.moves.items():
+        models[index] = PermutedWeights(models[index], symmetries, moves)
+    names, matched = model_set.names, sorted(alignment.matched.items())
+    permuted = {names[index]: names[reference] for index, reference in matched}
+    return AlignedModels(replace(model_set, models=models), permuted, ())
 
 
 class _Alignment:
     """Groups of models that are joined as their units are matched."""
 
     def __init__(
-        self, model_set: ModelSet, symmetries: Symmetries, groups: Sequence[Sequence[int]]
+        self, model_set: ModelSet, symmetries: Symmetries, groups: Sequence[list[int]]
     ) -> None:
         self.model_set, self.symmetries = model_set, symmetries
         self.centers = [_center(model_set, group) for group in groups]
-        self.members = {number: list(group) for number, group in enumerate(groups)}
+        self.members = dict(enumerate(groups))
         """Models of each group that is not part of another by now."""
         self.group_of = list(range(len(groups)))
         self.moves: dict[int, UnitTransforms] = {}
@@ -117,37 +104,36 @@ class _Alignment:
         np.fill_diagonal(distances, np.inf)
         nearest = distances.argsort(axis=1, kind="stable")[:, :_CANDIDATES_PER_GROUP]
         pairs = {
-            (min(first, int(second)), max(first, int(second)))
-            for first, neighbors in enumerate(nearest)
+            (min(first, second), max(first, second))
+            for first, neighbors in enumerate(nearest.tolist())
             for second in neighbors
             if second != first
         }
         far = {pair: _best_order_distance(units[pair[0]], units[pair[1]]) for pair in sorted(pairs)}
-        return sorted(
-            (pair for pair in far if far[pair] < MAX_CANDIDATE_DISTANCE), key=far.__getitem__
-        )
+        near = (pair for pair in far if far[pair] < MAX_CANDIDATE_DISTANCE)
+        return sorted(near, key=far.__getitem__)
 
     def join(self, first: int, second: int) -> None:
         """Match the smaller of two groups to the other, if that brings it near."""
-        first_part, second_part = self.group_of[first], self.group_of[second]
-        if first_part == second_part:
+        if self.group_of[first] == self.group_of[second]:
             return
-        fixed, moving = sorted((first, second), key=lambda group: self._precedence(group))
-        self.model_set.report("matching units", 0, 1)
+
+        def precedence(group: int) -> tuple[int, str]:
+            """Larger groups stay; of equal ones, the first by the name of its center."""
+            part = self.group_of[group]
+            return -len(self.members[part]), self.model_set.names[self.centers[part]]
+
+        fixed, moving = sorted((first, second), key=precedence)
+        self.model_set.progress.step("matching units", 0, 1)
         moves = self._match(self._now(self.centers[fixed]), self._now(self.centers[moving]))
         if moves is None:
             return
-        absorbed, kept_group = self.group_of[moving], self.group_of[fixed]
+        absorbed, remaining = self.group_of[moving], self.group_of[fixed]
         for index in self.members[absorbed]:
             self.moves[index] = composed(self.symmetries, self.moves.get(index, {}), moves)
-            self.matched[index] = self.centers[kept_group]
-        self.members[kept_group] += self.members.pop(absorbed)
-        self.group_of = [kept_group if part == absorbed else part for part in self.group_of]
-
-    def _precedence(self, group: int) -> tuple[int, str]:
-        """Larger groups stay; of equal ones, the first by the name of its center."""
-        part = self.group_of[group]
-        return -len(self.members[part]), self.model_set.names[self.centers[part]]
+            self.matched[index] = self.centers[remaining]
+        self.members[remaining] += self.members.pop(absorbed)
+        self.group_of = [remaining if part == absorbed else part for part in self.group_of]
 
     def _now(self, index: int) -> dict[str, Tensor]:
         model = self.model_set.models[index]
@@ -167,26 +153,6 @@ class _Alignment:
         return matching.moves if any(nearer) else None
 
 
-def _related(model_set: ModelSet) -> list[list[int]]:
-    """Models in groups that are related as they stand; a group is as near as a chain of them."""
-    statistics = model_set.statistics
-    farthest = np.zeros((len(model_set), len(model_set)))
-    for name in _matrices(model_set.shapes):
-        gram, size = statistics.grams[name], int(np.prod(model_set.shapes[name]))
-        mean, spread = statistics.moments["mean"][name], size * statistics.moments["variance"][name]
-        inner = gram - size * np.outer(mean, mean)
-        of_both = spread[:, None] + spread
-        distances = np.divide(of_both - 2 * inner, of_both, where=of_both > 0, out=0 * of_both)
-        farthest = np.maximum(farthest, distances)
-    _, numbers = connected_components(farthest < MAX_RELATED_DISTANCE, directed=False)
-    return [list(map(int, np.flatnonzero(numbers == n))) for n in dict.fromkeys(numbers)]
-
-
-def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Not position embeddings, which differ little between models that began from the same."""
-    return [name for name, shape in shapes.items() if len(shape) > 1 and shape[0] > 1]
-
-
 def _center(model_set: ModelSet, group: Sequence[int]) -> int:
     """The model nearest to all of its group; of equally near ones the first by name."""
     if len(group) == 1:
@@ -198,9 +164,7 @@ def _center(model_set: ModelSet, group: Sequence[int]) -> int:
 def _units(model: Weights, symmetries: Symmetries) -> np.ndarray:
     """Of each unit of the residual stream all numbers that stand at its place, whatever the order
     of other units: what it reads of pixels, its positions, norms and biases, float64 [units, n].
-
-    Every tensor has a mean of zero over the units, and counts by how many numbers it has of one.
-    """
+    Every tensor has a mean of zero over the units, and counts by how many numbers it has of one."""
     blocks = []
     for piece, axis_index in symmetries.having(STREAM):
         if sum(axis.group is not None for axis in piece.axes) == 1:
@@ -230,12 +194,95 @@ def _best_order_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _distances(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> np.ndarray:
-    """Squared distance of every matrix by the sum of variances, float64 [matrices]."""
+    """Squared distance of every matrix by the sum of variances, float64 [matrices]. Not of position
+    embeddings, which differ little between models that began from the same."""
     distances = []
-    for name in _matrices({name: tuple(tensor.shape) for name, tensor in first.items()}):
-        a, b = (
-            (weights[name].double() - weights[name].double().mean()) for weights in (first, second)
-        )
-        of_both = float(a.square().sum() + b.square().sum())
-        distances.append(float((a - b).square().sum()) / of_both if of_both > 0 else 0.0)
+    for name, tensor in first.items():
+        if tensor.ndim > 1 and tensor.shape[0] > 1:
+            a, b = (w.double() - w.double().mean() for w in (tensor, second[name]))
+            of_both = float(a.square().sum() + b.square().sum())
+            distances.append(float((a - b).square().sum()) / of_both if of_both > 0 else 0.0)
     return np.array(distances)
+
+
+class PermutedWeights(Weights):
+    """A model of the same name whose tensors are moved when they are read. Tensors that the
+    symmetries do not have, such as a head's, stay as they are."""
+
+    def __init__(self, model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> None:
+        super().__init__(model.name, model, skeleton=lambda: model.skeleton)
+        self.__dict__["shapes"] = model.shapes  # nothing is read for them
+        self.moves = moves
+        pieces = defaultdict(list)
+        for piece in symmetries.pieces:
+            pieces[piece.tensor].append(piece)
+        self._of_tensor = {n: Symmetries(symmetries.groups, tuple(p)) for n, p in pieces.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = super().__getitem__(name)
+        if name not in self._of_tensor:
+            return tensor
+        return moved(self._of_tensor[name], {name: tensor}, self.moves)[name]
+
+
+def symmetries_of(model_set: ModelSet) -> Symmetries:
+    """Permutation symmetries of the tensors that are compared.
+
+    Where nothing is known of the models but their weights, they are taken for a vision transformer
+    of timm if they have its names. How many heads it has is not in the weights: one is declared,
+    whose channels can stand in any order, which includes every order of more heads. Raises
+    IncompatibleWeights where the symmetries are not known.
+    """
+    try:
+        skeleton = model_set.models[0].skeleton
+    except (NotApplicable, InvalidInput):
+        skeleton = _timm_vit(model_set.shapes)
+    declared = vit_symmetries(skeleton)
+    pieces = tuple(piece for piece in declared.pieces if piece.tensor in model_set.shapes)
+    unknown = model_set.shapes.keys() - {piece.tensor for piece in pieces}
+    if unknown:
+        raise IncompatibleWeights(f"which symmetries {min(unknown)} has is not known")
+    used = {axis.group for piece in pieces for axis in piece.axes}
+    return Symmetries({name: g for name, g in declared.groups.items() if name in used}, pieces)
+
+
+def _timm_vit(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """A model of timm, on the meta device, that has tensors of these names and shapes."""
+    try:
+        width, channels, *patch = shapes["patch_embed.proj.weight"]
+        hidden, into = shapes["blocks.0.mlp.fc1.weight"][0], shapes["blocks.0.mlp.fc2.weight"][1]
+        tokens, registers = shapes["pos_embed"][1], shapes.get("reg_token", (1, 0, width))[1]
+    except KeyError as error:
+        missing = f"they have no {error.args[0]}, as vision transformers of timm do"
+        raise IncompatibleWeights(missing) from None
+    prefix = ("cls_token" in shapes) + registers
+    normed = shapes.get("blocks.0.attn.q_norm.weight")
+    with torch.device("meta"):
+        model = VisionTransformer(
+            # a row of patches: only their number matters
+            img_size=(patch[0] * (tokens - prefix), patch[1]),
+            patch_size=(patch[0], patch[1]),
+            in_chans=channels,
+            num_classes=1,
+            global_pool="avg" if "fc_norm.weight" in shapes or not prefix else "token",
+            fc_norm="fc_norm.weight" in shapes,
+            final_norm="norm.weight" in shapes or "fc_norm.weight" in shapes,
+            pre_norm="norm_pre.weight" in shapes,
+            embed_dim=width,
+            depth=sum(name.endswith(".mlp.fc1.weight") for name in shapes),
+            num_heads=width // normed[0] if normed else 1,
+            mlp_ratio=hidden / width,
+            qkv_bias="blocks.0.attn.qkv.bias" in shapes,
+            qk_norm=normed is not None,
+            init_values=1e-5 if "blocks.0.ls1.gamma" in shapes else None,
+            class_token="cls_token" in shapes,
+            reg_tokens=registers,
+            mlp_layer=Mlp if hidden == into else GluMlp,
+            weight_init="skip",  # most of the time of building it
+        )
+    built = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in shapes.items():
+        if built.get(name) != shape:
+            which = f"{name} {list(shape)}"
+            raise IncompatibleWeights(f"{which} is not as in a vision transformer of timm")
+    return model

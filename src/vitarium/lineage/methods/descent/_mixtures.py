@@ -1,22 +1,27 @@
-"""Mixtures among models: soups, interpolations, averages of epochs.
+"""Mixtures among models: soups, interpolations, averages of epochs, learned soups, Model Stock.
 
-A mixture lies inside of what its ingredients span: x = sum_i w_i x_i with w >= 0 and sum 1. Inner
-products of all pairs are enough to see it.
+A mixture lies inside of what its ingredients span: x = sum_i w_i x_i with w >= 0 and sum 1, as one
+vector (`mixtures`) or tensor by tensor, each with its own w (`tensor_mixtures`). Inner products of
+all pairs are enough to see it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solve
 from scipy.sparse.csgraph import connected_components
 
-from vitarium.lineage._gram import squared_distances
+from vitarium.lineage._statistics import squared_distances
 
 TOLERANCE = 0.05
 """Of `Mixture.ratio`. Soups have about 0; of the models of two zoos of small ViTs, none that was
 trained had less than 0.74, and none of all their epochs less than 0.22 (the third of four, at a
 small learning rate, between the second and the last)."""
+TENSOR_TOLERANCE = 0.1
+"""Of the ratio over all tensors. There, Model Stock had less than 0.002, and SLERP of each tensor,
+which lies a little outside, 0.11 to 0.26; no model that was trained was near 0.7, and no epoch of a
+run below 0.22. Without epochs, 0.3 finds SLERP, too."""
 MIN_SHARE = 0.01
 """What has less than this part of the greatest share is no ingredient."""
 _SQUARED_ERROR = 1e-14
@@ -31,6 +36,10 @@ _CHANCE_FIT = 0.005
 numbers, times the square of five standard deviations; so from some 5,000 numbers on."""
 _MIN_SCALE = 4
 """What a residual is compared with is at least so many squared errors, or it says nothing."""
+_NUM_TENSORS = 6
+"""Tensors that ingredients are looked for in: small ones may fit by chance."""
+_MAX_WHOLE_RATIO = 0.6
+"""Ratio as one vector, above which a model is not looked at tensor by tensor, to save time."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +64,14 @@ class Mixture:
 
     @property
     def ratio(self) -> float:
-        """The residual as a share of what it is compared with: about 1 of a model that is no
-        mixture, about 0 of one that is; the smaller scale of the two counts. Infinite where that
-        scale is not above rounding."""
-        return np.inf if self.is_hidden else self.residual / self._scale
+        """The residual as a share of the smaller scale: about 1 of a model that is no mixture, and
+        0 of one that is. Infinite where that scale is not above rounding."""
+        return np.inf if self.is_hidden else self.residual / min(self.nearest, self.independent)
 
     @property
     def is_hidden(self) -> bool:
         """Whether what it is compared with is no more than rounding."""
-        return self._scale <= _MIN_SCALE**0.5 * self.error
-
-    @property
-    def _scale(self) -> float:
-        return min(self.nearest, self.independent)
+        return min(self.nearest, self.independent) <= _MIN_SCALE**0.5 * self.error
 
     def is_mixture(self, tolerance: float = TOLERANCE) -> bool:
         """Whether the model is this mixture, of two models or more."""
@@ -90,29 +94,58 @@ def mixtures(
     Args:
         gram: inner products of K models, float64 [K, K].
         tolerance: of `Mixture.ratio`; a greater one finds soups that were trained on a little, too.
-        rounding: of each model that was stored in less than float32 the expected squared l2 norm
-            of its rounding error, 0 of all others, [K] (`StorageArtifacts.rounding`). None: 0 of
-            all.
+        rounding: `StorageArtifacts.rounding` [K]; None: 0 of all.
     """
-    groups = _copy_groups(gram)
-    different = [group[0] for group in groups]
+    norms = gram.diagonal()
+    errors = _MIN_SQUARED_DISTANCE * _SQUARED_ERROR * np.maximum(norms, norms[:, None])
+    _, numbers = connected_components(squared_distances(gram) <= errors, directed=False)
+    groups = [np.flatnonzero(numbers == number).tolist() for number in dict.fromkeys(numbers)]
+    first = [group[0] for group in groups]
     rounded = np.zeros(len(gram)) if rounding is None else rounding
-    by_index = _distinct_mixtures(gram[np.ix_(different, different)], tolerance, rounded[different])
-    return {
-        model: Mixture(
-            {
-                copy: share / len(groups[index])
-                for index, share in mixture.shares.items()
-                for copy in groups[index]
-            },
-            mixture.residual,
-            mixture.nearest,
-            mixture.independent,
-            mixture.error,
-        )
-        for index, mixture in sorted(by_index.items())
-        for model in groups[index]
-    }
+    by_index = _distinct_mixtures(gram[np.ix_(first, first)], tolerance, rounded[first])
+    by_model: dict[int, Mixture] = {}
+    for index, mixture in sorted(by_index.items()):
+        shares = {
+            copy: share / len(groups[ingredient])
+            for ingredient, share in mixture.shares.items()
+            for copy in groups[ingredient]
+        }
+        by_model |= dict.fromkeys(groups[index], replace(mixture, shares=shares))
+    return by_model
+
+
+def tensor_mixtures(
+    grams: Mapping[str, np.ndarray],
+    *,
+    tolerance: float = TENSOR_TOLERANCE,
+    whole_mixtures: Sequence[int] = (),
+) -> dict[int, Mixture]:
+    """Models whose tensors are convex combinations, each in its own shares, of the same models.
+
+    Ingredients are looked for in the few tensors in which models differ most. A share is the mean
+    over tensors, by how far from the model the ingredients are in each; what has a share below
+    MIN_SHARE of the greatest is left out, and the others are fitted again. The ratio is of the
+    residuals of all tensors together.
+
+    Args:
+        grams: by tensor, inner products of K models, float64 [K, K].
+        whole_mixtures: indices of models that are mixtures as one vector: no ingredients.
+    """
+    total = np.sum(list(grams.values()), axis=0)
+    candidates = sorted(set(range(len(total))) - set(whole_mixtures))
+    if len(candidates) < 3:
+        return {}
+    spread = {name: np.trace(gram) - gram.mean() * len(gram) for name, gram in grams.items()}
+    largest = sorted(grams, key=lambda name: -spread[name])[:_NUM_TENSORS]
+    by_model = {}
+    for model in candidates:
+        near = best_mixture(total, model, candidates, beyond=_MAX_WHOLE_RATIO)
+        if near.is_mixture(_MAX_WHOLE_RATIO):
+            shares = (best_mixture(grams[name], model, candidates).shares for name in largest)
+            mixture = _by_tensor(grams, model, sorted(set[int]().union(*shares)), near)
+            if mixture.is_mixture(tolerance):
+                by_model[model] = mixture
+    return by_model
 
 
 def best_mixture(
@@ -129,8 +162,7 @@ def best_mixture(
         gram: inner products of K models, float64 [K, K].
         among: which may be ingredients; at least one. The model itself is left out.
         rounding: of this model, as for `mixtures`.
-        beyond: stop where the ratio is sure to be greater, which saves time: what is given back is
-            some mixture then, whose ratio is greater, too.
+        beyond: stop, to save time, at some mixture where the ratio is sure to be greater.
     """
     candidates = np.array(sorted(set(among) - {model}))
     from_model = gram[model]
@@ -164,38 +196,47 @@ def _distinct_mixtures(
     by_all = {model: best(model, everyone) for model in everyone}
     left = {model for model, mixture in by_all.items() if mixture.is_mixture(tolerance)}
     # What rounding hides may be a mixture or a copy: what it stands between is the ingredient
-    hidden = {model for model, mixture in by_all.items() if mixture.is_hidden}
-    corners = everyone - left - hidden
-    mixtures: dict[int, Mixture] = {}
+    corners = everyone - left - {model for model in everyone if by_all[model].is_hidden}
+    by_corners: dict[int, Mixture] = {}
     while left and len(corners) > 1:
         tried = {model: best(model, corners) for model in left}
-        mixtures |= {
-            model: mixture for model, mixture in tried.items() if mixture.is_mixture(tolerance)
-        }
-        left -= mixtures.keys()
+        by_corners |= {model: m for model, m in tried.items() if m.is_mixture(tolerance)}
+        left -= by_corners.keys()
         if left:  # errors add up along soups of soups: the worst of them is a corner to the others
             worst = max(left, key=lambda model: tried[model].residual)
             left.remove(worst)
             corners.add(worst)
-    return mixtures
+    return by_corners
 
 
-def _copy_groups(gram: np.ndarray) -> list[list[int]]:
-    """Indices of models in groups that are the same to rounding; gram [K, K]."""
-    norms = gram.diagonal()
-    near = squared_distances(gram) <= _MIN_SQUARED_DISTANCE * _SQUARED_ERROR * np.maximum(
-        norms, norms[:, None]
-    )
-    _, numbers = connected_components(near, directed=False)
-    return [list(map(int, np.flatnonzero(numbers == n))) for n in dict.fromkeys(numbers)]
+def _by_tensor(
+    grams: Mapping[str, np.ndarray], model: int, among: Sequence[int], near: Mixture
+) -> Mixture:
+    per_tensor = [
+        best_mixture(gram, model, among)
+        for gram in grams.values()
+        if np.ptp(gram[np.ix_(among, among)]) > 0  # else it is the same in all these models
+    ]
+    weights = np.array([mixture.independent**2 for mixture in per_tensor])
+    shares = {}
+    for candidate in among:
+        of_tensors = [mixture.shares.get(candidate, 0.0) for mixture in per_tensor]
+        shares[candidate] = float(weights @ of_tensors / weights.sum())
+    least = MIN_SHARE * max(shares.values())
+    remaining = [candidate for candidate, share in shares.items() if share >= least]
+    if len(remaining) < len(among):
+        return _by_tensor(grams, model, remaining, near)
+    lengths = zip(*((m.residual, m.independent, m.error) for m in per_tensor), strict=True)
+    residual, independent, error = (float(np.square(of).sum()) ** 0.5 for of in lengths)
+    return Mixture(shares, residual, near.nearest, independent, error)
 
 
 def _sparse(inner: np.ndarray, shares: np.ndarray, exact: float, little: float) -> np.ndarray:
     """Shares [n] without what is too small, or brings no more than a little nearer."""
     nonzero = np.flatnonzero(shares >= MIN_SHARE * shares.max())
-    sparse = (
-        _restricted(inner, nonzero, exact) if len(nonzero) < np.count_nonzero(shares) else shares
-    )
+    sparse = shares
+    if len(nonzero) < np.count_nonzero(shares):
+        sparse = _restricted(inner, nonzero, exact)
     at_most = sparse @ inner @ sparse + little
     while np.count_nonzero(sparse) > 2:
         nonzero = np.flatnonzero(sparse)
@@ -219,9 +260,7 @@ def _nearest_point(inner: np.ndarray, error: float, beyond: float = np.inf) -> n
     Least squares with weights >= 0 (Lawson and Hanson 1974, chapter 23; on products as in Bro and
     de Jong 1997) of sum_i u_i (y_i, 1) to (0, 1): its u, divided by its sum, is the solution.
 
-    Args:
-        error: of squared distances.
-        beyond: stop where the point's squared distance is sure to be greater.
+    It stops where the point's squared distance is sure to be beyond; `error` is of such distances.
     """
     scale = max(float(inner.diagonal().min()), _MIN_SQUARED_DISTANCE * error) or 1.0
     # Squared error on the diagonal: models that are dependent to rounding can be solved for

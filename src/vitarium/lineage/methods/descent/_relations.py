@@ -12,18 +12,21 @@ some 100,000 numbers, trained by AdamW and SGD (docs/lineage.md): along true edg
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from vitarium.lineage._statistics import squared_distances
+
 _EPSILON = 1e-30
 """Keeps quotients of equal models, whose steps have no length, finite."""
-_CONTINUE_PRIOR = 0.1
+CONTINUE_PRIOR = 0.1
 """Share of descents that go on with the same training, at first; then it is counted."""
 
 
 @dataclass(frozen=True)
 class Relation:
-    """Of a parent p, its child a, and many models b; float64 [models].
+    """Of a parent p, its child a, and n models b; float64 [n].
 
     Args:
         cosine: of the steps p to a and a to b.
@@ -37,29 +40,85 @@ class Relation:
     ratio: np.ndarray
     spread: np.ndarray
 
+    @cached_property
+    def continues(self) -> np.ndarray:
+        """Whether a descent looks like more of the same training run: bool [n]. The step keeps to
+        the direction (cosine), and is at most twice as long as the one before."""
+        return (self.cosine > 0.15) & (self.ratio > 0.5)
+
+    def child_log_density(self, continue_weight: float = CONTINUE_PRIOR) -> np.ndarray:
+        """Log density [n] of the cosine and the spread where b descends from a.
+
+        A new training starts at right angles, in all layers alike; one that goes on with the same
+        data (a share of `continue_weight`) keeps to its direction, and its steps become shorter. A
+        few do neither.
+        """
+        c, ratio, spread = self.cosine, self.ratio, self.spread + 0.01
+        # a short step after a long one seldom goes back; twins do, by half the length between them,
+        # and would otherwise pass for parent and child
+        back = 0.06 / np.maximum(1, 0.5 + ratio / 2)
+        log_cosine = -np.where(c < 0, -c / back, c / 0.06) - np.log(0.06 + back)
+        new = log_cosine + _log_spread(spread, 0.075, 0.35) + np.log(0.95 - continue_weight)
+        # uniform on (0, 0.95); a step longer than the one before (ratio < 1) is ever less likely
+        same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_spread(spread, 0.1, 0.6)
+        same += np.log(continue_weight) - np.logaddexp(0, -np.log(ratio + _EPSILON) / 0.15)
+        neither = np.log(0.05 / 2) + _log_spread(spread, 0.12, 0.7)
+        return np.logaddexp(np.logaddexp(new, same), neither)
+
+    @cached_property
+    def sibling_log_density(self) -> np.ndarray:
+        """Log density [n] of the same where b is a sibling of a: another way from p.
+
+        Siblings' steps are at right angles, or alike, seldom opposed; layers differ, the more the
+        less one step is longer than the other. Twins, which differ by their seeds alone, stand
+        side by side.
+        """
+        rho, ratio = self.correlation, self.ratio
+        # uniform on (0, 0.85), with exponential tails; at right angles normal
+        similar = np.where(rho < 0, rho / 0.04, np.where(rho > 0.85, (0.85 - rho) / 0.03, 0))
+        right = np.log(0.35 / (0.06 * np.sqrt(2 * np.pi))) - (rho / 0.06) ** 2 / 2
+        neither = np.full_like(rho, np.log(0.05 / 2))
+        log_density = np.logaddexp(np.logaddexp(similar + np.log(0.6), right), neither)
+        # how many cosines there are to a correlation: a Jacobian
+        log_density = log_density - 1.5 * np.log1p(np.minimum(ratio, 1e6) ** 2)
+        # the nearer two siblings are, the more exactly they stand side by side
+        beside = self.cosine + 0.5 / (ratio + _EPSILON)
+        side = np.clip((ratio - 0.8) / 0.2, 0, 1) * np.clip((0.45 - self.cosine) / 0.1, 0, 1)
+        log_density -= side * np.minimum((beside / 0.2) ** 2 / 2, 2)
+        # twins: exactly side by side, and about as far from p
+        twins = -((beside / 0.03) ** 2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
+        twins -= np.logaddexp(0, (1.2 - ratio) / 0.1)
+        bounded = np.minimum(ratio, 1)
+        medians, sigmas = 0.07 + 0.17 * bounded, 0.4 + 0.4 * bounded
+        # nor is it held against siblings that layers agree, or only a little
+        spread = np.maximum(self.spread + 0.01, medians * np.exp(-sigmas))
+        return np.logaddexp(log_density, twins) + _log_normal(spread, medians, sigmas)
+
+    @property
+    def root_log_density(self) -> np.ndarray:
+        """Log density [n] of the cosine and the spread where a is a root, p the origin and b
+        descends. Weights begin around zero: what a root has learned is at right angles to what
+        follows, too."""
+        # Laplace around 0, and 10 % uniform: 0.05 is half of that
+        new = np.exp(-np.abs(self.cosine) / 0.06) / 0.12
+        return np.log(0.9 * new + 0.05) + _log_spread(self.spread + 0.01, 0.08, 0.45)
+
 
 class Geometry:
-    """Squared distances of K models, layer by layer.
-
-    Args:
-        grams: inner products, float64 [layers, K, K].
-    """
+    """Squared distances of K models, from inner products layer by layer, [layers, K, K]."""
 
     def __init__(self, grams: np.ndarray) -> None:
-        norms = np.einsum("lii->li", grams)
-        self.layers = np.maximum(norms[:, :, None] + norms[:, None, :] - 2 * grams, 0)
+        self.layers = squared_distances(grams)
         self.squares = self.layers.sum(0)
         """Squared distances over all layers, [K, K]."""
-        self._likelihoods: dict[tuple[int, int], PairLikelihoods] = {}
+        self._to_all: dict[tuple[int, int], Relation] = {}
 
-    def likelihoods(self, parent: int, child: int) -> "PairLikelihoods":
-        """Likelihoods of a parent, its child and all K models; computed once."""
-        if (parent, child) not in self._likelihoods:
+    def to_all(self, parent: int, child: int) -> Relation:
+        """Relation of a parent, its child and all K models; computed once."""
+        if (parent, child) not in self._to_all:
             relation = self.relation(parent, child, np.arange(len(self.squares)))
-            self._likelihoods[parent, child] = PairLikelihoods(
-                relation, sibling_log_density(relation), continues(relation)
-            )
-        return self._likelihoods[parent, child]
+            self._to_all[parent, child] = relation
+        return self._to_all[parent, child]
 
     def relation(self, parent: int, child: int, models: np.ndarray) -> Relation:
         """Relation of a parent, its child, and models [n] (indices)."""
@@ -80,117 +139,10 @@ class Geometry:
         )
 
 
-@dataclass(frozen=True)
-class PairLikelihoods:
-    """A relation to n models, and what follows from it alone.
-
-    Args:
-        siblings: `sibling_log_density`, [n].
-        continues: `continues`, bool [n].
-    """
-
-    relation: Relation
-    siblings: np.ndarray
-    continues: np.ndarray
-
-
-def child_log_density(relation: Relation, continue_weight: float = _CONTINUE_PRIOR) -> np.ndarray:
-    """Log density [n] of the cosine and the spread where b descends from a.
-
-    A new training starts at right angles, in all layers alike; one that goes on with the same data
-    keeps to its direction, and its steps become shorter. A few do neither.
-
-    Args:
-        continue_weight: share of descents that go on with the same training run.
-    """
-    c, spread = relation.cosine, relation.spread + 0.01
-    new = (
-        _log_cosine(c, relation.ratio)
-        + _log_spread(spread, 0.075, 0.35)
-        + np.log(0.95 - continue_weight)
-    )
-    # uniform on (0, 0.95); a step longer than the one before (ratio < 1) is ever less likely
-    same = np.where((c > 0) & (c < 0.95), -np.log(0.95), -10.0) + _log_spread(spread, 0.1, 0.6)
-    same += np.log(continue_weight) - np.logaddexp(0, -np.log(relation.ratio + _EPSILON) / 0.15)
-    neither = np.log(0.05 / 2) + _log_spread(spread, 0.12, 0.7)
-    return np.asarray(np.logaddexp(np.logaddexp(new, same), neither))
-
-
-def continues(relation: Relation) -> np.ndarray:
-    """Whether a descent looks like more of the same training run: bool [n].
-
-    The step keeps to the direction (cosine), and is at most twice as long as the one before.
-    """
-    return np.asarray((relation.cosine > 0.15) & (relation.ratio > 0.5))
-
-
-def sibling_log_density(relation: Relation) -> np.ndarray:
-    """Log density [n] of the same where b is a sibling of a: another way from p.
-
-    Siblings' steps are at right angles, or alike, seldom opposed; layers differ, the more the less
-    one step is longer than the other. Twins, which differ by their seeds alone, stand side by side.
-    """
-    rho, ratio = relation.correlation, relation.ratio
-    # uniform on (0, 0.85), with exponential tails; at right angles normal
-    similar = np.where(rho < 0, rho / 0.04, np.where(rho > 0.85, (0.85 - rho) / 0.03, 0))
-    right = np.log(0.35 / (0.06 * np.sqrt(2 * np.pi))) - (rho / 0.06) ** 2 / 2
-    neither = np.full_like(rho, np.log(0.05 / 2))
-    log_density = np.logaddexp(np.logaddexp(similar + np.log(0.6), right), neither)
-    log_density = log_density - _log_volume(ratio)
-    # the nearer two siblings are, the more exactly they stand side by side
-    beside = relation.cosine + 0.5 / (ratio + _EPSILON)
-    side = np.clip((ratio - 0.8) / 0.2, 0, 1) * np.clip((0.45 - relation.cosine) / 0.1, 0, 1)
-    log_density -= side * np.minimum((beside / 0.2) ** 2 / 2, 2)
-    # twins: exactly side by side, and about as far from p
-    twins = -((beside / 0.03) ** 2) / 2 - np.log(0.03 * np.sqrt(2 * np.pi)) + np.log(0.3)
-    twins -= np.logaddexp(0, (1.2 - ratio) / 0.1)
-    medians, sigmas = _spreads(ratio)
-    # nor is it held against siblings that layers agree, or only a little
-    spread = _log_normal(
-        np.maximum(relation.spread + 0.01, medians * np.exp(-sigmas)), medians, sigmas
-    )
-    return np.asarray(np.logaddexp(log_density, twins) + spread)
-
-
-def _spreads(ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median and log-scale [n] of siblings' spread, at ratios [n]."""
-    bounded = np.minimum(ratio, 1)
-    return 0.07 + 0.17 * bounded, 0.4 + 0.4 * bounded
-
-
-def _log_volume(ratio: np.ndarray) -> np.ndarray:
-    """Log of how many cosines there are to a correlation, at ratios [n]: a Jacobian."""
-    return np.asarray(1.5 * np.log1p(np.minimum(ratio, 1e6) ** 2))
-
-
-def root_log_density(relation: Relation) -> np.ndarray:
-    """Log density [n] of the cosine and the spread where a is a root, p the origin and b descends.
-
-    Weights begin around zero: what a root has learned is at right angles to what follows, as well.
-    """
-    c = relation.cosine
-    # Laplace around 0, and 10 % uniform: 0.05 is half of that
-    new = np.exp(-np.abs(c) / 0.06) / 0.12
-    return np.asarray(
-        np.log(0.9 * new + 0.05) + _log_spread(relation.spread + 0.01, 0.08, 0.45), float
-    )
-
-
-def _log_cosine(cosine: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Log density [n] of a cosine near 0; a short step after a long one seldom goes back.
-
-    Twins do, by half the length between them, and would otherwise pass for parent and child.
-    """
-    back = 0.06 / np.maximum(1, 0.5 + ratio / 2)
-    return np.asarray(-np.where(cosine < 0, -cosine / back, cosine / 0.06) - np.log(0.06 + back))
-
-
 def _log_spread(spread: np.ndarray, median: float, sigma: float) -> np.ndarray:
-    """Log density [n] of the layers' spread in a descent; they are never too alike for one.
-
-    So large layers, whose cosines hardly vary, and steps that are nothing but random are descents,
-    too: the density stays what it is at its mode.
-    """
+    """Log density [n] of the layers' spread in a descent; they are never too alike for one. So
+    large layers, whose cosines hardly vary, and steps that are nothing but random are descents,
+    too: the density stays what it is at its mode."""
     return _log_normal(np.maximum(spread, median * np.exp(-(sigma**2))), median, sigma)
 
 
@@ -198,7 +150,5 @@ def _log_normal(
     values: np.ndarray, median: float | np.ndarray, sigma: float | np.ndarray
 ) -> np.ndarray:
     """Log density [n] of a log-normal distribution."""
-    log_density: np.ndarray = -(((np.log(values) - np.log(median)) / sigma) ** 2) / 2 - np.log(
-        sigma * values * np.sqrt(2 * np.pi)
-    )
-    return log_density
+    exponents = (((np.log(values) - np.log(median)) / sigma) ** 2) / 2
+    return -exponents - np.log(sigma * values * np.sqrt(2 * np.pi))

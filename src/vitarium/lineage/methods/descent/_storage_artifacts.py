@@ -1,5 +1,4 @@
-"""What storage leaves behind in weights: zeros, few values, low precision; and what became of a
-parent's weights in a given child.
+"""What storage leaves behind in weights: zeros, few values, low precision.
 
 Rounding, quantising and pruning lose what cannot come back, so they tell which of two came first.
 """
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage._gram import squared_distances
-from vitarium.lineage.forest import Kind
+from vitarium.lineage._statistics import squared_distances
+from vitarium.lineage.base import Kind
 
 FULL_BITS = 32
 """`bits` of a model that has as many values as float32 gives it."""
@@ -51,21 +50,26 @@ class StorageArtifacts:
 
 
 def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> StorageArtifacts:
-    """Storage artifacts of K models, from some rows of their largest matrices.
-
-    Only models with few values are read in full.
-
-    Raises CorruptFile.
-    """
-    samples = [[_sampled(model, name) for name in _largest(model, tensors)] for model in models]
-    bits = np.array([_bits_of_model(sample) for sample in samples])
-    dtypes = [_dtype(sample) for sample in samples]
-    zeros = [np.mean(np.concatenate([r.ravel() for r in s]) == 0) if s else 0.0 for s in samples]
-    rounding = [
-        _model_rounding(model, tensors) if model_bits < FULL_BITS or dtype != torch.float32 else 0.0
-        for model, model_bits, dtype in zip(models, bits, dtypes, strict=True)
-    ]
-    return StorageArtifacts(np.array(zeros), bits, dtypes, np.array(rounding))
+    """Storage artifacts of K models, from some rows of their largest matrices. Only models with few
+    values are read in full. Raises CorruptFile."""
+    zeros, bits, dtypes, rounding = [], [], [], []
+    for model in models:
+        matrices = [name for name in tensors if len(model.shapes[name]) > 1]
+        largest = sorted(matrices, key=lambda name: -int(np.prod(model.shapes[name])))
+        sample = []
+        for name in largest[:_NUM_MATRICES]:
+            count = model.shapes[name][0]
+            start = max(0, (count - _NUM_ROWS) // 2)  # the middle, where a fused one has its keys
+            sample.append(_rows(model.rows(name, start, min(count, start + _NUM_ROWS))))
+        numbers = np.concatenate([rows.ravel() for rows in sample]) if sample else np.zeros(0)
+        zeros.append(np.mean(numbers == 0) if sample else 0.0)
+        dtypes.append(_dtype(numbers))
+        # the median of its matrices: some are often left as they were
+        of_matrices = sorted(_bits(rows) for rows in sample if (rows != rows.flat[0]).any())
+        bits.append(of_matrices[(len(of_matrices) - 1) // 2] if of_matrices else FULL_BITS)
+        is_full = bits[-1] == FULL_BITS and dtypes[-1] == torch.float32
+        rounding.append(0.0 if is_full else sum(_rounding(_rows(model[n])) for n in tensors))
+    return StorageArtifacts(np.array(zeros), np.array(bits), dtypes, np.array(rounding))
 
 
 def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray:
@@ -73,10 +77,7 @@ def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray
 
     True at i, j: i cannot be earlier than j, and may be made of it, or of what j was made of with a
     finer rounding. Rounding shows in the distance, which is that of rounding alone; zeros in that i
-    and j - i are at right angles. `kind_of` can confirm it.
-
-    Args:
-        gram: inner products of the same models, float64 [K, K].
+    and j - i are at right angles. `edge_kind` can confirm it. Inner products are [K, K].
     """
     distances = squared_distances(gram)
     expected = artifacts.rounding[:, None]
@@ -84,12 +85,9 @@ def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray
     rounded = (expected > 0) & (distances > smallest * expected) & (distances < largest * expected)
     norms = gram.diagonal()[:, None]
     right_angles = np.abs(norms - gram) <= 1e-6 * distances + 1e-14 * norms
-    pruned = (
-        (artifacts.zeros[:, None] > artifacts.zeros) & right_angles & (distances > 1e-12 * norms)
-    )
-    compressed: np.ndarray = rounded | pruned
-    compressed &= ~compressed.T  # two roundings of one model are as far from each other
-    return compressed
+    fewer = artifacts.zeros[:, None] > artifacts.zeros
+    compressed = rounded | (fewer & right_angles & (distances > 1e-12 * norms))
+    return compressed & ~compressed.T  # two roundings of one model are as far from each other
 
 
 def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
@@ -108,8 +106,13 @@ def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
         return "pruned"
     if all(_is_quantized(_rows(old), _rows(new)) for old, new in changed):
         return "quantised"
-    matrices = sorted((p for p in changed if p[0].ndim > 1), key=lambda pair: pair[0].numel())
-    return "low_rank" if matrices and _have_low_rank(matrices) else "trained"
+    highest = 0
+    for old, new in sorted((p for p in changed if p[0].ndim > 1), key=lambda p: p[0].numel()):
+        rank = difference_rank(old, new)
+        if rank > MAX_LOW_RANK * min(_rows(old).shape):
+            return "trained"
+        highest = max(highest, rank)
+    return "low_rank" if highest else "trained"  # without a rank all differences are rounding
 
 
 def difference_rank(before: Tensor, after: Tensor) -> int:
@@ -122,27 +125,16 @@ def difference_rank(before: Tensor, after: Tensor) -> int:
     """
     old, new = _rows(before), _rows(after)
     values = np.linalg.svd(new - old, compute_uv=False)
-    errors = _spacing(new, _dtype([new])) ** 2 / 12
+    errors = _spacing(new, _dtype(new)) ** 2 / 12
     by_chance = errors.sum(0).max() ** 0.5 + errors.sum(1).max() ** 0.5
     return int((values > 2 * by_chance).sum())
-
-
-def _have_low_rank(matrices: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether all differences of pairs [m, n] have low rank, and not all are rounding alone."""
-    highest = 0
-    for old, new in matrices:
-        rank = difference_rank(old, new)
-        if rank > MAX_LOW_RANK * min(_rows(old).shape):
-            return False
-        highest = max(highest, rank)
-    return highest > 0
 
 
 def _is_quantized(old: np.ndarray, new: np.ndarray) -> bool:
     """Whether `new` is `old` with fewer values; both [rows, columns]."""
     if (old == new).all():
         return True
-    dtype = _dtype([new])
+    dtype = _dtype(new)
     if dtype != torch.float32 and (np.abs(new - old) <= _spacing(new, dtype) * 0.501).all():
         return True
     if _bits(new) == FULL_BITS and len(np.unique(new)) > new.size / 3:
@@ -153,29 +145,10 @@ def _is_quantized(old: np.ndarray, new: np.ndarray) -> bool:
     return not falls.any()
 
 
-def _largest(model: Weights, tensors: Sequence[str]) -> list[str]:
-    matrices = [name for name in tensors if len(model.shapes[name]) > 1]
-    return sorted(matrices, key=lambda name: -int(np.prod(model.shapes[name])))[:_NUM_MATRICES]
-
-
-def _sampled(model: Weights, name: str) -> np.ndarray:
-    """Rows from the middle [rows, columns], where a fused matrix has its keys."""
-    count = model.shapes[name][0]
-    start = max(0, (count - _NUM_ROWS) // 2)
-    return _rows(model.rows(name, start, min(count, start + _NUM_ROWS)))
-
-
 def _rows(tensor: Tensor) -> np.ndarray:
     """A tensor as float64 [rows, columns]; one of one axis is one row."""
     matrix = tensor.double().flatten(1) if tensor.ndim > 1 else tensor.double().reshape(1, -1)
-    rows: np.ndarray = matrix.numpy()
-    return rows
-
-
-def _bits_of_model(sample: Sequence[np.ndarray]) -> int:
-    """The median of its matrices: some are often left as they were."""
-    bits = sorted(_bits(rows) for rows in sample if (rows != rows.flat[0]).any())
-    return bits[(len(bits) - 1) // 2] if bits else FULL_BITS
+    return matrix.numpy()
 
 
 def _bits(rows: np.ndarray) -> int:
@@ -183,15 +156,13 @@ def _bits(rows: np.ndarray) -> int:
     varied = [values for values in map(np.unique, rows) if len(values) > 1]
     if not varied:
         return FULL_BITS
-    distinct_values, nonzero = (
-        np.unique(rows),
-        np.count_nonzero(rows, axis=1),
-    )  # a pruned row has many zeros
-    if len(distinct_values) <= min(256, nonzero.sum() / 8):
-        return _bits_for(len(distinct_values))
-    levels = max(map(_levels, varied))
-    if levels < np.inf:
-        return _bits_for(levels)
+    count = len(np.unique(rows))
+    nonzero = np.count_nonzero(rows, axis=1)  # a pruned row has many zeros
+    if count <= min(256, nonzero.sum() / 8):
+        return _bits_for(count)
+    steps = [(values, _even_step(values)) for values in varied]
+    if all(step for _, step in steps):
+        return _bits_for(max((values[-1] - values[0]) / step + 1 for values, step in steps))
     largest = max(map(len, varied))
     return _bits_for(largest) if largest <= nonzero.max() / 3 else FULL_BITS
 
@@ -200,17 +171,9 @@ def _bits_for(values: float) -> int:
     return max(1, int(np.ceil(np.log2(np.round(values)))))
 
 
-def _levels(values: np.ndarray) -> float:
-    """Number of even steps that all values [n], sorted, lie on; infinite: they do not."""
-    step = _even_step(values)
-    return (values[-1] - values[0]) / step + 1 if step else np.inf
-
-
 def _even_step(values: np.ndarray) -> float:
-    """Step of a row's different values [n], sorted; 0 where they lie on no even steps.
-
-    The least difference of two is a step, or a few.
-    """
+    """Step of a row's different values [n], sorted; 0 where they lie on no even steps. The least
+    difference of two is a step, or a few."""
     if len(values) < _MIN_VALUES:
         return 0.0
     least, length = np.diff(values).min(), values[-1] - values[0]
@@ -224,9 +187,8 @@ def _even_step(values: np.ndarray) -> float:
     return 0.0
 
 
-def _dtype(sample: Sequence[np.ndarray]) -> torch.dtype:
-    """Narrowest dtype of all entries of matrices [rows, columns]; float32 of too few of them."""
-    numbers = np.concatenate([rows.ravel() for rows in sample]) if sample else np.zeros(0)
+def _dtype(numbers: np.ndarray) -> torch.dtype:
+    """Narrowest dtype that holds all numbers, of any shape; float32 of too few different ones."""
     if len(np.unique(numbers)) < _MIN_VALUES:
         return torch.float32
     entries = torch.from_numpy(numbers)
@@ -240,18 +202,12 @@ def _spacing(rows: np.ndarray, dtype: torch.dtype) -> np.ndarray:
     """Distance of each number to the next one of that dtype, [rows, columns]."""
     about = torch.finfo(dtype)
     magnitudes = np.maximum(np.abs(rows), about.tiny)  # below, steps are even
-    steps: np.ndarray = 2.0 ** (np.frexp(magnitudes)[1] - 1) * about.eps
-    return steps
-
-
-def _model_rounding(model: Weights, tensors: Sequence[str]) -> float:
-    """Expected squared l2 norm of what rounding took away, of all tensors."""
-    return sum(_rounding(_rows(model[name])) for name in tensors)
+    return 2.0 ** (np.frexp(magnitudes)[1] - 1) * about.eps
 
 
 def _rounding(rows: np.ndarray) -> float:
     """Expected squared l2 norm of the rounding error of a matrix [rows, columns]."""
-    dtype = _dtype([rows])
+    dtype = _dtype(rows)
     if dtype != torch.float32:
         return float((_spacing(rows, dtype) ** 2).sum() / 12)
     step = _even_step(np.unique(rows))

@@ -5,9 +5,15 @@ import torch
 
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage._canonical_order import canonical_order, copies, first_appearance, tied
-from vitarium.lineage.forest import Edge, Forest
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import (
+    Edge,
+    Forest,
+    ModelSet,
+    canonical_order,
+    copies,
+    first_appearance,
+    tied,
+)
 
 
 def model_set(**values: float) -> ModelSet:

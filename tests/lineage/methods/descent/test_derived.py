@@ -3,9 +3,8 @@
 import torch
 
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage.forest import Edge
-from vitarium.lineage.methods.descent._copies import copy_groups, with_copies
-from vitarium.lineage.model_set import ModelSet
+from vitarium.lineage.base import Edge, ModelSet
+from vitarium.lineage.methods.descent._derived import copy_groups, with_copies
 
 NOISE = torch.Generator().manual_seed(0)
 

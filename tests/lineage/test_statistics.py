@@ -9,10 +9,10 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from vitarium.core.files import write
+from vitarium.core.progress import SILENT
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage._gram import read_statistics, squared_distances
-from vitarium.lineage._moments import MOMENTS
-from vitarium.lineage.model_set import ModelSet, silent
+from vitarium.lineage._statistics import MOMENTS, read_statistics, squared_distances
+from vitarium.lineage.base import ModelSet
 from vitarium.measures.weights import _products as engine
 from vitarium.zoo._format import packing
 from vitarium.zoo.checkpoint import Checkpoint
@@ -48,7 +48,7 @@ def check(statistics, models):
 def test_products_and_moments_are_as_by_brute_force():
     models = population(7)
     models[2]["a.weight"][3:] = 0
-    statistics = read_statistics(models, list(SHAPES), silent)
+    statistics = read_statistics(models, list(SHAPES), SILENT)
     assert tuple(statistics.moments) == MOMENTS
     check(statistics, models)
 
@@ -58,12 +58,12 @@ def test_parts_of_rows_and_columns_give_the_same(monkeypatch):
     monkeypatch.setattr(engine, "RUN_BYTES", 48)
     monkeypatch.setattr(engine, "_COLUMNS", 5)
     models = population(6)
-    check(read_statistics(models, list(SHAPES), silent), models)
+    check(read_statistics(models, list(SHAPES), SILENT), models)
 
 
 def test_distances_are_over_all_tensors_or_some():
     models = population(5)
-    statistics = read_statistics(models, list(SHAPES), silent)
+    statistics = read_statistics(models, list(SHAPES), SILENT)
     for names in (list(SHAPES), ["a.bias"], ["embed", "norm"]):
         numbers = vectors(models, *names)
         subset = None if len(names) == len(SHAPES) else names
@@ -80,13 +80,13 @@ def test_distances_are_never_below_zero():
 def test_copies_are_at_distance_zero_with_equal_moments():
     first, second = population(2)
     models = [first, second, Weights("copy", dict(first))]
-    statistics = read_statistics(models, list(SHAPES), silent)
+    statistics = read_statistics(models, list(SHAPES), SILENT)
     assert statistics.squared_distances()[0, 2] == 0
     for of in statistics.moments.values():
         assert all(values[0] == values[2] for values in of.values())
 
 
-def test_only_the_tensors_that_are_asked_for_are_read(tmp_path, monkeypatch):
+def test_only_the_tensors_that_are_asked_for_are_read(tmp_path, monkeypatch, steps):
     models = []
     for number, model in enumerate(population(3, shapes=SHAPES | {"head.weight": (4, 6)})):
         path = tmp_path / f"{number}.safetensors"
@@ -100,18 +100,17 @@ def test_only_the_tensors_that_are_asked_for_are_read(tmp_path, monkeypatch):
         return read(checkpoint, name)
 
     monkeypatch.setattr(Checkpoint, "__getitem__", counted)
-    reports = []
-    statistics = read_statistics(models, list(SHAPES), lambda *what: reports.append(what))
+    statistics = read_statistics(models, list(SHAPES), steps)
     assert set(reads.values()) == {1}
     assert {name for _, name in reads} == set(statistics.grams) == set(SHAPES)
     assert len(reads) == 3 * len(SHAPES)
-    assert reports == [("reading weights", done, 4) for done in range(5)]
+    assert steps == [("reading weights", done, 4) for done in range(5)]
 
 
 def test_a_model_that_is_not_finite_is_nan_where_it_is():
     models = population(3)
     bad = Weights("bad@1", dict(models[0]) | {"a.bias": torch.tensor([torch.inf] + 8 * [1.0])})
-    statistics = read_statistics([*models, bad], list(SHAPES), silent)
+    statistics = read_statistics([*models, bad], list(SHAPES), SILENT)
     for of in statistics.moments.values():
         assert np.isnan(of["a.bias"]).tolist() == [False, False, False, True]
         assert np.isfinite(of["a.weight"]).all()
@@ -122,7 +121,7 @@ def test_a_model_that_is_not_finite_is_nan_where_it_is():
 
 def test_an_empty_tensor_adds_nothing():
     models = [Weights(m.name, dict(m) | {"none": torch.empty(0, 3)}) for m in population(2)]
-    statistics = read_statistics(models, [*SHAPES, "none"], silent)
+    statistics = read_statistics(models, [*SHAPES, "none"], SILENT)
     assert (statistics.grams["none"] == 0).all()
     assert np.isnan(statistics.moments["mean"]["none"]).all()
 

@@ -1,0 +1,235 @@
+"""The tree of a family: its root, the model that all others can have come from, and from there down
+every model's most probable parent.
+
+Four things tell a root: weights grow from around zero, so that what follows a root is at right
+angles to the root itself; so do biases from zero, and gains from one; siblings' steps from their
+parent are alike or at right angles, and seldom opposed; and the whole tree of a root is short.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitarium.lineage.base import ModelSet
+from vitarium.lineage.methods.descent._relations import CONTINUE_PRIOR, Geometry
+
+_NUM_ORTHOGONAL, _NUM_CENTRAL = 6, 2
+"""Models that are tried as roots: those with most that is at right angles, and the most central."""
+_MAX_OPPOSED_COSINE = -0.12
+"""Cosine of what a parent's biases and gains have learned and of a child's step, under which it is
+no parent: between the worst pre-trained model's mean (-0.07) and that of the best of models that
+began alike (-0.18), see docs/lineage.md."""
+_MAX_ITERATIONS = 8
+_CHILD_PSEUDOCOUNT = 0.3
+"""Added to the number of a model's children, a Dirichlet prior: fans are more likely than that
+every model has one child."""
+_DERIVED_PARENT_PRIOR = 0.05
+"""Prior odds that what was rounded, pruned or mixed is trained on, against other models."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Tree of K models."""
+
+    root: int
+    parents: np.ndarray
+    """Index of each model's parent, int [K]; -1 of the root."""
+    probability: np.ndarray
+    """Of each model's parent among all that it could have, in (0, 1], [K]."""
+
+
+@dataclass(frozen=True)
+class RootedFamily:
+    """Tree of a family with its root."""
+
+    tree: Tree
+    probability: float
+    """That the tree's root is the root, in (0, 1]."""
+    shared_init: np.ndarray
+    """Models that are no children of their parent in the tree: both began with the same initial
+    weights, which are not among the models; bool [K]."""
+
+
+def root_family(
+    model_set: ModelSet, barred: np.ndarray | None = None, derived: np.ndarray | None = None
+) -> RootedFamily:
+    """Most probable tree of a family of K models, two or more.
+
+    Args:
+        barred: of every model, who cannot be its ancestor: bool [K, K].
+        derived: models derived from others without training: bool [K].
+    """
+    grams = np.stack([model_set.statistics.grams[name] for name in model_set.weight_layers])
+    geometry, gram = Geometry(grams), grams.sum(0)
+    steps = _steps_from_start(centered_at_init(model_set))
+    from_zero = _from_zero(grams, steps)
+    central = -geometry.squares.sum(0)
+    proposals = [*np.argsort(-from_zero)[:_NUM_ORTHOGONAL], *np.argsort(-central)[:_NUM_CENTRAL]]
+    if barred is not None:
+        proposals = [model for model in proposals if not barred[:, model].any()] or proposals
+    candidates = sorted(set(map(int, proposals)))
+    trees = [insert_models(geometry, root, barred, derived) for root in candidates]
+    scores = []
+    for tree in trees:
+        models = np.flatnonzero(tree.parents >= 0)
+        squares = geometry.squares[tree.parents[models], models]
+        # log density of the tree's squared length, as of steps of unknown size
+        shortness = float(-len(models) / 2 * np.log(squares.sum()))
+        scores.append(from_zero[tree.root] + _opposed(gram, tree.root) + shortness)
+    best = int(np.argmax(scores))
+    probability = float(1 / np.exp(np.array(scores) - scores[best]).sum())
+    trained = np.ones(len(model_set), bool) if derived is None else ~derived
+    shared_init = _shares_initialization(trees[best], steps, trained)
+    return RootedFamily(trees[best], probability, shared_init)
+
+
+def centered_at_init(model_set: ModelSet) -> np.ndarray:
+    """Gram matrix of biases minus 0 and gains minus 1, float64 [K, K]; 0 without any.
+
+    Weights begin at random around zero; biases at zero, and the gains of norms at one. Models that
+    begin alike and have no common parent give themselves away: what each has learned of its biases
+    and gains is its own. A vector whose entries are nearer 1 than 0 in most models is a gain.
+    """
+    total = np.zeros((len(model_set), len(model_set)))
+    for name, shape in model_set.shapes.items():
+        if len(shape) != 1:
+            continue
+        mean, size = model_set.statistics.moments["mean"][name], shape[0]
+        total += model_set.statistics.grams[name]
+        if np.median(mean) > 0.5:
+            total += size * (1 - mean[:, None] - mean)
+    return total
+
+
+def _shares_initialization(tree: Tree, steps: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Which models share their parent's initial weights instead of descending from it: bool [K].
+
+    If most of the root's children have steps against what it has learned, it is no root. So must
+    their mean be: one child may unlearn much, and many a little. Each counts for as much as it is
+    sure to be a child; what was made of others, and not `trained` [K], repeats them.
+    """
+    weights = np.where((tree.parents == tree.root) & trained, tree.probability, 0)
+    cosines = steps[tree.root]
+    majority = weights[cosines < _MAX_OPPOSED_COSINE].sum() > weights.sum() / 2
+    if not majority or np.average(cosines, weights=weights) > _MAX_OPPOSED_COSINE:
+        return np.zeros(len(steps), bool)
+    from_parent = steps[tree.parents, np.arange(len(steps))]
+    shared = (from_parent < _MAX_OPPOSED_COSINE) | (tree.parents == tree.root)
+    shared[tree.root] = False
+    return shared
+
+
+def _from_zero(grams: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Log density [K] of all other models, if a model is their root and zero its parent, of inner
+    products [layers, K, K] and `_steps_from_start` [K, K]."""
+    geometry = Geometry(np.pad(grams, ((0, 0), (1, 0), (1, 0))))
+    everyone = np.arange(1, len(steps) + 1)
+    relations = (geometry.relation(0, m, everyone[everyone != m]) for m in everyone.tolist())
+    weights = np.array([relation.root_log_density.sum() for relation in relations])
+    scales = np.where(steps < 0, 0.1, 0.3)
+    densities = np.log(0.9 * np.exp(-np.abs(steps) / scales) / 0.4 + 0.1 / 2)
+    np.fill_diagonal(densities, 0)
+    return weights + densities.sum(1)
+
+
+def _steps_from_start(learned: np.ndarray) -> np.ndarray:
+    """Cosine [a, b] of what a has learned since it began, and of the step from a to b, of inner
+    products of what biases and gains have learned, [K, K]."""
+    norms = learned.diagonal()
+    products = learned - norms[:, None]
+    steps = np.maximum(norms[:, None] + norms - 2 * learned, 0)
+    lengths = np.sqrt(norms[:, None] * steps)
+    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+
+
+def _opposed(gram: np.ndarray, root: int) -> float:
+    """Log penalty for steps from a root that are opposed to each other: 0, or less; gram [K, K]."""
+    rest = np.delete(np.arange(len(gram)), root)
+    products = (
+        gram[np.ix_(rest, rest)] - gram[rest, root][:, None] - gram[root, rest] + gram[root, root]
+    )
+    lengths = np.sqrt(np.maximum(products.diagonal(), 1e-30))
+    cosines = products / lengths[:, None] / lengths
+    pairs = np.triu_indices(len(rest), 1)
+    return float(np.minimum(0, (cosines[pairs] + 0.05) / 0.1).sum())
+
+
+def insert_models(
+    geometry: Geometry,
+    root: int,
+    barred: np.ndarray | None = None,
+    derived: np.ndarray | None = None,
+) -> Tree:
+    """Tree of a root by iteration: how many children a model has tells where others belong.
+
+    Distances add up along a line of descent, so models come in the order of their distance from
+    the root. That `a` is the parent of `b` means that b descends from a and from every ancestor of
+    a, and went another way than all others: against the root as the parent, its odds are the
+    product of those along the line. See `root_family`; what was derived seldom has children.
+    """
+    count = len(geometry.squares)
+    insertion = _Insertion(geometry, root, barred, derived)
+    degrees = np.zeros(count)
+    degrees[root] = count - 1  # at first, the root has all
+    tree = insertion.build(degrees, np.full(count, root))
+    for _ in range(_MAX_ITERATIONS):
+        degrees = np.bincount(tree.parents[tree.parents >= 0], minlength=count).astype(float)
+        insertion.update_continue_weight(tree)
+        again = insertion.build(degrees, tree.parents)
+        if (again.parents == tree.parents).all():
+            break
+        tree = again
+    return tree
+
+
+class _Insertion:
+    """State of inserting models into a tree, one after the other."""
+
+    def __init__(
+        self, geometry: Geometry, root: int, barred: np.ndarray | None, derived: np.ndarray | None
+    ) -> None:
+        order = np.argsort(geometry.squares[root], kind="stable")
+        self.geometry, self.root = geometry, root
+        self.order = order[order != root].tolist()
+        self.barred = np.zeros_like(geometry.squares, bool) if barred is None else barred.copy()
+        self.barred[:, root] = False  # someone has to be the parent
+        is_derived = np.zeros(len(order), bool) if derived is None else derived
+        self.prior = np.where(is_derived, np.log(_DERIVED_PARENT_PRIOR), 0)
+        self._log_odds: dict[tuple[int, int], np.ndarray] = {}
+        self._continue_weight = CONTINUE_PRIOR
+
+    def build(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
+        """Args: number of children [K] and parent [K] of each model, an iteration before."""
+        parents, probability = np.full(len(degrees), -1), np.ones(len(degrees))
+        lines = np.full(self.barred.shape, -np.inf)
+        """Log odds [a, b] of all descents along the line to a, as seen by b."""
+        lines[self.root] = 0
+        for model in self.order:
+            # the model itself does not count among those that show where it belongs
+            num_children = degrees.copy()
+            num_children[before[model]] -= 1
+            scores = lines[:, model] + np.log(num_children + _CHILD_PSEUDOCOUNT) + self.prior
+            scores[self.barred[model]] = -np.inf
+            parent = int(scores.argmax())
+            parents[model] = parent
+            probability[model] = np.exp(scores[parent] - np.logaddexp.reduce(scores))
+            if (parent, model) not in self._log_odds:  # [K], that models descend from this one
+                relation = self.geometry.to_all(parent, model)
+                log_density = relation.child_log_density(self._continue_weight)
+                self._log_odds[parent, model] = log_density - relation.sibling_log_density
+            lines[model] = lines[parent] + self._log_odds[parent, model]
+        return Tree(self.root, parents, probability)
+
+    def update_continue_weight(self, tree: Tree) -> None:
+        """Estimate from the tree what share of descents continue the same training run."""
+        continued, total = 0.0, 0.0
+        for model in self.order:
+            parent = int(tree.parents[model])
+            if parent != self.root:
+                relation = self.geometry.to_all(int(tree.parents[parent]), parent)
+                continued += float(relation.continues[model])
+                total += 1
+        weight = (continued + 0.2) / (total + 2)
+        if abs(weight - self._continue_weight) > 0.02:
+            self._continue_weight = min(weight, 0.8)
+            self._log_odds.clear()
