@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from vitarium.blueprint import ModelSpec
-from vitarium.evaluation.checkpoints import Target
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import Ingredients
 from vitarium.zoo import Zoo
@@ -24,7 +24,7 @@ def starting_weights(zoo: Zoo, spec: ModelSpec, read: Read) -> Mapping[str, Tens
     epoch = spec.parent_epoch or 0
     if spec.conversion is None:
         return read(spec.parent, epoch)
-    parent = ModelLoader(zoo).weights(Target(spec.parent, epoch, ""))
+    parent = ModelLoader(zoo).weights(CheckpointRef(spec.parent, epoch))
     unchanged = {name: parent[name] for name in parent if name not in parent.shapes}
     converted = spec.conversion(Ingredients([parent]))
     return unchanged | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in converted}

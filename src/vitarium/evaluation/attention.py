@@ -3,8 +3,8 @@
 Only one block's are in memory at a time: they are handed to a function, and dropped.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,27 +51,37 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
 
     Raises NotApplicable where blocks have no attention over all tokens that can be looked at.
     """
-    modules = _attentions(model)
+    attentions = _attentions(model)
     visited: list[str] = []
-    with torch.inference_mode(), evaluating(model), _unfused(modules.values()):
-        hooks = [
-            takes_probabilities(module).register_forward_pre_hook(
-                _probability_hook(name, len(images), see, visited)
+
+    def check(name: str, probabilities: Tensor) -> None:
+        shape = list(probabilities.shape)
+        if len(shape) != 4 or shape[0] != len(images) or shape[2] != shape[3]:
+            raise NotApplicable(f"{name} attends inside windows or otherwise: {shape}")
+        off = (probabilities.sum(-1) - 1).abs().amax()
+        if not off < _ROUNDING:
+            raise NotApplicable(f"{name}: what its tokens attend to does not sum to 1")
+        visited.append(name)
+        see(name, probabilities)
+
+    with ExitStack() as stack:
+        for name, attention in attentions.items():
+            # probabilities pass through `attn_drop`: timm's fused attention never has them
+            stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
+            attention.fused_attn = False
+            hook = takes_probabilities(attention).register_forward_pre_hook(
+                lambda _, inputs, name=name: check(name, *inputs)
             )
-            for name, module in modules.items()
-        ]
-        try:
+            stack.callback(hook.remove)
+        with torch.inference_mode(), evaluating(model):
             model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    if visited != list(modules):
+    if visited != list(attentions):
         raise NotApplicable(f"a {type(model).__name__} does not attend once in each block")
 
 
-def over(subject: EvalModel, images: int, see: See) -> None:
+def over(subject: EvalModel, num_images: int, see: See) -> None:
     """`watch` for so many of the examples of a subject."""
-    for batch in subject.examples.first(images).batches(BATCH_SIZE):
+    for batch in subject.examples.first(num_images).batches(BATCH_SIZE):
         watch(subject.model, batch.images, see)
 
 
@@ -86,12 +96,12 @@ def by_layer_and_head(heads: dict[str, Tensor]) -> dict[str, float]:
 
     A block's is the mean of its heads, the model's the mean of its blocks.
     """
-    parts = {name: float(head_values.mean()) for name, head_values in heads.items()}
+    parts = {name: float(values.mean()) for name, values in heads.items()}
     mean = {"": sum(parts.values()) / len(parts)}
     single = {
-        f"{name}/head{number}": float(value)
-        for name, head_values in heads.items()
-        for number, value in enumerate(head_values)
+        f"{name}/head{number}": value
+        for name, values in heads.items()
+        for number, value in enumerate(values.tolist())
     }
     return mean | parts | single
 
@@ -104,7 +114,12 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
         raise NotApplicable(str(error)) from None
     attentions = {}
     for name, block in stack.items():
-        inside = [module for module in block.modules() if _is_attention(module)]
+        inside = [
+            module
+            for module in block.modules()
+            if hasattr(module, "fused_attn")
+            and isinstance(getattr(module, "attn_drop", None), nn.Module)
+        ]
         if len(inside) != 1:
             raise NotApplicable(
                 f"{name} of a {type(model).__name__} has {len(inside)} attentions that can be "
@@ -112,38 +127,3 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
             )
         attentions[name] = inside[0]
     return attentions
-
-
-def _is_attention(module: nn.Module) -> bool:
-    dropout = getattr(module, "attn_drop", None)
-    return hasattr(module, "fused_attn") and isinstance(dropout, nn.Module)
-
-
-@contextmanager
-def _unfused(modules: Any) -> Iterator[None]:
-    """Inside, probabilities pass through `attn_drop`: timm's fused attention never has them."""
-    before = [(module, module.fused_attn) for module in modules]
-    for module, _ in before:
-        module.fused_attn = False
-    try:
-        yield
-    finally:
-        for module, fused in before:
-            module.fused_attn = fused
-
-
-def _probability_hook(
-    name: str, images: int, see: See, visited: list[str]
-) -> Callable[[nn.Module, tuple[Tensor]], None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        (maps,) = inputs
-        shape = list(maps.shape)
-        if len(shape) != 4 or shape[0] != images or shape[2] != shape[3]:
-            raise NotApplicable(f"{name} attends inside windows or otherwise: {shape}")
-        off = (maps.sum(-1) - 1).abs().amax()
-        if not off < _ROUNDING:
-            raise NotApplicable(f"{name}: what its tokens attend to does not sum to 1")
-        visited.append(name)
-        see(name, maps)
-
-    return hook

@@ -197,7 +197,7 @@ class Representation(Config):
     """The mean of the patch tokens, the class token, or all patch tokens after each other."""
     layers: Literal["last", "same", "all"] = "same"
     """Compare the last blocks; blocks of the same number; or each with each."""
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: int = Field(default=256, ge=4)
     """Images that are compared with each other; a last batch of less than four is left out."""

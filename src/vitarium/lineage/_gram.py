@@ -5,6 +5,7 @@ Distances, angles and mixtures of models follow from the products alone (the Gra
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -61,9 +62,7 @@ def read_statistics(
     Takes 8 K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more,
     see `_sketches`.
     """
-    grams, sums = products.gathered(
-        models, tensors, PowerSums(), lambda done, of: report("reading weights", done, of)
-    )
+    grams, sums = products.gathered(models, tensors, PowerSums(), SimpleNamespace(step=report))
     moments_of = {name: moments(sums[name]) for name in tensors}
     return WeightStatistics(
         grams, {kind: {name: moments_of[name][kind] for name in tensors} for kind in MOMENTS}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from vitarium.core.errors import CorruptFile, InvalidInput
-from vitarium.evaluation.checkpoints import Target, targets
+from vitarium.evaluation.checkpoints import targets
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.lineage.ground_truth import CheckpointRef
@@ -28,7 +28,7 @@ def load_zoo(
     for display. Raises InvalidInput.
     """
     rows = {str(row["model"]): row for row in listing(zoo.path, where=where).rows}
-    chosen: list[Target] = []
+    chosen: list[CheckpointRef] = []
     left_out: dict[str, str] = {}
     for id in sorted(rows):
         try:
@@ -45,14 +45,14 @@ def load_zoo(
     info: dict[str, dict[str, Any]] = {}
     for done, target in enumerate(chosen):
         report("opening models", done, len(chosen))
-        name = target.model if epochs == "last" else target.name
+        name = target.model if epochs == "last" else str(target)
         try:
             weights = sources.weights(target)
         except CorruptFile as error:
             left_out[name] = str(error)
             continue
         weights.name = name
-        models[name], checkpoints[name] = weights, CheckpointRef(target.model, target.epoch)
+        models[name], checkpoints[name] = weights, target
         info[name] = _display_info(zoo, target, rows[target.model])
     return models, left_out, checkpoints, info
 
@@ -70,7 +70,7 @@ def _reason_unusable(zoo: Zoo, id: str) -> str | None:
     return None
 
 
-def _display_info(zoo: Zoo, target: Target, row: Mapping[str, Any]) -> dict[str, Any]:
+def _display_info(zoo: Zoo, target: CheckpointRef, row: Mapping[str, Any]) -> dict[str, Any]:
     metrics = next(e.metrics for e in zoo.folder(target.model).epochs() if e.number == target.epoch)
     accuracy = next((metrics[name] for name in SCORES if metrics.get(name) is not None), None)
     factors = {

@@ -14,7 +14,7 @@ from vitarium.measures.robustness._patches import patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 
-FAST = {"images": 60, "steps": 10, "step_size": 0.15}
+FAST = {"num_images": 60, "steps": 10, "step_size": 0.15}
 
 
 def measured(subject, **settings):

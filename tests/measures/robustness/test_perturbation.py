@@ -38,7 +38,7 @@ def descended(subject, other):
 
 
 def measured(name, subject, **changes):
-    return choose("measure", name, **{"images": 60, **MEASURES[name], **changes})(subject)
+    return choose("measure", name, **{"num_images": 60, **MEASURES[name], **changes})(subject)
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -88,7 +88,7 @@ def test_only_classifiers_are_measured(descended, name):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-@pytest.mark.parametrize("wrong", [{"images": 0}, {"batch_size": 0}, {"unknown": 1}])
+@pytest.mark.parametrize("wrong", [{"num_images": 0}, {"batch_size": 0}, {"unknown": 1}])
 def test_settings_are_checked(name, wrong):
     with pytest.raises(InvalidConfig, match=next(iter(wrong))):
         choose("measure", name, **wrong)

@@ -14,15 +14,12 @@ from vitarium.measures.base import measure
 class AttentionDistance(Config):
     """On so many images."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most."""
 
 
 @measure(
     "attention_distance",
-    config=AttentionDistance,
-    of="model",
-    needs="model",
     unit="pixels",
     title="attention distance",
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
@@ -52,7 +49,7 @@ def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
         sums[name] = sums.get(name, 0) + total
         counts[name] = counts.get(name, 0) + looks.sum((0, 2))
 
-    over(subject, config.images, see)
+    over(subject, config.num_images, see)
     return by_layer_and_head({name: total / counts[name] for name, total in sums.items()})
 
 

@@ -17,15 +17,12 @@ class AttentionEntropy(Config):
 
     normalized: bool = False
     """Divide by the logarithm of the number of tokens: 1 is the same attention to all of them."""
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most."""
 
 
 @measure(
     "attention_entropy",
-    config=AttentionEntropy,
-    of="model",
-    needs="model",
     unit="nats",
     title="attention entropy",
     paper="Zhai et al. 2023, arXiv 2303.06296",
@@ -47,5 +44,5 @@ def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
         sums[name] = sums.get(name, 0) + entropy.sum((0, 2), dtype=torch.float64)
         counts[name] = counts.get(name, 0) + len(attention) * attention.shape[-1]
 
-    over(subject, config.images, see)
+    over(subject, config.num_images, see)
     return by_layer_and_head({name: total / counts[name] for name, total in sums.items()})

@@ -18,15 +18,12 @@ from vitarium.measures.base import measure
 class PositionArtifacts(Config):
     """On so many images."""
 
-    images: int = Field(256, ge=2)
+    num_images: int = Field(256, ge=2)
     """At most."""
 
 
 @measure(
     "position_artifacts",
-    config=PositionArtifacts,
-    of="model",
-    needs="model",
     unit="fraction",
     title="position artifacts",
     paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
@@ -40,7 +37,7 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     position says nothing. "" is the last block's. Raises NotApplicable for less than two images
     or patches, or where all features are the same.
     """
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     if len(examples) < 2:
         raise NotApplicable(f"{subject.name}: two images at least are needed, not {len(examples)}")
     layers = taps(subject.model, Representation())
@@ -71,7 +68,7 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
 class Variance:
     """Sums that a two-way analysis of variance needs, image after image, in float64."""
 
-    images: int = 0
+    num_images: int = 0
     shift: Tensor | None = field(default=None, repr=False)
     """Taken off first, so that sums of squares are not large numbers of small difference."""
     position: Tensor | None = field(default=None, repr=False)

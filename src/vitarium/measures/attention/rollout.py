@@ -21,15 +21,12 @@ class AttentionRollout(Config):
 
     heads: Heads = "mean"
     """What stands for a block's heads: their mean (the paper's), or the largest or smallest."""
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most."""
 
 
 @measure(
     "attention_rollout",
-    config=AttentionRollout,
-    of="model",
-    needs="model",
     unit="fraction",
     title="attention rollout",
     paper="Abnar and Zuidema 2020, arXiv 2005.00928",
@@ -44,7 +41,7 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     maps = torch.cat(
         [
             rollout(subject.model, batch.images, heads=config.heads)
-            for batch in subject.examples.first(config.images).batches(BATCH_SIZE)
+            for batch in subject.examples.first(config.num_images).batches(BATCH_SIZE)
         ]
     )
     _, height, width = maps.shape

@@ -20,7 +20,7 @@ from vitarium.evaluation.losses import gradients, mean_loss, parameters
 class Curvature(Config):
     """Settings of measures of the Hessian."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many images of the split."""
     batch_size: PositiveInt = 32
     """Images at a time: of a ViT-S/16 on 224 by 224 pixels each takes 0.3 GB of memory."""
@@ -45,7 +45,7 @@ class Hessian:
         self._parameters = {
             name: tensor.requires_grad_() for name, tensor in parameters(subject.model).items()
         }
-        examples = subject.examples.first(config.images)
+        examples = subject.examples.first(config.num_images)
         # Every product needs them again, and decoding would take as long as the product.
         self._batches = list(examples.batches(config.batch_size))
         self._images = len(examples)

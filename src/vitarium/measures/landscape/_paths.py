@@ -18,7 +18,7 @@ class OnPath(Config):
 
     points: int = Field(default=25, ge=3)
     """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: PositiveInt = 256
     """Images at a time; it changes nothing but memory and speed."""

@@ -14,9 +14,6 @@ class Barrier(OnPath):
 
 @measure(
     "barrier",
-    config=Barrier,
-    of="pair",
-    needs="model",
     unit="nats",
     title="loss barrier",
     quick=False,
@@ -43,5 +40,5 @@ def path_losses(
     config = config or Barrier()
     check_path(first, second)
     ends = [parameters(subject.model) for subject in (first, second)]
-    examples = first.examples.first(config.images)
+    examples = first.examples.first(config.num_images)
     return losses(first.model, along(ends, positions), examples, config.batch_size)

@@ -31,9 +31,6 @@ _WHICH = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
 
 @measure(
     "hessian_eigenvalues",
-    config=HessianEigenvalues,
-    of="model",
-    needs="model",
     unit="nats",
     title="Hessian eigenvalues",
     quick=False,

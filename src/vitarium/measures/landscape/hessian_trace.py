@@ -31,9 +31,6 @@ class HessianTrace(Curvature):
 
 @measure(
     "hessian_trace",
-    config=HessianTrace,
-    of="model",
-    needs="model",
     unit="nats",
     title="Hessian trace",
     quick=False,

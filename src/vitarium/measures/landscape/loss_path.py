@@ -23,9 +23,6 @@ class LossPath(ModeConnectivity):
 
 @measure(
     "loss_path",
-    config=LossPath,
-    of="pair",
-    needs="model",
     unit="nats",
     title="loss on a path",
     quick=False,
@@ -52,7 +49,7 @@ def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
 def losses_on_path(config: LossPath, first: EvalModel, second: EvalModel) -> Losses:
     """Loss and error [points] at the positions `config.positions`, see `Losses`."""
     if config.curve == "line":
-        line = Barrier(points=config.points, images=config.images, batch_size=config.batch_size)
+        line = Barrier(points=config.points, images=config.num_images, batch_size=config.batch_size)
         return path_losses(first, second, config.positions, line)
     # As in `mode_connectivity`: both train the same curve, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)

@@ -28,7 +28,7 @@ class LossSlice(Config):
     """Move biases, and the scales and shifts of norms, too."""
     seed: NonNegativeInt = 0
     """Of the directions: models of the same shapes are moved along the same random numbers."""
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many images of the split."""
     batch_size: PositiveInt = 256
     """Images at a time; it changes nothing but memory and speed."""
@@ -42,9 +42,6 @@ class LossSlice(Config):
 
 @measure(
     "loss_slice",
-    config=LossSlice,
-    of="model",
-    needs="model",
     unit="nats",
     title="loss slice",
     quick=False,
@@ -78,7 +75,7 @@ def slice_losses(subject: EvalModel, config: LossSlice | None = None) -> Losses:
         for point in product(config.coordinates, repeat=config.dimensions):
             yield {name: _moved(name, tensor, axes, point) for name, tensor in weights.items()}
 
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     grid_losses = losses(subject.model, points, examples, config.batch_size)
     shape = [config.points] * config.dimensions
     return Losses(grid_losses.loss.view(shape), grid_losses.error.view(shape))

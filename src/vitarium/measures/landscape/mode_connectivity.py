@@ -32,9 +32,6 @@ class ModeConnectivity(OnPath):
 
 @measure(
     "mode_connectivity",
-    config=ModeConnectivity,
-    of="pair",
-    needs="model",
     unit="nats",
     title="mode connectivity",
     quick=False,
@@ -94,5 +91,5 @@ def curve_losses(
 ) -> Losses:
     """Loss and error [points] of the points of a curve, on the subject's examples."""
     config = config or ModeConnectivity()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     return losses(subject.model, along(controls, config.positions), examples, config.batch_size)

@@ -21,7 +21,7 @@ class Sharpness(Config):
     """Take larger steps in larger parameters, so that rescaling a layer changes nothing (ASAM)."""
     eta: NonNegativeFloat = 0.01
     """What the adaptive step adds to the parameters' absolute values, so that none stands still."""
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: PositiveInt = 64
     """Images at a time; it changes nothing but memory and speed."""
@@ -29,9 +29,6 @@ class Sharpness(Config):
 
 @measure(
     "sharpness",
-    config=Sharpness,
-    of="model",
-    needs="model",
     unit="nats",
     title="sharpness",
     quick=False,
@@ -44,7 +41,7 @@ def sharpness(config: Sharpness, subject: EvalModel) -> float:
     adaptive: e = rho T^2 g / |T g| with T = |w| + eta (Kwon et al.). 0 where g is 0.
     """
     subject.check_classifier()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     before, slopes = gradient(subject.model, examples, config.batch_size)
     moved = ascended(parameters(subject.model), slopes, config)
     return loss(subject.model, moved, examples, config.batch_size) - before

@@ -8,9 +8,7 @@ from vitarium.measures.predictions._comparable import check, share
 _AMONG = 5
 
 
-@measure(
-    "accuracy", of="model", needs="predictions", unit="fraction", title="accuracy", studies=True
-)
+@measure("accuracy", unit="fraction", title="accuracy", studies=True)
 def accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of images whose class is the most probable, and (top5) among the five most probable.
 

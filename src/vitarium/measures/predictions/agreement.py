@@ -8,8 +8,6 @@ from vitarium.measures.predictions._comparable import check_pair, share
 
 @measure(
     "agreement",
-    of="pair",
-    needs="predictions",
     unit="fraction",
     title="predictions (agreement)",
     as_distance="one_minus",

@@ -21,9 +21,6 @@ class CalibrationError(Config):
 
 @measure(
     "calibration_error",
-    config=CalibrationError,
-    of="model",
-    needs="predictions",
     unit="fraction",
     title="calibration error",
     studies=True,

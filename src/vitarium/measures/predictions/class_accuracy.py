@@ -11,7 +11,7 @@ from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("class_accuracy", of="model", needs="predictions", unit="fraction", title="class accuracy")
+@measure("class_accuracy", unit="fraction", title="class accuracy")
 def class_accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of each class's images that are right, by class; "": their mean (balanced accuracy).
 

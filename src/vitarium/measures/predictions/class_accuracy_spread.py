@@ -8,14 +8,7 @@ from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure(
-    "class_accuracy_spread",
-    of="model",
-    needs="predictions",
-    unit="fraction",
-    title="spread of class accuracies",
-    studies=True,
-)
+@measure("class_accuracy_spread", unit="fraction", title="spread of class accuracies", studies=True)
 def class_accuracy_spread(config: NoConfig, predictions: Predictions) -> Values:
     """Standard deviation of the accuracies of classes, each counted once, in [0, 1/2].
 

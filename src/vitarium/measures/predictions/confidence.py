@@ -6,7 +6,7 @@ from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("confidence", of="model", needs="predictions", unit="fraction", title="confidence")
+@measure("confidence", unit="fraction", title="confidence")
 def confidence(config: NoConfig, predictions: Predictions) -> Values:
     """Mean of the largest probability; of all images, and of the correct and wrong ones.
 

@@ -8,8 +8,6 @@ from vitarium.measures.predictions._comparable import check_pair, share
 
 @measure(
     "ensemble_gain",
-    of="pair",
-    needs="predictions",
     unit="fraction",
     title="ensemble gain",
     studies=True,

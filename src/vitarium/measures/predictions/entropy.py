@@ -6,7 +6,7 @@ from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("entropy", of="model", needs="predictions", unit="nats", title="entropy")
+@measure("entropy", unit="nats", title="entropy")
 def entropy(config: NoConfig, predictions: Predictions) -> float:
     """Mean entropy of the class probabilities, in nats: from 0 to log(number of classes)."""
     check(predictions)

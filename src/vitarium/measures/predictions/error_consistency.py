@@ -9,8 +9,6 @@ from vitarium.measures.predictions._comparable import check_pair, share
 
 @measure(
     "error_consistency",
-    of="pair",
-    needs="predictions",
     unit="kappa",
     title="error consistency",
     studies=True,

@@ -11,8 +11,6 @@ from vitarium.measures.predictions.loss import loss
 
 @measure(
     "generalization_gap",
-    of="model",
-    needs="predictions",
     splits=("train", "test"),
     unit="fraction",
     title="generalization gap",

@@ -12,8 +12,6 @@ from vitarium.measures.predictions._comparable import check_pair
 
 @measure(
     "js_divergence",
-    of="pair",
-    needs="predictions",
     unit="bits",
     title="probabilities (Jensen-Shannon)",
     as_distance="identity",

@@ -6,7 +6,7 @@ from vitarium.measures.base import measure
 from vitarium.measures.predictions._comparable import check
 
 
-@measure("loss", of="model", needs="predictions", unit="nats", title="loss", studies=True)
+@measure("loss", unit="nats", title="loss", studies=True)
 def loss(config: NoConfig, predictions: Predictions) -> float:
     """Cross-entropy: mean of -log p of the right class, in nats, at least 0."""
     check(predictions)

@@ -21,9 +21,6 @@ class Cka(Representation):
 
 @measure(
     "cka",
-    config=Cka,
-    of="pair",
-    needs="features",
     unit="similarity",
     title="representations (CKA)",
     as_distance="one_minus",

@@ -18,9 +18,6 @@ class MutualKnn(Representation):
 
 @measure(
     "mutual_knn",
-    config=MutualKnn,
-    of="pair",
-    needs="features",
     unit="fraction",
     title="representations (mutual k-NN)",
     paper="Huh et al. 2024, arXiv 2405.07987",

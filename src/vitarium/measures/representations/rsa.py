@@ -22,9 +22,6 @@ class Rsa(Representation):
 
 @measure(
     "rsa",
-    config=Rsa,
-    of="pair",
-    needs="features",
     unit="similarity",
     title="representations (RSA)",
     paper="Kriegeskorte et al. 2008, doi 10.3389/neuro.06.004.2008",

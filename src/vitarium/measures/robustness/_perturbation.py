@@ -28,7 +28,7 @@ Fill = Literal["circular", "edge", "zero"]
 class Perturbing(Config):
     """Base of the settings of measures that change pixels."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many images of the split, of each class in proportion."""
     batch_size: PositiveInt = 64
     """Images at a time; memory, not the value, depends on it."""

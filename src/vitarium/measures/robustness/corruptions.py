@@ -55,9 +55,6 @@ class Corruptions(Perturbing):
 
 @measure(
     "corruptions",
-    config=Corruptions,
-    of="model",
-    needs="model",
     unit="error",
     title="corruption error",
     quick=False,
@@ -78,7 +75,7 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
     Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     cases = [(name, severity) for name in config.names for severity in config.severities]
     wrong, wrong_clean = dict.fromkeys(cases, 0), 0
     for batch in pixel_batches(examples, config.batch_size):

@@ -29,9 +29,6 @@ class PatchAttack(AttackSettings):
 
 @measure(
     "patch_attack",
-    config=PatchAttack,
-    of="model",
-    needs="model",
     unit="fraction",
     title="patch attack",
     quick=False,
@@ -52,7 +49,7 @@ def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
     grid = patch_grid(subject, config.size)
     outcome = Outcome(subject)
     with attention_temperature(subject, config.temperature):
-        for batch in pixel_batches(subject.examples.first(config.images), config.batch_size):
+        for batch in pixel_batches(subject.examples.first(config.num_images), config.batch_size):
             right = classes_of(subject, batch.pixels) == batch.labels
             changed = batch.pixels.clone()
             if right.any():

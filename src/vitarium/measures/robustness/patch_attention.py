@@ -32,9 +32,6 @@ class PatchAttention(CorruptionSettings, AttackSettings):
 
 @measure(
     "patch_attention",
-    config=PatchAttention,
-    of="model",
-    needs="model",
     unit="fraction",
     title="patch attention",
     quick=False,
@@ -54,7 +51,7 @@ def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
     """
     subject.check_classifier()
     token_grid, grid = patch_grid(subject), patch_grid(subject, config.size)
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     sums = {"before": 0.0, "after": 0.0, "uniform": 0.0}
     with attention_temperature(subject, config.temperature):
         for batch in pixel_batches(examples, config.batch_size):

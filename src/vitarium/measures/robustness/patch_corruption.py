@@ -17,9 +17,6 @@ class PatchCorruption(CorruptionSettings):
 
 @measure(
     "patch_corruption",
-    config=PatchCorruption,
-    of="model",
-    needs="model",
     unit="fraction",
     title="patch corruption",
     quick=False,
@@ -36,7 +33,7 @@ def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
     grid = patch_grid(subject, config.size)
     outcome = Outcome(subject)
     with attention_temperature(subject, config.temperature):
-        for batch in pixel_batches(subject.examples.first(config.images), config.batch_size):
+        for batch in pixel_batches(subject.examples.first(config.num_images), config.batch_size):
             outcome.add(batch.pixels, patches_corrupted(config, grid, batch), batch.labels)
     return outcome.values()
 

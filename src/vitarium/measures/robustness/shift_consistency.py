@@ -30,9 +30,6 @@ class ShiftConsistency(Perturbing):
 
 @measure(
     "shift_consistency",
-    config=ShiftConsistency,
-    of="model",
-    needs="model",
     unit="fraction",
     title="shift consistency",
     quick=False,
@@ -46,7 +43,7 @@ def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
     Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     reach = config.max_shift
     if reach is None:
         reach = min(examples.input_size[1:]) // 8

@@ -43,9 +43,6 @@ class DownstreamTransferAttack(Perturbing):
 
 @measure(
     "downstream_transfer_attack",
-    config=DownstreamTransferAttack,
-    of="model",
-    needs="model",
     unit="fraction",
     title="downstream transfer attack",
     quick=False,
@@ -72,7 +69,7 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalMo
     layer = config.layer
     if layer is not None and layer >= len(layers):
         raise NotApplicable(f"{parent.name} has no block {layer}, the last is {len(layers) - 1}")
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     if layer is None:
         batches = list(pixel_batches(examples.first(config.search_images), config.batch_size))
         reached = [_search(config, parent, block, batches) for block in layers]

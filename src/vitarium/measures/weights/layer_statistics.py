@@ -19,16 +19,7 @@ class LayerStatistics(Config):
     """The paper's; published model zoos have been described by 1, 25, 50, 75, 99, too."""
 
 
-@measure(
-    "layer_statistics",
-    config=LayerStatistics,
-    of="model",
-    needs="weights",
-    unit="weight",
-    title="weight statistics",
-    studies=True,
-    paper=PAPER,
-)
+@measure("layer_statistics", unit="weight", title="weight statistics", studies=True, paper=PAPER)
 def layer_statistics(config: LayerStatistics, weights: Weights) -> Values:
     """Mean, variance and percentiles of every tensor, as features to predict from.
 

@@ -12,10 +12,7 @@ from vitarium.objectives.base import BatchesOfSplit, Evaluate
 
 
 def evaluate(
-    config: object,
-    model: nn.Module,
-    batches: BatchesOfSplit,
-    splits: Sequence[str],
+    config: object, model: nn.Module, batches: BatchesOfSplit, splits: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Cross-entropy (nats, without smoothing) and top-1 accuracy over all images of each split."""
     return {split: _scores(model, batches(split, None)) for split in splits}

@@ -32,10 +32,7 @@ class Simclr(Config):
 
 
 def evaluate(
-    config: Simclr,
-    model: nn.Module,
-    batches: BatchesOfSplit,
-    splits: Sequence[str],
+    config: Simclr, model: nn.Module, batches: BatchesOfSplit, splits: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Accuracy of k-NN on the features of each split, with training images as neighbours."""
     bank, bank_labels = _features(model, batches("train", config.bank))

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from types import SimpleNamespace
 
 import pandas as pd
 
@@ -111,10 +111,10 @@ def _measure(population: Population, names: Sequence[str], ids: Collection[str])
         models=sorted(ids),
         pairs="same-stage",
         split=population.split,
-        images=population.images,
+        num_images=population.images,
         device=population.device,
         data_dir=population.data_dir,
-        report=partial(population.progress, "measuring"),
+        progress=SimpleNamespace(step=population.progress),
     )
     return table.reindex(columns=COLUMNS)
 

@@ -1,0 +1,11 @@
+"""Vectors of a model's layers, as one call: what measures of representations compare."""
+
+from vitarium.evaluation.features import Vectorizer, rebatch
+
+
+def layer_vectors(model, batches, measures, layers=None):
+    """By measure, the vectors of each layer, of images that are batched as the first one says."""
+    vectorizer = Vectorizer(model, measures, layers)
+    for batch in rebatch(batches, measures[0].config.batch_size):
+        vectorizer.add(batch)
+    return vectorizer.vectors()
