@@ -8,7 +8,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from reference.layer_vectors import layer_vectors
+from reference.recorded import layer_vectors
 from vitarium.core.errors import NotApplicable, UnknownName
 from vitarium.core.registry import choose
 from vitarium.evaluation import features as representations

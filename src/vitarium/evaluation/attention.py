@@ -79,31 +79,41 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
         raise NotApplicable(f"a {type(model).__name__} does not attend once in each block")
 
 
-def over(subject: EvalModel, num_images: int, see: See) -> None:
-    """`watch` for so many of the examples of a subject."""
+def means_by_head(
+    subject: EvalModel,
+    num_images: int,
+    summed: Callable[[str, Tensor], tuple[Tensor, Tensor | int]],
+) -> dict[str, float]:
+    """Means of what attention is like, by the parts `blocks.0/head0`, `blocks.0`, and "".
+
+    A block's is the mean of its heads, the model's the mean of its blocks.
+
+    Args:
+        summed: called as a `See`; gives sums [heads], and of how many numbers, [heads] or one.
+    """
+    sums: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+
+    def see(name: str, probabilities: Tensor) -> None:
+        total, count = summed(name, probabilities)
+        sums[name], counts[name] = sums.get(name, 0) + total, counts.get(name, 0) + count
+
     for batch in subject.examples.first(num_images).batches(BATCH_SIZE):
         watch(subject.model, batch.images, see)
+    heads = {name: total / counts[name] for name, total in sums.items()}
+    parts = {name: float(values.mean()) for name, values in heads.items()}
+    single = {
+        f"{name}/head{number}": value
+        for name, values in heads.items()
+        for number, value in enumerate(values.tolist())
+    }
+    return {"": sum(parts.values()) / len(parts), **parts, **single}
 
 
 def takes_probabilities(attention: Any) -> nn.Module:
     """The part of an attention that is handed its probabilities: timm's `attn_drop`, or another."""
     module: nn.Module = getattr(attention, "probabilities_to", attention.attn_drop)
     return module
-
-
-def by_layer_and_head(heads: dict[str, Tensor]) -> dict[str, float]:
-    """Values [heads] of each block -> parts `blocks.0/head0`, `blocks.0`, and "" of all blocks.
-
-    A block's is the mean of its heads, the model's the mean of its blocks.
-    """
-    parts = {name: float(values.mean()) for name, values in heads.items()}
-    mean = {"": sum(parts.values()) / len(parts)}
-    single = {
-        f"{name}/head{number}": value
-        for name, values in heads.items()
-        for number, value in enumerate(values.tolist())
-    }
-    return mean | parts | single
 
 
 def _attentions(model: nn.Module) -> dict[str, Any]:

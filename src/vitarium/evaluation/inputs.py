@@ -160,6 +160,35 @@ class Predictions:
         return self.classes == self.labels
 
 
+def check_predictions(first: Predictions, second: Predictions | None = None) -> None:
+    """Raises NotApplicable where there are no images, or logits are NaN or infinite.
+
+    Of a pair, also where they are not of the same images in the same classes.
+    """
+    for predictions in [first] if second is None else [first, second]:
+        if not len(predictions):
+            raise NotApplicable("there are no images to predict")
+        finite("what it predicts", predictions.logits)
+    if second is None:
+        return
+    if len(first) != len(second):
+        raise NotApplicable(f"one predicts {len(first)} images, the other {len(second)}")
+    classes = first.logits.shape[1], second.logits.shape[1]
+    if classes[0] != classes[1]:
+        raise NotApplicable(f"one knows {classes[0]} classes, the other {classes[1]}")
+    differing = int((first.labels != second.labels).sum())
+    if differing:
+        raise NotApplicable(
+            f"{differing} of {len(first)} images have another label for the other model: these are "
+            "not the same images"
+        )
+    if first.class_names and second.class_names and first.class_names != second.class_names:
+        raise NotApplicable(
+            f"one's {len(first.class_names)} classes are called otherwise than the other's "
+            f"{len(second.class_names)}: they were trained on different data"
+        )
+
+
 @dataclass(frozen=True)
 class EvalModel:
     """A running model and the data that it is evaluated on."""

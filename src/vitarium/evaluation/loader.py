@@ -105,10 +105,9 @@ class ModelLoader:
     def examples(self, model: str, split: SplitName, limit: int | None = None) -> EvalData:
         """Images for a model. Raises NotApplicable, DataNotFound, InvalidData."""
         origin = self._spec(model).origin
-        if isinstance(origin, Recipe):
-            data, how = self.data or origin.data, origin.augmentation
-        else:  # it was trained elsewhere
-            data, how = self.data, section("augmentation", "standard")
+        recipe = origin if isinstance(origin, Recipe) else None
+        data = self.data or (recipe and recipe.data)
+        how = recipe.augmentation if recipe else section("augmentation", "standard")
         if data is None:
             raise NotApplicable(f"{model}: its data set is not known; name one with --data")
         if origin.architecture is None:

@@ -1,14 +1,16 @@
 """The contract of measures: how one is registered, called, and what is known of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from torch import Tensor
 
+from vitarium.core.config import NoConfig
 from vitarium.core.registry import register
 from vitarium.data.loader import SplitName
-from vitarium.evaluation.inputs import EvalModel, Predictions, Weights
+from vitarium.evaluation.inputs import EvalModel, Predictions, Weights, check_predictions
 
 AsDistance = Literal["identity", "one_minus", "square"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,8 +67,9 @@ def measure(
     A measure is deterministic: the same model, images and settings give the same bits. Random
     numbers are derived from a seed among its settings. Where it has no value it raises
     NotApplicable that says why; that model or pair is reported, and the others are still measured.
-    A value that is not finite is reported in the same way. It leaves models as they were. A setting
-    `num_images` limits the number of images, `batch_size` says how many run at a time.
+    A value that is not finite is reported in the same way. Predictions have been checked: logits
+    are finite, and those of a pair of the same images and classes. It leaves models as they were. A
+    setting `num_images` limits the number of images, `batch_size` says how many run at a time.
 
     Args:
         unit: of its values: "nats", "pixels", "norm", ...; "fraction" is shown in percent.
@@ -94,7 +97,7 @@ def measure(
 
     def decorate(function: F) -> F:
         hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}
-        config, *inputs = hints.values() or (None,)
+        config, *inputs = hints.values() or (NoConfig,)
         if tuple(inputs) not in _KINDS:
             raise TypeError(f"measure '{name}': parameters {hints} are those of no kind of measure")
         of, needs = _KINDS[tuple(inputs)]
@@ -124,6 +127,23 @@ def measure(
             "heat_map": heat_map,
             "tiny": tiny,
         }
-        return register("measure", name, config, facts)(function)
+        called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
+        register("measure", name, config, facts)(called)
+        return function
 
     return decorate
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of predictions, called only with those that can be measured and compared."""
+
+    @wraps(function)
+    def called(config: Any, *inputs: Any) -> Any:
+        if isinstance(inputs[0], Mapping):
+            for predictions in inputs[0].values():
+                check_predictions(predictions)
+        else:
+            check_predictions(*inputs)
+        return function(config, *inputs)
+
+    return called

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from reference.layer_vectors import layer_vectors
+from reference.recorded import layer_vectors
 from vitarium import Blueprint, create_model, plan
 from vitarium.architectures.features import transformer_blocks
 from vitarium.core.config import InvalidConfig

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from vitarium.core.registry import choose
-from vitarium.measures.landscape._paths import barriers
+from vitarium.measures.landscape._paths import barriers, losses_along
 from vitarium.measures.landscape.barrier import Barrier, path_losses
 from vitarium.measures.landscape.loss_path import LossPath, losses_on_path
-from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve, curve_losses
+from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 
 FEW = {"points": 5, "num_images": 50}
 
@@ -35,7 +35,7 @@ def test_a_curve_is_that_of_mode_connectivity_in_either_direction(subject, other
     training = {"steps": 4, "train_images": 64, "lr": 0.01}
     config = LossPath(**FEW, **training, curve="bezier")
     known = ModeConnectivity(**FEW, **training)
-    expected = curve_losses(subject, curve(subject, other, known), known)
+    expected = losses_along(subject, curve(subject, other, known), known.positions, known)
     there, back = losses_on_path(config, subject, other), losses_on_path(config, other, subject)
     assert torch.equal(there.loss, expected.loss)
     assert torch.equal(back.loss, expected.loss.flip(0))

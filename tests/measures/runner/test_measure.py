@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reference.layer_vectors import layer_vectors
+from reference.recorded import layer_vectors
 from vitarium import Blueprint, Zoo, grow, measure
 from vitarium.core.config import InvalidConfig, NoConfig
 from vitarium.core.errors import DamagedCache, DiskFull, InvalidInput, NotApplicable, UnknownName

@@ -64,9 +64,10 @@ class Job:
         return (*_two(self.of), self.on.split, self.on.images, self.weights)
 
     def record(self, part: str = "", value: float = float("nan")) -> Measured:
-        facts, name = self.section.plugin.facts, self.section.name
-        first = (*_two(self.of), name, self.settings, part, float(value), facts["unit"])
-        return Measured(*first, *self.on, self.weights)
+        name, unit = self.section.name, self.section.plugin.facts["unit"]
+        fields: list[Any] = [*_two(self.of), name, self.settings, part, float(value), unit]
+        fields += [*self.on, self.weights]
+        return Measured(*fields)
 
     def measured(self, values: Values) -> list[Measured]:
         """Raises NotApplicable where a value is not finite."""
@@ -134,14 +135,14 @@ def jobs(
         [(section, settings_text(section)) for section in sections if _is_of(section, kind)]
         for kind in ("model", "pair")
     )
-    for model in models:
+    for ref in models:
         for section, settings in of_models:
-            yield _job(loader, section, settings, (model,), conditions)
+            yield _job(loader, section, settings, (ref,), conditions)
     for section, settings in of_pairs:
-        orders = slice(1 if section.plugin.facts["symmetric"] else 2)
         for pair in pairs:
-            for of in (pair, pair[::-1])[orders]:
-                yield _job(loader, section, settings, of, conditions)
+            yield _job(loader, section, settings, pair, conditions)
+            if not section.plugin.facts["symmetric"]:
+                yield _job(loader, section, settings, pair[::-1], conditions)
 
 
 def _job(

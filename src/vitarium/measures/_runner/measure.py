@@ -84,9 +84,9 @@ def measure(
     """
     sections = sections_of(measures, settings, num_images)
     chosen = targets(zoo, models, epochs)
-    dataset = (
-        choose("dataset", data) if isinstance(data, str) else data and section("dataset", data)
-    )
+    dataset = choose("dataset", data) if isinstance(data, str) else None
+    if data is not None and dataset is None:
+        dataset = section("dataset", data)
     loader = ModelLoader(zoo, data=dataset, device=find_devices(device)[0], data_dir=data_dir)
     of_pairs = any(entry.plugin.facts["of"] == "pair" for entry in sections)
     conditions = Conditions(split, num_images, force)

@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.evaluation.attention import by_layer_and_head, over
+from vitarium.evaluation.attention import means_by_head
 from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.measures.base import measure
 
@@ -34,15 +34,12 @@ def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
     Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
     Raises NotApplicable where a model has no attention over all tokens.
     """
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
 
-    def see(name: str, attention: Tensor) -> None:
+    def summed(name: str, attention: Tensor) -> tuple[Tensor, int]:
         entropy = torch.special.entr(attention).sum(-1)
         if config.normalized:
             entropy = entropy / math.log(attention.shape[-1])
-        sums[name] = sums.get(name, 0) + entropy.sum((0, 2), dtype=torch.float64)
-        counts[name] = counts.get(name, 0) + len(attention) * attention.shape[-1]
+        count = len(attention) * attention.shape[-1]
+        return entropy.sum((0, 2), dtype=torch.float64), count
 
-    over(subject, config.num_images, see)
-    return by_layer_and_head({name: total / counts[name] for name, total in sums.items()})
+    return means_by_head(subject, config.num_images, summed)

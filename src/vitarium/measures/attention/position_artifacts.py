@@ -10,7 +10,7 @@ from torch import Tensor
 from vitarium.core.config import Config
 from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import BATCH_SIZE
-from vitarium.evaluation.features import evaluating, first_tensor, patch_features, taps
+from vitarium.evaluation.features import Tap, evaluating, first_tensor, patch_features, tapped, taps
 from vitarium.evaluation.inputs import EvalModel, Representation, Values
 from vitarium.measures.base import measure
 
@@ -43,23 +43,15 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     layers = taps(subject.model, Representation())
     variances = {tap.name: Variance() for tap in layers}
 
-    def hook(name: str, output: Any) -> None:
-        features = first_tensor(output, name)
+    def see(tap: Tap, output: Any) -> None:
+        features = first_tensor(output, tap.name)
         if features.dim() < 3:
-            raise NotApplicable(f"{name} gives no patches: {list(features.shape)}")
-        variances[name].add(patch_features(subject.model, features, name))
+            raise NotApplicable(f"{tap.name} gives no patches: {list(features.shape)}")
+        variances[tap.name].add(patch_features(subject.model, features, tap.name))
 
-    hooks = [
-        tap.module.register_forward_hook(lambda _, __, output, name=tap.name: hook(name, output))
-        for tap in layers
-    ]
-    try:
-        with torch.inference_mode(), evaluating(subject.model):
-            for batch in examples.batches(BATCH_SIZE):
-                subject.model(batch.images)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with tapped(layers, see), torch.inference_mode(), evaluating(subject.model):
+        for batch in examples.batches(BATCH_SIZE):
+            subject.model(batch.images)
     parts = {name: variance.of_position(name) for name, variance in variances.items()}
     return {"": parts[layers[-1].name]} | parts
 
@@ -68,7 +60,7 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
 class Variance:
     """Sums that a two-way analysis of variance needs, image after image, in float64."""
 
-    num_images: int = 0
+    images: int = 0
     shift: Tensor | None = field(default=None, repr=False)
     """Taken off first, so that sums of squares are not large numbers of small difference."""
     position: Tensor | None = field(default=None, repr=False)

@@ -38,12 +38,8 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     the map in the middle half of height and width, 1/4 for an even one. Means over images.
     Raises NotApplicable where a model has no attention over all of a grid of patches.
     """
-    maps = torch.cat(
-        [
-            rollout(subject.model, batch.images, heads=config.heads)
-            for batch in subject.examples.first(config.num_images).batches(BATCH_SIZE)
-        ]
-    )
+    batches = subject.examples.first(config.num_images).batches(BATCH_SIZE)
+    maps = torch.cat([rollout(subject.model, b.images, heads=config.heads) for b in batches])
     _, height, width = maps.shape
     if height * width == 1:
         raise NotApplicable(f"{subject.name} has one patch alone")
@@ -67,7 +63,12 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
         nonlocal product
         if attention.shape[-1] != where.prefix + len(where):
             raise NotApplicable(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
-        fused = _fuse_heads(attention.double(), heads)
+        attention = attention.double()
+        if heads == "mean":
+            fused = attention.mean(1)
+        else:
+            fused = attention.amax(1) if heads == "max" else attention.amin(1)
+            fused = fused / fused.sum(-1, keepdim=True)
         mixed = (fused + torch.eye(fused.shape[-1]).to(fused)) / 2
         product = mixed if product is None else mixed @ product
 
@@ -78,14 +79,6 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
     patches = reached[:, where.prefix :]
     patches = patches / patches.sum(1, keepdim=True)
     return patches.unflatten(1, (where.height, where.width)).clone()
-
-
-def _fuse_heads(attention: Tensor, heads: Heads) -> Tensor:
-    """[n, heads, t, t] -> [n, t, t], rows sum to 1"""
-    if heads == "mean":
-        return attention.mean(1)
-    fused = attention.amax(1) if heads == "max" else attention.amin(1)
-    return fused / fused.sum(-1, keepdim=True)
 
 
 def _middle(count: int) -> Tensor:

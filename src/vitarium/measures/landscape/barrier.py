@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.evaluation.losses import Losses, losses, parameters
+from vitarium.evaluation.losses import Losses, parameters
 from vitarium.measures.base import measure
-from vitarium.measures.landscape._paths import OnPath, along, barriers, check_path
+from vitarium.measures.landscape._paths import OnPath, barriers, check_path, losses_along
 
 
 class Barrier(OnPath):
@@ -40,5 +40,4 @@ def path_losses(
     config = config or Barrier()
     check_path(first, second)
     ends = [parameters(subject.model) for subject in (first, second)]
-    examples = first.examples.first(config.num_images)
-    return losses(first.model, along(ends, positions), examples, config.batch_size)
+    return losses_along(first, ends, positions, config)

@@ -81,10 +81,6 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Value
                 f"{subject.name}: its Hessian has no eigenvalues: {reason}"
             ) from None
         eigenvalues = np.zeros(config.count)  # a loss without curvature
-    ordered = _ordered(eigenvalues, config.end)
+    keys = {"largest": -eigenvalues, "smallest": eigenvalues, "magnitude": -np.abs(eigenvalues)}
+    ordered = eigenvalues[np.argsort(keys[config.end])].tolist()
     return {"": ordered[0]} | {str(number): value for number, value in enumerate(ordered, start=1)}
-
-
-def _ordered(values: np.ndarray, end: str) -> list[float]:
-    keys = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}
-    return [float(value) for value in values[np.argsort(keys[end])]]

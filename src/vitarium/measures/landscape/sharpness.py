@@ -55,13 +55,8 @@ def ascended(
         name: tensor.abs() + config.eta if config.adaptive else torch.ones_like(tensor)
         for name, tensor in weights.items()
     }
-    norms = [
-        torch.linalg.vector_norm(scales[name] * slope, dtype=torch.float64)
-        for name, slope in slopes.items()
-    ]
+    scaled = [scales[name] * slope for name, slope in slopes.items()]
+    norms = [torch.linalg.vector_norm(slope, dtype=torch.float64) for slope in scaled]
     norm = torch.linalg.vector_norm(torch.stack(norms)).item()
     step = config.rho / norm if norm else 0.0
-    return {
-        name: tensor + step * scales[name].square() * slopes[name]
-        for name, tensor in weights.items()
-    }
+    return {n: w + step * scales[n].square() * slopes[n] for n, w in weights.items()}

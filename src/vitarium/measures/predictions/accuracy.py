@@ -3,7 +3,7 @@
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions, Values
 from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check, share
+from vitarium.measures.predictions._share import share
 
 _AMONG = 5
 
@@ -15,7 +15,6 @@ def accuracy(config: NoConfig, predictions: Predictions) -> Values:
     Of equally probable classes the first counts as more probable. "top5" is of six classes at
     least. Raises NotApplicable where a logit is not finite.
     """
-    check(predictions)
     values = {"": share(predictions.correct)}
     if predictions.logits.shape[1] > _AMONG:
         logits, labels = predictions.logits, predictions.labels[:, None]

@@ -3,7 +3,7 @@
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions, Values
 from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check_pair, share
+from vitarium.measures.predictions._share import share
 
 
 @measure(
@@ -19,7 +19,6 @@ def agreement(config: NoConfig, first: Predictions, second: Predictions) -> Valu
 
     "errors" is left out where there is no image that both get wrong.
     """
-    check_pair(first, second)
     same = first.classes == second.classes
     values = {"": share(same)}
     wrong = ~(first.correct | second.correct)

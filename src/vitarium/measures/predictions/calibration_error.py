@@ -8,7 +8,6 @@ from pydantic import PositiveInt
 from vitarium.core.config import Config
 from vitarium.evaluation.inputs import Predictions
 from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check
 
 
 class CalibrationError(Config):
@@ -31,7 +30,6 @@ def calibration_error(config: CalibrationError, predictions: Predictions) -> flo
 
     Bins hold their lower edge, the last one its upper edge too (Guo et al., eq. 3 and 5).
     """
-    check(predictions)
     confidence = predictions.log_probabilities.exp().amax(1)
     # Certainty belongs to the last bin: torchmetrics gives a probability of 1 a bin of its own.
     bins = (confidence * config.bins).long().clamp(max=config.bins - 1)

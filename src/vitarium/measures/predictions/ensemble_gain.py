@@ -3,7 +3,7 @@
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions, Values
 from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check_pair, share
+from vitarium.measures.predictions._share import share
 
 
 @measure(
@@ -18,7 +18,6 @@ def ensemble_gain(config: NoConfig, first: Predictions, second: Predictions) -> 
 
     "best": minus the better accuracy of the two.
     """
-    check_pair(first, second)
     mean = first.log_probabilities.exp() + second.log_probabilities.exp()
     ensemble = share(mean.argmax(1) == first.labels)
     accuracies = share(first.correct), share(second.correct)

@@ -3,12 +3,10 @@
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions
 from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check
 
 
 @measure("entropy", unit="nats", title="entropy")
 def entropy(config: NoConfig, predictions: Predictions) -> float:
     """Mean entropy of the class probabilities, in nats: from 0 to log(number of classes)."""
-    check(predictions)
     log_p = predictions.log_probabilities
     return -float((log_p.exp() * log_p).sum(1).mean())

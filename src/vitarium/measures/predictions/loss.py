@@ -3,11 +3,9 @@
 from vitarium.core.config import NoConfig
 from vitarium.evaluation.inputs import Predictions
 from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check
 
 
 @measure("loss", unit="nats", title="loss", studies=True)
 def loss(config: NoConfig, predictions: Predictions) -> float:
     """Cross-entropy: mean of -log p of the right class, in nats, at least 0."""
-    check(predictions)
     return -float(predictions.log_probabilities.gather(1, predictions.labels[:, None]).mean())

@@ -10,12 +10,11 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
-from torch.nn import functional as F
 
 from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths
-from vitarium.measures.robustness._perturbation import Objective, Perturbing, margin, streams
+from vitarium.measures.robustness._perturbation import Perturbing, streams
 
 
 class PatchSettings(Perturbing):
@@ -115,13 +114,3 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
             f"{image_height} by {image_width}"
         )
     return PatchGrid(height, width, rows, columns)
-
-
-def class_objective(subject: EvalModel, labels: Tensor) -> Objective:
-    """Cross-entropy with labels [b], to be climbed, and the margin of the best wrong class."""
-
-    def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = subject.model(subject.examples.normalized(pixels))
-        return F.cross_entropy(logits, labels, reduction="none"), margin(logits, labels)
-
-    return objective

@@ -86,23 +86,13 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
             wrong[name, severity] += int((classes_of(subject, pixels) != batch.labels).sum())
     clean = wrong_clean / len(examples)
     errors = {case: count / len(examples) for case, count in wrong.items()}
-    means = {
-        name: sum(errors[name, severity] for severity in config.severities) / len(config.severities)
-        for name in config.names
-    }
+    means = {n: _mean(errors[n, severity] for severity in config.severities) for n in config.names}
     values = {"clean": clean, "increase": _mean(means.values()) - clean}
     values |= means | {f"{name}/{severity}": error for (name, severity), error in errors.items()}
-    return values | _overall(config, clean, means)
-
-
-def _overall(
-    config: Corruptions, clean: float, means: dict[CorruptionName, float]
-) -> dict[str, float]:
-    """The mean corruption error, in relation to the reference where there is one."""
     if not config.reference:
-        return {"": _mean(means.values())}
+        return values | {"": _mean(means.values())}
     ratios = {name: error / config.reference[name] for name, error in means.items()}
-    values = {"": _mean(ratios.values())}
+    values |= {"": _mean(ratios.values())}
     values |= {f"{name}/relative": ratio for name, ratio in ratios.items()}
     if "clean" in config.reference:
         base = config.reference["clean"]

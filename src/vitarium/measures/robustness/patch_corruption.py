@@ -1,5 +1,7 @@
 """Fooling rate of natural corruptions of single patches."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from vitarium.measures.base import measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._corruption_functions import corrupted
 from vitarium.measures.robustness._patches import CorruptionSettings, PatchGrid, patch_grid
-from vitarium.measures.robustness._perturbation import Outcome, PixelBatch, pixel_batches, streams
+from vitarium.measures.robustness._perturbation import PixelBatch, fooling_rate, streams
 
 
 class PatchCorruption(CorruptionSettings):
@@ -31,11 +33,8 @@ def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
     """
     subject.check_classifier()
     grid = patch_grid(subject, config.size)
-    outcome = Outcome(subject)
     with attention_temperature(subject, config.temperature):
-        for batch in pixel_batches(subject.examples.first(config.num_images), config.batch_size):
-            outcome.add(batch.pixels, patches_corrupted(config, grid, batch), batch.labels)
-    return outcome.values()
+        return fooling_rate(config, subject, partial(patches_corrupted, config, grid))
 
 
 def patches_corrupted(config: CorruptionSettings, grid: PatchGrid, batch: PixelBatch) -> Tensor:

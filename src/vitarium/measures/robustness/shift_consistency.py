@@ -2,7 +2,6 @@
 
 import torch
 from pydantic import Field, NonNegativeInt
-from torch import Tensor
 
 from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.measures.base import measure
@@ -56,15 +55,10 @@ def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
         versions = [shifted(batch.pixels, step[:, 0], step[:, 1], config.mode) for step in steps]
         classes = torch.stack([classes_of(subject, pixels) for pixels in versions])
         right = (classes == batch.labels).double()
-        sums[""] += float(_same_pairs(classes).sum())
+        same = (classes[:, None] == classes).double()
+        pairs = config.shifts * (config.shifts - 1)
+        sums[""] += float(((same.sum((0, 1)) - config.shifts) / pairs).sum())
         sums["accuracy"] += float(right.mean(0).sum())
         sums["worst"] += float(right.amin(0).sum())
         sums["clean"] += int((classes_of(subject, batch.pixels) == batch.labels).sum())
     return {part: total / len(examples) for part, total in sums.items()}
-
-
-def _same_pairs(classes: Tensor) -> Tensor:
-    """Share of pairs of rows with the same class, for each column of [n, b]: float64 [b]."""
-    same = (classes[:, None] == classes).double()
-    count = len(classes)
-    return (same.sum((0, 1)) - count) / (count * (count - 1))
