@@ -1,4 +1,7 @@
-"""The contract of measures: how one is registered, called, and what is known of it."""
+"""The contract of measures: how one is registered, called, and what it is made of.
+
+All that a measure needs is imported from here.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -7,10 +10,22 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 from torch import Tensor
 
-from vitarium.core.config import NoConfig
+from vitarium.core.config import Config, NoConfig
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import register
 from vitarium.data.loader import SplitName
-from vitarium.evaluation.inputs import EvalModel, Predictions, Weights, check_predictions
+from vitarium.evaluation.inputs import (
+    EvalModel,
+    Matrices,
+    Predictions,
+    Representation,
+    Values,
+    Weights,
+    check_predictions,
+)
+
+__all__ = ["Config", "EvalModel", "Matrices", "NoConfig", "NotApplicable", "Predictions"]
+__all__ += ["Representation", "Values", "Weights", "measure"]
 
 AsDistance = Literal["identity", "one_minus", "square"]
 F = TypeVar("F", bound=Callable[..., Any])

@@ -100,7 +100,7 @@ def test_the_perturbation_is_bounded_and_lowers_the_cosine_of_the_layer(descende
 def test_the_most_vulnerable_layer_is_where_a_short_attack_lowers_the_cosine_most(descended):
     """With all images in the search, a search of so many steps is the attack itself."""
     reached = [measured(descended, layer=layer)["similarity"] for layer in (0, 1)]
-    values = measured(descended, search_num_images=80, search_steps=8)
+    values = measured(descended, search_images=80, search_steps=8)
     assert values["layer"] == reached.index(min(reached))
     assert values["similarity"] == pytest.approx(min(reached), abs=1e-6)
 

@@ -4,11 +4,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import Grid, grid, means_by_head
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, NotApplicable, Values, measure
 
 
 class AttentionDistance(Config):

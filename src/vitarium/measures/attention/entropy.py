@@ -6,10 +6,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
 from vitarium.evaluation.attention import means_by_head
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class AttentionEntropy(Config):

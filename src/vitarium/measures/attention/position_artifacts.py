@@ -7,12 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import BATCH_SIZE
 from vitarium.evaluation.features import Tap, evaluating, first_tensor, patch_features, tapped, taps
-from vitarium.evaluation.inputs import EvalModel, Representation, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, NotApplicable, Representation, Values, measure
 
 
 class PositionArtifacts(Config):

@@ -7,11 +7,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import BATCH_SIZE, grid, watch
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, NotApplicable, Values, measure
 
 Heads = Literal["mean", "max", "min"]
 

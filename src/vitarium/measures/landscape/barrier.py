@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses, parameters
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.landscape._paths import OnPath, barriers, check_path, losses_along
 
 

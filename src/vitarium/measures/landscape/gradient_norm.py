@@ -3,10 +3,8 @@
 import torch
 from pydantic import PositiveInt
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import gradient
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class GradientNorm(Config):

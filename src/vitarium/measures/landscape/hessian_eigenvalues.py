@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from vitarium.core.errors import NotApplicable
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 

@@ -6,11 +6,9 @@ import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
-from vitarium.core.errors import NotApplicable
 from vitarium.core.extras import require
 from vitarium.core.seeds import derive, seeded
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 

@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses, Parameters, parameters
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.landscape._paths import check_path, losses_along
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 

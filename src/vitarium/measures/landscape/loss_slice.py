@@ -8,11 +8,9 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class LossSlice(Config):

@@ -7,9 +7,8 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Parameters, gradients, mean_loss, parameters
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.landscape._paths import OnPath, barriers, bezier, check_path, losses_along
 
 

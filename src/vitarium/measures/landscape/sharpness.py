@@ -6,10 +6,8 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import Parameters, gradient, loss, parameters
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, measure
 
 
 class Sharpness(Config):

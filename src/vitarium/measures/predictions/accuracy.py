@@ -1,8 +1,6 @@
 """Top-1 and top-5 accuracy."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
 from vitarium.measures.predictions._share import share
 
 _AMONG = 5

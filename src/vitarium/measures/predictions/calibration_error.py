@@ -5,9 +5,7 @@ from typing import Literal
 import torch
 from pydantic import PositiveInt
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, Predictions, measure
 
 
 class CalibrationError(Config):

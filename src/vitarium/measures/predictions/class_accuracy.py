@@ -5,9 +5,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
 
 
 @measure("class_accuracy", unit="fraction", title="class accuracy")

@@ -1,8 +1,6 @@
 """Spread of class accuracies: how unevenly a classifier treats the classes."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
 from vitarium.measures.predictions.class_accuracy import accuracies
 
 

@@ -1,8 +1,6 @@
 """Confidence: mean maximum softmax probability."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
 
 
 @measure("confidence", unit="fraction", title="confidence")

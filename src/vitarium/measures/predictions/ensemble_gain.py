@@ -1,8 +1,6 @@
 """Ensemble gain: accuracy of averaged probabilities minus mean accuracy of the two models."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
 from vitarium.measures.predictions._share import share
 
 

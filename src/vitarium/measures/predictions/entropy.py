@@ -1,8 +1,6 @@
 """Mean entropy of the predicted distribution."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, measure
 
 
 @measure("entropy", unit="nats", title="entropy")

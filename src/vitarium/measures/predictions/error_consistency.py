@@ -1,9 +1,6 @@
 """Error consistency: Cohen's kappa of two classifiers' correctness."""
 
-from vitarium.core.config import NoConfig
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, NotApplicable, Predictions, Values, measure
 from vitarium.measures.predictions._share import share
 
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
 from vitarium.measures.predictions._share import share
 from vitarium.measures.predictions.loss import loss
 

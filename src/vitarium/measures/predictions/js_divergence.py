@@ -4,9 +4,7 @@ import math
 
 import torch
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, measure
 
 
 @measure(

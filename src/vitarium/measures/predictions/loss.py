@@ -1,8 +1,6 @@
 """Cross-entropy on the labels, in nats."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, measure
 
 
 @measure("loss", unit="nats", title="loss", studies=True)

@@ -1,8 +1,6 @@
 """Oracle accuracy: share of images that at least one of two models classifies correctly."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
+from vitarium.measures.base import NoConfig, Predictions, measure
 from vitarium.measures.predictions._share import share
 
 

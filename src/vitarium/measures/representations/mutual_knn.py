@@ -5,8 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitarium.evaluation.inputs import Representation
-from vitarium.measures.base import measure
+from vitarium.measures.base import Representation, measure
 
 
 class MutualKnn(Representation):

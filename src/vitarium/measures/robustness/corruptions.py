@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
 from vitarium.measures.robustness._perturbation import (
     Perturbing,

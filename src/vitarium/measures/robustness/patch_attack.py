@@ -3,8 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._patches import AttackSettings, PatchGrid, patch_grid
 from vitarium.measures.robustness._perturbation import (

@@ -7,10 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitarium.architectures.features import prefix_tokens
-from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import watch
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 from vitarium.measures.robustness._attention_temperature import (
     attention_temperature,
     class_attention,

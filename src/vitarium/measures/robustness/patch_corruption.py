@@ -5,8 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._corruption_functions import corrupted
 from vitarium.measures.robustness._patches import CorruptionSettings, PatchGrid, patch_grid

@@ -3,8 +3,7 @@
 import torch
 from pydantic import Field, NonNegativeInt
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._perturbation import (
     Fill,
     Perturbing,

@@ -5,9 +5,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 from vitarium.measures.robustness._attention_temperature import model_blocks
 from vitarium.measures.robustness._perturbation import (
     Perturbing,

@@ -1,10 +1,8 @@
 """Distance of the weights from their initial values, and from the parent's."""
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights, finite
+from vitarium.evaluation.inputs import finite
 from vitarium.evaluation.scope import Scope, in_scope
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 
 
 class DistanceFrom(Config):

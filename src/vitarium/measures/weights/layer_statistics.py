@@ -5,9 +5,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, Values, Weights, measure
 
 PAPER = "Unterthiner et al. 2020, Predicting neural network accuracy from weights, arXiv 2002.11448"
 

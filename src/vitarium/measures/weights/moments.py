@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 
 
 class WeightMoments(Config):

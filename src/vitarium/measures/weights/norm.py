@@ -4,9 +4,7 @@ from typing import Literal
 
 import torch
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, Values, Weights, measure
 
 
 class WeightNorm(Config):

@@ -6,11 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Matrices, Weights
 from vitarium.evaluation.scope import Scope
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, Matrices, NotApplicable, Weights, measure
 from vitarium.measures.weights._products import not_comparable, products
 
 

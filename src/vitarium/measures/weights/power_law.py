@@ -7,8 +7,7 @@ import numpy as np
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Values, Weights, measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
 MIN_EIGENVALUES = 8

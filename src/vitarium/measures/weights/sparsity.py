@@ -3,10 +3,7 @@
 import numpy as np
 from pydantic import Field, NonNegativeFloat
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 
 
 class Sparsity(Config):

@@ -5,10 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 from vitarium.measures.weights._matrices import head_matrices, matrices
 
 
