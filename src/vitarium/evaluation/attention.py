@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitarium.architectures.features import blocks, prefix_tokens
-from vitarium.core.errors import InvalidInput, NotApplicable
-from vitarium.evaluation.features import evaluating
-from vitarium.evaluation.inputs import EvalModel
+from vitarium.architectures.features import prefix_tokens
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.features import evaluating, taps
+from vitarium.evaluation.inputs import EvalModel, Representation
 
 See = Callable[[str, Tensor], None]
 """Called with a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
@@ -118,15 +118,12 @@ def takes_probabilities(attention: Any) -> nn.Module:
 
 def _attentions(model: nn.Module) -> dict[str, Any]:
     """The attention of each block, by the block's name."""
-    try:
-        stack = blocks(model)
-    except InvalidInput as error:
-        raise NotApplicable(str(error)) from None
     attentions = {}
-    for name, block in stack.items():
+    for tap in taps(model, Representation()):
+        name = tap.name
         inside = [
             module
-            for module in block.modules()
+            for module in tap.module.modules()
             if hasattr(module, "fused_attn")
             and isinstance(getattr(module, "attn_drop", None), nn.Module)
         ]

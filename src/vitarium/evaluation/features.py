@@ -41,7 +41,8 @@ class Tap:
         """
         output = first_tensor(output, self.name)
         if tokens == "class":
-            if output.dim() != 3 or not class_token(self.model, output):
+            has_class = getattr(self.model, "cls_token", None) is not None
+            if output.dim() != 3 or not has_class or not _prefix(self.model, output):
                 raise NotApplicable(f"{self.name} gives no class token; choose other tokens")
             return output[:, 0]
         if output.dim() == 2:
@@ -114,11 +115,13 @@ class Vectorizer:
             for section, parts in zip(self.measures, self._parts, strict=True):
                 tokens = section.config.tokens
                 if tokens not in features:
-                    features[tokens] = tap.features(output, tokens).float()
+                    batch = features[tokens] = tap.features(output, tokens).float()
                     # Neighbors and ranks hide what is not finite; the sum does not.
-                    if not torch.isfinite(features[tokens].sum()):
+                    if not torch.isfinite(batch.sum()):
                         raise NotApplicable(f"{tap.name} has features that are not finite")
-                    if _all_same(features[tokens]):
+                    limit = _SAME * batch[0].abs().amax()
+                    # Two images tell as a rule, without a pass over all of the features.
+                    if all((part - batch[0]).abs().amax() <= limit for part in (batch[1], batch)):
                         raise NotApplicable(f"{tap.name} gives all images the same features")
                 parts[tap.name].append(section(features[tokens]))
 
@@ -194,20 +197,7 @@ def patch_features(model: nn.Module, output: Tensor, layer: str) -> Tensor:
     return output.flatten(1, 2)
 
 
-def class_token(model: nn.Module, tokens: Tensor) -> bool:
-    """Whether the first of tokens [n, t, c] is a class token."""
-    return getattr(model, "cls_token", None) is not None and _prefix(model, tokens) > 0
-
-
 def _prefix(model: nn.Module, tokens: Tensor) -> int:
     """Tokens before the patches' at this place: some models put them in after some blocks."""
     patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
     return 0 if tokens.shape[1] == patches else prefix_tokens(model)
-
-
-def _all_same(features: Tensor) -> bool:
-    """Whether all images have the same features [n, d] but for rounding."""
-    first = features[0]
-    limit = _SAME * first.abs().amax()
-    # Two images tell as a rule, without a pass over all of the features.
-    return all(bool((part - first).abs().amax() <= limit) for part in (features[1], features))

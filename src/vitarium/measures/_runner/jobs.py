@@ -132,7 +132,7 @@ def jobs(
 ) -> Iterator[Job]:
     """Jobs of every measure; models first, each with all its measures, then pairs."""
     of_models, of_pairs = (
-        [(section, settings_text(section)) for section in sections if _is_of(section, kind)]
+        [(s, settings_text(s)) for s in sections if s.plugin.facts["of"] == kind]
         for kind in ("model", "pair")
     )
     for ref in models:
@@ -188,10 +188,6 @@ def _images_of(
         )
     name = first[0].dataset.name
     return On(name, "+".join(splits), sum(map(len, first)), images[0], trained_on)
-
-
-def _is_of(section: Section, kind: str) -> bool:
-    return bool(section.plugin.facts["of"] == kind)
 
 
 def _two(of: tuple[CheckpointRef, ...]) -> tuple[Any, ...]:

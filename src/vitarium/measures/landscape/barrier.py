@@ -30,13 +30,12 @@ def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
 
 
 def path_losses(
-    first: EvalModel, second: EvalModel, positions: Sequence[float], config: Barrier | None = None
+    first: EvalModel, second: EvalModel, positions: Sequence[float], config: OnPath
 ) -> Losses:
     """Loss and error [positions] of (1 - t) A + t B, on the first model's examples.
 
     Raises NotApplicable where nothing lies between the models.
     """
-    config = config or Barrier()
     check_path(first, second)
     ends = [parameters(subject.model) for subject in (first, second)]
     return losses_along(first, ends, positions, config)

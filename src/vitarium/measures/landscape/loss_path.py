@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from vitarium.evaluation.losses import Losses, Parameters, parameters
+from vitarium.evaluation.losses import Losses
 from vitarium.measures.base import EvalModel, Values, measure
-from vitarium.measures.landscape._paths import check_path, losses_along
+from vitarium.measures.landscape._paths import losses_along
+from vitarium.measures.landscape.barrier import path_losses
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 
 
@@ -48,9 +49,7 @@ def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
 def losses_on_path(config: LossPath, first: EvalModel, second: EvalModel) -> Losses:
     """Loss and error [points] at the positions `config.positions`, see `Losses`."""
     if config.curve == "line":
-        check_path(first, second)
-        ends: list[Parameters] = [parameters(subject.model) for subject in (first, second)]
-        return losses_along(first, ends, config.positions, config)
+        return path_losses(first, second, config.positions, config)
     # As in `mode_connectivity`: both train the same curve, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
     path = losses_along(start, curve(start, end, config), config.positions, config)

@@ -1,11 +1,12 @@
 """Fooling rate of adversarial patches."""
 
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
-from vitarium.measures.robustness._patches import AttackSettings, PatchGrid, patch_grid
+from vitarium.measures.robustness._patches import PatchGrid, PatchSettings, patch_grid
 from vitarium.measures.robustness._perturbation import (
     PixelBatch,
     ascend,
@@ -16,8 +17,15 @@ from vitarium.measures.robustness._perturbation import (
 )
 
 
-class PatchAttack(AttackSettings):
+class PatchAttack(PatchSettings):
     """The defaults are some ten thousand passes of one image, forward and backward."""
+
+    steps: PositiveInt = 40
+    """Each one a forward and a backward pass; what many more would fool is not seen."""
+    step_size: float = Field(0.05, gt=0, le=1)
+    """In pixel values, of 1."""
+    epsilon: float = Field(1.0, ge=0, le=1)
+    """The largest change of a pixel; 1: none is too large."""
 
 
 @measure(
@@ -53,7 +61,7 @@ def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
 
 
 def patches_attacked(
-    config: AttackSettings, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
+    config: PatchAttack, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
 ) -> Tensor:
     """Pixels [b, c, h, w] of the batch, attacked in the chosen patches.
 

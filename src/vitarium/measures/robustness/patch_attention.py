@@ -13,13 +13,13 @@ from vitarium.measures.robustness._attention_temperature import (
     attention_temperature,
     class_attention,
 )
-from vitarium.measures.robustness._patches import AttackSettings, CorruptionSettings, patch_grid
+from vitarium.measures.robustness._patches import patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
-from vitarium.measures.robustness.patch_attack import patches_attacked
-from vitarium.measures.robustness.patch_corruption import patches_corrupted
+from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
+from vitarium.measures.robustness.patch_corruption import PatchCorruption, patches_corrupted
 
 
-class PatchAttention(CorruptionSettings, AttackSettings):
+class PatchAttention(PatchCorruption, PatchAttack):
     """Which perturbation, and how attention is read."""
 
     perturbation: Literal["attack", "corruption"] = "attack"
