@@ -121,7 +121,7 @@ def parsed() -> argparse.Namespace:
 
 def barrier(zoo: Zoo, one: str, other: str, arguments: argparse.Namespace) -> dict[str, float]:
     """The barrier's parts, on the test split."""
-    section = choose("measure", "barrier", points=arguments.points, images=arguments.images)
+    section = choose("measure", "barrier", points=arguments.points, num_images=arguments.images)
     data_dir = arguments.data_dir
     table = measure(zoo, [section], models=[one, other], pairs="all", data_dir=data_dir)
     if (table["refused"] != "").any():

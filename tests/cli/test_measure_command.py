@@ -14,7 +14,7 @@ def test_measures_are_summarised_over_models_and_pairs(vitarium, grown_zoo):
 
 
 def test_without_a_name_the_quick_measures_of_single_models_are_taken(vitarium, grown_zoo):
-    from vitarium.measures._runner.settings import quick
+    from vitarium.measures._runner.jobs import quick
 
     assert vitarium("measure", grown_zoo.path, "--json")[0] == 0
     measured = set(grown_zoo.query("SELECT DISTINCT measure FROM records")["measure"])

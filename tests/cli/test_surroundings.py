@@ -95,7 +95,7 @@ EXAMPLES = {
     "pack": [Example("pack {zoo}", "zoo", before="unpack {zoo}")],
     "unpack": [Example("unpack {zoo}", "zoo")],
     "measure": [
-        Example("measure {zoo} weight_norm agreement cka --images 40", "numbers"),
+        Example("measure {zoo} weight_norm agreement cka --num-images 40", "numbers"),
         Example("measure {zoo} sparsity --json", "numbers"),
     ],
     "merge": [

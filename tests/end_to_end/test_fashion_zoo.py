@@ -72,7 +72,7 @@ def test_every_measure_measures_it(zoo):
     parent = next(row["id"] for row in rows if row["stage"] == "pretrain")
     siblings = f"parent = '{parent}' and head = 'linear'"
     names = [row["name"] for row in json.loads(vitarium("plugins", "measures", "--json"))]
-    small = ("--images", 32, "--set", "steps=3", "--set", "points=3", "--set", "probes=2")
+    small = ("--num-images", 32, "--set", "steps=3", "--set", "points=3", "--set", "probes=2")
     measured = vitarium("measure", zoo, *names, "--where", siblings, *small, "--json")
     values = json.loads(measured)
     assert {row["measure"] for row in values} == set(names)

@@ -37,7 +37,7 @@ def test_siblings_are_combined_into_a_model_that_still_classifies(zoo, siblings,
         models = zoo.models().query("stage == 'experts'")["id"].tolist()
     made = merge(zoo, models, name, **settings)
     assert all(torch.isfinite(tensor).all() for tensor in zoo.state_dict(made).values())
-    accuracy = measure(zoo, "accuracy", models=[made], images=500).query("part == ''")["value"]
+    accuracy = measure(zoo, "accuracy", models=[made], num_images=500).query("part == ''")["value"]
     assert accuracy.item() > 3 * CHANCE
 
 

@@ -26,7 +26,7 @@ OF_A_PAIR = {"barrier": {"points": 3}, "mode_connectivity": {"points": 3, "steps
 def measured(request, subject, other):
     """A landscape measure on few images, and what it is called with."""
     name = request.param
-    called = choose("measure", name, images=20, **(OF_A_MODEL | OF_A_PAIR)[name])
+    called = choose("measure", name, num_images=20, **(OF_A_MODEL | OF_A_PAIR)[name])
     return called, [subject, other] if name in OF_A_PAIR else [subject]
 
 

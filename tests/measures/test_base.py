@@ -1,8 +1,12 @@
 """Registering a measure: a fact that is misspelled, missing or contradictory is refused at once."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from vitarium.core import registry
+from vitarium.core.config import NoConfig
+from vitarium.evaluation.inputs import Matrices, Predictions, Weights
 from vitarium.measures.base import measure
 
 
@@ -14,47 +18,63 @@ def own_plugins(monkeypatch):
     monkeypatch.setattr(registry, "_plugins", copies)
 
 
-OF_MODEL = {"of": "model", "needs": "weights", "unit": "norm", "title": "made up"}
-OF_PAIR = {"of": "pair", "needs": "predictions", "unit": "fraction", "title": "made up"}
+def of_weights(config: NoConfig, weights: Weights) -> float: ...
 
 
-def register(**facts):
-    return measure("made_up", **facts)(lambda config, *inputs: 0.0)
+def of_predictions(config: NoConfig, predictions: Predictions) -> float: ...
+
+
+def of_pairs(config: NoConfig, first: Predictions, second: Predictions) -> float: ...
+
+
+def of_pairs_of_weights(config: NoConfig, models: Sequence[Weights]) -> Matrices: ...
+
+
+def of_three(config: NoConfig, one: Weights, two: Weights, three: Weights) -> float: ...
+
+
+def without_types(config, weights): ...
+
+
+UNIT = {"unit": "fraction", "title": "made up"}
 
 
 def test_a_misspelled_fact_is_refused():
     with pytest.raises(TypeError, match="symetric"):
-        register(**OF_PAIR, symetric=False)
+        measure("made_up", **UNIT, symetric=False)
 
 
-@pytest.mark.parametrize("fact", OF_MODEL)
+@pytest.mark.parametrize("fact", UNIT)
 def test_a_missing_fact_is_refused(fact):
     with pytest.raises(TypeError, match=fact):
-        register(**{name: value for name, value in OF_MODEL.items() if name != fact})
+        measure("made_up", **{name: value for name, value in UNIT.items() if name != fact})
 
 
 @pytest.mark.parametrize(
-    ("facts", "message"),
+    ("function", "facts", "message"),
     [
-        ({**OF_MODEL, "unit": ""}, "give it a unit and a title"),
-        ({**OF_MODEL, "title": ""}, "give it a unit and a title"),
-        ({**OF_MODEL, "needs": "features"}, "no kind of measure"),
-        ({**OF_MODEL, "symmetric": False}, "facts of pairs"),
-        ({**OF_MODEL, "as_distance": "square"}, "facts of pairs"),
-        ({**OF_MODEL, "heat_map": True}, "facts of pairs"),
-        ({**OF_MODEL, "reason": lambda *inputs: None}, "give a reason"),
-        ({**OF_PAIR, "needs": "weights"}, "give a reason"),
-        ({**OF_MODEL, "splits": ("train", "test")}, "splits need predictions"),
+        (of_weights, {"unit": ""}, "give it a unit and a title"),
+        (of_weights, {"title": ""}, "give it a unit and a title"),
+        (of_three, {}, "no kind of measure"),
+        (without_types, {}, "no kind of measure"),
+        (of_weights, {"symmetric": False}, "facts of pairs"),
+        (of_weights, {"as_distance": "square"}, "facts of pairs"),
+        (of_weights, {"heat_map": True}, "facts of pairs"),
+        (of_weights, {"reason": lambda *inputs: None}, "give a reason"),
+        (of_pairs_of_weights, {}, "give a reason"),
+        (of_weights, {"splits": ("train", "test")}, "splits need predictions"),
+        (of_predictions, {"splits": ("train", "test")}, "splits need predictions"),
     ],
 )
-def test_contradicting_facts_are_refused(facts, message):
+def test_contradicting_facts_are_refused(function, facts, message):
     with pytest.raises(TypeError, match=f"measure 'made_up': .*{message}"):
-        register(**facts)
+        measure("made_up", **UNIT | facts)(function)
 
 
 def test_facts_that_are_not_given_have_defaults():
-    register(**OF_PAIR)
+    measure("made_up", **UNIT)(of_pairs)
     facts = registry.get("measure", "made_up").facts
+    assert (facts["of"], facts["needs"]) == ("pair", "predictions")
     assert facts["symmetric"]
     assert facts["quick"]
     assert facts["held_out"]  # it needs predictions

@@ -3,6 +3,8 @@
 import pytest
 
 from vitarium.core import registry
+from vitarium.core.config import NoConfig
+from vitarium.evaluation.inputs import Weights
 from vitarium.measures.base import measure
 from vitarium.testing import check_measure
 
@@ -23,14 +25,14 @@ def made_up(monkeypatch):
     registry.plugins("measure")  # all of ours first
     copies = {kind: dict(plugins) for kind, plugins in registry._plugins.items()}
     monkeypatch.setattr(registry, "_plugins", copies)
-    return measure("made_up", of="model", needs="weights", unit="1", title="made up")
+    return measure("made_up", unit="1", title="made up")
 
 
 def test_a_measure_that_gives_other_bits_each_time_breaks_the_contract(made_up, grown_zoo):
     values = iter(range(100))
 
     @made_up
-    def counter(config, weights):
+    def counter(config: NoConfig, weights: Weights):
         """How often it was called before."""
         return float(next(values))
 
@@ -40,7 +42,7 @@ def test_a_measure_that_gives_other_bits_each_time_breaks_the_contract(made_up, 
 
 def test_a_measure_without_a_value_or_a_sentence_breaks_the_contract(made_up, grown_zoo):
     @made_up
-    def undefined(config, weights):
+    def undefined(config: NoConfig, weights: Weights):
         """The quotient of nothing and nothing."""
         return float("nan")
 

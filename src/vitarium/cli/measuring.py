@@ -2,7 +2,6 @@
 
 import re
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,7 +51,7 @@ def measure(
         PairChoice, typer.Option(help="Pairs, for measures of pairs.")
     ] = PairChoice.same_stage,
     split: Split = SplitChoice.test,
-    images: Images = None,
+    num_images: Images = None,
     data: Annotated[
         str | None,
         typer.Option(help="Dataset for all models. Default: each model's own.", show_default=False),
@@ -60,7 +59,9 @@ def measure(
     data_dir: DataDir = None,
     set_: Settings = None,
     device: Device = "auto",
-    again: Annotated[bool, typer.Option("--again", help="Recompute existing results.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Recompute existing results.")
+    ] = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Evaluate on training images, too, and mark such results."),
@@ -83,15 +84,15 @@ def measure(
 
       vitarium measure demo-zoo weight_norm --epochs all --set order=1
     """
+    from vitarium.measures._runner.jobs import quick
     from vitarium.measures._runner.measure import measure as run
-    from vitarium.measures._runner.settings import quick
     from vitarium.zoo.listing import listing
 
     zoo = Zoo.open(directory)
     models = [row["model"] for row in listing(zoo.path, where=where).rows] if where else None
     if models == []:
         raise InvalidInput(f"no model fulfills the condition {where}")
-    with progress_bar("measured") as progress:
+    with progress_bar("measuring") as progress:
         table = run(
             zoo,
             measures or quick(),
@@ -99,13 +100,13 @@ def measure(
             epochs=_epochs(epochs),
             pairs=pairs.value,
             split=split.value,
-            images=images,
+            num_images=num_images,
             data=data,
             device=device,
             data_dir=data_dir,
-            again=again,
+            overwrite=overwrite,
             force=force,
-            report=partial(progress.step, "measured"),
+            progress=progress,
             **parsed(set_),
         )
     if json:

@@ -3,18 +3,18 @@
 Only one block's are in memory at a time: they are handed to a function, and dropped.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitarium.architectures.features import blocks, prefix_tokens
-from vitarium.core.errors import InvalidInput, NotApplicable
-from vitarium.evaluation.features import evaluating
-from vitarium.evaluation.inputs import EvalModel
+from vitarium.architectures.features import prefix_tokens
+from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.features import evaluating, taps
+from vitarium.evaluation.inputs import EvalModel, Representation
 
 See = Callable[[str, Tensor], None]
 """Called with a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
@@ -51,28 +51,63 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
 
     Raises NotApplicable where blocks have no attention over all tokens that can be looked at.
     """
-    modules = _attentions(model)
+    attentions = _attentions(model)
     visited: list[str] = []
-    with torch.inference_mode(), evaluating(model), _unfused(modules.values()):
-        hooks = [
-            takes_probabilities(module).register_forward_pre_hook(
-                _probability_hook(name, len(images), see, visited)
+
+    def check(name: str, probabilities: Tensor) -> None:
+        shape = list(probabilities.shape)
+        if len(shape) != 4 or shape[0] != len(images) or shape[2] != shape[3]:
+            raise NotApplicable(f"{name} attends inside windows or otherwise: {shape}")
+        off = (probabilities.sum(-1) - 1).abs().amax()
+        if not off < _ROUNDING:
+            raise NotApplicable(f"{name}: what its tokens attend to does not sum to 1")
+        visited.append(name)
+        see(name, probabilities)
+
+    with ExitStack() as stack:
+        for name, attention in attentions.items():
+            # probabilities pass through `attn_drop`: timm's fused attention never has them
+            stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
+            attention.fused_attn = False
+            hook = takes_probabilities(attention).register_forward_pre_hook(
+                lambda _, inputs, name=name: check(name, *inputs)
             )
-            for name, module in modules.items()
-        ]
-        try:
+            stack.callback(hook.remove)
+        with torch.inference_mode(), evaluating(model):
             model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    if visited != list(modules):
+    if visited != list(attentions):
         raise NotApplicable(f"a {type(model).__name__} does not attend once in each block")
 
 
-def over(subject: EvalModel, images: int, see: See) -> None:
-    """`watch` for so many of the examples of a subject."""
-    for batch in subject.examples.first(images).batches(BATCH_SIZE):
+def means_by_head(
+    subject: EvalModel,
+    num_images: int,
+    summed: Callable[[str, Tensor], tuple[Tensor, Tensor | int]],
+) -> dict[str, float]:
+    """Means of what attention is like, by the parts `blocks.0/head0`, `blocks.0`, and "".
+
+    A block's is the mean of its heads, the model's the mean of its blocks.
+
+    Args:
+        summed: called as a `See`; gives sums [heads], and of how many numbers, [heads] or one.
+    """
+    sums: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+
+    def see(name: str, probabilities: Tensor) -> None:
+        total, count = summed(name, probabilities)
+        sums[name], counts[name] = sums.get(name, 0) + total, counts.get(name, 0) + count
+
+    for batch in subject.examples.first(num_images).batches(BATCH_SIZE):
         watch(subject.model, batch.images, see)
+    heads = {name: total / counts[name] for name, total in sums.items()}
+    parts = {name: float(values.mean()) for name, values in heads.items()}
+    single = {
+        f"{name}/head{number}": value
+        for name, values in heads.items()
+        for number, value in enumerate(values.tolist())
+    }
+    return {"": sum(parts.values()) / len(parts), **parts, **single}
 
 
 def takes_probabilities(attention: Any) -> nn.Module:
@@ -81,30 +116,17 @@ def takes_probabilities(attention: Any) -> nn.Module:
     return module
 
 
-def by_layer_and_head(heads: dict[str, Tensor]) -> dict[str, float]:
-    """Values [heads] of each block -> parts `blocks.0/head0`, `blocks.0`, and "" of all blocks.
-
-    A block's is the mean of its heads, the model's the mean of its blocks.
-    """
-    parts = {name: float(head_values.mean()) for name, head_values in heads.items()}
-    mean = {"": sum(parts.values()) / len(parts)}
-    single = {
-        f"{name}/head{number}": float(value)
-        for name, head_values in heads.items()
-        for number, value in enumerate(head_values)
-    }
-    return mean | parts | single
-
-
 def _attentions(model: nn.Module) -> dict[str, Any]:
     """The attention of each block, by the block's name."""
-    try:
-        stack = blocks(model)
-    except InvalidInput as error:
-        raise NotApplicable(str(error)) from None
     attentions = {}
-    for name, block in stack.items():
-        inside = [module for module in block.modules() if _is_attention(module)]
+    for tap in taps(model, Representation()):
+        name = tap.name
+        inside = [
+            module
+            for module in tap.module.modules()
+            if hasattr(module, "fused_attn")
+            and isinstance(getattr(module, "attn_drop", None), nn.Module)
+        ]
         if len(inside) != 1:
             raise NotApplicable(
                 f"{name} of a {type(model).__name__} has {len(inside)} attentions that can be "
@@ -112,38 +134,3 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
             )
         attentions[name] = inside[0]
     return attentions
-
-
-def _is_attention(module: nn.Module) -> bool:
-    dropout = getattr(module, "attn_drop", None)
-    return hasattr(module, "fused_attn") and isinstance(dropout, nn.Module)
-
-
-@contextmanager
-def _unfused(modules: Any) -> Iterator[None]:
-    """Inside, probabilities pass through `attn_drop`: timm's fused attention never has them."""
-    before = [(module, module.fused_attn) for module in modules]
-    for module, _ in before:
-        module.fused_attn = False
-    try:
-        yield
-    finally:
-        for module, fused in before:
-            module.fused_attn = fused
-
-
-def _probability_hook(
-    name: str, images: int, see: See, visited: list[str]
-) -> Callable[[nn.Module, tuple[Tensor]], None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        (maps,) = inputs
-        shape = list(maps.shape)
-        if len(shape) != 4 or shape[0] != images or shape[2] != shape[3]:
-            raise NotApplicable(f"{name} attends inside windows or otherwise: {shape}")
-        off = (maps.sum(-1) - 1).abs().amax()
-        if not off < _ROUNDING:
-            raise NotApplicable(f"{name}: what its tokens attend to does not sum to 1")
-        visited.append(name)
-        see(name, maps)
-
-    return hook

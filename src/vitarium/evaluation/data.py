@@ -59,11 +59,13 @@ class EvalData:
 
     def first(self, count: int) -> "EvalData":
         """At most so many of the images, of each class in proportion, the same whenever asked."""
-        return self if count >= len(self) else self._chosen(self._first(count))
+        return self if count >= len(self) else self.partition(count)[0]
 
     def partition(self, count: int) -> "tuple[EvalData, EvalData, Tensor]":
         """`first(count)`, all other images, and the indices in that order, int64 [n]."""
-        first = torch.arange(len(self)) if count >= len(self) else self._first(count)
+        first = torch.arange(len(self))
+        if count < len(self):
+            first = stratified(self.labels, count, 0, "measure")
         rest = without(first, len(self))
         return self._chosen(first), self._chosen(rest), torch.cat([first, rest])
 
@@ -83,9 +85,6 @@ class EvalData:
     def normalized(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1], [b, c, h, w] -> images as the model takes them, of that shape."""
         return self._batches.normalized(pixels)
-
-    def _first(self, count: int) -> Tensor:
-        return stratified(self.labels, count, 0, "measure")
 
     def _chosen(self, indices: Tensor) -> "EvalData":
         return EvalData(self._batches, self.split, self.numbers[indices])

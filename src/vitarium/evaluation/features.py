@@ -5,7 +5,7 @@ and dropped, so memory does not grow with tokens or channels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,8 @@ class Tap:
         """
         output = first_tensor(output, self.name)
         if tokens == "class":
-            if output.dim() != 3 or not class_token(self.model, output):
+            has_class = getattr(self.model, "cls_token", None) is not None
+            if output.dim() != 3 or not has_class or not _prefix(self.model, output):
                 raise NotApplicable(f"{self.name} gives no class token; choose other tokens")
             return output[:, 0]
         if output.dim() == 2:
@@ -71,6 +72,16 @@ def taps(
     return [Tap(name, modules[name], model) for name in layers]
 
 
+@contextmanager
+def tapped(layers: Sequence[Tap], see: Callable[[Tap, Any], None]) -> Iterator[None]:
+    """Inside, `see` is called with each of the taps and its layer's output, when the layer ran."""
+    with ExitStack() as stack:
+        for tap in layers:
+            hook = tap.module.register_forward_hook(lambda _, __, out, tap=tap: see(tap, out))
+            stack.callback(hook.remove)
+        yield
+
+
 class Vectorizer:
     """Runs a model over batches, and concatenates measures' vectors of its layers.
 
@@ -92,21 +103,33 @@ class Vectorizer:
         self._parts: list[dict[str, list[Tensor]]] = [
             {tap.name: [] for tap in self.taps} for _ in measures
         ]
-        self._runs: dict[str, int] = {}
 
     def add(self, images: Tensor) -> None:
         """One forward pass of [n, c, h, w]; n has to be 4 at least. Raises NotApplicable."""
-        self._runs = {tap.name: 0 for tap in self.taps}
-        hooks = [tap.module.register_forward_hook(self._see(tap)) for tap in self.taps]
-        try:
-            with torch.inference_mode(), evaluating(self.model):
-                self.model(images.to(_device(self.model), non_blocking=True))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        for name, runs in self._runs.items():
-            if runs != 1:
-                raise NotApplicable(f"{name} runs {runs} times in a forward pass, not once")
+        runs = {tap.name: 0 for tap in self.taps}
+        device = next((parameter.device for parameter in self.model.parameters()), "cpu")
+
+        def see(tap: Tap, output: Any) -> None:
+            runs[tap.name] += 1
+            features: dict[str, Tensor] = {}
+            for section, parts in zip(self.measures, self._parts, strict=True):
+                tokens = section.config.tokens
+                if tokens not in features:
+                    batch = features[tokens] = tap.features(output, tokens).float()
+                    # Neighbors and ranks hide what is not finite; the sum does not.
+                    if not torch.isfinite(batch.sum()):
+                        raise NotApplicable(f"{tap.name} has features that are not finite")
+                    limit = _SAME * batch[0].abs().amax()
+                    # Two images tell as a rule, without a pass over all of the features.
+                    if all((part - batch[0]).abs().amax() <= limit for part in (batch[1], batch)):
+                        raise NotApplicable(f"{tap.name} gives all images the same features")
+                parts[tap.name].append(section(features[tokens]))
+
+        with tapped(self.taps, see), torch.inference_mode(), evaluating(self.model):
+            self.model(images.to(device, non_blocking=True))
+        for name, count in runs.items():
+            if count != 1:
+                raise NotApplicable(f"{name} runs {count} times in a forward pass, not once")
 
     def vectors(self) -> list[Vectors]:
         """Of each measure. Raises NotApplicable where one is not finite, or of too few images."""
@@ -120,50 +143,6 @@ class Vectorizer:
                     raise NotApplicable(f"{name}: {section.name} of it is not finite")
             by_measure.append(joined)
         return by_measure
-
-    def _see(self, tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._runs[tap.name] += 1
-            features: dict[str, Tensor] = {}
-            for section, parts in zip(self.measures, self._parts, strict=True):
-                tokens = section.config.tokens
-                if tokens not in features:
-                    features[tokens] = tap.features(output, tokens).float()
-                    # Neighbors and ranks hide what is not finite; the sum does not.
-                    if not torch.isfinite(features[tokens].sum()):
-                        raise NotApplicable(f"{tap.name} has features that are not finite")
-                    if _all_same(features[tokens]):
-                        raise NotApplicable(f"{tap.name} gives all images the same features")
-                parts[tap.name].append(section(features[tokens]))
-
-        return hook
-
-
-def vectors(
-    model: nn.Module,
-    batches: Iterable[Tensor],
-    measures: Sequence[Section],
-    layers: Sequence[str] | None = None,
-) -> list[Vectors]:
-    """Vectors of several measures for a model's layers, in one pass over the images.
-
-    Args:
-        batches: images [n, c, h, w], in batches of any size; they are rebatched.
-        measures: sections that share `batch_size` and `layers`; ValueError else.
-
-    Returns the vectors by layer, for each measure. The measure of two layers is `cosines`.
-    Raises NotApplicable where there are less than four images, or a layer cannot be measured.
-    """
-    for setting in ("batch_size", "layers"):
-        if len({getattr(section.config, setting) for section in measures}) != 1:
-            raise ValueError(f"measures that run together need the same {setting}")
-    vectorizer = Vectorizer(model, measures, layers)
-    batch = None
-    for batch in rebatch(batches, measures[0].config.batch_size):
-        vectorizer.add(batch)
-    if batch is None:
-        raise NotApplicable(f"there are too few images: {MIN_IMAGES} at least are compared")
-    return vectorizer.vectors()
 
 
 def cosines(first: Vectors, second: Vectors) -> Tensor:
@@ -218,27 +197,7 @@ def patch_features(model: nn.Module, output: Tensor, layer: str) -> Tensor:
     return output.flatten(1, 2)
 
 
-def class_token(model: nn.Module, tokens: Tensor) -> bool:
-    """Whether the first of tokens [n, t, c] is a class token."""
-    return getattr(model, "cls_token", None) is not None and _prefix(model, tokens) > 0
-
-
 def _prefix(model: nn.Module, tokens: Tensor) -> int:
     """Tokens before the patches' at this place: some models put them in after some blocks."""
     patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
     return 0 if tokens.shape[1] == patches else prefix_tokens(model)
-
-
-def _all_same(features: Tensor) -> bool:
-    """Whether all images have the same features [n, d] but for rounding."""
-    first = features[0]
-    limit = _SAME * first.abs().amax()
-    # Two images tell as a rule, without a pass over all of the features.
-    return all(
-        ((subset - first).abs().amax() <= limit).item() for subset in (features[1], features)
-    )
-
-
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device

@@ -1,8 +1,4 @@
-"""What measures are called with, and what they return; `measures/base.py` says which gets what.
-
-`Values` is a number, or numbers by the part that they are of: "" is the whole model; a part is a
-tensor ("blocks.0.attn.qkv.weight"), a layer ("blocks.0"), a class, a severity, ...
-"""
+"""What measures are called with, and what they return; `measures/base.py` says which gets what."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,11 +59,15 @@ class Weights(Mapping[str, Tensor]):
 
     @property
     def start(self) -> "Weights":
-        return self._required(self._start, "its initial weights are not known")
+        if self._start is None:
+            raise NotApplicable(f"{self.name}: its initial weights are not known")
+        return self._start()
 
     @property
     def parent(self) -> "Weights":
-        return self._required(self._parent, "it has no parent")
+        if self._parent is None:
+            raise NotApplicable(f"{self.name}: it has no parent")
+        return self._parent()
 
     @cached_property
     def skeleton(self) -> nn.Module:
@@ -97,10 +97,7 @@ class Weights(Mapping[str, Tensor]):
         return sum(math.prod(s) * self.dtype(n).itemsize for n, s in self.shapes.items())
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """`tensor[start:stop]`, [stop - start, ...].
-
-        Of a checkpoint, only the runs that it lies in are read.
-        """
+        """`tensor[start:stop]`, [stop - start, ...]; of a checkpoint, only its runs are read."""
         if isinstance(self._tensors, Checkpoint):
             return self._tensors.rows(name, start, stop)
         return self[name][start:stop]
@@ -124,11 +121,6 @@ class Weights(Mapping[str, Tensor]):
         if what not in self._remembered:
             self._remembered[what] = compute()
         return cast(T, self._remembered[what])
-
-    def _required(self, give: "Callable[[], Weights] | None", otherwise: str) -> "Weights":
-        if give is None:
-            raise NotApplicable(f"{self.name}: {otherwise}")
-        return give()
 
 
 @dataclass(frozen=True)
@@ -160,6 +152,35 @@ class Predictions:
         return self.classes == self.labels
 
 
+def check_predictions(first: Predictions, second: Predictions | None = None) -> None:
+    """Raises NotApplicable where there are no images, or logits are NaN or infinite.
+
+    Of a pair, also where they are not of the same images in the same classes.
+    """
+    for predictions in [first] if second is None else [first, second]:
+        if not len(predictions):
+            raise NotApplicable("there are no images to predict")
+        finite("what it predicts", predictions.logits)
+    if second is None:
+        return
+    if len(first) != len(second):
+        raise NotApplicable(f"one predicts {len(first)} images, the other {len(second)}")
+    classes = first.logits.shape[1], second.logits.shape[1]
+    if classes[0] != classes[1]:
+        raise NotApplicable(f"one knows {classes[0]} classes, the other {classes[1]}")
+    differing = int((first.labels != second.labels).sum())
+    if differing:
+        raise NotApplicable(
+            f"{differing} of {len(first)} images have another label for the other model: these are "
+            "not the same images"
+        )
+    if first.class_names and second.class_names and first.class_names != second.class_names:
+        raise NotApplicable(
+            f"one's {len(first.class_names)} classes are called otherwise than the other's "
+            f"{len(second.class_names)}: they were trained on different data"
+        )
+
+
 @dataclass(frozen=True)
 class EvalModel:
     """A running model and the data that it is evaluated on."""
@@ -187,17 +208,16 @@ class EvalModel:
 class Representation(Config):
     """Base of the settings of measures that compare layers' features of the same images.
 
-    Such a measure is a function of the features of a batch, [n, d] with n > 3, which gives a
-    vector (float32, as long for every layer and every model). The measure of two layers is the
-    cosine of their vectors, of all batches one after the other. So every model runs once, and all
-    pairs of models are a matrix product.
+    Such a measure turns the features of a batch, [n, d] with n > 3, into a vector (float32, as long
+    for every layer and model). The measure of two layers is the cosine of their vectors, of all
+    batches one after the other: every model runs once, and all pairs are a matrix product.
     """
 
     tokens: Literal["mean", "class", "patches"] = "mean"
     """The mean of the patch tokens, the class token, or all patch tokens after each other."""
     layers: Literal["last", "same", "all"] = "same"
     """Compare the last blocks; blocks of the same number; or each with each."""
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: int = Field(default=256, ge=4)
     """Images that are compared with each other; a last batch of less than four is left out."""

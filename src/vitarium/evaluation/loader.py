@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,37 +11,19 @@ import xxhash
 from torch import Tensor
 
 from vitarium.blueprint import ModelSpec, Recipe
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section, section
 from vitarium.data import load as datasets
 from vitarium.data.base import Split
 from vitarium.data.loader import Batches, SplitName
-from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.data import EvalData
-from vitarium.evaluation.inputs import EvalModel, Weights
+from vitarium.evaluation.inputs import EvalModel, Weights, finite
 from vitarium.zoo import Zoo
 
 TRAINED_ON_SHARE = 0.01
 """From this share of images that are among the training images, a split counts as trained on: data
 sets have a few images twice, in training and in test."""
-
-
-_PLAIN = ("augmentation", "standard")
-"""The preprocessing of images for models that were trained elsewhere."""
-
-
-@dataclass(frozen=True)
-class _DataView:
-    """A data set with a model's preprocessing and input size."""
-
-    data: Section
-    how: Section
-    input_size: tuple[int, int, int]
-
-    def batches(self, device: str, data_dir: Path | None) -> Batches:
-        dataset = datasets.load(self.data, data_dir)
-        augmentation = self.how(self.input_size, dataset.num_classes)
-        return Batches(dataset, augmentation, self.input_size, 1, seed=0, device=device)
 
 
 class ModelLoader:
@@ -63,35 +44,46 @@ class ModelLoader:
         data_dir: Path | None = None,
     ) -> None:
         self.zoo, self.data, self.device, self.data_dir = zoo, data, device, data_dir
-        self._examples: dict[tuple[_DataView, SplitName, int | None], EvalData] = {}
         self._images: dict[EvalData, str] = {}
         self._keys: dict[Section, np.ndarray | None] = {}
         self._skeletons: dict[tuple[str, int], torch.nn.Module] = {}
         self._spec = cache(lambda model: zoo.folder(model).spec())
+        self._contents = cache(
+            lambda model: {e.number: e.checkpoint for e in zoo.folder(model).epochs()}
+        )
+        self._examples = cache(self._load_examples)
         self.trained_on = cache(self._trained_on)
         self.subject = lru_cache(maxsize=4)(self._subject)
 
-    def weights(self, target: Target) -> Weights:
+    def content(self, ref: CheckpointRef) -> str:
+        """The beginning of what a checkpoint holds (`zoo._format.description.content_of`).
+
+        Raises InvalidInput where it is not kept.
+        """
+        stored = self._contents(ref.model).get(ref.epoch)
+        return (stored or self.zoo.folder(ref.model).checkpoint(ref.epoch)[1])[:16]
+
+    def weights(self, ref: CheckpointRef) -> Weights:
         """Raises CorruptFile."""
-        folder = self.zoo.folder(target.model)
-        spec, about = self._spec(target.model), folder.about()
+        folder = self.zoo.folder(ref.model)
+        spec, about = self._spec(ref.model), folder.about()
 
         def start() -> Weights:
-            return self._weights_of(target.model, 0, "its initial weights are not kept")
+            return self._weights_of(ref.model, 0, "its initial weights are not kept")
 
         def parent() -> Weights:
             if spec.parent is None:
-                raise NotApplicable(f"{target.name}: it has no parent")
+                raise NotApplicable(f"{ref}: it has no parent")
             if isinstance(spec, ModelSpec) and spec.conversion:
                 raise NotApplicable(
-                    f"{target.name}: it started from what {spec.conversion.name} made of its "
+                    f"{ref}: it started from what {spec.conversion.name} made of its "
                     "parent, whose own weights are others"
                 )
             return self._weights_of(spec.parent, spec.parent_epoch or 0, "its parent is gone")
 
         def skeleton() -> torch.nn.Module:
             if spec.origin.architecture is None:
-                raise NotApplicable(f"{target.name}: nothing here builds its architecture")
+                raise NotApplicable(f"{ref}: nothing here builds its architecture")
             sections = (spec.origin.architecture, spec.origin.head)
             architecture_text = json.dumps([part and part.factors() for part in sections])
             key = (architecture_text, about.num_outputs)
@@ -100,129 +92,118 @@ class ModelLoader:
                     self._skeletons[key] = spec.origin.build(about.num_outputs)
             return self._skeletons[key]
 
-        checkpoint = folder.open(target.epoch)
-        return Weights(target.name, checkpoint, start=start, parent=parent, skeleton=skeleton)
-
-    def examples(self, model: str, split: SplitName, limit: int | None = None) -> EvalData:
-        """Images for a model. Raises NotApplicable, DataNotFound, InvalidData."""
-        origin = self._spec(model).origin
-        own_data = origin.data if isinstance(origin, Recipe) else None
-        data = self.data or own_data
-        if data is None:
-            raise NotApplicable(f"{model}: its data set is not known; name one with --data")
-        if origin.architecture is None:
-            raise NotApplicable(f"{model}: nothing here builds its architecture")
-        how = origin.augmentation if isinstance(origin, Recipe) else section(*_PLAIN)
-        view = _DataView(data, how, origin.architecture.config.input_size)
-        return self._examples_of(view, split, limit)
-
-    def _examples_of(self, view: _DataView, split: SplitName, limit: int | None) -> EvalData:
-        key = (view, split, limit)
-        if key not in self._examples:
-            if limit is not None:
-                examples = self._examples_of(view, split, None).first(limit)
-            else:
-                examples = EvalData(view.batches(self.device, self.data_dir), split)
-            self._examples[key] = examples
-            self._images[examples] = _fingerprint(view, examples)
-        return self._examples[key]
-
-    def images(self, examples: EvalData) -> str:
-        """Fingerprint of the images and of their size as they enter a model."""
-        return self._images[examples]
-
-    def _subject(self, target: Target, split: SplitName, limit: int | None) -> EvalModel:
-        """Raises NotApplicable, DataNotFound, InvalidData, InvalidInput, CorruptFile."""
-        examples = self.examples(target.model, split, limit)
-        spec, about = self._spec(target.model), self.zoo.folder(target.model).about()
-        model = self.zoo.load(target.model, target.epoch)
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise NotApplicable(f"{target.name}: {name} has entries that are not finite")
-
-        def parent() -> EvalModel:
-            if spec.parent is None:
-                raise NotApplicable(f"{target.name}: it has no parent")
-            number, content = self.zoo.folder(spec.parent).checkpoint(spec.parent_epoch or 0)
-            return self.subject(Target(spec.parent, number, content[:16]), split, limit)
-
-        return EvalModel(
-            target.name,
-            model.float().to(self.device).requires_grad_(False),
-            examples,
-            parent=parent if spec.parent else None,
-            is_classifier=_classifies(spec.origin, about.num_outputs, examples),
-        )
+        checkpoint = folder.open(ref.epoch)
+        return Weights(str(ref), checkpoint, start=start, parent=parent, skeleton=skeleton)
 
     def _weights_of(self, model: str, epoch: int, otherwise: str) -> Weights:
         folder = self.zoo.folder(model)
         epochs = {e.number for e in folder.epochs() if e.checkpoint} if folder.exists else set()
         if epoch not in epochs:
             raise NotApplicable(f"{model}@{epoch}: {otherwise}")
-        return self.weights(Target(model, epoch, ""))
+        return self.weights(CheckpointRef(model, epoch))
+
+    def examples(self, model: str, split: SplitName, limit: int | None = None) -> EvalData:
+        """Images for a model. Raises NotApplicable, DataNotFound, InvalidData."""
+        origin = self._spec(model).origin
+        recipe = origin if isinstance(origin, Recipe) else None
+        data = self.data or (recipe and recipe.data)
+        how = recipe.augmentation if recipe else section("augmentation", "standard")
+        if data is None:
+            raise NotApplicable(f"{model}: its data set is not known; name one with --data")
+        if origin.architecture is None:
+            raise NotApplicable(f"{model}: nothing here builds its architecture")
+        return self._examples(data, how, origin.architecture.config.input_size, split, limit)
+
+    def _load_examples(
+        self,
+        data: Section,
+        how: Section,
+        input_size: tuple[int, int, int],
+        split: SplitName,
+        limit: int | None,
+    ) -> EvalData:
+        if limit is not None:
+            examples = self._examples(data, how, input_size, split, None).first(limit)
+        else:
+            dataset = datasets.load(data, self.data_dir)
+            augmentation = how(input_size, dataset.num_classes)
+            batches = Batches(dataset, augmentation, input_size, 1, seed=0, device=self.device)
+            examples = EvalData(batches, split)
+        self._images[examples] = _fingerprint(data, input_size, examples)
+        return examples
+
+    def images(self, examples: EvalData) -> str:
+        """Fingerprint of the images and of their size as they enter a model."""
+        return self._images[examples]
+
+    def _subject(self, ref: CheckpointRef, split: SplitName, limit: int | None) -> EvalModel:
+        """Raises NotApplicable, DataNotFound, InvalidData, InvalidInput, CorruptFile."""
+        examples = self.examples(ref.model, split, limit)
+        spec, about = self._spec(ref.model), self.zoo.folder(ref.model).about()
+        model = self.zoo.load(ref.model, ref.epoch)
+        for name, tensor in model.state_dict().items():
+            finite(f"{ref}: {name}", tensor)
+        parent = CheckpointRef(spec.parent, spec.parent_epoch or 0) if spec.parent else None
+        is_classifier = about.num_outputs == examples.num_classes and (
+            not isinstance(spec.origin, Recipe)
+            or spec.origin.objective.plugin.facts.get("needs_head", True)
+        )
+        return EvalModel(
+            str(ref),
+            model.float().to(self.device).requires_grad_(False),
+            examples,
+            parent=partial(self.subject, parent, split, limit) if parent else None,
+            is_classifier=is_classifier,
+        )
 
     # Training data
 
     def learned(self, model: str, examples: EvalData) -> bool:
         """Whether the model, or one that an operator made it of, was trained on such images; what
         its parents were trained on does not count."""
-        return any(self._shares_images(data, examples) for data in set(self._own_data(model)))
-
-    def _own_data(self, model: str) -> Iterator[Section]:
-        spec = self._spec(model)
-        if spec.ingredients:
-            for ingredient in spec.ingredients:
-                yield from self._own_data(ingredient.model)
-        elif isinstance(spec.origin, Recipe):
-            yield spec.origin.data
+        data = set(self._training_data(model, with_parents=False))
+        return any(self._shares_images(trained, examples) for trained in data)
 
     def _trained_on(self, model: str, examples: EvalData) -> bool:
         """Whether the model, or one that it comes of, was trained on the examples' images."""
-        return any(self._shares_images(data, examples) for data in set(self._training_data(model)))
+        data = set(self._training_data(model, with_parents=True))
+        return any(self._shares_images(trained, examples) for trained in data)
 
-    def _training_data(self, model: str) -> Iterator[Section]:
-        if not self.zoo.folder(model).exists:
+    def _training_data(self, model: str, with_parents: bool) -> Iterator[Section]:
+        if with_parents and not self.zoo.folder(model).exists:
             return
         spec = self._spec(model)
-        if isinstance(spec.origin, Recipe):
+        if isinstance(spec.origin, Recipe) and (with_parents or not spec.ingredients):
             yield spec.origin.data
-        for ancestor in [spec.parent, *(ingredient.model for ingredient in spec.ingredients)]:
-            if ancestor:
-                yield from self._training_data(ancestor)
+        if with_parents and spec.parent:
+            yield from self._training_data(spec.parent, with_parents)
+        for ingredient in spec.ingredients:
+            yield from self._training_data(ingredient.model, with_parents)
 
     def _shares_images(self, data: Section, examples: EvalData) -> bool:
         if data not in self._keys:
             try:
-                train = datasets.load(data, self.data_dir).train
+                self._keys[data] = _image_keys(datasets.load(data, self.data_dir).train)
             except VitariumError:  # it is not on this machine
-                train = None
-            self._keys[data] = _image_keys(train) if train else None
-        trained, keys = self._keys[data], _image_keys(examples.part)
-        if trained is not None and keys is not None:
-            shared = np.isin(keys[examples.numbers.numpy()], trained)
+                self._keys[data] = None
+        train_keys, keys = self._keys[data], _image_keys(examples.part)
+        if train_keys is not None and keys is not None:
+            shared = np.isin(keys[examples.numbers.numpy()], train_keys)
             return bool(shared.mean() > TRAINED_ON_SHARE)
-        same = data.name == examples.dataset.name
-        return same and examples.split == "train"
+        return data.name == examples.dataset.name and examples.split == "train"
 
 
-def _classifies(origin: object, num_outputs: int, examples: EvalData) -> bool:
-    learns_classes = not isinstance(origin, Recipe) or origin.objective.plugin.facts.get(
-        "needs_head", True
-    )
-    return learns_classes and num_outputs == examples.num_classes
-
-
-def _fingerprint(view: _DataView, examples: EvalData) -> str:
+def _fingerprint(data: Section, input_size: tuple[int, int, int], examples: EvalData) -> str:
     """Of the images and their size; how a model resizes them is part of the model's id."""
     part = examples.part
-    digest = xxhash.xxh3_64(repr(view.input_size).encode())
+    digest = xxhash.xxh3_64(repr(input_size).encode())
     digest.update(examples.numbers.numpy().tobytes())
     digest.update(part.labels.numpy().tobytes())
     if isinstance(part.images, Tensor):
         digest.update(part.images.contiguous().numpy().data)
     else:
         source = getattr(part.images, "fingerprint", None)
-        digest.update(repr((view.data.factors(), len(part), source)).encode())
+        digest.update(repr((data.factors(), len(part), source)).encode())
     return digest.hexdigest()
 
 

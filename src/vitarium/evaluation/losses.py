@@ -48,9 +48,14 @@ def losses(
     """
     total: Tensor | float = 0.0
     for batch in examples.batches(batch_size):
-        total = total + torch.stack(
-            [_sums(model, point, batch.images, batch.labels) for point in points()]
-        )
+        sums = []
+        for point in points():
+            logits = functional_call(model, dict(point), (batch.images,)).double()
+            wrong = (logits.argmax(1) != batch.labels).sum()
+            sums.append(
+                torch.stack([F.cross_entropy(logits, batch.labels, reduction="sum"), wrong])
+            )
+        total = total + torch.stack(sums)
     loss, error = (torch.as_tensor(total).cpu() / len(examples)).unbind(1)
     return Losses(loss, error)
 
@@ -87,9 +92,3 @@ def gradients(value: Tensor, of: list[Tensor], create_graph: bool = False) -> tu
     return torch.autograd.grad(
         value, of, create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
-
-
-def _sums(model: nn.Module, point: Parameters, images: Tensor, labels: Tensor) -> Tensor:
-    logits = functional_call(model, dict(point), (images,)).double()
-    wrong = (logits.argmax(1) != labels).sum()
-    return torch.stack([F.cross_entropy(logits, labels, reduction="sum"), wrong])

@@ -32,16 +32,20 @@ class Scorer:
         scorer.score(ingredients[0])
 
     Args:
-        images: at most so many, of each class in proportion; None: all of the split.
+        num_images: at most so many, of each class in proportion; None: all of the split.
 
     Raises NotApplicable where the model's outputs are not the images' classes.
     """
 
     def __init__(
-        self, model: nn.Module, examples: EvalData, images: int | None = None, batch_size: int = 256
+        self,
+        model: nn.Module,
+        examples: EvalData,
+        num_images: int | None = None,
+        batch_size: int = 256,
     ) -> None:
         self.model, self.batch_size = model, batch_size
-        self.examples = examples if images is None else examples.first(images)
+        self.examples = examples if num_images is None else examples.first(num_images)
         check_classifier(model, self.examples)
 
     def score(self, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Score:

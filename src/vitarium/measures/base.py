@@ -1,38 +1,53 @@
-"""The contract of measures: how one is registered, called, and what is known of it."""
+"""The contract of measures: how one is registered, called, and what it is made of.
 
-from collections.abc import Callable, Mapping
+All that a measure needs is imported from here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from torch import Tensor
 
 from vitarium.core.config import Config, NoConfig
+from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import register
 from vitarium.data.loader import SplitName
-from vitarium.evaluation.inputs import Weights
+from vitarium.evaluation.inputs import (
+    EvalModel,
+    Matrices,
+    Predictions,
+    Representation,
+    Values,
+    Weights,
+    check_predictions,
+)
 
-Of = Literal["model", "pair"]
-Needs = Literal["weights", "predictions", "model", "features"]
+__all__ = ["Config", "EvalModel", "Matrices", "NoConfig", "NotApplicable", "Predictions"]
+__all__ += ["Representation", "Values", "Weights", "measure"]
+
 AsDistance = Literal["identity", "one_minus", "square"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SIGNATURES = {
-    ("model", "weights"),
-    ("model", "predictions"),
-    ("model", "model"),
-    ("pair", "weights"),
-    ("pair", "predictions"),
-    ("pair", "model"),
-    ("pair", "features"),
+_KINDS: Mapping[tuple[Any, ...], tuple[str, str]] = {
+    (Weights,): ("model", "weights"),
+    (Predictions,): ("model", "predictions"),
+    (Mapping[str, Predictions],): ("model", "predictions"),
+    (EvalModel,): ("model", "model"),
+    (Predictions, Predictions): ("pair", "predictions"),
+    (EvalModel, EvalModel): ("pair", "model"),
+    (Sequence[Weights],): ("pair", "weights"),
+    (Tensor,): ("pair", "features"),
 }
+"""Of what a measure is, and what it needs, by the types of its parameters after the settings."""
 
 
 def measure(
     name: str,
     *,
-    of: Of,
-    needs: Needs,
     unit: str,
     title: str,
-    config: type[Config] = NoConfig,
     paper: str = "",
     symmetric: bool = True,
     as_distance: AsDistance | None = None,
@@ -46,18 +61,19 @@ def measure(
 ) -> Callable[[F], F]:
     """Register a function as the measure called `name`.
 
-    Its signature depends on `of` and `needs` (the types are in `evaluation/inputs.py`):
+    The types of its parameters say of what it is, and what it is called with; the first one is that
+    of its settings, `NoConfig` or a `Config` (the others are in `evaluation/inputs.py`):
 
-        of      needs          called as
-        model   weights        f(config, weights: Weights) -> Values
-        model   predictions    f(config, predictions: Predictions) -> Values
-        model   model          f(config, subject: EvalModel) -> Values
-        pair    predictions    f(config, first: Predictions, second: Predictions) -> Values
-        pair    model          f(config, first: EvalModel, second: EvalModel) -> Values
-        pair    weights        f(config, models: Sequence[Weights]) -> Matrices, all pairs at once
-        pair    features       f(config, features: Tensor [n, d]) -> Tensor [k], the vector of a
-                               batch: the measure of two layers is the cosine of their vectors, see
-                               `Representation`, the base of its settings
+        of      needs          function
+        model   weights        f(config: C, weights: Weights) -> Values
+        model   predictions    f(config: C, predictions: Predictions) -> Values
+        model   model          f(config: C, subject: EvalModel) -> Values
+        pair    predictions    f(config: C, first: Predictions, second: Predictions) -> Values
+        pair    model          f(config: C, first: EvalModel, second: EvalModel) -> Values
+        pair    weights        f(config: C, models: Sequence[Weights]) -> Matrices, of all pairs
+        pair    features       f(config: C, features: Tensor) -> Tensor: of a batch [n, d] the
+                               vector [k]; the measure of two layers is the cosine of their vectors,
+                               see `Representation`, the base of its settings
 
     `Values` is a number, or numbers by part: "" is the whole model; another part is a tensor
     ("blocks.0.attn.qkv.weight"), a layer ("blocks.0"), a class, a severity, ... The first line of
@@ -66,15 +82,13 @@ def measure(
     A measure is deterministic: the same model, images and settings give the same bits. Random
     numbers are derived from a seed among its settings. Where it has no value it raises
     NotApplicable that says why; that model or pair is reported, and the others are still measured.
-    A value that is not finite is reported in the same way. It leaves models as they were.
+    A value that is not finite is reported in the same way. Predictions have been checked: logits
+    are finite, and those of a pair of the same images and classes. It leaves models as they were. A
+    setting `num_images` limits the number of images, `batch_size` says how many run at a time.
 
     Args:
-        of: whether it measures a model or a pair of models.
-        needs: what it is called with.
         unit: of its values: "nats", "pixels", "norm", ...; "fraction" is shown in percent.
         title: what tables and figures call it, e.g. "calibration error".
-        config: its settings, the first argument. A setting `images` limits the number of images,
-            `batch_size` says how many run at a time.
         paper: authors, year, and where it is, e.g. "Guo et al. 2017, arXiv 1706.04599".
         symmetric: of a pair: whether the value is the same in both orders; else both are measured.
         as_distance: of a pair: how a value becomes a squared Euclidean distance, up to a constant:
@@ -84,7 +98,7 @@ def measure(
         held_out: whether images that a model was trained on are refused, unless forced. None: if
             it needs predictions.
         splits: those that it compares; it is then called with predictions by split,
-            `{"train": Predictions, "test": Predictions}`, in place of those of one split.
+            `Mapping[str, Predictions]`, in place of those of one split.
         reason: of pairs of weights: `reason(config, first, second)` says why there is no value
             where the matrices have NaN.
         studies: whether studies of populations show it, next to the others of their kind.
@@ -93,30 +107,58 @@ def measure(
 
     Raises TypeError, at import, for a fact that is misspelled, missing, or that contradicts others.
     """
-    if (of, needs) not in _SIGNATURES:
-        raise TypeError(f"measure '{name}': of={of!r} with needs={needs!r} is no kind of measure")
     if not unit or not title:
         raise TypeError(f"measure '{name}': give it a unit and a title")
-    if of == "model" and not (symmetric and as_distance is None and not heat_map):
-        raise TypeError(f"measure '{name}': symmetric, as_distance and heat_map are facts of pairs")
-    if (reason is not None) != ((of, needs) == ("pair", "weights")):
-        raise TypeError(f"measure '{name}': of pairs of weights, and of no others, give a reason")
-    if splits and needs != "predictions":
-        raise TypeError(f"measure '{name}': splits need predictions")
-    facts = {
-        "of": of,
-        "needs": needs,
-        "unit": unit,
-        "title": title,
-        "paper": paper,
-        "symmetric": symmetric,
-        "as_distance": as_distance,
-        "quick": quick,
-        "held_out": needs == "predictions" if held_out is None else held_out,
-        "splits": splits,
-        "reason": reason,
-        "studies": studies,
-        "heat_map": heat_map,
-        "tiny": tiny,
-    }
-    return register("measure", name, config, facts)
+
+    def decorate(function: F) -> F:
+        hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}
+        config, *inputs = hints.values() or (NoConfig,)
+        if tuple(inputs) not in _KINDS:
+            raise TypeError(f"measure '{name}': parameters {hints} are those of no kind of measure")
+        of, needs = _KINDS[tuple(inputs)]
+        if of == "model" and not (symmetric and as_distance is None and not heat_map):
+            raise TypeError(
+                f"measure '{name}': symmetric, as_distance and heat_map are facts of pairs"
+            )
+        if (reason is not None) != ((of, needs) == ("pair", "weights")):
+            raise TypeError(
+                f"measure '{name}': of pairs of weights, and of no others, give a reason"
+            )
+        if bool(splits) != (inputs == [Mapping[str, Predictions]]):
+            raise TypeError(f"measure '{name}': splits need predictions by split, and they splits")
+        facts = {
+            "of": of,
+            "needs": needs,
+            "unit": unit,
+            "title": title,
+            "paper": paper,
+            "symmetric": symmetric,
+            "as_distance": as_distance,
+            "quick": quick,
+            "held_out": needs == "predictions" if held_out is None else held_out,
+            "splits": splits,
+            "reason": reason,
+            "studies": studies,
+            "heat_map": heat_map,
+            "tiny": tiny,
+        }
+        called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
+        register("measure", name, config, facts)(called)
+        return function
+
+    return decorate
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of predictions, called only with those that can be measured and compared."""
+
+    @wraps(function)
+    def called(config: Any, *inputs: Any) -> Any:
+        if isinstance(inputs[0], Mapping):
+            for predictions in inputs[0].values():
+                check_predictions(predictions)
+        else:
+            check_predictions(*inputs)
+        return function(config, *inputs)
+
+    return called

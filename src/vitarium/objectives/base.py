@@ -32,12 +32,7 @@ class Evaluate(Protocol):
     """Scores of a model in eval mode, by split and metric."""
 
     def __call__(
-        self,
-        config: Any,
-        model: nn.Module,
-        batches: BatchesOfSplit,
-        splits: Sequence[str],
-        /,
+        self, config: Any, model: nn.Module, batches: BatchesOfSplit, splits: Sequence[str], /
     ) -> dict[str, dict[str, float]]: ...
 
 

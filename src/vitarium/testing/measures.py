@@ -94,7 +94,7 @@ def _measured(name: str, zoo: Zoo, *, overwrite: bool) -> "pd.DataFrame":
     parent = next(spec.parent for spec in specs.values() if spec.parent)
     siblings = [id for id, spec in specs.items() if spec.parent == parent][:2]
     tiny = get("measure", name).facts["tiny"]
-    return measure(zoo, name, models=siblings, images=_IMAGES, again=overwrite, **tiny)
+    return measure(zoo, name, models=siblings, num_images=_IMAGES, overwrite=overwrite, **tiny)
 
 
 @cache

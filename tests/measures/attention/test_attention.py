@@ -208,14 +208,14 @@ def test_the_centre_of_a_map_is_the_middle_half_of_both_sides():
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_batches_have_no_part_in_a_value(name, subject, monkeypatch):
-    whole = choose("measure", name, images=40)(subject)
+    whole = choose("measure", name, num_images=40)(subject)
     for module in (
         "vitarium.evaluation.attention",
         "vitarium.measures.attention.rollout",
         "vitarium.measures.attention.position_artifacts",
     ):
         monkeypatch.setattr(f"{module}.BATCH_SIZE", 7)
-    assert choose("measure", name, images=40)(subject) == pytest.approx(whole, abs=1e-5)
+    assert choose("measure", name, num_images=40)(subject) == pytest.approx(whole, abs=1e-5)
     assert all(math.isfinite(value) for value in whole.values())
 
 

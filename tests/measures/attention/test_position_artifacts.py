@@ -66,7 +66,7 @@ def test_the_share_of_position_does_not_depend_on_the_number_of_images():
 
 
 def test_every_block_has_a_share_and_the_model_the_last_blocks(subject):
-    values = choose("measure", "position_artifacts", images=100)(subject)
+    values = choose("measure", "position_artifacts", num_images=100)(subject)
     assert list(values) == ["", "blocks.0", "blocks.1"]
     assert values[""] == values["blocks.1"]
     seen = []
@@ -79,7 +79,7 @@ def test_every_block_has_a_share_and_the_model_the_last_blocks(subject):
 
 
 def test_position_embeddings_raise_the_share(subject):
-    measure = choose("measure", "position_artifacts", images=60)
+    measure = choose("measure", "position_artifacts", num_images=60)
     before = measure(subject)["blocks.0"]
     subject.model.pos_embed.data.mul_(20)
     assert measure(subject)["blocks.0"] > before + 0.1

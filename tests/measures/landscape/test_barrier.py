@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vitarium.core.registry import choose
 from vitarium.measures.landscape.barrier import Barrier, path_losses
 
-FEW = {"points": 5, "images": 100}
+FEW = {"points": 5, "num_images": 100}
 
 
 def on_the_line(one, other, t):
@@ -59,7 +59,7 @@ def test_a_convex_loss_has_none(linear):
 
 
 def test_losses_of_a_path_are_given_for_any_places(subject, other):
-    found = path_losses(subject, other, [0.0, 0.7], Barrier(images=100))
+    found = path_losses(subject, other, [0.0, 0.7], Barrier(num_images=100))
     expected = torch.stack([on_the_line(subject, other, t) for t in (0.0, 0.7)])
     torch.testing.assert_close(found.loss, expected[:, 0], rtol=1e-4, atol=0)
     torch.testing.assert_close(found.error, expected[:, 1])

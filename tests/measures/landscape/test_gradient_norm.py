@@ -15,7 +15,7 @@ def test_has_a_closed_form_for_softmax_regression(linear, softmax_regression, ba
 
 
 def test_every_parameter_has_its_own(subject):
-    values = choose("measure", "gradient_norm", images=50)(subject)
+    values = choose("measure", "gradient_norm", num_images=50)(subject)
     assert set(values) == {"", *dict(subject.model.named_parameters())}
     parts = [value**2 for name, value in values.items() if name]
     assert values[""] ** 2 == pytest.approx(sum(parts))

@@ -96,7 +96,7 @@ def test_of_softmax_regression_has_a_closed_form(linear, softmax_regression):
     torch.manual_seed(3)
     vectors = torch.randn(650, 3)
     expected = softmax_regression.hessian(linear) @ vectors.double()
-    product = Hessian(linear, Curvature(images=359, batch_size=100)) @ vectors
+    product = Hessian(linear, Curvature(num_images=359, batch_size=100)) @ vectors
     torch.testing.assert_close(product.double(), expected, rtol=1e-3, atol=1e-5)
 
 
@@ -111,13 +111,13 @@ def test_is_that_of_curvlinops_where_no_norm_is(linear):
     theirs = HessianLinearOperator(
         model, nn.CrossEntropyLoss(), list(model.parameters()), batches, check_deterministic=False
     )
-    ours = Hessian(subject, Curvature(images=50))
+    ours = Hessian(subject, Curvature(num_images=50))
     vector = torch.randn(ours.shape[0])
     torch.testing.assert_close(ours @ vector, (theirs @ vector).detach(), rtol=1e-3, atol=1e-5)
 
 
 def test_a_parameter_without_use_is_flat(linear):
     linear.model.spare = nn.Parameter(torch.ones(3))
-    hessian = Hessian(linear, Curvature(images=10))
+    hessian = Hessian(linear, Curvature(num_images=10))
     product = hessian.split(hessian @ torch.ones(hessian.shape[0]))
     assert torch.equal(product[hessian.names.index("spare")], torch.zeros(3))

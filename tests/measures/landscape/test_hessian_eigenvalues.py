@@ -12,7 +12,7 @@ from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
 def values(subject, **settings):
-    settings = {"images": 359, "batch_size": 359} | settings
+    settings = {"num_images": 359, "batch_size": 359} | settings
     return choose("measure", "hessian_eigenvalues", **settings)(subject)
 
 
@@ -28,13 +28,13 @@ def test_are_those_of_the_closed_form(linear, softmax_regression):
 
 def test_both_ends_of_the_spectrum_of_a_vit(small_vit):
     """Its loss is not convex: there are negative eigenvalues, too."""
-    hessian = Hessian(small_vit, Curvature(images=40, batch_size=40))
+    hessian = Hessian(small_vit, Curvature(num_images=40, batch_size=40))
     whole = (hessian @ torch.eye(hessian.shape[0])).double()
     exact = torch.linalg.eigvalsh((whole + whole.T) / 2)
     assert exact[0] < -0.01
     keys = {"largest": -exact, "smallest": exact, "magnitude": -exact.abs()}
     for end, key in keys.items():
-        found = values(small_vit, images=40, batch_size=40, count=2, end=end)
+        found = values(small_vit, num_images=40, batch_size=40, count=2, end=end)
         first, second = exact[key.argsort()[:2]].tolist()
         assert found == pytest.approx({"": first, "1": first, "2": second}, rel=1e-2), end
 
@@ -55,7 +55,7 @@ def test_a_start_from_another_seed_finds_the_same(linear):
 
 def test_what_does_not_converge_is_said(subject):
     with pytest.raises(NotApplicable, match=r"aaaaaaaaaaaa@1: the 9 .* not converge; .* \(1\)"):
-        values(subject, images=100, count=9, restarts=1, tolerance=1e-6)
+        values(subject, num_images=100, count=9, restarts=1, tolerance=1e-6)
 
 
 def test_a_loss_without_curvature_has_eigenvalues_of_zero(linear):

@@ -14,7 +14,7 @@ from vitarium.measures.landscape.hessian_trace import HessianTrace
 
 def test_hutchinson_comes_near_the_closed_form(linear, softmax_regression):
     diagonal = softmax_regression.hessian(linear).diagonal()
-    measure = choose("measure", "hessian_trace", probes=60, images=359, batch_size=359)
+    measure = choose("measure", "hessian_trace", probes=60, num_images=359, batch_size=359)
     values = measure(linear)
     assert values[""] == pytest.approx(diagonal.sum().item(), abs=4 * values["standard_error"])
     assert values["standard_error"] < 0.05 * values[""]
@@ -41,14 +41,14 @@ def test_probes_are_signs_so_that_one_is_enough_for_one_parameter(linear):
     pixels = batch.images.flatten(1)[:, 20:30].double()
     p = (0.5 * pixels).softmax(1)
     exact = ((p * pixels**2).sum(1) - (p * pixels).sum(1) ** 2).mean().item()
-    measure = choose("measure", "hessian_trace", probes=1, images=359)
+    measure = choose("measure", "hessian_trace", probes=1, num_images=359)
     assert measure(subject) == pytest.approx(dict.fromkeys(["", "per_parameter", "scale"], exact))
 
 
 def test_hutch_plus_plus_is_exact_where_few_directions_are_curved(linear, softmax_regression):
     few = replace(linear, examples=linear.examples.first(2))
     exact = softmax_regression.hessian(few).trace().item()
-    measure = choose("measure", "hessian_trace", estimator="hutch++", probes=60, images=2)
+    measure = choose("measure", "hessian_trace", estimator="hutch++", probes=60, num_images=2)
     assert measure(linear) == {
         "": pytest.approx(exact, rel=1e-4),
         "per_parameter": pytest.approx(exact / 650, rel=1e-4),
@@ -56,7 +56,7 @@ def test_hutch_plus_plus_is_exact_where_few_directions_are_curved(linear, softma
 
 
 def test_both_estimators_agree_on_a_vit(subject):
-    common = {"images": 60, "batch_size": 60}
+    common = {"num_images": 60, "batch_size": 60}
     rough = choose("measure", "hessian_trace", probes=30, **common)(subject)
     exact = choose("measure", "hessian_trace", probes=30, estimator="hutch++", **common)(subject)
     assert rough[""] == pytest.approx(exact[""], abs=4 * rough["standard_error"])
@@ -64,14 +64,14 @@ def test_both_estimators_agree_on_a_vit(subject):
 
 def test_the_seed_draws_the_probes(linear):
     values = [
-        choose("measure", "hessian_trace", probes=1, images=20, seed=seed)(linear)[""]
+        choose("measure", "hessian_trace", probes=1, num_images=20, seed=seed)(linear)[""]
         for seed in (0, 0, 1)
     ]
     assert values[0] == values[1] != values[2]
 
 
 def test_one_probe_has_no_standard_error(linear):
-    values = choose("measure", "hessian_trace", probes=1, images=20)(linear)
+    values = choose("measure", "hessian_trace", probes=1, num_images=20)(linear)
     assert "standard_error" not in values
 
 

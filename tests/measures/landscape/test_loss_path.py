@@ -4,18 +4,18 @@ import pytest
 import torch
 
 from vitarium.core.registry import choose
-from vitarium.measures.landscape._paths import barriers
+from vitarium.measures.landscape._paths import barriers, losses_along
 from vitarium.measures.landscape.barrier import Barrier, path_losses
 from vitarium.measures.landscape.loss_path import LossPath, losses_on_path
-from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve, curve_losses
+from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 
-FEW = {"points": 5, "images": 50}
+FEW = {"points": 5, "num_images": 50}
 
 
 def test_a_line_is_told_point_by_point(subject, other):
     values = choose("measure", "loss_path", **FEW)(subject, other)
     places = ["0.00", "0.25", "0.50", "0.75", "1.00"]
-    line = path_losses(subject, other, [0.0, 0.25, 0.5, 0.75, 1.0], Barrier(images=50))
+    line = path_losses(subject, other, [0.0, 0.25, 0.5, 0.75, 1.0], Barrier(num_images=50))
     assert list(values) == [f"{what}/{place}" for what in ("loss", "error") for place in places]
     assert list(values.values()) == [*line.loss.tolist(), *line.error.tolist()]
 
@@ -27,7 +27,7 @@ def test_its_highest_rise_is_the_barrier(subject, other):
 
 
 def test_places_between_hundredths_are_told_with_four_digits(subject):
-    values = choose("measure", "loss_path", points=9, images=10)(subject, subject)
+    values = choose("measure", "loss_path", points=9, num_images=10)(subject, subject)
     assert list(values)[1] == "loss/0.1250"
 
 
@@ -35,7 +35,7 @@ def test_a_curve_is_that_of_mode_connectivity_in_either_direction(subject, other
     training = {"steps": 4, "train_images": 64, "lr": 0.01}
     config = LossPath(**FEW, **training, curve="bezier")
     known = ModeConnectivity(**FEW, **training)
-    expected = curve_losses(subject, curve(subject, other, known), known)
+    expected = losses_along(subject, curve(subject, other, known), known.positions, known)
     there, back = losses_on_path(config, subject, other), losses_on_path(config, other, subject)
     assert torch.equal(there.loss, expected.loss)
     assert torch.equal(back.loss, expected.loss.flip(0))

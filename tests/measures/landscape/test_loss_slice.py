@@ -12,8 +12,8 @@ from vitarium.measures.landscape.loss_slice import LossSlice, direction, slice_l
 def test_in_the_middle_is_the_model_itself(subject):
     examples = subject.examples.first(50)
     own = loss(subject.model, parameters(subject.model), examples)
-    line = choose("measure", "loss_slice", points=3, images=50)(subject)
-    plane = choose("measure", "loss_slice", points=3, images=50, dimensions=2)(subject)
+    line = choose("measure", "loss_slice", points=3, num_images=50)(subject)
+    plane = choose("measure", "loss_slice", points=3, num_images=50, dimensions=2)(subject)
     assert list(line) == ["-1", "0", "1"]
     assert list(plane) == [f"{x},{y}" for x in (-1, 0, 1) for y in (-1, 0, 1)]
     assert line["0"] == plane["0,0"] == own
@@ -21,7 +21,7 @@ def test_in_the_middle_is_the_model_itself(subject):
 
 
 def test_a_point_is_the_weights_moved_along_the_directions(subject):
-    config = LossSlice(dimensions=2, points=5, radius=0.5, images=50)
+    config = LossSlice(dimensions=2, points=5, radius=0.5, num_images=50)
     own = parameters(subject.model)
     x, y = (direction(own, config, axis) for axis in (0, 1))
     moved = {n: t - 0.25 * x[n] + 0.5 * y[n] if n in x else t for n, t in own.items()}

@@ -8,24 +8,25 @@ import torch
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import choose
 from vitarium.evaluation.losses import parameters
+from vitarium.measures.landscape._paths import losses_along
 from vitarium.measures.landscape.barrier import Barrier, path_losses
-from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve, curve_losses
+from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 
 TRAINED = {"points": 9, "steps": 60, "lr": 0.01}
 
 
 def test_a_trained_curve_stays_below_the_straight_line(subject, other):
     config = ModeConnectivity(**TRAINED)
-    found = curve_losses(subject, curve(subject, other, config), config)
+    found = losses_along(subject, curve(subject, other, config), config.positions, config)
     line = path_losses(subject, other, config.positions, Barrier())
     assert found.loss.max() < 0.7 * line.loss.max()
     assert torch.equal(found.loss[[0, -1]], line.loss[[0, -1]])
 
 
 def test_before_it_is_trained_a_curve_is_the_straight_line(subject, other):
-    config = ModeConnectivity(points=5, bends=2, steps=1, lr=1e-12, images=50)
-    found = curve_losses(subject, curve(subject, other, config), config)
-    line = path_losses(subject, other, config.positions, Barrier(images=50))
+    config = ModeConnectivity(points=5, bends=2, steps=1, lr=1e-12, num_images=50)
+    found = losses_along(subject, curve(subject, other, config), config.positions, config)
+    line = path_losses(subject, other, config.positions, Barrier(num_images=50))
     torch.testing.assert_close(found.loss, line.loss, rtol=1e-5, atol=0)
 
 
@@ -50,13 +51,13 @@ def test_one_step_moves_the_bends_down_the_slope_of_the_point(linear, softmax_re
 
 
 def test_the_value_does_not_depend_on_the_order_of_the_pair(subject, other):
-    measure = choose("measure", "mode_connectivity", points=3, steps=5, images=50)
+    measure = choose("measure", "mode_connectivity", points=3, steps=5, num_images=50)
     assert measure(subject, other) == measure(other, subject)
 
 
 def test_another_seed_trains_another_curve(subject, other):
     values = [
-        choose("measure", "mode_connectivity", points=3, steps=5, images=50, seed=seed)
+        choose("measure", "mode_connectivity", points=3, steps=5, num_images=50, seed=seed)
         for seed in (0, 1)
     ]
     assert values[0](subject, other) != values[1](subject, other)

@@ -32,12 +32,14 @@ def by_hand(subject, rho, adaptive, eta=0.01):
 
 @pytest.mark.parametrize(("rho", "adaptive"), [(0.05, False), (0.2, False), (0.5, True)])
 def test_is_the_rise_after_a_step_made_by_hand(linear, rho, adaptive):
-    measure = choose("measure", "sharpness", rho=rho, adaptive=adaptive, images=100, batch_size=30)
+    measure = choose(
+        "measure", "sharpness", rho=rho, adaptive=adaptive, num_images=100, batch_size=30
+    )
     assert measure(linear) == pytest.approx(by_hand(linear, rho, adaptive), rel=1e-4)
 
 
 def test_of_a_vit_it_is_that_step_too(subject):
-    measure = choose("measure", "sharpness", images=100)
+    measure = choose("measure", "sharpness", num_images=100)
     assert measure(subject) == pytest.approx(by_hand(subject, 0.05, False), rel=1e-3)
 
 

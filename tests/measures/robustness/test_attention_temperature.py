@@ -7,13 +7,14 @@ import torch
 from timm.models import create_model as create_timm_model
 from torch import nn
 
+from reference.recorded import attention_maps
 from vitarium import create_model
 from vitarium.architectures.multiplexed._blocks import MultiplexedAttention
 from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.attention import watch
 from vitarium.measures.robustness._attention_temperature import (
     attention_temperature,
     class_attention,
-    recorded_attention,
 )
 
 
@@ -114,12 +115,8 @@ def test_multiplexed_scores_are_divided_with_all_that_is_added_to_them(
 
 def test_afterwards_the_model_is_as_before_even_after_an_error(subject, images):
     before = logits(subject.model, images)
-    with (
-        pytest.raises(ZeroDivisionError),
-        attention_temperature(subject, 5.0),
-        recorded_attention(subject),
-    ):
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), attention_temperature(subject, 5.0):
+        watch(subject.model, images, lambda name, attention: 1 / 0)
     assert torch.equal(logits(subject.model, images), before)
     assert all(block.attn.fused_attn for block in subject.model.blocks)
     for module in subject.model.modules():
@@ -128,8 +125,7 @@ def test_afterwards_the_model_is_as_before_even_after_an_error(subject, images):
 
 
 def test_recorded_attention_is_the_softmax_of_the_scores(subject, images):
-    with recorded_attention(subject) as maps:
-        logits(subject.model, images)
+    maps = attention_maps(subject.model, images)
     assert len(maps) == 2
     model = subject.model
     with torch.no_grad():
@@ -145,22 +141,20 @@ def test_recorded_attention_is_the_softmax_of_the_scores(subject, images):
 
 
 def test_recording_sees_the_temperature(subject, images):
-    with attention_temperature(subject, 1e9), recorded_attention(subject) as maps:
-        logits(subject.model, images)
+    with attention_temperature(subject, 1e9):
+        maps = attention_maps(subject.model, images)
     assert torch.allclose(maps[0], torch.full_like(maps[0], 1 / 17), atol=1e-6)
 
 
 def test_class_attention_is_the_class_tokens_row_among_the_patches(subject, images):
-    with recorded_attention(subject) as maps:
-        logits(subject.model, images)
+    maps = attention_maps(subject.model, images)
     row = maps[-1].mean(1)[:, 0, 1:]
     expected = row / row.sum(1, keepdim=True)
     assert torch.allclose(class_attention(subject, maps, "last"), expected)
 
 
 def test_where_patches_are_pooled_it_is_the_mean_of_their_rows(subject, images):
-    with recorded_attention(subject) as maps:
-        logits(subject.model, images)
+    maps = attention_maps(subject.model, images)
     subject.model.global_pool = "avg"
     rows = maps[-1].mean(1)[:, 1:, 1:].mean(1)
     expected = rows / rows.sum(1, keepdim=True)
@@ -188,10 +182,10 @@ def test_attention_that_is_not_timms_is_refused(subject):
     plain = replace(subject, model=Plain())
     with pytest.raises(NotApplicable, match=r"aaaaaaaaaaaa@1: blocks\.0 has no .* q_norm"):
         attention_temperature(plain, 2.0).__enter__()
-    with pytest.raises(NotApplicable, match=r"blocks\.0 has no .* attn_drop"):
-        recorded_attention(plain).__enter__()
+    with pytest.raises(NotApplicable, match=r"blocks\.0 of a Plain has 0 attentions"):
+        watch(plain.model, torch.ones(1, 2), lambda *_: None)
     with pytest.raises(NotApplicable, match="Linear has no blocks"):
-        recorded_attention(replace(subject, model=nn.Linear(2, 2))).__enter__()
+        attention_temperature(replace(subject, model=nn.Linear(2, 2)), 2.0).__enter__()
 
 
 def test_rotated_queries_are_divided_too(subject):
@@ -201,6 +195,6 @@ def test_rotated_queries_are_divided_too(subject):
     model = create_timm_model("vit_small_patch16_rope_224", **sizes, num_classes=5).eval()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     rotating = replace(subject, model=model)
-    with attention_temperature(rotating, 1e9), recorded_attention(rotating) as maps:
-        logits(model, images)
+    with attention_temperature(rotating, 1e9):
+        maps = attention_maps(model, images)
     assert torch.allclose(maps[0], torch.full_like(maps[0], 1 / 5), atol=1e-6)

@@ -9,7 +9,7 @@ from vitarium.core.registry import choose
 from vitarium.measures.robustness._corruption_functions import corrupted
 from vitarium.measures.robustness._perturbation import streams
 
-SMALL = {"names": ["gaussian_noise", "contrast"], "severities": [1, 4], "images": 80}
+SMALL = {"names": ["gaussian_noise", "contrast"], "severities": [1, 4], "num_images": 80}
 
 
 def measured(subject, **settings):
@@ -49,7 +49,7 @@ def test_it_is_the_mean_of_the_errors_of_all_corruptions_and_severities(subject)
 
 
 def test_the_clean_error_is_that_of_the_images_as_they_are(subject, predictions):
-    values = measured(subject, images=359)
+    values = measured(subject, num_images=359)
     assert values["clean"] == pytest.approx(1 - predictions.correct.float().mean().item())
 
 

@@ -10,7 +10,7 @@ from vitarium.measures.robustness._patches import patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 
-FAST = {"images": 80, "steps": 12, "step_size": 0.15}
+FAST = {"num_images": 80, "steps": 12, "step_size": 0.15}
 
 
 def measured(subject, **settings):

@@ -6,15 +6,16 @@ import pytest
 import torch
 from timm.models import create_model as create_timm_model
 
+from reference.recorded import attention_maps
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
-from vitarium.measures.robustness._attention_temperature import class_attention, recorded_attention
+from vitarium.measures.robustness._attention_temperature import class_attention
 from vitarium.measures.robustness._patches import patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 
-FAST = {"images": 60, "steps": 10, "step_size": 0.15}
+FAST = {"num_images": 60, "steps": 10, "step_size": 0.15}
 
 
 def measured(subject, **settings):
@@ -29,8 +30,7 @@ def test_it_is_the_mean_share_of_attention_that_the_patches_have(subject, exampl
     chosen = grid.chosen(config, batch.indices)
     changed = patches_attacked(config, grid, subject, batch)
     for part, pixels in (("before", batch.pixels), ("after", changed)):
-        with recorded_attention(subject) as maps, torch.no_grad():
-            subject.model(examples.normalized(pixels))
+        maps = attention_maps(subject.model, examples.normalized(pixels))
         shares = class_attention(subject, maps, method)[chosen].view(60, 2).sum(1)
         assert values[part] == pytest.approx(shares.mean().item(), abs=1e-5)
     assert values[""] == pytest.approx(values["after"] - values["before"])
@@ -73,7 +73,7 @@ def test_attention_within_windows_is_refused(subject):
         num_classes=10,
     ).eval()
     windows = replace(subject, model=model)
-    with pytest.raises(NotApplicable, match="its attention is not among all its 16 tokens"):
+    with pytest.raises(NotApplicable, match=r"attends inside windows or otherwise: \[240, 1, 4, 4\]"):
         measured(windows, perturbation="corruption")
     with pytest.raises(NotApplicable, match="has no attention with a q_norm"):
         measured(windows, perturbation="corruption", temperature=2.0)

@@ -28,7 +28,7 @@ def test_only_the_chosen_patches_change_and_as_the_whole_image_would(subject, ex
 
 
 def test_with_every_patch_it_is_the_corruption_of_the_image(subject):
-    settings = {"images": 120, "seed": 4}
+    settings = {"num_images": 120, "seed": 4}
     patches = measured(subject, num_patches=16, corruption="gaussian_noise", **settings)
     image = choose("measure", "corruptions", names=["gaussian_noise"], severities=[5], **settings)(
         subject

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
+from vitarium.evaluation.data import EvalData
 from vitarium.measures.robustness._perturbation import (
-    Outcome,
+    Perturbing,
     ascend,
     drawn,
+    fooling_rate,
     margin,
     pixel_batches,
     shifted,
@@ -38,7 +40,7 @@ def descended(subject, other):
 
 
 def measured(name, subject, **changes):
-    return choose("measure", name, **{"images": 60, **MEASURES[name], **changes})(subject)
+    return choose("measure", name, **{"num_images": 60, **MEASURES[name], **changes})(subject)
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -88,7 +90,7 @@ def test_only_classifiers_are_measured(descended, name):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-@pytest.mark.parametrize("wrong", [{"images": 0}, {"batch_size": 0}, {"unknown": 1}])
+@pytest.mark.parametrize("wrong", [{"num_images": 0}, {"batch_size": 0}, {"unknown": 1}])
 def test_settings_are_checked(name, wrong):
     with pytest.raises(InvalidConfig, match=next(iter(wrong))):
         choose("measure", name, **wrong)
@@ -167,27 +169,24 @@ def test_ascent_keeps_the_best_image_that_it_saw():
     assert torch.equal(ascend(parabola, pixels, steps=3, step_size=0.6, epsilon=1.0), pixels)
 
 
-def test_the_outcome_counts_what_was_right_before_and_is_wrong_after(subject, examples):
+def test_the_fooling_rate_is_of_what_was_right_before(subject, examples):
     batch = next(pixel_batches(examples, 359))
     black = torch.zeros_like(batch.pixels)
     with torch.no_grad():
         before = subject.model(examples.normalized(batch.pixels)).argmax(1) == batch.labels
         after = subject.model(examples.normalized(black)).argmax(1) == batch.labels
-    outcome = Outcome(subject)
-    outcome.add(batch.pixels, black, batch.labels)
-    lost = (before & ~after).sum().item()
-    assert outcome.values() == {
-        "": lost / before.sum().item(),
+    config = Perturbing(num_images=359)
+    values = fooling_rate(config, subject, lambda batch: torch.zeros_like(batch.pixels))
+    assert values == {
+        "": (before & ~after).sum().item() / before.sum().item(),
         "accuracy": after.sum().item() / 359,
         "clean": before.sum().item() / 359,
     }
 
 
 def test_without_a_right_class_there_is_nothing_to_lose(subject, examples):
-    batch = next(pixel_batches(examples, 20))
-    outcome = Outcome(subject)
     with torch.no_grad():
-        wrong = (subject.model(examples.normalized(batch.pixels)).argmax(1) + 1) % 10
-    outcome.add(batch.pixels, batch.pixels, wrong)
+        classes = torch.cat([subject.model(b.images).argmax(1) for b in examples.batches()])
+    wrong = EvalData(examples._batches, "test", (classes != examples.labels).nonzero()[:20, 0])
     with pytest.raises(NotApplicable, match="none of its classes of 20 images was right"):
-        outcome.values()
+        fooling_rate(Perturbing(), replace(subject, examples=wrong), lambda batch: batch.pixels)

@@ -43,7 +43,7 @@ def invariant(subject):
 
 
 def test_without_a_shift_all_is_the_same(subject, predictions):
-    values = measured(subject, max_shift=0, images=359)
+    values = measured(subject, max_shift=0, num_images=359)
     accuracy = predictions.correct.float().mean().item()
     assert values[""] == 1
     for part in ("accuracy", "worst", "clean"):
@@ -69,7 +69,7 @@ def test_a_vision_transformer_is_not_consistent(subject):
 @pytest.mark.parametrize("mode", ["circular", "edge", "zero"])
 def test_it_is_the_share_of_equal_pairs(subject, mode):
     """Pair by pair, images moved one by one."""
-    values = measured(subject, images=20, shifts=3, max_shift=2, seed=5, mode=mode)
+    values = measured(subject, num_images=20, shifts=3, max_shift=2, seed=5, mode=mode)
     examples, equal, right, worst = subject.examples.first(20), [], [], []
     for place, batch in enumerate(examples.batches(1)):
         (generator,) = streams(5, "shifts", [place])
@@ -99,7 +99,7 @@ def test_it_is_the_share_of_equal_pairs(subject, mode):
 
 
 def test_an_eighth_of_the_image_is_the_longest_shift(subject):
-    assert measured(subject, images=40) == measured(subject, images=40, max_shift=1)
+    assert measured(subject, num_images=40) == measured(subject, num_images=40, max_shift=1)
 
 
 @pytest.mark.parametrize(

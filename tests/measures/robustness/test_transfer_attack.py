@@ -16,7 +16,7 @@ from vitarium.core.registry import choose
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.transfer_attack import DownstreamTransferAttack, attacked
 
-FAST = {"images": 80, "steps": 8, "search_steps": 2, "step_size": 0.05, "epsilon": 0.15}
+FAST = {"num_images": 80, "steps": 8, "search_steps": 2, "step_size": 0.05, "epsilon": 0.15}
 
 
 @pytest.fixture

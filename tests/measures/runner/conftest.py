@@ -4,6 +4,7 @@ import pytest
 
 from vitarium.core import registry
 from vitarium.core.config import NoConfig
+from vitarium.evaluation.inputs import Weights
 from vitarium.measures.base import measure as measure_plugin
 
 
@@ -25,10 +26,8 @@ def counted(own_plugins):
     """A measure of weights that counts how often it is computed."""
     calls = []
 
-    @measure_plugin(
-        "counted", config=NoConfig, of="model", needs="weights", unit="tensors", title="counted"
-    )
-    def count(config, weights):
+    @measure_plugin("counted", unit="tensors", title="counted")
+    def count(config: NoConfig, weights: Weights):
         calls.append(weights.name)
         return float(len(weights))
 

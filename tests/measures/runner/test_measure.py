@@ -3,16 +3,18 @@
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
+from reference.recorded import layer_vectors
 from vitarium import Blueprint, Zoo, grow, measure
 from vitarium.core.config import InvalidConfig, NoConfig
 from vitarium.core.errors import DamagedCache, DiskFull, InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import choose
-from vitarium.evaluation.inputs import Predictions
+from vitarium.evaluation.inputs import EvalModel, Predictions, Weights
 from vitarium.measures._runner.measure import NotKept
 from vitarium.measures.base import measure as measure_plugin
 from vitarium.zoo import records
@@ -53,7 +55,7 @@ def test_asking_twice_computes_once(zoo, counted):
     assert len(counted) == 2 * 3 + 4 * 2
     pd.testing.assert_frame_equal(measure(zoo, "counted", epochs="all"), first)
     assert len(counted) == 14
-    measure(zoo, "counted", again=True)
+    measure(zoo, "counted", overwrite=True)
     assert len(counted) == 14 + 6
 
 
@@ -78,10 +80,8 @@ def test_other_weights_of_the_same_model_are_measured_anew(zoo, counted):
 def test_what_was_measured_is_kept_when_measuring_is_interrupted(zoo, counted, own_plugins):
     seen = []
 
-    @measure_plugin(
-        "broken", config=NoConfig, of="model", needs="weights", unit="1", title="made up"
-    )
-    def broken(config, weights):
+    @measure_plugin("broken", unit="1", title="made up")
+    def broken(config: NoConfig, weights: Weights):
         seen.append(weights.name)
         if len(seen) == 4:
             raise KeyboardInterrupt
@@ -138,7 +138,7 @@ def test_accuracy_is_that_of_the_training_metrics(zoo):
 
 
 def test_each_model_runs_once_over_the_images_for_all_measures(zoo, passes):
-    measure(zoo, ["accuracy", "agreement", "cka"], images=300, pairs="all")
+    measure(zoo, ["accuracy", "agreement", "cka"], num_images=300, pairs="all")
     assert [sum(seen) for seen in passes if seen] == [300] * 6
 
 
@@ -147,7 +147,7 @@ def test_a_pass_is_made_for_what_is_missing_alone(zoo, passes):
     assert [sum(seen) for seen in passes] == [359] * 6
     assert not (zoo.path / "cache").exists()  # no pairs: nothing has to be kept
     passes.clear()
-    measure(zoo, ["accuracy", "cka"], pairs="all", images=100)
+    measure(zoo, ["accuracy", "cka"], pairs="all", num_images=100)
     assert [sum(seen) for seen in passes] == [100] * 6
     passes.clear()
     measure(zoo, ["agreement", "cka"], pairs="all")
@@ -164,7 +164,7 @@ def test_predictions_of_a_pass_with_features_are_in_the_images_order(zoo):
 
 
 def test_fewer_images_are_the_same_for_all_and_another_measurement(zoo):
-    some = whole(measure(zoo, "accuracy", images=50))
+    some = whole(measure(zoo, "accuracy", num_images=50))
     assert set(some["num_images"]) == {50}
     assert set(whole(measure(zoo, "accuracy"))["num_images"]) == {359}
     assert len(whole(zoo.records("accuracy"))) == 12
@@ -226,18 +226,18 @@ def measure_images(zoo):
 
 
 def test_layers_are_compared_with_themselves_in_copies(zoo):
-    from vitarium.evaluation.features import cosines, vectors
+    from vitarium.evaluation.features import cosines
 
-    table = measure(zoo, "cka", pairs="all", layers="all", images=64, batch_size=32)
+    table = measure(zoo, "cka", pairs="all", layers="all", num_images=64, batch_size=32)
     assert set(table["part"]) == {"", "blocks.0|blocks.0"}
     row = table[table["part"] == ""].iloc[0]
-    section = choose("measure", "cka", layers="all", images=64, batch_size=32)
+    section = choose("measure", "cka", layers="all", num_images=64, batch_size=32)
     from vitarium.evaluation.loader import ModelLoader
 
     sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     images = [b.images for b in sources.examples(zoo.ids()[0], "test").first(64).batches()]
     one, other = (
-        vectors(zoo.load(id), images, [section])[0] for id in (row["model"], row["other"])
+        layer_vectors(zoo.load(id), images, [section])[0] for id in (row["model"], row["other"])
     )
     assert row["value"] == pytest.approx(cosines(one, other)[-1, -1].item(), abs=1e-5)
 
@@ -245,10 +245,8 @@ def test_layers_are_compared_with_themselves_in_copies(zoo):
 def test_a_pair_that_cannot_be_compared_is_refused_and_the_others_are_measured(zoo, own_plugins):
     last = zoo.ids()[-1]
 
-    @measure_plugin(
-        "odd", config=NoConfig, of="pair", needs="predictions", unit="1", title="made up"
-    )
-    def odd(config, one: Predictions, other: Predictions):
+    @measure_plugin("odd", unit="1", title="made up")
+    def odd(config: NoConfig, one: Predictions, other: Predictions):
         if torch.equal(one.logits, wrong) or torch.equal(other.logits, wrong):
             raise NotApplicable("these two do not go together")
         return 1.0
@@ -263,16 +261,8 @@ def test_a_pair_that_cannot_be_compared_is_refused_and_the_others_are_measured(z
 
 
 def test_a_measure_that_is_not_symmetric_is_measured_both_ways(zoo, own_plugins):
-    @measure_plugin(
-        "first_loss",
-        config=NoConfig,
-        of="pair",
-        needs="model",
-        unit="1",
-        title="made up",
-        symmetric=False,
-    )
-    def name(config, one, other):
+    @measure_plugin("first_loss", unit="1", title="made up", symmetric=False)
+    def name(config: NoConfig, one: EvalModel, other: EvalModel):
         return float(one.name < other.name)
 
     table = measure(zoo, "first_loss", pairs="same-parent")
@@ -283,7 +273,7 @@ def test_models_of_other_image_sizes_are_refused_pair_by_pair(zoo, tiny):
     del tiny["stages"]["finetune"]
     tiny["stages"]["pretrain"] |= {"epochs": 1, "grid": {"architecture.img_size": [16]}}
     (other,) = grow(Blueprint.read(tiny), zoo.path, workers=0, progress=False).plan.models
-    table = whole(measure(zoo, ["agreement", "cka", "barrier"], pairs="all", images=32))
+    table = whole(measure(zoo, ["agreement", "cka", "barrier"], pairs="all", num_images=32))
     assert len(table) == 3 * 21
     odd = (table["model"] == other.id) | (table["other"] == other.id)
     assert (table[odd]["refused"].str.contains("16 by 16 pixels")).all()
@@ -372,7 +362,7 @@ def test_a_damaged_cache_is_made_anew(zoo, damage):
     else:
         swap(*files[:2])
     with pytest.warns(DamagedCache, match="was damaged, and is computed anew"):
-        again = measure(zoo, "agreement", pairs="all", again=True)
+        again = measure(zoo, "agreement", pairs="all", overwrite=True)
     pd.testing.assert_frame_equal(again, first)
 
 
@@ -382,14 +372,14 @@ def test_a_file_in_place_of_the_cache_is_replaced(zoo, place):
     shutil.rmtree(zoo.path / "cache")
     (zoo.path / place).parent.mkdir(exist_ok=True)
     (zoo.path / place).write_text("no folder")
-    pd.testing.assert_frame_equal(measure(zoo, "agreement", pairs="all", again=True), first)
+    pd.testing.assert_frame_equal(measure(zoo, "agreement", pairs="all", overwrite=True), first)
 
 
 def test_progress_is_told(zoo):
-    told = []
-    measure(zoo, ["accuracy", "agreement"], pairs="all", report=lambda *done: told.append(done))
-    assert told[0] == (0, 21)
-    assert told[-1] == (21, 21)
+    steps = []
+    progress = SimpleNamespace(step=lambda *step: steps.append(step))
+    measure(zoo, ["accuracy", "agreement"], pairs="all", progress=progress)
+    assert steps == [("measuring", done, 21) for done in range(22)]
 
 
 def test_numbers_of_a_zoo_that_cannot_be_written_are_given_and_not_kept(
@@ -400,8 +390,8 @@ def test_numbers_of_a_zoo_that_cannot_be_written_are_given_and_not_kept(
     remount_read_only(folder)
     other = Zoo.open(folder / "zoo")
     with pytest.warns(NotKept, match="copy the zoo and work on the copy"):
-        found = measure(other, ["weight_norm", "agreement"], images=40)
-    expected = measure(zoo, ["weight_norm", "agreement"], images=40)
+        found = measure(other, ["weight_norm", "agreement"], num_images=40)
+    expected = measure(zoo, ["weight_norm", "agreement"], num_images=40)
     pd.testing.assert_frame_equal(found, expected)
     assert len(other.records()) == 0
 
@@ -411,13 +401,13 @@ def test_features_lie_elsewhere_where_the_zoo_takes_none(zoo, tmp_path, monkeypa
     monkeypatch.setenv("VITARIUM_CACHE", str(tmp_path / "own"))
     if cache == "a file":
         (tmp_path / "own").touch()
-    expected = measure(zoo, "cka", images=40)
+    expected = measure(zoo, "cka", num_images=40)
     shutil.rmtree(zoo.path / "cache")
     (zoo.path / "cache").touch()
     passes.clear()
-    pd.testing.assert_frame_equal(measure(zoo, "cka", images=40, again=True), expected)
+    pd.testing.assert_frame_equal(measure(zoo, "cka", num_images=40, overwrite=True), expected)
     assert len(passes) == len(zoo.ids())
-    measure(zoo, "cka", images=40, again=True)
+    measure(zoo, "cka", num_images=40, overwrite=True)
     assert len(passes) == len(zoo.ids())
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -333,16 +334,15 @@ class Extremes:
 def test_a_summary_is_of_all_numbers_however_they_are_read(small_blocks):
     models = [*population(5), *population(1, 7)]
     models.append(Weights("copy", dict(models[0])))
-    told = []
-    grams, found = gathered(
-        models, ["a.weight", "embed", "scale"], Extremes(), lambda *to: told.append(to)
-    )
+    steps = []
+    progress = SimpleNamespace(step=lambda *step: steps.append(step))
+    grams, found = gathered(models, ["a.weight", "embed", "scale"], Extremes(), progress)
     for name in ("a.weight", "embed", "scale"):
         numbers = np.array([vector(model, name) for model in models])
         assert (found[name] == np.stack([numbers.min(1), numbers.max(1)], 1)).all()
         assert grams[name] == pytest.approx(numbers @ numbers.T, rel=1e-12, abs=1e-12)
     assert grams.keys() == found.keys() == {"a.weight", "embed", "scale"}
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert steps == [("reading weights", done, 3) for done in range(4)]
 
 
 def test_a_summary_of_a_tensor_that_a_model_does_not_have_is_nan():

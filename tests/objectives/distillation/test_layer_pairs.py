@@ -3,7 +3,7 @@
 import pytest
 
 from vitarium.core.errors import InvalidInput
-from vitarium.objectives.distillation._layer_pairs import layer_pairs
+from vitarium.objectives.distillation._blocks import layer_pairs
 
 
 def test_every_second_block_is_counted_from_the_last():

@@ -1,22 +1,28 @@
-"""Jobs: a measure of a model or a pair, on which images."""
+"""Jobs: a measure with its settings, of a model or a pair, on which images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-from vitarium.core.errors import NotApplicable, VitariumError
-from vitarium.core.registry import Section
+from vitarium.core import registry
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.config import InvalidConfig, Problem
+from vitarium.core.errors import InvalidInput, NotApplicable, VitariumError, did_you_mean
+from vitarium.core.registry import Section, choose
 from vitarium.data.loader import SplitName
-from vitarium.evaluation.checkpoints import Pair, Target
+from vitarium.evaluation.checkpoints import Pair
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import Values
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.measures._runner import settings
 from vitarium.zoo.records import Measured
 
+Measures = str | Section | Iterable[str | Section]
 
-@dataclass(frozen=True)
-class On:
-    """The images that something is measured on; the fields are a record's."""
+
+class On(NamedTuple):
+    """The images that something is measured on; the fields are a record's, in its order."""
 
     data: str = ""
     split: str = ""
@@ -25,75 +31,7 @@ class On:
     trained_on: bool = False
 
 
-@dataclass(frozen=True)
-class Job:
-    """A measure of one model, or of a pair."""
-
-    section: Section
-    settings: str
-    """Of the section, as they stand in a record."""
-    of: tuple[Target, ...]
-    on: On
-
-    @property
-    def weights(self) -> str:
-        return "+".join(target.weights for target in self.of)
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Identifies it among all jobs of the measure with these settings."""
-        checkpoints = tuple((target.model, target.epoch) for target in self.of)
-        return (*checkpoints, self.on.split, self.on.images, self.weights)
-
-    def measured(self, values: Values) -> list[Measured]:
-        """Raises NotApplicable where a value is not finite."""
-        parts = values if isinstance(values, Mapping) else {"": values}
-        wrong = [part for part, value in parts.items() if not abs(value) < float("inf")]
-        if wrong:
-            names = " and ".join(target.name for target in self.of)
-            what = f" of {wrong[0]}" if wrong[0] else ""
-            value = parts[wrong[0]]
-            raise NotApplicable(f"{names}: {self.section.name}{what} is {value}")
-        first, second = self.of[0], self.of[1] if len(self.of) > 1 else None
-        unit, weights = self.section.plugin.facts["unit"], self.weights
-        return [
-            Measured(
-                model=first.model,
-                epoch=first.epoch,
-                other=second.model if second else None,
-                other_epoch=second.epoch if second else None,
-                measure=self.section.name,
-                settings=self.settings,
-                part=part,
-                value=float(value),
-                unit=unit,
-                data=self.on.data,
-                split=self.on.split,
-                num_images=self.on.num_images,
-                images=self.on.images,
-                trained_on=self.on.trained_on,
-                weights=weights,
-            )
-            for part, value in parts.items()
-        ]
-
-
-def key_of(record: Measured) -> tuple[object, ...]:
-    """The key of the job that computed a record."""
-    checkpoints: list[tuple[object, ...]] = [(record.model, record.epoch)]
-    if record.other is not None:
-        checkpoints.append((record.other, record.other_epoch))
-    return (*checkpoints, record.split, record.images, record.weights)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a measure has no value for a model, or a pair."""
-
-    section: Section
-    settings: str
-    of: tuple[Target, ...]
-    reason: str
+NO_IMAGES = On()
 
 
 @dataclass(frozen=True)
@@ -105,81 +43,160 @@ class Conditions:
     force: bool
 
 
+key_of = attrgetter("model", "epoch", "other", "other_epoch", "split", "images", "weights")
+"""Identifies what a record is of, among all with the same measure and settings: a `Job.key`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A measure of one model, or of a pair; `refused` says why it has no value."""
+
+    section: Section
+    settings: str
+    """Of the section, as they stand in a record."""
+    of: tuple[CheckpointRef, ...]
+    on: On = NO_IMAGES
+    weights: str = ""
+    refused: str = ""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (*_two(self.of), self.on.split, self.on.images, self.weights)
+
+    def record(self, part: str = "", value: float = float("nan")) -> Measured:
+        name, unit = self.section.name, self.section.plugin.facts["unit"]
+        fields: list[Any] = [*_two(self.of), name, self.settings, part, float(value), unit]
+        fields += [*self.on, self.weights]
+        return Measured(*fields)
+
+    def measured(self, values: Values) -> list[Measured]:
+        """Raises NotApplicable where a value is not finite."""
+        parts = values if isinstance(values, Mapping) else {"": values}
+        for part, value in parts.items():
+            if not abs(value) < float("inf"):
+                what = f"{self.section.name} of {part}" if part else self.section.name
+                raise NotApplicable(f"{_names(self.of)}: {what} is {value}")
+        return [self.record(part, value) for part, value in parts.items()]
+
+
+def sections_of(
+    measures: Measures, settings: Mapping[str, Any], num_images: int | None = None
+) -> list[Section]:
+    """The measures with their settings; of several, each takes those that it has.
+
+    Args:
+        num_images: also the `num_images` of those that have such a setting.
+
+    Raises UnknownName, InvalidConfig, and InvalidInput where none is named.
+    """
+    listed = [measures] if isinstance(measures, str | Section) else list(measures)
+    names = list(dict.fromkeys(name for name in listed if isinstance(name, str)))
+    sections = [section for section in listed if isinstance(section, Section)]
+    if not listed:
+        raise InvalidInput("name a measure; `vitarium plugins measure` lists them")
+    fields = {name: registry.get("measure", name).config.model_fields for name in names}
+    single = len(names) == 1 and not sections
+    any_of = {field for fields_of_one in fields.values() for field in fields_of_one}
+    problems = [
+        Problem((), f"none of these measures has a setting '{name}'{did_you_mean(name, any_of)}")
+        for name in settings
+        if name not in any_of and not single
+    ]
+    if problems:
+        raise InvalidConfig(problems)
+    for name in names:
+        accepted = {key: value for key, value in settings.items() if single or key in fields[name]}
+        if num_images is not None and "num_images" in fields[name]:
+            accepted.setdefault("num_images", num_images)
+        sections.append(choose("measure", name, **accepted))
+    return sections
+
+
+def quick() -> list[str]:
+    """The measures that take no more than a forward pass, and are of single models."""
+    facts = {name: plugin.facts for name, plugin in registry.plugins("measure").items()}
+    return [name for name in facts if facts[name]["quick"] and facts[name]["of"] == "model"]
+
+
+def settings_text(section: Section) -> str:
+    """Settings as they stand in a record: JSON, defaults included, keys in order."""
+    return json.dumps(section.config.factors(), sort_keys=True)
+
+
 def jobs(
-    sources: ModelLoader,
+    loader: ModelLoader,
     sections: Sequence[Section],
-    targets: Sequence[Target],
+    models: Sequence[CheckpointRef],
     pairs: Sequence[Pair],
     conditions: Conditions,
-) -> Iterator[Job | Refusal]:
+) -> Iterator[Job]:
     """Jobs of every measure; models first, each with all its measures, then pairs."""
-    with_settings = [(section, settings.text(section)) for section in sections]
-    singles = [entry for entry in with_settings if entry[0].plugin.facts["of"] == "model"]
-    doubles = [entry for entry in with_settings if entry[0].plugin.facts["of"] == "pair"]
-    for target in targets:
-        for entry in singles:
-            yield _job(sources, *entry, (target,), conditions)
-    for entry in doubles:
-        both_ways = not entry[0].plugin.facts["symmetric"]
+    of_models, of_pairs = (
+        [(s, settings_text(s)) for s in sections if s.plugin.facts["of"] == kind]
+        for kind in ("model", "pair")
+    )
+    for ref in models:
+        for section, settings in of_models:
+            yield _job(loader, section, settings, (ref,), conditions)
+    for section, settings in of_pairs:
         for pair in pairs:
-            yield _job(sources, *entry, pair, conditions)
-            if both_ways:
-                yield _job(sources, *entry, pair[::-1], conditions)
+            yield _job(loader, section, settings, pair, conditions)
+            if not section.plugin.facts["symmetric"]:
+                yield _job(loader, section, settings, pair[::-1], conditions)
 
 
 def _job(
-    sources: ModelLoader,
+    loader: ModelLoader,
     section: Section,
-    settings_text: str,
-    of: tuple[Target, ...],
+    settings: str,
+    of: tuple[CheckpointRef, ...],
     conditions: Conditions,
-) -> Job | Refusal:
+) -> Job:
     try:
-        return Job(section, settings_text, of, _on(sources, section, of, conditions))
+        on = _images_of(loader, section, of, conditions)
     except VitariumError as error:
-        return Refusal(section, settings_text, of, str(error))
+        return Job(section, settings, of, refused=str(error))
+    return Job(section, settings, of, on, "+".join(map(loader.content, of)))
 
 
-def _on(
-    sources: ModelLoader, section: Section, of: tuple[Target, ...], conditions: Conditions
+def _images_of(
+    loader: ModelLoader, section: Section, of: tuple[CheckpointRef, ...], conditions: Conditions
 ) -> On:
     """Raises NotApplicable, DataNotFound, InvalidData, CorruptFile."""
     facts = section.plugin.facts
     if facts["needs"] == "weights":
-        return On()
+        return NO_IMAGES
     splits = facts["splits"] or (conditions.split,)
-    of_targets = [
-        [sources.examples(target.model, split, conditions.limit) for split in splits]
-        for target in of
-    ]
-    images = ["".join(map(sources.images, examples)) for examples in of_targets]
+    examples = [[loader.examples(ref.model, s, conditions.limit) for s in splits] for ref in of]
+    images = ["".join(map(loader.images, by_split)) for by_split in examples]
+    first = examples[0]
     if len(set(images)) > 1:
-        described = " and ".join(
-            f"{target.name} ({_describe(examples[0])})"
-            for target, examples in zip(of, of_targets, strict=True)
-        )
+        seen_by = zip(of, examples, strict=True)
+        described = " and ".join(f"{ref} ({_describe(by_split[0])})" for ref, by_split in seen_by)
         raise NotApplicable(
             f"{described} see different images, and are compared on the same ones; name one data "
             "set that fits both with --data"
         )
     trained_on = len(splits) == 1 and any(
-        sources.trained_on(target.model, examples[0])
-        for target, examples in zip(of, of_targets, strict=True)
+        loader.trained_on(ref.model, by_split[0])
+        for ref, by_split in zip(of, examples, strict=True)
     )
-    first = of_targets[0]
     if trained_on and facts["held_out"] and not conditions.force:
-        names = " and ".join(target.name for target in of)
         raise NotApplicable(
-            f"{names}: trained on these images ({_describe(first[0])}), so that {section.name} "
-            "would say nothing of new ones; --force measures and marks it"
+            f"{_names(of)}: trained on these images ({_describe(first[0])}), so that "
+            f"{section.name} would say nothing of new ones; --force measures and marks it"
         )
-    return On(
-        data=first[0].dataset.name,
-        split="+".join(splits),
-        num_images=sum(map(len, first)),
-        images=images[0],
-        trained_on=trained_on,
-    )
+    name = first[0].dataset.name
+    return On(name, "+".join(splits), sum(map(len, first)), images[0], trained_on)
+
+
+def _two(of: tuple[CheckpointRef, ...]) -> tuple[Any, ...]:
+    """Model and epoch of the first, and of the second, if there is one."""
+    return (*of[0], *(of[1] if len(of) > 1 else (None, None)))
+
+
+def _names(of: tuple[CheckpointRef, ...]) -> str:
+    return " and ".join(map(str, of))
 
 
 def _describe(examples: EvalData) -> str:

@@ -3,36 +3,37 @@
 import math
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vitarium.core.devices import find_devices
-from vitarium.core.errors import NotWritable, VitariumError, WriteFault
+from vitarium.core.errors import NotApplicable, NotWritable, VitariumError, WriteFault
 from vitarium.core.file_faults import check_writable
-from vitarium.core.registry import choose, section
+from vitarium.core.progress import SILENT, Progress
+from vitarium.core.registry import Section, choose, section
 from vitarium.data.loader import SplitName
-from vitarium.evaluation.checkpoints import Epochs, PairsName, targets
-from vitarium.evaluation.checkpoints import pairs as pairs_of
+from vitarium.evaluation.checkpoints import Epochs, PairsName, pairs_of, targets
 from vitarium.evaluation.inputs import Values, finite
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.measures._runner import settings as measure_settings
-from vitarium.measures._runner.all_pairs import pairwise
 from vitarium.measures._runner.forward import Forward
-from vitarium.measures._runner.jobs import Conditions, Job, Refusal, jobs, key_of
-from vitarium.measures._runner.settings import Measures
+from vitarium.measures._runner.jobs import Conditions, Job, Measures, jobs, key_of, sections_of
 from vitarium.zoo import Zoo, records
 from vitarium.zoo.records import Measured
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Report = Callable[[int, int], None]
 _SAVE_SECONDS = 1.0
-_TABLE_COLUMNS = [name for name in records.COLUMNS if name not in ("images", "weights")]
-_EMPTY = {"data": "", "split": "", "num_images": 0, "trained_on": False}
+
+
+class NotKept(UserWarning):
+    """Measured values are not stored, since the zoo cannot be written."""
 
 
 def measure(
@@ -43,19 +44,19 @@ def measure(
     epochs: Epochs = "last",
     pairs: PairsName = "same-stage",
     split: SplitName = "test",
-    images: int | None = None,
+    num_images: int | None = None,
     data: str | Mapping[str, Any] | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    again: bool = False,
+    overwrite: bool = False,
     force: bool = False,
-    report: Report = lambda done, total: None,
+    progress: Progress = SILENT,
     **settings: Any,
 ) -> "pd.DataFrame":
     """Measure models, or pairs of them, by registered measures; or read stored values.
 
         vitarium.measure(zoo, "accuracy")
-        vitarium.measure(zoo, ["agreement", "cka"], pairs="same-parent", images=512)
+        vitarium.measure(zoo, ["agreement", "cka"], pairs="same-parent", num_images=512)
 
     Args:
         measures: names (`vitarium plugins measure`), or sections with settings of their own.
@@ -63,14 +64,14 @@ def measure(
         epochs: the last kept epoch of each, all kept ones, or some by their numbers.
         pairs: of measures of pairs: siblings, models of the same stage, or all.
         split: of the images.
-        images: at most so many, of each class in proportion, the same for every model. Where a
+        num_images: at most so many, of each class in proportion, the same for every model. Where a
             measure has a setting of that name, this is its value.
         data: a data set by name, or a mapping with its settings; None: each model's own.
         device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
         data_dir: dataset folder, searched first.
-        again: recompute stored values.
+        overwrite: recompute stored values.
         force: measure behavior on images that were trained on, too, and mark it.
-        report: called with the number of finished jobs, and of all.
+        progress: takes a step "measuring" for each finished number.
         settings: of the measures; of several, each takes those that it knows.
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
@@ -81,147 +82,115 @@ def measure(
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
-    sections = measure_settings.chosen(measures, settings, images)
+    sections = sections_of(measures, settings, num_images)
     chosen = targets(zoo, models, epochs)
-    pair_measures = [entry for entry in sections if entry.plugin.facts["of"] == "pair"]
-    images_of = choose("dataset", data) if isinstance(data, str) else None
-    if data is not None and images_of is None:
-        images_of = section("dataset", data)
-    sources = ModelLoader(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
-    run = _Run(zoo, sources, Conditions(split, images, force), report)
-    todo = jobs(
-        sources,
-        sections,
-        chosen,
-        pairs_of(zoo, chosen, pairs) if pair_measures else [],
-        run.conditions,
+    dataset = choose("dataset", data) if isinstance(data, str) else None
+    if data is not None and dataset is None:
+        dataset = section("dataset", data)
+    loader = ModelLoader(zoo, data=dataset, device=find_devices(device)[0], data_dir=data_dir)
+    of_pairs = any(entry.plugin.facts["of"] == "pair" for entry in sections)
+    conditions = Conditions(split, num_images, force)
+    requested = jobs(
+        loader, sections, chosen, pairs_of(zoo, chosen, pairs) if of_pairs else [], conditions
     )
-    return run.all(todo, again=again)
-
-
-class NotKept(UserWarning):
-    """Measured values are not stored, since the zoo cannot be written."""
+    return _Run(loader, conditions, progress).table(requested, overwrite)
 
 
 class _Run:
     """One call of `measure`."""
 
-    def __init__(
-        self,
-        zoo: Zoo,
-        sources: ModelLoader,
-        conditions: Conditions,
-        report: Report,
-    ) -> None:
-        self.zoo, self.sources, self.conditions, self.report = zoo, sources, conditions, report
+    def __init__(self, loader: ModelLoader, conditions: Conditions, progress: Progress) -> None:
+        self.loader, self.conditions, self.progress = loader, conditions, progress
+        self.zoo = loader.zoo.path
+        self._weights = lru_cache(maxsize=1)(loader.weights)
         self.measured: list[Measured] = []
-        self.refused: list[Refusal] = []
-        self._weights = lru_cache(maxsize=1)(sources.weights)
+        self.refused: list[tuple[Measured, str]] = []
+        """Records without a value, and why there is none."""
         self._unsaved: list[Measured] = []
         self._saved = time.monotonic()
         self._keeps = True
 
-    def all(self, requested: Iterable[Job | Refusal], *, again: bool) -> "pd.DataFrame":
+    def table(self, requested: Iterable[Job], overwrite: bool) -> "pd.DataFrame":
+        """Stored values of the jobs, and those of the others, which are computed."""
         stored: dict[tuple[str, str], dict[object, list[Measured]]] = {}
         todo = []
         for job in requested:
-            if isinstance(job, Refusal):
-                self.refused.append(job)
-                continue
             which = (job.section.name, job.settings)
+            if job.refused:
+                self.refused.append((job.record(), job.refused))
+                continue
             if which not in stored:
-                stored[which] = {} if again else self._stored(which)
-            if job_records := stored[which].get(job.key):
-                self.measured += job_records
+                stored[which] = defaultdict(list)
+                for record in () if overwrite else records.find(self.zoo, *which):
+                    stored[which][key_of(record)].append(record)
+            if job.key in stored[which]:
+                self.measured += stored[which][job.key]
             else:
                 todo.append(job)
         if todo:
-            self._keeps = self._can_keep()
-        self.report(0, len(todo))
+            try:
+                check_writable(self.zoo / "records")
+            except NotWritable as error:
+                warnings.warn(f"numbers are not kept: {error}", NotKept, stacklevel=3)
+                self._keeps = False
         missing = {(job.section.name, job.settings): job.section for job in todo}
-        self.forward = Forward(self.zoo, self.sources, self.conditions, list(missing.values()))
+        self.forward = Forward(self.loader, self.conditions, list(missing.values()))
         try:
             self._measure(todo)
         finally:
             self._save()
         return _table(self.measured, self.refused)
 
-    def _stored(self, which: tuple[str, str]) -> dict[object, list[Measured]]:
-        by_job: dict[object, list[Measured]] = {}
-        for record in records.find(self.zoo.path, *which):
-            by_job.setdefault(key_of(record), []).append(record)
-        return by_job
-
     def _measure(self, todo: Sequence[Job]) -> None:
         done = 0
+        self.progress.step("measuring", 0, len(todo))
         for kind, group in groupby(todo, key=_kind):
-            if kind == ("pair", "weights"):
-                values = pairwise(list(group), self.sources)
-            else:
-                values = ((job, partial(self._value, job)) for job in group)
-            for job, compute in values:
-                self._keep(job, compute)
+            of_kind = list(group)
+            all_pairs = kind == ("pair", "weights")
+            value_of = _pairwise(of_kind, self.loader) if all_pairs else self._value
+            for job in of_kind:
+                try:
+                    measured = job.measured(value_of(job))
+                    self.measured += measured
+                    self._unsaved += measured
+                except WriteFault:
+                    raise
+                except VitariumError as error:
+                    refused = Job(job.section, job.settings, job.of).record()
+                    self.refused.append((refused, str(error)))
                 done += 1
-                self.report(done, len(todo))
+                self.progress.step("measuring", done, len(todo))
                 if time.monotonic() - self._saved > _SAVE_SECONDS:
                     self._save()
 
-    def _keep(self, job: Job, compute: Callable[[], Values]) -> None:
-        try:
-            measured = job.measured(compute())
-        except WriteFault:
-            raise
-        except VitariumError as error:
-            self.refused.append(Refusal(job.section, job.settings, job.of, str(error)))
-            return
-        self.measured += measured
-        self._unsaved += measured
-
-    def _can_keep(self) -> bool:
-        """Whether numbers can be stored; warns beforehand if they are only returned."""
-        try:
-            check_writable(self.zoo.path / "records")
-        except NotWritable as error:
-            warnings.warn(f"numbers are not kept: {error}", NotKept, stacklevel=4)
-            return False
-        return True
-
     def _save(self) -> None:
         if self._keeps:
-            records.add(self.zoo.path, self._unsaved)
+            records.add(self.zoo, self._unsaved)
         self._unsaved, self._saved = [], time.monotonic()
 
     def _value(self, job: Job) -> Values:
         """The values of a job. Raises NotApplicable, CorruptFile, ..."""
-        facts, of, conditions = job.section.plugin.facts, job.of, self.conditions
-        match _kind(job):
-            case ("model", "weights"):
-                return self._of_weights(job)
-            case (_, "predictions") if splits := facts["splits"]:
-                inputs: Any = [
-                    {split: self.forward.predictions(target, split) for split in splits}
-                    for target in of
-                ]
-            case (_, "predictions"):
-                inputs = [self.forward.predictions(target, conditions.split) for target in of]
-            case ("pair", "features"):
-                return self.forward.similarity(job.section, *of)
+        facts, conditions, forward = job.section.plugin.facts, self.conditions, self.forward
+        inputs: list[Any]
+        match facts["of"], facts["needs"]:
+            case "model", "weights":
+                inputs = [self._weights(job.of[0])]
+            case _, "predictions" if splits := facts["splits"]:
+                inputs = [{s: forward.predictions(ref, s) for s in splits} for ref in job.of]
+            case _, "predictions":
+                inputs = [forward.predictions(ref, conditions.split) for ref in job.of]
+            case "pair", "features":
+                return forward.similarity(job.section, *job.of)
             case _:
-                inputs = [
-                    self.sources.subject(target, conditions.split, conditions.limit)
-                    for target in of
-                ]
+                subject, split, limit = self.loader.subject, conditions.split, conditions.limit
+                inputs = [subject(ref, split, limit) for ref in job.of]
         values: Values = job.section(*inputs)
+        if facts["needs"] == "weights":
+            numbers = values.values() if isinstance(values, Mapping) else [values]
+            if not all(map(math.isfinite, numbers)):
+                for name, tensor in inputs[0].items():
+                    finite(f"{inputs[0].name}: {name}", tensor)
         return values
-
-    def _of_weights(self, job: Job) -> Values:
-        weights = self._weights(job.of[0])
-        parts: Values = job.section(weights)
-        values = parts.values() if isinstance(parts, Mapping) else [parts]
-        if not all(map(math.isfinite, values)):
-            for name, tensor in weights.items():
-                finite(f"{weights.name}: {name}", tensor)
-        return parts
 
 
 def _kind(job: Job) -> tuple[str, str]:
@@ -229,31 +198,37 @@ def _kind(job: Job) -> tuple[str, str]:
     return facts["of"], facts["needs"]
 
 
-def _table(measured: Sequence[Measured], refused: Sequence[Refusal]) -> "pd.DataFrame":
+def _pairwise(todo: Sequence[Job], loader: ModelLoader) -> Callable[[Job], Values]:
+    """Gives the values of pairs of weights; the first job of a measure computes all pairs."""
+    refs = list(dict.fromkeys(ref for job in todo for ref in job.of))
+    index = {ref: number for number, ref in enumerate(refs)}
+    models = [loader.weights(ref) for ref in refs]
+
+    @cache
+    def matrices(section: Section) -> tuple[list[str], np.ndarray]:
+        """Parts, and of each the values of all pairs, float64 [parts, models, models]."""
+        by_part = section(models)
+        return list(by_part), np.stack([matrix.numpy() for matrix in by_part.values()])
+
+    def values_of(job: Job) -> Values:
+        parts, all_values = matrices(job.section)
+        first, second = (index[ref] for ref in job.of)
+        values = dict(zip(parts, all_values[:, first, second].tolist(), strict=True))
+        if np.isnan(values[""]):
+            reason = job.section.plugin.facts["reason"]
+            raise NotApplicable(str(reason(job.section.config, models[first], models[second])))
+        # parts that only one of the two has, or that are zero
+        return {part: value for part, value in values.items() if not np.isnan(value)}
+
+    return values_of
+
+
+def _table(measured: Sequence[Measured], refused: Sequence[tuple[Measured, str]]) -> "pd.DataFrame":
     import pandas as pd
 
-    columns = {name: [getattr(row, name) for row in measured] for name in _TABLE_COLUMNS}
-    refusals = pd.DataFrame(
-        [_refused(row) for row in refused], columns=[*_TABLE_COLUMNS, "refused"]
-    )
-    table = pd.DataFrame({**columns, "refused": ""})
-    if refused:
-        table = pd.concat([table, refusals], ignore_index=True) if measured else refusals
+    rows = [*measured, *(record for record, _ in refused)]
+    names = [name for name in records.COLUMNS if name not in ("images", "weights")]
+    table = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
+    table["refused"] = [""] * len(measured) + [reason for _, reason in refused]
     types = {"epoch": "Int64", "other_epoch": "Int64", "num_images": "Int64", "value": "float64"}
     return table.astype(types)
-
-
-def _refused(refusal: Refusal) -> dict[str, Any]:
-    first, second = refusal.of[0], refusal.of[1] if len(refusal.of) > 1 else None
-    return {
-        "model": first.model,
-        "epoch": first.epoch,
-        "other": second.model if second else None,
-        "other_epoch": second.epoch if second else None,
-        "measure": refusal.section.name,
-        "settings": refusal.settings,
-        "part": "",
-        "unit": refusal.section.plugin.facts["unit"],
-        **_EMPTY,
-        "refused": refusal.reason,
-    }

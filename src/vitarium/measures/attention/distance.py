@@ -4,25 +4,19 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.attention import Grid, by_layer_and_head, grid, over
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.evaluation.attention import Grid, grid, means_by_head
+from vitarium.measures.base import Config, EvalModel, NotApplicable, Values, measure
 
 
 class AttentionDistance(Config):
     """On so many images."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most."""
 
 
 @measure(
     "attention_distance",
-    config=AttentionDistance,
-    of="model",
-    needs="model",
     unit="pixels",
     title="attention distance",
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
@@ -37,10 +31,8 @@ def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
     """
     where = grid(subject.model)
     distance = distances(where, subject.examples.input_size[1:]).to(subject.examples.device)
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, Tensor] = {}
 
-    def see(name: str, attention: Tensor) -> None:
+    def summed(name: str, attention: Tensor) -> tuple[Tensor, Tensor]:
         patches = attention[:, :, where.prefix :, where.prefix :]
         if patches.shape[-1] != len(where):
             raise NotApplicable(f"{name} has {patches.shape[-1]} patches, not {len(where)}")
@@ -49,11 +41,9 @@ def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
         # A query may attend to the class token alone, up to rounding: it looks at no patch.
         looks = share > 0
         total = mean.where(looks, torch.zeros_like(mean)).sum((0, 2), dtype=torch.float64)
-        sums[name] = sums.get(name, 0) + total
-        counts[name] = counts.get(name, 0) + looks.sum((0, 2))
+        return total, looks.sum((0, 2))
 
-    over(subject, config.images, see)
-    return by_layer_and_head({name: total / counts[name] for name, total in sums.items()})
+    return means_by_head(subject, config.num_images, summed)
 
 
 def distances(where: Grid, image: tuple[int, int]) -> Tensor:

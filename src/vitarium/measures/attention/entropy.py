@@ -6,10 +6,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.evaluation.attention import by_layer_and_head, over
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.evaluation.attention import means_by_head
+from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class AttentionEntropy(Config):
@@ -17,15 +15,12 @@ class AttentionEntropy(Config):
 
     normalized: bool = False
     """Divide by the logarithm of the number of tokens: 1 is the same attention to all of them."""
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most."""
 
 
 @measure(
     "attention_entropy",
-    config=AttentionEntropy,
-    of="model",
-    needs="model",
     unit="nats",
     title="attention entropy",
     paper="Zhai et al. 2023, arXiv 2303.06296",
@@ -37,15 +32,12 @@ def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
     Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
     Raises NotApplicable where a model has no attention over all tokens.
     """
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
 
-    def see(name: str, attention: Tensor) -> None:
+    def summed(name: str, attention: Tensor) -> tuple[Tensor, int]:
         entropy = torch.special.entr(attention).sum(-1)
         if config.normalized:
             entropy = entropy / math.log(attention.shape[-1])
-        sums[name] = sums.get(name, 0) + entropy.sum((0, 2), dtype=torch.float64)
-        counts[name] = counts.get(name, 0) + len(attention) * attention.shape[-1]
+        count = len(attention) * attention.shape[-1]
+        return entropy.sum((0, 2), dtype=torch.float64), count
 
-    over(subject, config.images, see)
-    return by_layer_and_head({name: total / counts[name] for name, total in sums.items()})
+    return means_by_head(subject, config.num_images, summed)

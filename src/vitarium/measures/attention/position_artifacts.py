@@ -7,26 +7,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import BATCH_SIZE
-from vitarium.evaluation.features import evaluating, first_tensor, patch_features, taps
-from vitarium.evaluation.inputs import EvalModel, Representation, Values
-from vitarium.measures.base import measure
+from vitarium.evaluation.features import Tap, evaluating, first_tensor, patch_features, tapped, taps
+from vitarium.measures.base import Config, EvalModel, NotApplicable, Representation, Values, measure
 
 
 class PositionArtifacts(Config):
     """On so many images."""
 
-    images: int = Field(256, ge=2)
+    num_images: int = Field(256, ge=2)
     """At most."""
 
 
 @measure(
     "position_artifacts",
-    config=PositionArtifacts,
-    of="model",
-    needs="model",
     unit="fraction",
     title="position artifacts",
     paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
@@ -40,29 +34,21 @@ def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     position says nothing. "" is the last block's. Raises NotApplicable for less than two images
     or patches, or where all features are the same.
     """
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     if len(examples) < 2:
         raise NotApplicable(f"{subject.name}: two images at least are needed, not {len(examples)}")
     layers = taps(subject.model, Representation())
     variances = {tap.name: Variance() for tap in layers}
 
-    def hook(name: str, output: Any) -> None:
-        features = first_tensor(output, name)
+    def see(tap: Tap, output: Any) -> None:
+        features = first_tensor(output, tap.name)
         if features.dim() < 3:
-            raise NotApplicable(f"{name} gives no patches: {list(features.shape)}")
-        variances[name].add(patch_features(subject.model, features, name))
+            raise NotApplicable(f"{tap.name} gives no patches: {list(features.shape)}")
+        variances[tap.name].add(patch_features(subject.model, features, tap.name))
 
-    hooks = [
-        tap.module.register_forward_hook(lambda _, __, output, name=tap.name: hook(name, output))
-        for tap in layers
-    ]
-    try:
-        with torch.inference_mode(), evaluating(subject.model):
-            for batch in examples.batches(BATCH_SIZE):
-                subject.model(batch.images)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with tapped(layers, see), torch.inference_mode(), evaluating(subject.model):
+        for batch in examples.batches(BATCH_SIZE):
+            subject.model(batch.images)
     parts = {name: variance.of_position(name) for name, variance in variances.items()}
     return {"": parts[layers[-1].name]} | parts
 

@@ -7,11 +7,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import BATCH_SIZE, grid, watch
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, NotApplicable, Values, measure
 
 Heads = Literal["mean", "max", "min"]
 
@@ -21,15 +18,12 @@ class AttentionRollout(Config):
 
     heads: Heads = "mean"
     """What stands for a block's heads: their mean (the paper's), or the largest or smallest."""
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most."""
 
 
 @measure(
     "attention_rollout",
-    config=AttentionRollout,
-    of="model",
-    needs="model",
     unit="fraction",
     title="attention rollout",
     paper="Abnar and Zuidema 2020, arXiv 2005.00928",
@@ -41,12 +35,8 @@ def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     the map in the middle half of height and width, 1/4 for an even one. Means over images.
     Raises NotApplicable where a model has no attention over all of a grid of patches.
     """
-    maps = torch.cat(
-        [
-            rollout(subject.model, batch.images, heads=config.heads)
-            for batch in subject.examples.first(config.images).batches(BATCH_SIZE)
-        ]
-    )
+    batches = subject.examples.first(config.num_images).batches(BATCH_SIZE)
+    maps = torch.cat([rollout(subject.model, b.images, heads=config.heads) for b in batches])
     _, height, width = maps.shape
     if height * width == 1:
         raise NotApplicable(f"{subject.name} has one patch alone")
@@ -70,7 +60,12 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
         nonlocal product
         if attention.shape[-1] != where.prefix + len(where):
             raise NotApplicable(f"{name} has {attention.shape[-1]} tokens: not those of its grid")
-        fused = _fuse_heads(attention.double(), heads)
+        attention = attention.double()
+        if heads == "mean":
+            fused = attention.mean(1)
+        else:
+            fused = attention.amax(1) if heads == "max" else attention.amin(1)
+            fused = fused / fused.sum(-1, keepdim=True)
         mixed = (fused + torch.eye(fused.shape[-1]).to(fused)) / 2
         product = mixed if product is None else mixed @ product
 
@@ -81,14 +76,6 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
     patches = reached[:, where.prefix :]
     patches = patches / patches.sum(1, keepdim=True)
     return patches.unflatten(1, (where.height, where.width)).clone()
-
-
-def _fuse_heads(attention: Tensor, heads: Heads) -> Tensor:
-    """[n, heads, t, t] -> [n, t, t], rows sum to 1"""
-    if heads == "mean":
-        return attention.mean(1)
-    fused = attention.amax(1) if heads == "max" else attention.amin(1)
-    return fused / fused.sum(-1, keepdim=True)
 
 
 def _middle(count: int) -> Tensor:

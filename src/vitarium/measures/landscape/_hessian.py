@@ -20,7 +20,7 @@ from vitarium.evaluation.losses import gradients, mean_loss, parameters
 class Curvature(Config):
     """Settings of measures of the Hessian."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many images of the split."""
     batch_size: PositiveInt = 32
     """Images at a time: of a ViT-S/16 on 224 by 224 pixels each takes 0.3 GB of memory."""
@@ -42,23 +42,20 @@ class Hessian:
     def __init__(self, subject: EvalModel, config: Curvature) -> None:
         subject.check_classifier()
         self.model = subject.model
-        self._parameters = {
-            name: tensor.requires_grad_() for name, tensor in parameters(subject.model).items()
-        }
-        examples = subject.examples.first(config.images)
+        self._parameters = parameters(subject.model)
+        for tensor in self._parameters.values():
+            tensor.requires_grad_()
+        examples = subject.examples.first(config.num_images)
         # Every product needs them again, and decoding would take as long as the product.
         self._batches = list(examples.batches(config.batch_size))
         self._images = len(examples)
         self._graph: tuple[Tensor, ...] | None = None
+        self.names = list(self._parameters)
         self._sizes = [tensor.numel() for tensor in self._parameters.values()]
         self.shape = (sum(self._sizes), sum(self._sizes))
         self.dtype = next(iter(self._parameters.values())).dtype
         self.device = torch.device("cpu")
         """Where vectors come from and go to; random ones so are the same on every machine."""
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._parameters)
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         columns = vectors.reshape(len(vectors), -1).to(self.dtype).unbind(1)
@@ -77,7 +74,13 @@ class Hessian:
         tensors = list(self._parameters.values())
         single_batch = len(self._batches) == 1
         for batch in self._batches:
-            slopes = self._graph or self._gradient(batch.images, batch.labels)
+            slopes = self._graph
+            if slopes is None:
+                # The fused kernels of attention have no second derivative.
+                with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+                    value = mean_loss(self.model, self._parameters, batch.images, batch.labels)
+                    mean = value * (len(batch.labels) / self._images)
+                    slopes = gradients(mean, tensors, create_graph=True)
             if single_batch:
                 self._graph = slopes
             used = [index for index, slope in enumerate(slopes) if slope.requires_grad]
@@ -95,16 +98,5 @@ class Hessian:
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """A vector [p] in the shapes of the parameters, on their device."""
-        return [
-            part.view_as(tensor).to(tensor)
-            for part, tensor in zip(
-                vector.split(self._sizes), self._parameters.values(), strict=True
-            )
-        ]
-
-    def _gradient(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        # The fused kernels of attention have no second derivative.
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            value = mean_loss(self.model, self._parameters, images, labels)
-            share = value * (len(labels) / self._images)
-            return gradients(share, list(self._parameters.values()), create_graph=True)
+        parts = zip(vector.split(self._sizes), self._parameters.values(), strict=True)
+        return [part.view_as(tensor).to(tensor) for part, tensor in parts]

@@ -1,6 +1,6 @@
 """Bezier curves between two models' parameters, and barriers on them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from vitarium.core.config import Config
 from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import EvalModel
-from vitarium.evaluation.losses import Losses, Parameters, parameters
+from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
 
 
 class OnPath(Config):
@@ -18,7 +18,7 @@ class OnPath(Config):
 
     points: int = Field(default=25, ge=3)
     """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: PositiveInt = 256
     """Images at a time; it changes nothing but memory and speed."""
@@ -42,33 +42,43 @@ def bezier(controls: Sequence[Parameters], t: float) -> dict[str, Tensor]:
     Of two control points it is the straight line between them. It is exact at both ends, and
     where all control points are the same (de Casteljau's construction).
     """
-    return {name: _bezier([control[name] for control in controls], t) for name in controls[0]}
+    point = {}
+    for name in controls[0]:
+        tensors = [control[name] for control in controls]
+        while len(tensors) > 1:
+            tensors = [torch.lerp(left, right, t) for left, right in pairwise(tensors)]
+        (point[name],) = tensors
+    return point
 
 
-def along(
-    controls: Sequence[Parameters], positions: Sequence[float]
-) -> Callable[[], Iterator[Parameters]]:
-    """The points of a Bezier curve at these positions, as `losses` takes them."""
-    return lambda: (bezier(controls, t) for t in positions)
+def losses_along(
+    subject: EvalModel, controls: Sequence[Parameters], positions: Sequence[float], config: OnPath
+) -> Losses:
+    """Loss and error [positions] of the points of a Bezier curve, on the subject's examples."""
+    examples = subject.examples.first(config.num_images)
+
+    def points() -> Iterator[Parameters]:
+        return (bezier(controls, t) for t in positions)
+
+    return losses(subject.model, points, examples, config.batch_size)
 
 
-def barriers(positions: Sequence[float], losses: Losses) -> Mapping[str, float]:
+def barriers(positions: Sequence[float], path: Losses) -> Mapping[str, float]:
     """Rise of a path's losses [points] above the line between its ends' (Frankle et al.).
 
     Parts: "" (loss, nats) and "error" where they rise most, 0 where they do not; "midpoint/loss"
     and "midpoint/error" halfway, negative where the model there is better than the mean.
     """
     t = torch.tensor(positions, dtype=torch.float64)
+    loss, error = (
+        values - torch.lerp(values[0], values[-1], t) for values in (path.loss, path.error)
+    )
     middle = len(positions) // 2
-    rises = [
-        values - torch.lerp(values[0], values[-1], t) for values in (losses.loss, losses.error)
-    ]
-    loss, error = (rise.max().item() for rise in rises)
     return {
-        "": loss,
-        "error": error,
-        "midpoint/loss": rises[0][middle].item(),
-        "midpoint/error": rises[1][middle].item(),
+        "": loss.max().item(),
+        "error": error.max().item(),
+        "midpoint/loss": loss[middle].item(),
+        "midpoint/error": error[middle].item(),
     }
 
 
@@ -102,9 +112,3 @@ def _check_tensors(pair: str, first: Parameters, second: Parameters) -> None:
         ]
         if shapes[0] != shapes[1]:
             raise NotApplicable(f"{pair} differ in '{name}': {shapes[0]} and {shapes[1]}")
-
-
-def _bezier(controls: Sequence[Tensor], t: float) -> Tensor:
-    while len(controls) > 1:
-        controls = [torch.lerp(left, right, t) for left, right in pairwise(controls)]
-    return controls[0]

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.evaluation.losses import Losses, losses, parameters
-from vitarium.measures.base import measure
-from vitarium.measures.landscape._paths import OnPath, along, barriers, check_path
+from vitarium.evaluation.losses import Losses, parameters
+from vitarium.measures.base import EvalModel, Values, measure
+from vitarium.measures.landscape._paths import OnPath, barriers, check_path, losses_along
 
 
 class Barrier(OnPath):
@@ -14,9 +13,6 @@ class Barrier(OnPath):
 
 @measure(
     "barrier",
-    config=Barrier,
-    of="pair",
-    needs="model",
     unit="nats",
     title="loss barrier",
     quick=False,
@@ -34,14 +30,12 @@ def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
 
 
 def path_losses(
-    first: EvalModel, second: EvalModel, positions: Sequence[float], config: Barrier | None = None
+    first: EvalModel, second: EvalModel, positions: Sequence[float], config: OnPath
 ) -> Losses:
     """Loss and error [positions] of (1 - t) A + t B, on the first model's examples.
 
     Raises NotApplicable where nothing lies between the models.
     """
-    config = config or Barrier()
     check_path(first, second)
     ends = [parameters(subject.model) for subject in (first, second)]
-    examples = first.examples.first(config.images)
-    return losses(first.model, along(ends, positions), examples, config.batch_size)
+    return losses_along(first, ends, positions, config)

@@ -3,37 +3,27 @@
 import torch
 from pydantic import PositiveInt
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import gradient
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class GradientNorm(Config):
     """On how many images."""
 
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: PositiveInt = 64
     """Images at a time; it changes nothing but memory and speed."""
 
 
-@measure(
-    "gradient_norm",
-    config=GradientNorm,
-    of="model",
-    needs="model",
-    unit="norm",
-    title="gradient norm",
-    quick=False,
-)
+@measure("gradient_norm", unit="norm", title="gradient norm", quick=False)
 def gradient_norm(config: GradientNorm, subject: EvalModel) -> Values:
     """Euclidean norm of the gradient of the mean loss over the images.
 
     Parts: "" is all parameters as one vector, and every parameter by its name.
     """
     subject.check_classifier()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     _, slopes = gradient(subject.model, examples, config.batch_size)
     norms = torch.stack(
         [torch.linalg.vector_norm(slope, dtype=torch.float64) for slope in slopes.values()]

@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from vitarium.core.errors import NotApplicable
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
@@ -31,9 +29,6 @@ _WHICH = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
 
 @measure(
     "hessian_eigenvalues",
-    config=HessianEigenvalues,
-    of="model",
-    needs="model",
     unit="nats",
     title="Hessian eigenvalues",
     quick=False,
@@ -84,10 +79,6 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Value
                 f"{subject.name}: its Hessian has no eigenvalues: {reason}"
             ) from None
         eigenvalues = np.zeros(config.count)  # a loss without curvature
-    ordered = _ordered(eigenvalues, config.end)
+    keys = {"largest": -eigenvalues, "smallest": eigenvalues, "magnitude": -np.abs(eigenvalues)}
+    ordered = eigenvalues[np.argsort(keys[config.end])].tolist()
     return {"": ordered[0]} | {str(number): value for number, value in enumerate(ordered, start=1)}
-
-
-def _ordered(values: np.ndarray, end: str) -> list[float]:
-    keys = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}
-    return [float(value) for value in values[np.argsort(keys[end])]]

@@ -6,11 +6,9 @@ import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
-from vitarium.core.errors import NotApplicable
 from vitarium.core.extras import require
 from vitarium.core.seeds import derive, seeded
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 from vitarium.measures.landscape._hessian import Curvature, Hessian
 
 
@@ -31,9 +29,6 @@ class HessianTrace(Curvature):
 
 @measure(
     "hessian_trace",
-    config=HessianTrace,
-    of="model",
-    needs="model",
     unit="nats",
     title="Hessian trace",
     quick=False,
@@ -48,12 +43,22 @@ def hessian_trace(config: HessianTrace, subject: EvalModel) -> Values:
     "standard_error" (with two probes or more) and the trace of every parameter's own block.
     """
     hessian = Hessian(subject, config)
+    size = hessian.shape[0]
     if config.estimator == "hutch++":
-        total = _hutch_plus_plus(hessian, config, subject.name)
-        return {"": total, "per_parameter": total / hessian.shape[0]}
+        require("landscape", "the estimator hutch++")
+        from curvlinops import hutchpp_trace  # its import takes a while, and few ask for it
+
+        if config.probes >= size:
+            raise NotApplicable(
+                f"{subject.name} has {size} parameters: hutch++ needs fewer probes than that, not "
+                f"{config.probes}"
+            )
+        with seeded(derive(config.seed, "hessian_trace")):
+            total = float(hutchpp_trace(hessian, config.probes))
+        return {"": total, "per_parameter": total / size}
     forms = quadratic_forms(hessian, config)
     totals = forms.sum(0)
-    values = {"": totals.mean().item(), "per_parameter": totals.mean().item() / hessian.shape[0]}
+    values = {"": totals.mean().item(), "per_parameter": totals.mean().item() / size}
     if config.probes > 1:
         values["standard_error"] = (totals.std() / config.probes**0.5).item()
     return values | dict(zip(hessian.names, forms.mean(1).tolist(), strict=True))
@@ -76,16 +81,3 @@ def quadratic_forms(hessian: Hessian, config: HessianTrace) -> Tensor:
         dots = [(sign * tensor).sum(dtype=torch.float64) for sign, tensor in pairs]
         forms[:, number] += torch.stack(dots).cpu()
     return forms
-
-
-def _hutch_plus_plus(hessian: Hessian, config: HessianTrace, name: str) -> float:
-    require("landscape", "the estimator hutch++")
-    from curvlinops import hutchpp_trace  # its import takes a while, and few ask for it
-
-    if config.probes >= hessian.shape[0]:
-        raise NotApplicable(
-            f"{name} has {hessian.shape[0]} parameters: hutch++ needs fewer probes than that, not "
-            f"{config.probes}"
-        )
-    with seeded(derive(config.seed, "hessian_trace")):
-        return float(hutchpp_trace(hessian, config.probes))

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses
-from vitarium.measures.base import measure
-from vitarium.measures.landscape.barrier import Barrier, path_losses
-from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve, curve_losses
+from vitarium.measures.base import EvalModel, Values, measure
+from vitarium.measures.landscape._paths import losses_along
+from vitarium.measures.landscape.barrier import path_losses
+from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
 
 
 class LossPath(ModeConnectivity):
@@ -23,9 +23,6 @@ class LossPath(ModeConnectivity):
 
 @measure(
     "loss_path",
-    config=LossPath,
-    of="pair",
-    needs="model",
     unit="nats",
     title="loss on a path",
     quick=False,
@@ -39,12 +36,12 @@ def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
     "error/1.00" at the second. Raises NotApplicable that names the first tensor in which the
     models' shapes differ.
     """
-    losses = losses_on_path(config, first, second)
+    path = losses_on_path(config, first, second)
     digits = 2 if 100 % (config.points - 1) == 0 else 4
     labels = [f"{position:.{digits}f}" for position in config.positions]
     return {
         f"{what}/{position}": value
-        for what, values in (("loss", losses.loss), ("error", losses.error))
+        for what, values in (("loss", path.loss), ("error", path.error))
         for position, value in zip(labels, values.tolist(), strict=True)
     }
 
@@ -52,9 +49,8 @@ def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
 def losses_on_path(config: LossPath, first: EvalModel, second: EvalModel) -> Losses:
     """Loss and error [points] at the positions `config.positions`, see `Losses`."""
     if config.curve == "line":
-        line = Barrier(points=config.points, images=config.images, batch_size=config.batch_size)
-        return path_losses(first, second, config.positions, line)
+        return path_losses(first, second, config.positions, config)
     # As in `mode_connectivity`: both train the same curve, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
-    losses = curve_losses(start, curve(start, end, config), config)
-    return losses if start is first else Losses(losses.loss.flip(0), losses.error.flip(0))
+    path = losses_along(start, curve(start, end, config), config.positions, config)
+    return path if start is first else Losses(path.loss.flip(0), path.error.flip(0))

@@ -8,11 +8,9 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import EvalModel, Values
 from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, Values, measure
 
 
 class LossSlice(Config):
@@ -28,7 +26,7 @@ class LossSlice(Config):
     """Move biases, and the scales and shifts of norms, too."""
     seed: NonNegativeInt = 0
     """Of the directions: models of the same shapes are moved along the same random numbers."""
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many images of the split."""
     batch_size: PositiveInt = 256
     """Images at a time; it changes nothing but memory and speed."""
@@ -42,9 +40,6 @@ class LossSlice(Config):
 
 @measure(
     "loss_slice",
-    config=LossSlice,
-    of="model",
-    needs="model",
     unit="nats",
     title="loss slice",
     quick=False,
@@ -76,9 +71,13 @@ def slice_losses(subject: EvalModel, config: LossSlice | None = None) -> Losses:
 
     def points() -> Iterator[Parameters]:
         for point in product(config.coordinates, repeat=config.dimensions):
-            yield {name: _moved(name, tensor, axes, point) for name, tensor in weights.items()}
+            moved = dict(weights)
+            for axis, distance in zip(axes, point, strict=True):
+                for name, step in axis.items():
+                    moved[name] = torch.add(moved[name], step, alpha=distance)
+            yield moved
 
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     grid_losses = losses(subject.model, points, examples, config.batch_size)
     shape = [config.points] * config.dimensions
     return Losses(grid_losses.loss.view(shape), grid_losses.error.view(shape))
@@ -90,20 +89,16 @@ def direction(weights: Parameters, config: LossSlice, axis: int = 0) -> dict[str
     A filter is a row of a matrix, an output channel of a convolution, or a token of an embedding
     [1, tokens, width]. Vectors, which are biases and norms, are left out, or count as one filter.
     """
-    return {
-        name: _direction(tensor, config, derive(config.seed, "loss_slice", axis, name))
-        for name, tensor in weights.items()
-        if tensor.ndim > 1 or config.biases
-    }
-
-
-def _direction(weights: Tensor, config: LossSlice, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(weights.shape, generator=generator).to(weights)
-    by_filter = _filters(drawn)
-    lengths = torch.linalg.vector_norm(_filters(weights), dim=1, keepdim=True)
-    drawn_lengths = torch.linalg.vector_norm(by_filter, dim=1, keepdim=True)
-    return (by_filter * (lengths / drawn_lengths)).view_as(weights)
+    steps = {}
+    for name, tensor in weights.items():
+        if tensor.ndim > 1 or config.biases:
+            seed = derive(config.seed, "loss_slice", axis, name)
+            generator = torch.Generator().manual_seed(seed)
+            by_filter = _filters(torch.randn(tensor.shape, generator=generator).to(tensor))
+            lengths = torch.linalg.vector_norm(_filters(tensor), dim=1, keepdim=True)
+            drawn_lengths = torch.linalg.vector_norm(by_filter, dim=1, keepdim=True)
+            steps[name] = (by_filter * (lengths / drawn_lengths)).view_as(tensor)
+    return steps
 
 
 def _filters(tensor: Tensor) -> Tensor:
@@ -112,13 +107,3 @@ def _filters(tensor: Tensor) -> Tensor:
         return tensor.reshape(1, -1)
     token = tensor.ndim == 3 and len(tensor) == 1
     return tensor.flatten(1) if not token else tensor[0]
-
-
-def _moved(
-    name: str, tensor: Tensor, axes: list[dict[str, Tensor]], steps: tuple[float, ...]
-) -> Tensor:
-    if name not in axes[0]:
-        return tensor
-    for axis, distance in zip(axes, steps, strict=True):
-        tensor = torch.add(tensor, axis[name], alpha=distance)
-    return tensor

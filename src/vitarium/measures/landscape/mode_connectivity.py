@@ -7,10 +7,9 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from vitarium.core.seeds import derive
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.evaluation.losses import Losses, Parameters, gradients, losses, mean_loss, parameters
-from vitarium.measures.base import measure
-from vitarium.measures.landscape._paths import OnPath, along, barriers, bezier, check_path
+from vitarium.evaluation.losses import Parameters, gradients, mean_loss, parameters
+from vitarium.measures.base import EvalModel, Values, measure
+from vitarium.measures.landscape._paths import OnPath, barriers, bezier, check_path, losses_along
 
 
 class ModeConnectivity(OnPath):
@@ -32,9 +31,6 @@ class ModeConnectivity(OnPath):
 
 @measure(
     "mode_connectivity",
-    config=ModeConnectivity,
-    of="pair",
-    needs="model",
     unit="nats",
     title="mode connectivity",
     quick=False,
@@ -48,8 +44,8 @@ def mode_connectivity(config: ModeConnectivity, first: EvalModel, second: EvalMo
     """
     # The ends are trained in the same order, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
-    controls = curve(start, end, config)
-    return barriers(config.positions, curve_losses(start, controls, config))
+    path = losses_along(start, curve(start, end, config), config.positions, config)
+    return barriers(config.positions, path)
 
 
 def curve(
@@ -87,12 +83,3 @@ def curve(
         optimizer.step()
     optimizer.zero_grad()  # the slopes would be kept as long as the curve
     return controls
-
-
-def curve_losses(
-    subject: EvalModel, controls: list[Parameters], config: ModeConnectivity | None = None
-) -> Losses:
-    """Loss and error [points] of the points of a curve, on the subject's examples."""
-    config = config or ModeConnectivity()
-    examples = subject.examples.first(config.images)
-    return losses(subject.model, along(controls, config.positions), examples, config.batch_size)

@@ -6,10 +6,8 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import Parameters, gradient, loss, parameters
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, EvalModel, measure
 
 
 class Sharpness(Config):
@@ -21,7 +19,7 @@ class Sharpness(Config):
     """Take larger steps in larger parameters, so that rescaling a layer changes nothing (ASAM)."""
     eta: NonNegativeFloat = 0.01
     """What the adaptive step adds to the parameters' absolute values, so that none stands still."""
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: PositiveInt = 64
     """Images at a time; it changes nothing but memory and speed."""
@@ -29,9 +27,6 @@ class Sharpness(Config):
 
 @measure(
     "sharpness",
-    config=Sharpness,
-    of="model",
-    needs="model",
     unit="nats",
     title="sharpness",
     quick=False,
@@ -44,7 +39,7 @@ def sharpness(config: Sharpness, subject: EvalModel) -> float:
     adaptive: e = rho T^2 g / |T g| with T = |w| + eta (Kwon et al.). 0 where g is 0.
     """
     subject.check_classifier()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     before, slopes = gradient(subject.model, examples, config.batch_size)
     moved = ascended(parameters(subject.model), slopes, config)
     return loss(subject.model, moved, examples, config.batch_size) - before
@@ -58,13 +53,8 @@ def ascended(
         name: tensor.abs() + config.eta if config.adaptive else torch.ones_like(tensor)
         for name, tensor in weights.items()
     }
-    norms = [
-        torch.linalg.vector_norm(scales[name] * slope, dtype=torch.float64)
-        for name, slope in slopes.items()
-    ]
+    scaled = [scales[name] * slope for name, slope in slopes.items()]
+    norms = [torch.linalg.vector_norm(slope, dtype=torch.float64) for slope in scaled]
     norm = torch.linalg.vector_norm(torch.stack(norms)).item()
     step = config.rho / norm if norm else 0.0
-    return {
-        name: tensor + step * scales[name].square() * slopes[name]
-        for name, tensor in weights.items()
-    }
+    return {n: w + step * scales[n].square() * slopes[n] for n, w in weights.items()}

@@ -1,23 +1,18 @@
 """Top-1 and top-5 accuracy."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check, share
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
+from vitarium.measures.predictions._share import share
 
 _AMONG = 5
 
 
-@measure(
-    "accuracy", of="model", needs="predictions", unit="fraction", title="accuracy", studies=True
-)
+@measure("accuracy", unit="fraction", title="accuracy", studies=True)
 def accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of images whose class is the most probable, and (top5) among the five most probable.
 
     Of equally probable classes the first counts as more probable. "top5" is of six classes at
     least. Raises NotApplicable where a logit is not finite.
     """
-    check(predictions)
     values = {"": share(predictions.correct)}
     if predictions.logits.shape[1] > _AMONG:
         logits, labels = predictions.logits, predictions.labels[:, None]

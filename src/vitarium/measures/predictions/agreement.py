@@ -1,15 +1,11 @@
 """Agreement: share of images with equal predicted class."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check_pair, share
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
+from vitarium.measures.predictions._share import share
 
 
 @measure(
     "agreement",
-    of="pair",
-    needs="predictions",
     unit="fraction",
     title="predictions (agreement)",
     as_distance="one_minus",
@@ -21,7 +17,6 @@ def agreement(config: NoConfig, first: Predictions, second: Predictions) -> Valu
 
     "errors" is left out where there is no image that both get wrong.
     """
-    check_pair(first, second)
     same = first.classes == second.classes
     values = {"": share(same)}
     wrong = ~(first.correct | second.correct)

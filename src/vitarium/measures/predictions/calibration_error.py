@@ -5,10 +5,7 @@ from typing import Literal
 import torch
 from pydantic import PositiveInt
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check
+from vitarium.measures.base import Config, Predictions, measure
 
 
 class CalibrationError(Config):
@@ -21,9 +18,6 @@ class CalibrationError(Config):
 
 @measure(
     "calibration_error",
-    config=CalibrationError,
-    of="model",
-    needs="predictions",
     unit="fraction",
     title="calibration error",
     studies=True,
@@ -34,7 +28,6 @@ def calibration_error(config: CalibrationError, predictions: Predictions) -> flo
 
     Bins hold their lower edge, the last one its upper edge too (Guo et al., eq. 3 and 5).
     """
-    check(predictions)
     confidence = predictions.log_probabilities.exp().amax(1)
     # Certainty belongs to the last bin: torchmetrics gives a probability of 1 a bin of its own.
     bins = (confidence * config.bins).long().clamp(max=config.bins - 1)

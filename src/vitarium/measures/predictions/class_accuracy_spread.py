@@ -1,21 +1,10 @@
 """Spread of class accuracies: how unevenly a classifier treats the classes."""
 
-import torch
-
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
+from vitarium.measures.predictions.class_accuracy import accuracies
 
 
-@measure(
-    "class_accuracy_spread",
-    of="model",
-    needs="predictions",
-    unit="fraction",
-    title="spread of class accuracies",
-    studies=True,
-)
+@measure("class_accuracy_spread", unit="fraction", title="spread of class accuracies", studies=True)
 def class_accuracy_spread(config: NoConfig, predictions: Predictions) -> Values:
     """Standard deviation of the accuracies of classes, each counted once, in [0, 1/2].
 
@@ -24,13 +13,10 @@ def class_accuracy_spread(config: NoConfig, predictions: Predictions) -> Values:
     and "highest", the accuracies of the worst and of the best class. Raises NotApplicable where a
     logit is not finite.
     """
-    check(predictions)
-    classes = predictions.logits.shape[1]
-    images = torch.bincount(predictions.labels, minlength=classes)
-    correct = torch.bincount(predictions.labels[predictions.correct], minlength=classes)
-    accuracies = (correct.double() / images)[images > 0]
+    shares = accuracies(predictions)
+    shares = shares[~shares.isnan()]
     return {
-        "": float(accuracies.std(correction=0)),
-        "lowest": float(accuracies.min()),
-        "highest": float(accuracies.max()),
+        "": float(shares.std(correction=0)),
+        "lowest": float(shares.min()),
+        "highest": float(shares.max()),
     }

@@ -1,15 +1,11 @@
 """Ensemble gain: accuracy of averaged probabilities minus mean accuracy of the two models."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check_pair, share
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
+from vitarium.measures.predictions._share import share
 
 
 @measure(
     "ensemble_gain",
-    of="pair",
-    needs="predictions",
     unit="fraction",
     title="ensemble gain",
     studies=True,
@@ -20,7 +16,6 @@ def ensemble_gain(config: NoConfig, first: Predictions, second: Predictions) -> 
 
     "best": minus the better accuracy of the two.
     """
-    check_pair(first, second)
     mean = first.log_probabilities.exp() + second.log_probabilities.exp()
     ensemble = share(mean.argmax(1) == first.labels)
     accuracies = share(first.correct), share(second.correct)

@@ -1,14 +1,10 @@
 """Mean entropy of the predicted distribution."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check
+from vitarium.measures.base import NoConfig, Predictions, measure
 
 
-@measure("entropy", of="model", needs="predictions", unit="nats", title="entropy")
+@measure("entropy", unit="nats", title="entropy")
 def entropy(config: NoConfig, predictions: Predictions) -> float:
     """Mean entropy of the class probabilities, in nats: from 0 to log(number of classes)."""
-    check(predictions)
     log_p = predictions.log_probabilities
     return -float((log_p.exp() * log_p).sum(1).mean())

@@ -1,16 +1,11 @@
 """Error consistency: Cohen's kappa of two classifiers' correctness."""
 
-from vitarium.core.config import NoConfig
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check_pair, share
+from vitarium.measures.base import NoConfig, NotApplicable, Predictions, Values, measure
+from vitarium.measures.predictions._share import share
 
 
 @measure(
     "error_consistency",
-    of="pair",
-    needs="predictions",
     unit="kappa",
     title="error consistency",
     studies=True,
@@ -23,7 +18,6 @@ def error_consistency(config: NoConfig, first: Predictions, second: Predictions)
     independent models as accurate; kappa = (observed - expected) / (1 - expected) (eq. 1-3).
     Raises NotApplicable where both are always right or both always wrong: chance explains all.
     """
-    check_pair(first, second)
     observed = share(first.correct == second.correct)
     right, other_right = share(first.correct), share(second.correct)
     expected = right * other_right + (1 - right) * (1 - other_right)

@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions, Values
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check, share
+from vitarium.measures.base import NoConfig, Predictions, Values, measure
+from vitarium.measures.predictions._share import share
 from vitarium.measures.predictions.loss import loss
 
 
 @measure(
     "generalization_gap",
-    of="model",
-    needs="predictions",
     splits=("train", "test"),
     unit="fraction",
     title="generalization gap",
@@ -25,8 +21,6 @@ def generalization_gap(config: NoConfig, predictions: Mapping[str, Predictions])
     scored as they are, not augmented.
     """
     train, test = predictions["train"], predictions["test"]
-    for split in (train, test):
-        check(split)
     return {
         "": share(train.correct) - share(test.correct),
         "loss": loss(config, test) - loss(config, train),

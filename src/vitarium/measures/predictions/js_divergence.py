@@ -4,16 +4,11 @@ import math
 
 import torch
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check_pair
+from vitarium.measures.base import NoConfig, Predictions, measure
 
 
 @measure(
     "js_divergence",
-    of="pair",
-    needs="predictions",
     unit="bits",
     title="probabilities (Jensen-Shannon)",
     as_distance="identity",
@@ -25,7 +20,6 @@ def js_divergence(config: NoConfig, first: Predictions, second: Predictions) -> 
 
     The divergence itself, not its square root, which is the distance of that name.
     """
-    check_pair(first, second)
     log_p, log_q = first.log_probabilities, second.log_probabilities
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     divergence = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(1) / 2

@@ -1,13 +1,9 @@
 """Cross-entropy on the labels, in nats."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check
+from vitarium.measures.base import NoConfig, Predictions, measure
 
 
-@measure("loss", of="model", needs="predictions", unit="nats", title="loss", studies=True)
+@measure("loss", unit="nats", title="loss", studies=True)
 def loss(config: NoConfig, predictions: Predictions) -> float:
     """Cross-entropy: mean of -log p of the right class, in nats, at least 0."""
-    check(predictions)
     return -float(predictions.log_probabilities.gather(1, predictions.labels[:, None]).mean())

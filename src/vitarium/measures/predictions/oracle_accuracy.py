@@ -1,15 +1,10 @@
 """Oracle accuracy: share of images that at least one of two models classifies correctly."""
 
-from vitarium.core.config import NoConfig
-from vitarium.evaluation.inputs import Predictions
-from vitarium.measures.base import measure
-from vitarium.measures.predictions._comparable import check_pair, share
+from vitarium.measures.base import NoConfig, Predictions, measure
+from vitarium.measures.predictions._share import share
 
 
-@measure(
-    "oracle_accuracy", of="pair", needs="predictions", unit="fraction", title="oracle accuracy"
-)
+@measure("oracle_accuracy", unit="fraction", title="oracle accuracy")
 def oracle_accuracy(config: NoConfig, first: Predictions, second: Predictions) -> float:
     """Share of images that at least one of two models gets right: what a perfect choice reaches."""
-    check_pair(first, second)
     return share(first.correct | second.correct)

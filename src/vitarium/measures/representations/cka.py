@@ -7,8 +7,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from vitarium.evaluation.inputs import Representation
-from vitarium.measures.base import measure
+from vitarium.measures.base import Representation, measure
 
 
 class Cka(Representation):
@@ -21,9 +20,6 @@ class Cka(Representation):
 
 @measure(
     "cka",
-    config=Cka,
-    of="pair",
-    needs="features",
     unit="similarity",
     title="representations (CKA)",
     as_distance="one_minus",

@@ -56,51 +56,39 @@ def compare(
     runs = [Vectorizer(model, [chosen], layers)]
     same = other_model is model and other_images is None and other_layers in (None, layers)
     if not same:
-        runs.append(
-            Vectorizer(other_model, [chosen], layers if other_layers is None else other_layers)
-        )
+        layers = layers if other_layers is None else other_layers
+        runs.append(Vectorizer(other_model, [chosen], layers))
+    counts, loaders = [0, 0], list[Iterator[Tensor]]()
+
+    def counted(which: int, loader: Iterable[Any] | Tensor) -> Iterator[Tensor]:
+        for tensor in _tensors(loader):
+            counts[which] += len(tensor)
+            yield tensor
+
     if other_images is None:
-        batches: Iterator[tuple[Tensor, ...]] = ((b, b) for b in rebatch(_tensors(images), size))
+        batches: Iterable[tuple[Any, ...]] = ((b, b) for b in rebatch(_tensors(images), size))
     else:
-        batches = _side_by_side(_Counted(images), _Counted(other_images), size)
+        loaders = [counted(0, images), counted(1, other_images)]
+        batches = zip_longest(*(rebatch(loader, size) for loader in loaders))
     batch = None
     for batch in batches:
+        if any(inputs is None for inputs in batch) or len(batch[0]) != len(batch[1]):
+            break
         for run, inputs in zip(runs, batch, strict=False):
             run.add(inputs)
+    for loader in loaders:  # what is left is counted alone
+        for _ in loader:
+            pass
+    if counts[0] != counts[1]:
+        raise InvalidInput(
+            f"one model would see {counts[0]} images, the other {counts[1]}: give both the same "
+            "images in the same order"
+        )
     if batch is None:
         raise NotApplicable(f"there are too few images: {MIN_IMAGES} at least are compared")
     left, right = runs[0].vectors()[0], runs[-1].vectors()[0]
     similarities = cosines(left, right).numpy()
     return pd.DataFrame(similarities, index=list(left), columns=list(right))
-
-
-class _Counted:
-    """Images of a loader, and how many there were."""
-
-    def __init__(self, images: Iterable[Any] | Tensor) -> None:
-        self._tensors, self.count = _tensors(images), 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in self._tensors:
-            self.count += len(batch)
-            yield batch
-
-
-def _side_by_side(first: _Counted, second: _Counted, size: int) -> Iterator[tuple[Tensor, ...]]:
-    """Batches of both, of the same images. Raises InvalidInput where one has more of them."""
-    left, right = iter(first), iter(second)
-    for pair in zip_longest(rebatch(left, size), rebatch(right, size)):
-        if any(batch is None for batch in pair) or len(pair[0]) != len(pair[1]):
-            break
-        yield pair
-    for rest in (left, right):  # what is left is counted alone
-        for _ in rest:
-            pass
-    if first.count != second.count:
-        raise InvalidInput(
-            f"one model would see {first.count} images, the other {second.count}: give both the "
-            "same images in the same order"
-        )
 
 
 def _tensors(images: Iterable[Any] | Tensor) -> Iterator[Tensor]:

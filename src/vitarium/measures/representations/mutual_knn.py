@@ -5,8 +5,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitarium.evaluation.inputs import Representation
-from vitarium.measures.base import measure
+from vitarium.measures.base import Representation, measure
 
 
 class MutualKnn(Representation):
@@ -18,9 +17,6 @@ class MutualKnn(Representation):
 
 @measure(
     "mutual_knn",
-    config=MutualKnn,
-    of="pair",
-    needs="features",
     unit="fraction",
     title="representations (mutual k-NN)",
     paper="Huh et al. 2024, arXiv 2405.07987",

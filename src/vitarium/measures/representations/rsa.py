@@ -5,9 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Representation
-from vitarium.measures.base import measure
+from vitarium.measures.base import NotApplicable, Representation, measure
 
 _DIGITS = 12
 """Of a distance; what is behind them is rounding, which must not rank equal distances."""
@@ -22,9 +20,6 @@ class Rsa(Representation):
 
 @measure(
     "rsa",
-    config=Rsa,
-    of="pair",
-    needs="features",
     unit="similarity",
     title="representations (RSA)",
     paper="Kriegeskorte et al. 2008, doi 10.3389/neuro.06.004.2008",

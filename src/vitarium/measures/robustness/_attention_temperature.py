@@ -1,4 +1,4 @@
-"""Attention of a running model: smoothed by a temperature, and recorded."""
+"""Attention of a running model: smoothed by a temperature, and read off for what is classified."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from vitarium.architectures.features import blocks, prefix_tokens
 from vitarium.core.errors import InvalidInput, NotApplicable
-from vitarium.evaluation.attention import takes_probabilities
 from vitarium.evaluation.inputs import EvalModel
 
 
@@ -23,34 +22,27 @@ def attention_temperature(subject: EvalModel, temperature: float) -> Iterator[No
     Raises NotApplicable for a model with a block whose attention has neither.
     """
     with ExitStack() as stack:
-        if temperature != 1:
-            for attention in _in_each_block(subject, "q_norm", "logits"):
-                scaled = getattr(attention, "logits", None) or attention.q_norm
-                hook = scaled.register_forward_hook(lambda _, __, out: out / temperature)
+        for name, block in model_blocks(subject).items() if temperature != 1 else ():
+            scaled = [
+                getattr(module, "logits", None) or module.q_norm
+                for module in block.modules()
+                if {"q_norm", "logits"} & {*dict(module.named_children())}
+            ]
+            if not scaled:
+                message = f"{name} has no attention with a q_norm as timm's"
+                raise NotApplicable(f"{subject.name}: {message}")
+            for module in scaled:
+                hook = module.register_forward_hook(lambda _, __, out: out / temperature)
                 stack.callback(hook.remove)
         yield
 
 
-@contextmanager
-def recorded_attention(subject: EvalModel) -> Iterator[list[Tensor]]:
-    """Inside, each forward pass appends every block's attention, [b, heads, tokens, tokens].
-
-    It is what timm's attentions hand to `attn_drop` where they are not fused; of an attention that
-    mixes its heads' probabilities, it is those before.
-    Raises NotApplicable for a model with a block whose attention has no `attn_drop`.
-    """
-    recorded: list[Tensor] = []
-    with ExitStack() as stack:
-        for attention in _in_each_block(subject, "attn_drop"):
-            hook = takes_probabilities(attention).register_forward_pre_hook(
-                lambda _, inputs: recorded.append(inputs[0].detach())
-            )
-            stack.callback(hook.remove)
-        for module in subject.model.modules():
-            if getattr(module, "fused_attn", False):
-                stack.callback(setattr, module, "fused_attn", True)
-                module.fused_attn = False  # type: ignore[assignment]
-        yield recorded
+def model_blocks(subject: EvalModel) -> dict[str, Any]:
+    """The blocks of a model by name. Raises NotApplicable where it has none."""
+    try:
+        return dict(blocks(subject.model))
+    except InvalidInput as error:
+        raise NotApplicable(f"{subject.name}: {error}") from None
 
 
 def class_attention(subject: EvalModel, maps: list[Tensor], method: str) -> Tensor:
@@ -76,19 +68,3 @@ def class_attention(subject: EvalModel, maps: list[Tensor], method: str) -> Tens
     rows = flow[:, prefix:].mean(1) if pooled else flow[:, 0]
     patches = rows[:, prefix:]
     return patches / patches.sum(1, keepdim=True)
-
-
-def _in_each_block(subject: EvalModel, *names: str) -> list[Any]:
-    """The attentions that have a part of one of the names, at least one in each block."""
-    try:
-        stack = blocks(subject.model)
-    except InvalidInput as error:
-        raise NotApplicable(f"{subject.name}: {error}") from None
-    attentions: list[Any] = []
-    for block_name, block in stack.items():
-        inside = [part for part in block.modules() if {*names} & {*dict(part.named_children())}]
-        if not inside:
-            message = f"{block_name} has no attention with a {names[0]} as timm's"
-            raise NotApplicable(f"{subject.name}: {message}")
-        attentions += inside
-    return attentions

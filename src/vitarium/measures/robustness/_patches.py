@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
-from torch.nn import functional as F
 
 from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.inputs import EvalModel
-from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths
-from vitarium.measures.robustness._perturbation import Objective, Perturbing, margin, streams
+from vitarium.measures.robustness._perturbation import Perturbing, streams
 
 
 class PatchSettings(Perturbing):
@@ -30,26 +28,6 @@ class PatchSettings(Perturbing):
     temperature: PositiveFloat = 1.0
     """What attention scores are divided by before the softmax, under attack too; above 1: the
     paper's defence by smoothed attention."""
-
-
-class CorruptionSettings(PatchSettings):
-    """A natural corruption of patches."""
-
-    corruption: CorruptionName = "gaussian_noise"
-    """As in the measure `corruptions`: the whole image's, seen in the patches alone."""
-    severity: int = Field(5, ge=1, le=5)
-    strengths: Strengths = "auto"
-
-
-class AttackSettings(PatchSettings):
-    """An adversarial perturbation of patches, by signs of gradients."""
-
-    steps: PositiveInt = 40
-    """Each one a forward and a backward pass; what many more would fool is not seen."""
-    step_size: float = Field(0.05, gt=0, le=1)
-    """In pixel values, of 1."""
-    epsilon: float = Field(1.0, ge=0, le=1)
-    """The largest change of a pixel; 1: none is too large."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +93,3 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
             f"{image_height} by {image_width}"
         )
     return PatchGrid(height, width, rows, columns)
-
-
-def class_objective(subject: EvalModel, labels: Tensor) -> Objective:
-    """Cross-entropy with labels [b], to be climbed, and the margin of the best wrong class."""
-
-    def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = subject.model(subject.examples.normalized(pixels))
-        return F.cross_entropy(logits, labels, reduction="none"), margin(logits, labels)
-
-    return objective

@@ -1,10 +1,10 @@
-"""Images as pixels, random numbers per image, signed-gradient ascent, and counts of outcomes.
+"""Images as pixels, random numbers per image, signed-gradient ascent, and fooling rates.
 
 Shared by the measures of robustness.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +28,7 @@ Fill = Literal["circular", "edge", "zero"]
 class Perturbing(Config):
     """Base of the settings of measures that change pixels."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many images of the split, of each class in proportion."""
     batch_size: PositiveInt = 64
     """Images at a time; memory, not the value, depends on it."""
@@ -74,6 +74,13 @@ def drawn(
     return torch.stack([draw(tuple(shape), generator=generator) for generator in generators])
 
 
+def start_noise(epsilon: float, seed: int, batch: PixelBatch) -> Tensor:
+    """Where an attack starts: for each pixel even in [-epsilon, epsilon], [b, c, h, w]."""
+    generators = streams(seed, "start", batch.indices)
+    noise = drawn(torch.rand, batch.pixels.shape[1:], generators).to(batch.pixels)
+    return epsilon * (2 * noise - 1)
+
+
 def shifted(pixels: Tensor, down: Tensor, across: Tensor, fill: Fill) -> Tensor:
     """Each image of [b, c, h, w] moved down and across by so many pixels, int64 [b] each.
 
@@ -97,35 +104,30 @@ def classes_of(subject: EvalModel, pixels: Tensor) -> Tensor:
     return classes
 
 
-class Outcome:
-    """Counts which classes were right before and after images were changed."""
+def fooling_rate(
+    config: Perturbing, subject: EvalModel, change: Callable[[PixelBatch], Tensor]
+) -> dict[str, float]:
+    """The share of the right classes that become wrong, and the "accuracy" after and before.
 
-    def __init__(self, subject: EvalModel) -> None:
-        self.subject = subject
-        self.total = self.right = self.right_after = self.lost = 0
+    Args:
+        change: gives the changed pixels of a batch, [b, c, h, w] in [0, 1].
 
-    def add(self, pixels: Tensor, changed: Tensor, labels: Tensor) -> None:
-        """Count a batch: pixels and changed pixels [b, c, h, w] in [0, 1], labels int64 [b]."""
-        before = classes_of(self.subject, pixels) == labels
-        after = classes_of(self.subject, changed) == labels
-        self.total += len(labels)
-        self.right += int(before.sum())
-        self.right_after += int(after.sum())
-        self.lost += int((before & ~after).sum())
-
-    def values(self) -> dict[str, float]:
-        """The share of the right classes that became wrong, and the "accuracy" after and before.
-
-        Raises NotApplicable where no class was right.
-        """
-        if not self.right:
-            name, total = self.subject.name, self.total
-            raise NotApplicable(f"{name}: none of its classes of {total} images was right before")
-        return {
-            "": self.lost / self.right,
-            "accuracy": self.right_after / self.total,
-            "clean": self.right / self.total,
-        }
+    Raises NotApplicable where no class was right.
+    """
+    total = right = right_after = lost = 0
+    examples = subject.examples.first(config.num_images)
+    for batch in pixel_batches(examples, config.batch_size):
+        before = classes_of(subject, batch.pixels) == batch.labels
+        after = classes_of(subject, change(batch)) == batch.labels
+        total += len(batch.labels)
+        right += int(before.sum())
+        right_after += int(after.sum())
+        lost += int((before & ~after).sum())
+    if not right:
+        raise NotApplicable(
+            f"{subject.name}: none of its classes of {total} images was right before"
+        )
+    return {"": lost / right, "accuracy": right_after / total, "clean": right / total}
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -153,15 +155,16 @@ def ascend(
         mask: [b, 1, h, w], 1 where pixels may change; None: everywhere.
         start: what is added at first, [b, c, h, w]; None: nothing.
 
-    Returns the best image that was seen for each one, the first included: [b, c, h, w]. Gradients
-    are taken of pixels alone, no parameter's `grad` changes.
+    Returns the best image of all steps for each one: [b, c, h, w]. No parameter's `grad` changes.
     """
     allowed = epsilon if mask is None else epsilon * mask.to(pixels.dtype)
     low, high = (pixels - allowed).clamp(min=0), (pixels + allowed).clamp(max=1)
     now = pixels if start is None else (pixels + start).clamp(low, high)
     best, best_score = pixels, torch.full_like(pixels[:, 0, 0, 0], -torch.inf)
     for step in range(steps + 1):
-        with torch.enable_grad(), _repeatable(pixels.device):
+        # Fused attention on GPUs sums gradients in any order: signs of small ones would differ.
+        repeatable = nullcontext() if pixels.device.type == "cpu" else sdpa_kernel(SDPBackend.MATH)
+        with torch.enable_grad(), repeatable:
             now = now.detach().requires_grad_()
             value, score = objective(now)
             (gradient,) = torch.autograd.grad(value.sum(), now)
@@ -172,8 +175,3 @@ def ascend(
         if step < steps:
             now = (now.detach() + step_size * gradient.sign()).clamp(low, high)
     return best
-
-
-def _repeatable(device: torch.device) -> AbstractContextManager[None]:
-    """Fused attention on GPUs sums gradients in any order, and signs of small ones would differ."""
-    return nullcontext() if device.type == "cpu" else sdpa_kernel(SDPBackend.MATH)

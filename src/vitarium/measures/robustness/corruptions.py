@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
 from vitarium.measures.robustness._perturbation import (
     Perturbing,
@@ -55,9 +54,6 @@ class Corruptions(Perturbing):
 
 @measure(
     "corruptions",
-    config=Corruptions,
-    of="model",
-    needs="model",
     unit="error",
     title="corruption error",
     quick=False,
@@ -78,7 +74,7 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
     Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     cases = [(name, severity) for name in config.names for severity in config.severities]
     wrong, wrong_clean = dict.fromkeys(cases, 0), 0
     for batch in pixel_batches(examples, config.batch_size):
@@ -89,23 +85,13 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
             wrong[name, severity] += int((classes_of(subject, pixels) != batch.labels).sum())
     clean = wrong_clean / len(examples)
     errors = {case: count / len(examples) for case, count in wrong.items()}
-    means = {
-        name: sum(errors[name, severity] for severity in config.severities) / len(config.severities)
-        for name in config.names
-    }
+    means = {n: _mean(errors[n, severity] for severity in config.severities) for n in config.names}
     values = {"clean": clean, "increase": _mean(means.values()) - clean}
     values |= means | {f"{name}/{severity}": error for (name, severity), error in errors.items()}
-    return values | _overall(config, clean, means)
-
-
-def _overall(
-    config: Corruptions, clean: float, means: dict[CorruptionName, float]
-) -> dict[str, float]:
-    """The mean corruption error, in relation to the reference where there is one."""
     if not config.reference:
-        return {"": _mean(means.values())}
+        return values | {"": _mean(means.values())}
     ratios = {name: error / config.reference[name] for name, error in means.items()}
-    values = {"": _mean(ratios.values())}
+    values |= {"": _mean(ratios.values())}
     values |= {f"{name}/relative": ratio for name, ratio in ratios.items()}
     if "clean" in config.reference:
         base = config.reference["clean"]

@@ -1,37 +1,35 @@
 """Fooling rate of adversarial patches."""
 
-import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
+from torch.nn import functional as F
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
-from vitarium.measures.robustness._patches import (
-    AttackSettings,
-    PatchGrid,
-    class_objective,
-    patch_grid,
-)
+from vitarium.measures.robustness._patches import PatchGrid, PatchSettings, patch_grid
 from vitarium.measures.robustness._perturbation import (
-    Outcome,
     PixelBatch,
     ascend,
     classes_of,
-    drawn,
-    pixel_batches,
-    streams,
+    fooling_rate,
+    margin,
+    start_noise,
 )
 
 
-class PatchAttack(AttackSettings):
+class PatchAttack(PatchSettings):
     """The defaults are some ten thousand passes of one image, forward and backward."""
+
+    steps: PositiveInt = 40
+    """Each one a forward and a backward pass; what many more would fool is not seen."""
+    step_size: float = Field(0.05, gt=0, le=1)
+    """In pixel values, of 1."""
+    epsilon: float = Field(1.0, ge=0, le=1)
+    """The largest change of a pixel; 1: none is too large."""
 
 
 @measure(
     "patch_attack",
-    config=PatchAttack,
-    of="model",
-    needs="model",
     unit="fraction",
     title="patch attack",
     quick=False,
@@ -50,34 +48,39 @@ def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
     """
     subject.check_classifier()
     grid = patch_grid(subject, config.size)
-    outcome = Outcome(subject)
+
+    def attack(batch: PixelBatch) -> Tensor:
+        right = classes_of(subject, batch.pixels) == batch.labels
+        changed = batch.pixels.clone()
+        if right.any():
+            changed[right] = patches_attacked(config, grid, subject, batch.of(right))
+        return changed
+
     with attention_temperature(subject, config.temperature):
-        for batch in pixel_batches(subject.examples.first(config.images), config.batch_size):
-            right = classes_of(subject, batch.pixels) == batch.labels
-            changed = batch.pixels.clone()
-            if right.any():
-                changed[right] = patches_attacked(config, grid, subject, batch.of(right))
-            outcome.add(batch.pixels, changed, batch.labels)
-    return outcome.values()
+        return fooling_rate(config, subject, attack)
 
 
 def patches_attacked(
-    config: AttackSettings, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
+    config: PatchAttack, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
 ) -> Tensor:
     """Pixels [b, c, h, w] of the batch, attacked in the chosen patches.
 
     Of all steps, the one where another class is ahead the most.
     """
     mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
-    # Black pixels that the first gradient wants darker would never move: it starts from noise.
-    generators = streams(config.seed, "start", batch.indices)
-    noise = drawn(torch.rand, batch.pixels.shape[1:], generators).to(batch.pixels)
+
+    def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = subject.model(subject.examples.normalized(pixels))
+        loss = F.cross_entropy(logits, batch.labels, reduction="none")
+        return loss, margin(logits, batch.labels)
+
     return ascend(
-        class_objective(subject, batch.labels),
+        objective,
         batch.pixels,
         steps=config.steps,
         step_size=config.step_size,
         epsilon=config.epsilon,
         mask=mask,
-        start=config.epsilon * (2 * noise - 1),
+        # Black pixels that the first gradient wants darker would never move: it starts from noise.
+        start=start_noise(config.epsilon, config.seed, batch),
     )

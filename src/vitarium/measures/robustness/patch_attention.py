@@ -7,21 +7,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitarium.architectures.features import prefix_tokens
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.evaluation.attention import watch
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
 from vitarium.measures.robustness._attention_temperature import (
     attention_temperature,
     class_attention,
-    recorded_attention,
 )
-from vitarium.measures.robustness._patches import AttackSettings, CorruptionSettings, patch_grid
+from vitarium.measures.robustness._patches import patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
-from vitarium.measures.robustness.patch_attack import patches_attacked
-from vitarium.measures.robustness.patch_corruption import patches_corrupted
+from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
+from vitarium.measures.robustness.patch_corruption import PatchCorruption, patches_corrupted
 
 
-class PatchAttention(CorruptionSettings, AttackSettings):
+class PatchAttention(PatchCorruption, PatchAttack):
     """Which perturbation, and how attention is read."""
 
     perturbation: Literal["attack", "corruption"] = "attack"
@@ -32,9 +30,6 @@ class PatchAttention(CorruptionSettings, AttackSettings):
 
 @measure(
     "patch_attention",
-    config=PatchAttention,
-    of="model",
-    needs="model",
     unit="fraction",
     title="patch attention",
     quick=False,
@@ -54,7 +49,19 @@ def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
     """
     subject.check_classifier()
     token_grid, grid = patch_grid(subject), patch_grid(subject, config.size)
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
+
+    def attention_of(pixels: Tensor) -> Tensor:
+        """[b, patches]; rows sum to 1"""
+        maps: list[Tensor] = []
+        normalized = subject.examples.normalized(pixels)
+        watch(subject.model, normalized, lambda name, attention: maps.append(attention))
+        tokens = prefix_tokens(subject.model) + token_grid.rows * token_grid.columns
+        if any(block_map.shape[-1] != tokens for block_map in maps):
+            message = f"its attention is not among all its {tokens} tokens"
+            raise NotApplicable(f"{subject.name}: {message}")
+        return class_attention(subject, maps, config.attention)
+
     sums = {"before": 0.0, "after": 0.0, "uniform": 0.0}
     with attention_temperature(subject, config.temperature):
         for batch in pixel_batches(examples, config.batch_size):
@@ -67,20 +74,7 @@ def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
             touched = F.max_pool2d(pixels, (token_grid.height, token_grid.width)).flatten(1)
             touched = touched.to(batch.pixels.device)
             for part, images in (("before", batch.pixels), ("after", changed)):
-                attention = _attention(config, subject, images, touched.shape[1])
-                sums[part] += float((attention * touched).sum(dtype=torch.float64))
+                sums[part] += float((attention_of(images) * touched).sum(dtype=torch.float64))
             sums["uniform"] += float(touched.mean(1).sum(dtype=torch.float64))
     values = {part: total / len(examples) for part, total in sums.items()}
     return {"": values["after"] - values["before"], **values}
-
-
-def _attention(
-    config: PatchAttention, subject: EvalModel, pixels: Tensor, num_patches: int
-) -> Tensor:
-    """[b, patches]; rows sum to 1."""
-    with recorded_attention(subject) as maps, torch.no_grad():
-        subject.model(subject.examples.normalized(pixels))
-    tokens = prefix_tokens(subject.model) + num_patches
-    if any(block_map.ndim != 4 or block_map.shape[-2:] != (tokens, tokens) for block_map in maps):
-        raise NotApplicable(f"{subject.name}: its attention is not among all its {tokens} tokens")
-    return class_attention(subject, maps, config.attention)

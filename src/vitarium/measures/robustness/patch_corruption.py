@@ -1,25 +1,29 @@
 """Fooling rate of natural corruptions of single patches."""
 
+from functools import partial
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._attention_temperature import attention_temperature
-from vitarium.measures.robustness._corruption_functions import corrupted
-from vitarium.measures.robustness._patches import CorruptionSettings, PatchGrid, patch_grid
-from vitarium.measures.robustness._perturbation import Outcome, PixelBatch, pixel_batches, streams
+from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
+from vitarium.measures.robustness._patches import PatchGrid, PatchSettings, patch_grid
+from vitarium.measures.robustness._perturbation import PixelBatch, fooling_rate, streams
 
 
-class PatchCorruption(CorruptionSettings):
-    """Two forward passes of each image."""
+class PatchCorruption(PatchSettings):
+    """A natural corruption of patches; two forward passes of each image."""
+
+    corruption: CorruptionName = "gaussian_noise"
+    """As in the measure `corruptions`: the whole image's, seen in the patches alone."""
+    severity: int = Field(5, ge=1, le=5)
+    strengths: Strengths = "auto"
 
 
 @measure(
     "patch_corruption",
-    config=PatchCorruption,
-    of="model",
-    needs="model",
     unit="fraction",
     title="patch corruption",
     quick=False,
@@ -34,14 +38,11 @@ def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
     """
     subject.check_classifier()
     grid = patch_grid(subject, config.size)
-    outcome = Outcome(subject)
     with attention_temperature(subject, config.temperature):
-        for batch in pixel_batches(subject.examples.first(config.images), config.batch_size):
-            outcome.add(batch.pixels, patches_corrupted(config, grid, batch), batch.labels)
-    return outcome.values()
+        return fooling_rate(config, subject, partial(patches_corrupted, config, grid))
 
 
-def patches_corrupted(config: CorruptionSettings, grid: PatchGrid, batch: PixelBatch) -> Tensor:
+def patches_corrupted(config: PatchCorruption, grid: PatchGrid, batch: PixelBatch) -> Tensor:
     """Pixels [b, c, h, w] of the batch, corrupted in the chosen patches."""
     mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
     generators = streams(config.seed, f"corruption/{config.corruption}", batch.indices)

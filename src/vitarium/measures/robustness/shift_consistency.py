@@ -2,10 +2,8 @@
 
 import torch
 from pydantic import Field, NonNegativeInt
-from torch import Tensor
 
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, Values, measure
 from vitarium.measures.robustness._perturbation import (
     Fill,
     Perturbing,
@@ -30,9 +28,6 @@ class ShiftConsistency(Perturbing):
 
 @measure(
     "shift_consistency",
-    config=ShiftConsistency,
-    of="model",
-    needs="model",
     unit="fraction",
     title="shift consistency",
     quick=False,
@@ -46,7 +41,7 @@ def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
     Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     reach = config.max_shift
     if reach is None:
         reach = min(examples.input_size[1:]) // 8
@@ -59,15 +54,10 @@ def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
         versions = [shifted(batch.pixels, step[:, 0], step[:, 1], config.mode) for step in steps]
         classes = torch.stack([classes_of(subject, pixels) for pixels in versions])
         right = (classes == batch.labels).double()
-        sums[""] += float(_same_pairs(classes).sum())
+        same = (classes[:, None] == classes).double()
+        pairs = config.shifts * (config.shifts - 1)
+        sums[""] += float(((same.sum((0, 1)) - config.shifts) / pairs).sum())
         sums["accuracy"] += float(right.mean(0).sum())
         sums["worst"] += float(right.amin(0).sum())
         sums["clean"] += int((classes_of(subject, batch.pixels) == batch.labels).sum())
     return {part: total / len(examples) for part, total in sums.items()}
-
-
-def _same_pairs(classes: Tensor) -> Tensor:
-    """Share of pairs of rows with the same class, for each column of [n, b]: float64 [b]."""
-    same = (classes[:, None] == classes).double()
-    count = len(classes)
-    return (same.sum((0, 1)) - count) / (count * (count - 1))

@@ -1,26 +1,19 @@
 """Downstream transfer attack: success of a parent's adversarial images on its child."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.architectures.features import blocks
-from vitarium.core.errors import InvalidInput, NotApplicable
-from vitarium.evaluation.inputs import EvalModel, Values
-from vitarium.measures.base import measure
+from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
+from vitarium.measures.robustness._attention_temperature import model_blocks
 from vitarium.measures.robustness._perturbation import (
-    Objective,
-    Outcome,
     Perturbing,
     PixelBatch,
     ascend,
-    drawn,
+    fooling_rate,
     pixel_batches,
-    streams,
+    start_noise,
 )
 
 
@@ -43,9 +36,6 @@ class DownstreamTransferAttack(Perturbing):
 
 @measure(
     "downstream_transfer_attack",
-    config=DownstreamTransferAttack,
-    of="model",
-    needs="model",
     unit="fraction",
     title="downstream transfer attack",
     quick=False,
@@ -67,22 +57,36 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalMo
     blocks that takes images of the same size.
     """
     subject.check_classifier()
-    parent = _parent(subject)
-    layers = _layers(parent)
-    layer = config.layer
-    if layer is not None and layer >= len(layers):
-        raise NotApplicable(f"{parent.name} has no block {layer}, the last is {len(layers) - 1}")
-    examples = subject.examples.first(config.images)
-    if layer is None:
+    if subject.parent is None:
+        raise NotApplicable(f"{subject.name}: it has no parent")
+    parent = subject.parent()
+    sizes = [" x ".join(map(str, model.examples.input_size)) for model in (subject, parent)]
+    if sizes[0] != sizes[1]:
+        raise NotApplicable(
+            f"{subject.name} takes images of {sizes[0]}, its parent {parent.name} of {sizes[1]}"
+        )
+    layers = list(model_blocks(parent).values())
+    number = config.layer
+    if number is not None and number >= len(layers):
+        raise NotApplicable(f"{parent.name} has no block {number}, the last is {len(layers) - 1}")
+    examples = subject.examples.first(config.num_images)
+    if number is None:
         batches = list(pixel_batches(examples.first(config.search_images), config.batch_size))
-        reached = [_search(config, parent, block, batches) for block in layers]
-        layer = min(range(len(layers)), key=reached.__getitem__)
-    outcome, similarity = Outcome(subject), 0.0
-    for batch in pixel_batches(examples, config.batch_size):
-        changed, cosines = attacked(config, parent, layers[layer], batch, config.steps)
-        outcome.add(batch.pixels, changed, batch.labels)
+        reached = []
+        for block in layers:
+            cosines = [attacked(config, parent, block, b, config.search_steps)[1] for b in batches]
+            reached.append(float(torch.cat(cosines).double().mean()))
+        number = min(range(len(layers)), key=reached.__getitem__)
+    layer, similarity = layers[number], 0.0
+
+    def attack(batch: PixelBatch) -> Tensor:
+        nonlocal similarity
+        changed, cosines = attacked(config, parent, layer, batch, config.steps)
         similarity += float(cosines.sum(dtype=torch.float64))
-    return outcome.values() | {"layer": float(layer), "similarity": similarity / len(examples)}
+        return changed
+
+    values = fooling_rate(config, subject, attack)
+    return values | {"layer": float(number), "similarity": similarity / len(examples)}
 
 
 def attacked(
@@ -96,79 +100,31 @@ def attacked(
 
     It starts from noise: at the image itself the cosine is flat.
     """
-    generators = streams(config.seed, "start", batch.indices)
-    noise = drawn(torch.rand, batch.pixels.shape[1:], generators).to(batch.pixels)
-    with _recorded(layer) as outputs:
-        objective = _away_from(parent, outputs, batch.pixels)
-        changed = ascend(
-            objective,
-            batch.pixels,
-            steps=steps,
-            step_size=config.step_size,
-            epsilon=config.epsilon,
-            start=config.epsilon * (2 * noise - 1),
-        )
-        with torch.no_grad():
-            _, score = objective(changed)
-    return changed, -score
-
-
-def _away_from(parent: EvalModel, outputs: list[Tensor], pixels: Tensor) -> Objective:
-    """Minus the mean cosine between tokens of changed pixels and of these."""
+    outputs: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
 
     def tokens(pixels: Tensor) -> Tensor:
         outputs.clear()
         parent.model(parent.examples.normalized(pixels))
         return outputs[-1]
 
-    with torch.no_grad():
-        clean = tokens(pixels)
-
     def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
         away = -F.cosine_similarity(tokens(pixels), clean, dim=-1).flatten(1).mean(1)
         return away, away
 
-    return objective
-
-
-def _search(
-    config: DownstreamTransferAttack, parent: EvalModel, layer: nn.Module, batches: list[PixelBatch]
-) -> float:
-    """The mean cosine after a short attack on a layer."""
-    reached = [attacked(config, parent, layer, batch, config.search_steps)[1] for batch in batches]
-    return float(torch.cat(reached).double().mean())
-
-
-def _parent(subject: EvalModel) -> EvalModel:
-    if subject.parent is None:
-        raise NotApplicable(f"{subject.name}: it has no parent")
-    parent = subject.parent()
-    parent_size, own_size = parent.examples.input_size, subject.examples.input_size
-    if parent_size != own_size:
-        raise NotApplicable(
-            f"{subject.name} takes images of {_size(own_size)}, its parent {parent.name} of "
-            f"{_size(parent_size)}"
+    try:
+        with torch.no_grad():
+            clean = tokens(batch.pixels)
+        changed = ascend(
+            objective,
+            batch.pixels,
+            steps=steps,
+            step_size=config.step_size,
+            epsilon=config.epsilon,
+            start=start_noise(config.epsilon, config.seed, batch),
         )
-    return parent
-
-
-def _size(size: tuple[int, int, int]) -> str:
-    return " x ".join(map(str, size))
-
-
-def _layers(parent: EvalModel) -> list[nn.Module]:
-    try:
-        return list(blocks(parent.model).values())
-    except InvalidInput as error:
-        raise NotApplicable(f"{parent.name}: {error}") from None
-
-
-@contextmanager
-def _recorded(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, each forward pass appends the layer's output."""
-    outputs: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
-    try:
-        yield outputs
+        with torch.no_grad():
+            _, score = objective(changed)
     finally:
         hook.remove()
+    return changed, -score

@@ -23,7 +23,14 @@ def layers(weights: Weights) -> list[str]:
     try:
         modules = weights.skeleton.named_modules()
     except NotApplicable:
-        return [name for name, shape in shapes.items() if _looks_like_a_layer(name, shape)]
+        leaves = ("weight", "in_proj_weight")
+        paths = {n: n.split(".") for n, s in shapes.items() if len(s) >= 2}
+        return [
+            name
+            for name, path in paths.items()
+            if path[-1] in leaves
+            and not (len(shapes[name]) == 2 and "embed" in ".".join(path[-2:-1]))
+        ]
     layer_names = set()
     for name, module in modules:
         if isinstance(module, _LAYERS):
@@ -56,26 +63,15 @@ def head_matrices(weights: Weights) -> Iterator[tuple[str, Tensor]]:
     for name in layers(weights):
         matrix = weights[name].flatten(1)
         if _is_fused(name, matrix):
-            count = _num_heads(weights, name)
+            module_name = next(name.removesuffix(end) for end in _FUSED if name.endswith(end))
+            count = getattr(weights.skeleton.get_submodule(module_name), "num_heads", None)
+            if not isinstance(count, int):
+                message = f"{module_name} does not say how many heads it has"
+                raise NotApplicable(f"{weights.name}: {message}")
             for letter, part in zip("qkv", matrix.chunk(3), strict=True):
                 for number, head in enumerate(part.chunk(count)):
                     yield f"{name}/{letter}/head{number}", head
 
 
-def _looks_like_a_layer(name: str, shape: tuple[int, ...]) -> bool:
-    *path, leaf = name.split(".")
-    is_table = len(shape) == 2 and any("embed" in module for module in path[-1:])
-    return len(shape) >= 2 and leaf in ("weight", "in_proj_weight") and not is_table
-
-
 def _is_fused(name: str, matrix: Tensor) -> bool:
     return name.endswith(_FUSED) and len(matrix) % 3 == 0
-
-
-def _num_heads(weights: Weights, name: str) -> int:
-    """Of the attention whose queries, keys and values `name` holds."""
-    module_name = next(name.removesuffix(suffix) for suffix in _FUSED if name.endswith(suffix))
-    count = getattr(weights.skeleton.get_submodule(module_name), "num_heads", None)
-    if not isinstance(count, int):
-        raise NotApplicable(f"{weights.name}: {module_name} does not say how many heads it has")
-    return count

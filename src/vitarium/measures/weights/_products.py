@@ -7,10 +7,10 @@ tensor at a time, so memory grows with the number of models and not with their s
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
 from vitarium.core.errors import NotApplicable
+from vitarium.core.progress import SILENT, Progress
 from vitarium.evaluation.inputs import Weights, finite
 from vitarium.evaluation.scope import Scope, in_scope
 from vitarium.zoo._format.coding import RUN_BYTES
@@ -81,20 +82,20 @@ def products(models: Sequence[Weights]) -> Products:
     norm S at distance d is right to about 1e-15 (S / d)^2, relatively. Equal tensors have exactly
     equal products, so the distance of copies is exactly zero.
     """
-    names = tuple(model.name for model in models)
 
     def compute() -> Products:
-        grams, _ = gathered(models, _names(models))
+        names = dict.fromkeys(name for model in models for name in model.shapes)
+        grams, _ = gathered(models, list(names))
         return Products(models, {name: torch.from_numpy(gram) for name, gram in grams.items()})
 
-    return models[0].remember(("products", names), compute)
+    return models[0].remember(("products", *(model.name for model in models)), compute)
 
 
 def gathered(
     models: Sequence[Weights],
     tensors: Sequence[str],
     summary: Summary | None = None,
-    report: Callable[[int, int], None] = lambda done, of: None,
+    progress: Progress = SILENT,
 ) -> tuple[Mapping[str, Gram], Mapping[str, np.ndarray]]:
     """Inner products of some tensors as `products` has them, and a summary, in the same pass.
 
@@ -102,7 +103,7 @@ def gathered(
         models: K of them.
         tensors: names; a model need not have them.
         summary: gives S values of every model's tensor; they are of float32 numbers, too.
-        report: is told how many of the tensors are done.
+        progress: takes a step "reading weights" for each tensor.
 
     Returns: by tensor, products, float64 [K, K]; and by tensor, summaries, float64 [K, S], NaN
         where a model does not have it; without `summary` there are none.
@@ -116,14 +117,19 @@ def gathered(
     workers = max(1, min(os.cpu_count() or 1, MAX_BYTES // held))
 
     def work(block: _Block) -> tuple[Gram, np.ndarray | None]:
-        return _of_block([_read(model, block) for model in block.models], summary)
+        read = []
+        for model in block.models:
+            tensor = model.rows(block.name, *block.rows) if block.rows else model[block.name]
+            numbers: Any = tensor.float().reshape(-1).numpy()
+            read.append((numbers, xxh3_64_intdigest(numbers)))
+        return _of_block(read, summary)
 
     # a worker is a core: it reads and multiplies, and BLAS starts no threads of its own
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for block, (gram, part) in zip(blocks, pool.map(work, blocks), strict=True):
             name, cells = block.name, np.ix_(block.indices, block.indices)
             if block.is_first:
-                report(number_of[name], len(tensors))
+                progress.step("reading weights", number_of[name], len(tensors))
                 grams[name][cells] = gram
             else:
                 grams[name][cells] += gram
@@ -131,7 +137,7 @@ def gathered(
                 of = summaries.setdefault(name, np.full((count, part.shape[1]), np.nan))
                 before = [] if block.is_first else [of[block.indices]]
                 of[block.indices] = summary.joined(np.stack([*before, part]))
-    report(len(tensors), len(tensors))
+    progress.step("reading weights", len(tensors), len(tensors))
     return grams, summaries
 
 
@@ -162,18 +168,13 @@ def _fault(scope: Scope, model: Weights) -> str | None:
     return model.remember(("fault", scope), look)
 
 
-def _names(models: Sequence[Weights]) -> list[str]:
-    return list(dict.fromkeys(name for model in models for name in model.shapes))
-
-
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     """Some rows of a tensor, or all (None), of models that have it in the same shape."""
 
     name: str
     models: Sequence[Weights]
     indices: Sequence[int]
-    rows: tuple[int, int] | None
+    rows: tuple[int, int] | None = None
 
     @property
     def is_first(self) -> bool:
@@ -190,7 +191,7 @@ def _blocks(models: Sequence[Weights], name: str) -> Iterator[_Block]:
         group = [models[index] for index in indices]
         size = 4 * math.prod(shape)
         if not shape or len(group) * size <= CHUNK_BYTES:
-            yield _Block(name, group, indices, None)
+            yield _Block(name, group, indices)
             continue
         row = size // shape[0]
         rows = max(-(-RUN_BYTES // row), CHUNK_BYTES // (len(group) * row))
@@ -198,23 +199,14 @@ def _blocks(models: Sequence[Weights], name: str) -> Iterator[_Block]:
             yield _Block(name, group, indices, (start, min(start + rows, shape[0])))
 
 
-def _read(model: Weights, block: _Block) -> tuple[np.ndarray, int]:
-    """A model's numbers of a block as float32 in a row, and their checksum."""
-    name, rows = block.name, block.rows
-    tensor = model[name] if rows is None else model.rows(name, *rows)
-    numbers: Any = tensor.float().reshape(-1).numpy()
-    return numbers, xxh3_64_intdigest(numbers)
-
-
 def _of_block(
     read: list[tuple[np.ndarray, int]], summary: Summary | None
 ) -> tuple[Gram, np.ndarray | None]:
     """Of the models' numbers; those with equal checksums are looked at once."""
-    number_of = {
-        checksum: number for number, checksum in enumerate(dict.fromkeys(c for _, c in read))
-    }
-    which = [number_of[checksum] for _, checksum in read]
+    checksums = [checksum for _, checksum in read]
     different = list({checksum: numbers for numbers, checksum in read}.values())
+    number_of = {checksum: number for number, checksum in enumerate(dict.fromkeys(checksums))}
+    which = [number_of[checksum] for checksum in checksums]
     gram = np.zeros((len(different), len(different)))
     length = len(different[0])
     buffer = np.empty((len(different), min(_COLUMNS, length)))

@@ -1,12 +1,8 @@
 """Distance of the weights from their initial values, and from the parent's."""
 
-from torch import Tensor
-
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights, finite
+from vitarium.evaluation.inputs import finite
 from vitarium.evaluation.scope import Scope, in_scope
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 
 
 class DistanceFrom(Config):
@@ -19,15 +15,7 @@ class DistanceFrom(Config):
     where its shape is the same."""
 
 
-@measure(
-    "distance_from_start",
-    config=DistanceFrom,
-    of="model",
-    needs="weights",
-    unit="norm",
-    title="distance from start",
-    studies=True,
-)
+@measure("distance_from_start", unit="norm", title="distance from start", studies=True)
 def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
     """Euclidean distance of the weights from those of epoch 0, whole and per tensor.
 
@@ -36,15 +24,7 @@ def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
     return _distance(config, weights, weights.start)
 
 
-@measure(
-    "distance_from_parent",
-    config=DistanceFrom,
-    of="model",
-    needs="weights",
-    unit="norm",
-    title="distance from parent",
-    studies=True,
-)
+@measure("distance_from_parent", unit="norm", title="distance from parent", studies=True)
 def distance_from_parent(config: DistanceFrom, weights: Weights) -> Values:
     """Euclidean distance of the weights from those that training started from, whole, per tensor.
 
@@ -58,15 +38,17 @@ def _distance(config: DistanceFrom, weights: Weights, reference: Weights) -> Val
 
     A tensor that is zero in the reference has no relative distance, and is left out of the parts.
     """
-    there = in_scope(reference, config.scope)
-    names = [n for n in in_scope(weights, config.scope) if n in there]
-    names = [n for n in names if weights.shapes[n] == reference.shapes[n]]
+    shapes = {name: reference.shapes[name] for name in in_scope(reference, config.scope)}
+    names = [n for n in in_scope(weights, config.scope) if shapes.get(n) == weights.shapes[n]]
     if not names:
         raise NotApplicable(f"{weights.name} has no tensor of {reference.name}'s names and shapes")
     squares: dict[str, tuple[float, float]] = {}
     for name in names:
-        old = _numbers(reference, name)
-        change = _numbers(weights, name) - old
+        new, old = (
+            finite(f"{model.name}: {name}", model[name]).double().flatten()
+            for model in (weights, reference)
+        )
+        change = new - old
         squares[name] = (float(change.dot(change)), float(old.dot(old)))
     totals = tuple(map(sum, zip(*squares.values(), strict=True)))
     if not config.relative:
@@ -75,7 +57,3 @@ def _distance(config: DistanceFrom, weights: Weights, reference: Weights) -> Val
         raise NotApplicable(f"{weights.name}: all weights of {reference.name} are zero")
     parts = {name: (moved / norm) ** 0.5 for name, (moved, norm) in squares.items() if norm}
     return {"": (totals[0] / totals[1]) ** 0.5, **parts}
-
-
-def _numbers(weights: Weights, name: str) -> Tensor:
-    return finite(f"{weights.name}: {name}", weights[name]).double().flatten()

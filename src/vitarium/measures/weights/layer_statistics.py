@@ -5,9 +5,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, Values, Weights, measure
 
 PAPER = "Unterthiner et al. 2020, Predicting neural network accuracy from weights, arXiv 2002.11448"
 
@@ -19,16 +17,7 @@ class LayerStatistics(Config):
     """The paper's; published model zoos have been described by 1, 25, 50, 75, 99, too."""
 
 
-@measure(
-    "layer_statistics",
-    config=LayerStatistics,
-    of="model",
-    needs="weights",
-    unit="weight",
-    title="weight statistics",
-    studies=True,
-    paper=PAPER,
-)
+@measure("layer_statistics", unit="weight", title="weight statistics", studies=True, paper=PAPER)
 def layer_statistics(config: LayerStatistics, weights: Weights) -> Values:
     """Mean, variance and percentiles of every tensor, as features to predict from.
 

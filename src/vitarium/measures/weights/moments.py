@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 
 
 class WeightMoments(Config):
@@ -18,48 +15,22 @@ class WeightMoments(Config):
     """Measure tensors with this in their name alone, e.g. `attn.proj`; "": all of them."""
 
 
-@measure(
-    "weight_mean",
-    config=WeightMoments,
-    of="model",
-    needs="weights",
-    unit="weight",
-    title="weight mean",
-)
+@measure("weight_mean", unit="weight", title="weight mean")
 def weight_mean(config: WeightMoments, weights: Weights) -> Values:
     """Mean of every tensor's entries, and of all entries."""
-    total, parts = _moments(config, weights)
-    return {"": total.mean, **{name: moments.mean for name, moments in parts.items()}}
+    return {part: moments.mean for part, moments in _moments(config, weights).items()}
 
 
-@measure(
-    "weight_std",
-    config=WeightMoments,
-    of="model",
-    needs="weights",
-    unit="weight",
-    title="weight standard deviation",
-)
+@measure("weight_std", unit="weight", title="weight standard deviation")
 def weight_std(config: WeightMoments, weights: Weights) -> Values:
     """Standard deviation of every tensor's entries, and of all entries.
 
     That of the entries themselves, not an estimate from a sample: divided by n, not n - 1.
     """
-    total, parts = _moments(config, weights)
-    return {
-        "": total.variance**0.5,
-        **{name: moments.variance**0.5 for name, moments in parts.items()},
-    }
+    return {part: moments.variance**0.5 for part, moments in _moments(config, weights).items()}
 
 
-@measure(
-    "weight_kurtosis",
-    config=WeightMoments,
-    of="model",
-    needs="weights",
-    unit="kurtosis",
-    title="weight kurtosis",
-)
+@measure("weight_kurtosis", unit="kurtosis", title="weight kurtosis")
 def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
     """Excess kurtosis of every tensor's entries, and of all entries: 0 for a normal distribution.
 
@@ -68,13 +39,10 @@ def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
 
     Raises NotApplicable where all weights are equal.
     """
-    total, parts = _moments(config, weights)
-    if not total.m2:
+    moments = _moments(config, weights)
+    if not moments[""].m2:
         raise NotApplicable(f"{weights.name}: all weights are equal, so they have no kurtosis")
-    return {
-        "": total.kurtosis,
-        **{name: moments.kurtosis for name, moments in parts.items() if moments.m2},
-    }
+    return {part: of_part.kurtosis for part, of_part in moments.items() if of_part.m2}
 
 
 @dataclass(frozen=True)
@@ -123,12 +91,12 @@ class Moments:
         return self.m4 * self.count / self.m2**2 - 3
 
 
-def _moments(config: WeightMoments, weights: Weights) -> tuple[Moments, dict[str, Moments]]:
-    """Of all chosen tensors together, and of each."""
+def _moments(config: WeightMoments, weights: Weights) -> dict[str, Moments]:
+    """Of all chosen tensors together, by "", and of each."""
     parts = weights.remember(
         ("moments", config.names),
         lambda: {name: Moments.of(t) for name, t in weights.floats(config.names) if t.numel()},
     )
     if not parts:
         raise NotApplicable(f"{weights.name}: no tensor has '{config.names}' in its name")
-    return Moments.combined(parts.values()), parts
+    return {"": Moments.combined(parts.values()), **parts}

@@ -4,9 +4,7 @@ from typing import Literal
 
 import torch
 
-from vitarium.core.config import Config
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, Values, Weights, measure
 
 
 class WeightNorm(Config):
@@ -18,15 +16,7 @@ class WeightNorm(Config):
     """Measure tensors with this in their name alone, e.g. `attn.qkv`; "": all of them."""
 
 
-@measure(
-    "weight_norm",
-    config=WeightNorm,
-    of="model",
-    needs="weights",
-    unit="norm",
-    title="weight norm",
-    studies=True,
-)
+@measure("weight_norm", unit="norm", title="weight norm", studies=True)
 def weight_norm(config: WeightNorm, weights: Weights) -> Values:
     """Norm of every tensor, and of all of them as one vector, in float64."""
     norms = {

@@ -1,16 +1,13 @@
 """Distance and cosine of weights, for all pairs of a population at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Matrices, Weights
 from vitarium.evaluation.scope import Scope
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, Matrices, NotApplicable, Weights, measure
 from vitarium.measures.weights._products import not_comparable, products
 
 
@@ -61,9 +58,6 @@ def _cosine_reason(config: WeightCosine, first: Weights, second: Weights) -> str
 
 @measure(
     "weight_l2",
-    config=WeightL2,
-    of="pair",
-    needs="weights",
     unit="norm",
     title="weights (L2)",
     as_distance="square",
@@ -78,24 +72,20 @@ def weight_l2(config: WeightL2, models: Sequence[Weights]) -> Matrices:
     Matrices [models, models] by part, "" the whole. NaN where a tensor is not in both models with
     the same shape: there the whole is NaN, too.
     """
-    matrices = {}
-    for part, gram in products(models).parts(config.scope):
-        if part and config.parts == "whole":
-            continue
+
+    def distances(gram: Tensor) -> Tensor:
         squares = gram.diagonal()
         distances = (squares[:, None] + squares - 2 * gram).clamp(min=0).sqrt()
         if config.relative:
             norms = squares.sqrt()
             distances /= (norms[:, None] + norms) / 2
-        matrices[part] = _finite_or_nan(distances)
-    return matrices
+        return distances
+
+    return _matrices(config, products(models).parts(config.scope), distances)
 
 
 @measure(
     "weight_cosine",
-    config=WeightCosine,
-    of="pair",
-    needs="weights",
     unit="cosine",
     title="weights (cosine)",
     as_distance="one_minus",
@@ -109,15 +99,25 @@ def weight_cosine(config: WeightCosine, models: Sequence[Weights]) -> Matrices:
     Matrices [models, models] by part, "" the whole, in [-1, 1]. NaN where a tensor is not in both
     models with the same shape, where one is zero, and between children of different parents.
     """
-    grams = products(models).parts(config.scope)
-    if config.of == "changes":
-        grams = _of_changes(config, models)
+
+    def cosines(gram: Tensor) -> Tensor:
+        norms = gram.diagonal().sqrt()
+        return (gram / norms[:, None] / norms).clamp(-1, 1)
+
+    changes = config.of == "changes"
+    grams = _of_changes(config, models) if changes else products(models).parts(config.scope)
+    return _matrices(config, grams, cosines)
+
+
+def _matrices(
+    config: WeightPairs, grams: Iterable[tuple[str, Tensor]], value: Callable[[Tensor], Tensor]
+) -> Matrices:
+    """The value of each Gram matrix [models, models] that is asked for, NaN where not finite."""
     matrices = {}
     for part, gram in grams:
-        if part and config.parts == "whole":
-            continue
-        norms = gram.diagonal().sqrt()
-        matrices[part] = _finite_or_nan((gram / norms[:, None] / norms).clamp(-1, 1))
+        if not part or config.parts == "tensors":
+            matrix = value(gram)
+            matrices[part] = matrix.where(matrix.isfinite(), torch.nan)
     return matrices
 
 
@@ -144,7 +144,3 @@ def _parent_name(model: Weights) -> str | None:
         return model.parent.name
     except NotApplicable:
         return None
-
-
-def _finite_or_nan(values: Tensor) -> Tensor:
-    return values.where(values.isfinite(), torch.nan)

@@ -1,13 +1,13 @@
 """Power-law exponents of the tails of the weight matrices' spectra."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Values, Weights, measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
 MIN_EIGENVALUES = 8
@@ -25,9 +25,6 @@ class PowerLawTail(Spectrum):
 
 @measure(
     "alpha",
-    config=PowerLawTail,
-    of="model",
-    needs="weights",
     unit="exponent",
     title="power-law exponent (alpha)",
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
@@ -39,19 +36,11 @@ def alpha(config: PowerLawTail, weights: Weights) -> Values:
     distance, not normalized. (It fits spectra of less than 20 values, and a kernel's slices, in
     another way.) A matrix with less than 8 eigenvalues that count has none, and is left out.
     """
-
-    def value(singular: Tensor) -> float | None:
-        fitted = _fitted(config, singular)
-        return fitted.alpha if fitted else None
-
-    return per_layer(config, weights, value)
+    return per_layer(config, weights, partial(_exponent, config))
 
 
 @measure(
     "alpha_hat",
-    config=PowerLawTail,
-    of="model",
-    needs="weights",
     unit="exponent",
     title="weighted power-law exponent (alpha-hat)",
     paper="Martin, Peng and Mahoney 2021, Nat. Commun. 12, 4122, arXiv 2002.06716",
@@ -63,8 +52,8 @@ def alpha_hat(config: PowerLawTail, weights: Weights) -> Values:
     """
 
     def value(singular: Tensor) -> float | None:
-        fitted = _fitted(config, singular)
-        return fitted.alpha * 2 * float(singular[0].log10()) if fitted else None
+        exponent = _exponent(config, singular)
+        return exponent and exponent * 2 * float(singular[0].log10())
 
     return per_layer(config, weights, value)
 
@@ -110,9 +99,9 @@ def _distances(logs: np.ndarray, tries: np.ndarray, alphas: np.ndarray) -> np.nd
     return np.where(ranks >= 0, np.abs(expected - empirical), 0).max(1)
 
 
-def _fitted(config: PowerLawTail, singular: Tensor) -> PowerLaw | None:
+def _exponent(config: PowerLawTail, singular: Tensor) -> float | None:
     eigenvalues = singular.square().numpy()
     counted = eigenvalues[eigenvalues > config.smallest]
     if len(counted) < MIN_EIGENVALUES or counted.min() == counted.max():
         return None
-    return fit(counted)
+    return fit(counted).alpha

@@ -3,10 +3,7 @@
 import numpy as np
 from pydantic import Field, NonNegativeFloat
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 
 
 class Sparsity(Config):
@@ -16,9 +13,7 @@ class Sparsity(Config):
     """Each gives a share; they are parts such as `1e-3`, and `head.weight/1e-3` of a tensor."""
 
 
-@measure(
-    "sparsity", config=Sparsity, of="model", needs="weights", unit="fraction", title="sparsity"
-)
+@measure("sparsity", unit="fraction", title="sparsity")
 def sparsity(config: Sparsity, weights: Weights) -> Values:
     """Share of entries that count as zero, of all weights and of every tensor, in [0, 1].
 

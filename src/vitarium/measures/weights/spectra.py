@@ -1,14 +1,11 @@
 """Spectral norm, stable rank and effective rank, from singular values computed once."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from vitarium.core.config import Config
-from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Values, Weights
-from vitarium.measures.base import measure
+from vitarium.measures.base import Config, NotApplicable, Values, Weights, measure
 from vitarium.measures.weights._matrices import head_matrices, matrices
 
 
@@ -19,14 +16,7 @@ class Spectrum(Config):
     """Each attention head's queries, keys and values, too: `blocks.0.attn.qkv.weight/q/head0`."""
 
 
-@measure(
-    "spectral_norm",
-    config=Spectrum,
-    of="model",
-    needs="weights",
-    unit="norm",
-    title="spectral norm",
-)
+@measure("spectral_norm", unit="norm", title="spectral norm")
 def spectral_norm(config: Spectrum, weights: Weights) -> Values:
     """Largest singular value of every weight matrix; whole: the mean over layers."""
     return per_layer(config, weights, lambda values: float(values[0]))
@@ -34,9 +24,6 @@ def spectral_norm(config: Spectrum, weights: Weights) -> Values:
 
 @measure(
     "stable_rank",
-    config=Spectrum,
-    of="model",
-    needs="weights",
     unit="rank",
     title="stable rank",
     paper="Rudelson and Vershynin 2007, Sampling from large matrices, arXiv math/0503442",
@@ -46,14 +33,13 @@ def stable_rank(config: Spectrum, weights: Weights) -> Values:
 
     At least 1, at most the rank. A matrix of zeros has none, and is left out.
     """
-    return per_layer(config, weights, _stable_rank)
+    return per_layer(
+        config, weights, lambda values: float((values / values[0]).square().sum()), of_zeros=False
+    )
 
 
 @measure(
     "effective_rank",
-    config=Spectrum,
-    of="model",
-    needs="weights",
     unit="rank",
     title="effective rank",
     paper="Roy and Vetterli 2007, The effective rank, EUSIPCO",
@@ -64,29 +50,31 @@ def effective_rank(config: Spectrum, weights: Weights) -> Values:
     The singular values are divided by their sum (not squared). At least 1, at most the rank. A
     matrix of zeros has none, and is left out.
     """
-    return per_layer(config, weights, _effective_rank)
-
-
-def singular_values(weights: Weights, heads: bool = False) -> Mapping[str, Tensor]:
-    """Singular values [rank] of every weight matrix by part, float64, the largest first.
-
-    With `heads`, those of each attention head's matrices, too.
-    """
-    values = weights.remember("singular values", lambda: _svd(matrices(weights)))
-    if heads:
-        values = values | weights.remember("... of heads", lambda: _svd(head_matrices(weights)))
-    return values
+    return per_layer(
+        config,
+        weights,
+        lambda values: float(torch.special.entr(values / values.sum()).sum().exp()),
+        of_zeros=False,
+    )
 
 
 def per_layer(
-    config: Spectrum, weights: Weights, value: Callable[[Tensor], float | None]
+    config: Spectrum,
+    weights: Weights,
+    value: Callable[[Tensor], float | None],
+    of_zeros: bool = True,
 ) -> Values:
     """A value of every matrix from its singular values [rank]; whole: the mean over layers.
 
-    Queries, keys, values and heads are in their layer's matrix, so they do not count again. None
-    is no value. Raises NotApplicable where no layer has one.
+    Singular values are in float64, the largest first. Queries, keys, values and heads are in their
+    layer's matrix, so they do not count again. None is no value; `of_zeros` says whether a matrix
+    of zeros has one. Raises NotApplicable where no layer has one.
     """
-    values = {part: value(s) for part, s in singular_values(weights, config.heads).items()}
+    singular = weights.remember("singular values", lambda: _svd(matrices(weights)))
+    if config.heads:
+        heads = weights.remember("... of heads", lambda: _svd(head_matrices(weights)))
+        singular = singular | heads
+    values = {part: value(s) for part, s in singular.items() if of_zeros or s[0]}
     parts = {part: number for part, number in values.items() if number is not None}
     of_layers = [number for part, number in parts.items() if part in weights.shapes]
     if not of_layers:
@@ -96,15 +84,3 @@ def per_layer(
 
 def _svd(named_matrices: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     return {part: torch.linalg.svdvals(matrix.double()) for part, matrix in named_matrices}
-
-
-def _stable_rank(values: Tensor) -> float | None:
-    if not values[0]:
-        return None
-    return float((values / values[0]).square().sum())
-
-
-def _effective_rank(values: Tensor) -> float | None:
-    if not values[0]:
-        return None
-    return float(torch.special.entr(values / values.sum()).sum().exp())

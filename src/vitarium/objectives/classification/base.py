@@ -1,10 +1,10 @@
 """What all objectives that learn classes have in common: outputs, views, and scores."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitarium.data.batch import Batch
@@ -12,13 +12,20 @@ from vitarium.objectives.base import BatchesOfSplit, Evaluate
 
 
 def evaluate(
-    config: object,
-    model: nn.Module,
-    batches: BatchesOfSplit,
-    splits: Sequence[str],
+    config: object, model: nn.Module, batches: BatchesOfSplit, splits: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Cross-entropy (nats, without smoothing) and top-1 accuracy over all images of each split."""
-    return {split: _scores(model, batches(split, None)) for split in splits}
+    scores = {}
+    for split in splits:
+        loss = correct = torch.zeros((), dtype=torch.float64)
+        images = 0
+        for batch in batches(split, None):
+            outputs = model(batch.images).float()
+            loss = loss + F.cross_entropy(outputs, batch.labels, reduction="sum").double().cpu()
+            correct = correct + (outputs.argmax(1) == batch.labels).sum().cpu()
+            images += len(batch.labels)
+        scores[split] = {"loss": loss.item() / images, "accuracy": correct.item() / images}
+    return scores
 
 
 class ClassificationFacts(TypedDict):
@@ -37,13 +44,6 @@ CLASSIFICATION: ClassificationFacts = {
 """Facts for `@objective(name, config=..., **CLASSIFICATION)`."""
 
 
-def _scores(model: nn.Module, batches: Iterator[Batch]) -> dict[str, float]:
-    """Of outputs [batch, num_classes] against labels [batch]."""
-    loss = correct = torch.zeros((), dtype=torch.float64)
-    images = 0
-    for batch in batches:
-        outputs = model(batch.images).float()
-        loss = loss + F.cross_entropy(outputs, batch.labels, reduction="sum").double().cpu()
-        correct = correct + (outputs.argmax(1) == batch.labels).sum().cpu()
-        images += len(batch.labels)
-    return {"loss": loss.item() / images, "accuracy": correct.item() / images}
+def accuracy(outputs: Tensor, batch: Batch) -> Tensor:
+    """Share of outputs [batch, num_classes] that are largest where the targets are: a scalar."""
+    return (outputs.argmax(1) == batch.targets.argmax(1)).float().mean()

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from vitarium.core.config import Config
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
-from vitarium.objectives.classification.base import CLASSIFICATION
+from vitarium.objectives.classification.base import CLASSIFICATION, accuracy
 
 
 class Supervised(Config):
@@ -25,5 +25,4 @@ def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
     """
     outputs = model(batch.images)
     loss = F.cross_entropy(outputs, batch.targets, label_smoothing=config.label_smoothing)
-    right = outputs.argmax(1) == batch.targets.argmax(1)
-    return Loss(loss, accuracy=right.float().mean())
+    return Loss(loss, accuracy=accuracy(outputs, batch))

@@ -32,10 +32,7 @@ class Simclr(Config):
 
 
 def evaluate(
-    config: Simclr,
-    model: nn.Module,
-    batches: BatchesOfSplit,
-    splits: Sequence[str],
+    config: Simclr, model: nn.Module, batches: BatchesOfSplit, splits: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Accuracy of k-NN on the features of each split, with training images as neighbours."""
     bank, bank_labels = _features(model, batches("train", config.bank))
@@ -63,20 +60,16 @@ def simclr(config: Simclr, model: nn.Module, batch: Batch) -> Loss:
 
     Outputs [2 * batch, out_dim]: all first views, then all second ones.
     """
-    similarity = _similarities(model(batch.images))
-    images = len(similarity) // 2
-    partner = torch.arange(2 * images, device=similarity.device).roll(images)
-    loss = F.cross_entropy(similarity / config.temperature, partner)
-    return Loss(loss, contrastive_accuracy=(similarity.argmax(1) == partner).float().mean())
-
-
-def _similarities(outputs: Tensor) -> Tensor:
-    """Cosine similarity of every output with every other; -inf with itself. [n, d] -> [n, n]"""
+    outputs = model(batch.images)
     # Autocast would round the similarities to 8 bits, which the temperature then magnifies.
     with torch.autocast(outputs.device.type, enabled=False):
         unit = F.normalize(outputs.float(), dim=1)
         itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-        return (unit @ unit.T).masked_fill(itself, float("-inf"))
+        similarity = (unit @ unit.T).masked_fill(itself, float("-inf"))
+    images = len(similarity) // 2
+    partner = torch.arange(2 * images, device=similarity.device).roll(images)
+    loss = F.cross_entropy(similarity / config.temperature, partner)
+    return Loss(loss, contrastive_accuracy=(similarity.argmax(1) == partner).float().mean())
 
 
 def _features(model: nn.Module, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,7 @@ OUTPUTS = "outputs"
 class TeacherRef:
     """Where the teacher comes from, as a recipe says it.
 
-    source: "parent"; a model of the zoo, `ID` or `ID@EPOCH`; or a path.
-    architecture, head: what builds the model of a .safetensors file; None: it says so itself.
-    sha256: of the file with the weights; None: whatever it is.
+    Its fields are those of `Distillation`.
     """
 
     source: str
@@ -142,12 +140,13 @@ def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> No
 
     Raises InvalidInput unless both give one output for each of the same classes.
     """
-    teacher_shape, student_shape = (tuple(model(example).shape[1:]) for model in (teacher, student))
-    if teacher_shape != student_shape:
+    shapes = [tuple(model(example).shape[1:]) for model in (teacher, student)]
+    if shapes[0] != shapes[1]:
+        outputs = [f"for {s[0]} classes" if len(s) == 1 else f"of shape {s}" for s in shapes]
         raise InvalidInput(
-            f"the teacher has outputs {_words(teacher_shape)} and the student "
-            f"{_words(student_shape)}: choose a teacher that was trained on the student's classes, "
-            "or give it such a head first (a stage that starts from it, on the student's data)"
+            f"the teacher has outputs {outputs[0]} and the student {outputs[1]}: choose a teacher "
+            "that was trained on the student's classes, or give it such a head first (a stage that "
+            "starts from it, on the student's data)"
         )
 
 
@@ -165,7 +164,3 @@ def soft_cross_entropy(outputs: Tensor, teacher_logits: Tensor, temperature: flo
 def at_least_float32(values: Tensor) -> Tensor:
     """[...] in float32, or in float64 as it is: [...]"""
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _words(shape: tuple[int, ...]) -> str:
-    return f"for {shape[0]} classes" if len(shape) == 1 else f"of shape {shape}"

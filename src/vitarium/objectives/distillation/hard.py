@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
+from vitarium.objectives.classification.base import accuracy
 from vitarium.objectives.distillation.base import DISTILLATION, Distillation, teacher_output
 
 
@@ -31,9 +32,5 @@ def hard_distillation(config: HardDistillation, model: nn.Module, batch: Batch) 
     outputs = model(batch.images)
     class_loss = F.cross_entropy(outputs, batch.targets)
     prediction = F.cross_entropy(outputs, teacher_output(batch).argmax(1))
-    right = outputs.argmax(1) == batch.targets.argmax(1)
-    return Loss(
-        (1 - config.alpha) * class_loss + config.alpha * prediction,
-        prediction=prediction,
-        accuracy=right.float().mean(),
-    )
+    loss = (1 - config.alpha) * class_loss + config.alpha * prediction
+    return Loss(loss, prediction=prediction, accuracy=accuracy(outputs, batch))

@@ -2,11 +2,12 @@
 
 import torch
 from pydantic import Field, PositiveFloat
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, objective
+from vitarium.objectives.classification.base import accuracy
 from vitarium.objectives.distillation.base import (
     DISTILLATION,
     Distillation,
@@ -35,27 +36,17 @@ def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) 
     Outputs [batch, num_classes] against targets and the teacher's outputs of that shape. The
     teacher's term is the Kullback-Leibler divergence at temperature T, mean over the batch, not the
     cross-entropy: gradients are the same, and the term is 0 where the student says what the teacher
-    says. T^2 keeps the gradient's size when T changes (Sec. 2).
+    says, in float32 under autocast, too. T^2 keeps the gradient's size when T changes (Sec. 2).
     """
     outputs = model(batch.images)
     class_loss = F.cross_entropy(outputs, batch.targets)
-    prediction = config.temperature**2 * _divergence(
-        outputs, teacher_output(batch), config.temperature
-    )
-    right = outputs.argmax(1) == batch.targets.argmax(1)
-    return Loss(
-        (1 - config.alpha) * class_loss + config.alpha * prediction,
-        prediction=prediction,
-        accuracy=right.float().mean(),
-    )
-
-
-def _divergence(outputs: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) in nats, mean over the batch; in float32 under autocast, too."""
     with torch.autocast(outputs.device.type, enabled=False):
         log_q, log_p = (
-            (at_least_float32(logits) / temperature).log_softmax(dim=1)
-            for logits in (outputs, teacher_logits)
+            (at_least_float32(logits) / config.temperature).log_softmax(dim=1)
+            for logits in (outputs, teacher_output(batch))
         )
         # vmap has no rule of its own for F.kl_div
-        return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+        divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+    prediction = config.temperature**2 * divergence
+    loss = (1 - config.alpha) * class_loss + config.alpha * prediction
+    return Loss(loss, prediction=prediction, accuracy=accuracy(outputs, batch))

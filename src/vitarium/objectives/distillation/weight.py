@@ -1,5 +1,6 @@
 """Weight distillation: a teacher's outputs, and the relations of its tokens in every block."""
 
+from itertools import product
 from typing import Literal, Self
 
 import torch
@@ -7,12 +8,18 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitarium.architectures.features import prefix_tokens
+from vitarium.architectures.features import prefix_tokens, transformer_blocks
 from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, TeacherOutputs, objective
-from vitarium.objectives.distillation._layer_pairs import Layers, Pairs, layer_pairs
-from vitarium.objectives.distillation._recording import Recorded, depth, recording, window_shift
+from vitarium.objectives.classification.base import accuracy
+from vitarium.objectives.distillation._blocks import (
+    Layers,
+    Pairs,
+    layer_pairs,
+    recording,
+    window_shift,
+)
 from vitarium.objectives.distillation._relations import (
     attention_relation,
     hidden_difference,
@@ -87,27 +94,14 @@ def block_outputs(
     """
     if config.alpha < 1:
         check_classes(teacher, student, example)
-    if not (config.relation_weight or config.hidden_weight):
-        return lambda images: {OUTPUTS: teacher(images)} if config.alpha < 1 else {}
-    pairs = layer_pairs(config.layers, _depth("student", student), _depth("teacher", teacher))
-    _check(config, teacher, student, example, pairs)
+    kinds = _kinds(config)
+    pairs = _pairs(config, teacher, student) if kinds else ()
+    if kinds:
+        _check(config, teacher, student, example, pairs)
 
     def outputs_of(images: Tensor) -> dict[str, Tensor]:
-        with recording(
-            teacher, **_to_record(config, [teacher_block for _, teacher_block in pairs])
-        ) as recorded:
-            outputs = teacher(images)
-        cut = _cut(config, teacher, recorded)
-        by_name = {
-            f"qkv.{student_block}": cut.qkv[teacher_block]
-            for student_block, teacher_block in pairs
-            if cut.qkv
-        }
-        by_name |= {
-            f"hidden.{student_block}": cut.hidden[teacher_block]
-            for student_block, teacher_block in pairs
-            if cut.hidden
-        }
+        outputs, tokens = _recorded(config, teacher, images, [block for _, block in pairs])
+        by_name = {f"{kind}.{s}": tokens[f"{kind}.{t}"] for kind in kinds for s, t in pairs}
         return by_name | ({OUTPUTS: outputs} if config.alpha < 1 else {})
 
     return outputs_of
@@ -128,8 +122,7 @@ def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Bat
     """
     teacher_outputs = batch.teacher_outputs or {}
     numbers = sorted({int(name.split(".")[1]) for name in teacher_outputs if name != OUTPUTS})
-    with recording(model, **_to_record(config, numbers)) as recorded:
-        outputs = model(batch.images)
+    outputs, tokens = _recorded(config, model, batch.images, numbers)
     parts = {}
     loss = torch.zeros((), device=outputs.device)
     if config.alpha > 0:
@@ -137,55 +130,51 @@ def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Bat
     if config.alpha < 1:
         parts["prediction"] = soft_cross_entropy(outputs, teacher_output(batch), config.temperature)
         loss = loss + (1 - config.alpha) * parts["prediction"]
-    cut = _cut(config, model, recorded)
-    if config.relation_weight:
-        by_block = [
-            attention_relation(cut.qkv[i], teacher_output(batch, f"qkv.{i}"), config.relation_heads)
-            for i in numbers
-        ]
-        parts["relation"] = torch.stack(by_block).mean()
-        loss = loss + config.relation_weight * parts["relation"]
-    if config.hidden_weight:
-        by_block = [
-            _hidden(config, cut.hidden[i], teacher_output(batch, f"hidden.{i}")) for i in numbers
-        ]
-        parts["hidden"] = torch.stack(by_block).mean()
-        loss = loss + config.hidden_weight * parts["hidden"]
-    right = outputs.argmax(1) == batch.targets.argmax(1)
-    return Loss(loss, **parts, accuracy=right.float().mean())
+    for kind in _kinds(config):
+        by_block = []
+        for name in (f"{kind}.{number}" for number in numbers):
+            teacher_tokens = teacher_output(batch, name)
+            if kind == "qkv":
+                part = attention_relation(tokens[name], teacher_tokens, config.relation_heads)
+            elif config.hidden == "mse":
+                part = hidden_difference(tokens[name], teacher_tokens)
+            else:
+                part = config.hidden_scale * hidden_relation(tokens[name], teacher_tokens)
+            by_block.append(part)
+        mean = torch.stack(by_block).mean()
+        parts["relation" if kind == "qkv" else "hidden"] = mean
+        loss = loss + (config.relation_weight if kind == "qkv" else config.hidden_weight) * mean
+    return Loss(loss, **parts, accuracy=accuracy(outputs, batch))
 
 
-def _hidden(config: WeightDistillation, student: Tensor, teacher: Tensor) -> Tensor:
-    if config.hidden == "mse":
-        return hidden_difference(student, teacher)
-    return config.hidden_scale * hidden_relation(student, teacher)
+def _kinds(config: WeightDistillation) -> list[str]:
+    """What is recorded of blocks."""
+    weights = {"qkv": config.relation_weight, "hidden": config.hidden_weight}
+    return [kind for kind, weight in weights.items() if weight]
 
 
-def _to_record(config: WeightDistillation, numbers: list[int]) -> dict[str, list[int]]:
-    """What to record of which blocks."""
-    return {
-        "qkv": numbers if config.relation_weight else [],
-        "hidden": numbers if config.hidden_weight else [],
-    }
-
-
-def _cut(config: WeightDistillation, model: nn.Module, recorded: Recorded) -> Recorded:
-    """The tokens that count, each block's in one row: [batch, n, ...]"""
+def _recorded(
+    config: WeightDistillation, model: nn.Module, images: Tensor, numbers: list[int]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Outputs for images, and of blocks the tokens that count, in one row: [batch, n, ...]"""
+    names = [f"{kind}.{number}" for kind in _kinds(config) for number in numbers]
+    with recording(model, names) as recorded:
+        outputs = model(images)
     left_out = prefix_tokens(model) if config.tokens == "patches" else 0
-    return Recorded(
-        {number: qkv[:, left_out:] for number, qkv in recorded.qkv.items()},
-        {number: tokens.flatten(1, -2)[:, left_out:] for number, tokens in recorded.hidden.items()},
-    )
+    return outputs, {name: t.flatten(1, -2)[:, left_out:] for name, t in recorded.items()}
 
 
-def _depth(whose: str, model: nn.Module) -> int:
-    try:
-        return depth(model)
-    except InvalidInput as error:
-        raise InvalidInput(
-            f"the {whose} cannot be compared block by block: {error}; set relation_weight and "
-            "hidden_weight to 0, or use soft_distillation"
-        ) from None
+def _pairs(config: WeightDistillation, teacher: nn.Module, student: nn.Module) -> Pairs:
+    depths = {}
+    for whose, model in (("student", student), ("teacher", teacher)):
+        try:
+            depths[whose] = len(transformer_blocks(model))
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"the {whose} cannot be compared block by block: {error}; set relation_weight and "
+                "hidden_weight to 0, or use soft_distillation"
+            ) from None
+    return layer_pairs(config.layers, depths["student"], depths["teacher"])
 
 
 def _check(
@@ -196,51 +185,43 @@ def _check(
     pairs: Pairs,
 ) -> None:
     """Raises InvalidInput unless the shapes of all pairs go together, seen on one image."""
-    recordings = []
+    tokens = {}
     for whose, model, numbers in (
         ("student", student, [student_block for student_block, _ in pairs]),
         ("teacher", teacher, [teacher_block for _, teacher_block in pairs]),
     ):
         try:
-            with recording(model, **_to_record(config, numbers)) as recorded:
-                model(example)
+            _, tokens[whose] = _recorded(config, model, example, numbers)
         except InvalidInput as error:
             raise InvalidInput(
                 f"the {whose} has no relations to compare: {error}; set relation_weight to 0"
             ) from None
-        recordings.append(_cut(config, model, recorded))
-    student_saw, teacher_saw = recordings
-    for student_block, teacher_block in pairs:
+    for (student_block, teacher_block), kind in product(pairs, _kinds(config)):
         where = f"block {student_block} of the student and block {teacher_block} of the teacher"
-        if config.relation_weight:
-            student_shape, teacher_shape = (
-                student_saw.qkv[student_block].shape,
-                teacher_saw.qkv[teacher_block].shape,
-            )
-            _check_tokens(student_shape, teacher_shape, where)
+        shapes = {
+            "student": tokens["student"][f"{kind}.{student_block}"].shape,
+            "teacher": tokens["teacher"][f"{kind}.{teacher_block}"].shape,
+        }
+        _check_tokens(shapes["student"], shapes["teacher"], where)
+        widths = {whose: shape[-1] for whose, shape in shapes.items()}
+        if kind == "qkv":
             shifts = [window_shift(student, student_block), window_shift(teacher, teacher_block)]
             if None not in shifts and shifts[0] != shifts[1]:
                 raise InvalidInput(
                     f"{where} have windows that are shifted by {shifts[0]} and {shifts[1]}: pair "
                     "blocks with the same shift by `layers`"
                 )
-            for whose, shape in (("student", student_shape), ("teacher", teacher_shape)):
-                if (shape[-1] // 3) % config.relation_heads:
+            for whose, width in widths.items():
+                if (width // 3) % config.relation_heads:
                     raise InvalidInput(
                         f"relation_heads {config.relation_heads} does not divide the {whose}'s "
-                        f"width {shape[-1] // 3}; choose a divisor of both models' widths"
+                        f"width {width // 3}; choose a divisor of both models' widths"
                     )
-        if config.hidden_weight:
-            student_shape, teacher_shape = (
-                student_saw.hidden[student_block].shape,
-                teacher_saw.hidden[teacher_block].shape,
+        elif config.hidden == "mse" and widths["student"] != widths["teacher"]:
+            raise InvalidInput(
+                f"hidden: mse compares tokens of one width, but {where} have "
+                f"{widths['student']} and {widths['teacher']}; use hidden: relation"
             )
-            _check_tokens(student_shape, teacher_shape, where)
-            if config.hidden == "mse" and student_shape[-1] != teacher_shape[-1]:
-                raise InvalidInput(
-                    f"hidden: mse compares tokens of one width, but {where} have "
-                    f"{student_shape[-1]} and {teacher_shape[-1]}; use hidden: relation"
-                )
 
 
 def _check_tokens(student: torch.Size, teacher: torch.Size, where: str) -> None:

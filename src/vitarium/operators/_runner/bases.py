@@ -7,7 +7,6 @@ import torch
 from vitarium.architectures.heads import is_head
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
-from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.heads import Heads, WeightSubset
@@ -47,7 +46,7 @@ def base_of(
     A model that starts from another gets a new head, so the parent's is not what its own started
     from. Raises IncompatibleWeights where the models' heads did not start alike.
     """
-    weights = sources.weights(Target(base.model, base.epoch, ""))
+    weights = sources.weights(base)
     if heads.separate:
         return heads.backbone(weights)
     names = [name for name in models[0].shapes if is_head(models[0].skeleton, name)]
@@ -67,8 +66,8 @@ def base_of(
 def _start(sources: ModelLoader, ingredient: CheckpointRef, base: CheckpointRef) -> Weights:
     spec = sources.zoo.folder(ingredient.model).spec()
     if (spec.parent, spec.parent_epoch or 0) != (base.model, base.epoch):
-        return sources.weights(Target(base.model, base.epoch, ""))
-    return sources.weights(Target(ingredient.model, ingredient.epoch, "")).start
+        return sources.weights(base)
+    return sources.weights(ingredient).start
 
 
 class PatchedWeights(Weights):

@@ -9,7 +9,6 @@ from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
-from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import check_alike
@@ -46,7 +45,7 @@ class Heads:
         if choice not in CHOICES:
             id, epoch = sources.zoo.at(choice)
             self.origin, self.label = CheckpointRef(model=id, epoch=epoch), f"{id}@{epoch}"
-            self._heads = [sources.weights(Target(id, epoch, ""))]
+            self._heads = [sources.weights(self.origin)]
         else:
             _check_classes(sources, chosen)
         if choice == "ensemble":

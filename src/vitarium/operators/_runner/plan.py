@@ -10,7 +10,6 @@ from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import check_writable
 from vitarium.core.registry import Section
-from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
@@ -48,9 +47,7 @@ class MergePlan:
         self.zoo, self.force = sources.zoo, force
         self.facts = operator.plugin.facts
         self.log = OperatorLog()
-        models = list(
-            weights or [sources.weights(target_of(ingredient)) for ingredient in ingredients]
-        )
+        models = list(weights or map(sources.weights, ingredients))
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts["origin"]]
@@ -124,7 +121,7 @@ class MergePlan:
     def subject(self, number: int) -> EvalModel:
         """An ingredient that runs, with images of its own data. Raises as `examples`."""
         self.sources.subject.cache_clear()  # one of them at a time is in memory
-        subject = self.sources.subject(target_of(self.chosen[number]), self.facts["split"], None)
+        subject = self.sources.subject(self.chosen[number], self.facts["split"], None)
         self._allowed(subject.examples)
         return subject
 
@@ -182,7 +179,3 @@ class MergePlan:
     def _base_weights(self) -> Weights:
         assert self.base
         return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
-
-
-def target_of(ingredient: CheckpointRef) -> Target:
-    return Target(ingredient.model, ingredient.epoch, "")

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import partial
+from types import SimpleNamespace
 
 import pandas as pd
 

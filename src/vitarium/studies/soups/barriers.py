@@ -233,9 +233,13 @@ def _losses(
 ) -> Losses:
     """From the cache, if it is known. Raises NotApplicable, IncompatibleWeights, CorruptFile."""
     images = evaluator.sources.images(evaluator.examples(first.model, evaluator.split))
-    targets = [evaluator.target(end) for end in (first, second)]
-    ends = [text for target in targets for text in (target.name, target.weights)]
-    settings = [f"{config.points}", f"{config.images}", repr(align.factors()) if align else BEFORE]
+    content = evaluator.sources.content
+    ends = [text for end in (first, second) for text in (str(end), content(end))]
+    settings = [
+        f"{config.points}",
+        f"{config.num_images}",
+        repr(align.factors()) if align else BEFORE,
+    ]
     key = ("paths", *ends, images, *settings)
     entry = evaluator.cache.get(*key)
     if entry is not None:

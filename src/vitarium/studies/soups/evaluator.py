@@ -16,7 +16,6 @@ from vitarium.blueprint import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.registry import Section
 from vitarium.data.loader import SplitName
-from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
@@ -61,10 +60,6 @@ class Evaluator:
         self.examples = cache(self._examples)
         self._aligned_group = lru_cache(maxsize=1)(self._align_group)
 
-    def target(self, model: CheckpointRef) -> Target:
-        number, content = self.zoo.folder(model.model).checkpoint(model.epoch)
-        return Target(model.model, number, content[:16])
-
     def _examples(self, model: str, split: SplitName) -> EvalData:
         """Raises InvalidInput where the split is empty, or the model was trained on it."""
         examples = self.sources.examples(model, split, self.num_images)
@@ -101,9 +96,9 @@ class Evaluator:
         Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile.
         """
         plan = MergePlan(self.sources, operator, models, heads=heads)
-        key = [plan.spec.id, *(self.target(model).weights for model in models)]
+        key = [plan.spec.id, *(self.sources.content(model) for model in models)]
         if plan.base:
-            key.append(self.target(plan.base).weights)
+            key.append(self.sources.content(plan.base))
         if align:
             key.append(repr(align.factors()))
 
@@ -124,7 +119,7 @@ class Evaluator:
 
         Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
         """
-        weights = self.sources.weights(self.target(second))
+        weights = self.sources.weights(second)
         tensors = MergePlan(self.sources, align, (first, second), stage="aligned").weights()
         if {n: t.shape for n, t in tensors.items()} != {n: weights[n].shape for n in weights}:
             raise IncompatibleWeights(f"{align.name} changes the architecture of {weights.name}")
@@ -132,7 +127,7 @@ class Evaluator:
 
     def _align_group(self, align: Section, models: tuple[CheckpointRef, ...]) -> list[Weights]:
         first, *rest = models
-        reference = self.sources.weights(self.target(first))
+        reference = self.sources.weights(first)
         return [reference, *(self.aligned(align, first, model) for model in rest)]
 
     def _logits_of(self, model: CheckpointRef) -> Logits:

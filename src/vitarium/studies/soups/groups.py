@@ -8,7 +8,6 @@ from typing import Literal
 from vitarium.architectures.heads import is_head
 from vitarium.blueprint import CheckpointRef, Recipe
 from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.evaluator import Evaluator
@@ -138,7 +137,7 @@ class SiblingGroups:
         return all(start[name].equal(starts[0][name]) for start in starts for name in names)
 
     def _weights(self, model: CheckpointRef) -> Weights:
-        return self.sources.weights(Target(model.model, model.epoch, ""))
+        return self.sources.weights(model)
 
     def _trunk(self, model: CheckpointRef) -> str:
         """Equal where the models can be averaged but for their heads."""

@@ -1,0 +1,95 @@
+"""Blocks of a student and of its teacher: which are paired, and what is recorded of them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+from pydantic import NonNegativeInt
+from torch import Tensor, nn
+
+from vitarium.architectures.features import transformer_blocks
+from vitarium.core.errors import InvalidInput
+
+Layers = Literal["every_second", "all", "last"] | tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
+"""Blocks of the student by name, or pairs of (student's, teacher's) block, both from 0."""
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+def layer_pairs(layers: Layers, student: int, teacher: int) -> Pairs:
+    """The pairs (student's block, teacher's block) for so many blocks of each, in order.
+
+    "every_second" counts from the last: 1, 3, ..., 11 of 12. Block i of L is paired with the block
+    of the teacher that stands as deep: the one with (i + 1) / L of its blocks done, rounded up.
+
+    Raises InvalidInput for a block that one of them does not have.
+    """
+    if isinstance(layers, str):
+        chosen: Sequence[int] = {
+            "every_second": range(student - 1, -1, -2),
+            "all": range(student),
+            "last": (student - 1,),
+        }[layers]
+        return tuple((i, -(-(i + 1) * teacher // student) - 1) for i in sorted(chosen))
+    for whose, count, numbers in (
+        ("student", student, [student_block for student_block, _ in layers]),
+        ("teacher", teacher, [teacher_block for _, teacher_block in layers]),
+    ):
+        if missing := [number for number in numbers if number >= count]:
+            raise InvalidInput(
+                f"layers: the {whose} has no block {missing[0]}: it has {count}, from 0 to "
+                f"{count - 1}"
+            )
+    return tuple(sorted(layers))
+
+
+@contextmanager
+def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside, calls of the model are recorded; its outputs are what they are without.
+
+    The recorded tensors are the model's own, with their graphs, of its last call. Works within
+    functional_call and vmap, where they are those of one model; not on a compiled model.
+
+    Args:
+        names: of a block with its number from 0: "qkv.3", queries, keys and values side by side,
+            [batch, n, 3 * width] (in windows [batch * windows, n, 3 * width]); or "hidden.3", its
+            output, [batch, n, width] or [batch, h, w, width].
+
+    Raises InvalidInput where there is no such block, or where it has no `attn.qkv`.
+    """
+    recorded: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for name in names:
+            kind, number = name.split(".")
+            module: nn.Module | None = _numbered(model, int(number))
+            if kind == "qkv":
+                module = getattr(getattr(module, "attn", None), "qkv", None)
+            if not isinstance(module, nn.Module):
+                raise InvalidInput(
+                    f"block {number} of {type(model).__name__} has no attn.qkv, which gives "
+                    "queries, keys and values as one"
+                )
+            hook = module.register_forward_hook(
+                lambda _, __, output, name=name: recorded.update({name: output})
+            )
+            hooks.callback(hook.remove)
+        yield recorded
+
+
+def window_shift(model: nn.Module, number: int) -> tuple[int, ...] | None:
+    """By how many rows and columns a block's windows are shifted; None where it has no windows."""
+    block = _numbered(model, number)
+    for owner, name in ((block, "shift_size"), (block.attn, "shift")):  # timm's, and ours
+        shift = getattr(owner, name, None)
+        if isinstance(shift, tuple):
+            return tuple(shift)
+    return None
+
+
+def _numbered(model: nn.Module, number: int) -> nn.Module:
+    blocks = list(transformer_blocks(model).values())
+    if not 0 <= number < len(blocks):
+        raise InvalidInput(
+            f"{type(model).__name__} has no block {number}: it has {len(blocks)}, from 0"
+        )
+    return blocks[number]
