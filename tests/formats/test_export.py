@@ -175,7 +175,7 @@ def test_bad_choices_are_refused_before_anything_is_written(zoo, tmp_path):
 
 
 def test_safetensors_files_hold_the_zoos_bits_and_their_factors(zoo, tmp_path):
-    soup = merge(zoo, zoo.models().query("stage == 'pretrain'")["id"], "uniform_soup")
+    soup = merge(zoo, "uniform_soup", models=zoo.models().query("stage == 'pretrain'")["id"]).id
     *files, table = export(zoo, tmp_path / "out", exporter="safetensors")
     with table.open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
