@@ -65,7 +65,8 @@ def setting_value(text: str, annotation: Any) -> Any:
         return []
     if not is_list and "," not in text and not text.startswith("["):
         return value
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         return YAML(typ="safe").load(text if text.startswith("[") else f"[{text}]")

@@ -23,11 +23,7 @@ _RUNS = 15
 
 
 def compare(
-    zoo: Zoo,
-    students: Mapping[str, str],
-    *,
-    device: str = "auto",
-    data_dir: Path | None = None,
+    zoo: Zoo, students: Mapping[str, str], *, device: str = "auto", data_dir: Path | None = None
 ) -> "pd.DataFrame":
     """A row per student: what it and its original take, and how good they are.
 

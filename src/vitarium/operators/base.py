@@ -124,6 +124,10 @@ class Ingredients(Sequence[Weights]):
         task: str = "",
     ) -> None:
         self._models = list(models)
+        self.names = [model.name for model in self._models]
+        """Of the models, `ID@EPOCH`."""
+        self.shapes = self._models[0].shapes
+        """Of the tensors that are to be made."""
         self._base, self._model, self._examples = base, model, examples
         self._symmetries, self._subject = symmetries, subject
         self.progress, self.task = progress, task
@@ -136,16 +140,6 @@ class Ingredients(Sequence[Weights]):
 
     def __len__(self) -> int:
         return len(self._models)
-
-    @property
-    def names(self) -> list[str]:
-        """Of the models, `ID@EPOCH`."""
-        return [model.name for model in self._models]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the tensors that are to be made."""
-        return self._models[0].shapes
 
     def report(self, done: int, total: int) -> None:
         """Say that so much of the work is done."""

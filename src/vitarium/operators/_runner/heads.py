@@ -1,6 +1,6 @@
 """What becomes of the heads, which belong to data sets and may be of different shapes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -44,12 +44,18 @@ class Heads:
         self.changes: dict[str, Section] = {}
         """Of the recipe."""
         zoo = sources.zoo
+        classes = {ref.model: zoo.folder(ref.model).about().classes for ref in chosen}
+        first_model = chosen[0].model
         if choice not in CHOICES:
             self.origin = zoo.at(choice)
             self.label = str(self.origin)
             self._models = [sources.weights(target_of(self.origin))]
-        else:
-            _check_classes(zoo, chosen)
+        for model in classes if choice in CHOICES else ():
+            # they have nothing in common, though they may be of equal shape
+            if classes[model] != classes[first_model]:
+                raise IncompatibleWeights(
+                    f"{first_model} and {model} tell different classes apart; {_KEEP}"
+                )
         if choice == "ensemble":
             heads = []
             for ref in chosen:
@@ -112,16 +118,6 @@ class WeightSubset(Weights):
         return len(self._names)
 
 
-class PatchedWeights(Weights):
-    """Weights with other tensors in the place of some."""
-
-    def __init__(self, weights: Weights, replacements: Mapping[str, Tensor]) -> None:
-        rest = {name: weights[name] for name in weights if name not in replacements}
-        super().__init__(weights.name, {**rest, **replacements})
-        replaced = {name: tuple(t.shape) for name, t in replacements.items()}
-        self.shapes = {n: shape for n, shape in weights.shapes.items() if n in rest} | replaced
-
-
 def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> CheckpointRef:
     """What all models were trained from. Raises InvalidInput where that is not one model."""
     parents = {}
@@ -170,18 +166,9 @@ def base_of(
                     f"values, so {name} has no common base; say what becomes of the heads: "
                     "--heads average, --heads ensemble or --heads ID"
                 )
-    replacements = {name: starts[0][name] for name in names}
-    return PatchedWeights(WeightSubset(weights, head=False), replacements)
+    head = {name: starts[0][name] for name in names}
+    return Weights(weights.name, {**WeightSubset(weights, head=False), **head})
 
 
 def target_of(ref: CheckpointRef) -> Target:
     return Target(ref.model, ref.epoch, "")
-
-
-def _check_classes(zoo: Zoo, chosen: Sequence[CheckpointRef]) -> None:
-    """Heads of other classes have nothing in common, though they may be of equal shape."""
-    first, *rest = [ref.model for ref in chosen]
-    classes = zoo.folder(first).about().classes
-    for model in rest:
-        if zoo.folder(model).about().classes != classes:
-            raise IncompatibleWeights(f"{first} and {model} tell different classes apart; {_KEEP}")

@@ -148,8 +148,10 @@ class Matching:
         What is given back finds the best move, and what it gains.
         """
         groups = self.symmetries.groups
-        size, inner_axes = groups[group].size, {name: [] for name in self._inner[group]}
+        size = groups[group].size
         axes: list[tuple[int, tuple[int, ...]]] = []  # of what is in no inner group
+        inner_axes: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+        inner_axes |= {name: [] for name in self._inner[group]}
         for n, at in having:
             inner = [(name, self.pieces[n].place(name)) for name in inner_axes]
             name, inner_at = next((pair for pair in inner if pair[1] is not None), ("", None))

@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Symmetries
+from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.seeds import derive
@@ -107,6 +107,23 @@ def model_weights(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str
         )
     first, second = ({name: checked(m, name) for name in ingredients.shapes} for m in ingredients)
     return first, second
+
+
+def match_models(
+    ingredients: Ingredients,
+    symmetries: Symmetries,
+    fixed: Mapping[str, Tensor],
+    moving: Mapping[str, Tensor],
+    config: Search,
+) -> UnitTransforms:
+    """The moves that `matched` finds for weights [*shape], of the groups that the settings name.
+
+    The cosine of the models before and after is logged.
+    """
+    kinds = kinds_of(config, symmetries)
+    matching = matched(symmetries, fixed, moving, kinds, config, ingredients.report)
+    log_cosines(ingredients, symmetries, fixed, moving, matching)
+    return matching.moves
 
 
 def log_cosines(

@@ -8,12 +8,7 @@ from vitarium.architectures.symmetries.base import moved
 from vitarium.operators.alignment._activations import By, running_models, unit_scores
 from vitarium.operators.alignment._assignment import best_transform, match_heads
 from vitarium.operators.alignment._matching import Matching
-from vitarium.operators.alignment._search import (
-    PermutedUnits,
-    kinds_of,
-    log_cosines,
-    model_weights,
-)
+from vitarium.operators.alignment._search import PermutedUnits, kinds_of, log_cosines, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 

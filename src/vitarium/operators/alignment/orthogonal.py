@@ -8,13 +8,7 @@ from pydantic import PositiveFloat, PositiveInt
 from vitarium.architectures.symmetries._folding import factors, folded, unfolded
 from vitarium.architectures.symmetries.base import moved
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.operators.alignment._search import (
-    Search,
-    kinds_of,
-    log_cosines,
-    matched,
-    model_weights,
-)
+from vitarium.operators.alignment._search import Search, match_models, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 How = Literal["orthogonal", "permutation", "none"]
@@ -60,7 +54,6 @@ def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) ->
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)
-    kinds = kinds_of(config, symmetries)
     stream = symmetries.groups.get("stream")
     if stream and config.stream == "orthogonal" and stream.maps == "permutation":
         raise IncompatibleWeights(
@@ -70,9 +63,8 @@ def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) ->
     reference, source = folded(symmetries, first), folded(symmetries, second)
     gone = set(factors(symmetries))  # ones and zeros, in both
     left = replace(symmetries, pieces=tuple(p for p in symmetries.pieces if p.tensor not in gone))
-    matching = matched(left, reference, source, kinds, config, ingredients.report)
-    log_cosines(ingredients, left, reference, source, matching)
+    moves = match_models(ingredients, left, reference, source, config)
     # What the norms take out anyway does not count in matching, but stays part of the model.
     uncentered = folded(symmetries, second, centre=False)
-    aligned = moved(symmetries, uncentered, matching.moves)
+    aligned = moved(symmetries, uncentered, moves)
     yield from unfolded(symmetries, aligned, like=first).items()

@@ -1,14 +1,7 @@
 """Weight matching: units exchanged so that one model's weights lie close to another's."""
 
 from vitarium.architectures.symmetries.base import moved
-from vitarium.operators.alignment._search import (
-    PermutedUnits,
-    Search,
-    kinds_of,
-    log_cosines,
-    matched,
-    model_weights,
-)
+from vitarium.operators.alignment._search import PermutedUnits, Search, match_models, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
@@ -34,7 +27,5 @@ def weight_matching(config: WeightMatching, ingredients: Ingredients) -> NamedTe
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)
-    kinds = kinds_of(config, symmetries)
-    matching = matched(symmetries, first, second, kinds, config, ingredients.report)
-    log_cosines(ingredients, symmetries, first, second, matching)
-    yield from moved(symmetries, second, matching.moves).items()
+    moves = match_models(ingredients, symmetries, first, second, config)
+    yield from moved(symmetries, second, moves).items()

@@ -68,7 +68,7 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
         train_batch_size=config.batch_size,
         seed=config.seed,
     )
-    controls = [in_float64(control) for control in curve(*subjects, trained)]
+    controls = [in_float64(control) for control in curve(subjects[0], subjects[1], trained)]
     point = point_of(controls, config.t)
     for name in ingredients.shapes:
         yield name, point[name].cpu()

@@ -4,7 +4,6 @@ Each is a choice of epochs and their weights: a row of the table at the end.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from pydantic import Field, PositiveInt
@@ -15,12 +14,12 @@ from vitarium.operators.averaging._means import mean, weighted_sum
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
-class EpochChoice(Config, ABC):
+class EpochChoice(Config):
     """Base of the settings: which epochs are averaged, and how much each counts."""
 
-    @abstractmethod
     def epochs(self, checkpoints: Sequence[int]) -> list[int]:
         """Those that are averaged. Raises InvalidInput where there are too few."""
+        return trained_epochs(checkpoints)
 
     def weights(self, count: int) -> list[float] | None:
         """Of so many epochs, the first epoch first; None: all the same."""
@@ -78,9 +77,6 @@ class Ema(EpochChoice):
     debias: bool = True
     """Divide by the sum of the weights, as if the average had no beginning; false: it begins as
     the first epoch, which then weighs d^(n - 1) of n."""
-
-    def epochs(self, checkpoints: Sequence[int]) -> list[int]:
-        return trained_epochs(checkpoints)
 
     def weights(self, count: int) -> list[float]:
         decayed = [(1 - self.decay) * self.decay**age for age in reversed(range(count))]

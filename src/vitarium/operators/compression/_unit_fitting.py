@@ -41,9 +41,7 @@ class Blocks:
     """The units of a group's blocks, and what each block adds to the stream on random tokens."""
 
     def __init__(
-        self,
-        units: Sequence[tuple[Units, MlpContext]],
-        activation: Callable[[Tensor], Tensor],
+        self, units: Sequence[tuple[Units, MlpContext]], activation: Callable[[Tensor], Tensor]
     ) -> None:
         hidden, channels = units[0][0].written.shape
         self.activation = activation

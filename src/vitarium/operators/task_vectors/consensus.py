@@ -58,9 +58,10 @@ def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
             "them would be left"
         )
     weights = config.of(ingredients)
-    strictness = [config.strictness] * len(ingredients)
     if isinstance(config.strictness, dict):
         strictness = by_model(ingredients, config.strictness, STRICTNESS)
+    else:
+        strictness = [config.strictness] * len(ingredients)
     vectors: Vectors = ingredients.deltas
     if config.combination_type == "ties":
         vectors = trimmed(vectors, config.density)
