@@ -172,8 +172,8 @@ def add_soups(zoo: Zoo) -> None:
     for _, siblings in children.groupby("parent"):
         for head in ("linear", "mlp"):
             ids = sorted(siblings[siblings["head"] == head]["id"])
-            merge(zoo, ids[:2], "uniform_soup")
-            merge(zoo, ids[2:4], "uniform_soup")
+            merge(zoo, "uniform_soup", models=ids[:2])
+            merge(zoo, "uniform_soup", models=ids[2:4])
 
 
 def variants(zoo: Zoo, folder: Path) -> Path:

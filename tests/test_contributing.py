@@ -60,7 +60,7 @@ def test_the_examples_grow_measure_and_merge(examples, tiny, tmp_path):
     table = measure(zoo, "hoyer", names="qkv.weight")
     assert table["part"].str.endswith("qkv.weight").all()
     assert table["value"].between(0.1, 0.9).all()
-    middle = zoo.state_dict(merge(zoo, [f"{id}@0", f"{id}@2"], "line", alpha=0.25))
+    middle = zoo.state_dict(merge(zoo, "line", models=[f"{id}@0", f"{id}@2"], alpha=0.25).id)
     first, last = zoo.state_dict(id, 0), zoo.state_dict(id, 2)
     assert all(torch.allclose(middle[n], 0.75 * first[n] + 0.25 * last[n]) for n in first)
 

@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from vitarium.cli.compressing import sharing
-from vitarium.core.errors import InvalidInput
+from vitarium.cli._settings import setting_value
+from vitarium.core import registry
+from vitarium.core.config import Config, InvalidConfig
+from vitarium.operators.base import operator
+from vitarium.operators.compression.minivit import Minivit
+
+
+SHARE = Minivit.model_fields["share"].annotation
 
 
 @pytest.mark.parametrize(
@@ -13,20 +19,41 @@ from vitarium.core.errors import InvalidInput
     [
         ("2", 2),
         ("all", "all"),
-        ("4,4,2,2", [4, 4, 2, 2]),
-        ("[2,[4,2]]", [2, [4, 2]]),
-        ("2,all,[4,2]", [2, "all", [4, 2]]),
-        ('[2,"all"]', [2, "all"]),
+        ("4,4,2,2", (4, 4, 2, 2)),
+        ("[2,[4,2]]", (2, (4, 2))),
+        ("2,all,[4,2]", (2, "all", (4, 2))),
+        ("[2,all]", (2, "all")),
+        ('[2,"all"]', (2, "all")),
     ],
 )
 def test_a_pattern_is_a_number_all_or_a_list(text, found):
-    assert sharing(text) == found
+    assert Minivit.read({"share": setting_value(text, SHARE)}).share == found
 
 
-@pytest.mark.parametrize("text", ["two", "true", "", "2.5", "{}", "allen", '"two"'])
+@pytest.mark.parametrize("text", ["two", "true", "", "2.5", "{}", "allen", "2,all:", "[2"])
 def test_other_patterns_are_refused(text):
-    with pytest.raises(InvalidInput, match="--share"):
-        sharing(text)
+    with pytest.raises(InvalidConfig, match="share"):
+        Minivit.read({"share": setting_value(text, SHARE)})
+
+
+def test_settings_of_a_registered_method_are_options(vitarium, monkeypatch):
+    """A method from outside, of one function, is known to the command by its settings."""
+    known = {kind: registry.plugins(kind) for kind in registry.KINDS}
+    monkeypatch.setattr(registry, "_plugins", known)
+
+    class Halved(Config):
+        rank: int = 4
+        """Rank of what is left."""
+        keep_bias: bool = True
+        init: str = "first"
+
+    operator("halved", title="Halving", config=Halved, models=(1, 1), architecture=str)(print)
+    status, out, _ = vitarium("compress", "--help")
+    assert status == 0
+    assert all(text in out for text in ("Halving", "--rank", "Rank of what is left", "MiniViT"))
+    assert all(text in out for text in ("--keep-bias", "--no-keep-bias", "--share"))
+    status, out, _ = vitarium("compress", "nowhere", "--method", "list")
+    assert "halved" in out
 
 
 def test_compress_prints_the_student_beside_its_original(vitarium, grown_zoo):
@@ -46,7 +73,7 @@ def test_compress_prints_the_student_beside_its_original(vitarium, grown_zoo):
 def test_compress_takes_a_selection(vitarium, grown_zoo):
     status, out, err = vitarium(
         "compress", grown_zoo.path, "--where", "stage = 'finetune'", "--share", "all",
-        "--epochs", 1, "--workers", 0, "--objective", "supervised", "--name", "small", "--json",
+        "--epochs", 1, "--workers", 0, "--objective", "supervised", "--stage", "small", "--json",
     )  # fmt: skip
     assert status == 0, err
     students = {row["student"] for row in json.loads(out)}

@@ -29,12 +29,15 @@ def test_models_are_merged_by_their_ids_or_by_a_condition(vitarium, grown_zoo, c
 
 
 def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, children):
-    asked = ("merge", grown_zoo.path, *children, "-m", "uniform-soup", "--name", "soups")
+    asked = ("merge", grown_zoo.path, *children, "-m", "uniform-soup", "--stage", "soups")
     status, out, errors = vitarium(*asked)
     assert status == 0
     made = grown_zoo.query("SELECT id FROM models WHERE stage = 'soups'")["id"][0]
     assert made in out
     assert f"accuracy --where \"id = '{made}'\"" in errors
+    again, _, errors = vitarium(*asked[:-1], "others")
+    assert again == 0
+    assert f"model {made} is in the zoo already, of stage 'soups'" in errors
     shown = vitarium("show", grown_zoo.path, made)[1]
     assert "uniform_soup" in shown
     assert f"{children[0]}@1" in shown
@@ -69,6 +72,7 @@ def test_all_methods_are_listed_with_what_they_need(vitarium):
             "unknown operator 'uniform_sop'; did you mean 'uniform_soup'",
         ),
         (["--method", "uniform-soup"], "say which models to merge"),
+        (["--where", "true"], "say how to merge (--method): activation-matching, "),
         (
             ["--method", "uniform-soup", "--where", "lr > 9"],
             "no model fulfills the condition lr > 9",

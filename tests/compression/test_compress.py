@@ -15,7 +15,7 @@ QUICK = {"workers": 0, "progress": False}
 
 
 def test_a_student_is_a_child_of_its_original_with_the_groups_weights_once(zoo, teacher):
-    done = compress(zoo, [teacher], share=2, epochs=1, **QUICK)
+    done = compress(zoo, models=[teacher], share=2, epochs=1, **QUICK)
     ((original, student),) = done.students.items()
     assert original == f"{teacher}@2"
     spec = zoo.spec(student)
@@ -36,9 +36,11 @@ def test_a_student_is_a_child_of_its_original_with_the_groups_weights_once(zoo, 
 
 
 def test_a_student_starts_as_what_the_operator_makes_with_the_originals_head(zoo, teacher):
-    done = compress(zoo, [teacher], share=2, init="mean", epochs=1, recipe=ALL_EPOCHS, **QUICK)
+    done = compress(
+        zoo, models=[teacher], share=2, init="mean", epochs=1, recipe=ALL_EPOCHS, **QUICK
+    )
     (student,) = done.students.values()
-    made = merge(zoo, [teacher], "minivit", share=2, init="mean")
+    made = merge(zoo, "minivit", models=[teacher], share=2, init="mean").id
     start, same = zoo.state_dict(student, 0), zoo.state_dict(made)
     assert start.keys() == same.keys()
     assert all(torch.equal(start[name], same[name]) for name in same)
@@ -47,7 +49,7 @@ def test_a_student_starts_as_what_the_operator_makes_with_the_originals_head(zoo
 
 
 def test_what_cannot_be_measured_says_why(zoo, teacher):
-    students = compress(zoo, [teacher], epochs=1, **QUICK).students
+    students = compress(zoo, models=[teacher], epochs=1, **QUICK).students
     (student,) = students.values()
     spec = restored({**zoo.spec(student).factors(), "stage": "broken"})
     folder = zoo.folder(spec.id)
@@ -63,16 +65,16 @@ def test_what_cannot_be_measured_says_why(zoo, teacher):
 
 
 def test_compressing_again_finds_the_student(zoo, teacher):
-    first = compress(zoo, [teacher], epochs=1, **QUICK)
-    again = compress(zoo, [teacher[:6]], epochs=1, **QUICK)
+    first = compress(zoo, models=[teacher], epochs=1, **QUICK)
+    again = compress(zoo, models=[teacher[:6]], epochs=1, **QUICK)
     assert again.students == first.students
     assert again.growth.grown == []
-    other = compress(zoo, [teacher], epochs=1, share="all", init="first", **QUICK)
+    other = compress(zoo, models=[teacher], epochs=1, share="all", init="first", **QUICK)
     assert other.students != first.students
 
 
 def test_a_student_is_fine_tuned_like_any_model(zoo, teacher):
-    (student,) = compress(zoo, [teacher], epochs=1, **QUICK).students.values()
+    (student,) = compress(zoo, models=[teacher], epochs=1, **QUICK).students.values()
     stage = {
         "start": {"models": [student]},
         "data": {"name": "mnist5k", "train_limit": 64},
@@ -87,7 +89,7 @@ def test_a_student_is_fine_tuned_like_any_model(zoo, teacher):
 
 def test_an_epoch_can_be_compressed_and_other_factors_be_set(zoo, teacher):
     recipe = {"objective": "soft_distillation", "optimizer.lr": 5e-4, "checkpoints": "last"}
-    done = compress(zoo, [f"{teacher}@2"], epochs=1, recipe=recipe, name="small", **QUICK)
+    done = compress(zoo, models=[f"{teacher}@2"], epochs=1, recipe=recipe, stage="small", **QUICK)
     spec = zoo.spec(done.students[f"{teacher}@2"])
     assert spec.stage == "small"
     assert spec.recipe.objective.name == "soft_distillation"
@@ -97,37 +99,37 @@ def test_an_epoch_can_be_compressed_and_other_factors_be_set(zoo, teacher):
 
 def test_what_gives_no_classes_is_refused(zoo, classless):
     with pytest.raises(InvalidInput, match=f"{classless}.*simclr.*no classes"):
-        compress(zoo, [classless], epochs=1, **QUICK)
+        compress(zoo, models=[classless], epochs=1, **QUICK)
 
 
 def test_nothing_and_diverged_models_are_refused(zoo, teacher):
     with pytest.raises(InvalidInput, match="which models"):
-        compress(zoo, [], **QUICK)
+        compress(zoo, models=[], **QUICK)
     spec = restored({**zoo.spec(teacher).factors(), "keep_head": True})
     folder = zoo.folder(spec.id)
     folder.begin(spec, About(10, tuple("0123456789"), {}))
     folder.commit(0, {}, zoo.state_dict(teacher), None)
     folder.finish("diverged", "the loss was nan")
     with pytest.raises(InvalidInput, match=f"{spec.id}@0 diverged"):
-        compress(zoo, [spec.id], **QUICK)
+        compress(zoo, models=[spec.id], **QUICK)
 
 
 def test_a_pattern_that_does_not_fit_names_the_model_and_what_would(zoo, teacher):
     with pytest.raises(IncompatibleWeights, match=f"{teacher}@2.*share 3 does not divide 2 blocks"):
-        compress(zoo, [teacher], share=3, epochs=1, **QUICK)
+        compress(zoo, models=[teacher], share=3, epochs=1, **QUICK)
 
 
 def test_a_student_is_not_compressed_again(zoo, teacher):
-    (student,) = compress(zoo, [teacher], epochs=1, **QUICK).students.values()
+    (student,) = compress(zoo, models=[teacher], epochs=1, **QUICK).students.values()
     with pytest.raises(IncompatibleWeights, match="no multiplexed version"):
-        compress(zoo, [student], epochs=1, **QUICK)
+        compress(zoo, models=[student], epochs=1, **QUICK)
 
 
 def test_unknown_methods_and_operators_of_several_models_are_refused(zoo, teacher):
     with pytest.raises(UnknownName, match="minivit"):
-        compress(zoo, [teacher], "minivid", **QUICK)
+        compress(zoo, "minivid", models=[teacher], **QUICK)
     with pytest.raises(InvalidInput, match="uniform_soup"):
-        compress(zoo, [teacher], "uniform_soup", **QUICK)
+        compress(zoo, "uniform_soup", models=[teacher], **QUICK)
 
 
 def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
@@ -148,12 +150,12 @@ def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
     folder.commit(0, {}, zoo.state_dict(teacher), None)
     folder.finish("finished")
     with pytest.raises(InvalidInput, match="--data"):
-        compress(zoo, [spec.id], **QUICK)
+        compress(zoo, models=[spec.id], **QUICK)
     digits = {"name": "digits", "train_limit": 64}
     with pytest.raises(InvalidInput, match="--epochs"):
-        compress(zoo, [spec.id], data=digits, **QUICK)
+        compress(zoo, models=[spec.id], data=digits, **QUICK)
     few = {"batch_size": 16}
-    done = compress(zoo, [spec.id], data=digits, epochs=1, recipe=few, **QUICK)
+    done = compress(zoo, models=[spec.id], data=digits, epochs=1, recipe=few, **QUICK)
     assert done.growth.complete
     assert not done.growth.diverged
 
@@ -162,7 +164,7 @@ ALL_EPOCHS = {"checkpoints": "all"}
 
 
 def test_distances_between_a_student_and_its_original_are_not_measured(zoo, teacher):
-    (student,) = compress(zoo, [teacher], epochs=1, **QUICK).students.values()
+    (student,) = compress(zoo, models=[teacher], epochs=1, **QUICK).students.values()
     found = measure(zoo, "distance_from_parent", models=[student])
     assert found["value"].isna().all()
     assert "minivit made of its parent" in found["refused"].iloc[0]

@@ -28,7 +28,7 @@ def test_a_swin_has_a_student_that_it_teaches(tmp_path):
     blueprint = Blueprint.read({"name": "swins", "stages": {"teacher": stage}})
     zoo = grow(blueprint, tmp_path / "zoo", **QUICK).zoo
     (id,) = zoo.ids()
-    done = compress(zoo, [id], share=2, epochs=1, **QUICK)
+    done = compress(zoo, models=[id], share=2, epochs=1, **QUICK)
     (student,) = done.students.values()
     recipe = zoo.spec(student).recipe
     assert (recipe.architecture.name, recipe.objective.name) == ("mini_swin", "weight_distillation")

@@ -98,7 +98,7 @@ def test_importing(published, tmp_path, moments):
 
 def test_merging(grown_zoo, moments):
     seen = moments(grown_zoo.path)
-    merge(grown_zoo, grown_zoo.ids()[:2], "uniform_soup")
+    merge(grown_zoo, "uniform_soup", models=grown_zoo.ids()[:2])
     assert len(seen) >= 4
     assert_no_faults(seen)
 

@@ -18,8 +18,8 @@ def models(family):
 def soups(family, models):
     """A soup of each parent's first two children, and one of both parents."""
     children = models.dropna(subset="parent").groupby("parent")["id"].apply(list)
-    of_siblings = [merge(family, siblings[:2], "uniform_soup") for siblings in children]
-    return of_siblings, merge(family, children.index, "uniform_soup")
+    of_siblings = [merge(family, "uniform_soup", models=siblings[:2]).id for siblings in children]
+    return of_siblings, merge(family, "uniform_soup", models=children.index).id
 
 
 def test_siblings_may_be_averaged_and_models_of_different_parents_must_not(family, models, soups):

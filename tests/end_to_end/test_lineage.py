@@ -82,8 +82,8 @@ def zoo(tmp_path_factory):
     ).zoo
     children = grown.models().query("stage == 'finetune'").groupby("parent")["id"].apply(list)
     for siblings in children:
-        vitarium.merge(grown, siblings[:2], "uniform_soup")
-    vitarium.merge(grown, children.iloc[0], "uniform_soup")
+        vitarium.merge(grown, "uniform_soup", models=siblings[:2])
+    vitarium.merge(grown, "uniform_soup", models=children.iloc[0])
     return vitarium.Zoo.open(folder)
 
 

@@ -6,7 +6,7 @@ import torch
 from vitarium import measure, merge
 from vitarium.core import registry
 
-SHORT = {"images": 256, "steps": 4, "restarts": 1, "epochs": 1}
+SHORT = {"num_images": 256, "steps": 4, "restarts": 1, "epochs": 1}
 OF_FEW_EPOCHS = {"epoch_average": {"last": 2}, "lawa": {"k": 2}, "swa": {"start": 0.5}}
 OPERATORS = registry.plugins("operator")
 CHANCE = 0.1
@@ -35,14 +35,14 @@ def test_siblings_are_combined_into_a_model_that_still_classifies(zoo, siblings,
     models = siblings[:most]
     if name == "experts_average":
         models = zoo.models().query("stage == 'experts'")["id"].tolist()
-    made = merge(zoo, models, name, **settings)
+    made = merge(zoo, name, models=models, **settings).id
     assert all(torch.isfinite(tensor).all() for tensor in zoo.state_dict(made).values())
     accuracy = measure(zoo, "accuracy", models=[made], num_images=500).query("part == ''")["value"]
     assert accuracy.item() > 3 * CHANCE
 
 
 def test_a_soup_of_siblings_is_as_good_as_the_mean_of_them(zoo, siblings):
-    soup = merge(zoo, siblings, "uniform_soup")
+    soup = merge(zoo, "uniform_soup", models=siblings).id
     table = measure(zoo, "accuracy", models=[*siblings, soup]).query("part == ''")
     values = table.set_index("model")["value"]
     assert values[soup] >= values[siblings].mean() - 0.01

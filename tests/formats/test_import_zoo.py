@@ -164,7 +164,10 @@ def test_what_was_merged_of_a_parent_is_not_taken_for_it(imported, tmp_path):
     """A soup has the origin of one of its ingredients, and with it that model's name."""
     ids = imported(model("a"), model("b", weights={**WEIGHTS, "b": torch.tensor(9)}))
     zoo = Zoo.open(tmp_path / "zoo")
-    soups = [merge(zoo, [f"{ids[0]}@0", f"{ids[1]}@{epoch}"], "uniform_soup") for epoch in (0, 1)]
+    soups = [
+        merge(zoo, "uniform_soup", models=[f"{ids[0]}@0", f"{ids[1]}@{epoch}"]).id
+        for epoch in (0, 1)
+    ]
     (name,) = {zoo.spec(soup).origin.name for soup in soups}
     (child,) = imported(model("c", parent=name, parent_epoch=1))
     assert zoo.spec(child).parent == ids["ab".index(name)]

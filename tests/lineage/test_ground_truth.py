@@ -117,10 +117,10 @@ def family(grown_zoo):
 
 def test_a_zoo_knows_of_what_operators_made_its_models(grown_zoo, family):
     parent, (first, second) = family
-    soup = merge(grown_zoo, [first, second], "uniform_soup")
-    changed = merge(grown_zoo, [first, second], "task_arithmetic")
-    moved = merge(grown_zoo, [first, second], "weight_matching")
-    epochs = merge(grown_zoo, [parent], "epoch_average", last=2)
+    soup = merge(grown_zoo, "uniform_soup", models=[first, second]).id
+    changed = merge(grown_zoo, "task_arithmetic", models=[first, second]).id
+    moved = merge(grown_zoo, "weight_matching", models=[first, second]).id
+    epochs = merge(grown_zoo, "epoch_average", models=[parent], last=2).id
     names = [parent, first, second, soup, changed, moved, epochs]
     truth = true_parents(read(*names), zoo_origins(grown_zoo))
     assert truth[parent] == ()
@@ -132,6 +132,6 @@ def test_a_zoo_knows_of_what_operators_made_its_models(grown_zoo, family):
 
 def test_a_model_of_another_architecture_begins_a_line_of_weights(grown_zoo):
     parent = next(id for id in grown_zoo.ids() if grown_zoo.spec(id).parent)
-    twin = merge(grown_zoo, [parent], "minivit", share="all", init="first")
+    twin = merge(grown_zoo, "minivit", models=[parent], share="all", init="first").id
     names = {parent: CheckpointRef(parent, 1), twin: CheckpointRef(twin, 0)}
     assert true_parents(names, zoo_origins(grown_zoo))[twin] == ()

@@ -176,7 +176,7 @@ class Store(RuleBasedStateMachine):
         names = [f"{id}@{epoch}" for id, epoch in (first, chance.choice(alike))]
         method = chance.choice(["uniform_soup", "interpolation", "slerp"])
         with killed_before(a_moment(chance), self.zoo.path) as survived:
-            model = merge(self.zoo, names, method)
+            model = merge(self.zoo, method, models=names).id
         if survived[0]:
             self.holds[model, 0] = dict(self.zoo.state_dict(model, 0))
 

@@ -196,7 +196,7 @@ def test_what_was_written_on_plain_bases_is_packed_anew_once_these_are_packed(zo
     zoo.unpack()
     models = [id for id in zoo.ids() if zoo.spec(id).parent][:2]
     for _ in range(2 * MAX_DEPTH):
-        models = [merge(zoo, models, "uniform_soup"), models[0]]
+        models = [merge(zoo, "uniform_soup", models=models).id, models[0]]
     before = weights(zoo)
     zoo.pack()
     assert weights(zoo) == before

@@ -83,7 +83,7 @@ def zoo(tmp_path_factory):
         zoo.folder(children[1]).unpack(epoch)
     write_imported(folder / "files", draw)
     import_zoo(folder / "files", zoo.path, architecture="vit")
-    merge(zoo, children, "uniform_soup", device="cpu")
+    merge(zoo, "uniform_soup", models=children, device="cpu")
     numbers = [measured(id, k) for k, id in enumerate(zoo.ids())]
     records.add(zoo.path, numbers[:3])
     records.add(zoo.path, numbers[3:])

@@ -11,7 +11,7 @@ from vitarium import Zoo
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, LeadsOutside
 from vitarium.measures._runner.cache import Cache
-from vitarium.operators._runner.buffer import DiskBuffer
+from vitarium.operators._runner.plan import disk_buffer
 from vitarium.zoo import _index as index
 from vitarium.zoo import records
 from vitarium.zoo.verify import verify
@@ -120,7 +120,7 @@ def test_nothing_is_added_outside(zoo, part, tiny, write_blueprint):
     if part == "cache":  # it lies elsewhere where the zoo has no place for it
         do[part]()
         with pytest.raises(LeadsOutside):
-            DiskBuffer(zoo.path / part)
+            disk_buffer(zoo.path / part)
     else:
         with pytest.raises(LeadsOutside):
             do[part]()

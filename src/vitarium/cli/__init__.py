@@ -91,7 +91,7 @@ app.command("pack")(keep.pack)
 app.command("unpack")(keep.unpack)
 app.command("measure")(measuring.measure)
 app.command("merge")(merging.merge)
-app.command("compress")(compressing.compress)
+app.command("compress", cls=compressing.CompressCommand)(compressing.compress)
 app.command("plugins")(plugins.plugins)
 
 

@@ -1,29 +1,87 @@
 """`vitarium compress`: compact students of models."""
 
-import json as json_texts
-import re
-from typing import TYPE_CHECKING, Annotated, Any
+import inspect
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.core import TyperCommand
 
 from vitarium.cli._options import DataDir, Device, Where
 from vitarium.cli._selecting import selected
-from vitarium.cli._settings import Settings, parsed
-from vitarium.cli._tables import print_json, print_rows
+from vitarium.cli._settings import Settings, parsed, setting_help, setting_value
+from vitarium.cli._tables import print_json, print_rows, size
 from vitarium.cli.grow import PrecisionName, Workers
+from vitarium.cli.plugins import type_name
 from vitarium.cli.zoo import Json, ZooFolder
-from vitarium.core.errors import InvalidInput
-from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
     from vitarium.compression.compress import Compression
+    from vitarium.core.registry import Plugin
 
-_MINIVIT = "MiniViT"
+_SETTINGS = "vitarium.settings"
+
+
+class CompressCommand(TyperCommand):
+    """Has an option for each setting of the registered methods, which are looked up when it runs.
+
+    A setting that is called like another option is set by `--set`.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        *params, help_option = super().get_params(ctx)
+        names = {name for param in params for name in param.opts}
+        settings = [option for option in self._settings if not names & set(option.opts)]
+        return [*params, *settings, help_option]
+
+    @cached_property
+    def _settings(self) -> list[Any]:
+        options: dict[str, Any] = {}
+        for plugin in methods().values():
+            for name, field in plugin.config.model_fields.items():
+                options.setdefault(name, _setting(name, field, plugin.facts["title"]))
+
+        def settings() -> None: ...
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter(name, keyword, annotation=option, default=None)
+            for name, option in options.items()
+        ]
+        settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        settings.__annotations__ = options
+        app = typer.Typer(add_completion=False)
+        app.command()(settings)
+        return [param for param in typer.main.get_command(app).params if param.name in options]
+
+
+def _setting(name: str, field: Any, panel: str) -> Any:
+    """The type of an option whose value is noted in the context, under the setting's name."""
+
+    def note(ctx: typer.Context, value: Any) -> None:
+        if value is not None:
+            value = setting_value(value, field.annotation) if isinstance(value, str) else value
+            ctx.meta.setdefault(_SETTINGS, {})[name] = value
+
+    flag = f"--{name.replace('_', '-')}"
+    is_switch = bool in (field.annotation, *get_args(field.annotation))
+    metavar = type_name(field.annotation)
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if is_switch else flag,
+        help=setting_help(field),
+        metavar=None if is_switch else metavar if len(metavar) <= 30 else "VALUE",
+        show_default=False,
+        rich_help_panel=panel,
+        expose_value=False,
+        callback=note,
+    )
+    return Annotated[bool | None, option] if is_switch else Annotated[str | None, option]
 
 
 def compress(
+    ctx: typer.Context,
     directory: ZooFolder,
     models: Annotated[
         list[str] | None,
@@ -36,26 +94,6 @@ def compress(
     method: Annotated[
         str, typer.Option("--method", "-m", help="How; `list` shows all methods.")
     ] = "minivit",
-    share: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|all|LIST",
-            help="Consecutive blocks that share a set of weights: 2, all, or the groups' sizes: "
-            "4,4,2,2; of a Swin one entry for each stage: 2,2,all,2. Default: 2.",
-            show_default=False,
-            rich_help_panel=_MINIVIT,
-        ),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="first|mean|fit",
-            help="What a shared matrix starts from: the group's first block, the blocks' mean, or "
-            "the least-squares fit with head mixing. Default: fit.",
-            show_default=False,
-            rich_help_panel=_MINIVIT,
-        ),
-    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -86,7 +124,7 @@ def compress(
         ),
     ] = None,
     set_: Settings = None,
-    name: Annotated[
+    stage: Annotated[
         str, typer.Option(help="Stage of the students in the zoo's tables.")
     ] = "compressed",
     workers: Workers = None,
@@ -116,61 +154,35 @@ def compress(
     from vitarium.compression.compress import compress as run
 
     if method == "list":
-        methods()
+        rows = methods().items()
+        print_rows([{"method": n.replace("_", "-"), "what": p.summary} for n, p in rows])
         return
     zoo = Zoo.open(directory)
     named = selected(zoo, models, where, "compress")
-    settings = parsed(set_)
-    if share is not None:
-        settings["share"] = sharing(share)
-    if init is not None:
-        settings["init"] = init
     recipe = {"objective": objective, **parsed(train, "--train", "optimizer.lr=5e-4")}
     compression = run(
         zoo,
-        named,
         method,
+        models=named,
         epochs=epochs,
         data=data,
         recipe=recipe,
-        name=name,
+        stage=stage,
         device=device,
         data_dir=data_dir,
         workers=workers,
         grow_options={"precision": precision.value},
-        **settings,
+        **ctx.meta.get(_SETTINGS, {}),
+        **parsed(set_),
     )
     _print(compression, json)
 
 
-def sharing(text: str) -> Any:
-    """ "2" -> 2, "all" -> "all", "4,4,2,2" or "[4,4,2,2]" -> [4, 4, 2, 2], "1,all" -> [1, "all"].
-
-    Raises InvalidInput.
-    """
-    quoted = re.sub(r'"?\ball\b"?', '"all"', text)
-    try:
-        groups = json_texts.loads(quoted if "," not in text or "[" in text[:1] else f"[{quoted}]")
-    except ValueError:
-        groups = None
-    if isinstance(groups, bool) or not (groups == "all" or isinstance(groups, int | list)):
-        raise InvalidInput(
-            f"--share {text}: write a number, 'all', or a list of them: 4,4,2,2 or 2,2,all,2"
-        )
-    return groups
-
-
-def methods() -> None:
-    """Print every operator that makes another model of one."""
+def methods() -> dict[str, "Plugin"]:
+    """Every operator that makes another model of one."""
     from vitarium.core.registry import plugins
 
-    print_rows(
-        [
-            {"method": name.replace("_", "-"), "what": plugin.summary}
-            for name, plugin in plugins("operator").items()
-            if plugin.facts.get("architecture")
-        ]
-    )
+    return {name: p for name, p in plugins("operator").items() if p.facts["architecture"]}
 
 
 def _print(compression: "Compression", json: bool) -> None:

@@ -1,6 +1,5 @@
 """`vitarium merge`: one model of several."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from vitarium.cli._selecting import selected
 from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
 
@@ -31,11 +31,11 @@ def merge(
         ),
     ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--method", "-m", help="Merge method (`list` to show all).", show_default=False
         ),
-    ] = "list",
+    ] = None,
     where: Where = "",
     base: Annotated[
         str | None,
@@ -61,7 +61,7 @@ def merge(
             show_default=False,
         ),
     ] = None,
-    name: Annotated[
+    stage: Annotated[
         str, typer.Option(help="Stage of the merged model in the zoo's tables.")
     ] = "merge",
     data: Annotated[
@@ -102,37 +102,39 @@ def merge(
 
       vitarium merge demo-zoo --where "stage = 'finetune'" --method epoch-average --set last=3
     """
-    from vitarium.core.registry import get
+    from vitarium.core.registry import get, plugins
     from vitarium.operators._runner.merge import merge as run
 
-    if method == "list":
+    if method == "list" or not (method or models or where):
         methods()
         return
+    if method is None:
+        names = ", ".join(name.replace("_", "-") for name in plugins("operator"))
+        raise InvalidInput(f"say how to merge (--method): {names}")
     plugin = get("operator", method.replace("-", "_"))
     zoo = Zoo.open(directory)
     named = selected(zoo, models, where, "merge")
-    groups = [[model] for model in named] if _of_one(plugin) else [named]
+    of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
     merged = []
     with progress_bar(plugin.name) as progress:
-        for group in groups:
-            merged.append(
-                run(
-                    zoo,
-                    group,
-                    plugin.name,
-                    base=base,
-                    heads=heads,
-                    align=align,
-                    name=name,
-                    data=data,
-                    device=device,
-                    data_dir=data_dir,
-                    skip_diverged=skip_diverged,
-                    force=force,
-                    report=partial(progress.step, plugin.name),
-                    **parsed(set_),
-                )
+        for group in [[model] for model in named] if of_one else [named]:
+            model = run(
+                zoo,
+                plugin.name,
+                models=group,
+                base=base,
+                heads=heads,
+                align=align,
+                stage=stage,
+                data=data,
+                device=device,
+                data_dir=data_dir,
+                skip_diverged=skip_diverged,
+                force=force,
+                progress=progress,
+                **parsed(set_),
             )
+            merged.append(model.id)
     rows = [_row(zoo, id) for id in merged]
     if json:
         print_json(rows)
@@ -142,7 +144,7 @@ def merge(
         for row in rows
     ]
     print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in short])
-    quoted = name.replace("'", "''")
+    quoted = stage.replace("'", "''")
     which = f"id = '{merged[0]}'" if len(merged) == 1 else f"stage = '{quoted}'"
     Terminal(stderr=True, soft_wrap=True).print(
         f'how good it is: vitarium measure {directory} accuracy --where "{which}"'
@@ -174,10 +176,6 @@ def _needs(plugin: "Plugin") -> str:
     return ", ".join(filter(None, [models, "a base" if facts["needs_base"] else "", images]))
 
 
-def _of_one(plugin: "Plugin") -> bool:
-    return bool(plugin.facts["epochs"]) or plugin.facts["models"] == (1, 1)
-
-
 def _row(zoo: Zoo, id: str) -> dict[str, Any]:
     folder = zoo.folder(id)
     spec, result = folder.spec(), folder.result() or {}
@@ -186,7 +184,7 @@ def _row(zoo: Zoo, id: str) -> dict[str, Any]:
         "method": spec.operator.name if spec.operator else "",
         "parent": spec.parent,
         "heads": spec.heads,
-        "made of": [f"{ingredient.model}@{ingredient.epoch}" for ingredient in spec.ingredients],
+        "made of": list(map(str, spec.ingredients)),
         **folder.epochs()[-1].metrics,
         "said": result.get("message", ""),
     }

@@ -23,11 +23,7 @@ _RUNS = 15
 
 
 def compare(
-    zoo: Zoo,
-    students: Mapping[str, str],
-    *,
-    device: str = "auto",
-    data_dir: Path | None = None,
+    zoo: Zoo, students: Mapping[str, str], *, device: str = "auto", data_dir: Path | None = None
 ) -> "pd.DataFrame":
     """A row per student: what it and its original take, and how good they are.
 
@@ -47,14 +43,15 @@ def compare(
     scores = _accuracies(zoo, pairs, device, data_dir)
     rows = []
     for student, pair in pairs.items():
-        id, epoch = pair[0]
-        row: dict[str, Any] = {"model": id, "epoch": epoch, "student": student}
+        architecture = zoo.spec(student).origin.architecture
+        assert architecture  # a student was trained here
         times = _milliseconds(
-            [zoo.load(*reference) for reference in pair], _input_size(zoo, student), where
+            [zoo.load(*ref) for ref in pair], architecture.config.input_size, where
         )
-        for when, reference, milliseconds in zip(("before", "after"), pair, times, strict=True):
-            checkpoint = zoo.checkpoint(*reference)
-            accuracy, refused = scores[student, reference]
+        row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
+        for when, ref, milliseconds in zip(("before", "after"), pair, times, strict=True):
+            checkpoint = zoo.checkpoint(*ref)
+            accuracy, refused = scores[student, ref]
             about = {
                 "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
                 "bytes": checkpoint.nbytes,
@@ -75,41 +72,23 @@ def _accuracies(
 
     What is measured on the same data after the same epoch is measured in one run.
     """
-    batches: dict[tuple[str, int], list[tuple[str, CheckpointRef]]] = {}
+    runs: dict[tuple[str, int], list[tuple[str, CheckpointRef]]] = {}
     for student, pair in pairs.items():
-        data = json.dumps(_data(zoo, student), sort_keys=True)
-        for reference in pair:
-            batches.setdefault((data, reference[1]), []).append((student, reference))
+        origin = zoo.spec(student).origin
+        assert isinstance(origin, Recipe)  # a student was trained here
+        data = json.dumps(origin.data.factors(), sort_keys=True)
+        for ref in pair:
+            runs.setdefault((data, ref.epoch), []).append((student, ref))
     scores = {}
-    for (data, epoch), members in batches.items():
-        table = measure(
-            zoo,
-            "accuracy",
-            models=list(dict.fromkeys(id for _, (id, _) in members)),
-            epochs=[epoch],
-            data=json.loads(data),
-            device=device,
-            data_dir=data_dir,
-        )
+    for (data, epoch), members in runs.items():
+        models = list(dict.fromkeys(ref.model for _, ref in members))
+        where: dict[str, Any] = {"data": json.loads(data), "device": device, "data_dir": data_dir}
+        table = measure(zoo, "accuracy", models=models, epochs=[epoch], **where)
         accuracies = table[table["part"] == ""].set_index("model")
-        for student, reference in members:
-            row = accuracies.loc[reference[0]]
-            scores[student, reference] = (float(row["value"]), row["refused"])
+        for student, ref in members:
+            row = accuracies.loc[ref.model]
+            scores[student, ref] = (float(row["value"]), row["refused"])
     return scores
-
-
-def _data(zoo: Zoo, student: str) -> dict[str, Any]:
-    origin = zoo.spec(student).origin
-    assert isinstance(origin, Recipe)  # a student was trained here
-    factors: dict[str, Any] = origin.data.factors()
-    return factors
-
-
-def _input_size(zoo: Zoo, model: str) -> tuple[int, int, int]:
-    architecture = zoo.spec(model).origin.architecture
-    assert architecture  # a student was trained here
-    size: tuple[int, int, int] = architecture.config.input_size
-    return size
 
 
 @torch.inference_mode()

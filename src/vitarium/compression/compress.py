@@ -1,6 +1,6 @@
 """Give models of a zoo compact students: converted by an operator, then taught by the original."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from vitarium.blueprint.blueprint import Start
 from vitarium.blueprint.overrides import apply
 from vitarium.blueprint.plan import inherited
 from vitarium.compression.compare import compare
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.engine.grow import Growth, grow
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGE = "compressed"
-OBJECTIVE = "weight_distillation"
-
 DEFAULTS: Mapping[str, Any] = {
     "augmentation": "standard",
-    "objective": OBJECTIVE,
+    "objective": "weight_distillation",
     "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup_epochs": 1},
     "clip_grad_norm": 1.0,
@@ -34,6 +33,7 @@ DEFAULTS: Mapping[str, Any] = {
 """How a student is trained, but for what comes from the original's recipe and what is asked for."""
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
 """What a student takes from the original's recipe."""
+_MISSING = {"data": "what its student learns from", "epochs": "how long its student learns"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Compression:
 
 def compress(
     zoo: Zoo,
-    models: Iterable[str],
     method: str | Section = "minivit",
     *,
+    models: Iterable[str],
     epochs: int | None = None,
     data: str | Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
-    name: str = STAGE,
+    stage: str = STAGE,
     device: str = "auto",
     data_dir: Path | None = None,
     workers: int | None = None,
@@ -75,98 +75,82 @@ def compress(
 ) -> Compression:
     """Give every model a compact student, which starts from it and is taught by it.
 
-        vitarium.compress(zoo, ["3f2a"], share=2)
-        vitarium.compress(zoo, ids, share="all", init="fit", epochs=20)
-        vitarium.compress(zoo, ids, recipe={"objective.hidden_weight": 0, "optimizer.lr": 5e-4})
+        vitarium.compress(zoo, models=["3f2a"], share=2)
+        vitarium.compress(zoo, "minivit", models=ids, share="all", init="fit", epochs=20)
+        vitarium.compress(zoo, models=ids, recipe={"objective.hidden_weight": 0})
 
     A student is a model of the zoo with the original as its parent. The same call goes on where an
     earlier one was stopped, and finds what is there.
 
     Args:
-        models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
         method: an operator that makes a smaller model of one.
+        models: ids or beginnings of them; `ID@3` is the model after epoch 3, `ID` after its last.
         epochs: of the training; None: as many as the original was trained for.
         data: a data set to learn from; None: the original's.
         recipe: other factors of the training by dotted path; see `DEFAULTS`.
-        name: stage of the students in the zoo's tables.
+        stage: of the students, in the zoo's tables.
         device, data_dir, workers, progress, grow_options: as of `vitarium.grow`.
         settings: of the method.
 
     Raises UnknownName, InvalidConfig, InvalidInput, IncompatibleWeights, CorruptFile, ZooInUse.
     """
-    check_stage_name(name)
+    check_stage_name(stage)
     if isinstance(method, str):
         method = choose("operator", method.replace("-", "_"), **settings)
-    overrides = {
-        **({} if epochs is None else {"epochs": epochs}),
-        **({} if data is None else {"data": data}),
-        **(recipe or {}),
-    }
+    asked_for = {"epochs": epochs, "data": data}
+    overrides = {name: value for name, value in asked_for.items() if value is not None}
+    refs = list(dict.fromkeys(map(zoo.at, models)))
+    if not refs:
+        raise InvalidInput("say which models to compress")
+    for ref in refs:
+        if zoo.folder(ref.model).status == "diverged":
+            raise InvalidInput(f"model {ref} diverged; leave it out")
     specs = {
-        model: _student_spec(zoo, model, method, overrides, name) for model in _named(zoo, models)
+        str(ref): _student_spec(zoo, ref, method, {**overrides, **(recipe or {})}, stage)
+        for ref in refs
     }
-    growth = grow(
-        Plan(name, tuple({spec.id: spec for spec in specs.values()}.values())),
-        zoo.path,
-        device=device,
-        data_dir=data_dir,
-        workers=workers,
-        progress=progress,
-        **(grow_options or {}),
-    )
+    plan = Plan(stage, tuple({spec.id: spec for spec in specs.values()}.values()))
+    running: dict[str, Any] = {
+        "device": device,
+        "data_dir": data_dir,
+        "workers": workers,
+        "progress": progress,
+    }
+    growth = grow(plan, zoo.path, **running, **(grow_options or {}))
     students = {model: spec.id for model, spec in specs.items()}
     return Compression(zoo, students, growth, device, data_dir)
 
 
-def _named(zoo: Zoo, models: Iterable[str]) -> Iterator[str]:
-    names = dict.fromkeys(f"{id}@{epoch}" for id, epoch in map(zoo.at, models))
-    if not names:
-        raise InvalidInput("say which models to compress")
-    for name in names:
-        if zoo.folder(name.partition("@")[0]).status == "diverged":
-            raise InvalidInput(f"model {name} diverged; leave it out")
-    yield from names
-
-
 def _student_spec(
-    zoo: Zoo, model: str, method: Section, overrides: Mapping[str, Any], stage: str
+    zoo: Zoo, ref: CheckpointRef, method: Section, overrides: Mapping[str, Any], stage: str
 ) -> ModelSpec:
-    id, epoch = zoo.at(model)
-    spec = zoo.spec(id)
-    start = Start.read({"models": [id], "epoch": epoch, "operator": method, "keep_head": True})
-    settings = apply({**DEFAULTS, **_taken(model, spec.origin)}, overrides)
-    for missing in [factor for factor in ("data", "epochs") if factor not in settings]:
-        raise InvalidInput(
-            f"model {model} was trained elsewhere: say with --{missing} "
-            + (
-                "what its student learns from"
-                if missing == "data"
-                else "how long its student learns"
+    """Raises InvalidInput for a model that has not learned classes."""
+    origin = zoo.spec(ref.model).origin
+    start = Start.read(
+        {"models": [ref.model], "epoch": ref.epoch, "operator": method, "keep_head": True}
+    )
+    taken: dict[str, Any] = {}
+    if isinstance(origin, Recipe):
+        if not origin.objective.plugin.facts.get("needs_head", True):
+            raise InvalidInput(
+                f"model {ref} was trained by {origin.objective.name} and gives no classes that a "
+                "student could be taught; compress what was fine-tuned from it"
             )
-        )
+        factors = origin.factors(defaults=False)
+        taken = {name: factors[name] for name in _TAKEN if name in factors}
+    settings = apply({**DEFAULTS, **taken}, overrides)
+    for factor, what in _MISSING.items():
+        if factor not in settings:
+            raise InvalidInput(f"model {ref} was trained elsewhere: say with --{factor} {what}")
     try:
-        recipe = Recipe.read(inherited(settings, spec.origin, start))
+        recipe = Recipe.read(inherited(settings, origin, start))
     except IncompatibleWeights as error:  # one of a selection
-        raise IncompatibleWeights(f"model {model}: {error}") from None
+        raise IncompatibleWeights(f"model {ref}: {error}") from None
     return ModelSpec(
         stage=stage,
-        parent=id,
-        parent_epoch=epoch,
+        parent=ref.model,
+        parent_epoch=ref.epoch,
         recipe=recipe,
         conversion=method,
         keep_head=True,
     )
-
-
-def _taken(model: str, origin: object) -> dict[str, Any]:
-    """Raises InvalidInput for a model that has not learned classes."""
-    if not isinstance(origin, Recipe):
-        return {}
-    facts = origin.objective.plugin.facts
-    if not facts.get("needs_head", True):
-        raise InvalidInput(
-            f"model {model} was trained by {origin.objective.name} and gives no classes that a "
-            "student could be taught; compress what was fine-tuned from it"
-        )
-    factors = origin.factors(defaults=False)
-    return {name: factors[name] for name in _TAKEN if name in factors}

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config, NoConfig
-from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, register
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
-
-Report = Callable[[int, int], None]
 
 _FETCHED_BYTES = 128_000_000
 """What the system is told to fetch at once. Cold, 16 ViT-S took 1.6 s so, 5.4 s in windows of a
@@ -71,7 +70,8 @@ def operator(
             the model's own data, `ingredients.subject(number)`. The test split is out of reach.
         epochs: it takes one model, and combines the epochs that this chooses of those with
             checkpoints.
-        aligns: of two models it gives the second, with its units transformed to match the first.
+        aligns: of two models, in their order, it gives the second, with its units transformed to
+            match the first, and the second's recipe.
         origin: number of the model whose recipe the result has.
         architecture: gives the architecture of the result where that is another. Then it yields
             the tensors of that one; those with new names in the dtype that they shall have.
@@ -80,22 +80,10 @@ def operator(
             plain ViT of one block.
         identity_on_copies: settings with which copies of a model give that model; False: none do.
     """
-    facts = {
-        "title": title,
-        "paper": paper,
-        "models": models,
-        "ordered": ordered,
-        "needs_base": needs_base,
-        "split": split,
-        "epochs": epochs,
-        "aligns": aligns,
-        "origin": origin,
-        "architecture": architecture,
-        "tiny": tiny,
-        "tiny_architecture": tiny_architecture,
-        "identity_on_copies": identity_on_copies,
-    }
-    return register("operator", name, config, facts)
+    facts = dict(locals())  # its arguments
+    if aligns:
+        facts |= {"models": (2, 2), "ordered": True, "origin": -1}
+    return register("operator", facts.pop("name"), facts.pop("config"), facts)
 
 
 @dataclass
@@ -118,7 +106,7 @@ class Ingredients(Sequence[Weights]):
         examples: gives images of the split that the operator was registered with.
         subject: gives a model by its number as it runs, on images of its own data.
         symmetries: gives those that the architecture declares.
-        report: called with how much is done, and of how much.
+        progress: is told how many parts of `task` are done.
 
     Raises IncompatibleWeights that names two models and a tensor that differs between them.
     """
@@ -132,12 +120,17 @@ class Ingredients(Sequence[Weights]):
         examples: Callable[[], EvalData] | None = None,
         subject: Callable[[int], EvalModel] | None = None,
         symmetries: Callable[[], Symmetries] | None = None,
-        report: Report = lambda done, of: None,
+        progress: Progress = SILENT,
+        task: str = "",
     ) -> None:
         self._models = list(models)
+        self.names = [model.name for model in self._models]
+        """Of the models, `ID@EPOCH`."""
+        self.shapes = self._models[0].shapes
+        """Of the tensors that are to be made."""
         self._base, self._model, self._examples = base, model, examples
         self._symmetries, self._subject = symmetries, subject
-        self.report = report
+        self.progress, self.task = progress, task
         self.log = OperatorLog()
         for model_ in self._models[1:]:
             check_alike(self._models[0], model_)
@@ -148,26 +141,28 @@ class Ingredients(Sequence[Weights]):
     def __len__(self) -> int:
         return len(self._models)
 
-    @property
-    def names(self) -> list[str]:
-        """Of the models, `ID@EPOCH`."""
-        return [model.name for model in self._models]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the tensors that are to be made."""
-        return self._models[0].shapes
+    def report(self, done: int, total: int) -> None:
+        """Say that so much of the work is done."""
+        self.progress.step(self.task, done, total)
 
     def in_turn(self) -> Iterator[str]:
         """The names of `shapes`, one after the other; it reports how many are done.
 
-        The system fetches the tensors of the next ones from disk meanwhile.
+        The system fetches the tensors of the next ones from disk meanwhile, `_FETCHED_BYTES` at a
+        time.
         """
-        windows, done = self._windows(), 0
+        windows: list[list[str]] = [[]]
+        size = done = 0
+        for name, shape in self.shapes.items():
+            nbytes = 4 * math.prod(shape) * len(self)
+            if size and size + nbytes > _FETCHED_BYTES:
+                windows.append([])
+                size = 0
+            windows[-1].append(name)
+            size += nbytes
         for position, window in enumerate(windows):
-            for following in windows[
-                position + (position > 0) : position + 2
-            ]:  # at first two, then one
+            first = position + (position > 0)  # at first two are fetched, then one
+            for following in windows[first : position + 2]:
                 for model in self._models:
                     model.read_ahead(following)
             for name in window:
@@ -232,18 +227,35 @@ class Ingredients(Sequence[Weights]):
         assert self._symmetries is not None
         return self._symmetries()
 
-    def _windows(self) -> list[list[str]]:
-        """Names in order, together so many that their tensors have about `_FETCHED_BYTES`."""
-        windows: list[list[str]] = [[]]
-        size = 0
-        for name, shape in self.shapes.items():
-            nbytes = 4 * math.prod(shape) * len(self)
-            if size and size + nbytes > _FETCHED_BYTES:
-                windows.append([])
-                size = 0
-            windows[-1].append(name)
-            size += nbytes
-        return windows
+
+class Weighted(Config):
+    """Base of the settings of operators in which models may count differently."""
+
+    weights: dict[str, float] = {}
+    """How much models count, by how their ids begin, `{"3f2a": 0.5}`; the others count 1."""
+
+    def of(self, ingredients: Ingredients) -> list[float]:
+        """The models' weights. Raises as `by_model`."""
+        return by_model(ingredients, self.weights, 1.0)
+
+
+def by_model(ingredients: Ingredients, values: dict[str, float], otherwise: float) -> list[float]:
+    """What is given for each model by how its id begins, `3f2a` or `3f2a@5`.
+
+    Raises InvalidInput for a name that no model has, and for two names of one model.
+    """
+    fitting: list[list[str]] = [[] for _ in ingredients.names]
+    for key in values:
+        id, _, epoch = key.partition("@")
+        for name, keys in zip(ingredients.names, fitting, strict=True):
+            if name.startswith(id) and (not epoch or name.partition("@")[2] == epoch):
+                keys.append(key)
+        if not any(key in keys for keys in fitting):
+            raise InvalidInput(f"'{key}' is none of the models {', '.join(ingredients.names)}")
+    for name, keys in zip(ingredients.names, fitting, strict=True):
+        if len(keys) > 1:
+            raise InvalidInput(f"{name} is given {len(keys)} values: as {' and as '.join(keys)}")
+    return [values[keys[0]] if keys else otherwise for keys in fitting]
 
 
 def checked(model: Weights, name: str) -> Tensor:

@@ -113,7 +113,7 @@ def test_scores_of_channels_are_of_every_pair_of_heads():
 
 
 def scores(models, by, batch_size=5):
-    return unit_scores(SYMMETRIES, models, Images(), by, batch_size, ingredients())
+    return unit_scores(ingredients(), models, Images(), by, batch_size)
 
 
 def test_batches_change_nothing():
@@ -167,7 +167,7 @@ def test_it_tells_how_much_closer_the_weights_are():
 @torch.no_grad()
 def test_an_aligned_model_of_a_zoo_computes_what_it_did(kept_zoo):
     ids = kept_zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    made = merge(kept_zoo, ids, "activation_matching", images=32)
+    made = merge(kept_zoo, "activation_matching", models=ids, num_images=32).id
     x = torch.randn(3, 1, 8, 8)
     torch.testing.assert_close(
         kept_zoo.load(made)(x), kept_zoo.load(ids[1])(x), rtol=1e-4, atol=1e-5

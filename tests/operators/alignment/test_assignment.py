@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from vitarium.operators.alignment._assignment import (
     best_transform,
+    match_heads,
     solve_assignment,
     solve_procrustes,
 )
-from vitarium.operators.alignment._heads import match_heads
 
 seeds = st.integers(0, 2**31)
 few = settings(deadline=None, max_examples=15)

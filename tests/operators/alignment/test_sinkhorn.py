@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment, minimize
 
-from vitarium.operators.alignment._sinkhorn import transport_plan
+from vitarium.operators.alignment._assignment import transport_plan
 
 
 def costs(seed, n=6):

@@ -13,7 +13,6 @@ from vitarium.operators.alignment._trained_maps import (
     Exchange,
     Invertible,
     Rotation,
-    TrainedMaps,
     mean_free,
     nearest_permutation,
     rearranged,
@@ -49,7 +48,7 @@ def maps_of(symmetries, kind):
         else:
             found[name] = kind(group.size, places)
         changed(found[name])
-    return TrainedMaps(found).double()
+    return {name: one.double() for name, one in found.items()}
 
 
 @pytest.mark.parametrize("one", [Rotation(5, 2), Invertible(5, 2), Exchange(5, 2)])
@@ -135,8 +134,8 @@ def test_weights_are_rearranged_as_exact_moves_rearrange_them(small_vit, kind):
         else folded(symmetries, small_vit.state_dict())
     )
     maps = maps_of(symmetries, kind)
-    found = rearranged(symmetries, weights, maps())
-    expected = moved(symmetries, weights, maps.exact())
+    found = rearranged(symmetries, weights, {name: one() for name, one in maps.items()})
+    expected = moved(symmetries, weights, {name: one.exact() for name, one in maps.items()})
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     before = small_vit(images)
     for name, tensor in expected.items():
@@ -149,9 +148,9 @@ def test_every_map_gets_a_gradient(small_vit):
     symmetries = vit_symmetries(small_vit)
     maps = maps_of(symmetries, Invertible)
     weights = folded(symmetries, small_vit.state_dict())
-    point = rearranged(symmetries, weights, maps())
+    point = rearranged(symmetries, weights, {name: one() for name, one in maps.items()})
     middle = {name: (tensor + weights[name]) / 2 for name, tensor in point.items()}
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.func.functional_call(small_vit, middle, (images,)).square().sum().backward()
-    for one in maps.maps:
+    for one in maps.values():
         assert one.free.grad.abs().max() > 0

@@ -13,7 +13,8 @@ from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import choose, section
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.alignment._matching import Matching, kind_of, products
+from vitarium.operators.alignment._matching import Matching, products
+from vitarium.operators.alignment._search import kind_of
 from vitarium.operators.base import Ingredients
 
 SIZE = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "in_chans": 1}
@@ -206,10 +207,10 @@ def test_models_without_their_heads_are_refused():
 def test_models_of_a_zoo_are_aligned_before_they_are_averaged(kept_zoo):
     zoo = kept_zoo
     ids = zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    turned = merge(zoo, ids, "weight_matching")
+    turned = merge(zoo, "weight_matching", models=ids).id
     x = torch.randn(3, 1, 8, 8)
     torch.testing.assert_close(zoo.load(turned)(x), zoo.load(ids[1])(x), rtol=1e-4, atol=1e-5)
-    soup = zoo.state_dict(merge(zoo, ids, "uniform_soup", align="weight_matching"))
+    soup = zoo.state_dict(merge(zoo, "uniform_soup", models=ids, align="weight_matching").id)
     other, first = zoo.state_dict(turned), zoo.state_dict(ids[0])
     for name, tensor in soup.items():
         torch.testing.assert_close(tensor, (first[name] + other[name]) / 2)

@@ -57,7 +57,7 @@ def squares(*epochs):
 )
 def test_the_chosen_epochs_are_averaged(run, method, given, epochs):
     zoo, id = run
-    made = merge(zoo, [id], method, **given)
+    made = merge(zoo, method, models=[id], **given).id
     assert value(zoo, made) == pytest.approx(squares(*epochs), rel=1e-7)
     assert [one.epoch for one in zoo.spec(made).ingredients] == epochs
     assert {one.model for one in zoo.spec(made).ingredients} == {id}
@@ -65,7 +65,7 @@ def test_the_chosen_epochs_are_averaged(run, method, given, epochs):
 
 def test_lawa_of_an_earlier_epoch_is_what_it_was_then(run):
     zoo, id = run
-    assert value(zoo, merge(zoo, [f"{id}@5"], "lawa", k=2)) == squares(4, 5)
+    assert value(zoo, merge(zoo, "lawa", models=[f"{id}@5"], k=2).id) == squares(4, 5)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
@@ -75,9 +75,9 @@ def test_ema_is_the_recursion(run, decay):
     for epoch in range(1, 9):
         average = decay * average + (1 - decay) * epoch**2
         without_start = decay * without_start + (1 - decay) * epoch**2
-    made = merge(zoo, [id], "ema", decay=decay, debias=False)
+    made = merge(zoo, "ema", models=[id], decay=decay, debias=False).id
     assert value(zoo, made) == pytest.approx(average, rel=1e-6)
-    made = merge(zoo, [id], "ema", decay=decay)
+    made = merge(zoo, "ema", models=[id], decay=decay).id
     assert value(zoo, made) == pytest.approx(without_start / (1 - decay**8), rel=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_equal_epochs_give_that_epoch(method):
 def test_too_few_epochs_are_refused(run, method, given, said):
     zoo, id = run
     with pytest.raises(InvalidInput, match=said):
-        merge(zoo, [id], method, **given)
+        merge(zoo, method, models=[id], **given)
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_too_few_epochs_are_refused(run, method, given, said):
 )
 def test_settings_without_sense_are_refused(run, method, given):
     with pytest.raises(InvalidConfig, match=next(iter(given))):
-        merge(run[0], [run[1]], method, **given)
+        merge(run[0], method, models=[run[1]], **given)

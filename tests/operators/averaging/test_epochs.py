@@ -3,7 +3,7 @@
 import pytest
 
 from vitarium.core.errors import InvalidInput
-from vitarium.operators.averaging.epoch_averages import cycle_epochs, latest_epochs, trained_epochs
+from vitarium.operators.averaging.epoch_averages import Swa, latest_epochs, trained_epochs
 
 
 def test_the_state_before_training_is_no_epoch_of_it():
@@ -33,8 +33,8 @@ def test_more_than_are_kept_are_refused():
     ],
 )
 def test_every_so_manieth_counts_from_a_share_of_training_on(start, step, expected):
-    assert cycle_epochs(list(range(21)), start, step) == expected
+    assert Swa(start=start, every=step).epochs(list(range(21))) == expected
 
 
 def test_steps_count_the_kept_epochs():
-    assert cycle_epochs([0, 5, 10, 15, 20], 0.5, 2) == [10, 20]
+    assert Swa(start=0.5, every=2).epochs([0, 5, 10, 15, 20]) == [10, 20]

@@ -30,7 +30,7 @@ def averaged(tensors):
 
 def test_a_trained_model_becomes_a_plain_one_with_the_same_outputs(zoo):
     id = with_experts(zoo)
-    made = merge(zoo, [id], "experts_average")
+    made = merge(zoo, "experts_average", models=[id]).id
     architecture = zoo.spec(made).origin.architecture
     assert architecture.name == "vit"
     assert architecture.config.depth == 2
@@ -50,12 +50,12 @@ def test_a_trained_model_becomes_a_plain_one_with_the_same_outputs(zoo):
 def test_a_model_without_experts_is_refused(zoo):
     (id,) = set(zoo.ids()) - {with_experts(zoo)}
     with pytest.raises(IncompatibleWeights, match="needs a model with experts, not vit"):
-        merge(zoo, [id], "experts_average")
+        merge(zoo, "experts_average", models=[id])
 
 
 def test_it_takes_one_model(zoo):
     with pytest.raises(InvalidInput, match="needs 1 model; 2 are given"):
-        merge(zoo, zoo.ids(), "experts_average")
+        merge(zoo, "experts_average", models=zoo.ids())
 
 
 def test_tensors_of_no_expert_stay():

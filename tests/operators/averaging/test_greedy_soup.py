@@ -115,7 +115,7 @@ def test_it_looks_at_the_validation_images_alone(grown_zoo, monkeypatch):
         ),
     )
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    made = merge(grown_zoo, ids, "greedy_soup", images=40)
+    made = merge(grown_zoo, "greedy_soup", models=ids, num_images=40).id
     assert set(seen) == {"val"}
     (epoch,) = grown_zoo.folder(made).epochs()
     assert set(epoch.metrics) == {"val_accuracy", "val_loss"}

@@ -38,7 +38,7 @@ def test_between_a_model_and_itself_is_that_model(t):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_wise_ft_lies_between_parent_and_child(grown_zoo, alpha):
     child = grown_zoo.models().query("stage == 'finetune'")["id"].iloc[0]
-    made = grown_zoo.state_dict(merge(grown_zoo, [child], "wise_ft", alpha=alpha))
+    made = grown_zoo.state_dict(merge(grown_zoo, "wise_ft", models=[child], alpha=alpha).id)
     parent = grown_zoo.state_dict(grown_zoo.spec(child).parent)
     start, end = grown_zoo.state_dict(child, 0), grown_zoo.state_dict(child)
     for name, tensor in made.items():
@@ -56,9 +56,9 @@ def test_wise_ft_takes_one_model_with_a_parent(grown_zoo):
     table = grown_zoo.models()
     ids = table.query("stage == 'finetune'")["id"].tolist()
     with pytest.raises(InvalidInput, match="needs 1 model; 2 are given"):
-        merge(grown_zoo, ids[:2], "wise_ft")
+        merge(grown_zoo, "wise_ft", models=ids[:2])
     alone = table.query("stage == 'pretrain'")["id"].iloc[0]
     with pytest.raises(InvalidInput, match="has no parent"):
-        merge(grown_zoo, [alone], "wise_ft")
+        merge(grown_zoo, "wise_ft", models=[alone])
     with pytest.raises(InvalidConfig, match="alpha"):
-        merge(grown_zoo, ids[:1], "wise_ft", alpha=1.5)
+        merge(grown_zoo, "wise_ft", models=ids[:1], alpha=1.5)

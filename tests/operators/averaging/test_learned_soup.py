@@ -146,7 +146,7 @@ def test_copies_of_one_model_give_that_model(examples):
 
 def test_it_is_a_model_of_the_zoo_that_looked_at_validation_images(grown_zoo):
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    made = merge(grown_zoo, ids, "learned_soup", per="layer", epochs=1, images=64)
+    made = merge(grown_zoo, "learned_soup", models=ids, per="layer", epochs=1, num_images=64).id
     (epoch,) = grown_zoo.folder(made).epochs()
     assert set(epoch.metrics) == {"val_accuracy", "val_loss", "logit_factor"}
     assert "blocks.0.attn.qkv: " in grown_zoo.folder(made).result()["message"]

@@ -136,5 +136,10 @@ def test_names_come_in_order_and_are_fetched_ahead(monkeypatch):
 
 def test_what_is_done_is_reported():
     said = []
-    list(mean(Ingredients(models(2), report=lambda done, of: said.append((done, of)))))
-    assert said == [(k, 4) for k in range(4)]
+
+    class Noted:
+        def step(self, task, done, total):
+            said.append((task, done, total))
+
+    list(mean(Ingredients(models(2), progress=Noted(), task="mean")))
+    assert said == [("mean", k, 4) for k in range(4)]

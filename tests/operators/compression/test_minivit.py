@@ -205,7 +205,7 @@ def size(zoo, id):
 
 def test_a_compressed_model_is_kept_with_its_lineage_in_about_half_the_bytes(zoo):
     (id,) = zoo.ids()
-    made = merge(zoo, [id], "minivit", share=2)
+    made = merge(zoo, "minivit", models=[id], share=2).id
     spec = zoo.spec(made)
     assert spec.origin.architecture.name == "mini_deit"
     assert spec.origin.architecture.config.depth == 4
@@ -217,7 +217,7 @@ def test_a_compressed_model_is_kept_with_its_lineage_in_about_half_the_bytes(zoo
 def test_a_pattern_that_does_not_divide_the_blocks_is_refused_with_the_model_named(zoo):
     (id,) = zoo.ids()
     with pytest.raises(IncompatibleWeights, match=rf"{id}@\d: a model of 4 blocks .*share 3"):
-        merge(zoo, [id], "minivit", share=3)
+        merge(zoo, "minivit", models=[id], share=3)
 
 
 @pytest.mark.parametrize(

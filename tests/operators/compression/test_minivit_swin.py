@@ -219,7 +219,7 @@ def test_what_a_compressed_model_cannot_have_is_refused_by_name(factors, has):
 
 
 def test_models_with_norms_of_their_own_kind_are_refused():
-    from vitarium.operators.compression._plain_swins import swin_factors
+    from vitarium.operators.compression._plain_models import swin_factors
 
     sizes = {"img_size": 8, "embed_dim": 4, "depths": (1,), "num_heads": (1,)}
     with pytest.raises(IncompatibleWeights, match="norms of another kind"):

@@ -175,8 +175,10 @@ def test_a_model_without_classes_is_refused(reference, shown):
 def test_each_model_of_a_zoo_is_shown_its_own_images(grown_zoo, reference):
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
     child = grown_zoo.models().query("stage == 'finetune'")["id"].iloc[0]
-    few = {"images": 12, "floor": 1e-12, "tolerance": 0}
-    made = grown_zoo.state_dict(merge(grown_zoo, [ids[0], child], "fisher_merging", **few))
+    few = {"num_images": 12, "floor": 1e-12, "tolerance": 0}
+    made = grown_zoo.state_dict(
+        merge(grown_zoo, "fisher_merging", models=[ids[0], child], **few).id
+    )
     totals, weights = 0, 0
     sources = ModelLoader(grown_zoo, data=None, device="cpu", data_dir=None)
     for id in (ids[0], child):

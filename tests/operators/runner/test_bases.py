@@ -21,7 +21,7 @@ def _start(own_registry):
 
 
 def test_it_is_the_common_parent_with_the_head_that_the_children_started_with(grown_zoo, siblings):
-    base = grown_zoo.state_dict(merge(grown_zoo, siblings, "start"))
+    base = grown_zoo.state_dict(merge(grown_zoo, "start", models=siblings).id)
     first = grown_zoo.state_dict(siblings[0], 0)
     assert all(torch.equal(base[name], tensor) for name, tensor in first.items())
     parent = grown_zoo.state_dict(grown_zoo.spec(siblings[0]).parent)
@@ -29,7 +29,7 @@ def test_it_is_the_common_parent_with_the_head_that_the_children_started_with(gr
 
 
 def test_a_model_may_be_named_as_the_base(grown_zoo, siblings):
-    made = merge(grown_zoo, siblings, "start", base=f"{siblings[0]}@0")
+    made = merge(grown_zoo, "start", models=siblings, base=f"{siblings[0]}@0").id
     assert (grown_zoo.spec(made).parent, grown_zoo.spec(made).parent_epoch) == (siblings[0], 0)
     base, first = grown_zoo.state_dict(made), grown_zoo.state_dict(siblings[0], 0)
     assert all(torch.equal(base[name], tensor) for name, tensor in first.items())
@@ -38,16 +38,16 @@ def test_a_model_may_be_named_as_the_base(grown_zoo, siblings):
 def test_models_without_a_common_parent_need_a_named_base(grown_zoo, siblings):
     other = next(i for i in grown_zoo.ids() if grown_zoo.spec(i).parent and i not in siblings)
     with pytest.raises(InvalidInput, match=r"different parents: \w+@2 of \w+ and \w+@2 of \w+"):
-        merge(grown_zoo, [siblings[0], other], "start")
+        merge(grown_zoo, "start", models=[siblings[0], other])
     with pytest.raises(InvalidInput, match=r"has no parent; name a base"):
-        merge(grown_zoo, [grown_zoo.spec(siblings[0]).parent], "start")
+        merge(grown_zoo, "start", models=[grown_zoo.spec(siblings[0]).parent])
     parent = grown_zoo.spec(other).parent
-    assert merge(grown_zoo, [siblings[0], other], "start", base=parent, heads="average")
+    assert merge(grown_zoo, "start", models=[siblings[0], other], base=parent, heads="average").id
 
 
 def test_a_base_is_refused_where_it_is_of_no_use(grown_zoo, siblings):
     with pytest.raises(InvalidInput, match="uniform_soup has no use for a base"):
-        merge(grown_zoo, siblings, "uniform_soup", base=siblings[0])
+        merge(grown_zoo, "uniform_soup", models=siblings, base=siblings[0])
 
 
 def test_heads_that_started_differently_have_no_base(tiny, tmp_path):
@@ -56,8 +56,8 @@ def test_heads_that_started_differently_have_no_base(tiny, tmp_path):
     zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
     children = [id for id in zoo.ids() if zoo.spec(id).parent]
     with pytest.raises(IncompatibleWeights, match=r"head\.weight has no common base; say what"):
-        merge(zoo, children, "start")
-    made = zoo.state_dict(merge(zoo, children, "start", heads="average"))
+        merge(zoo, "start", models=children)
+    made = zoo.state_dict(merge(zoo, "start", models=children, heads="average").id)
     parent = zoo.state_dict(zoo.spec(children[0]).parent)
     heads = [zoo.state_dict(id)["head.weight"].double() for id in children]
     assert torch.equal(made["head.weight"], (sum(heads) / 2).float())
@@ -69,7 +69,7 @@ def test_the_base_has_the_childrens_kind_of_head_and_not_the_parents(tiny, tmp_p
     tiny["stages"]["finetune"]["head"] = {"name": "mlp", "hidden_dim": 5}
     zoo = grow(Blueprint.read(tiny), tmp_path / "zoo", workers=0, progress=False).zoo
     children = [id for id in zoo.ids() if zoo.spec(id).parent]
-    base = zoo.state_dict(merge(zoo, children, "start"))
+    base = zoo.state_dict(merge(zoo, "start", models=children).id)
     first = zoo.state_dict(children[0], 0)
     assert base.keys() == first.keys()
     assert all(torch.equal(base[name], tensor) for name, tensor in first.items())

@@ -32,14 +32,14 @@ def test_heads_of_different_shapes_are_refused_until_something_is_said(zoo, line
     before = len(zoo)
     for heads in ("merge", "average"):
         with pytest.raises(IncompatibleWeights, match=r"head\..* say what becomes of the heads"):
-            merge(zoo, [linear, mlp], "uniform_soup", heads=heads)
+            merge(zoo, "uniform_soup", models=[linear, mlp], heads=heads)
     assert len(zoo) == before
 
 
 @pytest.mark.parametrize("kept", ["linear", "mlp"])
 def test_the_head_of_a_model_can_be_kept(zoo, linear, mlp, kept):
     id = {"linear": linear, "mlp": mlp}[kept]
-    made = merge(zoo, [linear, mlp], "uniform_soup", heads=id[:6])
+    made = merge(zoo, "uniform_soup", models=[linear, mlp], heads=id[:6]).id
     assert zoo.spec(made).heads == f"{id}@1"
     assert zoo.spec(made).recipe.head.name == kept
     soup, model = zoo.state_dict(made), zoo.state_dict(id)
@@ -52,10 +52,10 @@ def test_the_head_of_a_model_can_be_kept(zoo, linear, mlp, kept):
 
 
 def test_an_ensemble_gives_the_mean_of_the_heads_outputs(zoo, linear, mlp):
-    made = merge(zoo, [linear, mlp], "uniform_soup", heads="ensemble")
+    made = merge(zoo, "uniform_soup", models=[linear, mlp], heads="ensemble").id
     images = torch.randn(3, 1, 8, 8)
     both = [
-        zoo.load(merge(zoo, [linear, mlp], "uniform_soup", heads=id))(images)
+        zoo.load(merge(zoo, "uniform_soup", models=[linear, mlp], heads=id).id)(images)
         for id in (linear, mlp)
     ]
     torch.testing.assert_close(zoo.load(made)(images), (both[0] + both[1]) / 2)
@@ -64,9 +64,9 @@ def test_an_ensemble_gives_the_mean_of_the_heads_outputs(zoo, linear, mlp):
 
 def test_averaged_heads_are_the_mean_whatever_the_method(zoo, linear):
     chosen = [f"{linear}@0", f"{linear}@1"]
-    soup = zoo.state_dict(merge(zoo, chosen, "uniform_soup"))
-    made = merge(zoo, chosen, "uniform_soup", heads="average")
-    assert made != merge(zoo, chosen, "uniform_soup")
+    soup = zoo.state_dict(merge(zoo, "uniform_soup", models=chosen).id)
+    made = merge(zoo, "uniform_soup", models=chosen, heads="average").id
+    assert made != merge(zoo, "uniform_soup", models=chosen).id
     assert all(torch.equal(t, soup[n]) for n, t in zoo.state_dict(made).items())
 
 
@@ -75,14 +75,14 @@ def test_heads_that_tell_other_classes_apart_are_not_averaged(zoo, linear):
     folder = zoo.folder(parent)
     folder.begin(folder.spec(), replace(folder.about(), classes=tuple("abcdefghij")))
     with pytest.raises(IncompatibleWeights, match="tell different classes apart; say what"):
-        merge(zoo, [linear, parent], "uniform_soup")
-    made = merge(zoo, [linear, parent], "uniform_soup", heads=parent)
+        merge(zoo, "uniform_soup", models=[linear, parent])
+    made = merge(zoo, "uniform_soup", models=[linear, parent], heads=parent).id
     assert zoo.folder(made).about().classes == tuple("abcdefghij")
 
 
 def test_an_unknown_head_is_refused(zoo, linear, mlp):
     with pytest.raises(UnknownName, match="unknown model 'averag'"):
-        merge(zoo, [linear, mlp], "uniform_soup", heads="averag")
+        merge(zoo, "uniform_soup", models=[linear, mlp], heads="averag")
 
 
 def _mean(zoo, name, *ids):

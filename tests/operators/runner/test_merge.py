@@ -6,13 +6,13 @@ import torch
 from vitarium import Zoo, merge
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
-from vitarium.operators._runner.buffer import DiskBuffer
+from vitarium.operators._runner import plan
 from vitarium.operators.base import operator
 from vitarium.zoo.verify import verify
 
 
 def test_a_soup_is_the_mean_of_its_ingredients(grown_zoo, siblings):
-    soup = grown_zoo.state_dict(merge(grown_zoo, siblings, "uniform_soup"))
+    soup = grown_zoo.state_dict(merge(grown_zoo, "uniform_soup", models=siblings).id)
     parts = [grown_zoo.state_dict(id) for id in siblings]
     for name, tensor in soup.items():
         expected = sum(part[name].double() for part in parts) / 2
@@ -21,7 +21,7 @@ def test_a_soup_is_the_mean_of_its_ingredients(grown_zoo, siblings):
 
 def test_a_merged_model_is_a_model_of_the_zoo(grown_zoo, siblings):
     id = siblings[0]
-    made = merge(grown_zoo, [f"{id}@0", f"{id[:8]}@1"], "uniform-soup", name="soups")
+    made = merge(grown_zoo, "uniform-soup", models=[f"{id}@0", f"{id[:8]}@1"], stage="soups").id
     again = Zoo.open(grown_zoo.path)
     assert again.load(made)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
     spec = again.spec(made)
@@ -31,23 +31,23 @@ def test_a_merged_model_is_a_model_of_the_zoo(grown_zoo, siblings):
 
 
 def test_merging_again_is_the_same_model_and_computes_nothing(grown_zoo, siblings):
-    first = merge(grown_zoo, siblings, "uniform_soup")
+    first = merge(grown_zoo, "uniform_soup", models=siblings).id
     file = grown_zoo.folder(first).path / "model.json"
     written = file.stat().st_mtime_ns
-    assert merge(grown_zoo, siblings[::-1], "uniform_soup") == first
+    assert merge(grown_zoo, "uniform_soup", models=siblings[::-1]).id == first
     assert file.stat().st_mtime_ns == written
-    assert merge(grown_zoo, [siblings[0]] * 2, "uniform_soup") != first
+    with pytest.warns(UserWarning, match=f"{first} is in the zoo already, of stage 'merge'"):
+        again = merge(grown_zoo, "uniform_soup", models=siblings, stage="soups")
+    assert (again, again.stage) == (grown_zoo[first], "merge")
+    assert merge(grown_zoo, "uniform_soup", models=[siblings[0]] * 2).id != first
 
 
 def test_a_large_result_is_laid_on_disk_and_kept_plain(grown_zoo, siblings, monkeypatch):
-    kept = grown_zoo.state_dict(merge(grown_zoo, siblings, "uniform_soup"))
-    monkeypatch.setattr("vitarium.operators._runner.plan.IN_MEMORY", 0)
-    written = []
-    write = DiskBuffer.write
-    monkeypatch.setattr(
-        DiskBuffer, "write", lambda self, tensor: written.append(1) or write(self, tensor)
-    )
-    again = merge(grown_zoo, siblings, "interpolation")
+    kept = grown_zoo.state_dict(merge(grown_zoo, "uniform_soup", models=siblings).id)
+    monkeypatch.setattr(plan, "IN_MEMORY", 0)
+    written, scratch = [], plan.scratch
+    monkeypatch.setattr(plan, "scratch", lambda *to: written.append(1) or scratch(*to))
+    again = merge(grown_zoo, "interpolation", models=siblings).id
     assert len(written) == len(kept)
     assert not list((grown_zoo.path / "cache").iterdir())
     assert not grown_zoo.checkpoint(again).is_packed
@@ -56,10 +56,10 @@ def test_a_large_result_is_laid_on_disk_and_kept_plain(grown_zoo, siblings, monk
 
 
 def test_a_merge_that_was_interrupted_is_made_again(grown_zoo, siblings):
-    made = merge(grown_zoo, siblings, "uniform_soup")
+    made = merge(grown_zoo, "uniform_soup", models=siblings).id
     weights = grown_zoo.state_dict(made)
     (grown_zoo.folder(made).path / "result.json").unlink()
-    assert merge(grown_zoo, siblings, "uniform_soup") == made
+    assert merge(grown_zoo, "uniform_soup", models=siblings).id == made
     assert grown_zoo.folder(made).status == "finished"
     assert all(torch.equal(t, weights[n]) for n, t in grown_zoo.state_dict(made).items())
 
@@ -86,7 +86,7 @@ def test_what_an_operator_needs_is_given(grown_zoo, siblings, own_registry):
         for name, base, deltas in ingredients.deltas():
             yield name, base + deltas[1]
 
-    made = merge(grown_zoo, siblings, "look")
+    made = merge(grown_zoo, "look", models=siblings).id
     assert seen["names"] == [f"{id}@1" for id in siblings]
     assert seen["split"] == "val"
     assert "stream" in seen["groups"]
@@ -108,7 +108,7 @@ def test_models_that_do_not_fit_are_named_with_the_tensor(grown_zoo, siblings, t
     other = grow(Blueprint.read(tiny), grown_zoo.path, workers=0, progress=False).plan.models[0].id
     before = len(grown_zoo)
     with pytest.raises(IncompatibleWeights, match=rf"{other}@2.*\[\d+, 8\]|\[\d+, 8\].*{other}@2"):
-        merge(grown_zoo, [siblings[0], other], "uniform_soup")
+        merge(grown_zoo, "uniform_soup", models=[siblings[0], other])
     assert len(grown_zoo) == before
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_ingredient_is_named(grown_zoo, siblings):
     path = grown_zoo.folder(siblings[0]).checkpoints.path(1)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(CorruptFile, match=r"epoch-0001"):
-        merge(grown_zoo, siblings, "uniform_soup")
+        merge(grown_zoo, "uniform_soup", models=siblings)
 
 
 def _spoilt(zoo, id):
@@ -131,19 +131,19 @@ def test_weights_that_are_not_finite_are_named_or_left_out(grown_zoo, siblings):
     spoilt = _spoilt(grown_zoo, siblings[0])
     chosen = [spoilt, f"{siblings[0]}@1", siblings[1]]
     with pytest.raises(IncompatibleWeights, match=rf"{siblings[0]}@2: norm.weight has entries"):
-        merge(grown_zoo, chosen, "uniform_soup")
-    kept = merge(grown_zoo, chosen, "uniform_soup", skip_diverged=True)
-    assert kept == merge(grown_zoo, chosen[1:], "uniform_soup")
+        merge(grown_zoo, "uniform_soup", models=chosen)
+    kept = merge(grown_zoo, "uniform_soup", models=chosen, skip_diverged=True).id
+    assert kept == merge(grown_zoo, "uniform_soup", models=chosen[1:]).id
     with pytest.raises(InvalidInput, match="needs at least 2 models; 1 is given"):
-        merge(grown_zoo, chosen[:2], "uniform_soup", skip_diverged=True)
+        merge(grown_zoo, "uniform_soup", models=chosen[:2], skip_diverged=True)
 
 
 def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
     other = next(id for id in grown_zoo.ids() if id not in siblings)
     grown_zoo.folder(other).finish("diverged", "the loss was not finite")
     with pytest.raises(InvalidInput, match=f"model {other} diverged; leave it out"):
-        merge(grown_zoo, [*siblings, other], "uniform_soup")
-    kept = merge(grown_zoo, [*siblings, other], "uniform_soup", skip_diverged=True)
+        merge(grown_zoo, "uniform_soup", models=[*siblings, other])
+    kept = merge(grown_zoo, "uniform_soup", models=[*siblings, other], skip_diverged=True).id
     assert [one.model for one in grown_zoo.spec(kept).ingredients] == sorted(siblings)
 
 
@@ -158,12 +158,16 @@ def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
 )
 def test_bad_choices_are_refused(grown_zoo, models, said):
     with pytest.raises(InvalidInput, match=said):
-        merge(grown_zoo, [model.format(id=grown_zoo.ids()[0]) for model in models], "uniform_soup")
+        merge(
+            grown_zoo,
+            "uniform_soup",
+            models=[model.format(id=grown_zoo.ids()[0]) for model in models],
+        )
 
 
 def test_an_unknown_operator_names_the_nearest(grown_zoo):
     with pytest.raises(UnknownName, match="did you mean 'uniform_soup'"):
-        merge(grown_zoo, grown_zoo.ids(), "uniform_sou")
+        merge(grown_zoo, "uniform_sou", models=grown_zoo.ids())
 
 
 def test_selecting_by_images_that_were_trained_on_has_to_be_forced(
@@ -177,5 +181,5 @@ def test_selecting_by_images_that_were_trained_on_has_to_be_forced(
 
     parent = grown_zoo.spec(siblings[0]).parent  # its split of the same images is another
     with pytest.raises(InvalidInput, match=f"model {parent} was trained on images of the val"):
-        merge(grown_zoo, [siblings[0], parent], "select")
-    merge(grown_zoo, [siblings[0], parent], "select", force=True)
+        merge(grown_zoo, "select", models=[siblings[0], parent])
+    merge(grown_zoo, "select", models=[siblings[0], parent], force=True)

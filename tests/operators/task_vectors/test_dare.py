@@ -6,7 +6,7 @@ import torch
 
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import choose
-from vitarium.operators.task_vectors import dare
+from vitarium.operators.task_vectors import _task_vectors
 
 
 def left(merged, models, papers, **settings):
@@ -101,7 +101,7 @@ def test_with_mergekits_entries_and_rescaling_gives_its_numbers(
     def kept(ingredients, seed, name):
         return [mergekit.made[f"random/{model}"][name].double() for model in ingredients.names]
 
-    monkeypatch.setattr(dare, "draws", kept)  # 1 is not dropped, 0 is
+    monkeypatch.setattr(_task_vectors, "draws", kept)  # 1 is not dropped, 0 is
     found = merged(
         "dare", mergekit.base, mergekit.models, drop_rate=0.6, rescale="l1", weights=mergekit.weights,
         **settings,

@@ -6,7 +6,7 @@ import torch
 
 from vitarium.core.config import InvalidConfig
 from vitarium.core.registry import choose
-from vitarium.operators.task_vectors import della
+from vitarium.operators.task_vectors import _task_vectors
 from vitarium.operators.task_vectors.della import Della, kept_share
 
 
@@ -70,7 +70,7 @@ def test_with_mergekits_entries_and_rescaling_gives_its_numbers(merged, mergekit
         masks = [mergekit.made[f"della_magprune/{model}"][name] for model in ingredients.names]
         return [1 - mask.double() for mask in masks]
 
-    monkeypatch.setattr(della, "draws", kept)
+    monkeypatch.setattr(_task_vectors, "draws", kept)
     names = mergekit.made["della"]
     base = {name: mergekit.base[name] for name in names}
     models = {k: {name: m[name] for name in names} for k, m in mergekit.models.items()}

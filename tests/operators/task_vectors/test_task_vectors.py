@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.evaluation.inputs import Weights
-from vitarium.operators.base import Ingredients
+from vitarium.operators.base import Ingredients, by_model
 from vitarium.operators.task_vectors._task_vectors import Election, disjoint, thresholds
 
 PLAIN = ["task_arithmetic", "ties", "dare", "della", "breadcrumbs", "consensus", "drm"]
@@ -120,8 +120,6 @@ def test_weights_of_a_model_that_is_not_there_are_refused(operator, merged, rand
 
 
 def test_a_weight_belongs_to_the_models_whose_ids_begin_so():
-    from vitarium.operators._weighted import by_model
-
     state = {"w": torch.zeros(1)}
     ingredients = Ingredients([Weights(name, state) for name in ("3f2a@1", "3f2a@2", "3e11@2")])
     assert by_model(ingredients, {"3f2a": 0.5}, 1.0) == [0.5, 0.5, 1.0]

@@ -102,7 +102,7 @@ def percent(text):
 def test_the_numbers_are_those_of_models_that_are_merged_and_measured(studied, zoo, grown_zoo):
     (table,) = tables(studied, "Every group of siblings")
     parent, members = next(iter(siblings(zoo).items()))
-    soup = vitarium.merge(grown_zoo, members, "uniform_soup")
+    soup = vitarium.merge(grown_zoo, "uniform_soup", models=members).id
     measured = vitarium.measure(grown_zoo, "accuracy", models=[*members, soup])
     known = measured[measured["part"] == ""].set_index("model")["value"]
     rows = {row[1]: row for row in table.rows if row[0] == parent[:8]}

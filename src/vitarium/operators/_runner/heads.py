@@ -12,6 +12,7 @@ from vitarium.core.registry import Section, choose
 from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import check_alike
+from vitarium.zoo import Zoo
 
 CHOICES = ("merge", "average", "ensemble")
 _KEEP = "say what becomes of the heads: --heads ID keeps that model's"
@@ -34,24 +35,43 @@ class Heads:
         models: Sequence[Weights],
         choice: str = "merge",
     ) -> None:
-        self.choice, self._sources, self._models = choice, sources, models
+        self.choice, self._models = choice, list(models)
         self.origin: CheckpointRef | None = None
         """The model whose head is kept."""
         self.label: str | None = None if choice == "merge" else choice
         """As it stands in the result's spec."""
         self.changes: dict[str, Section] = {}
         """Of the recipe."""
-        self._heads = list(models)
+        zoo = sources.zoo
+        classes = {ref.model: zoo.folder(ref.model).about().classes for ref in chosen}
+        first_model = chosen[0].model
         if choice not in CHOICES:
-            id, epoch = sources.zoo.at(choice)
-            self.origin, self.label = CheckpointRef(model=id, epoch=epoch), f"{id}@{epoch}"
-            self._heads = [sources.weights(self.origin)]
-        else:
-            _check_classes(sources, chosen)
+            self.origin = zoo.at(choice)
+            self.label = str(self.origin)
+            self._models = [sources.weights(target_of(self.origin))]
+        for model in classes if choice in CHOICES else ():
+            # they have nothing in common, though they may be of equal shape
+            if classes[model] != classes[first_model]:
+                raise IncompatibleWeights(
+                    f"{first_model} and {model} tell different classes apart; {_KEEP}"
+                )
         if choice == "ensemble":
-            self.changes["head"] = _ensemble(sources, chosen)
-        elif sources.zoo.folder(chosen[0].model).spec().origin.architecture:
-            self._check_shapes()
+            heads = []
+            for ref in chosen:
+                head = zoo.folder(ref.model).spec().origin.head
+                if head is None:
+                    raise InvalidInput(
+                        f"{ref.model}: how its head is built is not known: no ensemble of it"
+                    )
+                heads.append(head.factors())
+            self.changes["head"] = choose("head", "ensemble", heads=heads)
+        elif zoo.folder(chosen[0].model).spec().origin.architecture:
+            first, *rest = [WeightSubset(model, head=True) for model in self._models]
+            for model in rest:
+                try:
+                    check_alike(first, model)
+                except IncompatibleWeights as error:
+                    raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
 
     @property
     def separate(self) -> bool:
@@ -60,15 +80,13 @@ class Heads:
 
     def backbone(self, model: Weights) -> Weights:
         """What the operator is to combine of a model."""
-        if not self.separate:
-            return model
-        return WeightSubset(model, [n for n in model if not is_head(model.skeleton, n)])
+        return WeightSubset(model, head=False) if self.separate else model
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors [*shape] of the merged head by name; empty where the operator merges heads."""
         if not self.separate:
             return {}
-        heads = [{n: m[n] for n in m if is_head(m.skeleton, n)} for m in self._heads]
+        heads = [dict(WeightSubset(model, head=True)) for model in self._models]
         if self.choice == "ensemble":
             at = head_prefix(self._models[0].skeleton)
             return {
@@ -83,24 +101,14 @@ class Heads:
             for name, tensor in heads[0].items()
         }
 
-    def _check_shapes(self) -> None:
-        first, *rest = [
-            WeightSubset(m, [n for n in m if is_head(m.skeleton, n)]) for m in self._heads
-        ]
-        for model in rest:
-            try:
-                check_alike(first, model)
-            except IncompatibleWeights as error:
-                raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
-
 
 class WeightSubset(Weights):
-    """Some of a model's tensors."""
+    """A model's head, or all but that."""
 
-    def __init__(self, model: Weights, names: Sequence[str]) -> None:
+    def __init__(self, model: Weights, *, head: bool) -> None:
         super().__init__(model.name, model, skeleton=lambda: model.skeleton)
-        self._names = list(names)
-        self.shapes = {name: model.shapes[name] for name in names if name in model.shapes}
+        self._names = [name for name in model if is_head(model.skeleton, name) == head]
+        self.shapes = {name: model.shapes[name] for name in self._names if name in model.shapes}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -109,22 +117,57 @@ class WeightSubset(Weights):
         return len(self._names)
 
 
-def _check_classes(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> None:
-    """Heads of other classes have nothing in common, though they may be of equal shape."""
-    first, *rest = [ingredient.model for ingredient in chosen]
-    classes = sources.zoo.folder(first).about().classes
-    for model in rest:
-        if sources.zoo.folder(model).about().classes != classes:
-            raise IncompatibleWeights(f"{first} and {model} tell different classes apart; {_KEEP}")
-
-
-def _ensemble(sources: ModelLoader, chosen: Sequence[CheckpointRef]) -> Section:
-    heads = []
-    for ingredient in chosen:
-        head = sources.zoo.folder(ingredient.model).spec().origin.head
-        if head is None:
+def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> CheckpointRef:
+    """What all models were trained from. Raises InvalidInput where that is not one model."""
+    parents = {}
+    for ref in models:
+        parent = zoo[ref.model].parent_checkpoint
+        if parent is None:
             raise InvalidInput(
-                f"{ingredient.model}: how its head is built is not known: no ensemble of it"
+                f"{operator} needs what the models started from, and {ref.model} has no "
+                "parent; name a base (--base ID)"
             )
-        heads.append(head.factors())
-    return choose("head", "ensemble", heads=heads)
+        parents[parent] = ref.model
+    if len(parents) > 1:
+        listed = " and ".join(f"{parent} of {model}" for parent, model in parents.items())
+        raise InvalidInput(
+            f"{operator} needs what the models started from, and they have different parents: "
+            f"{listed}; name a base (--base ID)"
+        )
+    return next(iter(parents))
+
+
+def base_of(
+    sources: ModelLoader,
+    base: CheckpointRef,
+    chosen: Sequence[CheckpointRef],
+    models: Sequence[Weights],
+    heads: Heads,
+) -> Weights:
+    """The base's weights, with the head that the models had before they were trained.
+
+    A model that starts from another gets a new head, so the parent's is not what its own started
+    from. Raises IncompatibleWeights where the models' heads did not start alike.
+    """
+    weights = sources.weights(target_of(base))
+    if heads.separate:
+        return heads.backbone(weights)
+    names = [name for name in models[0].shapes if is_head(models[0].skeleton, name)]
+    starts = []
+    for ref in chosen:
+        is_child = sources.zoo[ref.model].parent_checkpoint == base
+        starts.append(sources.weights(target_of(ref)).start if is_child else weights)
+    for model, start in zip(models, starts, strict=True):
+        for name in names:
+            if name not in start or not torch.equal(start[name], starts[0][name]):
+                raise IncompatibleWeights(
+                    f"{models[0].name} and {model.name}: their heads started from different "
+                    f"values, so {name} has no common base; say what becomes of the heads: "
+                    "--heads average, --heads ensemble or --heads ID"
+                )
+    head = {name: starts[0][name] for name in names}
+    return Weights(weights.name, {**WeightSubset(weights, head=False), **head})
+
+
+def target_of(ref: CheckpointRef) -> Target:
+    return Target(ref.model, ref.epoch, "")

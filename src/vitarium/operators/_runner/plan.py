@@ -1,22 +1,29 @@
 """One combination of models: what it will be, its weights, and its place in the zoo."""
 
+import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.blueprint import CheckpointRef
+from vitarium.core import files
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
-from vitarium.core.file_faults import check_writable
+from vitarium.core.file_faults import check_writable, writing
+from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.operators._runner.bases import base_of, common_parent
-from vitarium.operators._runner.buffer import IN_MEMORY, DiskBuffer
-from vitarium.operators._runner.heads import Heads
-from vitarium.operators.base import Ingredients, OperatorLog, Report
+from vitarium.operators._runner.heads import Heads, base_of, common_parent, target_of
+from vitarium.operators.base import Ingredients, OperatorLog
+from vitarium.zoo._scratch import scratch, temporary_folder
+
+IN_MEMORY = 128_000_000
+"""Bytes up to which a result is held in memory, and packed when it is kept; one that is larger lies
+in a folder of the zoo meanwhile, mapped into memory: the system writes it out for room."""
 
 
 class MergePlan:
@@ -44,50 +51,67 @@ class MergePlan:
         weights: Sequence[Weights] | None = None,
     ) -> None:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
-        self.zoo, self.force = sources.zoo, force
-        self.facts = operator.plugin.facts
+        self.zoo, self.force, self.facts = sources.zoo, force, operator.plugin.facts
         self.log = OperatorLog()
-        models = list(weights or map(sources.weights, ingredients))
+        models = weights or [sources.weights(target_of(ref)) for ref in ingredients]
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts["origin"]]
         self._folder = self.zoo.folder(origin.model)
         """Of the model whose recipe the result has."""
         self.about = self._folder.about()
-        self.base = self._base(base)
-        self.spec = self._folder.spec().combined(
+        self.base: CheckpointRef | None = None
+        if base is not None and not self.facts["needs_base"]:
+            raise InvalidInput(f"{operator.name} has no use for a base")
+        if base is not None:
+            self.base = self.zoo.at(base)
+        elif self.facts["needs_base"]:
+            self.base = common_parent(self.zoo, operator.name, ingredients)
+        spec, changes = self._folder.spec(), dict(self.heads.changes)
+        if change := self.facts["architecture"]:
+            try:
+                changes["architecture"] = change(operator.config, spec.origin.architecture)
+            except IncompatibleWeights as error:
+                raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
+        self.spec = spec.combined(
             operator,
             ingredients,
             stage=stage,
             base=self.base,
             heads=self.heads.label,
-            changes=self.heads.changes | self._changes(),
+            changes=changes,
         )
 
-    def save(self, report: Report = lambda done, of: None) -> str:
+    def save(self, progress: Progress = SILENT) -> str:
         """Compute it and keep it in the zoo, unless it is there; its id.
 
-        Raises NotWritable at once, and DiskFull.
+        The stage is no part of what a model is: one that is there under another keeps that, with a
+        warning. Raises NotWritable at once, and DiskFull.
         """
         folder = self.zoo.folder(self.spec.id)
-        if not folder.result():
-            check_writable(folder.path)
-            with ExitStack() as stack:
-                large = self.models[0].nbytes > IN_MEMORY
-                buffer = stack.enter_context(DiskBuffer(self.zoo.path / "cache")) if large else None
-                weights = self.weights(report, buffer)
-                folder.begin(self.spec, self.about)
-                folder.commit(0, self.log.metrics, weights, None, plain=large)
-            folder.finish("finished", "; ".join(self.log.lines))
+        if folder.result():
+            if (stage := folder.spec().stage) != self.spec.stage:
+                warnings.warn(
+                    f"model {self.spec.id} is in the zoo already, of stage '{stage}': it stays "
+                    f"there, and none of stage '{self.spec.stage}' is made",
+                    stacklevel=3,
+                )
+            return self.spec.id
+        check_writable(folder.path)
+        with ExitStack() as stack:
+            large = self.models[0].nbytes > IN_MEMORY
+            buffer = stack.enter_context(disk_buffer(self.zoo.path / "cache")) if large else None
+            weights = self.weights(progress, buffer)
+            folder.begin(self.spec, self.about)
+            folder.commit(0, self.log.metrics, weights, None, plain=large)
+        folder.finish("finished", "; ".join(self.log.lines))
         return self.spec.id
 
-    def weights(
-        self, report: Report = lambda done, of: None, buffer: DiskBuffer | None = None
-    ) -> dict[str, Tensor]:
+    def weights(self, progress: Progress = SILENT, buffer: Path | None = None) -> dict[str, Tensor]:
         """The merged weights, tensors [*shape] by name; what the operator reports is in `log`.
 
         Args:
-            buffer: where they are written, one after the other; None: they are in memory.
+            buffer: a folder where they are written, one after the other; None: they are in memory.
         """
         first = self.models[0]
         ingredients = Ingredients(
@@ -97,12 +121,16 @@ class MergePlan:
             examples=self.examples if self.facts["split"] else None,
             subject=self.subject if self.facts["split"] else None,
             symmetries=self.symmetries,
-            report=report,
+            progress=progress,
+            task=self.operator.name,
         )
-        merged = {}
+        merged: dict[str, Tensor] = {}
         for name, tensor in self.operator(ingredients):
             stored = tensor.to(first.dtype(name) if name in first.shapes else tensor.dtype)
-            merged[name] = buffer.write(stored) if buffer else stored
+            if buffer and stored.numel():
+                mapped = scratch(buffer / str(len(merged)), stored.numel(), stored.dtype)
+                stored = mapped.view(stored.shape).copy_(stored)
+            merged[name] = stored
         self.log = ingredients.log
         integers = {name: first[name] for name in first if name not in first.shapes}
         return {**merged, **integers, **self.heads.tensors()}
@@ -110,8 +138,7 @@ class MergePlan:
     def model(self) -> nn.Module:
         """A running model of the ingredients' architecture, with the first one's weights."""
         built = self._folder.spec().origin.changed(self.heads.changes).build(self.about.num_outputs)
-        first = {name: self.models[0][name] for name in self.models[0]}
-        built.load_state_dict({**first, **self.heads.tensors()})
+        built.load_state_dict({**self.models[0], **self.heads.tensors()})
         return built.eval().float().to(self.sources.device).requires_grad_(False)
 
     def examples(self) -> EvalData:
@@ -125,57 +152,41 @@ class MergePlan:
         self._allowed(subject.examples)
         return subject
 
-    def _allowed(self, examples: EvalData) -> EvalData:
-        split = self.facts["split"]
-        if not len(examples):
-            raise InvalidInput(f"data set '{examples.dataset.name}' has no {split} images")
-        for ingredient in self.chosen:
-            if (
-                split != "train"
-                and not self.force
-                and self.sources.learned(ingredient.model, examples)
-            ):
-                raise InvalidInput(
-                    f"model {ingredient.model} was trained on images of the {split} split by which "
-                    f"{self.operator.name} selects; name other data with --data, or --force it"
-                )
-        return examples
-
     def symmetries(self) -> Symmetries:
         """Raises IncompatibleWeights where the architecture declares none."""
-        origin = self.spec.origin
-        declare = origin.architecture and origin.architecture.plugin.facts.get("symmetries")
+        architecture = self.spec.origin.architecture
+        declare = architecture and architecture.plugin.facts.get("symmetries")
         if not declare:
-            architecture = origin.architecture.name if origin.architecture else "an unknown one"
+            name = architecture.name if architecture else "an unknown one"
             raise IncompatibleWeights(
-                f"{self.models[0].name}: its architecture ({architecture}) declares no symmetries"
+                f"{self.models[0].name}: its architecture ({name}) declares no symmetries"
             )
         symmetries: Symmetries = declare(self.models[0].skeleton)
         return symmetries
 
-    # Parts of it
-
-    def _changes(self) -> dict[str, Section]:
-        """What the operator changes of the recipe."""
-        change = self.facts["architecture"]
-        if not change:
-            return {}
-        architecture = self._folder.spec().origin.architecture
-        try:
-            return {"architecture": change(self.operator.config, architecture)}
-        except IncompatibleWeights as error:
-            raise IncompatibleWeights(f"{self.models[0].name}: {error}") from None
-
-    def _base(self, named: str | None) -> CheckpointRef | None:
-        if not self.facts["needs_base"]:
-            if named is not None:
-                raise InvalidInput(f"{self.operator.name} has no use for a base")
-            return None
-        if named is not None:
-            id, epoch = self.zoo.at(named)
-            return CheckpointRef(model=id, epoch=epoch)
-        return common_parent(self.zoo, self.operator.name, self.chosen)
+    def _allowed(self, examples: EvalData) -> EvalData:
+        split = self.facts["split"]
+        if not len(examples):
+            raise InvalidInput(f"data set '{examples.dataset.name}' has no {split} images")
+        for ref in self.chosen if split != "train" and not self.force else ():
+            if self.sources.learned(ref.model, examples):
+                raise InvalidInput(
+                    f"model {ref.model} was trained on images of the {split} split by which "
+                    f"{self.operator.name} selects; name other data with --data, or --force it"
+                )
+        return examples
 
     def _base_weights(self) -> Weights:
         assert self.base
         return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
+
+
+def disk_buffer(folder: Path) -> AbstractContextManager[Path]:
+    """A folder inside of one of a zoo's, gone at the end.
+
+    Raises DiskFull, NotWritable and LeadsOutside.
+    """
+    files.check_inside(folder, folder.parent)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return temporary_folder(folder, ".merge.")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Piece, Symmetries
 from vitarium.evaluation.data import EvalData
+from vitarium.evaluation.scoring import load
 from vitarium.operators.base import Ingredients
 
 Key = tuple[str, int]
@@ -41,33 +42,39 @@ class Probe:
         return samples.flatten(-len(self.axes)).flatten(0, -2)
 
 
+def running_models(ingredients: Ingredients, *weights: Mapping[str, Tensor]) -> list[nn.Module]:
+    """Running models with those weights [*shape] by name."""
+    models = [ingredients.model() for _ in weights]
+    for model, state in zip(models, weights, strict=True):
+        load(model, state)
+    return models
+
+
 def unit_scores(
-    symmetries: Symmetries,
+    ingredients: Ingredients,
     models: Sequence[nn.Module],
     examples: EvalData,
     by: By,
     batch_size: int,
-    ingredients: Ingredients,
 ) -> dict[str, Tensor]:
     """How alike unit i of the first model and unit j of the second are, summed over the places.
 
     By group, float64 on the CPU: [n, n], or of units inside a group [places, n, places, n].
     A unit that never changes is like no other by correlation.
     """
-    where = probes(symmetries, models[0])
+    groups = ingredients.symmetries.groups
+    where = probes(ingredients.symmetries, models[0])
     sums: dict[Key, _Sums] = defaultdict(_Sums)
-    batches = -(-len(examples) // batch_size)
     first: dict[Key, Tensor] = {}
     for number, batch in enumerate(examples.batches(batch_size)):
-        ingredients.report(number, batches)
+        ingredients.report(number, -(-len(examples) // batch_size))
         _record(models[0], where, batch.images, first.__setitem__)
         _record(models[1], where, batch.images, lambda key, it: sums[key].add(first.pop(key), it))
     scores: dict[str, Tensor] = {}
     for (name, _), group_sums in sums.items():
         group_scores = group_sums.scores(by).cpu()
-        group = symmetries.groups[name]
-        if group.inside:
-            shape = (symmetries.groups[group.inside].size, group.size)
+        if outer := groups[name].inside:
+            shape = (groups[outer].size, groups[name].size)
             group_scores = group_scores.reshape(shape + shape)
         scores[name] = scores[name] + group_scores if name in scores else group_scores
     return scores
@@ -80,15 +87,12 @@ def probes(symmetries: Symmetries, model: nn.Module) -> dict[str, list[Probe]]:
     """
     by_group: dict[str, list[Probe]] = {}
     for name, group in symmetries.groups.items():
-        outer = [group.inside] if group.inside else []
-        candidates = [
-            probe
-            for piece, _ in symmetries.having(name)
-            if (probe := _probe(piece, [*outer, name], model)) is not None
-        ]
-        read = [probe for probe in candidates if probe.end == "input"]
+        names = [group.inside, name] if group.inside else [name]
+        candidates = [_probe(piece, names, model) for piece, _ in symmetries.having(name)]
+        written = [probe for probe in candidates if probe is not None]
+        read = [probe for probe in written if probe.end == "input"]
         # queries, keys and values read the same
-        by_group[name] = list(dict.fromkeys(read or candidates))
+        by_group[name] = list(dict.fromkeys(read or written))
     return by_group
 
 
@@ -122,11 +126,9 @@ def _record(
     with ExitStack() as hooks, torch.no_grad():
         for group, group_probes in where.items():
             for number, probe in enumerate(group_probes):
-                layer, hook = (
-                    model.get_submodule(probe.layer),
-                    partial(look, (group, number), probe),
-                )
-                hooks.callback(layer.register_forward_hook(hook).remove)
+                layer = model.get_submodule(probe.layer)
+                handle = layer.register_forward_hook(partial(look, (group, number), probe))
+                hooks.callback(handle.remove)
         model(images)
 
 

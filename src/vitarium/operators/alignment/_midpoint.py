@@ -1,14 +1,11 @@
 """The loss halfway between two models, which alignment by training is to lower."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import choose, get
-from vitarium.evaluation.losses import Parameters, losses, parameters
+from vitarium.evaluation.losses import losses, parameters
 from vitarium.evaluation.scoring import check_classifier
-from vitarium.operators.alignment._matching import model_weights
 from vitarium.operators.base import Ingredients
 
 EVALUATION_IMAGES = 1024
@@ -23,59 +20,40 @@ class Midpoint:
     """Models between two ingredients, running on training images.
 
     Args:
-        images: at most so many.
+        num_images: at most so many.
 
     Raises NotApplicable where the models' outputs are not the classes of the images.
     """
 
-    def __init__(self, ingredients: Ingredients, images: int) -> None:
-        self.report, self.model = ingredients.report, ingredients.model()
-        self.examples = ingredients.examples().first(images)
+    def __init__(self, ingredients: Ingredients, num_images: int) -> None:
+        self.ingredients, self.model = ingredients, ingredients.model()
+        self.examples = ingredients.examples().first(num_images)
         self._evaluation_images = self.examples.first(EVALUATION_IMAGES)
         check_classifier(self.model, self.examples)
 
     def running(self, weights: Tensors) -> dict[str, Tensor]:
         """Weights [*shape] as the model runs with them: float32, on its device."""
-        model_parameters = parameters(self.model)
-        return {
-            name: weights[name].to(model_parameters[name])
-            for name in model_parameters
-            if name in weights
-        }
+        own = parameters(self.model).items()
+        return {name: weights[name].to(tensor) for name, tensor in own if name in weights}
 
-    def loss(self, start: Tensors, end: Tensors) -> float:
-        """Cross-entropy halfway between two models of weights [*shape], in nats."""
-        ends = self.running(start), self.running(end)
-        return self._losses([_halfway(*ends)])[0]
-
-    def loss_and_rise(self, start: Tensors, end: Tensors) -> tuple[float, float]:
-        """Cross-entropy halfway between models of weights [*shape], and its rise above their mean.
-
-        Both in nats.
-        """
-        ends = self.running(start), self.running(end)
-        middle, first, last = self._losses([_halfway(*ends), *ends])
-        return middle, middle - (first + last) / 2
-
-    def _losses(self, points: list[Parameters]) -> list[float]:
+    def losses(self, start: Tensors, end: Tensors, *, ends: bool = True) -> list[float]:
+        """Cross-entropy halfway between models of weights [*shape], then of the two, in nats."""
+        first, last = self.running(start), self.running(end)
+        points = [{name: (tensor + last[name]) / 2 for name, tensor in first.items()}]
+        points += [first, last] if ends else []
         return losses(self.model, lambda: points, self._evaluation_images).loss.tolist()
 
+    def best(self, reference: Tensors, start: Tensors, candidates: Iterable[Tensors]) -> Tensors:
+        """Of an aligned model's weights [*shape] those nearest to the reference, by the midpoint.
 
-def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights [*shape] of the first model, and of the second as an operator aligns it.
-
-    "none" leaves the second as it is.
-
-    Raises UnknownName, InvalidInput for an operator that does not align, IncompatibleWeights where
-    the head is left out, and what the operator raises.
-    """
-    first, second = model_weights(ingredients)
-    if start == "none":
-        return first, second
-    if not get("operator", start).facts["aligns"]:
-        raise InvalidInput(f"start: '{start}' does not align models")
-    return first, dict(choose("operator", start)(ingredients))
-
-
-def _halfway(start: Parameters, end: Parameters) -> Parameters:
-    return {name: (tensor + end[name]) / 2 for name, tensor in start.items()}
+        The start, or where it is not connected to the reference the one of the candidates, which
+        are computed as they are asked for, whose midpoint has the least loss. It is logged.
+        """
+        metrics, best = self.ingredients.log.metrics, start
+        loss, *ends = self.losses(reference, start)
+        metrics["midpoint_loss_at_start"] = metrics["midpoint_loss"] = loss
+        for candidate in candidates if loss - sum(ends) / 2 > CONNECTED else ():
+            (loss,) = self.losses(reference, candidate, ends=False)
+            if loss < metrics["midpoint_loss"]:
+                metrics["midpoint_loss"], best = loss, candidate
+        return best

@@ -6,14 +6,13 @@ however many there are.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import cast
+from collections.abc import Mapping
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from vitarium.architectures.symmetries.base import Axis, Piece, Symmetries, UnitTransforms
+from vitarium.architectures.symmetries.base import Piece, Symmetries
 
 Matrices = Mapping[str, tuple[Tensor, Tensor]]
 """By group: what is applied to axes that write its units, and to those that read them; [n, n], or
@@ -24,15 +23,20 @@ HOLD = 0.25
 
 
 class UnitMap(nn.Module, ABC):
-    """A map of the units of one group."""
+    """A map of the units of one group, of free numbers [n, n] or [heads, n, n]."""
+
+    def __init__(self, size: int, heads: int | None, scale: float = 0.0) -> None:
+        super().__init__()
+        identity = torch.eye(size)
+        self.free = nn.Parameter(scale * (identity.repeat(heads, 1, 1) if heads else identity))
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, Tensor]:
         """Matrices [n, n] or [heads, n, n], to be differentiated through: see `Matrices`."""
 
-    @abstractmethod
     def exact(self) -> Tensor:
         """The transform: float64 [n, n] or [heads, n, n], or int64 [n] or [heads, n]."""
+        return self.double()()[0].detach()
 
 
 class Rotation(UnitMap):
@@ -45,9 +49,7 @@ class Rotation(UnitMap):
     basis: Tensor | None
 
     def __init__(self, size: int, heads: int | None = None, *, keeps_mean: bool = False) -> None:
-        super().__init__()
-        shape = (size - keeps_mean,) * 2
-        self.free = nn.Parameter(torch.zeros(shape if heads is None else (heads, *shape)))
+        super().__init__(size - keeps_mean, heads)
         self.register_buffer("basis", mean_free(size) if keeps_mean else None)
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -60,17 +62,12 @@ class Rotation(UnitMap):
             rotation = basis @ rotation @ basis.T + 1 / len(basis)
         return rotation, rotation
 
-    def exact(self) -> Tensor:
-        """float64 [n, n] or [heads, n, n]."""
-        return self.double()()[0].detach()
-
 
 class Invertible(UnitMap):
     """Any invertible maps: free matrices."""
 
     def __init__(self, size: int, heads: int | None = None) -> None:
-        super().__init__()
-        self.free = nn.Parameter(torch.zeros_like(_identities(size, heads)))
+        super().__init__(size, heads)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
@@ -79,17 +76,12 @@ class Invertible(UnitMap):
         matrix = identity + self.free / size**0.5
         return matrix, torch.linalg.inv(matrix).mT
 
-    def exact(self) -> Tensor:
-        """float64 [n, n] or [heads, n, n]."""
-        return self.double()()[0].detach()
-
 
 class Exchange(UnitMap):
     """Permutations: the one nearest to a free matrix, whose gradient goes straight through."""
 
     def __init__(self, size: int, heads: int | None = None) -> None:
-        super().__init__()
-        self.free = nn.Parameter(HOLD * _identities(size, heads))
+        super().__init__(size, heads, HOLD)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
@@ -100,24 +92,6 @@ class Exchange(UnitMap):
     def exact(self) -> Tensor:
         """Permutations, int64 [n] or [heads, n]."""
         return nearest_permutation(self.free.detach())
-
-
-class TrainedMaps(nn.Module):
-    """A map for each of some groups of a model's units."""
-
-    def __init__(self, maps: Mapping[str, UnitMap]) -> None:
-        super().__init__()
-        self.groups = list(maps)
-        self.maps = nn.ModuleList(maps.values())
-
-    def forward(self) -> Matrices:
-        """To be differentiated through."""
-        return {group: unit_map() for group, unit_map in zip(self.groups, self.maps, strict=True)}
-
-    def exact(self) -> UnitTransforms:
-        """As `symmetries.moved` takes them."""
-        pairs = zip(self.groups, cast(Iterable[UnitMap], self.maps), strict=True)
-        return {group: unit_map.exact().cpu() for group, unit_map in pairs}
 
 
 def rearranged(
@@ -142,13 +116,14 @@ def rearranged(
 
 def moved_by(symmetries: Symmetries, piece: Piece, part: Tensor, maps: Matrices) -> Tensor:
     """A piece [*shape] with its units mapped; groups first, then those inside of them."""
-    mapped = [(position, axis) for position, axis in enumerate(piece.axes) if axis.group in maps]
-    for position, axis in sorted(mapped, key=lambda pair: bool(_outer(symmetries, pair[1]))):
-        assert axis.group is not None  # for mypy
-        matrix = maps[axis.group][axis.reads]
+    mapped = [
+        (symmetries.groups[axis.group].inside, position, maps[axis.group][axis.reads])
+        for position, axis in enumerate(piece.axes)
+        if axis.group in maps and axis.group is not None
+    ]
+    for outer, position, matrix in sorted(mapped, key=lambda mapping: bool(mapping[0])):
         if piece.elementwise and part.min() == part.max():
             continue  # a folded norm, which may be passed by what is mixed
-        outer = _outer(symmetries, axis)
         if outer is None:
             part = torch.tensordot(matrix, part, dims=([1], [position])).movedim(0, position)
         else:
@@ -176,12 +151,3 @@ def mean_free(size: int) -> Tensor:
     basis = torch.ones(size, size - 1, dtype=torch.float64).triu()
     basis[1:].diagonal().copy_(-rows)
     return basis / (rows * (rows + 1)).sqrt()
-
-
-def _identities(size: int, heads: int | None) -> Tensor:
-    return torch.eye(size) if heads is None else torch.eye(size).repeat(heads, 1, 1)
-
-
-def _outer(symmetries: Symmetries, axis: Axis) -> str | None:
-    assert axis.group is not None  # for mypy
-    return symmetries.groups[axis.group].inside

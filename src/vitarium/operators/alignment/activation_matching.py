@@ -5,33 +5,28 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.architectures.symmetries.base import moved
-from vitarium.core.config import Config
-from vitarium.evaluation.scoring import load
-from vitarium.operators.alignment._activations import By, unit_scores
-from vitarium.operators.alignment._assignment import best_transform
-from vitarium.operators.alignment._heads import match_heads
-from vitarium.operators.alignment._matching import Matching, log_cosines, model_weights, permuted
+from vitarium.operators.alignment._activations import By, running_models, unit_scores
+from vitarium.operators.alignment._assignment import best_transform, match_heads
+from vitarium.operators.alignment._matching import Matching
+from vitarium.operators.alignment._search import PermutedUnits, kinds_of, log_cosines, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
-class ActivationMatching(Config):
-    """Which images are looked at, how units are compared, and what is moved."""
+class ActivationMatching(PermutedUnits):
+    """Which images are looked at, how units are compared, and what is moved.
 
-    images: PositiveInt = 1024
+    Units of the residual stream are compared as each layer that reads them sees them, after the
+    norm; hidden ones after the activation function; channels as queries and keys, and as what the
+    projection reads.
+    """
+
+    num_images: PositiveInt = 1024
     """At most so many of the training split."""
     batch_size: PositiveInt = 32
     """Images at a time; it changes nothing but memory and speed."""
     by: By = "correlation"
     """Units are compared by the correlation of what they hold (Li et al.), by its covariance, or
     by the plain inner product (Git Re-Basin, Sec. 3.1)."""
-    stream: bool = True
-    """The units of the residual stream: as each layer that reads it sees it, after the norm."""
-    heads: bool = True
-    """Whole heads of each attention."""
-    channels: bool = True
-    """Those inside of each head: queries and keys, and what the projection reads."""
-    units: bool = True
-    """Hidden units of the MLPs, and of a head that is one, after the activation function."""
 
 
 @operator(
@@ -39,12 +34,9 @@ class ActivationMatching(Config):
     title="Activation matching",
     config=ActivationMatching,
     paper="Li et al. 2015, arXiv 1511.07543; Ainsworth et al. 2023, arXiv 2209.04836, Sec. 3.1",
-    ordered=True,
-    models=(2, 2),
     split="train",
     aligns=True,
-    origin=-1,
-    tiny={"images": 32, "batch_size": 16},
+    tiny={"num_images": 32, "batch_size": 16},
 )
 def activation_matching(config: ActivationMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted so that they react to images as the first's do.
@@ -55,19 +47,13 @@ def activation_matching(config: ActivationMatching, ingredients: Ingredients) ->
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)
-    kinds = permuted(config, symmetries)
-    models = [ingredients.model() for _ in ingredients]
-    for model, weights in zip(models, (first, second), strict=True):
-        load(model, weights)
-    examples = ingredients.examples().first(config.images)
-    scores = unit_scores(symmetries, models, examples, config.by, config.batch_size, ingredients)
+    kinds = kinds_of(config, symmetries)
+    models = running_models(ingredients, first, second)
+    examples = ingredients.examples().first(config.num_images)
+    scores = unit_scores(ingredients, models, examples, config.by, config.batch_size)
     moves: dict[str, Tensor] = {}
     for name, group in symmetries.groups.items():
-        inner = {
-            inner_name: scores[inner_name]
-            for inner_name, g in symmetries.groups.items()
-            if g.inside == name
-        }
+        inner = {n: scores[n] for n, g in symmetries.groups.items() if g.inside == name}
         if inner and {name, *inner} & set(kinds):
             head_scores = torch.zeros(group.size, group.size, dtype=torch.float64)
             moves |= match_heads(name, head_scores, inner, kinds)[0]

@@ -1,23 +1,26 @@
 """Align two models by training the maps of their units, for a low loss between them."""
 
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from vitarium.architectures.symmetries._folding import folded, unfolded
 from vitarium.architectures.symmetries.base import Symmetries, moved
 from vitarium.core.config import Config
-from vitarium.core.errors import IncompatibleWeights
+from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.core.registry import choose, get
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import mean_loss
-from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors, aligned_by
+from vitarium.operators.alignment._midpoint import Midpoint, Tensors
+from vitarium.operators.alignment._search import model_weights
 from vitarium.operators.alignment._trained_maps import (
     Exchange,
     Invertible,
     Rotation,
-    TrainedMaps,
     UnitMap,
     rearranged,
 )
@@ -45,7 +48,7 @@ class LearnedMatching(Config):
     """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
     batch_size: PositiveInt = 128
     """Images in a training step."""
-    images: PositiveInt = 50_000
+    num_images: PositiveInt = 50_000
     """At most so many of the training split, not augmented."""
     spread: float = Field(default=0.1, ge=0, le=0.5)
     """How far from the midpoint the points are drawn: t ~ U(1/2 - spread, 1/2 + spread)."""
@@ -59,11 +62,8 @@ class LearnedMatching(Config):
     config=LearnedMatching,
     paper="Theus et al. 2025, arXiv 2506.22712",
     aligns=True,
-    ordered=True,
-    models=(2, 2),
-    origin=-1,
     split="train",
-    tiny={"images": 32, "batch_size": 16, "steps": 2},
+    tiny={"num_images": 32, "batch_size": 16, "steps": 2},
 )
 def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units mapped by what training finds to connect it to the first.
@@ -78,54 +78,36 @@ def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Named
     maps = _maps(config, symmetries)
     start = config.start or ("orthogonal_matching" if full else "weight_matching")
     reference, source = aligned_by(start, ingredients)
-    midpoint = Midpoint(ingredients, config.images)
-    before, rise = midpoint.loss_and_rise(reference, source)
-    aligned, after = source, before
-    if rise > CONNECTED:
+    midpoint = Midpoint(ingredients, config.num_images)
+
+    def trained() -> Iterator[Tensors]:
         fixed, moving = (folded(symmetries, w) if full else w for w in (reference, source))
         _train(config, symmetries, midpoint, maps, fixed, moving)
-        aligned = moved(symmetries, moving, maps.exact())
-        aligned = unfolded(symmetries, aligned, reference) if full else aligned
-        after = midpoint.loss(reference, aligned)
-        if after >= before:
-            aligned, after = source, before
-    ingredients.log.metrics["midpoint_loss_at_start"] = before
-    ingredients.log.metrics["midpoint_loss"] = after
-    yield from aligned.items()
+        exact = {group: unit_map.exact().cpu() for group, unit_map in maps.items()}
+        aligned = moved(symmetries, moving, exact)
+        yield unfolded(symmetries, aligned, reference) if full else aligned
+
+    yield from midpoint.best(reference, source, trained()).items()
 
 
-def _train(
-    config: LearnedMatching,
-    symmetries: Symmetries,
-    midpoint: Midpoint,
-    maps: TrainedMaps,
-    reference: Tensors,
-    source: Tensors,
-) -> None:
-    """Train the maps of the second model."""
-    maps.to(midpoint.examples.device)
-    fixed, moving = midpoint.running(reference), midpoint.running(source)
-    optimizer = torch.optim.Adam(maps.parameters(), config.lr)
-    point_generator = torch.Generator().manual_seed(
-        derive(config.seed, "learned_matching", "places")
-    )
-    batches = midpoint.examples.endless(config.batch_size, config.seed, "learned_matching")
-    for step, batch in enumerate(islice(batches, config.steps)):
-        midpoint.report(step, config.steps)
-        draw = torch.rand((), dtype=torch.float64, generator=point_generator).item()
-        t = 0.5 + config.spread * (2 * draw - 1)
-        optimizer.zero_grad()
-        with torch.enable_grad():
-            point = rearranged(symmetries, moving, maps())
-            point = {name: torch.lerp(fixed[name], tensor, t) for name, tensor in point.items()}
-            mean_loss(midpoint.model, point, batch.images, batch.labels).backward()
-        rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
-        optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
-        optimizer.step()
+def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights [*shape] of the first model, and of the second as an operator aligns it.
+
+    "none" leaves the second as it is.
+
+    Raises UnknownName, InvalidInput for an operator that does not align, IncompatibleWeights where
+    the head is left out, and what the operator raises.
+    """
+    first, second = model_weights(ingredients)
+    if start == "none":
+        return first, second
+    if not get("operator", start).facts["aligns"]:
+        raise InvalidInput(f"start: '{start}' does not align models")
+    return first, dict(choose("operator", start)(ingredients))
 
 
-def _maps(config: LearnedMatching, symmetries: Symmetries) -> TrainedMaps:
-    """Those that are to be trained. Raises IncompatibleWeights where there are none."""
+def _maps(config: LearnedMatching, symmetries: Symmetries) -> dict[str, UnitMap]:
+    """Those that are to be trained, by group. Raises IncompatibleWeights where there are none."""
     maps: dict[str, UnitMap] = {}
     for name, group in symmetries.groups.items():
         heads = symmetries.groups[group.inside].size if group.inside else None
@@ -142,4 +124,32 @@ def _maps(config: LearnedMatching, symmetries: Symmetries) -> TrainedMaps:
             f"learn '{config.learn}': the architecture has no such units that can be mixed; learn "
             "'all', or maps 'permutations'"
         )
-    return TrainedMaps(maps)
+    return maps
+
+
+def _train(
+    config: LearnedMatching,
+    symmetries: Symmetries,
+    midpoint: Midpoint,
+    maps: Mapping[str, UnitMap],
+    reference: Tensors,
+    source: Tensors,
+) -> None:
+    fixed, moving = midpoint.running(reference), midpoint.running(source)
+    free = [unit_map.to(midpoint.examples.device).free for unit_map in maps.values()]
+    optimizer = torch.optim.Adam(free, config.lr)
+    positions = torch.Generator().manual_seed(derive(config.seed, "learned_matching", "places"))
+    batches = midpoint.examples.endless(config.batch_size, config.seed, "learned_matching")
+    for step, batch in enumerate(islice(batches, config.steps)):
+        midpoint.ingredients.report(step, config.steps)
+        draw = torch.rand((), dtype=torch.float64, generator=positions).item()
+        t = 0.5 + config.spread * (2 * draw - 1)
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            matrices = {group: unit_map() for group, unit_map in maps.items()}
+            point = rearranged(symmetries, moving, matrices)
+            point = {name: torch.lerp(fixed[name], tensor, t) for name, tensor in point.items()}
+            mean_loss(midpoint.model, point, batch.images, batch.labels).backward()
+        rise, fall = 10 * (step + 1) / config.steps, 1 - step / config.steps
+        optimizer.param_groups[0]["lr"] = config.lr * min(rise, fall)
+        optimizer.step()

@@ -1,18 +1,17 @@
 """Move one model's units onto another's by optimal transport, layer by layer."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from vitarium.architectures.symmetries.base import Piece, Symmetries
+from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config
-from vitarium.evaluation.scoring import load
-from vitarium.operators.alignment._activations import probes, unit_scores
-from vitarium.operators.alignment._matching import model_weights
-from vitarium.operators.alignment._sinkhorn import transport_plan
+from vitarium.operators.alignment._activations import probes, running_models, unit_scores
+from vitarium.operators.alignment._assignment import transport_plan
+from vitarium.operators.alignment._search import model_weights
 from vitarium.operators.alignment._trained_maps import moved_by, rearranged
 from vitarium.operators.base import Ingredients, NamedTensors, in_float64, operator
 
@@ -31,7 +30,7 @@ class Transport(Config):
     next ones all that writes to the residual stream, or reads it, has its say."""
     iterations: PositiveInt = 1000
     """Of Sinkhorn's algorithm, at most."""
-    images: PositiveInt = 1024
+    num_images: PositiveInt = 1024
     """At most so many of the training split, for activations."""
     batch_size: PositiveInt = 32
     """Images at a time; it changes nothing but memory and speed."""
@@ -43,11 +42,8 @@ class Transport(Config):
     config=Transport,
     paper="Imfeld et al. 2024, arXiv 2310.05719",
     aligns=True,
-    ordered=True,
-    models=(2, 2),
-    origin=-1,
     split="train",
-    tiny={"images": 32, "batch_size": 16},
+    tiny={"num_images": 32, "batch_size": 16},
 )
 def transport(config: Transport, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units moved onto the first's by optimal transport.
@@ -80,17 +76,34 @@ def plans_between(
     for number in range(config.rounds):
         for name in groups:
             inner = [member for member, group in symmetries.groups.items() if group.inside == name]
-            other_plans = {
-                member: (plan, plan)
-                for member, plan in plans.items()
-                if member not in (name, *inner)
-            }
+            matrices = {n: (plan, plan) for n, plan in plans.items() if n not in (name, *inner)}
+            settled = {None, name, *inner, *matrices}
             pairs = [
-                (piece, piece.of(fixed), moved_by(symmetries, piece, piece.of(moving), other_plans))
-                for piece, _ in symmetries.having(name)
-                if number or _settled(piece, {name, *inner, *other_plans})
+                (
+                    piece,
+                    at,
+                    piece.of(fixed),
+                    moved_by(symmetries, piece, piece.of(moving), matrices),
+                )
+                for piece, at in symmetries.having(name)
+                if number or settled.issuperset(axis.group for axis in piece.axes)
             ]
-            plans |= _heads(config, name, inner, pairs) if inner else _units(config, name, pairs)
+            zero, costs = torch.zeros((), dtype=torch.float64), dict[str, Tensor]()
+            cost = zero  # of what is in no inner group
+            for piece, at, a, b in pairs:
+                inside = [(member, piece.place(member)) for member in inner]
+                member, channels = next((m for m in inside if m[1] is not None), ("", None))
+                if channels is None:
+                    cost = cost + distances(a, b, [at])
+                else:
+                    shape = (a.shape[at], a.shape[channels])
+                    pair_costs = distances(a, b, [at, channels]).view(*shape, *shape)
+                    costs[member] = costs.get(member, zero) + pair_costs.transpose(1, 2)
+            if inner:
+                size = symmetries.groups[name].size
+                plans |= _head_plans(config, name, cost.expand(size, size), costs)
+            elif pairs:
+                plans[name] = _soft(config, cost)
     return plans
 
 
@@ -101,57 +114,22 @@ def plans_by_activations(
     second: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """As `plans_between`, from activations: rows that sum to 1, [n, n] or [heads, n, n]."""
-    symmetries, models = ingredients.symmetries, [ingredients.model() for _ in ingredients]
-    for model, weights in zip(models, (first, second), strict=True):
-        load(model, weights)
-    examples = ingredients.examples().first(config.images)
-    where = probes(symmetries, models[0])
-    scores = unit_scores(
-        symmetries, models, examples, "correlation", config.batch_size, ingredients
-    )
+    groups, models = ingredients.symmetries.groups, running_models(ingredients, first, second)
+    examples = ingredients.examples().first(config.num_images)
+    where = probes(ingredients.symmetries, models[0])
+    scores = unit_scores(ingredients, models, examples, "correlation", config.batch_size)
     # Of two standardized variables with correlation c, the mean squared distance is 2 - 2 c.
     costs = {name: 2 * (len(where[name]) - correlation) for name, correlation in scores.items()}
     plans: dict[str, Tensor] = {}
-    for name, group in symmetries.groups.items():
-        inner = {
-            member: costs[member].transpose(1, 2)
-            for member, member_group in symmetries.groups.items()
-            if member_group.inside == name and member in costs
-        }
+    for name, group in groups.items():
+        inner = [member for member in costs if groups[member].inside == name]
         if inner:
             head_costs = torch.zeros(group.size, group.size, dtype=torch.float64)
-            plans |= _head_plans(config, name, head_costs, inner)
+            pair_costs = {member: costs[member].transpose(1, 2) for member in inner}
+            plans |= _head_plans(config, name, head_costs, pair_costs)
         elif name in costs and not group.inside:
             plans[name] = _soft(config, costs[name])
     return plans
-
-
-Pairs = list[tuple[Piece, Tensor, Tensor]]
-"""A piece of the first model, and of the second with all other units moved."""
-
-
-def _units(config: Transport, group: str, pairs: Pairs) -> dict[str, Tensor]:
-    if not pairs:
-        return {}
-    cost = sum(distances(a, b, [_axis(piece, group)]) for piece, a, b in pairs)
-    assert isinstance(cost, Tensor)  # for mypy
-    return {group: _soft(config, cost)}
-
-
-def _heads(config: Transport, group: str, inner: list[str], pairs: Pairs) -> dict[str, Tensor]:
-    size = pairs[0][1].shape[_axis(pairs[0][0], group)]
-    head_costs, costs = torch.zeros(size, size, dtype=torch.float64), dict[str, Tensor]()
-    for piece, a, b in pairs:
-        heads = _axis(piece, group)
-        name = next((member for member in inner if piece.place(member) is not None), None)
-        if name is None:
-            head_costs = head_costs + distances(a, b, [heads])
-            continue
-        channels = _axis(piece, name)
-        shape = (size, a.shape[channels])
-        cost = distances(a, b, [heads, channels]).view(*shape, *shape).transpose(1, 2)
-        costs[name] = costs[name] + cost if name in costs else cost
-    return _head_plans(config, group, head_costs, costs)
 
 
 def _head_plans(
@@ -191,13 +169,3 @@ def distances(reference: Tensor, source: Tensor, axes: list[int]) -> Tensor:
     first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
     lengths = first.square().sum(1)[:, None] + second.square().sum(1)
     return (lengths - 2 * first @ second.T).clamp(min=0)
-
-
-def _settled(piece: Piece, groups: Collection[str]) -> bool:
-    return all(axis.group is None or axis.group in groups for axis in piece.axes)
-
-
-def _axis(piece: Piece, group: str) -> int:
-    axis = piece.place(group)
-    assert axis is not None  # only pieces that have it are asked
-    return axis

@@ -3,20 +3,18 @@
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from vitarium.architectures.symmetries._folding import factors, folded, unfolded
-from vitarium.architectures.symmetries.base import Symmetries, moved
-from vitarium.core.config import Config
+from vitarium.architectures.symmetries.base import moved
 from vitarium.core.errors import IncompatibleWeights
-from vitarium.operators.alignment._matching import Kind, Kinds, kind_of, log_cosines, model_weights
-from vitarium.operators.alignment._starts import matched
+from vitarium.operators.alignment._search import Search, match_models, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 How = Literal["orthogonal", "permutation", "none"]
 
 
-class OrthogonalMatching(Config):
+class OrthogonalMatching(Search):
     """What is mixed, what is permuted, and how long the best place is looked for."""
 
     stream: How = "orthogonal"
@@ -27,14 +25,10 @@ class OrthogonalMatching(Config):
     """Permute whole heads of each attention."""
     units: bool = True
     """Permute the hidden units of the MLPs, and of a head that is one."""
-    restarts: PositiveInt = 2
-    """Starts, of which the best is kept; as of weight_matching."""
     sweeps: PositiveInt = 50
     """Most passes over all units from one start."""
     tolerance: PositiveFloat = 1e-6
     """What a move has to gain of the two models' cosine; less is not done."""
-    seed: NonNegativeInt = 0
-    """Of the order in which units are visited, and of random starts."""
 
 
 @operator(
@@ -42,10 +36,7 @@ class OrthogonalMatching(Config):
     title="Orthogonal matching",
     config=OrthogonalMatching,
     paper="Theus et al. 2025, arXiv 2506.22712; Ashkboos et al. 2024, arXiv 2401.15024",
-    ordered=True,
-    models=(2, 2),
     aligns=True,
-    origin=-1,
     tiny={"restarts": 1},
 )
 def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) -> NamedTensors:
@@ -63,45 +54,17 @@ def orthogonal_matching(config: OrthogonalMatching, ingredients: Ingredients) ->
     """
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)
-    kinds = _kinds(config, symmetries)
-    _check(config, symmetries, ingredients[0].name)
-    folded_reference, folded_source = folded(symmetries, first), folded(symmetries, second)
-    gone = set(factors(symmetries))  # ones and zeros, in both
-    left = replace(symmetries, pieces=tuple(p for p in symmetries.pieces if p.tensor not in gone))
-    matching = matched(
-        left,
-        folded_reference,
-        folded_source,
-        kinds,
-        restarts=config.restarts,
-        sweeps=config.sweeps,
-        tolerance=config.tolerance,
-        seed=config.seed,
-        report=ingredients.report,
-    )
-    log_cosines(ingredients, left, folded_reference, folded_source, matching)
-    # What the norms take out anyway does not count in matching, but stays part of the model.
-    uncentered = folded(symmetries, second, centre=False)
-    yield from unfolded(
-        symmetries, moved(symmetries, uncentered, matching.moves), like=first
-    ).items()
-
-
-def _kinds(config: OrthogonalMatching, symmetries: Symmetries) -> Kinds:
-    kinds: dict[str, Kind] = {}
-    for name in symmetries.groups:
-        how = getattr(config, kind_of(symmetries, name))
-        if how in ("orthogonal", "permutation"):
-            kinds[name] = how
-        elif how is True:
-            kinds[name] = "permutation"
-    return kinds
-
-
-def _check(config: OrthogonalMatching, symmetries: Symmetries, name: str) -> None:
     stream = symmetries.groups.get("stream")
     if stream and config.stream == "orthogonal" and stream.maps == "permutation":
         raise IncompatibleWeights(
-            f"{name}: the residual stream of its architecture can be permuted, but not rotated; "
-            "set stream to permutation"
+            f"{ingredients[0].name}: the residual stream of its architecture can be permuted, but "
+            "not rotated; set stream to permutation"
         )
+    reference, source = folded(symmetries, first), folded(symmetries, second)
+    gone = set(factors(symmetries))  # ones and zeros, in both
+    left = replace(symmetries, pieces=tuple(p for p in symmetries.pieces if p.tensor not in gone))
+    moves = match_models(ingredients, left, reference, source, config)
+    # What the norms take out anyway does not count in matching, but stays part of the model.
+    uncentered = folded(symmetries, second, centre=False)
+    aligned = moved(symmetries, uncentered, moves)
+    yield from unfolded(symmetries, aligned, like=first).items()

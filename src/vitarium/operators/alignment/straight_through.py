@@ -5,15 +5,14 @@ from itertools import islice
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor
 
 from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, moved
 from vitarium.core.config import Config
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import gradients, mean_loss
-from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, model_weights
-from vitarium.operators.alignment._midpoint import CONNECTED, Midpoint, Tensors
-from vitarium.operators.alignment._starts import matched
+from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
+from vitarium.operators.alignment._midpoint import Midpoint, Tensors
+from vitarium.operators.alignment._search import Search, matched, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
@@ -28,7 +27,7 @@ class StraightThrough(Config):
     """Of SGD."""
     batch_size: PositiveInt = 128
     """Images in a training step."""
-    images: PositiveInt = 50_000
+    num_images: PositiveInt = 50_000
     """At most so many of the training split, not augmented."""
     evaluations: PositiveInt = 10
     """How often, over the steps, the current permutation is evaluated by the midpoint's loss on
@@ -43,11 +42,8 @@ class StraightThrough(Config):
     config=StraightThrough,
     paper="Ainsworth et al. 2023, Git Re-Basin, arXiv 2209.04836, Algorithm 3",
     aligns=True,
-    ordered=True,
-    models=(2, 2),
-    origin=-1,
     split="train",
-    tiny={"images": 32, "batch_size": 16, "steps": 2},
+    tiny={"num_images": 32, "batch_size": 16, "steps": 2},
 )
 def straight_through(config: StraightThrough, ingredients: Ingredients) -> NamedTensors:
     """The second model with its units permuted by what training finds to connect it to the first.
@@ -61,30 +57,24 @@ def straight_through(config: StraightThrough, ingredients: Ingredients) -> Named
     symmetries = ingredients.symmetries
     first, second = model_weights(ingredients)
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
-    start = matched(symmetries, first, second, kinds, seed=config.seed).moves
-    midpoint = Midpoint(ingredients, config.images)
-    aligned = moved(symmetries, second, start)
-    best, rise = midpoint.loss_and_rise(first, aligned)
-    transforms = start
-    ingredients.log.metrics["midpoint_loss_at_start"] = best
-    if rise > CONNECTED:
-        for moves in _trained(config, symmetries, midpoint, (first, second), start):
-            loss = midpoint.loss(first, moved(symmetries, second, moves))
-            if loss < best:
-                best, transforms = loss, moves
-    ingredients.log.metrics["midpoint_loss"] = best
-    yield from moved(symmetries, second, transforms).items()
+    start = matched(symmetries, first, second, kinds, Search(seed=config.seed)).moves
+    midpoint = Midpoint(ingredients, config.num_images)
+    trained = _trained(config, symmetries, midpoint, first, second, start)
+    candidates = (moved(symmetries, second, moves) for moves in trained)
+    yield from midpoint.best(first, moved(symmetries, second, start), candidates).items()
 
 
 def _trained(
     config: StraightThrough,
     symmetries: Symmetries,
     midpoint: Midpoint,
-    models: tuple[Tensors, Tensors],
+    reference: Tensors,
+    source: Tensors,
     moves: UnitTransforms,
 ) -> Iterator[UnitTransforms]:
     """The permutations that training comes by, as often as they are to be judged."""
-    first, second = (midpoint.running(model) for model in models)
+    first = midpoint.running(reference)
+    moving = {name: tensor.cpu() for name, tensor in midpoint.running(source).items()}
     free = {name: tensor.clone() for name, tensor in first.items()}
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
     optimizer = torch.optim.SGD(list(free.values()), config.lr, config.momentum)
@@ -92,14 +82,13 @@ def _trained(
     batches = midpoint.examples.endless(config.batch_size, config.seed, "straight_through")
     every = max(1, config.steps // config.evaluations)
     for step, batch in enumerate(islice(batches, config.steps), start=1):
-        midpoint.report(step, config.steps)
-        near = Matching(symmetries, _cpu(free), _cpu(second), kinds, start=moves)
+        midpoint.ingredients.report(step, config.steps)
+        fixed = {name: tensor.cpu() for name, tensor in free.items()}
+        near = Matching(symmetries, fixed, moving, kinds, start=moves)
         near.ascend(1, TOLERANCE, order)
         moves = near.moves
-        nearest = midpoint.running(moved(symmetries, _cpu(second), moves))
-        point = {
-            name: ((tensor + nearest[name]) / 2).requires_grad_() for name, tensor in first.items()
-        }
+        nearest = midpoint.running(moved(symmetries, moving, moves))
+        point = {n: ((tensor + nearest[n]) / 2).requires_grad_() for n, tensor in first.items()}
         with torch.enable_grad():
             value = mean_loss(midpoint.model, point, batch.images, batch.labels)
             slopes = gradients(value, list(point.values()))
@@ -109,7 +98,3 @@ def _trained(
         optimizer.step()
         if step % every == 0 or step == config.steps:
             yield moves
-
-
-def _cpu(tensors: Tensors) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in tensors.items()}

@@ -23,9 +23,9 @@ torch uses one thread for so few, so that threads do not fight for the cores."""
 def mean(ingredients: Ingredients) -> NamedTensors:
     """The mean of the models' weights, tensor [*shape] by tensor, in float64.
 
-    Raises IncompatibleWeights, CorruptFile.
+    Raises as `weighted_sum`.
     """
-    for name, total in _sums(ingredients, None):
+    for name, total in weighted_sum(ingredients, [1.0] * len(ingredients)):
         yield name, total.div_(len(ingredients))
 
 
@@ -34,43 +34,35 @@ def weighted_sum(ingredients: Ingredients, weights: Sequence[float]) -> NamedTen
 
     Raises IncompatibleWeights, CorruptFile.
     """
-    return _sums(ingredients, weights)
-
-
-def _sums(ingredients: Ingredients, weights: Sequence[float] | None) -> NamedTensors:
-    shares = weights or [1.0] * len(ingredients)
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    waiting: deque[tuple[str, Future[Tensor]]] = deque()
+
+    def first_waiting() -> tuple[str, Tensor]:
+        name, future = waiting.popleft()
+        total = future.result()
+        if not torch.isfinite(total).all():
+            for _ in ingredients.model_tensors(name):  # raises, and names the model
+                pass
+        return name, total
+
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[str, Future[Tensor]]] = deque()
         try:
             for name in ingredients.in_turn():
-                waiting.append((name, pool.submit(_sum, ingredients, name, shares)))
+                waiting.append((name, pool.submit(_sum, ingredients, name, weights)))
                 if len(waiting) > threads:
-                    yield _next(ingredients, waiting)
+                    yield first_waiting()
             while waiting:
-                yield _next(ingredients, waiting)
+                yield first_waiting()
         finally:
             for _, future in waiting:
                 future.cancel()
 
 
-def _sum(ingredients: Ingredients, name: str, shares: Sequence[float]) -> Tensor:
-    """A tensor's weighted sum over the models, which are read one after the other."""
+def _sum(ingredients: Ingredients, name: str, weights: Sequence[float]) -> Tensor:
     total = torch.zeros(ingredients.shapes[name], dtype=torch.float64)
     flat = total.view(-1)
-    for model, share in zip(ingredients, shares, strict=True):
+    for model, weight in zip(ingredients, weights, strict=True):
         tensor = model[name].reshape(-1)
         for start in range(0, len(flat), _AT_ONCE):
-            flat[start : start + _AT_ONCE].add_(tensor[start : start + _AT_ONCE], alpha=share)
+            flat[start : start + _AT_ONCE].add_(tensor[start : start + _AT_ONCE], alpha=weight)
     return total
-
-
-def _next(
-    ingredients: Ingredients, waiting: "deque[tuple[str, Future[Tensor]]]"
-) -> tuple[str, Tensor]:
-    name, future = waiting.popleft()
-    total = future.result()
-    if not torch.isfinite(total).all():
-        for _ in ingredients.model_tensors(name):  # raises, and names the model
-            pass
-    return name, total

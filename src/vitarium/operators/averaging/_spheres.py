@@ -25,10 +25,10 @@ def combined(
     """Combinations of the models by `coefficients(what it is of, products [models, models])`."""
     vector_coefficients = None
     if over == "vector":
-        products = sum(_products(tensors) for _, tensors in _flattened(ingredients))
+        products = sum(tensors @ tensors.T for _, tensors in _flattened(ingredients))
         vector_coefficients = coefficients("the whole vector", torch.as_tensor(products))
     for name, tensors in _flattened(ingredients):
-        model_coefficients = vector_coefficients or coefficients(name, _products(tensors))
+        model_coefficients = vector_coefficients or coefficients(name, tensors @ tensors.T)
         total = torch.zeros_like(tensors[0])
         for tensor, coefficient in zip(tensors, model_coefficients, strict=True):
             total += coefficient * tensor
@@ -54,11 +54,21 @@ def spherical_mean(
     norms = products.diagonal().clamp(min=0).sqrt()
     inverse = (1 / norms).where(norms > 0, 0)
     cosines = products * inverse[:, None] * inverse
+
+    def normalized(point: Tensor) -> Tensor:
+        norm = (point @ cosines @ point).clamp(min=0).sqrt()
+        if norm < 1e-8:
+            raise IncompatibleWeights(
+                f"{', '.join(names)}: their directions cancel out, so they have no mean on the "
+                "sphere"
+            )
+        return point / norm
+
     share_of_direction = share.where(norms > 0, 0)
     if not share_of_direction.any():
         return [0.0] * len(weights)
     share_of_direction = share_of_direction / share_of_direction.sum()
-    point = share_of_direction / _norm(names, cosines, share_of_direction)
+    point = normalized(share_of_direction)
     for _ in range(_SWEEPS if mean == "karcher" else 0):
         towards = cosines @ point
         angles = towards.clamp(-1, 1).acos()
@@ -66,36 +76,18 @@ def spherical_mean(
         pull = share_of_direction / torch.sinc(angles / torch.pi).clamp(min=1e-12)
         step = pull - (pull @ towards) * point
         length = (step @ cosines @ step).clamp(min=0).sqrt()
-        point = length.cos() * point + torch.sinc(length / torch.pi) * step
-        point = point / _norm(names, cosines, point)
+        point = normalized(length.cos() * point + torch.sinc(length / torch.pi) * step)
         if step.abs().max() < 1e-14:
             break
     combination: list[float] = (point * inverse * (share @ norms)).tolist()
     return combination
 
 
-def _norm(names: list[str], cosines: Tensor, point: Tensor) -> Tensor:
-    norm = (point @ cosines @ point).clamp(min=0).sqrt()
-    if norm < 1e-8:
-        raise IncompatibleWeights(
-            f"{', '.join(names)}: their directions cancel out, so they have no mean on the sphere"
-        )
-    return norm
-
-
 def _flattened(ingredients: Ingredients) -> Iterator[tuple[str, Tensor]]:
     """Name by name, float64 [models, entries]."""
     for done, (name, shape) in enumerate(ingredients.shapes.items()):
         ingredients.report(done, len(ingredients.shapes))
-        tensors: Tensor | None = None
-        for number, tensor in enumerate(ingredients.model_tensors(name)):
-            if tensors is None:
-                size = torch.Size(shape).numel()
-                tensors = tensor.new_empty(len(ingredients), size, dtype=torch.float64)
-            tensors[number] = tensor.flatten()
-        assert tensors is not None, "an operator has ingredients"
+        tensors = torch.empty(len(ingredients), torch.Size(shape).numel(), dtype=torch.float64)
+        for row, tensor in zip(tensors, ingredients.model_tensors(name), strict=True):
+            row.copy_(tensor.flatten())
         yield name, tensors
-
-
-def _products(tensors: Tensor) -> Tensor:
-    return tensors @ tensors.T

@@ -2,14 +2,13 @@
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor, nn
 
 from vitarium.core.config import Config
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.scoring import check_classifier, load
 from vitarium.measures.landscape._paths import bezier as point_of
 from vitarium.measures.landscape.mode_connectivity import ModeConnectivity, curve
-from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
+from vitarium.operators.base import Ingredients, NamedTensors, checked, in_float64, operator
 
 
 class Bezier(Config):
@@ -23,7 +22,7 @@ class Bezier(Config):
     """Training steps, one random point of the curve each."""
     lr: PositiveFloat = 1e-3
     """Of Adam; it rises over the first tenth of the steps, then falls linearly towards zero."""
-    images: PositiveInt = 50_000
+    num_images: PositiveInt = 50_000
     """At most so many of the training split, not augmented."""
     batch_size: PositiveInt = 64
     """Images in a training step."""
@@ -39,7 +38,7 @@ class Bezier(Config):
     ordered=True,
     models=(2, 2),
     split="train",
-    tiny={"images": 32, "batch_size": 16, "steps": 2},
+    tiny={"num_images": 32, "batch_size": 16, "steps": 2},
 )
 def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
     """A model on a Bezier curve between two models that is trained to be of low loss.
@@ -55,29 +54,21 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
         yield from first.items()
         return
     examples = ingredients.examples()
-    subjects = [
-        EvalModel(model.name, _running(ingredients, state), examples)
-        for model, state in zip(ingredients, (first, second), strict=True)
-    ]
+    subjects = []
+    for weights, state in zip(ingredients, (first, second), strict=True):
+        model = ingredients.model()
+        load(model, state)
+        subjects.append(EvalModel(weights.name, model, examples))
     check_classifier(subjects[0].model, examples)
     trained = ModeConnectivity(
         bends=config.bends,
         steps=config.steps,
         lr=config.lr,
-        train_images=config.images,
+        train_images=config.num_images,
         train_batch_size=config.batch_size,
         seed=config.seed,
     )
-    controls = [
-        {name: tensor.double() for name, tensor in control.items()}
-        for control in curve(subjects[0], subjects[1], trained)
-    ]
+    controls = [in_float64(control) for control in curve(subjects[0], subjects[1], trained)]
     point = point_of(controls, config.t)
     for name in ingredients.shapes:
         yield name, point[name].cpu()
-
-
-def _running(ingredients: Ingredients, weights: dict[str, Tensor]) -> nn.Module:
-    model = ingredients.model()
-    load(model, weights)
-    return model

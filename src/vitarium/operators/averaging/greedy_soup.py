@@ -1,13 +1,11 @@
 """The greedy soup: the best model, and every other that does not make the mean worse."""
 
-from collections.abc import Iterator
-
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.evaluation.scoring import Score, Scorer, load
+from vitarium.evaluation.scoring import Scorer, load
 from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
@@ -16,7 +14,7 @@ class GreedySoup(Config):
 
     strict: bool = False
     """Keep an ingredient only where the accuracy rises; false: also where it stays (the paper)."""
-    images: PositiveInt | None = None
+    num_images: PositiveInt | None = None
     """At most so many held-out images; none: all of the split."""
     batch_size: PositiveInt = 256
     """Images at a time; it changes nothing but memory and speed."""
@@ -28,7 +26,7 @@ class GreedySoup(Config):
     config=GreedySoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482, Algorithm 1",
-    tiny={"images": 32, "batch_size": 16},
+    tiny={"num_images": 32, "batch_size": 16},
 )
 def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     """Mean of those models, added from the best on, that do not lower held-out accuracy.
@@ -38,61 +36,48 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
     memory are the sum in float64, the model that is tried (mapped, where its file is not packed),
     and the one that runs.
     """
-    scorer = Scorer(ingredients.model(), ingredients.examples(), config.images, config.batch_size)
-    tries = 2 * len(ingredients) - 1
-    individual_scores: list[tuple[float, float, str, int]] = []
-    for number, model in enumerate(ingredients):
+    examples, log = ingredients.examples(), ingredients.log
+    scorer = Scorer(ingredients.model(), examples, config.num_images, config.batch_size)
+    tries, scores = 2 * len(ingredients) - 1, []
+    for number in range(len(ingredients)):
         ingredients.report(number, tries)
-        score = scorer.score(_read(ingredients, number))
-        individual_scores.append((-score.accuracy, score.loss, model.name, number))
-    (minus_accuracy, loss, name, best), *rest = sorted(individual_scores)
-    soup, score = Soup(ingredients, best), Score(-minus_accuracy, loss)
-    split = scorer.examples.split
-    ingredients.log.lines.append(f"{name} alone: {split} accuracy {score.accuracy:.4f}")
-    for done, (_, _, name, number) in enumerate(rest, len(ingredients)):
+        scores.append(scorer.score(_read(ingredients, number)))
+    order = sorted(
+        range(len(ingredients)),
+        key=lambda n: (-scores[n].accuracy, scores[n].loss, ingredients.names[n]),
+    )
+    best, score = order[0], scores[order[0]]
+    sums = {name: tensor.to(torch.float64, copy=True) for name, tensor in _read(ingredients, best)}
+    count, added = 1, dict[str, Tensor]()
+
+    def with_model(number: int) -> NamedTensors:
+        """The mean with one model more, which is then in `added`."""
+        for name, tensor in _read(ingredients, number):
+            added[name] = tensor
+            yield name, sums[name].add(tensor).div_(count + 1)
+
+    log.lines.append(
+        f"{ingredients.names[best]} alone: {examples.split} accuracy {score.accuracy:.4f}"
+    )
+    for done, number in enumerate(order[1:], len(ingredients)):
         ingredients.report(done, tries)
-        load(scorer.model, soup.tried(number))
+        name = ingredients.names[number]
+        load(scorer.model, with_model(number))
         tried = scorer.score_as_it_is()
         better = tried.accuracy > score.accuracy
         if better or (tried.accuracy == score.accuracy and not config.strict):
-            soup.keep()
-            score = tried
-            ingredients.log.lines.append(f"with {name}: {score.accuracy:.4f}")
+            for part, tensor in added.items():
+                sums[part] += tensor
+            count, score = count + 1, tried
+            log.lines.append(f"with {name}: {score.accuracy:.4f}")
         else:
-            ingredients.log.lines.append(f"not with {name}: {tried.accuracy:.4f}")
-    ingredients.log.metrics.update(score.metrics(split))
-    yield from soup.mean()
+            log.lines.append(f"not with {name}: {tried.accuracy:.4f}")
+    log.metrics.update(score.metrics(examples.split))
+    for name, total in sums.items():
+        yield name, total / count
 
 
-class Soup:
-    """The running mean of the models that are kept, begun with one of the ingredients."""
-
-    def __init__(self, ingredients: Ingredients, first: int) -> None:
-        self._ingredients, self.count = ingredients, 1
-        self._sum = {
-            name: tensor.to(torch.float64, copy=True) for name, tensor in _read(ingredients, first)
-        }
-        self._added: dict[str, Tensor] = {}
-
-    def tried(self, number: int) -> Iterator[tuple[str, Tensor]]:
-        """The mean with one model more, tensor [*shape] by tensor; `keep` makes it the soup."""
-        self._added = {}
-        for name, tensor in _read(self._ingredients, number):
-            self._added[name] = tensor
-            yield name, self._sum[name].add(tensor).div_(self.count + 1)
-
-    def keep(self) -> None:
-        for name, tensor in self._added.items():
-            self._sum[name] += tensor
-        self.count += 1
-
-    def mean(self) -> Iterator[tuple[str, Tensor]]:
-        """The soup, float64 [*shape] by name."""
-        for name, total in self._sum.items():
-            yield name, total / self.count
-
-
-def _read(ingredients: Ingredients, number: int) -> Iterator[tuple[str, Tensor]]:
+def _read(ingredients: Ingredients, number: int) -> NamedTensors:
     """One model, tensor by tensor. Raises IncompatibleWeights, CorruptFile."""
     model = ingredients[number]
     model.read_ahead(list(ingredients.shapes))

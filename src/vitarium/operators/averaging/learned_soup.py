@@ -1,13 +1,13 @@
 """The learned soup: how much of each model is learned on held-out images."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from vitarium.core.config import Config
@@ -31,7 +31,7 @@ class LearnedSoup(Config):
     """Passes over the images."""
     batch_size: PositiveInt = 256
     """Images in a step."""
-    images: PositiveInt | None = None
+    num_images: PositiveInt | None = None
     """At most so many held-out images; none: all of the split."""
     seed: NonNegativeInt = 0
     """Of the order of the images."""
@@ -43,7 +43,7 @@ class LearnedSoup(Config):
     config=LearnedSoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482",
-    tiny={"images": 32, "batch_size": 16, "epochs": 1},
+    tiny={"num_images": 32, "batch_size": 16, "epochs": 1},
 )
 def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
     """Weighted mean of the models, the weights learned on held-out images.
@@ -54,34 +54,27 @@ def learned_soup(config: LearnedSoup, ingredients: Ingredients) -> NamedTensors:
     reads twice.
     """
     model, log = ingredients.model(), ingredients.log
-    scorer = Scorer(model, ingredients.examples(), config.images, config.batch_size)
+    scorer = Scorer(model, ingredients.examples(), config.num_images, config.batch_size)
+    log_factor = torch.zeros((), dtype=torch.float64, requires_grad=config.temperature)
     with temporary_folder() as folder:
         mixed = Mixed(model, ingredients, config.per, folder)
-        log.metrics["logit_factor"] = _learn(config, model, scorer, mixed, ingredients)
-        load(model, mixed.tensors(mixed.shares()))
+        learned = [mixed.logits, *([log_factor] if config.temperature else [])]
+        optimizer = torch.optim.AdamW(learned, lr=config.lr, weight_decay=0.0)
+        for epoch in range(config.epochs):
+            ingredients.report(epoch, config.epochs)
+            examples = scorer.examples.shuffled(derive(config.seed, "learned_soup", epoch))
+            for batch in examples.batches(config.batch_size):
+                _, slopes = mixed.gradients(model, batch.images, batch.labels, log_factor)
+                for tensor, slope in zip(learned, slopes, strict=False):
+                    tensor.grad = slope
+                optimizer.step()
+        log.metrics["logit_factor"] = log_factor.exp().item()
+        load(model, mixed.tensors())
         log.metrics.update(scorer.score_as_it_is().metrics(scorer.examples.split))
-        log.lines += mixed.describe(ingredients.names)
-        yield from mixed.tensors(mixed.shares(), torch.float64)
-
-
-def _learn(
-    config: LearnedSoup, model: nn.Module, scorer: Scorer, mixed: "Mixed", ingredients: Ingredients
-) -> float:
-    """Learn the coefficients; returns the logits' factor."""
-    log_factor = torch.zeros((), dtype=torch.float64, requires_grad=config.temperature)
-    learned = [mixed.logits, *([log_factor] if config.temperature else [])]
-    optimizer = torch.optim.AdamW(learned, lr=config.lr, weight_decay=0.0)
-    for epoch in range(config.epochs):
-        ingredients.report(epoch, config.epochs)
-        examples = scorer.examples.shuffled(derive(config.seed, "learned_soup", epoch))
-        for batch in examples.batches(config.batch_size):
-            _, coefficient_gradients = mixed.gradients(
-                model, batch.images, batch.labels, log_factor
-            )
-            for tensor, gradient in zip(learned, coefficient_gradients, strict=False):
-                tensor.grad = gradient
-            optimizer.step()
-    return log_factor.exp().item()
+        log.lines.append(f"of {', '.join(ingredients.names)}")
+        for part, row in zip(mixed.parts, mixed.shares(), strict=True):
+            log.lines.append(f"{part or 'shares'}: {' '.join(f'{share:.4f}' for share in row)}")
+        yield from mixed.tensors(torch.float64)
 
 
 class Mixed:
@@ -96,23 +89,30 @@ class Mixed:
     """
 
     def __init__(self, model: nn.Module, ingredients: Ingredients, per: str, folder: Path) -> None:
-        self._stacks = dict(_write_weights(ingredients, folder / "weights"))
+        is_double = [ingredients[0][n].dtype == torch.float64 for n in ingredients.shapes]
+        dtype = torch.float64 if any(is_double) else torch.float32
+        count = sum(map(math.prod, ingredients.shapes.values())) * len(ingredients)
+        offset, mapped = 0, scratch(folder / "weights", count, dtype)
+        self._stacks: dict[str, Tensor] = {}
+        """By name, [models, *shape], in a file that is mapped into memory."""
+        for name, stack in ingredients.tensors():
+            self._stacks[name] = mapped[offset : offset + stack.numel()].view(stack.shape)
+            self._stacks[name].copy_(stack)
+            offset += stack.numel()
         parts = {name: part_of(name, per) for name in self._stacks}
         self.parts = list(dict.fromkeys(parts.values()))
         self._part = {name: self.parts.index(part) for name, part in parts.items()}
         self._learned = [name for name in parameters(model) if name in self._stacks]
-        self.logits = torch.zeros(
-            len(self.parts), len(ingredients), dtype=torch.float64, requires_grad=True
-        )
+        shape = (len(self.parts), len(ingredients))
+        self.logits = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
 
     def shares(self) -> Tensor:
         """Of every model in every part, float64 [parts, models]; every row sums to 1."""
         return self.logits.detach().softmax(1)
 
-    def tensors(
-        self, shares: Tensor, dtype: torch.dtype | None = None
-    ) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, dtype: torch.dtype | None = None) -> NamedTensors:
         """The soup, tensor [*shape] by tensor, computed in the weights' dtype or in `dtype`."""
+        shares = self.shares()
         for name, stack in self._stacks.items():
             wide = stack.to(dtype or stack.dtype)
             yield name, torch.tensordot(shares[self._part[name]].to(wide.dtype), wide, dims=1)
@@ -125,52 +125,22 @@ class Mixed:
         They are those of `logits` [parts, models] and of the logarithm [] of the factor of the
         model's outputs.
         """
-        load(model, self.tensors(self.shares()))
-        soup_parameters = {
-            name: tensor.requires_grad_() for name, tensor in parameters(model).items()
-        }
+        load(model, self.tensors())
+        soup = {name: tensor.requires_grad_() for name, tensor in parameters(model).items()}
         factor = log_factor.detach().to(images.device).requires_grad_()
         with torch.enable_grad():
-            outputs = (
-                torch.func.functional_call(model, soup_parameters, (images,)).double()
-                * factor.exp()
-            )
+            outputs = functional_call(model, soup, (images,)).double() * factor.exp()
             value = F.cross_entropy(outputs, labels)
-            *weight_gradients, of_factor = gradients(
-                value, [*(soup_parameters[n] for n in self._learned), factor]
-            )
+            *slopes, of_factor = gradients(value, [*(soup[n] for n in self._learned), factor])
         of_shares = torch.zeros(self.logits.shape, dtype=torch.float64)
-        for name, tensor in zip(self._learned, weight_gradients, strict=True):
+        for name, tensor in zip(self._learned, slopes, strict=True):
             stack = self._stacks[name].flatten(1)
             of_shares[self._part[name]] += stack.double() @ tensor.cpu().double().flatten()
         with torch.enable_grad():
             (of_logits,) = torch.autograd.grad(self.logits.softmax(1), self.logits, of_shares)
         return value.item(), (of_logits, of_factor.cpu())
 
-    def describe(self, names: list[str]) -> list[str]:
-        """The coefficients in words: of each part the models' in order."""
-        rows = [" ".join(f"{share:.4f}" for share in row) for row in self.shares()]
-        lines = [f"{part or 'shares'}: {row}" for part, row in zip(self.parts, rows, strict=True)]
-        return [f"of {', '.join(names)}", *lines]
-
 
 def part_of(name: str, per: str) -> str:
     """What a tensor shares its coefficients with: "blocks.0.attn.qkv", or "" with all."""
     return {"model": "", "layer": name.rpartition(".")[0] or name, "tensor": name}[per]
-
-
-def _write_weights(ingredients: Ingredients, file: Path) -> Iterator[tuple[str, Tensor]]:
-    """The models' tensors name by name, [models, *shape], in a file that is mapped into memory."""
-    count = sum(map(math.prod, ingredients.shapes.values())) * len(ingredients)
-    offset, room = 0, scratch(file, count, _dtype(ingredients))
-    for name, stacked in ingredients.tensors():
-        stored = room[offset : offset + stacked.numel()].view(stacked.shape)
-        stored.copy_(stacked)
-        offset += stacked.numel()
-        yield name, stored
-
-
-def _dtype(ingredients: Ingredients) -> torch.dtype:
-    """float32, or float64 where the weights are."""
-    wide = any(ingredients[0][name].dtype == torch.float64 for name in ingredients.shapes)
-    return torch.float64 if wide else torch.float32

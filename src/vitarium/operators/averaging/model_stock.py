@@ -1,17 +1,13 @@
 """Model Stock: how far to go from the base to the models' mean, told by their angle alone."""
 
 import torch
-from torch import Tensor
 
 from vitarium.core.config import NoConfig
 from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 @operator(
-    "model_stock",
-    title="Model Stock",
-    needs_base=True,
-    paper="Jang et al. 2024, arXiv 2403.19522",
+    "model_stock", title="Model Stock", needs_base=True, paper="Jang et al. 2024, arXiv 2403.19522"
 )
 def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """From the base towards the models' mean, tensor by tensor as far as they agree, in float64.
@@ -38,7 +34,9 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
             if length := torch.linalg.vector_norm(delta):
                 directions += delta / length
                 moved += 1
-        ratio = interpolation_ratio(_mean_cosine(directions, moved, count), count)
+        # the squared length of their sum is that of all pairs' products, and of each with itself
+        pairs = directions.square().sum().item() - moved
+        ratio = interpolation_ratio(pairs / (count * (count - 1)), count)
         ratios.append(ratio)
         yield name, base + ratio * (learned / count)
     mean = sum(ratios) / len(ratios)
@@ -52,10 +50,3 @@ def interpolation_ratio(cosine: float, count: int) -> float:
     """
     cosine = min(max(cosine, 0.0), 1.0)
     return count * cosine / (1 + (count - 1) * cosine)
-
-
-def _mean_cosine(directions: Tensor, moved: int, count: int) -> float:
-    """Of all pairs, from the sum of the unit vectors: its squared length is that of all products,
-    those of the vectors with themselves included."""
-    products = directions.square().sum().item() - moved
-    return products / (count * (count - 1))

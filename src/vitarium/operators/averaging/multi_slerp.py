@@ -5,9 +5,8 @@ from typing import Literal
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from vitarium.operators._weighted import Weighted
 from vitarium.operators.averaging._spheres import Over, combined, spherical_mean
-from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 
 
 class MultiSlerp(Weighted):

@@ -40,11 +40,8 @@ def slerp(config: Slerp, ingredients: Ingredients) -> NamedTensors:
 
     def coefficients(name: str, products: Tensor) -> list[float]:
         (first_square, between), (_, second_square) = products.tolist()
-        cosine = (
-            between / math.sqrt(first_square * second_square)
-            if first_square and second_square
-            else 1.0
-        )
+        squares = first_square * second_square
+        cosine = between / math.sqrt(squares) if first_square and second_square else 1.0
         if abs(cosine) > config.linear_above:
             return [1 - config.t, config.t]
         angle = math.acos(max(-1.0, min(1.0, cosine)))

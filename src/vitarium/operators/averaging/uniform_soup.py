@@ -5,11 +5,7 @@ from vitarium.operators.averaging._means import mean
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
-@operator(
-    "uniform_soup",
-    title="Uniform soup",
-    paper="Wortsman et al. 2022, arXiv 2203.05482",
-)
+@operator("uniform_soup", title="Uniform soup", paper="Wortsman et al. 2022, arXiv 2203.05482")
 def uniform_soup(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     """Mean of the models' weights, in float64.
 

@@ -28,5 +28,7 @@ def wise_ft(config: WiseFt, ingredients: Ingredients) -> NamedTensors:
     Yields (name, tensor [*shape]) in float64. Equation 1 of the paper. A head that training began
     anew is mixed with the values it began with.
     """
-    ends = Ingredients([ingredients.base, ingredients[0]], report=ingredients.report)
+    ends = Ingredients(
+        [ingredients.base, ingredients[0]], progress=ingredients.progress, task=ingredients.task
+    )
     return weighted_sum(ends, [1 - config.alpha, config.alpha])

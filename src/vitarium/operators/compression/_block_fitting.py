@@ -96,29 +96,22 @@ class _Heads:
         own_norms: bool,
     ) -> None:
         self.start = start
-        norms = [_norm(block, "norm1", bias="attn.qkv.bias" in start) for block in blocks]
-        shared_norms = (
-            norms if own_norms else [_norm(start, "norm1", bias=norms[0].bias)] * len(blocks)
-        )
+        bias = "attn.qkv.bias" in start
+        norms = [_norm(block, "norm1", bias=bias) for block in blocks]
+        shared = norms if own_norms else [_norm(start, "norm1", bias=bias)] * len(blocks)
         scales = [_scale(block, "ls1") for block in blocks]
-        acting = [_factors(block, *how) for block, *how in zip(blocks, norms, scales, strict=True)]
-        like = [_factors(start, *how) for how in zip(shared_norms, scales, strict=True)]
+        acting = [_factors(*how) for how in zip(blocks, norms, scales, strict=True)]
+        like = [_factors(start, *how) for how in zip(shared, scales, strict=True)]
         orders = _orders(acting, like, num_heads)
         self.blocks = [_in_order(b, order) for b, order in zip(blocks, orders, strict=True)]
-        targets = [
-            _factors(block, *how) for block, *how in zip(self.blocks, norms, scales, strict=True)
-        ]
-        keys = [Reading(norm.gain) for norm in shared_norms]
-        query, value = (
-            Side([block_factors[at] for block_factors in targets], shared_norms) for at in (0, 2)
-        )
-        key, written = (
-            Side([block_factors[at] for block_factors in targets], readings)
-            for at, readings in ((1, keys), (3, scales))
-        )
+        ordered = [_factors(*how) for how in zip(self.blocks, norms, scales, strict=True)]
+        queries, keys, values, written = (list(parts) for parts in zip(*ordered, strict=True))
+        gains = [Reading(norm.gain) for norm in shared]
         starts = _raw(start)
-        self.logits = SharedForms(query, key, starts[:2], num_heads=num_heads, mixes=mixes[0])
-        self.values = SharedForms(value, written, starts[2:], num_heads=num_heads, mixes=mixes[1])
+        logits = Side(queries, shared), Side(keys, gains)
+        outputs = Side(values, shared), Side(written, scales)
+        self.logits = SharedForms(*logits, starts[:2], num_heads=num_heads, mixes=mixes[0])
+        self.values = SharedForms(*outputs, starts[2:], num_heads=num_heads, mixes=mixes[1])
 
     def errors(self) -> dict[str, float]:
         """Relative ones."""
@@ -132,24 +125,25 @@ class _Heads:
     def weights(self) -> Parts:
         (queries, keys), (values, written) = self.logits.shared, self.values.shared
         channels = written.shape[1]
+        # the one bias nearest to all, behind the layer scales
+        gains = torch.stack([_scale(block, "ls1").gain for block in self.blocks]).square()
+        biases = torch.stack([block["attn.proj.bias"] for block in self.blocks])
+        total = gains.sum(0)
+        weighted = (gains * biases).sum(0) / total.clamp(min=torch.finfo(total.dtype).tiny)
         tensors = {
             "attn.qkv.weight": torch.cat([queries[:, :channels], keys, values[:, :channels]]),
             "attn.proj.weight": written.T.contiguous(),
-            "attn.proj.bias": _bias(self.blocks, "ls1", "attn.proj.bias"),
+            "attn.proj.bias": torch.where(total > 0, weighted, biases.mean(0)),
         }
         if "attn.qkv.bias" in self.start:
             _, bias, _ = self.start["attn.qkv.bias"].chunk(3)
             tensors["attn.qkv.bias"] = torch.cat([queries[:, -1], bias, values[:, -1]])
-        if _TABLE in self.start:
-            tensors[_TABLE] = self._table()
+        if _TABLE in self.start:  # the one whose mixtures are nearest to the blocks' own
+            mixing = torch.stack(self.logits.mixing)
+            targets = torch.stack([block[_TABLE] for block in self.blocks])
+            inverse = torch.linalg.pinv((mixing.mT @ mixing).sum(0), hermitian=True)
+            tensors[_TABLE] = (targets @ mixing).sum(0) @ inverse
         return tensors
-
-    def _table(self) -> Tensor:
-        """The position bias whose mixtures are nearest to the blocks' own, [offsets, heads]."""
-        mixing = torch.stack(self.logits.mixing)
-        targets = torch.stack([block[_TABLE] for block in self.blocks])
-        gram = (mixing.mT @ mixing).sum(0)
-        return (targets @ mixing).sum(0) @ torch.linalg.pinv(gram, hermitian=True)
 
 
 def _units(
@@ -160,14 +154,11 @@ def _units(
 ) -> SharedUnits:
     """The MLP of a group: from the first start, unless what that leads to is worse than another."""
     targets = Blocks([(_mlp(block), _context(block, block)) for block in blocks], activation)
-    first, *rest = [
-        SharedUnits(
-            targets,
-            [_context(block, block if own_norms else start) for block in blocks],
-            _mlp(start),
-        )
-        for start in starts
-    ]
+    candidates = []
+    for start in starts:
+        contexts = [_context(block, block if own_norms else start) for block in blocks]
+        candidates.append(SharedUnits(targets, contexts, _mlp(start)))
+    first, *rest = candidates
     first.improve()
     for candidate in rest:
         if candidate.error < first.error:
@@ -209,38 +200,26 @@ def _orders(blocks: Sequence[Factors], like: Sequence[Factors], num_heads: int) 
     """The order of each block's heads in which they are nearest to those that it would be given."""
     worths = torch.zeros(len(blocks), num_heads, num_heads, dtype=torch.float64)
     for at in (0, 2):
-        pairs = [
-            (block[at : at + 2], reference[at : at + 2])
-            for block, reference in zip(blocks, like, strict=True)
-        ]
+        pairs = [(b[at : at + 2], r[at : at + 2]) for b, r in zip(blocks, like, strict=True)]
         total = sum(forms(a, a, b, b, num_heads).trace().item() for (a, b), _ in pairs)
         for worth, ((a, b), (left, right)) in zip(worths, pairs, strict=True):
             worth += forms(left, a, right, b, num_heads) / (total or 1)
-    return [
-        torch.from_numpy(linear_sum_assignment(worth.numpy(), maximize=True)[1]) for worth in worths
-    ]
+    orders = [linear_sum_assignment(worth.numpy(), maximize=True)[1] for worth in worths]
+    return [torch.from_numpy(order) for order in orders]
 
 
 def _in_order(block: Parts, heads: Tensor) -> Parts:
     """The same block with its heads in another order."""
-    count = len(heads)
-    rows = {
-        name: block[name].unflatten(0, (3, count, -1))[:, heads].flatten(0, 2)
-        for name in ("attn.qkv.weight", "attn.qkv.bias")
-        if name in block
-    }
-    columns = block["attn.proj.weight"].unflatten(1, (count, -1))[:, heads].flatten(1)
-    table = {_TABLE: block[_TABLE][:, heads]} if _TABLE in block else {}
-    return block | rows | {"attn.proj.weight": columns} | table
-
-
-def _bias(blocks: Sequence[Parts], scale: str, name: str) -> Tensor:
-    """The one bias nearest to all, behind the layer scales."""
-    gains = torch.stack([_scale(block, scale).gain for block in blocks]).square()
-    biases = torch.stack([block[name] for block in blocks])
-    total = gains.sum(0)
-    weighted = (gains * biases).sum(0) / total.clamp(min=torch.finfo(total.dtype).tiny)
-    return torch.where(total > 0, weighted, biases.mean(0))
+    ordered = dict(block)
+    for name in ("attn.qkv.weight", "attn.qkv.bias"):
+        if name in block:
+            parts = block[name].unflatten(0, (3, len(heads), -1))
+            ordered[name] = parts[:, heads].flatten(0, 2)
+    columns = block["attn.proj.weight"].unflatten(1, (len(heads), -1))
+    ordered["attn.proj.weight"] = columns[:, heads].flatten(1)
+    if _TABLE in block:
+        ordered[_TABLE] = block[_TABLE][:, heads]
+    return ordered
 
 
 def _norm(block: Parts, name: str, *, bias: bool) -> Reading:
@@ -248,8 +227,7 @@ def _norm(block: Parts, name: str, *, bias: bool) -> Reading:
 
 
 def _scale(block: Parts, name: str) -> Reading:
-    like = torch.ones_like(block["norm1.weight"])
-    return Reading(block.get(f"{name}.gamma", like))
+    return Reading(block.get(f"{name}.gamma", torch.ones_like(block["norm1.weight"])))
 
 
 def _relative(error: float, total: float) -> float:

@@ -7,6 +7,7 @@ of shared forms, so the forms count, not the factors: these may be rotated, and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,15 +46,8 @@ class Reading:
         weight = acting[:, :-1] * self.gain + constant * self.shift
         return torch.cat([weight, constant], 1) if self.bias else weight
 
-    @property
-    def matrix(self) -> Tensor:
-        """of(shared) = shared @ matrix, [channels (+ 1), channels (+ 1)]."""
-        rows = len(self.gain) + self.bias
-        return self.of(torch.eye(rows, dtype=self.gain.dtype))
 
-
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """The left or the right factors of forms.
 
     targets: of each block [heads * head_dim, columns], as they act. readings: of each block.
@@ -75,25 +69,14 @@ class SharedForms:
     """
 
     def __init__(
-        self,
-        left: Side,
-        right: Side,
-        start: tuple[Tensor, Tensor],
-        *,
-        num_heads: int,
-        mixes: bool,
+        self, left: Side, right: Side, start: tuple[Tensor, Tensor], *, num_heads: int, mixes: bool
     ) -> None:
         self.sides, self.shared = (left, right), list(start)
         self.num_heads, self.mixes = num_heads, mixes
         eye = torch.eye(num_heads, dtype=start[0].dtype)
         self.mixing = [eye.clone() for _ in left.targets]
-        self.total = sum(
-            forms(left_target, left_target, right_target, right_target, num_heads)
-            .diagonal()
-            .sum()
-            .item()
-            for left_target, right_target in zip(left.targets, right.targets, strict=True)
-        )
+        pairs = zip(left.targets, right.targets, strict=True)
+        self.total = sum(forms(a, a, b, b, num_heads).diagonal().sum().item() for a, b in pairs)
         """Squared norm of all targets."""
 
     def error(self) -> float:
@@ -121,10 +104,10 @@ class SharedForms:
         """Fit each block's mixing, or leave it; the error."""
         error = self.total
         for block in range(len(self.mixing)):
-            acting = [self._acting(side, block) for side in (0, 1)]
+            left, right = (self._acting(side, block) for side in (0, 1))
             targets = [side.targets[block] for side in self.sides]
-            gram = forms(acting[0], acting[0], acting[1], acting[1], self.num_heads)
-            cross = forms(targets[0], acting[0], targets[1], acting[1], self.num_heads)
+            gram = forms(left, left, right, right, self.num_heads)
+            cross = forms(targets[0], left, targets[1], right, self.num_heads)
             if fit:
                 inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
                 self.mixing[block] = cross @ inverse
@@ -145,9 +128,8 @@ class SharedForms:
         for block, (reading, mixing) in enumerate(zip(this.readings, self.mixing, strict=True)):
             acting = self._acting(1 - side, block)
             grams.append((acting @ acting.T).mul_(torch.kron(mixing.T @ mixing, ones)))
-            cross = (acting @ opposite.targets[block].T).mul_(
-                torch.kron(mixing.T.contiguous(), ones)
-            )
+            cross = acting @ opposite.targets[block].T
+            cross.mul_(torch.kron(mixing.T.contiguous(), ones))
             right += reading.adjoint(cross @ this.targets[block])
             mean += grams[-1] * reading.gain.square().mean()
         ridge = 1e-10 * mean.diagonal().mean() + torch.finfo(ones.dtype).tiny

@@ -5,7 +5,7 @@ by what they add to the stream, on random tokens as a LayerNorm gives them out.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ _RIDGE = 1e-3
 """How strongly weights are held at the start, relative to what the units do on the tokens."""
 
 
-@dataclass(frozen=True)
-class Units:
+class Units(NamedTuple):
     """Hidden units: what they read [hidden, channels + 1 of bias] and write [hidden, channels].
 
     shift: what is written beside, [channels].
@@ -31,8 +30,7 @@ class Units:
     shift: Tensor
 
 
-@dataclass(frozen=True)
-class MlpContext:
+class MlpContext(NamedTuple):
     """Where a block has its MLP: behind its norm, and before its layer scale."""
 
     norm: Reading
@@ -43,17 +41,16 @@ class Blocks:
     """The units of a group's blocks, and what each block adds to the stream on random tokens."""
 
     def __init__(
-        self,
-        units: Sequence[tuple[Units, MlpContext]],
-        activation: Callable[[Tensor], Tensor],
+        self, units: Sequence[tuple[Units, MlpContext]], activation: Callable[[Tensor], Tensor]
     ) -> None:
         hidden, channels = units[0][0].written.shape
         self.activation = activation
-        self.tokens = _tokens(-(-_TOKENS * hidden // len(units)), channels)
-        """[tokens, channels]"""
-        self.targets = [
-            self.added(self.active(unit.read, context), unit, context) for unit, context in units
-        ]
+        generator = torch.Generator().manual_seed(derive(0, "minivit", "tokens"))
+        shape = (-(-_TOKENS * hidden // len(units)), channels)
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        self.tokens = torch.nn.functional.layer_norm(drawn, (channels,))
+        """As a LayerNorm gives them out before its gain, float64 [tokens, channels]."""
+        self.targets = [self.added(self.active(u.read, c), u, c) for u, c in units]
         self.total = sum(target.square().sum().item() for target in self.targets)
 
     def active(self, read: Tensor, context: MlpContext) -> Tensor:
@@ -92,12 +89,12 @@ class SharedUnits:
         """Find what the units shall write."""
         if self.error <= 1e-14 * self.blocks.total:
             return
-        start = self.units
+        start, blocks, contexts = self.units, self.blocks, self.contexts
         hidden, channels = start.written.shape
         normal = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
         right_side = torch.zeros(hidden + 1, channels, dtype=torch.float64)
-        actives = [self.blocks.active(start.read, context) for context in self.contexts]
-        for active, rest, context in zip(actives, self._rests, self.contexts, strict=True):
+        actives = [blocks.active(start.read, context) for context in contexts]
+        for active, rest, context in zip(actives, self._rests, contexts, strict=True):
             scaled = context.scale.of(rest)
             normal[:-1, :-1].addmm_(active.T, active)
             normal[-1, :-1] += active.sum(0)
@@ -106,31 +103,14 @@ class SharedUnits:
             right_side[-1] += scaled.sum(0)
         normal[:-1, -1] = normal[-1, :-1]
         normal.diagonal().add_(_RIDGE * normal.diagonal().mean())
-        gains = torch.stack([context.scale.gain.square() for context in self.contexts]).mean(0)
+        gains = torch.stack([context.scale.gain.square() for context in contexts]).mean(0)
         right_side /= gains.clamp(min=1e-12 * gains.max())
-        step = torch.cholesky_solve(right_side, torch.linalg.cholesky(normal))
-        self._go(actives, Units(start.read, step[:-1], step[-1]))
-
-    def _go(self, actives: Sequence[Tensor], step: Units) -> None:
-        """As far as the error falls: where layer scales differ, the step is but a direction."""
-        along = [
-            self.blocks.added(active, step, context)
-            for active, context in zip(actives, self.contexts, strict=True)
-        ]
+        solution = torch.cholesky_solve(right_side, torch.linalg.cholesky(normal))
+        step = Units(start.read, solution[:-1], solution[-1])
+        # As far as the error falls: where layer scales differ, the step is but a direction.
+        along = [blocks.added(a, step, c) for a, c in zip(actives, contexts, strict=True)]
         gained = sum((a * b).sum().item() for a, b in zip(along, self._rests, strict=True))
         length = gained / sum(change.square().sum().item() for change in along)
-        self._rests = [
-            rest - length * change for rest, change in zip(self._rests, along, strict=True)
-        ]
-        self.units = replace(
-            self.units,
-            written=self.units.written + length * step.written,
-            shift=self.units.shift + length * step.shift,
-        )
-
-
-def _tokens(count: int, channels: int) -> Tensor:
-    """Random tokens as a LayerNorm gives them out before its gain, float64 [count, channels]."""
-    generator = torch.Generator().manual_seed(derive(0, "minivit", "tokens"))
-    drawn = torch.randn(count, channels, generator=generator, dtype=torch.float64)
-    return torch.nn.functional.layer_norm(drawn, (channels,))
+        self._rests = [rest - length * a for rest, a in zip(self._rests, along, strict=True)]
+        written = start.written + length * step.written
+        self.units = Units(start.read, written, start.shift + length * step.shift)

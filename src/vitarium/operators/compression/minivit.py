@@ -19,11 +19,9 @@ from vitarium.architectures.multiplexed.mini_swin import MiniSwin, StageSharing
 from vitarium.core.config import Config, InvalidConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
-from vitarium.evaluation.inputs import Weights
 from vitarium.operators.base import Ingredients, NamedTensors, OperatorLog, checked, operator
 from vitarium.operators.compression._block_fitting import Parts, fitted
-from vitarium.operators.compression._plain_swins import swin_factors
-from vitarium.operators.compression._plain_vits import plain_factors
+from vitarium.operators.compression._plain_models import plain_factors, swin_factors
 
 
 class Minivit(Config):
@@ -61,10 +59,8 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
         raise IncompatibleWeights("minivit needs a vision transformer, not an unknown architecture")
     with torch.device("meta"):
         model = architecture(1)
-    drop_path_rate = getattr(
-        architecture.config, "drop_path_rate", None
-    )  # not lost where depth is 1
-    return _compressed(config, model, drop_path_rate)
+    # it is not lost where depth is 1
+    return _compressed(config, model, getattr(architecture.config, "drop_path_rate", None))
 
 
 @operator(
@@ -95,8 +91,10 @@ def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
         student_state = section(1).state_dict()
     for group in groups:
         ingredients.report(prefixes.index(group.blocks[0]), len(prefixes))
-        blocks = [_parts(prefix, model) for prefix in group.blocks]
-        dtype = blocks[0]["attn.qkv.weight"].dtype
+        blocks: list[Parts] = []
+        for prefix in group.blocks:
+            names = [name for name in model.shapes if name.startswith(prefix)]
+            blocks.append({name.removeprefix(prefix): checked(model, name) for name in names})
         shared, owned = _init_student(config, group, blocks, ingredients.log)
         for part, tensor in shared.items():
             yield group.shared + part, tensor.to(blocks[0][part].dtype)
@@ -104,7 +102,8 @@ def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
             for name, like in student_state.items():
                 if name.startswith(prefix):
                     part = name.removeprefix(prefix)
-                    yield name, (parts[part] if part in parts else _start(part, like)).to(dtype)
+                    tensor = parts[part] if part in parts else _neutral(part, like)
+                    yield name, tensor.to(blocks[0]["attn.qkv.weight"].dtype)
 
 
 @dataclass(frozen=True)
@@ -125,16 +124,12 @@ def _groups(architecture: MiniDeit | MiniSwin) -> list[_Group]:
         activation = nn.GELU()
         stage_groups = enumerate(zip(architecture.group_sizes, architecture.num_heads, strict=True))
         stages = [(f"layers.{stage}.", sizes, heads) for stage, (sizes, heads) in stage_groups]
-    return [
-        _Group(
-            f"{at}shared.{number}.",
-            [f"{at}blocks.{block}." for block in range(sum(sizes[:number]), end)],
-            heads,
-            activation,
-        )
-        for at, sizes, heads in stages
-        for number, end in enumerate(accumulate(sizes))
-    ]
+    groups = []
+    for at, sizes, heads in stages:
+        for number, end in enumerate(accumulate(sizes)):
+            blocks = [f"{at}blocks.{block}." for block in range(end - sizes[number], end)]
+            groups.append(_Group(f"{at}shared.{number}.", blocks, heads, activation))
+    return groups
 
 
 def _compressed(config: Minivit, model: nn.Module, drop_path_rate: float | None = None) -> Section:
@@ -162,17 +157,13 @@ def _compressed(config: Minivit, model: nn.Module, drop_path_rate: float | None 
         ) from None
 
 
-def _parts(prefix: str, model: Weights) -> Parts:
-    """The tensors of a block."""
-    names = [name for name in model.shapes if name.startswith(prefix)]
-    return {name.removeprefix(prefix): checked(model, name) for name in names}
-
-
 def _init_student(
     config: Minivit, group: _Group, blocks: list[Parts], log: OperatorLog
 ) -> tuple[Parts, list[Parts]]:
     """What the blocks of a group share, and what each has of its own and of the model."""
-    first, mean = blocks[0], {name: _mean([block[name] for block in blocks]) for name in blocks[0]}
+    first, mean = blocks[0], Parts()
+    for name in first:
+        mean[name] = torch.stack([block[name] for block in blocks]).mean(0, dtype=torch.float64)
     if config.init == "fit":
         fit = fitted(
             blocks,
@@ -192,11 +183,7 @@ def _init_student(
     return shared, [{n: block[n] for n in block if n.startswith(prefixes)} for block in blocks]
 
 
-def _mean(tensors: list[Tensor]) -> Tensor:
-    return torch.stack(tensors).mean(0, dtype=torch.float64)
-
-
-def _start(part: str, like: Tensor) -> Tensor:
+def _neutral(part: str, like: Tensor) -> Tensor:
     """With which a part that the model lacks changes nothing."""
     if part in ("attn.before.weight", "attn.after.weight"):
         return torch.eye(len(like))

@@ -1,6 +1,5 @@
 """Fisher merging: every weight counts as much as the model's outputs depend on it."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -19,7 +18,7 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 class FisherMerging(Config):
     """On how many images, and of which labels, the Fisher information is computed."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many of each model's training images."""
     labels: Literal["expected", "sampled", "true"] = "expected"
     """`expected`: all classes, each as probable as the model says, in one backward pass per image
@@ -45,7 +44,7 @@ class FisherMerging(Config):
     config=FisherMerging,
     split="train",
     paper="Matena & Raffel 2022, arXiv 2111.09832",
-    tiny={"images": 32, "batch_size": 16},
+    tiny={"num_images": 32, "batch_size": 16},
 )
 def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTensors:
     """Mean in which a weight counts by its diagonal Fisher information in each model.
@@ -63,10 +62,15 @@ def fisher_merging(config: FisherMerging, ingredients: Ingredients) -> NamedTens
     for number, model in enumerate(ingredients):
         ingredients.report(number, len(ingredients))
         tensors = {name: checked(model, name) for name in ingredients.shapes}
-        importance = _floored(config, diagonal_fisher(config, ingredients.subject(number)), tensors)
+        fisher = diagonal_fisher(config, ingredients.subject(number))
+        importance = {n: fisher[n].clamp(min=config.floor) for n in tensors if n in fisher}
+        if config.equal_norms:
+            squares = torch.stack([tensor.square().sum() for tensor in importance.values()])
+            importance = {n: tensor / squares.sum().sqrt() for n, tensor in importance.items()}
         for name, tensor in tensors.items():
-            totals[name] += importance[name] * tensor
-            weights[name] += importance[name]
+            weight = importance.get(name, torch.ones(tensor.shape, dtype=torch.float64))
+            totals[name] += weight * tensor
+            weights[name] += weight
     for name, total in totals.items():
         yield name, total / weights[name]
 
@@ -79,25 +83,40 @@ def diagonal_fisher(config: FisherMerging, subject: EvalModel) -> dict[str, Tens
     """
     subject.check_classifier()
     model, model_parameters = subject.model, parameters(subject.model)
-    examples = subject.examples.first(config.images)
+    examples = subject.examples.first(config.num_images)
     sums = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in model_parameters.items()}
     # Drawn at once, so that the size of batches changes no label.
     generator = torch.Generator().manual_seed(derive(config.seed, "labels", subject.name))
     draws = torch.rand(len(examples), generator=generator, dtype=torch.float64).to(examples.device)
     done = 0
+
+    def squares_of_image(image: Tensor, passes: Tensor) -> dict[str, Tensor]:
+        """Its squared gradients, summed over its backward passes."""
+
+        def outputs(point: dict[str, Tensor]) -> Tensor:
+            logits: Tensor = functional_call(model, point, (image.unsqueeze(0),))
+            return logits[0]
+
+        _, back = vjp(outputs, dict(model_parameters))[:2]
+        squares = {name: torch.zeros_like(tensor) for name, tensor in model_parameters.items()}
+        for cotangent in passes:
+            (slopes,) = back(cotangent)
+            squares = {n: torch.addcmul(t, slopes[n], slopes[n]) for n, t in squares.items()}
+        return squares
+
     # The fused kernels of attention take one image after the other under vmap.
     with sdpa_kernel(SDPBackend.MATH):
         for batch in examples.batches(config.batch_size):
             images, own_draws = batch.images, draws[done : done + len(batch.images)]
             done += len(images)
-            slopes = _slopes(config, model, images, batch.labels, own_draws)
-            for name, squares in _squares(model, model_parameters, images, slopes).items():
+            cotangents = _cotangents(config, model, images, batch.labels, own_draws)
+            for name, squares in vmap(squares_of_image)(images, cotangents).items():
                 sums[name] += squares.sum(0, dtype=torch.float64)
     return {name: total.cpu() / len(examples) for name, total in sums.items()}
 
 
 @torch.no_grad()
-def _slopes(
+def _cotangents(
     config: FisherMerging, model: nn.Module, images: Tensor, labels: Tensor, draws: Tensor
 ) -> Tensor:
     """Vectors of the outputs whose products with their derivatives are squared and summed.
@@ -119,37 +138,3 @@ def _slopes(
     if config.labels == "sampled":
         labels = (p.cumsum(1) < draws.unsqueeze(1)).sum(1).clamp(max=classes - 1)
     return (nn.functional.one_hot(labels, classes) - p).unsqueeze(1).to(images)
-
-
-def _squares(
-    model: nn.Module, model_parameters: Mapping[str, Tensor], images: Tensor, slopes: Tensor
-) -> dict[str, Tensor]:
-    """Each image's squared gradients, summed over its backward passes: [batch, *shape] by name."""
-
-    def of_one(image: Tensor, passes: Tensor) -> dict[str, Tensor]:
-        def outputs(point: dict[str, Tensor]) -> Tensor:
-            logits: Tensor = functional_call(model, point, (image.unsqueeze(0),))
-            return logits[0]
-
-        _, back = vjp(outputs, dict(model_parameters))[:2]
-        sums = {name: torch.zeros_like(tensor) for name, tensor in model_parameters.items()}
-        for cotangent in passes:
-            (gradient,) = back(cotangent)
-            sums = {n: torch.addcmul(total, gradient[n], gradient[n]) for n, total in sums.items()}
-        return sums
-
-    return vmap(of_one)(images, slopes)
-
-
-def _floored(
-    config: FisherMerging, fisher: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """How much each entry counts; 1 where there is no Fisher information."""
-    floored = {name: fisher[name].clamp(min=config.floor) for name in tensors if name in fisher}
-    if config.equal_norms:
-        norm = torch.stack([tensor.square().sum() for tensor in floored.values()]).sum().sqrt()
-        floored = {name: tensor / norm for name, tensor in floored.items()}
-    return {
-        name: floored.get(name, torch.ones(tensor.shape, dtype=torch.float64))
-        for name, tensor in tensors.items()
-    }

@@ -1,7 +1,8 @@
 """RegMean: linear layers that answer to their inputs as much like the models' own as they can."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from pydantic import Field, PositiveInt
@@ -17,7 +18,7 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 class RegMean(Config):
     """How inputs of layers are collected, and how their products are made milder."""
 
-    images: PositiveInt = 256
+    num_images: PositiveInt = 256
     """At most so many of each model's training images."""
     off_diagonal: float = Field(0.9, ge=0, le=1)
     """What the products of different inputs are multiplied by; 0 weighs each input by itself."""
@@ -33,7 +34,7 @@ class RegMean(Config):
     config=RegMean,
     split="train",
     paper="Jin et al. 2023, arXiv 2212.09849",
-    tiny={"images": 32, "batch_size": 16},
+    tiny={"num_images": 32, "batch_size": 16},
 )
 def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     """Linear layers whose outputs are nearest, in squares, to those of the models' own layers.
@@ -53,7 +54,7 @@ def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     config=RegMean,
     split="train",
     paper="Nguyen et al. 2025, arXiv 2508.03121",
-    tiny={"images": 32, "batch_size": 16},
+    tiny={"num_images": 32, "batch_size": 16},
 )
 def regmean_plus_plus(config: RegMean, ingredients: Ingredients) -> NamedTensors:
     """RegMean block by block: a block's inputs are what the merged blocks before it give.
@@ -73,7 +74,12 @@ def _merged(
     merged: dict[str, Tensor] = {}
     rounds = len(stages) * len(ingredients)
     for stage_number, stage in enumerate(stages):
-        means = {name: _mean(ingredients, name) for name in stage}
+        means: dict[str, Tensor] = {}
+        for name in stage:
+            total = torch.zeros(ingredients.shapes[name], dtype=torch.float64)
+            for tensor in ingredients.model_tensors(name):
+                total += tensor
+            means[name] = total / len(ingredients)
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         for number, model in enumerate(ingredients):
             ingredients.report(stage_number * len(ingredients) + number, rounds)
@@ -87,9 +93,11 @@ def _merged(
                     gram += sums[name][0]
                 sums[name] = gram, change
         for name, mean in means.items():
-            tensor = mean + _solved(*sums[name]).T if name in sums else mean
-            merged[name] = tensor.float()
-            yield name, tensor
+            if name in sums:
+                gram, change = sums[name]
+                mean = mean + torch.cholesky_solve(change, torch.linalg.cholesky(gram)).T
+            merged[name] = mean.float()
+            yield name, mean
 
 
 def input_products(
@@ -105,10 +113,20 @@ def input_products(
         for name, layer in subject.model.named_modules()
         if isinstance(layer, nn.Linear) and f"{name}.weight" in names
     }
-    grams: dict[str, Tensor] = {}
-    with torch.no_grad(), _collected(layers) as (products, counts):
-        for batch in subject.examples.first(config.images).batches(config.batch_size):
+    products: dict[str, Tensor] = {}  # sums of x x' over all rows x that layers are given
+    counts: dict[str, int] = {}
+
+    def collect(name: str, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        rows = arguments[0].flatten(0, -2).double()
+        products[name] = products.get(name, 0) + rows.T @ rows
+        counts[name] = counts.get(name, 0) + len(rows)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_pre_hook(partial(collect, name)).remove)
+        for batch in subject.examples.first(config.num_images).batches(config.batch_size):
             subject.model(batch.images)
+    grams: dict[str, Tensor] = {}
     for name, count in counts.items():
         product = products.pop(name)
         squares = product.diagonal().clone()
@@ -117,30 +135,6 @@ def input_products(
             product.diagonal().copy_(squares + config.ridge * squares.mean())
             grams[name] = (product / count).cpu()
     return grams
-
-
-@contextmanager
-def _collected(
-    layers: Mapping[str, nn.Module],
-) -> Iterator[tuple[dict[str, Tensor], dict[str, int]]]:
-    """Inside, sums of x x' over all rows x that layers are given, and how many those are."""
-    products: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def collect(name: str, inputs: Tensor) -> None:
-        rows = inputs.flatten(0, -2).double()
-        products[name] = products.get(name, 0) + rows.T @ rows
-        counts[name] = counts.get(name, 0) + len(rows)
-
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, arguments, name=name: collect(name, arguments[0]))
-        for name, layer in layers.items()
-    ]
-    try:
-        yield products, counts
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _stages(ingredients: Ingredients) -> list[list[str]]:
@@ -159,15 +153,3 @@ def _stages(ingredients: Ingredients) -> list[list[str]]:
         current = inside[0] if inside else (0 if current == 0 else len(stages) - 1)
         stages[current].append(name)
     return [stage for stage in stages if stage]
-
-
-def _mean(ingredients: Ingredients, name: str) -> Tensor:
-    total = torch.zeros(ingredients.shapes[name], dtype=torch.float64)
-    for tensor in ingredients.model_tensors(name):
-        total += tensor
-    return total / len(ingredients)
-
-
-def _solved(left: Tensor, right: Tensor) -> Tensor:
-    """left^-1 right, for a positive definite matrix."""
-    return torch.cholesky_solve(right, torch.linalg.cholesky(left))

@@ -4,15 +4,17 @@ The steps that several operators share. All in float64, a tensor of all models a
 the whole vectors goes over them more than once.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vitarium.core.errors import InvalidInput
-from vitarium.operators.base import NamedTensors
+from vitarium.core.seeds import derive
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted
 
 Vectors = Callable[[], Iterator[tuple[str, Tensor, Tensor]]]
 """One more pass over task vectors at every call: a tensor's name, the base's tensor, and what the
@@ -20,6 +22,9 @@ models added, float64 [models, *shape], which belongs to whoever asked for it.""
 
 CombinationType = Literal["sum", "mean", "ties"]
 """Task arithmetic's sum, the mean, or the mean of the entries that have the elected sign."""
+
+Rescale = Literal["exact", "l1"]
+"""By 1 / (1 - p), as the papers do, or to the L1 norm that the tensor had, as mergekit does."""
 
 _LOW_BITS = 15
 _BINS = 1 << 16
@@ -53,17 +58,61 @@ def trimmed(
     """
     if density >= 1:
         return vectors
-    vector_limits: list[Tensor] = []
+
+    @cache
+    def vector_limits() -> Tensor:
+        return thresholds(lambda: (deltas for _, _, deltas in vectors()), density)
 
     def passes() -> Iterator[tuple[str, Tensor, Tensor]]:
-        if over == "vector" and not vector_limits:
-            vector_limits.append(
-                thresholds(lambda: (deltas for _, _, deltas in vectors()), density)
-            )
+        if over == "vector":
+            vector_limits()  # before the pass that it is for
         for name, base, deltas in vectors():
-            limits = vector_limits[0] if vector_limits else _limits(deltas, density)
+            single = partial(iter, [deltas])
+            limits = vector_limits() if over == "vector" else thresholds(single, density)
             for delta, limit in zip(deltas, limits, strict=True):
                 delta.mul_(delta.abs().float() >= limit)
+            yield name, base, deltas
+
+    return passes
+
+
+def draws(ingredients: Ingredients, seed: int, name: str) -> Iterator[Tensor]:
+    """For each model, uniform numbers in [0, 1) for the entries of a tensor.
+
+    A model's stream is named by the model and the tensor, and the how-manyth of its copies it is:
+    what is drawn does not depend on the order of the models, nor on which others there are.
+    """
+    copies: Counter[str] = Counter()
+    for model in ingredients:
+        stream = derive(seed, "drop", model.name, copies[model.name], name)
+        copies[model.name] += 1
+        generator = torch.Generator().manual_seed(stream)
+        yield torch.rand(ingredients.shapes[name], generator=generator, dtype=torch.float64)
+
+
+def randomly_dropped(
+    ingredients: Ingredients,
+    seed: int,
+    keep: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | float]],
+    rescale: Rescale,
+) -> Vectors:
+    """Task vectors with entries dropped at random, and the others made larger: for DARE and DELLA.
+
+    Args:
+        keep: which entries of a task vector [*shape] are kept, by uniform numbers [*shape], and the
+            probability [] or [*shape] of that.
+    """
+
+    def passes() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for name, base, deltas in ingredients.deltas():
+            for delta, drawn in zip(deltas, draws(ingredients, seed, name), strict=True):
+                mask, share = keep(delta, drawn.to(delta.device))
+                if rescale == "exact":
+                    delta.copy_((delta / share).where(mask, 0))
+                    continue
+                left = delta.where(mask, 0)
+                before, after = delta.abs().sum(), left.abs().sum()
+                delta.copy_(left * (before / after) if after > 0 else left)
             yield name, base, deltas
 
     return passes
@@ -82,7 +131,10 @@ class Election:
     def signs(self, deltas: Tensor) -> Tensor:
         """-1, 0 or 1 for each entry, [models, *shape] -> [*shape]; 0 where all models have 0."""
         signs = weighted_sum(deltas, self._weights).sign()
-        undecided = (signs == 0) & _any(deltas)
+        nonzero = deltas[0] != 0
+        for delta in deltas[1:]:  # one after the other takes little memory
+            nonzero |= delta != 0
+        undecided = (signs == 0) & nonzero
         if undecided.any():
             signs[undecided] = self._majority
         return signs
@@ -116,23 +168,21 @@ def disjoint(deltas: Tensor, weights: Sequence[float], signs: Tensor, mean: bool
     return total / share.where(share != 0, 1) if mean else total
 
 
-def combine(
-    deltas: Tensor,
-    weights: Sequence[float],
-    combination_type: CombinationType,
-    election: Election | None = None,
-) -> Tensor:
-    """One vector of the models' [models, *shape]. Raises InvalidInput for weights that add up to 0,
-    where a mean is asked for."""
-    if combination_type == "ties":
-        assert election
-        return disjoint(deltas, weights, election.signs(deltas))
-    total = weighted_sum(deltas, weights)
-    if combination_type == "sum":
-        return total
-    if sum(weights) == 0:
-        raise InvalidInput("the models' weights add up to 0: there is no mean")
-    return total / sum(weights)
+class TaskVectorConfig(Weighted):
+    """Base of the settings: how what is left of the task vectors is put together."""
+
+    combination_type: CombinationType = "sum"
+    """The sum, the mean, or the mean of the entries that have the elected sign, as TIES does it."""
+    scaling_factor: float = 1.0
+    """What the merged task vector is multiplied with; smaller for a sum."""
+
+    def merge(self, ingredients: Ingredients, vectors: Vectors) -> NamedTensors:
+        """The base plus the task vectors that those passes give, as these settings combine them.
+
+        Raises as `add_to_base`.
+        """
+        weights = self.of(ingredients)
+        return add_to_base(vectors, weights, self.combination_type, self.scaling_factor)
 
 
 def add_to_base(
@@ -141,14 +191,21 @@ def add_to_base(
     combination_type: CombinationType,
     scaling_factor: float,
 ) -> NamedTensors:
-    """Tensor by tensor, the base plus `scaling_factor` times the combined task vectors [*shape]."""
+    """Tensor by tensor, the base plus `scaling_factor` times the combined task vectors [*shape].
+
+    Raises InvalidInput for weights that add up to 0, where a mean is asked for.
+    """
     election = Election(vectors, weights)
+    if combination_type == "mean" and sum(weights) == 0:
+        raise InvalidInput("the models' weights add up to 0: there is no mean")
     for name, base, deltas in vectors():
-        yield name, base + scaling_factor * combine(deltas, weights, combination_type, election)
-
-
-def _limits(deltas: Tensor, density: float) -> Tensor:
-    return thresholds(lambda: iter([deltas]), density)
+        if combination_type == "ties":
+            merged = disjoint(deltas, weights, election.signs(deltas))
+        else:
+            merged = weighted_sum(deltas, weights)
+        if combination_type == "mean":
+            merged = merged / sum(weights)
+        yield name, base + scaling_factor * merged
 
 
 def _counted(
@@ -172,11 +229,3 @@ def _bin_of(counts: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     bins = torch.searchsorted(from_top, ranks[:, None])
     inside = from_top.gather(1, bins) - counts.flip(1).gather(1, bins)
     return counts.shape[1] - 1 - bins[:, 0], ranks - inside[:, 0]
-
-
-def _any(deltas: Tensor) -> Tensor:
-    """Where any of the models has an entry that is not 0."""
-    nonzero = deltas[0] != 0
-    for delta in deltas[1:]:
-        nonzero |= delta != 0
-    return nonzero

@@ -7,12 +7,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vitarium.operators._weighted import Weighted
 from vitarium.operators.base import Ingredients, NamedTensors, operator
-from vitarium.operators.task_vectors._task_vectors import CombinationType, add_to_base
+from vitarium.operators.task_vectors._task_vectors import CombinationType, TaskVectorConfig
 
 
-class Breadcrumbs(Weighted):
+class Breadcrumbs(TaskVectorConfig):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.14
@@ -57,23 +56,15 @@ def breadcrumbs(config: Breadcrumbs, ingredients: Ingredients) -> NamedTensors:
 
     def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, base, deltas in ingredients.deltas():
-            for delta in deltas:
-                _drop(delta, config)
+            for flat in deltas.view(len(deltas), -1):
+                count = max(1, int(config.density * len(flat)))
+                outliers = int(config.outliers * len(flat))
+                large = flat.abs().topk(outliers + count, sorted=False).indices
+                largest = flat[large].abs().topk(outliers, sorted=False).indices
+                left = torch.zeros_like(flat)
+                left[large] = flat[large]
+                left[large[largest]] = 0
+                flat.copy_(left)
             yield name, base, deltas
 
-    yield from add_to_base(
-        vectors, config.of(ingredients), config.combination_type, config.scaling_factor
-    )
-
-
-def _drop(delta: Tensor, config: Breadcrumbs) -> None:
-    """In place."""
-    flat = delta.view(-1)
-    count = max(1, int(config.density * len(flat)))
-    outliers = int(config.outliers * len(flat))
-    large = flat.abs().topk(outliers + count, sorted=False).indices
-    largest = flat[large].abs().topk(outliers, sorted=False).indices
-    left = torch.zeros_like(flat)
-    left[large] = flat[large]
-    left[large[largest]] = 0
-    flat.copy_(left)
+    yield from config.merge(ingredients, vectors)

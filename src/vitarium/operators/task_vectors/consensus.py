@@ -6,8 +6,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from vitarium.core.errors import InvalidInput
-from vitarium.operators._weighted import Weighted, by_model
-from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, by_model, operator
 from vitarium.operators.task_vectors._task_vectors import (
     Election,
     Vectors,
@@ -35,12 +34,6 @@ class Consensus(Weighted):
     scaling_factor: float = 0.3
     """What the merged task vector is multiplied with."""
 
-    def of_masks(self, ingredients: Ingredients) -> list[float]:
-        """The models' strictness."""
-        if isinstance(self.strictness, dict):
-            return by_model(ingredients, self.strictness, STRICTNESS)
-        return [self.strictness] * len(ingredients)
-
 
 @operator(
     "consensus",
@@ -64,7 +57,11 @@ def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
             f"at_least is {config.at_least}, and there are {len(ingredients)} models: nothing of "
             "them would be left"
         )
-    weights, strictness = config.of(ingredients), config.of_masks(ingredients)
+    weights = config.of(ingredients)
+    if isinstance(config.strictness, dict):
+        strictness = by_model(ingredients, config.strictness, STRICTNESS)
+    else:
+        strictness = [config.strictness] * len(ingredients)
     vectors: Vectors = ingredients.deltas
     if config.combination_type == "ties":
         vectors = trimmed(vectors, config.density)

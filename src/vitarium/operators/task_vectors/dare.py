@@ -1,18 +1,20 @@
 """DARE: drop entries of task vectors at random and rescale the others."""
 
-from collections.abc import Iterator
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from vitarium.operators._weighted import Weighted
 from vitarium.operators.base import Ingredients, NamedTensors, operator
-from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
-from vitarium.operators.task_vectors._task_vectors import CombinationType, add_to_base, trimmed
+from vitarium.operators.task_vectors._task_vectors import (
+    CombinationType,
+    Rescale,
+    TaskVectorConfig,
+    randomly_dropped,
+    trimmed,
+)
 
 
-class Dare(Weighted):
+class Dare(TaskVectorConfig):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -21,8 +23,6 @@ class Dare(Weighted):
     """How what is left is put together: the mean, task arithmetic's sum, or TIES."""
     density: Annotated[float, Field(gt=0, le=1)] = 1.0
     """For TIES: share of the whole vector's entries that are then kept, the largest."""
-    scaling_factor: float = 1.0
-    """What the merged task vector is multiplied with; smaller for a sum."""
     rescale: Rescale = "exact"
     """Multiply what is left by 1 / (1 - drop_rate), as the paper does; "l1": to the L1 norm that
     the tensor had."""
@@ -51,15 +51,10 @@ def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
     dropping (for the mean and the sum), so copies of one model give it in expectation.
     `rescale="l1"` is mergekit's, whose factor varies.
     """
-
-    def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
-        for name, base, deltas in ingredients.deltas():
-            for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
-                mask = (drawn >= config.drop_rate).to(delta.device)
-                delta.copy_(dropped(delta, mask, 1 - config.drop_rate, config.rescale))
-            yield name, base, deltas
-
-    trim = trimmed(vectors, config.density)
-    yield from add_to_base(
-        trim, config.of(ingredients), config.combination_type, config.scaling_factor
+    vectors = randomly_dropped(
+        ingredients,
+        config.seed,
+        lambda delta, drawn: (drawn >= config.drop_rate, 1 - config.drop_rate),
+        config.rescale,
     )
+    yield from config.merge(ingredients, trimmed(vectors, config.density))

@@ -1,19 +1,21 @@
 """DELLA: drop small entries of task vectors more often than large ones."""
 
-from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vitarium.operators._weighted import Weighted
 from vitarium.operators.base import Ingredients, NamedTensors, operator
-from vitarium.operators.task_vectors._dropping import Rescale, draws, dropped
-from vitarium.operators.task_vectors._task_vectors import CombinationType, add_to_base
+from vitarium.operators.task_vectors._task_vectors import (
+    CombinationType,
+    Rescale,
+    TaskVectorConfig,
+    randomly_dropped,
+)
 
 
-class Della(Weighted):
+class Della(TaskVectorConfig):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.7
@@ -62,17 +64,12 @@ def della(config: Della, ingredients: Ingredients) -> NamedTensors:
     mergekit's.
     """
 
-    def vectors() -> Iterator[tuple[str, Tensor, Tensor]]:
-        for name, base, deltas in ingredients.deltas():
-            for delta, drawn in zip(deltas, draws(ingredients, config.seed, name), strict=True):
-                share = kept_share(config, delta)
-                mask = drawn.to(delta.device) < share
-                delta.copy_(dropped(delta, mask, share, config.rescale))
-            yield name, base, deltas
+    def keep(delta: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        share = kept_share(config, delta)
+        return drawn < share, share
 
-    yield from add_to_base(
-        vectors, config.of(ingredients), config.combination_type, config.scaling_factor
-    )
+    vectors = randomly_dropped(ingredients, config.seed, keep, config.rescale)
+    yield from config.merge(ingredients, vectors)
 
 
 def kept_share(config: Della, delta: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from vitarium.operators._weighted import Weighted
-from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._task_vectors import Election, disjoint, thresholds, trimmed
 
 FUSED = ("qkv.weight", "in_proj_weight")
@@ -52,7 +51,8 @@ def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
     `smallest=0` it is the mean, and copies of one model give it.
     """
     coefficients = config.of(ingredients)
-    matrices = [n for n, shape in ingredients.shapes.items() if _is_matrix(n, shape)]
+    shapes = ingredients.shapes.items()
+    matrices = [name for name, shape in shapes if len(shape) == 2 and name.endswith("weight")]
     rest = [name for name in ingredients.shapes if name not in matrices]
 
     vectors = trimmed(lambda: ingredients.deltas(rest), config.vector_density)
@@ -61,28 +61,21 @@ def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
         yield name, base + config.scaling_factor * _mean(deltas, coefficients, election)
     for name, base, deltas in ingredients.deltas(matrices):
         fused = name.endswith(FUSED) and base.shape[0] % 3 == 0
-        merged = [
-            _merged(part, coefficients, config) for part in deltas.chunk(3 if fused else 1, 1)
-        ]
+        merged = []
+        for part in deltas.chunk(3 if fused else 1, 1):  # [models, outputs, inputs]
+            if config.form == "vertical":
+                merged.append(_side_by_side(part.transpose(1, 2), coefficients, config).T)
+            else:
+                merged.append(_side_by_side(part, coefficients, config))
         yield name, base + config.scaling_factor * torch.cat(merged)
 
 
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 and name.endswith("weight")
-
-
-def _merged(deltas: Tensor, coefficients: list[float], config: Drm) -> Tensor:
-    """One matrix of the models' [models, outputs, inputs], which are overwritten."""
-    if config.form == "vertical":
-        return _side_by_side(deltas.transpose(1, 2), coefficients, config).T
-    return _side_by_side(deltas, coefficients, config)
-
-
 def _side_by_side(deltas: Tensor, coefficients: list[float], config: Drm) -> Tensor:
-    """With the stacked matrices U S V', block i of S V' is U' times the i-th matrix.
+    """One matrix of the models', which are overwritten.
 
-    So the basis is all that is computed of the decomposition: S_ic, the singular value times the
-    norm of the block's row, is the norm of a row of that product.
+    With the stacked matrices U S V', block i of S V' is U' times the i-th matrix. So the basis is
+    all that is computed of the decomposition: S_ic, the singular value times the norm of the
+    block's row, is the norm of a row of that product.
     """
     if not deltas.any():
         return torch.zeros_like(deltas[0])
@@ -95,10 +88,9 @@ def _side_by_side(deltas: Tensor, coefficients: list[float], config: Drm) -> Ten
         block.masked_fill_(norm <= 1e-12 * norms.max(), 0)  # rounding, and no direction
     if config.density < 1:
         norms = norms.where(norms > 0, 1)
-        limit = thresholds(
-            lambda: ((b / n)[None] for b, n in zip(blocks, norms, strict=True)), config.density
-        )
-        for block, norm in zip(blocks, norms, strict=True):
+        pairs = list(zip(blocks, norms, strict=True))
+        limit = thresholds(lambda: ((b / n)[None] for b, n in pairs), config.density)
+        for block, norm in pairs:
             block.masked_fill_((block / norm).abs().float() < limit, 0)
     election = None
     if config.elect:

@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-from vitarium.operators._weighted import Weighted
 from vitarium.operators.base import Ingredients, NamedTensors, operator
-from vitarium.operators.task_vectors._task_vectors import add_to_base
+from vitarium.operators.task_vectors._task_vectors import TaskVectorConfig
 
 
-class TaskArithmetic(Weighted):
+class TaskArithmetic(TaskVectorConfig):
     """Base + scaling_factor x sum of (weight x task vector)."""
 
     scaling_factor: float = 0.3
@@ -31,6 +30,4 @@ def task_arithmetic(config: TaskArithmetic, ingredients: Ingredients) -> NamedTe
     of them give the model only where scaling_factor x k is 1, or with `combination_type="mean"` and
     `scaling_factor=1`. Raises InvalidInput for weights of models that there are not.
     """
-    yield from add_to_base(
-        ingredients.deltas, config.of(ingredients), config.combination_type, config.scaling_factor
-    )
+    yield from config.merge(ingredients, ingredients.deltas)

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vitarium.operators._weighted import Weighted
-from vitarium.operators.base import Ingredients, NamedTensors, operator
+from vitarium.operators.base import Ingredients, NamedTensors, Weighted, operator
 from vitarium.operators.task_vectors._task_vectors import add_to_base, trimmed
 
 
