@@ -251,13 +251,16 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def plain_path(path: Path) -> Iterator[Path]:
+def plain_path(path: Path, *, hold: bool = False) -> Iterator[Path]:
     """Inside, a path of the same file or folder that libraries in other languages take.
 
     On Linux the name of a file is any bytes; those that are no UTF-8 stand in Python's texts as
     halves of surrogate pairs, which no other library takes. DuckDB takes `*` for any name.
+
+    Args:
+        hold: stay with this file (on Linux) though another process puts another one in its place.
     """
-    if not _is_odd(str(path)) or not _DESCRIPTORS.is_dir():
+    if not (hold or _is_odd(str(path))) or not _DESCRIPTORS.is_dir():
         yield path
         return
     with reading(path):

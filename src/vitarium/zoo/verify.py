@@ -11,8 +11,7 @@ from vitarium.blueprint import Imported, Recipe, Spec
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, FileFault, VitariumError
 from vitarium.core.file_faults import fault
-from vitarium.zoo import _index as index
-from vitarium.zoo import records
+from vitarium.zoo import _index_tables, records
 from vitarium.zoo._broken_bases import broken_bases
 from vitarium.zoo._model_files import Epoch
 from vitarium.zoo.checkpoint import Checkpoint
@@ -273,7 +272,7 @@ def _records(zoo: Path) -> Iterator[Fault]:
 
 def _index(zoo: Path, faults: list[Fault]) -> Iterator[Fault]:
     if not any(fault.path.startswith("models") for fault in faults):
-        for fault in index.disagreements(zoo):
+        for fault in _index_tables.disagreements(zoo):
             yield Fault("index", fault, "nothing; it is rebuilt when it is removed")
 
 

@@ -11,7 +11,7 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import is_number
-from vitarium.zoo import _index_entries as entries
+from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model
 
@@ -112,7 +112,7 @@ class Zoo:
 
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
-        return list(entries.stamps(self.path))
+        return list(model_stamps(self.path))
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
@@ -157,7 +157,7 @@ class Zoo:
 
     def children(self, model: str) -> list[str]:
         """Ids of the models that started from one, in order. Raises UnknownName, CorruptFile."""
-        from vitarium.zoo.database import Database
+        from vitarium.zoo.query import Database
 
         id = self.find(model)
         database = Database(self.path, timeout=None)
@@ -192,7 +192,7 @@ class Zoo:
         memory or an answer that takes more than a quarter, CorruptFile where a model's own files
         are damaged.
         """
-        from vitarium.zoo.database import Database
+        from vitarium.zoo.query import Database
 
         return Database(self.path, timeout=timeout).frame(sql)
 
@@ -203,7 +203,7 @@ class Zoo:
         (JSON), part, value, unit, data, split, num_images, trained_on; see `vitarium.measure`.
         Raises CorruptFile.
         """
-        from vitarium.zoo.database import Database
+        from vitarium.zoo.query import Database
 
         table = Database(self.path, timeout=None).frame("SELECT * FROM records ORDER BY ALL")
         return table[table["measure"] == measure] if measure else table
