@@ -156,7 +156,7 @@ class Campaign:
 
     def __init__(self, zoo):
         self.zoo = zoo
-        self.shapes = verifying._Shapes()
+        self.shapes = {}
         self.epochs = {id: zoo.folder(id).epochs() for id in zoo.ids()}
 
     @cached_property

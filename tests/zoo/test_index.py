@@ -5,7 +5,6 @@ import os
 import shutil
 import threading
 import warnings
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq

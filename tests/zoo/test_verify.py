@@ -13,6 +13,13 @@ from vitarium.core.errors import CorruptFile, NotReadable
 from vitarium.zoo.verify import verify
 
 
+class Steps(list):
+    """Notes each step of a progress."""
+
+    def step(self, *step):
+        self.append(step)
+
+
 @pytest.fixture
 def zoo(kept_zoo):
     return kept_zoo
@@ -44,9 +51,9 @@ def child(zoo):
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_whole_zoo_has_no_faults(zoo, deep):
     zoo.models()
-    told = []
-    assert verify(zoo.path, deep=deep, report=lambda *done: told.append(done)) == []
-    assert told[-1] == (6, 6)
+    steps = Steps()
+    assert verify(zoo.path, deep=deep, progress=steps) == []
+    assert steps[-1] == ("models", 6, 6)
     zoo.unpack()
     assert verify(zoo.path, deep=deep) == []
 

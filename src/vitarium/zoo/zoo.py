@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +11,7 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import is_number
+from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model
@@ -257,25 +258,21 @@ class Zoo:
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
 
-    def pack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+    def pack(self, *, progress: Progress = SILENT) -> "Conversion":
         """Make the zoo small: keep every checkpoint packed, as `grow` does.
 
         Bit-exact, in place; when it is interrupted nothing is lost, and running it again goes on.
-
-        Args:
-            report: called with the number of checkpoints that are done, and of all.
-
         Raises ZooInUse, NotWritable, DiskFull and CorruptFile.
         """
         from vitarium.zoo.conversion import convert
 
-        return convert([self.folder(id) for id in self.ids()], "packed", self.path, report)
+        return convert([self.folder(id) for id in self.ids()], "packed", self.path, progress)
 
-    def unpack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+    def unpack(self, *, progress: Progress = SILENT) -> "Conversion":
         """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
         from vitarium.zoo.conversion import convert
 
-        return convert([self.folder(id) for id in self.ids()], "plain", self.path, report)
+        return convert([self.folder(id) for id in self.ids()], "plain", self.path, progress)
 
     def add_blueprint(self, blueprint: "Blueprint") -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""
