@@ -39,7 +39,7 @@ _COLUMNS = {
     "unit VARCHAR",
 }
 TABLES: Mapping[str, Mapping[str, str]] = {
-    name: dict(column.split() for column in columns.split(", "))  # type: ignore[misc]
+    name: dict(column.split() for column in columns.split(", "))
     for name, columns in _COLUMNS.items()
 }
 """Columns that each table has in any case, with their types; the first is the model's id."""
