@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vitarium.cli._tables import lines
-from vitarium.zoo import _index_files as index_files
-from vitarium.zoo import _index_loading as index_loading
+from vitarium.zoo import _query_limits as query_limits
 
 BY_STAGE = "SELECT stage, count(*) AS n, max(test_accuracy) AS best FROM models GROUP BY stage"
 
@@ -186,7 +185,7 @@ STARTED = """
 import sys
 from vitarium import cli
 from vitarium.zoo import _query_limits as query_limits
-from vitarium.zoo.database import Database
+from vitarium.zoo.query import Database
 query_limits._PATIENCE = 0.3
 ask = Database._one_question
 def asked(self, sql):
@@ -231,7 +230,7 @@ def test_what_does_not_let_itself_be_interrupted_ends_with_the_process(zoo):
 
 @pytest.fixture
 def small_memory(monkeypatch):
-    monkeypatch.setattr(index_loading, "MEMORY", "50MB")
+    monkeypatch.setattr(query_limits, "MEMORY", "50MB")
 
 
 def test_an_answer_of_any_length_is_written_piece_by_piece(vitarium, zoo, tmp_path, small_memory):
@@ -275,9 +274,8 @@ def test_bytes_that_are_no_text_are_one_line_and_status_2(vitarium, zoo, command
 
 @pytest.mark.parametrize("command", [["ls"], ["query", "SELECT id FROM models"]])
 def test_a_damaged_index_is_a_note_of_one_line(vitarium, zoo, command, monkeypatch):
-    monkeypatch.setattr(index_files, "PATIENCE", 0.1)
     expected = vitarium(command[0], zoo.path, *command[1:])
-    path = zoo.path / "index" / "epochs.parquet"
+    path = zoo.path / "index" / "tables.parquet"
     whole = bytearray(path.read_bytes())
     whole[whole.rindex(b"vitarium")] ^= 1
     path.write_bytes(whole)

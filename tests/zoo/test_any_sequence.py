@@ -26,7 +26,6 @@ from vitarium.core.registry import choose
 from vitarium.formats.base import ForeignEpoch, ForeignModel
 from vitarium.formats.import_zoo import ForeignZoo, import_zoo
 from vitarium.zoo import About
-from vitarium.zoo import _index_files as index_files
 from vitarium.zoo.checkpoint import MAX_DEPTH
 from vitarium.zoo.verify import verify
 
@@ -132,7 +131,6 @@ class Store(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(index_files, "PATIENCE", 0.0)  # nobody else replaces its files
         self.patch.setattr(os, "fsync", lambda handle: None)  # processes end here, not machines
         self.folder = Path(tempfile.mkdtemp(prefix="zoo-"))
         self.zoo = Zoo.create(self.folder / "zoo")

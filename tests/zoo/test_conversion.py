@@ -29,6 +29,13 @@ a version that packed in order of id and wrote down how deep the bases were by t
 checkpoints are deeper than they say. Beside it the fingerprints of what they hold."""
 
 
+class Steps(list):
+    """Notes each step of a progress."""
+
+    def step(self, *step):
+        self.append(step)
+
+
 @pytest.fixture
 def zoo(kept_zoo):
     return kept_zoo
@@ -56,13 +63,13 @@ def suffixes(zoo):
 
 
 def test_what_is_packed_and_unpacked_is_the_same(zoo):
-    before, told = weights(zoo), []
+    before, steps = weights(zoo), Steps()
     packed = {file: file.read_bytes() for file in zoo.path.rglob("*.packed")}
-    done = zoo.unpack(lambda *done: told.append(done))
+    done = zoo.unpack(progress=steps)
     assert suffixes(zoo) == {".safetensors"}
     assert weights(zoo) == before
     assert (done.checkpoints, done.converted) == (len(packed), len(packed))
-    assert told == [(k, len(packed)) for k in range(1, len(packed) + 1)]
+    assert steps == [("checkpoints", k, len(packed)) for k in range(1, len(packed) + 1)]
     assert zoo.unpack().converted == 0
     done = zoo.pack()
     assert done.bytes_after < done.bytes_before

@@ -20,9 +20,8 @@ from vitarium.core import files
 from vitarium.core.errors import CorruptFile, DamagedCache
 from vitarium.formats.import_zoo import import_zoo
 from vitarium.measures._runner.cache import Cache
-from vitarium.zoo import About, Record, records
+from vitarium.zoo import About, Record, _index_tables, records
 from vitarium.zoo import _index as index
-from vitarium.zoo import _index_files as index_files
 from vitarium.zoo import verify as verifying
 from vitarium.zoo._format import container
 from vitarium.zoo.model_folder import ModelFolder
@@ -157,7 +156,7 @@ class Campaign:
 
     def __init__(self, zoo):
         self.zoo = zoo
-        self.shapes = verifying._Shapes()
+        self.shapes = {}
         self.epochs = {id: zoo.folder(id).epochs() for id in zoo.ids()}
 
     @cached_property
@@ -234,8 +233,10 @@ def readable(zoo):
                 content[id, epoch.number] = bits_of(folder.weights(epoch.number))
         number, tensors = folder.progress() or (None, {})
         content[id, "progress"] = number, bits_of(tensors)
-    for name in index_files.NAMES:
-        content[name] = getattr(index.tables(zoo.path), name).to_pylist()
+    tables = index.load(zoo.path, with_entries=True)
+    content["index"] = repr((tables.headings, tables.entries))
+    for name in index.TABLES:
+        content[name] = repr(tables.database.execute(f"FROM {name}").fetchall())
     content["measured"] = repr(records.find(zoo.path, "loss", "{}"))
     texts = zoo.path.glob("blueprints/*")
     content["blueprints"] = {path.name: path.read_bytes() for path in texts}
@@ -255,7 +256,6 @@ def bits_of(tensors):
 
 @pytest.fixture
 def campaign(zoo, monkeypatch):
-    monkeypatch.setattr(index_files, "PATIENCE", 0.0)
     return Campaign(zoo)
 
 
@@ -332,7 +332,7 @@ def flip_and_ask(zoo, paths, count, seed):
         path.write_bytes(damaged)
         with pytest.warns(DamagedCache, match="was damaged and has been rebuilt"):
             assert repr(asked(zoo)) == repr(before)
-        assert index.disagreements(zoo.path) == []
+        assert _index_tables.disagreements(zoo.path) == []
 
 
 def test_a_flip_in_the_index_changes_no_answer(campaign):

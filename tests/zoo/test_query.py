@@ -17,15 +17,14 @@ import pytest
 from vitarium import Blueprint, Zoo, plan
 from vitarium.core import files
 from vitarium.core.errors import InvalidInput, QueryTimeout, QueryTooLarge, UnknownName
-from vitarium.zoo import About, Record, database
+from vitarium.zoo import About, Record, _index_tables
 from vitarium.zoo import _index as index
-from vitarium.zoo import _index_files as index_files
-from vitarium.zoo import _index_loading as index_loading
 from vitarium.zoo import _query_limits as query_limits
 from vitarium.zoo import listing as listing_module
+from vitarium.zoo import query as query_module
 from vitarium.zoo._index_tables import table
-from vitarium.zoo.database import Database
 from vitarium.zoo.listing import listing
+from vitarium.zoo.query import Database
 
 
 @pytest.fixture
@@ -106,17 +105,21 @@ def test_a_factor_that_is_text_in_one_model_and_a_list_in_another_is_text(tiny, 
     ],
 )
 def test_a_column_has_the_narrowest_type_that_holds_its_values(values, expected):
-    found = table([{"x": value} for value in values], {}, ["x"])["x"].to_pylist()
+    found = table([{"x": value} for value in values], {"x": None})["x"].to_pylist()
     assert found == expected
     assert [type(value) for value in found] == [type(value) for value in expected]
 
 
 def test_not_a_number_stays_one():
-    assert math.isnan(table([{"x": math.nan}], {}, ["x"])["x"].to_pylist()[0])
+    assert math.isnan(table([{"x": math.nan}], {"x": None})["x"].to_pylist()[0])
 
 
 def test_names_that_sql_takes_for_one_are_told_apart():
-    assert table([{}], {}, ["loss", "Loss", "LOSS"]).column_names == ["loss", "Loss_2", "LOSS_3"]
+    assert table([{}], dict.fromkeys(["loss", "Loss", "LOSS"])).column_names == [
+        "loss",
+        "Loss_2",
+        "LOSS_3",
+    ]
 
 
 @pytest.mark.parametrize("extra", ["text", [1, 2], True, None])
@@ -127,12 +130,10 @@ def test_a_metric_of_any_kind_breaks_nothing(zoo, extra):
         write_epochs(zoo, id, [{"number": 0, "metrics": metrics, "checkpoint": None}])
     assert list(zoo.query("SELECT id, odd FROM models ORDER BY id")["id"]) == zoo.ids()
     assert zoo.query("SELECT count(DISTINCT model) n FROM epochs")["n"][0] == 6
-    grown = index.tables(zoo.path)
+    grown = index.load(zoo.path, with_entries=True)
     index.remove(zoo.path)
-    again = index.tables(zoo.path)
-    for name in index_files.NAMES:
-        ours, theirs = getattr(grown, name), getattr(again, name)
-        assert ours.select(sorted(ours.column_names)) == theirs.select(sorted(theirs.column_names))
+    again = index.load(zoo.path, with_entries=True)
+    assert _index_tables._rows_by_model(grown) == _index_tables._rows_by_model(again)
     write_epochs(zoo, zoo.ids()[0], [])
     assert len(zoo.query("SELECT odd FROM models WHERE odd = 0.5")) == 1
 
@@ -275,8 +276,8 @@ WITHOUT_END = "SELECT * FROM range(1000000000000)"
 
 @pytest.mark.parametrize("sql", [ENDLESS, WITHOUT_END])
 def test_a_query_without_end_is_stopped_in_time(zoo, sql, monkeypatch):
-    monkeypatch.setattr(database, "ROWS_SHARE", math.inf)
-    monkeypatch.setattr(database, "FRAME_SHARE", math.inf)
+    monkeypatch.setattr(query_limits, "ROWS_SHARE", math.inf)
+    monkeypatch.setattr(query_limits, "FRAME_SHARE", math.inf)
     asked = Database(zoo.path, timeout=0.05)
     for ask in (asked.rows, asked.frame, lambda sql: list(asked.arrow(sql)[1])):
         with pytest.raises(QueryTimeout, match=r"more than 0\.05 s and was stopped.*--timeout"):
@@ -324,7 +325,7 @@ def test_ctrl_c_ends_a_query_at_once(zoo):
 
 @pytest.fixture
 def small_memory(monkeypatch):
-    monkeypatch.setattr(index_loading, "MEMORY", "50MB")
+    monkeypatch.setattr(query_limits, "MEMORY", "50MB")
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_an_answer_that_is_too_large_for_python_is_refused(zoo, small_memory):
 
 
 def test_lists_are_weighed_before_they_come_to_python(zoo, monkeypatch):
-    monkeypatch.setattr(database, "NESTED_BYTES", 100_000)
+    monkeypatch.setattr(query_limits, "NESTED_BYTES", 100_000)
     asked = Database(zoo.path)
     for long in ("range(100000)", "{'a': range(100000)}", "map {1: range(100000)}"):
         with pytest.raises(QueryTooLarge, match=r"ask for shorter ones.*unnest\(\)"):
@@ -370,7 +371,7 @@ def test_lists_are_weighed_before_they_come_to_python(zoo, monkeypatch):
 
 
 def test_a_frame_of_many_pieces_is_that_of_one(zoo, monkeypatch):
-    monkeypatch.setattr(database, "_FRAME_VECTORS", 1)
+    monkeypatch.setattr(query_module, "_FRAME_VECTORS", 1)
     asked = Database(zoo.path)
     late = "CASE WHEN range BETWEEN 2000 AND 5000 THEN {} END"
     values = ("range", "range % 2 = 0", "range::VARCHAR", "range::DOUBLE", "[range]")

@@ -10,8 +10,14 @@ import torch
 from vitarium import Zoo
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, NotReadable
-from vitarium.zoo import _index_files as index_files
 from vitarium.zoo.verify import verify
+
+
+class Steps(list):
+    """Notes each step of a progress."""
+
+    def step(self, *step):
+        self.append(step)
 
 
 @pytest.fixture
@@ -45,9 +51,9 @@ def child(zoo):
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_whole_zoo_has_no_faults(zoo, deep):
     zoo.models()
-    told = []
-    assert verify(zoo.path, deep=deep, report=lambda *done: told.append(done)) == []
-    assert told[-1] == (6, 6)
+    steps = Steps()
+    assert verify(zoo.path, deep=deep, progress=steps) == []
+    assert steps[-1] == ("models", 6, 6)
     zoo.unpack()
     assert verify(zoo.path, deep=deep) == []
 
@@ -55,7 +61,6 @@ def test_a_whole_zoo_has_no_faults(zoo, deep):
 @pytest.mark.parametrize("packed", [True, False])
 def test_every_changed_byte_is_found_and_nothing_wrong_is_opened(zoo, packed, monkeypatch):
     """1,000 random bytes of all files, each changed in a random way; `make evidence` flips every bit."""
-    monkeypatch.setattr(index_files, "PATIENCE", 0.0)
     if not packed:
         zoo.unpack()
     zoo.models()
@@ -94,7 +99,6 @@ def assert_nothing_wrong(zoo, model, whole):
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
 def test_every_truncated_file_is_found(zoo, keep, monkeypatch):
-    monkeypatch.setattr(index_files, "PATIENCE", 0.0)
     zoo.models()
     for file in files_of(zoo):
         before = file.read_bytes()

@@ -49,7 +49,7 @@ def test_the_index_can_be_deleted_and_follows_the_models_files(zoo):
     before = zoo.models()
     shutil.rmtree(zoo.path / "index")
     assert zoo.models().equals(before)
-    (zoo.path / "index" / "models.parquet").write_text("{ damaged")
+    (zoo.path / "index" / "tables.parquet").write_text("{ damaged")
     assert zoo.models().equals(before)
     assert zoo.reindex() == 6
     id = zoo.ids()[0]

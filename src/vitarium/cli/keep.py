@@ -1,6 +1,5 @@
 """`vitarium verify`, `pack` and `unpack`: integrity of a zoo, and how it is stored."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +39,7 @@ def verify(
     if not there:
         raise NotAZoo(f"{directory} is not a zoo (it has neither zoo.json nor models)")
     with progress_bar("models") as progress:
-        faults = find_faults(directory, deep=deep, report=partial(progress.step, "models"))
+        faults = find_faults(directory, deep=deep, progress=progress)
     rows = [{"file": fault.path, "fault": fault.fault, "lost": fault.lost} for fault in faults]
     if json:
         print_json(rows)
@@ -80,7 +79,8 @@ def _convert(directory: Path, how: str) -> None:
 
     zoo = Zoo.open(directory).upgraded()
     with progress_bar("checkpoints") as progress:
-        report = partial(progress.step, "checkpoints")
-        done = zoo.pack(report) if how == "pack" else zoo.unpack(report)
-    counts = f"{done.converted} of {done.checkpoints} checkpoints {how}ed"
-    print_line(f"{counts}: {size(done.bytes_before)} before, {size(done.bytes_after)} now")
+        done = (zoo.pack if how == "pack" else zoo.unpack)(progress=progress)
+    Terminal(soft_wrap=True).print(
+        f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "
+        f"{size(done.bytes_before)} before, {size(done.bytes_after)} now",
+    )

@@ -24,7 +24,7 @@ from vitarium.zoo import Zoo
 from vitarium.zoo._query_limits import TIMEOUT
 
 if TYPE_CHECKING:
-    from vitarium.zoo.database import Database
+    from vitarium.zoo.query import Database
 
 
 class Format(StrEnum):
@@ -65,7 +65,7 @@ def query(
 
       vitarium query demo-zoo "SELECT * FROM epochs" --output epochs.parquet
     """
-    from vitarium.zoo.database import Database
+    from vitarium.zoo.query import Database
 
     database = Database(Zoo.open(directory).path, timeout=timeout)
     output_format = _format(Format.json if json else format, output)
@@ -89,7 +89,7 @@ def query(
 
 def describe(database: "Database", directory: Path, *, as_json: bool) -> None:
     """Print what can be asked: tables, number of rows, columns with types and an example."""
-    from vitarium.zoo.database import EXAMPLE, quote
+    from vitarium.zoo.query import EXAMPLE, quote
 
     tables = {}
     for name, columns in database.columns.items():

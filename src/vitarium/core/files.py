@@ -11,30 +11,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from vitarium.core.checksums import (
-    checksum as checksum,
-)
-from vitarium.core.checksums import (
-    parsed_json as parsed_json,
-)
-from vitarium.core.checksums import (
-    utf8 as utf8,
-)
-from vitarium.core.checksums import (
-    verify_checksum as verify_checksum,
-)
-from vitarium.core.checksums import (
-    with_checksum as with_checksum,
-)
+import xxhash
+
 from vitarium.core.errors import CorruptFile, LeadsOutside
 from vitarium.core.file_faults import check_regular, reading, resolved, writing
-from vitarium.core.printable import escaped_json
+from vitarium.core.printable import encodable, escaped_json
 
-_DESCRIPTORS = Path("/proc/self/fd")
-"""Where Linux has another name of every file that is open."""
+_DESCRIPTORS = Path("/proc/self/fd")  # where Linux has another name of every file that is open
 _PATTERN = frozenset("*?[{")
-_LONG_NAME = 200
-"""Bytes of a name that leave room for more; disks take 255."""
+_SEAL_BYTES = len(', "xxh3": "0123456789abcdef"}\n')
+_LONG_NAME = 200  # bytes, which leave room for more; disks take 255
 
 
 def write(
@@ -75,9 +61,8 @@ def write(
 
 def temporary_name(path: Path) -> str:
     """What a file or folder is called until it is whole; never too long for a disk."""
-    name = path.name
-    if len(os.fsencode(name)) > _LONG_NAME:
-        name = checksum(os.fsencode(name))
+    encoded = os.fsencode(path.name)
+    name = path.name if len(encoded) <= _LONG_NAME else checksum(encoded)
     return f".{name}.{os.getpid()}.tmp"
 
 
@@ -96,10 +81,7 @@ def check_inside(folder: Path, root: Path) -> None:
 
 
 def remove(path: Path, *, root: Path | None = None) -> None:
-    """Remove a file so that it stays away after a power cut; `root` as of `write`.
-
-    Raises NotWritable and LeadsOutside.
-    """
+    """Remove a file, also for after a power cut. Raises NotWritable and LeadsOutside."""
     if root:
         check_inside(path.parent, root)
     unlink(path)
@@ -113,10 +95,7 @@ def unlink(path: Path) -> None:
 
 
 def discard(path: Path, *, root: Path | None = None) -> None:
-    """Remove what lies at a path, if that can be: a file, or a folder with all that is in it.
-
-    `root` as of `write`. Raises LeadsOutside.
-    """
+    """Remove a file, or a folder with its content, if that can be. Raises LeadsOutside."""
     if root:
         check_inside(path.parent, root)
     with suppress(OSError):
@@ -151,6 +130,23 @@ def listed(folder: Path) -> list[Path]:
         return []
 
 
+def checksum(content: Any) -> str:
+    """XXH3 of 64 bits, as 16 hexadecimal digits."""
+    return xxhash.xxh3_64_hexdigest(content)
+
+
+def utf8(text: str) -> bytes:
+    """Any text, also with the name of a file that is no UTF-8: its bytes are written `\\udcff`."""
+    return text.encode(errors="backslashreplace")
+
+
+def parsed_json(text: bytes) -> Any:
+    """Parse JSON; for lone surrogates see `encodable`. Raises ValueError and RecursionError."""
+    value = json.loads(text)
+    has_surrogates = b"\xed" in text or b"\\ud" in text or b"\\uD" in text
+    return encodable(value) if has_surrogates else value
+
+
 def write_json(path: Path, value: Any, *, root: Path | None = None) -> None:
     write(path, json_text(value), root=root)
 
@@ -172,6 +168,21 @@ def write_sealed(path: Path, value: dict[str, Any], *, root: Path | None = None)
     write(path, utf8(with_checksum(value, indent=1)), root=root)
 
 
+def with_checksum(value: dict[str, Any], *, indent: int | None = None, after: bytes = b"") -> str:
+    """JSON text of an object that ends in `, "xxh3": "<XXH3-64 of all before this comma>"}`.
+
+    Args:
+        after: bytes that the checksum is to cover too, as if they stood before the text.
+    """
+    text = escaped_json(json.dumps(value, indent=indent, ensure_ascii=False))
+    body = text.removesuffix("}").rstrip("\n")
+    return body + _seal(after + utf8(body))
+
+
+def _seal(body: bytes) -> str:
+    return f', "xxh3": "{checksum(body)}"}}\n'
+
+
 def read_sealed(
     path: Path, *, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
 ) -> dict[str, Any]:
@@ -184,9 +195,19 @@ def read_sealed(
     """
     text = read(path)
     try:
-        return verify_checksum(text, format_1)
-    except ValueError as error:
+        value = parsed_json(text)
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(path, str(error)) from None
+    if not isinstance(value, dict):
+        raise CorruptFile(path, "no JSON object")
+    if value.pop("xxh3", None) is None:
+        if not format_1(value):
+            raise CorruptFile(path, "it does not end in its checksum")
+        return value
+    body = text[:-_SEAL_BYTES]
+    if text[-_SEAL_BYTES:] != _seal(body).encode():
+        raise CorruptFile(path, "its checksum is not that of its content")
+    return value
 
 
 def write_lines(path: Path, values: list[Any], *, root: Path | None = None) -> None:
@@ -208,7 +229,12 @@ def read_lines(path: Path, *, sealed: bool) -> list[Any]:
     except FileNotFoundError:
         return []
     lines = text.splitlines(keepends=True)
-    values = [_line(path, number, line) for number, line in enumerate(lines, 1)]
+    values = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values.append(parsed_json(line))
+        except (ValueError, RecursionError) as error:
+            raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
     if values and isinstance(values[-1], dict) and "xxh3" in values[-1]:
         body = text[: len(text) - len(lines[-1])]
         if lines[-1] != _last_line(body, len(lines) - 1):
@@ -217,13 +243,6 @@ def read_lines(path: Path, *, sealed: bool) -> list[Any]:
     if sealed or (text and not text.endswith(b"\n")):
         raise CorruptFile(path, "its end is cut off")
     return values
-
-
-def _line(path: Path, number: int, line: bytes) -> Any:
-    try:
-        return parsed_json(line)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(path, f"line {number} is not valid JSON ({error})") from None
 
 
 def _last_line(body: bytes, lines: int) -> bytes:
@@ -237,9 +256,8 @@ def check(path: Path, sha256: str) -> None:
     except FileNotFoundError:
         raise CorruptFile(path, "the file is missing") from None
     if actual != sha256:
-        raise CorruptFile(
-            path, f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
-        )
+        fault = f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
+        raise CorruptFile(path, fault)
 
 
 def digest(path: Path) -> str:
@@ -251,13 +269,17 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def plain_path(path: Path) -> Iterator[Path]:
+def plain_path(path: Path, *, hold: bool = False) -> Iterator[Path]:
     """Inside, a path of the same file or folder that libraries in other languages take.
 
-    On Linux the name of a file is any bytes; those that are no UTF-8 stand in Python's texts as
-    halves of surrogate pairs, which no other library takes. DuckDB takes `*` for any name.
+    On Linux a file's name is any bytes; what is no UTF-8 stands in Python's texts as halves of
+    surrogate pairs, which no other library takes. DuckDB takes `*` for any name.
+
+    Args:
+        hold: stay with this file (on Linux) though another process puts another one in its place.
     """
-    if not _is_odd(str(path)) or not _DESCRIPTORS.is_dir():
+    is_odd = not str(path).isascii() or not _PATTERN.isdisjoint(str(path))
+    if not (hold or is_odd) or not _DESCRIPTORS.is_dir():
         yield path
         return
     with reading(path):
@@ -266,14 +288,6 @@ def plain_path(path: Path) -> Iterator[Path]:
         yield _DESCRIPTORS / str(handle)
     finally:
         os.close(handle)
-
-
-def _is_odd(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return True
-    return not _PATTERN.isdisjoint(path)
 
 
 def sync_folder(folder: Path) -> None:

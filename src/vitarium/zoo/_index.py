@@ -1,206 +1,248 @@
-"""Tables of all models, kept beside them so that asking about a zoo needs not read every folder.
+"""A cache of all models' facts, so that asking about a zoo needs not read every folder.
 
-    index/models.parquet    a row per model, and hidden: its stamp, and its entry as JSON
-    index/epochs.parquet    a row per model and epoch
-    index/records.parquet   a row per measured number
-    index/checksums.json    of the three files
-
-They hold nothing of their own: an entry is used while the model's files are as they were when it
-was written, and is made anew otherwise; the folder can be deleted at any time. Each file has the
-index's version and a name of its generation in its metadata, and is used with files of the same
-generation alone, so that who reads while another process writes never mixes old and new.
+`index/tables.parquet` has the tables `models`, `epochs` and `records` one below the other, each in
+columns of its own (`models:stage`, `epochs:epoch`, ...), and hidden, of every model, its files'
+stamp and its entry as JSON. It is replaced at one blow and has its own checksum. An entry is used
+while the model's files are as they were when it was written; the folder can be deleted at any time.
 """
 
-import io
 import json
-import time
-import uuid
+import os
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from vitarium.core import files
-from vitarium.core.errors import DamagedCache
-from vitarium.zoo import _index_entries as entries
-from vitarium.zoo import _index_files as index_files
-from vitarium.zoo._index_files import (
-    METADATA,
-    NAMES,
-    VERSION,
-    check_columns,
-    check_headings,
-    damaged,
-    exists,
-    homes,
-    path_of,
-    replace,
-)
-from vitarium.zoo._index_tables import Tables, make
+from vitarium.core.cache import zoo_cache
+from vitarium.core.errors import DamagedCache, QueryTooLarge, UnusablePath
+from vitarium.zoo import _query_limits as limits
+from vitarium.zoo._model_files import model_stamps
+
+if TYPE_CHECKING:
+    import duckdb
+
+Entry = dict[str, Any]
+"""Of a model: facts (id, stage, ...), factors by dotted name, metrics of the last epoch; and its
+rows in the tables epochs and records."""
+
+VERSION = 3
+METADATA = "vitarium"
+"""Key of the index's version, headings and checksum in the file's metadata."""
+_COLUMNS = {
+    "models": "id VARCHAR, stage VARCHAR, parent VARCHAR, parent_epoch BIGINT, operator VARCHAR, "
+    "status VARCHAR, last_epoch BIGINT, seconds DOUBLE",
+    "epochs": "model VARCHAR, epoch BIGINT, kept BOOLEAN",
+    "records": "model VARCHAR, epoch BIGINT, measure VARCHAR, settings VARCHAR, value DOUBLE, "
+    "unit VARCHAR",
+}
+TABLES: Mapping[str, Mapping[str, str]] = {
+    name: dict(column.split() for column in columns.split(", "))
+    for name, columns in _COLUMNS.items()
+}
+"""Columns that each table has in any case, with their types; the first is the model's id."""
+
+_KINDS = {"VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN"}
+_MARK, _ZEROS = b'"checksum": "', b"0" * 16
+_OLD_FILES = ("checksums.json", "models.parquet", "epochs.parquet", "records.parquet")
 
 
-def tables(zoo: Path) -> Tables:
-    """The tables as of now; only models whose files have changed are read.
+@dataclass(frozen=True)
+class Index:
+    """The tables in a DuckDB database in memory."""
+
+    database: "duckdb.DuckDBPyConnection"
+    headings: dict[str, str]
+    """The factors that tell models apart: dotted name -> short name, "optimizer.lr" -> "lr"."""
+    stamps: dict[str, str]
+    entries: dict[str, Entry]
+    """By id; empty unless they were asked for."""
+
+
+def load(zoo: Path, *, with_entries: bool = False) -> Index:
+    """The index as of now; only models whose files have changed are read.
 
     An index that is damaged is made anew, with the warning DamagedCache. Raises CorruptFile where a
-    model's own files are damaged.
+    model's own files are damaged, and QueryTooLarge.
     """
-    stamps, cached = entries.stamps(zoo), None
-    for home in homes(zoo):
-        cached = _read(home) or cached
-        if cached and cached.stamps == stamps:
-            return cached
-    is_damaged = cached is None and any(map(_faults, homes(zoo)))
-    fresh = make(zoo, stamps, cached)
-    is_written = _write(zoo, fresh)
-    if is_damaged:
+    stamps, is_damaged = model_stamps(zoo), False
+    cached: Index | None = None
+    for home in _homes(zoo):
+        try:
+            index = read(home, with_entries=with_entries)
+            if index and index.stamps == stamps:
+                return index
+            cached = (index and read(home, with_entries=True)) or cached
+        except QueryTooLarge:
+            raise
+        except Exception:  # whatever a reader of parquet says of a file that is none
+            is_damaged = True
+    index, content = build(zoo, stamps, unchanged_entries(cached, stamps) if cached else {})
+    is_written = _write(zoo, content)
+    if is_damaged and not cached:
         cure = "has been rebuilt" if is_written else "cannot be written; it is made anew each time"
         warnings.warn(DamagedCache(f"the index of {zoo} was damaged and {cure}"), stacklevel=2)
-    return fresh
+    return index
 
 
 def rows(zoo: Path) -> list[dict[str, Any]]:
-    """One row per model, in order of id: what it is, its factors, and its last metrics.
+    """A row per model, in order of id: facts, factors, the last epoch's metrics, seconds.
 
-    Raises CorruptFile where a model's own files are damaged.
+    Where names meet, facts go before factors, and factors before metrics. Raises CorruptFile where
+    a model's own files are damaged.
     """
-    return [entries.row(about) for about in tables(zoo).abouts.values()]
+    return [row_of(entry) for entry in load(zoo, with_entries=True).entries.values()]
+
+
+def row_of(entry: Entry) -> dict[str, Any]:
+    facts, factors, metrics = entry["facts"], entry["factors"], entry["metrics"]
+    order = dict.fromkeys(key for key in (*facts, *factors, *metrics) if key != "seconds")
+    return {**order, "seconds": None, **metrics, **factors, **facts}
 
 
 def remove(zoo: Path) -> None:
     """Delete the index; it is made anew when it is needed."""
-    for home in homes(zoo):
+    for home in _homes(zoo):
         files.discard(home / "index")
 
 
-def disagreements(zoo: Path) -> list[str]:
-    """Where the index says otherwise than the models' own files, a sentence each.
+def unchanged_entries(index: Index, stamps: Mapping[str, str]) -> dict[str, Entry]:
+    return {id: e for id, e in index.entries.items() if index.stamps[id] == stamps.get(id)}
 
-    An entry that is out of date is none: it will be made anew. Reads every model; writes nothing.
-    Raises CorruptFile where a model's own files are damaged.
+
+def path_of(home: Path) -> Path:
+    return home / "index" / "tables.parquet"
+
+
+def _homes(zoo: Path) -> tuple[Path, Path]:
+    """Folders with a folder `index`: the zoo, and one in our cache where the zoo is read-only."""
+    return zoo, zoo_cache(zoo)
+
+
+def seal(content: bytes) -> bytes:
+    """The file with the checksum of itself, which is taken with zeros in its place."""
+    start, mark, end = content.rpartition(_MARK)
+    end = end[len(_ZEROS) :]
+    return start + mark + files.checksum(start + mark + _ZEROS + end).encode() + end
+
+
+def read(home: Path, *, with_entries: bool) -> Index | None:
+    """The index as it is; None where there is none, or one of another version.
+
+    By DuckDB alone: pyarrow would take longer to import than all this takes. Raises QueryTooLarge,
+    and whatever DuckDB says of a file that is damaged.
     """
-    cure = f"delete {zoo / 'index'} to have it made anew"
-    _wait_for_writer(zoo)
-    if faults := _faults(zoo):
-        return [f"{fault}; {cure}" for fault in faults]
-    stamps, cached = entries.stamps(zoo), _read(zoo)
-    if cached is None:
-        return []
-    fresh = make(zoo, stamps, None)
-    same = [id for id, stamp in stamps.items() if cached.stamps.get(id) == stamp]
-    # a table that is out of date is made anew of its entries, so nothing else of it matters
-    current = cached.stamps == stamps
-    wrong: dict[str, list[str]] = {}
-    for name in NAMES:
-        fresh_rows, cached_rows = (
-            _by_model(getattr(side, name), only_entries=name == "models" and not current)
-            for side in (fresh, cached)
-        )
-        for id in same:
-            if fresh_rows.get(id) != cached_rows.get(id):
-                wrong.setdefault(id, []).append(name)
-    return [
-        f"model {id}: the index ({', '.join(names)}) is not what the model's files say; {cure}"
-        for id, names in wrong.items()
-    ]
+    path, hidden = path_of(home), "_entry" if with_entries else "NULL"
+    if not os.path.lexists(path) and (path.parent.is_dir() or not os.path.lexists(path.parent)):
+        return None
+    database = _in_memory()
+    with files.plain_path(path, hold=True) as held:
+        # before anything is parsed: who parses damaged bytes may end with all of the process
+        content = files.read(held)
+        if seal(content) != content:
+            raise ValueError("not as it was written")
+        name = str(held).replace("'", "''")
+        metadata = f"SELECT decode(value) FROM parquet_kv_metadata('{name}') WHERE decode(key) = ?"
+        words = json.loads(database.execute(metadata, [METADATA]).fetchall()[0][0])
+        if words["version"] != VERSION:
+            return None
+        source = f"read_parquet('{name}', hive_partitioning = false)"
+        _fill(database, source)
+        models = database.execute(
+            f'SELECT "models:id", _stamp, {hidden} FROM {source} WHERE _stamp IS NOT NULL'
+        ).fetchall()
+    _check(database, words["headings"])
+    stamps = {id: stamp for id, stamp, _ in models}
+    if len(stamps) != len(models):
+        raise ValueError("a model twice")
+    entries = {id: _entry(id, text) for id, _, text in models if with_entries}
+    return Index(database, words["headings"], stamps, entries)
 
 
-def _write(zoo: Path, tables: Tables) -> bool:
+def build(zoo: Path, stamps: Mapping[str, str], known: Mapping[str, Entry]) -> tuple[Index, bytes]:
+    """The index of the models with these stamps, and its file; what is not known is read."""
+    from vitarium.zoo import _index_tables as tables  # and with it pyarrow
+
+    entries = {}
+    for id in stamps:
+        with suppress(FileNotFoundError):  # a model that was deleted while we came to it
+            entries[id] = known[id] if id in known else tables.read_entry(zoo / "models" / id)
+    table, headings, content = tables.made(entries, stamps)
+    database = _in_memory()
+    database.register("arrow_table", table)
+    _fill(database, "arrow_table")
+    database.unregister("arrow_table")
+    return Index(database, headings, {id: stamps[id] for id in entries}, entries), seal(content)
+
+
+def _in_memory() -> "duckdb.DuckDBPyConnection":
+    """An empty database that writes nothing to disk, and takes no more memory than it may."""
+    import duckdb
+
+    return duckdb.connect(":memory:", config={"memory_limit": limits.MEMORY, "temp_directory": ""})
+
+
+def _fill(database: "duckdb.DuckDBPyConnection", source: str) -> None:
+    import duckdb
+
+    try:
+        for name, (id, *_) in TABLES.items():
+            database.execute(
+                f"CREATE TABLE {name} AS SELECT COLUMNS('(?s)^{name}:(.*)$') AS '\\1' "
+                f'FROM {source} WHERE "{name}:{id}" IS NOT NULL'
+            )
+    except duckdb.OutOfMemoryException:
+        raise QueryTooLarge(
+            f"the zoo's tables need more than {limits.MEMORY} of the memory here; "
+            "use a larger machine"
+        ) from None
+
+
+def columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]:
+    """Names and types of every table's columns."""
+    return {
+        name: {column: kind for column, kind, *_ in database.execute(f"DESCRIBE {name}").fetchall()}
+        for name in TABLES
+    }
+
+
+def _check(database: "duckdb.DuckDBPyConnection", headings: Any) -> None:
+    """Raises ValueError for columns and headings that are none of an index, whatever its seal."""
+    by_table = columns(database)
+    for name, required in TABLES.items():
+        kinds = by_table[name]
+        if not required.items() <= kinds.items() or not _KINDS.issuperset(kinds.values()):
+            raise ValueError("columns are missing, or of other types")
+    if not by_table["models"].keys() >= headings.keys() or {*map(type, headings.values())} - {str}:
+        raise ValueError("headings that are none")
+
+
+def _entry(id: str, text: str) -> Entry:
+    """Raises ValueError, TypeError and KeyError for what is none."""
+    entry: Entry = json.loads(text)
+    is_whole = all(isinstance(entry[part], dict) for part in ("facts", "factors", "metrics"))
+    if (
+        not is_whole
+        or entry["facts"].keys() != TABLES["models"].keys()
+        or row_of(entry)["id"] != id
+    ):
+        raise ValueError(f"no entry of {id}")
+    return entry
+
+
+def _write(zoo: Path, content: bytes) -> bool:
     """Whether it could be; someone else's zoo on a read-only disk is listed all the same."""
-    words = {"version": VERSION, "generation": uuid.uuid4().hex, "headings": dict(tables.headings)}
-    contents = {}
-    for name in reversed(NAMES):  # models last: until then, who reads finds the old generation
-        content = io.BytesIO()
-        table = getattr(tables, name).replace_schema_metadata({METADATA: json.dumps(words)})
-        pq.write_table(table, content, compression="zstd")
-        contents[name] = content.getvalue()
-    files.discard(zoo / "index.json")  # the index of earlier versions
-    for home in homes(zoo):
-        with suppress(OSError):  # another user's zoo, or a full disk, is listed all the same
-            replace(home, contents)
+    files.discard(zoo / "index.json")  # the index of earlier versions, and below
+    for home in _homes(zoo):
+        with suppress(OSError):
+            try:
+                files.write(path_of(home), content, root=home)
+            except UnusablePath:  # something else is there
+                files.discard(home / "index")
+                files.write(path_of(home), content, root=home)
+            for name in _OLD_FILES:
+                files.discard(home / "index" / name)
             return True
     return False
-
-
-def _read(zoo: Path) -> Tables | None:
-    """The index as it is; None where there is none, or none that can be used."""
-    if not exists(zoo):
-        return None
-    end = time.monotonic() + index_files.PATIENCE
-    while True:
-        try:
-            # before anything is parsed: who parses damaged bytes may end with all of the process
-            if not damaged(zoo):
-                read = {name: _table_of(path_of(zoo, name), name) for name in NAMES}
-                generations = {words["generation"] for _, words in read.values()}
-                if len(generations) == 1 and not damaged(zoo):
-                    tables = {name: table for name, (table, _) in read.items()}
-                    return _usable(Tables(**tables, headings=read["models"][1]["headings"]))
-        except Exception:  # whatever a reader of parquet says of a file that is none
-            return None
-        if time.monotonic() > end:  # two processes wrote at the same time, or one was killed
-            return None
-        time.sleep(0.05)
-
-
-def _wait_for_writer(zoo: Path) -> None:
-    """Until nothing is damaged, if another process is just replacing the files."""
-    end = time.monotonic() + index_files.PATIENCE
-    while exists(zoo) and damaged(zoo) and time.monotonic() < end:
-        time.sleep(0.05)
-
-
-def _faults(zoo: Path) -> list[str]:
-    """What is wrong with the index as it is now, a clause for each file."""
-    if not exists(zoo):
-        return []
-    if paths := damaged(zoo):
-        return [f"{path} is not as it was written" for path in paths]
-    paths = [path_of(zoo, name) for name in NAMES if _unreadable(path_of(zoo, name), name)]
-    return [f"{path} cannot be read" for path in paths]
-
-
-class _OtherVersion(Exception):
-    """Written by another version of vitarium."""
-
-
-def _table_of(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
-    """A file's table and our words in its metadata. Raises where they are not what we write."""
-    with path.open("rb") as handle:  # held open: a file that is replaced is read to its end
-        table = pq.ParquetFile(handle).read()
-    words = json.loads((table.schema.metadata or {}).get(METADATA.encode(), b"{}"))
-    if words.get("version", VERSION) != VERSION:
-        raise _OtherVersion
-    check_headings(words["headings"])
-    check_columns(name, {field.name: str(field.type) for field in table.schema}, table.num_columns)
-    return table, words
-
-
-def _usable(tables: Tables) -> Tables | None:
-    each_once = len(tables.abouts) == len(tables.models)
-    return tables if each_once and set(tables.headings) <= set(tables.models.column_names) else None
-
-
-def _unreadable(path: Path, name: str) -> bool:
-    try:
-        _table_of(path, name)
-    except (FileNotFoundError, _OtherVersion):
-        return False
-    except Exception:
-        return True
-    return False
-
-
-def _by_model(table: pa.Table, *, only_entries: bool) -> dict[str, list[str]]:
-    """Each model's rows as text, without what has no value, so that equal ones are equal texts."""
-    if only_entries:
-        table = table.select(["id", "_stamp", "_entry"])
-    key = "id" if "id" in table.column_names else "model"
-    rows: dict[str, list[str]] = {}
-    for row in table.to_pylist():
-        present = {name: value for name, value in sorted(row.items()) if value is not None}
-        rows.setdefault(row[key], []).append(repr(present))
-    return rows

@@ -1,199 +1,236 @@
-"""The index's tables: made of what every model's own files say, in columns of one type each."""
+"""Makes the index's tables of what every model's own files say, and compares them."""
 
+import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from vitarium.blueprint.plan import distinguishing_factors
-from vitarium.zoo import _index_entries as entries
-from vitarium.zoo._index_files import REQUIRED
+from vitarium.blueprint.spec import described
+from vitarium.core.errors import CorruptFile
+from vitarium.core.printable import distinct
+from vitarium.zoo._index import (
+    METADATA,
+    TABLES,
+    VERSION,
+    Entry,
+    Index,
+    build,
+    path_of,
+    read,
+    row_of,
+    unchanged_entries,
+)
+from vitarium.zoo._model_files import model_stamps
+from vitarium.zoo.model_folder import ModelFolder
 
-TEXT, INTEGER, NUMBER, BOOLEAN = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+ARROW_TYPES = {
+    "VARCHAR": pa.string(),
+    "BIGINT": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+}
 _LARGEST = 2**63
 _NAMES_ELSEWHERE = {"source", "name"}
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The three tables, and how the factors that tell models apart are called for short."""
-
-    models: pa.Table
-    epochs: pa.Table
-    records: pa.Table
-    headings: Mapping[str, str]
-    """Dotted name -> short name, e.g. {"optimizer.lr": "lr"}."""
-
-    @cached_property
-    def stamps(self) -> dict[str, str]:
-        columns = self.models.select(["id", "_stamp"]).to_pydict()
-        return dict(zip(columns["id"], columns["_stamp"], strict=True))
-
-    @cached_property
-    def abouts(self) -> dict[str, Any]:
-        """What `entries.row` makes a row of, by id. Raises ValueError where it is no such thing."""
-        columns = self.models.select(["id", "_entry"]).to_pydict()
-        return {
-            id: _about(id, text) for id, text in zip(columns["id"], columns["_entry"], strict=True)
-        }
-
-
-def make(zoo: Path, stamps: Mapping[str, str], cached: Tables | None) -> Tables:
-    """Tables of what is known of models that have not changed, and of the others' files."""
-    if cached and not _plain(cached.epochs):
-        cached = None  # what its columns would be without the models that changed is not known
-    unchanged = {id for id, stamp in stamps.items() if cached and cached.stamps.get(id) == stamp}
-    fresh = {id: entry for id in stamps if id not in unchanged and (entry := _entry(zoo, id))}
-    epochs = _table("epochs", [row for entry in fresh.values() for row in entry.epochs])
-    records = _table("records", [row for entry in fresh.values() for row in entry.records])
-    abouts = {id: entry.about for id, entry in fresh.items()}
-    if cached:
-        if not _plain(epochs):
-            return make(zoo, stamps, None)
-        abouts |= {id: cached.abouts[id] for id in unchanged}
-        epochs = _joined(cached.epochs, epochs, unchanged)
-        records = _joined(cached.records, records, unchanged)
-    abouts = dict(sorted(abouts.items()))
-    headings = _headings(list(abouts.values()))
-    return Tables(_models(abouts, stamps), _without_empty(epochs), records, headings)
-
-
-def _entry(zoo: Path, id: str) -> entries.Entry | None:
-    """None for a model that was deleted while we came to it."""
+def read_entry(folder: Path) -> Entry:
+    """Read a model's own files. Raises CorruptFile, and FileNotFoundError where it has gone."""
     try:
-        return entries.read(zoo / "models" / id)
-    except FileNotFoundError:
-        return None
+        return _entry(ModelFolder(folder))
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        fault = f"its epochs, records or result are not what vitarium writes ({error})"
+        raise CorruptFile(folder, fault) from None
 
 
-def _models(abouts: Mapping[str, Any], stamps: Mapping[str, str]) -> pa.Table:
-    keys = [key for part in ("factors", "metrics") for a in abouts.values() for key in a[part]]
-    rows = [
-        {**entries.row(about), "_stamp": stamps[id], "_entry": json.dumps(about)}
-        for id, about in abouts.items()
-    ]
-    models = _table("models", rows, keys)
-    last = ["seconds", "_stamp", "_entry"]
-    return models.select([name for name in models.column_names if name not in last] + last)
+def _entry(model: ModelFolder) -> Entry:
+    spec, epochs, result = model.factors(), model.epochs(), model.result()
+    last = epochs[-1] if epochs else None
+    id = spec["id"]
+    return {
+        "facts": {
+            **{name: spec[name] for name in ("id", "stage", "parent", "parent_epoch")},
+            "operator": spec["operator"]["name"] if spec["operator"] else None,
+            "status": _a(str, result["status"]) if result else "training",
+            "last_epoch": _a(int, last.number) if last else None,
+            "seconds": float(sum(epoch.metrics.get("seconds", 0.0) for epoch in epochs)),
+        },
+        "factors": _columns(described(spec)),
+        "metrics": _columns(last.metrics) if last else {},
+        "epochs": [
+            {
+                # as floats: 1 in one epoch and 0.5 in the next are one column
+                **{k: float(v) if type(v) is int else v for k, v in _columns(e.metrics).items()},
+                "model": id,
+                "epoch": _a(int, e.number),
+                "kept": e.checkpoint is not None,
+            }
+            for e in epochs
+        ],
+        "records": [
+            {
+                "model": id,
+                "epoch": _a(int, r.epoch),
+                "measure": _a(str, r.measure),
+                "settings": json.dumps(r.settings, sort_keys=True),
+                "value": float(r.value),
+                "unit": _a(str, r.unit),
+            }
+            for r in model.records()
+        ],
+    }
 
 
-def _table(
-    name: str, rows: Sequence[Mapping[str, Any]], keys: Iterable[str] | None = None
-) -> pa.Table:
-    fixed = {key: pa.type_for_alias(kind) for key, kind in REQUIRED[name].items()}
-    return table(rows, fixed, (key for row in rows for key in row) if keys is None else keys)
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Under names that SQL and terminals take; those of ordinary names are the same."""
+    if all(name and name.isprintable() for name in values):
+        return dict(values)
+    names = distinct(values)
+    return {names[name]: value for name, value in values.items()}
 
 
-def _metrics(table: pa.Table) -> list[str]:
-    return [name for name in table.column_names if name not in REQUIRED["epochs"]]
+def _a(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
 
 
-def _plain(epochs: pa.Table) -> bool:
-    """Whether all metrics are numbers, so that the types of its columns hang on no single model."""
-    return all(str(epochs.schema.field(name).type) == "double" for name in _metrics(epochs))
+def made(
+    entries: Mapping[str, Entry], stamps: Mapping[str, str]
+) -> tuple[pa.Table, dict[str, str], bytes]:
+    """The tables as one, the headings, and a parquet file of them, with zeros for its checksum."""
+    keys = [key for part in ("factors", "metrics") for e in entries.values() for key in e[part]]
+    names = [name for name in (*TABLES["models"], *keys) if name != "seconds"]
+    models = _table("models", [row_of(entry) for entry in entries.values()], [*names, "seconds"])
+    models = models.append_column("_stamp", pa.array([stamps[id] for id in entries], pa.string()))
+    texts = pa.array([json.dumps(entry) for entry in entries.values()], pa.string())
+    tables = [models.append_column("_entry", texts)]
+    for name in ("epochs", "records"):
+        rows = [row for entry in entries.values() for row in entry[name]]
+        present = (key for row in rows for key, value in row.items() if value is not None)
+        tables.append(_table(name, rows, [*TABLES[name], *present]))
+    headings = _headings(list(entries.values()))
+    words = {"version": VERSION, "headings": headings, "checksum": "0" * 16}
+    whole = pa.concat_tables(tables, promote_options="default")
+    content, start = io.BytesIO(), 0
+    with pq.ParquetWriter(content, whole.schema, compression="zstd", store_schema=False) as writer:
+        for part in filter(len, tables):  # whoever reads one table passes over the others' rows
+            writer.write_table(whole.slice(start, len(part)))
+            start += len(part)
+        writer.add_key_value_metadata({METADATA: json.dumps(words)})
+    return whole, headings, content.getvalue()
 
 
-def _without_empty(epochs: pa.Table) -> pa.Table:
-    return epochs.drop_columns(
-        [name for name in _metrics(epochs) if epochs[name].null_count == len(epochs)]
-    )
+def _table(name: str, rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> pa.Table:
+    columns = table(rows, {**dict.fromkeys(keys), **TABLES[name]})
+    return columns.rename_columns([f"{name}:{column}" for column in columns.column_names])
 
 
-def _joined(cached: pa.Table, fresh: pa.Table, unchanged: Collection[str]) -> pa.Table:
-    """What is known of the kept models and what is new, in order of model and epoch."""
-    cached = cached.filter(pc.is_in(cached["model"], pa.array(list(unchanged), pa.string())))
-    joined = pa.concat_tables([cached, fresh], promote_options="default")
-    return joined.sort_by([("model", "ascending"), ("epoch", "ascending")])
-
-
-def _headings(abouts: list[Any]) -> dict[str, str]:
-    """The factors that vary inside a stage (those that only tell stages apart would be many).
-
-    What an imported model is called where it comes from tells models apart, but is no factor.
-    The last part of each name, where that is enough to tell them apart.
-    """
-    distinguishing: set[str] = set()
-    for stage in {about["facts"]["stage"] for about in abouts}:
-        distinguishing.update(
-            distinguishing_factors(
-                [about["factors"] for about in abouts if about["facts"]["stage"] == stage]
-            )
-        )
-    factors = dict.fromkeys(factor for about in abouts for factor in about["factors"])
-    names = [name for name in factors if name in distinguishing - _NAMES_ELSEWHERE]
-    last = {name: name.rpartition(".")[2] or name for name in names}
-    count = Counter(short.lower() for short in last.values())
-    return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
-
-
-def _about(id: str, text: str) -> Any:
-    about = json.loads(text)
-    parts = [about[part] for part in ("facts", "factors", "metrics")]
-    if not all(isinstance(part, dict) for part in parts) or about["facts"].get("id") != id:
-        raise ValueError(f"no entry of {id}")
-    if about["facts"].keys() != REQUIRED["models"].keys() - {"_stamp", "_entry"}:
-        raise ValueError(f"an entry of {id} without all that is known of a model")
-    return about
-
-
-def table(
-    rows: Sequence[Mapping[str, Any]], fixed: Mapping[str, pa.DataType], keys: Iterable[str]
-) -> pa.Table:
-    """A column for each of the `fixed` (with its type) and of the other `keys`, in that order.
+def table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str | None]) -> pa.Table:
+    """A column for each name, of its type, or else of the narrowest that holds all values.
 
     A row without a key has no value (null) in its column. Names that differ in case alone, which
     are one name in SQL, get a number.
     """
-    columns = {
-        key: column([row.get(key) for row in rows], fixed.get(key))
-        for key in dict.fromkeys([*fixed, *keys])
-    }
-    return pa.table(dict(zip(_told_apart(columns), columns.values(), strict=True)))
+    columns: dict[str, pa.Array] = {}
+    taken: set[str] = set()
+    for key, kind in types.items():
+        name, number = key, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{key}_{number}"
+        taken.add(name.lower())
+        columns[name] = _column([row.get(key) for row in rows], kind and ARROW_TYPES[kind])
+    return pa.table(columns)
 
 
-def column(values: list[Any], kind: pa.DataType | None = None) -> pa.Array:
+def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
     """Values as booleans, 64-bit integers, doubles or text: the narrowest that holds them all.
 
     What is no plain value (a list, a mapping, a very large integer) and what has to share a column
     with text becomes text: a string as it is, anything else as JSON.
     """
     kind = kind or _kind(values)
-    if kind == TEXT:
-        values = [None if value is None else text(value) for value in values]
+    if kind == pa.string():
+        values = [
+            v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False)
+            for v in values
+        ]
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
         return pa.array([v and v.encode(errors="replace").decode() for v in values], kind)
 
 
-def text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _kind(values: list[Any]) -> pa.DataType:
     kinds = {type(value) for value in values} - {type(None)}
     if kinds == {bool}:
-        return BOOLEAN
-    if kinds and kinds <= {int, float}:
-        integers = [value for value in values if type(value) is int]
-        if all(-_LARGEST <= value < _LARGEST for value in integers):
-            return NUMBER if float in kinds else INTEGER
-    return TEXT
+        return pa.bool_()
+    if not kinds or not kinds <= {int, float}:
+        return pa.string()
+    if not all(-_LARGEST <= value < _LARGEST for value in values if type(value) is int):
+        return pa.string()
+    return pa.float64() if float in kinds else pa.int64()
 
 
-def _told_apart(names: Iterable[str]) -> list[str]:
-    """The names, with a number after one that SQL would take for an earlier one."""
-    taken: dict[str, str] = {}
-    for name in names:
-        free, number = name, 1
-        while free.lower() in taken:
-            number += 1
-            free = f"{name}_{number}"
-        taken[free.lower()] = free
-    return list(taken.values())
+def _headings(entries: list[Entry]) -> dict[str, str]:
+    """The factors that vary inside a stage (those that only tell stages apart would be many).
+
+    What an imported model is called where it comes from tells models apart, but is no factor.
+    The last part of each name, where that is enough to tell them apart.
+    """
+    distinguishing: set[str] = set()
+    for stage in {entry["facts"]["stage"] for entry in entries}:
+        of_stage = [entry["factors"] for entry in entries if entry["facts"]["stage"] == stage]
+        distinguishing.update(distinguishing_factors(of_stage))
+    factors = dict.fromkeys(factor for entry in entries for factor in entry["factors"])
+    names = [name for name in factors if name in distinguishing - _NAMES_ELSEWHERE]
+    last = {name: name.rpartition(".")[2] or name for name in names}
+    count = Counter(short.lower() for short in last.values())
+    return {name: short if count[short.lower()] == 1 else name for name, short in last.items()}
+
+
+def disagreements(zoo: Path) -> list[str]:
+    """Where the index says otherwise than the models' own files, a sentence each.
+
+    An entry that is out of date is none: it will be made anew. Reads every model; writes nothing.
+    Raises CorruptFile where a model's own files are damaged.
+    """
+    cure = f"delete {zoo / 'index'} to have it made anew"
+    stamps = model_stamps(zoo)
+    try:
+        cached = read(zoo, with_entries=True)
+    except OSError as error:
+        return [f"{path_of(zoo)} cannot be read ({error}); {cure}"]
+    except Exception:  # whatever a reader of parquet says of a file that is none
+        return [f"{path_of(zoo)} is not as it was written; {cure}"]
+    if cached is None:
+        return []
+    unchanged = unchanged_entries(cached, stamps)
+    same = {id: stamp for id, stamp in stamps.items() if id in unchanged}
+    fresh = build(zoo, same, {})[0]
+    if cached.stamps != stamps:  # its tables are made anew of its entries, and do not matter
+        cached = build(zoo, same, unchanged)[0]
+    expected, actual = _rows_by_model(fresh), _rows_by_model(cached)
+    return [
+        f"model {id}: the index ({', '.join(wrong)}) is not what the model's files say; {cure}"
+        for id in fresh.stamps
+        if (wrong := [n for n in TABLES if expected.get((id, n)) != actual.get((id, n))])
+    ]
+
+
+def _rows_by_model(index: Index) -> dict[tuple[str, str], list[str]]:
+    """Rows as text by model and table, without what has no value."""
+    rows = {(id, "models"): [json.dumps(entry)] for id, entry in index.entries.items()}
+    for name in TABLES:
+        answer = index.database.execute(f"FROM {name}")
+        columns = [column[0] for column in answer.description or ()]
+        for row in answer.fetchall():
+            values = [pair for pair in zip(columns, row, strict=True) if pair[1] is not None]
+            rows.setdefault((row[0], name), []).append(repr(sorted(values)))
+    return rows

@@ -1,5 +1,7 @@
 """What stands in the files of a model's folder, and how they are read."""
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +9,14 @@ from typing import Any, Literal, TypeVar
 
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile
+from vitarium.core.file_faults import fault, reading
 
 FORMAT = 2
 Status = Literal["training", "finished", "diverged"]
 Line = TypeVar("Line")
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_WATCHED = ("/model.json", "/epochs.jsonl", "/result.json", "/records.jsonl")
 
 
 @dataclass(frozen=True)
@@ -86,3 +92,41 @@ def ranges(numbers: list[int]) -> str:
         else:
             parts.append([number])
     return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
+
+
+def model_stamps(zoo: Path) -> dict[str, str]:
+    """For every model its files' times and sizes, by which it is seen that something changed.
+
+    Plain system calls, relative to the folder: for 10,000 models, pathlib takes a second longer.
+
+    Raises NotReadable.
+    """
+    folder = zoo / "models"
+    try:
+        with reading(folder):
+            models = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return {}
+    try:
+        names = sorted(os.listdir(models))  # noqa: PTH208 (of an open folder)
+        return {id: stamp for id in names if (stamp := _stamp(models, id))}
+    except OSError as error:
+        raise fault(error, folder / str(error.filename), writing=False) from None
+    finally:
+        os.close(models)
+
+
+def _stamp(models: int, id: str) -> str:
+    """Time and size of each of a model's files; empty for what is no model. Raises OSError."""
+    stamp: list[str] = []
+    for name in _WATCHED:
+        try:
+            status = os.stat(id + name, dir_fd=models)
+            stamp.append(f"{status.st_mtime_ns}:{status.st_size}")
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
+            if not stamp:
+                return ""
+            stamp.append("-")
+    return " ".join(stamp)

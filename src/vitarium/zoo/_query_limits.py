@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,67 +34,59 @@ NESTED_BYTES = 64_000_000
 _PATIENCE = 1.0
 """Seconds in which DuckDB has to let itself be interrupted."""
 _UNITS = {"bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
-
 _CONTAINERS = {list, tuple, dict}
-_running: set[threading.Event] = set()
+_left_behind: list[Future[Any]] = []
 
 
-def check_timeout(seconds: float | None) -> float:
-    """Seconds that a query may take; of 0 or None, infinitely many. Raises InvalidInput."""
-    if seconds is not None and (math.isnan(seconds) or seconds < 0):
-        raise InvalidInput(f"a timeout of {seconds}: write seconds, or 0 for no limit")
-    return seconds or math.inf
+def is_any_left_behind() -> bool:
+    """Whether a query goes on that did not let itself be interrupted."""
+    return not all(work.done() for work in _left_behind)
 
 
 class TimeLimit:
-    """The time that a query may take, which only runs while DuckDB works."""
+    """The seconds that a query may take (0 or None: any), which only run while DuckDB works.
 
-    def __init__(self, database: "duckdb.DuckDBPyConnection", seconds: float) -> None:
-        self._database, self._seconds, self._left = database, seconds, seconds
+    Raises InvalidInput for what is no time.
+    """
+
+    def __init__(self, database: "duckdb.DuckDBPyConnection", seconds: float | None) -> None:
+        if seconds is not None and (math.isnan(seconds) or seconds < 0):
+            raise InvalidInput(f"a timeout of {seconds}: write seconds, or 0 for no limit")
+        self._database, self._seconds = database, seconds or math.inf
+        self._left = self._seconds
 
     def run(self, work: Callable[[], Answer]) -> Answer:
         """What `work` gives, which asks the database.
 
         Raises QueryTimeout, KeyboardInterrupt, and what `work` raises.
         """
-        outcome: list[Callable[[], Answer]] = []
         # not the thread's own state: a Ctrl-C while it is joined makes it look ended
-        done = threading.Event()
+        future: Future[Answer] = Future()
 
         def attempt() -> None:
-            _running.add(done)
             try:
-                answer = work()
-                outcome.append(lambda: answer)
+                future.set_result(work())
             except BaseException as error:
-                failure = error
-                outcome.append(lambda: _raise(failure))
-            finally:
-                _running.discard(done)
-                done.set()
+                future.set_exception(error)
 
         started, is_late = time.monotonic(), True
         try:
             threading.Thread(target=attempt, name="query", daemon=True).start()
-            is_late = not done.wait(min(max(self._left, 0.0), threading.TIMEOUT_MAX))
+            is_late = not wait([future], min(max(self._left, 0.0), threading.TIMEOUT_MAX)).done
         finally:
             if is_late:  # or stopped by Ctrl-C
-                self._interrupt(done)
+                self._interrupt(future)
         self._left -= time.monotonic() - started
         if is_late:
             raise QueryTimeout(self._seconds)
-        return outcome[0]()
+        return future.result()
 
-    def _interrupt(self, done: threading.Event) -> None:
+    def _interrupt(self, work: Future[Any]) -> None:
         """Again and again: what comes between two statements is not heard."""
         end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end and not done.wait(0.02):
+        while time.monotonic() < end and not wait([work], 0.02).done:
             self._database.interrupt()
-
-
-def is_any_left_behind() -> bool:
-    """Whether a query goes on that did not let itself be interrupted."""
-    return bool(_running)
+        _left_behind.append(work)
 
 
 def memory_limit(database: "duckdb.DuckDBPyConnection") -> int:
@@ -106,10 +99,7 @@ def memory_limit(database: "duckdb.DuckDBPyConnection") -> int:
 def capped(
     batches: Iterable[Batch], nbytes: Callable[[Batch], int], max_bytes: float
 ) -> Iterator[Batch]:
-    """The batches, as long as all of them take no more than so many bytes.
-
-    Raises QueryTooLarge.
-    """
+    """The batches, as long as all of them take no more bytes. Raises QueryTooLarge."""
     total = 0
     for batch in batches:
         total += nbytes(batch)
@@ -137,7 +127,3 @@ def _nbytes_with_content(value: Any) -> int:
     elif isinstance(value, dict):
         size += sum(map(_nbytes_with_content, chain(value.keys(), value.values())))
     return size
-
-
-def _raise(error: BaseException) -> Any:
-    raise error

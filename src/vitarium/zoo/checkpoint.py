@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitarium.core.checksums import checksum
 from vitarium.core.errors import CorruptFile, InvalidInput, UnknownName
+from vitarium.core.files import checksum
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.coding import Bits
 from vitarium.zoo._format.container import Container

@@ -1,7 +1,7 @@
 """Packs and unpacks the checkpoints of a whole zoo, in place."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Literal
 
 from vitarium.core.errors import CorruptFile
+from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo.lock import held
 from vitarium.zoo.model_folder import ModelFolder
 
@@ -29,7 +30,7 @@ def convert(
     folders: list[ModelFolder],
     to: Literal["packed", "plain"],
     zoo: Path,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> Conversion:
     """Keep every checkpoint packed, or plain.
 
@@ -39,66 +40,47 @@ def convert(
     Models that do not wait for each other are converted side by side, one per core.
 
     Args:
-        report: called with the number of checkpoints that are done, and of all.
+        progress: is told of each checkpoint.
 
     Raises ZooInUse and DiskFull; CorruptFile for the first checkpoint that cannot be read, after
     all others have been converted.
     """
-    with held(zoo):
-        conversion = _Running(folders, to, report)
-        before = _bytes(folders)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for generation in _generations(folders):
-                list(pool.map(conversion.convert_model, generation))
-        if conversion.faults:
-            raise _first_of(conversion.faults, to)
-        return Conversion(conversion.total, conversion.converted, before, _bytes(folders))
+    convert_one = ModelFolder.pack if to == "packed" else ModelFolder.unpack
+    lock, faults, outcomes = Lock(), list[CorruptFile](), list[bool]()
 
-
-def _first_of(faults: list[CorruptFile], to: str) -> CorruptFile:
-    rest = f"; so do {len(faults) - 1} more" if len(faults) > 1 else ""
-    return CorruptFile(
-        faults[0].path,
-        f"{faults[0].fault}; it stays as it is{rest}, all others are {to} "
-        "(`vitarium verify` lists what is damaged)",
-    )
-
-
-class _Running:
-    """A conversion that is going on, counted by several threads."""
-
-    def __init__(
-        self,
-        folders: list[ModelFolder],
-        to: Literal["packed", "plain"],
-        report: Callable[[int, int], None],
-    ) -> None:
-        self._convert = ModelFolder.pack if to == "packed" else ModelFolder.unpack
-        self._report = report
-        self._lock = Lock()
-        self.done = self.converted = 0
-        self.faults: list[CorruptFile] = []
-        self._epochs = {folder.path: self._weights_of(folder) for folder in folders}
-        self.total = sum(map(len, self._epochs.values()))
-
-    def convert_model(self, folder: ModelFolder) -> None:
-        for epoch in self._epochs[folder.path]:
+    def convert_model(folder: ModelFolder) -> None:
+        for epoch in epochs[folder.path]:
             converted = False
             try:
-                converted = self._convert(folder, epoch)
+                converted = convert_one(folder, epoch)
             except CorruptFile as error:
-                self.faults.append(error)
-            with self._lock:
-                self.done, self.converted = self.done + 1, self.converted + converted
-                self._report(self.done, self.total)
+                faults.append(error)
+            with lock:
+                outcomes.append(converted)
+                progress.step("checkpoints", len(outcomes), total)
 
-    def _weights_of(self, folder: ModelFolder) -> list[int]:
-        """Epochs of which the weights are in the zoo, in order."""
-        try:
-            return [epoch.number for epoch in folder.epochs() if epoch.checkpoint]
-        except CorruptFile as error:
-            self.faults.append(error)
-            return []
+    with held(zoo):
+        epochs: dict[Path, list[int]] = {}
+        for folder in folders:
+            try:
+                epochs[folder.path] = [
+                    epoch.number for epoch in folder.epochs() if epoch.checkpoint
+                ]
+            except CorruptFile as error:
+                faults.append(error)
+                epochs[folder.path] = []
+        total, before = sum(map(len, epochs.values())), _nbytes(folders)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for generation in _generations(folders):
+                list(pool.map(convert_model, generation))
+        if faults:
+            rest = f"; so do {len(faults) - 1} more" if len(faults) > 1 else ""
+            raise CorruptFile(
+                faults[0].path,
+                f"{faults[0].fault}; it stays as it is{rest}, all others are {to} "
+                "(`vitarium verify` lists what is damaged)",
+            )
+        return Conversion(total, sum(outcomes), before, _nbytes(folders))
 
 
 def _generations(folders: list[ModelFolder]) -> Iterator[list[ModelFolder]]:
@@ -107,7 +89,13 @@ def _generations(folders: list[ModelFolder]) -> Iterator[list[ModelFolder]]:
     An id is a hash of the parent's, so that no model descends from itself.
     """
     by_id = {folder.path.name: folder for folder in folders}
-    order = TopologicalSorter({id: _builds_on(folder) for id, folder in by_id.items()})
+    builds_on: dict[str, set[str]] = {}
+    for id, folder in by_id.items():
+        try:
+            builds_on[id] = {base.model for base in folder.bases(0)} - {id}
+        except CorruptFile:  # what is wrong with it comes to light when it is converted
+            builds_on[id] = set()
+    order = TopologicalSorter(builds_on)
     order.prepare()
     while order.is_active():
         ids = order.get_ready()
@@ -115,15 +103,7 @@ def _generations(folders: list[ModelFolder]) -> Iterator[list[ModelFolder]]:
         order.done(*ids)
 
 
-def _builds_on(folder: ModelFolder) -> list[str]:
-    """Ids of the models on whose checkpoints its own build, where that can be read."""
-    try:
-        return list({id for id, _ in folder.bases(0)} - {folder.path.name})
-    except CorruptFile:  # what is wrong with it comes to light when it is converted
-        return []
-
-
-def _bytes(folders: list[ModelFolder]) -> int:
+def _nbytes(folders: list[ModelFolder]) -> int:
     return sum(
         file.stat().st_size
         for folder in folders

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitarium.zoo.database import Database, UnknownColumn, quote
 from vitarium.zoo.model import SCORES as SCORES
+from vitarium.zoo.query import Database, UnknownColumn, quote
 
 _FIXED = ("model", "stage", "parent", "epochs", "before", "after", "status")
 

@@ -55,7 +55,11 @@ def held(
         say(f"taken over from {holder(zoo)}, which has ended")
     try:
         with suppress(UnusablePath):  # it is for people; the lock does without
-            files.write_json(note, _ourselves())
+            user = str(os.getuid())
+            with suppress(KeyError, OSError):  # a user without a name
+                user = getpass.getuser()
+            facts = {"user": user, "host": socket.gethostname()}
+            files.write_json(note, {**facts, "pid": os.getpid(), "since": time.time()})
         yield
     finally:
         with suppress(OSError):
@@ -68,18 +72,8 @@ def holder(zoo: Path) -> str:
     try:
         note: dict[str, Any] = json.loads((zoo / ".holder.json").read_text("utf-8"))
         since = datetime.fromtimestamp(note["since"]).astimezone()
-        words = (
-            f"{note['user']} on {note['host']} (process {note['pid']}), "
-            f"since {since:%Y-%m-%d %H:%M:%S %Z}"
-        )
+        who = f"{note['user']} on {note['host']} (process {note['pid']})"
+        words = f"{who}, since {since:%Y-%m-%d %H:%M:%S %Z}"
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         words = ""
     return words if words.isprintable() and words else "another process"
-
-
-def _ourselves() -> dict[str, Any]:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        user = str(os.getuid())
-    return {"user": user, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}

@@ -55,10 +55,8 @@ class Measured:
 
 
 _TYPES = {
-    "epoch": "BIGINT",
-    "other_epoch": "BIGINT",
+    **dict.fromkeys(("epoch", "other_epoch", "num_images"), "BIGINT"),
     "value": "DOUBLE",
-    "num_images": "BIGINT",
     "trained_on": "BOOLEAN",
 }
 COLUMNS: Mapping[str, str] = {
@@ -76,12 +74,19 @@ def add(zoo: Path, measured: Sequence[Measured]) -> None:
     """
     if not measured:
         return
+    import duckdb
     import pyarrow as pa
 
     columns = {name: [getattr(record, name) for record in measured] for name in COLUMNS}
     _write(zoo, pa.table(columns, schema=_schema()))
-    if len(_paths(zoo)) > MANY:
-        _make_one(zoo)
+    if len(paths := _paths(zoo)) <= MANY:
+        return
+    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
+        table = database.sql(f"SELECT * FROM {_latest(zoo, folder)} ORDER BY {', '.join(KEY)}")
+        # as old as the newest of them: what another process writes meanwhile is newer
+        _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
+    for path in paths:
+        files.unlink(path)
 
 
 def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
@@ -98,15 +103,12 @@ def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
     """All numbers of a measure with these settings. Raises CorruptFile."""
     import duckdb
 
-    select = "SELECT * FROM {} WHERE measure = ? AND settings = ?"
+    def select() -> list[tuple[Any, ...]]:
+        sql = f"SELECT * FROM {_latest(zoo, folder)} WHERE measure = ? AND settings = ?"
+        return database.execute(sql, [measure, settings]).fetchall()
+
     with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
-        rows = _patiently(
-            zoo,
-            lambda: database.execute(
-                select.format(_latest(zoo, folder)), [measure, settings]
-            ).fetchall(),
-        )
-    return [Measured(*row) for row in rows]
+        return [Measured(*row) for row in _patiently(zoo, select)]
 
 
 def damaged(zoo: Path) -> list[Path]:
@@ -177,18 +179,6 @@ def _write(zoo: Path, table: Any, written: str = "") -> None:
     parquet = content.getvalue()
     name = f"{written or f'{time.time_ns():016x}'}-{files.checksum(parquet)}.parquet"
     files.write(zoo / "records" / name, parquet, root=zoo)
-
-
-def _make_one(zoo: Path) -> None:
-    import duckdb
-
-    paths = _paths(zoo)
-    with duckdb.connect(":memory:") as database, files.plain_path(zoo) as folder:
-        table = database.sql(f"SELECT * FROM {_latest(zoo, folder)} ORDER BY {', '.join(KEY)}")
-        # as old as the newest of them: what another process writes meanwhile is newer
-        _write(zoo, table.to_arrow_table().cast(_schema()), paths[-1].stem.partition("-")[0])
-    for path in paths:
-        files.unlink(path)
 
 
 def _schema() -> Any:

@@ -3,24 +3,27 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from vitarium.blueprint import Imported, Recipe, Spec
+from vitarium.blueprint import Recipe, Spec
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, FileFault, VitariumError
 from vitarium.core.file_faults import fault
-from vitarium.zoo import _index as index
-from vitarium.zoo import records
-from vitarium.zoo._broken_bases import broken_bases
+from vitarium.core.progress import SILENT, Progress
+from vitarium.zoo import _index_tables, records
 from vitarium.zoo._model_files import Epoch
-from vitarium.zoo.checkpoint import Checkpoint
+from vitarium.zoo.checkpoint import PACKED, PLAIN, Checkpoint
 from vitarium.zoo.model_folder import ModelFolder
 from vitarium.zoo.zoo import MARKS
 
 _ID = re.compile("[0-9a-f]{12}")
 _UNREAD = "unknown as long as it cannot be read"
+Shapes = dict[str, dict[str, tuple[int, ...]]]
+"""Of the tensors of each architecture, which is built once."""
 _REGROW = "remove the model's folder and grow or import it again: the same seeds give it back"
 
 
@@ -35,9 +38,7 @@ class Fault:
     """What is lost by it, and what can be done."""
 
 
-def verify(
-    zoo: Path, *, deep: bool = False, report: Callable[[int, int], None] = lambda done, total: None
-) -> list[Fault]:
+def verify(zoo: Path, *, deep: bool = False, progress: Progress = SILENT) -> list[Fault]:
     """Compare everything in a zoo with its checksums, and with what else speaks of it.
 
     Finds every changed byte and every truncated or missing file of what the zoo keeps: the mark,
@@ -47,30 +48,29 @@ def verify(
 
     Args:
         deep: unpack every tensor too, and build every model; otherwise only stored bytes are read.
-        report: called with the number of models that are done, and of all.
+        progress: is told of each model.
 
     Returns the faults, those of a model together. The zoo is not changed. May run while it grows.
     """
     faults = [*_mark(zoo), *_blueprints(zoo)]
     folders = [path for path in files.listed(zoo / "models") if path.is_dir()]
-    shapes = _Shapes()
+    shapes: Shapes = {}
     for done, folder in enumerate(folders):
-        report(done, len(folders))
+        progress.step("models", done, len(folders))
         faults += _Model(zoo, ModelFolder(folder), deep, shapes).faults()
-    report(len(folders), len(folders))
-    return [
-        *faults,
-        *_broken_bases(zoo, folders, faults),
-        *_records(zoo),
-        *_index(zoo, faults),
-    ]
+    progress.step("models", len(folders), len(folders))
+    for path, broken in broken_bases(folders, {zoo / each.path for each in faults}):
+        text = f"it is whole, but builds on {_inside(zoo, broken)}"
+        faults.append(Fault(_inside(zoo, path), text, "its weights, unless that file is restored"))
+    return [*faults, *_records(zoo), *_index(zoo, faults)]
 
 
 class _Model:
     """One model; a fault in one file does not hide those in others, unless it is model.json."""
 
-    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool, shapes: "_Shapes") -> None:
+    def __init__(self, zoo: Path, folder: ModelFolder, deep: bool, shapes: Shapes) -> None:
         self.zoo, self.folder, self.deep, self.shapes = zoo, folder, deep, shapes
+        self._result = folder.path / "result.json"
 
     def faults(self) -> list[Fault]:
         faults: list[Fault] = []
@@ -88,7 +88,8 @@ class _Model:
         except FileFault as error:
             return [_fault(self.zoo, folder.path, error, _UNREAD)]
         if not _ID.fullmatch(folder.path.name) or not there:
-            if _leftovers(folder.path):
+            inside = folder.path.rglob("*")
+            if all(file.is_dir() or files.is_leftover(file) for file in inside):
                 return []
             lost = "what model it was; if nothing else is known of it, remove the folder"
             return [Fault(_inside(self.zoo, folder.path), "it has no model.json", lost)]
@@ -101,15 +102,16 @@ class _Model:
             faults += self._check_epochs(spec, epochs, bool(result))
             faults += self._family(spec)
             for epoch in epochs:
-                read(lambda epoch=epoch: self._weights(epoch), _lost(epoch))  # type: ignore[misc]
+                lost = (
+                    f"the weights of epoch {epoch.number}; {_REGROW}"
+                    if epoch.checkpoint
+                    else "where the training was; its finished epochs are whole"
+                )
+                read(lambda epoch=epoch: self._weights(epoch), lost)  # type: ignore[misc]
             if self.deep and not faults and any(epoch.checkpoint for epoch in epochs):
                 read(lambda: self._fits(spec), "its weights, as weights of this model")
             faults += self._unknown(spec)
         return list(dict.fromkeys(faults))
-
-    @property
-    def _ended(self) -> bool:
-        return (self.folder.path / "result.json").exists()
 
     def _check_epochs(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
         """Whether the epochs are all those that there should be."""
@@ -160,30 +162,29 @@ class _Model:
         if epoch.progress:
             path = self.folder.progress_path(epoch.number)
             # gone once a later epoch has its own, or training has ended: maybe just now
-            if path.exists() or (self._is_last(epoch) and not self._ended):
+            is_last = self.folder.epochs()[-1].number == epoch.number
+            if path.exists() or (is_last and not files.exists(self._result)):
                 self._check(self.folder.open_progress(epoch.number, epoch.progress))
-
-    def _is_last(self, epoch: Epoch) -> bool:
-        return self.folder.epochs()[-1].number == epoch.number
 
     def _check(self, checkpoint: Checkpoint) -> None:
         _ = checkpoint.depth  # opens all its bases
-        if self.deep:
-            checkpoint.check()
-        else:
-            checkpoint.check_stored()
+        checkpoint.check() if self.deep else checkpoint.check_stored()
 
     def _fits(self, spec: Spec) -> None:
         """Raises CorruptFile where the last weights are not those of such a model."""
         if spec.origin.architecture is None:
             return
-        shapes = self.shapes.of(spec.origin, self.folder.about().num_outputs)
+        num_outputs = self.folder.about().num_outputs
+        parts = (spec.origin.architecture, spec.origin.head)
+        key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
+        if key not in self.shapes:
+            tensors = spec.origin.build(num_outputs).state_dict()
+            self.shapes[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        shapes = self.shapes[key]
         in_file = {name: stored.shape for name, stored in self.folder.open().tensors.items()}
         if shapes != in_file:
-            unlike = sorted(
-                name for name in shapes | in_file if shapes.get(name) != in_file.get(name)
-            )
-            raise CorruptFile(self.folder.path, f"weights do not fit the model: {unlike[0]}")
+            unlike = (n for n in sorted(shapes | in_file) if shapes.get(n) != in_file.get(n))
+            raise CorruptFile(self.folder.path, f"weights do not fit the model: {next(unlike)}")
 
     def _unknown(self, spec: Spec) -> Iterator[Fault]:
         """Files that nothing speaks of, but for those that a killed process leaves behind."""
@@ -205,7 +206,7 @@ class _Model:
 
     def _expected(self, spec: Spec, there: list[int]) -> set[int]:
         """Epochs that may have a checkpoint, of those that are there: it is written first."""
-        ended = self._ended  # before the epochs are read: then these are all
+        ended = files.exists(self._result)  # before the epochs are read: then these are all
         epochs = self.folder.epochs()  # again: there may be one more by now
         kept_epochs = {epoch.number for epoch in epochs if epoch.checkpoint}
         if ended:
@@ -214,32 +215,8 @@ class _Model:
         later = [number for number in there if number > last]
         # training goes on with the next one, an import may leave some out
         following = [last + 1] if isinstance(spec.origin, Recipe) else later[:1]
-        return {
-            *kept_epochs,
-            *following,
-            last,
-        }  # a model that diverges keeps the last of all, see `keep`
-
-
-class _Shapes:
-    """What tensors models have; those of one architecture are built once."""
-
-    def __init__(self) -> None:
-        self._shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-
-    def of(self, origin: Recipe | Imported, num_outputs: int) -> dict[str, tuple[int, ...]]:
-        parts = (origin.architecture, origin.head)
-        key = json.dumps([num_outputs, *(part and part.factors() for part in parts)])
-        if key not in self._shapes:
-            tensors = origin.build(num_outputs).state_dict()
-            self._shapes[key] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        return self._shapes[key]
-
-
-def _lost(epoch: Epoch) -> str:
-    if not epoch.checkpoint:
-        return "where the training was; its finished epochs are whole"
-    return f"the weights of epoch {epoch.number}; {_REGROW}"
+        # a model that diverges keeps the last of all, see `keep`
+        return {*kept_epochs, *following, last}
 
 
 def _mark(zoo: Path) -> Iterator[Fault]:
@@ -257,12 +234,44 @@ def _blueprints(zoo: Path) -> Iterator[Fault]:
             yield Fault(_inside(zoo, file), "not as it was written", lost)
 
 
-def _broken_bases(zoo: Path, folders: list[Path], faults: list[Fault]) -> Iterator[Fault]:
-    """Checkpoints that are whole themselves, but cannot be read without a damaged one."""
-    damaged = {zoo / fault.path for fault in faults}
-    for path, broken in broken_bases(folders, damaged):
-        fault = f"it is whole, but builds on {_inside(zoo, broken)}"
-        yield Fault(_inside(zoo, path), fault, "its weights, unless that file is restored")
+def broken_bases(folders: Sequence[Path], damaged: Collection[Path]) -> Iterator[tuple[Path, Path]]:
+    """Whole packed checkpoints that build on what is damaged or missing, each with that file.
+
+    Args:
+        folders: of all models.
+        damaged: files that are known to be damaged or missing.
+    """
+
+    @cache
+    def base_of(path: Path) -> Path | None:
+        if path.suffix == PLAIN:
+            return None
+        checkpoints = ModelFolder(path.parents[1]).checkpoints
+        base = Checkpoint(path, checkpoints.find).base
+        return checkpoints.path_of(base) if base else None
+
+    def first_broken(path: Path) -> Path | None:
+        """The first file on the chain of bases that cannot be read."""
+        chain: list[Path] = []
+        base: Path | None = path
+        while base and base not in chain:  # a circle is a fault of each file in it
+            try:
+                if base in damaged or not files.exists(base):
+                    return base
+                chain.append(base)
+                base = base_of(base)
+            except (CorruptFile, OSError):
+                return base
+        return None
+
+    paths: list[Path] = []
+    for folder in folders:
+        with suppress(FileFault):  # a fault of the model, which is reported already
+            paths += files.listed(folder / "checkpoints")
+    for path in sorted(path for path in paths if path.suffix == PACKED):
+        broken = first_broken(path)
+        if broken and broken != path and path not in damaged:
+            yield path, broken
 
 
 def _records(zoo: Path) -> Iterator[Fault]:
@@ -273,7 +282,7 @@ def _records(zoo: Path) -> Iterator[Fault]:
 
 def _index(zoo: Path, faults: list[Fault]) -> Iterator[Fault]:
     if not any(fault.path.startswith("models") for fault in faults):
-        for fault in index.disagreements(zoo):
+        for fault in _index_tables.disagreements(zoo):
             yield Fault("index", fault, "nothing; it is rebuilt when it is removed")
 
 
@@ -289,7 +298,3 @@ def _fault(zoo: Path, folder: Path, error: Exception, lost: str) -> Fault:
 
 def _inside(zoo: Path, path: Path) -> str:
     return path.relative_to(zoo).as_posix() if path.is_relative_to(zoo) else str(path)
-
-
-def _leftovers(folder: Path) -> bool:
-    return all(file.is_dir() or files.is_leftover(file) for file in folder.rglob("*"))

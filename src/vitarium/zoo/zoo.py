@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -11,7 +11,8 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import CorruptFile, InvalidInput, NotAZoo, UnknownName, UnusablePath
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import is_number
-from vitarium.zoo import _index_entries as entries
+from vitarium.core.progress import SILENT, Progress
+from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo._query_limits import TIMEOUT
 from vitarium.zoo.model import Model
 
@@ -112,7 +113,7 @@ class Zoo:
 
     def ids(self) -> list[str]:
         """Ids of all models, finished or not, in alphabetical order."""
-        return list(entries.stamps(self.path))
+        return list(model_stamps(self.path))
 
     def find(self, model: str) -> str:
         """The id that begins with `model`. Raises UnknownName, InvalidInput if several do."""
@@ -157,7 +158,7 @@ class Zoo:
 
     def children(self, model: str) -> list[str]:
         """Ids of the models that started from one, in order. Raises UnknownName, CorruptFile."""
-        from vitarium.zoo.database import Database
+        from vitarium.zoo.query import Database
 
         id = self.find(model)
         database = Database(self.path, timeout=None)
@@ -192,7 +193,7 @@ class Zoo:
         memory or an answer that takes more than a quarter, CorruptFile where a model's own files
         are damaged.
         """
-        from vitarium.zoo.database import Database
+        from vitarium.zoo.query import Database
 
         return Database(self.path, timeout=timeout).frame(sql)
 
@@ -203,7 +204,7 @@ class Zoo:
         (JSON), part, value, unit, data, split, num_images, trained_on; see `vitarium.measure`.
         Raises CorruptFile.
         """
-        from vitarium.zoo.database import Database
+        from vitarium.zoo.query import Database
 
         table = Database(self.path, timeout=None).frame("SELECT * FROM records ORDER BY ALL")
         return table[table["measure"] == measure] if measure else table
@@ -257,25 +258,21 @@ class Zoo:
             raise CorruptFile(folder.path, f"weights do not fit the model: {error}") from None
         return built.eval()
 
-    def pack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+    def pack(self, *, progress: Progress = SILENT) -> "Conversion":
         """Make the zoo small: keep every checkpoint packed, as `grow` does.
 
         Bit-exact, in place; when it is interrupted nothing is lost, and running it again goes on.
-
-        Args:
-            report: called with the number of checkpoints that are done, and of all.
-
         Raises ZooInUse, NotWritable, DiskFull and CorruptFile.
         """
         from vitarium.zoo.conversion import convert
 
-        return convert([self.folder(id) for id in self.ids()], "packed", self.path, report)
+        return convert([self.folder(id) for id in self.ids()], "packed", self.path, progress)
 
-    def unpack(self, report: Callable[[int, int], None] = lambda done, total: None) -> "Conversion":
+    def unpack(self, *, progress: Progress = SILENT) -> "Conversion":
         """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
         from vitarium.zoo.conversion import convert
 
-        return convert([self.folder(id) for id in self.ids()], "plain", self.path, report)
+        return convert([self.folder(id) for id in self.ids()], "plain", self.path, progress)
 
     def add_blueprint(self, blueprint: "Blueprint") -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""

@@ -16,26 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitarium.core.checksums import checksum
 from vitarium.core.errors import CorruptFile
 from vitarium.core.file_faults import check_regular, reading
+from vitarium.core.files import checksum
 
 SIZES: Mapping[str, int] = {
-    "F64": 8,
-    "I64": 8,
-    "U64": 8,
-    "F32": 4,
-    "I32": 4,
-    "U32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I16": 2,
-    "U16": 2,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
 }
 """Bytes of a number of each dtype, by safetensors' names."""
 
@@ -100,14 +89,18 @@ class Container:
             raise CorruptFile(path, "the file is missing") from None
         except ValueError as error:  # an empty file cannot be mapped
             raise CorruptFile(path, f"cannot be read ({error})") from None
-        length = self._header_length()
+        size, length = len(self._content), int.from_bytes(self._content[:8], "little")
+        if size < 8 or length > min(size - 8, _LARGEST_HEADER):
+            raise self.corrupt(f"it has {size} bytes and says that its header has {length}")
         self._start = 8 + length
         self._view = memoryview(self._content)
         header = self._content[8 : self._start]
         self.is_sealed = header.startswith(_MARK)
         """Whether the header has a checksum; the files of others do not."""
-        if self.is_sealed:
-            self._check(header)
+        start, stop = len(_MARK), len(_MARK) + len(_NONE)
+        unsealed = header[:start] + _NONE + header[stop:]
+        if self.is_sealed and checksum(unsealed).encode() != header[start:stop]:
+            raise self.corrupt("its header is not as it was written")
         self.entries, self.description = self._read(header)
 
     def content(self, name: str) -> memoryview:
@@ -125,25 +118,19 @@ class Container:
         if names is None:
             self._content.madvise(mmap.MADV_WILLNEED)
             return
-        entries = (self.entries[name] for name in names if name in self.entries)
-        for start, stop in _joined((entry.start, entry.stop) for entry in entries):
+        joined: list[tuple[int, int]] = []  # places next to each other are fetched as one
+        entries = [self.entries[name] for name in names if name in self.entries]
+        for start, stop in sorted((entry.start, entry.stop) for entry in entries):
+            if joined and start - joined[-1][1] <= mmap.PAGESIZE:
+                joined[-1] = (joined[-1][0], stop)
+            elif stop > start:
+                joined.append((start, stop))
+        for start, stop in joined:
             page = (self._start + start) // mmap.PAGESIZE * mmap.PAGESIZE
             self._content.madvise(mmap.MADV_WILLNEED, page, self._start + stop - page)
 
     def corrupt(self, fault: str) -> CorruptFile:
         return CorruptFile(self.path, fault)
-
-    def _header_length(self) -> int:
-        size = len(self._content)
-        length = int.from_bytes(self._content[:8], "little")
-        if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-            raise self.corrupt(f"it has {size} bytes and says that its header has {length}")
-        return length
-
-    def _check(self, header: bytes) -> None:
-        start, stop = len(_MARK), len(_MARK) + len(_NONE)
-        if checksum(header[:start] + _NONE + header[stop:]).encode() != header[start:stop]:
-            raise self.corrupt("its header is not as it was written")
 
     def _read(self, header: bytes) -> tuple[dict[str, Entry], dict[str, Any]]:
         try:
@@ -155,21 +142,16 @@ class Container:
             for name in table:
                 name.encode()  # half a surrogate pair is no text: UnicodeEncodeError, a ValueError
             entries = {name: _entry(name, value) for name, value in table.items()}
-            _check_places(entries.values(), len(self._content) - self._start)
+            offset = 0
+            for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
+                if entry.start != offset:
+                    raise ValueError(f"its bytes have a gap or an overlap at {offset}")
+                offset = entry.stop
+            if (size := len(self._content) - self._start) != offset:
+                raise ValueError(f"it should have {offset} bytes after its header and has {size}")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise self.corrupt(f"its header makes no sense: {error}") from None
         return entries, description
-
-
-def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Places in order, those in one that are next to each other."""
-    joined: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if joined and start - joined[-1][1] <= mmap.PAGESIZE:
-            joined[-1] = (joined[-1][0], stop)
-        elif stop > start:
-            joined.append((start, stop))
-    return joined
 
 
 def _entry(name: str, value: Any) -> Entry:
@@ -181,16 +163,6 @@ def _entry(name: str, value: Any) -> Entry:
     if stop - start != math.prod(shape) * SIZES[dtype]:
         raise ValueError(f"{name} of shape {shape} has {stop - start} bytes")
     return Entry(dtype, shape, start, stop)
-
-
-def _check_places(entries: Iterable[Entry], size: int) -> None:
-    offset = 0
-    for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
-        if entry.start != offset:
-            raise ValueError(f"its bytes have a gap or an overlap at {offset}")
-        offset = entry.stop
-    if offset != size:
-        raise ValueError(f"it should have {offset} bytes after its header and has {size}")
 
 
 def _text(value: Any) -> str:

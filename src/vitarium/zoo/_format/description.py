@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from vitarium.core.checksums import checksum
+from vitarium.core.files import checksum
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.container import SIZES, Container, Entry
 
@@ -151,17 +151,12 @@ def undescribed(file: Container) -> dict[str, Stored]:
 
 
 def description(table: Mapping[str, Stored], about: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        **about,
-        "tensors": {name: _tensor_description(stored) for name, stored in table.items()},
-    }
-
-
-def _tensor_description(stored: Stored) -> dict[str, Any]:
-    """What the description says of a tensor; a plain one's dtype and shape stand at its entry."""
-    sums = {"checksums": "".join(stored.checksums)}
-    if stored.code == "plain":
-        return sums
-    packed = {"code": stored.code, "dtype": stored.dtype, "shape": stored.shape, **sums}
-    return packed | ({"pieces": stored.pieces} if stored.pieces else {})
+    tensors: dict[str, dict[str, Any]] = {}
+    for name, stored in table.items():
+        tensors[name] = {}
+        if stored.code != "plain":  # whose dtype and shape stand at its entry
+            tensors[name] = {"code": stored.code, "dtype": stored.dtype, "shape": stored.shape}
+        tensors[name]["checksums"] = "".join(stored.checksums)
+        if stored.pieces:
+            tensors[name]["pieces"] = stored.pieces
+    return {"version": VERSION, **about, "tensors": tensors}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from vitarium.core.checksums import checksum
 from vitarium.core.errors import InvalidInput
+from vitarium.core.files import checksum
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.coding import Bits
 from vitarium.zoo._format.container import packed

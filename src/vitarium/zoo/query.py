@@ -8,20 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vitarium.core.errors import InvalidInput, QueryTooLarge, UnknownName, VitariumError
-from vitarium.zoo import _index_entries as entries
-from vitarium.zoo import _index_loading as index_loading
-from vitarium.zoo import records
-from vitarium.zoo._query_limits import (
-    FRAME_SHARE,
-    NESTED_BYTES,
-    ROWS_SHARE,
-    TIMEOUT,
-    TimeLimit,
-    capped,
-    check_timeout,
-    memory_limit,
-    nbytes_of,
-)
+from vitarium.zoo import _index, records
+from vitarium.zoo import _query_limits as limits
+from vitarium.zoo._query_limits import TimeLimit, capped
 
 if TYPE_CHECKING:
     import duckdb
@@ -75,17 +64,18 @@ class Database:
     Raises CorruptFile where a model's own files are damaged.
     """
 
-    def __init__(self, zoo: Path, *, timeout: float | None = TIMEOUT) -> None:
-        self._timeout = check_timeout(timeout)
+    def __init__(self, zoo: Path, *, timeout: float | None = limits.TIMEOUT) -> None:
+        self._timeout = timeout
         self._reader: pa.RecordBatchReader | None = None
-        self._duckdb, self.headings = index_loading.load(zoo, entries.stamps(zoo))
+        index = _index.load(zoo)
+        self._duckdb, self.headings = index.database, index.headings
         """Factors that tell models apart: dotted name -> short name."""
         records.attach(self._duckdb, zoo)
-        self.columns = index_loading.columns(self._duckdb)
+        self.columns = _index.columns(self._duckdb)
         """Of each table the names and types (VARCHAR, BIGINT, DOUBLE, BOOLEAN) of its columns."""
         for lock in _LOCKS:
             self._duckdb.execute(lock)
-        self._memory = memory_limit(self._duckdb)
+        self._memory = limits.memory_limit(self._duckdb)
 
     def rows(self, sql: str) -> tuple[list[str], list[Row]]:
         """Names of the columns, and rows.
@@ -93,7 +83,9 @@ class Database:
         Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge.
         """
         names, batches = self.batches(sql)
-        pieces: Iterator[list[Row]] = capped(batches, nbytes_of, self._memory * ROWS_SHARE)
+        pieces: Iterator[list[Row]] = capped(
+            batches, limits.nbytes_of, self._memory * limits.ROWS_SHARE
+        )
         return names, list(chain.from_iterable(pieces))
 
     def batches(self, sql: str) -> tuple[list[str], Iterator[list[Row]]]:
@@ -120,9 +112,10 @@ class Database:
         make = f"CREATE OR REPLACE TEMP TABLE nested_answer AS\n{statement}"
         self._ask(limit, lambda: self._duckdb.execute(make))
         for batch in self._arrow(limit, "FROM nested_answer", _NESTED_ROWS)[1]:
-            if batch.nbytes > NESTED_BYTES:
+            if batch.nbytes > limits.NESTED_BYTES:
+                megabytes = limits.NESTED_BYTES / 1e6
                 raise QueryTooLarge(
-                    f"the answer's lists take more than {NESTED_BYTES / 1e6:.0f} MB of memory; "
+                    f"the answer's lists take more than {megabytes:.0f} MB of memory; "
                     "ask for shorter ones, or one row per value: unnest()"
                 )
         return self._ask(limit, lambda: self._duckdb.execute("FROM nested_answer"))
@@ -137,8 +130,13 @@ class Database:
 
         first = self._ask(limit, fetch)
         more = takewhile(len, (self._ask(limit, fetch) for _ in count())) if len(first) else ()
-        size = self._memory * FRAME_SHARE
-        frames = list(capped(chain([first], more), _nbytes_of_frame, size))
+        frames = list(
+            capped(
+                chain([first], more),
+                lambda frame: int(frame.memory_usage(index=False, deep=True).sum()),
+                self._memory * limits.FRAME_SHARE,
+            )
+        )
         return first if len(frames) == 1 else _joined(frames)
 
     def arrow(self, sql: str) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
@@ -259,7 +257,3 @@ def _joined(frames: "list[pd.DataFrame]") -> "pd.DataFrame":
             if types and frame[name].dtype != types[0] and frame[name].isna().all():
                 frames[number] = frame.astype({name: types[0]})
     return pd.concat(frames, ignore_index=True)
-
-
-def _nbytes_of_frame(frame: "pd.DataFrame") -> int:
-    return int(frame.memory_usage(index=False, deep=True).sum())
