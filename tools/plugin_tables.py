@@ -1,7 +1,7 @@
 """Writes the tables of plug-ins in docs/*.md from the registry: python tools/plugin_tables.py
 
-A table stands between `<!-- plugins: KIND -->` and `<!-- end of plugins -->`; one of a family, which is
-the folder of its kind, between `<!-- plugins: KIND FAMILY -->` and the same, without settings. With
+A table stands between `<!-- plugins: KIND -->` and `<!-- end of plugins -->`; one of a family, a
+folder of its kind, between `<!-- plugins: KIND FAMILY -->` and the same, without settings. With
 --check nothing is written, and the exit status is 1 where a table is not what the registry says.
 """
 

@@ -10,10 +10,11 @@ from typer.core import TyperCommand
 from vitarium.cli._options import DataDir, Device, Where
 from vitarium.cli._selecting import selected
 from vitarium.cli._settings import Settings, parsed, setting_help, setting_value
-from vitarium.cli._tables import print_json, print_rows, size
+from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.grow import PrecisionName, Workers
 from vitarium.cli.plugins import type_name
 from vitarium.cli.zoo import Json, ZooFolder
+from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
 

@@ -11,7 +11,7 @@ from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import NotAZoo
 from vitarium.core.file_faults import reading
 from vitarium.core.numerals import size
-from vitarium.core.terminal import print_line
+from vitarium.core.terminal import Terminal, print_line
 
 
 def verify(

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import ModelSpec
+from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.engine.events import Ended, Event, Listener, Stepped
 from vitarium.engine.teachers import load_teacher, teacher_of
-from vitarium.evaluation.checkpoints import Target
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators.base import Ingredients
 from vitarium.training import Task, TrainOptions, train_together
@@ -115,7 +115,7 @@ def starting_weights(
     epoch = spec.parent_epoch or 0
     if spec.conversion is None:
         return read(spec.parent, epoch)
-    parent = ModelLoader(zoo).weights(Target(spec.parent, epoch, ""))
+    parent = ModelLoader(zoo).weights(CheckpointRef(spec.parent, epoch))
     unchanged = {name: parent[name] for name in parent if name not in parent.shapes}
     converted = spec.conversion(Ingredients([parent]))
     return unchanged | {n: t.to(parent.dtype(n)) if n in parent.shapes else t for n, t in converted}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -58,8 +57,7 @@ def read_statistics(
     """Gram matrices and moments of K models; every tensor is read once. Raises CorruptFile. Takes 8
     K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more, see
     `_sketches`."""
-    report = partial(progress.step, "reading weights")
-    grams, sums = products.gathered(models, tensors, PowerSums(), report)
+    grams, sums = products.gathered(models, tensors, PowerSums(), progress)
     by_tensor = {name: moments(sums[name]) for name in tensors}
     by_kind = {kind: {name: by_tensor[name][kind] for name in tensors} for kind in MOMENTS}
     return WeightStatistics(grams, by_kind)

@@ -73,7 +73,9 @@ def test_attention_within_windows_is_refused(subject):
         num_classes=10,
     ).eval()
     windows = replace(subject, model=model)
-    with pytest.raises(NotApplicable, match=r"attends inside windows or otherwise: \[240, 1, 4, 4\]"):
+    with pytest.raises(
+        NotApplicable, match=r"attends inside windows or otherwise: \[240, 1, 4, 4\]"
+    ):
         measured(windows, perturbation="corruption")
     with pytest.raises(NotApplicable, match="has no attention with a q_norm"):
         measured(windows, perturbation="corruption", temperature=2.0)

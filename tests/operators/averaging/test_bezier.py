@@ -33,9 +33,7 @@ def test_its_ends_are_the_models(vits, vit, other_vit, digits, t, end):
 
 def test_the_curve_is_that_of_the_measure(vits, vit, other_vit, digits):
     found = on_curve(vits.ingredients(vit, other_vit.state_dict(), digits), t=0.3, bends=2, steps=4)
-    training = ModeConnectivity(
-        bends=2, steps=4, lr=0.01, train_batch_size=64, train_images=5000
-    )
+    training = ModeConnectivity(bends=2, steps=4, lr=0.01, train_batch_size=64, train_images=5000)
     subjects = [EvalModel(name, m, digits) for name, m in (("one", vit), ("other", other_vit))]
     expected = point_of(curve(*subjects, training), 0.3)
     for name, tensor in expected.items():

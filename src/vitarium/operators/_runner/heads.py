@@ -48,7 +48,7 @@ class Heads:
         if choice not in CHOICES:
             self.origin = zoo.at(choice)
             self.label = str(self.origin)
-            self._models = [sources.weights(target_of(self.origin))]
+            self._models = [sources.weights(self.origin)]
         for model in classes if choice in CHOICES else ():
             # they have nothing in common, though they may be of equal shape
             if classes[model] != classes[first_model]:
@@ -66,10 +66,10 @@ class Heads:
                 heads.append(head.factors())
             self.changes["head"] = choose("head", "ensemble", heads=heads)
         elif zoo.folder(chosen[0].model).spec().origin.architecture:
-            first, *rest = [WeightSubset(model, head=True) for model in self._models]
-            for model in rest:
+            first, *rest = [WeightSubset(weights, head=True) for weights in self._models]
+            for other_head in rest:
                 try:
-                    check_alike(first, model)
+                    check_alike(first, other_head)
                 except IncompatibleWeights as error:
                     raise IncompatibleWeights(f"{error}; {_ADVICE}") from None
 
@@ -149,14 +149,14 @@ def base_of(
     A model that starts from another gets a new head, so the parent's is not what its own started
     from. Raises IncompatibleWeights where the models' heads did not start alike.
     """
-    weights = sources.weights(target_of(base))
+    weights = sources.weights(base)
     if heads.separate:
         return heads.backbone(weights)
     names = [name for name in models[0].shapes if is_head(models[0].skeleton, name)]
     starts = []
     for ref in chosen:
         is_child = sources.zoo[ref.model].parent_checkpoint == base
-        starts.append(sources.weights(target_of(ref)).start if is_child else weights)
+        starts.append(sources.weights(ref).start if is_child else weights)
     for model, start in zip(models, starts, strict=True):
         for name in names:
             if name not in start or not torch.equal(start[name], starts[0][name]):
@@ -167,7 +167,3 @@ def base_of(
                 )
     head = {name: starts[0][name] for name in names}
     return Weights(weights.name, {**WeightSubset(weights, head=False), **head})
-
-
-def target_of(ref: CheckpointRef) -> Target:
-    return Target(ref.model, ref.epoch, "")

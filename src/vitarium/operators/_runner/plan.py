@@ -17,7 +17,7 @@ from vitarium.core.registry import Section
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.operators._runner.heads import Heads, base_of, common_parent, target_of
+from vitarium.operators._runner.heads import Heads, base_of, common_parent
 from vitarium.operators.base import Ingredients, OperatorLog
 from vitarium.zoo._scratch import scratch, temporary_folder
 
@@ -53,7 +53,7 @@ class MergePlan:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force, self.facts = sources.zoo, force, operator.plugin.facts
         self.log = OperatorLog()
-        models = weights or [sources.weights(target_of(ref)) for ref in ingredients]
+        models = weights or [sources.weights(ref) for ref in ingredients]
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts["origin"]]

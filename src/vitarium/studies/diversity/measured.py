@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pandas as pd
 
@@ -66,7 +65,7 @@ def measured(
                 images=population.num_images,
                 device=population.device,
                 data_dir=population.data_dir,
-                report=partial(population.progress.step, "measuring"),
+                progress=population.progress,
             )
             frames.append(table.reindex(columns=COLUMNS))
         except WriteFault:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
 from vitarium.core.printable import printable, shortened
-from vitarium.lineage.forest import Edge, Forest
+from vitarium.lineage.base import Edge, Forest
 from vitarium.lineage.ground_truth import Truth
 from vitarium.lineage.recover import Recovered
 from vitarium.lineage.scores import Scores

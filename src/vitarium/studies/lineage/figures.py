@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from vitarium.lineage.forest import Edge
+from vitarium.lineage.base import Edge
 from vitarium.studies.lineage.evaluated import EvaluatedForest, Status, about, short_name
 from vitarium.studies.lineage.tables import MEANINGS
 from vitarium.studies.report.figures import BLUE, LINE, PALETTE, Figure, categories, data

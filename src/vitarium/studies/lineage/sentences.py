@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from vitarium.core.registry import get
-from vitarium.lineage.forest import Kind
+from vitarium.lineage.base import Kind
 from vitarium.lineage.recover import Recovered
 from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
 from vitarium.studies.report.text import SIGN, counted, listed, number

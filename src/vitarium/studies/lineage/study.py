@@ -94,7 +94,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         truth=config.truth,
         where=population.where,
         epochs=config.epochs,
-        report=population.progress.step,
+        progress=population.progress,
     )
     forests = evaluated_forests(recovered)
     first = next(iter(forests.values()))

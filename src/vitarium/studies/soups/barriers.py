@@ -188,7 +188,7 @@ def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
     """The losses between models that can be averaged."""
     config, groups = experiments.config, experiments.groups
     aligning = experiments.methods["align"]
-    barrier = Barrier(points=config.points, images=config.barrier_images)
+    barrier = Barrier(points=config.points, num_images=config.barrier_images)
     results = Barriers(groups.stage, experiments.bootstrap)
     jobs: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
     for kin in results.kin:

@@ -73,7 +73,7 @@ class Evaluator:
     def subject(self, model: CheckpointRef) -> EvalModel:
         """The model on the images of the split that is reported."""
         self.examples(model.model, self.split)
-        return self.sources.subject(self.target(model), self.split, self.num_images)
+        return self.sources.subject(model, self.split, self.num_images)
 
     def _single(self, model: CheckpointRef) -> Scores:
         return self._scores(model.model, self._logits_of(model))
@@ -131,14 +131,14 @@ class Evaluator:
         return [reference, *(self.aligned(align, first, model) for model in rest)]
 
     def _logits_of(self, model: CheckpointRef) -> Logits:
-        target = self.target(model)
-
         def build() -> nn.Module:
-            subject = self.sources.subject(target, SELECTION, self.num_images)
+            subject = self.sources.subject(model, SELECTION, self.num_images)
             subject.check_classifier()
             return subject.model
 
-        return self._logits("predictions", [target.name, target.weights], model.model, build)
+        return self._logits(
+            "predictions", [str(model), self.sources.content(model)], model.model, build
+        )
 
     def _logits(
         self, kind: str, key: Sequence[str], data_of: str, build: Callable[[], nn.Module]
