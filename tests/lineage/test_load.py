@@ -354,8 +354,8 @@ def test_an_exported_zoo_has_the_truth_of_the_zoo(grown_zoo, tmp_path):
     pair = [
         id for id in children if grown_zoo.spec(id).parent == grown_zoo.spec(children[0]).parent
     ]
-    merge(grown_zoo, pair, "uniform_soup")
-    merge(grown_zoo, pair, "weight_matching")
+    merge(grown_zoo, "uniform_soup", models=pair)
+    merge(grown_zoo, "weight_matching", models=pair)
     export(grown_zoo, "safetensors", out=tmp_path / "out")
     from_zoo, from_export = load(grown_zoo), load(tmp_path / "out")
     ids = {name: from_export.info[name]["name"] for name in from_export.models}

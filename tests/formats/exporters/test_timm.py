@@ -95,7 +95,7 @@ def test_a_model_without_a_head_has_none_there(lone, tmp_path):
 
 def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
     ids = zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    soup = merge(zoo, ids, "uniform_soup")
+    soup = merge(zoo, "uniform_soup", models=ids).id
     folders = export(zoo, "timm", out=tmp_path / "out", models=[f"{ids[0]}@0", soup])
     assert [folder.name for folder in folders] == [f"{ids[0]}-epoch-0000", f"{soup}-epoch-0000"]
     images = torch.randn(2, 1, 8, 8)

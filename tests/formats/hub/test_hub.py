@@ -41,7 +41,7 @@ def test_a_download_is_the_zoo(zoo, folder):
 
 def test_chosen_models_come_with_what_they_descend_from(zoo, tmp_path):
     child = zoo.models().query("stage == 'finetune'")["id"].iloc[0]
-    soup = merge(zoo, [child, f"{child}@0"], "uniform_soup")
+    soup = merge(zoo, "uniform_soup", models=[child, f"{child}@0"]).id
     export(zoo, "hub", out=tmp_path / "out", models=[soup])
     again = Zoo.open(tmp_path / "out")
     assert set(again.ids()) == {soup, child, zoo.spec(child).parent}

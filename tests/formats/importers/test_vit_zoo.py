@@ -391,7 +391,8 @@ def test_a_grown_zoo_comes_back_with_its_weights_metrics_factors_and_lineage(
     tiny["stages"]["pretrain"]["checkpoints"] = [1]
     tiny["stages"]["finetune"]["head"] = {"name": "linear"}
     grown = grow(write_blueprint(tiny), tmp_path / "grown", workers=0, progress=False).zoo
-    merge(grown, [id for id in grown.ids() if grown.spec(id).parent][:2], "uniform_soup")
+    children = [id for id in grown.ids() if grown.spec(id).parent]
+    merge(grown, "uniform_soup", models=children[:2])
     export(grown, "vit_zoo", out=tmp_path / "out")
     import_zoo(tmp_path / "out", tmp_path / "zoo")
     zoo = Zoo.open(tmp_path / "zoo")

@@ -62,7 +62,7 @@ def measured(
                 models=sorted(models),
                 pairs="same-stage",
                 split=population.split,
-                images=population.num_images,
+                num_images=population.num_images,
                 device=population.device,
                 data_dir=population.data_dir,
                 progress=population.progress,
