@@ -10,7 +10,6 @@ from vitarium.core.config import Config, InvalidConfig
 from vitarium.operators.base import operator
 from vitarium.operators.compression.minivit import Minivit
 
-
 SHARE = Minivit.model_fields["share"].annotation
 
 
