@@ -44,16 +44,16 @@ class Heads:
         """Of the recipe."""
         zoo = sources.zoo
         classes = {ref.model: zoo.folder(ref.model).about().classes for ref in chosen}
-        first_model = chosen[0].model
+        first_id = chosen[0].model
         if choice not in CHOICES:
             self.origin = zoo.at(choice)
             self.label = str(self.origin)
-            self._models = [sources.weights(self.origin)]
-        for model in classes if choice in CHOICES else ():
+            self._models = [sources.weights(target_of(self.origin))]
+        for id in classes if choice in CHOICES else ():
             # they have nothing in common, though they may be of equal shape
-            if classes[model] != classes[first_model]:
+            if classes[id] != classes[first_id]:
                 raise IncompatibleWeights(
-                    f"{first_model} and {model} tell different classes apart; {_KEEP}"
+                    f"{first_id} and {id} tell different classes apart; {_KEEP}"
                 )
         if choice == "ensemble":
             heads = []
