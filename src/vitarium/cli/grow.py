@@ -1,5 +1,6 @@
 """`vitarium demo` and `vitarium grow`."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -7,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._estimate import print_estimate
 from vitarium.cli._options import DataDir, Device, DryRunJson, path_option
 from vitarium.cli._progress import resumable
-from vitarium.cli._tables import print_rows
+from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.zoo import SCORED, overview
 from vitarium.core.filenames import file_name
-from vitarium.core.terminal import print_note
+from vitarium.core.numerals import duration, size
+from vitarium.core.terminal import Terminal, print_note
 
 if TYPE_CHECKING:
-    from vitarium.blueprint import Blueprint
+    from vitarium.blueprint import Blueprint, Plan
+    from vitarium.engine.tuning.auto_tuner import TrainRequest
+    from vitarium.engine.tuning.estimate import StageEstimate
 
 
 Workers = Annotated[
@@ -172,7 +175,7 @@ def grow(
         # to try a compilation takes a minute, so not unless it is asked for
         request = TrainRequest(precision.value, bool(compiled), stacked or "auto")
         planned = plan(loaded, parents_in(folder))
-        print_estimate(planned, workers, device, request if calibrate else None, json=json)
+        _print_estimate(planned, workers, device, request if calibrate else None, json=json)
         return
     _grow(
         loaded,
@@ -209,3 +212,58 @@ def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
         for id, cause in {**growth.failed, **growth.skipped}.items():
             print_note(f"{id}: {cause}", style="red")
         raise typer.Exit(1)
+
+
+def _print_estimate(
+    planned: "Plan",
+    workers: int | None,
+    device: str,
+    request: "TrainRequest | None",
+    *,
+    json: bool,
+) -> None:
+    """Print what growing a plan costs; with a request, the speeds are measured."""
+    from vitarium.engine.progress.display import announce
+    from vitarium.engine.tuning.auto_tuner import AutoTuner
+    from vitarium.engine.tuning.calibration import Calibration
+    from vitarium.engine.tuning.estimate import estimate
+    from vitarium.engine.tuning.machine import Machine
+
+    machine = Machine.find(device, workers)
+    tuner = None
+    if request:
+        measure = Calibration(machine.devices[0], machine.threads, announce)
+        tuner = AutoTuner(planned, machine, request, measure, announce)
+    stages = estimate(planned, machine, tuner)
+    if json:
+        print_json({"models": len(planned), "stages": [asdict(stage) for stage in stages]})
+        return
+    counts = " + ".join(map(str, planned.stages.values()))
+    total = f"{len(planned)} models" + (f" ({counts})" if len(planned.stages) > 1 else "")
+    print_rows(map(_row, stages), title=f"{planned.name}: {total}")
+    for stage in stages:
+        factors = ({"factor": name, "values": values} for name, values in stage.factors.items())
+        print_rows(factors, title=f"Factors of {stage.stage}")
+    console = Terminal()
+    if request:
+        console.print(
+            "Time: forward, backward and optimizer on random images, with "
+            f"{machine.workers} workers on {', '.join(machine.devices)}; "
+            "reading, augmenting and scoring come on top."
+        )
+    if any(stage.steps is None for stage in stages):
+        console.print("?: needs data that is not on this machine.")
+
+
+def _row(stage: "StageEstimate") -> dict[str, object]:
+    low, high = stage.parameters or (None, None)
+    return {
+        "stage": stage.stage,
+        "starts from": stage.start,
+        "models": stage.models,
+        "parameters": "?" if low is None else f"{low:,}" if low == high else f"{low:,} to {high:,}",
+        "epochs": stage.epochs,
+        "steps": "?" if stage.steps is None else f"{stage.steps:,}",
+        "checkpoints": "?" if stage.bytes is None else f"up to {size(stage.bytes)}",
+        "time": "?" if stage.seconds is None else duration(stage.seconds),
+    }
