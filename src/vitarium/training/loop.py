@@ -58,8 +58,7 @@ def train(
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        parent: weights to start from, by name; its head is used where the spec keeps it.
-        teacher: whom an objective with a teacher asks, e.g. `zoo.load(ID)`.
+        parent, teacher: see Task; a teacher is e.g. `zoo.load(ID)`.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
