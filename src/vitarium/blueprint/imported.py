@@ -1,5 +1,6 @@
 """What is known of a model that was trained elsewhere."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import JsonValue
@@ -44,9 +45,11 @@ class Imported(Config):
 
     def described(self) -> dict[str, Any]:
         """Every factor by its dotted name, on one level."""
-        sections = {
-            key: section.factors()
-            for key, section in (("architecture", self.architecture), ("head", self.head))
-            if section
-        }
-        return {"source": self.source, "name": self.name, **flatten(sections), **self.settings}
+        return described_import(self.factors())
+
+
+def described_import(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `Imported.described`, of what `Imported.factors` gave."""
+    sections = {key: values[key] for key in ("architecture", "head") if values[key]}
+    names = {key: values[key] for key in ("source", "name")}
+    return {**names, **flatten(sections), **values["settings"]}

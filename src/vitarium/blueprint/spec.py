@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt
 
-from vitarium.blueprint.imported import Imported
+from vitarium.blueprint.imported import Imported, described_import
 from vitarium.blueprint.recipe import Recipe, flatten
 from vitarium.core.checkpoint_ref import MODEL_ID, CheckpointRef
 from vitarium.core.config import Config
@@ -69,7 +69,7 @@ class Spec(Config):
 
     def described(self) -> dict[str, Any]:
         """Every generating factor by its dotted name, on one level."""
-        return self.origin.described()
+        return described(self.factors())
 
     def factors(self, *, defaults: bool = True) -> dict[str, Any]:
         return {**super().factors(defaults=defaults), "id": self.id}
@@ -122,15 +122,10 @@ class ModelSpec(Spec):
     def origin(self) -> Recipe:
         return self.recipe
 
-    def described(self) -> dict[str, Any]:
-        conversion = flatten({"conversion": self.conversion.factors()}) if self.conversion else {}
-        return self.recipe.described() | conversion
-
     def _start(self) -> dict[str, Any]:
-        converted = (
-            {"conversion": self.conversion.factors(defaults=False)} if self.conversion else {}
-        )
-        return converted | ({"keep_head": True} if self.keep_head else {})
+        converted = self.conversion.factors(defaults=False) if self.conversion else None
+        start = {"conversion": converted, "keep_head": self.keep_head}
+        return {name: value for name, value in start.items() if value}
 
 
 class ImportedSpec(Spec):
@@ -152,10 +147,7 @@ def restored(values: Mapping[str, Any]) -> Spec:
 def described(values: Mapping[str, Any]) -> dict[str, Any]:
     """As `Spec.described`, of what `Spec.factors` gave: without importing any plug-in."""
     if "imported" in values:
-        imported = values["imported"]
-        sections = {key: imported[key] for key in ("architecture", "head") if imported[key]}
-        names = {key: imported[key] for key in ("source", "name")}
-        return {**names, **flatten(sections), **imported["settings"]}
+        return described_import(values["imported"])
     conversion = values["conversion"]
     changed = flatten({"conversion": conversion}) if conversion else {}
     return flatten(values["recipe"]) | changed

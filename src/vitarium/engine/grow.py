@@ -192,8 +192,7 @@ def _engine(
     if name == "ray":
         from vitarium.engine.pools.ray import on_ray
 
-        threads = 1 if cpus is None else cpus
-        with on_ray(address, workers=workers, device=device, cpus=threads, gpus=gpus) as ray_engine:
+        with on_ray(address, workers, device, 1 if cpus is None else cpus, gpus) as ray_engine:
             yield ray_engine
     elif name == "local":
         only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}

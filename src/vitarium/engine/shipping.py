@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitarium.blueprint import ModelSpec
+from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core import files
 from vitarium.core.errors import WriteFault
 from vitarium.engine.events import Ended, EpochEnded, Event
@@ -47,15 +47,17 @@ def pack(zoo: Zoo, specs: Iterable[ModelSpec]) -> Goods:
     for spec in specs:
         student = zoo.folder(spec.id)
         needed = [file for file in student.path.glob("*.*") if file.suffix != ".tmp"]
-        checkpoints = {(spec.parent, spec.parent_epoch or 0)} if spec.parent else set()
+        checkpoints: set[CheckpointRef] = set()
+        if spec.parent:
+            checkpoints.add(CheckpointRef(spec.parent, spec.parent_epoch or 0))
         teacher = teacher_of(spec)
         if teacher and teacher.is_path:
             paths = teacher_files(teacher, zoo)
             goods |= {path: file.read_bytes() for path, file in paths.items()}
         elif teacher:
-            id, epoch = in_zoo(teacher, spec, zoo)
-            checkpoints.add((id, epoch))
-            needed += [file for file in [zoo.folder(id).path / "result.json"] if file.exists()]
+            checkpoints.add(ref := in_zoo(teacher, spec, zoo))
+            result = zoo.folder(ref.model).path / "result.json"
+            needed += [result] if result.exists() else []
         if student.exists:  # then the next checkpoints build on those that are there
             checkpoints |= set(student.bases(len(student.epochs())))
         for model, epoch in checkpoints:

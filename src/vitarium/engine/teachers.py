@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from vitarium.blueprint import ModelSpec
+from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.formats.weights import read_weights
 from vitarium.objectives.distillation.base import TeacherRef
@@ -36,12 +36,11 @@ def load_teacher(spec: ModelSpec, zoo: Zoo) -> nn.Module | None:
         return None
     if teacher.is_path:
         return _from_path(teacher, zoo)
-    id, epoch = in_zoo(teacher, spec, zoo)
-    return zoo.load(id, epoch)
+    return zoo.load(*in_zoo(teacher, spec, zoo))
 
 
-def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> tuple[str, int]:
-    """Id and epoch of a teacher that is a model of the zoo.
+def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> CheckpointRef:
+    """A teacher that is a model of the zoo.
 
     Raises InvalidInput where a parent is asked for that there is not, or where a model without an
     epoch is still being trained: its last weights are not known yet. Raises UnknownName.
@@ -49,19 +48,18 @@ def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> tuple[str, int]:
     if teacher.is_parent:
         if spec.parent is None:
             raise InvalidInput(f"model {spec.id} is to learn from its parent, and has none")
-        return spec.parent, spec.parent_epoch or 0
+        return CheckpointRef(spec.parent, spec.parent_epoch or 0)
     try:
-        id, epoch = zoo.at(teacher.source)
+        ref = zoo.at(teacher.source)
     except UnknownName as error:
         raise InvalidInput(
             f"teacher: {error}; a model of the zoo {zoo.path} was looked for, since a folder is "
             f"written ./{teacher.source} and a file ends in .safetensors"
         ) from None
-    if "@" not in teacher.source and zoo.folder(id).result() is None:
-        raise InvalidInput(
-            f"teacher {id} is not trained to its end; wait for it, or name an epoch: {id}@{epoch}"
-        )
-    return id, epoch
+    if "@" not in teacher.source and zoo.folder(ref.model).result() is None:
+        wait = f"teacher {ref.model} is not trained to its end; wait for it"
+        raise InvalidInput(f"{wait}, or name an epoch: {ref}")
+    return ref
 
 
 def teacher_files(teacher: TeacherRef, zoo: Zoo) -> dict[str, Path]:

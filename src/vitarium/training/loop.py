@@ -8,11 +8,12 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from vitarium.blueprint import ModelSpec
 from vitarium.core import seeds
 from vitarium.core.memory import keep_freed_memory
 from vitarium.data.loader import stacked_batches
-from vitarium.training._async_writer import AsyncWriter
 from vitarium.training.options import EpochEnded, Report, Spent, Stepped, TrainOptions, numerics
 from vitarium.training.resume import rounded, weights_of
 from vitarium.training.stacked_trainer import StackedTrainer
@@ -29,6 +29,8 @@ from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 Outcome = Literal["finished", "diverged"]
+_WRITING_THREADS = 4
+"""Most of writing is waiting for the disk, so threads pay even where cores are busy."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ def train(
     """Train a model into its folder, going on after its last finished epoch.
 
     Args:
-        parent: weights to start from, by name; its head is used where the spec keeps it.
-        teacher: whom an objective with a teacher asks, e.g. `zoo.load(ID)`.
+        parent, teacher: see Task; a teacher is e.g. `zoo.load(ID)`.
         report: called after every step and every epoch.
 
     Returns "finished" or "diverged" (loss or weights not finite; the checkpoint of the last finite
@@ -101,7 +102,7 @@ def train_together(
     for own_options, last_epoch, singly in sorted(groups, key=lambda key: (repr(key[0]), key[1])):
         if own_options.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        with seeds.preserved(), numerics(own_options), AsyncWriter() as writing:
+        with seeds.preserved(), numerics(own_options), _AsyncWriter() as writing:
             group = groups[own_options, last_epoch, singly]
             outcomes |= _TrainingRun(group, own_options, report, writing).to_the_end()
     return outcomes
@@ -120,11 +121,39 @@ def _begun_options(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
     )
 
 
+class _AsyncWriter:
+    """Puts an epoch on disk while the next one is trained; those of one are done before those of
+    the next begin.
+
+    Leaving the context waits for what is under way, also when training was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_WRITING_THREADS, thread_name_prefix="writing")
+        self._under_way: list[tuple[Future[Any], Callable[[Any], None]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def submit(self, write: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Let `write` run; `settle` calls `then` with what it returned, in the caller's thread."""
+        self._under_way.append((self._pool.submit(write), then))
+
+    def settle(self, *, wait: bool = True) -> None:
+        """Call what follows on finished writes, in order; raises what a write raised."""
+        while self._under_way and (wait or self._under_way[0][0].done()):
+            future, then = self._under_way.pop(0)
+            then(future.result())
+
+
 class _TrainingRun:
     """Models that are at the same epoch."""
 
     def __init__(
-        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: AsyncWriter
+        self, tasks: Sequence[Task], options: TrainOptions, report: Report, writing: _AsyncWriter
     ) -> None:
         self.options, self.report, self.writing = options, report, writing
         self.worker = f"{socket.gethostname()} {os.getpid()}"

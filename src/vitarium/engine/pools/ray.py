@@ -31,21 +31,9 @@ FAILED_STARTS = 3
 
 @contextmanager
 def on_ray(
-    address: str | None,
-    *,
-    workers: int | None,
-    device: str,
-    cpus: int = 1,
-    gpus: float | None = None,
+    address: str | None, workers: int | None, device: str, cpus: int, gpus: float | None
 ) -> Iterator["RayEngine"]:
-    """Join a cluster for a while.
-
-    Args:
-        address: see `connected`.
-        workers: models at a time; None: as many as the cluster holds.
-        device: "cpu", "cuda", or "auto" for a GPU where the cluster has any.
-        cpus: of each model, and its number of threads.
-        gpus: of each model; None: one, or none on the CPU.
+    """Join a cluster for a while; the arguments are those of `grow`, cpus and gpus of each model.
 
     Raises InvalidInput for what contradicts itself, and NoCluster.
     """

@@ -7,8 +7,8 @@ Deleting the file makes them be measured again.
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -181,10 +181,14 @@ class Calibration:
                 torch.cuda.synchronize(self.device)
             return time.perf_counter() - started
 
-        with _threads(self.threads):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
             first, times = step(), [step()]
             while len(times) < _MAX_STEPS and sum(times) < _MAX_SECONDS:
                 times.append(step())
+        finally:
+            torch.set_num_threads(threads)
         seconds = min(times)  # others may use the machine now and then
         return seconds, max(first - seconds, 0.0)
 
@@ -215,16 +219,6 @@ def _with_own_kind(recipe: Recipe) -> Recipe:
         return recipe
     own_kind = replace(objective, config=objective.config.with_teacher_like_student())
     return recipe.changed({"objective": own_kind})
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read() -> dict[str, Speed]:
