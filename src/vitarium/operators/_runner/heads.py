@@ -48,7 +48,7 @@ class Heads:
         if choice not in CHOICES:
             self.origin = zoo.at(choice)
             self.label = str(self.origin)
-            self._models = [sources.weights(target_of(self.origin))]
+            self._models = [sources.weights(self.origin)]
         for id in classes if choice in CHOICES else ():
             # they have nothing in common, though they may be of equal shape
             if classes[id] != classes[first_id]:
