@@ -85,7 +85,7 @@ def test_compress_lists_its_methods(vitarium, grown_zoo):
     status, out, _ = vitarium("compress", grown_zoo.path, "--method", "list")
     assert status == 0
     assert "minivit" in out
-    assert "uniform-soup" not in out
+    assert "uniform_soup" not in out
 
 
 def test_compress_says_what_is_wrong(vitarium, grown_zoo):

@@ -14,7 +14,7 @@ def children(grown_zoo):
 
 def test_models_are_merged_by_their_ids_or_by_a_condition(vitarium, grown_zoo, children):
     status, out, _ = vitarium(
-        "merge", grown_zoo.path, *children, "--method", "uniform-soup", "--json"
+        "merge", grown_zoo.path, *children, "--method", "uniform_soup", "--json"
     )
     assert status == 0
     (row,) = json.loads(out)
@@ -29,7 +29,7 @@ def test_models_are_merged_by_their_ids_or_by_a_condition(vitarium, grown_zoo, c
 
 
 def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, children):
-    asked = ("merge", grown_zoo.path, *children, "-m", "uniform-soup", "--stage", "soups")
+    asked = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--stage", "soups")
     status, out, errors = vitarium(*asked)
     assert status == 0
     made = grown_zoo.query("SELECT id FROM models WHERE stage = 'soups'")["id"][0]
@@ -44,8 +44,8 @@ def test_what_was_made_is_told_and_how_to_measure_it(vitarium, grown_zoo, childr
 
 
 def test_models_are_aligned_first_if_asked_for(vitarium, grown_zoo, children):
-    asked = ("merge", grown_zoo.path, *children, "-m", "uniform-soup", "--json")
-    status, out, _ = vitarium(*asked, "--align", "weight-matching")
+    asked = ("merge", grown_zoo.path, *children, "-m", "uniform_soup", "--json")
+    status, out, _ = vitarium(*asked, "--align", "weight_matching")
     assert status == 0
     (row,) = json.loads(out)
     first, aligned = (name.partition("@")[0] for name in row["made of"])
@@ -71,15 +71,15 @@ def test_all_methods_are_listed_with_what_they_need(vitarium):
             ["--method", "uniform-sop"],
             "unknown operator 'uniform_sop'; did you mean 'uniform_soup'",
         ),
-        (["--method", "uniform-soup"], "say which models to merge"),
-        (["--where", "true"], "say how to merge (--method): activation-matching, "),
+        (["--method", "uniform_soup"], "say which models to merge"),
+        (["--where", "true"], "say how to merge (--method): activation_matching, "),
         (
-            ["--method", "uniform-soup", "--where", "lr > 9"],
+            ["--method", "uniform_soup", "--where", "lr > 9"],
             "no model fulfills the condition lr > 9",
         ),
-        (["zzz", "-m", "uniform-soup"], "unknown model 'zzz'"),
-        (["--where", "true", "-m", "uniform-soup", "--set", "x=1"], "unknown factor 'x'"),
-        (["--where", "true", "-m", "uniform-soup", "--base", "zzz"], "has no use for a base"),
+        (["zzz", "-m", "uniform_soup"], "unknown model 'zzz'"),
+        (["--where", "true", "-m", "uniform_soup", "--set", "x=1"], "unknown factor 'x'"),
+        (["--where", "true", "-m", "uniform_soup", "--base", "zzz"], "has no use for a base"),
     ],
 )
 def test_bad_input_is_one_clear_message(vitarium, grown_zoo, arguments, words):

@@ -99,7 +99,7 @@ EXAMPLES = {
         Example("measure {zoo} sparsity --json", "numbers"),
     ],
     "merge": [
-        Example("merge {zoo} {model} {child} --method uniform-soup", "zoo"),
+        Example("merge {zoo} {model} {child} --method uniform_soup", "zoo"),
         Example("merge {zoo} --method list"),
     ],
     "compress": [Example("compress {zoo} {model} --share all --epochs 1 --workers 0", "zoo")],

@@ -156,7 +156,7 @@ def compress(
 
     if method == "list":
         rows = methods().items()
-        print_rows([{"method": n.replace("_", "-"), "what": p.summary} for n, p in rows])
+        print_rows([{"method": n, "what": p.summary} for n, p in rows])
         return
     zoo = Zoo.open(directory)
     named = selected(zoo, models, where, "compress")

@@ -94,13 +94,13 @@ def merge(
 
       vitarium merge demo-zoo --method list
 
-      vitarium merge demo-zoo 3f2a 77b0 --method uniform-soup
+      vitarium merge demo-zoo 3f2a 77b0 --method uniform_soup
 
-      vitarium merge demo-zoo --where "parent like '2a14%'" --method greedy-soup
+      vitarium merge demo-zoo --where "parent like '2a14%'" --method greedy_soup
 
-      vitarium merge demo-zoo 3f2a 77b0 --method slerp --align weight-matching --set t=0.3
+      vitarium merge demo-zoo 3f2a 77b0 --method slerp --align weight_matching --set t=0.3
 
-      vitarium merge demo-zoo --where "stage = 'finetune'" --method epoch-average --set last=3
+      vitarium merge demo-zoo --where "stage = 'finetune'" --method epoch_average --set last=3
     """
     from vitarium.core.registry import get, plugins
     from vitarium.operators._runner.merge import merge as run
@@ -109,9 +109,9 @@ def merge(
         methods()
         return
     if method is None:
-        names = ", ".join(name.replace("_", "-") for name in plugins("operator"))
+        names = ", ".join(plugins("operator"))
         raise InvalidInput(f"say how to merge (--method): {names}")
-    plugin = get("operator", method.replace("-", "_"))
+    plugin = get("operator", method)
     zoo = Zoo.open(directory)
     named = selected(zoo, models, where, "merge")
     of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
@@ -157,7 +157,7 @@ def methods() -> None:
 
     print_rows(
         [
-            {"method": name.replace("_", "-"), "needs": _needs(plugin), "what": plugin.summary}
+            {"method": name, "needs": _needs(plugin), "what": plugin.summary}
             for name, plugin in plugins("operator").items()
         ]
     )

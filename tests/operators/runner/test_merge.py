@@ -21,7 +21,7 @@ def test_a_soup_is_the_mean_of_its_ingredients(grown_zoo, siblings):
 
 def test_a_merged_model_is_a_model_of_the_zoo(grown_zoo, siblings):
     id = siblings[0]
-    made = merge(grown_zoo, "uniform-soup", models=[f"{id}@0", f"{id[:8]}@1"], stage="soups").id
+    made = merge(grown_zoo, "uniform_soup", models=[f"{id}@0", f"{id[:8]}@1"], stage="soups").id
     again = Zoo.open(grown_zoo.path)
     assert again.load(made)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
     spec = again.spec(made)
