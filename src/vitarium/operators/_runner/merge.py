@@ -73,7 +73,7 @@ def merge(
     sources = ModelLoader(zoo, data=images_of, device=find_devices(device)[0], data_dir=data_dir)
     refs = chosen(zoo, method, models, skip_diverged=skip_diverged)
     if align is not None:
-        how = section("operator", align.replace("-", "_") if isinstance(align, str) else align)
+        how = section("operator", align)
         first, *rest = refs
         aligned = [first]
         for done, ref in enumerate(rest):
