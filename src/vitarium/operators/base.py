@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from vitarium.evaluation.inputs import EvalModel, Weights
 _FETCHED_BYTES = 128_000_000
 """What the system is told to fetch at once. Cold, 16 ViT-S took 1.6 s so, 5.4 s in windows of a
 quarter, and 3.3 s file by file, page by page."""
+
+_SPLIT = "register the operator with the split that it looks at"
 
 NamedTensors = Iterator[tuple[str, Tensor]]
 """What an operator yields: the names and the tensors [*shape] of a model."""
@@ -102,9 +104,12 @@ class Ingredients(Sequence[Weights]):
         models: their weights; the head's may be left out.
         base: gives what they started from, with the same names.
         model: gives a new running model of the ingredients' architecture, in eval mode, float32, on
-            the device where models run; also where a head is left out.
+            the device where models run; also where a head is left out. Load the weights of
+            whichever is to be tried.
         examples: gives images of the split that the operator was registered with.
-        subject: gives a model by its number as it runs, on images of its own data.
+        subject: gives a model by its number as it runs, with its own head, in eval mode, float32,
+            and images of that split, of its own data or what the user named in its place. Read
+            anew each time: let go of it before the next.
         symmetries: gives those that the architecture declares.
         progress: is told how many parts of `task` are done.
 
@@ -128,8 +133,10 @@ class Ingredients(Sequence[Weights]):
         """Of the models, `ID@EPOCH`."""
         self.shapes = self._models[0].shapes
         """Of the tensors that are to be made."""
-        self._base, self._model, self._examples = base, model, examples
-        self._symmetries, self._subject = symmetries, subject
+        self._base, self._symmetries = base, symmetries
+        self.model: Callable[[], nn.Module] = model or _missing("nothing runs such a model")
+        self.examples: Callable[[], EvalData] = examples or _missing(_SPLIT)
+        self.subject: Callable[[int], EvalModel] = subject or _missing(_SPLIT)
         self.progress, self.task = progress, task
         self.log = OperatorLog()
         for model_ in self._models[1:]:
@@ -202,30 +209,18 @@ class Ingredients(Sequence[Weights]):
         check_alike(self._models[0], base)
         return base
 
-    def model(self) -> nn.Module:
-        """A running model; load the weights of whichever is to be tried."""
-        assert self._model is not None
-        return self._model()
-
-    def examples(self) -> EvalData:
-        """The images of the split that the operator is registered with."""
-        assert self._examples is not None, "register the operator with the split that it looks at"
-        return self._examples()
-
-    def subject(self, number: int) -> EvalModel:
-        """A model with its own head, in eval mode, float32, and images that it was trained for.
-
-        They are of the split that the operator is registered with, of the model's own data, or of
-        what the user named in its place. Read anew each time: let go of it before the next.
-        """
-        assert self._subject is not None, "register the operator with the split that it looks at"
-        return self._subject(number)
-
     @cached_property
     def symmetries(self) -> Symmetries:
         """What the models' architecture declares. Raises IncompatibleWeights where it does not."""
         assert self._symmetries is not None
         return self._symmetries()
+
+
+def _missing(advice: str) -> Callable[..., Any]:
+    def fail(*arguments: object) -> NoReturn:
+        raise AssertionError(advice)
+
+    return fail
 
 
 class Weighted(Config):

@@ -6,7 +6,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from vitarium.core.errors import VitariumError
 from vitarium.core.registry import Plugin, choose, get
@@ -26,12 +25,22 @@ def check_operator(name: str) -> None:
     AssertionError with the operator's name and the rule that it breaks, UnknownName.
     """
     plugin = get("operator", name)
-    _check_summary(plugin)
-    with tiny_zoo(plugin.facts["tiny_architecture"]) as zoo:
-        models = _models(plugin, zoo)
+    facts = plugin.facts
+    _require(
+        10 < len(plugin.summary) <= 100 and plugin.summary.endswith("."),
+        plugin,
+        "the first line of its docstring is a sentence of at most 100 characters",
+    )
+    _require(facts["title"], plugin, "it has a title")
+    with tiny_zoo(facts["tiny_architecture"]) as zoo:
+        children = zoo.models().query("parent.notna()").sort_values("parent")
+        # as many as the operator takes: children of one parent, or one model
+        models = children["id"].tolist()[: facts["models"][0]]
+        if facts["epochs"]:
+            models = [children["parent"].iloc[0]]
         _check_result(plugin, zoo, models)
         _check_images(plugin, zoo, models)
-        if plugin.facts["models"][1] != 1 and not plugin.facts["epochs"]:
+        if facts["models"][1] != 1 and not facts["epochs"]:
             _check_copies(plugin, zoo, models[0])
         _check_refusals(plugin, zoo, models)
 
@@ -41,28 +50,10 @@ def _require(condition: object, plugin: Plugin, rule: str) -> None:
         raise AssertionError(f"operator '{plugin.name}': {rule}")
 
 
-def _models(plugin: Plugin, zoo: Zoo) -> list[str]:
-    """As many checkpoints as the operator takes: children of one parent, or one model."""
-    children = zoo.models().query("parent.notna()").sort_values("parent")
-    if plugin.facts["epochs"]:
-        return [children["parent"].iloc[0]]
-    ids: list[str] = children["id"].tolist()
-    return ids[: plugin.facts["models"][0]]
-
-
 def _plan(plugin: Plugin, zoo: Zoo, models: Sequence[str], **settings: Any) -> MergePlan:
     section = choose("operator", plugin.name, **{**plugin.facts["tiny"], **settings})
     sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     return MergePlan(sources, section, chosen(zoo, section, models))
-
-
-def _check_summary(plugin: Plugin) -> None:
-    _require(
-        10 < len(plugin.summary) <= 100 and plugin.summary.endswith("."),
-        plugin,
-        "the first line of its docstring is a sentence of at most 100 characters",
-    )
-    _require(plugin.facts["title"], plugin, "it has a title")
 
 
 def _check_result(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
@@ -76,11 +67,8 @@ def _check_result(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
     _require(outputs.shape == (2, CLASSES), plugin, "the merged model runs, with the same classes")
     again = _plan(plugin, zoo, models)
     _require(again.spec.id == id, plugin, "the same merge has the same id")
-    _require(_equal(again.weights(), weights), plugin, "the same merge has the same bits")
-
-
-def _equal(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
+    is_equal = [torch.equal(tensor, weights[name]) for name, tensor in again.weights().items()]
+    _require(all(is_equal), plugin, "the same merge has the same bits")
 
 
 def _check_images(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from vitarium.core import registry
-from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable, UnknownName
+from vitarium.evaluation.inputs import Weights
 from vitarium.operators.alignment._midpoint import Midpoint
+from vitarium.operators.base import Ingredients
 
 SHORT = {"start": "none", "steps": 25, "batch_size": 64, "lr": 0.3}
 SCALED = {
@@ -104,6 +106,18 @@ def test_a_start_that_does_not_align_is_refused(vits, vit, digits):
     given = vits.ingredients(vit, vit.state_dict(), digits)
     with pytest.raises(InvalidInput, match="'uniform_soup' does not align"):
         aligned(given, start="uniform_soup")
+    with pytest.raises(UnknownName, match="did you mean 'weight_matching'"):
+        aligned(given, start="weight_machting")
+
+
+def test_a_head_that_is_left_out_is_refused(vits, vit):
+    bare = {n: t for n, t in vit.state_dict().items() if not n.startswith("head")}
+    given = Ingredients(
+        [Weights("one", bare), Weights("other", bare)],
+        symmetries=lambda: vits.vit_symmetries(vit),
+    )
+    with pytest.raises(IncompatibleWeights, match=r"head\.bias is left out"):
+        aligned(given)
 
 
 def test_images_of_other_classes_are_refused(vits, digits):

@@ -1,14 +1,9 @@
 """The loss halfway between two models."""
 
 import pytest
-import torch
 from torch.nn import functional as F
 
-from vitarium.core.errors import IncompatibleWeights, UnknownName
-from vitarium.evaluation.inputs import Weights
 from vitarium.operators.alignment._midpoint import Midpoint
-from vitarium.operators.alignment.learned import aligned_by
-from vitarium.operators.base import Ingredients
 
 
 def test_it_is_that_of_the_mean_of_two_models(vits, vit, other_vit, digits):
@@ -34,23 +29,3 @@ def test_it_is_that_of_the_mean_of_two_models(vits, vit, other_vit, digits):
 def test_it_is_that_of_the_model_between_a_model_and_itself(vits, vit, digits):
     between = Midpoint(vits.ingredients(vit, vit.state_dict(), digits), 200)
     assert len(set(between.losses(vit.state_dict(), vit.state_dict()))) == 1
-
-
-def test_models_are_aligned_by_name(vits, vit, digits):
-    given = vits.ingredients(vit, vits.exchanged(vit, 7), digits)
-    first, second = aligned_by("weight_matching", given)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    first, second = aligned_by("none", given)
-    assert any(not torch.equal(first[name], second[name]) for name in first)
-    with pytest.raises(UnknownName, match="did you mean 'weight_matching'"):
-        aligned_by("weight_machting", given)
-
-
-def test_a_head_that_is_left_out_is_refused(vits, vit):
-    bare = {n: t for n, t in vit.state_dict().items() if not n.startswith("head")}
-    given = Ingredients(
-        [Weights("one", bare), Weights("other", bare)],
-        symmetries=lambda: vits.vit_symmetries(vit),
-    )
-    with pytest.raises(IncompatibleWeights, match=r"head\.bias is left out"):
-        aligned_by("none", given)

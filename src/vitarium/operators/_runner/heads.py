@@ -137,33 +137,5 @@ def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> C
     return next(iter(parents))
 
 
-def base_of(
-    sources: ModelLoader,
-    base: CheckpointRef,
-    chosen: Sequence[CheckpointRef],
-    models: Sequence[Weights],
-    heads: Heads,
-) -> Weights:
-    """The base's weights, with the head that the models had before they were trained.
-
-    A model that starts from another gets a new head, so the parent's is not what its own started
-    from. Raises IncompatibleWeights where the models' heads did not start alike.
-    """
-    weights = sources.weights(base)
-    if heads.separate:
-        return heads.backbone(weights)
-    names = [name for name in models[0].shapes if is_head(models[0].skeleton, name)]
-    starts = []
-    for ref in chosen:
-        is_child = sources.zoo[ref.model].parent_checkpoint == base
-        starts.append(sources.weights(ref).start if is_child else weights)
-    for model, start in zip(models, starts, strict=True):
-        for name in names:
-            if name not in start or not torch.equal(start[name], starts[0][name]):
-                raise IncompatibleWeights(
-                    f"{models[0].name} and {model.name}: their heads started from different "
-                    f"values, so {name} has no common base; say what becomes of the heads: "
-                    "--heads average, --heads ensemble or --heads ID"
-                )
-    head = {name: starts[0][name] for name in names}
-    return Weights(weights.name, {**WeightSubset(weights, head=False), **head})
+def target_of(ref: CheckpointRef) -> Target:
+    return Target(ref.model, ref.epoch, "")

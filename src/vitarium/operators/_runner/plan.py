@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
+from vitarium.architectures.heads import is_head
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.blueprint import CheckpointRef
 from vitarium.core import files
@@ -17,7 +19,7 @@ from vitarium.core.registry import Section
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.operators._runner.heads import Heads, base_of, common_parent
+from vitarium.operators._runner.heads import Heads, WeightSubset, common_parent, target_of
 from vitarium.operators.base import Ingredients, OperatorLog
 from vitarium.zoo._scratch import scratch, temporary_folder
 
@@ -177,8 +179,30 @@ class MergePlan:
         return examples
 
     def _base_weights(self) -> Weights:
+        """The base's weights, with the head that the models had before they were trained.
+
+        A model that starts from another gets a new head, so the parent's is not what its own
+        started from. Raises IncompatibleWeights where the models' heads did not start alike.
+        """
         assert self.base
-        return base_of(self.sources, self.base, self.chosen, self.models, self.heads)
+        weights, first = self.sources.weights(target_of(self.base)), self.models[0]
+        if self.heads.separate:
+            return self.heads.backbone(weights)
+        starts = []
+        for ref in self.chosen:
+            is_child = self.zoo[ref.model].parent_checkpoint == self.base
+            starts.append(self.sources.weights(target_of(ref)).start if is_child else weights)
+        names = [name for name in first.shapes if is_head(first.skeleton, name)]
+        for model, start in zip(self.models, starts, strict=True):
+            for name in names:
+                if name not in start or not torch.equal(start[name], starts[0][name]):
+                    raise IncompatibleWeights(
+                        f"{first.name} and {model.name}: their heads started from different "
+                        f"values, so {name} has no common base; say what becomes of the heads: "
+                        "--heads average, --heads ensemble or --heads ID"
+                    )
+        head = {name: starts[0][name] for name in names}
+        return Weights(weights.name, {**WeightSubset(weights, head=False), **head})
 
 
 def disk_buffer(folder: Path) -> AbstractContextManager[Path]:

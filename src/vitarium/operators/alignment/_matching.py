@@ -21,6 +21,7 @@ from vitarium.architectures.symmetries.base import (
 )
 from vitarium.operators.alignment._assignment import best_transform, match_heads
 
+Tensors = Mapping[str, Tensor]
 Kind = Literal["permutation", "orthogonal"]
 Kinds = Mapping[str, Kind]
 """By group, what may be done to its units; a group that is missing stays as it is."""
@@ -44,8 +45,8 @@ class Matching:
     def __init__(
         self,
         symmetries: Symmetries,
-        fixed: Mapping[str, Tensor],
-        moving: Mapping[str, Tensor],
+        fixed: Tensors,
+        moving: Tensors,
         kinds: Kinds,
         *,
         start: UnitTransforms | None = None,

@@ -1,19 +1,18 @@
 """The loss halfway between two models, which alignment by training is to lower."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from vitarium.evaluation.losses import losses, parameters
 from vitarium.evaluation.scoring import check_classifier
+from vitarium.operators.alignment._matching import Tensors
 from vitarium.operators.base import Ingredients
 
 EVALUATION_IMAGES = 1024
 """Images, at most, by which one alignment is said to be better than another."""
 CONNECTED = 1e-4
 """Nats by which a midpoint may lie above the mean of the ends and need no training."""
-
-Tensors = Mapping[str, Tensor]
 
 
 class Midpoint:

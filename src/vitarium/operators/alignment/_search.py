@@ -1,6 +1,6 @@
 """How two models are matched by their weights: what is moved, from where, and for how long."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -10,7 +10,7 @@ from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms
 from vitarium.core.config import Config
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.seeds import derive
-from vitarium.operators.alignment._matching import TOLERANCE, Kind, Kinds, Matching
+from vitarium.operators.alignment._matching import TOLERANCE, Kind, Kinds, Matching, Tensors
 from vitarium.operators.base import Ingredients, checked
 
 
@@ -30,8 +30,8 @@ class Search(Config):
 
 def matched(
     symmetries: Symmetries,
-    fixed: Mapping[str, Tensor],
-    moving: Mapping[str, Tensor],
+    fixed: Tensors,
+    moving: Tensors,
     kinds: Kinds,
     search: Search,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -112,8 +112,8 @@ def model_weights(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str
 def match_models(
     ingredients: Ingredients,
     symmetries: Symmetries,
-    fixed: Mapping[str, Tensor],
-    moving: Mapping[str, Tensor],
+    fixed: Tensors,
+    moving: Tensors,
     config: Search,
 ) -> UnitTransforms:
     """The moves that `matched` finds for weights [*shape], of the groups that the settings name.
@@ -129,8 +129,8 @@ def match_models(
 def log_cosines(
     ingredients: Ingredients,
     symmetries: Symmetries,
-    fixed: Mapping[str, Tensor],
-    moving: Mapping[str, Tensor],
+    fixed: Tensors,
+    moving: Tensors,
     matching: Matching,
 ) -> None:
     """Log the cosine of the two models' weights [*shape] before and after the alignment."""

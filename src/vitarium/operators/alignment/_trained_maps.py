@@ -25,10 +25,13 @@ HOLD = 0.25
 class UnitMap(nn.Module, ABC):
     """A map of the units of one group, of free numbers [n, n] or [heads, n, n]."""
 
-    def __init__(self, size: int, heads: int | None, scale: float = 0.0) -> None:
+    diagonal = 0.0
+    """Of the free numbers, where the map is the identity."""
+
+    def __init__(self, size: int, heads: int | None = None) -> None:
         super().__init__()
-        identity = torch.eye(size)
-        self.free = nn.Parameter(scale * (identity.repeat(heads, 1, 1) if heads else identity))
+        start = self.diagonal * torch.eye(size)
+        self.free = nn.Parameter(start.repeat(heads, 1, 1) if heads else start)
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -53,7 +56,6 @@ class Rotation(UnitMap):
         self.register_buffer("basis", mean_free(size) if keeps_mean else None)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         skew = (self.free - self.free.mT) / (2 * self.free.shape[-1] ** 0.5)
         identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         rotation = torch.linalg.solve(identity + skew, identity - skew)
@@ -66,11 +68,7 @@ class Rotation(UnitMap):
 class Invertible(UnitMap):
     """Any invertible maps: free matrices."""
 
-    def __init__(self, size: int, heads: int | None = None) -> None:
-        super().__init__(size, heads)
-
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         size = self.free.shape[-1]
         identity = torch.eye(size, dtype=self.free.dtype, device=self.free.device)
         matrix = identity + self.free / size**0.5
@@ -80,17 +78,14 @@ class Invertible(UnitMap):
 class Exchange(UnitMap):
     """Permutations: the one nearest to a free matrix, whose gradient goes straight through."""
 
-    def __init__(self, size: int, heads: int | None = None) -> None:
-        super().__init__(size, heads, HOLD)
+    diagonal = HOLD
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Matrices [n, n] or [heads, n, n]: see `Matrices`."""
         hard = nn.functional.one_hot(self.exact(), self.free.shape[-1]).to(self.free)
         permutation = hard + self.free - self.free.detach()
         return permutation, permutation
 
     def exact(self) -> Tensor:
-        """Permutations, int64 [n] or [heads, n]."""
         return nearest_permutation(self.free.detach())
 
 

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor
 
 from vitarium.architectures.symmetries._folding import folded, unfolded
 from vitarium.architectures.symmetries.base import Symmetries, moved
@@ -15,7 +14,8 @@ from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import choose, get
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import mean_loss
-from vitarium.operators.alignment._midpoint import Midpoint, Tensors
+from vitarium.operators.alignment._matching import Tensors
+from vitarium.operators.alignment._midpoint import Midpoint
 from vitarium.operators.alignment._search import model_weights
 from vitarium.operators.alignment._trained_maps import (
     Exchange,
@@ -72,38 +72,27 @@ def learned_matching(config: LearnedMatching, ingredients: Ingredients) -> Named
     is projected on exact maps in float64. Where the midpoint's loss does not rise above the mean of
     the ends, or training does not lower it on training images, the start is kept. Raises
     IncompatibleWeights for an architecture without declared symmetries, or none that is to be
-    learned, and for norms that cannot be folded.
+    learned, for norms that cannot be folded, and where the head is left out; UnknownName and
+    InvalidInput for a start that does not align.
     """
     full, symmetries = config.maps == "full", ingredients.symmetries
     maps = _maps(config, symmetries)
     start = config.start or ("orthogonal_matching" if full else "weight_matching")
-    reference, source = aligned_by(start, ingredients)
+    reference, source = model_weights(ingredients)
+    if start != "none":
+        if not get("operator", start).facts["aligns"]:
+            raise InvalidInput(f"start: '{start}' does not align models")
+        source = dict(choose("operator", start)(ingredients))
     midpoint = Midpoint(ingredients, config.num_images)
 
     def trained() -> Iterator[Tensors]:
         fixed, moving = (folded(symmetries, w) if full else w for w in (reference, source))
-        _train(config, symmetries, midpoint, maps, fixed, moving)
+        _train(config, midpoint, maps, (fixed, moving))
         exact = {group: unit_map.exact().cpu() for group, unit_map in maps.items()}
         aligned = moved(symmetries, moving, exact)
         yield unfolded(symmetries, aligned, reference) if full else aligned
 
     yield from midpoint.best(reference, source, trained()).items()
-
-
-def aligned_by(start: str, ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights [*shape] of the first model, and of the second as an operator aligns it.
-
-    "none" leaves the second as it is.
-
-    Raises UnknownName, InvalidInput for an operator that does not align, IncompatibleWeights where
-    the head is left out, and what the operator raises.
-    """
-    first, second = model_weights(ingredients)
-    if start == "none":
-        return first, second
-    if not get("operator", start).facts["aligns"]:
-        raise InvalidInput(f"start: '{start}' does not align models")
-    return first, dict(choose("operator", start)(ingredients))
 
 
 def _maps(config: LearnedMatching, symmetries: Symmetries) -> dict[str, UnitMap]:
@@ -129,13 +118,12 @@ def _maps(config: LearnedMatching, symmetries: Symmetries) -> dict[str, UnitMap]
 
 def _train(
     config: LearnedMatching,
-    symmetries: Symmetries,
     midpoint: Midpoint,
     maps: Mapping[str, UnitMap],
-    reference: Tensors,
-    source: Tensors,
+    models: tuple[Tensors, Tensors],
 ) -> None:
-    fixed, moving = midpoint.running(reference), midpoint.running(source)
+    symmetries = midpoint.ingredients.symmetries
+    fixed, moving = (midpoint.running(model) for model in models)
     free = [unit_map.to(midpoint.examples.device).free for unit_map in maps.values()]
     optimizer = torch.optim.Adam(free, config.lr)
     positions = torch.Generator().manual_seed(derive(config.seed, "learned_matching", "places"))

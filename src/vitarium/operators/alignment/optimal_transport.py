@@ -1,6 +1,5 @@
 """Move one model's units onto another's by optimal transport, layer by layer."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,6 +10,7 @@ from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core.config import Config
 from vitarium.operators.alignment._activations import probes, running_models, unit_scores
 from vitarium.operators.alignment._assignment import transport_plan
+from vitarium.operators.alignment._matching import Tensors
 from vitarium.operators.alignment._search import model_weights
 from vitarium.operators.alignment._trained_maps import moved_by, rearranged
 from vitarium.operators.base import Ingredients, NamedTensors, in_float64, operator
@@ -65,10 +65,7 @@ def transport(config: Transport, ingredients: Ingredients) -> NamedTensors:
 
 
 def plans_between(
-    config: Transport,
-    symmetries: Symmetries,
-    fixed: Mapping[str, Tensor],
-    moving: Mapping[str, Tensor],
+    config: Transport, symmetries: Symmetries, fixed: Tensors, moving: Tensors
 ) -> dict[str, Tensor]:
     """By group, what is applied to its units: rows that sum to 1, [n, n] or [heads, n, n]."""
     plans: dict[str, Tensor] = {}
@@ -108,10 +105,7 @@ def plans_between(
 
 
 def plans_by_activations(
-    config: Transport,
-    ingredients: Ingredients,
-    first: Mapping[str, Tensor],
-    second: Mapping[str, Tensor],
+    config: Transport, ingredients: Ingredients, first: Tensors, second: Tensors
 ) -> dict[str, Tensor]:
     """As `plans_between`, from activations: rows that sum to 1, [n, n] or [heads, n, n]."""
     groups, models = ingredients.symmetries.groups, running_models(ingredients, first, second)
@@ -133,7 +127,7 @@ def plans_by_activations(
 
 
 def _head_plans(
-    config: Transport, group: str, head_costs: Tensor, costs: Mapping[str, Tensor]
+    config: Transport, group: str, head_costs: Tensor, costs: Tensors
 ) -> dict[str, Tensor]:
     """Heads cost what it takes to move their channels, at best; they are not mixed.
 

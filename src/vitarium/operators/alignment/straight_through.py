@@ -6,12 +6,12 @@ from itertools import islice
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, moved
+from vitarium.architectures.symmetries.base import UnitTransforms, moved
 from vitarium.core.config import Config
 from vitarium.core.seeds import derive
 from vitarium.evaluation.losses import gradients, mean_loss
-from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching
-from vitarium.operators.alignment._midpoint import Midpoint, Tensors
+from vitarium.operators.alignment._matching import TOLERANCE, Kinds, Matching, Tensors
+from vitarium.operators.alignment._midpoint import Midpoint
 from vitarium.operators.alignment._search import Search, matched, model_weights
 from vitarium.operators.base import Ingredients, NamedTensors, operator
 
@@ -59,22 +59,21 @@ def straight_through(config: StraightThrough, ingredients: Ingredients) -> Named
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
     start = matched(symmetries, first, second, kinds, Search(seed=config.seed)).moves
     midpoint = Midpoint(ingredients, config.num_images)
-    trained = _trained(config, symmetries, midpoint, first, second, start)
+    trained = _trained(config, midpoint, (first, second), start)
     candidates = (moved(symmetries, second, moves) for moves in trained)
     yield from midpoint.best(first, moved(symmetries, second, start), candidates).items()
 
 
 def _trained(
     config: StraightThrough,
-    symmetries: Symmetries,
     midpoint: Midpoint,
-    reference: Tensors,
-    source: Tensors,
+    models: tuple[Tensors, Tensors],
     moves: UnitTransforms,
 ) -> Iterator[UnitTransforms]:
     """The permutations that training comes by, as often as they are to be judged."""
-    first = midpoint.running(reference)
-    moving = {name: tensor.cpu() for name, tensor in midpoint.running(source).items()}
+    symmetries = midpoint.ingredients.symmetries
+    first, source = (midpoint.running(model) for model in models)
+    moving = {name: tensor.cpu() for name, tensor in source.items()}
     free = {name: tensor.clone() for name, tensor in first.items()}
     kinds: Kinds = dict.fromkeys(symmetries.groups, "permutation")
     optimizer = torch.optim.SGD(list(free.values()), config.lr, config.momentum)

@@ -4,7 +4,7 @@ Whatever lies in the span of the models is a combination of them, so the product
 are all that an angle or a mean needs: of whole vectors they are summed up tensor by tensor.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,14 +25,14 @@ def combined(
     """Combinations of the models by `coefficients(what it is of, products [models, models])`."""
     vector_coefficients = None
     if over == "vector":
-        products = sum(tensors @ tensors.T for _, tensors in _flattened(ingredients))
+        products = sum(_products(tensors) for _, tensors in ingredients.tensors())
         vector_coefficients = coefficients("the whole vector", torch.as_tensor(products))
-    for name, tensors in _flattened(ingredients):
-        model_coefficients = vector_coefficients or coefficients(name, tensors @ tensors.T)
-        total = torch.zeros_like(tensors[0])
+    for name, tensors in ingredients.tensors():
+        model_coefficients = vector_coefficients or coefficients(name, _products(tensors))
+        total = torch.zeros(ingredients.shapes[name], dtype=torch.float64)
         for tensor, coefficient in zip(tensors, model_coefficients, strict=True):
-            total += coefficient * tensor
-        yield name, total.view(ingredients.shapes[name])
+            total += coefficient * tensor.double()
+        yield name, total
 
 
 def spherical_mean(
@@ -83,11 +83,6 @@ def spherical_mean(
     return combination
 
 
-def _flattened(ingredients: Ingredients) -> Iterator[tuple[str, Tensor]]:
-    """Name by name, float64 [models, entries]."""
-    for done, (name, shape) in enumerate(ingredients.shapes.items()):
-        ingredients.report(done, len(ingredients.shapes))
-        tensors = torch.empty(len(ingredients), torch.Size(shape).numel(), dtype=torch.float64)
-        for row, tensor in zip(tensors, ingredients.model_tensors(name), strict=True):
-            row.copy_(tensor.flatten())
-        yield name, tensors
+def _products(tensors: Tensor) -> Tensor:
+    flat = tensors.double().reshape(len(tensors), -1)
+    return flat @ flat.T

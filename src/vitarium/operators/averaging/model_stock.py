@@ -3,7 +3,7 @@
 import torch
 
 from vitarium.core.config import NoConfig
-from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
+from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 @operator(
@@ -24,12 +24,9 @@ def model_stock(config: NoConfig, ingredients: Ingredients) -> NamedTensors:
     others; its cosines count as 0. The mean of all t, by tensors, is told.
     """
     count, ratios = len(ingredients), []
-    for done, (name, shape) in enumerate(ingredients.shapes.items()):
-        ingredients.report(done, len(ingredients.shapes))
-        base = checked(ingredients.base, name).double()
-        learned, directions, moved = torch.zeros(shape).double(), torch.zeros(shape).double(), 0
-        for tensor in ingredients.model_tensors(name):
-            delta = tensor.double() - base
+    for name, base, deltas in ingredients.deltas():
+        learned, directions, moved = torch.zeros_like(base), torch.zeros_like(base), 0
+        for delta in deltas:
             learned += delta
             if length := torch.linalg.vector_norm(delta):
                 directions += delta / length

@@ -56,7 +56,8 @@ def fitted(
     mixes = (mix_before, mix_after)
     tried = [_Heads(blocks, start, num_heads, mixes, own_norms) for start in starts]
     heads = min(tried, key=lambda candidate: sum(candidate.errors().values()))
-    heads.improve()
+    for fit in (heads.logits, heads.values):
+        fit.improve(_TOLERANCE, _SWEEPS)
     units = _units(blocks, starts, activation, own_norms)
     shared = heads.weights() | {
         "mlp.fc1.weight": units.units.read[:, :-1],
@@ -76,9 +77,8 @@ def fitted(
         assert norm.shift is not None  # a LayerNorm's
         shared |= {n: heads.start[n] for n in ("norm1.weight", "norm1.bias")}
         shared |= {"norm2.weight": norm.gain, "norm2.bias": norm.shift}
-    return FittedBlocks(
-        shared, per_block, heads.errors() | {"mlp": _relative(units.error, units.blocks.total)}
-    )
+    errors = heads.errors() | {"mlp": _relative(units.error, units.blocks.total)}
+    return FittedBlocks(shared, per_block, errors)
 
 
 class _Heads:
@@ -117,10 +117,6 @@ class _Heads:
         """Relative ones."""
         fits = {"logits": self.logits, "values": self.values}
         return {name: _relative(fit.error(), fit.total) for name, fit in fits.items()}
-
-    def improve(self) -> None:
-        for fit in (self.logits, self.values):
-            fit.improve(_TOLERANCE, _SWEEPS)
 
     def weights(self) -> Parts:
         (queries, keys), (values, written) = self.logits.shared, self.values.shared
