@@ -10,8 +10,7 @@ from reference.recorded import attention_maps
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
-from vitarium.measures.robustness._attention_temperature import class_attention
-from vitarium.measures.robustness._patches import patch_grid
+from vitarium.measures.robustness._patches import class_attention, patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 
@@ -73,7 +72,9 @@ def test_attention_within_windows_is_refused(subject):
         num_classes=10,
     ).eval()
     windows = replace(subject, model=model)
-    with pytest.raises(NotApplicable, match=r"attends inside windows or otherwise: \[240, 1, 4, 4\]"):
+    with pytest.raises(
+        NotApplicable, match=r"attends inside windows or otherwise: \[240, 1, 4, 4\]"
+    ):
         measured(windows, perturbation="corruption")
     with pytest.raises(NotApplicable, match="has no attention with a q_norm"):
         measured(windows, perturbation="corruption", temperature=2.0)
