@@ -107,10 +107,9 @@ def attention_temperature(subject: EvalModel, temperature: float) -> Iterator[No
     terms to the products, hand the sums to `logits`. With 1 nothing at all is done.
     Raises NotApplicable for a model with a block whose attention has neither.
     """
+    smoothed = blocks_of(subject.model, subject.name) if temperature != 1 else {}
     with ExitStack() as stack:
-        for name, block in (
-            blocks_of(subject.model, subject.name).items() if temperature != 1 else ()
-        ):
+        for name, block in smoothed.items():
             scaled: list[Any] = [
                 getattr(module, "logits", None) or module.q_norm
                 for module in block.modules()
