@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from vitarium.architectures.features import prefix_tokens
 from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.features import evaluating, taps
-from vitarium.evaluation.inputs import EvalModel, Representation
+from vitarium.evaluation.features import blocks_of, evaluating
+from vitarium.evaluation.inputs import EvalModel
 
 See = Callable[[str, Tensor], None]
 """Called with a block's name and its probabilities, float [n, heads, tokens, tokens]; rows are
@@ -119,11 +119,10 @@ def takes_probabilities(attention: Any) -> nn.Module:
 def _attentions(model: nn.Module) -> dict[str, Any]:
     """The attention of each block, by the block's name."""
     attentions = {}
-    for tap in taps(model, Representation()):
-        name = tap.name
+    for name, block in blocks_of(model).items():
         inside = [
             module
-            for module in tap.module.modules()
+            for module in block.modules()
             if hasattr(module, "fused_attn")
             and isinstance(getattr(module, "attn_drop", None), nn.Module)
         ]

@@ -51,6 +51,14 @@ class Tap:
         return patches.mean(1) if tokens == "mean" else patches.flatten(1)
 
 
+def blocks_of(model: nn.Module, name: str = "", hint: str = "") -> dict[str, nn.Module]:
+    """The blocks of a model by name. Raises NotApplicable, with the model's name and a hint."""
+    try:
+        return dict(blocks(model))
+    except InvalidInput as error:
+        raise NotApplicable(f"{name}: {error}{hint}" if name else f"{error}{hint}") from None
+
+
 def taps(
     model: nn.Module, config: Representation, layers: Sequence[str] | None = None
 ) -> list[Tap]:
@@ -59,10 +67,7 @@ def taps(
     Raises NotApplicable where a model has no blocks, UnknownName for a layer that is not there.
     """
     if layers is None:
-        try:
-            block_modules = blocks(model)
-        except InvalidInput as error:
-            raise NotApplicable(f"{error}; name the layers to compare") from None
+        block_modules = blocks_of(model, hint="; name the layers to compare")
         names = list(block_modules)[-1:] if config.layers == "last" else list(block_modules)
         return [Tap(name, block_modules[name], model) for name in names]
     modules = dict(model.named_modules())

@@ -12,7 +12,7 @@ from vitarium import create_model
 from vitarium.architectures.multiplexed._blocks import MultiplexedAttention
 from vitarium.core.errors import NotApplicable
 from vitarium.evaluation.attention import watch
-from vitarium.measures.robustness._attention_temperature import (
+from vitarium.measures.robustness._patches import (
     attention_temperature,
     class_attention,
 )

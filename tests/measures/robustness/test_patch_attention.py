@@ -10,8 +10,7 @@ from reference.recorded import attention_maps
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import NotApplicable
 from vitarium.core.registry import choose
-from vitarium.measures.robustness._attention_temperature import class_attention
-from vitarium.measures.robustness._patches import patch_grid
+from vitarium.measures.robustness._patches import class_attention, patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 

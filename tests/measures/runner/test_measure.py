@@ -2,19 +2,21 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from reference.recorded import layer_vectors
 from vitarium import Blueprint, Zoo, grow, measure
 from vitarium.core.config import InvalidConfig, NoConfig
 from vitarium.core.errors import DamagedCache, DiskFull, InvalidInput, NotApplicable, UnknownName
 from vitarium.core.registry import choose
-from vitarium.evaluation.inputs import EvalModel, Predictions, Weights
+from vitarium.evaluation.inputs import EvalModel, Predictions, Representation, Weights
 from vitarium.measures._runner.measure import NotKept
 from vitarium.measures.base import measure as measure_plugin
 from vitarium.zoo import records
@@ -267,6 +269,26 @@ def test_a_measure_that_is_not_symmetric_is_measured_both_ways(zoo, own_plugins)
 
     table = measure(zoo, "first_loss", pairs="same-parent")
     assert sorted(table["value"]) == [0, 0, 1, 1]
+
+
+def test_settings_of_pairs_may_be_lists(zoo, own_plugins):
+    class Listed(NoConfig):
+        numbers: list[int] = [1, 2]
+
+    class ListedFeatures(Representation):
+        numbers: list[int] = [1, 2]
+
+    @measure_plugin("listed", unit="1", title="made up", reason=lambda *_: "")
+    def listed(config: Listed, models: Sequence[Weights]):
+        return {"": torch.full((len(models), len(models)), float(sum(config.numbers)))}
+
+    @measure_plugin("listed_features", unit="1", title="made up")
+    def features(config: ListedFeatures, features: Tensor):
+        return torch.tensor(config.numbers, dtype=torch.float32)
+
+    assert set(measure(zoo, "listed", numbers=[3, 4], pairs="same-parent")["value"]) == {7}
+    table = measure(zoo, "listed_features", pairs="same-parent")
+    assert table["value"].tolist() == pytest.approx([1] * len(table))
 
 
 def test_models_of_other_image_sizes_are_refused_pair_by_pair(zoo, tiny):

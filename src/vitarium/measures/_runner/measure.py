@@ -5,7 +5,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from vitarium.core.devices import find_devices
 from vitarium.core.errors import NotApplicable, NotWritable, VitariumError, WriteFault
 from vitarium.core.file_faults import check_writable
 from vitarium.core.progress import SILENT, Progress
-from vitarium.core.registry import Section, choose, section
+from vitarium.core.registry import choose, section
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.checkpoints import Epochs, PairsName, pairs_of, targets
 from vitarium.evaluation.inputs import Values, finite
@@ -203,15 +203,16 @@ def _pairwise(todo: Sequence[Job], loader: ModelLoader) -> Callable[[Job], Value
     refs = list(dict.fromkeys(ref for job in todo for ref in job.of))
     index = {ref: number for number, ref in enumerate(refs)}
     models = [loader.weights(ref) for ref in refs]
-
-    @cache
-    def matrices(section: Section) -> tuple[list[str], np.ndarray]:
-        """Parts, and of each the values of all pairs, float64 [parts, models, models]."""
-        by_part = section(models)
-        return list(by_part), np.stack([matrix.numpy() for matrix in by_part.values()])
+    matrices: dict[tuple[str, str], tuple[list[str], np.ndarray]] = {}
+    """By measure and settings: parts, and all values, float64 [parts, models, models]."""
 
     def values_of(job: Job) -> Values:
-        parts, all_values = matrices(job.section)
+        which = (job.section.name, job.settings)
+        if which not in matrices:
+            by_part = job.section(models)
+            stacked = np.stack([matrix.numpy() for matrix in by_part.values()])
+            matrices[which] = list(by_part), stacked
+        parts, all_values = matrices[which]
         first, second = (index[ref] for ref in job.of)
         values = dict(zip(parts, all_values[:, first, second].tolist(), strict=True))
         if np.isnan(values[""]):

@@ -1,9 +1,10 @@
-"""Patches of a vision transformer, which of them are perturbed, and how: settings and grid.
+"""Patches of a vision transformer, which of them are perturbed, and how they are attended to.
 
 Shared by the measures of patch perturbations (Gu, Tresp & Qin 2022, arXiv 2111.10659).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,9 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from vitarium.architectures.features import prefix_tokens
 from vitarium.core.errors import NotApplicable
+from vitarium.evaluation.features import blocks_of
 from vitarium.evaluation.inputs import EvalModel
 from vitarium.measures.robustness._perturbation import Perturbing, streams
 
@@ -93,3 +96,54 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
             f"{image_height} by {image_width}"
         )
     return PatchGrid(height, width, rows, columns)
+
+
+@contextmanager
+def attention_temperature(subject: EvalModel, temperature: float) -> Iterator[None]:
+    """Inside, all attention scores are divided by the temperature before the softmax.
+
+    timm's attentions hand their queries to `q_norm` (often an identity), whose output is divided:
+    so it makes no difference whether attention is fused. Those of multiplexed models, which add
+    terms to the products, hand the sums to `logits`. With 1 nothing at all is done.
+    Raises NotApplicable for a model with a block whose attention has neither.
+    """
+    smoothed = blocks_of(subject.model, subject.name) if temperature != 1 else {}
+    with ExitStack() as stack:
+        for name, block in smoothed.items():
+            scaled: list[Any] = [
+                getattr(module, "logits", None) or module.q_norm
+                for module in block.modules()
+                if {"q_norm", "logits"} & {*dict(module.named_children())}
+            ]
+            if not scaled:
+                message = f"{name} has no attention with a q_norm as timm's"
+                raise NotApplicable(f"{subject.name}: {message}")
+            for scores in scaled:
+                hook = scores.register_forward_hook(lambda _, __, out: out / temperature)
+                stack.callback(hook.remove)
+        yield
+
+
+def class_attention(subject: EvalModel, maps: list[Tensor], method: str) -> Tensor:
+    """How much what is classified attends to each patch, [b, patches]; rows sum to 1.
+
+    The class token's attention, or the mean of the patches' where the model pools them; prefix
+    tokens are left out of what is attended to.
+
+    Args:
+        maps: every block's attention, [b, heads, tokens, tokens].
+        method: "last": that of the last block; "rollout": through all blocks, each the mean of its
+            attention and the identity (Abnar & Zuidema 2020, arXiv 2005.00928).
+    """
+    prefix = prefix_tokens(subject.model)
+    means = [block_map.mean(1) for block_map in maps]
+    flow = means[-1]
+    if method == "rollout":
+        identity = torch.eye(flow.shape[-1], device=flow.device)
+        flow = identity
+        for block_map in means:
+            flow = (0.5 * block_map + 0.5 * identity) @ flow
+    pooled = prefix == 0 or getattr(subject.model, "global_pool", "token") != "token"
+    rows = flow[:, prefix:].mean(1) if pooled else flow[:, 0]
+    patches = rows[:, prefix:]
+    return patches / patches.sum(1, keepdim=True)

@@ -5,8 +5,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitarium.measures.base import EvalModel, Values, measure
-from vitarium.measures.robustness._attention_temperature import attention_temperature
-from vitarium.measures.robustness._patches import PatchGrid, PatchSettings, patch_grid
+from vitarium.measures.robustness._patches import (
+    PatchGrid,
+    PatchSettings,
+    attention_temperature,
+    patch_grid,
+)
 from vitarium.measures.robustness._perturbation import (
     PixelBatch,
     ascend,

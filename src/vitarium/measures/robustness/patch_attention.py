@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from vitarium.architectures.features import prefix_tokens
 from vitarium.evaluation.attention import watch
 from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
-from vitarium.measures.robustness._attention_temperature import (
+from vitarium.measures.robustness._patches import (
     attention_temperature,
     class_attention,
+    patch_grid,
 )
-from vitarium.measures.robustness._patches import patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 from vitarium.measures.robustness.patch_corruption import PatchCorruption, patches_corrupted

@@ -7,9 +7,13 @@ from pydantic import Field
 from torch import Tensor
 
 from vitarium.measures.base import EvalModel, Values, measure
-from vitarium.measures.robustness._attention_temperature import attention_temperature
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
-from vitarium.measures.robustness._patches import PatchGrid, PatchSettings, patch_grid
+from vitarium.measures.robustness._patches import (
+    PatchGrid,
+    PatchSettings,
+    attention_temperature,
+    patch_grid,
+)
 from vitarium.measures.robustness._perturbation import PixelBatch, fooling_rate, streams
 
 

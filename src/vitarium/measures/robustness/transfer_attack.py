@@ -5,8 +5,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitarium.evaluation.features import blocks_of
 from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
-from vitarium.measures.robustness._attention_temperature import model_blocks
 from vitarium.measures.robustness._perturbation import (
     Perturbing,
     PixelBatch,
@@ -65,7 +65,7 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalMo
         raise NotApplicable(
             f"{subject.name} takes images of {sizes[0]}, its parent {parent.name} of {sizes[1]}"
         )
-    layers = list(model_blocks(parent).values())
+    layers = list(blocks_of(parent.model, parent.name).values())
     number = config.layer
     if number is not None and number >= len(layers):
         raise NotApplicable(f"{parent.name} has no block {number}, the last is {len(layers) - 1}")
