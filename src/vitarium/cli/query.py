@@ -147,17 +147,14 @@ def _csv(database: "Database", sql: str) -> Iterator[bytes]:
 
 
 def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
+    def cell(value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return guarded(value) if isinstance(value, str) else value
+
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow([_csv_cell(value) for value in row])
+    csv.writer(text, lineterminator="\n").writerows(map(cell, row) for row in rows)
     return text.getvalue().encode()
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return guarded(value) if isinstance(value, str) else value
 
 
 def _json(database: "Database", sql: str) -> Iterator[bytes]:

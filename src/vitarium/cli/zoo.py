@@ -1,5 +1,6 @@
 """`vitarium ls` and `vitarium show`: what is in a zoo."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,17 +104,8 @@ def show(
     if json:
         columns = dict.fromkeys(column for row in epochs for column in row)
         epochs = [{column: row.get(column) for column in columns} for row in epochs]
-        print_json(
-            {
-                **spec,
-                "status": folder.status,
-                "children": children,
-                "num_outputs": about.num_outputs,
-                "classes": list(about.classes),
-                "software": dict(about.software),
-                "epochs": epochs,
-            }
-        )
+        family = {"status": folder.status, "children": children}
+        print_json({**spec, **family, **asdict(about), "epochs": epochs})
         return
     facts = {
         "stage": spec["stage"],
@@ -164,19 +156,16 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         columns.discard("status")
     return [
         {
-            **{shortened(key, _MAX_LENGTH): _short(row[key]) for key in row if key in columns},
+            **{
+                shortened(key, _MAX_LENGTH): shortened(value, _MAX_LENGTH)
+                if isinstance(value, str)
+                else value
+                for key, value in row.items()
+                if key in columns
+            },
             "model": row["model"][:8],
             "parent": (row["parent"] or "")[:8],
-            "before": _rounded(row["before"]),
-            "after": _rounded(row["after"]),
+            **{k: row[k] if row[k] is None else round(row[k], 3) for k in ("before", "after")},
         }
         for row in rows
     ]
-
-
-def _short(value: Any) -> Any:
-    return shortened(value, _MAX_LENGTH) if isinstance(value, str) else value
-
-
-def _rounded(score: float | None) -> float | None:
-    return score if score is None else round(score, 3)
