@@ -137,18 +137,20 @@ def _distinct(names: list[str]) -> list[str]:
 
 def _csv(database: "Database", sql: str) -> Iterator[bytes]:
     names, batches = database.batches(sql)
-    header: list[Any] = [[_distinct(names)]]
-    for rows in chain(header, batches):
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerows([_csv_cell(value) for value in row] for row in rows)
-        yield lines.getvalue().encode()
+    yield _csv_lines([_distinct(names)])
+    for rows in batches:
+        yield _csv_lines(rows)
 
 
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return guarded(value) if isinstance(value, str) else value
+def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
+    def cell(value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return guarded(value) if isinstance(value, str) else value
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(map(cell, row) for row in rows)
+    return text.getvalue().encode()
 
 
 def _json(database: "Database", sql: str) -> Iterator[bytes]:

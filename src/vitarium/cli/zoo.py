@@ -1,5 +1,6 @@
 """`vitarium ls` and `vitarium show`: what is in a zoo."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,15 +100,9 @@ def show(
     ]
     if json:
         columns = dict.fromkeys(column for row in epochs for column in row)
-        details = {
-            "status": folder.status,
-            "children": children,
-            "num_outputs": about.num_outputs,
-            "classes": list(about.classes),
-            "software": dict(about.software),
-            "epochs": [{column: row.get(column) for column in columns} for row in epochs],
-        }
-        print_json({**spec, **details})
+        epochs = [{column: row.get(column) for column in columns} for row in epochs]
+        family = {"status": folder.status, "children": children}
+        print_json({**spec, **family, **asdict(about), "epochs": epochs})
         return
     facts: dict[str, Any] = {
         "stage": spec["stage"],
@@ -148,17 +143,18 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     columns |= {key for row in rows for key, value in row.items() if value is not None}
     if all(row["status"] == "finished" for row in rows):
         columns.discard("status")
-    readable = []
-    for row in rows:
-        cells = {
-            shortened(key, _MAX_LENGTH): shortened(cell, _MAX_LENGTH)
-            if isinstance(cell, str)
-            else cell
-            for key, cell in row.items()
-            if key in columns
+    return [
+        {
+            **{
+                shortened(key, _MAX_LENGTH): shortened(value, _MAX_LENGTH)
+                if isinstance(value, str)
+                else value
+                for key, value in row.items()
+                if key in columns
+            },
+            "model": row["model"][:8],
+            "parent": (row["parent"] or "")[:8],
+            **{k: row[k] if row[k] is None else round(row[k], 3) for k in ("before", "after")},
         }
-        cells |= {"model": row["model"][:8], "parent": (row["parent"] or "")[:8]}
-        for name in ("before", "after"):
-            cells[name] = None if row[name] is None else round(row[name], 3)
-        readable.append(cells)
-    return readable
+        for row in rows
+    ]

@@ -1,7 +1,7 @@
 """Typed, frozen settings, and pydantic's complaints about them in our words."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
@@ -87,27 +87,22 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
         if isinstance(cause, InvalidConfig):  # a configuration inside this one
             problems.extend(problem.under(*path) for problem in cause.problems)
         else:
-            problems.append(Problem(path, _message(item, model)))
+            message = item["msg"]
+            if item["type"] == "extra_forbidden":
+                *inside, name = item["loc"]
+                near = did_you_mean(str(name), _fields_at(model, inside))
+                message = f"unknown factor '{name}'{near}"
+            elif item["type"] == "missing":
+                message = "missing"
+            elif item["type"] == "value_error":
+                message = str(cause)
+            elif (expected := message.removeprefix("Input should be ")) != message:
+                message = f"{item['input']!r} is not {expected}"
+            problems.append(Problem(path, message))
     return problems
 
 
-def _message(item: Any, model: type[BaseModel]) -> str:
-    match item["type"]:
-        case "extra_forbidden":
-            name = str(item["loc"][-1])
-            return (
-                f"unknown factor '{name}'{did_you_mean(name, _fields_at(model, item['loc'][:-1]))}"
-            )
-        case "missing":
-            return "missing"
-        case "value_error":
-            return str(item["ctx"]["error"])
-        case _:
-            expected = item["msg"].removeprefix("Input should be ")
-            return f"{item['input']!r} is not {expected}" if expected != item["msg"] else expected
-
-
-def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     """Names of the fields of the (nested) model at `path`."""
     for key in path:
         field = model.model_fields.get(str(key))

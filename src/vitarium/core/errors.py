@@ -69,10 +69,8 @@ class ZooInUse(VitariumError):
 
     def __init__(self, path: Path, holder: str) -> None:
         self.path, self.holder = path, holder
-        super().__init__(
-            f"{path} is being grown by {holder}; wait until it is done, or let this command wait "
-            "with --wait"
-        )
+        remedy = "wait until it is done, or let this command wait with --wait"
+        super().__init__(f"{path} is being grown by {holder}; {remedy}")
 
 
 class CorruptFile(VitariumError):
@@ -102,11 +100,8 @@ class DiskFull(WriteFault):
     """There is no room for a file."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(
-            path,
-            f"no space left for {path}; make room and run the command again (what was there before "
-            "is whole)",
-        )
+        remedy = "make room and run the command again (what was there before is whole)"
+        super().__init__(path, f"no space left for {path}; {remedy}")
 
 
 class LeadsOutside(VitariumError, OSError):
@@ -161,9 +156,8 @@ class HubError(VitariumError):
 
     def __init__(self, repository: str, fault: str) -> None:
         self.repository, self.fault = repository, fault
-        super().__init__(
-            f"uploading to {repository} failed: {fault}; run the same command again to go on"
-        )
+        remedy = "run the same command again to go on"
+        super().__init__(f"uploading to {repository} failed: {fault}; {remedy}")
 
 
 class NotApplicable(VitariumError):
@@ -175,19 +169,19 @@ class IncompatibleWeights(VitariumError):
 
 
 class DamagedCache(UserWarning):
-    """Something that can be made anew was damaged, and has been made anew; nothing is lost.
-
-    A warning; the command line shows it as a note of one line.
-    """
+    """Warns that something was damaged that has been made anew; nothing is lost."""
 
 
 def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> str:
-    """`"; did you mean 'x' or 'y'?"`, or the known names where none is near; empty where none is
-    known."""
+    """`"; did you mean 'x' or 'y'?"`, else the known names; empty where there are none."""
     names = [str(k) for k in candidates]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
-        nearest = [match for match in near if match == near[0] or _very_near(name, match)]
+        nearest = [  # one that is very near is named though another is nearer
+            match
+            for match in near
+            if match == near[0] or difflib.SequenceMatcher(None, str(name), match).ratio() >= 0.7
+        ]
         named = " or ".join(repr(shortened(name, _MAX_LENGTH)) for name in nearest)
         return f"; did you mean {named}?"
     if not names:
@@ -195,8 +189,3 @@ def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> s
     listed = [shortened(printable(name, newline="\\n"), _MAX_LENGTH) for name in names[:max_names]]
     ellipsis = ", …" if len(names) > max_names else ""
     return f"; known: {', '.join(listed)}{ellipsis}"
-
-
-def _very_near(name: str, candidate: str) -> bool:
-    """Near enough to be named though another is nearer."""
-    return difflib.SequenceMatcher(None, str(name), candidate).ratio() >= 0.7

@@ -135,7 +135,7 @@ def not_writable(path: Path) -> NotWritable:
     obstacle = _obstacle(path)
     if obstacle.is_file() and not os.access(obstacle.parent, os.W_OK):
         obstacle = obstacle.parent
-    zoo = next((folder for folder in _upwards(path) if _is_zoo(folder)), None)
+    zoo = next((f for f in _upwards(path) if os.access(f / "zoo.json", os.F_OK)), None)
     remedy = "copy the zoo and work on the copy" if zoo else "choose another folder"
     if os.statvfs(obstacle).f_flag & os.ST_RDONLY:
         return NotWritable(path, f"{obstacle} is on a disk that can only be read", remedy)
@@ -170,7 +170,6 @@ def _number(error: Exception) -> int | None:
 
 
 def _upwards(path: Path) -> list[Path]:
-    """The path and the folders around it, the innermost first."""
     absolute = path.absolute()
     return [absolute, *absolute.parents]
 
@@ -188,17 +187,12 @@ def _obstacle(path: Path) -> Path:
 
 
 def _owned(path: Path, owner: int) -> str:
-    return f"{path} belongs to {_name(owner)}, and you are {_name(os.geteuid())}"
-
-
-def _name(user: int) -> str:
     import pwd
 
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"
-
-
-def _is_zoo(folder: Path) -> bool:
-    return os.access(folder / "zoo.json", os.F_OK)
+    names = []
+    for user in (owner, os.geteuid()):
+        try:
+            names.append(pwd.getpwuid(user).pw_name)
+        except KeyError:
+            names.append(f"user {user}")
+    return f"{path} belongs to {names[0]}, and you are {names[1]}"

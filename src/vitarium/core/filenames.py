@@ -50,7 +50,12 @@ def collision_key(name: str) -> str:
 
 def _hashed(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{_cut(_sanitized(text), MAX_BYTES - 1 - len(digest))}~{digest}"
+    name, max_bytes = _sanitized(text), MAX_BYTES - 1 - len(digest)
+    encoded, half = name.encode(), max_bytes // 2 - 1
+    if len(encoded) > max_bytes:  # its beginning and its end
+        start, end = encoded[:half], encoded[-half:]
+        name = f"{start.decode(errors='ignore')}__{end.decode(errors='ignore')}"
+    return f"{name}~{digest}"
 
 
 def _sanitized(text: str) -> str:
@@ -62,12 +67,3 @@ def _sanitized(text: str) -> str:
     if not name or name[0] in " .-" or _RESERVED.fullmatch(name):
         return f"_{name}"
     return name
-
-
-def _cut(name: str, max_bytes: int) -> str:
-    """The beginning and the end of a name that is too long."""
-    encoded = name.encode()
-    if len(encoded) <= max_bytes:
-        return name
-    half = max_bytes // 2 - 1
-    return f"{encoded[:half].decode(errors='ignore')}__{encoded[-half:].decode(errors='ignore')}"

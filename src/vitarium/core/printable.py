@@ -29,9 +29,17 @@ def printable(text: str, *, newline: str = " ") -> str:
     Args:
         newline: replacement for a line feed; "\n" keeps it.
     """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escaped(char, newline) for char in text)
+
+    def escaped(char: str) -> str:
+        if char.isprintable() or char == "\n":
+            return newline if char == "\n" else char
+        if char.isspace():
+            return " "
+        if unicodedata.category(char) == "Cs":
+            return _surrogate_escape(char)
+        return char.encode("unicode_escape").decode() if is_hidden(char) else char
+
+    return text if text.isprintable() else "".join(map(escaped, text))
 
 
 def shortened(text: str, max_length: int) -> str:
@@ -82,9 +90,13 @@ def escaped_json(text: str) -> str:
     """
     if text.isascii() and "\x7f" not in text:  # JSON escapes the other control characters itself
         return text
-    return _NOT_ASCII.sub(
-        lambda match: _json_escape(match[0]) if is_hidden(match[0]) else match[0], text
-    )
+
+    def escape(match: re.Match[str]) -> str:
+        units = match[0].encode("utf-16-be", "surrogatepass").hex()
+        pairs = (f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+        return "".join(pairs) if is_hidden(match[0]) else match[0]
+
+    return _NOT_ASCII.sub(escape, text)
 
 
 def encodable(value: Any) -> Any:
@@ -105,18 +117,3 @@ def encodable(value: Any) -> Any:
 def _surrogate_escape(char: str) -> str:
     code = ord(char)
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
-
-
-def _escaped(char: str, newline: str) -> str:
-    if char == "\n":
-        return newline
-    if char.isspace():
-        return " "
-    if unicodedata.category(char) == "Cs":
-        return _surrogate_escape(char)
-    return char.encode("unicode_escape").decode() if is_hidden(char) else char
-
-
-def _json_escape(char: str) -> str:
-    units = char.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))

@@ -61,8 +61,6 @@ class Plugin:
 
 
 _plugins: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
-
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -187,15 +185,15 @@ class SectionOf:
         self.kind, self.default = kind, default
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        def read(value: Any) -> Section:
+            if self.default and isinstance(value, Mapping) and "name" not in value:
+                value = {"name": self.default, **value}
+            return section(self.kind, value)
+
         return core_schema.no_info_plain_validator_function(
-            self._read,
+            read,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value, info: value.factors(defaults=not info.exclude_defaults),
                 info_arg=True,
             ),
         )
-
-    def _read(self, value: Any) -> Section:
-        if self.default and isinstance(value, Mapping) and "name" not in value:
-            value = {"name": self.default, **value}
-        return section(self.kind, value)

@@ -47,8 +47,6 @@ plain when others were built on it may be packed since, which puts its own bases
 
 _MANY_BYTES = 8_000_000
 """From here on, reading on several threads pays."""
-
-
 Find = Callable[[Base], "Checkpoint"]
 """Opens a base."""
 
@@ -175,9 +173,8 @@ class Checkpoint(Mapping[str, "Tensor"]):
 
     def run(self, name: str, number: int) -> Bits:
         """One run of a tensor's numbers as unsigned integers, checked. Raises CorruptFile."""
-        stored = self.tensors[name]
         bits = self._decoded(name, number)
-        if checksum(bits) != stored.checksums[number]:
+        if checksum(bits) != self.tensors[name].checksums[number]:
             raise self._damaged(name)
         return bits
 
@@ -208,11 +205,8 @@ class Checkpoint(Mapping[str, "Tensor"]):
                 f"more than {LONGEST_CHAIN} checkpoints build on one another, perhaps in a circle"
             )
         if base.content != self.base.content:
-            raise CorruptFile(
-                base.path,
-                f"{self.path} builds on it, but it is another checkpoint than when that was "
-                "written",
-            )
+            fault = "builds on it, but it is another checkpoint than when that was written"
+            raise CorruptFile(base.path, f"{self.path} {fault}")
         for name, stored in self.tensors.items():
             if stored.code in ("same", "difference") and not stored.like(base.tensors.get(name)):
                 raise self._file.corrupt(f"its base has no {name} of shape {stored.shape}")
@@ -243,19 +237,15 @@ class Checkpoint(Mapping[str, "Tensor"]):
             return self._plain(name)[number * stored.run : (number + 1) * stored.run]
         if stored.code == "same":
             return self.opened_base.run(name, number)
+        count = min(stored.run, stored.count - number * stored.run)
         try:
-            values = coding.decompress(
-                self._streams(name, number),
-                min(stored.run, stored.count - number * stored.run),
-                stored.width,
-            )
+            values = coding.decompress(self._streams(name, number), count, stored.width)
         except ValueError as error:
             raise self._file.corrupt(f"{name} cannot be unpacked: {error}") from None
         is_float = stored.dtype in FLOATS
         if stored.code == "alone":
             return coding.rotated_back(values) if is_float else values
-        base = self.opened_base.run(name, number)
-        return coding.added(base, values, is_float)
+        return coding.added(self.opened_base.run(name, number), values, is_float)
 
     def _plain(self, name: str) -> Bits:
         return np.frombuffer(self._file.content(name), f"u{self.tensors[name].width}")

@@ -42,7 +42,18 @@ class CheckpointFolder:
 
     def open(self, epoch: int, content: str) -> Checkpoint:
         """Raises CorruptFile where the file is damaged, or holds not what epochs.jsonl says."""
-        return self._either(epoch, lambda path: self._named(path, epoch, content))
+
+        def read(path: Path) -> Checkpoint:
+            ref, packed = CheckpointRef(self.model, epoch), self.packed(epoch)
+            try:
+                return opened(path, content, ref, self.find)
+            except Unmarked:
+                if path == packed or not packed.exists():
+                    raise
+                # of format 1: who packed it was killed after its line had named what is packed
+                return opened(packed, content, ref, self.find)
+
+        return self._either(epoch, read)
 
     def base(self, epoch: int) -> Checkpoint:
         """The checkpoint after an epoch, for others to build on. Raises CorruptFile.
@@ -50,8 +61,14 @@ class CheckpointFolder:
         Its content is for the caller to compare, but for a file of format 1: only what epochs.jsonl
         names is opened.
         """
+
+        def read(path: Path) -> Checkpoint:
+            checkpoint = Checkpoint(path, self.find)
+            _check_written_as(checkpoint, CheckpointRef(self.model, epoch))
+            return checkpoint
+
         try:
-            return self._either(epoch, lambda path: self._at(path, epoch))
+            return self._either(epoch, read)
         except Unmarked:
             lines = files.read_lines(self.folder.parent / "epochs.jsonl", sealed=False)
             named = [line for line in lines if isinstance(line, dict)]
@@ -69,8 +86,16 @@ class CheckpointFolder:
             bases: what it may build on, the best first; those that lie elsewhere, or are read
                 through too many others, are passed over.
         """
-        candidates = list(bases)
-        pieces, written = packing.against(self._base(candidates), weights, self.notes(epoch))
+        candidates, best = list(bases), None
+        for model, base_epoch in candidates:
+            folder = CheckpointFolder(self.models, model)
+            if folder.path(base_epoch).exists():
+                recent = self._recent.get(CheckpointRef(model, base_epoch))
+                source: Source = recent or folder.base(base_epoch)
+                if source.depth < MAX_DEPTH:
+                    best = Base(model, base_epoch, source.content), source
+                    break
+        pieces, written = packing.against(best, weights, self.notes(epoch))
         files.write(self.packed(epoch), pieces, root=self.models.parent)
         # what the next epochs build on is this one, or one of those that it may build on
         self._recent = {ref: state for ref, state in self._recent.items() if ref in candidates}
@@ -87,15 +112,6 @@ class CheckpointFolder:
     def notes(self, epoch: int) -> dict[str, Any]:
         return {"model": self.model, "epoch": epoch}
 
-    def _base(self, candidates: Iterable[CheckpointRef]) -> tuple[Base, Source] | None:
-        for model, epoch in candidates:
-            folder = CheckpointFolder(self.models, model)
-            if folder.path(epoch).exists():
-                source = self._recent.get(CheckpointRef(model, epoch)) or folder.base(epoch)
-                if source.depth < MAX_DEPTH:
-                    return Base(model, epoch, source.content), source
-        return None
-
     def find(self, base: Base) -> Checkpoint:
         return self._folder(base).base(base.epoch)
 
@@ -106,21 +122,6 @@ class CheckpointFolder:
         if not re.fullmatch("[0-9a-f]+", base.model):  # a path into someone's home, perhaps
             raise CorruptFile(self.folder, f"a checkpoint builds on '{base.model}', which is no id")
         return CheckpointFolder(self.models, base.model)
-
-    def _named(self, path: Path, epoch: int, content: str) -> Checkpoint:
-        try:
-            return opened(path, content, CheckpointRef(self.model, epoch), self.find)
-        except Unmarked:
-            packed = self.packed(epoch)
-            if path == packed or not packed.exists():
-                raise
-            # of format 1: who packed it was killed after its line had named what is packed
-            return opened(packed, content, CheckpointRef(self.model, epoch), self.find)
-
-    def _at(self, path: Path, epoch: int) -> Checkpoint:
-        checkpoint = Checkpoint(path, self.find)
-        _check_written_as(checkpoint, CheckpointRef(self.model, epoch))
-        return checkpoint
 
     def _either(self, epoch: int, read: Callable[[Path], Checkpoint]) -> Checkpoint:
         """Read an epoch's file, though another process may just be packing or unpacking it."""

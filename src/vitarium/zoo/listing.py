@@ -39,15 +39,34 @@ def listing(
     QueryTooLarge for a condition that takes too much.
     """
     database = Database(zoo)
-    headed = _headed(database)
-    columns = {**{name: _of_models(name) for name in database.columns["models"]}, **headed}
+    of_models = {name: f"models.{quote(name)}" for name in database.columns["models"]}
+    factors = {
+        name if short in _FIXED else short: of_models[name]
+        for name, short in database.headings.items()
+        if name not in _FIXED
+    }
+    headed = {
+        "model": "id",
+        "stage": "stage",
+        "parent": "parent",
+        **factors,
+        "epochs": "last_epoch",
+        "before": "first.score",
+        "after": _score(database, "models"),
+        "status": "status",
+    }
+    columns = of_models | headed
+    first_scores = (
+        f"SELECT model, {_score(database, 'epochs')} AS score FROM epochs "
+        "QUALIFY row_number() OVER (PARTITION BY model ORDER BY epoch) = 1"
+    )
     taken = {name.lower() for name in headed}
     listed = ", ".join(
         f"{sql} AS {quote(name)}"
         for name, sql in columns.items()
         if name in headed or name.lower() not in taken
     )
-    source = f"SELECT {listed} FROM models LEFT JOIN ({_first(database)}) AS first ON model = id"
+    source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first ON model = id"
     condition = f"WHERE (\n{where}\n)" if where.strip() else ""  # a comment ends with its line
     order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])
     try:
@@ -64,40 +83,9 @@ def listing(
     )
 
 
-def _headed(database: Database) -> dict[str, str]:
-    """What the listing shows: names, and SQL for them."""
-    factors = {
-        name if short in _FIXED else short: _of_models(name)
-        for name, short in database.headings.items()
-        if name not in _FIXED
-    }
-    return {
-        "model": "id",
-        "stage": "stage",
-        "parent": "parent",
-        **factors,
-        "epochs": "last_epoch",
-        "before": "first.score",
-        "after": _score(database, "models"),
-        "status": "status",
-    }
-
-
-def _of_models(column: str) -> str:
-    return f"models.{quote(column)}"
-
-
 def _score(database: Database, table: str) -> str:
     there = [name for name in SCORES if name in database.columns[table]]
     return f"coalesce(NULL{''.join(f', try_cast({quote(name)} AS DOUBLE)' for name in there)})"
-
-
-def _first(database: Database) -> str:
-    """Every model's score after the first epoch that it has."""
-    return (
-        f"SELECT model, {_score(database, 'epochs')} AS score FROM epochs "
-        "QUALIFY row_number() OVER (PARTITION BY model ORDER BY epoch) = 1"
-    )
 
 
 def _order(sort: Sequence[str], columns: Iterable[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """A model of a zoo, as `zoo[ID]` gives it: what it is, where it comes from, and its weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -118,14 +118,16 @@ class Model:
 
     def _repr_html_(self) -> str:
         """For notebooks: what it is, its factors, its epochs."""
-        spec = self._folder.factors()
-        head = f"<b>Model {self.id}</b>"
-        facts = {**self._facts(), "ingredients": ", ".join(map(str, self.ingredients)) or None}
+        operator = self._folder.factors()["operator"]
+        facts = {
+            **self._facts(),
+            "ingredients": ", ".join(map(str, self.ingredients)) or None,
+            "operator": operator["name"] if operator else None,
+        }
         factors = {name: value for name, value in self.factors.items() if value is not None}
         metrics = self.metrics.to_html(index=False, na_rep="", float_format="{:.4g}".format)
-        operator = spec["operator"]["name"] if spec["operator"] else None
         return (
-            f"{head}{_html_table({**facts, 'operator': operator})}"
+            f"<b>Model {self.id}</b>{_html_table(facts)}"
             f"<details><summary>{len(factors)} factors</summary>{_html_table(factors)}</details>"
             f"<details><summary>epochs</summary>{metrics}</details>"
         )
@@ -140,23 +142,15 @@ class Model:
         if parent := self.parent_checkpoint:
             facts["parent"] = str(parent)
         if epochs:
-            facts["epochs"] = epochs[-1].number
-            facts |= _scores(epochs[-1].metrics)
+            facts["epochs"], metrics = epochs[-1].number, epochs[-1].metrics
+            facts |= {n: f"{metrics[n]:.4g}" for n in SCORES if metrics.get(n) is not None}
         return facts
 
 
-def _scores(metrics: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{metrics[name]:.4g}" for name in SCORES if metrics.get(name) is not None}
-
-
 def _html_table(facts: Mapping[str, Any]) -> str:
-    rows: Iterable[str] = (
-        f"<tr><th>{_html(name)}</th><td>{_html(value)}</td></tr>"
+    rows = (
+        f"<tr><th>{escape(printable(name))}</th><td>{escape(printable(str(value)))}</td></tr>"
         for name, value in facts.items()
         if value is not None
     )
     return f"<table>{''.join(rows)}</table>"
-
-
-def _html(value: Any) -> str:
-    return escape(printable(str(value)))

@@ -195,13 +195,11 @@ class ModelFolder:
             pieces, resume = packing.plain(progress, self.checkpoints.notes(number))
             files.write(self.progress_path(number), pieces, root=self._zoo)
         before = [replace(e, progress=None) for e in self.epochs() if e.number < number]
-        epochs = [*before, Epoch(number, dict(metrics), checkpoint, resume)]
-        self._write_epochs(epochs)
+        self._write_epochs([*before, Epoch(number, dict(metrics), checkpoint, resume)])
 
     def keep(self, number: int, weights: "Mapping[str, Tensor]") -> None:
         """Add a checkpoint to an epoch that is finished already."""
-        checkpoint = self.checkpoints.write(number, weights, self.bases(number))
-        self._name_content(number, checkpoint)
+        self._name_content(number, self.checkpoints.write(number, weights, self.bases(number)))
 
     def pack(self, epoch: int) -> bool:
         """Keep a checkpoint packed, not plain; killed at any moment, one of the files is whole.
@@ -251,19 +249,16 @@ class ModelFolder:
 
     def finish(self, status: Literal["finished", "diverged"], message: str = "") -> None:
         """Write down how the training ended, and drop what only resuming needed."""
-        result = {"status": status, "message": message}
-        files.write_sealed(self.path / "result.json", result, root=self._zoo)
+        path, result = self.path / "result.json", {"status": status, "message": message}
+        files.write_sealed(path, result, root=self._zoo)
         self._drop_progress(keep=None)
 
     def _name_content(self, number: int, content: str) -> None:
-        epochs = self.epochs()
-        self._write_epochs(
-            [replace(e, checkpoint=content) if e.number == number else e for e in epochs]
-        )
+        named = [replace(e, checkpoint=content) if e.number == number else e for e in self.epochs()]
+        self._write_epochs(named)
 
     def _write_epochs(self, epochs: list[Epoch]) -> None:
-        lines = [asdict(e) for e in epochs]
-        files.write_lines(self.path / "epochs.jsonl", lines, root=self._zoo)
+        files.write_lines(self.path / "epochs.jsonl", list(map(asdict, epochs)), root=self._zoo)
         self._drop_progress(keep=epochs[-1].number)
 
     def _drop_progress(self, keep: int | None) -> None:

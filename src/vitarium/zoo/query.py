@@ -126,10 +126,10 @@ class Database:
         answer = self._ask(limit, lambda: self._duckdb.execute(self._one_question(sql)))
 
         def fetch() -> "pd.DataFrame":
-            return answer.fetch_df_chunk(_FRAME_VECTORS)
+            return self._ask(limit, lambda: answer.fetch_df_chunk(_FRAME_VECTORS))
 
-        first = self._ask(limit, fetch)
-        more = takewhile(len, (self._ask(limit, fetch) for _ in count())) if len(first) else ()
+        first = fetch()
+        more = takewhile(len, (fetch() for _ in count())) if len(first) else ()
         frames = list(
             capped(
                 chain([first], more),
@@ -142,8 +142,8 @@ class Database:
     def arrow(self, sql: str) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
         """The columns, and the rows piece by piece, as `batches` gives them."""
         limit = self._begin()
-        statement = self._ask(limit, lambda: self._one_question(sql))
-        return self._arrow(limit, statement, _ARROW_ROWS)
+        question = self._ask(limit, lambda: self._one_question(sql))
+        return self._arrow(limit, question, _ARROW_ROWS)
 
     def _arrow(
         self, limit: TimeLimit, question: "str | duckdb.Statement", size: int
@@ -231,12 +231,8 @@ class UnknownColumn(UnknownName):
 
     def __init__(self, name: str, columns: Iterable[str]) -> None:
         super().__init__("column", name, columns)
-
-    def __str__(self) -> str:
-        message = super().__str__()
-        if difflib.get_close_matches(self.name, self.candidates, cutoff=0.7):
-            return message
-        return f"{message} (a text stands in single quotes: '{self.name}')"
+        if not difflib.get_close_matches(name, self.candidates, cutoff=0.7):
+            self.args = (f"{self} (a text stands in single quotes: '{name}')",)
 
 
 EXAMPLE = '"SELECT stage, count(*) FROM models GROUP BY stage"'

@@ -120,7 +120,7 @@ def _smallest(name: str, bits: Bits, stored: Stored, base: Source | None) -> tup
     if not stored.like(similar):
         similar = None
     if similar and similar.checksums == stored.checksums and bits.size:
-        return _coded(stored, "same"), b""
+        return replace(stored, code="same"), b""
     if bits.nbytes <= _SMALL:
         return stored, _bytes(bits)
     is_float = stored.dtype in FLOATS
@@ -142,16 +142,12 @@ def _compressed(stored: Stored, code: Code, runs: Iterator[Bits]) -> tuple[Store
         piece = b"".join(streams)
         pieces.append((checksum(piece), tuple(map(len, streams))))
         content += piece
-    return _coded(stored, code, tuple(pieces)), bytes(content)
-
-
-def _coded(stored: Stored, code: Code, pieces: Any = ()) -> Stored:
-    return Stored(stored.dtype, stored.shape, stored.checksums, code, pieces)
+    return replace(stored, code=code, pieces=tuple(pieces)), bytes(content)
 
 
 def _plain(bits: Bits, tensor: "Tensor") -> Stored:
     sums = tuple(checksum(run) for _, run in _runs(bits))
-    return Stored(_dtype(tensor), tuple(tensor.shape), sums)
+    return Stored(_dtypes()[tensor.dtype], tuple(tensor.shape), sums)
 
 
 def _runs(bits: Bits) -> Iterator[tuple[int, Bits]]:
@@ -164,7 +160,7 @@ def _bits(name: str, tensor: "Tensor") -> Bits:
     """A tensor's numbers in order, as unsigned integers of their width."""
     import torch
 
-    if _dtype(tensor) is None:
+    if tensor.dtype not in _dtypes():
         raise InvalidInput(f"{name} is of {tensor.dtype}, which no checkpoint file can hold")
     width = f"u{tensor.element_size()}"
     if not tensor.numel():
@@ -172,10 +168,6 @@ def _bits(name: str, tensor: "Tensor") -> Bits:
     flat = tensor.detach().cpu().reshape(-1)
     bits: Bits = flat.contiguous().view(torch.uint8).numpy().view(width)
     return bits
-
-
-def _dtype(tensor: "Tensor") -> Any:
-    return _dtypes().get(tensor.dtype)
 
 
 @cache
