@@ -135,7 +135,3 @@ def common_parent(zoo: Zoo, operator: str, models: Sequence[CheckpointRef]) -> C
             f"{listed}; name a base (--base ID)"
         )
     return next(iter(parents))
-
-
-def target_of(ref: CheckpointRef) -> Target:
-    return Target(ref.model, ref.epoch, "")

@@ -19,7 +19,7 @@ from vitarium.core.registry import Section
 from vitarium.evaluation.data import EvalData
 from vitarium.evaluation.inputs import EvalModel, Weights
 from vitarium.evaluation.loader import ModelLoader
-from vitarium.operators._runner.heads import Heads, WeightSubset, common_parent, target_of
+from vitarium.operators._runner.heads import Heads, WeightSubset, common_parent
 from vitarium.operators.base import Ingredients, OperatorLog
 from vitarium.zoo._scratch import scratch, temporary_folder
 
@@ -185,13 +185,13 @@ class MergePlan:
         started from. Raises IncompatibleWeights where the models' heads did not start alike.
         """
         assert self.base
-        weights, first = self.sources.weights(target_of(self.base)), self.models[0]
+        weights, first = self.sources.weights(self.base), self.models[0]
         if self.heads.separate:
             return self.heads.backbone(weights)
         starts = []
         for ref in self.chosen:
             is_child = self.zoo[ref.model].parent_checkpoint == self.base
-            starts.append(self.sources.weights(target_of(ref)).start if is_child else weights)
+            starts.append(self.sources.weights(ref).start if is_child else weights)
         names = [name for name in first.shapes if is_head(first.skeleton, name)]
         for model, start in zip(self.models, starts, strict=True):
             for name in names:
