@@ -45,6 +45,15 @@ def test_the_same_zoo_gives_the_same_page(studied, zoo, tmp_path):
     assert again.page.read_bytes() == studied.page.read_bytes()
 
 
+def test_without_a_file_for_the_page_there_are_tables_alone(studied, zoo):
+    folder = {path.name for path in zoo.path.parent.iterdir()}
+    tables_alone = vitarium.study(zoo, "diversity", n_resamples=50)
+    assert tables_alone.page is None
+    assert tables_alone.tables.keys() == studied.tables.keys()
+    assert str(studied.page) not in repr(tables_alone)
+    assert {path.name for path in zoo.path.parent.iterdir()} == folder
+
+
 def test_what_is_not_to_be_measured_is_said_to_be_missing(grown_zoo, tmp_path):
     found = vitarium.study(
         grown_zoo, "diversity", out=tmp_path / "page.html", measure_missing=False, n_resamples=20

@@ -23,7 +23,7 @@ class StudyResult:
     """The tables of a study (`result["TITLE"]` is one of them), and the files that were written."""
 
     tables: Tables
-    page: Path
+    page: Path | None
     figures: Sequence[Path]
 
     @property
@@ -39,14 +39,15 @@ class StudyResult:
         return self.tables[title]
 
     def __repr__(self) -> str:
-        return "\n".join([f"{self.tables.title}: {self.page}", *self.sentences])
+        page = f": {self.page}" if self.page else ""
+        return "\n".join([f"{self.tables.title}{page}", *self.sentences])
 
 
 def study(
     zoo: Zoo | str | Path,
     name: str,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     figures: str | Path | None = None,
     exports: Mapping[str, str | Path] | None = None,
     where: str = "",
@@ -57,7 +58,7 @@ def study(
     progress: Progress = SILENT,
     **settings: Any,
 ) -> StudyResult:
-    """Study a zoo, and write the tables as a page that opens from disk, without a network.
+    """Study a zoo: tables, and with `out` a page of them that opens from disk, without a network.
 
         vitarium.study(zoo, "diversity", out="diversity.html", figures="figures")
         vitarium.study("downloads", "lineage", out="lineage.html")["All models and their parents"]
@@ -65,7 +66,7 @@ def study(
     Args:
         zoo: or its folder; of the study of lineage also a folder with files of weights.
         name: of the study, see `vitarium plugins study`.
-        out: the page's file; one that is there is replaced.
+        out: the page's file; one that is there is replaced. None: no page is written.
         figures: a folder for every figure as PNG and SVG; those of the same names are replaced.
         exports: further files, e.g. `{"json": "forest.json"}` of the study of lineage.
         where, split, num_images, device, data_dir, progress: see `studies.base.Population`.
@@ -81,15 +82,17 @@ def study(
     for key in targets:
         if key not in writers:
             raise UnknownName("export", key, writers)
-    page, folder = Path(out), Path(figures) if figures is not None else None
+    page, folder = (None if path is None else Path(path) for path in (out, figures))
     for path in (page, *targets.values()):
-        check_file(path)
+        if path is not None:
+            check_file(path)
     if folder is not None:
         check_writable(folder)
     source = zoo if isinstance(zoo, Zoo) else Path(zoo)
     population = Population(source, where, split, num_images, device, data_dir, progress)
     tables: Tables = section(population)
-    files.write(page, files.utf8(html(tables)))
+    if page is not None:
+        files.write(page, files.utf8(html(tables)))
     written: list[Path] = []
     if folder is not None:
         names = tables.figure_names
