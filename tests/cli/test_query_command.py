@@ -273,7 +273,7 @@ def test_bytes_that_are_no_text_are_one_line_and_status_2(vitarium, zoo, command
 
 
 @pytest.mark.parametrize("command", [["ls"], ["query", "SELECT id FROM models"]])
-def test_a_damaged_index_is_a_note_of_one_line(vitarium, zoo, command, monkeypatch):
+def test_a_damaged_index_is_a_note_of_one_line(vitarium, zoo, command):
     expected = vitarium(command[0], zoo.path, *command[1:])
     path = zoo.path / "index" / "tables.parquet"
     whole = bytearray(path.read_bytes())

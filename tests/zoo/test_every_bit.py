@@ -255,7 +255,7 @@ def bits_of(tensors):
 
 
 @pytest.fixture
-def campaign(zoo, monkeypatch):
+def campaign(zoo):
     return Campaign(zoo)
 
 

@@ -59,7 +59,7 @@ def test_a_whole_zoo_has_no_faults(zoo, deep):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_every_changed_byte_is_found_and_nothing_wrong_is_opened(zoo, packed, monkeypatch):
+def test_every_changed_byte_is_found_and_nothing_wrong_is_opened(zoo, packed):
     """1,000 random bytes of all files, each changed in a random way; `make evidence` flips every bit."""
     if not packed:
         zoo.unpack()
@@ -98,7 +98,7 @@ def assert_nothing_wrong(zoo, model, whole):
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
-def test_every_truncated_file_is_found(zoo, keep, monkeypatch):
+def test_every_truncated_file_is_found(zoo, keep):
     zoo.models()
     for file in files_of(zoo):
         before = file.read_bytes()
