@@ -91,7 +91,7 @@ def test_a_misspelled_fact_is_refused():
 def test_the_contract_names_exporter_and_rule(forgotten, write, message):
     exporter("faulty")(lambda config, zoo, models, out: iter(write(out)))
     registry.get("exporter", "faulty").function.__doc__ = "An exporter that breaks the contract."
-    with pytest.raises(AssertionError, match=f"'faulty' {message}"):
+    with pytest.raises(AssertionError, match=f"'faulty': it {message}"):
         check_exporter("faulty")
 
 

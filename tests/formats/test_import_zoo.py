@@ -231,7 +231,7 @@ def test_the_contract_names_importer_and_rule(monkeypatch):
     def greedy(config, source):
         """Detects everything."""
 
-    with pytest.raises(AssertionError, match="importer 'greedy' detects its format in empty"):
+    with pytest.raises(AssertionError, match="importer 'greedy': it detects its format in empty"):
         check_importer("greedy")
 
 

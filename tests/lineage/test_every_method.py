@@ -56,5 +56,5 @@ def test_a_broken_contract_is_named_with_the_method(method, rule, monkeypatch):
 
     monkeypatch.setitem(registry._plugins, "lineage", dict(METHODS))
     lineage("star")(method)
-    with pytest.raises(AssertionError, match=f"lineage method 'star' .*{rule}"):
+    with pytest.raises(AssertionError, match=f"lineage 'star': .*{rule}"):
         check_lineage("star")

@@ -69,7 +69,7 @@ def _terse(config, ingredients):
         (_double, {}, "copies of one model give that model with its tiny settings"),
         (_noisy, {}, "the same merge has the same bits"),
         (_unchecked, {}, "a model that is not finite is refused"),
-        (_terse, {}, "the first line of its docstring is a sentence"),
+        (_terse, {}, "its docstring begins with a sentence"),
     ],
 )
 def test_a_broken_rule_is_named_with_the_operator(empty_registry, function, facts, rule):

@@ -27,7 +27,7 @@ def test_a_study_without_tables_breaks_the_contract(made_up, written_zoo):
         """Nothing about a population."""
         return Tables("Nothing", [])
 
-    with pytest.raises(AssertionError, match=r"study 'made_up' .* a table at least"):
+    with pytest.raises(AssertionError, match=r"study 'made_up': .* a table at least"):
         check_study("made_up", written_zoo)
 
 

@@ -1,8 +1,9 @@
 """The contracts of architectures, heads and initializations."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from vitarium.core.config import Config, NoConfig
@@ -20,6 +21,34 @@ class ArchitectureConfig(Config):
     def input_size(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         raise TypeError(f"{type(self).__name__} has to define input_size")
+
+
+class TransformerConfig(ArchitectureConfig):
+    """Base of a transformer's configuration: square images that are cut into patches."""
+
+    img_size: PositiveInt = 224
+    patch_size: PositiveInt = 16
+    in_chans: PositiveInt = 3
+    mlp_ratio: PositiveFloat = 4.0
+    qkv_bias: bool = True
+    drop_rate: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the head."""
+    proj_drop_rate: float = Field(0.0, ge=0, lt=1)
+    attn_drop_rate: float = Field(0.0, ge=0, lt=1)
+    drop_path_rate: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth of the last block; it rises linearly from 0 at the first."""
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return (self.in_chans, self.img_size, self.img_size)
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        if self.img_size % self.patch_size:
+            raise ValueError(
+                f"img_size {self.img_size} is not divisible by patch_size {self.patch_size}"
+            )
+        return self
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ class Preprocessed(Config):
     mean: tuple[float, ...] | None = None
     """Of the pixels in [0, 1], per channel; needed only where the zoo does not know it."""
     std: tuple[PositiveFloat, ...] | None = None
+    """As mean."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from vitarium.core.errors import InvalidInput
-from vitarium.core.registry import Section, choose, get
 from vitarium.evaluation.inputs import Weights
 from vitarium.lineage.base import Forest, ModelSet
 from vitarium.lineage.files.forests import read_json, write_json
+from vitarium.testing._rules import Contract
 
 _WIDTH = 48
 _SHAPES: Mapping[str, tuple[int, ...]] = {
@@ -41,39 +41,37 @@ def check_lineage(name: str) -> None:
 
     Raises AssertionError that names the method and the rule that it breaks.
     """
-    plugin = get("lineage", name)
-    line = plugin.summary
-    _require(name, 10 < len(line) <= 100 and line.endswith("."), "its docstring begins with a line")
-    for field, info in plugin.config.model_fields.items():
-        _require(name, bool(info.description), f"the setting {field} has a docstring")
-    method = choose("lineage", name, **plugin.facts["tiny"])
-    trained = _trained()
+    rule = Contract("lineage", name)
+    rule.described()
+    method, trained = rule.section, _trained()
     # equal shares would leave a choice between the two
     soup = {
         key: np.float32(0.6) * trained["a.0"][key] + np.float32(0.4) * trained["a.1"][key]
         for key in _SHAPES
     }
     weights = {**trained, "soup": soup, "twin": trained["b.1"]}
-    _check_forest(method, weights)
-    _check_order(method, weights)
-    _check_names(method, {**trained, "soup": soup})
+    _check_forest(rule, weights)
+    _check_order(rule, weights)
+    _check_names(rule, {**trained, "soup": soup})
     for count in (1, 2):
         few = _model_set(weights, list(weights)[:count])
-        _check_structure(method, method(few, None), few)
+        _check_structure(rule, method(few, None), few)
     for trees in (1, 2, 3):
         model_set = _model_set(trained)
         forest = method(model_set, trees)
-        _check_structure(method, forest, model_set)
-        _require(
-            name, len(set(forest.families)) == trees, f"{trees} trees, where they are asked for"
-        )
+        _check_structure(rule, forest, model_set)
+        rule(len(set(forest.families)) == trees, f"{trees} trees, where they are asked for")
     for trees in (0, 100):
-        _check_refusal(method, _model_set(weights), trees)
-
-
-def _require(name: str, holds: bool, rule: str) -> None:
-    if not holds:
-        raise AssertionError(f"lineage method '{name}' breaks the contract: {rule}")
+        model_set, message = _model_set(weights), ""
+        try:
+            method(model_set, trees)
+        except InvalidInput as error:
+            message = str(error)
+        rule(
+            f"{trees} trees" in message,
+            f"{trees} trees of {len(model_set)} models raise InvalidInput that says "
+            f"'{trees} trees'",
+        )
 
 
 def _trained() -> dict[str, dict[str, np.ndarray]]:
@@ -107,38 +105,38 @@ def _model_set(
     return ModelSet(models, list(_SHAPES))
 
 
-def _check_structure(method: Section, forest: Forest, model_set: ModelSet) -> None:
-    name, families = method.name, list(forest.families)
-    _require(name, forest.method == name, "the forest says which method it is of")
-    _require(name, list(forest.models) == model_set.names, "all models, in the order given")
-    _require(name, len(families) == len(model_set), "every model has a family")
+def _check_structure(rule: Contract, forest: Forest, model_set: ModelSet) -> None:
+    families = list(forest.families)
+    rule(forest.method == rule.name, "the forest says which method it is of")
+    rule(list(forest.models) == model_set.names, "all models, in the order given")
+    rule(len(families) == len(model_set), "every model has a family")
     numbers = list(dict.fromkeys(families))
-    _require(name, numbers == list(range(len(numbers))), "families are numbered by appearance")
+    rule(numbers == list(range(len(numbers))), "families are numbered by appearance")
     family = dict(zip(forest.models, families, strict=True))
     graph = networkx.DiGraph()
     graph.add_nodes_from(forest.models)
     for edge in forest.edges:
-        _require(name, {edge.parent, edge.child} <= family.keys(), "edges are among the models")
-        _require(name, family[edge.parent] == family[edge.child], "edges stay in a family")
-        _require(name, 0 <= edge.confidence <= 1, "confidences are in [0, 1]")
-        _require(name, 0 < edge.share <= 1, "shares are in (0, 1]")
+        rule({edge.parent, edge.child} <= family.keys(), "edges are among the models")
+        rule(family[edge.parent] == family[edge.child], "edges stay in a family")
+        rule(0 <= edge.confidence <= 1, "confidences are in [0, 1]")
+        rule(0 < edge.share <= 1, "shares are in (0, 1]")
         graph.add_edge(edge.parent, edge.child)
-    _require(name, networkx.is_directed_acyclic_graph(graph), "edges close no circle")
+    rule(networkx.is_directed_acyclic_graph(graph), "edges close no circle")
     for model, parents in forest.parents.items():
-        _require(name, bool(parents) or model in forest.roots, f"{model} has a parent or is a root")
+        rule(parents or model in forest.roots, f"{model} has a parent or is a root")
         total = sum(edge.share for edge in parents.values())
-        _require(name, not parents or abs(total - 1) < _RELATIVE, "a model's shares add up to 1")
-    _require(name, forest.roots.keys() <= family.keys(), "roots are models")
-    _require(name, all(0 <= p <= 1 for p in forest.roots.values()), "roots' values are in [0, 1]")
+        rule(not parents or abs(total - 1) < _RELATIVE, "a model's shares add up to 1")
+    rule(forest.roots.keys() <= family.keys(), "roots are models")
+    rule(all(0 <= p <= 1 for p in forest.roots.values()), "roots' values are in [0, 1]")
 
 
-def _check_forest(method: Section, weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def _check_forest(rule: Contract, weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """A forest of all models, in which copies are tied, and which a file keeps."""
-    name, model_set = method.name, _model_set(weights)
-    forest = method(model_set, None)
-    _check_structure(method, forest, model_set)
+    model_set = _model_set(weights)
+    forest = rule.section(model_set, None)
+    _check_structure(rule, forest, model_set)
     groups = [tuple(sorted(group)) for group in forest.tied]
-    _require(name, groups == [("b.1", "twin")], "models with equal weights are tied")
+    rule(groups == [("b.1", "twin")], "models with equal weights are tied")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "forest.json"
         write_json(forest, path)
@@ -148,53 +146,40 @@ def _check_forest(method: Section, weights: Mapping[str, Mapping[str, np.ndarray
     same &= list(stored.families) == list(forest.families)
     same &= [list(group) for group in stored.tied] == [list(group) for group in forest.tied]
     same &= list(stored.notes) == list(forest.notes)
-    _require(name, same, "a JSON file keeps the forest as it is")
+    rule(same, "a JSON file keeps the forest as it is")
 
 
-def _check_order(method: Section, weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    plain = method(_model_set(weights), None)
+def _check_order(rule: Contract, weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    plain = rule.section(_model_set(weights), None)
     order = np.random.default_rng(1).permutation(list(weights)).tolist()
     shuffled_set = _model_set(weights, order)
-    shuffled = method(shuffled_set, None)
-    _check_structure(method, shuffled, shuffled_set)
-    rule = "the order of models means nothing"
+    shuffled = rule.section(shuffled_set, None)
+    _check_structure(rule, shuffled, shuffled_set)
     edges = [{(e.parent, e.child): e for e in forest.edges} for forest in (plain, shuffled)]
-    _require(method.name, edges[0].keys() == edges[1].keys(), rule)
-    for ends, edge in edges[0].items():
-        again = edges[1][ends]
-        same = edge.kind == again.kind and _near(edge.confidence, again.confidence)
-        _require(method.name, same, rule)
-    _require(method.name, _same_roots(plain.roots, shuffled.roots), rule)
     trees = [{frozenset(tree) for tree in forest.trees} for forest in (plain, shuffled)]
-    _require(method.name, trees[0] == trees[1], rule)
+    same = edges[0].keys() == edges[1].keys() and trees[0] == trees[1]
+    same = same and _same_numbers(plain.roots, shuffled.roots)
+    for ends, edge in edges[0].items() if same else ():
+        again = edges[1][ends]
+        same &= edge.kind == again.kind and _near(edge.confidence, again.confidence)
+    rule(same, "the order of models means nothing")
 
 
-def _check_names(method: Section, weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def _check_names(rule: Contract, weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Without copies: between these weights leave a choice, and the first name is chosen."""
     renamed = {model: f"{number:02}" for number, model in enumerate(sorted(weights, reverse=True))}
-    plain = method(_model_set(weights), None)
-    again = method(
-        _model_set({renamed[model]: tensors for model, tensors in weights.items()}), None
-    )
+    plain = rule.section(_model_set(weights), None)
+    again_set = _model_set({renamed[model]: tensors for model, tensors in weights.items()})
+    again = rule.section(again_set, None)
     edges = {(renamed[edge.parent], renamed[edge.child]) for edge in plain.edges}
     same = edges == {(edge.parent, edge.child) for edge in again.edges}
     roots = {renamed[model]: value for model, value in plain.roots.items()}
-    _require(method.name, same and _same_roots(roots, again.roots), "names mean nothing")
-
-
-def _check_refusal(method: Section, model_set: ModelSet, trees: int) -> None:
-    rule = f"{trees} trees of {len(model_set)} models raise InvalidInput that says '{trees} trees'"
-    try:
-        method(model_set, trees)
-    except InvalidInput as error:
-        _require(method.name, f"{trees} trees" in str(error), rule)
-    else:
-        _require(method.name, False, rule)
+    rule(same and _same_numbers(roots, again.roots), "names mean nothing")
 
 
 def _near(first: float, second: float) -> bool:
     return math.isclose(first, second, rel_tol=_RELATIVE, abs_tol=1e-12)
 
 
-def _same_roots(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
+def _same_numbers(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
     return first.keys() == second.keys() and all(_near(first[m], second[m]) for m in first)

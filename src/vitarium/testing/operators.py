@@ -1,19 +1,19 @@
 """The contract of operators, checked: whatever is registered has to pass."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from vitarium.core.errors import VitariumError
-from vitarium.core.registry import Plugin, choose, get
+from vitarium.core.registry import choose
 from vitarium.data.load import load
 from vitarium.data.loader import SplitName
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.operators._runner.choose import chosen
 from vitarium.operators._runner.plan import MergePlan
+from vitarium.testing._rules import Contract
 from vitarium.testing._tiny_zoo import ARCHITECTURE, CLASSES, tiny_zoo
 from vitarium.zoo import Zoo
 
@@ -61,7 +61,7 @@ def _check_result(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
     id = first.save()
     weights = Zoo.open(zoo.path).state_dict(id)
     for name, tensor in weights.items():
-        _require(torch.isfinite(tensor).all(), plugin, f"weights are finite, and {name} is not")
+        rule(torch.isfinite(tensor).all(), f"weights are finite, and {name} is not")
     size = ARCHITECTURE["img_size"]
     outputs = zoo.load(id)(torch.randn(2, ARCHITECTURE["in_chans"], size, size))
     _require(outputs.shape == (2, CLASSES), plugin, "the merged model runs, with the same classes")
@@ -73,63 +73,54 @@ def _check_result(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
 
 def _check_images(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
     """Without a split it loads no data; with one, no other's images."""
-    split = plugin.facts["split"]
-    with _loaded_splits() as splits, patch("vitarium.data.load.load", wraps=load) as loading:
-        _plan(plugin, zoo, models).weights()
-    _require(split or not loading.called, plugin, "without a split it loads no data")
-    rule = f"it sees images of its split alone ({split or 'it has none'})"
-    _require(splits <= {split}, plugin, f"{rule}, and it read {', '.join(sorted(splits))}")
-
-
-@contextmanager
-def _loaded_splits() -> Iterator[set[str]]:
-    splits: set[str] = set()
+    split, splits = rule.facts["split"], set()
     examples = ModelLoader.examples
 
     def watched(self: ModelLoader, model: str, split: SplitName, limit: int | None = None) -> Any:
         splits.add(split)
         return examples(self, model, split, limit)
 
-    with patch.object(ModelLoader, "examples", watched):
-        yield splits
+    with (
+        patch.object(ModelLoader, "examples", watched),
+        patch("vitarium.data.load.load", wraps=load) as loading,
+    ):
+        _plan(rule, zoo, models).weights()
+    rule(split or not loading.called, "without a split it loads no data")
+    alone = f"it sees images of its split alone ({split or 'it has none'})"
+    rule(splits <= {split}, f"{alone}, and it read {', '.join(sorted(splits))}")
 
 
-def _check_copies(plugin: Plugin, zoo: Zoo, model: str) -> None:
-    settings = plugin.facts["identity_on_copies"]
+def _check_copies(rule: Contract, zoo: Zoo, model: str) -> None:
+    settings = rule.facts["identity_on_copies"]
     if settings is False:
         return
-    copies = [model] * min(3, plugin.facts["models"][1] or 3)
-    merged = _plan(plugin, zoo, copies, **settings).weights()
+    copies = [model] * min(3, rule.facts["models"][1] or 3)
+    merged = _plan(rule, zoo, copies, **settings).weights()
+    same = f"copies of one model give that model with {settings or 'its tiny settings'}"
     for name, tensor in zoo.state_dict(model).items():
-        torch.testing.assert_close(
-            merged[name],
-            tensor,
-            rtol=1e-4,
-            atol=1e-6,
-            msg=(
-                f"operator '{plugin.name}': copies of one model give that model with "
-                f"{settings or 'its tiny settings'}, and {name} differs"
-            ),
-        )
+        close = torch.allclose(merged[name], tensor, rtol=1e-4, atol=1e-6)
+        rule(close, f"{same}, and {name} differs")
 
 
-def _check_refusals(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
+def _check_refusals(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
     id = models[-1]
     weights = zoo.state_dict(id)
     weights["norm.weight"] = weights["norm.weight"].clone()
     weights["norm.weight"][1] = float("inf")
     zoo.folder(id).commit(3, {}, weights, None)
-    message = _refusal(plugin, zoo, [*models[:-1], f"{id}@3"])
-    rule = "a model that is not finite is refused with its name and the tensor's"
-    _require(f"{id}@3: norm.weight has entries that are not" in message, plugin, rule)
-    message = _refusal(plugin, zoo, [])
-    named = any(f"{plugin.name} {verb}" in message for verb in ("needs", "combines"))
-    _require(named, plugin, "too few models are refused with the number that it needs")
+    message = _refusal(rule, zoo, [*models[:-1], f"{id}@3"])
+    rule(
+        f"{id}@3: norm.weight has entries that are not" in message,
+        "a model that is not finite is refused with its name and the tensor's",
+    )
+    message = _refusal(rule, zoo, [])
+    counted = any(f"{rule.name} {verb}" in message for verb in ("needs", "combines"))
+    rule(counted, "too few models are refused with the number that it needs")
 
 
-def _refusal(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> str:
+def _refusal(rule: Contract, zoo: Zoo, models: Sequence[str]) -> str:
     try:
-        _plan(plugin, zoo, models).weights()
+        _plan(rule, zoo, models).weights()
     except VitariumError as error:
         return str(error)
     return ""

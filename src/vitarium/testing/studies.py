@@ -1,10 +1,11 @@
 """The contract of studies (`vitarium.studies.base`), checked."""
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
-from vitarium.core.registry import get
-from vitarium.testing.measures import tiny_zoo
+from vitarium.testing._rules import Contract
+from vitarium.testing._tiny_zoo import tiny_zoo
 from vitarium.zoo import Zoo
 
 
@@ -20,30 +21,21 @@ def check_study(name: str, zoo: Zoo | None = None) -> None:
     """
     from vitarium.studies._runner.study import study
 
-    plugin = get("study", name)
-    line = plugin.summary
-    _require(name, 10 < len(line) <= 100, "its docstring begins with a line of 10 to 100 letters")
-    _require(name, line.endswith("."), "the first line of its docstring is a sentence")
-    for setting, field in plugin.config.model_fields.items():
-        _require(name, bool(field.description), f"its setting '{setting}' has a docstring")
-    zoo = zoo or tiny_zoo()
-    models, settings = set(zoo.ids()), dict(plugin.facts["tiny"])
-    with tempfile.TemporaryDirectory() as folder:
+    rule = Contract("study", name)
+    rule.described()
+    settings = {"num_images": 40, **rule.facts["tiny"]}
+    with tempfile.TemporaryDirectory() as folder, nullcontext(zoo) if zoo else tiny_zoo() as zoo:
+        models = set(zoo.ids())
         page, again = Path(folder) / "page.html", Path(folder) / "again.html"
-        exports = {key: Path(folder) / key for key in plugin.facts["exports"]}
-        result = study(zoo, name, out=page, exports=exports, num_images=40, **settings)
-        _require(name, len(result.tables) > 0, "it gives a table at least")
+        exports = {key: Path(folder) / key for key in rule.facts["exports"]}
+        result = study(zoo, name, out=page, exports=exports, **settings)
+        rule(result.tables, "it gives a table at least")
         for title, frame in result.tables.items():
-            _require(name, bool(title), "each of its tables has a title")
-            _require(name, len(frame.columns) > 0, f"its table '{title}' has columns")
+            rule(title, "each of its tables has a title")
+            rule(len(frame.columns), f"its table '{title}' has columns")
         for key, path in exports.items():
-            _require(name, path.is_file(), f"it writes what it exports as '{key}'")
-        _require(name, set(zoo.ids()) == models, "it adds no model to the zoo")
-        study(zoo, name, out=again, num_images=40, **settings)
+            rule(path.is_file(), f"it writes what it exports as '{key}'")
+        rule(set(zoo.ids()) == models, "it adds no model to the zoo")
+        study(zoo, name, out=again, **settings)
         same = page.read_bytes() == again.read_bytes()
-        _require(name, same, "it gives the same page when it runs again")
-
-
-def _require(name: str, holds: bool, rule: str) -> None:
-    if not holds:
-        raise AssertionError(f"study '{name}' breaks the contract: {rule}")
+        rule(same, "it gives the same page when it runs again")

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.nn.functional import layer_norm
 
-from vitarium.architectures.multiplexed._convolution import KernelSize, LocalConvolution
+from vitarium.architectures.multiplexed._blocks import LocalConvolution
+from vitarium.architectures.multiplexed._sharing import KernelSize
 
 NORM = partial(nn.LayerNorm, eps=1e-6)
 

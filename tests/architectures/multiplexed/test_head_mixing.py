@@ -5,8 +5,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from vitarium.architectures.multiplexed._blocks import MultiplexedAttention, SharedAttention
-from vitarium.architectures.multiplexed._head_mixing import HeadMixing
+from vitarium.architectures.multiplexed._blocks import (
+    HeadMixing,
+    MultiplexedAttention,
+    SharedAttention,
+)
 
 HEADS = 3
 

@@ -7,14 +7,16 @@ to is neither its parameter nor in its state_dict.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from timm.layers.drop import DropPath
 from timm.layers.layer_scale import LayerScale
 from timm.layers.mlp import Mlp
+from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from vitarium.architectures.multiplexed._convolution import LocalConvolution
-from vitarium.architectures.multiplexed._head_mixing import HeadMixing
 from vitarium.architectures.multiplexed._relative_positions import RelativePositions
+from vitarium.architectures.multiplexed._sharing import LocalNorm, Multiplexing, Start
 
 Norm = Callable[[int], nn.Module]
 
@@ -68,6 +70,80 @@ class SharedWeights(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         if norm is not None:
             self.norm1, self.norm2 = norm(dim), norm(dim)
+
+
+class HeadMixing(nn.Module):
+    """A linear map over the heads: [batch, heads, n, m] -> the same.
+
+    Talking heads (Shazeer et al. 2020, arXiv 2003.02436): blocks with equal matrices attend
+    differently.
+    It is a product of [heads, heads] and [heads, n m] for each image: one product for all of them
+    would take longer, since that of its gradient is not shared among threads.
+    """
+
+    def __init__(self, num_heads: int, *, bias: bool = False, start: Start = "identity") -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(num_heads))
+        self.bias = nn.Parameter(torch.zeros(num_heads)) if bias else None
+        if start == "trunc_normal":
+            trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        flat = maps.flatten(2)
+        weight = self.weight.expand(len(maps), -1, -1)
+        if self.bias is None:
+            mixed = torch.bmm(weight, flat)
+        else:
+            mixed = torch.baddbmm(self.bias[:, None], weight, flat)
+        return mixed.view(maps.shape)
+
+
+class LocalConvolution(nn.Module):
+    """A depth-wise convolution over the patches, with a LayerNorm and a skip connection.
+
+    tokens [batch, prefix_tokens + rows * columns, dim], or [batch, rows, columns, dim] where no
+    grid is given -> the same (Zhang et al. 2022, Sec. 3.2). It stands between attention and MLP.
+    Tokens before the patches go past the convolution; "stream" normalises them like the others.
+
+    Args:
+        norm: makes a LayerNorm of that width.
+        start: "identity": weights and bias are zero, so that with "branch" nothing changes;
+            "trunc_normal": PyTorch's own start, as the authors have it.
+        grid: rows and columns of the patches.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int,
+        *,
+        norm: Norm,
+        local_norm: LocalNorm = "branch",
+        start: Start = "identity",
+        grid: tuple[int, int] | None = None,
+        prefix_tokens: int = 0,
+    ) -> None:
+        super().__init__()
+        self.local_norm, self.grid, self.prefix_tokens = local_norm, grid, prefix_tokens
+        self.norm = norm(dim)
+        self.convolution = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        if start == "identity":
+            for parameter in self.convolution.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm(tokens)
+        stream: Tensor = normed if self.local_norm == "stream" else tokens
+        if self.grid is None:
+            return stream + self._convolved(normed)
+        patches = normed[:, self.prefix_tokens :].unflatten(1, self.grid)
+        # the tokens before the patches get zeros
+        return stream + pad(self._convolved(patches).flatten(1, 2), (0, 0, self.prefix_tokens, 0))
+
+    def _convolved(self, patches: Tensor) -> Tensor:
+        """[batch, rows, columns, dim] -> the same"""
+        convolved: Tensor = self.convolution(patches.permute(0, 3, 1, 2))
+        return convolved.permute(0, 2, 3, 1)
 
 
 class MultiplexedAttention(nn.Module):
@@ -170,3 +246,37 @@ class MultiplexedBlock(nn.Module):
         tokens = self.local(tokens)
         output: Tensor = tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
         return output
+
+
+# What Mini-DeiT and Mini-Swin make of the same settings, as arguments of the classes above. Each
+# draws from torch's global generator, so their order is part of a model's bits.
+
+
+def shared_parts(config: Multiplexing, norm: Norm) -> dict[str, Any]:
+    """Of SharedWeights."""
+    return {
+        "mlp_ratio": config.mlp_ratio,
+        "qkv_bias": config.qkv_bias,
+        "proj_drop": config.proj_drop_rate,
+        "norm": None if config.separate_norms else norm,
+    }
+
+
+def attention_parts(config: Multiplexing, heads: int, *, bias: bool = False) -> dict[str, Any]:
+    """Of MultiplexedAttention; bias: the maps over the heads have one."""
+    start = config.mixing_init
+    return {
+        "before": HeadMixing(heads, bias=bias, start=start) if config.mix_before else None,
+        "after": HeadMixing(heads, bias=bias, start=start) if config.mix_after else None,
+        "attn_drop": config.attn_drop_rate,
+        "proj_drop": config.proj_drop_rate,
+    }
+
+
+def block_parts(config: Multiplexing, dim: int, norm: Norm, **grid: Any) -> dict[str, Any]:
+    """Of MultiplexedBlock; grid: arguments of LocalConvolution."""
+    local = None
+    if config.convolution:
+        starts: dict[str, Any] = {"local_norm": config.local_norm, "start": config.mixing_init}
+        local = LocalConvolution(dim, config.convolution, norm=norm, **starts, **grid)
+    return {"norm": norm if config.separate_norms else None, "local": local}

@@ -1,15 +1,58 @@
-"""Which blocks share one set of weights."""
+"""What blocks share and what each has of its own, as settings of Mini-DeiT and Mini-Swin."""
 
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveInt
+
+from vitarium.architectures.base import TransformerConfig
+
+Start = Literal["trunc_normal", "identity"]
+LocalNorm = Literal["branch", "stream"]
+"""branch: x + convolution(norm(x)); stream: norm(x) + convolution(norm(x)), as MiniViT released."""
+
+
+def _odd_or_none(size: int) -> int:
+    if size and size % 2 == 0:
+        raise ValueError(
+            f"a kernel of {size} has no middle; use {size - 1} or {size + 1}, or 0 for none"
+        )
+    return size
+
+
+KernelSize = Annotated[NonNegativeInt, AfterValidator(_odd_or_none)]
+"""Rows and columns of patches that the convolution sees; odd, or 0 for no convolution."""
+
+
+class Multiplexing(TransformerConfig):
+    """Weight multiplexing: the parts that each block has of its own."""
+
+    separate_norms: bool = True
+    """Each block has LayerNorms of its own."""
+    mix_before: bool = True
+    """A map over the heads of the attention's logits, in each block."""
+    mix_after: bool = True
+    """A map over the heads of the attention's probabilities, in each block."""
+    mixing_init: Start = "trunc_normal"
+    """What each block's maps start from: small random numbers, as the authors have it, or the
+    identity. With the identity the convolution starts at zero, too: then blocks are plain ones."""
+    convolution: KernelSize = 0
+    """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
+    block; an odd number, or 0: none, as Mini-DeiT has it."""
+    local_norm: LocalNorm = "branch"
+    """Where the convolution's LayerNorm stands: in its branch, x + convolution(norm(x)), or in the
+    stream of all tokens, norm(x) + convolution(norm(x)), as released for Mini-Swin."""
+
+
+def fits(share: Any) -> bool:
+    """Whether it is a number of blocks, "all", or a list of such numbers."""
+    sizes = share if isinstance(share, list | tuple) else [share]
+    return bool(share == "all") or all(type(size) is int and size > 0 for size in sizes)
 
 
 def _read(value: Any) -> Any:
     """One complaint, where a union would have one for each kind of value."""
-    sizes = value if isinstance(value, list | tuple) else [value]
-    if value != "all" and not all(type(size) is int and size > 0 for size in sizes):
+    if not fits(value):
         raise ValueError(
             f"{value!r} is not a number of blocks from 1, 'all', or a list of such numbers"
         )

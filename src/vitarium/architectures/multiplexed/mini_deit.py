@@ -12,21 +12,23 @@ from torch import nn
 
 from vitarium.architectures.base import architecture
 from vitarium.architectures.multiplexed._blocks import (
+    LocalConvolution,
     MultiplexedAttention,
     MultiplexedBlock,
     SharedWeights,
+    attention_parts,
+    block_parts,
+    shared_parts,
 )
-from vitarium.architectures.multiplexed._convolution import KernelSize, LocalConvolution, LocalNorm
-from vitarium.architectures.multiplexed._head_mixing import HeadMixing, Start
 from vitarium.architectures.multiplexed._relative_positions import (
     RelativePositionConfig,
     RelativePositions,
 )
-from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
+from vitarium.architectures.multiplexed._sharing import Multiplexing, Sharing, group_of, group_sizes
 from vitarium.architectures.vit.vit import Vit
 
 
-class MiniDeit(Vit):
+class MiniDeit(Multiplexing, Vit):
     """A ViT with weight multiplexing; the defaults are Mini-DeiT-Ti.
 
     images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
@@ -41,23 +43,8 @@ class MiniDeit(Vit):
     """What the layer scales start from, of which each block has its own; null: none."""
     share: Sharing = 2
     """Blocks to a set of weights: a number, "all", or a list of the groups' sizes."""
-    separate_norms: bool = True
-    """Each block has LayerNorms of its own."""
-    mix_before: bool = True
-    """A map over the heads of the attention's logits, in each block."""
-    mix_after: bool = True
-    """A map over the heads of the attention's probabilities, in each block."""
-    mixing_init: Start = "trunc_normal"
-    """What each block's maps start from: small random numbers, as the authors have it, or the
-    identity. With the identity the convolution starts at zero, too: then blocks are plain ones."""
     relative_positions: RelativePositionConfig | None = Field(RelativePositionConfig())
     """Image relative position encoding in each block; null: none."""
-    convolution: KernelSize = 0
-    """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
-    block; an odd number, or 0: none, as Mini-DeiT has it."""
-    local_norm: LocalNorm = "branch"
-    """Where the convolution's LayerNorm stands: in its branch, x + convolution(norm(x)), or in the
-    stream of all tokens, norm(x) + convolution(norm(x)), as released for Mini-Swin."""
 
     @model_validator(mode="after")
     def _sharing_fits(self) -> Self:
@@ -94,11 +81,8 @@ class MiniVisionTransformer(VisionTransformer):
         self.shared = nn.ModuleList(
             SharedWeights(
                 config.embed_dim,
-                mlp_ratio=config.mlp_ratio,
-                qkv_bias=config.qkv_bias,
                 act_layer=get_act_layer(config.act_layer),
-                proj_drop=config.proj_drop_rate,
-                norm=None if config.separate_norms else norm,
+                **shared_parts(config, norm),
             )
             for _ in self.group_sizes
         )
@@ -138,24 +122,20 @@ class MiniVisionTransformer(VisionTransformer):
     def _block(self, number: int, drop_path: float) -> MultiplexedBlock:
         config = self.config
         shared = cast(SharedWeights, self.shared[group_of(self.group_sizes, number)])
-        heads, start = config.num_heads, config.mixing_init
         attention = MultiplexedAttention(
             shared.attn,
-            heads,
-            before=HeadMixing(heads, start=start) if config.mix_before else None,
-            after=HeadMixing(heads, start=start) if config.mix_after else None,
+            config.num_heads,
             positions=self._positions(),
-            attn_drop=config.attn_drop_rate,
-            proj_drop=config.proj_drop_rate,
+            **attention_parts(config, config.num_heads),
         )
+        grid, prefix = self.patch_embed.grid_size, self.num_prefix_tokens
         return MultiplexedBlock(
             shared,
             attention,
             config.embed_dim,
-            norm=self._norm if config.separate_norms else None,
-            local=self._local() if config.convolution else None,
             init_values=config.init_values,
             drop_path=drop_path,
+            **block_parts(config, config.embed_dim, self._norm, grid=grid, prefix_tokens=prefix),
         )
 
     def _positions(self) -> RelativePositions | None:
@@ -175,17 +155,6 @@ class MiniVisionTransformer(VisionTransformer):
         resized = cast(RelativePositions, self._positions()).to(device).train(positions.training)
         resized.load_state_dict(positions.state_dict(), assign=True)
         return resized
-
-    def _local(self) -> LocalConvolution:
-        return LocalConvolution(
-            self.embed_dim,
-            self.config.convolution,
-            norm=self._norm,
-            local_norm=self.config.local_norm,
-            start=self.config.mixing_init,
-            grid=self.patch_embed.grid_size,
-            prefix_tokens=self.num_prefix_tokens,
-        )
 
 
 _TINY = {"embed_dim": 192, "num_heads": 3}

@@ -9,10 +9,16 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerStage
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig, architecture
-from vitarium.architectures.multiplexed._convolution import KernelSize, LocalConvolution, LocalNorm
-from vitarium.architectures.multiplexed._head_mixing import HeadMixing, Start
-from vitarium.architectures.multiplexed._sharing import Sharing, group_of, group_sizes
+from vitarium.architectures.base import architecture
+from vitarium.architectures.multiplexed._blocks import attention_parts, block_parts, shared_parts
+from vitarium.architectures.multiplexed._sharing import (
+    KernelSize,
+    Multiplexing,
+    Sharing,
+    fits,
+    group_of,
+    group_sizes,
+)
 from vitarium.architectures.multiplexed._windows import (
     MultiplexedWindowAttention,
     MultiplexedWindowBlock,
@@ -25,14 +31,11 @@ from vitarium.architectures.multiplexed._windows import (
 
 def _read(value: Any) -> Any:
     """One complaint, where a union would have one for each kind of value."""
-
-    for stage in value if isinstance(value, list | tuple) else [value]:
-        sizes = stage if isinstance(stage, list | tuple) else [stage]
-        if stage != "all" and not all(type(size) is int and size > 0 for size in sizes):
-            raise ValueError(
-                f"{value!r} is not a number of blocks from 1, 'all', or a list with one entry for "
-                "each stage: such a number, 'all', or a list of such numbers"
-            )
+    if not all(map(fits, value if isinstance(value, list | tuple) else [value])):
+        raise ValueError(
+            f"{value!r} is not a number of blocks from 1, 'all', or a list with one entry for "
+            "each stage: such a number, 'all', or a list of such numbers"
+        )
     return value
 
 
@@ -40,15 +43,13 @@ StageSharing = Annotated[PositiveInt | Literal["all"] | tuple[Sharing, ...], Bef
 """2 or "all": the same in every stage; [2, 2, "all", [1, 1]]: of each stage its own."""
 
 
-class MiniSwin(ArchitectureConfig):
+class MiniSwin(Multiplexing):
     """A Swin transformer with weight multiplexing; the defaults are Mini-Swin-T.
 
     images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
     """
 
-    img_size: PositiveInt = 224
     patch_size: PositiveInt = 4
-    in_chans: PositiveInt = 3
     embed_dim: PositiveInt = 96
     """Of the first stage; each stage doubles it."""
     depths: tuple[PositiveInt, ...] = Field((2, 2, 6, 2), min_length=1)
@@ -57,40 +58,16 @@ class MiniSwin(ArchitectureConfig):
     """Of each stage."""
     window_size: PositiveInt = 7
     """Rows and columns of the patches that attend to each other; a smaller map is one window."""
-    mlp_ratio: PositiveFloat = 4.0
-    qkv_bias: bool = True
-    drop_rate: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the head."""
-    proj_drop_rate: float = Field(0.0, ge=0, lt=1)
-    attn_drop_rate: float = Field(0.0, ge=0, lt=1)
-    drop_path_rate: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth of the last block; it rises linearly from 0 at the first."""
     norm_eps: PositiveFloat = 1e-5
     """Of every LayerNorm."""
     share: StageSharing = "all"
     """Blocks to a set of weights: a number, "all" (of a stage), or a list with one entry for each
     stage: a number, "all", or a list of the groups' sizes."""
-    separate_norms: bool = True
-    """Each block has LayerNorms of its own."""
-    mix_before: bool = True
-    """A map over the heads of the attention's logits, in each block."""
-    mix_after: bool = True
-    """A map over the heads of the attention's probabilities, in each block."""
-    mixing_init: Start = "trunc_normal"
-    """What each block's maps start from: small random numbers, as the authors have it, or the
-    identity. With the identity the convolution starts at zero, too: then blocks are plain ones."""
     position_bias: bool = True
     """Swin's bias for where two patches of a window stand to each other, shared like matrices."""
     convolution: KernelSize = 7
     """Kernel size of a depth-wise convolution over the patches, between attention and MLP of each
     block; an odd number, or 0: none."""
-    local_norm: LocalNorm = "branch"
-    """Where the convolution's LayerNorm stands: in its branch, x + convolution(norm(x)), or in the
-    stream of all patches, norm(x) + convolution(norm(x)), as released."""
-
-    @property
-    def input_size(self) -> tuple[int, int, int]:
-        return (self.in_chans, self.img_size, self.img_size)
 
     @property
     def group_sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -99,10 +76,6 @@ class MiniSwin(ArchitectureConfig):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if self.img_size % self.patch_size:
-            raise ValueError(
-                f"img_size {self.img_size} is not divisible by patch_size {self.patch_size}"
-            )
         if len(self.num_heads) != len(self.depths):
             raise ValueError(
                 f"num_heads {list(self.num_heads)} is for {len(self.num_heads)} stages, but "
@@ -190,12 +163,9 @@ class MiniSwinTransformer(SwinTransformer):
                 config.embed_dim * 2**number,
                 config.num_heads[number],
                 fitting_window(self._resolution(number), window),
-                qkv_bias=config.qkv_bias,
                 position_bias=config.position_bias,
-                mlp_ratio=config.mlp_ratio,
                 act_layer=nn.GELU,
-                proj_drop=config.proj_drop_rate,
-                norm=None if config.separate_norms else self._norm,
+                **shared_parts(config, self._norm),
             )
             for _ in config.group_sizes[number]
         )
@@ -216,36 +186,20 @@ class MiniSwinTransformer(SwinTransformer):
             heads,
             resolution=self._resolution(number),
             shifted=index % 2 == 1,
-            before=self._mixing(heads) if config.mix_before else None,
-            after=self._mixing(heads) if config.mix_after else None,
-            attn_drop=config.attn_drop_rate,
-            proj_drop=config.proj_drop_rate,
+            **attention_parts(config, heads, bias=True),
         )
         return MultiplexedWindowBlock(
             shared,
             attention,
             dim,
-            norm=self._norm if config.separate_norms else None,
-            local=self._local(dim) if config.convolution else None,
             drop_path=drop_path,
+            **block_parts(config, dim, self._norm),
         )
 
     def _resolution(self, number: int) -> Size:
         """Of a stage's maps: each stage halves them, and an odd side is padded before."""
         rows, columns = cast(Size, self.patch_embed.grid_size)
         return (-(-rows // 2**number), -(-columns // 2**number))
-
-    def _mixing(self, heads: int) -> HeadMixing:
-        return HeadMixing(heads, bias=True, start=self.config.mixing_init)
-
-    def _local(self, dim: int) -> LocalConvolution:
-        return LocalConvolution(
-            dim,
-            self.config.convolution,
-            norm=self._norm,
-            local_norm=self.config.local_norm,
-            start=self.config.mixing_init,
-        )
 
 
 _SMALL = {"depths": (2, 2, 18, 2), "share": 2}

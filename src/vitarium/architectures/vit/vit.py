@@ -8,35 +8,24 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vitarium.architectures.base import ArchitectureConfig, architecture
+from vitarium.architectures.base import TransformerConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
 from vitarium.core.errors import InvalidInput
 
 
-class Vit(ArchitectureConfig):
+class Vit(TransformerConfig):
     """timm's VisionTransformer; the defaults are ViT-Ti/16.
 
     images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
     """
 
-    img_size: PositiveInt = 224
-    patch_size: PositiveInt = 16
-    in_chans: PositiveInt = 3
     embed_dim: PositiveInt = 192
     depth: PositiveInt = 12
     num_heads: PositiveInt = 3
-    mlp_ratio: PositiveFloat = 4.0
-    qkv_bias: bool = True
     class_token: bool = True
     reg_tokens: NonNegativeInt = 0
     global_pool: Literal["token", "avg"] = "token"
-    drop_rate: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the head."""
     pos_drop_rate: float = Field(0.0, ge=0, lt=1)
-    proj_drop_rate: float = Field(0.0, ge=0, lt=1)
-    attn_drop_rate: float = Field(0.0, ge=0, lt=1)
-    drop_path_rate: float = Field(0.0, ge=0, lt=1)
-    """Stochastic depth of the last block; it rises linearly from 0 at the first."""
     norm_eps: PositiveFloat = 1e-6
     """Of every LayerNorm; Hugging Face's ViT has 1e-12."""
     act_layer: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"] = "gelu"
@@ -51,19 +40,11 @@ class Vit(ArchitectureConfig):
             values["act_layer"] = self.act_layer
         return values
 
-    @property
-    def input_size(self) -> tuple[int, int, int]:
-        return (self.in_chans, self.img_size, self.img_size)
-
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}"
-            )
-        if self.img_size % self.patch_size:
-            raise ValueError(
-                f"img_size {self.img_size} is not divisible by patch_size {self.patch_size}"
             )
         if self.global_pool == "token" and not self.class_token:
             raise ValueError("global_pool 'token' needs the class token; use 'avg' without it")

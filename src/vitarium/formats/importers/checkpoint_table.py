@@ -42,6 +42,7 @@ class CheckpointTable(Config):
     file_column: str = "file"
     """The column that names the file, as seen from the table's folder."""
     delimiter: str = Field(",", min_length=1, max_length=1)
+    """What stands between the columns of the table."""
     architecture: str | None = None
     """Of rows that name none: a model of timm, or an architecture of ours."""
     num_classes: NonNegativeInt | None = None

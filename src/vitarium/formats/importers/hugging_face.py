@@ -24,6 +24,7 @@ class HuggingFaceFolder(Config):
     """What the zoo calls what is imported."""
 
     stage: str = "imported"
+    """What the models' stage is called."""
 
 
 def detects(source: Path) -> bool:

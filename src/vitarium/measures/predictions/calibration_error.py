@@ -12,6 +12,7 @@ class CalibrationError(Config):
     """Images are put into bins of equal width by their largest probability."""
 
     bins: PositiveInt = 15
+    """Of equal width in confidence."""
     norm: Literal["l1", "max"] = "l1"
     """l1: the mean over images, the expected calibration error; max: of the worst bin."""
 

@@ -14,6 +14,7 @@ class Cka(Representation):
     """Of a linear kernel, or of a Gaussian one."""
 
     kernel: Literal["linear", "rbf"] = "linear"
+    """Which similarity of two images' features is compared."""
     bandwidth: PositiveFloat = 0.4
     """Of the rbf kernel: its standard deviation, as a share of the median distance of a batch."""
 

@@ -23,7 +23,9 @@ class PatchCorruption(PatchSettings):
     corruption: CorruptionName = "gaussian_noise"
     """As in the measure `corruptions`: the whole image's, seen in the patches alone."""
     severity: int = Field(5, ge=1, le=5)
+    """Of the corruption, from 1 to 5."""
     strengths: Strengths = "auto"
+    """As in the measure `corruptions`."""
 
 
 @measure(

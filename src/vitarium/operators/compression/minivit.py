@@ -11,9 +11,8 @@ from timm.layers.create_act import get_act_layer
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
-from vitarium.architectures.multiplexed._convolution import KernelSize, LocalNorm
 from vitarium.architectures.multiplexed._relative_positions import RelativePositionConfig
-from vitarium.architectures.multiplexed._sharing import group_sizes
+from vitarium.architectures.multiplexed._sharing import KernelSize, LocalNorm, group_sizes
 from vitarium.architectures.multiplexed.mini_deit import MiniDeit
 from vitarium.architectures.multiplexed.mini_swin import MiniSwin, StageSharing
 from vitarium.core.config import Config, InvalidConfig
