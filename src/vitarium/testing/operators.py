@@ -24,54 +24,44 @@ def check_operator(name: str) -> None:
     It merges tiny models with the settings that the operator names as `tiny`. Raises
     AssertionError with the operator's name and the rule that it breaks, UnknownName.
     """
-    plugin = get("operator", name)
-    facts = plugin.facts
-    _require(
-        10 < len(plugin.summary) <= 100 and plugin.summary.endswith("."),
-        plugin,
-        "the first line of its docstring is a sentence of at most 100 characters",
-    )
-    _require(facts["title"], plugin, "it has a title")
+    rule = Contract("operator", name)
+    facts = rule.facts
+    rule.described()
+    rule(facts["title"], "it has a title")
     with tiny_zoo(facts["tiny_architecture"]) as zoo:
-        children = zoo.models().query("parent.notna()").sort_values("parent")
         # as many as the operator takes: children of one parent, or one model
+        children = zoo.models().query("parent.notna()").sort_values("parent")
         models = children["id"].tolist()[: facts["models"][0]]
         if facts["epochs"]:
             models = [children["parent"].iloc[0]]
-        _check_result(plugin, zoo, models)
-        _check_images(plugin, zoo, models)
+        _check_result(rule, zoo, models)
+        _check_images(rule, zoo, models)
         if facts["models"][1] != 1 and not facts["epochs"]:
-            _check_copies(plugin, zoo, models[0])
-        _check_refusals(plugin, zoo, models)
+            _check_copies(rule, zoo, models[0])
+        _check_refusals(rule, zoo, models)
 
 
-def _require(condition: object, plugin: Plugin, rule: str) -> None:
-    if not condition:
-        raise AssertionError(f"operator '{plugin.name}': {rule}")
-
-
-def _plan(plugin: Plugin, zoo: Zoo, models: Sequence[str], **settings: Any) -> MergePlan:
-    section = choose("operator", plugin.name, **{**plugin.facts["tiny"], **settings})
+def _plan(rule: Contract, zoo: Zoo, models: Sequence[str], **settings: Any) -> MergePlan:
+    section = choose("operator", rule.name, **{**rule.facts["tiny"], **settings})
     sources = ModelLoader(zoo, data=None, device="cpu", data_dir=None)
     return MergePlan(sources, section, chosen(zoo, section, models))
 
 
-def _check_result(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
-    first = _plan(plugin, zoo, models)
-    id = first.save()
+def _check_result(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
+    id = _plan(rule, zoo, models).save()
     weights = Zoo.open(zoo.path).state_dict(id)
     for name, tensor in weights.items():
         rule(torch.isfinite(tensor).all(), f"weights are finite, and {name} is not")
     size = ARCHITECTURE["img_size"]
     outputs = zoo.load(id)(torch.randn(2, ARCHITECTURE["in_chans"], size, size))
-    _require(outputs.shape == (2, CLASSES), plugin, "the merged model runs, with the same classes")
-    again = _plan(plugin, zoo, models)
-    _require(again.spec.id == id, plugin, "the same merge has the same id")
-    is_equal = [torch.equal(tensor, weights[name]) for name, tensor in again.weights().items()]
-    _require(all(is_equal), plugin, "the same merge has the same bits")
+    rule(outputs.shape == (2, CLASSES), "the merged model runs, with the same classes")
+    again = _plan(rule, zoo, models)
+    rule(again.spec.id == id, "the same merge has the same id")
+    same = all(torch.equal(tensor, weights[name]) for name, tensor in again.weights().items())
+    rule(same, "the same merge has the same bits")
 
 
-def _check_images(plugin: Plugin, zoo: Zoo, models: Sequence[str]) -> None:
+def _check_images(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
     """Without a split it loads no data; with one, no other's images."""
     split, splits = rule.facts["split"], set()
     examples = ModelLoader.examples
