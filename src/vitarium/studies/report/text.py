@@ -105,9 +105,7 @@ def _bound(value: float, unit: Unit) -> str:
     return number(value, "fraction" if unit == "gain" else unit).removesuffix(SIGN)
 
 
-def with_interval(
-    estimate: Estimate, unit: Unit = "", *, level: float = 0.95, inside: bool = False
-) -> str:
+def with_interval(estimate: Estimate, unit: Unit = "", *, inside: bool = False) -> str:
     """`**94.1 %** (95 % CI 93.0 to 95.2)`; a gain in points: `**+1.7 points** (...)`.
 
     Inside of brackets with a comma for them.
@@ -117,7 +115,7 @@ def with_interval(
     if estimate.low is None or estimate.high is None:
         return text if inside else f"{text} (too few models for an interval)"
     bounds = f"{_bound(estimate.low, unit)} to {_bound(estimate.high, unit)}"
-    bounds = f"{100 * level:.0f}{SIGN} CI {bounds}"
+    bounds = f"{100 * estimate.level:.0f}{SIGN} CI {bounds}"
     return f"{text}, {bounds}" if inside else f"{text} ({bounds})"
 
 

@@ -189,7 +189,7 @@ def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
     config, groups = experiments.config, experiments.groups
     aligning = experiments.methods["align"]
     barrier = Barrier(points=config.points, num_images=config.barrier_images)
-    results = Barriers(groups.stage, experiments.bootstrap)
+    results = Barriers(groups.stage, config.bootstrap)
     jobs: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
     for kin in results.kin:
         pairs = _drawn_pairs(groups, kin, config.seed)[: config.pairs]

@@ -189,10 +189,9 @@ class Experiments:
     evaluator: Evaluator
     groups: SiblingGroups
     methods: Methods
-    bootstrap: Bootstrap
 
     def __post_init__(self) -> None:
-        self.results = MergeResults(self.bootstrap, self.evaluator.split)
+        self.results = MergeResults(self.config.bootstrap, self.evaluator.split)
 
     def run(self, progress: Progress) -> MergeResults:
         members = list(self.groups.members.values())

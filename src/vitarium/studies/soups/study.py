@@ -15,7 +15,6 @@ from vitarium.studies.soups.experiments import Experiments, Methods, methods_by_
 from vitarium.studies.soups.groups import SiblingGroups
 from vitarium.studies.soups.sentences import StageSoups
 from vitarium.studies.soups.settings import Soups
-from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.stages import read_stages
 
 
@@ -51,13 +50,12 @@ def soups(config: Soups, population: Population) -> Tables:
     zoo, ids = population.zoo, population.ids
     device = find_devices(population.device)[0]
     sources = ModelLoader(zoo, data=None, device=device, data_dir=population.data_dir)
-    bootstrap = Bootstrap(config.n_resamples, config.confidence_level, config.seed)
     evaluator = Evaluator(sources, split, population.num_images)
     stages = []
     for stage in read_stages(zoo, ids, split=split).stages:
         groups = SiblingGroups(sources, stage)
         if groups.families or groups.mixed:
-            experiments = Experiments(config, evaluator, groups, methods, bootstrap)
+            experiments = Experiments(config, evaluator, groups, methods)
             results = experiments.run(population.progress)
             barriers = interpolate(experiments, population.progress)
             stages.append(StageSoups(stage, results, barriers))

@@ -86,9 +86,9 @@ def explained(
         """By the degrees of freedom of SS_within and SS_total."""
         return float(np.clip(1 - (1 - adjusted) * (n - k) / (n - 1), 0, 1))
 
-    bounds = [None if bound is None else eta(bound) for bound in (share.low, share.high)]
+    low, high = (None if bound is None else eta(bound) for bound in (share.low, share.high))
     p = _permutation(squared, codes, blocks, permutations, bootstrap.seed)
-    return Explained(Estimate(eta(adjusted), *bounds), share, p, n, k)
+    return Explained(Estimate(eta(adjusted), low, high, share.level), share, p, n, k)
 
 
 def _mean_pair(squared: Numbers, counts: Numbers) -> Numbers:
