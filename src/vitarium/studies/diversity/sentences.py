@@ -24,7 +24,7 @@ from vitarium.studies.statistics.analysis import (
 )
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import PARENT
-from vitarium.studies.statistics.measures import is_distance
+from vitarium.studies.statistics.stages import is_distance
 
 SPACES = {"agreement": "predictions", "cka": "representations", "weight_l2": "weights"}
 """Spaces in which models can form groups, by the measure of similarity."""

@@ -14,8 +14,7 @@ from vitarium.studies.report.text import counted, number, title
 from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyse
 from vitarium.studies.statistics.bootstrap import Bootstrap, Resampled
 from vitarium.studies.statistics.embedding import Method, check_installed
-from vitarium.studies.statistics.measures import heat_mapped
-from vitarium.studies.statistics.stages import Stages, read_stages
+from vitarium.studies.statistics.stages import Stages, heat_mapped, read_stages
 
 
 class Diversity(Resampled):

@@ -12,8 +12,8 @@ from vitarium.studies.report.text import DASH, Quantity, Spread, Unit, title, un
 from vitarium.studies.statistics.analysis import Analysis, pairs_sharing
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import MANY
-from vitarium.studies.statistics.mixed_model import Mixed
 from vitarium.studies.statistics.stages import Stage, Stages
+from vitarium.studies.statistics.variance import Mixed
 
 _OVER_PAIRS = "Means over pairs, with intervals of the bootstrap over models."
 

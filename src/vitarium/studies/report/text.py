@@ -19,12 +19,6 @@ as +0.3 %; `share` as 62 %; `sure`, where 99.96 % must not look certain, as 99.9
 `id` of a model by its first eight digits."""
 
 
-def _three_figures(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:.2e}"
-
-
 _FORMATS: dict[Unit, Callable[[float], str]] = {
     "fraction": lambda value: f"{100 * value:.1f}{SIGN}",
     "gain": lambda value: f"{'+' if value > 0 else ''}{100 * value:.1f}{SIGN}",
@@ -98,7 +92,13 @@ def number(value: float | None, unit: Unit = "") -> str:
     """A number in a unit; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return DASH
-    return _FORMATS.get(unit, _three_figures)(value).replace("-", "\u2212")
+    if unit in _FORMATS:
+        text = _FORMATS[unit](value)
+    elif value == 0 or 1e-3 <= abs(value) < 1e4:
+        text = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    else:
+        text = f"{value:.2e}"
+    return text.replace("-", "\u2212")
 
 
 def _bound(value: float, unit: Unit) -> str:
