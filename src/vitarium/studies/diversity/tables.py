@@ -59,26 +59,19 @@ def distributions(stage: Stage) -> Table:
 
 def variance(analysis: Analysis) -> Table:
     """Every factor by every measure: the share that it explains, and what chance would."""
-    rows = [
-        {
-            "of": title(effect.measure),
-            "factor": effect.factor.name,
-            "η²": effect.explained.eta_squared,
-            "η² by chance": effect.by_chance,
-            "adjusted": effect.explained.adjusted.value,
-            "p": effect.p,
-            "models": effect.explained.models,
-        }
-        for measure in analysis.measures
-        for effect in analysis.of(measure)
-    ]
-    return Table.of(
+    shares, rows = ("η²", "η² by chance", "adjusted"), []
+    for effect in [effect for measure in analysis.measures for effect in analysis.of(measure)]:
+        key, explained = (title(effect.measure), effect.factor.name), effect.explained
+        values = explained.eta_squared, effect.by_chance, explained.adjusted.value
+        rows.append((*key, *values, effect.p, explained.models))
+    return Table.of_rows(
         "What each factor explains of the variance",
+        ("of", "factor", *shares, "p", "models"),
         rows,
-        "η² with its interval. Adjusted: ε², 0 where a factor means nothing. p: of shuffled "
+        note="η² with its interval. Adjusted: ε², 0 where a factor means nothing. p: of shuffled "
         "labels, times the number of factors (Bonferroni); labels of parents are shuffled between "
         "parents.",
-        units={"η²": "share", "η² by chance": "share", "adjusted": "share", "p": "p"},
+        units={**dict.fromkeys(shares, "share"), "p": "p"},
         folded=None,
     )
 
@@ -157,5 +150,5 @@ def missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Table:
             count = f"{entry.count} of {entry.total} {'pairs' if entry.pairs else 'models'}"
             rows.append((stage.name, title(entry.measure), count, entry.why or "not measured"))
     rows += [("all", title(entry.measure), "none", entry.why) for entry in unavailable]
-    frame = pd.DataFrame(rows, columns=["stage", "measure", "has values for", "why"], dtype=object)
-    return Table("Measures without a value", frame, wrap=True)
+    names = ("stage", "measure", "has values for", "why")
+    return Table.of_rows("Measures without a value", names, rows, wrap=True)

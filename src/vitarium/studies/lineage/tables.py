@@ -80,20 +80,15 @@ def calibration(forest: EvaluatedForest) -> Table:
         inside = bins == number
         if len(edges) < MIN_EDGES or not inside.any():
             continue
-        wilson = proportion_confint(right[inside].sum(), inside.sum(), method="wilson")
+        count, total = int(right[inside].sum()), int(inside.sum())
+        wilson = proportion_confint(count, total, method="wilson")
         bounds = (round(float(bound), 12) for bound in wilson)
-        rows.append(
-            {
-                "confidence": f"{100 * low:.0f} to {100 * high:.0f}{SIGN}",
-                "edges": int(inside.sum()),
-                "right": int(right[inside].sum()),
-                "share that is right": Estimate(float(right[inside].mean()), *bounds),
-                "confidence, on average": float(confidences[inside].mean()),
-            }
-        )
-    units = {"share that is right": "sure", "confidence, on average": "sure"}
-    note = "With Wilson's intervals of 95 %."
-    return Table.of("Right edges by confidence", rows, note, units=units)
+        share = Estimate(float(right[inside].mean()), *bounds)
+        name = f"{100 * low:.0f} to {100 * high:.0f}{SIGN}"
+        rows.append((name, total, count, share, float(confidences[inside].mean())))
+    names = ("confidence", "edges", "right", "share that is right", "confidence, on average")
+    units, note = dict.fromkeys(names[3:], "sure"), "With Wilson's intervals of 95 %."
+    return Table.of_rows("Right edges by confidence", names, rows, note=note, units=units)
 
 
 def doubtful(forest: EvaluatedForest) -> Table:
@@ -163,30 +158,26 @@ def _row(
 
 def groups(recovered: Recovered) -> Table:
     """What was compared with what."""
-    families = dict(zip(recovered.forest.models, recovered.forest.families, strict=True))
-    rows = [
-        {
-            "group": number,
-            "models": len(group.models),
-            "trees": len({families[model] for model in group.models if model in families}),
-            "tensors compared": group.tensors,
-            "share of the numbers": f"{100 * group.shared:.1f}{SIGN}",
-            "models such as": ", ".join(map(short_name, list(group.models)[:3]))
-            + (", …" if len(group.models) > 3 else ""),
-        }
-        for number, group in enumerate(recovered.groups, 1)
-    ]
-    return Table.of(
+    families, rows = dict(zip(recovered.forest.models, recovered.forest.families, strict=True)), []
+    for number, group in enumerate(recovered.groups, 1):
+        trees = len({families[model] for model in group.models if model in families})
+        some = ", ".join(map(short_name, list(group.models)[:3]))
+        some += ", …" if len(group.models) > 3 else ""
+        share = f"{100 * group.shared:.1f}{SIGN}"
+        rows.append((number, len(group.models), trees, group.tensors, share, some))
+    names = ("group", "models", "trees", "tensors compared", "share of the numbers")
+    return Table.of_rows(
         "Models that can be compared",
+        (*names, "models such as"),
         rows,
-        "Models of one shape are a group, and no edge leads from one to another. Heads are left "
-        "out; where models lack tensors, only what all of a group have is compared. The share is "
-        "that of the largest model's numbers, heads left out.",
+        note="Models of one shape are a group, and no edge leads from one to another. Heads are "
+        "left out; where models lack tensors, only what all of a group have is compared. The share "
+        "is that of the largest model's numbers, heads left out.",
         wrap=True,
     )
 
 
 def left_out(reasons: Mapping[str, str]) -> Table:
     """What was set aside."""
-    rows = [{"model or file": name, "why": why} for name, why in sorted(reasons.items())]
-    return Table.of("Set aside", rows, wrap=True, folded=None)
+    names, rows = ("model or file", "why"), sorted(reasons.items())
+    return Table.of_rows("Set aside", names, rows, wrap=True, folded=None)
