@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from vitarium.studies.report.tables import Section, Sentences, Table, Tables
 from vitarium.studies.report.text import DASH, Interval, Quantity, cell, number, with_interval
-from vitarium.studies.statistics.bootstrap import Estimate
+from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate
 
 ESTIMATE = Estimate(0.9412, 0.93, 0.952)
 NONE = Estimate(math.nan, None, None)
@@ -37,6 +38,8 @@ def test_estimates_have_their_interval():
     assert cell(Interval(ESTIMATE), "fraction") == "[93.0, 95.2]"
     assert cell(Quantity(ESTIMATE, "share")) == "94\xa0% [93, 95]"
     assert with_interval(ESTIMATE) == "**0.941** (95\xa0% CI 0.930 to 0.952)"
+    narrow = Bootstrap(100, confidence_level=0.9).mean(np.arange(9.0))
+    assert "(90\xa0% CI" in with_interval(narrow)
 
 
 def test_a_frame_has_numbers_as_numbers():

@@ -10,8 +10,7 @@ from studies.conftest import made_up
 from vitarium.studies.diversity.sentences import sentences
 from vitarium.studies.statistics.analysis import analyse, kinship, nearest_of_same_label, squared_of
 from vitarium.studies.statistics.bootstrap import Bootstrap
-from vitarium.studies.statistics.mixed_model import Mixed
-from vitarium.studies.statistics.variance import explained
+from vitarium.studies.statistics.variance import Mixed, explained
 
 BOOTSTRAP = Bootstrap(n_resamples=200)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitarium.studies.statistics.mixed_model import NoMixedModel, mixed
+from vitarium.studies.statistics.variance import NoMixedModel, mixed
 
 
 def test_of_a_balanced_sample_without_factors_it_is_the_analysis_of_variance():

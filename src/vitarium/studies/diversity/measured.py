@@ -8,8 +8,7 @@ import pandas as pd
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.core.registry import get, plugins
 from vitarium.studies.base import Population
-from vitarium.studies.statistics.measures import STATISTICS, shown_measures
-from vitarium.studies.statistics.stages import COLUMNS
+from vitarium.studies.statistics.stages import COLUMNS, STATISTICS, shown_measures
 from vitarium.zoo import Zoo
 
 HESSIAN = "hessian_trace"

@@ -24,7 +24,7 @@ from vitarium.studies.statistics.analysis import (
 )
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import PARENT
-from vitarium.studies.statistics.measures import is_distance
+from vitarium.studies.statistics.stages import is_distance
 
 SPACES = {"agreement": "predictions", "cka": "representations", "weight_l2": "weights"}
 """Spaces in which models can form groups, by the measure of similarity."""
@@ -63,7 +63,7 @@ def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     if len(values) == 1:
         yield f"The only model reaches a {stage.score} of **{low}**."
         return
-    mean = with_interval(bootstrap.mean(values), "fraction", level=bootstrap.confidence_level)
+    mean = with_interval(bootstrap.mean(values), "fraction")
     span = f"from **{low}** to **{high}**"
     yield f"{len(values)} models reach a mean {stage.score} of {mean}, {span}."
     effects = [effect for effect in analysis.of("accuracy") if effect.is_clear][:3]
@@ -94,10 +94,7 @@ def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     everyone = np.ones((len(analysis.stage),) * 2, dtype=bool)
     shown = ("agreement", "cka", "error_consistency")
     means = {name: bootstrap.pairs(pairs[name], everyone) for name in shown if name in pairs}
-    texts = {
-        name: with_interval(mean, unit_of(name), level=bootstrap.confidence_level)
-        for name, mean in means.items()
-    }
+    texts = {name: with_interval(mean, unit_of(name)) for name, mean in means.items()}
     if "agreement" in means and means["agreement"].value == 1:
         count = int(np.isfinite(pairs["agreement"]).sum()) // 2
         yield (
@@ -155,7 +152,7 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         distinct = difference.is_positive if is_distance(measure) else difference.is_negative
         means = [number(bootstrap.pairs(matrix, kin.mask).value, unit) for kin in (far, near)]
         gain: Unit = "gain" if unit == "fraction" else unit
-        gap = with_interval(difference, gain, level=bootstrap.confidence_level, inside=True)
+        gap = with_interval(difference, gain, inside=True)
         text = f"in **{space}** ({_MEANS[measure]} {means[0]} against {means[1]}: {gap})"
         parts[distinct].append(text)
     if not any(parts.values()):
@@ -185,7 +182,7 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
             parents = [analysis.stage.parents[index] or "" for index in indices]
             if nearest := nearest_of_same_label(squared, labels, parents, bootstrap):
                 hits, chance = nearest
-                share = with_interval(hits, "share", level=bootstrap.confidence_level)
+                share = with_interval(hits, "share")
                 parts.append(f"in {space} for {share}")
     if parts:
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")
@@ -208,7 +205,7 @@ def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         if np.isfinite(rho.value):
             direction = "rises with" if rho.is_positive else "neither clearly rises nor falls with"
             direction = "falls with" if rho.is_negative else direction
-            interval = with_interval(rho, level=bootstrap.confidence_level)
+            interval = with_interval(rho)
             yield (
                 f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = {interval} over "
                 f"{len(finite)} models."

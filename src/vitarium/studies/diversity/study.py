@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 
-from vitarium.core.config import Config
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.diversity import figures, tables
 from vitarium.studies.diversity.measured import Unavailable, measured
@@ -13,13 +12,12 @@ from vitarium.studies.report.matrices import heat_map
 from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, number, title
 from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyse
-from vitarium.studies.statistics.bootstrap import Bootstrap
+from vitarium.studies.statistics.bootstrap import Bootstrap, Resampled
 from vitarium.studies.statistics.embedding import Method, check_installed
-from vitarium.studies.statistics.measures import heat_mapped
-from vitarium.studies.statistics.stages import Stages, read_stages
+from vitarium.studies.statistics.stages import Stages, heat_mapped, read_stages
 
 
-class Diversity(Config):
+class Diversity(Resampled):
     """Settings of the diversity study."""
 
     hessian_models: NonNegativeInt = 0
@@ -29,12 +27,6 @@ class Diversity(Config):
     """Measure what is not known yet; otherwise the page says what is missing."""
     embeddings: tuple[Method, ...] = ("pca", "tsne")
     """How models are placed on a map: pca, tsne, and umap (needs vitarium[umap])."""
-    n_resamples: PositiveInt = 1000
-    """Bootstrap resamples that intervals come from."""
-    confidence_level: float = Field(0.95, gt=0, lt=1)
-    """Of the confidence intervals."""
-    seed: int = 0
-    """Of the bootstrap, of permutations and of maps."""
 
 
 @study(
@@ -74,8 +66,7 @@ def tables_of(
     unavailable: Sequence[Unavailable] = (),
 ) -> Tables:
     """The tables of a population of which everything is measured."""
-    bootstrap = Bootstrap(config.n_resamples, config.confidence_level, config.seed)
-    analyses = []
+    analyses, bootstrap = [], config.bootstrap
     for done, stage in enumerate(stages.stages):
         population.progress.step(f"analysing {stage.name}", done, len(stages.stages))
         analyses.append(analyse(stage, bootstrap))

@@ -1,6 +1,5 @@
 """A stage's tables: what is known of its models, and what factors explain."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,25 +12,25 @@ from vitarium.studies.report.text import DASH, Quantity, Spread, Unit, title, un
 from vitarium.studies.statistics.analysis import Analysis, pairs_sharing
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import MANY
-from vitarium.studies.statistics.mixed_model import Mixed
 from vitarium.studies.statistics.stages import Stage, Stages
+from vitarium.studies.statistics.variance import Mixed
 
 _OVER_PAIRS = "Means over pairs, with intervals of the bootstrap over models."
 
 
 def stages(population: Stages) -> Table:
     """A row per stage: models, accuracy, and the factors with their values."""
-    rows, names = [], ("lowest accuracy", "median", "highest")
+    rows, names = list[dict[str, Any]](), ("lowest accuracy", "median", "highest")
     for stage in population.stages:
-        accuracy = stage.models["accuracy"].dropna()
-        factors = [
-            f"{factor.name}: "
-            + (", ".join(v) if len(v := factor.values) <= MANY else f"{len(v)} values")
-            + (f" (and with it {', '.join(factor.equivalent)})" if factor.equivalent else "")
-            for factor in stage.factors
-        ]
-        quantiles = dict(zip(names, accuracy.agg(["min", "median", "max"]), strict=True))
-        row = {"stage": stage.name, "models": len(stage), **quantiles}
+        quantiles = stage.models["accuracy"].dropna().agg(["min", "median", "max"])
+        row = {"stage": stage.name, "models": len(stage)}
+        row |= dict(zip(names, quantiles, strict=True))
+        factors = []
+        for factor in stage.factors:
+            values = factor.values
+            text = ", ".join(values) if len(values) <= MANY else f"{len(values)} values"
+            also = f" (and with it {', '.join(factor.equivalent)})" if factor.equivalent else ""
+            factors.append(f"{factor.name}: {text}{also}")
         rows.append({**row, "factors that vary": "; ".join(factors) or DASH})
     units = dict.fromkeys(names, "fraction")
     return Table.of("The stages", rows, units=units, wrap=True)
@@ -44,73 +43,52 @@ def distributions(stage: Stage) -> Table:
         for value in factor.values:
             ids = factor.labels[factor.labels == value].index
             groups.append((f"{factor.name} = {value}", stage.values.loc[ids]))
-    rows = [
-        {
-            "models with": name,
-            "models": len(group),
-            **{title(measure): _spread(group[measure].dropna(), measure) for measure in group},
-        }
-        for name, group in groups
-        if len(stage.values.columns)
-    ]
+    rows = []
+    for name, group in groups if len(stage.values.columns) else ():
+        row: dict[str, Any] = {"models with": name, "models": len(group)}
+        for measure in group:
+            values, unit = group[measure].dropna(), unit_of(measure)
+            mean, deviation, low, high = values.agg(["mean", "std", "min", "max"]).tolist()
+            spread = Spread(mean, deviation, low, high, unit)
+            row[title(measure)] = spread if len(values) else None
+        rows.append(row)
     note = "Mean ± standard deviation, and the range from the smallest to the largest."
     heading = "Distribution of each measure for each value of a factor"
     return Table.of(heading, rows, note, folded=None)
 
 
-def _spread(values: pd.Series, measure: str) -> Spread | None:
-    if not len(values):
-        return None
-    deviation = float(values.std()) if len(values) > 1 else math.nan
-    ends = float(values.min()), float(values.max())
-    return Spread(float(values.mean()), deviation, *ends, unit_of(measure))
-
-
 def variance(analysis: Analysis) -> Table:
     """Every factor by every measure: the share that it explains, and what chance would."""
-    rows = [
-        {
-            "of": title(effect.measure),
-            "factor": effect.factor.name,
-            "η²": effect.explained.eta_squared,
-            "η² by chance": effect.by_chance,
-            "adjusted": effect.explained.adjusted.value,
-            "p": effect.p,
-            "models": effect.explained.models,
-        }
-        for measure in analysis.measures
-        for effect in analysis.of(measure)
-    ]
-    return Table.of(
+    shares, rows = ("η²", "η² by chance", "adjusted"), []
+    for effect in [effect for measure in analysis.measures for effect in analysis.of(measure)]:
+        key, explained = (title(effect.measure), effect.factor.name), effect.explained
+        values = explained.eta_squared, effect.by_chance, explained.adjusted.value
+        rows.append((*key, *values, effect.p, explained.models))
+    return Table.of_rows(
         "What each factor explains of the variance",
+        ("of", "factor", *shares, "p", "models"),
         rows,
-        "η² with its interval. Adjusted: ε², 0 where a factor means nothing. p: of shuffled "
+        note="η² with its interval. Adjusted: ε², 0 where a factor means nothing. p: of shuffled "
         "labels, times the number of factors (Bonferroni); labels of parents are shuffled between "
         "parents.",
-        units={"η²": "share", "η² by chance": "share", "adjusted": "share", "p": "p"},
+        units={**dict.fromkeys(shares, "share"), "p": "p"},
         folded=None,
     )
 
 
 def mixed_models(analysis: Analysis) -> Table:
     """The stage's factors as fixed effects and the parent as a random one."""
-    fits = {
-        m: (fit if isinstance(fit, Mixed) else None) for m, fit in analysis.mixed_models.items()
-    }
-    names = dict.fromkeys(name for fit in fits.values() if fit for name in fit.p)
-    rows = [
-        {
-            "of": title(measure),
-            "factors": fit and fit.fixed,
-            "parent": fit and fit.parent,
-            "rest": fit and fit.residual,
-            **{f"p of {name}": fit and fit.p.get(name) for name in names},
-            "fitted to": f"{fit.models} models, {fit.parents} parents"
-            if fit
-            else f"none: {analysis.mixed_models[measure]}",
-        }
-        for measure, fit in fits.items()
-    ]
+    fits = analysis.mixed_models
+    names = dict.fromkeys(name for fit in fits.values() if isinstance(fit, Mixed) for name in fit.p)
+    rows: list[dict[str, Any]] = []
+    for measure, fit in fits.items():
+        row = dict.fromkeys(["factors", "parent", "rest", *(f"p of {name}" for name in names)])
+        text = f"none: {fit}"
+        if isinstance(fit, Mixed):
+            row |= {"factors": fit.fixed, "parent": fit.parent, "rest": fit.residual}
+            row |= {f"p of {name}": p for name, p in fit.p.items()}
+            text = f"{fit.models} models, {fit.parents} parents"
+        rows.append({"of": title(measure), **row, "fitted to": text})
     units = dict.fromkeys(("factors", "parent", "rest"), "share")
     return Table.of(
         "Mixed effects: the factors as fixed effects, the parent as a random effect",
@@ -123,19 +101,12 @@ def mixed_models(analysis: Analysis) -> Table:
 
 def kinship(analysis: Analysis, bootstrap: Bootstrap) -> Table:
     """How alike models are, by how close kin they are."""
-    pairs = analysis.stage.pairs
-    rows = [
-        {
-            "pairs of": f"models {kin.name}",
-            "pairs": kin.pairs,
-            **{
-                title(measure): Quantity(bootstrap.pairs(matrix, kin.mask), unit_of(measure))
-                for measure, matrix in pairs.items()
-            },
-        }
-        for kin in analysis.kin
-        if len(analysis.kin) > 1 and pairs
-    ]
+    rows, pairs = [], analysis.stage.pairs
+    for kin in analysis.kin if len(analysis.kin) > 1 and pairs else ():
+        row: dict[str, Any] = {"pairs of": f"models {kin.name}", "pairs": kin.pairs}
+        for measure, matrix in pairs.items():
+            row[title(measure)] = Quantity(bootstrap.pairs(matrix, kin.mask), unit_of(measure))
+        rows.append(row)
     return Table.of("How alike models are, by kinship", rows, _OVER_PAIRS)
 
 
@@ -148,16 +119,10 @@ def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
             differing = ~sharing & ~np.eye(len(stage), dtype=bool)
             near, far = bootstrap.pairs(matrix, sharing), bootstrap.pairs(matrix, differing)
             if np.isfinite(near.value) and np.isfinite(far.value):
-                unit, difference = unit_of(measure), bootstrap.contrast(matrix, sharing, differing)
-                rows.append(
-                    {
-                        "of": title(measure),
-                        "factor": factor.name,
-                        "same value": Quantity(near, unit),
-                        "different values": Quantity(far, unit),
-                        "difference": Quantity(difference, unit),
-                    }
-                )
+                difference = bootstrap.contrast(matrix, sharing, differing)
+                cells = {"same value": near, "different values": far, "difference": difference}
+                unit, row = unit_of(measure), {"of": title(measure), "factor": factor.name}
+                rows.append(row | {name: Quantity(cell, unit) for name, cell in cells.items()})
     heading = "How alike models are that share a factor's value"
     return Table.of(heading, rows, _OVER_PAIRS, folded=True)
 
@@ -179,19 +144,11 @@ def models(stage: Stage) -> Table:
 
 def missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Table:
     """Measures that lack values, and why."""
-    cells = [
-        (
-            stage.name,
-            entry.measure,
-            f"{entry.count} of {entry.total} {'pairs' if entry.pairs else 'models'}",
-            entry.why or "not measured",
-        )
-        for stage in stages.stages
-        for entry in stage.missing
-    ]
-    cells += [("all", entry.measure, "none", entry.why) for entry in unavailable]
-    rows = [
-        {"stage": stage, "measure": title(measure), "has values for": count, "why": why}
-        for stage, measure, count, why in cells
-    ]
-    return Table.of("Measures without a value", rows, wrap=True)
+    rows = []
+    for stage in stages.stages:
+        for entry in stage.missing:
+            count = f"{entry.count} of {entry.total} {'pairs' if entry.pairs else 'models'}"
+            rows.append((stage.name, title(entry.measure), count, entry.why or "not measured"))
+    rows += [("all", title(entry.measure), "none", entry.why) for entry in unavailable]
+    names = ("stage", "measure", "has values for", "why")
+    return Table.of_rows("Measures without a value", names, rows, wrap=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import altair as alt
 
-from vitarium.lineage.base import Edge
 from vitarium.studies.lineage.evaluated import EvaluatedForest, Status, about, short_name
 from vitarium.studies.lineage.tables import MEANINGS
 from vitarium.studies.report.figures import BLUE, LINE, PALETTE, Figure, categories, data
@@ -100,8 +99,11 @@ def tree_layout(
 
 
 def _cells(forest: EvaluatedForest, model: str, confidence: float) -> Cells:
-    parents = forest.forest.parents[model]
-    true = forest.true_parents(model)
+    parents, texts = forest.forest.parents[model], []
+    for edge in parents.values():
+        parts = [f"{100 * edge.confidence:.0f} % sure"] if math.isfinite(edge.confidence) else []
+        parts += [f"{100 * edge.share:.0f} % of it"] if edge.share < 1 else []
+        texts.append(short_name(edge.parent) + (f" ({', '.join(parts)})" if parts else ""))
     root = f" ({100 * confidence:.0f} % sure)" if math.isfinite(confidence) else ""
     cells = {
         "status": forest.statuses[model],
@@ -109,20 +111,15 @@ def _cells(forest: EvaluatedForest, model: str, confidence: float) -> Cells:
         "strength": _strength(confidence),
         "label": f"{short_name(model)}  {forest.descriptions.get(model, '')}".strip(),
         "name": model,
-        "parents": ", ".join(map(_edge_text, parents.values())) or f"none: a root{root}",
+        "parents": ", ".join(texts) or f"none: a root{root}",
         "family": forest.families[model] + 1,
     }
+    true = forest.true_parents(model)
     if true is not None:
         cells["true"] = ", ".join(map(short_name, true)) or "none: a root"
     if kinds := {edge.kind for edge in parents.values()} - {"trained"}:
         cells["kind"] = ", ".join(sorted(kinds)).replace("_", " ")
     return cells
-
-
-def _edge_text(edge: Edge) -> str:
-    parts = [f"{100 * edge.confidence:.0f} % sure"] if math.isfinite(edge.confidence) else []
-    parts += [f"{100 * edge.share:.0f} % of it"] if edge.share < 1 else []
-    return short_name(edge.parent) + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _strength(confidence: float) -> float:

@@ -118,17 +118,16 @@ def _doubts(forest: EvaluatedForest) -> Iterator[str]:
         return
 
     def right(statuses: list[str], which: str) -> str:
-        statuses = [status for status in statuses if status != Status.UNKNOWN]
-        count = sum(status in (Status.RIGHT, Status.TIED) for status in statuses)
-        text = f" Of {which}, {count} of {len(statuses)} {_are(count)} right."
-        return text if statuses else ""
+        known = [status for status in statuses if status != Status.UNKNOWN]
+        count = known.count(Status.RIGHT) + known.count(Status.TIED)
+        return f" Of {which}, {count} of {len(known)} {_are(count)} right." if known else ""
 
     below = [status for edge, status in forest.edges if edge.confidence < DOUBTFUL]
     above = [status for edge, status in forest.edges if edge.confidence >= DOUBTFUL]
     limit = f"{100 * DOUBTFUL:.0f}{SIGN}"
     if below:
-        noun = "edge is" if len(below) == 1 else "edges are"
-        line = f"**{len(below)}** {noun} doubtful (confidence below {limit})."
+        edges = counted(len(below), "edge").replace(" ", "** ")
+        line = f"**{edges} {_are(len(below))} doubtful (confidence below {limit})."
         yield line + right(below, "these") + right(above, "the others")
     else:
         yield f"No edge is doubtful: all confidences are {limit} or more." + right(above, "them")
@@ -165,19 +164,20 @@ def _compared(recovered: Recovered) -> Iterator[str]:
     """What was compared, and what was set aside."""
     groups, reasons = recovered.groups, recovered.left_out
     if groups:
-        sizes = listed([str(len(group.models)) for group in groups[:_MAX_GROUPS]])
-        more = " and more" if len(groups) > _MAX_GROUPS else ""
-        tensors = listed([str(n) for n in sorted({g.tensors for g in groups[:_MAX_GROUPS]})])
+        named = groups[:_MAX_GROUPS]
+        sizes = listed([str(len(group.models)) for group in named])
+        sizes += " and more" if len(groups) > _MAX_GROUPS else ""
         yield (
-            f"Models of **{counted(len(groups), 'shape')}** ({sizes}{more} models) were compared "
-            f"among themselves and without heads, by {tensors} tensors, which hold at least "
+            f"Models of **{counted(len(groups), 'shape')}** ({sizes} models) were compared among "
+            "themselves and without heads, by "
+            f"{listed([str(number) for number in sorted({group.tensors for group in named})])} "
+            "tensors, which hold at least "
             f"**{100 * min(group.shared for group in groups):.1f}{SIGN}** of the numbers."
         )
     if reasons:
         first = "; ".join(f"`{name}`: {reasons[name]}" for name in sorted(reasons)[:3])
-        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        verb = "was" if len(reasons) == 1 else "were"
-        yield f"**{len(reasons)}** {verb} set aside: {first}{more}."
+        first += f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        yield f"**{len(reasons)}** {'was' if len(reasons) == 1 else 'were'} set aside: {first}."
 
 
 def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[str]:
@@ -189,7 +189,7 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
     """
     rows = forest.rows[:max_models]
     last_child = {row.parent: row.model for row in forest.rows if row.parent}
-    heads, ancestors = [], list[Node]()
+    heads, remarks, ancestors = [], [], list[Node]()
     for row in rows:
         del ancestors[row.depth :]
         below = [last_child[node.parent] == node.model for node in ancestors if node.parent]
@@ -197,25 +197,21 @@ def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[
         if row.parent:
             bars += "└─ " if last_child[row.parent] == row.model else "├─ "
         ancestors.append(row)
-        confidence = forest.confidence(row.model)
-        sure = f"{100 if confidence == 1 else min(100 * confidence, 99):.0f} %"
-        words = [] if forest.forest.parents[row.model] else ["root"]
-        words += [sure] if math.isfinite(confidence) else []
+        confidence, parents = forest.confidence(row.model), forest.forest.parents[row.model]
+        words = [] if parents else ["root"]
+        if math.isfinite(confidence):
+            words.append(f"{100 if confidence == 1 else min(100 * confidence, 99):.0f} %")
         heads.append(f"{bars}{short_name(row.model)}  {' '.join(words)}".rstrip())
+        texts = [forest.descriptions.get(row.model, "")]
+        if further := [short_name(parent) for parent in parents if parent != row.parent]:
+            texts.append(f"(and of {', '.join(further)})")
+        status = forest.statuses[row.model]
+        if status not in (Status.RIGHT, Status.UNKNOWN):
+            true = ", ".join(map(short_name, forest.true_parents(row.model) or ()))
+            verdict = "tied" if status == Status.TIED else "wrong"
+            texts.append(f"({verdict}: {f'of {true}' if true else 'a root'})")
+        remarks.append("  ".join(filter(None, texts)))
     width = max(map(len, heads), default=0) + 2
-    lines = [f"{h:{width}}{_remarks(forest, r)}".rstrip() for h, r in zip(heads, rows, strict=True)]
+    lines = [f"{h:{width}}{text}".rstrip() for h, text in zip(heads, remarks, strict=True)]
     more = len(forest.rows) - len(rows)
     return [*lines, f"… {more:,} more models; see the page"] if more else lines
-
-
-def _remarks(forest: EvaluatedForest, row: Node) -> str:
-    remarks = [forest.descriptions.get(row.model, "")]
-    parents = forest.forest.parents[row.model]
-    if further := [short_name(parent) for parent in parents if parent != row.parent]:
-        remarks.append(f"(and of {', '.join(further)})")
-    status = forest.statuses[row.model]
-    if status not in (Status.RIGHT, Status.UNKNOWN):
-        true = ", ".join(map(short_name, forest.true_parents(row.model) or ()))
-        parent = f"of {true}" if true else "a root"
-        remarks.append(f"({'tied' if status == Status.TIED else 'wrong'}: {parent})")
-    return "  ".join(filter(None, remarks))

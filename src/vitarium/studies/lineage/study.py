@@ -103,11 +103,8 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     )
     truth = " Held against the truth, which no method sees." if recovered.truth is not None else ""
     forest = recovered.forest
-    facts = [
-        (f"{len(forest.models):,}", "models"),
-        (f"{len(forest.trees):,}", "trees"),
-        (f"{len(forest.edges):,}", "edges"),
-    ]
+    counts = {"models": forest.models, "trees": forest.trees, "edges": forest.edges}
+    facts = [(f"{len(what):,}", name) for name, what in counts.items()]
     accuracy, rand = first.score("node_accuracy"), first.score("adjusted_rand_index")
     if accuracy is not None:
         facts.append((percent(accuracy), "models with right parents"))

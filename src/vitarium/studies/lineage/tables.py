@@ -80,38 +80,26 @@ def calibration(forest: EvaluatedForest) -> Table:
         inside = bins == number
         if len(edges) < MIN_EDGES or not inside.any():
             continue
-        wilson = proportion_confint(right[inside].sum(), inside.sum(), method="wilson")
+        count, total = int(right[inside].sum()), int(inside.sum())
+        wilson = proportion_confint(count, total, method="wilson")
         bounds = (round(float(bound), 12) for bound in wilson)
-        rows.append(
-            {
-                "confidence": f"{100 * low:.0f} to {100 * high:.0f}{SIGN}",
-                "edges": int(inside.sum()),
-                "right": int(right[inside].sum()),
-                "share that is right": Estimate(float(right[inside].mean()), *bounds),
-                "confidence, on average": float(confidences[inside].mean()),
-            }
-        )
-    units = {"share that is right": "sure", "confidence, on average": "sure"}
-    note = "With Wilson's intervals of 95 %."
-    return Table.of("Right edges by confidence", rows, note, units=units)
+        share = Estimate(float(right[inside].mean()), *bounds)
+        name = f"{100 * low:.0f} to {100 * high:.0f}{SIGN}"
+        rows.append((name, total, count, share, float(confidences[inside].mean())))
+    names = ("confidence", "edges", "right", "share that is right", "confidence, on average")
+    units, note = dict.fromkeys(names[3:], "sure"), "With Wilson's intervals of 95 %."
+    return Table.of_rows("Right edges by confidence", names, rows, note=note, units=units)
 
 
 def doubtful(forest: EvaluatedForest) -> Table:
     """Edges and roots that the method is not sure of, the least sure first."""
     cells = [(e.confidence, e.child, short_name(e.parent), status) for e, status in forest.edges]
-    cells += [
-        (forest.forest.roots.get(root, 1.0), root, _ROOT, forest.statuses[root])
-        for root in forest.roots
-    ]
+    sure = forest.forest.roots
+    cells += [(sure.get(root, 1.0), root, _ROOT, forest.statuses[root]) for root in forest.roots]
     rows = [
-        _row(
-            forest,
-            model,
-            {"recovered parent": parent, "confidence": sure},
-            {"true parent": _true(forest, model), "is": status},
-        )
-        for sure, model, parent, status in sorted(cells)
-        if sure < DOUBTFUL
+        _row(forest, model, status, {"recovered parent": parent, "confidence": confidence})
+        for confidence, model, parent, status in sorted(cells)
+        if confidence < DOUBTFUL
     ]
     heading = f"Edges and roots of a confidence below {100 * DOUBTFUL:.0f}{SIGN}"
     return Table.of(heading, rows, units={"confidence": "sure"}, folded=None)
@@ -123,32 +111,31 @@ def mistakes(forest: EvaluatedForest) -> Table:
     for model in [node.model for node in forest.rows]:
         if (status := forest.statuses[model]) not in (Status.RIGHT, Status.UNKNOWN):
             parents = ", ".join(map(short_name, forest.forest.parents[model])) or _ROOT
-            truth = {"true parent": _true(forest, model), "is": status}
-            rows.append(_row(forest, model, {"recovered parent": parents}, truth))
+            rows.append(_row(forest, model, status, {"recovered parent": parents}))
     return Table.of("Models with other parents than the true ones", rows, folded=None)
 
 
 def edges(forest: EvaluatedForest) -> Table:
     """All models with their parents, as in the figure from the top; folded."""
     statuses = {(edge.parent, edge.child): status for edge, status in forest.edges}
-    cells: list[tuple[Any, ...]] = []
-    for node in forest.rows:
-        model, tree = node.model, forest.families[node.model] + 1
-        parents = forest.forest.parents[model]
+    names = ("tree", "parent", "confidence", "share", "made by")
+    rows: list[dict[str, Any]] = []
+
+    def add(model: str, status: str, *values: Any) -> None:
+        cells = dict(zip(names, values, strict=True))
+        rows.append(_row(forest, model, status, cells, truth=False) | {"model": model})
+
+    for model in [node.model for node in forest.rows]:
+        tree, parents = forest.families[model] + 1, forest.forest.parents[model]
         if not parents:
             sure = forest.forest.roots.get(model)
-            cells.append((model, tree, _ROOT, sure, None, DASH, forest.statuses[model]))
-        for edge in parents.values():
-            kind, status = edge.kind.replace("_", " "), statuses[edge.parent, model]
-            cells.append((model, tree, edge.parent, edge.confidence, edge.share, kind, status))
-    missed = [link for link in forest.links if link.status == Status.MISSED]
-    cells += [(link.child, None, link.parent, None, None, DASH, Status.MISSED) for link in missed]
-    names = ("tree", "parent", "confidence", "share", "made by")
-    rows = [
-        _row(forest, model, dict(zip(names, values, strict=True)), {"is": status})
-        | {"model": model}
-        for model, *values, status in cells
-    ]
+            add(model, forest.statuses[model], tree, _ROOT, sure, None, DASH)
+        for parent, edge in parents.items():
+            kind, status = edge.kind.replace("_", " "), statuses[parent, model]
+            add(model, status, tree, parent, edge.confidence, edge.share, kind)
+    missed = [link for link in forest.links if link.edge is None]
+    for link in missed:
+        add(link.child, link.status, None, link.parent, None, None, DASH)
     note = "Share: how much of a mixture is this parent's."
     note += " At the end, true edges that were missed." if missed else ""
     units = {"confidence": "sure", "share": "share"}
@@ -156,46 +143,41 @@ def edges(forest: EvaluatedForest) -> Table:
 
 
 def _row(
-    forest: EvaluatedForest, model: str, cells: Mapping[str, Any], if_known: Mapping[str, str]
+    forest: EvaluatedForest, model: str, status: str, cells: Mapping[str, Any], truth: bool = True
 ) -> dict[str, Any]:
     """With a description where anything is known of any model, and with what the truth says."""
-    has_descriptions = any(forest.descriptions.values())
-    about = {"what it is": forest.descriptions.get(model, "")} if has_descriptions else {}
-    truth = if_known if forest.truth is not None else {}
-    return {"model": short_name(model), **about, **cells, **truth}
-
-
-def _true(forest: EvaluatedForest, model: str) -> str:
-    parents = forest.true_parents(model)
-    return DASH if parents is None else ", ".join(map(short_name, parents)) or _ROOT
+    row: dict[str, Any] = {"model": short_name(model)}
+    if any(forest.descriptions.values()):
+        row["what it is"] = forest.descriptions.get(model, "")
+    row |= cells
+    if truth and forest.truth is not None:
+        true = forest.true_parents(model)
+        row["true parent"] = DASH if true is None else ", ".join(map(short_name, true)) or _ROOT
+    return row if forest.truth is None else row | {"is": status}
 
 
 def groups(recovered: Recovered) -> Table:
     """What was compared with what."""
-    families = dict(zip(recovered.forest.models, recovered.forest.families, strict=True))
-    rows = [
-        {
-            "group": number,
-            "models": len(group.models),
-            "trees": len({families[model] for model in group.models if model in families}),
-            "tensors compared": group.tensors,
-            "share of the numbers": f"{100 * group.shared:.1f}{SIGN}",
-            "models such as": ", ".join(map(short_name, list(group.models)[:3]))
-            + (", …" if len(group.models) > 3 else ""),
-        }
-        for number, group in enumerate(recovered.groups, 1)
-    ]
-    return Table.of(
+    families, rows = dict(zip(recovered.forest.models, recovered.forest.families, strict=True)), []
+    for number, group in enumerate(recovered.groups, 1):
+        trees = len({families[model] for model in group.models if model in families})
+        some = ", ".join(map(short_name, list(group.models)[:3]))
+        some += ", …" if len(group.models) > 3 else ""
+        share = f"{100 * group.shared:.1f}{SIGN}"
+        rows.append((number, len(group.models), trees, group.tensors, share, some))
+    names = ("group", "models", "trees", "tensors compared", "share of the numbers")
+    return Table.of_rows(
         "Models that can be compared",
+        (*names, "models such as"),
         rows,
-        "Models of one shape are a group, and no edge leads from one to another. Heads are left "
-        "out; where models lack tensors, only what all of a group have is compared. The share is "
-        "that of the largest model's numbers, heads left out.",
+        note="Models of one shape are a group, and no edge leads from one to another. Heads are "
+        "left out; where models lack tensors, only what all of a group have is compared. The share "
+        "is that of the largest model's numbers, heads left out.",
         wrap=True,
     )
 
 
 def left_out(reasons: Mapping[str, str]) -> Table:
     """What was set aside."""
-    rows = [{"model or file": name, "why": why} for name, why in sorted(reasons.items())]
-    return Table.of("Set aside", rows, wrap=True, folded=None)
+    names, rows = ("model or file", "why"), sorted(reasons.items())
+    return Table.of_rows("Set aside", names, rows, wrap=True, folded=None)

@@ -13,8 +13,7 @@ from vitarium.studies.report.figures import SOFT, Figure, bare_axes, data
 from vitarium.studies.report.text import title, unit_of
 from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import PARENT
-from vitarium.studies.statistics.measures import is_distance
-from vitarium.studies.statistics.stages import Stage
+from vitarium.studies.statistics.stages import Stage, is_distance
 
 SIDE = 208
 """Of a heat map, in pixels."""

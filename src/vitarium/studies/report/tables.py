@@ -44,6 +44,13 @@ class Table:
         cells = [[record.get(name) for name in names] for record in records]
         return cls(title, _frame(names, cells), note, **settings)
 
+    @classmethod
+    def of_rows(
+        cls, title: str, names: Sequence[str], cells: Sequence[Sequence[Any]], **settings: Any
+    ) -> "Table":
+        """Of the names of the columns and the cells of each row."""
+        return cls(title, _frame(names, cells), **settings)
+
     @property
     def columns(self) -> list[str]:
         return list(self.data.columns)

@@ -19,12 +19,6 @@ as +0.3 %; `share` as 62 %; `sure`, where 99.96 % must not look certain, as 99.9
 `id` of a model by its first eight digits."""
 
 
-def _three_figures(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:.2e}"
-
-
 _FORMATS: dict[Unit, Callable[[float], str]] = {
     "fraction": lambda value: f"{100 * value:.1f}{SIGN}",
     "gain": lambda value: f"{'+' if value > 0 else ''}{100 * value:.1f}{SIGN}",
@@ -98,16 +92,20 @@ def number(value: float | None, unit: Unit = "") -> str:
     """A number in a unit; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return DASH
-    return _FORMATS.get(unit, _three_figures)(value).replace("-", "\u2212")
+    if unit in _FORMATS:
+        text = _FORMATS[unit](value)
+    elif value == 0 or 1e-3 <= abs(value) < 1e4:
+        text = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    else:
+        text = f"{value:.2e}"
+    return text.replace("-", "\u2212")
 
 
 def _bound(value: float, unit: Unit) -> str:
     return number(value, "fraction" if unit == "gain" else unit).removesuffix(SIGN)
 
 
-def with_interval(
-    estimate: Estimate, unit: Unit = "", *, level: float = 0.95, inside: bool = False
-) -> str:
+def with_interval(estimate: Estimate, unit: Unit = "", *, inside: bool = False) -> str:
     """`**94.1 %** (95 % CI 93.0 to 95.2)`; a gain in points: `**+1.7 points** (...)`.
 
     Inside of brackets with a comma for them.
@@ -117,7 +115,7 @@ def with_interval(
     if estimate.low is None or estimate.high is None:
         return text if inside else f"{text} (too few models for an interval)"
     bounds = f"{_bound(estimate.low, unit)} to {_bound(estimate.high, unit)}"
-    bounds = f"{100 * level:.0f}{SIGN} CI {bounds}"
+    bounds = f"{100 * estimate.level:.0f}{SIGN} CI {bounds}"
     return f"{text}, {bounds}" if inside else f"{text} ({bounds})"
 
 

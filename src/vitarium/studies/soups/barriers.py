@@ -26,7 +26,13 @@ from vitarium.measures.landscape.barrier import Barrier, path_losses
 from vitarium.studies.soups.evaluator import Evaluator
 from vitarium.studies.soups.experiments import Experiments, Failure, label
 from vitarium.studies.soups.groups import SiblingGroups
-from vitarium.studies.statistics.analysis import SAME_PARENT, Kin, ancestry_of, kinship
+from vitarium.studies.statistics.analysis import (
+    SAME_PARENT,
+    Kin,
+    ancestry_of,
+    kinship,
+    pairs_sharing,
+)
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor
 from vitarium.studies.statistics.stages import Stage
@@ -70,17 +76,19 @@ class InterpolationPath:
 
 
 class PairEstimate(NamedTuple):
-    """Pairs of models of one kinship."""
+    """Pairs of models of one kinship; `gain`: accuracy of two models' soup less their mean."""
 
     name: str
     pairs: int
     barrier: Estimate
     gain: Estimate
-    """Accuracy of the two models' soup less their mean."""
 
 
 class AlignmentEstimate(NamedTuple):
-    """Pairs of models of one kinship, before and after an alignment."""
+    """Pairs of one kinship, before and after an alignment, in nats; the gain is that after it.
+
+    `share`: of the barrier that is taken away; NaN where there is none.
+    """
 
     name: str
     align: str
@@ -88,11 +96,8 @@ class AlignmentEstimate(NamedTuple):
     before: Estimate
     after: Estimate
     reduction: Estimate
-    """Nats."""
     gain: Estimate
-    """As of `PairEstimate`, after the alignment."""
     share: Estimate
-    """Of the barrier that is taken away; NaN where there is none."""
 
 
 @dataclass
@@ -116,8 +121,10 @@ class Barriers:
     @property
     def unrelated(self) -> list[Kin]:
         """All pairs of models of different parents, together."""
-        none = np.zeros((len(self.stage),) * 2, dtype=bool)
-        return [Kin(UNRELATED, np.logical_or.reduce([none, *(kin.mask for kin in self.kin[1:])]))]
+        mask = np.zeros((len(self.stage),) * 2, dtype=bool)
+        for kin in self.kin[1:]:
+            mask |= kin.mask
+        return [Kin(UNRELATED, mask)]
 
     @property
     def factors(self) -> list[Factor]:
@@ -126,12 +133,10 @@ class Barriers:
 
     def siblings(self, factor: Factor) -> list[Kin]:
         """Siblings that share each value of a factor, and those that differ in it."""
-        siblings, labels = self.kin[0].mask, np.asarray(factor.labels[self.stage.ids].tolist())
-        equal = labels[:, None] == labels
-        same = [
-            Kin(f"{factor.name} = {v}", siblings & equal & (labels == v)) for v in factor.values
-        ]
-        return [*same, Kin(f"{DIFFERENT} {factor.name}", siblings & ~equal)]
+        siblings, name, sharing = self.kin[0].mask, factor.name, pairs_sharing(factor)
+        labels = np.asarray(factor.labels[self.stage.ids].tolist())
+        same = [Kin(f"{name} = {v}", siblings & sharing & (labels == v)) for v in factor.values]
+        return [*same, Kin(f"{DIFFERENT} {name}", siblings & ~sharing)]
 
     @property
     def alignments(self) -> list[str]:
@@ -189,7 +194,7 @@ def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
     config, groups = experiments.config, experiments.groups
     aligning = experiments.methods["align"]
     barrier = Barrier(points=config.points, num_images=config.barrier_images)
-    results = Barriers(groups.stage, experiments.bootstrap)
+    results = Barriers(groups.stage, config.bootstrap)
     jobs: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
     for kin in results.kin:
         pairs = _drawn_pairs(groups, kin, config.seed)[: config.pairs]
@@ -235,14 +240,10 @@ def _losses(
     images = evaluator.sources.images(evaluator.examples(first.model, evaluator.split))
     content = evaluator.sources.content
     ends = [text for end in (first, second) for text in (str(end), content(end))]
-    settings = [
-        f"{config.points}",
-        f"{config.num_images}",
-        repr(align.factors()) if align else BEFORE,
-    ]
+    settings = [str(config.points), str(config.num_images)]
+    settings.append(repr(align.factors()) if align else BEFORE)
     key = ("paths", *ends, images, *settings)
-    entry = evaluator.cache.get(*key)
-    if entry is not None:
+    if entry := evaluator.cache.get(*key):
         return Losses(entry["loss"], entry["error"])
     start, end = evaluator.subject(first), evaluator.subject(second)
     if align:

@@ -1,8 +1,4 @@
-"""Runs models of a zoo and what operators make of them, and caches their logits.
-
-What is merged for a study is no model of the zoo: its weights are computed, run once over the
-validation and the test images, and forgotten; its logits stay in the zoo's cache.
-"""
+"""Runs models of a zoo and what operators make of them: only logits stay, in the zoo's cache."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +52,7 @@ class Evaluator:
         self.split: SplitName = split
         self.splits: tuple[SplitName, SplitName] = (SELECTION, split)
         self.cache = Cache(self.zoo.path)
-        self.single = cache(self._single)
+        self.single = cache(lambda model: self._scores(model.model, self._logits_of(model)))
         self.examples = cache(self._examples)
         self._aligned_group = lru_cache(maxsize=1)(self._align_group)
 
@@ -74,9 +70,6 @@ class Evaluator:
         """The model on the images of the split that is reported."""
         self.examples(model.model, self.split)
         return self.sources.subject(model, self.split, self.num_images)
-
-    def _single(self, model: CheckpointRef) -> Scores:
-        return self._scores(model.model, self._logits_of(model))
 
     def ensemble(self, models: Sequence[CheckpointRef]) -> Scores:
         """Of the mean of the models' logits."""
@@ -136,9 +129,8 @@ class Evaluator:
             subject.check_classifier()
             return subject.model
 
-        return self._logits(
-            "predictions", [str(model), self.sources.content(model)], model.model, build
-        )
+        key = [str(model), self.sources.content(model)]
+        return self._logits("predictions", key, model.model, build)
 
     def _logits(
         self, kind: str, key: Sequence[str], data_of: str, build: Callable[[], nn.Module]

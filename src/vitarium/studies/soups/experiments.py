@@ -39,16 +39,17 @@ def label(method: str, align: str = "") -> str:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """The scores of one method on one group."""
+    """The scores of one method on one group, and how many models were combined.
+
+    `align`: what rearranged the models before; empty: nothing.
+    """
 
     group: Group
     method: str
     scores: Scores
     align: str = ""
-    """What rearranged the models before; empty: nothing."""
     heads: str = "merge"
     count: int = 0
-    """Of models that were combined."""
 
     @property
     def label(self) -> str:
@@ -76,31 +77,34 @@ class Failure(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A way to combine models against another way, over the groups that have both."""
+    """A way to combine models against another way, over the groups that have both.
+
+    Its mean accuracy; the mean gain with intervals for other test images and for other groups (none
+    for fewer than four); how many groups there are, and in how many it is better.
+    """
 
     accuracy: float
-    """Its mean over the groups."""
     over_images: Estimate
-    """Interval for other test images."""
     over_groups: Estimate
-    """Interval for other groups; none for fewer than four."""
     groups: int
     better: int
-    """Groups in which it is better."""
 
 
 @dataclass
 class MergeResults:
-    """Of all groups of a stage."""
+    """Of all groups of a stage.
+
+    Args:
+        by_group: and by method and alignment (or ""), in the order of the tries; BEST first.
+        curves: of the best `count` models by validation.
+        epochs: by operator and number of epochs.
+    """
 
     bootstrap: Bootstrap
     split: str
     by_group: dict[Group, dict[tuple[str, str], MergeResult]] = field(default_factory=dict)
-    """By method and alignment (or ""), in the order in which they were tried; BEST first."""
     curves: list[MergeResult] = field(default_factory=list)
-    """Of the best `count` models by validation."""
     epochs: dict[tuple[str, int], list[EpochGain]] = field(default_factory=dict)
-    """By operator and number of epochs."""
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, result: MergeResult) -> None:
@@ -189,10 +193,9 @@ class Experiments:
     evaluator: Evaluator
     groups: SiblingGroups
     methods: Methods
-    bootstrap: Bootstrap
 
     def __post_init__(self) -> None:
-        self.results = MergeResults(self.bootstrap, self.evaluator.split)
+        self.results = MergeResults(self.config.bootstrap, self.evaluator.split)
 
     def run(self, progress: Progress) -> MergeResults:
         members = list(self.groups.members.values())

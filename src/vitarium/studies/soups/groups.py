@@ -8,7 +8,6 @@ from typing import Literal
 from vitarium.architectures.heads import is_head
 from vitarium.blueprint import CheckpointRef, Recipe
 from vitarium.core.errors import NotApplicable
-from vitarium.evaluation.inputs import Weights
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.soups.evaluator import Evaluator
 from vitarium.studies.statistics.factors import PARENT, is_seed
@@ -52,8 +51,9 @@ class SiblingGroups:
         specs = {id: self.zoo.folder(id).spec() for id in self.members}
         self._parents = {id: spec.parent or "" for id, spec in specs.items()}
         trunks = {id: self._trunk(model) for id, model in self.members.items()}
+        weights = {id: sources.weights(model) for id, model in self.members.items()}
         self.shapes = {
-            id: trunk + json.dumps(self._weights(self.members[id]).shapes, sort_keys=True)
+            id: trunk + json.dumps(weights[id].shapes, sort_keys=True)
             for id, trunk in trunks.items()
         }
         """By model: equal where whole models can be averaged."""
@@ -129,19 +129,16 @@ class SiblingGroups:
     def same_start(self, group: Group) -> bool:
         """Whether the heads started from the same values, as far as these are kept."""
         try:
-            starts = [self._weights(member).start for member in group.members]
+            starts = [self.sources.weights(member).start for member in group.members]
         except NotApplicable:
             return False
-        first = self._weights(group.members[0])
+        first = self.sources.weights(group.members[0])
         names = [name for name in first.shapes if is_head(first.skeleton, name)]
         return all(start[name].equal(starts[0][name]) for start in starts for name in names)
 
-    def _weights(self, model: CheckpointRef) -> Weights:
-        return self.sources.weights(model)
-
     def _trunk(self, model: CheckpointRef) -> str:
         """Equal where the models can be averaged but for their heads."""
-        weights, folder = self._weights(model), self.zoo.folder(model.model)
+        weights, folder = self.sources.weights(model), self.zoo.folder(model.model)
         shapes = {n: s for n, s in weights.shapes.items() if not is_head(weights.skeleton, n)}
         origin = folder.spec().origin
         data = origin.data.factors() if isinstance(origin, Recipe) else None

@@ -38,62 +38,59 @@ class StageSoups:
     def _soups(self) -> Iterator[str]:
         """Soups of siblings, against the best and the mean of them."""
         families = self.results.groups("family")
-        split = self.results.split
         for method in (UNIFORM, GREEDY):
             best, mean = (self.results.compare(families, method, *a) for a in ((), (MEAN,)))
             if best and mean:
+                gains = [with_interval(each.over_images, "gain") for each in (best, mean)]
                 yield (
                     f"The {label(method)} of one parent's children differs from the best of them "
-                    f"by validation by {self._points(best.over_images)}, and is better in "
-                    f"{best.better} of {counted(best.groups, 'group')}; from their mean by "
-                    f"{self._points(mean.over_images)}. Intervals over {split} images."
+                    f"by validation by {gains[0]}, and is better in {best.better} of "
+                    f"{counted(best.groups, 'group')}; from their mean by {gains[1]}. Intervals "
+                    f"over {self.results.split} images."
                 )
 
     def _pairs(self) -> Iterator[str]:
         """What may be averaged, by pairs of models; and soups across parents."""
-        by_verdict: dict[str, list[str]] = {
-            "**One may average** {}: the soup is at least as accurate as they are.": [],
-            "**No clear loss or gain** of averaging {}.": [],
-            "**Averaging costs accuracy** for {}.": [],
-            "Too few models for an interval: {}.": [],
-        }
-        may, unclear, costs, too_few = by_verdict.values()
+        may = "**One may average** {}: the soup is at least as accurate as they are."
+        unclear = "**No clear loss or gain** of averaging {}."
+        costs = "**Averaging costs accuracy** for {}."
+        too_few = "Too few models for an interval: {}."
+        parts: dict[str, list[str]] = {may: [], unclear: [], costs: [], too_few: []}
         kin = self.barriers.means(self.barriers.kin)
         for prefix, estimates in (("models", kin), ("siblings with", self._rates)):
             for pairs in estimates:
                 verdict = may if pairs.gain.value >= 0 else unclear
                 verdict = costs if pairs.gain.is_negative else verdict
                 verdict = too_few if pairs.gain.low is None else verdict
-                verdict.append(self._named(prefix, pairs))
+                parts[verdict].append(_named(prefix, pairs))
         note = (
             " Points: the mean of two models' weights against the mean of their accuracies, with "
             "intervals over models."
         )
-        for template, parts in by_verdict.items():
-            if parts:
-                yield template.format(listed(parts)) + note
-                note = ""
-        across = self.results.groups("across")
-        if mean := self.results.compare(across, UNIFORM, MEAN):
+        for verdict in [verdict for verdict in parts if parts[verdict]]:
+            yield verdict.format(listed(parts[verdict])) + note
+            note = ""
+        if mean := self.results.compare(self.results.groups("across"), UNIFORM, MEAN):
+            gain = with_interval(mean.over_images, "gain")
             yield (
                 "The uniform soup of the best model of each parent differs from their mean by "
-                f"{self._points(mean.over_images)}. Interval over {self.results.split} images."
+                f"{gain}. Interval over {self.results.split} images."
             )
 
     def _alignments(self) -> Iterator[str]:
         for estimate in self._aligned:
-            align, over = label(estimate.align), f"over {counted(estimate.pairs, 'pair')}"
-            share = with_interval(estimate.share, "share", level=self._level)
+            align, share = label(estimate.align), with_interval(estimate.share, "share")
             verb = "takes away" if estimate.reduction.is_positive else "does not clearly lower:"
             effect = (
                 f"{align} {verb} {share} of the barrier, from {estimate.before.value:.2f} to "
-                f"{self._nats(estimate.after)} nats"
+                f"{with_interval(estimate.after)} nats"
             )
             if not np.isfinite(estimate.share.value):
                 effect = f"there is no barrier that {align} could take away"
             yield (
-                f"Between models of different parents, {effect} {over}; the aligned soup of two "
-                f"differs from their mean accuracy by {self._points(estimate.gain)}."
+                f"Between models of different parents, {effect} over "
+                f"{counted(estimate.pairs, 'pair')}; the aligned soup of two differs from their "
+                f"mean accuracy by {with_interval(estimate.gain, 'gain')}."
             )
 
     def directions(self) -> Table:
@@ -115,7 +112,7 @@ class StageSoups:
                 verdict = f"{HOLDS}, and it is not small"
             yield (
                 "Averaging the last epochs gives a small, consistent gain.",
-                f"last {key[1]} epochs: {self._points(mean)}; "
+                f"last {key[1]} epochs: {with_interval(mean, 'gain')}; "
                 f"{int((gains > 0).sum())} of {len(gains)} models gain",
                 verdict,
             )
@@ -123,17 +120,17 @@ class StageSoups:
         for pairs in (rates or closest)[:1]:
             rate = "at the smallest learning rate" if rates else "at any learning rate here"
             works = pairs.gain.low is not None and pairs.gain.value >= 0
-            named = self._named("siblings with" if rates else "models", pairs)
+            named = _named("siblings with" if rates else "models", pairs)
             yield (
                 "Soups of one parent's children work at small learning rates.",
-                f"{rate}: {named}, barrier {self._nats(pairs.barrier)} nats",
+                f"{rate}: {named}, barrier {with_interval(pairs.barrier)} nats",
                 _verdict(works, pairs.gain.is_negative),
             )
         if len(rates) > 1:
             small, large = rates[0].barrier, rates[-1].barrier
             yield (
                 "The larger the learning rate, the higher the barrier between siblings.",
-                f"barrier {self._nats(small)} nats with {rates[0].name}, {self._nats(large)} "
+                f"barrier {with_interval(small)} nats with {rates[0].name}, {with_interval(large)} "
                 f"with {rates[-1].name}",
                 _verdict(_above(large, small), _above(small, large)),
             )
@@ -142,19 +139,20 @@ class StageSoups:
         for pairs in self.barriers.means(self.barriers.unrelated):
             yield (
                 "Soups across parents fail.",
-                f"{self._named('models', pairs)}, barrier {self._nats(pairs.barrier)} nats",
+                f"{_named('models', pairs)}, barrier {with_interval(pairs.barrier)} nats",
                 _verdict(pairs.gain.is_negative, pairs.gain.is_positive),
             )
-        if aligned := self._aligned:
-            most = max(aligned, key=lambda estimate: estimate.reduction.value)
+        if self._aligned:
+            most = max(self._aligned, key=lambda estimate: estimate.reduction.value)
+            before, after = with_interval(most.before), with_interval(most.after)
             reduces, remains = most.reduction.is_positive, most.after.is_positive
             verdict = _verdict(reduces and remains, most.reduction.is_negative)
             if reduces and not remains:
                 verdict = f"{FAILS}: no barrier is clearly left"
+            pairs_text = counted(most.pairs, "pair")
             yield (
                 "Re-Basin reduces the barrier, and does not remove it.",
-                f"{label(most.align)}: from {self._nats(most.before)} to {self._nats(most.after)} "
-                f"nats over {counted(most.pairs, 'pair')}",
+                f"{label(most.align)}: from {before} to {after} nats over {pairs_text}",
                 verdict,
             )
 
@@ -170,19 +168,9 @@ class StageSoups:
         """Models of different parents, before and after each alignment."""
         return self.barriers.aligned(self.barriers.unrelated)
 
-    @property
-    def _level(self) -> float:
-        return self.results.bootstrap.confidence_level
 
-    def _named(self, prefix: str, pairs: PairEstimate) -> str:
-        gain = with_interval(pairs.gain, "gain", level=self._level, inside=True)
-        return f"{prefix} {pairs.name} ({gain})"
-
-    def _points(self, estimate: Estimate) -> str:
-        return with_interval(estimate, "gain", level=self._level)
-
-    def _nats(self, estimate: Estimate) -> str:
-        return with_interval(estimate, level=self._level)
+def _named(prefix: str, pairs: PairEstimate) -> str:
+    return f"{prefix} {pairs.name} ({with_interval(pairs.gain, 'gain', inside=True)})"
 
 
 def _above(first: Estimate, second: Estimate) -> bool:

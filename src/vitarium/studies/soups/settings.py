@@ -2,10 +2,10 @@
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from vitarium.core.config import Config
+from vitarium.studies.statistics.bootstrap import Resampled
 
 
-class Soups(Config):
+class Soups(Resampled):
     """Settings of the study of soups."""
 
     methods: tuple[str, ...] = (
@@ -37,12 +37,6 @@ class Soups(Config):
     """Models on the way between two, both ends among them; odd, for the one halfway."""
     barrier_images: PositiveInt = 512
     """At most so many images for each barrier."""
-    n_resamples: PositiveInt = 1000
-    """Of the bootstrap."""
-    confidence_level: float = Field(0.95, gt=0, lt=1)
-    """Of confidence intervals."""
-    seed: int = 0
-    """Of the bootstrap, and of which pairs are drawn."""
 
     @field_validator("points")
     @classmethod

@@ -15,7 +15,6 @@ from vitarium.studies.soups.experiments import Experiments, Methods, methods_by_
 from vitarium.studies.soups.groups import SiblingGroups
 from vitarium.studies.soups.sentences import StageSoups
 from vitarium.studies.soups.settings import Soups
-from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.stages import read_stages
 
 
@@ -51,13 +50,12 @@ def soups(config: Soups, population: Population) -> Tables:
     zoo, ids = population.zoo, population.ids
     device = find_devices(population.device)[0]
     sources = ModelLoader(zoo, data=None, device=device, data_dir=population.data_dir)
-    bootstrap = Bootstrap(config.n_resamples, config.confidence_level, config.seed)
     evaluator = Evaluator(sources, split, population.num_images)
     stages = []
     for stage in read_stages(zoo, ids, split=split).stages:
         groups = SiblingGroups(sources, stage)
         if groups.families or groups.mixed:
-            experiments = Experiments(config, evaluator, groups, methods, bootstrap)
+            experiments = Experiments(config, evaluator, groups, methods)
             results = experiments.run(population.progress)
             barriers = interpolate(experiments, population.progress)
             stages.append(StageSoups(stage, results, barriers))
@@ -111,32 +109,26 @@ def _facts(stages: Sequence[StageSoups]) -> list[tuple[str, str]]:
 def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
     """The tables and figures of a stage; sections without any are left out."""
     stage, results, barriers = soup.stage.name, soup.results, soup.barriers
+    methods = [figures.methods(stage, results), tables.methods(results)]
     across = "Models of different parents: the best of each"
-    contents: dict[str, list[Block | None]] = {
-        "Methods": [
-            soup.directions(),
-            figures.methods(stage, results),
-            tables.methods(results),
-            tables.groups(results, ("family", "mixed"), "Every group of siblings"),
-            tables.groups(results, ("across",), across),
-            tables.parts(results),
-        ],
-        "How many ingredients": [figures.ingredients(stage, results), tables.ingredients(results)],
-        "Averages of epochs": [figures.epochs(stage, results), tables.epochs(results)],
-        "Barriers and ancestry": [
-            barrier_figures.curves(barriers),
-            *barrier_figures.heat_maps(barriers),
-            *(barrier_figures.siblings(barriers, factor) for factor in barriers.factors),
-            tables.kinship(barriers),
-        ],
-        "Where alignment helps": [
-            barrier_figures.before_and_after(barriers),
-            tables.aligned(barriers),
-        ],
-    }
-    anchors = ("methods", "ingredients", "epochs", "barriers", "alignment")
+    groups = [
+        tables.groups(results, ("family", "mixed"), "Every group of siblings"),
+        tables.groups(results, ("across",), across),
+    ]
+    siblings = [barrier_figures.siblings(barriers, factor) for factor in barriers.factors]
+    maps = [*barrier_figures.heat_maps(barriers), *siblings, tables.kinship(barriers)]
+    aligned = [barrier_figures.before_and_after(barriers), tables.aligned(barriers)]
+    count = [figures.ingredients(stage, results), tables.ingredients(results)]
+    epochs = [figures.epochs(stage, results), tables.epochs(results)]
+    contents: list[tuple[str, str, Sequence[Block | None]]] = [
+        ("methods", "Methods", [soup.directions(), *methods, *groups, tables.parts(results)]),
+        ("ingredients", "How many ingredients", count),
+        ("epochs", "Averages of epochs", epochs),
+        ("barriers", "Barriers and ancestry", [barrier_figures.curves(barriers), *maps]),
+        ("alignment", "Where alignment helps", aligned),
+    ]
     suffix = f": {stage}" if several else ""
-    for anchor, (title, blocks) in zip(anchors, contents.items(), strict=True):
+    for anchor, title, blocks in contents:
         section = Section(f"{anchor}-{stage}", f"{title}{suffix}", blocks, stage=stage)
         if section.blocks:
             yield section

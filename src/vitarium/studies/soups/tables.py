@@ -17,25 +17,21 @@ _GAINS = {_AGAINST_BEST: "gain", _AGAINST_MEAN: "gain"}
 
 def methods(results: MergeResults) -> Table:
     """A row per method: the mean over the groups of siblings."""
-    families = results.groups("family")
-    rows = [
-        {
-            "method": label(method, align),
-            "accuracy": best.accuracy,
-            _AGAINST_BEST: best.over_images,
-            "over groups": Interval(best.over_groups),
-            "better in groups": None if method == BEST else f"{best.better} of {best.groups}",
-            _AGAINST_MEAN: mean.over_images,
-        }
-        for method, align in results.methods(families)
-        if (best := results.compare(families, method, align=align))
-        and (mean := results.compare(families, method, MEAN, align))
-    ]
-    return Table.of(
+    families, rows = results.groups("family"), []
+    names = ("method", "accuracy", _AGAINST_BEST, "over groups", "better in groups", _AGAINST_MEAN)
+    for method, align in results.methods(families):
+        best = results.compare(families, method, align=align)
+        mean = results.compare(families, method, MEAN, align)
+        if best and mean:
+            gains = best.over_images, Interval(best.over_groups)
+            better = None if method == BEST else f"{best.better} of {best.groups}"
+            rows.append((label(method, align), best.accuracy, *gains, better, mean.over_images))
+    return Table.of_rows(
         "Methods, on average over the groups of siblings",
+        names,
         rows,
-        "Best single: by validation. Intervals over test images; “over groups”: of the same mean, "
-        "over groups, where there are four or more.",
+        note="Best single: by validation. Intervals over test images; “over groups”: of the same "
+        "mean, over groups, where there are four or more.",
         units={"accuracy": "fraction", "over groups": "gain", **_GAINS},
     )
 
@@ -47,23 +43,17 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
         best = results.by_group[group][BEST, ""].scores
         for result in results.by_group[group].values():
             scores, merged = result.scores, result.count > 1 and result.method != ENSEMBLE
+            heads = _HEADS[result.heads] if merged else ""
             gain = None if result.method == BEST else results.gain([(scores, best)])
-            row = {
-                "group": group.name,
-                "method": result.label,
-                "models": result.count,
-                "heads": _HEADS[result.heads] if merged else "",
-                "validation": scores.val_accuracy,
-                "accuracy": results.accuracy(scores),
-                _AGAINST_BEST: gain,
-            }
-            rows.append(row)
-    return Table.of(
+            accuracies = scores.val_accuracy, results.accuracy(scores)
+            rows.append((group.name, result.label, result.count, heads, *accuracies, gain))
+    return Table.of_rows(
         title,
+        ("group", "method", "models", "heads", "validation", "accuracy", _AGAINST_BEST),
         rows,
-        "Intervals over test images. Heads: merged like all other weights; averaged apart from "
-        "what the method does with the rest, where they did not start from the same values; or all "
-        "kept, the model giving the mean of their outputs, where their shapes differ.",
+        note="Intervals over test images. Heads: merged like all other weights; averaged apart "
+        "from what the method does with the rest, where they did not start from the same values; "
+        "or all kept, the model giving the mean of their outputs, where their shapes differ.",
         units={"validation": "fraction", "accuracy": "fraction", **_GAINS},
         folded=None,
     )
@@ -71,28 +61,23 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
 
 def parts(results: MergeResults) -> Table:
     """Soups of siblings that share a value of a factor."""
-    groups: dict[tuple[str, str], list[Group]] = {}
+    groups: dict[str, list[Group]] = {}
     for group in results.groups("part"):
-        groups.setdefault((group.factor, group.value), []).append(group)
+        groups.setdefault(f"{group.factor} = {group.value}", []).append(group)
     rows = [
-        {
-            "children with": f"{factor} = {value}",
-            "groups": len(same),
-            "method": label(method),
-            _AGAINST_BEST: best.over_images,
-            _AGAINST_MEAN: mean.over_images,
-        }
-        for (factor, value), same in groups.items()
+        (name, len(same), label(method), best.over_images, mean.over_images)
+        for name, same in groups.items()
         for method, _ in results.methods(same)
         if method not in (BEST, MEAN)
         and (best := results.compare(same, method))
         and (mean := results.compare(same, method, MEAN))
     ]
-    return Table.of(
+    return Table.of_rows(
         "Soups of siblings that share a factor's value",
+        ("children with", "groups", "method", _AGAINST_BEST, _AGAINST_MEAN),
         rows,
-        "Means over parents, in points of accuracy, with intervals over test images. Where heads "
-        "have several shapes all are kept.",
+        note="Means over parents, in points of accuracy, with intervals over test images. Where "
+        "heads have several shapes all are kept.",
         units=_GAINS,
         folded=None,
     )
@@ -100,42 +85,32 @@ def parts(results: MergeResults) -> Table:
 
 def ingredients(results: MergeResults) -> Table:
     """Accuracy of soups of the best k models."""
+    names = ("group", "method", "best models", "validation", "accuracy")
     rows = [
-        {
-            "group": result.group.name,
-            "method": result.label,
-            "best models": result.count,
-            "validation": result.scores.val_accuracy,
-            "accuracy": result.scores.accuracy,
-        }
-        for result in results.curves
+        (r.group.name, r.label, r.count, r.scores.val_accuracy, r.scores.accuracy)
+        for r in results.curves
     ]
-    units = {"validation": "fraction", "accuracy": "fraction"}
-    return Table.of("Soups of the best models of a group", rows, units=units, folded=True)
+    units, title = dict.fromkeys(names[3:], "fraction"), "Soups of the best models of a group"
+    return Table.of_rows(title, names, rows, units=units, folded=True)
 
 
 def epochs(results: MergeResults) -> Table:
     """What averages of the last epochs gain."""
-    rows = []
+    rows, names = [], ("method", "epochs", "models", "gain", "over models")
     for (method, last), gains in results.epochs.items():
         differences = np.asarray([model.gain for model in gains])
-        signs = [int((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
+        signs = [str((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
         validation = [g.averaged.val_accuracy - g.single.val_accuracy for g in gains]
-        row = {
-            "method": label(method),
-            "epochs": last,
-            "models": len(gains),
-            "gain": results.gain((model.averaged, model.single) for model in gains),
-            "over models": Interval(results.bootstrap.mean(differences)),
-            "better / same / worse": " / ".join(map(str, signs)),
-            "validation": float(np.mean(validation)),
-        }
-        rows.append(row)
-    return Table.of(
+        gain = results.gain((model.averaged, model.single) for model in gains)
+        over_models = Interval(results.bootstrap.mean(differences))
+        cells = gain, over_models, " / ".join(signs), float(np.mean(validation))
+        rows.append((label(method), last, len(gains), *cells))
+    return Table.of_rows(
         "Averages of the last epochs against the last epoch",
+        (*names, "better / same / worse", "validation"),
         rows,
-        "Mean gain in points of accuracy, with its interval over test images, and the interval of "
-        "the same mean over models.",
+        note="Mean gain in points of accuracy, with its interval over test images, and the "
+        "interval of the same mean over models.",
         units={"gain": "gain", "over models": "gain", "validation": "fraction"},
     )
 
@@ -144,19 +119,15 @@ def kinship(barriers: Barriers) -> Table:
     """Barriers by kinship, and of siblings by each factor."""
     siblings = [kin for factor in barriers.factors for kin in barriers.siblings(factor)]
     rows = [
-        {
-            "pairs of": f"{prefix}{estimate.name}",
-            "pairs": estimate.pairs,
-            "barrier (nats)": estimate.barrier,
-            "soup against mean": estimate.gain,
-        }
+        (f"{prefix}{estimate.name}", estimate.pairs, estimate.barrier, estimate.gain)
         for prefix, kin in (("models ", barriers.kin), ("siblings, ", siblings))
         for estimate in barriers.means(kin)
     ]
-    return Table.of(
+    return Table.of_rows(
         "Barriers by kinship",
+        ("pairs of", "pairs", "barrier (nats)", "soup against mean"),
         rows,
-        "Barrier: how far the loss rises above the line between the ends. Soup against mean: "
+        note="Barrier: how far the loss rises above the line between the ends. Soup against mean: "
         "accuracy of both models' mean weights less the mean of their accuracies. Intervals of the "
         "bootstrap over models.",
         units={"soup against mean": "gain"},
@@ -165,23 +136,17 @@ def kinship(barriers: Barriers) -> Table:
 
 def aligned(barriers: Barriers) -> Table:
     """Barriers before and after each alignment."""
-    rows = [
-        {
-            "pairs of": f"models {estimate.name}",
-            "alignment": label(estimate.align),
-            "pairs": estimate.pairs,
-            "before (nats)": estimate.before,
-            "after (nats)": estimate.after,
-            "taken away (nats)": estimate.reduction,
-            "share": estimate.share.value,
-            "aligned soup against mean": estimate.gain,
-        }
-        for estimate in barriers.aligned(barriers.kin)
-    ]
-    return Table.of(
+    nats = ("before (nats)", "after (nats)", "taken away (nats)")
+    rows = []
+    for e in barriers.aligned(barriers.kin):
+        key = f"models {e.name}", label(e.align), e.pairs
+        rows.append((*key, e.before, e.after, e.reduction, e.share.value, e.gain))
+    return Table.of_rows(
         "Barriers before and after alignment",
+        ("pairs of", "alignment", "pairs", *nats, "share", "aligned soup against mean"),
         rows,
-        "The second model of each pair is rearranged to match the first. Intervals over models.",
+        note="The second model of each pair is rearranged to match the first. Intervals over "
+        "models.",
         units={"share": "share", "aligned soup against mean": "gain"},
     )
 
@@ -192,7 +157,7 @@ def failures(failed: Sequence[Failure]) -> Table:
     for failure in failed:
         models.setdefault((failure.method, failure.why), []).append(failure.models)
     rows = [
-        {"what": method, "of": first + (f" and {len(rest)} more" if rest else ""), "why": why}
+        (method, first + (f" and {len(rest)} more" if rest else ""), why)
         for (method, why), (first, *rest) in models.items()
     ]
-    return Table.of("What could not be combined", rows, wrap=True)
+    return Table.of_rows("What could not be combined", ("what", "of", "why"), rows, wrap=True)

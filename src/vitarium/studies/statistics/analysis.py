@@ -9,10 +9,16 @@ from numpy.typing import NDArray
 from vitarium.core.registry import get
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
-from vitarium.studies.statistics.measures import ACCURACY
-from vitarium.studies.statistics.mixed_model import Mixed, NoMixedModel, mixed
-from vitarium.studies.statistics.stages import Stage
-from vitarium.studies.statistics.variance import Explained, complete, explained, squared_differences
+from vitarium.studies.statistics.stages import ACCURACY, Stage
+from vitarium.studies.statistics.variance import (
+    Explained,
+    Mixed,
+    NoMixedModel,
+    complete,
+    explained,
+    mixed,
+    squared_differences,
+)
 
 MIN_MODELS = 4
 """Models of which it is asked what explains their variety."""

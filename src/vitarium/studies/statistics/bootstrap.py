@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 from scipy import stats
 
+from vitarium.core.config import Config
 from vitarium.core.seeds import derive
 
 Numbers = NDArray[np.float64]
@@ -26,6 +28,8 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
+    level: float = 0.95
+    """Of confidence."""
 
     @property
     def is_positive(self) -> bool:
@@ -39,12 +43,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Draws of n models: how often each model is in each draw."""
+    """Draws of n models: how often each model is in each draw.
+
+    The seed is the same for all numbers of a study, so that they can be compared.
+    """
 
     n_resamples: int = 1000
     confidence_level: float = 0.95
     seed: int = 0
-    """The same for all numbers of a study, so that they can be compared."""
 
     def counts(self, models: int, families: Sequence[str] | None = None) -> Numbers:
         """float64 [n_resamples, models]; every row adds up to `models`.
@@ -65,7 +71,7 @@ class Bootstrap:
             return Estimate(value, None, None)
         tail = (1 - self.confidence_level) / 2
         low, high = np.quantile(drawn, [tail, 1 - tail])
-        return Estimate(value, float(low), float(high))
+        return Estimate(value, float(low), float(high), self.confidence_level)
 
     def mean(self, values: Numbers) -> Estimate:
         """The mean of `values` [models]; models without one (NaN) are left out."""
@@ -114,6 +120,21 @@ class Bootstrap:
         value = float((mean_first(once) - mean_second(once))[0])
         models = int(((first | second) & np.isfinite(values)).any(1).sum())
         return self.estimate(value, mean_first(counts) - mean_second(counts), models)
+
+
+class Resampled(Config):
+    """Settings of a study with intervals."""
+
+    n_resamples: PositiveInt = 1000
+    """Bootstrap resamples that intervals come from."""
+    confidence_level: float = Field(0.95, gt=0, lt=1)
+    """Of the confidence intervals."""
+    seed: int = 0
+    """Of everything that is drawn: of the bootstrap, and of what the study draws beside it."""
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        return Bootstrap(self.n_resamples, self.confidence_level, self.seed)
 
 
 def _pair_means(values: Numbers, mask: NDArray[np.bool_]) -> Callable[[Numbers], Numbers]:

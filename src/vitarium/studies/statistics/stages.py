@@ -5,18 +5,45 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from vitarium.core.numerals import is_number
 from vitarium.core.printable import distinct
+from vitarium.core.registry import get, plugins
 from vitarium.formats.summary import SCORES, Model, population
 from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import MAX_LABEL, PARENT, Factor, factors_of
-from vitarium.studies.statistics.measures import ACCURACY, STATISTICS, shown_measures
 from vitarium.zoo import Zoo
+
+ACCURACY, STATISTICS = "accuracy", "layer_statistics"
+_BY_NEEDS = ("predictions", "features", "weights", "model")
+
+
+def shown_measures(of: Literal["model", "pair"]) -> list[str]:
+    """Names of the measures that are registered with `studies=True`, the accuracy first.
+
+    Those of models have one number per model; the statistics of layers are not among them.
+    """
+    order = [
+        (name != ACCURACY, _BY_NEEDS.index(plugin.facts["needs"]), name)
+        for name, plugin in plugins("measure").items()
+        if plugin.facts["studies"] and plugin.facts["of"] == of and name != STATISTICS
+    ]
+    return [name for *_, name in sorted(order)]
+
+
+def heat_mapped() -> list[str]:
+    """Names of the measures of pairs that are drawn as a matrix."""
+    return [name for name in shown_measures("pair") if get("measure", name).facts["heat_map"]]
+
+
+def is_distance(measure: str) -> bool:
+    """Whether a measure is small for models that are alike."""
+    return get("measure", measure).facts["as_distance"] in ("identity", "square")
+
 
 COLUMNS = ["model", "epoch", "other", "other_epoch", "measure", "part", "value", "unit", "refused"]
 """Of a table of values, as `vitarium.measure` gives it."""
