@@ -180,6 +180,6 @@ def test_models_that_are_trained_together_see_what_each_would_see_alone(decoded)
 
 def test_framed_batches_that_wait_take_no_more_than_a_stated_amount_of_memory(monkeypatch):
     made = batches(decoded=False, loader_workers=2)
-    assert made._loader(made._framed, []).prefetch_factor == 4
+    assert made._loader(made.dataset.train, []).prefetch_factor == 4
     monkeypatch.setattr("vitarium.data.loader.PREFETCH_BYTES", 2 * 2 * 256 * 8 * 8)
-    assert made._loader(made._framed, []).prefetch_factor == 2
+    assert made._loader(made.dataset.train, []).prefetch_factor == 2

@@ -93,14 +93,7 @@ def architecture(
 
     `vitarium.testing.check_architecture(name)` tests all of it.
     """
-    facts = {
-        "paper": paper,
-        "presets": presets,
-        "timm": timm,
-        "symmetries": symmetries,
-        "tiny": tiny,
-    }
-    return register("architecture", name, config, facts)
+    return register("architecture", **locals())
 
 
 def head(
@@ -122,7 +115,7 @@ def head(
 
     `vitarium.testing.check_head(name)` tests all of it.
     """
-    return register("head", name, config, {"paper": paper, "tiny": tiny})
+    return register("head", name, config, paper=paper, tiny=tiny)
 
 
 def initialization(
@@ -144,4 +137,4 @@ def initialization(
 
     `vitarium.testing.check_initialization(name)` tests all of it.
     """
-    return register("initialization", name, config, {"paper": paper, "tiny": tiny})
+    return register("initialization", name, config, paper=paper, tiny=tiny)

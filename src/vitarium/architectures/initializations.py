@@ -1,6 +1,6 @@
 """Initialisations: what the weights of linear and convolution layers start from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from pydantic import PositiveFloat
@@ -61,11 +61,8 @@ def trunc_normal(config: TruncNormal, module: nn.Module) -> None:
 
 
 def _fill(config: Initialization, module: nn.Module, weight: Callable[[Tensor], Tensor]) -> None:
-    for layer in _layers(module):
-        weight(layer.weight)
-        if config.bias is not None and layer.bias is not None:
-            nn.init.constant_(layer.bias, config.bias)
-
-
-def _layers(module: nn.Module) -> Iterator[nn.Linear | nn.Conv2d]:
-    return (layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            weight(layer.weight)
+            if config.bias is not None and layer.bias is not None:
+                nn.init.constant_(layer.bias, config.bias)

@@ -64,9 +64,7 @@ _plugins: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def register(
-    kind: str, name: str, config: type[Config], facts: Mapping[str, Any]
-) -> Callable[[F], F]:
+def register(kind: str, name: str, config: type[Config], **facts: Any) -> Callable[[F], F]:
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
     What the kinds' own decorators are made of, which name and type the facts: `measures/base.py`.
@@ -80,7 +78,7 @@ def register(
                 f"{kind} '{name}' of {function.__module__} is already registered "
                 f"by {earlier.function.__module__}: give one of them another name"
             )
-        _plugins[kind][name] = Plugin(kind, name, function, config, dict(facts))
+        _plugins[kind][name] = Plugin(kind, name, function, config, facts)
         return function
 
     return decorate

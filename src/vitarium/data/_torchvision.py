@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vitarium.core.errors import DataNotFound
 from vitarium.data.base import DataConfig, DataFolders, Dataset, Split
@@ -37,16 +36,9 @@ def load_torchvision(
     Raises DataNotFound.
     """
     splits = next((parts for f in folders.all if (parts := _read(source, f))), None)
-    train, test = splits or _fetch(name, source, folders, unpack, also)
-    return with_splits(
-        name,
-        train.classes,
-        config,
-        train=_split(train),
-        test=_split(test),
-        mean=mean,
-        std=std,
-    )
+    parts = splits or _fetch(name, source, folders, unpack, also)
+    classes = parts[0].classes
+    return with_splits(name, classes, config, *map(_split, parts), mean=mean, std=std)
 
 
 def _read(source: Callable[..., Any], folder: Path) -> tuple[Any, Any] | None:
@@ -82,9 +74,6 @@ def _fetch(
 
 def _split(part: Any) -> Split:
     pixels = torch.as_tensor(part.data)
-    return Split(_channels_first(pixels), torch.as_tensor(part.targets).long())
-
-
-def _channels_first(pixels: Tensor) -> Tensor:
-    """[n, h, w] or [n, h, w, c] -> [n, c, h, w]"""
-    return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    # [n, h, w] or [n, h, w, c] -> [n, c, h, w]
+    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.as_tensor(part.targets).long())

@@ -168,16 +168,7 @@ def dataset(
     The function raises DataNotFound that says where it looked and how to get the data, and
     InvalidData. `vitarium.testing.check_dataset(name)` tests all of it.
     """
-    facts = {
-        "fixed": fixed,
-        "num_classes": num_classes,
-        "num_train": num_train,
-        "mean": mean,
-        "std": std,
-        "paper": paper,
-        "tiny": tiny,
-    }
-    return register("dataset", name, config, facts)
+    return register("dataset", **locals())
 
 
 def _writable(folder: Path) -> bool:

@@ -9,7 +9,7 @@ device. Those that have to be decoded are decoded and framed by loader workers, 
 ahead, and augmented further in the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from vitarium.core import seeds
 from vitarium.core.errors import InvalidData
 from vitarium.data._to_device import to_device
 from vitarium.data.augmentations.base import Augmentation, channels
-from vitarium.data.base import Dataset, Split
+from vitarium.data.base import Dataset, Images, Split
 from vitarium.data.batch import Batch
 
 SplitName = Literal["train", "val", "test"]
@@ -67,15 +67,13 @@ class Batches:
         self.dataset, self.augmentation, self.batch_size = dataset, augmentation, batch_size
         self.input_size, self.seed, self.views = input_size, seed, views
         self.device, self.loader_workers = torch.device(device), loader_workers
-        shape = (-1, 1, 1)
-        self._mean = torch.tensor(dataset.mean, device=device).view(shape)
-        self._std = torch.tensor(dataset.std, device=device).view(shape)
-        if input_size[0] == 1 and len(dataset.mean) == 3:  # gray input of a colour data set
-            self._mean, self._std = (
-                self._mean.mean(0, keepdim=True),
-                self._std.mean(0, keepdim=True),
-            )
-        self._framed = _Framed(self)
+        mean, std = (
+            torch.tensor(values, device=device).view(-1, 1, 1)
+            for values in (dataset.mean, dataset.std)
+        )
+        if input_size[0] == 1 and len(mean) == 3:  # gray input of a colour data set
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        self._mean, self._std = mean, std
         self._idle: list[DataLoader[Any]] = []
 
     @property
@@ -133,21 +131,34 @@ class Batches:
 
         For images that are decoded as they are needed.
         """
+        which = [(epoch, step, chosen) for step, chosen in enumerate(order.numpy())]
+        source = _Decoded(self.dataset.train, self._cut_framed)
         if not self.loader_workers:
-            for step, chosen in enumerate(order):
-                yield _unpacked(self._framed.__getitems__((epoch, step, chosen.numpy())), self)
+            yield from map(self._unpacked, map(source.__getitems__, which))
             return
         # Workers stay for the next epoch; two epochs at a time have workers of their own, since
         # a loader that is iterated anew forgets where it was.
-        loader = self._idle.pop() if self._idle else self._loader(self._framed, [], stay=True)
-        loader.batch_sampler[:] = [  # type: ignore[index]
-            (epoch, step, chosen) for step, chosen in enumerate(order.numpy())
-        ]
+        loader = self._idle.pop() if self._idle else self._loader(source, [], stay=True)
+        loader.batch_sampler[:] = which  # type: ignore[index]
         try:
-            for pixels in loader:
-                yield _unpacked(pixels, self)
+            yield from map(self._unpacked, loader)
         finally:
             self._idle.append(loader)
+
+    def _cut_framed(self, images: Images, which: tuple[int, int, Any]) -> list[Tensor]:
+        """Of (epoch, step, numbers of the images): all first views before all second ones."""
+        epoch, step, chosen = which
+        drawn = self.numbers(epoch, step).unflatten(0, (self.views, len(chosen)))
+        decoded = [images[int(number)] for number in chosen]
+        return [
+            _cut(self.augmentation.frame(drawn[view, index][None], *image.shape[-2:]), image)
+            for view in range(self.views)
+            for index, image in enumerate(decoded)
+        ]
+
+    def _cut_plain(self, images: Images, chosen: Any) -> list[Tensor]:
+        decoded = (images[int(number)] for number in chosen)
+        return [_cut(self.augmentation.plain(*image.shape[-2:]), image) for image in decoded]
 
     def _plain(self, part: Split, chosen: list[Tensor]) -> Iterator[Tensor]:
         """The images to score in their frames, float [n, c, h, w]."""
@@ -157,35 +168,28 @@ class Batches:
             for numbers in chosen:
                 yield frame.cut(_gather(pixels, numbers, self.device))
             return
-        source = _Plain(part, self)
-        index_arrays = [numbers.numpy() for numbers in chosen]
-        batches = (
-            self._loader(source, index_arrays)
-            if self.loader_workers
-            else map(source.__getitems__, index_arrays)
-        )
-        for loaded in batches:
-            yield _unpacked(loaded, self)
+        source, which = _Decoded(part, self._cut_plain), [numbers.numpy() for numbers in chosen]
+        here = map(source.__getitems__, which)
+        yield from map(self._unpacked, self._loader(source, which) if self.loader_workers else here)
 
-    def _loader(
-        self, source: "_Framed | _Plain", chosen: list[Any], stay: bool = False
-    ) -> DataLoader[Any]:
+    def _loader(self, source: "_Decoded", chosen: list[Any], stay: bool = False) -> DataLoader[Any]:
+        """With as many batches ready as the memory allows, up to four for each worker."""
+        images = max(self.views * self.batch_size, _SCORED_AT_ONCE)
+        batch_bytes = images * int(np.prod(self.input_size))
+        ready = max(1, min(4, PREFETCH_BYTES // (batch_bytes * self.loader_workers)))
         return DataLoader(
             source,  # type: ignore[arg-type]
             batch_sampler=chosen,
             num_workers=self.loader_workers,
-            prefetch_factor=self._prefetched(),
+            prefetch_factor=ready,
             collate_fn=_as_loaded,
             pin_memory=self.device.type == "cuda",
             persistent_workers=stay,
             generator=torch.Generator(),  # so that the loader draws nothing from the global one
         )
 
-    def _prefetched(self) -> int:
-        """Batches that each loader worker has ready: as many as the memory allows, up to four."""
-        images = max(self.views * self.batch_size, _SCORED_AT_ONCE)
-        batch_bytes = images * int(np.prod(self.input_size))
-        return max(1, min(4, PREFETCH_BYTES // (batch_bytes * self.loader_workers)))
+    def _unpacked(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self.device, non_blocking=True).float() / 255
 
     def _targets(self, labels: Tensor) -> Tensor:
         return F.one_hot(labels, self.dataset.num_classes).float()
@@ -221,52 +225,23 @@ def stacked_batches(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
         yield Batch(mixed, labels, targets)
 
 
-class _Framed:
-    """Batches of images that are decoded and framed now, uint8 [views * batch_size, c, h, w]."""
+class _Decoded:
+    """Batches of images that are decoded and framed now, uint8 [n, c, h, w]."""
 
-    def __init__(self, batches: Batches) -> None:
-        self.split, self.frame = batches.dataset.train, batches.augmentation.frame
-        self.numbers, self.views = batches.numbers, batches.views
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitems__(self, which: tuple[int, int, Any]) -> Tensor:
-        """Of (epoch, step, numbers of the images): all first views before all second ones."""
-        epoch, step, chosen = which
-        drawn = self.numbers(epoch, step).unflatten(0, (self.views, len(chosen)))
-        images = [self.split.images[int(number)] for number in chosen]
-        return torch.stack(
-            [
-                _cut(self.frame(drawn[view, index][None], *image.shape[-2:]), image)
-                for view in range(self.views)
-                for index, image in enumerate(images)
-            ]
-        )
-
-
-class _Plain:
-    """Batches of images that are decoded now, as they are scored."""
-
-    def __init__(self, split: Split, batches: Batches) -> None:
-        self.split, self.frame = split, batches.augmentation.plain
+    def __init__(self, split: Split, cut: Callable[[Images, Any], list[Tensor]]) -> None:
+        self.split, self.cut = split, cut
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, chosen: Any) -> Tensor:
-        images = [self.split.images[int(number)] for number in chosen]
-        return torch.stack([_cut(self.frame(*image.shape[-2:]), image) for image in images])
+    def __getitems__(self, which: Any) -> Tensor:
+        return torch.stack(self.cut(self.split.images, which))
 
 
 def _cut(frame: Any, image: Tensor) -> Tensor:
     """One image in its frame, rounded to uint8: a quarter of the bytes to pass on and to keep."""
     cut: Tensor = frame.cut(image[None])[0]
     return (cut * 255).round_().to(torch.uint8)
-
-
-def _unpacked(pixels: Tensor, batches: Batches) -> Tensor:
-    return pixels.to(batches.device, non_blocking=True).float() / 255
 
 
 def _gather(pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:

@@ -97,7 +97,7 @@ def importer(
         tiny: settings for the contract test, `vitarium.testing.check_importer(name)`.
     """
     facts = {"detects": detects, "paper": paper, "tiny": tiny}
-    return register("importer", name, config, facts)
+    return register("importer", name, config, **facts)
 
 
 def accepts_all(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
@@ -142,4 +142,4 @@ def exporter(
         libraries = ", ".join(needs)
         raise ValueError(f"exporter '{name}' needs {libraries}: say with extra= what has them")
     facts = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
-    return register("exporter", name, config, {**facts, "paper": paper, "tiny": tiny})
+    return register("exporter", name, config, **facts, paper=paper, tiny=tiny)

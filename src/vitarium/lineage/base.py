@@ -160,7 +160,7 @@ def lineage(
         tiny: settings for the contract tests, where the defaults do not fit a dozen small models.
     """
     facts = {"tiny": dict(tiny)} | ({} if paper is None else {"paper": paper})
-    return register("lineage", name, config, facts)
+    return register("lineage", name, config, **facts)
 
 
 def canonical_order(method: Method[Settings]) -> Method[Settings]:

@@ -126,24 +126,26 @@ def measure(
             )
         if bool(splits) != (inputs == [Mapping[str, Predictions]]):
             raise TypeError(f"measure '{name}': splits need predictions by split, and they splits")
-        facts = {
-            "of": of,
-            "needs": needs,
-            "unit": unit,
-            "title": title,
-            "paper": paper,
-            "symmetric": symmetric,
-            "as_distance": as_distance,
-            "quick": quick,
-            "held_out": needs == "predictions" if held_out is None else held_out,
-            "splits": splits,
-            "reason": reason,
-            "studies": studies,
-            "heat_map": heat_map,
-            "tiny": tiny,
-        }
         called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
-        register("measure", name, config, facts)(called)
+        register(
+            "measure",
+            name,
+            config,
+            of=of,
+            needs=needs,
+            unit=unit,
+            title=title,
+            paper=paper,
+            symmetric=symmetric,
+            as_distance=as_distance,
+            quick=quick,
+            held_out=needs == "predictions" if held_out is None else held_out,
+            splits=splits,
+            reason=reason,
+            studies=studies,
+            heat_map=heat_map,
+            tiny=tiny,
+        )(called)
         return function
 
     return decorate

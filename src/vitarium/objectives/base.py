@@ -81,15 +81,4 @@ def objective(
     """
     if (teacher is None) != (teacher_outputs is None):
         raise TypeError(f"objective '{name}': teacher and teacher_outputs go together; give both")
-    facts = {
-        "views": views,
-        "outputs": outputs,
-        "evaluate": evaluate,
-        "needs_head": needs_head,
-        "teacher": teacher,
-        "teacher_outputs": teacher_outputs,
-        "records_blocks": records_blocks,
-        "paper": paper,
-        "tiny": tiny,
-    }
-    return register("objective", name, config, facts)
+    return register("objective", **locals())

@@ -85,7 +85,7 @@ def operator(
     facts = dict(locals())  # its arguments
     if aligns:
         facts |= {"models": (2, 2), "ordered": True, "origin": -1}
-    return register("operator", facts.pop("name"), facts.pop("config"), facts)
+    return register("operator", **facts)
 
 
 @dataclass

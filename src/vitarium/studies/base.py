@@ -107,4 +107,4 @@ def study(
     if not title:
         raise TypeError(f"study '{name}': give it a title")
     facts = {"title": title, "of": of, "exports": exports, "paper": paper, "tiny": tiny}
-    return register("study", name, config, facts)
+    return register("study", name, config, **facts)

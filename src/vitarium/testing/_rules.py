@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitarium.core.registry import choose, get
 
@@ -35,6 +35,12 @@ class Contract:
         )
         for setting, field in self.plugin.config.model_fields.items():
             self(field.description, f"its setting '{setting}' has a docstring")
+
+    def reaches_all(self, outputs: Tensor, model: nn.Module) -> None:
+        """Gradients of the outputs reach all parameters."""
+        outputs.sum().backward()
+        without = [n for n, parameter in model.named_parameters() if parameter.grad is None]
+        self(not without, f"no gradient reaches {', '.join(without[:3])}")
 
     def equal_weights(self, model: nn.Module, expected: nn.Module, rule: str) -> None:
         """Both state_dicts have the same tensors, bit for bit."""

@@ -25,14 +25,10 @@ def check_architecture(name: str, **settings: Any) -> None:
     state_dict through safetensors, features and head, where the block list is, presets, timm's
     model of the same name, and the tensors that its symmetries declare.
 
-    Args:
-        settings: used in place of the plug-in's `tiny` ones.
-
-    Raises AssertionError that names the rule.
+    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("architecture", name, settings)
-    section = rule.section
-    facts = rule.facts
+    section, facts = rule.section, rule.facts
     with seeds.seeded(0):
         model: nn.Module = section(_OUTPUTS)
         images = torch.randn(2, *section.config.input_size)
@@ -43,9 +39,7 @@ def check_architecture(name: str, **settings: Any) -> None:
     )
     outputs = model(images)
     rule(outputs.shape == (2, _OUTPUTS), f"outputs are {tuple(outputs.shape)}, not (2, {_OUTPUTS})")
-    outputs.sum().backward()
-    without = [n for n, parameter in model.named_parameters() if parameter.grad is None]
-    rule(not without, f"no gradient reaches {', '.join(without[:3])}")
+    rule.reaches_all(outputs, model)
 
     loaded: nn.Module = section(_OUTPUTS)
     loaded.load_state_dict(load(save(model.state_dict())), strict=True)
@@ -75,10 +69,7 @@ def check_head(name: str, **settings: Any) -> None:
     Width of the outputs, gradients, the same weights from the same seed, and a backbone that stays
     as it was.
 
-    Args:
-        settings: used in place of the plug-in's `tiny` ones.
-
-    Raises AssertionError that names the rule.
+    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("head", name, settings)
     section = rule.section
@@ -91,8 +82,7 @@ def check_head(name: str, **settings: Any) -> None:
         models.append(model.eval())
     model, same_seed = models
     weights = dict(model.named_parameters())
-    for parameter, weight in same_seed.named_parameters():
-        rule(torch.equal(weight, weights[parameter]), f"the same seed gave another {parameter}")
+    rule.equal_weights(same_seed, model, "the same seed has to give the same weights")
     for parameter, before in backbone.items():
         rule(
             parameter in weights and torch.equal(before, weights[parameter]),
@@ -108,9 +98,7 @@ def check_head(name: str, **settings: Any) -> None:
         model.num_classes == outputs.shape[1],
         f"model.num_classes is {model.num_classes}, but outputs have width {outputs.shape[1]}",
     )
-    outputs.sum().backward()
-    without = [n for n, w in weights.items() if w.grad is None]
-    rule(not without, f"no gradient reaches {', '.join(without[:3])}")
+    rule.reaches_all(outputs, model)
 
 
 def check_initialization(name: str, **settings: Any) -> None:
@@ -118,10 +106,7 @@ def check_initialization(name: str, **settings: Any) -> None:
 
     In place, finite, and the same weights from the same seed of torch's global generator.
 
-    Args:
-        settings: used in place of the plug-in's `tiny` ones.
-
-    Raises AssertionError that names the rule.
+    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("initialization", name, settings)
     section = rule.section

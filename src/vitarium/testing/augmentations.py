@@ -20,10 +20,7 @@ def check_augmentation(name: str, **settings: Any) -> None:
     sizes and range of what comes out, the same from the same numbers, the same in a batch of any
     size, the same beside other models, and targets that sum to one.
 
-    Args:
-        settings: used in place of the plug-in's `tiny` ones.
-
-    Raises AssertionError that names the rule.
+    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("augmentation", name, settings)
     for section in (choose("augmentation", name), rule.section):

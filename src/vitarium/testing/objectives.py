@@ -27,14 +27,10 @@ def check_objective(name: str, **settings: Any) -> None:
     random, the same loss under vmap as one model at a time, and finite scores of a split. An
     objective with a teacher is given a copy of the model as its teacher.
 
-    Args:
-        settings: used in place of the plug-in's `tiny` ones.
-
-    Raises AssertionError that names the rule.
+    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("objective", name, settings)
-    section = rule.section
-    facts = rule.facts
+    section, facts = rule.section, rule.facts
     width = facts["outputs"](section.config, _CLASSES)
     with seeds.seeded(0):
         model = create_model("vit", num_classes=width, **_SIZES)

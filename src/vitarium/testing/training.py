@@ -21,10 +21,7 @@ def check_optimizer(name: str, **settings: Any) -> None:
     Its rate is `config.lr`; steps from a restored state are those of an unbroken run, bit for bit;
     and, where it is `elementwise`, weights in one row get the steps that they get apart.
 
-    Args:
-        settings: used in place of the plug-in's `tiny` ones.
-
-    Raises AssertionError that names the rule.
+    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("optimizer", name, settings)
     section = rule.section
@@ -65,10 +62,7 @@ def check_schedule(name: str, **settings: Any) -> None:
     A finite factor from 0 to 1 at every step of short and long runs, the same whenever the step is
     the same, and above 0 at some step.
 
-    Args:
-        settings: used in place of the plug-in's `tiny` ones.
-
-    Raises AssertionError that names the rule.
+    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("schedule", name, settings)
     section = rule.section

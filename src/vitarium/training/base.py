@@ -35,7 +35,7 @@ def optimizer(
     `vitarium.testing.check_optimizer(name)` tests all of it.
     """
     facts = {"elementwise": elementwise, "paper": paper, "tiny": tiny}
-    return register("optimizer", name, config, facts)
+    return register("optimizer", name, config, **facts)
 
 
 def schedule(
@@ -57,4 +57,4 @@ def schedule(
 
     `vitarium.testing.check_schedule(name)` tests all of it.
     """
-    return register("schedule", name, config, {"paper": paper, "tiny": tiny})
+    return register("schedule", name, config, paper=paper, tiny=tiny)

@@ -1,4 +1,4 @@
-"""Mini-DeiT: the published counts, timm's conveniences, and its settings."""
+"""Mini-DeiT: the published counts, timm's conveniences, and compiling."""
 
 import copy
 
@@ -8,8 +8,6 @@ from timm.models import group_parameters
 from torch import nn
 
 from vitarium import create_model
-from vitarium.core.config import InvalidConfig
-from vitarium.core.registry import choose, section
 
 WIDTHS = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
 ONLY_SHARING = {
@@ -205,45 +203,6 @@ def test_after_a_change_of_size_blocks_train_the_same_parameters(reference):
     after = dict(model.named_parameters())
     assert after.keys() == before.keys()
     assert all(parameter.grad is not None for parameter in after.values())
-
-
-# Settings
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"convolution": 4}, "convolution: a kernel of 4 has no middle; use 3 or 5, or 0 for none"),
-        ({"local_norm": "out"}, "local_norm: 'out' is not 'branch' or 'stream'"),
-        ({"mixing_init": "zeros"}, "mixing_init: 'zeros' is not 'trunc_normal' or 'identity'"),
-        ({"init_values": 0}, "init_values: 0 is not greater than 0"),
-        ({"relative_positions": {"ratoi": 2}}, r"relative_positions\.ratoi: .* mean 'ratio'"),
-        ({"relative_positions": {"ratio": -1}}, r"relative_positions\.ratio: -1 is not greater"),
-        ({"relative_positions": {"method": "none"}}, r"relative_positions\.method: 'none' is not"),
-        ({"global_pool": "token"}, "needs the class token; use 'avg' without it"),
-        ({"shares": 2}, "unknown factor 'shares'; did you mean 'share'"),
-    ],
-)
-def test_settings_that_make_no_model_are_refused(settings, said):
-    with pytest.raises(InvalidConfig, match=said):
-        choose("architecture", "mini_deit", **settings)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"share": "all", "relative_positions": None},
-        {"share": [4, 4, 2, 2], "relative_positions": {"on": ["q", "k"]}, "init_values": 0.1},
-    ],
-)
-def test_factors_come_back_and_can_be_keys(settings):
-    chosen = section("architecture", {"name": "mini_deit", **settings})
-    assert chosen.factors(defaults=False) == {"name": "mini_deit", **settings}
-    for defaults in (True, False):
-        again = section("architecture", chosen.factors(defaults=defaults))
-        assert again == chosen
-        assert hash(again) == hash(chosen)
 
 
 def test_compiled_it_gives_the_same_outputs_and_gradients(reference):

@@ -27,7 +27,7 @@ class Buckets:
     ) -> None:
         self._made_of = (method, ratio, grid, prefix_tokens)
         with torch.inference_mode(False), torch.device("cpu"):
-            inside = _METHODS[method](_offsets(grid), ratio)
+            inside = _inside(method, grid, ratio)
             self.per_axis = 2 * int(2 * ratio) + 1
             """Buckets of a row's or of a column's offset alone."""
             count = self.per_axis**2 if method in ("product", "cross") else self.per_axis
@@ -97,40 +97,20 @@ def piecewise(offsets: Tensor, ratio: float) -> Tensor:
     return torch.where(offsets.abs() <= ratio, offsets, (offsets.sign() * bent).long())
 
 
-def _offsets(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Of all pairs, those of the rows and those of the columns: each [n, n]."""
+def _inside(method: Method, grid: tuple[int, int], ratio: float) -> Tensor:
+    """The buckets of all pairs of patches, int64 [n, n]."""
     rows, columns = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
     by_row, by_column = (
         positions.flatten()[:, None] - positions.flatten() for positions in (rows, columns)
     )
-    return by_row, by_column
-
-
-def _product_buckets(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
     half = int(2 * ratio)
-    rows, columns = (piecewise(axis_offsets, ratio) + half for axis_offsets in offsets)
-    return rows * (2 * half + 1) + columns
-
-
-def _euclidean_buckets(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
-    rounded = _squared_distance(offsets).double().sqrt().round().long()
-    return piecewise(rounded, ratio) + int(2 * ratio)
-
-
-def _quantized_buckets(offsets: tuple[Tensor, Tensor], ratio: float) -> Tensor:
-    return piecewise(_squared_distance(offsets), ratio) + int(2 * ratio)
-
-
-def _squared_distance(offsets: tuple[Tensor, Tensor]) -> Tensor:
-    return offsets[0].square() + offsets[1].square()
-
-
-_METHODS = {
-    "product": _product_buckets,
-    "cross": _product_buckets,
-    "euclidean": _euclidean_buckets,
-    "quantised": _quantized_buckets,
-}
+    if method in ("product", "cross"):
+        row, column = (piecewise(offsets, ratio) + half for offsets in (by_row, by_column))
+        return row * (2 * half + 1) + column
+    distance = by_row.square() + by_column.square()
+    if method == "euclidean":
+        distance = distance.double().sqrt().round().long()
+    return piecewise(distance, ratio) + half
 
 
 def one_hot(index: Tensor, count: int) -> Tensor:

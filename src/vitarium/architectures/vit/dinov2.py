@@ -35,7 +35,9 @@ class Dinov2(Vit):
         """What timm's VisionTransformer is built with, but for num_classes and gated MLPs."""
         values = super().arguments() | {"init_values": self.init_values}
         if self.swiglu:
-            values["mlp_ratio"] = ratio(2 * _gated_width(self), self.embed_dim)
+            hidden = int(int(self.embed_dim * self.mlp_ratio) * 2 / 3)
+            # of one of the two halves; a multiple of eight, as the authors have it
+            values["mlp_ratio"] = ratio(2 * ((hidden + 7) // 8 * 8), self.embed_dim)
         return values
 
 
@@ -83,8 +85,3 @@ def ratio(width: int, embed_dim: int) -> float:
     """An `mlp_ratio` from which timm computes exactly that width: int(embed_dim * ratio)."""
     share = width / embed_dim
     return share if int(embed_dim * share) == width else math.nextafter(share, math.inf)
-
-
-def _gated_width(config: Dinov2) -> int:
-    """Of one of the two halves; rounded up to a multiple of eight, as the authors have it."""
-    return (int(int(config.embed_dim * config.mlp_ratio) * 2 / 3) + 7) // 8 * 8

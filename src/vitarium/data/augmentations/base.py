@@ -76,7 +76,7 @@ def augmentation(
     Raises InvalidInput where the settings do not fit the input size.
     `vitarium.testing.check_augmentation(name)` tests all of it.
     """
-    return register("augmentation", name, config, {"paper": paper, "tiny": tiny})
+    return register("augmentation", name, config, paper=paper, tiny=tiny)
 
 
 class Numbers:

@@ -1,5 +1,7 @@
 """SimCLR's augmentation: drawn twice, it gives two views of an image."""
 
+from functools import partial
+
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from torch import Tensor
 
@@ -90,38 +92,28 @@ def simclr_views(
             (high, wide), (height, width), shorter=config.resize or min(height, width)
         )
 
-    def jitter(images: Tensor, which: Tensor, drawn: Tensor) -> Tensor:
-        strength = config.color_jitter
-        return jittered(
-            images,
-            numbers(drawn, "jitter")[which],
-            brightness=strength,
-            contrast=strength,
-            saturation=strength,
-            hue=config.hue,
-        )
+    def jitter(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
+        strengths = dict.fromkeys(("brightness", "contrast", "saturation"), config.color_jitter)
+        return jittered(images, numbers(drawn, "jitter")[which], **strengths, hue=config.hue)
 
-    def blur(images: Tensor, which: Tensor, drawn: Tensor) -> Tensor:
+    def gray(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
+        return grayed(images)
+
+    def blur(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
         low, high = _SIGMA
         sigmas = low + (high - low) * numbers(drawn, "sigma")[which, 0]
         return blurred(images, sigmas, kernel)
 
+    changes = (
+        ("jitters", config.color_jitter_probability, jitter),
+        ("gray", config.grayscale, gray),
+        ("blurs", config.blur, blur),
+    )
+
     def change(images: Tensor, drawn: Tensor) -> Tensor:
-        images = apply_randomly(
-            images,
-            numbers(drawn, "jitters"),
-            config.color_jitter_probability,
-            lambda chosen, which: jitter(chosen, which, drawn),
-        )
-        images = apply_randomly(
-            images, numbers(drawn, "gray"), config.grayscale, lambda chosen, which: grayed(chosen)
-        )
-        images = apply_randomly(
-            images,
-            numbers(drawn, "blurs"),
-            config.blur,
-            lambda chosen, which: blur(chosen, which, drawn),
-        )
+        for name, probability, changed in changes:
+            chances = numbers(drawn, name)
+            images = apply_randomly(images, chances, probability, partial(changed, drawn))
         return channels(images, count)
 
     return Augmentation(numbers.total, frame, plain, change, unmixed)

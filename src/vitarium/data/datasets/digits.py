@@ -18,15 +18,6 @@ def digits(config: DataConfig, folders: DataFolders) -> Dataset:
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # the source counts to 16
-    train, test = with_test_split(
-        torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target).long()
-    )
-    return with_splits(
-        "digits",
-        tuple(map(str, range(10))),
-        config,
-        train=train,
-        test=test,
-        mean=MEAN,
-        std=STD,
-    )
+    images, labels = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target).long()
+    parts = with_test_split(images, labels)
+    return with_splits("digits", tuple("0123456789"), config, *parts, mean=MEAN, std=STD)

@@ -46,9 +46,10 @@ def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
         test, val = val, None
     training = _split(train, config)
     names = getattr(train.features[config.label_column], "names", None)
+    numbered = tuple(map(str, range(int(training.labels.max()) + 1)))
     return with_splits(
         "hf",
-        names or _numbered(training),
+        names or numbered,
         config,
         train=training,
         val=_split(val, config) if val is not None else None,
@@ -123,7 +124,3 @@ def _split(part: Any, config: HuggingFace) -> Split:
         raise InvalidData(f"column '{config.label_column}' holds {kind}, not numbers of classes")
     labels = torch.from_numpy(numbers.astype(np.int64))
     return Split(Rows(part.select_columns([config.image_column]), config.image_column), labels)
-
-
-def _numbered(train: Split) -> tuple[str, ...]:
-    return tuple(map(str, range(int(train.labels.max()) + 1)))

@@ -18,13 +18,5 @@ def mnist5k(config: DataConfig, folders: DataFolders) -> Dataset:
 
     images, labels = mnist_data()
     pixels = images.astype(np.uint8).reshape(-1, 1, 28, 28)
-    train, test = with_test_split(torch.from_numpy(pixels), torch.from_numpy(labels).long())
-    return with_splits(
-        "mnist5k",
-        tuple(map(str, range(10))),
-        config,
-        train=train,
-        test=test,
-        mean=MEAN,
-        std=STD,
-    )
+    parts = with_test_split(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+    return with_splits("mnist5k", tuple("0123456789"), config, *parts, mean=MEAN, std=STD)
