@@ -31,9 +31,7 @@ class Scorer:
         scorer = Scorer(ingredients.model(), ingredients.examples())
         scorer.score(ingredients[0])
 
-    Args:
-        num_images: at most so many, of each class in proportion; None: all of the split.
-
+    At most `num_images`, of each class in proportion; None: all of the split.
     Raises NotApplicable where the model's outputs are not the images' classes.
     """
 
@@ -49,10 +47,7 @@ class Scorer:
         check_classifier(model, self.examples)
 
     def score(self, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Score:
-        """Score of weights [*shape] by name; of a tensor that they lack, the model's is used.
-
-        They are taken one after the other, so they need not be in memory together.
-        """
+        """Of weights [*shape] by name, taken one by one; the model keeps tensors that they lack."""
         load(self.model, weights)
         return self.score_as_it_is()
 

@@ -36,7 +36,7 @@ NO_IMAGES = On()
 
 @dataclass(frozen=True)
 class Conditions:
-    """Which images are used, and whether those that were trained on may be."""
+    """Which images are used; `force`: even those that were trained on."""
 
     split: SplitName
     limit: int | None
@@ -82,10 +82,7 @@ class Job:
 def sections_of(
     measures: Measures, settings: Mapping[str, Any], num_images: int | None = None
 ) -> list[Section]:
-    """The measures with their settings; of several, each takes those that it has.
-
-    Args:
-        num_images: also the `num_images` of those that have such a setting.
+    """The measures with their settings, `num_images` too; of several, each takes those it has.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where none is named.
     """

@@ -22,17 +22,15 @@ class PositionArtifacts(Config):
 @measure(
     "position_artifacts",
     unit="fraction",
-    title="position artifacts",
     paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
 )
 def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     """Share of the variance of patch features that position alone explains, by block, up to 1.
 
-    Analysis of variance of each block's output [images, positions, channels], summed over
-    channels: what positions explain, minus what they would explain by chance, over the total. So
-    it does not depend on the number of images but for noise, and is about 0, at times below, where
-    position says nothing. "" is the last block's. Raises NotApplicable for less than two images
-    or patches, or where all features are the same.
+    Analysis of variance of each block's output [images, positions, channels], summed over channels:
+    what positions explain, minus what they would by chance, over the total; about 0, at times
+    below, where position says nothing. "" is the last block's. Raises NotApplicable for less than
+    two images or patches, or where all features are the same.
     """
     examples = subject.examples.first(config.num_images)
     if len(examples) < 2:

@@ -1,7 +1,4 @@
-"""Images as pixels, random numbers per image, signed-gradient ascent, and fooling rates.
-
-Shared by the measures of robustness.
-"""
+"""Images as pixels, random numbers per image, signed-gradient ascent, and fooling rates."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -26,7 +23,7 @@ Fill = Literal["circular", "edge", "zero"]
 
 
 class Perturbing(Config):
-    """Base of the settings of measures that change pixels."""
+    """Settings of measures that change pixels."""
 
     num_images: PositiveInt = 256
     """At most so many images of the split, of each class in proportion."""
@@ -107,12 +104,9 @@ def classes_of(subject: EvalModel, pixels: Tensor) -> Tensor:
 def fooling_rate(
     config: Perturbing, subject: EvalModel, change: Callable[[PixelBatch], Tensor]
 ) -> dict[str, float]:
-    """The share of the right classes that become wrong, and the "accuracy" after and before.
+    """The share of the right classes that `change`, of pixels [b, c, h, w] in [0, 1], makes wrong.
 
-    Args:
-        change: gives the changed pixels of a batch, [b, c, h, w] in [0, 1].
-
-    Raises NotApplicable where no class was right.
+    Parts: "", "accuracy" after, and "clean" before. Raises NotApplicable where no class was right.
     """
     total = right = right_after = lost = 0
     examples = subject.examples.first(config.num_images)
@@ -155,7 +149,7 @@ def ascend(
         mask: [b, 1, h, w], 1 where pixels may change; None: everywhere.
         start: what is added at first, [b, c, h, w]; None: nothing.
 
-    Returns the best image of all steps for each one: [b, c, h, w]. No parameter's `grad` changes.
+    Returns the best image of all steps for each one: [b, c, h, w]; no parameter's `grad` changes.
     """
     allowed = epsilon if mask is None else epsilon * mask.to(pixels.dtype)
     low, high = (pixels - allowed).clamp(min=0), (pixels + allowed).clamp(max=1)

@@ -46,9 +46,8 @@ class Corruptions(Perturbing):
         clean = self.reference.get("clean", 0.0)
         no_worse = [name for name, error in self.reference.items() if error <= clean]
         if easy := set(no_worse) - {"clean"}:
-            raise ValueError(
-                f"reference has no error above its clean {clean:g} for {', '.join(sorted(easy))}"
-            )
+            above = f"no error above its clean {clean:g}"
+            raise ValueError(f"reference has {above} for {', '.join(sorted(easy))}")
         return self
 
 
@@ -65,13 +64,12 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
 
     Parts: "" the mean over corruptions; "NAME" the mean over its severities; "NAME/SEVERITY" the
     error there; "clean" the error on the same images as they are; "increase" the mean of NAME
-    minus clean. All are plain shares of images, not normalized by another model's.
+    minus clean. All are shares of images.
 
     With a `reference`: "NAME/relative" is the paper's CE, NAME divided by the reference's, and ""
     their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.
 
     Noise is the same for every model, and for every severity but its strength.
-    Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
     examples = subject.examples.first(config.num_images)

@@ -35,7 +35,6 @@ class PatchAttack(PatchSettings):
 @measure(
     "patch_attack",
     unit="fraction",
-    title="patch attack",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
     tiny={"steps": 2},
@@ -43,12 +42,9 @@ class PatchAttack(PatchSettings):
 def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
     """Share of the right classes that an adversarial patch makes wrong.
 
-    Projected gradient ascent of the cross-entropy by signs, from noise, inside the
-    patches of each image that is classified rightly. It has fooled the model if any step has.
-
-    Parts: "" that share (the fooling rate); "accuracy" under attack; "clean" without.
-    Raises NotApplicable where the model is no classifier, has no right class, no patches, or,
-    with a temperature, no attention as timm's.
+    Projected gradient ascent of the cross-entropy by signs, from noise, inside the patches of each
+    image that is classified rightly. It has fooled the model if any step has. Parts: see
+    `fooling_rate`.
     """
     subject.check_classifier()
     grid = patch_grid(subject, config.size)
@@ -67,10 +63,7 @@ def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
 def patches_attacked(
     config: PatchAttack, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
 ) -> Tensor:
-    """Pixels [b, c, h, w] of the batch, attacked in the chosen patches.
-
-    Of all steps, the one where another class is ahead the most.
-    """
+    """Pixels [b, c, h, w] attacked in the chosen patches: at the best of all steps."""
     mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
 
     def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,7 @@ from torch.nn import functional as F
 from vitarium.architectures.features import prefix_tokens
 from vitarium.evaluation.attention import watch
 from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
-from vitarium.measures.robustness._patches import (
-    attention_temperature,
-    class_attention,
-    patch_grid,
-)
+from vitarium.measures.robustness._patches import attention_temperature, class_attention, patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 from vitarium.measures.robustness.patch_corruption import PatchCorruption, patches_corrupted
@@ -31,7 +27,6 @@ class PatchAttention(PatchCorruption, PatchAttack):
 @measure(
     "patch_attention",
     unit="fraction",
-    title="patch attention",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
     tiny={"steps": 2},
@@ -44,8 +39,6 @@ def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
 
     Parts: "" after minus before; "before" and "after", shares of attention that the patches have;
     "uniform", what they would have were attention the same everywhere.
-    Raises NotApplicable where the model is no classifier, or has no patches, or no attention
-    among all tokens as timm's.
     """
     subject.check_classifier()
     token_grid, grid = patch_grid(subject), patch_grid(subject, config.size)

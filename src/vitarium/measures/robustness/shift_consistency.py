@@ -29,7 +29,6 @@ class ShiftConsistency(Perturbing):
 @measure(
     "shift_consistency",
     unit="fraction",
-    title="shift consistency",
     quick=False,
     paper="Zhang 2019, arXiv 1904.11486; Ding et al. 2023, arXiv 2306.07470",
 )
@@ -38,13 +37,10 @@ def shift_consistency(config: ShiftConsistency, subject: EvalModel) -> Values:
 
     Parts: "" that share, over all pairs of an image's shifts; "accuracy", the mean over shifts;
     "worst", the share of images that are right after every shift; "clean", unshifted.
-    Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
     examples = subject.examples.first(config.num_images)
-    reach = config.max_shift
-    if reach is None:
-        reach = min(examples.input_size[1:]) // 8
+    reach = config.max_shift if config.max_shift is not None else min(examples.input_size[1:]) // 8
     sums = dict.fromkeys(("", "accuracy", "worst", "clean"), 0.0)
     for batch in pixel_batches(examples, config.batch_size):
         generators = streams(config.seed, "shifts", batch.indices)

@@ -37,7 +37,6 @@ class DownstreamTransferAttack(Perturbing):
 @measure(
     "downstream_transfer_attack",
     unit="fraction",
-    title="downstream transfer attack",
     quick=False,
     paper="Zheng et al. 2024, arXiv 2408.01705",
     tiny={"steps": 2},
@@ -45,16 +44,12 @@ class DownstreamTransferAttack(Perturbing):
 def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalModel) -> Values:
     """Share of a fine-tuned model's right classes that an attack on its parent alone makes wrong.
 
-    Images are changed by projected gradient steps so that the parent's tokens after one block
-    point elsewhere: their mean cosine to those of the image as it was is made small. Neither
-    labels nor the fine-tuned model are used. The block, where none is set, is the same for all
-    images: a short attack is made on each, and the most vulnerable is the one whose cosine sinks
-    lowest.
+    Projected gradient steps make the mean cosine of the parent's tokens after one block to those of
+    the image as it was small. Neither labels nor the fine-tuned model are used. Where no block is
+    set, a short attack is made on each, and that whose cosine sinks lowest is taken for all images.
 
-    Parts: "" the attack success rate; "accuracy" under attack; "clean" without; "layer", the
-    number of the block; "similarity", the mean cosine there.
-    Raises NotApplicable where the model is no classifier, has no right class, or no parent with
-    blocks that takes images of the same size.
+    Parts: see `fooling_rate`; "layer", the block's number; "similarity", the mean cosine there.
+    Raises NotApplicable where there is no parent with blocks that takes images of the same size.
     """
     subject.check_classifier()
     if subject.parent is None:
@@ -96,10 +91,7 @@ def attacked(
     batch: PixelBatch,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """The pixels of a batch, perturbed, and the mean cosine of each image's tokens, [b].
-
-    It starts from noise: at the image itself the cosine is flat.
-    """
+    """Pixels [b, c, h, w] perturbed from noise, and the mean cosine of each image's tokens, [b]."""
     outputs: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
 
@@ -121,6 +113,7 @@ def attacked(
             steps=steps,
             step_size=config.step_size,
             epsilon=config.epsilon,
+            # at the image itself the cosine is flat
             start=start_noise(config.epsilon, config.seed, batch),
         )
         with torch.no_grad():

@@ -15,21 +15,15 @@ class DistanceFrom(Config):
     where its shape is the same."""
 
 
-@measure("distance_from_start", unit="norm", title="distance from start", studies=True)
+@measure("distance_from_start", unit="norm", studies=True)
 def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
-    """Euclidean distance of the weights from those of epoch 0, whole and per tensor.
-
-    Raises NotApplicable where epoch 0 was not kept.
-    """
+    """Euclidean distance of the weights from those of epoch 0, whole and per tensor."""
     return _distance(config, weights, weights.start)
 
 
-@measure("distance_from_parent", unit="norm", title="distance from parent", studies=True)
+@measure("distance_from_parent", unit="norm", studies=True)
 def distance_from_parent(config: DistanceFrom, weights: Weights) -> Values:
-    """Euclidean distance of the weights from those that training started from, whole, per tensor.
-
-    Raises NotApplicable where the model has no parent.
-    """
+    """Euclidean distance of the weights from those of the parent, whole and per tensor."""
     return _distance(config, weights, weights.parent)
 
 
