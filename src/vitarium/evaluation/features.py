@@ -51,7 +51,7 @@ class Tap:
 
 
 def blocks_of(model: nn.Module, name: str = "", hint: str = "") -> dict[str, nn.Module]:
-    """The blocks of a model by name. Raises NotApplicable, with the model's name and a hint."""
+    """Blocks by name. Raises NotApplicable, with the model's name and a hint."""
     try:
         return dict(blocks(model))
     except InvalidInput as error:

@@ -169,10 +169,8 @@ def check_predictions(first: Predictions, second: Predictions | None = None) -> 
     if classes[0] != classes[1]:
         raise NotApplicable(f"one knows {classes[0]} classes, the other {classes[1]}")
     if differing := int((first.labels != second.labels).sum()):
-        raise NotApplicable(
-            f"{differing} of {len(first)} images have another label for the other model: these are "
-            "not the same images"
-        )
+        other = f"{differing} of {len(first)} images have another label for the other model"
+        raise NotApplicable(f"{other}: these are not the same images")
     if first.class_names and second.class_names and first.class_names != second.class_names:
         raise NotApplicable(
             f"one's {len(first.class_names)} classes are called otherwise than the other's "
@@ -185,11 +183,10 @@ class EvalModel:
     """A running model and the data that it is evaluated on."""
 
     name: str
-    """What to call it in messages: `ID@EPOCH`."""
+    """`ID@EPOCH`, in messages."""
     model: nn.Module
     """In eval mode, float32, on the examples' device. A measure leaves it as it was."""
     examples: EvalData
-    """Of the split that is asked for."""
     parent: "Callable[[], EvalModel] | None" = None
     """Gives what it was trained from, with examples of the parent's own data."""
     is_classifier: bool = True
@@ -198,10 +195,9 @@ class EvalModel:
     def check_classifier(self) -> None:
         """Raises NotApplicable where the outputs are not classes."""
         if not self.is_classifier:
-            raise NotApplicable(
-                f"{self.name}: its outputs are not the {self.examples.num_classes} classes of the "
-                f"data set '{self.examples.dataset.name}'"
-            )
+            classes = f"{self.examples.num_classes} classes of the data set"
+            data = self.examples.dataset.name
+            raise NotApplicable(f"{self.name}: its outputs are not the {classes} '{data}'")
 
 
 class Representation(Config):

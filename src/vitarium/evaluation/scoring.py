@@ -72,8 +72,8 @@ def check_classifier(model: nn.Module, examples: EvalData) -> None:
     for batch in examples.first(1).batches(1):
         shape = tuple(model(batch.images).shape)
         if shape != (1, examples.num_classes):
+            classes = f"{examples.num_classes} classes of the data set '{examples.dataset.name}'"
             raise NotApplicable(
-                f"the models' outputs, {list(shape[1:])} of an image, are not the "
-                f"{examples.num_classes} classes of the data set '{examples.dataset.name}' by "
+                f"the models' outputs, {list(shape[1:])} of an image, are not the {classes} by "
                 "which they are chosen or trained; name other data with --data"
             )

@@ -1,7 +1,6 @@
 """Cache of forward passes in the zoo's folder `cache`, which may be deleted at any time.
 
-Where that cannot be written (another user's zoo, a full disk) it is in the user's cache folder, and
-where that cannot be written either, in memory.
+Where that cannot be written it is in the user's cache folder, or else in memory.
 """
 
 import hashlib

@@ -76,9 +76,8 @@ def measure(
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
-    and refused: why there is no value, if there is none.
-
-    Where the zoo cannot be written, numbers are returned and not stored, with a warning (NotKept).
+    and refused: why there is no value, if there is none. Where the zoo cannot be written, numbers
+    are not stored, with a warning (NotKept).
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
@@ -106,8 +105,7 @@ class _Run:
         self.refused: list[tuple[Measured, str]] = []
         """Records without a value, and why there is none."""
         self._unsaved: list[Measured] = []
-        self._saved = time.monotonic()
-        self._keeps = True
+        self._saved, self._keeps = time.monotonic(), True
 
     def table(self, requested: Iterable[Job], overwrite: bool) -> "pd.DataFrame":
         """Stored values of the jobs, and those of the others, which are computed."""
@@ -201,7 +199,7 @@ class _Run:
 
 
 def _pairwise(todo: Sequence[Job], loader: ModelLoader) -> Callable[[Job], Values]:
-    """Gives the values of pairs of weights; the first job of a measure computes all pairs."""
+    """Gives values of pairs of weights; the first job of a measure computes all pairs."""
     refs = list(dict.fromkeys(ref for job in todo for ref in job.of))
     index = {ref: number for number, ref in enumerate(refs)}
     models = [loader.weights(ref) for ref in refs]

@@ -1,6 +1,6 @@
 """Position artifacts: variance of patch features that position alone explains."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,9 +56,9 @@ class Variance:
     """Sums that a two-way analysis of variance needs, image after image, in float64."""
 
     images: int = 0
-    shift: Tensor | None = field(default=None, repr=False)
+    shift: Tensor | None = None
     """Taken off first, so that sums of squares are not large numbers of small difference."""
-    position: Tensor | None = field(default=None, repr=False)
+    position: Tensor | None = None
     """Sums over images [positions, channels]"""
     image: float | Tensor = 0.0
     """Sum of the squared means over positions"""

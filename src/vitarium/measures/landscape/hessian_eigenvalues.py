@@ -24,9 +24,6 @@ class HessianEigenvalues(Curvature):
     """Of Lanczos' method, at most."""
 
 
-_WHICH = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
-
-
 @measure(
     "hessian_eigenvalues",
     unit="nats",
@@ -54,7 +51,8 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Value
         return (hessian @ torch.from_numpy(vector)).numpy()
 
     operator = LinearOperator(hessian.shape, matvec=product, dtype=start.numpy().dtype)
-    limits = {"which": _WHICH[config.end], "tol": config.tolerance, "maxiter": config.restarts}
+    which = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}[config.end]
+    limits = {"which": which, "tol": config.tolerance, "maxiter": config.restarts}
     try:
         eigenvalues = eigsh(
             operator, config.count, v0=start.numpy(), return_eigenvectors=False, **limits

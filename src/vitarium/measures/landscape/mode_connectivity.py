@@ -39,7 +39,7 @@ class ModeConnectivity(OnPath):
 def mode_connectivity(config: ModeConnectivity, first: EvalModel, second: EvalModel) -> Values:
     """Largest rise of the loss on a curve between two models that was trained to be low.
 
-    The curve is trained on the training split and measured like `barrier`, with the same parts.
+    It is trained on the training split and measured like `barrier`, with the same parts.
     """
     # The ends are trained in the same order, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)

@@ -80,10 +80,9 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
         height = width = size
         rows, columns = image_height // height, image_width // width
     if (rows * height, columns * width) != (image_height, image_width):
-        raise NotApplicable(
-            f"{subject.name}: patches of {height} by {width} pixels do not fill images of "
-            f"{image_height} by {image_width}"
-        )
+        images = f"images of {image_height} by {image_width}"
+        patches = f"patches of {height} by {width} pixels"
+        raise NotApplicable(f"{subject.name}: {patches} do not fill {images}")
     return PatchGrid(height, width, rows, columns)
 
 
@@ -104,8 +103,8 @@ def attention_temperature(subject: EvalModel, temperature: float) -> Iterator[No
                 if {"q_norm", "logits"} & {*dict(module.named_children())}
             ]
             if not scaled:
-                message = f"{name} has no attention with a q_norm as timm's"
-                raise NotApplicable(f"{subject.name}: {message}")
+                where = f"{subject.name}: {name}"
+                raise NotApplicable(f"{where} has no attention with a q_norm as timm's")
             for scores in scaled:
                 hook = scores.register_forward_hook(lambda _, __, out: out / temperature)
                 stack.callback(hook.remove)
@@ -123,8 +122,7 @@ def class_attention(subject: EvalModel, maps: list[Tensor], method: str) -> Tens
     means = [block_map.mean(1) for block_map in maps]
     flow = means[-1]
     if method == "rollout":
-        identity = torch.eye(flow.shape[-1], device=flow.device)
-        flow = identity
+        flow = identity = torch.eye(flow.shape[-1], device=flow.device)
         for block_map in means:
             flow = (0.5 * block_map + 0.5 * identity) @ flow
     pooled = prefix == 0 or getattr(subject.model, "global_pool", "token") != "token"

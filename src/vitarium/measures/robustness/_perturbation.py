@@ -118,9 +118,8 @@ def fooling_rate(
         right_after += int(after.sum())
         lost += int((before & ~after).sum())
     if not right:
-        raise NotApplicable(
-            f"{subject.name}: none of its classes of {total} images was right before"
-        )
+        wrong = f"none of its classes of {total} images was right before"
+        raise NotApplicable(f"{subject.name}: {wrong}")
     return {"": lost / right, "accuracy": right_after / total, "clean": right / total}
 
 
@@ -147,7 +146,7 @@ def ascend(
         objective: of each image alone; its second number says which image is kept.
         pixels: [b, c, h, w] in [0, 1]; the results stay within epsilon of them, and in [0, 1].
         mask: [b, 1, h, w], 1 where pixels may change; None: everywhere.
-        start: what is added at first, [b, c, h, w]; None: nothing.
+        start: what is added at first, [b, c, h, w].
 
     Returns the best image of all steps for each one: [b, c, h, w]; no parameter's `grad` changes.
     """

@@ -6,18 +6,13 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from vitarium.measures.base import EvalModel, Values, measure
+from vitarium.measures.robustness import _perturbation as perturbation
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
-from vitarium.measures.robustness._perturbation import (
-    Perturbing,
-    classes_of,
-    pixel_batches,
-    streams,
-)
 
 Severity = Literal[1, 2, 3, 4, 5]
 
 
-class Corruptions(Perturbing):
+class Corruptions(perturbation.Perturbing):
     """Which corruptions, how strong. All of them are 55 forward passes of each image."""
 
     names: Annotated[tuple[CorruptionName, ...], Field(min_length=1)] = get_args(CorruptionName)
@@ -75,12 +70,13 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
     examples = subject.examples.first(config.num_images)
     cases = [(name, severity) for name in config.names for severity in config.severities]
     wrong, wrong_clean = dict.fromkeys(cases, 0), 0
-    for batch in pixel_batches(examples, config.batch_size):
-        wrong_clean += int((classes_of(subject, batch.pixels) != batch.labels).sum())
+    for batch in perturbation.pixel_batches(examples, config.batch_size):
+        wrong_clean += int((perturbation.classes_of(subject, batch.pixels) != batch.labels).sum())
         for name, severity in cases:
-            generators = streams(config.seed, f"corruption/{name}", batch.indices)
+            generators = perturbation.streams(config.seed, f"corruption/{name}", batch.indices)
             pixels = corrupted(batch.pixels, name, severity, generators, config.strengths)
-            wrong[name, severity] += int((classes_of(subject, pixels) != batch.labels).sum())
+            classes = perturbation.classes_of(subject, pixels)
+            wrong[name, severity] += int((classes != batch.labels).sum())
     clean = wrong_clean / len(examples)
     errors = {case: count / len(examples) for case, count in wrong.items()}
     means = {n: _mean(errors[n, severity] for severity in config.severities) for n in config.names}

@@ -82,7 +82,7 @@ class Moments:
 
 
 def _moments(config: WeightMoments, weights: Weights) -> dict[str, Moments]:
-    """Of all chosen tensors together, by "", and of each."""
+    """Of all chosen tensors, by "", and of each."""
     parts = weights.remember(
         ("moments", config.names),
         lambda: {name: Moments.of(t) for name, t in weights.floats(config.names) if t.numel()},

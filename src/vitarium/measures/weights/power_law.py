@@ -10,8 +10,6 @@ from torch import Tensor
 from vitarium.measures.base import Values, Weights, measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
-MIN_EIGENVALUES = 8
-"""Eigenvalues that a power law is fitted to at least; WeightWatcher's default."""
 _CHUNK_NUMBERS = 2_000_000
 """Numbers that the search for xmin holds at a time."""
 
@@ -101,6 +99,7 @@ def _distances(logs: np.ndarray, tries: np.ndarray, alphas: np.ndarray) -> np.nd
 def _exponent(config: PowerLawTail, singular: Tensor) -> float | None:
     eigenvalues = singular.square().numpy()
     counted = eigenvalues[eigenvalues > config.smallest]
-    if len(counted) < MIN_EIGENVALUES or counted.min() == counted.max():
+    # WeightWatcher's default: a power law is fitted to 8 eigenvalues at least
+    if len(counted) < 8 or counted.min() == counted.max():
         return None
     return fit(counted).alpha

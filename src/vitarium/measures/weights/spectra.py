@@ -32,9 +32,7 @@ def stable_rank(config: Spectrum, weights: Weights) -> Values:
 
     At least 1, at most the rank. A matrix of zeros is left out.
     """
-    return per_layer(
-        config, weights, lambda values: float((values / values[0]).square().sum()), of_zeros=False
-    )
+    return per_layer(config, weights, lambda s: float((s / s[0]).square().sum()), of_zeros=False)
 
 
 @measure("effective_rank", unit="rank", paper="Roy and Vetterli 2007, The effective rank, EUSIPCO")
@@ -47,7 +45,7 @@ def effective_rank(config: Spectrum, weights: Weights) -> Values:
     return per_layer(
         config,
         weights,
-        lambda values: float(torch.special.entr(values / values.sum()).sum().exp()),
+        lambda s: float(torch.special.entr(s / s.sum()).sum().exp()),
         of_zeros=False,
     )
 

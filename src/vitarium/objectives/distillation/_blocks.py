@@ -83,7 +83,6 @@ def window_shift(model: nn.Module, number: int) -> tuple[int, ...] | None:
 def _numbered(model: nn.Module, number: int) -> nn.Module:
     blocks = list(transformer_blocks(model).values())
     if not 0 <= number < len(blocks):
-        raise InvalidInput(
-            f"{type(model).__name__} has no block {number}: it has {len(blocks)}, from 0"
-        )
+        kind = type(model).__name__
+        raise InvalidInput(f"{kind} has no block {number}: it has {len(blocks)}, from 0")
     return blocks[number]

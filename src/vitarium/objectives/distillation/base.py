@@ -65,9 +65,9 @@ class Distillation(Config):
             how = "say what builds the model in teacher_architecture"
             raise ValueError(f"'{teacher.source}' has weights alone: {how}")
         if not teacher.is_file and (teacher.architecture or teacher.head):
+            known = f"'{teacher.source}' is known without them"
             raise ValueError(
-                f"teacher_architecture and teacher_head are for a .safetensors file; "
-                f"'{teacher.source}' is known without them"
+                f"teacher_architecture and teacher_head are for a .safetensors file; {known}"
             )
         if teacher.sha256 and not teacher.is_path:
             known = f"'{teacher.source}' is a model of the zoo"
@@ -75,7 +75,7 @@ class Distillation(Config):
         return self
 
     def with_teacher_like_student(self) -> Self:
-        """The same with a teacher that is built as the student: so speed is measured."""
+        """The same with a teacher built as the student: so speed is measured."""
         file_settings = ("teacher_architecture", "teacher_head", "teacher_sha256")
         return self.changed({"teacher": PARENT, **dict.fromkeys(file_settings)})
 

@@ -29,8 +29,8 @@ class WeightDistillation(Distillation):
     """alpha cross-entropy with the classes + (1 - alpha) soft cross-entropy with the teacher
     + relation_weight relation + hidden_weight hidden.
 
-    The defaults are those with which MiniViT's authors train Mini-Swin; where the teacher is a
-    convolutional network (Mini-DeiT's), use soft_distillation with alpha 1.
+    The defaults are Mini-Swin's; where the teacher is a convolutional network (Mini-DeiT's), use
+    soft_distillation with alpha 1.
     """
 
     alpha: float = Field(0.0, ge=0, le=1)
@@ -78,9 +78,8 @@ def block_outputs(
     """The teacher's outputs, and queries, keys, values and hidden states of its paired blocks.
 
     By name, with the student's numbers: "outputs" [batch, num_classes], "qkv.3" [batch, n, 3 *
-    width] and "hidden.3" [batch, n, width]; with windows, [batch * windows, n, ...].
-
-    Raises InvalidInput where classes, tokens or widths do not go together, with both numbers.
+    width] and "hidden.3" [batch, n, width]; with windows, [batch * windows, n, ...]. Raises
+    InvalidInput where classes, tokens or widths do not go together, with both numbers.
     """
     if config.alpha < 1:
         check_classes(teacher, student, example)
