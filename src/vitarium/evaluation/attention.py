@@ -1,7 +1,4 @@
-"""Attention probabilities of a vision transformer, block by block, while it runs.
-
-Only one block's are in memory at a time: they are handed to a function, and dropped.
-"""
+"""Attention probabilities of a vision transformer while it runs, one block's at a time."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +19,6 @@ queries, and sum to 1."""
 
 BATCH_SIZE = 32
 """Images in a forward pass; no value depends on it."""
-_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
         if len(shape) != 4 or shape[0] != len(images) or shape[2] != shape[3]:
             raise NotApplicable(f"{name} attends inside windows or otherwise: {shape}")
         off = (probabilities.sum(-1) - 1).abs().amax()
-        if not off < _ROUNDING:
+        if not off < 1e-3:  # rounding
             raise NotApplicable(f"{name}: what its tokens attend to does not sum to 1")
         visited.append(name)
         see(name, probabilities)
@@ -69,9 +65,8 @@ def watch(model: nn.Module, images: Tensor, see: See) -> None:
             # probabilities pass through `attn_drop`: timm's fused attention never has them
             stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
             attention.fused_attn = False
-            hook = takes_probabilities(attention).register_forward_pre_hook(
-                lambda _, inputs, name=name: check(name, *inputs)
-            )
+            module: nn.Module = getattr(attention, "probabilities_to", attention.attn_drop)
+            hook = module.register_forward_pre_hook(lambda _, got, name=name: check(name, *got))
             stack.callback(hook.remove)
         with torch.inference_mode(), evaluating(model):
             model(images)
@@ -84,12 +79,9 @@ def means_by_head(
     num_images: int,
     summed: Callable[[str, Tensor], tuple[Tensor, Tensor | int]],
 ) -> dict[str, float]:
-    """Means of what attention is like, by the parts `blocks.0/head0`, `blocks.0`, and "".
+    """Means: parts "blocks.0/head0", "blocks.0" (mean of its heads), and "" (mean of blocks).
 
-    A block's is the mean of its heads, the model's the mean of its blocks.
-
-    Args:
-        summed: called as a `See`; gives sums [heads], and of how many numbers, [heads] or one.
+    `summed` is called as a `See`; it gives sums [heads], and of how many numbers, [heads] or one.
     """
     sums: dict[str, Any] = {}
     counts: dict[str, Any] = {}
@@ -110,12 +102,6 @@ def means_by_head(
     return {"": sum(parts.values()) / len(parts), **parts, **single}
 
 
-def takes_probabilities(attention: Any) -> nn.Module:
-    """The part of an attention that is handed its probabilities: timm's `attn_drop`, or another."""
-    module: nn.Module = getattr(attention, "probabilities_to", attention.attn_drop)
-    return module
-
-
 def _attentions(model: nn.Module) -> dict[str, Any]:
     """The attention of each block, by the block's name."""
     attentions = {}
@@ -127,9 +113,7 @@ def _attentions(model: nn.Module) -> dict[str, Any]:
             and isinstance(getattr(module, "attn_drop", None), nn.Module)
         ]
         if len(inside) != 1:
-            raise NotApplicable(
-                f"{name} of a {type(model).__name__} has {len(inside)} attentions that can be "
-                "looked at, not one"
-            )
+            count = f"{len(inside)} attentions that can be looked at, not one"
+            raise NotApplicable(f"{name} of a {type(model).__name__} has {count}")
         attentions[name] = inside[0]
     return attentions

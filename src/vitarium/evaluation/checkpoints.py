@@ -19,9 +19,8 @@ _TILE = 16
 def targets(zoo: Zoo, models: Iterable[str] | None, epochs: Epochs) -> list[CheckpointRef]:
     """Models (None: all that have weights) after their last stored epoch, all, or chosen ones.
 
-    A model that lacks a chosen epoch is skipped.
-
-    Raises UnknownName, and InvalidInput where none of the models has weights of such an epoch.
+    A model that lacks a chosen epoch is skipped. Raises UnknownName, and InvalidInput where no
+    model has weights of such an epoch.
     """
     ids = zoo.ids() if models is None else [zoo.find(model) for model in models]
     chosen: list[Any] = [epochs] if isinstance(epochs, str | int) else list(epochs)

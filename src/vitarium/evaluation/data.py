@@ -16,25 +16,21 @@ from vitarium.data.splits import stratified, without
 class EvalData:
     """A split of a data set: not augmented, normalized, in the same order for every model.
 
-        for batch in examples.batches(size=64):
-            model(batch.images)               # float32 [64, c, h, w], on the examples' device
-            batch.labels                      # int64 [64]
-            examples.pixels(batch.images)     # the same in [0, 1], before normalization
-
-    Args:
-        numbers: of the images that are looked at, int64 [n]; None: all of the split.
+    for batch in examples.batches(size=64):
+        model(batch.images)               # float32 [64, c, h, w], on the examples' device
+        batch.labels                      # int64 [64]
+        examples.pixels(batch.images)     # the same in [0, 1], before normalization
     """
 
     def __init__(self, batches: Batches, split: SplitName, numbers: Tensor | None = None) -> None:
         self._batches, self.split = batches, split
-        self.dataset = batches.dataset
-        self.device = batches.device
+        self.dataset, self.device = batches.dataset, batches.device
         self.input_size = batches.input_size
         """Channels, height and width of an image."""
         self.part: Split = getattr(self.dataset, split)
-        """All of the split, as it is kept."""
+        """All of it, as it is kept."""
         self.numbers = torch.arange(len(self.part)) if numbers is None else numbers
-        """Of the images in it that are looked at, int64 [n]."""
+        """Of the images in it that are looked at, int64 [n]; None: all."""
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -1,7 +1,6 @@
 """Features of layers, and their vectors for measures of representations, in one forward pass.
 
-The features of a layer are turned into the vectors of all measures as soon as the layer has run,
-and dropped, so memory does not grow with tokens or channels.
+They are turned into vectors as soon as the layer has run: memory does not grow with channels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,7 +51,7 @@ class Tap:
 
 
 def blocks_of(model: nn.Module, name: str = "", hint: str = "") -> dict[str, nn.Module]:
-    """The blocks of a model by name. Raises NotApplicable, with the model's name and a hint."""
+    """Blocks by name. Raises NotApplicable, with the model's name and a hint."""
     try:
         return dict(blocks(model))
     except InvalidInput as error:
@@ -62,10 +61,8 @@ def blocks_of(model: nn.Module, name: str = "", hint: str = "") -> dict[str, nn.
 def taps(
     model: nn.Module, config: Representation, layers: Sequence[str] | None = None
 ) -> list[Tap]:
-    """Taps of a model: its blocks, or only the last if so set; or layers by dotted names.
-
-    Raises NotApplicable where a model has no blocks, UnknownName for a layer that is not there.
-    """
+    """Its blocks, or only the last if so set; or layers by dotted names. Raises NotApplicable where
+    a model has no blocks, UnknownName for a layer that is not there."""
     if layers is None:
         block_modules = blocks_of(model, hint="; name the layers to compare")
         names = list(block_modules)[-1:] if config.layers == "last" else list(block_modules)
@@ -95,9 +92,8 @@ class Vectorizer:
             vectorizer.add(batch)
         cka, rsa = vectorizer.vectors()
 
-    Args:
-        measures: sections whose configuration is a Representation; the model runs once for all.
-        layers: dotted names; None: what the first measure's setting says of the blocks.
+    `measures` are sections whose configuration is a Representation; the first one's says which
+    blocks, where no `layers` are named.
     """
 
     def __init__(
@@ -105,9 +101,7 @@ class Vectorizer:
     ) -> None:
         self.model, self.measures = model, measures
         self.taps = taps(model, measures[0].config, layers)
-        self._parts: list[dict[str, list[Tensor]]] = [
-            {tap.name: [] for tap in self.taps} for _ in measures
-        ]
+        self._parts = [{tap.name: list[Tensor]() for tap in self.taps} for _ in measures]
 
     def add(self, images: Tensor) -> None:
         """One forward pass of [n, c, h, w]; n has to be 4 at least. Raises NotApplicable."""

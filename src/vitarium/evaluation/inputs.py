@@ -28,10 +28,11 @@ class Weights(Mapping[str, Tensor]):
     Args:
         name: what to call it in messages: `ID@EPOCH`.
         tensors: they themselves, e.g. a checkpoint of the zoo.
-        start: gives the weights after epoch 0. Raises NotApplicable where they are not kept.
-        parent: gives those that training started from. Raises NotApplicable where there are none.
+        start: gives the weights after epoch 0.
+        parent: gives those that training started from.
         skeleton: gives the model without memory (on the meta device), to ask what a tensor is of.
-            Raises NotApplicable where nothing builds it.
+
+    The last three raise NotApplicable where there is nothing to give.
     """
 
     def __init__(
@@ -43,8 +44,7 @@ class Weights(Mapping[str, Tensor]):
         parent: "Callable[[], Weights] | None" = None,
         skeleton: Callable[[], nn.Module] | None = None,
     ) -> None:
-        self.name = name
-        self._tensors = tensors
+        self.name, self._tensors = name, tensors
         self._start, self._parent, self._skeleton = start, parent, skeleton
         self._remembered: dict[object, object] = {}
 
@@ -86,10 +86,10 @@ class Weights(Mapping[str, Tensor]):
 
     def dtype(self, name: str) -> torch.dtype:
         """Of a tensor; that of a checkpoint is not read for it."""
-        if isinstance(self._tensors, Checkpoint):
-            stored_dtype: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
-            return stored_dtype
-        return self[name].dtype
+        if not isinstance(self._tensors, Checkpoint):
+            return self[name].dtype
+        stored: torch.dtype = getattr(torch, DTYPES[self._tensors.tensors[name].dtype])
+        return stored
 
     @property
     def nbytes(self) -> int:
@@ -168,12 +168,9 @@ def check_predictions(first: Predictions, second: Predictions | None = None) -> 
     classes = first.logits.shape[1], second.logits.shape[1]
     if classes[0] != classes[1]:
         raise NotApplicable(f"one knows {classes[0]} classes, the other {classes[1]}")
-    differing = int((first.labels != second.labels).sum())
-    if differing:
-        raise NotApplicable(
-            f"{differing} of {len(first)} images have another label for the other model: these are "
-            "not the same images"
-        )
+    if differing := int((first.labels != second.labels).sum()):
+        other = f"{differing} of {len(first)} images have another label for the other model"
+        raise NotApplicable(f"{other}: these are not the same images")
     if first.class_names and second.class_names and first.class_names != second.class_names:
         raise NotApplicable(
             f"one's {len(first.class_names)} classes are called otherwise than the other's "
@@ -186,11 +183,10 @@ class EvalModel:
     """A running model and the data that it is evaluated on."""
 
     name: str
-    """What to call it in messages: `ID@EPOCH`."""
+    """`ID@EPOCH`, in messages."""
     model: nn.Module
     """In eval mode, float32, on the examples' device. A measure leaves it as it was."""
     examples: EvalData
-    """Of the split that is asked for."""
     parent: "Callable[[], EvalModel] | None" = None
     """Gives what it was trained from, with examples of the parent's own data."""
     is_classifier: bool = True
@@ -199,18 +195,16 @@ class EvalModel:
     def check_classifier(self) -> None:
         """Raises NotApplicable where the outputs are not classes."""
         if not self.is_classifier:
-            raise NotApplicable(
-                f"{self.name}: its outputs are not the {self.examples.num_classes} classes of the "
-                f"data set '{self.examples.dataset.name}'"
-            )
+            classes = f"{self.examples.num_classes} classes of the data set"
+            data = self.examples.dataset.name
+            raise NotApplicable(f"{self.name}: its outputs are not the {classes} '{data}'")
 
 
 class Representation(Config):
     """Base of the settings of measures that compare layers' features of the same images.
 
     Such a measure turns the features of a batch, [n, d] with n > 3, into a vector (float32, as long
-    for every layer and model). The measure of two layers is the cosine of their vectors, of all
-    batches one after the other: every model runs once, and all pairs are a matrix product.
+    for every layer and model). The measure of two layers is the cosine of their joined vectors.
     """
 
     tokens: Literal["mean", "class", "patches"] = "mean"

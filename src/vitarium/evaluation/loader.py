@@ -22,8 +22,7 @@ from vitarium.evaluation.inputs import EvalModel, Weights, finite
 from vitarium.zoo import Zoo
 
 TRAINED_ON_SHARE = 0.01
-"""From this share of images that are among the training images, a split counts as trained on: data
-sets have a few images twice, in training and in test."""
+"""Above it a split counts as trained on: data sets have a few images twice, in both splits."""
 
 
 class ModelLoader:
@@ -56,10 +55,7 @@ class ModelLoader:
         self.subject = lru_cache(maxsize=4)(self._subject)
 
     def content(self, ref: CheckpointRef) -> str:
-        """The beginning of what a checkpoint holds (`zoo._format.description.content_of`).
-
-        Raises InvalidInput where it is not kept.
-        """
+        """The beginning of a checkpoint's `content_of`. Raises InvalidInput if it is not kept."""
         stored = self._contents(ref.model).get(ref.epoch)
         return (stored or self.zoo.folder(ref.model).checkpoint(ref.epoch)[1])[:16]
 
@@ -75,18 +71,15 @@ class ModelLoader:
             if spec.parent is None:
                 raise NotApplicable(f"{ref}: it has no parent")
             if isinstance(spec, ModelSpec) and spec.conversion:
-                raise NotApplicable(
-                    f"{ref}: it started from what {spec.conversion.name} made of its "
-                    "parent, whose own weights are others"
-                )
+                made = f"what {spec.conversion.name} made of its parent"
+                raise NotApplicable(f"{ref}: it started from {made}, whose own weights are others")
             return self._weights_of(spec.parent, spec.parent_epoch or 0, "its parent is gone")
 
         def skeleton() -> torch.nn.Module:
             if spec.origin.architecture is None:
                 raise NotApplicable(f"{ref}: nothing here builds its architecture")
             sections = (spec.origin.architecture, spec.origin.head)
-            architecture_text = json.dumps([part and part.factors() for part in sections])
-            key = (architecture_text, about.num_outputs)
+            key = (json.dumps([part and part.factors() for part in sections]), about.num_outputs)
             if key not in self._skeletons:
                 with torch.device("meta"):
                     self._skeletons[key] = spec.origin.build(about.num_outputs)
@@ -156,17 +149,13 @@ class ModelLoader:
             is_classifier=is_classifier,
         )
 
-    # Training data
-
     def learned(self, model: str, examples: EvalData) -> bool:
-        """Whether the model, or one that an operator made it of, was trained on such images; what
-        its parents were trained on does not count."""
-        data = set(self._training_data(model, with_parents=False))
-        return any(self._shares_images(trained, examples) for trained in data)
+        """As `trained_on`, but of its parents' training data nothing counts."""
+        return self._trained_on(model, examples, with_parents=False)
 
-    def _trained_on(self, model: str, examples: EvalData) -> bool:
+    def _trained_on(self, model: str, examples: EvalData, with_parents: bool = True) -> bool:
         """Whether the model, or one that it comes of, was trained on the examples' images."""
-        data = set(self._training_data(model, with_parents=True))
+        data = set(self._training_data(model, with_parents))
         return any(self._shares_images(trained, examples) for trained in data)
 
     def _training_data(self, model: str, with_parents: bool) -> Iterator[Section]:

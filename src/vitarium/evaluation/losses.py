@@ -1,7 +1,6 @@
-"""Loss of a model at its own or at other parameters: what loss landscapes are made of.
+"""Loss of a model at its own or at other parameters: mean cross-entropy of labels, in nats.
 
-The loss is the mean cross-entropy of hard labels, in nats. The model itself is never changed: it is
-called with other parameters (torch.func.functional_call).
+The model is never changed: it is called with other parameters (torch.func.functional_call).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -42,9 +41,8 @@ def losses(
 ) -> Losses:
     """Losses [points] of a model at other parameters than its own.
 
-    Args:
-        points: gives the parameters, one set after the other. It is called for every batch, so
-            that images are decoded once, and one set alone has to be in memory at a time.
+    `points` gives one set after the other. It is called for every batch, so that images are
+    decoded once, and one set alone is in memory at a time.
     """
     total: Tensor | float = 0.0
     for batch in examples.batches(batch_size):
@@ -52,9 +50,8 @@ def losses(
         for point in points():
             logits = functional_call(model, dict(point), (batch.images,)).double()
             wrong = (logits.argmax(1) != batch.labels).sum()
-            sums.append(
-                torch.stack([F.cross_entropy(logits, batch.labels, reduction="sum"), wrong])
-            )
+            nats = F.cross_entropy(logits, batch.labels, reduction="sum")
+            sums.append(torch.stack([nats, wrong]))
         total = total + torch.stack(sums)
     loss, error = (torch.as_tensor(total).cpu() / len(examples)).unbind(1)
     return Losses(loss, error)

@@ -14,10 +14,7 @@ HEADS = ("head", "heads", "head_dist", "fc", "classifier")
 
 
 def in_scope(weights: Weights, scope: Scope) -> list[str]:
-    """Names of a model's tensors of real numbers, with or without its head's.
-
-    Where nothing is known of a model but its weights, a head is what has a head's usual name.
-    """
+    """Names of a model's tensors of real numbers, with or without its head's."""
     names = list(weights.shapes)
     if scope == "all":
         return names

@@ -31,9 +31,7 @@ class Scorer:
         scorer = Scorer(ingredients.model(), ingredients.examples())
         scorer.score(ingredients[0])
 
-    Args:
-        num_images: at most so many, of each class in proportion; None: all of the split.
-
+    At most `num_images`, of each class in proportion; None: all of the split.
     Raises NotApplicable where the model's outputs are not the images' classes.
     """
 
@@ -49,10 +47,7 @@ class Scorer:
         check_classifier(model, self.examples)
 
     def score(self, weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Score:
-        """Score of weights [*shape] by name; of a tensor that they lack, the model's is used.
-
-        They are taken one after the other, so they need not be in memory together.
-        """
+        """Of weights [*shape] by name, taken one by one; the model keeps tensors that they lack."""
         load(self.model, weights)
         return self.score_as_it_is()
 
@@ -77,8 +72,8 @@ def check_classifier(model: nn.Module, examples: EvalData) -> None:
     for batch in examples.first(1).batches(1):
         shape = tuple(model(batch.images).shape)
         if shape != (1, examples.num_classes):
+            classes = f"{examples.num_classes} classes of the data set '{examples.dataset.name}'"
             raise NotApplicable(
-                f"the models' outputs, {list(shape[1:])} of an image, are not the "
-                f"{examples.num_classes} classes of the data set '{examples.dataset.name}' by "
+                f"the models' outputs, {list(shape[1:])} of an image, are not the {classes} by "
                 "which they are chosen or trained; name other data with --data"
             )

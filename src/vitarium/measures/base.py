@@ -1,7 +1,4 @@
-"""The contract of measures: how one is registered, called, and what it is made of.
-
-All that a measure needs is imported from here.
-"""
+"""The contract of measures; all that a measure needs is imported from here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -47,7 +44,7 @@ def measure(
     name: str,
     *,
     unit: str,
-    title: str,
+    title: str = "",
     paper: str = "",
     symmetric: bool = True,
     as_distance: AsDistance | None = None,
@@ -87,28 +84,25 @@ def measure(
     setting `num_images` limits the number of images, `batch_size` says how many run at a time.
 
     Args:
-        unit: of its values: "nats", "pixels", "norm", ...; "fraction" is shown in percent.
-        title: what tables and figures call it, e.g. "calibration error".
+        unit: of its values: "nats", "norm", ...; "fraction" is shown in percent.
+        title: what tables and figures call it; "": its name, with spaces.
         paper: authors, year, and where it is, e.g. "Guo et al. 2017, arXiv 1706.04599".
         symmetric: of a pair: whether the value is the same in both orders; else both are measured.
         as_distance: of a pair: how a value becomes a squared Euclidean distance, up to a constant:
             it is one ("identity"), 1 - value is ("one_minus"), or its square is ("square"). None:
             there is no such distance.
         quick: whether it takes no more than a forward pass; else it is measured only by name.
-        held_out: whether images that a model was trained on are refused, unless forced. None: if
-            it needs predictions.
-        splits: those that it compares; it is then called with predictions by split,
-            `Mapping[str, Predictions]`, in place of those of one split.
-        reason: of pairs of weights: `reason(config, first, second)` says why there is no value
-            where the matrices have NaN.
+        held_out: whether images trained on are refused, unless forced; None: of predictions.
+        splits: those that it compares: `Mapping[str, Predictions]`, in place of one split's.
+        reason: of pairs of weights: `reason(config, first, second)` says why there is a NaN.
         studies: whether studies of populations show it, next to the others of their kind.
-        heat_map: of a pair: whether studies draw it as a matrix of all models, too.
+        heat_map: of a pair: whether studies draw it as a matrix, too.
         tiny: settings with which it takes a second at most, for `vitarium.testing.check_measure`.
 
     Raises TypeError, at import, for a fact that is misspelled, missing, or that contradicts others.
     """
-    if not unit or not title:
-        raise TypeError(f"measure '{name}': give it a unit and a title")
+    if not unit:
+        raise TypeError(f"measure '{name}': give it a unit")
 
     def decorate(function: F) -> F:
         hints = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}
@@ -117,13 +111,11 @@ def measure(
             raise TypeError(f"measure '{name}': parameters {hints} are those of no kind of measure")
         of, needs = _KINDS[tuple(inputs)]
         if of == "model" and not (symmetric and as_distance is None and not heat_map):
-            raise TypeError(
-                f"measure '{name}': symmetric, as_distance and heat_map are facts of pairs"
-            )
+            pairs_only = "symmetric, as_distance and heat_map are facts of pairs"
+            raise TypeError(f"measure '{name}': {pairs_only}")
         if (reason is not None) != ((of, needs) == ("pair", "weights")):
-            raise TypeError(
-                f"measure '{name}': of pairs of weights, and of no others, give a reason"
-            )
+            only = "of pairs of weights, and of no others, give a reason"
+            raise TypeError(f"measure '{name}': {only}")
         if bool(splits) != (inputs == [Mapping[str, Predictions]]):
             raise TypeError(f"measure '{name}': splits need predictions by split, and they splits")
         called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
@@ -152,15 +144,13 @@ def measure(
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of predictions, called only with those that can be measured and compared."""
+    """Calls it only with predictions that can be measured and compared."""
 
     @wraps(function)
     def called(config: Any, *inputs: Any) -> Any:
-        if isinstance(inputs[0], Mapping):
-            for predictions in inputs[0].values():
-                check_predictions(predictions)
-        else:
-            check_predictions(*inputs)
+        by_split = isinstance(inputs[0], Mapping)
+        for predictions in [(p,) for p in inputs[0].values()] if by_split else [inputs]:
+            check_predictions(*predictions)
         return function(config, *inputs)
 
     return called

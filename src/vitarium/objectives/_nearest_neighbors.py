@@ -11,9 +11,7 @@ def knn_classify(
     """Classes by votes of the k nearest features of a bank.
 
     A neighbour of cosine similarity s has exp(s / temperature) votes (Wu et al. 2018, arXiv
-    1805.01978, Sec. 3.4; also DINO's protocol).
-
-    bank [n, width], bank_labels [n], queries [m, width] -> classes [m]
+    1805.01978, Sec. 3.4). bank [n, width], bank_labels [n], queries [m, width] -> classes [m]
     """
     with torch.autocast(bank.device.type, enabled=False):  # bfloat16 would reorder neighbours
         bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
@@ -21,6 +19,5 @@ def knn_classify(
     weight = (similarity / temperature).exp()
     votes = torch.zeros(len(queries), int(bank_labels.max()) + 1, device=queries.device)
     # index_put_ and scatter_add_ are not deterministic on GPUs; one-hot sums are
-    return (
-        votes.add_((F.one_hot(bank_labels[neighbors], votes.shape[1]) * weight.unsqueeze(2)).sum(1))
-    ).argmax(1)
+    hot = F.one_hot(bank_labels[neighbors], votes.shape[1])
+    return votes.add_((hot * weight.unsqueeze(2)).sum(1)).argmax(1)

@@ -55,14 +55,13 @@ def objective(
 ) -> Callable[[LossFunction], LossFunction]:
     """Register an objective: a function `(config, model, batch) -> Loss`.
 
-    It calls the model as any function would, draws nothing at random, and has no state of its own,
-    so that vmap can train many models with it. Every parameter of the model gets a gradient.
+    It draws nothing at random and has no state of its own, so that vmap can train many models with
+    it. Every parameter of the model gets a gradient.
 
     Args:
         config: its fields are factors.
         views: augmented views of each image in a batch; images are [views * batch, c, h, w].
         outputs: `(config, num_classes)` -> width of the model's outputs.
-        evaluate: `(config, model, batches, splits)` -> metrics by split; see `Evaluate`.
         needs_head: False where a model without head can be trained, too.
         teacher: `(config)` -> TeacherRef, the teacher's source; whoever trains finds the teacher
             and hands it over. It goes with `teacher_outputs`.
@@ -74,10 +73,7 @@ def objective(
         records_blocks: it looks into the model's blocks by hooks; then the model computes every
             token in every block, and is not compiled.
         paper: authors, year and arXiv number, or an address.
-        tiny: settings for the contract tests; None: the defaults.
-
-    `vitarium.testing.check_objective(name)` tests all of it. Raises TypeError where one of
-    `teacher` and `teacher_outputs` is missing.
+        tiny: settings for `vitarium.testing.check_objective(name)`; None: the defaults.
     """
     if (teacher is None) != (teacher_outputs is None):
         raise TypeError(f"objective '{name}': teacher and teacher_outputs go together; give both")

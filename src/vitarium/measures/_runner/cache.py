@@ -1,7 +1,6 @@
 """Cache of forward passes in the zoo's folder `cache`, which may be deleted at any time.
 
-Where that cannot be written (another user's zoo, a full disk) it is in the user's cache folder, and
-where that cannot be written either, in memory.
+Where that cannot be written it is in the user's cache folder, or else in memory.
 """
 
 import hashlib
@@ -32,9 +31,22 @@ class Cache:
 
         A damaged file, or one of another key, is removed, with the warning DamagedCache.
         """
-        name = _name(key)
-        cached = (_read(folder, name, key) for folder in self.folders)
-        return next((tensors for tensors in cached if tensors), self._in_memory.get(name))
+        for folder in self.folders:
+            path = folder / _name(key)
+            if not os.path.lexists(path) or not os.access(path.parent, os.R_OK | os.X_OK):
+                continue
+            try:
+                cached = Checkpoint(path, _no_base)
+                if cached.description.get("key") != list(key) or cached.base:
+                    raise CorruptFile(path, "it is of something else")
+                cached.check()
+            except (CorruptFile, FileFault) as error:
+                files.discard(path, root=folder.parent)
+                note = f"{path} was damaged, and is computed anew ({error})"
+                warnings.warn(DamagedCache(note), stacklevel=2)
+            else:
+                return cached
+        return self._in_memory.get(_name(key))
 
     def put(self, tensors: Mapping[str, Tensor], *key: str) -> None:
         """Store tensors [*shape] in the first folder that can be written."""
@@ -52,23 +64,6 @@ class Cache:
 def _name(key: tuple[str, ...]) -> str:
     digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
     return f"{key[0]}/{digest}.safetensors"
-
-
-def _read(folder: Path, name: str, key: tuple[str, ...]) -> Mapping[str, Tensor] | None:
-    path = folder / name
-    if not os.path.lexists(path) or not os.access(path.parent, os.R_OK | os.X_OK):
-        return None
-    try:
-        cached = Checkpoint(path, _no_base)
-        if cached.description.get("key") != list(key) or cached.base:
-            raise CorruptFile(path, "it is of something else")
-        cached.check()
-    except (CorruptFile, FileFault) as error:
-        files.discard(path, root=folder.parent)
-        note = f"{path} was damaged, and is computed anew ({error})"
-        warnings.warn(DamagedCache(note), stacklevel=3)
-        return None
-    return cached
 
 
 def _no_base(base: object) -> Checkpoint:

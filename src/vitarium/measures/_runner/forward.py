@@ -1,7 +1,6 @@
 """Forward passes: each model runs once for all requested measures.
 
-Where pairs are measured, predictions and the vectors of measures of features are cached in the zoo,
-so that no model runs twice, and an interrupted command resumes.
+Of pairs, predictions and vectors of features are cached in the zoo: an interrupted command resumes.
 """
 
 from collections import OrderedDict
@@ -31,11 +30,7 @@ _SAME_PASS = attrgetter("config.num_images", "config.batch_size", "config.layers
 
 
 class Forward:
-    """Runs models, and caches predictions and vectors of features.
-
-    Args:
-        sections: the measures to compute; one run of a model gives what all of them need.
-    """
+    """Runs models; one run gives what all sections, the measures to compute, need."""
 
     def __init__(
         self, loader: ModelLoader, conditions: Conditions, sections: Sequence[Section]
@@ -99,8 +94,7 @@ class Forward:
         return (list(vectors), matrix / norms[:, None].float()), matrix.nbytes
 
     def _vectors(self, ref: CheckpointRef, section: Section) -> Mapping[str, Tensor] | None:
-        split, limit = self.conditions.split, self.conditions.limit
-        examples = self.loader.examples(ref.model, split, limit)
+        examples = self.loader.examples(ref.model, self.conditions.split, self.conditions.limit)
         return self.cache.get(*self._key("features", ref, examples, section))
 
     def _key(

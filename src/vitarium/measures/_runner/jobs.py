@@ -36,7 +36,7 @@ NO_IMAGES = On()
 
 @dataclass(frozen=True)
 class Conditions:
-    """Which images are used, and whether those that were trained on may be."""
+    """Which images are used; `force`: even those that were trained on."""
 
     split: SplitName
     limit: int | None
@@ -82,10 +82,7 @@ class Job:
 def sections_of(
     measures: Measures, settings: Mapping[str, Any], num_images: int | None = None
 ) -> list[Section]:
-    """The measures with their settings; of several, each takes those that it has.
-
-    Args:
-        num_images: also the `num_images` of those that have such a setting.
+    """The measures with their settings, `num_images` too; of several, each takes those it has.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where none is named.
     """
@@ -135,28 +132,23 @@ def jobs(
         [(s, settings_text(s)) for s in sections if s.plugin.facts["of"] == kind]
         for kind in ("model", "pair")
     )
-    for ref in models:
-        for section, settings in of_models:
-            yield _job(loader, section, settings, (ref,), conditions)
-    for section, settings in of_pairs:
-        for pair in pairs:
-            yield _job(loader, section, settings, pair, conditions)
-            if not section.plugin.facts["symmetric"]:
-                yield _job(loader, section, settings, pair[::-1], conditions)
 
+    def requested() -> Iterator[tuple[Section, str, tuple[CheckpointRef, ...]]]:
+        for ref in models:
+            yield from ((*section, (ref,)) for section in of_models)
+        for section, settings in of_pairs:
+            for pair in pairs:
+                yield section, settings, pair
+                if not section.plugin.facts["symmetric"]:
+                    yield section, settings, pair[::-1]
 
-def _job(
-    loader: ModelLoader,
-    section: Section,
-    settings: str,
-    of: tuple[CheckpointRef, ...],
-    conditions: Conditions,
-) -> Job:
-    try:
-        on = _images_of(loader, section, of, conditions)
-    except VitariumError as error:
-        return Job(section, settings, of, refused=str(error))
-    return Job(section, settings, of, on, "+".join(map(loader.content, of)))
+    for section, settings, of in requested():
+        try:
+            on = _images_of(loader, section, of, conditions)
+        except VitariumError as error:
+            yield Job(section, settings, of, refused=str(error))
+        else:
+            yield Job(section, settings, of, on, "+".join(map(loader.content, of)))
 
 
 def _images_of(
@@ -169,17 +161,15 @@ def _images_of(
     splits = facts["splits"] or (conditions.split,)
     examples = [[loader.examples(ref.model, s, conditions.limit) for s in splits] for ref in of]
     images = ["".join(map(loader.images, by_split)) for by_split in examples]
-    first = examples[0]
+    seen_by, first = list(zip(of, examples, strict=True)), examples[0]
     if len(set(images)) > 1:
-        seen_by = zip(of, examples, strict=True)
-        described = " and ".join(f"{ref} ({_describe(by_split[0])})" for ref, by_split in seen_by)
+        described = " and ".join(f"{ref} ({_describe(seen[0])})" for ref, seen in seen_by)
         raise NotApplicable(
             f"{described} see different images, and are compared on the same ones; name one data "
             "set that fits both with --data"
         )
     trained_on = len(splits) == 1 and any(
-        loader.trained_on(ref.model, by_split[0])
-        for ref, by_split in zip(of, examples, strict=True)
+        loader.trained_on(ref.model, seen[0]) for ref, seen in seen_by
     )
     if trained_on and facts["held_out"] and not conditions.force:
         raise NotApplicable(

@@ -64,8 +64,8 @@ def measure(
         epochs: the last kept epoch of each, all kept ones, or some by their numbers.
         pairs: of measures of pairs: siblings, models of the same stage, or all.
         split: of the images.
-        num_images: at most so many, of each class in proportion, the same for every model. Where a
-            measure has a setting of that name, this is its value.
+        num_images: at most so many, of each class in proportion, the same for every model; and
+            the value of the setting of that name, where a measure has one.
         data: a data set by name, or a mapping with its settings; None: each model's own.
         device: where models run: "cpu", "cuda:1"; "auto": on a GPU, if there is one.
         data_dir: dataset folder, searched first.
@@ -76,9 +76,8 @@ def measure(
 
     Returns one row per number: model, epoch, other and other_epoch (the second of a pair), measure,
     settings (JSON), part ("": of the whole model), value, unit, data, split, num_images, trained_on
-    and refused: why there is no value, if there is none.
-
-    Where the zoo cannot be written, numbers are returned and not stored, with a warning (NotKept).
+    and refused: why there is no value, if there is none. Where the zoo cannot be written, numbers
+    are not stored, with a warning (NotKept).
 
     Raises UnknownName, InvalidConfig, and InvalidInput for epochs that no model has; DiskFull.
     """
@@ -88,11 +87,10 @@ def measure(
     if data is not None and dataset is None:
         dataset = section("dataset", data)
     loader = ModelLoader(zoo, data=dataset, device=find_devices(device)[0], data_dir=data_dir)
-    of_pairs = any(entry.plugin.facts["of"] == "pair" for entry in sections)
+    any_pairs = any(entry.plugin.facts["of"] == "pair" for entry in sections)
+    both = pairs_of(zoo, chosen, pairs) if any_pairs else []
     conditions = Conditions(split, num_images, force)
-    requested = jobs(
-        loader, sections, chosen, pairs_of(zoo, chosen, pairs) if of_pairs else [], conditions
-    )
+    requested = jobs(loader, sections, chosen, both, conditions)
     return _Run(loader, conditions, progress).table(requested, overwrite)
 
 
@@ -107,8 +105,7 @@ class _Run:
         self.refused: list[tuple[Measured, str]] = []
         """Records without a value, and why there is none."""
         self._unsaved: list[Measured] = []
-        self._saved = time.monotonic()
-        self._keeps = True
+        self._saved, self._keeps = time.monotonic(), True
 
     def table(self, requested: Iterable[Job], overwrite: bool) -> "pd.DataFrame":
         """Stored values of the jobs, and those of the others, which are computed."""
@@ -139,14 +136,22 @@ class _Run:
             self._measure(todo)
         finally:
             self._save()
-        return _table(self.measured, self.refused)
+        import pandas as pd
+
+        rows = [*self.measured, *(record for record, _ in self.refused)]
+        names = [name for name in records.COLUMNS if name not in ("images", "weights")]
+        table = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
+        table["refused"] = [""] * len(self.measured) + [reason for _, reason in self.refused]
+        numbers = ("epoch", "other_epoch", "num_images")
+        return table.astype(dict.fromkeys(numbers, "Int64") | {"value": "float64"})
 
     def _measure(self, todo: Sequence[Job]) -> None:
         done = 0
         self.progress.step("measuring", 0, len(todo))
-        for kind, group in groupby(todo, key=_kind):
+        kinds = groupby(todo, lambda job: [job.section.plugin.facts[of] for of in ("of", "needs")])
+        for kind, group in kinds:
             of_kind = list(group)
-            all_pairs = kind == ("pair", "weights")
+            all_pairs = kind == ["pair", "weights"]
             value_of = _pairwise(of_kind, self.loader) if all_pairs else self._value
             for job in of_kind:
                 try:
@@ -193,13 +198,8 @@ class _Run:
         return values
 
 
-def _kind(job: Job) -> tuple[str, str]:
-    facts = job.section.plugin.facts
-    return facts["of"], facts["needs"]
-
-
 def _pairwise(todo: Sequence[Job], loader: ModelLoader) -> Callable[[Job], Values]:
-    """Gives the values of pairs of weights; the first job of a measure computes all pairs."""
+    """Gives values of pairs of weights; the first job of a measure computes all pairs."""
     refs = list(dict.fromkeys(ref for job in todo for ref in job.of))
     index = {ref: number for number, ref in enumerate(refs)}
     models = [loader.weights(ref) for ref in refs]
@@ -222,14 +222,3 @@ def _pairwise(todo: Sequence[Job], loader: ModelLoader) -> Callable[[Job], Value
         return {part: value for part, value in values.items() if not np.isnan(value)}
 
     return values_of
-
-
-def _table(measured: Sequence[Measured], refused: Sequence[tuple[Measured, str]]) -> "pd.DataFrame":
-    import pandas as pd
-
-    rows = [*measured, *(record for record, _ in refused)]
-    names = [name for name in records.COLUMNS if name not in ("images", "weights")]
-    table = pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
-    table["refused"] = [""] * len(measured) + [reason for _, reason in refused]
-    types = {"epoch": "Int64", "other_epoch": "Int64", "num_images": "Int64", "value": "float64"}
-    return table.astype(types)

@@ -15,19 +15,13 @@ class AttentionDistance(Config):
     """At most."""
 
 
-@measure(
-    "attention_distance",
-    unit="pixels",
-    title="attention distance",
-    paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
-)
+@measure("attention_distance", unit="pixels", paper="Dosovitskiy et al. 2021, arXiv 2010.11929")
 def attention_distance(config: AttentionDistance, subject: EvalModel) -> Values:
     """Mean distance between a patch and what it attends to, in pixels, by head and block.
 
     Distances of patch centers are weighted by attention (App. D.7), averaged over patches and
     images. What goes to the class token and registers has no distance: the rest is scaled to sum
-    to 1. Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
-    Raises NotApplicable where a model has no grid of patches or no attention over all of them.
+    to 1. Parts: see `means_by_head`.
     """
     where = grid(subject.model)
     distance = distances(where, subject.examples.input_size[1:]).to(subject.examples.device)

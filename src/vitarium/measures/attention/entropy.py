@@ -19,18 +19,12 @@ class AttentionEntropy(Config):
     """At most."""
 
 
-@measure(
-    "attention_entropy",
-    unit="nats",
-    title="attention entropy",
-    paper="Zhai et al. 2023, arXiv 2303.06296",
-)
+@measure("attention_entropy", unit="nats", paper="Zhai et al. 2023, arXiv 2303.06296")
 def attention_entropy(config: AttentionEntropy, subject: EvalModel) -> Values:
     """Mean entropy of attention over all tokens, in nats, by head and block.
 
     From 0 (one token) to log(tokens); the mean of all queries, class token and registers too.
-    Parts: "blocks.0/head0", "blocks.0" (mean of its heads), "" (mean of blocks).
-    Raises NotApplicable where a model has no attention over all tokens.
+    Parts: see `means_by_head`.
     """
 
     def summed(name: str, attention: Tensor) -> tuple[Tensor, int]:

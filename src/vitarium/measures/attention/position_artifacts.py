@@ -1,6 +1,6 @@
 """Position artifacts: variance of patch features that position alone explains."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,17 +22,15 @@ class PositionArtifacts(Config):
 @measure(
     "position_artifacts",
     unit="fraction",
-    title="position artifacts",
     paper="after Yang et al. 2024, Denoising Vision Transformers, arXiv 2401.02957",
 )
 def position_artifacts(config: PositionArtifacts, subject: EvalModel) -> Values:
     """Share of the variance of patch features that position alone explains, by block, up to 1.
 
-    Analysis of variance of each block's output [images, positions, channels], summed over
-    channels: what positions explain, minus what they would explain by chance, over the total. So
-    it does not depend on the number of images but for noise, and is about 0, at times below, where
-    position says nothing. "" is the last block's. Raises NotApplicable for less than two images
-    or patches, or where all features are the same.
+    Analysis of variance of each block's output [images, positions, channels], summed over channels:
+    what positions explain, minus what they would by chance, over the total; about 0, at times
+    below, where position says nothing. "" is the last block's. Raises NotApplicable for less than
+    two images or patches, or where all features are the same.
     """
     examples = subject.examples.first(config.num_images)
     if len(examples) < 2:
@@ -58,9 +56,9 @@ class Variance:
     """Sums that a two-way analysis of variance needs, image after image, in float64."""
 
     images: int = 0
-    shift: Tensor | None = field(default=None, repr=False)
+    shift: Tensor | None = None
     """Taken off first, so that sums of squares are not large numbers of small difference."""
-    position: Tensor | None = field(default=None, repr=False)
+    position: Tensor | None = None
     """Sums over images [positions, channels]"""
     image: float | Tensor = 0.0
     """Sum of the squared means over positions"""

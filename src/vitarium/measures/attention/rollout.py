@@ -22,18 +22,12 @@ class AttentionRollout(Config):
     """At most."""
 
 
-@measure(
-    "attention_rollout",
-    unit="fraction",
-    title="attention rollout",
-    paper="Abnar and Zuidema 2020, arXiv 2005.00928",
-)
+@measure("attention_rollout", unit="fraction", paper="Abnar and Zuidema 2020, arXiv 2005.00928")
 def attention_rollout(config: AttentionRollout, subject: EvalModel) -> Values:
     """How evenly attention rollout spreads over the patches, and how much of it is central.
 
     "": entropy of an image's map divided by log(patches), 1 for an even one; "centre": share of
     the map in the middle half of height and width, 1/4 for an even one. Means over images.
-    Raises NotApplicable where a model has no attention over all of a grid of patches.
     """
     batches = subject.examples.first(config.num_images).batches(BATCH_SIZE)
     maps = torch.cat([rollout(subject.model, b.images, heads=config.heads) for b in batches])
@@ -50,8 +44,7 @@ def rollout(model: nn.Module, images: Tensor, *, heads: Heads = "mean") -> Tenso
     """Maps of what reaches the class token, or the mean patch where there is none.
 
     Product over blocks of (A + I) / 2, A the attention of the heads together, its rows summing to
-    1 (Abnar and Zuidema, Sec. 3). images [n, c, h, w] -> float64 [n, rows, columns] of patches,
-    each map sums to 1. Raises NotApplicable.
+    1 (Sec. 3). images [n, c, h, w] -> float64 [n, rows, columns] of patches, maps sum to 1.
     """
     where = grid(model)
     product: Tensor | None = None

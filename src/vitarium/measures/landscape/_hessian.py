@@ -1,8 +1,7 @@
-"""Hessian-vector products of the loss, which measures of curvature share.
+"""Hessian-vector products of the loss, by differentiating twice backwards.
 
-Products differentiate twice backwards. Forward over backward would be about as fast, but torch
-gives wrong numbers for the scales of a LayerNorm there (torch.func.jvp of torch.func.jacrev, in
-2.15), and with it curvlinops, whose operator is made that way.
+Forward over backward gives wrong numbers for the scales of a LayerNorm (torch.func.jvp of
+torch.func.jacrev, torch 2.15), and so does curvlinops, whose operator is made that way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,14 +40,12 @@ class Hessian:
 
     def __init__(self, subject: EvalModel, config: Curvature) -> None:
         subject.check_classifier()
-        self.model = subject.model
-        self._parameters = parameters(subject.model)
+        self.model, self._parameters = subject.model, parameters(subject.model)
         for tensor in self._parameters.values():
             tensor.requires_grad_()
         examples = subject.examples.first(config.num_images)
         # Every product needs them again, and decoding would take as long as the product.
-        self._batches = list(examples.batches(config.batch_size))
-        self._images = len(examples)
+        self._batches, self._images = list(examples.batches(config.batch_size)), len(examples)
         self._graph: tuple[Tensor, ...] | None = None
         self.names = list(self._parameters)
         self._sizes = [tensor.numel() for tensor in self._parameters.values()]
@@ -68,8 +65,8 @@ class Hessian:
         """Products with vectors [p], batch by batch: their sum over the batches is the product.
 
         Yields the vector's number and what the batch gives, in the shapes of the parameters. The
-        graph of a batch is made once for all vectors, and once for all products where there is
-        one batch alone: that saves up to 40 % of the time, for the memory that it needs anyway.
+        graph of a batch is made once for all vectors, and where there is one batch alone once for
+        all products, which saves up to 40 % of the time.
         """
         tensors = list(self._parameters.values())
         single_batch = len(self._batches) == 1

@@ -32,15 +32,14 @@ class OnPath(Config):
 
     @property
     def positions(self) -> list[float]:
-        """Positions of the points on the path: from 0 to 1, equally spaced."""
+        """Of the points on the path: from 0 to 1, equally spaced."""
         return [index / (self.points - 1) for index in range(self.points)]
 
 
 def bezier(controls: Sequence[Parameters], t: float) -> dict[str, Tensor]:
     """A point of a Bezier curve, by name in the parameters' shapes [*shape]; the ends at t = 0, 1.
 
-    Of two control points it is the straight line between them. It is exact at both ends, and
-    where all control points are the same (de Casteljau's construction).
+    Exact at both ends, and where all control points are the same (de Casteljau's construction).
     """
     point = {}
     for name in controls[0]:
@@ -70,16 +69,11 @@ def barriers(positions: Sequence[float], path: Losses) -> Mapping[str, float]:
     and "midpoint/error" halfway, negative where the model there is better than the mean.
     """
     t = torch.tensor(positions, dtype=torch.float64)
-    loss, error = (
-        values - torch.lerp(values[0], values[-1], t) for values in (path.loss, path.error)
-    )
-    middle = len(positions) // 2
-    return {
-        "": loss.max().item(),
-        "error": error.max().item(),
-        "midpoint/loss": loss[middle].item(),
-        "midpoint/error": error[middle].item(),
-    }
+    rises = [values - torch.lerp(values[0], values[-1], t) for values in (path.loss, path.error)]
+    highest = [rise.max().item() for rise in rises]
+    halfway = [rise[len(positions) // 2].item() for rise in rises]
+    parts = ("", "error", "midpoint/loss", "midpoint/error")
+    return dict(zip(parts, highest + halfway, strict=True))
 
 
 def check_path(first: EvalModel, second: EvalModel) -> None:
@@ -99,16 +93,14 @@ def check_path(first: EvalModel, second: EvalModel) -> None:
     for name, buffer in buffers[0].items():
         if not torch.equal(buffer, buffers[1][name]):
             raise NotApplicable(
-                f"{pair} differ in '{name}', which is no parameter: what it is between them, such "
-                "as the statistics of a batch normalisation, would have to be computed from data"
+                f"{pair} differ in '{name}', which is no parameter: between them it would have to "
+                "be computed from data, as the statistics of a batch normalisation"
             )
 
 
 def _check_tensors(pair: str, first: Parameters, second: Parameters) -> None:
     for name in [*first, *second]:
-        shapes = [
-            f"{list(tensors[name].shape)}" if name in tensors else "missing"
-            for tensors in (first, second)
-        ]
+        sides = [tensors.get(name) for tensors in (first, second)]
+        shapes = ["missing" if tensor is None else f"{list(tensor.shape)}" for tensor in sides]
         if shapes[0] != shapes[1]:
             raise NotApplicable(f"{pair} differ in '{name}': {shapes[0]} and {shapes[1]}")

@@ -23,8 +23,7 @@ def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
     """Largest rise of the loss on the straight line between two models' weights.
 
     max over t of L((1 - t) A + t B) - (1 - t) L(A) - t L(B): 0 where the models are linearly
-    connected. Parts: "" (loss, nats), "error", and both halfway: see `barriers`. Raises
-    NotApplicable that names the first tensor in which the models' shapes differ.
+    connected. Parts: see `barriers`. Raises NotApplicable: see `check_path`.
     """
     return barriers(config.positions, path_losses(first, second, config.positions, config))
 
@@ -32,10 +31,7 @@ def barrier(config: Barrier, first: EvalModel, second: EvalModel) -> Values:
 def path_losses(
     first: EvalModel, second: EvalModel, positions: Sequence[float], config: OnPath
 ) -> Losses:
-    """Loss and error [positions] of (1 - t) A + t B, on the first model's examples.
-
-    Raises NotApplicable where nothing lies between the models.
-    """
+    """Loss and error [positions] of (1 - t) A + t B, on the first model's examples."""
     check_path(first, second)
     ends = [parameters(subject.model) for subject in (first, second)]
     return losses_along(first, ends, positions, config)

@@ -16,7 +16,7 @@ class GradientNorm(Config):
     """Images at a time; it changes nothing but memory and speed."""
 
 
-@measure("gradient_norm", unit="norm", title="gradient norm", quick=False)
+@measure("gradient_norm", unit="norm", quick=False)
 def gradient_norm(config: GradientNorm, subject: EvalModel) -> Values:
     """Euclidean norm of the gradient of the mean loss over the images.
 
@@ -25,8 +25,6 @@ def gradient_norm(config: GradientNorm, subject: EvalModel) -> Values:
     subject.check_classifier()
     examples = subject.examples.first(config.num_images)
     _, slopes = gradient(subject.model, examples, config.batch_size)
-    norms = torch.stack(
-        [torch.linalg.vector_norm(slope, dtype=torch.float64) for slope in slopes.values()]
-    )
-    total = torch.linalg.vector_norm(norms).item()
-    return {"": total} | dict(zip(slopes, norms.tolist(), strict=True))
+    norm = torch.linalg.vector_norm
+    norms = torch.stack([norm(slope, dtype=torch.float64) for slope in slopes.values()])
+    return {"": norm(norms).item()} | dict(zip(slopes, norms.tolist(), strict=True))

@@ -24,9 +24,6 @@ class HessianEigenvalues(Curvature):
     """Of Lanczos' method, at most."""
 
 
-_WHICH = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
-
-
 @measure(
     "hessian_eigenvalues",
     unit="nats",
@@ -38,33 +35,27 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Value
     """Largest eigenvalues of the Hessian of the mean loss, by Lanczos' method.
 
     Parts: "1", "2", ... from the end that is asked for; "" is the first of them. Raises
-    NotApplicable where they do not converge, or where there are no more parameters than that.
+    NotApplicable where they do not converge, or where there are no more parameters.
     """
     from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     hessian = Hessian(subject, config)
     size = hessian.shape[0]
     if config.count >= size:
-        raise NotApplicable(
-            f"{subject.name} has {size} parameters: fewer eigenvalues than that can be found, not "
-            f"{config.count}"
-        )
+        fewer = f"fewer eigenvalues than that can be found, not {config.count}"
+        raise NotApplicable(f"{subject.name} has {size} parameters: {fewer}")
     generator = torch.Generator().manual_seed(derive(config.seed, "hessian_eigenvalues"))
     start = torch.randn(size, generator=generator, dtype=hessian.dtype)
-    operator = LinearOperator(
-        hessian.shape,
-        matvec=lambda vector: (hessian @ torch.from_numpy(vector)).numpy(),
-        dtype=start.numpy().dtype,
-    )
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        return (hessian @ torch.from_numpy(vector)).numpy()
+
+    operator = LinearOperator(hessian.shape, matvec=product, dtype=start.numpy().dtype)
+    which = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}[config.end]
+    limits = {"which": which, "tol": config.tolerance, "maxiter": config.restarts}
     try:
         eigenvalues = eigsh(
-            operator,
-            config.count,
-            which=_WHICH[config.end],
-            v0=start.numpy(),
-            tol=config.tolerance,
-            maxiter=config.restarts,
-            return_eigenvectors=False,
+            operator, config.count, v0=start.numpy(), return_eigenvectors=False, **limits
         )
     except ArpackNoConvergence:
         raise NotApplicable(
@@ -72,12 +63,11 @@ def hessian_eigenvalues(config: HessianEigenvalues, subject: EvalModel) -> Value
             f"allow more restarts ({config.restarts}) or a larger tolerance ({config.tolerance:g})"
         ) from None
     except ArpackError as error:  # its faults are numbers: see which it was
-        product = hessian @ start
-        if product.any():
-            reason = error if product.isfinite().all() else "its entries are not finite"
-            raise NotApplicable(
-                f"{subject.name}: its Hessian has no eigenvalues: {reason}"
-            ) from None
+        image = hessian @ start
+        if image.any():
+            reason = error if image.isfinite().all() else "its entries are not finite"
+            message = f"{subject.name}: its Hessian has no eigenvalues: {reason}"
+            raise NotApplicable(message) from None
         eigenvalues = np.zeros(config.count)  # a loss without curvature
     keys = {"largest": -eigenvalues, "smallest": eigenvalues, "magnitude": -np.abs(eigenvalues)}
     ordered = eigenvalues[np.argsort(keys[config.end])].tolist()

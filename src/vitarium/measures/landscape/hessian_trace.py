@@ -65,10 +65,7 @@ def hessian_trace(config: HessianTrace, subject: EvalModel) -> Values:
 
 
 def quadratic_forms(hessian: Hessian, config: HessianTrace) -> Tensor:
-    """v * Hv of random signs v, summed over each parameter, float64 [parameters, probes].
-
-    Its mean over the probes estimates the trace of each parameter's block of the Hessian.
-    """
+    """v * Hv of random signs v, summed over each parameter, float64 [parameters, probes]."""
     generator = torch.Generator().manual_seed(derive(config.seed, "hessian_trace"))
     # Signs take a byte each, so that all probes stay in memory.
     signs = [

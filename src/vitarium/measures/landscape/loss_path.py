@@ -17,8 +17,7 @@ class LossPath(ModeConnectivity):
     points: int = Field(default=21, ge=3)
     """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
     curve: Literal["line", "bezier"] = "line"
-    """The straight line, or a curve that was trained to be low (all other settings but `points`,
-    `images` and `batch_size` are its)."""
+    """The straight line, or a curve trained as by `mode_connectivity`, with its settings."""
 
 
 @measure(
@@ -33,8 +32,7 @@ def loss_path(config: LossPath, first: EvalModel, second: EvalModel) -> Values:
     """Loss and error of the models on a path from the first model to the second.
 
     Parts: "loss/0.00" (nats) and "error/0.00" (a fraction) at the first model, to "loss/1.00" and
-    "error/1.00" at the second. Raises NotApplicable that names the first tensor in which the
-    models' shapes differ.
+    "error/1.00" at the second. Raises NotApplicable: see `check_path`.
     """
     path = losses_on_path(config, first, second)
     digits = 2 if 100 % (config.points - 1) == 0 else 4

@@ -41,7 +41,6 @@ class LossSlice(Config):
 @measure(
     "loss_slice",
     unit="nats",
-    title="loss slice",
     quick=False,
     paper="Li et al. 2018, arXiv 1712.09913",
     tiny={"points": 3},
@@ -60,10 +59,7 @@ def loss_slice(config: LossSlice, subject: EvalModel) -> Values:
 
 
 def slice_losses(subject: EvalModel, config: LossSlice | None = None) -> Losses:
-    """Loss and error on the grid, each [points] or [points, points]: x, then y.
-
-    The coordinates are `config.coordinates` in both directions.
-    """
+    """Loss and error at `config.coordinates`, each [points] or [points, points]: x, then y."""
     config = config or LossSlice()
     subject.check_classifier()
     weights = parameters(subject.model)
@@ -92,8 +88,7 @@ def direction(weights: Parameters, config: LossSlice, axis: int = 0) -> dict[str
     steps = {}
     for name, tensor in weights.items():
         if tensor.ndim > 1 or config.biases:
-            seed = derive(config.seed, "loss_slice", axis, name)
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(derive(config.seed, "loss_slice", axis, name))
             by_filter = _filters(torch.randn(tensor.shape, generator=generator).to(tensor))
             lengths = torch.linalg.vector_norm(_filters(tensor), dim=1, keepdim=True)
             drawn_lengths = torch.linalg.vector_norm(by_filter, dim=1, keepdim=True)

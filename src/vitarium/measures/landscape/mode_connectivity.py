@@ -32,7 +32,6 @@ class ModeConnectivity(OnPath):
 @measure(
     "mode_connectivity",
     unit="nats",
-    title="mode connectivity",
     quick=False,
     paper="Garipov et al. 2018, arXiv 1802.10026",
     tiny={"steps": 2, "points": 3},
@@ -40,7 +39,7 @@ class ModeConnectivity(OnPath):
 def mode_connectivity(config: ModeConnectivity, first: EvalModel, second: EvalModel) -> Values:
     """Largest rise of the loss on a curve between two models that was trained to be low.
 
-    The curve is trained on the training split and measured like `barrier`, with the same parts.
+    It is trained on the training split and measured like `barrier`, with the same parts.
     """
     # The ends are trained in the same order, whichever model comes first.
     start, end = sorted((first, second), key=lambda subject: subject.name)
@@ -54,7 +53,6 @@ def curve(
     """Control points of a trained Bezier curve: the first model, the bends, the last model.
 
     It minimises the mean loss over t ~ U(0, 1) (Eq. 2 of the paper), from the straight line.
-    Raises NotApplicable where nothing lies between the models.
     """
     config = config or ModeConnectivity()
     check_path(first, second)

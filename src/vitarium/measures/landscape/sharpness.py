@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from vitarium.evaluation.losses import Parameters, gradient, loss, parameters
-from vitarium.measures.base import Config, EvalModel, measure
+from vitarium.measures.base import EvalModel, measure
+from vitarium.measures.landscape.gradient_norm import GradientNorm
 
 
-class Sharpness(Config):
-    """The step, and on how many images the gradient and both losses are computed."""
+class Sharpness(GradientNorm):
+    """The step; the gradient and both losses are of the same images."""
 
     rho: PositiveFloat = 0.05
     """Length of the step; of the adaptive one 0.5 is usual."""
@@ -19,16 +20,11 @@ class Sharpness(Config):
     """Take larger steps in larger parameters, so that rescaling a layer changes nothing (ASAM)."""
     eta: NonNegativeFloat = 0.01
     """What the adaptive step adds to the parameters' absolute values, so that none stands still."""
-    num_images: PositiveInt = 1024
-    """At most so many images of the split."""
-    batch_size: PositiveInt = 64
-    """Images at a time; it changes nothing but memory and speed."""
 
 
 @measure(
     "sharpness",
     unit="nats",
-    title="sharpness",
     quick=False,
     paper="Foret et al. 2021, arXiv 2010.01412; Kwon et al. 2021, arXiv 2102.11600",
 )

@@ -13,10 +13,7 @@ from vitarium.measures.predictions._share import share
     heat_map=True,
 )
 def agreement(config: NoConfig, first: Predictions, second: Predictions) -> Values:
-    """Share of images with equal predicted class; "errors": of those that both get wrong.
-
-    "errors" is left out where there is no image that both get wrong.
-    """
+    """Share of images with equal predicted class; "errors": of those both get wrong, if any."""
     same = first.classes == second.classes
     values = {"": share(same)}
     wrong = ~(first.correct | second.correct)

@@ -9,7 +9,7 @@ from vitarium.measures.base import Config, Predictions, measure
 
 
 class CalibrationError(Config):
-    """Images are put into bins of equal width by their largest probability."""
+    """Of images in bins by their largest probability."""
 
     bins: PositiveInt = 15
     """Of equal width in confidence."""
@@ -18,11 +18,7 @@ class CalibrationError(Config):
 
 
 @measure(
-    "calibration_error",
-    unit="fraction",
-    title="calibration error",
-    studies=True,
-    paper="Guo et al. 2017, arXiv 1706.04599",
+    "calibration_error", unit="fraction", studies=True, paper="Guo et al. 2017, arXiv 1706.04599"
 )
 def calibration_error(config: CalibrationError, predictions: Predictions) -> float:
     """Expected calibration error: |accuracy - confidence| of a bin, over bins; in [0, 1].

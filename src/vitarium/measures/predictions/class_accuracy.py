@@ -8,7 +8,7 @@ from torch import Tensor
 from vitarium.measures.base import NoConfig, Predictions, Values, measure
 
 
-@measure("class_accuracy", unit="fraction", title="class accuracy")
+@measure("class_accuracy", unit="fraction")
 def class_accuracy(config: NoConfig, predictions: Predictions) -> Values:
     """Share of each class's images that are right, by class; "": their mean (balanced accuracy).
 

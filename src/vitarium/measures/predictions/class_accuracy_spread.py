@@ -8,15 +8,11 @@ from vitarium.measures.predictions.class_accuracy import accuracies
 def class_accuracy_spread(config: NoConfig, predictions: Predictions) -> Values:
     """Standard deviation of the accuracies of classes, each counted once, in [0, 1/2].
 
-    With n classes that have images, sqrt(sum((accuracy - mean)^2) / n): 0 where all classes are
-    recognized equally well, 1/2 where half of them always and the others never. Parts: "lowest"
-    and "highest", the accuracies of the worst and of the best class. Raises NotApplicable where a
-    logit is not finite.
+    Of classes that have images: 0 where all are recognized equally well, 1/2 where half of them
+    always and the others never. Parts: "lowest" and "highest", of the worst and the best class.
     """
     shares = accuracies(predictions)
     shares = shares[~shares.isnan()]
-    return {
-        "": float(shares.std(correction=0)),
-        "lowest": float(shares.min()),
-        "highest": float(shares.max()),
-    }
+    lowest, highest = shares.aminmax()
+    values = {"": shares.std(correction=0), "lowest": lowest, "highest": highest}
+    return {part: float(value) for part, value in values.items()}

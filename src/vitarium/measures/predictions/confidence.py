@@ -3,7 +3,7 @@
 from vitarium.measures.base import NoConfig, Predictions, Values, measure
 
 
-@measure("confidence", unit="fraction", title="confidence")
+@measure("confidence", unit="fraction")
 def confidence(config: NoConfig, predictions: Predictions) -> Values:
     """Mean of the largest probability; of all images, and of the correct and wrong ones.
 

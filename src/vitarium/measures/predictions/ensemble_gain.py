@@ -7,7 +7,6 @@ from vitarium.measures.predictions._share import share
 @measure(
     "ensemble_gain",
     unit="fraction",
-    title="ensemble gain",
     studies=True,
     paper="Lakshminarayanan et al. 2017, arXiv 1612.01474",
 )

@@ -5,11 +5,7 @@ from vitarium.measures.predictions._share import share
 
 
 @measure(
-    "error_consistency",
-    unit="kappa",
-    title="error consistency",
-    studies=True,
-    paper="Geirhos et al. 2020, arXiv 2006.16736",
+    "error_consistency", unit="kappa", studies=True, paper="Geirhos et al. 2020, arXiv 2006.16736"
 )
 def error_consistency(config: NoConfig, first: Predictions, second: Predictions) -> Values:
     """Cohen's kappa of being right: 1 the same errors, 0 as by chance, below 0 other errors.
@@ -22,9 +18,7 @@ def error_consistency(config: NoConfig, first: Predictions, second: Predictions)
     right, other_right = share(first.correct), share(second.correct)
     expected = right * other_right + (1 - right) * (1 - other_right)
     if expected == 1:
-        raise NotApplicable(
-            f"both models are {'right' if right else 'wrong'} on all {len(first)} images: chance "
-            "alone would agree as much"
-        )
+        what = f"{'right' if right else 'wrong'} on all {len(first)} images"
+        raise NotApplicable(f"both models are {what}: chance alone would agree as much")
     kappa = (observed - expected) / (1 - expected)
     return {"": kappa, "observed": observed, "expected": expected}

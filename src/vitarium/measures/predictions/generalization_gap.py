@@ -7,18 +7,11 @@ from vitarium.measures.predictions._share import share
 from vitarium.measures.predictions.loss import loss
 
 
-@measure(
-    "generalization_gap",
-    splits=("train", "test"),
-    unit="fraction",
-    title="generalization gap",
-    studies=True,
-)
+@measure("generalization_gap", splits=("train", "test"), unit="fraction", studies=True)
 def generalization_gap(config: NoConfig, predictions: Mapping[str, Predictions]) -> Values:
     """Accuracy on train minus test images; "loss": cross-entropy on test minus train, in nats.
 
-    Both are positive where a model does better on what it was trained on. Training images are
-    scored as they are, not augmented.
+    Training images are scored as they are, not augmented.
     """
     train, test = predictions["train"], predictions["test"]
     return {

@@ -3,7 +3,7 @@
 from vitarium.measures.base import NoConfig, Predictions, measure
 
 
-@measure("loss", unit="nats", title="loss", studies=True)
+@measure("loss", unit="nats", studies=True)
 def loss(config: NoConfig, predictions: Predictions) -> float:
     """Cross-entropy: mean of -log p of the right class, in nats, at least 0."""
     return -float(predictions.log_probabilities.gather(1, predictions.labels[:, None]).mean())

@@ -4,7 +4,7 @@ from vitarium.measures.base import NoConfig, Predictions, measure
 from vitarium.measures.predictions._share import share
 
 
-@measure("oracle_accuracy", unit="fraction", title="oracle accuracy")
+@measure("oracle_accuracy", unit="fraction")
 def oracle_accuracy(config: NoConfig, first: Predictions, second: Predictions) -> float:
     """Share of images that at least one of two models gets right: what a perfect choice reaches."""
     return share(first.correct | second.correct)

@@ -36,19 +36,26 @@ def cka(config: Cka, features: Tensor) -> Tensor:
     cosine of vectors over all batches is their eq. 2. It is not biased, so it can be below 0.
     """
     n = len(features)
+    rows, columns = torch.triu_indices(n, n, 1, device=features.device)
     # U-centring would take the mean out of a linear kernel, too; before, no digits are lost to it.
     centered = features - features.mean(0)
     kernel = gram(centered)
     if config.kernel == "rbf":
-        kernel = _gaussian(kernel, config.bandwidth)
-    upper = _u_centered(kernel)[_above(n, features.device)]
+        # exp(-distance^2 / (2 (bandwidth * median)^2)), from inner products of centered features
+        square = kernel.diagonal()
+        distance = (square[:, None] + square - 2 * kernel).clamp(min=0)
+        kernel = torch.exp(-distance / (2 * config.bandwidth**2 * distance[rows, columns].median()))
+    # Szekely and Rizzo 2014, def. 2: rows without their diagonal sum to 0, unbiasedly
+    sums = kernel.sum(1) - kernel.diagonal()
+    shift = (sums - sums.sum() / (2 * (n - 1))) / (n - 2)
+    upper = (kernel - shift[:, None] - shift)[rows, columns]
     return upper * (2 / (n * (n - 3))) ** 0.5
 
 
 def gram(features: Tensor) -> Tensor:
     """[n, d] -> inner products [n, n]. Blocks below the diagonal are copied: 5/8 of the work."""
     n, parts = len(features), 4
-    if n < _WORTH_CUTTING or features.is_cuda:
+    if n < 256 or features.is_cuda:  # not worth cutting
         return features @ features.T
     product = features.new_empty(n, n)
     edges = [n * part // parts for part in range(parts + 1)]
@@ -56,28 +63,3 @@ def gram(features: Tensor) -> Tensor:
         torch.mm(features[low:high], features[:high].T, out=product[low:high, :high])
         product[:low, low:high] = product[low:high, :low].T
     return product
-
-
-_WORTH_CUTTING = 256
-
-
-def _gaussian(inner: Tensor, bandwidth: float) -> Tensor:
-    """Inner products of centered features -> exp(-distance^2 / (2 (bandwidth * median)^2))"""
-    square = inner.diagonal()
-    distance = (square[:, None] + square - 2 * inner).clamp(min=0)
-    median = distance[_above(len(inner), inner.device)].median()
-    return torch.exp(-distance / (2 * bandwidth**2 * median))
-
-
-def _u_centered(kernel: Tensor) -> Tensor:
-    """Szekely and Rizzo 2014, def. 2: rows without their diagonal sum to 0, unbiasedly."""
-    n = len(kernel)
-    rows = kernel.sum(1) - kernel.diagonal()
-    shift = (rows - rows.sum() / (2 * (n - 1))) / (n - 2)
-    return kernel - shift[:, None] - shift
-
-
-def _above(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Indices of the entries above the diagonal, row by row."""
-    rows, columns = torch.triu_indices(n, n, 1, device=device)
-    return rows, columns

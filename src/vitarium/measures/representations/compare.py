@@ -37,10 +37,8 @@ def compare(
     Args:
         images: a tensor [n, c, h, w], or what yields such tensors, or tuples that begin with one.
             Read once, for both models: an order that is drawn anew does no harm.
-        other_images: what the other model sees instead: the same images in the same order, e.g.
-            of another size or with other normalization.
-        layers: dotted names of modules; None: the blocks.
-        other_layers: of the other model; None: as `layers`.
+        other_images: what the other model sees instead: the same images in the same order.
+        layers, other_layers: dotted names of modules; None: the blocks, and as `layers`.
         settings: of the measure, e.g. `kernel="rbf"`, `tokens="class"`, `batch_size=64`.
 
     Raises InvalidInput for wrong settings, a measure that is not of features, batches that are no
@@ -87,8 +85,7 @@ def compare(
     if batch is None:
         raise NotApplicable(f"there are too few images: {MIN_IMAGES} at least are compared")
     left, right = runs[0].vectors()[0], runs[-1].vectors()[0]
-    similarities = cosines(left, right).numpy()
-    return pd.DataFrame(similarities, index=list(left), columns=list(right))
+    return pd.DataFrame(cosines(left, right).numpy(), index=list(left), columns=list(right))
 
 
 def _tensors(images: Iterable[Any] | Tensor) -> Iterator[Tensor]:

@@ -34,7 +34,9 @@ def rsa(config: Rsa, features: Tensor) -> Tensor:
     """
     rows, columns = torch.triu_indices(len(features), len(features), 1, device=features.device)
     # Ranks turn on the last digits of distances, so these are in double precision.
-    ranks = _ranks(_distances(features.double(), config.distance)[rows, columns])
+    distances = _distances(features.double(), config.distance)[rows, columns]
+    _, index, count = torch.unique(distances, return_inverse=True, return_counts=True)
+    ranks = (count.cumsum(0) - (count - 1) / 2.0).double()[index]
     spread = ranks.std(correction=0)
     if spread == 0:
         raise NotApplicable("all images are at the same distance from each other")
@@ -53,10 +55,3 @@ def _distances(features: Tensor, distance: str) -> Tensor:
         features = features - features.mean(1, keepdim=True)
     unit = features / features.norm(dim=1, keepdim=True)
     return (1 - unit @ unit.T).round(decimals=_DIGITS)
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Ranks in ascending order, float64; equal values have the mean of their ranks."""
-    _, index, count = torch.unique(values, return_inverse=True, return_counts=True)
-    last = count.cumsum(0)
-    return (last - (count - 1) / 2.0).double()[index]

@@ -22,19 +22,9 @@ from vitarium.measures.robustness._perturbation import drawn, shifted
 
 Generators = Sequence[Generator]
 Strengths = Literal["auto", "cifar_c", "imagenet_c"]
-CorruptionName = Literal[
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "gaussian_blur",
-    "defocus_blur",
-    "motion_blur",
-    "zoom_blur",
-    "brightness",
-    "contrast",
-    "pixelate",
-    "jpeg",
-]
+Noise = Literal["gaussian_noise", "shot_noise", "impulse_noise"]
+Blur = Literal["gaussian_blur", "defocus_blur", "motion_blur", "zoom_blur"]
+CorruptionName = Literal[Noise, Blur, "brightness", "contrast", "pixelate", "jpeg"]
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224
 
 
@@ -57,9 +47,8 @@ def strength(
     """How strong a severity (1 to 5) is for images of `size` pixels (the shorter side).
 
     The numbers are those of CIFAR-10-C, made for 32 pixels, or of ImageNet-C, made for 224 (code of
-    Hendrycks & Dietterich 2019). "auto" takes those whose size is nearer in ratio: CIFAR-10-C's
-    below 85 pixels. Lengths grow with the image's size; CIFAR-10-C's do not shrink below 32 pixels,
-    where a blur in proportion would change nothing.
+    Hendrycks & Dietterich 2019); "auto": the nearer in ratio, CIFAR-10-C's below 85 pixels. Lengths
+    grow with the image; CIFAR-10-C's do not shrink below 32 pixels: the blur would change nothing.
     """
     if strengths == "auto":
         strengths = "cifar_c" if size**2 < CIFAR_SIZE * IMAGENET_SIZE else "imagenet_c"
@@ -109,10 +98,7 @@ def defocus_blur(
 
 
 def motion_blur(pixels: Tensor, radius: float, sigma: float, generators: Generators) -> Tensor:
-    """Blur of pixels [b, c, h, w] along a line of 2 radius + 1, within 45 degrees of horizontal.
-
-    Its weights are half a Gaussian.
-    """
+    """Half a Gaussian along 2 radius + 1 pixels [b, c, h, w], up to 45 degrees from horizontal."""
     angles = (drawn(torch.rand, (), generators) - 0.5) * (math.pi / 2)
     along = torch.arange(2 * round(radius) + 1)
     weights = torch.exp(-0.5 * (along / sigma) ** 2)

@@ -1,7 +1,4 @@
-"""Patches of a vision transformer, which of them are perturbed, and how they are attended to.
-
-Shared by the measures of patch perturbations (Gu, Tresp & Qin 2022, arXiv 2111.10659).
-"""
+"""Patches: which are perturbed, and how they are attended to (Gu et al. 2022, arXiv 2111.10659)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,7 +24,7 @@ class PatchSettings(Perturbing):
     where: Literal["random", "center"] = "random"
     """Drawn for each image; or those nearest to the middle."""
     size: PositiveInt | None = None
-    """Height and width of a patch, in pixels; None: the model's own patches."""
+    """Height and width of a patch, in pixels; None: the model's own."""
     temperature: PositiveFloat = 1.0
     """What attention scores are divided by before the softmax, under attack too; above 1: the
     paper's defence by smoothed attention."""
@@ -44,16 +41,11 @@ class PatchGrid:
     columns: int
 
     def chosen(self, settings: PatchSettings, indices: Sequence[int]) -> Tensor:
-        """bool [b, rows * columns]: the patches to perturb in the images of these indices.
-
-        Raises NotApplicable where there are fewer patches.
-        """
+        """bool [b, rows * columns]: the patches to perturb in the images of these indices."""
         total = self.rows * self.columns
         if settings.num_patches > total:
-            raise NotApplicable(
-                f"num_patches is {settings.num_patches}, and there are {total} patches of "
-                f"{self.height} by {self.width} pixels"
-            )
+            there = f"{total} patches of {self.height} by {self.width} pixels"
+            raise NotApplicable(f"num_patches is {settings.num_patches}, and there are {there}")
         if settings.where == "center":
             row, column = torch.arange(self.rows), torch.arange(self.columns)
             away = (row - (self.rows - 1) / 2) ** 2
@@ -72,10 +64,7 @@ class PatchGrid:
 
 
 def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
-    """The model's own patches, or square ones of `size` pixels.
-
-    Raises NotApplicable where the model has no `patch_embed`, or the patches do not fill the image.
-    """
+    """The model's own patches, or square ones of `size` pixels. Raises NotApplicable."""
     _, image_height, image_width = subject.examples.input_size
     embed: Any = getattr(subject.model, "patch_embed", None)
     patch = getattr(embed, "patch_size", None)
@@ -91,10 +80,9 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
         height = width = size
         rows, columns = image_height // height, image_width // width
     if (rows * height, columns * width) != (image_height, image_width):
-        raise NotApplicable(
-            f"{subject.name}: patches of {height} by {width} pixels do not fill images of "
-            f"{image_height} by {image_width}"
-        )
+        images = f"images of {image_height} by {image_width}"
+        patches = f"patches of {height} by {width} pixels"
+        raise NotApplicable(f"{subject.name}: {patches} do not fill {images}")
     return PatchGrid(height, width, rows, columns)
 
 
@@ -102,10 +90,9 @@ def patch_grid(subject: EvalModel, size: int | None = None) -> PatchGrid:
 def attention_temperature(subject: EvalModel, temperature: float) -> Iterator[None]:
     """Inside, all attention scores are divided by the temperature before the softmax.
 
-    timm's attentions hand their queries to `q_norm` (often an identity), whose output is divided:
-    so it makes no difference whether attention is fused. Those of multiplexed models, which add
-    terms to the products, hand the sums to `logits`. With 1 nothing at all is done.
-    Raises NotApplicable for a model with a block whose attention has neither.
+    timm's attentions hand their queries to `q_norm` (often an identity), whose output is divided,
+    fused or not; those of multiplexed models hand sums of products to `logits`. With 1 nothing is
+    done. Raises NotApplicable for a block whose attention has neither.
     """
     smoothed = blocks_of(subject.model, subject.name) if temperature != 1 else {}
     with ExitStack() as stack:
@@ -116,8 +103,8 @@ def attention_temperature(subject: EvalModel, temperature: float) -> Iterator[No
                 if {"q_norm", "logits"} & {*dict(module.named_children())}
             ]
             if not scaled:
-                message = f"{name} has no attention with a q_norm as timm's"
-                raise NotApplicable(f"{subject.name}: {message}")
+                where = f"{subject.name}: {name}"
+                raise NotApplicable(f"{where} has no attention with a q_norm as timm's")
             for scores in scaled:
                 hook = scores.register_forward_hook(lambda _, __, out: out / temperature)
                 stack.callback(hook.remove)
@@ -128,19 +115,14 @@ def class_attention(subject: EvalModel, maps: list[Tensor], method: str) -> Tens
     """How much what is classified attends to each patch, [b, patches]; rows sum to 1.
 
     The class token's attention, or the mean of the patches' where the model pools them; prefix
-    tokens are left out of what is attended to.
-
-    Args:
-        maps: every block's attention, [b, heads, tokens, tokens].
-        method: "last": that of the last block; "rollout": through all blocks, each the mean of its
-            attention and the identity (Abnar & Zuidema 2020, arXiv 2005.00928).
+    tokens are left out. Maps are every block's, [b, heads, tokens, tokens]; method "last": the last
+    one; "rollout": through all, each with the identity (Abnar & Zuidema 2020, arXiv 2005.00928).
     """
     prefix = prefix_tokens(subject.model)
     means = [block_map.mean(1) for block_map in maps]
     flow = means[-1]
     if method == "rollout":
-        identity = torch.eye(flow.shape[-1], device=flow.device)
-        flow = identity
+        flow = identity = torch.eye(flow.shape[-1], device=flow.device)
         for block_map in means:
             flow = (0.5 * block_map + 0.5 * identity) @ flow
     pooled = prefix == 0 or getattr(subject.model, "global_pool", "token") != "token"

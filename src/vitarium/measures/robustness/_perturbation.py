@@ -1,7 +1,4 @@
-"""Images as pixels, random numbers per image, signed-gradient ascent, and fooling rates.
-
-Shared by the measures of robustness.
-"""
+"""Images as pixels, random numbers per image, signed-gradient ascent, and fooling rates."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -26,7 +23,7 @@ Fill = Literal["circular", "edge", "zero"]
 
 
 class Perturbing(Config):
-    """Base of the settings of measures that change pixels."""
+    """Settings of measures that change pixels."""
 
     num_images: PositiveInt = 256
     """At most so many images of the split, of each class in proportion."""
@@ -107,12 +104,9 @@ def classes_of(subject: EvalModel, pixels: Tensor) -> Tensor:
 def fooling_rate(
     config: Perturbing, subject: EvalModel, change: Callable[[PixelBatch], Tensor]
 ) -> dict[str, float]:
-    """The share of the right classes that become wrong, and the "accuracy" after and before.
+    """The share of the right classes that `change`, of pixels [b, c, h, w] in [0, 1], makes wrong.
 
-    Args:
-        change: gives the changed pixels of a batch, [b, c, h, w] in [0, 1].
-
-    Raises NotApplicable where no class was right.
+    Parts: "", "accuracy" after, and "clean" before. Raises NotApplicable where no class was right.
     """
     total = right = right_after = lost = 0
     examples = subject.examples.first(config.num_images)
@@ -124,9 +118,8 @@ def fooling_rate(
         right_after += int(after.sum())
         lost += int((before & ~after).sum())
     if not right:
-        raise NotApplicable(
-            f"{subject.name}: none of its classes of {total} images was right before"
-        )
+        wrong = f"none of its classes of {total} images was right before"
+        raise NotApplicable(f"{subject.name}: {wrong}")
     return {"": lost / right, "accuracy": right_after / total, "clean": right / total}
 
 
@@ -153,9 +146,9 @@ def ascend(
         objective: of each image alone; its second number says which image is kept.
         pixels: [b, c, h, w] in [0, 1]; the results stay within epsilon of them, and in [0, 1].
         mask: [b, 1, h, w], 1 where pixels may change; None: everywhere.
-        start: what is added at first, [b, c, h, w]; None: nothing.
+        start: what is added at first, [b, c, h, w].
 
-    Returns the best image of all steps for each one: [b, c, h, w]. No parameter's `grad` changes.
+    Returns the best image of all steps for each one: [b, c, h, w]; no parameter's `grad` changes.
     """
     allowed = epsilon if mask is None else epsilon * mask.to(pixels.dtype)
     low, high = (pixels - allowed).clamp(min=0), (pixels + allowed).clamp(max=1)

@@ -6,18 +6,13 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from vitarium.measures.base import EvalModel, Values, measure
+from vitarium.measures.robustness import _perturbation as perturbation
 from vitarium.measures.robustness._corruption_functions import CorruptionName, Strengths, corrupted
-from vitarium.measures.robustness._perturbation import (
-    Perturbing,
-    classes_of,
-    pixel_batches,
-    streams,
-)
 
 Severity = Literal[1, 2, 3, 4, 5]
 
 
-class Corruptions(Perturbing):
+class Corruptions(perturbation.Perturbing):
     """Which corruptions, how strong. All of them are 55 forward passes of each image."""
 
     names: Annotated[tuple[CorruptionName, ...], Field(min_length=1)] = get_args(CorruptionName)
@@ -46,9 +41,8 @@ class Corruptions(Perturbing):
         clean = self.reference.get("clean", 0.0)
         no_worse = [name for name, error in self.reference.items() if error <= clean]
         if easy := set(no_worse) - {"clean"}:
-            raise ValueError(
-                f"reference has no error above its clean {clean:g} for {', '.join(sorted(easy))}"
-            )
+            above = f"no error above its clean {clean:g}"
+            raise ValueError(f"reference has {above} for {', '.join(sorted(easy))}")
         return self
 
 
@@ -65,24 +59,24 @@ def corruptions(config: Corruptions, subject: EvalModel) -> Values:
 
     Parts: "" the mean over corruptions; "NAME" the mean over its severities; "NAME/SEVERITY" the
     error there; "clean" the error on the same images as they are; "increase" the mean of NAME
-    minus clean. All are plain shares of images, not normalized by another model's.
+    minus clean. All are shares of images.
 
     With a `reference`: "NAME/relative" is the paper's CE, NAME divided by the reference's, and ""
     their mean (mCE); with the reference's `clean`, "relative" is the relative mCE.
 
     Noise is the same for every model, and for every severity but its strength.
-    Raises NotApplicable where the model is no classifier.
     """
     subject.check_classifier()
     examples = subject.examples.first(config.num_images)
     cases = [(name, severity) for name in config.names for severity in config.severities]
     wrong, wrong_clean = dict.fromkeys(cases, 0), 0
-    for batch in pixel_batches(examples, config.batch_size):
-        wrong_clean += int((classes_of(subject, batch.pixels) != batch.labels).sum())
+    for batch in perturbation.pixel_batches(examples, config.batch_size):
+        wrong_clean += int((perturbation.classes_of(subject, batch.pixels) != batch.labels).sum())
         for name, severity in cases:
-            generators = streams(config.seed, f"corruption/{name}", batch.indices)
+            generators = perturbation.streams(config.seed, f"corruption/{name}", batch.indices)
             pixels = corrupted(batch.pixels, name, severity, generators, config.strengths)
-            wrong[name, severity] += int((classes_of(subject, pixels) != batch.labels).sum())
+            classes = perturbation.classes_of(subject, pixels)
+            wrong[name, severity] += int((classes != batch.labels).sum())
     clean = wrong_clean / len(examples)
     errors = {case: count / len(examples) for case, count in wrong.items()}
     means = {n: _mean(errors[n, severity] for severity in config.severities) for n in config.names}

@@ -5,23 +5,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitarium.measures.base import EvalModel, Values, measure
-from vitarium.measures.robustness._patches import (
-    PatchGrid,
-    PatchSettings,
-    attention_temperature,
-    patch_grid,
-)
-from vitarium.measures.robustness._perturbation import (
-    PixelBatch,
-    ascend,
-    classes_of,
-    fooling_rate,
-    margin,
-    start_noise,
-)
+from vitarium.measures.robustness import _patches as patches
+from vitarium.measures.robustness import _perturbation as perturbation
 
 
-class PatchAttack(PatchSettings):
+class PatchAttack(patches.PatchSettings):
     """The defaults are some ten thousand passes of one image, forward and backward."""
 
     steps: PositiveInt = 40
@@ -35,7 +23,6 @@ class PatchAttack(PatchSettings):
 @measure(
     "patch_attack",
     unit="fraction",
-    title="patch attack",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
     tiny={"steps": 2},
@@ -43,42 +30,36 @@ class PatchAttack(PatchSettings):
 def patch_attack(config: PatchAttack, subject: EvalModel) -> Values:
     """Share of the right classes that an adversarial patch makes wrong.
 
-    Projected gradient ascent of the cross-entropy by signs, from noise, inside the
-    patches of each image that is classified rightly. It has fooled the model if any step has.
-
-    Parts: "" that share (the fooling rate); "accuracy" under attack; "clean" without.
-    Raises NotApplicable where the model is no classifier, has no right class, no patches, or,
-    with a temperature, no attention as timm's.
+    Projected gradient ascent of the cross-entropy by signs, from noise, inside the patches of each
+    image that is classified rightly. It has fooled the model if any step has. Parts: see
+    `fooling_rate`.
     """
     subject.check_classifier()
-    grid = patch_grid(subject, config.size)
+    grid = patches.patch_grid(subject, config.size)
 
-    def attack(batch: PixelBatch) -> Tensor:
-        right = classes_of(subject, batch.pixels) == batch.labels
+    def attack(batch: perturbation.PixelBatch) -> Tensor:
+        right = perturbation.classes_of(subject, batch.pixels) == batch.labels
         changed = batch.pixels.clone()
         if right.any():
             changed[right] = patches_attacked(config, grid, subject, batch.of(right))
         return changed
 
-    with attention_temperature(subject, config.temperature):
-        return fooling_rate(config, subject, attack)
+    with patches.attention_temperature(subject, config.temperature):
+        return perturbation.fooling_rate(config, subject, attack)
 
 
 def patches_attacked(
-    config: PatchAttack, grid: PatchGrid, subject: EvalModel, batch: PixelBatch
+    config: PatchAttack, grid: patches.PatchGrid, subject: EvalModel, batch: perturbation.PixelBatch
 ) -> Tensor:
-    """Pixels [b, c, h, w] of the batch, attacked in the chosen patches.
-
-    Of all steps, the one where another class is ahead the most.
-    """
+    """Pixels [b, c, h, w] attacked in the chosen patches: at the best of all steps."""
     mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
 
     def objective(pixels: Tensor) -> tuple[Tensor, Tensor]:
         logits = subject.model(subject.examples.normalized(pixels))
         loss = F.cross_entropy(logits, batch.labels, reduction="none")
-        return loss, margin(logits, batch.labels)
+        return loss, perturbation.margin(logits, batch.labels)
 
-    return ascend(
+    return perturbation.ascend(
         objective,
         batch.pixels,
         steps=config.steps,
@@ -86,5 +67,5 @@ def patches_attacked(
         epsilon=config.epsilon,
         mask=mask,
         # Black pixels that the first gradient wants darker would never move: it starts from noise.
-        start=start_noise(config.epsilon, config.seed, batch),
+        start=perturbation.start_noise(config.epsilon, config.seed, batch),
     )

@@ -9,11 +9,7 @@ from torch.nn import functional as F
 from vitarium.architectures.features import prefix_tokens
 from vitarium.evaluation.attention import watch
 from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
-from vitarium.measures.robustness._patches import (
-    attention_temperature,
-    class_attention,
-    patch_grid,
-)
+from vitarium.measures.robustness._patches import attention_temperature, class_attention, patch_grid
 from vitarium.measures.robustness._perturbation import pixel_batches
 from vitarium.measures.robustness.patch_attack import PatchAttack, patches_attacked
 from vitarium.measures.robustness.patch_corruption import PatchCorruption, patches_corrupted
@@ -31,7 +27,6 @@ class PatchAttention(PatchCorruption, PatchAttack):
 @measure(
     "patch_attention",
     unit="fraction",
-    title="patch attention",
     quick=False,
     paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
     tiny={"steps": 2},
@@ -39,13 +34,10 @@ class PatchAttention(PatchCorruption, PatchAttack):
 def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
     """Share of attention that moves onto patches when they are attacked or corrupted.
 
-    Attention is the class token's (the mean of the patches' where the model pools them), to the
-    patches alone, so that it sums to 1; the mean over heads and over all images.
+    Attention is as `class_attention` has it; the mean over heads and over all images.
 
     Parts: "" after minus before; "before" and "after", shares of attention that the patches have;
     "uniform", what they would have were attention the same everywhere.
-    Raises NotApplicable where the model is no classifier, or has no patches, or no attention
-    among all tokens as timm's.
     """
     subject.check_classifier()
     token_grid, grid = patch_grid(subject), patch_grid(subject, config.size)
@@ -58,8 +50,8 @@ def patch_attention(config: PatchAttention, subject: EvalModel) -> Values:
         watch(subject.model, normalized, lambda name, attention: maps.append(attention))
         tokens = prefix_tokens(subject.model) + token_grid.rows * token_grid.columns
         if any(block_map.shape[-1] != tokens for block_map in maps):
-            message = f"its attention is not among all its {tokens} tokens"
-            raise NotApplicable(f"{subject.name}: {message}")
+            within = f"all its {tokens} tokens"
+            raise NotApplicable(f"{subject.name}: its attention is not among {within}")
         return class_attention(subject, maps, config.attention)
 
     sums = {"before": 0.0, "after": 0.0, "uniform": 0.0}

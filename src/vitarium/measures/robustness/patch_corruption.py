@@ -29,18 +29,12 @@ class PatchCorruption(PatchSettings):
 
 
 @measure(
-    "patch_corruption",
-    unit="fraction",
-    title="patch corruption",
-    quick=False,
-    paper="Gu, Tresp & Qin 2022, arXiv 2111.10659",
+    "patch_corruption", unit="fraction", quick=False, paper="Gu, Tresp & Qin 2022, arXiv 2111.10659"
 )
 def patch_corruption(config: PatchCorruption, subject: EvalModel) -> Values:
     """Share of the right classes that noise or another corruption in some patches makes wrong.
 
-    Parts: "" that share (the fooling rate); "accuracy" with corrupted patches; "clean" without.
-    Raises NotApplicable where the model is no classifier, has no right class, no patches, or,
-    with a temperature, no attention as timm's.
+    Parts: see `fooling_rate`.
     """
     subject.check_classifier()
     grid = patch_grid(subject, config.size)
@@ -52,7 +46,6 @@ def patches_corrupted(config: PatchCorruption, grid: PatchGrid, batch: PixelBatc
     """Pixels [b, c, h, w] of the batch, corrupted in the chosen patches."""
     mask = grid.pixels(grid.chosen(config, batch.indices)).to(batch.pixels.device)
     generators = streams(config.seed, f"corruption/{config.corruption}", batch.indices)
-    everywhere = corrupted(
-        batch.pixels, config.corruption, config.severity, generators, config.strengths
-    )
+    how = (config.corruption, config.severity, generators, config.strengths)
+    everywhere = corrupted(batch.pixels, *how)
     return torch.where(mask, everywhere, batch.pixels)

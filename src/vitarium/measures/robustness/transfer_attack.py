@@ -7,17 +7,10 @@ from torch.nn import functional as F
 
 from vitarium.evaluation.features import blocks_of
 from vitarium.measures.base import EvalModel, NotApplicable, Values, measure
-from vitarium.measures.robustness._perturbation import (
-    Perturbing,
-    PixelBatch,
-    ascend,
-    fooling_rate,
-    pixel_batches,
-    start_noise,
-)
+from vitarium.measures.robustness import _perturbation as perturbation
 
 
-class DownstreamTransferAttack(Perturbing):
+class DownstreamTransferAttack(perturbation.Perturbing):
     """How strong the attack is, and where in the parent it is made."""
 
     epsilon: float = Field(8 / 255, ge=0, le=1)
@@ -29,7 +22,7 @@ class DownstreamTransferAttack(Perturbing):
     layer: NonNegativeInt | None = None
     """Number of the block whose tokens are attacked; None: the most vulnerable one."""
     search_images: PositiveInt = 32
-    """Images on which the most vulnerable block is looked for."""
+    """Images on which that block is looked for."""
     search_steps: PositiveInt = 5
     """Steps of the attack on each block while it is looked for."""
 
@@ -37,7 +30,6 @@ class DownstreamTransferAttack(Perturbing):
 @measure(
     "downstream_transfer_attack",
     unit="fraction",
-    title="downstream transfer attack",
     quick=False,
     paper="Zheng et al. 2024, arXiv 2408.01705",
     tiny={"steps": 2},
@@ -45,16 +37,12 @@ class DownstreamTransferAttack(Perturbing):
 def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalModel) -> Values:
     """Share of a fine-tuned model's right classes that an attack on its parent alone makes wrong.
 
-    Images are changed by projected gradient steps so that the parent's tokens after one block
-    point elsewhere: their mean cosine to those of the image as it was is made small. Neither
-    labels nor the fine-tuned model are used. The block, where none is set, is the same for all
-    images: a short attack is made on each, and the most vulnerable is the one whose cosine sinks
-    lowest.
+    Projected gradient steps make the mean cosine of the parent's tokens after one block to those of
+    the image as it was small. Neither labels nor the fine-tuned model are used. Where no block is
+    set, a short attack is made on each, and that whose cosine sinks lowest is taken for all images.
 
-    Parts: "" the attack success rate; "accuracy" under attack; "clean" without; "layer", the
-    number of the block; "similarity", the mean cosine there.
-    Raises NotApplicable where the model is no classifier, has no right class, or no parent with
-    blocks that takes images of the same size.
+    Parts: see `fooling_rate`; "layer", the block's number; "similarity", the mean cosine there.
+    Raises NotApplicable where there is no parent with blocks that takes images of the same size.
     """
     subject.check_classifier()
     if subject.parent is None:
@@ -62,16 +50,16 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalMo
     parent = subject.parent()
     sizes = [" x ".join(map(str, model.examples.input_size)) for model in (subject, parent)]
     if sizes[0] != sizes[1]:
-        raise NotApplicable(
-            f"{subject.name} takes images of {sizes[0]}, its parent {parent.name} of {sizes[1]}"
-        )
+        theirs = f"its parent {parent.name} of {sizes[1]}"
+        raise NotApplicable(f"{subject.name} takes images of {sizes[0]}, {theirs}")
     layers = list(blocks_of(parent.model, parent.name).values())
     number = config.layer
     if number is not None and number >= len(layers):
         raise NotApplicable(f"{parent.name} has no block {number}, the last is {len(layers) - 1}")
     examples = subject.examples.first(config.num_images)
     if number is None:
-        batches = list(pixel_batches(examples.first(config.search_images), config.batch_size))
+        searched = examples.first(config.search_images)
+        batches = list(perturbation.pixel_batches(searched, config.batch_size))
         reached = []
         for block in layers:
             cosines = [attacked(config, parent, block, b, config.search_steps)[1] for b in batches]
@@ -79,13 +67,13 @@ def downstream_transfer_attack(config: DownstreamTransferAttack, subject: EvalMo
         number = min(range(len(layers)), key=reached.__getitem__)
     layer, similarity = layers[number], 0.0
 
-    def attack(batch: PixelBatch) -> Tensor:
+    def attack(batch: perturbation.PixelBatch) -> Tensor:
         nonlocal similarity
         changed, cosines = attacked(config, parent, layer, batch, config.steps)
         similarity += float(cosines.sum(dtype=torch.float64))
         return changed
 
-    values = fooling_rate(config, subject, attack)
+    values = perturbation.fooling_rate(config, subject, attack)
     return values | {"layer": float(number), "similarity": similarity / len(examples)}
 
 
@@ -93,13 +81,10 @@ def attacked(
     config: DownstreamTransferAttack,
     parent: EvalModel,
     layer: nn.Module,
-    batch: PixelBatch,
+    batch: perturbation.PixelBatch,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """The pixels of a batch, perturbed, and the mean cosine of each image's tokens, [b].
-
-    It starts from noise: at the image itself the cosine is flat.
-    """
+    """Pixels [b, c, h, w] perturbed from noise, and the mean cosine of each image's tokens, [b]."""
     outputs: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
 
@@ -115,13 +100,14 @@ def attacked(
     try:
         with torch.no_grad():
             clean = tokens(batch.pixels)
-        changed = ascend(
+        changed = perturbation.ascend(
             objective,
             batch.pixels,
             steps=steps,
             step_size=config.step_size,
             epsilon=config.epsilon,
-            start=start_noise(config.epsilon, config.seed, batch),
+            # at the image itself the cosine is flat
+            start=perturbation.start_noise(config.epsilon, config.seed, batch),
         )
         with torch.no_grad():
             _, score = objective(changed)

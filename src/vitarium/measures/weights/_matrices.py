@@ -16,8 +16,8 @@ def layers(weights: Weights) -> list[str]:
     """Names of the tensors that are weights of linear and convolutional layers.
 
     The architecture says which these are. Where it is not known, they are the tensors of two and
-    more dimensions that are called "weight", but for matrices of modules called "...embed...":
-    those are tables. Position embeddings and class tokens are matrices in neither case.
+    more dimensions that are called "weight", but for tables: matrices of modules "...embed...".
+    Position embeddings and class tokens are in neither case.
     """
     shapes = weights.shapes
     try:
@@ -25,12 +25,10 @@ def layers(weights: Weights) -> list[str]:
     except NotApplicable:
         leaves = ("weight", "in_proj_weight")
         paths = {n: n.split(".") for n, s in shapes.items() if len(s) >= 2}
-        return [
-            name
-            for name, path in paths.items()
-            if path[-1] in leaves
-            and not (len(shapes[name]) == 2 and "embed" in ".".join(path[-2:-1]))
-        ]
+        tables = {
+            n for n, p in paths.items() if len(shapes[n]) == 2 and "embed" in "".join(p[-2:-1])
+        }
+        return [n for n, path in paths.items() if path[-1] in leaves and n not in tables]
     layer_names = set()
     for name, module in modules:
         if isinstance(module, _LAYERS):
@@ -66,8 +64,8 @@ def head_matrices(weights: Weights) -> Iterator[tuple[str, Tensor]]:
             module_name = next(name.removesuffix(end) for end in _FUSED if name.endswith(end))
             count = getattr(weights.skeleton.get_submodule(module_name), "num_heads", None)
             if not isinstance(count, int):
-                message = f"{module_name} does not say how many heads it has"
-                raise NotApplicable(f"{weights.name}: {message}")
+                unknown = f"{module_name} does not say how many heads it has"
+                raise NotApplicable(f"{weights.name}: {unknown}")
             for letter, part in zip("qkv", matrix.chunk(3), strict=True):
                 for number, head in enumerate(part.chunk(count)):
                     yield f"{name}/{letter}/head{number}", head

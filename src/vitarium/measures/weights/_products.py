@@ -1,7 +1,6 @@
 """Inner products of all pairs of models' weights, in one pass over checkpoints on disk.
 
-Distances and cosines of all pairs follow from them. Models are read side by side, some rows of a
-tensor at a time, so memory grows with the number of models and not with their size.
+Models are read side by side, some rows of a tensor at a time: memory grows with their number alone.
 """
 
 import math
@@ -25,8 +24,8 @@ from vitarium.evaluation.scope import Scope, in_scope
 from vitarium.zoo._format.coding import RUN_BYTES
 
 CHUNK_BYTES = 256_000_000
-"""Bytes of weights multiplied at a time, or a run of every model where that is more, so that each
-byte is read, and compared with its checksum, at most twice."""
+"""Bytes of weights multiplied at a time, or a run of every model where that is more: then each byte
+is read and checked at most twice."""
 MAX_BYTES = 1_024_000_000
 """Bytes that all threads hold together."""
 _COLUMNS = 16_384
@@ -58,11 +57,8 @@ class Products:
     tensors: dict[str, Tensor]
 
     def parts(self, scope: Scope) -> Iterator[tuple[str, Tensor]]:
-        """Products [K, K] of every tensor that is in scope of a model; and last "", their sum.
-
-        The sum is over the tensors of either model, so it is NaN where one of them cannot be
-        compared.
-        """
+        """Products [K, K] of every tensor that is in scope of a model; and last "", their sum over
+        the tensors of either model: NaN where one of them cannot be compared."""
         total = torch.zeros(len(self.models), len(self.models), dtype=torch.float64)
         of_models = [set(in_scope(model, scope)) for model in self.models]
         for name, gram in self.tensors.items():
@@ -76,11 +72,10 @@ class Products:
 
 
 def products(models: Sequence[Weights]) -> Products:
-    """Inner products of all pairs, each byte read at most twice; again for the same: at once.
+    """Inner products of all pairs, of float32 numbers, summed in float64; remembered.
 
-    Products are of float32 numbers and sums in float64: the squared distance of two models of
-    norm S at distance d is right to about 1e-15 (S / d)^2, relatively. Equal tensors have exactly
-    equal products, so the distance of copies is exactly zero.
+    So the squared distance of two models of norm S at distance d is right to about 1e-15 (S / d)^2,
+    relatively. Equal tensors have exactly equal products: the distance of copies is exactly zero.
     """
 
     def compute() -> Products:
@@ -97,16 +92,11 @@ def gathered(
     summary: Summary | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Mapping[str, Gram], Mapping[str, np.ndarray]]:
-    """Inner products of some tensors as `products` has them, and a summary, in the same pass.
+    """Inner products of some tensors of K models, and a summary of S values, in the same pass.
 
-    Args:
-        models: K of them.
-        tensors: names; a model need not have them.
-        summary: gives S values of every model's tensor; they are of float32 numbers, too.
-        progress: takes a step "reading weights" for each tensor.
-
-    Returns: by tensor, products, float64 [K, K]; and by tensor, summaries, float64 [K, S], NaN
-        where a model does not have it; without `summary` there are none.
+    Returns by tensor, which a model need not have, products, float64 [K, K]; and summaries, float64
+    [K, S], NaN where a model does not have it; without `summary` there are none. `progress` takes a
+    step "reading weights" for each tensor.
     """
     count = len(models)
     grams = {name: np.full((count, count), np.nan) for name in tensors}

@@ -15,39 +15,28 @@ class DistanceFrom(Config):
     where its shape is the same."""
 
 
-@measure("distance_from_start", unit="norm", title="distance from start", studies=True)
+@measure("distance_from_start", unit="norm", studies=True)
 def distance_from_start(config: DistanceFrom, weights: Weights) -> Values:
-    """Euclidean distance of the weights from those of epoch 0, whole and per tensor.
-
-    Raises NotApplicable where epoch 0 was not kept.
-    """
+    """Euclidean distance of the weights from those of epoch 0, whole and per tensor."""
     return _distance(config, weights, weights.start)
 
 
-@measure("distance_from_parent", unit="norm", title="distance from parent", studies=True)
+@measure("distance_from_parent", unit="norm", studies=True)
 def distance_from_parent(config: DistanceFrom, weights: Weights) -> Values:
-    """Euclidean distance of the weights from those that training started from, whole, per tensor.
-
-    Raises NotApplicable where the model has no parent.
-    """
+    """Euclidean distance of the weights from those of the parent, whole and per tensor."""
     return _distance(config, weights, weights.parent)
 
 
 def _distance(config: DistanceFrom, weights: Weights, reference: Weights) -> Values:
-    """In float64, over tensors that both have in the same shape.
-
-    A tensor that is zero in the reference has no relative distance, and is left out of the parts.
-    """
+    """In float64, over tensors that both have in one shape; relatively, zeros have no part."""
     shapes = {name: reference.shapes[name] for name in in_scope(reference, config.scope)}
     names = [n for n in in_scope(weights, config.scope) if shapes.get(n) == weights.shapes[n]]
     if not names:
         raise NotApplicable(f"{weights.name} has no tensor of {reference.name}'s names and shapes")
     squares: dict[str, tuple[float, float]] = {}
     for name in names:
-        new, old = (
-            finite(f"{model.name}: {name}", model[name]).double().flatten()
-            for model in (weights, reference)
-        )
+        sides = [finite(f"{m.name}: {name}", m[name]) for m in (weights, reference)]
+        new, old = (tensor.double().flatten() for tensor in sides)
         change = new - old
         squares[name] = (float(change.dot(change)), float(old.dot(old)))
     totals = tuple(map(sum, zip(*squares.values(), strict=True)))

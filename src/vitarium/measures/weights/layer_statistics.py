@@ -22,8 +22,7 @@ def layer_statistics(config: LayerStatistics, weights: Weights) -> Values:
     """Mean, variance and percentiles of every tensor, as features to predict from.
 
     Parts are `TENSOR/mean`, `TENSOR/variance`, `TENSOR/percentile_25`, ..., in the order of the
-    model's tensors, weights and biases apart: 7 numbers each, 1064 of a ViT-S/16's 152 tensors.
-    The variance is divided by n; a percentile between two entries is interpolated linearly.
+    model's tensors. The variance is divided by n; percentiles are interpolated linearly.
     """
     values: dict[str, float] = {}
     for name, tensor in weights.floats():

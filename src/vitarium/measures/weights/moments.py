@@ -15,7 +15,7 @@ class WeightMoments(Config):
     """Measure tensors with this in their name alone, e.g. `attn.proj`; "": all of them."""
 
 
-@measure("weight_mean", unit="weight", title="weight mean")
+@measure("weight_mean", unit="weight")
 def weight_mean(config: WeightMoments, weights: Weights) -> Values:
     """Mean of every tensor's entries, and of all entries."""
     return {part: moments.mean for part, moments in _moments(config, weights).items()}
@@ -23,26 +23,24 @@ def weight_mean(config: WeightMoments, weights: Weights) -> Values:
 
 @measure("weight_std", unit="weight", title="weight standard deviation")
 def weight_std(config: WeightMoments, weights: Weights) -> Values:
-    """Standard deviation of every tensor's entries, and of all entries.
+    """Standard deviation (divided by n, not n - 1) of every tensor's entries, and of all."""
+    return {
+        part: (moments.m2 / moments.count) ** 0.5
+        for part, moments in _moments(config, weights).items()
+    }
 
-    That of the entries themselves, not an estimate from a sample: divided by n, not n - 1.
-    """
-    return {part: moments.variance**0.5 for part, moments in _moments(config, weights).items()}
 
-
-@measure("weight_kurtosis", unit="kurtosis", title="weight kurtosis")
+@measure("weight_kurtosis", unit="kurtosis")
 def weight_kurtosis(config: WeightMoments, weights: Weights) -> Values:
     """Excess kurtosis of every tensor's entries, and of all entries: 0 for a normal distribution.
 
-    m4 / m2^2 - 3 with the entries' own central moments, which is the default of
-    `scipy.stats.kurtosis` (biased). A tensor whose entries are all equal has none and is left out.
-
-    Raises NotApplicable where all weights are equal.
+    m4 / m2^2 - 3 with the entries' own central moments, as `scipy.stats.kurtosis` (biased). A
+    tensor whose entries are all equal is left out. Raises NotApplicable where all weights are.
     """
     moments = _moments(config, weights)
     if not moments[""].m2:
         raise NotApplicable(f"{weights.name}: all weights are equal, so they have no kurtosis")
-    return {part: of_part.kurtosis for part, of_part in moments.items() if of_part.m2}
+    return {part: m.m4 * m.count / m.m2**2 - 3 for part, m in moments.items() if m.m2}
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,9 @@ class Moments:
             m4 += part.m4 + 4 * step * part.m3 + 6 * step**2 * part.m2 + part.count * step**4
         return cls(count, mean, m2, m3, m4)
 
-    @property
-    def variance(self) -> float:
-        return self.m2 / self.count
-
-    @property
-    def kurtosis(self) -> float:
-        return self.m4 * self.count / self.m2**2 - 3
-
 
 def _moments(config: WeightMoments, weights: Weights) -> dict[str, Moments]:
-    """Of all chosen tensors together, by "", and of each."""
+    """Of all chosen tensors, by "", and of each."""
     parts = weights.remember(
         ("moments", config.names),
         lambda: {name: Moments.of(t) for name, t in weights.floats(config.names) if t.numel()},

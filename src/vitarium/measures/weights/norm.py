@@ -16,7 +16,7 @@ class WeightNorm(Config):
     """Measure tensors with this in their name alone, e.g. `attn.qkv`; "": all of them."""
 
 
-@measure("weight_norm", unit="norm", title="weight norm", studies=True)
+@measure("weight_norm", unit="norm", studies=True)
 def weight_norm(config: WeightNorm, weights: Weights) -> Values:
     """Norm of every tensor, and of all of them as one vector, in float64."""
     norms = {

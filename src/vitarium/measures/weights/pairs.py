@@ -35,13 +35,11 @@ class WeightCosine(WeightPairs):
 
 
 def _l2_reason(config: WeightL2, first: Weights, second: Weights) -> str | None:
-    """Why two models have no distance."""
     zero = f"{first.name} and {second.name} are zero" if config.relative else None
     return not_comparable(config.scope, first, second) or zero
 
 
 def _cosine_reason(config: WeightCosine, first: Weights, second: Weights) -> str | None:
-    """Why two models have no cosine."""
     if config.of == "changes":
         names = [_parent_name(model) for model in (first, second)]
         for model, name in zip((first, second), names, strict=True):
@@ -133,9 +131,8 @@ def _of_changes(config: WeightCosine, models: Sequence[Weights]) -> Iterator[tup
     common = torch.tensor([[a is not None and a == b for b in names] for a in names])
     children = slice(len(models))
     for part, gram in products([*models, *parents.values()]).parts(config.scope):
-        changes = (
-            gram[children, children] - gram[children, of] - gram[of, children] + gram[of][:, of]
-        )
+        across = gram[children, children] - gram[children, of]
+        changes = across - gram[of, children] + gram[of][:, of]
         yield part, changes.where(common, torch.nan)
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from vitarium.measures.base import Values, Weights, measure
 from vitarium.measures.weights.spectra import Spectrum, per_layer
 
-MIN_EIGENVALUES = 8
-"""Eigenvalues that a power law is fitted to at least; WeightWatcher's default."""
 _CHUNK_NUMBERS = 2_000_000
 """Numbers that the search for xmin holds at a time."""
 
@@ -32,9 +30,9 @@ class PowerLawTail(Spectrum):
 def alpha(config: PowerLawTail, weights: Weights) -> Values:
     """Power-law exponent of every matrix's eigenvalues of W^T W; whole: mean of layers.
 
-    As in WeightWatcher: maximum likelihood above the xmin of the smallest Kolmogorov-Smirnov
-    distance, not normalized. (It fits spectra of less than 20 values, and a kernel's slices, in
-    another way.) A matrix with less than 8 eigenvalues that count has none, and is left out.
+    As in WeightWatcher (but for spectra of less than 20 values, and kernels): maximum likelihood
+    above the xmin of the smallest Kolmogorov-Smirnov distance. A matrix with less than 8
+    eigenvalues that count is left out.
     """
     return per_layer(config, weights, partial(_exponent, config))
 
@@ -83,9 +81,8 @@ def fit(values: np.ndarray) -> PowerLaw:
     alphas = 1 + tails / sums
     rows = max(1, _CHUNK_NUMBERS // len(numbers))
     starts = range(0, len(tries), rows)
-    distances = np.concatenate(
-        [_distances(logs, tries[s : s + rows], alphas[s : s + rows]) for s in starts]
-    )
+    chunks = [(tries[start : start + rows], alphas[start : start + rows]) for start in starts]
+    distances = np.concatenate([_distances(logs, *chunk) for chunk in chunks])
     best = int(distances.argmin())
     return PowerLaw(float(alphas[best]), float(distinct[best]), float(distances[best]))
 
@@ -102,6 +99,7 @@ def _distances(logs: np.ndarray, tries: np.ndarray, alphas: np.ndarray) -> np.nd
 def _exponent(config: PowerLawTail, singular: Tensor) -> float | None:
     eigenvalues = singular.square().numpy()
     counted = eigenvalues[eigenvalues > config.smallest]
-    if len(counted) < MIN_EIGENVALUES or counted.min() == counted.max():
+    # WeightWatcher's default: a power law is fitted to 8 eigenvalues at least
+    if len(counted) < 8 or counted.min() == counted.max():
         return None
     return fit(counted).alpha

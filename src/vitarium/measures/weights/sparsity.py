@@ -13,7 +13,7 @@ class Sparsity(Config):
     """Each gives a share; they are parts such as `1e-3`, and `head.weight/1e-3` of a tensor."""
 
 
-@measure("sparsity", unit="fraction", title="sparsity")
+@measure("sparsity", unit="fraction")
 def sparsity(config: Sparsity, weights: Weights) -> Values:
     """Share of entries that count as zero, of all weights and of every tensor, in [0, 1].
 

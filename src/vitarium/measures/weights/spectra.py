@@ -16,7 +16,7 @@ class Spectrum(Config):
     """Each attention head's queries, keys and values, too: `blocks.0.attn.qkv.weight/q/head0`."""
 
 
-@measure("spectral_norm", unit="norm", title="spectral norm")
+@measure("spectral_norm", unit="norm")
 def spectral_norm(config: Spectrum, weights: Weights) -> Values:
     """Largest singular value of every weight matrix; whole: the mean over layers."""
     return per_layer(config, weights, lambda values: float(values[0]))
@@ -25,35 +25,27 @@ def spectral_norm(config: Spectrum, weights: Weights) -> Values:
 @measure(
     "stable_rank",
     unit="rank",
-    title="stable rank",
     paper="Rudelson and Vershynin 2007, Sampling from large matrices, arXiv math/0503442",
 )
 def stable_rank(config: Spectrum, weights: Weights) -> Values:
     """Squared Frobenius over squared spectral norm of every weight matrix; whole: mean of layers.
 
-    At least 1, at most the rank. A matrix of zeros has none, and is left out.
+    At least 1, at most the rank. A matrix of zeros is left out.
     """
-    return per_layer(
-        config, weights, lambda values: float((values / values[0]).square().sum()), of_zeros=False
-    )
+    return per_layer(config, weights, lambda s: float((s / s[0]).square().sum()), of_zeros=False)
 
 
-@measure(
-    "effective_rank",
-    unit="rank",
-    title="effective rank",
-    paper="Roy and Vetterli 2007, The effective rank, EUSIPCO",
-)
+@measure("effective_rank", unit="rank", paper="Roy and Vetterli 2007, The effective rank, EUSIPCO")
 def effective_rank(config: Spectrum, weights: Weights) -> Values:
     """exp of the entropy of every weight matrix's singular values; whole: the mean over layers.
 
-    The singular values are divided by their sum (not squared). At least 1, at most the rank. A
-    matrix of zeros has none, and is left out.
+    Singular values are divided by their sum (not squared). At least 1, at most the rank; a matrix
+    of zeros is left out.
     """
     return per_layer(
         config,
         weights,
-        lambda values: float(torch.special.entr(values / values.sum()).sum().exp()),
+        lambda s: float(torch.special.entr(s / s.sum()).sum().exp()),
         of_zeros=False,
     )
 
@@ -64,11 +56,10 @@ def per_layer(
     value: Callable[[Tensor], float | None],
     of_zeros: bool = True,
 ) -> Values:
-    """A value of every matrix from its singular values [rank]; whole: the mean over layers.
+    """A value of every matrix from its singular values [rank], float64, the largest first.
 
-    Singular values are in float64, the largest first. Queries, keys, values and heads are in their
-    layer's matrix, so they do not count again. None is no value; `of_zeros` says whether a matrix
-    of zeros has one. Raises NotApplicable where no layer has one.
+    Whole: the mean over layers; their queries, keys, values and heads do not count again. None is
+    no value; `of_zeros`: whether zeros have one. Raises NotApplicable where no layer has one.
     """
     singular = weights.remember("singular values", lambda: _svd(matrices(weights)))
     if config.heads:

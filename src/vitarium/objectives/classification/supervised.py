@@ -18,9 +18,8 @@ class Supervised(Config):
 
 @objective("supervised", config=Supervised, **CLASSIFICATION)
 def supervised(config: Supervised, model: nn.Module, batch: Batch) -> Loss:
-    """Soft-target cross-entropy with the classes.
+    """Soft-target cross-entropy of outputs [batch, num_classes] with targets of that shape.
 
-    Outputs [batch, num_classes] against targets of that shape.
     Smoothing the mixed targets is the same as mixing smoothed ones: both are linear.
     """
     outputs = model(batch.images)

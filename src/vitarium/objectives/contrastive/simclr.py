@@ -17,9 +17,8 @@ from vitarium.objectives.base import BatchesOfSplit, Loss, objective
 class Simclr(Config):
     """InfoNCE between two augmented views.
 
-    The projection head is the model's head: `head: mlp` is SimCLR's, `head: linear` a linear
-    projection, `head: none` compares the features themselves. So all that is learned is part of
-    the model, and a stage that starts from it replaces the projection by its own head.
+    The projection is the model's head: `head: mlp` is SimCLR's, `head: linear` a linear one,
+    `head: none` compares the features. A stage that starts from the model has its own head.
     """
 
     temperature: PositiveFloat = 0.1
@@ -39,9 +38,9 @@ def evaluate(
     scores = {}
     for split in splits:
         queries, labels = _features(model, batches(split, None))
-        predictions = torch.cat(
-            [knn_classify(bank, bank_labels, q, k=config.neighbours) for q in queries.split(1024)]
-        )
+        parts = queries.split(1024)
+        classes = [knn_classify(bank, bank_labels, part, k=config.neighbours) for part in parts]
+        predictions = torch.cat(classes)
         scores[split] = {"knn_accuracy": (predictions == labels).double().mean().item()}
     return scores
 

@@ -31,15 +31,10 @@ def layer_pairs(layers: Layers, student: int, teacher: int) -> Pairs:
             "last": (student - 1,),
         }[layers]
         return tuple((i, -(-(i + 1) * teacher // student) - 1) for i in sorted(chosen))
-    for whose, count, numbers in (
-        ("student", student, [student_block for student_block, _ in layers]),
-        ("teacher", teacher, [teacher_block for _, teacher_block in layers]),
-    ):
-        if missing := [number for number in numbers if number >= count]:
-            raise InvalidInput(
-                f"layers: the {whose} has no block {missing[0]}: it has {count}, from 0 to "
-                f"{count - 1}"
-            )
+    for side, (whose, count) in enumerate((("student", student), ("teacher", teacher))):
+        if missing := [pair[side] for pair in layers if pair[side] >= count]:
+            has = f"it has {count}, from 0 to {count - 1}"
+            raise InvalidInput(f"layers: the {whose} has no block {missing[0]}: {has}")
     return tuple(sorted(layers))
 
 
@@ -50,10 +45,9 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
     The recorded tensors are the model's own, with their graphs, of its last call. Works within
     functional_call and vmap, where they are those of one model; not on a compiled model.
 
-    Args:
-        names: of a block with its number from 0: "qkv.3", queries, keys and values side by side,
-            [batch, n, 3 * width] (in windows [batch * windows, n, 3 * width]); or "hidden.3", its
-            output, [batch, n, width] or [batch, h, w, width].
+    Names are of a block with its number from 0: "qkv.3", queries, keys and values side by side,
+    [batch, n, 3 * width] (in windows [batch * windows, n, 3 * width]); or "hidden.3", its output,
+    [batch, n, width] or [batch, h, w, width].
 
     Raises InvalidInput where there is no such block, or where it has no `attn.qkv`.
     """
@@ -65,9 +59,9 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tens
             if kind == "qkv":
                 module = getattr(getattr(module, "attn", None), "qkv", None)
             if not isinstance(module, nn.Module):
+                where = f"block {number} of {type(model).__name__}"
                 raise InvalidInput(
-                    f"block {number} of {type(model).__name__} has no attn.qkv, which gives "
-                    "queries, keys and values as one"
+                    f"{where} has no attn.qkv, which gives queries, keys and values as one"
                 )
             hook = module.register_forward_hook(
                 lambda _, __, output, name=name: recorded.update({name: output})
@@ -89,7 +83,6 @@ def window_shift(model: nn.Module, number: int) -> tuple[int, ...] | None:
 def _numbered(model: nn.Module, number: int) -> nn.Module:
     blocks = list(transformer_blocks(model).values())
     if not 0 <= number < len(blocks):
-        raise InvalidInput(
-            f"{type(model).__name__} has no block {number}: it has {len(blocks)}, from 0"
-        )
+        kind = type(model).__name__
+        raise InvalidInput(f"{kind} has no block {number}: it has {len(blocks)}, from 0")
     return blocks[number]

@@ -12,12 +12,10 @@ def attention_relation(student: Tensor, teacher: Tensor, heads: int = 1) -> Tens
 
     For each of the nine pairs (X, Y) of queries, keys and values, and each relation head of width
     d, R = X Y^T / sqrt(d) over tokens; -sum softmax(R of the teacher) log softmax(R of the
-    student), mean over pairs, heads, rows and the batch (Zhang et al. 2022, Sec. 3.3). Its least
-    value, where both are equal, is the entropy of the teacher's rows.
+    student), mean over pairs, heads, rows and the batch (Zhang et al. 2022, Sec. 3.3).
 
     student, teacher: [batch, n, 3 * width], of any two widths that `heads` divides -> a scalar,
-    with a gradient for `student` (a first one; it is computed here, so nothing of size n^2 is kept
-    for it)
+    with a first gradient for `student`, computed here: nothing of size n^2 is kept for it
     """
     with torch.autocast(student.device.type, enabled=False):  # 8 bits are few for logits
         rows = _rows(student, heads)
@@ -57,8 +55,9 @@ def hidden_difference(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _rows(qkv: Tensor, heads: int) -> Tensor:
-    """The tokens of queries, keys and values one after the other, scaled so that products of rows
-    are relations: [batch, n, 3 * width] -> [batch, heads, 3n, width / heads]
+    """Tokens of queries, keys and values, one after the other; products of the rows are relations.
+
+    [batch, n, 3 * width] -> [batch, heads, 3n, width / heads]
     """
     parts = at_least_float32(qkv).unflatten(-1, (3, heads, -1))
     rows = parts.permute(0, 3, 2, 1, 4).flatten(2, 3)
@@ -67,9 +66,7 @@ def _rows(qkv: Tensor, heads: int) -> Tensor:
 
 
 def _loss_and_gradient(rows: Tensor, teacher_rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, a scalar, and its derivative by `rows`, of their shape.
-
-    rows, teacher_rows: [batch, heads, 3n, width / heads] of the two models.
+    """The loss, and its derivative by `rows`; both rows [batch, heads, 3n, width / heads].
 
     All nine relations are one product [batch, heads, 3n, 3n], with a softmax for each third of a
     row. By a relation R the loss has the derivative softmax(R) - softmax(R of the teacher).

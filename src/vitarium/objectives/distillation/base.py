@@ -1,9 +1,4 @@
-"""What objectives with a teacher have in common: settings, facts, and the teacher's outputs.
-
-Such an objective is registered with `@objective(name, ..., **DISTILLATION)`. Before each step the
-trainer asks the teacher for its outputs, and the objective finds them in `batch.teacher_outputs`;
-the contract is in `objectives/base.py`.
-"""
+"""What objectives with a teacher have in common: settings, facts, and the teacher's outputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +23,7 @@ OUTPUTS = "outputs"
 
 @dataclass(frozen=True)
 class TeacherRef:
-    """Where the teacher comes from, as a recipe says it.
-
-    Its fields are those of `Distillation`.
-    """
+    """Where the teacher comes from; the fields are those of `Distillation`."""
 
     source: str
     architecture: Section | None = None
@@ -70,23 +62,20 @@ class Distillation(Config):
     def _teacher_is_told_once(self) -> Self:
         teacher = teacher_ref(self)
         if teacher.is_file and teacher.architecture is None:
-            raise ValueError(
-                f"'{teacher.source}' has weights alone: say what builds the model in "
-                "teacher_architecture"
-            )
+            how = "say what builds the model in teacher_architecture"
+            raise ValueError(f"'{teacher.source}' has weights alone: {how}")
         if not teacher.is_file and (teacher.architecture or teacher.head):
+            known = f"'{teacher.source}' is known without them"
             raise ValueError(
-                f"teacher_architecture and teacher_head are for a .safetensors file; "
-                f"'{teacher.source}' is known without them"
+                f"teacher_architecture and teacher_head are for a .safetensors file; {known}"
             )
         if teacher.sha256 and not teacher.is_path:
-            raise ValueError(
-                f"teacher_sha256 is for a file; '{teacher.source}' is a model of the zoo"
-            )
+            known = f"'{teacher.source}' is a model of the zoo"
+            raise ValueError(f"teacher_sha256 is for a file; {known}")
         return self
 
     def with_teacher_like_student(self) -> Self:
-        """The same with a teacher that is built as the student: so speed is measured."""
+        """The same with a teacher built as the student: so speed is measured."""
         file_settings = ("teacher_architecture", "teacher_head", "teacher_sha256")
         return self.changed({"teacher": PARENT, **dict.fromkeys(file_settings)})
 
@@ -100,10 +89,7 @@ def teacher_ref(config: Distillation) -> TeacherRef:
 def class_outputs(
     config: Any, teacher: nn.Module, student: nn.Module, example: Tensor
 ) -> TeacherOutputs:
-    """The teacher's outputs [batch, num_classes] by the name `outputs`.
-
-    Raises InvalidInput where the two models have other classes.
-    """
+    """The teacher's outputs [batch, num_classes]. Raises InvalidInput where classes differ."""
     check_classes(teacher, student, example)
     return lambda images: {OUTPUTS: teacher(images)}
 
@@ -124,22 +110,15 @@ DISTILLATION: DistillationFacts = {
 
 
 def teacher_output(batch: Batch, name: str = OUTPUTS) -> Tensor:
-    """The teacher's tensor of that name for a batch, [batch, ...].
-
-    Raises InvalidInput where no teacher was asked.
-    """
+    """The teacher's tensor of that name, [batch, ...]. Raises InvalidInput without a teacher."""
     if batch.teacher_outputs is None:
-        raise InvalidInput(
-            "this objective needs a teacher's outputs: a batch with `teacher_outputs`"
-        )
+        needed = "a batch with `teacher_outputs`"
+        raise InvalidInput(f"this objective needs a teacher's outputs: {needed}")
     return batch.teacher_outputs[name]
 
 
 def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> None:
-    """Compare the outputs of both models for an example [1, c, h, w].
-
-    Raises InvalidInput unless both give one output for each of the same classes.
-    """
+    """Raises InvalidInput unless both have as many outputs for an example [1, c, h, w]."""
     shapes = [tuple(model(example).shape[1:]) for model in (teacher, student)]
     if shapes[0] != shapes[1]:
         outputs = [f"for {s[0]} classes" if len(s) == 1 else f"of shape {s}" for s in shapes]
@@ -153,8 +132,7 @@ def check_classes(teacher: nn.Module, student: nn.Module, example: Tensor) -> No
 def soft_cross_entropy(outputs: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Mean over the batch of -sum softmax(teacher_logits / T) log_softmax(outputs / T).
 
-    Both [batch, num_classes] -> a scalar, in float32 under autocast, too. Its least value is the
-    entropy of the teacher's probabilities.
+    Both [batch, num_classes] -> a scalar, in float32 under autocast, too.
     """
     with torch.autocast(outputs.device.type, enabled=False):
         expected = (at_least_float32(teacher_logits) / temperature).softmax(dim=-1)

@@ -34,9 +34,8 @@ def soft_distillation(config: SoftDistillation, model: nn.Module, batch: Batch) 
     """Cross-entropy with the classes, and divergence from a teacher's probabilities.
 
     Outputs [batch, num_classes] against targets and the teacher's outputs of that shape. The
-    teacher's term is the Kullback-Leibler divergence at temperature T, mean over the batch, not the
-    cross-entropy: gradients are the same, and the term is 0 where the student says what the teacher
-    says, in float32 under autocast, too. T^2 keeps the gradient's size when T changes (Sec. 2).
+    teacher's term is the Kullback-Leibler divergence at temperature T, not the cross-entropy of the
+    same gradient: it is 0 where both agree. T^2 keeps the gradient's size when T changes (Sec. 2).
     """
     outputs = model(batch.images)
     class_loss = F.cross_entropy(outputs, batch.targets)

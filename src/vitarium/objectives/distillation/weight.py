@@ -13,18 +13,8 @@ from vitarium.core.errors import InvalidInput
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss, TeacherOutputs, objective
 from vitarium.objectives.classification.base import accuracy
-from vitarium.objectives.distillation._blocks import (
-    Layers,
-    Pairs,
-    layer_pairs,
-    recording,
-    window_shift,
-)
-from vitarium.objectives.distillation._relations import (
-    attention_relation,
-    hidden_difference,
-    hidden_relation,
-)
+from vitarium.objectives.distillation import _blocks as blocks
+from vitarium.objectives.distillation import _relations as relations
 from vitarium.objectives.distillation.base import (
     DISTILLATION,
     OUTPUTS,
@@ -39,8 +29,8 @@ class WeightDistillation(Distillation):
     """alpha cross-entropy with the classes + (1 - alpha) soft cross-entropy with the teacher
     + relation_weight relation + hidden_weight hidden.
 
-    The defaults are those with which MiniViT's authors train Mini-Swin; where the teacher is a
-    convolutional network (Mini-DeiT's), use soft_distillation with alpha 1.
+    The defaults are Mini-Swin's; where the teacher is a convolutional network (Mini-DeiT's), use
+    soft_distillation with alpha 1.
     """
 
     alpha: float = Field(0.0, ge=0, le=1)
@@ -58,7 +48,7 @@ class WeightDistillation(Distillation):
     hidden_scale: PositiveFloat = 49.0
     """Times the mean squared difference of cosine similarities: 49, a window of Swin, as the
     authors have it."""
-    layers: Layers = "every_second"
+    layers: blocks.Layers = "every_second"
     """Blocks of the student that learn: every second one counted from the last, `all`, `last`, or a
     list of pairs [student's, teacher's], from 0. A teacher of another depth is paired in
     proportion."""
@@ -88,16 +78,16 @@ def block_outputs(
     """The teacher's outputs, and queries, keys, values and hidden states of its paired blocks.
 
     By name, with the student's numbers: "outputs" [batch, num_classes], "qkv.3" [batch, n, 3 *
-    width] and "hidden.3" [batch, n, width]; with windows, [batch * windows, n, ...].
-
-    Raises InvalidInput where classes, tokens or widths do not go together, with both numbers.
+    width] and "hidden.3" [batch, n, width]; with windows, [batch * windows, n, ...]. Raises
+    InvalidInput where classes, tokens or widths do not go together, with both numbers.
     """
     if config.alpha < 1:
         check_classes(teacher, student, example)
     kinds = _kinds(config)
-    pairs = _pairs(config, teacher, student) if kinds else ()
+    models = {"student": student, "teacher": teacher}
+    pairs = _pairs(config, models) if kinds else ()
     if kinds:
-        _check(config, teacher, student, example, pairs)
+        _check(config, models, example, pairs)
 
     def outputs_of(images: Tensor) -> dict[str, Tensor]:
         outputs, tokens = _recorded(config, teacher, images, [block for _, block in pairs])
@@ -135,11 +125,13 @@ def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Bat
         for name in (f"{kind}.{number}" for number in numbers):
             teacher_tokens = teacher_output(batch, name)
             if kind == "qkv":
-                part = attention_relation(tokens[name], teacher_tokens, config.relation_heads)
+                part = relations.attention_relation(
+                    tokens[name], teacher_tokens, config.relation_heads
+                )
             elif config.hidden == "mse":
-                part = hidden_difference(tokens[name], teacher_tokens)
+                part = relations.hidden_difference(tokens[name], teacher_tokens)
             else:
-                part = config.hidden_scale * hidden_relation(tokens[name], teacher_tokens)
+                part = config.hidden_scale * relations.hidden_relation(tokens[name], teacher_tokens)
             by_block.append(part)
         mean = torch.stack(by_block).mean()
         parts["relation" if kind == "qkv" else "hidden"] = mean
@@ -158,15 +150,15 @@ def _recorded(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Outputs for images, and of blocks the tokens that count, in one row: [batch, n, ...]"""
     names = [f"{kind}.{number}" for kind in _kinds(config) for number in numbers]
-    with recording(model, names) as recorded:
+    with blocks.recording(model, names) as recorded:
         outputs = model(images)
     left_out = prefix_tokens(model) if config.tokens == "patches" else 0
     return outputs, {name: t.flatten(1, -2)[:, left_out:] for name, t in recorded.items()}
 
 
-def _pairs(config: WeightDistillation, teacher: nn.Module, student: nn.Module) -> Pairs:
+def _pairs(config: WeightDistillation, models: dict[str, nn.Module]) -> blocks.Pairs:
     depths = {}
-    for whose, model in (("student", student), ("teacher", teacher)):
+    for whose, model in models.items():
         try:
             depths[whose] = len(transformer_blocks(model))
         except InvalidInput as error:
@@ -174,38 +166,40 @@ def _pairs(config: WeightDistillation, teacher: nn.Module, student: nn.Module) -
                 f"the {whose} cannot be compared block by block: {error}; set relation_weight and "
                 "hidden_weight to 0, or use soft_distillation"
             ) from None
-    return layer_pairs(config.layers, depths["student"], depths["teacher"])
+    return blocks.layer_pairs(config.layers, depths["student"], depths["teacher"])
 
 
 def _check(
-    config: WeightDistillation,
-    teacher: nn.Module,
-    student: nn.Module,
-    example: Tensor,
-    pairs: Pairs,
+    config: WeightDistillation, models: dict[str, nn.Module], example: Tensor, pairs: blocks.Pairs
 ) -> None:
     """Raises InvalidInput unless the shapes of all pairs go together, seen on one image."""
-    tokens = {}
-    for whose, model, numbers in (
-        ("student", student, [student_block for student_block, _ in pairs]),
-        ("teacher", teacher, [teacher_block for _, teacher_block in pairs]),
-    ):
+    tokens = []
+    for side, (whose, model) in enumerate(models.items()):
         try:
-            _, tokens[whose] = _recorded(config, model, example, numbers)
+            tokens.append(_recorded(config, model, example, [pair[side] for pair in pairs])[1])
         except InvalidInput as error:
             raise InvalidInput(
                 f"the {whose} has no relations to compare: {error}; set relation_weight to 0"
             ) from None
-    for (student_block, teacher_block), kind in product(pairs, _kinds(config)):
-        where = f"block {student_block} of the student and block {teacher_block} of the teacher"
-        shapes = {
-            "student": tokens["student"][f"{kind}.{student_block}"].shape,
-            "teacher": tokens["teacher"][f"{kind}.{teacher_block}"].shape,
-        }
-        _check_tokens(shapes["student"], shapes["teacher"], where)
-        widths = {whose: shape[-1] for whose, shape in shapes.items()}
+    for pair, kind in product(pairs, _kinds(config)):
+        where = f"block {pair[0]} of the student and block {pair[1]} of the teacher"
+        shapes = [tokens[side][f"{kind}.{pair[side]}"].shape for side in (0, 1)]
+        if shapes[0][:-1] != shapes[1][:-1]:
+            have = " and ".join(
+                f"{shape[1]} tokens" + (f" in each of {shape[0]} windows" if shape[0] > 1 else "")
+                for shape in shapes
+            )
+            raise InvalidInput(
+                f"{where} have {have}: their tokens cannot be compared. Use tokens: patches where "
+                "only class token or registers differ; otherwise pair other blocks by `layers`, or "
+                "choose a teacher with the student's image, patch and window size"
+            )
+        widths = {whose: shape[-1] for whose, shape in zip(models, shapes, strict=True)}
         if kind == "qkv":
-            shifts = [window_shift(student, student_block), window_shift(teacher, teacher_block)]
+            shifts = [
+                blocks.window_shift(m, block)
+                for m, block in zip(models.values(), pair, strict=True)
+            ]
             if None not in shifts and shifts[0] != shifts[1]:
                 raise InvalidInput(
                     f"{where} have windows that are shifted by {shifts[0]} and {shifts[1]}: pair "
@@ -222,18 +216,3 @@ def _check(
                 f"hidden: mse compares tokens of one width, but {where} have "
                 f"{widths['student']} and {widths['teacher']}; use hidden: relation"
             )
-
-
-def _check_tokens(student: torch.Size, teacher: torch.Size, where: str) -> None:
-    """Shapes are [batch * windows, n, ...]"""
-    if student[:-1] == teacher[:-1]:
-        return
-    student_words, teacher_words = (
-        f"{shape[1]} tokens" + (f" in each of {shape[0]} windows" if shape[0] > 1 else "")
-        for shape in (student, teacher)
-    )
-    raise InvalidInput(
-        f"{where} have {student_words} and {teacher_words}: their tokens cannot be compared. Use "
-        "tokens: patches where only class token or registers differ; otherwise pair other "
-        "blocks by `layers`, or choose a teacher with the student's image, patch and window size"
-    )
