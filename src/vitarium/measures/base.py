@@ -118,26 +118,13 @@ def measure(
             raise TypeError(f"measure '{name}': {only}")
         if bool(splits) != (inputs == [Mapping[str, Predictions]]):
             raise TypeError(f"measure '{name}': splits need predictions by split, and they splits")
+        facts: dict[str, Any] = {"of": of, "needs": needs, "unit": unit}
+        facts |= {"title": title or name.replace("_", " "), "paper": paper, "symmetric": symmetric}
+        facts |= {"as_distance": as_distance, "quick": quick, "splits": splits, "reason": reason}
+        facts["held_out"] = needs == "predictions" if held_out is None else held_out
+        facts |= {"studies": studies, "heat_map": heat_map, "tiny": tiny}
         called: Callable[..., Any] = _checked(function) if needs == "predictions" else function
-        register(
-            "measure",
-            name,
-            config,
-            of=of,
-            needs=needs,
-            unit=unit,
-            title=title,
-            paper=paper,
-            symmetric=symmetric,
-            as_distance=as_distance,
-            quick=quick,
-            held_out=needs == "predictions" if held_out is None else held_out,
-            splits=splits,
-            reason=reason,
-            studies=studies,
-            heat_map=heat_map,
-            tiny=tiny,
-        )(called)
+        register("measure", name, config, **facts)(called)
         return function
 
     return decorate
