@@ -39,8 +39,6 @@ checkpoint_dir_name
 """
 BOOKKEEPING = frozenset(_RAY_KEYS.split())
 """What Ray itself writes into every line; it tells of machines, not of models."""
-
-
 Names = Callable[[dict[str, Tensor], Path], dict[str, Tensor]]
 
 
@@ -66,7 +64,7 @@ class Trial:
     iterations: Mapping[int, int]
     """Training iteration by number of the checkpoint's folder."""
     done: bool
-    """Whether Ray wrote that it is."""
+    """As Ray wrote it."""
     notes: tuple[str, ...]
 
     @property
@@ -76,7 +74,6 @@ class Trial:
 
     @property
     def last(self) -> int:
-        """The last iteration of which there is a line or a checkpoint."""
         return max([*self.lines, *self.checkpoints], default=0)
 
     @property
@@ -87,15 +84,10 @@ class Trial:
 
     @property
     def last_weights(self) -> Path | None:
-        """The file of the last checkpoint."""
         return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
 
     def epochs(self, names: Names = lambda weights, file: weights) -> list[ForeignEpoch]:
-        """Every iteration of which there is a line or a checkpoint, in order.
-
-        Args:
-            names: weights as the file has them -> under the names they are to have.
-        """
+        """Every iteration of which there is a line or a checkpoint, its weights renamed."""
         contrastive = is_contrastive(self.config)
 
         def load(file: Path) -> dict[str, Tensor]:
@@ -138,16 +130,8 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
         }
         for number, line in lines.items()
     }
-    return Trial(
-        path=path,
-        root=root,
-        config=_configuration(path, root, lines),
-        lines=measured,
-        checkpoints=checkpoints,
-        iterations=iterations,
-        done=bool(lines) and lines[max(lines)].get("done") is True,
-        notes=tuple(notes),
-    )
+    config, done = _configuration(path, root, lines), bool(lines) and lines[max(lines)].get("done")
+    return Trial(path, root, config, measured, checkpoints, iterations, done is True, tuple(notes))
 
 
 def _configuration(path: Path, root: Path, lines: Mapping[int, Any]) -> Mapping[str, Any]:

@@ -1,8 +1,5 @@
-"""Families: which models have a common ancestor, before anything is said of parents.
-
-Models that were initialized independently are at right angles; descendants keep most of the
-direction of what they come from, however far a training moved them. `families_by_angle` needs
-nothing else; `families_by_distance` is how MoTHer finds its trees, with a look at the angles.
+"""Families: which models have a common ancestor. Models that were initialized independently are at
+right angles; descendants keep most of the direction of what they come from, however far they moved.
 """
 
 import numpy as np
@@ -47,13 +44,10 @@ def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarr
 
 
 def single_linkage(gram: np.ndarray, trees: int | None = None) -> np.ndarray:
-    """The same from inner products of weight matrices, float64 [K, K]: int64 [K].
-
-    Single linkage, since every model is near its parent or a sibling. Cut where two merges differ
-    most; independent models (1) and copies (0) bound the heights, so that one family alone, and
-    models that are all unrelated, are found, too. Biases and norms have no place in the products:
-    they begin alike in all models.
-    """
+    """The same from inner products of weight matrices, float64 [K, K]: int64 [K]. Every model is
+    near its parent or a sibling. Cut where two merges differ most; independent models (1) and
+    copies (0) bound the heights, so that one family alone, and models that are all unrelated, are
+    found, too. Biases and norms, which begin alike in all models, have no place in the products."""
     _check_trees(trees, len(gram))
     if len(gram) == 1:
         return np.zeros(1, int)
@@ -78,13 +72,10 @@ def families_by_distance(
     model_set: ModelSet, distances: np.ndarray, trees: int | None
 ) -> np.ndarray:
     """Family of every model by `ward` on distances [K, K], int64 [K]; from 0, as they appear.
-
     Distances alone do not tell a tree with a few far models from several trees. So where `trees` is
     None, models whose weight matrices are all related are one family, and where no two are, each is
     its own. Biases and gains, which are alike in all models, count only where there is no matrix.
-
-    Raises InvalidInput for more trees than models.
-    """
+    Raises InvalidInput for more trees than models."""
     if trees is None and len(model_set) > 1:
         gram = model_set.statistics.gram(model_set.matrices or None)
         norms = np.sqrt(gram.diagonal())
@@ -99,12 +90,10 @@ def families_by_distance(
 
 def ward(distances: np.ndarray, trees: int | None = None) -> np.ndarray:
     """Family of every model by Ward's linkage, int64 [K]; from 0, as they appear (Ward 1963).
-
     Families are merged while that adds the least variance. Where the number of trees is not known,
     merging stops at the largest gap: where the next merge is relatively highest compared with the
     one before it. Where no gap is larger than MIN_GAP_RATIO there is one family, but a single tree
-    with few models may have such a gap too (see `families_by_distance`). Distances [K, K].
-    """
+    with few models may have such a gap too (see `families_by_distance`). Distances [K, K]."""
     _check_trees(trees, len(distances))
     if len(distances) == 1:
         return np.zeros(1, dtype=np.int64)
@@ -122,6 +111,5 @@ def ward(distances: np.ndarray, trees: int | None = None) -> np.ndarray:
 
 def _check_trees(trees: int | None, models: int) -> None:
     if trees is not None and not 1 <= trees <= models:
-        raise InvalidInput(
-            f"{models} models cannot be {trees} trees; give a number from 1 to {models}, or none"
-        )
+        hint = f"give a number from 1 to {models}, or none"
+        raise InvalidInput(f"{models} models cannot be {trees} trees; {hint}")

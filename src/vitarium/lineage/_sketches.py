@@ -26,16 +26,14 @@ _CHUNK_MODELS = 1_024
 def sketch_weights(
     model_set: ModelSet, size: int = 512, tensors: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Random projections of all models, float64 [K, size]; each file is read once.
+    """Random projections of all models, float64 [K, size], by default of all tensors of two
+    dimensions or more; each file is read once. NaN of a model with a number that is not finite.
 
     Inner products of sketches estimate those of the weights without bias, and so do squared
     distances: of vectors a and b with a standard deviation of about
     sqrt((|a|^2 |b|^2 + (a b)^2) / size), which is sqrt(2 / size) of a squared length. Every number
     is added, with a random sign, to a random place (Charikar et al. 2002; Weinberger et al. 2009,
-    arXiv 0902.2206). A model's sketch does not depend on the others; that of a model with a number
-    that is not finite is NaN. By default all tensors of two dimensions or more are projected.
-
-    Raises: InvalidInput for a size below 1, or if there is no tensor; CorruptFile.
+    arXiv 0902.2206). Raises InvalidInput for a size below 1, or if there is no tensor; CorruptFile.
     """
     tensors = model_set.matrices if tensors is None else tensors
     if size < 1 or not tensors:
@@ -60,15 +58,12 @@ def sketch_weights(
 
 
 def spanning_tree(sketch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Minimum spanning tree of sketches [K, size], its shortest edges first.
+    """Minimum spanning tree of sketches [K, size]: indices of models, int64 [K - 1, 2], and squared
+    distances, float64 [K - 1], the shortest first.
 
-    Cut where edges get long, it is single linkage of all pairs: families of a set of which no
-    matrix of all pairs fits into memory. (Nearest neighbours do not give them: siblings whose steps
-    were small have each other, and not their parent.) By Boruvka's rounds, each of which joins
-    every tree so far with its nearest.
-
-    Returns: indices of models, int64 [K - 1, 2], and squared distances, float64 [K - 1].
-
+    Cut where edges get long, it is single linkage of all pairs, where no matrix of them fits into
+    memory. (Nearest neighbours are not: siblings whose steps were small have each other, and not
+    their parent.) By Boruvka's rounds, each of which joins every tree so far with its nearest.
     Raises InvalidInput for a sketch that is not finite.
     """
     if not np.isfinite(sketch).all():

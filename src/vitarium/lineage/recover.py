@@ -12,10 +12,9 @@ from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
 from vitarium.lineage._clusters import MAX_ALL_PAIRS
 from vitarium.lineage._sketches import sketch_weights
-from vitarium.lineage._zoo_models import Epochs
 from vitarium.lineage.base import Forest
 from vitarium.lineage.ground_truth import Truth, restrict_truth
-from vitarium.lineage.load import LoadedModels, first_non_finite, load
+from vitarium.lineage.load import Epochs, LoadedModels, first_non_finite, load
 from vitarium.lineage.scores import Scores, scores
 from vitarium.zoo import Zoo
 
@@ -25,11 +24,10 @@ MAX_COMPARED_MODELS = 2_000
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """A set of models that could be compared with each other."""
+    """Models that could be compared with each other, by so many tensors."""
 
     models: Sequence[str]
     tensors: int
-    """How many were compared."""
     shared: float
     """Their share of the numbers of the largest model, heads left out."""
 
@@ -42,14 +40,13 @@ class Recovered:
     """Families are numbered across groups."""
     truth: Truth | None
     scores: Scores | None
-    """Of the forest against the truth."""
     others: Mapping[str, tuple[Forest, Scores | None]]
     """Forests of other methods, and their scores, by name."""
     left_out: Mapping[str, str]
-    """Models and files that were set aside, and why."""
+    """Why, by model or file."""
     groups: Sequence[ModelGroup]
     info: Mapping[str, Mapping[str, Any]]
-    """What is known of a model, to be shown."""
+    """See `LoadedModels.info`."""
 
 
 def recover(
@@ -105,10 +102,8 @@ def recover(
     forest = _combined_forest(chosen, loaded, trees, progress)
     if baselines and max(map(len, loaded.model_sets)) > MAX_COMPARED_MODELS:
         names = ", ".join(baseline.name for baseline in baselines)
-        note = (
-            f"No other method ran beside it ({names}): there are more than {MAX_COMPARED_MODELS} "
-            "models."
-        )
+        why = f"there are more than {MAX_COMPARED_MODELS} models."
+        note = f"No other method ran beside it ({names}): {why}"
         forest, baselines = replace(forest, notes=[*forest.notes, note]), []
     roots = {model for model, parents in true.items() if not parents} if true else set()
     others = [_combined_forest(baseline, loaded, trees, progress, roots) for baseline in baselines]

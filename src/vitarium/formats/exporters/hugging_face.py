@@ -30,7 +30,6 @@ _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 
 
 def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
-    """Why a model is no ViT of Hugging Face's; None where it is one."""
     if reason := refuses_unbuilt(config, zoo, checkpoint):
         return reason
     fault = next(_faults(_skeleton(zoo, checkpoint)), None)
@@ -46,21 +45,19 @@ def hugging_face(
     A model without a head becomes a ViTModel. The folder says how images are prepared, too.
     """
     for checkpoint in models:
-        folder = out / checkpoint_name(checkpoint)
-        id, epoch = checkpoint
+        folder, id = out / checkpoint_name(checkpoint), checkpoint.model
         model, classes = _skeleton(zoo, checkpoint), zoo.folder(id).about().classes
         inputs = preprocessing(zoo.spec(id), config)
         files.write_json(folder / "config.json", _config(model, classes))
         files.write_json(folder / "preprocessor_config.json", _processor(inputs))
         headless = isinstance(model.head, nn.Identity)
-        weights = from_timm(zoo.state_dict(id, epoch), headless=headless)
+        weights = from_timm(zoo.state_dict(*checkpoint), headless=headless)
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
         yield folder
 
 
 def _skeleton(zoo: Zoo, checkpoint: CheckpointRef) -> Any:
-    """The model without memory."""
     id = checkpoint.model
     with torch.device("meta"):
         return zoo.spec(id).origin.build(zoo.folder(id).about().num_outputs)

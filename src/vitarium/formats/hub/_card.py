@@ -46,12 +46,7 @@ def card(
     is_zoo: bool,
     software: Mapping[str, Mapping[str, str]],
 ) -> str:
-    """The text of README.md.
-
-    Args:
-        is_zoo: whether what is uploaded can be opened as a zoo; else it is a file per model.
-        software: id -> versions, device and so on with which the model was trained.
-    """
+    """The text of README.md, for a zoo or a file per model; `software` is by model's id."""
     from huggingface_hub import DatasetCardData
 
     count = len(population.models)
@@ -151,7 +146,6 @@ weights = load_file(hf_hub_download(filename="weights/" + table["file"][0], **wh
 
 
 def _software(software: Mapping[str, Mapping[str, str]]) -> str:
-    """Versions that all models share, or all that there are of each."""
     versions_by_name: dict[str, dict[str, None]] = {}
     for versions in software.values():
         for name, version_of_model in versions.items():

@@ -20,9 +20,7 @@ _LOOKS = {"background": "white", "font": "Helvetica, Arial, sans-serif"}
 
 def draw(population: Population, folder: Path) -> Iterator[Path]:
     """Accuracies per stage as histograms, and every model's over the epochs; none without any.
-
-    Raises MissingExtra, DiskFull, NotWritable.
-    """
+    Raises MissingExtra, DiskFull, NotWritable."""
     stages = [stage for stage in population.stages if population.scores(stage)]
     if not stages:
         return

@@ -22,7 +22,7 @@ _LEFT_OUT = (".*", "*/.*", "index/*", "index.json")
 
 @dataclass(frozen=True)
 class Upload:
-    """A file, by its name in the repository."""
+    """A file of the repository."""
 
     name: str
     bytes: int
@@ -79,9 +79,8 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
     # beside the zoo, its files need not be copied
     parent = absolute.parent if os.access(absolute.parent, os.W_OK) else None
     with temporary_folder(parent, prefix=".vitarium-push-") as beside:
-        hub_folder = beside / absolute.name
-        export(zoo, "hub", out=hub_folder, license=license, link=True)
-        yield hub_folder
+        export(zoo, "hub", out=beside / absolute.name, license=license, link=True)
+        yield beside / absolute.name
 
 
 def _uploads(folder: Path) -> list[Upload]:
@@ -100,10 +99,8 @@ def _upload(folder: Path, repository: str, *, private: bool) -> None:
     import huggingface_hub
 
     if huggingface_hub.get_token() is None:
-        raise InvalidInput(
-            "there is no token of the Hugging Face hub: log in with `hf auth login`, or set the "
-            "environment variable HF_TOKEN to a token that may write"
-        )
+        hint = "log in with `hf auth login`, or set $HF_TOKEN to a token that may write"
+        raise InvalidInput(f"there is no token of the Hugging Face hub: {hint}")
     api: Any = huggingface_hub.HfApi(library_name="vitarium")
     # before version 2, it is another method that goes on after an interruption
     upload = getattr(api, "upload_large_folder", None) or api.upload_folder

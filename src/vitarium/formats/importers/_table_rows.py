@@ -33,7 +33,6 @@ class Row:
         return InvalidInput(f"{self.table}, row {self.number}, column '{column}': {why}")
 
     def number_of(self, column: str) -> int | None:
-        """A whole number that is not negative; None for an empty cell."""
         cell = self.cells.get(column)
         if cell is not None and not is_number(cell):
             raise self.wrong(column, f"'{cell}' is not a whole number")

@@ -11,6 +11,7 @@ soup,base;tuned
 import csv
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -22,39 +23,34 @@ from vitarium.core.csv_cells import unguarded
 from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.numerals import is_number
 from vitarium.core.registry import plugins
-from vitarium.formats.importers.checkpoint_table import METRICS
+from vitarium.formats.importers.checkpoint_table import METADATA, METRICS
 from vitarium.formats.weights import check_place
 from vitarium.lineage.ground_truth import LAST
 from vitarium.zoo.listing import SCORES
 
 LINEAGE, MODELS = "lineage.csv", "models.csv"
-_RESERVED_COLUMNS = (
-    *("file", "name", "stage", "parent", "parent_epoch", "epoch", "num_classes", "ingredients"),
-)
+_NOT_FACTORS = (*METADATA, "file", "ingredients")
 _ID = re.compile("[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class ParentTable:
-    """True parents as a table has them."""
+    """True parents as a table has them; of a model, what it started from or was made of."""
 
     path: Path
     checkpoints: Mapping[str, CheckpointRef]
-    """Of every file that it speaks of, by its path in the folder, which model it is."""
+    """By file's path in the folder."""
     parents: Mapping[str, Sequence[CheckpointRef]]
-    """From what a model started, or of what it was made."""
     info: Mapping[str, dict[str, Any]]
-    """By file, what else it says, to be shown: see `LoadedModels.info`."""
+    """By file, see `LoadedModels.info`."""
 
 
 def find_parent_table(
     folder: Path, files: Mapping[str, Path], names: Sequence[str]
 ) -> ParentTable | None:
-    """The folder's `lineage.csv`, else its `models.csv` if that has a column `parent`.
-
-    Files are of the folder, by model's name; each of the names, which were read, needs a row.
-    Raises InvalidInput that names the table, the row and what to do.
-    """
+    """The folder's `lineage.csv`, else its `models.csv` if that has a column `parent`. Files are of
+    the folder, by model's name; each of the names, which were read, needs a row. Raises
+    InvalidInput that names the table, the row and what to do."""
     paths = {name: file.relative_to(folder).as_posix() for name, file in files.items()}
     table = None
     if (folder / LINEAGE).exists():
@@ -71,10 +67,8 @@ def find_parent_table(
         raise InvalidInput(f"{table.path}: a model cannot be its own ancestor: {circle}") from None
     for name in names:
         if paths[name] not in table.checkpoints:
-            raise InvalidInput(
-                f"{table.path} has no row for {paths[name]}; add one (that of a root has no "
-                "parent), or remove the table"
-            )
+            hint = "add one (that of a root has no parent), or remove the table"
+            raise InvalidInput(f"{table.path} has no row for {paths[name]}; {hint}")
     return table
 
 
@@ -91,10 +85,9 @@ def _from_lineage_csv(path: Path, paths: Mapping[str, str]) -> ParentTable:
         of_model = parents.setdefault(names.get(cells["model"], cells["model"]), [])
         for cell in filter(None, map(str.strip, cells.get("parent", "").split(";"))):
             if names.get(cell, cell) not in known:
-                raise InvalidInput(
-                    f"{where}: there is no file of '{cell}', and no row{did_you_mean(cell, known)}"
-                    "; give a parent whose file is not here a row of its own"
-                )
+                hint = "give a parent whose file is not here a row of its own"
+                what = f"there is no file of '{cell}', and no row{did_you_mean(cell, known)}"
+                raise InvalidInput(f"{where}: {what}; {hint}")
             of_model.append(CheckpointRef(names.get(cell, cell), LAST))
     checkpoints = {file: CheckpointRef(name, 0) for file, name in names.items() if name in parents}
     return ParentTable(path, checkpoints, parents, {})
@@ -108,17 +101,12 @@ def _from_models_csv(path: Path) -> ParentTable | None:
             return None
     names = {cells.get("name", cells["file"]) for _, cells in rows if "file" in cells}
     checkpoints, parents, info = {}, dict[str, list[CheckpointRef]](), {}
-    values: dict[str, set[str]] = {}
+    values = defaultdict[str, set[str]](set)
     for _, cells in rows:
         for column, cell in cells.items():
-            values.setdefault(column, set()).add(cell)
-    factors = [
-        column
-        for column in values  # neither ours nor measured, and rows that have a value differ in it
-        if column not in _RESERVED_COLUMNS
-        and not column.startswith(METRICS)
-        and len(values[column]) > 1
-    ]
+            values[column].add(cell)
+    others = [c for c in values if c not in _NOT_FACTORS and not c.startswith(METRICS)]
+    factors = [c for c in others if len(values[c]) > 1]  # rows that have a value differ in it
     for where, cells in rows:
         if "file" not in cells:
             raise InvalidInput(f"{where}: no file is named")
@@ -127,10 +115,8 @@ def _from_models_csv(path: Path) -> ParentTable | None:
         for parent in origins:
             # exported models have parents that were not exported; those have ids
             if parent.model not in names and not _ID.fullmatch(parent.model):
-                raise InvalidInput(
-                    f"{where}: no row has the name '{parent.model}' of its parent"
-                    f"{did_you_mean(parent.model, names)}"
-                )
+                what = f"no row has the name '{parent.model}' of its parent"
+                raise InvalidInput(f"{where}: {what}{did_you_mean(parent.model, names)}")
         if parents.setdefault(name, origins) != origins:
             raise InvalidInput(f"{where}: {name} has another parent in a row before")
         checkpoint = CheckpointRef(name, _number(where, cells, "epoch", 0))
@@ -185,10 +171,9 @@ def _rows(path: Path, *needed: str) -> Iterator[tuple[str, dict[str, str]]]:
             header = [unguarded(cell.strip()) for cell in next(reader, [])]
             for column in needed:
                 if header.count(column) != 1:
-                    raise InvalidInput(
-                        f"{path}, row 1: it needs one column '{column}'; it has "
-                        f"{', '.join(header) or 'none at all'}"
-                    )
+                    columns = ", ".join(header) or "none at all"
+                    what = f"it needs one column '{column}'; it has {columns}"
+                    raise InvalidInput(f"{path}, row 1: {what}")
             for cells in reader:
                 where = f"{path}, row {reader.line_num}"
                 if len(cells) not in (0, len(header)):

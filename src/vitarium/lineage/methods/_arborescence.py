@@ -1,7 +1,4 @@
-"""Minimum spanning arborescences of dense graphs, exactly, and how probable each edge is.
-
-Networkx has Edmonds' algorithm for sparse graphs in plain Python; every pair of models is an edge.
-"""
+"""Minimum spanning arborescences of dense graphs (networkx has sparse ones), and probabilities."""
 
 from dataclasses import dataclass
 
@@ -26,9 +23,8 @@ class Arborescence:
 
 
 def minimum_arborescence(costs: np.ndarray) -> Arborescence:
-    """The spanning arborescence of least cost, by contracting circles of cheapest edges.
-
-    Of several that cost the same it is one; which depends on the order of the nodes.
+    """The spanning arborescence of least cost, by contracting circles of cheapest edges; of several
+    that cost the same, which it is depends on the order of the nodes.
 
     Time K^2 for a complete graph, and a few numpy calls for each node (Tarjan 1977, Finding
     optimum branchings, Networks 7, with paths grown as by Gabow et al. 1986). The best root is
@@ -62,13 +58,9 @@ def probabilities(
     (All trees could be counted by the matrix-tree theorem; but the determinant has no digits left
     where some models are very near to each other, and others far.)
 
-    Args:
-        costs: float64 [K, K], as the tree was found with.
-        tree: the least costly one.
-        temperature: T, in the unit of costs, above 0.
-
-    Returns: of every node's edge from its parent float64 [K], NaN of the root's; of every node as
-    the root float64 [K].
+    Costs are float64 [K, K], as the tree was found with; T is in their unit, above 0. Returns, of
+    every node's edge from its parent float64 [K], NaN of the root's; of every node as the root
+    float64 [K].
     """
     edges, nodes = _validated(costs), np.arange(len(costs))
     as_root = np.exp((tree.root_costs.min() - tree.root_costs) / temperature)
@@ -107,12 +99,10 @@ def _validated(costs: np.ndarray) -> np.ndarray:
 
 
 class _Contraction:
-    """Circles of cheapest edges contracted to one node each, until no circle is left.
-
-    The graph's K nodes are numbered first, contracted ones follow, at most K - 1 of them. One lies
-    at the index (row and column) of one of its members in `costs`: what edges between indices cost,
-    less what the node that they lead to has paid already.
-    """
+    """Circles of cheapest edges contracted to one node each, until no circle is left. The graph's K
+    nodes are numbered first, contracted ones follow, at most K - 1 of them. One lies at the index
+    (row and column) of one of its members in `costs`: what edges between indices cost, less what
+    the node that they lead to has paid already."""
 
     def __init__(self, costs: np.ndarray) -> None:
         self.count = len(costs)
@@ -147,8 +137,7 @@ class _Contraction:
                     path.append(tail)
 
     def root_costs(self) -> np.ndarray:
-        """Least sum of costs with each node as the root, float64 [K]. Nothing that the root is part
-        of needs an edge, and all other nodes do."""
+        """See `Arborescence`. Nothing that the root is part of needs an edge; all else does."""
         costs = np.full(self.count, np.inf)
         saved = [0.0] * len(self.paid)
         for node in reversed(range(len(self.paid))):
@@ -186,10 +175,9 @@ class _Contraction:
             return tail
         if self.source != NO_PARENT:
             source_node, unreached_node = self.members[self.source][0], self.members[node][0]
-            raise InvalidInput(
-                f"no node reaches both {source_node} and {unreached_node} along the edges that "
-                "have a cost: there is no spanning arborescence"
-            )
+            what = f"no node reaches both {source_node} and {unreached_node}"
+            why = "along the edges that have a cost: there is no spanning arborescence"
+            raise InvalidInput(f"{what} {why}")
         self.source = node
         return NO_PARENT
 

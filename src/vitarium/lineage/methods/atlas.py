@@ -105,13 +105,12 @@ def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
     for name in config.times:
         if name not in model_set.names:
             raise UnknownName("model", name, model_set.names)
-    missing = [name for name in model_set.names if name not in config.times]
-    if config.times and missing:
-        raise InvalidInput(
-            f"no time is given of {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}: "
-            "give the times of all models, or of none"
-        )
     if config.times:
+        missing = [name for name in model_set.names if name not in config.times]
+        if missing:
+            which = f"{', '.join(missing[:5])}{' and others' * (len(missing) > 5)}"
+            hint = "give the times of all models, or of none"
+            raise InvalidInput(f"no time is given of {which}: {hint}")
         return np.array([config.times[name] for name in model_set.names], dtype=np.float64), []
     norms = np.sqrt(model_set.statistics.gram(model_set.matrices or None).diagonal())
     return norms, ["the norm of weights stands in for the time, which is not known"]

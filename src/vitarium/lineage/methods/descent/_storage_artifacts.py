@@ -1,7 +1,4 @@
-"""What storage leaves behind in weights: zeros, few values, low precision.
-
-Rounding, quantising and pruning lose what cannot come back, so they tell which of two came first.
-"""
+"""What storage leaves in weights: zeros, few values, low precision. It tells which came first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,21 +29,18 @@ _ROUNDING_RANGE = (0.8, 1.25)
 
 @dataclass(frozen=True)
 class StorageArtifacts:
-    """Storage artifacts of K models, in their order.
-
-    Args:
-        zeros: share of entries that are zero, of a sample of rows, [K].
-        bits: within a row there are at most 2^bits different values, or they lie on so many even
-            steps, [K]; FULL_BITS where there is no sign of it.
-        dtypes: the narrowest of bfloat16, float16 and float32 that holds all entries looked at.
-        rounding: expected squared l2 norm of what was lost to rounding, [K]: of even steps and of
-            half precision step^2 / 12 for each entry; 0 where no numbers were lost.
-    """
+    """Of K models, in their order."""
 
     zeros: np.ndarray
+    """Share of entries that are zero, of a sample of rows, [K]."""
     bits: np.ndarray
+    """Within a row there are at most 2^bits different values, or they lie on so many even steps,
+    [K]; FULL_BITS where there is no sign of it."""
     dtypes: Sequence[torch.dtype]
+    """The narrowest of bfloat16, float16 and float32 that holds all entries looked at."""
     rounding: np.ndarray
+    """Expected squared l2 norm of what was lost to rounding, [K]: of even steps and of half
+    precision step^2 / 12 for each entry; 0 where no numbers were lost."""
 
 
 def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> StorageArtifacts:
@@ -116,13 +110,11 @@ def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
 
 
 def difference_rank(before: Tensor, after: Tensor) -> int:
-    """Rank of what was added to a matrix [m, n], apart from the rounding of the sum.
-
-    The sum is rounded to the type that it is stored in, which its own numbers show. Independent
-    errors have a largest singular value of at most about the greatest norm of a row and that of a
-    column together (Latala 2005, Some estimates of norms of random matrices): what is below twice
-    that is not counted.
-    """
+    """Rank of what was added to a matrix [m, n], apart from the rounding of the sum. The sum is
+    rounded to the type that it is stored in, which its own numbers show. Independent errors have a
+    largest singular value of at most about the greatest norm of a row and that of a column together
+    (Latala 2005, Some estimates of norms of random matrices): what is below twice that is not
+    counted."""
     old, new = _rows(before), _rows(after)
     values = np.linalg.svd(new - old, compute_uv=False)
     errors = _spacing(new, _dtype(new)) ** 2 / 12

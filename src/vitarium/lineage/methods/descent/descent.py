@@ -43,9 +43,8 @@ class _Family:
     """A family before its tree is known."""
 
     model_set: ModelSet
-    """One model of each group of copies."""
     copies: Sequence[Sequence[str]]
-    """Names of equal models, in groups; the first stands for all."""
+    """Groups of equal models; the first stands for all in the set."""
     derived: Derived
     later: Collection[tuple[str, str]]
     """Pairs of names; the first cannot be earlier than the second."""
@@ -79,10 +78,8 @@ def descent(config: Descent, model_set: ModelSet, trees: int | None) -> Forest:
     kinds = with_edge_kinds(edges, [family.model_set for family in families], union.later)
     edges = with_copies(kinds, union.copies, model_set, permuted)
     if circular:
-        notes.append(
-            f"{_abbreviated(circular)}: made of models that seem to descend from them; the parent "
-            "in the tree was kept."
-        )
+        why = "made of models that seem to descend from them; the parent in the tree was kept."
+        notes.append(f"{_abbreviated(circular)}: {why}")
     return Forest(
         method="descent",
         models=model_set.names,
@@ -186,10 +183,8 @@ def _grow_tree(family: _Family, edges: list[Edge], roots: dict[str, float]) -> l
     roots |= own_roots
     if not rooted.shared_init.any():
         return []
-    return [
-        f"{len(own_roots)} models ({_abbreviated(sorted(own_roots))}) began alike, from initial "
-        "weights that are not here; each is a root."
-    ]
+    why = "began alike, from initial weights that are not here; each is a root."
+    return [f"{len(own_roots)} models ({_abbreviated(sorted(own_roots))}) {why}"]
 
 
 def _abbreviated(names: Sequence[str]) -> str:
