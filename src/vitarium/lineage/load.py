@@ -257,13 +257,13 @@ def _load_folder(
     files.listed(folder)
     with reading(folder):
         models, left_out, paths_by_name = load_folder(folder, progress)
+        usable = _usable(models, left_out)
+        table = find_parent_table(folder, paths_by_name, list(usable))
     if not paths_by_name:
         what = "neither a zoo (it has no zoo.json) nor a folder with files of weights"
         raise InvalidInput(f"{folder} is {what} ({', '.join(SUFFIXES)})")
-    usable = _usable(models, left_out)
     paths = {name: paths_by_name[name].relative_to(folder).as_posix() for name in usable}
     info: dict[str, dict[str, Any]] = {name: {"file": path} for name, path in paths.items()}
-    table = find_parent_table(folder, paths_by_name, list(usable))
     if table is None:
         return usable, left_out, None, info
     for name, path in paths.items():

@@ -99,7 +99,7 @@ def _upload(folder: Path, repository: str, *, private: bool) -> None:
     import huggingface_hub
 
     if huggingface_hub.get_token() is None:
-        hint = "log in with `hf auth login`, or set $HF_TOKEN to a token that may write"
+        hint = "log in with `hf auth login`, or set the variable HF_TOKEN to a token that may write"
         raise InvalidInput(f"there is no token of the Hugging Face hub: {hint}")
     api: Any = huggingface_hub.HfApi(library_name="vitarium")
     # before version 2, it is another method that goes on after an interruption

@@ -66,7 +66,8 @@ def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignM
     """Files of weights (.safetensors, .pth, .pt, .bin) and a CSV table of what they are."""
     table = table_of(source, config.table)
     models: dict[str, list[Row]] = defaultdict(list)
-    for row in read_rows(table, config.file_column, config.delimiter):
+    hint, delimiter = "; name the column of files with file_column=NAME", config.delimiter
+    for row in read_rows(table, config.file_column, delimiter=delimiter, hint=hint, unique=True):
         models[row.cells.get("name") or row.cells[config.file_column]].append(row)
     for name, rows in models.items():
         yield _model(name, rows, config)
