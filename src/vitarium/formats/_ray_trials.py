@@ -4,10 +4,9 @@
     result.json                    a JSON object a line, one per training iteration
     checkpoint_000NNN/checkpoints  the state dict; an `optimizer` beside it is never opened
 
-**Which line belongs to which checkpoint.** An epoch's number is the `training_iteration` of its
-line. Ray says in a line which checkpoint it wrote (`checkpoint_dir_name`, since Ray 2.7, where
-folders are counted), else a folder's number is the iteration, as it was before. Where neither
-fits, but folders counted from zero would, it cannot be told, and the user has to say.
+An epoch's number is the `training_iteration` of its line. A line says which checkpoint it wrote
+(`checkpoint_dir_name`, since Ray 2.7, where folders are counted), else a folder's number is the
+iteration. Where neither fits, but folders counted from zero would, the user has to say.
 """
 
 import math
@@ -102,7 +101,6 @@ class Trial:
 
 
 def is_trial(path: Path) -> bool:
-    """Whether a folder looks like one."""
     names = (*CONFIGURATIONS, "result.json")
     return any((path / name).is_file() for name in names) or bool(_folders(path))
 
@@ -126,7 +124,7 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
         number: {
             key: math.nan if value is None else value  # as Ray writes it
             for key, value in line.items()
-            if key not in BOOKKEEPING and (value is None or isinstance(value, int | float))
+            if key not in BOOKKEEPING and isinstance(value, int | float | None)
         }
         for number, line in lines.items()
     }
@@ -154,13 +152,11 @@ def _configuration(path: Path, root: Path, lines: Mapping[int, Any]) -> Mapping[
 
 
 def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """Lines of result.json by training iteration, and what is to be said of them."""
-    notes: list[str] = []
+    """Lines of result.json by training iteration, and notes."""
     if not path.is_file():
         return {}, ["it has no result.json: its epochs come without metrics"]
     check_place(path, root)
-    lines: dict[int, dict[str, Any]] = {}
-    broken: int | None = None
+    notes, lines, broken = list[str](), dict[int, dict[str, Any]](), 0
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if not text.strip():

@@ -78,10 +78,10 @@ def importer(
 ) -> Callable[[ImportFunction], ImportFunction]:
     """Register a function `(config, source) -> ForeignModel, ...` that reads a foreign format.
 
-    It yields the models of a folder or file, parents before their children, and reads no more of
-    their weights than it needs to describe them. `import_zoo` does the rest: ids, order, lineage,
-    resuming, and checking that weights fit the architecture. Files are untrusted input: read them
-    with `formats.weights`. Raise InvalidInput that names the file for what cannot be imported.
+    It yields the models of a folder or file and reads no more of their weights than it needs to
+    describe them. `import_zoo` does the rest: ids, order, lineage, resuming, and checking that
+    weights fit the architecture. Files are untrusted input: read them with `formats.weights`. Raise
+    InvalidInput that names the file for what cannot be imported.
 
     Args:
         detects: `source -> bool`, whether a folder or file has this format. Called on whatever the
@@ -127,8 +127,7 @@ def exporter(
     Raises ValueError where `needs` is given without `extra`.
     """
     if needs and not extra:
-        raise ValueError(
-            f"exporter '{name}' needs {', '.join(needs)}: say with extra= what has them"
-        )
+        what = f"exporter '{name}' needs {', '.join(needs)}"
+        raise ValueError(f"{what}: say with extra= what has them")
     facts = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
     return register("exporter", name, config, {**facts, "paper": paper, "tiny": tiny})

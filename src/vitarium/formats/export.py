@@ -43,9 +43,8 @@ def export(
     listener: Listener = lambda event: None,
     **settings: Any,
 ) -> list[Path]:
-    """Write models of a zoo in another format.
-
-    Everything is written beside `out` and renamed at the end: an interrupted export leaves nothing.
+    """Write models of a zoo in another format: beside `out`, renamed at the end, so that an
+    interrupted export leaves nothing.
 
     Args:
         exporter: the format, see `vitarium plugins exporter`.
@@ -56,7 +55,6 @@ def export(
         skip: leave out models for which the format has no place, instead of an error.
         progress: counts files and folders; the task is the name of the last one written.
         listener: is called for every model that is left out.
-        settings: of the exporter.
 
     Returns what was written: a file or folder per model, and what the format has beside them.
     Raises UnknownName, InvalidConfig, and InvalidInput for a place that is taken, a library that is

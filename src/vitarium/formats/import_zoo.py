@@ -46,7 +46,7 @@ class ModelImported:
     model: ForeignModel
     id: str
     new: bool
-    """Whether any epoch was written now; False: all were in the zoo already."""
+    """Whether any epoch was written now."""
 
 
 Listener = Callable[[ModelImported], None]
@@ -63,10 +63,8 @@ def import_zoo(
     listener: Listener = lambda event: None,
     **settings: Any,
 ) -> list[str]:
-    """Bring foreign models into a zoo, every epoch with its metrics, weights bit for bit.
-
-    Importing again skips what is there and resumes an interrupted import. No more than one
-    checkpoint is in memory at a time.
+    """Bring foreign models into a zoo, every epoch with its metrics, weights bit for bit. Importing
+    again skips what is there and resumes. No more than one checkpoint is in memory at a time.
 
     Args:
         source: the folder or file to import, or what `find_models` gave for it.
@@ -76,7 +74,6 @@ def import_zoo(
         wait: until another process that writes into the zoo is done, instead of giving up.
         progress: counts epochs; the task is the model's name.
         listener: is called after each model.
-        settings: of the importer.
 
     Returns the ids, parents first. Raises UnknownName, InvalidConfig and InvalidInput before
     anything is written; ZooInUse; UntrustedFile, CorruptFile and IncompatibleWeights for weights

@@ -30,15 +30,13 @@ WRAPPED_IN = ("state_dict", "model_state_dict", "model", "module", "net", "weigh
 def read_weights(
     path: Path, root: Path, *, wrapped_in: tuple[str, ...] = (), mapped: bool = False
 ) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a pickle (any other name), by their names.
+    """The tensors of a `.safetensors` file, or of a pickle (any other name), by their names. Raises
+    UntrustedFile, CorruptFile and NotReadable.
 
     Args:
         root: the folder that is imported; a file outside of it is not read, whatever links say.
         wrapped_in: keys under which a pickle may hold its state dict, e.g. "state_dict".
-        mapped: leave a pickle's tensors on disk until they are used; those of PyTorch before 1.6
-            are read all the same.
-
-    Raises UntrustedFile, CorruptFile and NotReadable.
+        mapped: leave a pickle's tensors (of PyTorch from 1.6) on disk until they are used.
     """
     check_place(path, root)
     if path.suffix != ".safetensors":

@@ -49,7 +49,7 @@ def read_statistics(
 ) -> WeightStatistics:
     """Gram matrices and moments of K models; every tensor is read once. Raises CorruptFile. Takes 8
     K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more, see
-    `_sketches`."""
+    `_clusters`."""
     grams, sums = products.gathered(models, tensors, PowerSums(), progress)
     by_tensor = {name: moments(sums[name]) for name in tensors}
     by_kind = {kind: {name: by_tensor[name][kind] for name in tensors} for kind in MOMENTS}

@@ -102,9 +102,8 @@ def load(
         lines = [f"\n  {name} was left out: {why}" for name, why in left_out.items()]
         if len(lines) > _MAX_LISTED:
             lines[_MAX_LISTED:] = [f"\n  and {len(lines) - _MAX_LISTED} more"]
-        raise InvalidInput(
-            f"{path}: lineage needs two models or more {which}and there is {has}{''.join(lines)}"
-        )
+        what = f"lineage needs two models or more {which}and there is {has}"
+        raise InvalidInput(f"{path}: {what}{''.join(lines)}")
     model_sets, shared = split_by_tensors(list(usable.values()), progress)
     return LoadedModels(model_sets, shared, left_out, truth, {name: info[name] for name in usable})
 
@@ -158,8 +157,7 @@ def signature(model: Weights) -> Signature:
     """Names and shapes of a model's tensors of real numbers, its head's left out."""
 
     def look() -> Signature:
-        shapes = model.shapes
-        names = in_scope(model, "trunk")
+        shapes, names = model.shapes, in_scope(model, "trunk")
         return frozenset((name, shapes[name]) for name in names if math.prod(shapes[name]))
 
     return model.remember("signature", look)

@@ -101,6 +101,10 @@ def _activation(model: Any) -> str | None:
 
 def _config(model: Any, classes: Sequence[str]) -> dict[str, Any]:
     block, outputs = model.blocks[0], getattr(model.head, "out_features", 0)
+    image, patch = (  # sides of squares, else heights and widths
+        size[0] if len(set(size)) == 1 else list(size)
+        for size in (model.patch_embed.img_size, model.patch_embed.patch_size)
+    )
     names = classes if len(classes) == outputs else [f"LABEL_{i}" for i in range(outputs)]
     labels = {
         "id2label": {str(number): name for number, name in enumerate(names)},
@@ -117,16 +121,12 @@ def _config(model: Any, classes: Sequence[str]) -> dict[str, Any]:
         "hidden_dropout_prob": block.attn.proj_drop.p,
         "attention_probs_dropout_prob": block.attn.attn_drop.p,
         "layer_norm_eps": model.norm.eps,
-        "image_size": _side(model.patch_embed.img_size),
-        "patch_size": _side(model.patch_embed.patch_size),
+        "image_size": image,
+        "patch_size": patch,
         "num_channels": model.in_chans,
         "qkv_bias": block.attn.qkv.bias is not None,
         **(labels if outputs else {}),
     }
-
-
-def _side(size: Sequence[int]) -> int | list[int]:
-    return size[0] if len(set(size)) == 1 else list(size)
 
 
 def _processor(inputs: Preprocessing) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from vitarium.core.config import NoConfig
 from vitarium.core.printable import encodable
 from vitarium.formats.base import exporter
 from vitarium.formats.exporters.safetensors import safetensors_files
-from vitarium.formats.hub._card import CardSettings, card
-from vitarium.formats.hub._figures import draw
+from vitarium.formats.hub._card import CardSettings, card, draw
 from vitarium.formats.summary import Population, population, text
 from vitarium.formats.weights import check_place, root_of
 from vitarium.zoo import Zoo

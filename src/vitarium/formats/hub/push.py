@@ -36,16 +36,13 @@ def push(
     license: str | None = None,
     dry_run: bool = False,
 ) -> list[Upload]:
-    """Upload a folder of the exporter `hub`, or a zoo, for which a card is written first.
-
-    The repository is a data set, and is made if it is not there. Interrupted, the same call goes
-    on: the hub skips what it has.
+    """Upload a folder of the exporter `hub`, or a zoo, for which a card is written first, as a data
+    set, which is made if it is not there. Interrupted, the same call goes on.
 
     Args:
         repository: on the hub, e.g. "me/my-zoo".
         private: where the repository is made now, whether others see it.
         license: for the card of a zoo that has none.
-        dry_run: upload nothing.
 
     Returns the files, in order of their names. Raises InvalidInput for a missing library, token or
     card, NotAZoo, and HubError for what the hub refuses.
@@ -58,8 +55,14 @@ def push(
         validate_repo_id(repository)
     except HFValidationError as error:
         raise InvalidInput(f"'{repository}' is no name of a repository: {error}") from None
+    uploads = []
     with _folder(Path(directory), license) as folder:
-        uploads = _uploads(folder)
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                check_place(file, root_of(folder))
+                name = file.relative_to(folder).as_posix()
+                if not any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT):
+                    uploads.append(Upload(name, file.stat().st_size))
         if not dry_run:
             _upload(folder, repository, private=private)
     return uploads
@@ -81,18 +84,6 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
     with temporary_folder(parent, prefix=".vitarium-push-") as beside:
         export(zoo, "hub", out=beside / absolute.name, license=license, link=True)
         yield beside / absolute.name
-
-
-def _uploads(folder: Path) -> list[Upload]:
-    """Raises UntrustedFile for a link that leads out of the folder."""
-    uploads = []
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            check_place(file, root_of(folder))
-            name = file.relative_to(folder).as_posix()
-            if not any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT):
-                uploads.append(Upload(name, file.stat().st_size))
-    return uploads
 
 
 def _upload(folder: Path, repository: str, *, private: bool) -> None:

@@ -26,7 +26,6 @@ class CnnZoo(Trials):
 
 
 def is_cnn_zoo(source: Path) -> bool:
-    """Whether there are trials of Ray in a folder, or in folders of it."""
     return not is_vit_zoo(source) and any(True for _ in _folders(source))
 
 

@@ -40,7 +40,6 @@ _T = TypeVar("_T", Tensor, torch.Size)
 
 
 def is_vit_zoo(source: Path) -> bool:
-    """Whether a folder has trials where the published zoo has them."""
     return any(True for _ in _folders(source))
 
 

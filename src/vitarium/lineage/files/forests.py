@@ -75,10 +75,8 @@ def read_json(path: Path) -> StoredForest:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise CorruptFile(path, "it is no lineage that vitarium wrote")
     if value.get("version") != VERSION:
-        raise InvalidInput(
-            f"{path} is of version {value.get('version')}, and this vitarium reads {VERSION}; "
-            "install a newer one"
-        )
+        what = f"is of version {value.get('version')}, and this vitarium reads {VERSION}"
+        raise InvalidInput(f"{path} {what}; install a newer one")
     try:
         return _parse(value)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

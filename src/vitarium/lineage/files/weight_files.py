@@ -1,6 +1,5 @@
 """Weight files in a folder, read tensor by tensor. A file is open only while something is read of
-it: ten thousand need no more descriptors than one, and one cut short meanwhile is an error.
-"""
+it: ten thousand need no more descriptors than one, and one cut short meanwhile is an error."""
 
 import re
 from collections import Counter
@@ -78,11 +77,8 @@ class SafetensorsFile(Mapping[str, Tensor]):
 
 
 class FileWeights(Weights):
-    """A model in a file, whose tensors have the file's own names.
-
-    Its sources are, by our name, those of the file, one after the other: queries, keys and values
-    of Hugging Face's models are one tensor in timm's.
-    """
+    """A model in a file. Its sources are, by our name, the file's, one after the other: queries,
+    keys and values of Hugging Face's models are one tensor in timm's."""
 
     def __init__(
         self, name: str, path: Path, file: Mapping[str, Tensor], sources: Mapping[str, list[str]]
@@ -170,11 +166,9 @@ def open_weight_file(name: str, path: Path, folder: Path) -> FileWeights:
     """A file's model; a pickle is read as data and nothing of it is run. Names are without what the
     model was wrapped in, and timm's for Hugging Face's. Raises UntrustedFile and CorruptFile."""
     if _SHARD.search(path.stem):
-        raise CorruptFile(
-            path,
-            "it is a shard, a part of a model, and parts are not put together here; save the model "
-            "as one file (max_shard_size of save_pretrained)",
-        )
+        why = "it is a shard, a part of a model, and parts are not put together here"
+        hint = "save the model as one file (max_shard_size of save_pretrained)"
+        raise CorruptFile(path, f"{why}; {hint}")
     file: Mapping[str, Tensor]
     if path.suffix == ".safetensors":
         check_place(path, folder)

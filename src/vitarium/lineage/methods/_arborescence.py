@@ -26,16 +26,13 @@ def minimum_arborescence(costs: np.ndarray) -> Arborescence:
     """The spanning arborescence of least cost, by contracting circles of cheapest edges; of several
     that cost the same, which it is depends on the order of the nodes.
 
+    Costs are float64 [K, K], at i, j of the edge from i to j, of any sign; inf or NaN where there
+    is none; the diagonal is not looked at. Raises InvalidInput where no node reaches all others.
+
     Time K^2 for a complete graph, and a few numpy calls for each node (Tarjan 1977, Finding
     optimum branchings, Networks 7, with paths grown as by Gabow et al. 1986). The best root is
     found without a virtual one above all, whose edges would need a cost so high that digits are
     lost: once all nodes are contracted to one, what each saves as the root is known.
-
-    Args:
-        costs: float64 [K, K], at i, j of the edge from i to j, of any sign; inf or NaN where there
-            is none. The diagonal is not looked at.
-
-    Raises InvalidInput where no node reaches all others.
     """
     edges = _validated(costs)
     contraction = _Contraction(edges.copy())
@@ -100,9 +97,8 @@ def _validated(costs: np.ndarray) -> np.ndarray:
 
 class _Contraction:
     """Circles of cheapest edges contracted to one node each, until no circle is left. The graph's K
-    nodes are numbered first, contracted ones follow, at most K - 1 of them. One lies at the index
-    (row and column) of one of its members in `costs`: what edges between indices cost, less what
-    the node that they lead to has paid already."""
+    nodes are numbered first, at most K - 1 contracted ones follow. One lies at the index of one of
+    its members in `costs`: what edges cost, less what the node they lead to has paid already."""
 
     def __init__(self, costs: np.ndarray) -> None:
         self.count = len(costs)
@@ -110,16 +106,13 @@ class _Contraction:
         self.edges = np.arange(costs.size).reshape(costs.shape)
         """The cheapest edge between two indices, as tail * K + head; int [K, K]."""
         self.node_at = list(range(self.count))
+        # by node: which of the K it consists of, the contracted one that it is part of, what the
+        # cheapest edge to it costs beyond what its members have paid, and that edge
         self.members = [[node] for node in range(self.count)]
-        """Of every node: which of the K it consists of."""
         self.container = [NO_PARENT] * self.count
-        """Of every node: the contracted one that it is part of."""
         self.paid = [0.0] * self.count
-        """Of every node: what the cheapest edge to it costs, beyond what its members have paid."""
         self.entered = [NO_PARENT] * self.count
-        """Of every node: that edge."""
-        self.source = NO_PARENT
-        """The node that no edge leads to, so that the root is in it."""
+        self.source = NO_PARENT  # the node that no edge leads to, so that the root is in it
         self._active = np.ones(self.count, dtype=bool)
         done = np.zeros(self.count, dtype=bool)
         for start in range(self.count):
@@ -148,8 +141,7 @@ class _Contraction:
         return costs
 
     def parents(self, root: int) -> np.ndarray:
-        """Parent of every node, int64 [K]; NO_PARENT of the root. Contractions are undone, the last
-        first: the member that is entered leaves its circle."""
+        """See `Arborescence`. The last contraction is undone first: who is entered leaves it."""
         entered = list(self.entered)
         entered[self.source] = root
         settled = [False] * len(entered)

@@ -25,10 +25,6 @@ class Layer:
     stop: int
     columns: int
 
-    @property
-    def size(self) -> int:
-        return (self.stop - self.start) * self.columns
-
 
 def layers(model_set: ModelSet) -> list[Layer]:
     """The square matrices, as MoTHer compares them; all matrices where none is square. Raises
@@ -56,7 +52,7 @@ def mean_absolute(model_set: ModelSet) -> np.ndarray:
     """Sum over layers of the mean absolute difference of entries, float64 [K, K]."""
     total = np.zeros(len(model_set) * (len(model_set) - 1) // 2)
     for layer, entries in _entries(model_set, "reading layers for mean differences"):
-        total += pdist(entries, "cityblock") / layer.size
+        total += pdist(entries, "cityblock") / ((layer.stop - layer.start) * layer.columns)
     return squareform(total)
 
 

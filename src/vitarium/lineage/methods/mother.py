@@ -133,13 +133,10 @@ def _kurtosis_falls(
     config: MoTHer, within: list[np.ndarray], kurtosis: list[np.ndarray], squared: list[np.ndarray]
 ) -> bool:
     """Whether kurtosis falls from parent to child, estimated by family of n models from distances
-    [n, n], kurtosis [n] and squared l2 distances [n, n].
-
-    A family's medoid, from which the squared distances to all others are least, is near its root
-    (unless the family is a chain): kurtosis falls where that of medoids is above the median of
-    their families, on average over families. Where that is undecided, the sign whose trees cost
-    less; and falls, where they cost the same.
-    """
+    [n, n], kurtosis [n] and squared l2 distances [n, n]. A family's medoid, from which the squared
+    distances to all others are least, is near its root (unless the family is a chain): kurtosis
+    falls where that of medoids is above the median of their families, on average over families.
+    Where that is undecided, the sign whose trees cost less; and falls, where they cost the same."""
     ranks = []  # of a medoid's kurtosis in its family, from -1, the lowest, to 1, the highest
     for values, squares in zip(kurtosis, squared, strict=True):
         sums = squares.sum(1)

@@ -47,14 +47,12 @@ class AlignedModels(NamedTuple):
 
 
 def align_units(model_set: ModelSet, groups: Sequence[Sequence[int]]) -> AlignedModels:
-    """Permute units of relatives of other models into those models' order.
-
-    Units of the residual stream, heads, their channels and hidden units of MLPs may be in another
-    order, each where the architecture allows it. Groups (indices of models that are related as they
-    stand) are compared by what no order changes; only those that are alike in it are matched
-    (Ainsworth et al. 2023, arXiv 2209.04836), and stay as they are where that does not bring them
-    near. Of two groups the one with fewer models is moved, all in the same way.
-    """
+    """Permute units of relatives of other models into those models' order. Units of the residual
+    stream, heads, their channels and hidden units of MLPs may be in another order, each where the
+    architecture allows it. Groups (indices of models that are related as they stand) are compared
+    by what no order changes; only those that are alike in it are matched (Ainsworth et al. 2023,
+    arXiv 2209.04836), and stay as they are where that does not bring them near. Of two groups the
+    one with fewer models is moved, all in the same way."""
     if len(groups) < 2:
         return AlignedModels(model_set, {}, ())
     try:
@@ -218,11 +216,10 @@ class PermutedWeights(Weights):
 
 
 def symmetries_of(model_set: ModelSet) -> Symmetries:
-    """Permutation symmetries of the tensors that are compared. Where nothing is known of the models
-    but their weights, they are taken for a vision transformer of timm if they have its names. How
-    many heads it has is not in the weights: one is declared, whose channels can stand in any order,
-    which includes every order of more heads. Raises IncompatibleWeights where the symmetries are
-    not known."""
+    """Permutation symmetries of the tensors that are compared. Weights alone are taken for a vision
+    transformer of timm if they have its names; of its heads, which weights do not tell, one is
+    declared, whose channels can stand in any order: that includes every order of more heads. Raises
+    IncompatibleWeights where the symmetries are not known."""
     try:
         skeleton = model_set.models[0].skeleton
     except (NotApplicable, InvalidInput):

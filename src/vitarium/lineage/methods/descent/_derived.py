@@ -23,8 +23,8 @@ it is 1 of heads that have nothing to do with each other."""
 
 
 def without_circles(derived: Derived) -> Derived:
-    """The same without models that would be their own ancestors, the later by name left out. Zeros
-    and few values can make models seem to be derived from each other."""
+    """Without models that would be their own ancestors, the later by name left out: zeros and few
+    values can make models seem to be derived from each other."""
     acyclic: dict[str, Mapping[str, float]] = {}
     for name in sorted(derived):
         acyclic[name] = derived[name]

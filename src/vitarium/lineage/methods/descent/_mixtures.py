@@ -1,9 +1,6 @@
-"""Mixtures among models: soups, interpolations, averages of epochs, learned soups, Model Stock.
-
-A mixture lies inside of what its ingredients span: x = sum_i w_i x_i with w >= 0 and sum 1, as one
-vector (`mixtures`) or tensor by tensor, each with its own w (`tensor_mixtures`). Inner products of
-all pairs are enough to see it.
-"""
+"""Mixtures among models: soups, interpolations, averages of epochs, learned soups, Model Stock:
+x = sum_i w_i x_i with w >= 0 and sum 1, as one vector (`mixtures`) or tensor by tensor, each with
+its own w (`tensor_mixtures`), seen from inner products of all pairs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,8 +57,8 @@ class Mixture:
 
     @property
     def ratio(self) -> float:
-        """The residual as a share of the smaller scale: about 1 of a model that is no mixture, and
-        0 of one that is. Infinite where that scale is not above rounding."""
+        """The residual by the smaller scale, about 1 of a model that is no mixture, and 0 of one
+        that is; infinite where that scale is not above rounding."""
         return np.inf if self.is_hidden else self.residual / min(self.nearest, self.independent)
 
     @property
@@ -70,7 +67,6 @@ class Mixture:
         return min(self.nearest, self.independent) <= _MIN_SCALE**0.5 * self.error
 
     def is_mixture(self, tolerance: float = TOLERANCE) -> bool:
-        """Whether the model is this mixture, of two models or more."""
         return len(self.shares) > 1 and self.ratio <= tolerance
 
 
@@ -115,12 +111,10 @@ def tensor_mixtures(
 ) -> dict[int, Mixture]:
     """Models whose tensors are convex combinations, each in its own shares, of the same models,
     from inner products by tensor, [K, K]; those that are mixtures as one vector are no ingredients.
-
     Ingredients are looked for in the few tensors in which models differ most. A share is the mean
     over tensors, by how far from the model the ingredients are in each; what has a share below
     MIN_SHARE of the greatest is left out, and the others are fitted again. The ratio is of the
-    residuals of all tensors together.
-    """
+    residuals of all tensors together."""
     total = np.sum(list(grams.values()), axis=0)
     candidates = sorted(set(range(len(total))) - set(whole_mixtures))
     if len(candidates) < 3:

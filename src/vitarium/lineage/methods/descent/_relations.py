@@ -10,7 +10,7 @@ some 100,000 numbers, trained by AdamW and SGD (docs/lineage.md): along true edg
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -37,15 +37,14 @@ class Relation:
 
     @cached_property
     def continues(self) -> np.ndarray:
-        """Whether a descent looks like more of the same training run: bool [n]. The step keeps to
+        """Whether a descent looks like more of the same training run, bool [n]: the step keeps to
         the direction (cosine), and is at most twice as long as the one before."""
         return (self.cosine > 0.15) & (self.ratio > 0.5)
 
     def child_log_density(self, continue_weight: float = CONTINUE_PRIOR) -> np.ndarray:
-        """Log density [n] of the cosine and the spread where b descends from a. A new training
-        starts at right angles, in all layers alike; one that goes on with the same data (a share of
-        `continue_weight`) keeps to its direction, and its steps become shorter. A few do
-        neither."""
+        """Log density [n] of cosine and spread where b descends from a. A new training starts at
+        right angles, in all layers alike; one that goes on with the same data (a share of
+        `continue_weight`) keeps to its direction, and its steps get shorter. A few do neither."""
         c, ratio, spread = self.cosine, self.ratio, self.spread + 0.01
         # a short step after a long one seldom goes back; twins do, by half the length between them,
         # and would otherwise pass for parent and child
@@ -60,10 +59,9 @@ class Relation:
 
     @cached_property
     def sibling_log_density(self) -> np.ndarray:
-        """Log density [n] of the same where b is a sibling of a: another way from p. Siblings'
-        steps are at right angles, or alike, seldom opposed; layers differ, the more the less one
-        step is longer than the other. Twins, which differ by their seeds alone, stand side by
-        side."""
+        """Log density [n] of the same where b is a sibling of a: another way from p. Steps are at
+        right angles, or alike, seldom opposed; layers differ, the more the less one step is longer
+        than the other. Twins, which differ by their seeds alone, stand side by side."""
         rho, ratio = self.correlation, self.ratio
         # uniform on (0, 0.85), with exponential tails; at right angles normal
         similar = np.where(rho < 0, rho / 0.04, np.where(rho > 0.85, (0.85 - rho) / 0.03, 0))
@@ -101,14 +99,8 @@ class Geometry:
     def __init__(self, grams: np.ndarray) -> None:
         self.layers = squared_distances(grams)
         self.squares = self.layers.sum(0)
-        self._to_all: dict[tuple[int, int], Relation] = {}
-
-    def to_all(self, parent: int, child: int) -> Relation:
+        self.to_all = cache(partial(self.relation, models=np.arange(len(self.squares))))
         """Relation of a parent, its child and all K models; computed once."""
-        if (parent, child) not in self._to_all:
-            relation = self.relation(parent, child, np.arange(len(self.squares)))
-            self._to_all[parent, child] = relation
-        return self._to_all[parent, child]
 
     def relation(self, parent: int, child: int, models: np.ndarray) -> Relation:
         """Relation of a parent, its child, and models [n] (indices)."""

@@ -184,8 +184,8 @@ class _Insertion:
     def build(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
         """From the number of children [K] and parent [K] of each model an iteration before."""
         parents, probability = np.full(len(degrees), -1), np.ones(len(degrees))
+        # log odds [a, b] of all descents along the line to a, as seen by b
         lines = np.full(self.barred.shape, -np.inf)
-        """Log odds [a, b] of all descents along the line to a, as seen by b."""
         lines[self.root] = 0
         for model in self.order:
             # the model itself does not count among those that show where it belongs
