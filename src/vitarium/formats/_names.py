@@ -67,7 +67,7 @@ _FROM_TIMM_BLOCK = {
 
 
 def architecture(config: Mapping[str, Any], kind: str, *, headless: bool) -> Section:
-    """Of the model of a config.json. Raises InvalidInput for what has no exact counterpart here,
+    """That of a config.json. Raises InvalidInput for what has no exact counterpart here,
     KeyError for what is missing."""
     width, act = config["hidden_size"], config.get("hidden_act", "gelu")
     if act not in ACTIVATIONS:
