@@ -12,8 +12,8 @@ from scipy.spatial.distance import cdist
 
 from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.inputs import Weights
-from vitarium.lineage import _sketches as sketches
-from vitarium.lineage._sketches import sketch_weights, spanning_tree
+from vitarium.lineage import _clusters as sketches
+from vitarium.lineage._clusters import sketch_weights, spanning_tree
 from vitarium.lineage.base import ModelSet
 
 SHAPES = {"embed": (1, 7, 24), "a.weight": (72, 24), "b.weight": (24, 96), "a.bias": (72,)}

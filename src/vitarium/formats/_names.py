@@ -12,10 +12,8 @@ from vitarium.core.errors import InvalidInput
 from vitarium.core.registry import Section, choose
 
 KINDS = {
-    "ViTForImageClassification": "vit",
-    "ViTModel": "vit",
-    "Dinov2ForImageClassification": "dinov2",
-    "Dinov2Model": "dinov2",
+    **dict.fromkeys(("ViTForImageClassification", "ViTModel"), "vit"),
+    **dict.fromkeys(("Dinov2ForImageClassification", "Dinov2Model"), "dinov2"),
 }
 """What a config.json calls the architecture, and its kind."""
 
@@ -69,11 +67,8 @@ _FROM_TIMM_BLOCK = {
 
 
 def architecture(config: Mapping[str, Any], kind: str, *, headless: bool) -> Section:
-    """What builds the model that a config.json speaks of.
-
-    Raises InvalidInput for what there is no exact counterpart of here, KeyError for what is
-    missing.
-    """
+    """That of a config.json. Raises InvalidInput for what has no exact counterpart here,
+    KeyError for what is missing."""
     width, act = config["hidden_size"], config.get("hidden_act", "gelu")
     if act not in ACTIVATIONS:
         raise InvalidInput(f"its hidden_act is '{act}'; known are {', '.join(ACTIVATIONS)}")
@@ -104,10 +99,7 @@ def architecture(config: Mapping[str, Any], kind: str, *, headless: bool) -> Sec
 
 
 def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under timm's names; queries, keys and values as one.
-
-    Names that are not known stay as they are.
-    """
+    """Tensors under timm's names; queries, keys and values as one. Unknown names stay."""
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         short = re.sub(r"^(?:vit|dinov2)\.", "", name)
@@ -127,8 +119,7 @@ def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm(weights: Mapping[str, Tensor], *, headless: bool) -> dict[str, Tensor]:
-    """The other way, for ViTForImageClassification, under the names in which all versions of
-    transformers read it."""
+    """The inverse for ViTForImageClassification, under names that all versions of it read."""
     renamed: dict[str, Tensor] = {}
     prefix = "" if headless else "vit."
     for name, tensor in weights.items():

@@ -23,37 +23,28 @@ class Preprocessed(Config):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """An image is resized, its middle is cropped, and it is normalised.
-
-    input_size: channels, height and width of what the model sees.
-    resize: the shorter side of the whole image, in pixels, before the crop.
-    mean, std: of the pixels in [0, 1], per channel.
-    """
+    """An image is resized, its middle is cropped, and it is normalised."""
 
     input_size: tuple[int, int, int]
+    """Channels, height and width of what the model sees."""
     resize: int
+    """The shorter side of the whole image, in pixels, before the crop."""
     interpolation: str
     mean: tuple[float, ...]
+    """Of the pixels in [0, 1], per channel; so is std."""
     std: tuple[float, ...]
 
 
 def preprocessing(spec: Spec, config: Preprocessed) -> Preprocessing:
-    """How images are prepared for a model when it is scored.
-
-    Raises InvalidInput for a model whose normalisation is neither known nor set.
-    """
+    """As for scoring. Raises InvalidInput where the normalisation is neither known nor set."""
     architecture = spec.origin.architecture
     assert architecture
     size: tuple[int, int, int] = architecture.config.input_size
     factors = spec.origin.described()
-    mean, std = _normalization(spec, factors, size[0], config)
-    return Preprocessing(
-        input_size=size,
-        resize=factors.get("augmentation.resize") or min(size[1:]),
-        interpolation=factors.get("augmentation.interpolation") or "bilinear",
-        mean=mean,
-        std=std,
-    )
+    resize = factors.get("augmentation.resize") or min(size[1:])
+    interpolation = factors.get("augmentation.interpolation") or "bilinear"
+    mean_and_std = _normalization(spec, factors, size[0], config)
+    return Preprocessing(size, resize, interpolation, *mean_and_std)
 
 
 def _normalization(
@@ -62,10 +53,8 @@ def _normalization(
     if config.mean and config.std:
         for values in (config.mean, config.std):
             if len(values) != channels:
-                raise InvalidInput(
-                    f"model {spec.id} takes images of {channels} channels, but the normalisation "
-                    f"has {len(values)}"
-                )
+                what = f"model {spec.id} takes images of {channels} channels"
+                raise InvalidInput(f"{what}, but the normalisation has {len(values)}")
         return config.mean, config.std
     if isinstance(spec.origin, Recipe):
         if mean_and_std := normalization(spec.origin.data, channels):

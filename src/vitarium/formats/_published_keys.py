@@ -1,8 +1,5 @@
-"""The words of the published zoos, and ours: `optim::lr` is `optimizer.lr`.
-
-What means the same is renamed, in both directions; all else keeps its own name. Factors of ours
-that have no key there are written as `vitarium::augmentation.crop`.
-"""
+"""The words of the published zoos, and ours: `optim::lr` is `optimizer.lr`; all else keeps its own
+name. Factors of ours that have no key there are written as `vitarium::augmentation.crop`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -4,10 +4,9 @@
     result.json                    a JSON object a line, one per training iteration
     checkpoint_000NNN/checkpoints  the state dict; an `optimizer` beside it is never opened
 
-**Which line belongs to which checkpoint.** An epoch's number is the `training_iteration` of its
-line. Ray says in a line which checkpoint it wrote (`checkpoint_dir_name`, since Ray 2.7, where
-folders are counted), else a folder's number is the iteration, as it was before. Where neither
-fits, but folders counted from zero would, it cannot be told, and the user has to say.
+An epoch's number is the `training_iteration` of its line. A line says which checkpoint it wrote
+(`checkpoint_dir_name`, since Ray 2.7, where folders are counted), else a folder's number is the
+iteration. Where neither fits, but folders counted from zero would, the user has to say.
 """
 
 import math
@@ -39,8 +38,6 @@ checkpoint_dir_name
 """
 BOOKKEEPING = frozenset(_RAY_KEYS.split())
 """What Ray itself writes into every line; it tells of machines, not of models."""
-
-
 Names = Callable[[dict[str, Tensor], Path], dict[str, Tensor]]
 
 
@@ -66,7 +63,7 @@ class Trial:
     iterations: Mapping[int, int]
     """Training iteration by number of the checkpoint's folder."""
     done: bool
-    """Whether Ray wrote that it is."""
+    """As Ray wrote it."""
     notes: tuple[str, ...]
 
     @property
@@ -76,7 +73,6 @@ class Trial:
 
     @property
     def last(self) -> int:
-        """The last iteration of which there is a line or a checkpoint."""
         return max([*self.lines, *self.checkpoints], default=0)
 
     @property
@@ -87,15 +83,10 @@ class Trial:
 
     @property
     def last_weights(self) -> Path | None:
-        """The file of the last checkpoint."""
         return self.checkpoints[max(self.checkpoints)] if self.checkpoints else None
 
     def epochs(self, names: Names = lambda weights, file: weights) -> list[ForeignEpoch]:
-        """Every iteration of which there is a line or a checkpoint, in order.
-
-        Args:
-            names: weights as the file has them -> under the names they are to have.
-        """
+        """Every iteration of which there is a line or a checkpoint, its weights renamed."""
         contrastive = is_contrastive(self.config)
 
         def load(file: Path) -> dict[str, Tensor]:
@@ -110,7 +101,6 @@ class Trial:
 
 
 def is_trial(path: Path) -> bool:
-    """Whether a folder looks like one."""
     names = (*CONFIGURATIONS, "result.json")
     return any((path / name).is_file() for name in names) or bool(_folders(path))
 
@@ -134,20 +124,12 @@ def read_trial(path: Path, root: Path, settings: Trials) -> Trial:
         number: {
             key: math.nan if value is None else value  # as Ray writes it
             for key, value in line.items()
-            if key not in BOOKKEEPING and (value is None or isinstance(value, int | float))
+            if key not in BOOKKEEPING and isinstance(value, int | float | None)
         }
         for number, line in lines.items()
     }
-    return Trial(
-        path=path,
-        root=root,
-        config=_configuration(path, root, lines),
-        lines=measured,
-        checkpoints=checkpoints,
-        iterations=iterations,
-        done=bool(lines) and lines[max(lines)].get("done") is True,
-        notes=tuple(notes),
-    )
+    config, done = _configuration(path, root, lines), bool(lines) and lines[max(lines)].get("done")
+    return Trial(path, root, config, measured, checkpoints, iterations, done is True, tuple(notes))
 
 
 def _configuration(path: Path, root: Path, lines: Mapping[int, Any]) -> Mapping[str, Any]:
@@ -170,13 +152,11 @@ def _configuration(path: Path, root: Path, lines: Mapping[int, Any]) -> Mapping[
 
 
 def _lines(path: Path, root: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """Lines of result.json by training iteration, and what is to be said of them."""
-    notes: list[str] = []
+    """Lines of result.json by training iteration, and notes."""
     if not path.is_file():
         return {}, ["it has no result.json: its epochs come without metrics"]
     check_place(path, root)
-    lines: dict[int, dict[str, Any]] = {}
-    broken: int | None = None
+    notes, lines, broken = list[str](), dict[int, dict[str, Any]](), 0
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if not text.strip():

@@ -1,7 +1,4 @@
-"""The contracts of importers and exporters: their decorators, and what passes through them.
-
-A file in `importers/` or `exporters/` is a format; `import_zoo.py` and `export.py` run them.
-"""
+"""The contracts of importers and exporters, which `import_zoo.py` and `export.py` run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +16,13 @@ from vitarium.zoo import Zoo
 
 @dataclass(frozen=True)
 class ForeignEpoch:
-    """A state of a foreign model; `load` reads its weights, None where they were not kept.
-
-    `load` gives tensors under the names of `ForeignModel.architecture` (timm's), or under the
-    file's own where there is none, and raises UntrustedFile or CorruptFile.
-    """
+    """A state of a foreign model."""
 
     number: int
     metrics: Mapping[str, float]
     load: Callable[[], dict[str, Tensor]] | None
+    """Gives weights under the names of `ForeignModel.architecture` (timm's), or the file's own
+    without one, and raises UntrustedFile or CorruptFile; None: they were not kept."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,6 @@ class ForeignModel:
 
     @property
     def named(self) -> str:
-        """Its name, and where it is described, for messages."""
         return f"{self.name} ({self.where})" if self.where else self.name
 
 
@@ -84,10 +78,10 @@ def importer(
 ) -> Callable[[ImportFunction], ImportFunction]:
     """Register a function `(config, source) -> ForeignModel, ...` that reads a foreign format.
 
-    It yields the models of a folder or file, parents before their children, and reads no more of
-    their weights than it needs to describe them. `import_zoo` does the rest: ids, order, lineage,
-    resuming, and checking that weights fit the architecture. Files are untrusted input: read them
-    with `formats.weights`. Raise InvalidInput that names the file for what cannot be imported.
+    It yields the models of a folder or file and reads no more of their weights than it needs to
+    describe them. `import_zoo` does the rest: ids, order, lineage, resuming, and checking that
+    weights fit the architecture. Files are untrusted input: read them with `formats.weights`. Raise
+    InvalidInput that names the file for what cannot be imported.
 
     Args:
         detects: `source -> bool`, whether a folder or file has this format. Called on whatever the
@@ -100,13 +94,7 @@ def importer(
     return register("importer", name, config, **facts)
 
 
-def accepts_all(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
-    """Of a format that has a place for every model."""
-    return None
-
-
 def refuses_unbuilt(config: Any, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
-    """Of a format whose models are built: no tensors without an architecture."""
     if zoo.spec(checkpoint.model).origin.architecture is None:
         return "it came as tensors that nothing here builds; --exporter safetensors takes any model"
     return None
@@ -116,7 +104,7 @@ def exporter(
     name: str,
     *,
     config: type[Config] = NoConfig,
-    refuses: Refuses = accepts_all,
+    refuses: Refuses = lambda config, zoo, checkpoint: None,
     needs: Sequence[str] = (),
     extra: str = "",
     paper: str = "",
@@ -139,7 +127,7 @@ def exporter(
     Raises ValueError where `needs` is given without `extra`.
     """
     if needs and not extra:
-        libraries = ", ".join(needs)
-        raise ValueError(f"exporter '{name}' needs {libraries}: say with extra= what has them")
+        what = f"exporter '{name}' needs {', '.join(needs)}"
+        raise ValueError(f"{what}: say with extra= what has them")
     facts = {"refuses": refuses, "needs": tuple(needs), "extra": extra}
     return register("exporter", name, config, **facts, paper=paper, tiny=tiny)

@@ -22,7 +22,7 @@ _MAX_LISTED = 5
 
 @dataclass(frozen=True)
 class Skipped:
-    """A model was left out, since the format has no place for it."""
+    """A model for which the format has no place."""
 
     checkpoint: CheckpointRef
     reason: str
@@ -43,9 +43,8 @@ def export(
     listener: Listener = lambda event: None,
     **settings: Any,
 ) -> list[Path]:
-    """Write models of a zoo in another format.
-
-    Everything is written beside `out` and renamed at the end: an interrupted export leaves nothing.
+    """Write models of a zoo in another format: beside `out`, renamed at the end, so that an
+    interrupted export leaves nothing.
 
     Args:
         exporter: the format, see `vitarium plugins exporter`.
@@ -56,7 +55,6 @@ def export(
         skip: leave out models for which the format has no place, instead of an error.
         progress: counts files and folders; the task is the name of the last one written.
         listener: is called for every model that is left out.
-        settings: of the exporter.
 
     Returns what was written: a file or folder per model, and what the format has beside them.
     Raises UnknownName, InvalidConfig, and InvalidInput for a place that is taken, a library that is
@@ -80,8 +78,7 @@ def export(
             with files.plain_path(beside) as folder:  # libraries in other languages write there
                 for path in section(zoo, checkpoints, folder):
                     written.append(target / path.relative_to(folder))
-                    total = max(len(written), len(checkpoints))
-                    progress.step(path.name, len(written), total)
+                    progress.step(path.name, len(written), max(len(written), len(checkpoints)))
             beside.replace(target)
         except BaseException as error:
             shutil.rmtree(beside, ignore_errors=True)
@@ -92,11 +89,8 @@ def export(
 
 
 def select(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> list[CheckpointRef]:
-    """The checkpoints that `export` would write, each once.
-
-    Raises UnknownName, and InvalidInput where an epoch's weights are not kept, no model is
-    finished, or the condition is no SQL.
-    """
+    """The checkpoints that `export` would write, each once. Raises UnknownName, and InvalidInput
+    where an epoch's weights are not kept, no model is finished, or the condition is no SQL."""
     if models is not None and where:
         raise InvalidInput("name models or give a condition (where), not both")
     if models is None:
@@ -111,7 +105,6 @@ def select(zoo: Zoo, models: Sequence[str] | None = None, where: str = "") -> li
 def _accepted(
     section: Section, zoo: Zoo, checkpoints: list[CheckpointRef], skip: bool, listener: Listener
 ) -> list[CheckpointRef]:
-    """Those for which the format has a place; without `skip`, all of them have to be."""
     refuses = section.plugin.facts["refuses"]
     reasons = {c: reason for c in checkpoints if (reason := refuses(section.config, zoo, c))}
     if reasons and (not skip or len(reasons) == len(checkpoints)):
@@ -130,7 +123,5 @@ def check_installed(plugin: Plugin) -> None:
     """Raises InvalidInput that says what to install where a library is missing."""
     missing = [name for name in plugin.facts["needs"] if find_spec(name) is None]
     if missing:
-        raise InvalidInput(
-            f"{plugin.kind} '{plugin.name}' needs {', '.join(missing)}: "
-            f"pip install '{plugin.facts['extra']}'"
-        )
+        what = f"{plugin.kind} '{plugin.name}' needs {', '.join(missing)}"
+        raise InvalidInput(f"{what}: pip install '{plugin.facts['extra']}'")

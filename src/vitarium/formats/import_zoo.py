@@ -20,10 +20,12 @@ from vitarium.formats.weights import fingerprint
 from vitarium.zoo import About, ModelFolder, Zoo
 from vitarium.zoo.lock import held
 
+_TEXTS = ("name", "stage", "parent", "settings", "classes", "where", "notes")
+
 
 @dataclass(frozen=True)
 class ForeignZoo:
-    """What an importer finds; nothing is written yet, and no weights need have been read."""
+    """What an importer finds; nothing is written yet."""
 
     importer: str
     source: Path
@@ -34,7 +36,6 @@ class ForeignZoo:
 
     @property
     def epochs(self) -> int:
-        """Of all models together."""
         return sum(len(model.epochs) for model in self.models)
 
 
@@ -45,7 +46,7 @@ class ModelImported:
     model: ForeignModel
     id: str
     new: bool
-    """Whether any epoch was written now; False: all were in the zoo already."""
+    """Whether any epoch was written now."""
 
 
 Listener = Callable[[ModelImported], None]
@@ -62,10 +63,8 @@ def import_zoo(
     listener: Listener = lambda event: None,
     **settings: Any,
 ) -> list[str]:
-    """Bring foreign models into a zoo, every epoch with its metrics, weights bit for bit.
-
-    Importing again skips what is there and resumes an interrupted import. No more than one
-    checkpoint is in memory at a time.
+    """Bring foreign models into a zoo, every epoch with its metrics, weights bit for bit. Importing
+    again skips what is there and resumes. No more than one checkpoint is in memory at a time.
 
     Args:
         source: the folder or file to import, or what `find_models` gave for it.
@@ -75,7 +74,6 @@ def import_zoo(
         wait: until another process that writes into the zoo is done, instead of giving up.
         progress: counts epochs; the task is the model's name.
         listener: is called after each model.
-        settings: of the importer.
 
     Returns the ids, parents first. Raises UnknownName, InvalidConfig and InvalidInput before
     anything is written; ZooInUse; UntrustedFile, CorruptFile and IncompatibleWeights for weights
@@ -110,17 +108,18 @@ def import_zoo(
 
 
 def find_models(source: str | Path, *, importer: str | None = None, **settings: Any) -> ForeignZoo:
-    """What `import_zoo` would import.
-
-    Raises UnknownName, InvalidConfig, InvalidInput and NotReadable.
-    """
+    """What `import_zoo` would import. Raises UnknownName, InvalidConfig, InvalidInput and
+    NotReadable."""
     path = Path(source)
     with reading(path):
         if path.is_dir():
             files.listed(path)
         name = importer or _recognized(path)
         section = registry.choose("importer", name, **settings)
-        models = parents_first(map(_with_encodable_names, section(path)))
+        models = parents_first(  # names that UTF-8 can encode: files and JSON may have others
+            replace(model, **{name: encodable(getattr(model, name)) for name in _TEXTS})
+            for model in section(path)
+        )
     for model in models:
         _imported(name, model, "")  # what is wrong with one is found before any is written
     with_weights = tuple(model for model in models if _last(model))
@@ -132,10 +131,8 @@ def find_models(source: str | Path, *, importer: str | None = None, **settings: 
 
 
 def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
-    """The models in an order in which each stands after its parent, else as they come.
-
-    Raises InvalidInput for two of one name, and for models that descend from themselves.
-    """
+    """The models in an order in which each stands after its parent, else as they come. Raises
+    InvalidInput for two of one name, and for models that descend from themselves."""
     waiting: dict[str, ForeignModel] = {}
     for model in models:
         if model.name in waiting:
@@ -151,12 +148,6 @@ def parents_first(models: Iterable[ForeignModel]) -> list[ForeignModel]:
     return ordered
 
 
-def _with_encodable_names(model: ForeignModel) -> ForeignModel:
-    """The model with names that UTF-8 can encode: file names, and JSON, may contain others."""
-    texts = ("name", "stage", "parent", "settings", "classes", "where", "notes")
-    return replace(model, **{name: encodable(getattr(model, name)) for name in texts})
-
-
 def _recognized(source: Path) -> str:
     """The one importer whose format it is. Raises InvalidInput where there is none, or several."""
     plugins = registry.plugins("importer").values()
@@ -164,9 +155,8 @@ def _recognized(source: Path) -> str:
     if len(names) == 1:
         return names[0]
     if names:
-        raise InvalidInput(
-            f"{source} may be of several formats: {', '.join(names)}; name one with --importer"
-        )
+        several = f"several formats: {', '.join(names)}"
+        raise InvalidInput(f"{source} may be of {several}; name one with --importer")
     if not source.exists():
         raise InvalidInput(f"{source} does not exist")
     known = "".join(f"\n  {plugin.name}: {plugin.summary}" for plugin in plugins)
@@ -212,7 +202,7 @@ def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) 
 
 
 def _last(model: ForeignModel) -> ForeignEpoch | None:
-    """The last epoch of which there are weights."""
+    """With weights."""
     return next((epoch for epoch in reversed(model.epochs) if epoch.load), None)
 
 
@@ -247,21 +237,13 @@ def _imported(importer: str, model: ForeignModel, weights: str) -> Imported:
 def _read_epoch(
     model: ForeignModel, epoch: ForeignEpoch, expected: Mapping[str, torch.Size] | None
 ) -> dict[str, Tensor]:
-    """An epoch's weights, each tensor with memory of its own, as they are stored in a zoo.
-
-    Args:
-        expected: names and shapes of the architecture's tensors; None: they are not checked.
-
-    Raises IncompatibleWeights that names model, epoch and tensor, and what `epoch.load` raises.
-    """
+    """An epoch's weights, each tensor with memory of its own. Raises IncompatibleWeights where they
+    do not fit the `expected` shapes (None: not checked), and what `epoch.load` raises."""
     assert epoch.load
     weights = dict(epoch.load())
-    misfit = _misfit(weights, expected) if expected is not None else None
-    if misfit:
-        raise IncompatibleWeights(
-            f"{model.named}, epoch {epoch.number}: these weights do not fit the architecture that "
-            f"it is said to have: {misfit}"
-        )
+    if expected is not None and (misfit := _misfit(weights, expected)):
+        what = "these weights do not fit the architecture that it is said to have"
+        raise IncompatibleWeights(f"{model.named}, epoch {epoch.number}: {what}: {misfit}")
     storages: set[int] = set()
     for name, tensor in weights.items():
         # tied tensors share memory in a pickle, but safetensors writes each by itself

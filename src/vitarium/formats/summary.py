@@ -17,9 +17,8 @@ SCORES = ("test_accuracy", "test_knn_accuracy", "val_accuracy", "val_knn_accurac
 
 @dataclass(frozen=True)
 class Model:
-    """A model's row of `Zoo.models`, its factors alone, and its epochs."""
-
     row: Mapping[str, Any]
+    """Of `Zoo.models`."""
     factors: Mapping[str, Any]
     epochs: Sequence[Mapping[str, Any]]
     """`epoch`, `kept` and metrics of each."""
@@ -56,12 +55,15 @@ class Population:
         return [float(value) for value in values if isinstance(value, int | float)]
 
     def varying(self, stage: str) -> dict[str, dict[str, int]]:
-        """The factors that tell a stage's models apart: each value (as text), and how many models
-        have it."""
+        """The factors that tell a stage's models apart: how many have each value (as text)."""
         rows = [dict(model.factors) for model in self.of(stage)]
         counts = {}
         for name in distinguishing_factors(rows):
-            values = sorted((row[name] for row in rows if name in row), key=_order)
+            # numbers by size, then texts by letter
+            values = sorted(
+                (row[name] for row in rows if name in row),
+                key=lambda value: (float(value) if _is_number(value) else math.inf, text(value)),
+            )
             counts[name] = dict(Counter(map(text, values)))
         return counts
 
@@ -85,11 +87,6 @@ def population(zoo: Zoo, ids: Collection[str]) -> Population:
 def text(value: Any) -> str:
     """A factor's value as people read it."""
     return json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
-
-
-def _order(value: Any) -> tuple[float, str]:
-    """Numbers by size, then texts by letter."""
-    return (float(value) if _is_number(value) else math.inf, text(value))
 
 
 def _is_number(value: Any) -> bool:

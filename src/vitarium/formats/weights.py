@@ -1,8 +1,5 @@
-"""Weights as others keep them, read as what they are: untrusted input.
-
-Nothing of a file is ever run: pickles are read with `torch.load(weights_only=True)`, which knows
-tensors, numbers, texts and their containers, and refuses all else.
-"""
+"""Weights as others keep them: untrusted input, of which nothing is ever run. Pickles are read with
+`torch.load(weights_only=True)`: tensors, numbers, texts and their containers, and nothing else."""
 
 import argparse
 import hashlib
@@ -33,15 +30,13 @@ WRAPPED_IN = ("state_dict", "model_state_dict", "model", "module", "net", "weigh
 def read_weights(
     path: Path, root: Path, *, wrapped_in: tuple[str, ...] = (), mapped: bool = False
 ) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a pickle (any other name), by their names.
+    """The tensors of a `.safetensors` file, or of a pickle (any other name), by their names. Raises
+    UntrustedFile, CorruptFile and NotReadable.
 
     Args:
         root: the folder that is imported; a file outside of it is not read, whatever links say.
         wrapped_in: keys under which a pickle may hold its state dict, e.g. "state_dict".
-        mapped: leave a pickle's tensors on disk until they are used; those of PyTorch before 1.6
-            are read all the same.
-
-    Raises UntrustedFile, CorruptFile and NotReadable.
+        mapped: leave a pickle's tensors (of PyTorch from 1.6) on disk until they are used.
     """
     check_place(path, root)
     if path.suffix != ".safetensors":
@@ -73,10 +68,7 @@ def read_shapes(
 
 
 def check_place(path: Path, root: Path) -> None:
-    """Raises UntrustedFile for a file outside of a folder, CorruptFile where none is.
-
-    NotReadable for one that may not be read.
-    """
+    """Raises UntrustedFile for what is outside of `root`, CorruptFile for no file, NotReadable."""
     if not resolved(path).is_relative_to(resolved(root)):
         raise UntrustedFile(path, f"it leads out of {root}; copy the file to where its link stands")
     if not path.is_file():
@@ -96,8 +88,7 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
 
 
 def root_of(folder: Path) -> Path:
-    """Where a folder's files may lie: beside each other; in the hub's cache they are links to its
-    blobs."""
+    """Where a folder's files may lie: in it; in the hub's cache they are links to its blobs."""
     cached = folder.absolute().parent
     if cached.name == "snapshots" and (cached.parent / "blobs").is_dir():
         return cached.parent
@@ -118,10 +109,9 @@ def _unpickled(path: Path, *, mapped: bool) -> Any:
     except pickle.UnpicklingError as error:
         raise UntrustedFile(path, _reason(error)) from None
     except Exception as error:  # what a damaged file makes torch raise is of any kind
-        first_sentence = str(error).partition("\n")[0].partition(". ")[0]
-        raise CorruptFile(
-            path, f"no weights of PyTorch ({first_sentence or type(error).__name__})"
-        ) from None
+        first = str(error).partition("\n")[0].partition(". ")[0]  # sentence
+        why = f"no weights of PyTorch ({first or type(error).__name__})"
+        raise CorruptFile(path, why) from None
 
 
 def _check_not_packed(path: Path) -> None:
@@ -138,7 +128,7 @@ def _check_not_packed(path: Path) -> None:
 
 
 def _reason(error: pickle.UnpicklingError) -> str:
-    """What torch found that is no plain data, out of a page of advice to load it all the same."""
+    """What torch calls no plain data, out of a page of advice to load it all the same."""
     for line in str(error).splitlines():
         for mark in ("unsupported GLOBAL ", "Unsupported global: GLOBAL "):
             _, marked, rest = line.partition(mark)

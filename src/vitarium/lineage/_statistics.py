@@ -14,17 +14,13 @@ MOMENTS = ("mean", "variance", "kurtosis", "zeros")
 
 @dataclass(frozen=True)
 class WeightStatistics:
-    """Gram matrices and moments of K models.
-
-    Args:
-        grams: by tensor, inner products of all pairs, float64 [K, K].
-        moments: by name of the statistic, one of MOMENTS, then by tensor, float64 [K]: the mean,
-            the variance (divided by n), the excess kurtosis (Fisher's, as scipy's default; NaN of
-            a constant) and the share of zeros.
-    """
+    """Gram matrices and moments of K models."""
 
     grams: Mapping[str, np.ndarray]
+    """By tensor, inner products of all pairs, float64 [K, K]."""
     moments: Mapping[str, Mapping[str, np.ndarray]]
+    """By name, one of MOMENTS, then by tensor, float64 [K]: mean, variance (divided by n), excess
+    kurtosis (Fisher's, as scipy's default; NaN of a constant) and share of zeros."""
 
     def gram(self, tensors: Sequence[str] | None = None) -> np.ndarray:
         """Inner products over some tensors, or all, float64 [K, K]."""
@@ -38,10 +34,7 @@ class WeightStatistics:
     def subset(self, indices: np.ndarray) -> "WeightStatistics":
         """Of the models at these indices, int [n]."""
         grams = {name: gram[np.ix_(indices, indices)] for name, gram in self.grams.items()}
-        moments = {
-            kind: {name: values[indices] for name, values in by_tensor.items()}
-            for kind, by_tensor in self.moments.items()
-        }
+        moments = {k: {n: v[indices] for n, v in of.items()} for k, of in self.moments.items()}
         return WeightStatistics(grams, moments)
 
 
@@ -56,7 +49,7 @@ def read_statistics(
 ) -> WeightStatistics:
     """Gram matrices and moments of K models; every tensor is read once. Raises CorruptFile. Takes 8
     K^2 bytes of memory for every tensor: 3.6 GB for 3,000 models of 50 tensors. Of more, see
-    `_sketches`."""
+    `_clusters`."""
     grams, sums = products.gathered(models, tensors, PowerSums(), progress)
     by_tensor = {name: moments(sums[name]) for name in tensors}
     by_kind = {kind: {name: by_tensor[name][kind] for name in tensors} for kind in MOMENTS}
@@ -64,13 +57,10 @@ def read_statistics(
 
 
 class PowerSums:
-    """What `measures.weights._products.gathered` sums up of every tensor.
-
-    Of n numbers x: n, their mean m, the sums of (x - m)^2, (x - m)^3 and (x - m)^4, and how many
-    are zero. Every part is centered on its own mean, so nothing is lost where that is large against
-    the spread, as in gains of norms. Parts are joined as in Pebay 2008 (SAND2008-6212), those of
-    all models at once.
-    """
+    """Sums over n numbers x of a tensor: n, their mean m, the sums of (x - m)^2, (x - m)^3 and
+    (x - m)^4, and how many are zero. Every part is centered on its own mean, so nothing is lost
+    where that is large against the spread, as in gains of norms. Parts are joined as in Pebay 2008
+    (SAND2008-6212), those of all models at once."""
 
     def of(self, numbers: np.ndarray) -> list[float]:
         """Of a part: numbers, float32 in float64, [n]."""

@@ -1,5 +1,4 @@
-"""The contract of methods of lineage recovery: what one is given, what it returns, and how it is
-registered."""
+"""The contract of methods of lineage recovery."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,8 +23,6 @@ permuted."""
 
 @dataclass(frozen=True)
 class Edge:
-    """A parent and its child."""
-
     parent: str
     child: str
     confidence: float
@@ -41,7 +38,7 @@ class Forest:
 
     method: str
     models: Sequence[str]
-    """All names, in the model set's order."""
+    """In the model set's order."""
     families: Sequence[int]
     """For every model the number of its tree, from 0, in order of appearance."""
     edges: Sequence[Edge]
@@ -75,9 +72,9 @@ class ModelSet:
     """K models with the same tensors, heads left out."""
 
     models: Sequence[Weights]
-    """After the epoch that is looked at; names are unique."""
+    """Their names are unique."""
     tensors: Sequence[str]
-    """Names of those that all models have in one shape; heads are not among them."""
+    """Those that all models have in one shape; heads are not among them."""
     progress: Progress = SILENT
 
     def __len__(self) -> int:
@@ -89,17 +86,16 @@ class ModelSet:
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """By name, the shapes of the tensors that are compared."""
         return {name: self.models[0].shapes[name] for name in self.tensors}
 
     @cached_property
     def matrices(self) -> list[str]:
-        """Names of the tensors that have at least two dimensions."""
+        """Tensors of two dimensions or more."""
         return [name for name, shape in self.shapes.items() if len(shape) > 1]
 
     @cached_property
     def weight_layers(self) -> list[str]:
-        """Names of matrices and convolutions, which begin at random; of all tensors without any."""
+        """Matrices and convolutions, which begin at random; all tensors where there are none."""
         shapes = self.shapes
         return [n for n in shapes if len(shapes[n]) in (2, 4) and shapes[n][0] > 1] or list(shapes)
 
@@ -110,7 +106,6 @@ class ModelSet:
 
     @property
     def has_statistics(self) -> bool:
-        """Whether `statistics` has been computed."""
         return "statistics" in self.__dict__
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ModelSet":
@@ -154,8 +149,6 @@ def lineage(
     `vitarium.testing.check_lineage(name)` checks all of this.
 
     Args:
-        name: what it is called in Python and on the command line.
-        config: its settings; every field has a docstring.
         paper: authors, year, title or arXiv id; None: it is from no paper.
         tiny: settings for the contract tests, where the defaults do not fit a dozen small models.
     """
@@ -164,10 +157,8 @@ def lineage(
 
 
 def canonical_order(method: Method[Settings]) -> Method[Settings]:
-    """Decorate a method: it gets the models sorted by name; its forest is in the order given.
-
-    So their order means nothing; where weights leave a choice open, the first name is chosen.
-    """
+    """Decorate a method: it gets the models sorted by name; its forest is in the order given. So
+    their order means nothing; where weights leave a choice open, the first name is chosen."""
 
     @wraps(method)
     def ordered(config: Settings, model_set: ModelSet, trees: int | None) -> Forest:
@@ -188,8 +179,7 @@ def first_appearance(labels: np.ndarray) -> np.ndarray:
 
 
 def tree_numbers(names: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[int]:
-    """Of every model the number of its tree, what edges connect in either direction; from 0, as
-    they appear."""
+    """Of every model its component of the graph of edges, from 0, as they appear."""
     import networkx
 
     graph = networkx.Graph()

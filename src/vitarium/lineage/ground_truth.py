@@ -1,7 +1,4 @@
-"""True parents among the models that were read: what recovered forests are scored against.
-
-A parent that was not read is replaced by its own parents, and so on: by the nearest ancestors.
-"""
+"""True parents among the models that were read; one not read is replaced by its own parents."""
 
 import sys
 from collections import defaultdict
@@ -24,12 +21,10 @@ Origins = Callable[[str], Sequence[CheckpointRef]]
 
 
 def true_parents(read: Mapping[str, CheckpointRef], origins: Origins) -> dict[str, tuple[str, ...]]:
-    """True parents of every checkpoint that was read, by name, among those that were read.
-
-    The parent of an epoch is the epoch of the same model that was read before it; that of the first
-    is the epoch that its model started from, or the one that was read last before that. Of a model
-    of which one epoch was read, this stands for all of its epochs.
-    """
+    """True parents of every checkpoint that was read, by name, among those that were read. The
+    parent of an epoch is the epoch of the same model that was read before it; that of the first is
+    the epoch that its model started from, or the one that was read last before that. Of a model of
+    which one epoch was read, this stands for all of its epochs."""
     of_model: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, checkpoint in read.items():
         of_model[checkpoint.model].append((checkpoint.epoch, name))

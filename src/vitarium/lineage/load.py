@@ -8,57 +8,59 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from vitarium.core import files
-from vitarium.core.errors import InvalidInput
+from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.file_faults import reading
 from vitarium.core.progress import SILENT, Progress
+from vitarium.evaluation.checkpoints import targets
 from vitarium.evaluation.inputs import Weights
+from vitarium.evaluation.loader import ModelLoader
 from vitarium.evaluation.scope import in_scope
 from vitarium.formats.weights import SUFFIXES
-from vitarium.lineage._zoo_models import Epochs, load_zoo
 from vitarium.lineage.base import ModelSet
 from vitarium.lineage.files.parent_tables import find_parent_table
 from vitarium.lineage.files.weight_files import load_folder
 from vitarium.lineage.ground_truth import Truth, true_parents, zoo_origins
 from vitarium.zoo import Zoo
+from vitarium.zoo.checkpoint import MAX_DEPTH
+from vitarium.zoo.listing import SCORES, listing
 
 MIN_COMMON_SHARE = 0.5
 """Models are compared with each other where at least this share of the numbers of each, heads left
 out, stands in tensors that all of them have."""
 
 _MAX_LISTED = 5
+Epochs = Literal["last", "all"]
+_RESERVED_FILES = 256
+"""Files that the program may have open besides checkpoints."""
+_NOT_FACTORS = ("model", "stage", "parent", "epochs", "before", "after", "status")
 Signature = frozenset[tuple[str, tuple[int, ...]]]
 """Names and shapes of a model's tensors."""
 
 
 @dataclass(frozen=True)
 class LoadedModels:
-    """Loaded models by name: ids of a zoo, `ID@EPOCH` for all epochs, or files' paths.
-
-    Args:
-        model_sets: models that can be compared, the largest set first; a model that is like no
-            other is a set of its own. In a set, models stand in order of their names.
-        shared: of every set, the share of numbers that is compared: of those of its largest
-            model, heads left out. 1 where all have the same tensors.
-        left_out: why a model or file was not read.
-        truth: every model's true parents among those that were read; None where nobody knows.
-        info: what is known of a model, to be shown; methods never see it: stage, epoch, accuracy,
-            and the factors that differ; of files, the file, and the rest if `models.csv` has it.
-    """
+    """Loaded models by name: ids of a zoo, `ID@EPOCH` for all epochs, or files' paths."""
 
     model_sets: Sequence[ModelSet]
+    """Models that can be compared, by name; the largest set first, which may be a single model."""
     shared: Sequence[float]
+    """Of every set, the share of its largest model's numbers that is compared, heads left out."""
     left_out: Mapping[str, str]
+    """Why a model or file was not read."""
     truth: Truth | None
+    """True parents among those that were read; None where nobody knows."""
     info: Mapping[str, Mapping[str, Any]]
+    """To be shown, methods never see it: stage, epoch, accuracy, and the factors that differ; of
+    files, the file, and the rest if `models.csv` has it."""
 
     @property
     def models(self) -> list[str]:
-        """Names of all models, set after set."""
         return [name for model_set in self.model_sets for name in model_set.names]
 
 
@@ -86,7 +88,7 @@ def load(
     if isinstance(source, Zoo) or files.exists(Path(source) / "zoo.json"):
         zoo = source if isinstance(source, Zoo) else Zoo.open(source)
         path = zoo.path
-        models, left_out, checkpoints, info = load_zoo(zoo, where, epochs, progress)
+        models, left_out, checkpoints, info = _load_zoo(zoo, where, epochs, progress)
         usable = _usable(models, left_out)
         truth = true_parents({name: checkpoints[name] for name in usable}, zoo_origins(zoo))
     else:
@@ -100,9 +102,8 @@ def load(
         lines = [f"\n  {name} was left out: {why}" for name, why in left_out.items()]
         if len(lines) > _MAX_LISTED:
             lines[_MAX_LISTED:] = [f"\n  and {len(lines) - _MAX_LISTED} more"]
-        raise InvalidInput(
-            f"{path}: lineage needs two models or more {which}and there is {has}{''.join(lines)}"
-        )
+        what = f"lineage needs two models or more {which}and there is {has}"
+        raise InvalidInput(f"{path}: {what}{''.join(lines)}")
     model_sets, shared = split_by_tensors(list(usable.values()), progress)
     return LoadedModels(model_sets, shared, left_out, truth, {name: info[name] for name in usable})
 
@@ -120,10 +121,8 @@ def split_by_tensors(
     models: Sequence[Weights], progress: Progress = SILENT
 ) -> tuple[list[ModelSet], list[float]]:
     """Sets of models that can be compared, and the share of numbers that is: see `LoadedModels`.
-
     Models with the same tensors are a group. Beginning with the largest, each group joins the set
-    with which it has most in common, if that leaves MIN_COMMON_SHARE of every model of the set.
-    """
+    with which it has most in common, if that leaves MIN_COMMON_SHARE of every model of the set."""
     groups: dict[Signature, list[Weights]] = defaultdict(list)
     for model in models:
         groups[signature(model)].append(model)
@@ -149,7 +148,7 @@ def split_by_tensors(
 
 
 def _common_share(*signatures: Signature) -> float:
-    """The share of numbers that all have in common: of those of the largest."""
+    """See `LoadedModels.shared`."""
     common = frozenset.intersection(*signatures)
     return _num_weights(common) / max(map(_num_weights, signatures))
 
@@ -158,8 +157,7 @@ def signature(model: Weights) -> Signature:
     """Names and shapes of a model's tensors of real numbers, its head's left out."""
 
     def look() -> Signature:
-        shapes = model.shapes
-        names = in_scope(model, "trunk")
+        shapes, names = model.shapes, in_scope(model, "trunk")
         return frozenset((name, shapes[name]) for name in names if math.prod(shapes[name]))
 
     return model.remember("signature", look)
@@ -178,6 +176,76 @@ def _usable(models: Mapping[str, Weights], left_out: dict[str, str]) -> dict[str
     return {name: model for name, model in models.items() if name not in left_out}
 
 
+def _load_zoo(
+    zoo: Zoo, where: str, epochs: Epochs, progress: Progress
+) -> tuple[dict[str, Weights], dict[str, str], dict[str, CheckpointRef], dict[str, dict[str, Any]]]:
+    """By name, sorted: weights; why a model was left out; checkpoints; and `LoadedModels.info`."""
+    rows = {str(row["model"]): row for row in listing(zoo.path, where=where).rows}
+    chosen, left_out = [], {}
+    for id in sorted(rows):
+        try:
+            if why := _reason_unusable(zoo, id):
+                left_out[id] = why
+            else:
+                chosen += sorted(targets(zoo, [id], epochs))
+        except CorruptFile as error:
+            left_out[id] = str(error)
+    _raise_file_limit(zoo, len(chosen))
+    loader = ModelLoader(zoo)
+    models, checkpoints, info = {}, {}, {}
+    for done, checkpoint in enumerate(chosen):
+        progress.step("opening models", done, len(chosen))
+        id, epoch = checkpoint
+        name = id if epochs == "last" else str(checkpoint)
+        try:
+            models[name] = loader.weights(checkpoint)
+        except CorruptFile as error:
+            left_out[name] = str(error)
+            continue
+        models[name].name = name
+        checkpoints[name] = checkpoint
+        metrics = next(e.metrics for e in zoo.folder(id).epochs() if e.number == epoch)
+        row = rows[id]
+        info[name] = {
+            "stage": row["stage"],
+            "epoch": epoch,
+            "accuracy": next((metrics[s] for s in SCORES if metrics.get(s) is not None), None),
+            "factors": {k: v for k, v in row.items() if k not in _NOT_FACTORS and v is not None},
+        }
+    return models, left_out, checkpoints, info
+
+
+def _reason_unusable(zoo: Zoo, id: str) -> str | None:
+    folder = zoo.folder(id)
+    result = folder.result()
+    if result is None:
+        return "its training has not ended"
+    if result["status"] != "finished":
+        return f"it {result['status']}" + (f": {result['message']}" if result["message"] else "")
+    if not any(epoch.checkpoint for epoch in folder.epochs()):
+        return "no weights of it are kept"
+    return None
+
+
+def _raise_file_limit(zoo: Zoo, count: int) -> None:
+    """Let the program have as many files open as checkpoints need, and those that they build on.
+    Most systems allow few (1,024) until a program asks for more."""
+    try:
+        import resource
+    except ImportError:  # not on POSIX, where alone there is such a limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = float("inf") if hard == resource.RLIM_INFINITY else hard
+    needed = _RESERVED_FILES + count * (1 + MAX_DEPTH)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(min(needed, ceiling)), hard))
+    if ceiling < _RESERVED_FILES + count:
+        raise InvalidInput(
+            f"{zoo.path}: {count} checkpoints are to be read, and this system lets a program open "
+            f"{hard} files: choose fewer (where), or raise the limit (`ulimit -Hn`)"
+        )
+
+
 def _load_folder(
     folder: Path, progress: Progress
 ) -> tuple[dict[str, Weights], dict[str, str], Truth | None, dict[str, dict[str, Any]]]:
@@ -187,15 +255,13 @@ def _load_folder(
     files.listed(folder)
     with reading(folder):
         models, left_out, paths_by_name = load_folder(folder, progress)
+        usable = _usable(models, left_out)
+        table = find_parent_table(folder, paths_by_name, list(usable))
     if not paths_by_name:
-        raise InvalidInput(
-            f"{folder} is neither a zoo (it has no zoo.json) nor a folder with files of weights "
-            f"({', '.join(SUFFIXES)})"
-        )
-    usable = _usable(models, left_out)
+        what = "neither a zoo (it has no zoo.json) nor a folder with files of weights"
+        raise InvalidInput(f"{folder} is {what} ({', '.join(SUFFIXES)})")
     paths = {name: paths_by_name[name].relative_to(folder).as_posix() for name in usable}
     info: dict[str, dict[str, Any]] = {name: {"file": path} for name, path in paths.items()}
-    table = find_parent_table(folder, paths_by_name, list(usable))
     if table is None:
         return usable, left_out, None, info
     for name, path in paths.items():

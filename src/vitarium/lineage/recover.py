@@ -10,12 +10,10 @@ import numpy as np
 from vitarium.core.errors import InvalidInput
 from vitarium.core.progress import SILENT, Progress
 from vitarium.core.registry import Section, choose, section
-from vitarium.lineage._clusters import MAX_ALL_PAIRS
-from vitarium.lineage._sketches import sketch_weights
-from vitarium.lineage._zoo_models import Epochs
+from vitarium.lineage._clusters import MAX_ALL_PAIRS, sketch_weights
 from vitarium.lineage.base import Forest
 from vitarium.lineage.ground_truth import Truth, restrict_truth
-from vitarium.lineage.load import LoadedModels, first_non_finite, load
+from vitarium.lineage.load import Epochs, LoadedModels, first_non_finite, load
 from vitarium.lineage.scores import Scores, scores
 from vitarium.zoo import Zoo
 
@@ -25,11 +23,10 @@ MAX_COMPARED_MODELS = 2_000
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """A set of models that could be compared with each other."""
+    """Models that could be compared with each other, by so many tensors."""
 
     models: Sequence[str]
     tensors: int
-    """How many were compared."""
     shared: float
     """Their share of the numbers of the largest model, heads left out."""
 
@@ -42,14 +39,13 @@ class Recovered:
     """Families are numbered across groups."""
     truth: Truth | None
     scores: Scores | None
-    """Of the forest against the truth."""
     others: Mapping[str, tuple[Forest, Scores | None]]
     """Forests of other methods, and their scores, by name."""
     left_out: Mapping[str, str]
-    """Models and files that were set aside, and why."""
+    """Why, by model or file."""
     groups: Sequence[ModelGroup]
     info: Mapping[str, Mapping[str, Any]]
-    """What is known of a model, to be shown."""
+    """See `LoadedModels.info`."""
 
 
 def recover(
@@ -64,17 +60,16 @@ def recover(
     progress: Progress = SILENT,
     **settings: Any,
 ) -> Recovered:
-    """Recover which model descends from which, from their weights alone.
+    """Recover which model descends from which, from their weights alone, as `lineage.load.load`
+    reads them; models of different shapes are never compared.
 
         recovered = vitarium.recover("downloads")
         recovered.forest.parents["model-7"]
         vitarium.recover(zoo, "mother", direction="specialisation").scores
 
-    Models are read as `lineage.load.load` has it; those of different shapes are never compared.
-
     Args:
         source: a zoo, or any folder of weight files.
-        method: a method of lineage recovery (`vitarium plugins lineages`).
+        method: see `vitarium plugins lineages`.
         trees: how many trees there are; None: to be found.
         compare: other methods to run on the same models, with their defaults; those that can be
             told the roots are told the true ones, where they are known. Of more than 2,000 models
@@ -97,21 +92,18 @@ def recover(
             "them: lineage.csv with the columns model and parent, or the models.csv of an export"
         )
     if trees is not None and len(loaded.model_sets) > 1:
-        raise InvalidInput(
-            f"{trees} trees, but models of {len(loaded.model_sets)} different shapes, each of "
-            "which has its own; leave the number out, or look at one shape at a time"
-        )
+        what = f"{trees} trees, but models of {len(loaded.model_sets)} different shapes"
+        hint = "leave the number out, or look at one shape at a time"
+        raise InvalidInput(f"{what}, each of which has its own; {hint}")
     true = loaded.truth if truth is not False else None
-    forest = _combined_forest(chosen, loaded, trees, progress)
+    forest = _combined_forest(chosen, loaded, trees)
     if baselines and max(map(len, loaded.model_sets)) > MAX_COMPARED_MODELS:
         names = ", ".join(baseline.name for baseline in baselines)
-        note = (
-            f"No other method ran beside it ({names}): there are more than {MAX_COMPARED_MODELS} "
-            "models."
-        )
+        why = f"there are more than {MAX_COMPARED_MODELS} models."
+        note = f"No other method ran beside it ({names}): {why}"
         forest, baselines = replace(forest, notes=[*forest.notes, note]), []
     roots = {model for model, parents in true.items() if not parents} if true else set()
-    others = [_combined_forest(baseline, loaded, trees, progress, roots) for baseline in baselines]
+    others = [_combined_forest(baseline, loaded, trees, roots) for baseline in baselines]
     return Recovered(
         forest=forest,
         truth=true,
@@ -153,16 +145,13 @@ def _usable(loaded: LoadedModels) -> LoadedModels:
 
 
 def _combined_forest(
-    method: Section,
-    loaded: LoadedModels,
-    trees: int | None,
-    progress: Progress,
-    roots: Collection[str] = (),
+    method: Section, loaded: LoadedModels, trees: int | None, roots: Collection[str] = ()
 ) -> Forest:
     """One forest of the forests of all model sets."""
     forests: list[Forest] = []
     for model_set in loaded.model_sets:
-        progress.step(f"recovering: {method.name}", len(forests), len(loaded.model_sets))
+        task = f"recovering: {method.name}"
+        model_set.progress.step(task, len(forests), len(loaded.model_sets))
         if len(model_set) == 1:
             forests.append(Forest(method.name, model_set.names, [0], (), {model_set.names[0]: 1.0}))
             continue

@@ -41,30 +41,23 @@ class Scores:
     mother_accuracy: float | None
     """MoTHer's own score (Horwitz et al. 2025, arXiv 2405.18432): a tree's true edges that were
     recovered, as a share of its true edges; mean over the true trees that have edges."""
-
     models: int
     trees: int
-    """True ones."""
+    """True ones, as roots, edges and mixtures (models with two parents or more)."""
     families: int
     """Recovered ones."""
     roots: int
-    """True ones."""
     recovered_roots: int
     edges: int
-    """True ones."""
     recovered_edges: int
     mixtures: int
-    """Models with two true parents or more."""
 
 
 def scores(forest: Forest, truth: Truth) -> Scores:
-    """Scores of a forest against the true parents of its models, and of no others.
-
-    Where some models were set aside, `ground_truth.restrict_truth` gives the truth of the rest.
-
-    Raises UnknownName for a model, or a parent, that the forest does not have, and InvalidInput for
-    a model of which the truth says nothing.
-    """
+    """Scores of a forest against the true parents of its models, and of no others. Where some
+    models were set aside, `ground_truth.restrict_truth` gives the truth of the rest. Raises
+    UnknownName for a model, or a parent, that the forest does not have, and InvalidInput for a
+    model of which the truth says nothing."""
     from sklearn.metrics import adjusted_rand_score
 
     _check(forest, truth)
@@ -114,9 +107,8 @@ def _check(forest: Forest, truth: Truth) -> None:
                 raise UnknownName("model of the forest", name, models)
     for model in forest.models:
         if model not in truth:
-            raise InvalidInput(
-                f"the truth says nothing of {model}; a root's parents are an empty tuple"
-            )
+            hint = "a root's parents are an empty tuple"
+            raise InvalidInput(f"the truth says nothing of {model}; {hint}")
 
 
 def _share(values: Iterable[float]) -> float | None:
@@ -129,9 +121,8 @@ def _up_to_ties(
     true: Mapping[str, frozenset[str]],
     tied: Sequence[Sequence[str]],
 ) -> int:
-    """Models that are right for the best way to exchange tied ones. What is compared are groups of
-    tied models, not models; so in a group, the most models that are right at once are those parents
-    that it has in the forest and in truth, each as often as both."""
+    """Models that are right for the best way to exchange tied ones: of a group of tied models, the
+    parents (groups, too) that it has in the forest and in truth, each as often as both."""
     group: dict[str, Hashable] = {model: model for model in true}
     for number, models in enumerate(tied):
         group.update(dict.fromkeys(models, number))

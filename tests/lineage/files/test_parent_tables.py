@@ -83,18 +83,22 @@ def test_a_merged_model_descends_from_its_ingredients_and_its_base(tmp_path):
 @pytest.mark.parametrize(
     ("table", "text", "message"),
     [
-        ("lineage", "name,parent\n", "row 1: it needs one column 'model'; it has name, parent"),
-        ("lineage", "", "row 1: it needs one column 'model'; it has none at all"),
-        ("lineage", "model,parent\na,\n,a\n", "row 3: no model is named"),
-        ("lineage", "model,parent\na,\nb,aa\n", "row 3: there is no file of 'aa', and no row"),
-        ("lineage", "model,parent\na,b,c\n", "row 2: 3 cells under 2 columns"),
+        ("lineage", "name,parent\n", " has no column 'model', only name, parent"),
+        ("lineage", "", " has no column 'model', only none"),
+        ("lineage", "model,parent\na,\n,a\n", "row 3, column 'model': empty"),
+        (
+            "lineage",
+            "model,parent\na,\nb,aa\n",
+            "row 3, column 'parent': there is no file of 'aa', and no row",
+        ),
+        ("lineage", "model,parent\na,b,c\n", "row 2 has 3 cells, the header 2"),
         ("lineage", "model,parent\na,\nb,a\n", "has no row for deep/c.pt; add one"),
         ("lineage", "model,parent\na,b\nb,a\ndeep/c,\n", "its own ancestor: [ab] -> [ab] -> [ab]"),
-        ("lineage", 'model,parent\na,"b\n', "cannot be read as a table"),
+        ("lineage", 'model,parent\na,"b\n', "is no CSV table"),
         ("models", "file,parent\na.pt,b.pt\n", "row 2: no row has the name 'b.pt' of its parent"),
-        ("models", "file,parent\n,a.pt\n", "row 2: no file is named"),
-        ("models", "name,parent\na,\n", "row 1: it needs one column 'file'"),
-        ("models", "file,parent,epoch\na.pt,,1.5\n", "row 2: '1.5' in column epoch is no whole"),
+        ("models", "file,parent\n,a.pt\n", "row 2, column 'file': empty"),
+        ("models", "name,parent\na,\n", " has no column 'file', only name, parent"),
+        ("models", "file,parent,epoch\na.pt,,1.5\n", "row 2, column 'epoch': '1.5' is not a whole"),
         (
             "models",
             "file,name,parent\na.pt,x,\nb.safetensors,y,\ndeep/c.pt,x,y\n",
@@ -124,7 +128,7 @@ def test_a_parent_that_is_misspelt_gets_the_name_that_was_meant(tmp_path):
 
 def test_text_that_is_not_unicode_is_an_error(tmp_path):
     (tmp_path / "lineage.csv").write_bytes(b"model,parent\n\xff,\n")
-    with pytest.raises(InvalidInput, match=r"lineage.csv cannot be read as a table"):
+    with pytest.raises(InvalidInput, match=r"lineage.csv is no CSV table"):
         truth(tmp_path)
 
 

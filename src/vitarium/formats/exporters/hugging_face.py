@@ -30,7 +30,6 @@ _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 
 
 def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
-    """Why a model is no ViT of Hugging Face's; None where it is one."""
     if reason := refuses_unbuilt(config, zoo, checkpoint):
         return reason
     fault = next(_faults(_skeleton(zoo, checkpoint)), None)
@@ -46,21 +45,19 @@ def hugging_face(
     A model without a head becomes a ViTModel. The folder says how images are prepared, too.
     """
     for checkpoint in models:
-        folder = out / checkpoint_name(checkpoint)
-        id, epoch = checkpoint
+        folder, id = out / checkpoint_name(checkpoint), checkpoint.model
         model, classes = _skeleton(zoo, checkpoint), zoo.folder(id).about().classes
         inputs = preprocessing(zoo.spec(id), config)
         files.write_json(folder / "config.json", _config(model, classes))
         files.write_json(folder / "preprocessor_config.json", _processor(inputs))
         headless = isinstance(model.head, nn.Identity)
-        weights = from_timm(zoo.state_dict(id, epoch), headless=headless)
+        weights = from_timm(zoo.state_dict(*checkpoint), headless=headless)
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
         yield folder
 
 
 def _skeleton(zoo: Zoo, checkpoint: CheckpointRef) -> Any:
-    """The model without memory."""
     id = checkpoint.model
     with torch.device("meta"):
         return zoo.spec(id).origin.build(zoo.folder(id).about().num_outputs)
@@ -104,6 +101,10 @@ def _activation(model: Any) -> str | None:
 
 def _config(model: Any, classes: Sequence[str]) -> dict[str, Any]:
     block, outputs = model.blocks[0], getattr(model.head, "out_features", 0)
+    image, patch = (  # sides of squares, else heights and widths
+        size[0] if len(set(size)) == 1 else list(size)
+        for size in (model.patch_embed.img_size, model.patch_embed.patch_size)
+    )
     names = classes if len(classes) == outputs else [f"LABEL_{i}" for i in range(outputs)]
     labels = {
         "id2label": {str(number): name for number, name in enumerate(names)},
@@ -120,16 +121,12 @@ def _config(model: Any, classes: Sequence[str]) -> dict[str, Any]:
         "hidden_dropout_prob": block.attn.proj_drop.p,
         "attention_probs_dropout_prob": block.attn.attn_drop.p,
         "layer_norm_eps": model.norm.eps,
-        "image_size": _side(model.patch_embed.img_size),
-        "patch_size": _side(model.patch_embed.patch_size),
+        "image_size": image,
+        "patch_size": patch,
         "num_channels": model.in_chans,
         "qkv_bias": block.attn.qkv.bias is not None,
         **(labels if outputs else {}),
     }
-
-
-def _side(size: Sequence[int]) -> int | list[int]:
-    return size[0] if len(set(size)) == 1 else list(size)
 
 
 def _processor(inputs: Preprocessing) -> dict[str, Any]:

@@ -89,7 +89,6 @@ def _write(
 
 
 def metadata(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, str]:
-    """What a file says of its model."""
     spec, about = zoo.spec(checkpoint.model), zoo.folder(checkpoint.model).about()
     return {
         "id": checkpoint.model,
@@ -110,7 +109,5 @@ def _check(model: nn.Module, images: Tensor, file: Path, id: str) -> None:
         with torch.no_grad():
             error = (torch.from_numpy(outputs) - model(batch)).abs().max().item()
         if not error <= TOLERANCE:
-            raise InvalidInput(
-                f"model {id}: the outputs of ONNX Runtime are up to {error:.1e} from "
-                "the zoo's; keep the file all the same with --set check=false"
-            )
+            what = f"model {id}: the outputs of ONNX Runtime are up to {error:.1e} from the zoo's"
+            raise InvalidInput(f"{what}; keep the file all the same with --set check=false")

@@ -42,16 +42,12 @@ def safetensors_files(
 
 
 def _row(zoo: Zoo, checkpoint: CheckpointRef) -> dict[str, Any]:
-    """What is known of a model, its factors by dotted name; without those that are not set.
-
-    Scores are those that were measured after that epoch on the three splits.
-    """
+    """What is known of a model, its factors that are set, and its scores after that epoch."""
     id, epoch = checkpoint
     spec, folder = zoo.spec(id), zoo.folder(id)
-    factors = spec.described()
-    merge_columns: dict[str, Any] = {}
+    factors, merge_columns = spec.described(), dict[str, Any]()
     if spec.operator:
-        ingredients = [str(ingredient) for ingredient in spec.ingredients]
+        ingredients = list(map(str, spec.ingredients))
         merge_columns = {"operator": spec.operator.name, "ingredients": ingredients}
     metrics = next(record.metrics for record in folder.epochs() if record.number == epoch)
     return {

@@ -29,7 +29,6 @@ class TimmFolder(Preprocessed):
 
 
 def refuses(config: TimmFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
-    """Why timm cannot build a model from a configuration; None where it can."""
     origin = zoo.spec(checkpoint.model).origin
     if origin.architecture is None:
         return refuses_unbuilt(config, zoo, checkpoint)
@@ -64,7 +63,6 @@ def timm_folder(
 
 
 def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
-    """What stands in config.json."""
     spec, about = zoo.spec(id), zoo.folder(id).about()
     architecture, head = spec.origin.architecture, spec.origin.head
     assert architecture
@@ -106,7 +104,6 @@ def _check(zoo: Zoo, checkpoint: CheckpointRef, folder: Path, input_size: Sequen
     with torch.no_grad():
         same = torch.equal(timm_model(images), zoo.load(*checkpoint)(images))
     if not same:
-        raise InvalidInput(
-            f"model {checkpoint.model}: what timm loads has other outputs than the zoo's model; "
-            f"{RUNS}; or keep the folder all the same with --set check=false"
-        )
+        what = "what timm loads has other outputs than the zoo's model"
+        hint = f"{RUNS}; or keep the folder all the same with --set check=false"
+        raise InvalidInput(f"model {checkpoint.model}: {what}; {hint}")

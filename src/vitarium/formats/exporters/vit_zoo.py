@@ -16,13 +16,8 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.filenames import collision_key, file_name
-from vitarium.formats._published_keys import (
-    MERGE_KEYS,
-    OURS,
-    is_contrastive,
-    published_metric,
-    to_published,
-)
+from vitarium.formats import _published_keys as published
+from vitarium.formats._published_keys import OURS
 from vitarium.formats._ray_trials import WEIGHTS
 from vitarium.formats.base import exporter, refuses_unbuilt
 from vitarium.formats.importers.vit_zoo import MODELS, PREFIX, structure
@@ -79,8 +74,7 @@ class _PublishedPaths:
 
 
 def _is_published(spec: Spec) -> bool:
-    """Whether it came from this layout, so that its settings are a configuration of it; and by a
-    name that can be a folder's again."""
+    """Whether it came from this layout, by a name that can be a folder's again."""
     origin = spec.origin
     return (
         isinstance(origin, Imported)
@@ -96,12 +90,12 @@ def _write(zoo: Zoo, id: str, folder: Path, paths: _PublishedPaths) -> None:
     epochs, config = model.epochs(), _configuration(zoo, id, paths)
     text = json.dumps(config, indent=4, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    contrastive = is_contrastive(config)
+    contrastive = published.is_contrastive(config)
     with (folder / "result.json").open("w", encoding="utf-8") as file:
         for epoch in epochs:  # as Ray writes it: NaN is null
             line: dict[str, Any] = {
-                published_metric(name, contrastive=contrastive): None if math.isnan(v) else v
-                for name, v in epoch.metrics.items()
+                published.published_metric(k, contrastive=contrastive): None if math.isnan(v) else v
+                for k, v in epoch.metrics.items()
             }
             line["training_iteration"] = epoch.number
             line["done"] = epoch is epochs[-1] and model.status == "finished"
@@ -122,17 +116,12 @@ def _checkpoint(number: int) -> str:
 
 def _configuration(zoo: Zoo, id: str, paths: _PublishedPaths) -> dict[str, Any]:
     spec, about = zoo.spec(id), zoo.folder(id).about()
-    origin = spec.origin
-    factors: Mapping[str, Any] = (
-        origin.settings
-        if isinstance(origin, Imported)
-        else {
-            key: value
-            for key, value in origin.described().items()
-            if key.partition(".")[0] not in ("architecture", "head")
-        }
-    )
-    config = to_published(factors)
+    if isinstance(spec.origin, Imported):
+        factors: Mapping[str, Any] = spec.origin.settings
+    else:
+        described, structural = spec.origin.described(), ("architecture", "head")
+        factors = {k: v for k, v in described.items() if k.partition(".")[0] not in structural}
+    config = published.to_published(factors)
     if not _is_published(spec):
         config = {**_described(spec, about.num_outputs, paths), **config}
     if spec.stage != paths.of(id).partition("/")[0]:
@@ -140,7 +129,7 @@ def _configuration(zoo: Zoo, id: str, paths: _PublishedPaths) -> dict[str, Any]:
     if about.classes:
         config[f"{OURS}classes"] = list(about.classes)
     if spec.operator:
-        operator_key, ingredients_key = MERGE_KEYS
+        operator_key, ingredients_key = published.MERGE_KEYS
         config[f"{OURS}{operator_key}"] = spec.operator.factors()
         config[f"{OURS}{ingredients_key}"] = [ref._asdict() for ref in spec.ingredients]
     return {**config, **_not_recovered(zoo, id, config)}

@@ -1,20 +1,34 @@
-"""The card of a zoo on the hub: README.md, with the settings that the hub reads."""
+"""The card of a zoo on the hub, README.md, with the settings that it reads, and figures. Untrusted
+text is escaped, so that it contains neither markup nor HTML."""
 
+import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+from vitarium.core import files
 from vitarium.core.config import Config
+from vitarium.core.extras import require
 from vitarium.core.numerals import size
 from vitarium.core.printable import printable, shortened
-from vitarium.formats._markdown import code, plain, table
-from vitarium.formats.hub._figures import ACCURACIES, CURVES
 from vitarium.formats.summary import Population
 
 TAGS = ("model-zoo", "vision-transformer", "weight-space-learning", "vitarium")
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
 _MAX_LENGTH = 100
 """Characters of the name of a stage."""
+_MARKUP = re.compile(r"[\\`*\[\]<>&|#~$!]|(?<![^\W_])_|_(?![^\W_])")
+"""Characters with a meaning; an underscore between letters and digits has none."""
+_BACKTICKS = re.compile("`+")
+ACCURACIES, CURVES = "accuracies.png", "training.png"
+_WIDTH, _HEIGHT = 300, 220
+"""Of a panel, in pixels of a screen; files have twice as many."""
+_COLOR = "#3b6fb6"
+_MAX_TITLE_LENGTH = 40
+"""Characters of the name of a stage above a panel."""
+_LOOKS = {"background": "white", "font": "Helvetica, Arial, sans-serif"}
 _CITATION = """\
 @article{falk2025vitzoo,
   title   = {A Model Zoo of Vision Transformers},
@@ -46,12 +60,7 @@ def card(
     is_zoo: bool,
     software: Mapping[str, Mapping[str, str]],
 ) -> str:
-    """The text of README.md.
-
-    Args:
-        is_zoo: whether what is uploaded can be opened as a zoo; else it is a file per model.
-        software: id -> versions, device and so on with which the model was trained.
-    """
+    """The text of README.md, for a zoo or a file per model; `software` is by model's id."""
     from huggingface_hub import DatasetCardData
 
     count = len(population.models)
@@ -151,7 +160,6 @@ weights = load_file(hf_hub_download(filename="weights/" + table["file"][0], **wh
 
 
 def _software(software: Mapping[str, Mapping[str, str]]) -> str:
-    """Versions that all models share, or all that there are of each."""
     versions_by_name: dict[str, dict[str, None]] = {}
     for versions in software.values():
         for name, version_of_model in versions.items():
@@ -159,3 +167,77 @@ def _software(software: Mapping[str, Mapping[str, str]]) -> str:
     rows = [[plain(name), ", ".join(versions)] for name, versions in versions_by_name.items()]
     rows.append(["card written by", f"vitarium {version('vitarium')}"])
     return "## Software\n\n" + table(["", "trained with"], rows)
+
+
+def draw(population: Population, folder: Path) -> Iterator[Path]:
+    """Accuracies per stage as histograms, and every model's over the epochs; none without any.
+    Raises MissingExtra, DiskFull, NotWritable."""
+    stages = [stage for stage in population.stages if population.scores(stage)]
+    if not stages:
+        return
+    require("study", "a zoo's figures")
+    import altair as alt
+    import vl_convert
+
+    folder.mkdir()
+    panels = [_panels(population, stage) for stage in stages]
+    for name, row in zip((ACCURACIES, CURVES), zip(*panels, strict=True), strict=True):
+        spec = alt.hconcat(*row).to_dict()
+        spec.pop("config", None)
+        files.write(folder / name, vl_convert.vegalite_to_png(spec, scale=2, config=_LOOKS))
+        yield folder / name
+
+
+def _panels(population: Population, stage: str) -> tuple[Any, Any]:
+    """A stage's histogram of scores, and its models' scores over the epochs."""
+    import altair as alt
+
+    def chart(rows: list[dict[str, Any]], title: str) -> Any:
+        data = alt.InlineData(values=rows)
+        return alt.Chart(data, title=title, width=_WIDTH, height=_HEIGHT)
+
+    score, models = population.score(stage) or "", population.of(stage)
+    label = score.replace("_", " ").replace("knn", "k-NN")
+    title = shortened(printable(stage), _MAX_TITLE_LENGTH)
+    scores = [{"score": value} for value in population.scores(stage)]
+    bars = chart(scores, f"{title}: {len(models)} models").mark_bar(color=_COLOR)
+    histogram = bars.encode(
+        x=alt.X("score:Q", bin=alt.Bin(maxbins=20), title=label),
+        y=alt.Y("count():Q", title="models", axis=alt.Axis(tickMinStep=1)),
+    )
+    points = [
+        {"model": number, "epoch": epoch["epoch"], "score": epoch[score]}
+        for number, model in enumerate(models)
+        for epoch in model.epochs
+        if score in epoch
+    ]
+    lines = chart(points, title).mark_line(
+        color=_COLOR, strokeWidth=1, strokeOpacity=0.4, point={"color": _COLOR, "size": 14}
+    )
+    curves = lines.encode(
+        x=alt.X("epoch:Q", axis=alt.Axis(title="epoch", tickMinStep=1)),
+        y=alt.Y("score:Q", title=label, scale=alt.Scale(zero=False)),
+        detail="model:N",
+    )
+    return histogram, curves
+
+
+def plain(text: Any) -> str:
+    """The text on one line, for a sentence, a heading or a cell of a table."""
+    # some renderers pass HTML through even after a backslash
+    html = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+    return _MARKUP.sub(lambda m: html.get(m[0], f"\\{m[0]}"), printable(str(text)))
+
+
+def code(text: str) -> str:
+    """The text as inline code, for a cell of a table."""
+    content = printable(text).replace("|", r"\|")
+    fence = "`" * (1 + max(map(len, _BACKTICKS.findall(content)), default=0))
+    space = " " if content.startswith("`") or content.endswith("`") else ""
+    return f"{fence}{space}{content}{space}{fence}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -12,8 +12,7 @@ from vitarium.core.config import NoConfig
 from vitarium.core.printable import encodable
 from vitarium.formats.base import exporter
 from vitarium.formats.exporters.safetensors import safetensors_files
-from vitarium.formats.hub._card import CardSettings, card
-from vitarium.formats.hub._figures import draw
+from vitarium.formats.hub._card import CardSettings, card, draw
 from vitarium.formats.summary import Population, population, text
 from vitarium.formats.weights import check_place, root_of
 from vitarium.zoo import Zoo
@@ -62,8 +61,7 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
     ancestors: set[str] = set()
     waiting = list(ids)
     while waiting:
-        id = waiting.pop()
-        if id not in ancestors:
+        if (id := waiting.pop()) not in ancestors:
             ancestors.add(id)
             spec = zoo.spec(id)
             waiting += [spec.parent] if spec.parent else []
@@ -97,9 +95,8 @@ def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[
             copy(item, out / item.name)
         yield out / item.name
     for id in sorted(ids):
-        target = out / "models" / id
-        _copy_folder(zoo.folder(id).path, target, copy)
-        yield target
+        _copy_folder(zoo.folder(id).path, out / "models" / id, copy)
+        yield out / "models" / id
 
 
 def _copy_folder(folder: Path, target: Path, copy: Callable[[Path, Path], object]) -> None:
@@ -134,8 +131,7 @@ def _tables(described: Population, folder: Path) -> Iterator[Path]:
 
 
 def _of_one_type(values: list[Any]) -> list[Any]:
-    """As parquet wants a column: numbers, or true and false, or else texts; None for what is not
-    there."""
+    """As parquet wants a column: numbers, or true and false, or else texts; None for blanks."""
     cells = [None if value != value else value for value in values]  # NaN is not itself
     kinds = {type(value) for value in cells if value is not None}
     if kinds <= {bool} or kinds <= {int} or kinds <= {str}:

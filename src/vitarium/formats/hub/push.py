@@ -22,7 +22,7 @@ _LEFT_OUT = (".*", "*/.*", "index/*", "index.json")
 
 @dataclass(frozen=True)
 class Upload:
-    """A file, by its name in the repository."""
+    """A file of the repository."""
 
     name: str
     bytes: int
@@ -36,16 +36,13 @@ def push(
     license: str | None = None,
     dry_run: bool = False,
 ) -> list[Upload]:
-    """Upload a folder of the exporter `hub`, or a zoo, for which a card is written first.
-
-    The repository is a data set, and is made if it is not there. Interrupted, the same call goes
-    on: the hub skips what it has.
+    """Upload a folder of the exporter `hub`, or a zoo, for which a card is written first, as a data
+    set, which is made if it is not there. Interrupted, the same call goes on.
 
     Args:
         repository: on the hub, e.g. "me/my-zoo".
         private: where the repository is made now, whether others see it.
         license: for the card of a zoo that has none.
-        dry_run: upload nothing.
 
     Returns the files, in order of their names. Raises InvalidInput for a missing library, token or
     card, NotAZoo, and HubError for what the hub refuses.
@@ -58,8 +55,14 @@ def push(
         validate_repo_id(repository)
     except HFValidationError as error:
         raise InvalidInput(f"'{repository}' is no name of a repository: {error}") from None
+    uploads = []
     with _folder(Path(directory), license) as folder:
-        uploads = _uploads(folder)
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                check_place(file, root_of(folder))
+                name = file.relative_to(folder).as_posix()
+                if not any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT):
+                    uploads.append(Upload(name, file.stat().st_size))
         if not dry_run:
             _upload(folder, repository, private=private)
     return uploads
@@ -79,31 +82,16 @@ def _folder(directory: Path, license: str | None) -> Iterator[Path]:
     # beside the zoo, its files need not be copied
     parent = absolute.parent if os.access(absolute.parent, os.W_OK) else None
     with temporary_folder(parent, prefix=".vitarium-push-") as beside:
-        hub_folder = beside / absolute.name
-        export(zoo, "hub", out=hub_folder, license=license, link=True)
-        yield hub_folder
-
-
-def _uploads(folder: Path) -> list[Upload]:
-    """Raises UntrustedFile for a link that leads out of the folder."""
-    uploads = []
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            check_place(file, root_of(folder))
-            name = file.relative_to(folder).as_posix()
-            if not any(fnmatch.fnmatch(name, pattern) for pattern in _LEFT_OUT):
-                uploads.append(Upload(name, file.stat().st_size))
-    return uploads
+        export(zoo, "hub", out=beside / absolute.name, license=license, link=True)
+        yield beside / absolute.name
 
 
 def _upload(folder: Path, repository: str, *, private: bool) -> None:
     import huggingface_hub
 
     if huggingface_hub.get_token() is None:
-        raise InvalidInput(
-            "there is no token of the Hugging Face hub: log in with `hf auth login`, or set the "
-            "environment variable HF_TOKEN to a token that may write"
-        )
+        hint = "log in with `hf auth login`, or set the variable HF_TOKEN to a token that may write"
+        raise InvalidInput(f"there is no token of the Hugging Face hub: {hint}")
     api: Any = huggingface_hub.HfApi(library_name="vitarium")
     # before version 2, it is another method that goes on after an interruption
     upload = getattr(api, "upload_large_folder", None) or api.upload_folder

@@ -33,7 +33,6 @@ class Row:
         return InvalidInput(f"{self.table}, row {self.number}, column '{column}': {why}")
 
     def number_of(self, column: str) -> int | None:
-        """A whole number that is not negative; None for an empty cell."""
         cell = self.cells.get(column)
         if cell is not None and not is_number(cell):
             raise self.wrong(column, f"'{cell}' is not a whole number")
@@ -83,29 +82,33 @@ def table_of(source: Path, name: str | None) -> Path:
     return table
 
 
-def read_rows(table: Path, file_column: str, delimiter: str = ",") -> Iterator[Row]:
-    """The rows that have any cell. Raises InvalidInput that names table, row and column."""
+def read_rows(
+    table: Path, *needed: str, delimiter: str = ",", hint: str = "", unique: bool = False
+) -> Iterator[Row]:
+    """The rows that have any cell; all fill the first of the needed columns. Where names of columns
+    are to be unique, those that are not needed are, too. Raises InvalidInput that names the place.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             columns = [unguarded(name.strip()) for name in next(reader, [])]
-            if file_column not in columns:
-                raise InvalidInput(
-                    f"{table} has no column '{file_column}' that names the file"
-                    f"{did_you_mean(file_column, columns)}; name it with file_column=NAME"
-                )
-            if twice := sorted({name for name in columns if columns.count(name) > 1}):
-                raise InvalidInput(f"{table} has several columns '{twice[0]}'")
+            for column in needed:
+                if column not in columns:
+                    rest = f"only {', '.join(columns) or 'none'}{did_you_mean(column, columns)}"
+                    raise InvalidInput(f"{table} has no column '{column}', {rest}{hint}")
+            for column in columns if unique else needed:
+                if columns.count(column) > 1:
+                    raise InvalidInput(f"{table} has several columns '{column}'")
             for number, cells in enumerate(reader, 2):
-                if not any(cells):
+                if not any(map(str.strip, cells)):
                     continue
                 if len(cells) != len(columns):
                     counts = f"{len(cells)} cells, the header {len(columns)}"
                     raise InvalidInput(f"{table}, row {number} has {counts}")
                 pairs = zip(columns, (unguarded(cell.strip()) for cell in cells), strict=True)
                 row = Row(table, number, {name: cell for name, cell in pairs if cell})
-                if file_column not in row.cells:
-                    raise row.wrong(file_column, "empty; it has to name a file")
+                if needed[0] not in row.cells:
+                    raise row.wrong(needed[0], "empty; every row has to fill it")
                 yield row
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{table} is no CSV table in UTF-8: {error}") from None

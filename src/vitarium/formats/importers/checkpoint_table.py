@@ -31,7 +31,8 @@ from vitarium.formats.weights import WRAPPED_IN, read_shapes, read_weights
 
 METRICS = ("train_", "val_", "test_")
 """How the names of columns begin that are measured numbers of an epoch, not factors."""
-_NOT_FACTORS = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes")
+METADATA = ("name", "parent", "parent_epoch", "epoch", "stage", "num_classes")
+"""Columns of neither factors nor metrics."""
 
 
 class CheckpointTable(Config):
@@ -65,7 +66,8 @@ def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignM
     """Files of weights (.safetensors, .pth, .pt, .bin) and a CSV table of what they are."""
     table = table_of(source, config.table)
     models: dict[str, list[Row]] = defaultdict(list)
-    for row in read_rows(table, config.file_column, config.delimiter):
+    hint, delimiter = "; name the column of files with file_column=NAME", config.delimiter
+    for row in read_rows(table, config.file_column, delimiter=delimiter, hint=hint, unique=True):
         models[row.cells.get("name") or row.cells[config.file_column]].append(row)
     for name, rows in models.items():
         yield _model(name, rows, config)
@@ -74,12 +76,8 @@ def checkpoint_table(config: CheckpointTable, source: Path) -> Iterator[ForeignM
 def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignModel:
     """A model of its rows, one an epoch; a column that is nothing else is a factor."""
     first = rows[0]
-    no_factors = (*_NOT_FACTORS, config.file_column)
-    factors = [
-        column
-        for column in first.cells
-        if column not in no_factors and not column.startswith(METRICS) and not _structural(column)
-    ]
+    no_factors = (*METADATA, config.file_column)
+    factors = [c for c in first.cells if c not in no_factors and not c.startswith(METRICS)]
     epochs = sorted((_epoch(row, config) for row in rows), key=lambda epoch: epoch.number)
     _check_same(rows, config)
     shapes = _read(read_shapes, first.file(config.file_column), first, config)
@@ -93,7 +91,7 @@ def _model(name: str, rows: Sequence[Row], config: CheckpointTable) -> ForeignMo
         parent_epoch=first.number_of("parent_epoch"),
         architecture=architecture,
         head=head,
-        settings={column: _value(first.cells[column]) for column in factors},
+        settings={c: _value(first.cells[c]) for c in factors if not _structural(c)},
         where=first.where,
     )
 

@@ -2,8 +2,8 @@
 
     <zoo>/<trial>/{params.json, result.json, checkpoint_000NNN/checkpoints}
 
-Nothing here builds those CNNs: their tensors come under their own names, and can be read and
-measured. An `index_dict.json` tells where a tensor stands in a flattened model; it is not needed.
+Nothing here builds those CNNs: their tensors come under their own names. `index_dict.json`, which
+tells where a tensor stands in a flattened model, is not needed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,6 @@ class CnnZoo(Trials):
 
 
 def is_cnn_zoo(source: Path) -> bool:
-    """Whether there are trials of Ray in a folder, or in folders of it."""
     return not is_vit_zoo(source) and any(True for _ in _folders(source))
 
 

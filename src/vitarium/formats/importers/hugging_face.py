@@ -28,7 +28,6 @@ class HuggingFaceFolder(Config):
 
 
 def detects(source: Path) -> bool:
-    """Whether a folder, or a folder in it, is one of a model that can be imported."""
     return any(_kind(folder) in KINDS for folder in _folders(source))
 
 

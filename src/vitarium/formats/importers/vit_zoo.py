@@ -40,7 +40,6 @@ _T = TypeVar("_T", Tensor, torch.Size)
 
 
 def is_vit_zoo(source: Path) -> bool:
-    """Whether a folder has trials where the published zoo has them."""
     return any(True for _ in _folders(source))
 
 
@@ -54,13 +53,8 @@ def vit_zoo(config: Trials, source: Path) -> Iterator[ForeignModel]:
 
 
 def structure(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, Section | None, int]:
-    """Architecture, head and number of outputs: from `model::type`, and from the weights' shapes.
-
-    Args:
-        shapes: by timm's names.
-
-    Raises InvalidInput and InvalidConfig.
-    """
+    """Architecture, head and number of outputs: from `model::type`, and from the weights' shapes by
+    timm's names. Raises InvalidInput and InvalidConfig."""
     head_of_weights, num_outputs = _head(config, shapes)
     value = config.get(f"{OURS}head", head_of_weights)
     head = section("head", value) if value else None
@@ -127,9 +121,6 @@ def _timm_names(weights: Mapping[str, _T], file: Path) -> dict[str, _T]:
     return {name.removeprefix(PREFIX): value for name, value in weights.items()}
 
 
-# Structure
-
-
 def _architecture(config: Mapping[str, Any], shapes: Shapes) -> Section:
     kind = str(config.get("model::type"))
     if kind not in MODELS:
@@ -138,12 +129,9 @@ def _architecture(config: Mapping[str, Any], shapes: Shapes) -> Section:
     with torch.device("meta"):
         usual = {name: tensor.shape for name, tensor in plain(1).state_dict().items()}
     settings = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
-    for name, key in (
-        ("proj_drop_rate", "model::dropout"),
-        ("attn_drop_rate", "model::attn_dropout"),
-    ):
-        if config.get(key):
-            settings[name] = config[key]
+    for name, key in (("proj_drop_rate", "dropout"), ("attn_drop_rate", "attn_dropout")):
+        if rate := config.get(f"model::{key}"):
+            settings[name] = rate
     return choose("architecture", "timm", model=MODELS[kind], **settings)
 
 
@@ -172,20 +160,13 @@ def _head(config: Mapping[str, Any], shapes: Shapes) -> tuple[Section, int]:
             drawn["initialization"] = {"name": initialization, "bias": 0.01}
         return choose("head", "linear", **drawn, **seed), shapes["head.weight"][0]
     if any(name.startswith("head.") for name in shapes):
-        raise InvalidInput(
-            "the weights have a head that is neither linear nor an MLP of two layers"
-        )
+        raise InvalidInput("the weights have a head that is neither linear nor an MLP of 2 layers")
     return choose("head", "none"), shapes["pos_embed"][-1] if "pos_embed" in shapes else 0
 
 
-# Lineage
-
-
 def _stated_parent(config: Mapping[str, Any]) -> tuple[list[str], int | None]:
-    """Parts of the path that a configuration names as its start, and the checkpoint's number.
-
-    They are only names, never opened; there are none of a model that starts from scratch.
-    """
+    """Parts of the path that a configuration names as its start (none from scratch), which is never
+    opened, and the checkpoint's number."""
     for key in PARENT_PATHS:
         if isinstance(config.get(key), str) and config[key]:
             parts = [part for part in re.split(r"[/\\]", config[key]) if part]
@@ -210,10 +191,8 @@ def _nearest(parts: Sequence[str], names: Iterable[str]) -> str | None:
 
 
 def _parent(trial: Trial, trials: Mapping[str, Trial]) -> tuple[str | None, int | None, list[str]]:
-    """Name and epoch of what a model starts from, and what is to be said of it.
-
-    Raises InvalidInput where its configuration and the folder it lies in name different models.
-    """
+    """Name and epoch of what a model starts from, and notes. Raises InvalidInput where its
+    configuration and the folder it lies in name different models."""
     parts, number = _stated_parent(trial.config)
     candidates = [name for name in trials if name != trial.name]
     by_config = _nearest(parts, candidates)

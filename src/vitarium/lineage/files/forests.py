@@ -1,13 +1,9 @@
 """Recovered forests as files: JSON, which is read back, and GraphML for programs that draw graphs.
 
-    {"format": "vitarium lineage",
-     "version": 1,
-     "method": "descent",
+    {"format": "vitarium lineage", "version": 1, "method": "descent",
      "models": [{"name": "a", "family": 0, "root": 0.97, "about": {"stage": "pretrain"}}, ...],
-     "edges": [{"parent": "a", "child": "b", "confidence": 0.9, "share": 1.0, "kind": "trained"},
-               ...],
-     "tied": [["b", "c"], ...],
-     "notes": ["..."],
+     "edges": [{"parent": "a", "child": "b", "confidence": 0.9, "share": 1.0, "kind": "..."}, ...],
+     "tied": [["b", "c"], ...], "notes": ["..."],
      "truth": {"a": [], "b": ["a"], ...} or null,
      "scores": {"node_accuracy": 1.0, ...} or null}
 
@@ -37,8 +33,6 @@ Info = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class StoredForest:
-    """What a JSON file holds."""
-
     forest: Forest
     truth: Truth | None = None
     scores: Scores | None = None
@@ -72,10 +66,8 @@ def write_json(
 
 
 def read_json(path: Path) -> StoredForest:
-    """Read what `write_json` wrote.
-
-    Raises CorruptFile for another content, InvalidInput for a version that is newer than this one.
-    """
+    """Read what `write_json` wrote. Raises CorruptFile for another content, InvalidInput for a
+    version that is newer than this one."""
     try:
         value = files.read_json(path)
     except FileNotFoundError:
@@ -83,10 +75,8 @@ def read_json(path: Path) -> StoredForest:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise CorruptFile(path, "it is no lineage that vitarium wrote")
     if value.get("version") != VERSION:
-        raise InvalidInput(
-            f"{path} is of version {value.get('version')}, and this vitarium reads {VERSION}; "
-            "install a newer one"
-        )
+        what = f"is of version {value.get('version')}, and this vitarium reads {VERSION}"
+        raise InvalidInput(f"{path} {what}; install a newer one")
     try:
         return _parse(value)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -120,11 +110,9 @@ def write_graphml(
     forest: Forest, path: Path, truth: Truth | None = None, info: Info | None = None
 ) -> None:
     """Write a forest for networkx, Gephi, yEd or Cytoscape, whole or not at all. Raises DiskFull.
-
     Nodes have `label`, `family`, `root` (how sure it is that it is one), `tied` (number of its
     group, from 1, where its weights do not tell it from others) and what `info` knows; edges, from
-    parent to child, `confidence`, `share` and `kind`, and `right` where the truth is known.
-    """
+    parent to child, `confidence`, `share` and `kind`, and `right` where the truth is known."""
     import networkx
 
     graph = networkx.DiGraph(method=forest.method)

@@ -1,8 +1,5 @@
-"""Weight files in a folder: which there are, and their models, read tensor by tensor.
-
-A file is open only while something is read of it, so ten thousand need no more descriptors than
-one; and a file that is cut short meanwhile is an error that names it, not the end of the program.
-"""
+"""Weight files in a folder, read tensor by tensor. A file is open only while something is read of
+it: ten thousand need no more descriptors than one, and one cut short meanwhile is an error."""
 
 import re
 from collections import Counter
@@ -80,11 +77,8 @@ class SafetensorsFile(Mapping[str, Tensor]):
 
 
 class FileWeights(Weights):
-    """A model in a file, whose tensors have the file's own names.
-
-    Its sources are, by our name, those of the file, one after the other: queries, keys and values
-    of Hugging Face's models are one tensor in timm's.
-    """
+    """A model in a file. Its sources are, by our name, the file's, one after the other: queries,
+    keys and values of Hugging Face's models are one tensor in timm's."""
 
     def __init__(
         self, name: str, path: Path, file: Mapping[str, Tensor], sources: Mapping[str, list[str]]
@@ -115,7 +109,7 @@ class FileWeights(Weights):
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of its tensors of real numbers by name; none is read for it."""
+        """Of its tensors of real numbers; none is read for it."""
         shapes = {}
         for name, parts in self._parts.items():
             if self.dtype(name).is_floating_point:
@@ -125,7 +119,6 @@ class FileWeights(Weights):
         return shapes
 
     def dtype(self, name: str) -> torch.dtype:
-        """Of a tensor; it is not read for it."""
         return reduce(torch.promote_types, (dtype for dtype, _ in self._parts[name]))
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
@@ -139,11 +132,8 @@ class FileWeights(Weights):
 def load_folder(
     folder: Path, progress: Progress = SILENT
 ) -> tuple[dict[str, Weights], dict[str, str], dict[str, Path]]:
-    """Models of a folder and the folders in it, hidden ones left out.
-
-    Returns them by name, sorted: the path in the folder without its suffix; with it, where that is
-    another's, too. Then by name why a file was left out, and every name's file.
-    """
+    """Models of a folder and the folders in it (hidden ones left out) by name, sorted: the path in
+    the folder, without its suffix where that is no other's; why a file was left out; and files."""
     files = find_weight_files(folder)
     models: dict[str, Weights] = {}
     left_out = {}
@@ -157,7 +147,6 @@ def load_folder(
 
 
 def find_weight_files(folder: Path) -> dict[str, Path]:
-    """Files that may hold a model, by name."""
     relative = {
         path: path.relative_to(folder)
         for path in folder.rglob("*")
@@ -174,17 +163,12 @@ def find_weight_files(folder: Path) -> dict[str, Path]:
 
 
 def open_weight_file(name: str, path: Path, folder: Path) -> FileWeights:
-    """A file's model; a pickle is read as data and nothing of it is run.
-
-    Names are without what the model was wrapped in, and timm's for Hugging Face's. Raises
-    UntrustedFile and CorruptFile.
-    """
+    """A file's model; a pickle is read as data and nothing of it is run. Names are without what the
+    model was wrapped in, and timm's for Hugging Face's. Raises UntrustedFile and CorruptFile."""
     if _SHARD.search(path.stem):
-        raise CorruptFile(
-            path,
-            "it is a shard, a part of a model, and parts are not put together here; save the model "
-            "as one file (max_shard_size of save_pretrained)",
-        )
+        why = "it is a shard, a part of a model, and parts are not put together here"
+        hint = "save the model as one file (max_shard_size of save_pretrained)"
+        raise CorruptFile(path, f"{why}; {hint}")
     file: Mapping[str, Tensor]
     if path.suffix == ".safetensors":
         check_place(path, folder)

@@ -1,7 +1,4 @@
-"""Minimum spanning arborescences of dense graphs, exactly, and how probable each edge is.
-
-Networkx has Edmonds' algorithm for sparse graphs in plain Python; every pair of models is an edge.
-"""
+"""Minimum spanning arborescences of dense graphs (networkx has sparse ones), and probabilities."""
 
 from dataclasses import dataclass
 
@@ -26,20 +23,16 @@ class Arborescence:
 
 
 def minimum_arborescence(costs: np.ndarray) -> Arborescence:
-    """The spanning arborescence of least cost, by contracting circles of cheapest edges.
+    """The spanning arborescence of least cost, by contracting circles of cheapest edges; of several
+    that cost the same, which it is depends on the order of the nodes.
 
-    Of several that cost the same it is one; which depends on the order of the nodes.
+    Costs are float64 [K, K], at i, j of the edge from i to j, of any sign; inf or NaN where there
+    is none; the diagonal is not looked at. Raises InvalidInput where no node reaches all others.
 
     Time K^2 for a complete graph, and a few numpy calls for each node (Tarjan 1977, Finding
     optimum branchings, Networks 7, with paths grown as by Gabow et al. 1986). The best root is
     found without a virtual one above all, whose edges would need a cost so high that digits are
     lost: once all nodes are contracted to one, what each saves as the root is known.
-
-    Args:
-        costs: float64 [K, K], at i, j of the edge from i to j, of any sign; inf or NaN where there
-            is none. The diagonal is not looked at.
-
-    Raises InvalidInput where no node reaches all others.
     """
     edges = _validated(costs)
     contraction = _Contraction(edges.copy())
@@ -62,13 +55,9 @@ def probabilities(
     (All trees could be counted by the matrix-tree theorem; but the determinant has no digits left
     where some models are very near to each other, and others far.)
 
-    Args:
-        costs: float64 [K, K], as the tree was found with.
-        tree: the least costly one.
-        temperature: T, in the unit of costs, above 0.
-
-    Returns: of every node's edge from its parent float64 [K], NaN of the root's; of every node as
-    the root float64 [K].
+    Costs are float64 [K, K], as the tree was found with; T is in their unit, above 0. Returns, of
+    every node's edge from its parent float64 [K], NaN of the root's; of every node as the root
+    float64 [K].
     """
     edges, nodes = _validated(costs), np.arange(len(costs))
     as_root = np.exp((tree.root_costs.min() - tree.root_costs) / temperature)
@@ -107,12 +96,9 @@ def _validated(costs: np.ndarray) -> np.ndarray:
 
 
 class _Contraction:
-    """Circles of cheapest edges contracted to one node each, until no circle is left.
-
-    The graph's K nodes are numbered first, contracted ones follow, at most K - 1 of them. One lies
-    at the index (row and column) of one of its members in `costs`: what edges between indices cost,
-    less what the node that they lead to has paid already.
-    """
+    """Circles of cheapest edges contracted to one node each, until no circle is left. The graph's K
+    nodes are numbered first, at most K - 1 contracted ones follow. One lies at the index of one of
+    its members in `costs`: what edges cost, less what the node they lead to has paid already."""
 
     def __init__(self, costs: np.ndarray) -> None:
         self.count = len(costs)
@@ -120,16 +106,13 @@ class _Contraction:
         self.edges = np.arange(costs.size).reshape(costs.shape)
         """The cheapest edge between two indices, as tail * K + head; int [K, K]."""
         self.node_at = list(range(self.count))
+        # by node: which of the K it consists of, the contracted one that it is part of, what the
+        # cheapest edge to it costs beyond what its members have paid, and that edge
         self.members = [[node] for node in range(self.count)]
-        """Of every node: which of the K it consists of."""
         self.container = [NO_PARENT] * self.count
-        """Of every node: the contracted one that it is part of."""
         self.paid = [0.0] * self.count
-        """Of every node: what the cheapest edge to it costs, beyond what its members have paid."""
         self.entered = [NO_PARENT] * self.count
-        """Of every node: that edge."""
-        self.source = NO_PARENT
-        """The node that no edge leads to, so that the root is in it."""
+        self.source = NO_PARENT  # the node that no edge leads to, so that the root is in it
         self._active = np.ones(self.count, dtype=bool)
         done = np.zeros(self.count, dtype=bool)
         for start in range(self.count):
@@ -147,8 +130,7 @@ class _Contraction:
                     path.append(tail)
 
     def root_costs(self) -> np.ndarray:
-        """Least sum of costs with each node as the root, float64 [K]. Nothing that the root is part
-        of needs an edge, and all other nodes do."""
+        """See `Arborescence`. Nothing that the root is part of needs an edge; all else does."""
         costs = np.full(self.count, np.inf)
         saved = [0.0] * len(self.paid)
         for node in reversed(range(len(self.paid))):
@@ -159,8 +141,7 @@ class _Contraction:
         return costs
 
     def parents(self, root: int) -> np.ndarray:
-        """Parent of every node, int64 [K]; NO_PARENT of the root. Contractions are undone, the last
-        first: the member that is entered leaves its circle."""
+        """See `Arborescence`. The last contraction is undone first: who is entered leaves it."""
         entered = list(self.entered)
         entered[self.source] = root
         settled = [False] * len(entered)
@@ -186,10 +167,9 @@ class _Contraction:
             return tail
         if self.source != NO_PARENT:
             source_node, unreached_node = self.members[self.source][0], self.members[node][0]
-            raise InvalidInput(
-                f"no node reaches both {source_node} and {unreached_node} along the edges that "
-                "have a cost: there is no spanning arborescence"
-            )
+            what = f"no node reaches both {source_node} and {unreached_node}"
+            why = "along the edges that have a cost: there is no spanning arborescence"
+            raise InvalidInput(f"{what} {why}")
         self.source = node
         return NO_PARENT
 

@@ -1,7 +1,4 @@
-"""Distances of weights layer by layer, as MoTHer takes them. Some need the weights themselves.
-
-A layer is a matrix; timm's fused query, key and value are three.
-"""
+"""Distances of weights, as MoTHer takes them. A layer is a matrix; timm's fused qkv are three."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +25,6 @@ class Layer:
     stop: int
     columns: int
 
-    @property
-    def size(self) -> int:
-        return (self.stop - self.start) * self.columns
-
 
 def layers(model_set: ModelSet) -> list[Layer]:
     """The square matrices, as MoTHer compares them; all matrices where none is square. Raises
@@ -44,10 +37,8 @@ def layers(model_set: ModelSet) -> list[Layer]:
             height = columns if fused else rows
             matrices += [Layer(name, s, s + height, columns) for s in range(0, rows, height)]
     if not matrices:
-        raise InvalidInput(
-            "the models have no weight matrix in common, which this distance is of; "
-            "choose the distance l2, which takes any tensor"
-        )
+        what = "the models have no weight matrix in common, which this distance is of"
+        raise InvalidInput(f"{what}; choose the distance l2, which takes any tensor")
     return [layer for layer in matrices if layer.stop - layer.start == layer.columns] or matrices
 
 
@@ -61,7 +52,7 @@ def mean_absolute(model_set: ModelSet) -> np.ndarray:
     """Sum over layers of the mean absolute difference of entries, float64 [K, K]."""
     total = np.zeros(len(model_set) * (len(model_set) - 1) // 2)
     for layer, entries in _entries(model_set, "reading layers for mean differences"):
-        total += pdist(entries, "cityblock") / layer.size
+        total += pdist(entries, "cityblock") / ((layer.stop - layer.start) * layer.columns)
     return squareform(total)
 
 
@@ -86,12 +77,9 @@ def largest(model_set: ModelSet) -> np.ndarray:
 
 
 def rank(model_set: ModelSet, tolerance: float | None = None) -> np.ndarray:
-    """Sum over layers of the numerical rank of the difference, float64 [K, K].
-
-    Args:
-        tolerance: singular values up to this share of the largest count as 0; None: what rounding
-            leaves, of the singular values and of the weights as they are stored.
-    """
+    """Sum over layers of the numerical rank of the difference, float64 [K, K]. Singular values up
+    to `tolerance` of the largest count as 0; None: what rounding leaves, of the singular values and
+    of the weights as they are stored."""
     total = np.zeros((len(model_set), len(model_set)))
     compared_layers = layers(model_set)
     for done, layer in enumerate(compared_layers):
@@ -123,8 +111,7 @@ def _entries(model_set: ModelSet, task: str) -> Iterator[tuple[Layer, np.ndarray
 
 
 def _rounding_norm(tensor: torch.Tensor) -> float:
-    """About the largest singular value of the rounding error of a stored matrix [rows, columns].
-    Errors of independent entries make a matrix of norm (sqrt(rows) + sqrt(columns)) times
-    theirs."""
+    """About the largest singular value of the rounding error of a stored matrix [rows, columns]:
+    that of independent errors is (sqrt(rows) + sqrt(columns)) times theirs."""
     size = tensor.double().square().mean().sqrt().item()
     return torch.finfo(tensor.dtype).eps * size * sum(side**0.5 for side in tensor.shape)

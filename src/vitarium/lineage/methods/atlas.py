@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -54,11 +53,10 @@ class Atlas(Config):
 def atlas(config: Atlas, model_set: ModelSet, trees: int | None) -> Forest:
     """Each model is attached to the nearest earlier one, or the oldest of these in a fan.
 
-    Families are found by `families_by_distance`; the earliest of each is its root. Quantized
-    models and copies are leaves; a copy has the parent of the model it is of. The paper has no
-    confidences; here an edge's is second / (first + second), of the distances to the two nearest
-    earlier models, and a root's is 1 where times are known, and the same of the two smallest norms
-    where not.
+    The earliest of each of `families_by_distance` is its root. Quantized models and copies are
+    leaves; a copy has the parent of the model it is of. The paper has no confidences; here an
+    edge's is second / (first + second), of the distances to the two nearest earlier models, and a
+    root's is 1 where times are known, and the same of the two smallest norms where not.
 
     Raises InvalidInput where times are not of all models, and UnknownName.
     """
@@ -77,14 +75,15 @@ def atlas(config: Atlas, model_set: ModelSet, trees: int | None) -> Forest:
         members = order[labels[order] == label]
         inner = members[~leaf[members]]  # the earliest that is no leaf; or the earliest
         roots.append(int(inner[0] if len(inner) else members[0]))
-    neighbors = _Neighbors(config, distances, labels, leaf)
-    fans, edges = _fans(config, neighbors, times), []
+    able = ~leaf & (labels == labels[:, None]) & ~np.eye(len(names), dtype=bool)
+    fans, edges = _fans(config, distances, able, times), []
     for index, group in enumerate(groups):
         root, original = roots[labels[index]], earliest[group]
         if index == root:
             continue
         kind: Kind = "quantised" if quantized[index] else "trained"
-        earlier = neighbors.nearest(original, times < times[original])
+        is_earlier = able[original] & (times < times[original])
+        earlier = _nearest(config, distances[original], is_earlier)
         if original == root:
             parent, confidence, kind = root, 1.0, "copy"
         elif not len(earlier):  # made as early as the root, or before it
@@ -105,47 +104,35 @@ def _times(config: Atlas, model_set: ModelSet) -> tuple[np.ndarray, list[str]]:
     for name in config.times:
         if name not in model_set.names:
             raise UnknownName("model", name, model_set.names)
-    missing = [name for name in model_set.names if name not in config.times]
-    if config.times and missing:
-        raise InvalidInput(
-            f"no time is given of {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}: "
-            "give the times of all models, or of none"
-        )
     if config.times:
+        missing = [name for name in model_set.names if name not in config.times]
+        if missing:
+            which = f"{', '.join(missing[:5])}{' and others' * (len(missing) > 5)}"
+            hint = "give the times of all models, or of none"
+            raise InvalidInput(f"no time is given of {which}: {hint}")
         return np.array([config.times[name] for name in model_set.names], dtype=np.float64), []
     norms = np.sqrt(model_set.statistics.gram(model_set.matrices or None).diagonal())
     return norms, ["the norm of weights stands in for the time, which is not known"]
 
 
-@dataclass(frozen=True)
-class _Neighbors:
-    """Distances [K, K], families [K] and which models cannot have children [K]."""
-
-    config: Atlas
-    distances: np.ndarray
-    labels: np.ndarray
-    leaf: np.ndarray
-
-    def nearest(self, index: int, among: np.ndarray | bool = True) -> np.ndarray:
-        """The nearest models `among` [K] of its family that can have children, nearest first."""
-        able = among & ~self.leaf & (self.labels == self.labels[index])
-        able[index] = False
-        indices = np.flatnonzero(able)
-        order = self.distances[index, indices].argsort(kind="stable")
-        return indices[order[: self.config.neighbours]]
+def _nearest(config: Atlas, distances: np.ndarray, able: np.ndarray) -> np.ndarray:
+    """The K nearest of the models that are `able` [n], by distances [n], nearest first."""
+    indices = np.flatnonzero(able)
+    return indices[distances[indices].argsort(kind="stable")[: config.neighbours]]
 
 
-def _fans(config: Atlas, neighbors: _Neighbors, times: np.ndarray) -> np.ndarray:
-    """Which models are equally far from all neighbors, and not in line with time; bool [K]."""
+def _fans(config: Atlas, distances: np.ndarray, able: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Which models are equally far from all neighbors, and not in line with time: bool [n], from
+    distances [n, n], who can be whose parent [n, n], and times [n]."""
     equidistant, correlations = np.zeros(len(times), dtype=bool), np.zeros(len(times))
     for index in range(len(times)):
-        near = neighbors.nearest(index)
-        distances, gaps = neighbors.distances[index, near], abs(times[near] - times[index])
+        near = _nearest(config, distances[index], able[index])
+        lengths, gaps = distances[index, near], abs(times[near] - times[index])
         if len(near) > 1:
-            spread = distances.max() - distances.min()
-            equidistant[index] = spread < config.spread * distances.max()
-            if np.ptp(distances) > 0 and np.ptp(gaps) > 0:  # 0 where one is constant
-                correlations[index] = np.corrcoef(distances, gaps)[0, 1]
+            spread = lengths.max() - lengths.min()
+            equidistant[index] = spread < config.spread * lengths.max()
+            if np.ptp(lengths) > 0 and np.ptp(gaps) > 0:  # 0 where one is constant
+                correlations[index] = np.corrcoef(lengths, gaps)[0, 1]
     return equidistant & (correlations <= np.percentile(correlations, config.snake))
 
 

@@ -1,8 +1,5 @@
 """MoTHer: distances, and the direction of time from the kurtosis of weights (Horwitz et al. 2025).
-
-From the paper's formulas. The sign of the direction, which depends on the stage of training, can
-be estimated; edges have probabilities; models with the same weights are told.
-"""
+Beyond the paper, the direction's sign can be estimated, and edges have probabilities."""
 
 from typing import Literal
 
@@ -20,11 +17,10 @@ TEMPERATURE = 0.1
 """Of the mean distance: a third of the penalty, so that an edge against the direction is e^3 times
 less probable. MoTHer has no probabilities; this is ours."""
 
-_OUTPUT_PROJECTIONS = (
-    *("attn.proj.weight", "attention.output.dense.weight", "out_proj.weight", "o_proj.weight"),
+_OUTPUT_PROJECTIONS = tuple(
+    f"{name}.weight" for name in ("attn.proj", "attention.output.dense", "out_proj", "o_proj")
 )
-"""What the square output projection of attention is called: timm, Hugging Face, torchvision and
-Llama."""
+"""The output projection of attention: timm's, Hugging Face's, torchvision's and Llama's."""
 
 
 class MoTHer(Config):
@@ -110,10 +106,8 @@ def _kurtosis(config: MoTHer, model_set: ModelSet) -> tuple[np.ndarray, list[str
     kinds = list(layers_of_kind)
     able = [kind for kind in kinds[kinds.index(config.layers) :] if layers_of_kind[kind]]
     if not able:
-        raise InvalidInput(
-            "the models have no weight matrix in common, whose kurtosis tells parent from child; "
-            "choose another method"
-        )
+        what = "the models have no weight matrix in common, whose kurtosis tells parent from child"
+        raise InvalidInput(f"{what}; choose another method")
     notes = []
     if able[0] != config.layers:
         notes.append(f"the models have no layers of the kind {config.layers}: {able[0]} stand in")
@@ -136,20 +130,13 @@ def _mean_distance(distances: np.ndarray) -> float:
 
 
 def _kurtosis_falls(
-    config: MoTHer,
-    within: list[np.ndarray],
-    kurtosis: list[np.ndarray],
-    squared: list[np.ndarray],
+    config: MoTHer, within: list[np.ndarray], kurtosis: list[np.ndarray], squared: list[np.ndarray]
 ) -> bool:
-    """Whether kurtosis falls from parent to child, estimated from the weights.
-
-    Args: by family of n models: distances [n, n], kurtosis [n], squared l2 distances [n, n].
-
-    A family's medoid, from which the squared distances to all others are least, is near its root
-    (unless the family is a chain): kurtosis falls where that of medoids is above the median of
-    their families, on average over families. Where that is undecided, the sign whose trees cost
-    less; and falls, where they cost the same.
-    """
+    """Whether kurtosis falls from parent to child, estimated by family of n models from distances
+    [n, n], kurtosis [n] and squared l2 distances [n, n]. A family's medoid, from which the squared
+    distances to all others are least, is near its root (unless the family is a chain): kurtosis
+    falls where that of medoids is above the median of their families, on average over families.
+    Where that is undecided, the sign whose trees cost less; and falls, where they cost the same."""
     ranks = []  # of a medoid's kurtosis in its family, from -1, the lowest, to 1, the highest
     for values, squares in zip(kurtosis, squared, strict=True):
         sums = squares.sum(1)
@@ -159,11 +146,9 @@ def _kurtosis_falls(
     lead = float(np.dot(ranks, np.array([len(values) for values in kurtosis]) - 1))
     if not np.isclose(lead, 0, atol=1e-9):
         return lead > 0
+    families = list(zip(within, kurtosis, strict=True))
     falls, grows = (
-        sum(
-            minimum_arborescence(_costs(config, *family, falls)).cost
-            for family in zip(within, kurtosis, strict=True)
-        )
-        for falls in (True, False)
+        sum(minimum_arborescence(_costs(config, *family, sign)).cost for family in families)
+        for sign in (True, False)
     )
     return falls <= grows * (1 + 1e-12)

@@ -43,10 +43,8 @@ def nearest_root(config: NearestRoot, model_set: ModelSet, trees: int | None) ->
                 raise UnknownName("model", name, index_of)
         confidence = dict.fromkeys(sorted({index_of[name] for name in config.roots}), 1.0)
         if trees not in (None, len(confidence)):
-            raise InvalidInput(
-                f"{trees} trees are asked for and {len(confidence)} roots are named; leave one of "
-                "them out"
-            )
+            named = f"{len(confidence)} roots are named; leave one of them out"
+            raise InvalidInput(f"{trees} trees are asked for and {named}")
     else:
         confidence = {}
         labels = families_by_distance(model_set, l2(model_set), trees)

@@ -1,8 +1,5 @@
-"""Bring copies whose units stand in another order into one order, before anything is compared.
-
-Exchanged units change nothing of what a model computes, but its weights are then as far from its
-parent's as those of an unrelated model.
-"""
+"""Bring copies whose units stand in another order into one order, before anything is compared: they
+compute the same, but their weights are as far from their parent's as an unrelated model's."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -42,25 +39,20 @@ _MAX_SWEEPS = 100
 
 
 class AlignedModels(NamedTuple):
-    """Models in one order of units."""
-
     model_set: ModelSet
-    """The same models and names; the same object where nothing was permuted."""
+    """In one order of units; the same object where nothing was permuted."""
     permuted: Mapping[str, str]
     """By name of every model that was permuted, the model that it was matched to."""
     notes: Sequence[str]
 
 
 def align_units(model_set: ModelSet, groups: Sequence[Sequence[int]]) -> AlignedModels:
-    """Permute units of relatives of other models into those models' order.
-
-    Units of the residual stream, heads, their channels and hidden units of MLPs may be in another
-    order, each where the architecture allows it. Models that are far from all others are compared
+    """Permute units of relatives of other models into those models' order. Units of the residual
+    stream, heads, their channels and hidden units of MLPs may be in another order, each where the
+    architecture allows it. Groups (indices of models that are related as they stand) are compared
     by what no order changes; only those that are alike in it are matched (Ainsworth et al. 2023,
     arXiv 2209.04836), and stay as they are where that does not bring them near. Of two groups the
-    one with fewer models is moved, all in the same way. Groups are indices of models that are
-    related as they stand.
-    """
+    one with fewer models is moved, all in the same way."""
     if len(groups) < 2:
         return AlignedModels(model_set, {}, ())
     try:
@@ -141,7 +133,6 @@ class _Alignment:
         return moved(self.symmetries, weights, self.moves.get(index, {}))
 
     def _match(self, fixed: dict[str, Tensor], moving: dict[str, Tensor]) -> UnitTransforms | None:
-        """The moves, or None where they do not bring it near."""
         kinds: Kinds = dict.fromkeys(self.symmetries.groups, "permutation")
         matching = Matching(self.symmetries, fixed, moving, kinds)
         matching.settle()
@@ -162,9 +153,9 @@ def _center(model_set: ModelSet, group: Sequence[int]) -> int:
 
 
 def _units(model: Weights, symmetries: Symmetries) -> np.ndarray:
-    """Of each unit of the residual stream all numbers that stand at its place, whatever the order
-    of other units: what it reads of pixels, its positions, norms and biases, float64 [units, n].
-    Every tensor has a mean of zero over the units, and counts by how many numbers it has of one."""
+    """What each unit of the residual stream reads of pixels, its positions, norms and biases, which
+    the order of other units does not change, float64 [units, n]. Every tensor has a mean of zero
+    over the units, and counts by how many numbers it has of one."""
     blocks = []
     for piece, axis_index in symmetries.having(STREAM):
         if sum(axis.group is not None for axis in piece.axes) == 1:
@@ -206,8 +197,7 @@ def _distances(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> np.
 
 
 class PermutedWeights(Weights):
-    """A model of the same name whose tensors are moved when they are read. Tensors that the
-    symmetries do not have, such as a head's, stay as they are."""
+    """A model whose tensors are moved when they are read; those without symmetries stay."""
 
     def __init__(self, model: Weights, symmetries: Symmetries, moves: UnitTransforms) -> None:
         super().__init__(model.name, model, skeleton=lambda: model.skeleton)
@@ -226,13 +216,10 @@ class PermutedWeights(Weights):
 
 
 def symmetries_of(model_set: ModelSet) -> Symmetries:
-    """Permutation symmetries of the tensors that are compared.
-
-    Where nothing is known of the models but their weights, they are taken for a vision transformer
-    of timm if they have its names. How many heads it has is not in the weights: one is declared,
-    whose channels can stand in any order, which includes every order of more heads. Raises
-    IncompatibleWeights where the symmetries are not known.
-    """
+    """Permutation symmetries of the tensors that are compared. Weights alone are taken for a vision
+    transformer of timm if they have its names; of its heads, which weights do not tell, one is
+    declared, whose channels can stand in any order: that includes every order of more heads. Raises
+    IncompatibleWeights where the symmetries are not known."""
     try:
         skeleton = model_set.models[0].skeleton
     except (NotApplicable, InvalidInput):
@@ -283,6 +270,6 @@ def _timm_vit(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     built = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name, shape in shapes.items():
         if built.get(name) != shape:
-            which = f"{name} {list(shape)}"
-            raise IncompatibleWeights(f"{which} is not as in a vision transformer of timm")
+            why = "is not as in a vision transformer of timm"
+            raise IncompatibleWeights(f"{name} {list(shape)} {why}")
     return model

@@ -1,8 +1,7 @@
 """Edges that no tree has: from all that a model was derived from without training, and to copies.
 
-The weights of copies, equal apart from their heads, do not tell which was first, and whose are the
-children. Heads do, where a training goes on: a child that keeps its parent's head is near it there,
-and has nothing in common with a new one.
+Which copy was first, and whose are the children, heads tell where a training goes on: a child that
+keeps its parent's head is near it there, and has nothing in common with a new one.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,8 +23,8 @@ it is 1 of heads that have nothing to do with each other."""
 
 
 def without_circles(derived: Derived) -> Derived:
-    """The same without models that would be their own ancestors, the later by name left out. Zeros
-    and few values can make models seem to be derived from each other."""
+    """Without models that would be their own ancestors, the later by name left out: zeros and few
+    values can make models seem to be derived from each other."""
     acyclic: dict[str, Mapping[str, float]] = {}
     for name in sorted(derived):
         acyclic[name] = derived[name]
@@ -98,13 +97,8 @@ def with_copies(
     model_set: ModelSet,
     permuted: Collection[str],
 ) -> list[Edge]:
-    """Edges to all copies, from the one that was first; their children by their heads.
-
-    Where no head is near another, the one that stands for all is the first, and has the children.
-
-    Args:
-        edges: among models of which no two are equal; the first of each group stands for all.
-        permuted: copies that stood in another order of units.
+    """Edges to all copies, from the one that was first; their children by their heads. The first of
+    each group stands for all in `edges`; where no head is near, it is the first, with the children.
     """
     models = dict(zip(model_set.names, model_set.models, strict=True))
 

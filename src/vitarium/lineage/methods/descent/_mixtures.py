@@ -1,9 +1,6 @@
-"""Mixtures among models: soups, interpolations, averages of epochs, learned soups, Model Stock.
-
-A mixture lies inside of what its ingredients span: x = sum_i w_i x_i with w >= 0 and sum 1, as one
-vector (`mixtures`) or tensor by tensor, each with its own w (`tensor_mixtures`). Inner products of
-all pairs are enough to see it.
-"""
+"""Mixtures among models: soups, interpolations, averages of epochs, learned soups, Model Stock:
+x = sum_i w_i x_i with w >= 0 and sum 1, as one vector (`mixtures`) or tensor by tensor, each with
+its own w (`tensor_mixtures`), seen from inner products of all pairs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,28 +41,24 @@ _MAX_WHOLE_RATIO = 0.6
 
 @dataclass(frozen=True)
 class Mixture:
-    """The point nearest to a model of all mixtures of others.
-
-    Args:
-        shares: by model, MIN_SHARE of the greatest or more, with sum 1.
-        residual: l2 distance of the model to that mixture, less what rounding alone makes of it.
-        nearest: l2 distance to the nearest other model of the set.
-        independent: what the residual would be if the ingredients lay around the model in
-            directions that have nothing to do with each other, as a parent's children do:
-            sqrt(sum_i w_i^2 d_i^2), with d_i the distance to ingredient i.
-        error: l2 distance that rounding alone can make.
-    """
+    """The point nearest to a model of all mixtures of others; lengths are l2 distances."""
 
     shares: Mapping[int, float]
+    """By model, MIN_SHARE of the greatest or more, with sum 1."""
     residual: float
+    """From the model to that mixture, less what rounding alone makes of it."""
     nearest: float
+    """To the nearest other model of the set."""
     independent: float
+    """The residual if the ingredients lay around the model in unrelated directions, as a parent's
+    children do: sqrt(sum_i w_i^2 d_i^2), with d_i the distance to ingredient i."""
     error: float = 0.0
+    """What rounding alone can make."""
 
     @property
     def ratio(self) -> float:
-        """The residual as a share of the smaller scale: about 1 of a model that is no mixture, and
-        0 of one that is. Infinite where that scale is not above rounding."""
+        """The residual by the smaller scale, about 1 of a model that is no mixture, and 0 of one
+        that is; infinite where that scale is not above rounding."""
         return np.inf if self.is_hidden else self.residual / min(self.nearest, self.independent)
 
     @property
@@ -74,25 +67,21 @@ class Mixture:
         return min(self.nearest, self.independent) <= _MIN_SCALE**0.5 * self.error
 
     def is_mixture(self, tolerance: float = TOLERANCE) -> bool:
-        """Whether the model is this mixture, of two models or more."""
         return len(self.shares) > 1 and self.ratio <= tolerance
 
 
 def mixtures(
     gram: np.ndarray, *, tolerance: float = TOLERANCE, rounding: np.ndarray | None = None
 ) -> dict[int, Mixture]:
-    """All models that are convex combinations of others, by index.
+    """All models that are convex combinations of others, by index, from inner products [K, K].
 
-    Of several mixtures of the same models each is expressed by what is no mixture itself (the
-    corners of the convex hull of all), so a soup of soups is one of their ingredients: weights do
-    not tell in how many steps it was made. Nor do they tell a mixture m = (a + b) / 2 from an
-    a = 2 m - b that was made of the other two: it is always the one in the middle.
-
-    Copies (to rounding) are never mixtures of each other. They are found together, and as
+    Each is expressed by what is no mixture itself (the corners of the convex hull of all), so a
+    soup of soups is one of their ingredients: weights do not tell in how many steps it was made.
+    Nor do they tell a mixture m = (a + b) / 2 from an a = 2 m - b that was made of the other two:
+    it is always the one in the middle. Copies (to rounding) are never mixtures of each other; as
     ingredients they have equal parts of their share.
 
     Args:
-        gram: inner products of K models, float64 [K, K].
         tolerance: of `Mixture.ratio`; a greater one finds soups that were trained on a little, too.
         rounding: `StorageArtifacts.rounding` [K]; None: 0 of all.
     """
@@ -120,17 +109,12 @@ def tensor_mixtures(
     tolerance: float = TENSOR_TOLERANCE,
     whole_mixtures: Sequence[int] = (),
 ) -> dict[int, Mixture]:
-    """Models whose tensors are convex combinations, each in its own shares, of the same models.
-
+    """Models whose tensors are convex combinations, each in its own shares, of the same models,
+    from inner products by tensor, [K, K]; those that are mixtures as one vector are no ingredients.
     Ingredients are looked for in the few tensors in which models differ most. A share is the mean
     over tensors, by how far from the model the ingredients are in each; what has a share below
     MIN_SHARE of the greatest is left out, and the others are fitted again. The ratio is of the
-    residuals of all tensors together.
-
-    Args:
-        grams: by tensor, inner products of K models, float64 [K, K].
-        whole_mixtures: indices of models that are mixtures as one vector: no ingredients.
-    """
+    residuals of all tensors together."""
     total = np.sum(list(grams.values()), axis=0)
     candidates = sorted(set(range(len(total))) - set(whole_mixtures))
     if len(candidates) < 3:
@@ -149,21 +133,10 @@ def tensor_mixtures(
 
 
 def best_mixture(
-    gram: np.ndarray,
-    model: int,
-    among: Iterable[int],
-    *,
-    rounding: float = 0.0,
-    beyond: float = np.inf,
+    gram: np.ndarray, model: int, among: Iterable[int], rounding: float = 0, beyond: float = np.inf
 ) -> Mixture:
-    """The mixture of some other models that is nearest to one, whether it is near or not.
-
-    Args:
-        gram: inner products of K models, float64 [K, K].
-        among: which may be ingredients; at least one. The model itself is left out.
-        rounding: of this model, as for `mixtures`.
-        beyond: stop, to save time, at some mixture where the ratio is sure to be greater.
-    """
+    """The mixture of some other models (at least one) that is nearest to one, from inner products
+    [K, K]. To save time, it stops at some mixture where the ratio is sure to be beyond."""
     candidates = np.array(sorted(set(among) - {model}))
     from_model = gram[model]
     differences = gram - from_model - from_model[:, None] + from_model[model]
@@ -191,7 +164,7 @@ def _distinct_mixtures(
         return {}
 
     def best(model: int, among: set[int]) -> Mixture:
-        return best_mixture(gram, model, among, rounding=rounding[model], beyond=tolerance)
+        return best_mixture(gram, model, among, rounding[model], tolerance)
 
     by_all = {model: best(model, everyone) for model in everyone}
     left = {model for model, mixture in by_all.items() if mixture.is_mixture(tolerance)}
@@ -256,12 +229,9 @@ def _restricted(inner: np.ndarray, indices: np.ndarray, error: float) -> np.ndar
 
 def _nearest_point(inner: np.ndarray, error: float, beyond: float = np.inf) -> np.ndarray:
     """Weights [n] >= 0 with sum 1 of the point nearest to the origin, from inner products [n, n].
-
     Least squares with weights >= 0 (Lawson and Hanson 1974, chapter 23; on products as in Bro and
-    de Jong 1997) of sum_i u_i (y_i, 1) to (0, 1): its u, divided by its sum, is the solution.
-
-    It stops where the point's squared distance is sure to be beyond; `error` is of such distances.
-    """
+    de Jong 1997) of sum_i u_i (y_i, 1) to (0, 1): its u, divided by its sum, is the solution. It
+    stops where the point's squared distance is sure to be beyond; `error` is of such distances."""
     scale = max(float(inner.diagonal().min()), _MIN_SQUARED_DISTANCE * error) or 1.0
     # Squared error on the diagonal: models that are dependent to rounding can be solved for
     matrix = inner / scale + 1 + np.eye(len(inner)) * (error / scale)

@@ -1,9 +1,7 @@
 """Relations of three models: does the third descend from the second, or is it its sibling?
 
-Steps of training in many dimensions are nearly at right angles to what came before. So where `b`
-descends from `a`, and `a` from `p`, the step from `a` to `b` is nearly orthogonal to that from `p`
-to `a`, in every layer alike; siblings' steps are alike in some layers and not in others. Only
-inner products of models are needed for it.
+Where `b` descends from `a`, and `a` from `p`, the step from `a` to `b` is nearly orthogonal to that
+from `p` to `a`, in every layer alike; siblings' steps are alike in some layers and not in others.
 
 The densities are mixtures: each kind of relation has its share, and 5 or 10 % are uniform on
 [-1, 1], so that no single relation decides. Their scales were measured on ViTs of 3 to 6 blocks and
@@ -12,7 +10,7 @@ some 100,000 numbers, trained by AdamW and SGD (docs/lineage.md): along true edg
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -26,33 +24,27 @@ CONTINUE_PRIOR = 0.1
 
 @dataclass(frozen=True)
 class Relation:
-    """Of a parent p, its child a, and n models b; float64 [n].
-
-    Args:
-        cosine: of the steps p to a and a to b.
-        correlation: cosine of the steps p to a and p to b: how alike two siblings' steps are.
-        ratio: length of the step p to a over that of a to b.
-        spread: standard deviation of the layers' cosines, weighted by their steps' lengths.
-    """
+    """Of a parent p, its child a, and n models b; float64 [n]."""
 
     cosine: np.ndarray
+    """Of the steps p to a and a to b."""
     correlation: np.ndarray
+    """Cosine of the steps p to a and p to b: how alike two siblings' steps are."""
     ratio: np.ndarray
+    """Length of the step p to a over that of a to b."""
     spread: np.ndarray
+    """Standard deviation of the layers' cosines, weighted by their steps' lengths."""
 
     @cached_property
     def continues(self) -> np.ndarray:
-        """Whether a descent looks like more of the same training run: bool [n]. The step keeps to
+        """Whether a descent looks like more of the same training run, bool [n]: the step keeps to
         the direction (cosine), and is at most twice as long as the one before."""
         return (self.cosine > 0.15) & (self.ratio > 0.5)
 
     def child_log_density(self, continue_weight: float = CONTINUE_PRIOR) -> np.ndarray:
-        """Log density [n] of the cosine and the spread where b descends from a.
-
-        A new training starts at right angles, in all layers alike; one that goes on with the same
-        data (a share of `continue_weight`) keeps to its direction, and its steps become shorter. A
-        few do neither.
-        """
+        """Log density [n] of cosine and spread where b descends from a. A new training starts at
+        right angles, in all layers alike; one that goes on with the same data (a share of
+        `continue_weight`) keeps to its direction, and its steps get shorter. A few do neither."""
         c, ratio, spread = self.cosine, self.ratio, self.spread + 0.01
         # a short step after a long one seldom goes back; twins do, by half the length between them,
         # and would otherwise pass for parent and child
@@ -67,12 +59,9 @@ class Relation:
 
     @cached_property
     def sibling_log_density(self) -> np.ndarray:
-        """Log density [n] of the same where b is a sibling of a: another way from p.
-
-        Siblings' steps are at right angles, or alike, seldom opposed; layers differ, the more the
-        less one step is longer than the other. Twins, which differ by their seeds alone, stand
-        side by side.
-        """
+        """Log density [n] of the same where b is a sibling of a: another way from p. Steps are at
+        right angles, or alike, seldom opposed; layers differ, the more the less one step is longer
+        than the other. Twins, which differ by their seeds alone, stand side by side."""
         rho, ratio = self.correlation, self.ratio
         # uniform on (0, 0.85), with exponential tails; at right angles normal
         similar = np.where(rho < 0, rho / 0.04, np.where(rho > 0.85, (0.85 - rho) / 0.03, 0))
@@ -105,20 +94,13 @@ class Relation:
 
 
 class Geometry:
-    """Squared distances of K models, from inner products layer by layer, [layers, K, K]."""
+    """Squared distances [K, K] of K models, from inner products by layer, [layers, K, K]."""
 
     def __init__(self, grams: np.ndarray) -> None:
         self.layers = squared_distances(grams)
         self.squares = self.layers.sum(0)
-        """Squared distances over all layers, [K, K]."""
-        self._to_all: dict[tuple[int, int], Relation] = {}
-
-    def to_all(self, parent: int, child: int) -> Relation:
+        self.to_all = cache(partial(self.relation, models=np.arange(len(self.squares))))
         """Relation of a parent, its child and all K models; computed once."""
-        if (parent, child) not in self._to_all:
-            relation = self.relation(parent, child, np.arange(len(self.squares)))
-            self._to_all[parent, child] = relation
-        return self._to_all[parent, child]
 
     def relation(self, parent: int, child: int, models: np.ndarray) -> Relation:
         """Relation of a parent, its child, and models [n] (indices)."""

@@ -1,7 +1,4 @@
-"""What storage leaves behind in weights: zeros, few values, low precision.
-
-Rounding, quantising and pruning lose what cannot come back, so they tell which of two came first.
-"""
+"""What storage leaves in weights: zeros, few values, low precision. It tells which came first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,26 +29,22 @@ _ROUNDING_RANGE = (0.8, 1.25)
 
 @dataclass(frozen=True)
 class StorageArtifacts:
-    """Storage artifacts of K models, in their order.
-
-    Args:
-        zeros: share of entries that are zero, of a sample of rows, [K].
-        bits: within a row there are at most 2^bits different values, or they lie on so many even
-            steps, [K]; FULL_BITS where there is no sign of it.
-        dtypes: the narrowest of bfloat16, float16 and float32 that holds all entries looked at.
-        rounding: expected squared l2 norm of what was lost to rounding, [K]: of even steps and of
-            half precision step^2 / 12 for each entry; 0 where no numbers were lost.
-    """
+    """Of K models, in their order."""
 
     zeros: np.ndarray
+    """Share of entries that are zero, of a sample of rows, [K]."""
     bits: np.ndarray
+    """Within a row there are at most 2^bits different values, or they lie on so many even steps,
+    [K]; FULL_BITS where there is no sign of it."""
     dtypes: Sequence[torch.dtype]
+    """The narrowest of bfloat16, float16 and float32 that holds all entries looked at."""
     rounding: np.ndarray
+    """Expected squared l2 norm of what was lost to rounding, [K]: of even steps and of half
+    precision step^2 / 12 for each entry; 0 where no numbers were lost."""
 
 
 def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> StorageArtifacts:
-    """Storage artifacts of K models, from some rows of their largest matrices. Only models with few
-    values are read in full. Raises CorruptFile."""
+    """From some rows of the largest matrices; only models with few values are read in full."""
     zeros, bits, dtypes, rounding = [], [], [], []
     for model in models:
         matrices = [name for name in tensors if len(model.shapes[name]) > 1]
@@ -73,12 +66,10 @@ def storage_artifacts(models: Sequence[Weights], tensors: Sequence[str]) -> Stor
 
 
 def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray:
-    """Which models were derived from which by rounding or by setting entries to zero, bool [K, K].
-
-    True at i, j: i cannot be earlier than j, and may be made of it, or of what j was made of with a
-    finer rounding. Rounding shows in the distance, which is that of rounding alone; zeros in that i
-    and j - i are at right angles. `edge_kind` can confirm it. Inner products are [K, K].
-    """
+    """Which models were derived from which by rounding or by setting entries to zero, bool [K, K],
+    from inner products [K, K]. True at i, j: i cannot be earlier than j, and may be made of it, or
+    of what j was made of with a finer rounding. Rounding shows in the distance, which is that of
+    rounding alone; zeros in that i and j - i are at right angles."""
     distances = squared_distances(gram)
     expected = artifacts.rounding[:, None]
     smallest, largest = _ROUNDING_RANGE
@@ -91,13 +82,10 @@ def compressed_from(artifacts: StorageArtifacts, gram: np.ndarray) -> np.ndarray
 
 
 def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
-    """What became of the parent: "copy", "quantised", "pruned", "low_rank", else "trained".
-
-    Quantised: every tensor that differs has few values or low precision, and numbers that were in
-    an order still are. Pruned: what is not zero is as it was. Low rank: matrices differ by a
-    MAX_LOW_RANK of full rank at most, and those that are no matrices may differ as they like.
-    Raises CorruptFile.
-    """
+    """What became of the parent: "copy", "quantised" (every tensor that differs has few values or
+    low precision, and numbers that were in an order still are), "pruned" (what is not zero is as it
+    was), "low_rank" (matrices differ by a MAX_LOW_RANK of full rank at most, and those that are no
+    matrices as they like), else "trained"."""
     pairs = [(parent[name].double(), child[name].double()) for name in tensors]
     changed = [(old, new) for old, new in pairs if not torch.equal(old, new)]
     if not changed:
@@ -116,13 +104,10 @@ def edge_kind(parent: Weights, child: Weights, tensors: Sequence[str]) -> Kind:
 
 
 def difference_rank(before: Tensor, after: Tensor) -> int:
-    """Rank of what was added to a matrix [m, n], apart from the rounding of the sum.
-
-    The sum is rounded to the type that it is stored in, which its own numbers show. Independent
-    errors have a largest singular value of at most about the greatest norm of a row and that of a
-    column together (Latala 2005, Some estimates of norms of random matrices): what is below twice
-    that is not counted.
-    """
+    """Rank of what was added to a matrix [m, n], apart from the rounding of the sum to its numbers'
+    type. Independent errors have a largest singular value of at most about the greatest norm of a
+    row and that of a column together (Latala 2005, Some estimates of norms of random matrices):
+    what is below twice that is not counted."""
     old, new = _rows(before), _rows(after)
     values = np.linalg.svd(new - old, compute_uv=False)
     errors = _spacing(new, _dtype(new)) ** 2 / 12

@@ -1,5 +1,4 @@
-"""The tree of a family: its root, the model that all others can have come from, and from there down
-every model's most probable parent.
+"""The tree of a family: its root, and from there down every model's most probable parent.
 
 Four things tell a root: weights grow from around zero, so that what follows a root is at right
 angles to the root itself; so do biases from zero, and gains from one; siblings' steps from their
@@ -29,8 +28,6 @@ _DERIVED_PARENT_PRIOR = 0.05
 
 @dataclass(frozen=True)
 class Tree:
-    """Tree of K models."""
-
     root: int
     parents: np.ndarray
     """Index of each model's parent, int [K]; -1 of the root."""
@@ -40,8 +37,6 @@ class Tree:
 
 @dataclass(frozen=True)
 class RootedFamily:
-    """Tree of a family with its root."""
-
     tree: Tree
     probability: float
     """That the tree's root is the root, in (0, 1]."""
@@ -53,12 +48,8 @@ class RootedFamily:
 def root_family(
     model_set: ModelSet, barred: np.ndarray | None = None, derived: np.ndarray | None = None
 ) -> RootedFamily:
-    """Most probable tree of a family of K models, two or more.
-
-    Args:
-        barred: of every model, who cannot be its ancestor: bool [K, K].
-        derived: models derived from others without training: bool [K].
-    """
+    """Most probable tree of a family of K models, two or more; `barred` [K, K] says who cannot be a
+    model's ancestor, `derived` [K] what was derived from others without training."""
     grams = np.stack([model_set.statistics.grams[name] for name in model_set.weight_layers])
     geometry, gram = Geometry(grams), grams.sum(0)
     steps = _steps_from_start(centered_at_init(model_set))
@@ -84,12 +75,10 @@ def root_family(
 
 
 def centered_at_init(model_set: ModelSet) -> np.ndarray:
-    """Gram matrix of biases minus 0 and gains minus 1, float64 [K, K]; 0 without any.
-
-    Weights begin at random around zero; biases at zero, and the gains of norms at one. Models that
-    begin alike and have no common parent give themselves away: what each has learned of its biases
-    and gains is its own. A vector whose entries are nearer 1 than 0 in most models is a gain.
-    """
+    """Gram matrix of biases minus 0 and gains minus 1, float64 [K, K]; 0 without any. Weights begin
+    at random around zero; biases at zero, and the gains of norms at one. Models that begin alike
+    and have no common parent give themselves away: what each has learned of its biases and gains is
+    its own. A vector whose entries are nearer 1 than 0 in most models is a gain."""
     total = np.zeros((len(model_set), len(model_set)))
     for name, shape in model_set.shapes.items():
         if len(shape) != 1:
@@ -102,12 +91,10 @@ def centered_at_init(model_set: ModelSet) -> np.ndarray:
 
 
 def _shares_initialization(tree: Tree, steps: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    """Which models share their parent's initial weights instead of descending from it: bool [K].
-
-    If most of the root's children have steps against what it has learned, it is no root. So must
-    their mean be: one child may unlearn much, and many a little. Each counts for as much as it is
-    sure to be a child; what was made of others, and not `trained` [K], repeats them.
-    """
+    """Which models share their parent's initial weights instead of descending from it: bool [K]. If
+    most of the root's children have steps against what it has learned, it is no root. So must their
+    mean be: one child may unlearn much, and many a little. Each counts for as much as it is sure to
+    be a child; what was made of others, and not `trained` [K], repeats them."""
     weights = np.where((tree.parents == tree.root) & trained, tree.probability, 0)
     cosines = steps[tree.root]
     majority = weights[cosines < _MAX_OPPOSED_COSINE].sum() > weights.sum() / 2
@@ -161,12 +148,10 @@ def insert_models(
     derived: np.ndarray | None = None,
 ) -> Tree:
     """Tree of a root by iteration: how many children a model has tells where others belong.
-
-    Distances add up along a line of descent, so models come in the order of their distance from
-    the root. That `a` is the parent of `b` means that b descends from a and from every ancestor of
-    a, and went another way than all others: against the root as the parent, its odds are the
-    product of those along the line. See `root_family`; what was derived seldom has children.
-    """
+    Distances add up along a line of descent, so models come in the order of their distance from the
+    root. That `a` is the parent of `b` means that b descends from a and from every ancestor of a,
+    and went another way than all others: against the root as the parent, its odds are the product
+    of those along the line. See `root_family`; what was derived seldom has children."""
     count = len(geometry.squares)
     insertion = _Insertion(geometry, root, barred, derived)
     degrees = np.zeros(count)
@@ -183,8 +168,6 @@ def insert_models(
 
 
 class _Insertion:
-    """State of inserting models into a tree, one after the other."""
-
     def __init__(
         self, geometry: Geometry, root: int, barred: np.ndarray | None, derived: np.ndarray | None
     ) -> None:
@@ -199,10 +182,10 @@ class _Insertion:
         self._continue_weight = CONTINUE_PRIOR
 
     def build(self, degrees: np.ndarray, before: np.ndarray) -> Tree:
-        """Args: number of children [K] and parent [K] of each model, an iteration before."""
+        """From the number of children [K] and parent [K] of each model an iteration before."""
         parents, probability = np.full(len(degrees), -1), np.ones(len(degrees))
+        # log odds [a, b] of all descents along the line to a, as seen by b
         lines = np.full(self.barred.shape, -np.inf)
-        """Log odds [a, b] of all descents along the line to a, as seen by b."""
         lines[self.root] = 0
         for model in self.order:
             # the model itself does not count among those that show where it belongs

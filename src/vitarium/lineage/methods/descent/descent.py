@@ -10,15 +10,8 @@ from vitarium.core.config import Config
 from vitarium.lineage._clusters import families_by_angle
 from vitarium.lineage._statistics import squared_distances
 from vitarium.lineage.base import Edge, Forest, ModelSet, lineage, tree_numbers
+from vitarium.lineage.methods.descent import _derived
 from vitarium.lineage.methods.descent._alignment import align_units
-from vitarium.lineage.methods.descent._derived import (
-    Derived,
-    copy_groups,
-    with_copies,
-    with_derived,
-    with_edge_kinds,
-    without_circles,
-)
 from vitarium.lineage.methods.descent._mixtures import TOLERANCE, mixtures, tensor_mixtures
 from vitarium.lineage.methods.descent._storage_artifacts import compressed_from, storage_artifacts
 from vitarium.lineage.methods.descent._trees import root_family
@@ -43,10 +36,9 @@ class _Family:
     """A family before its tree is known."""
 
     model_set: ModelSet
-    """One model of each group of copies."""
     copies: Sequence[Sequence[str]]
-    """Names of equal models, in groups; the first stands for all."""
-    derived: Derived
+    """Groups of equal models; the first stands for all in the set."""
+    derived: _derived.Derived
     later: Collection[tuple[str, str]]
     """Pairs of names; the first cannot be earlier than the second."""
 
@@ -75,14 +67,12 @@ def descent(config: Descent, model_set: ModelSet, trees: int | None) -> Forest:
     roots: dict[str, float] = {}
     shared_init = [note for family in families for note in _grow_tree(family, edges, roots)]
     union = _joined(model_set, families)
-    edges, circular = with_derived(edges, union.derived)
-    kinds = with_edge_kinds(edges, [family.model_set for family in families], union.later)
-    edges = with_copies(kinds, union.copies, model_set, permuted)
+    edges, circular = _derived.with_derived(edges, union.derived)
+    kinds = _derived.with_edge_kinds(edges, [family.model_set for family in families], union.later)
+    edges = _derived.with_copies(kinds, union.copies, model_set, permuted)
     if circular:
-        notes.append(
-            f"{_abbreviated(circular)}: made of models that seem to descend from them; the parent "
-            "in the tree was kept."
-        )
+        why = "made of models that seem to descend from them; the parent in the tree was kept."
+        notes.append(f"{_abbreviated(circular)}: {why}")
     return Forest(
         method="descent",
         models=model_set.names,
@@ -114,7 +104,7 @@ def _joined(model_set: ModelSet, families: Sequence[_Family]) -> _Family:
 
 def _deduplicate(config: Descent, model_set: ModelSet, permuted: Collection[str]) -> _Family:
     """One of each group of copies, and what was derived from others without training."""
-    groups = copy_groups(model_set, permuted)
+    groups = _derived.copy_groups(model_set, permuted)
     distinct = model_set.subset(sorted(model_set.names.index(group[0]) for group in groups))
     names, gram = distinct.names, distinct.statistics.gram()
     artifacts = storage_artifacts(distinct.models, distinct.tensors)
@@ -132,7 +122,7 @@ def _deduplicate(config: Descent, model_set: ModelSet, permuted: Collection[str]
     return _Family(
         distinct,
         [group for group in groups if len(group) > 1],
-        without_circles(derived),
+        _derived.without_circles(derived),
         {(names[i], names[j]) for i, j in np.argwhere(after)},
     )
 
@@ -186,10 +176,8 @@ def _grow_tree(family: _Family, edges: list[Edge], roots: dict[str, float]) -> l
     roots |= own_roots
     if not rooted.shared_init.any():
         return []
-    return [
-        f"{len(own_roots)} models ({_abbreviated(sorted(own_roots))}) began alike, from initial "
-        "weights that are not here; each is a root."
-    ]
+    why = "began alike, from initial weights that are not here; each is a root."
+    return [f"{len(own_roots)} models ({_abbreviated(sorted(own_roots))}) {why}"]
 
 
 def _abbreviated(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from vitarium.formats._markdown import code, plain, table
+from vitarium.formats.hub._card import code, plain, table
 
 HOSTILE = [
     "<script>alert(1)</script>",
