@@ -10,8 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt
 
-from vitarium.blueprint.imported import Imported, described_import
-from vitarium.blueprint.recipe import Recipe, flatten
+from vitarium.blueprint.recipe import Imported, Recipe, described_import, flatten
 from vitarium.core.checkpoint_ref import MODEL_ID, CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.printable import encodable

@@ -193,7 +193,6 @@ class SectionOf:
         return core_schema.no_info_plain_validator_function(
             read,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value, info: value.factors(defaults=not info.exclude_defaults),
-                info_arg=True,
+                lambda value, info: value.factors(defaults=not info.exclude_defaults), info_arg=True
             ),
         )

@@ -15,7 +15,6 @@ class Queue:
     """The models of a plan that are still to be grown.
 
     Args:
-        plan: all models.
         done: ids of those that are in the zoo already, with weights to start from.
         without_checkpoint: ids of those that are in the zoo but have no last epoch (diverged).
     """
@@ -34,7 +33,7 @@ class Queue:
         return len(self._waiting)
 
     def waiting(self) -> list[ModelSpec]:
-        """All that have not been taken."""
+        """All that have not been taken; once nothing runs, those that can no longer start."""
         return list(self._waiting)
 
     def can_start(self) -> bool:
@@ -69,11 +68,6 @@ class Queue:
     def put_back(self, model: ModelSpec) -> None:
         """It comes next."""
         self._waiting.insert(0, model)
-
-    def blocked(self) -> list[ModelSpec]:
-        """Take the models that can no longer start, once nothing runs any more."""
-        blocked, self._waiting = self._waiting, []
-        return blocked
 
     def _ready(self, model: ModelSpec) -> bool:
         return model.parent is None or model.parent in self._done

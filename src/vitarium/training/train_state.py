@@ -77,10 +77,6 @@ class TrainState:
         self.changes = f"changed during training: {', '.join(changes)}" if changes else ""
         """Of the software since training began: from then on the bits may be others."""
 
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
-
     def rate(self, epoch: int, number: int) -> float:
         """The learning rate of step `number` (from 0) of an epoch (from 1)."""
         steps, recipe = self.batches.steps, self.recipe
@@ -103,9 +99,7 @@ class TrainState:
         evaluate = objective.plugin.facts["evaluate"]
         splits = ("val", "test") if self.recipe.keeps(epoch) else ("val",)
         scores = evaluate(objective.config, self.model, score or self.batches.score, splits)
-        return {
-            f"{split}_{name}": value for split in splits for name, value in scores[split].items()
-        }
+        return {f"{split}_{name}": v for split in splits for name, v in scores[split].items()}
 
     def fault(self, epoch: int) -> str | None:
         """What is not finite in the weights."""

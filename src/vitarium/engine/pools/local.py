@@ -26,11 +26,7 @@ _PROGRAM = "from vitarium.engine.worker import main; main()"
 
 
 class LocalEngine:
-    """Worker processes on this machine; with no workers, this process itself.
-
-    Args:
-        workers: None: as many as there are cores, or as the GPUs hold.
-    """
+    """With `workers` None there are as many as cores, or as the GPUs hold; 0: this process."""
 
     def __init__(self, device: str, workers: int | None) -> None:
         self.machine = Machine.find(device, workers)
@@ -104,8 +100,7 @@ class _Process(Worker):
         if code >= 0:
             return Fault("died", f"its process ended with status {code}")
         if code == -signal.SIGKILL and _oom_kills() > self.oom_kills:
-            cause = "the machine ran out of memory and killed its process"
-            return Fault("out-of-memory", cause)
+            return Fault("out-of-memory", "the machine ran out of memory and killed its process")
         name = signal.Signals(-code).name
         hint = " (often the machine ran out of memory)" if name == "SIGKILL" else ""
         return Fault("died", f"its process was killed by {name}{hint}")
@@ -117,10 +112,7 @@ class _Process(Worker):
 
 
 class LocalPool(Pool[_Process]):
-    """As many processes as wanted, started when there is work; the dead are replaced.
-
-    They take the devices in turn.
-    """
+    """Processes, started when there is work; the dead are replaced. They take devices in turn."""
 
     def __init__(
         self, zoo: Zoo, options: TrainOptions, size: int, threads: int, devices: Sequence[str]

@@ -118,10 +118,7 @@ def _key(*question: Any) -> str:
 
 
 def actor_class(cpus: int, gpus: float) -> Any:
-    """RayWorker as an actor with so many CPUs and GPUs.
-
-    Its environment has our settings, and the folders of plug-ins that lie outside.
-    """
+    """RayWorker as an actor, with our settings and the folders of plug-ins that lie outside."""
     variables = {name: value for name, value in os.environ.items() if name.startswith("VITARIUM_")}
     variables["OMP_NUM_THREADS"] = str(cpus)
     installed = (sys.prefix, sys.base_prefix)
@@ -141,11 +138,10 @@ class _Actor(Worker):
         self.actor, self.up = actor, up
         self.shared: bool | None = None
         self.stream: Any = None
-        """The messages of its job."""
 
     @property
     def awaited(self) -> Any:
-        """What Ray is to wait for; None of a worker that has nothing to do."""
+        """What Ray is to wait for: its job's messages, if any, once it is up."""
         return self.up if self.shared is None else self.stream
 
     @property

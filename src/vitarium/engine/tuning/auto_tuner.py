@@ -40,21 +40,14 @@ class TrainRequest:
     stacked: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "tf32", "bf16"):
-            raise InvalidInput(
-                f"unknown precision '{self.precision}'; known: auto, fp32, tf32, bf16"
-            )
+        if (precision := self.precision) not in ("auto", "fp32", "tf32", "bf16"):
+            raise InvalidInput(f"unknown precision '{precision}'; known: auto, fp32, tf32, bf16")
         if self.stacked != "auto" and self.stacked < 1:
             raise InvalidInput(f"a stack of {self.stacked} models: give 1 or more, or auto")
 
 
 class AutoTuner:
-    """Chooses how each model of a plan is trained.
-
-    Args:
-        calibration: measures on the kind of device that is going to train.
-        notify: is called with each choice, in a line of text.
-    """
+    """Chooses how each model of a plan is trained; `notify` gets each choice, in a line of text."""
 
     def __init__(
         self,

@@ -84,9 +84,7 @@ def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[It
 
 
 def against(
-    base: tuple[Base, Source] | None,
-    tensors: "Mapping[str, Tensor]",
-    about: Mapping[str, Any],
+    base: tuple[Base, Source] | None, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]
 ) -> tuple[Iterator[Piece], Written]:
     """The content of a packed file: every tensor in the way that takes the fewest bytes.
 
