@@ -15,8 +15,6 @@ MAX_BYTES = 100
 _PUNCTUATION = set(" -_.,+=@()")
 """Allowed beside letters, marks and digits of any script. `~` is not: it marks names that were
 changed, so that they cannot collide with unchanged ones."""
-_CATEGORIES = {"L", "M", "N"}
-"""Unicode's letters, marks and numbers."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I)
 """Device names of Windows, which are reserved with any extension."""
 
@@ -61,7 +59,7 @@ def _hashed(text: str) -> str:
 def _sanitized(text: str) -> str:
     """The text with `_` for characters that are not allowed, and before what may not come first."""
     name = "".join(
-        char if char in _PUNCTUATION or unicodedata.category(char)[0] in _CATEGORIES else "_"
+        char if char in _PUNCTUATION or unicodedata.category(char)[0] in "LMN" else "_"
         for char in text
     ).rstrip(" .")
     if not name or name[0] in " .-" or _RESERVED.fullmatch(name):

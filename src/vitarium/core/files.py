@@ -31,8 +31,7 @@ def write(
     Args:
         root: a folder that is not left, whatever links its folders are.
 
-    Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; then, too, the old file is still
-    there.
+    Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; the old file is still there then.
     """
     if root:
         check_inside(path.parent, root)
@@ -119,10 +118,7 @@ def exists(path: Path) -> bool:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What lies in a folder, in order; nothing where there is none.
-
-    Raises NotReadable, where Path.glob gives nothing.
-    """
+    """What lies in a folder, in order; nothing where there is none. Raises NotReadable."""
     try:
         with reading(folder):
             return sorted(folder.iterdir())

@@ -67,19 +67,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 def register(
     kind: str, name: str, config: type[Config], facts: Mapping[str, Any]
 ) -> Callable[[F], F]:
-    """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
+    """What kinds' decorators are made of, which name and type the facts: see `measures/base.py`.
 
-    What the kinds' own decorators are made of, which name and type the facts: `measures/base.py`.
     Raises ValueError where another module has registered that name.
     """
 
     def decorate(function: F) -> F:
         earlier = _plugins[kind].get(name)
         if earlier and earlier.function.__module__ != function.__module__:
-            raise ValueError(
-                f"{kind} '{name}' of {function.__module__} is already registered "
-                f"by {earlier.function.__module__}: give one of them another name"
+            modules = (
+                f"{function.__module__} is already registered by {earlier.function.__module__}"
             )
+            raise ValueError(f"{kind} '{name}' of {modules}: give one of them another name")
         _plugins[kind][name] = Plugin(kind, name, function, config, dict(facts))
         return function
 
@@ -105,10 +104,7 @@ def get(kind: str, name: str) -> Plugin:
 
 @cache
 def _load(package: str) -> None:
-    """Import a module, or every public module in a package, so that its plug-ins are registered.
-
-    What a kind's plug-ins are made with (`_name`, `base`) is left to the plug-ins that need it.
-    """
+    """Import a module, or every module of plug-ins in a package, which registers them."""
     path = getattr(importlib.import_module(package), "__path__", ())
     for module in pkgutil.iter_modules(path, f"{package}."):
         name = module.name.rpartition(".")[2]
@@ -155,10 +151,7 @@ def choose(kind: str, name: str, /, **settings: Any) -> Section:
 
 
 def section(kind: str, value: Any) -> Section:
-    """Read a section from a name or a mapping with a `name`.
-
-    Raises InvalidConfig that lists every problem with its path inside the section.
-    """
+    """Read a section from a name or a mapping with a `name`. Raises InvalidConfig."""
     if isinstance(value, Section):
         return value
     if isinstance(value, str):

@@ -116,9 +116,8 @@ def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         faults = "; ".join(line.strip() for line in str(error).splitlines()[1:6])
-        raise IncompatibleWeights(
-            f"the teacher's weights in {file} do not fit its architecture: {faults}"
-        ) from None
+        fault = f"the teacher's weights in {file} do not fit its architecture: {faults}"
+        raise IncompatibleWeights(fault) from None
     return model.eval()
 
 

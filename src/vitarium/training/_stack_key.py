@@ -9,7 +9,7 @@ from vitarium.architectures.base import ActsAfterSteps
 from vitarium.blueprint import ModelSpec
 from vitarium.core.registry import Section
 
-_VARYING = {
+_FREE = {
     "head",
     "initialization",
     "optimizer",
@@ -32,7 +32,7 @@ def stack_key(spec: ModelSpec) -> str | None:
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
     if not elementwise or _trains_singly(recipe.architecture):
         return None
-    shared = {k: v for k, v in recipe.factors().items() if k not in _VARYING}
+    shared = {k: v for k, v in recipe.factors().items() if k not in _FREE}
     if recipe.objective.plugin.facts["teacher_outputs"]:
         shared["parent"] = spec.parent  # so that teachers, and what they tell, are alike
     return json.dumps(shared, sort_keys=True)

@@ -24,7 +24,6 @@ from vitarium.zoo._format.coding import Bits
 from vitarium.zoo._format.container import Container
 from vitarium.zoo._format.description import (
     DTYPES,
-    FLOATS,
     VERSION,
     Base,
     Stored,
@@ -138,9 +137,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
         return _tensor(self._numbers(name, 0, stored.count), stored.dtype, stored.shape)
 
     def rows(self, name: str, start: int, stop: int) -> "Tensor":
-        """`tensor[start:stop]`, [stop - start, ...].
-
-        Only the runs that it lies in are read and checked.
+        """`tensor[start:stop]`, [stop - start, ...]; only the runs that it lies in are read.
 
         Raises UnknownName, CorruptFile, and InvalidInput for rows that are not there.
         """
@@ -242,10 +239,9 @@ class Checkpoint(Mapping[str, "Tensor"]):
             values = coding.decompress(self._streams(name, number), count, stored.width)
         except ValueError as error:
             raise self._file.corrupt(f"{name} cannot be unpacked: {error}") from None
-        is_float = stored.dtype in FLOATS
         if stored.code == "alone":
-            return coding.rotated_back(values) if is_float else values
-        return coding.added(self.opened_base.run(name, number), values, is_float)
+            return coding.rotated_back(values) if stored.is_float else values
+        return coding.added(self.opened_base.run(name, number), values, stored.is_float)
 
     def _plain(self, name: str) -> Bits:
         return np.frombuffer(self._file.content(name), f"u{self.tensors[name].width}")

@@ -83,9 +83,7 @@ class Database:
         Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge.
         """
         names, batches = self.batches(sql)
-        pieces: Iterator[list[Row]] = capped(
-            batches, limits.nbytes_of, self._memory * limits.ROWS_SHARE
-        )
+        pieces = capped(batches, limits.nbytes_of, self._memory * limits.ROWS_SHARE)
         return names, list(chain.from_iterable(pieces))
 
     def batches(self, sql: str) -> tuple[list[str], Iterator[list[Row]]]:
@@ -128,15 +126,12 @@ class Database:
         def fetch() -> "pd.DataFrame":
             return self._ask(limit, lambda: answer.fetch_df_chunk(_FRAME_VECTORS))
 
+        def nbytes(frame: "pd.DataFrame") -> int:
+            return int(frame.memory_usage(index=False, deep=True).sum())
+
         first = fetch()
         more = takewhile(len, (fetch() for _ in count())) if len(first) else ()
-        frames = list(
-            capped(
-                chain([first], more),
-                lambda frame: int(frame.memory_usage(index=False, deep=True).sum()),
-                self._memory * limits.FRAME_SHARE,
-            )
-        )
+        frames = list(capped(chain([first], more), nbytes, self._memory * limits.FRAME_SHARE))
         return first if len(frames) == 1 else _joined(frames)
 
     def arrow(self, sql: str) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
@@ -176,24 +171,20 @@ class Database:
         except UnicodeEncodeError as error:
             code = ord(sql[error.start])  # of a byte that is no UTF-8, Python makes half a letter
             what = f"the byte {code - 0xDC00:#x}" if code > 0xDC00 else "half a letter"
-            raise InvalidInput(
-                f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
-            ) from None
+            fault = f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
+            raise InvalidInput(fault) from None
         statements = self._duckdb.extract_statements(self.quoted(sql))
         if len(statements) != 1:
             raise InvalidInput(f"{len(statements)} statements; write one SELECT, e.g. {EXAMPLE}")
         kind = statements[0].type.name
         if kind not in _ASKING:
-            raise InvalidInput(
-                f"a zoo can only be asked: write a SELECT, not {kind}, e.g. {EXAMPLE}"
-            )
+            fault = f"a zoo can only be asked: write a SELECT, not {kind}, e.g. {EXAMPLE}"
+            raise InvalidInput(fault)
         return statements[0]
 
     def quoted(self, sql: str) -> str:
         """The SQL with quotes around names with dots, so that `optimizer.lr` is that column."""
-        names = {
-            name.lower(): name for table in self.columns.values() for name in table if "." in name
-        }
+        names = {name.lower() for table in self.columns.values() for name in table if "." in name}
 
         def quote_known(match: re.Match[str]) -> str:
             text: str = match[0]

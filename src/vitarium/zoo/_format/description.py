@@ -77,6 +77,10 @@ class Stored:
         return coding.RUN_BYTES // self.width
 
     @property
+    def is_float(self) -> bool:
+        return self.dtype in FLOATS
+
+    @property
     def runs(self) -> int:
         return -(-self.count // self.run)
 
@@ -99,18 +103,11 @@ def described(file: Container) -> dict[str, Stored]:
         packed = fields.get("code", "plain") != "plain"
         if not packed and entry is None:
             raise ValueError(f"{name} is missing")
-        sums = fields["checksums"]
-        if packed or entry is None:
-            dtype, shape = fields["dtype"], fields["shape"]
-        else:
-            dtype, shape = entry.dtype, entry.shape
-        stored = Stored(
-            dtype,
-            tuple(shape),
-            tuple(sums[start : start + 16] for start in range(0, len(sums), 16)),
-            fields.get("code", "plain"),
-            tuple((digest, tuple(lengths)) for digest, lengths in fields.get("pieces", ())),
-        )
+        kind: Mapping[str, Any] = vars(entry) if entry and not packed else fields
+        text, code = fields["checksums"], fields.get("code", "plain")
+        sums = tuple(text[start : start + 16] for start in range(0, len(text), 16))
+        pieces = tuple((digest, tuple(lengths)) for digest, lengths in fields.get("pieces", ()))
+        stored = Stored(kind["dtype"], tuple(kind["shape"]), sums, code, pieces)
         _check(name, stored, entry)
         tensors[name] = stored
     if file.entries.keys() - tensors.keys():
