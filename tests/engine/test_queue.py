@@ -1,7 +1,7 @@
 """Parents before children, and the rest in the plan's order."""
 
 from vitarium import Blueprint, plan
-from vitarium.engine.queue import Queue
+from vitarium.engine.scheduler import Queue
 
 
 def drain(queue):

@@ -90,9 +90,8 @@ class Spec(Config):
     ) -> Self:
         """The spec of what an operator makes of ingredients, one of which has this recipe.
 
-        Args:
-            base: what the ingredients started from, where the operator looks at that.
-            changes: sections of the recipe that are others in the result.
+        `base` is what they started from, where the operator looks at that; `changes` are sections
+        of the recipe that differ in the result.
         """
         origin = self.origin.changed(changes or {})
         return type(self).model_validate(
@@ -155,7 +154,7 @@ def described(values: Mapping[str, Any]) -> dict[str, Any]:
 def is_complete(values: Any) -> bool:
     """Whether this is what `Spec.factors` gives, with every field that there is today.
 
-    Looks at what can be seen without importing plug-ins: not at their settings, nor at the id.
+    Without importing plug-ins: it looks not at their settings, nor at the id.
     """
     if not isinstance(values, dict):
         return False

@@ -1,7 +1,6 @@
 """Turn untrusted names into file names: the only way in which a name becomes part of a path.
 
-A name in a blueprint, a table or a foreign zoo may be `../../x`, empty, ten thousand characters
-long, or reserved by an operating system. Ordinary names are left as they are.
+A name may be `../../x`, empty, ten thousand characters long, or reserved by an operating system.
 """
 
 import hashlib
@@ -23,9 +22,8 @@ def file_name(text: str) -> str:
     """A text as the name of a file or folder: 1 to `MAX_BYTES` bytes of UTF-8.
 
     An ordinary text is returned unchanged. In any other, characters that are not allowed are
-    replaced, and `~` and twelve hexadecimal digits of its SHA-256 are appended, so that different
-    texts have different names. The name contains no separator, does not begin with a dot or a
-    dash, and does not end with a dot or a space.
+    replaced, and `~` and twelve digits of its SHA-256 are appended, so that names stay different.
+    It has no separator, begins with no dot or dash, and ends with no dot or space.
     """
     name = _sanitized(text)
     return name if name == text and len(name.encode()) <= MAX_BYTES else _hashed(text)

@@ -1,9 +1,8 @@
 """One small registry: a plug-in is one file that registers one function under the field's name.
 
-The command line, the validation of blueprints and the documentation read this registry, so what
-is registered appears everywhere. Plug-ins outside of vitarium are modules that register with the
-same decorators: named by an entry point of the group `vitarium`, or in the environment variable
-VITARIUM_PLUGINS (module names with commas between them).
+What is registered appears everywhere: command line, blueprints, documentation. Plug-ins outside of
+vitarium are modules that register with the same decorators: named by an entry point of the group
+`vitarium`, or in the environment variable VITARIUM_PLUGINS (with commas between them).
 """
 
 import importlib
@@ -75,10 +74,9 @@ def register(
     def decorate(function: F) -> F:
         earlier = _plugins[kind].get(name)
         if earlier and earlier.function.__module__ != function.__module__:
-            modules = (
-                f"{function.__module__} is already registered by {earlier.function.__module__}"
-            )
-            raise ValueError(f"{kind} '{name}' of {modules}: give one of them another name")
+            module = earlier.function.__module__
+            taken = f"is already registered by {module}: give one of them another name"
+            raise ValueError(f"{kind} '{name}' of {function.__module__} {taken}")
         _plugins[kind][name] = Plugin(kind, name, function, config, dict(facts))
         return function
 

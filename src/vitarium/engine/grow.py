@@ -15,8 +15,7 @@ from vitarium.engine.pools.local import LocalEngine
 from vitarium.engine.progress.display import announce, display, labels
 from vitarium.engine.progress.remaining import Remaining
 from vitarium.engine.progress.timeline import Timeline
-from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Pool, Scheduler
+from vitarium.engine.scheduler import Pool, Queue, Scheduler
 from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
 from vitarium.engine.tuning.machine import Machine

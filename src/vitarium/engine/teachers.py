@@ -63,10 +63,7 @@ def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> CheckpointRef:
 
 
 def teacher_files(teacher: TeacherRef, zoo: Zoo) -> dict[str, Path]:
-    """The files of a teacher that lies outside of the zoo, by where a zoo of its own has them.
-
-    Raises InvalidInput that names every place where it was looked for.
-    """
+    """The files of a teacher outside of the zoo, by where a shipped zoo has them."""
     path = _find_path(teacher, zoo)
     if teacher.is_file:
         return {shipped(teacher): path}

@@ -186,8 +186,7 @@ def _headings(entries: list[Entry]) -> dict[str, str]:
 def disagreements(zoo: Path) -> list[str]:
     """Where the index says otherwise than the models' own files, a sentence each.
 
-    An entry that is out of date is none: it will be made anew. Reads every model; writes nothing.
-    Raises CorruptFile where a model's own files are damaged.
+    An entry that is out of date is none: it will be made anew. Raises CorruptFile of models' files.
     """
     cure = f"delete {zoo / 'index'} to have it made anew"
     stamps = model_stamps(zoo)

@@ -67,13 +67,10 @@ class Checkpoint(Mapping[str, "Tensor"]):
     """
 
     def __init__(self, path: Path, find: Find, *, marked: bool = True) -> None:
-        """Open a file; its tensors are not read yet.
+        """Open a file; its tensors are not read yet. Raises CorruptFile.
 
-        Args:
-            marked: whether it has to have checksums of its own. What has none (a file of format 1,
-                or of others) is taken as it is: compare it with something that stands elsewhere.
-
-        Raises CorruptFile, and of that Unmarked for a file without the mark that it has to have.
+        Unmarked, if `marked`, for one without checksums of its own (of format 1, or of others);
+        else that is taken as it is: compare it with something that stands elsewhere.
         """
         self._file = Container(path)
         if marked and not self._file.is_sealed:
@@ -111,10 +108,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
 
     @property
     def depth(self) -> int:
-        """Length of the chain of its bases: how many others may be read to read this one.
-
-        Raises CorruptFile where a base is missing, damaged, not what it was, or builds on itself.
-        """
+        """Length of the chain of its bases, whose files are read, too; raises as `opened_base`."""
         return 1 + self.opened_base.depth if self.base else 0
 
     @property
@@ -161,7 +155,6 @@ class Checkpoint(Mapping[str, "Tensor"]):
         """Let the system fetch these tensors, or all, from disk before they are asked for.
 
         Of many files that are read in turn, tensor by tensor, this is what makes a disk fast.
-        Raises CorruptFile where a base is.
         """
         names = None if names is None else list(names)
         self._file.read_ahead(names)

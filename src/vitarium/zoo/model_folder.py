@@ -117,14 +117,9 @@ class ModelFolder:
         if epoch == -1 and contents:
             epoch = max(contents)
         if epoch not in contents:
-            raise InvalidInput(
-                f"model {self.path.name} has no weights of epoch {epoch}; "
-                + (
-                    f"it has {model_files.ranges(list(contents))}"
-                    if contents
-                    else "it has none yet"
-                )
-            )
+            epochs = model_files.ranges(list(contents)) or "none yet"
+            fault = f"model {self.path.name} has no weights of epoch {epoch}; it has {epochs}"
+            raise InvalidInput(fault)
         return epoch, contents[epoch]
 
     def records(self) -> list[Record]:

@@ -54,12 +54,8 @@ class Database:
     """Tables `models`, `epochs` and `records`, as of when it was opened.
 
     The SQL may be anyone's, and so may the zoo: the connection reads and writes no files, loads no
-    extensions and cannot be told to, and what it holds is a copy.
-
-    However large its answer or long its work, a question comes to an end: see `query_limits`.
-
-    Args:
-        timeout: seconds that each question may take; 0 or None: no limit.
+    extensions and cannot be told to, and what it holds is a copy. A question comes to an end: see
+    `_query_limits`; `timeout` are the seconds that each may take, 0 or None: no limit.
 
     Raises CorruptFile where a model's own files are damaged.
     """
@@ -78,10 +74,7 @@ class Database:
         self._memory = limits.memory_limit(self._duckdb)
 
     def rows(self, sql: str) -> tuple[list[str], list[Row]]:
-        """Names of the columns, and rows.
-
-        Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge.
-        """
+        """Names of the columns, and rows; raises as `Zoo.query` does."""
         names, batches = self.batches(sql)
         pieces = capped(batches, limits.nbytes_of, self._memory * limits.ROWS_SHARE)
         return names, list(chain.from_iterable(pieces))
@@ -119,7 +112,7 @@ class Database:
         return self._ask(limit, lambda: self._duckdb.execute("FROM nested_answer"))
 
     def frame(self, sql: str) -> "pd.DataFrame":
-        """Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge."""
+        """Raises as `Zoo.query` does."""
         limit = self._begin()
         answer = self._ask(limit, lambda: self._duckdb.execute(self._one_question(sql)))
 

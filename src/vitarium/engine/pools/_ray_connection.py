@@ -66,10 +66,7 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
 
 
 def capacity(cpus: int, gpus: float) -> int:
-    """How many models, with so many CPUs and GPUs each, the cluster's nodes hold at a time.
-
-    Raises NoCluster if there is no room for one.
-    """
+    """How many models with so many CPUs and GPUs each the cluster holds; NoCluster for 0."""
     nodes = [node["Resources"] for node in the_ray().nodes() if node["Alive"]]
     needed = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
     models = sum(min(int(node.get(n, 0) / needed[n]) for n in needed) for node in nodes)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint import ModelSpec
-from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Pool, Worker
+from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import Calibration, TrainMode
 from vitarium.engine.tuning.machine import Machine

@@ -15,8 +15,7 @@ from vitarium.core import files
 from vitarium.core.errors import InvalidInput
 from vitarium.engine.pools._ray_connection import NoCluster, capacity, connected, the_ray
 from vitarium.engine.pools._ray_worker import RayWorker
-from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Pool, Worker
+from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.shipping import FileSent, pack, unload
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode

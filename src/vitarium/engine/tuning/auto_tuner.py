@@ -201,11 +201,8 @@ class AutoTuner:
 def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
     """How many models to train at a time on one GPU, each in a process of its own.
 
-    Args:
-        total: bytes of the GPU's memory.
-        needed: bytes that training one model needs at its peak.
-        cores: of the machine, per GPU.
-        busy: whether one model keeps the GPU busy; then others beside it gain nothing.
+    `total` bytes of memory it has, `needed` are one model's at its peak; it has `cores` to itself.
+    `busy`: one model keeps the GPU busy; then others beside it gain nothing.
     """
     if busy:
         return 1

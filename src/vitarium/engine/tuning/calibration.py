@@ -28,8 +28,7 @@ from vitarium.training import Precision, TrainOptions
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import software
 from vitarium.training.stacked_trainer import StackedTrainer
-from vitarium.training.teacher import Teacher
-from vitarium.training.train_state import TrainState
+from vitarium.training.train_state import Teacher, TrainState
 from vitarium.training.trainer import Trainer
 
 _MAX_SECONDS = 0.5
