@@ -93,18 +93,11 @@ class Spec(Config):
         `base` is what they started from, where the operator looks at that; `changes` are sections
         of the recipe that differ in the result.
         """
-        origin = self.origin.changed(changes or {})
-        return type(self).model_validate(
-            {
-                "stage": stage,
-                type(origin).__name__.lower(): origin,
-                "parent": base.model if base else None,
-                "parent_epoch": base.epoch if base else None,
-                "operator": operator,
-                "ingredients": ingredients,
-                "heads": heads,
-            }
-        )
+        origin, (parent, epoch) = self.origin.changed(changes or {}), base or (None, None)
+        values: dict[str, Any] = {"stage": stage, "operator": operator}
+        values |= {type(origin).__name__.lower(): origin}
+        values |= {"parent": parent, "parent_epoch": epoch}
+        return type(self).model_validate({**values, "ingredients": ingredients, "heads": heads})
 
 
 class ModelSpec(Spec):

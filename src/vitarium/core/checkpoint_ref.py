@@ -41,10 +41,8 @@ class CheckpointRef(NamedTuple):
         epoch = core_schema.typed_dict_field(core_schema.int_schema(ge=0))
         schema = {"model": model, "epoch": epoch}
         fields = core_schema.typed_dict_schema(schema, extra_behavior="forbid")
+        read = core_schema.no_info_after_validator_function(lambda values: cls(**values), fields)
+        write = core_schema.plain_serializer_function_ser_schema(lambda ref: ref._asdict())
         return core_schema.no_info_before_validator_function(
-            lambda ref: ref._asdict() if isinstance(ref, cls) else ref,
-            core_schema.no_info_after_validator_function(lambda values: cls(**values), fields),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda ref: ref._asdict()
-            ),
+            lambda ref: ref._asdict() if isinstance(ref, cls) else ref, read, serialization=write
         )

@@ -11,8 +11,6 @@ from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.printable import printable, shortened
 
 KeyPath = tuple[str | int, ...]
-_MAX_KEY_LENGTH = 60
-"""Characters of a key in messages."""
 _OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]", re.DOTALL)
 """What pydantic puts into the path of a complaint: "[key]", "literal['all','last']"."""
 
@@ -60,7 +58,7 @@ class Problem:
         return Problem((*prefix, *self.path), self.message)
 
     def __str__(self) -> str:
-        where = ".".join(shortened(printable(str(key)), _MAX_KEY_LENGTH) for key in self.path)
+        where = ".".join(shortened(printable(str(key)), 60) for key in self.path)
         return f"{where}: {self.message}" if where else self.message
 
 

@@ -56,10 +56,8 @@ def _hashed(text: str) -> str:
 
 def _sanitized(text: str) -> str:
     """The text with `_` for characters that are not allowed, and before what may not come first."""
-    name = "".join(
-        char if char in _PUNCTUATION or unicodedata.category(char)[0] in "LMN" else "_"
-        for char in text
-    ).rstrip(" .")
+    allowed = (c in _PUNCTUATION or unicodedata.category(c)[0] in "LMN" for c in text)
+    name = "".join(c if ok else "_" for c, ok in zip(text, allowed, strict=True)).rstrip(" .")
     if not name or name[0] in " .-" or _RESERVED.fullmatch(name):
         return f"_{name}"
     return name

@@ -9,7 +9,7 @@ from vitarium.architectures.base import ActsAfterSteps
 from vitarium.blueprint import ModelSpec
 from vitarium.core.registry import Section
 
-_FREE = {
+OWN_FACTORS = (
     "head",
     "initialization",
     "optimizer",
@@ -17,7 +17,7 @@ _FREE = {
     "clip_grad_norm",
     "seed",
     "checkpoints",
-}
+)
 """Factors in which the models of a stack may differ."""
 
 
@@ -32,7 +32,7 @@ def stack_key(spec: ModelSpec) -> str | None:
     elementwise = recipe.optimizer.plugin.facts.get("elementwise")
     if not elementwise or _trains_singly(recipe.architecture):
         return None
-    shared = {k: v for k, v in recipe.factors().items() if k not in _FREE}
+    shared = {k: v for k, v in recipe.factors().items() if k not in OWN_FACTORS}
     if recipe.objective.plugin.facts["teacher_outputs"]:
         shared["parent"] = spec.parent  # so that teachers, and what they tell, are alike
     return json.dumps(shared, sort_keys=True)

@@ -158,7 +158,6 @@ def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None
         if expected[name].shape != parent_tensors[name].shape
     ]
     if faults:
-        raise IncompatibleWeights(
-            "the parent's weights do not fit the architecture: " + "; ".join(sorted(faults)[:5])
-        )
+        listed = "; ".join(sorted(faults)[:5])
+        raise IncompatibleWeights(f"the parent's weights do not fit the architecture: {listed}")
     model.load_state_dict(parent_tensors, strict=False)

@@ -68,11 +68,8 @@ def convert(zoo: Zoo, to: Literal["packed", "plain"], progress: Progress = SILEN
                 list(pool.map(convert_model, generation))
         if faults:
             rest = f"; so do {len(faults) - 1} more" if len(faults) > 1 else ""
-            raise CorruptFile(
-                faults[0].path,
-                f"{faults[0].fault}; it stays as it is{rest}, all others are {to} "
-                "(`vitarium verify` lists what is damaged)",
-            )
+            others = f"{rest}, all others are {to} (`vitarium verify` lists what is damaged)"
+            raise CorruptFile(faults[0].path, f"{faults[0].fault}; it stays as it is{others}")
         return Conversion(total, sum(outcomes), before, _nbytes(folders))
 
 

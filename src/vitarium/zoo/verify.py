@@ -145,11 +145,9 @@ class _Model:
                 parent.checkpoint(-1 if epoch is None else epoch)
             except (VitariumError, OSError) as error:
                 fault = error.fault if isinstance(error, CorruptFile) else str(error)
-                yield Fault(
-                    _inside(self.zoo, self.folder.path),
-                    f"it comes of model {model} after epoch {epoch}: {fault}",
-                    "its lineage; its own weights may be whole",
-                )
+                text = f"it comes of model {model} after epoch {epoch}: {fault}"
+                lost = "its lineage; its own weights may be whole"
+                yield Fault(_inside(self.zoo, self.folder.path), text, lost)
 
     def _weights(self, epoch: Epoch) -> None:
         if epoch.checkpoint:
@@ -195,10 +193,11 @@ class _Model:
             progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
             if file.name not in names and not progress and not files.is_leftover(file):
                 yield Fault(_inside(self.zoo, file), "no file of a model", "nothing; remove it")
-        checkpoints = {
-            file: re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
-            for file in sorted(self.folder.checkpoints.folder.glob("*"))
-        }
+        name, listed = (
+            r"epoch-(\d+)\.(safetensors|packed)",
+            self.folder.checkpoints.folder.glob("*"),
+        )
+        checkpoints = {file: re.fullmatch(name, file.name) for file in sorted(listed)}
         expected = self._expected(spec, [int(match[1]) for match in checkpoints.values() if match])
         for file, match in checkpoints.items():
             if (match and int(match[1]) in expected) or files.is_leftover(file):

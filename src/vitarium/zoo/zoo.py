@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 _ID = re.compile("[0-9a-f]{12}")
 VERSIONS = (1, 2)
 """Of the format, that can be read; what is added to a zoo is of the newest."""
-MARKS = tuple(
-    files.json_text({"format": "vitarium zoo", "version": version}) for version in VERSIONS
-)
+MARKS = tuple(files.json_text({"format": "vitarium zoo", "version": n}) for n in VERSIONS)
 """What zoo.json may hold."""
 
 

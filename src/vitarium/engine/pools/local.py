@@ -72,16 +72,12 @@ class _Process(Worker):
         self.oom_kills = 0
         engine_end, worker_end = socket.socketpair()
         with worker_end:
-            handle = worker_end.fileno()
+            handle, path = worker_end.fileno(), os.pathsep.join(filter(None, sys.path))
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, str(handle), str(threads)],
                 pass_fds=[handle],
                 stdin=subprocess.DEVNULL,
-                env={
-                    **os.environ,
-                    "OMP_NUM_THREADS": str(threads),
-                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                },
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
             )
         self.connection = Connection(engine_end.detach())
