@@ -44,9 +44,9 @@ def test_what_is_not_seen_or_never_ends_may_not(name, tiny):
     with pytest.raises(InvalidConfig, match=BAD[name]) as error:
         Blueprint.read({"name": "x", "stages": stages})
     assert len(str(error.value)) < 400
-    for combine in (merge, compress):
+    for combine, method in ((merge, "uniform_soup"), (compress, "minivit")):
         with pytest.raises(InvalidInput, match=BAD[name]):
-            combine(None, [], name=name, **({"method": "uniform_soup"} if combine is merge else {}))
+            combine(None, method, models=[], stage=name)
 
 
 def test_the_line_of_the_name_is_told(write_blueprint):

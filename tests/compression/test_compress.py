@@ -133,7 +133,7 @@ def test_unknown_methods_and_operators_of_several_models_are_refused(zoo, teache
 
 
 def test_a_model_from_elsewhere_needs_data_and_epochs(zoo, teacher):
-    from vitarium.blueprint.imported import Imported
+    from vitarium.blueprint import Imported
     from vitarium.blueprint.spec import ImportedSpec
 
     recipe = zoo.spec(teacher).recipe

@@ -5,8 +5,7 @@ import pytest
 from vitarium import Blueprint, Zoo, plan
 from vitarium.core.errors import CorruptFile, DiskFull, WriteFault
 from vitarium.engine.events import Ended, Halved, Retried, Started
-from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Pool, Scheduler, Worker
+from vitarium.engine.scheduler import Pool, Queue, Scheduler, Worker
 from vitarium.engine.tuning.calibration import TrainMode
 from vitarium.engine.worker import Fault, attempt
 

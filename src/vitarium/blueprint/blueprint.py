@@ -38,11 +38,6 @@ class Start(Config):
     keep_head: bool = False
     """Start from the parent's head, too, instead of a new one."""
 
-    @property
-    def is_in_zoo(self) -> bool:
-        """Whether it names models of the zoo, not a stage."""
-        return not self.stage
-
     @model_validator(mode="after")
     def _names_something(self) -> Self:
         if sum(map(bool, (self.stage, self.models, self.where))) != 1:
@@ -103,15 +98,12 @@ class Stage(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems: list[Problem] = []
-        factors: list[tuple[KeyPath, dict[str, Any]]] = [
-            ((), self.settings),
-            (("grid",), self.grid),
-        ]
+        factors: dict[KeyPath, dict[str, Any]] = {(): self.settings, ("grid",): self.grid}
         for i, variant in enumerate(self.variants):
-            factors += [(("variants", i), variant.overrides)]
-            factors += [(("variants", i, "grid"), variant.grid)]
+            factors[("variants", i)] = variant.overrides
+            factors[("variants", i, "grid")] = variant.grid
         known = [*Recipe.model_fields, "start"]
-        for where, values_by_path in factors:
+        for where, values_by_path in factors.items():
             for path, values in values_by_path.items():
                 first = path.partition(".")[0]
                 if first not in known:
@@ -226,11 +218,10 @@ def _extend(values: dict[str, Any], file: YamlFile, above: tuple[str, ...]) -> d
 
 
 def _located(problems: list[Problem], file: YamlFile) -> InvalidConfig:
-    lines = [(problem, file.line(problem.path)) for problem in problems]
-    located = [
-        Problem(problem.path, problem.message + (f" (line {line})" if line else ""))
-        for problem, line in lines
-    ]
+    located = []
+    for problem in problems:
+        line = f" (line {number})" if (number := file.line(problem.path)) else ""
+        located.append(Problem(problem.path, problem.message + line))
     return InvalidConfig(located, f"{file.name} is not a valid blueprint:")
 
 
@@ -243,7 +234,6 @@ def _find(source: str | Path, beside: Path | None = None) -> Path:
             if path.is_file():
                 return path
     names = [entry.name.removesuffix(".yaml") for entry in _LIBRARY.iterdir()]
-    kind = "blueprint"
-    if Path(source).suffix in (".yaml", ".yml"):
-        kind += " (no such file, and none of that name is shipped)"
+    is_file = Path(source).suffix in (".yaml", ".yml")
+    kind = f"blueprint{' (no such file, and none of that name is shipped)' if is_file else ''}"
     raise UnknownName(kind, str(source), names)

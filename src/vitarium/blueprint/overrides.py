@@ -12,10 +12,7 @@ from typing import Any
 
 
 def apply(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `settings` with every override in place.
-
-    Raises KeyError with the path for a place in a list that is not there.
-    """
+    """A copy with every override. KeyError with the path for a place that a list does not have."""
     result = deepcopy(dict(settings))
     for path in sorted(overrides, key=lambda path: (path.count("."), path)):
         try:

@@ -9,8 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vitarium.blueprint.blueprint import SCRATCH, Blueprint, Start
-from vitarium.blueprint.imported import Imported
-from vitarium.blueprint.recipe import Recipe, flatten
+from vitarium.blueprint.recipe import Imported, Recipe, flatten
 from vitarium.blueprint.spec import ModelSpec
 from vitarium.core.config import InvalidConfig, KeyPath, Problem
 from vitarium.core.errors import InvalidInput, VitariumError, did_you_mean
@@ -63,7 +62,6 @@ class Plan:
         return swept_factors(self._rows(stage))
 
     def distinguishing(self, stage: str) -> list[str]:
-        """The few factors that tell the models of a stage apart."""
         return distinguishing_factors(self._rows(stage))
 
     def _rows(self, stage: str) -> list[dict[str, Any]]:
@@ -82,10 +80,7 @@ def swept_factors(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def distinguishing_factors(rows: list[dict[str, Any]]) -> list[str]:
-    """The few factors that tell models apart.
-
-    A setting that differs only because its plug-in does is left out: the plug-in's name tells it.
-    """
+    """The few factors that tell models apart, but for what a plug-in's name tells already."""
 
     def tells(key: str) -> bool:
         section = key.partition(".")[0]
@@ -142,7 +137,7 @@ def _parents(
 ) -> Sequence[Parent | None]:
     if start is None:
         return [None]
-    if not start.is_in_zoo:
+    if start.stage:
         specs = grown[start.stage]
         return [Parent(s.id, s.recipe, tuple(s.recipe.kept_epochs)) for s in specs]
     if find is None:
@@ -200,7 +195,7 @@ def _model(
         return ModelSpec(stage=stage, recipe=recipe)
     epoch = parent.epochs[-1] if start.epoch == -1 else start.epoch
     if epoch not in parent.epochs:
-        who = f"model {parent.id}" if start.is_in_zoo else f"stage '{start.stage}'"
+        who = f"stage '{start.stage}'" if start.stage else f"model {parent.id}"
         message = f"{who} does not keep epoch {epoch}; it keeps {list(parent.epochs)}"
         raise InvalidConfig([Problem(("start",), message)])
     return ModelSpec(

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt
 
-from vitarium.blueprint.imported import Imported, described_import
-from vitarium.blueprint.recipe import Recipe, flatten
+from vitarium.blueprint.recipe import Imported, Recipe, described_import, flatten
 from vitarium.core.checkpoint_ref import MODEL_ID, CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.printable import encodable
@@ -91,22 +90,14 @@ class Spec(Config):
     ) -> Self:
         """The spec of what an operator makes of ingredients, one of which has this recipe.
 
-        Args:
-            base: what the ingredients started from, where the operator looks at that.
-            changes: sections of the recipe that are others in the result.
+        `base` is what they started from, where the operator looks at that; `changes` are sections
+        of the recipe that differ in the result.
         """
-        origin = self.origin.changed(changes or {})
-        return type(self).model_validate(
-            {
-                "stage": stage,
-                type(origin).__name__.lower(): origin,
-                "parent": base.model if base else None,
-                "parent_epoch": base.epoch if base else None,
-                "operator": operator,
-                "ingredients": ingredients,
-                "heads": heads,
-            }
-        )
+        origin, (parent, epoch) = self.origin.changed(changes or {}), base or (None, None)
+        values: dict[str, Any] = {"stage": stage, "operator": operator}
+        values |= {type(origin).__name__.lower(): origin}
+        values |= {"parent": parent, "parent_epoch": epoch}
+        return type(self).model_validate({**values, "ingredients": ingredients, "heads": heads})
 
 
 class ModelSpec(Spec):
@@ -156,7 +147,7 @@ def described(values: Mapping[str, Any]) -> dict[str, Any]:
 def is_complete(values: Any) -> bool:
     """Whether this is what `Spec.factors` gives, with every field that there is today.
 
-    Looks at what can be seen without importing plug-ins: not at their settings, nor at the id.
+    Without importing plug-ins: it looks not at their settings, nor at the id.
     """
     if not isinstance(values, dict):
         return False

@@ -1,7 +1,4 @@
-"""Which stage names blueprints, `merge` and `compress` accept.
-
-Zoos and tables of others may use any name; this check does not apply to them.
-"""
+"""Stage names that blueprints, `merge` and `compress` accept; imported zoos may have any."""
 
 from vitarium.core.errors import InvalidInput
 from vitarium.core.printable import is_hidden, printable

@@ -19,7 +19,6 @@ class CheckpointRef(NamedTuple):
     """
 
     model: str
-    """The model's id."""
     epoch: int
     """0 is the state before training."""
 
@@ -38,17 +37,12 @@ class CheckpointRef(NamedTuple):
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
         from pydantic_core import core_schema  # what lists models does without pydantic
 
-        fields = core_schema.typed_dict_schema(
-            {
-                "model": core_schema.typed_dict_field(core_schema.str_schema(pattern=MODEL_ID)),
-                "epoch": core_schema.typed_dict_field(core_schema.int_schema(ge=0)),
-            },
-            extra_behavior="forbid",
-        )
+        model = core_schema.typed_dict_field(core_schema.str_schema(pattern=MODEL_ID))
+        epoch = core_schema.typed_dict_field(core_schema.int_schema(ge=0))
+        schema = {"model": model, "epoch": epoch}
+        fields = core_schema.typed_dict_schema(schema, extra_behavior="forbid")
+        read = core_schema.no_info_after_validator_function(lambda values: cls(**values), fields)
+        write = core_schema.plain_serializer_function_ser_schema(lambda ref: ref._asdict())
         return core_schema.no_info_before_validator_function(
-            lambda ref: ref._asdict() if isinstance(ref, cls) else ref,
-            core_schema.no_info_after_validator_function(lambda values: cls(**values), fields),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda ref: ref._asdict()
-            ),
+            lambda ref: ref._asdict() if isinstance(ref, cls) else ref, read, serialization=write
         )

@@ -11,8 +11,6 @@ from vitarium.core.errors import InvalidInput, did_you_mean
 from vitarium.core.printable import printable, shortened
 
 KeyPath = tuple[str | int, ...]
-_MAX_KEY_LENGTH = 60
-"""Characters of a key in messages."""
 _OF_PYDANTIC = re.compile(r"\[key\]|[\w-]+\[.*\]", re.DOTALL)
 """What pydantic puts into the path of a complaint: "[key]", "literal['all','last']"."""
 
@@ -60,22 +58,17 @@ class Problem:
         return Problem((*prefix, *self.path), self.message)
 
     def __str__(self) -> str:
-        where = ".".join(shortened(printable(str(key)), _MAX_KEY_LENGTH) for key in self.path)
+        where = ".".join(shortened(printable(str(key)), 60) for key in self.path)
         return f"{where}: {self.message}" if where else self.message
 
 
 class InvalidConfig(InvalidInput, ValueError):
-    """Values that do not make a configuration; `problems` has every one of them.
-
-    It is a ValueError too, so that pydantic collects it like any other complaint.
-    """
+    """Values that make no configuration; a ValueError too, so that pydantic collects it."""
 
     def __init__(self, problems: list[Problem], heading: str = "") -> None:
         self.problems = problems
-        lines = [str(problem) for problem in problems]
-        super().__init__(
-            "\n".join([heading, *(f"  {line}" for line in lines)] if heading else lines)
-        )
+        lines = [f"  {problem}" if heading else str(problem) for problem in problems]
+        super().__init__("\n".join([heading, *lines] if heading else lines))
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
@@ -107,11 +100,8 @@ def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     for key in path:
         field = model.model_fields.get(str(key))
         inner = field.annotation if field else None
-        inside = [
-            kind
-            for kind in (inner, *get_args(inner))  # it may be `Settings | None`
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-        ]
+        kinds = (inner, *get_args(inner))  # it may be `Settings | None`
+        inside = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not inside:
             return []
         model = inside[0]

@@ -7,9 +7,9 @@ from vitarium.core.numerals import is_number
 
 
 def find_devices(device: str = "auto") -> tuple[str, ...]:
-    """What "auto", "cpu", "cuda" (all of them) or "cuda:1" stands for on this machine.
+    """What "auto" (every GPU, or else the CPU), "cpu", "cuda" (every GPU) or "cuda:1" is here.
 
-    "auto" is every GPU, or else the CPU. Raises InvalidInput for a device that is not there.
+    Raises InvalidInput for a device that is not there.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     kind, _, number = device.partition(":")

@@ -23,13 +23,7 @@ class InvalidInput(VitariumError):
 
 
 class UnknownName(InvalidInput):
-    """A name that no plug-in, blueprint, model or factor has.
-
-    Args:
-        kind: what was looked for, e.g. "architecture".
-        name: what was written.
-        candidates: every name that would have been right.
-    """
+    """A name that no plug-in, blueprint, model or factor has; `kind` is e.g. "architecture"."""
 
     def __init__(self, kind: str, name: str, candidates: Iterable[str]) -> None:
         self.kind, self.name, self.candidates = kind, name, sorted(candidates)
@@ -119,19 +113,14 @@ class LeadsOutside(VitariumError, OSError):
 
 
 class NotWritable(WriteFault):
-    """A file may not be written: on a read-only disk, or in a folder of another user.
-
-    Args:
-        reason: what stands in the way, e.g. "/data belongs to root, and you are ann".
-        remedy: what to do.
-    """
+    """A file may not be written, for a reason such as "/data belongs to root, and you are ann"."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
         super().__init__(path, f"cannot write {path}: {reason}; {remedy}")
 
 
 class NotReadable(FileFault):
-    """A file may not be read; arguments as of NotWritable."""
+    """A file may not be read."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
         super().__init__(path, f"cannot read {path}: {reason}; {remedy}")
@@ -177,11 +166,9 @@ def did_you_mean(name: str, candidates: Iterable[str], max_names: int = 12) -> s
     names = [str(k) for k in candidates]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
-        nearest = [  # one that is very near is named though another is nearer
-            match
-            for match in near
-            if match == near[0] or difflib.SequenceMatcher(None, str(name), match).ratio() >= 0.7
-        ]
+        # one that is very near is named though another is nearer
+        ratios = {match: difflib.SequenceMatcher(None, str(name), match).ratio() for match in near}
+        nearest = [match for match in near if match == near[0] or ratios[match] >= 0.7]
         named = " or ".join(repr(shortened(name, _MAX_LENGTH)) for name in nearest)
         return f"; did you mean {named}?"
     if not names:

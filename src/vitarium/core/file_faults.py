@@ -47,10 +47,7 @@ _NUMBER = re.compile(r"(?:os error|[Ee]rrno) (\d+)")
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Inside, a file or a folder's files are read. A missing one is FileNotFoundError as ever.
-
-    Raises NotReadable, UnusablePath and FileFault.
-    """
+    """Inside, files are read: NotReadable, UnusablePath, FileFault; FileNotFoundError as ever."""
     try:
         yield
     except (VitariumError, FileNotFoundError):
@@ -79,10 +76,7 @@ def resolved(path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside, a file or a folder's files are written, by us or by a library.
-
-    Raises WriteFault (DiskFull, NotWritable, ...) and UnusablePath.
-    """
+    """Inside, files are written, by us or a library: WriteFault (DiskFull, ...), UnusablePath."""
     try:
         yield
     except VitariumError:
@@ -117,11 +111,7 @@ def check_file(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises NotWritable and UnusablePath before the work is done that is to be kept there.
-
-    Args:
-        folder: it, and those around it, need not be there yet.
-    """
+    """Raises NotWritable and UnusablePath before the work whose result is to go there, or below."""
     with writing(folder):
         nearest = next(path for path in _upwards(folder) if path.exists())
         if not nearest.is_dir():

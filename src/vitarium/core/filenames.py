@@ -1,7 +1,6 @@
 """Turn untrusted names into file names: the only way in which a name becomes part of a path.
 
-A name in a blueprint, a table or a foreign zoo may be `../../x`, empty, ten thousand characters
-long, or reserved by an operating system. Ordinary names are left as they are.
+A name may be `../../x`, empty, ten thousand characters long, or reserved by an operating system.
 """
 
 import hashlib
@@ -15,8 +14,6 @@ MAX_BYTES = 100
 _PUNCTUATION = set(" -_.,+=@()")
 """Allowed beside letters, marks and digits of any script. `~` is not: it marks names that were
 changed, so that they cannot collide with unchanged ones."""
-_CATEGORIES = {"L", "M", "N"}
-"""Unicode's letters, marks and numbers."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I)
 """Device names of Windows, which are reserved with any extension."""
 
@@ -25,9 +22,8 @@ def file_name(text: str) -> str:
     """A text as the name of a file or folder: 1 to `MAX_BYTES` bytes of UTF-8.
 
     An ordinary text is returned unchanged. In any other, characters that are not allowed are
-    replaced, and `~` and twelve hexadecimal digits of its SHA-256 are appended, so that different
-    texts have different names. The name contains no separator, does not begin with a dot or a
-    dash, and does not end with a dot or a space.
+    replaced, and `~` and twelve digits of its SHA-256 are appended, so that names stay different.
+    It has no separator, begins with no dot or dash, and ends with no dot or space.
     """
     name = _sanitized(text)
     return name if name == text and len(name.encode()) <= MAX_BYTES else _hashed(text)
@@ -60,10 +56,8 @@ def _hashed(text: str) -> str:
 
 def _sanitized(text: str) -> str:
     """The text with `_` for characters that are not allowed, and before what may not come first."""
-    name = "".join(
-        char if char in _PUNCTUATION or unicodedata.category(char)[0] in _CATEGORIES else "_"
-        for char in text
-    ).rstrip(" .")
+    allowed = (c in _PUNCTUATION or unicodedata.category(c)[0] in "LMN" for c in text)
+    name = "".join(c if ok else "_" for c, ok in zip(text, allowed, strict=True)).rstrip(" .")
     if not name or name[0] in " .-" or _RESERVED.fullmatch(name):
         return f"_{name}"
     return name

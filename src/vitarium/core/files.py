@@ -28,11 +28,9 @@ def write(
 ) -> None:
     """Write beside and rename: after a crash the file is the old one or the new one.
 
-    Args:
-        root: a folder that is not left, whatever links its folders are.
+    `root` is a folder that is not left, whatever links its folders are.
 
-    Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; then, too, the old file is still
-    there.
+    Raises DiskFull, NotWritable, UnusablePath and LeadsOutside; the old file is still there then.
     """
     if root:
         check_inside(path.parent, root)
@@ -119,10 +117,7 @@ def exists(path: Path) -> bool:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What lies in a folder, in order; nothing where there is none.
-
-    Raises NotReadable, where Path.glob gives nothing.
-    """
+    """What lies in a folder, in order; nothing where there is none. Raises NotReadable."""
     try:
         with reading(folder):
             return sorted(folder.iterdir())
@@ -171,8 +166,7 @@ def write_sealed(path: Path, value: dict[str, Any], *, root: Path | None = None)
 def with_checksum(value: dict[str, Any], *, indent: int | None = None, after: bytes = b"") -> str:
     """JSON text of an object that ends in `, "xxh3": "<XXH3-64 of all before this comma>"}`.
 
-    Args:
-        after: bytes that the checksum is to cover too, as if they stood before the text.
+    The checksum covers `after` too, as if it stood before the text.
     """
     text = escaped_json(json.dumps(value, indent=indent, ensure_ascii=False))
     body = text.removesuffix("}").rstrip("\n")
@@ -186,12 +180,9 @@ def _seal(body: bytes) -> str:
 def read_sealed(
     path: Path, *, format_1: Callable[[dict[str, Any]], bool] = lambda value: False
 ) -> dict[str, Any]:
-    """Read what `write_sealed` wrote.
+    """Read what `write_sealed` wrote. Raises CorruptFile if any byte of it has changed.
 
-    Args:
-        format_1: is asked about an object without a seal whether it is of format 1, which had none.
-
-    Raises CorruptFile if any byte of it has changed.
+    `format_1` is asked about an object without a seal whether it is of format 1, which had none.
     """
     text = read(path)
     try:
@@ -217,12 +208,9 @@ def write_lines(path: Path, values: list[Any], *, root: Path | None = None) -> N
 
 
 def read_lines(path: Path, *, sealed: bool) -> list[Any]:
-    """Read what `write_lines` wrote. A missing file has no lines.
+    """Read what `write_lines` wrote; `sealed` refuses a file without a last line, as of format 1.
 
-    Args:
-        sealed: whether a file without a last line is refused; format 1 had none.
-
-    Raises CorruptFile that names the line, if any byte of the file has changed or is missing.
+    A missing file has no lines. Raises CorruptFile if any byte of one has changed or is missing.
     """
     try:
         text = read(path)
@@ -273,10 +261,8 @@ def plain_path(path: Path, *, hold: bool = False) -> Iterator[Path]:
     """Inside, a path of the same file or folder that libraries in other languages take.
 
     On Linux a file's name is any bytes; what is no UTF-8 stands in Python's texts as halves of
-    surrogate pairs, which no other library takes. DuckDB takes `*` for any name.
-
-    Args:
-        hold: stay with this file (on Linux) though another process puts another one in its place.
+    surrogate pairs, which no other library takes. DuckDB takes `*` for any name. `hold` stays with
+    this file (on Linux) though another process puts another one in its place.
     """
     is_odd = not str(path).isascii() or not _PATTERN.isdisjoint(str(path))
     if not (hold or is_odd) or not _DESCRIPTORS.is_dir():

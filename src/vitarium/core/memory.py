@@ -4,8 +4,8 @@ import ctypes
 import sys
 from functools import cache
 
-# of glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
 _LARGEST = 2**31 - 1
 
 

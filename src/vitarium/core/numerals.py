@@ -4,10 +4,7 @@ _MAX_DIGITS = 18
 
 
 def is_number(text: str) -> bool:
-    """Whether `int` reads it as a number of at most 18 digits from 0 to 9.
-
-    `str.isdigit` alone also takes ², and more digits than `int` does.
-    """
+    """Whether it is at most 18 digits from 0 to 9; `str.isdigit` alone also takes ²."""
     return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 

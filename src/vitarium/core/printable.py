@@ -24,10 +24,8 @@ def printable(text: str, *, newline: str = " ") -> str:
 
     Whitespace becomes a space. Other hidden characters are written as Python escapes, e.g. `\x1b`
     or `\u202e`; a byte of a file name that is not UTF-8 is written as `\xff`. Text without hidden
-    characters is returned unchanged, and so is text that was escaped already.
-
-    Args:
-        newline: replacement for a line feed; "\n" keeps it.
+    characters is returned unchanged, and so is text that was escaped already. `newline` replaces
+    a line feed; "\n" keeps it.
     """
 
     def escaped(char: str) -> str:
@@ -65,10 +63,8 @@ def distinct(
 ) -> dict[str, str]:
     """Map each name to a printable label, such that different names have different labels.
 
-    Args:
-        empty: label of the empty name.
-        newline: as in `printable`.
-        max_length: of a label, not counting the number that tells equal labels apart.
+    `empty` is the label of the empty name, `max_length` that of a label, without the number that
+    tells equal labels apart.
     """
     labels: dict[str, str] = {}
     taken: set[str] = set()
@@ -84,10 +80,7 @@ def distinct(
 
 
 def escaped_json(text: str) -> str:
-    r"""Replace hidden characters in JSON text by `\uXXXX`, which does not change its value.
-
-    Line feeds between values are kept.
-    """
+    r"""Replace hidden characters in JSON text, but for line feeds, by `\uXXXX`: the same value."""
     if text.isascii() and "\x7f" not in text:  # JSON escapes the other control characters itself
         return text
 

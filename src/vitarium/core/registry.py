@@ -1,9 +1,8 @@
 """One small registry: a plug-in is one file that registers one function under the field's name.
 
-The command line, the validation of blueprints and the documentation read this registry, so what
-is registered appears everywhere. Plug-ins outside of vitarium are modules that register with the
-same decorators: named by an entry point of the group `vitarium`, or in the environment variable
-VITARIUM_PLUGINS (module names with commas between them).
+What is registered appears everywhere: command line, blueprints, documentation. Plug-ins outside of
+vitarium are modules that register with the same decorators: named by an entry point of the group
+`vitarium`, or in the environment variable VITARIUM_PLUGINS (with commas between them).
 """
 
 import importlib
@@ -67,7 +66,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 def register(kind: str, name: str, config: type[Config], **facts: Any) -> Callable[[F], F]:
     """The decorator that registers a function `(config, ...)` as the plug-in of that kind and name.
 
-    What the kinds' own decorators are made of, which name and type the facts: `measures/base.py`.
     Raises ValueError where another module has registered that name.
     """
 
@@ -103,10 +101,7 @@ def get(kind: str, name: str) -> Plugin:
 
 @cache
 def _load(package: str) -> None:
-    """Import a module, or every public module in a package, so that its plug-ins are registered.
-
-    What a kind's plug-ins are made with (`_name`, `base`) is left to the plug-ins that need it.
-    """
+    """Import a module, or every module of plug-ins in a package, which registers them."""
     path = getattr(importlib.import_module(package), "__path__", ())
     for module in pkgutil.iter_modules(path, f"{package}."):
         name = module.name.rpartition(".")[2]
@@ -153,10 +148,7 @@ def choose(kind: str, name: str, /, **settings: Any) -> Section:
 
 
 def section(kind: str, value: Any) -> Section:
-    """Read a section from a name or a mapping with a `name`.
-
-    Raises InvalidConfig that lists every problem with its path inside the section.
-    """
+    """Read a section from a name or a mapping with a `name`. Raises InvalidConfig."""
     if isinstance(value, Section):
         return value
     if isinstance(value, str):
@@ -191,7 +183,6 @@ class SectionOf:
         return core_schema.no_info_plain_validator_function(
             read,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value, info: value.factors(defaults=not info.exclude_defaults),
-                info_arg=True,
+                lambda value, info: value.factors(defaults=not info.exclude_defaults), info_arg=True
             ),
         )

@@ -15,10 +15,7 @@ import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """The 63-bit seed of the stream called `names` under `seed`, e.g. derive(42, "dropout", 3, 7).
-
-    It is the start of a SHA-256 over the seed and the names, so streams are independent.
-    """
+    """The 63-bit seed of a stream, e.g. derive(42, "dropout", 3, 7): the start of a SHA-256."""
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

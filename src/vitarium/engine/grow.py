@@ -1,7 +1,7 @@
 """Grow: from a blueprint to a zoo."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,8 +15,7 @@ from vitarium.engine.pools.local import LocalEngine
 from vitarium.engine.progress.display import announce, display, labels
 from vitarium.engine.progress.remaining import Remaining
 from vitarium.engine.progress.timeline import Timeline
-from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Pool, Scheduler
+from vitarium.engine.scheduler import Pool, Queue, Scheduler
 from vitarium.engine.tuning.auto_tuner import AutoTuner, TrainRequest
 from vitarium.engine.tuning.calibration import Calibration
 from vitarium.engine.tuning.machine import Machine
@@ -132,9 +131,8 @@ def grow(
     planned = blueprint if isinstance(blueprint, Plan) else plan(blueprint, parents_in(zoo))
     request = TrainRequest(precision, compiled, stacked)
     with ExitStack() as stack:
-        trainer = stack.enter_context(
-            _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
-        )
+        where = _engine(engine, workers, device, address, cpus_per_model, gpus_per_model)
+        trainer = stack.enter_context(where)
         machine = trainer.machine
         growth = Growth(Zoo.create(zoo), planned)
         say = announce if progress else lambda text: None
@@ -173,14 +171,13 @@ def grow(
         if len(queue):
             with trainer.pool(queue, growth.zoo, options, tuner) as pool:
                 Scheduler(queue, pool, growth.zoo, emit, tuner.mode).run()
-        for model in queue.blocked():
+        for model in queue.waiting():  # which can no longer start
             cause = f"its parent {model.parent} has no weights to start from"
             emit(Ended(model.id, "skipped", cause))
         growth.zoo.models()  # leaves the index up to date
     return growth
 
 
-@contextmanager
 def _engine(
     name: str,
     workers: int | None,
@@ -188,20 +185,18 @@ def _engine(
     address: str | None,
     cpus: int | None,
     gpus: float | None,
-) -> Iterator[Engine]:
+) -> AbstractContextManager[Engine]:
     if name == "ray":
         from vitarium.engine.pools.ray import on_ray
 
-        with on_ray(address, workers, device, 1 if cpus is None else cpus, gpus) as ray_engine:
-            yield ray_engine
-    elif name == "local":
-        only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}
-        for option, value in only_ray.items():
-            if value is not None:
-                raise InvalidInput(f"--{option} {value} needs --engine ray")
-        yield LocalEngine(device, workers)
-    else:
+        return on_ray(address, workers, device, 1 if cpus is None else cpus, gpus)
+    if name != "local":
         raise InvalidInput(f"unknown engine '{name}'; known: local, ray")
+    only_ray = {"address": address, "cpus-per-model": cpus, "gpus-per-model": gpus}
+    for option, value in only_ray.items():
+        if value is not None:
+            raise InvalidInput(f"--{option} {value} needs --engine ray")
+    return nullcontext(LocalEngine(device, workers))
 
 
 def _queue(growth: Growth) -> Queue:

@@ -21,14 +21,14 @@ def parents_in(folder: str | Path) -> Find:
             ids = [row["model"] for row in listing(zoo.path, where=start.where).rows]
         if not ids:
             raise InvalidInput(f"no model of {folder} fulfills the condition {start.where}")
-        return [_parent(zoo, id) for id in dict.fromkeys(ids)]
+        parents = []
+        for id in dict.fromkeys(ids):
+            model = zoo.folder(id)
+            epochs = tuple(epoch.number for epoch in model.epochs() if epoch.checkpoint)
+            if model.status != "finished" or not epochs:
+                status = f"model {id} of the zoo is {model.status}"
+                raise InvalidInput(f"{status}: nothing can start from it")
+            parents.append(Parent(id, model.spec().origin, epochs))
+        return parents
 
     return find
-
-
-def _parent(zoo: Zoo, id: str) -> Parent:
-    folder = zoo.folder(id)
-    checkpoints = tuple(epoch.number for epoch in folder.epochs() if epoch.checkpoint)
-    if folder.status != "finished" or not checkpoints:
-        raise InvalidInput(f"model {id} of the zoo is {folder.status}: nothing can start from it")
-    return Parent(id, folder.spec().origin, checkpoints)

@@ -1,27 +1,90 @@
-"""Gives the models of a queue to workers, and deals with those that die; wherever they run."""
+"""Which models come next, parents before children, and what becomes of workers that die."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Generic, Self, TypeVar
 
-from vitarium.blueprint import ModelSpec
+from vitarium.blueprint import ModelSpec, Plan
 from vitarium.core import files
 from vitarium.core.errors import VitariumError, WriteFault
 from vitarium.engine.events import Ended, Halved, Listener, Retried, Started
-from vitarium.engine.queue import ModeOf, Queue
 from vitarium.engine.tuning.calibration import TrainMode
 from vitarium.engine.worker import Fault, Message
-from vitarium.training import TrainOptions
+from vitarium.training import TrainOptions, stack_key
 from vitarium.zoo import Zoo
 
 MAX_TRIES = 2
 """How often a model is started before a dying worker counts as its own fault."""
 
-OUT_OF_MEMORY = (
-    "out of memory with one model at a time ({cause}); "
-    "give it a smaller batch_size, or another device"
-)
+ModeOf = Callable[[ModelSpec], TrainMode]
+"""How to train a model, and how many at most as one computation."""
+
+
+class Queue:
+    """The models of a plan that are still to be grown.
+
+    `done` are in the zoo, with weights to start from; `without_checkpoint` are, too, but diverged.
+    """
+
+    def __init__(
+        self, plan: Plan, done: Iterable[str], without_checkpoint: Iterable[str] = ()
+    ) -> None:
+        self._done = set(done)
+        closed = {*self._done, *without_checkpoint}
+        self._waiting = [model for model in plan.models if model.id not in closed]
+        self._keys: dict[str, str | None] = {}
+        self.max_stack: int | None = None
+        """Lowered when memory runs out."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def waiting(self) -> list[ModelSpec]:
+        """All that have not been taken; once nothing runs, those that can no longer start."""
+        return list(self._waiting)
+
+    def can_start(self) -> bool:
+        """Whether `next` gives a model."""
+        return any(self._ready(model) for model in self._waiting)
+
+    def next(self) -> ModelSpec | None:
+        """Take the first model whose parent is done; None while there is none."""
+        first = next(filter(self._ready, self._waiting), None)
+        if first is not None:
+            self._waiting.remove(first)
+        return first
+
+    def next_stack(self, mode_of: ModeOf) -> tuple[list[ModelSpec], TrainMode]:
+        """Take that model and those to train with it, none while there are none; and how."""
+        first = self.next()
+        if first is None:
+            return [], TrainMode()
+        mode, stack = mode_of(first), [first]
+        size = min(mode.stacked, self.max_stack or mode.stacked)
+        if size > 1 and (key := self._key(first)) is not None:
+            alike = (m for m in self._waiting if self._ready(m) and self._key(m) == key)
+            stack += islice(alike, size - 1)
+            for model in stack[1:]:
+                self._waiting.remove(model)
+        return stack, mode
+
+    def finished(self, model: ModelSpec) -> None:
+        """Its children may start."""
+        self._done.add(model.id)
+
+    def put_back(self, model: ModelSpec) -> None:
+        """It comes next."""
+        self._waiting.insert(0, model)
+
+    def _ready(self, model: ModelSpec) -> bool:
+        return model.parent is None or model.parent in self._done
+
+    def _key(self, model: ModelSpec) -> str | None:
+        if model.id not in self._keys:
+            self._keys[model.id] = stack_key(model)
+        return self._keys[model.id]
 
 
 class Worker:
@@ -79,16 +142,10 @@ class Pool(ABC, Generic[W]):
 
     @abstractmethod
     def receive(self, handle: Callable[[W, Message], None]) -> None:
-        """Wait for something to happen, and give `handle` the workers' messages.
-
-        A worker that sent a Fault is no longer in the pool.
-        """
+        """Wait for messages and give them to `handle`; who sent a Fault is out of the pool."""
 
     def idle(self) -> Iterable[W]:
-        """Workers that can be given models now, never more than `size`.
-
-        Missing ones are begun one by one, as they are asked for.
-        """
+        """Workers that can be given models now, at most `size`; missing ones are begun as asked."""
         for worker in list(self.workers.values()):
             if worker.number >= self.size and not worker.specs:
                 self.remove(worker)  # even an idle process holds memory
@@ -183,12 +240,10 @@ class Scheduler(Generic[W]):
                 self.emit(Ended(spec.id, "failed", message))
 
     def _out_of_memory(self, worker: W, cause: str) -> None:
-        """Halve what ran when the worker began, so that several at once halve it only once.
-
-        First the models of a stack, then the workers.
-        """
+        """Halve the stack, then the workers, of when it began: several at once halve only once."""
         if worker.among == worker.stack == 1:
-            self._try_again(worker, OUT_OF_MEMORY.format(cause=cause))
+            remedy = "give it a smaller batch_size, or another device"
+            self._try_again(worker, f"out of memory with one model at a time ({cause}); {remedy}")
             return
         for spec in _taken_from(worker):
             self.tries[spec.id] -= 1

@@ -23,7 +23,6 @@ Goods = Mapping[str, bytes]
 """Content of files by their path inside the zoo."""
 
 _ORDER = {"model.json": 0, "epochs.jsonl": 2, "result.json": 3}
-_REST = 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class _Changes:
         """New and changed files in the order in which they may be written, then removed ones."""
         before, self._state = self._state, self._look()
         changed = [file for file, state in self._state.items() if before.get(file) != state]
-        changed.sort(key=lambda file: (_ORDER.get(file.name, _REST), file))
+        changed.sort(key=lambda file: (_ORDER.get(file.name, 1), file))
         for file in [*changed, *(before.keys() - self._state.keys())]:
             content = file.read_bytes() if file in self._state else None
             send(FileSent(file.relative_to(self.zoo.path).as_posix(), content))

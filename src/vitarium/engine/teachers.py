@@ -63,10 +63,7 @@ def in_zoo(teacher: TeacherRef, spec: ModelSpec, zoo: Zoo) -> CheckpointRef:
 
 
 def teacher_files(teacher: TeacherRef, zoo: Zoo) -> dict[str, Path]:
-    """The files of a teacher that lies outside of the zoo, by where a zoo of its own has them.
-
-    Raises InvalidInput that names every place where it was looked for.
-    """
+    """The files of a teacher outside of the zoo, by where a shipped zoo has them."""
     path = _find_path(teacher, zoo)
     if teacher.is_file:
         return {shipped(teacher): path}
@@ -116,9 +113,8 @@ def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         faults = "; ".join(line.strip() for line in str(error).splitlines()[1:6])
-        raise IncompatibleWeights(
-            f"the teacher's weights in {file} do not fit its architecture: {faults}"
-        ) from None
+        fault = f"the teacher's weights in {file} do not fit its architecture: {faults}"
+        raise IncompatibleWeights(fault) from None
     return model.eval()
 
 

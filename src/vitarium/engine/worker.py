@@ -1,8 +1,7 @@
 """A worker: a process of its own that trains one job after another.
 
 Its arguments are one end of a socket pair, through which jobs come in and messages go out, and its
-number of threads. When the other end is gone, so is the worker: an engine that
-was killed leaves nothing running behind.
+number of threads. When the other end is gone, so is the worker: a killed engine leaves nothing.
 """
 
 import os

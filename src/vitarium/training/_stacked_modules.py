@@ -1,21 +1,27 @@
-"""The module that a stack is computed with: a place for every kind of head, and convolutions as
-matrix products, so that a model's bits do not depend on its company.
+"""What a stack is computed with: one module for all of its models, rows of weights, shared outputs.
 
 Under vmap, convolutions of k models become one of k groups. oneDNN chooses how to sum by the number
 of groups, so on some processors a model's bits would depend on how many models are beside it. A
 batched product of matrices is computed model by model, in an order that does not depend on k.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from typing import cast
+from math import prod
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitarium.architectures.heads import head_prefix, is_head
+from vitarium.data.batch import Batch
 from vitarium.training.train_state import TrainState
+
+_ALIGNED = 16
+"""Every weight starts at a multiple of 64 bytes: else how a row is aligned in memory, and with it
+which of its numbers go through which instructions, would depend on its place among others."""
 
 
 class MatmulConv2d(nn.Conv2d):
@@ -92,3 +98,70 @@ def stacked_template(members: Sequence[TrainState]) -> tuple[nn.Module, list[dic
         head_names = (n for n, _ in member.model.named_parameters() if is_head(member.model, n))
         names.append({name: inside + name.removeprefix(prefix) for name in head_names})
     return model.to(next(members[0].model.parameters()).device), names
+
+
+class FlatLayout:
+    """Places of the weights in a row; those that are trained come first, as one piece.
+
+    trained: their names, in the order in which they lie.
+    trained_size, size: how many numbers they, and all weights, take.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.trained = [name for name, p in parameters.items() if p.requires_grad]
+        frozen = [name for name, p in parameters.items() if not p.requires_grad]
+        self.shapes = {name: tuple(parameters[name].shape) for name in (*self.trained, *frozen)}
+        self._starts: dict[str, int] = {}
+        self.size = self.trained_size = 0
+        for name, shape in self.shapes.items():
+            self._starts[name] = self.size
+            self.size += -(-prod(shape) // _ALIGNED) * _ALIGNED
+            if name in self.trained:
+                self.trained_size = self.size
+
+    def view(self, rows: Tensor, name: str) -> Tensor:
+        """A weight's part of a row, in its shape: [..., size] -> [..., *shape], no copy."""
+        start, shape = self._starts[name], self.shapes[name]
+        return rows[..., start : start + prod(shape)].view(*rows.shape[:-1], *shape)
+
+
+class SharedOutputs:
+    """Outputs of all models for the batches of a split, computed when the first model is scored.
+
+    outputs: images [batch, c, h, w] -> outputs of the k models, [k, batch, outputs].
+    """
+
+    def __init__(self, members: Sequence[TrainState], outputs: Callable[[Tensor], Tensor]) -> None:
+        self.members, self.outputs = members, outputs
+        self._by_batch: dict[Any, Tensor] = {}
+        self._current: tuple[Any, Tensor | None] = (None, None)
+
+    def score(self, member: TrainState) -> Any:
+        """The member's `score`, remembering which batch is out."""
+
+        def score(split: Any, limit: int | None = None) -> Iterator[Batch]:
+            for number, batch in enumerate(member.batches.score(split, limit)):
+                self._current = ((split, number), batch.images)
+                yield batch
+
+        return score
+
+    @contextmanager
+    def used_by(self, k: int) -> Iterator[None]:
+        """Inside, the k-th model takes its outputs for such a batch from here."""
+        model = self.members[k].model
+        forward = model.forward
+
+        def forward_shared(images: Tensor, *more: Any, **named: Any) -> Any:
+            key, current = self._current
+            if images is not current or more or named:
+                return forward(images, *more, **named)
+            if key not in self._by_batch:
+                self._by_batch[key] = self.outputs(images)
+            return self._by_batch[key][k]
+
+        model.forward = forward_shared
+        try:
+            yield
+        finally:
+            model.forward = forward

@@ -52,8 +52,7 @@ def schedule(
 
     Args:
         config: its fields are factors.
-        paper: authors, year and arXiv number, or an address.
-        tiny: settings for the contract tests; None: the defaults.
+        paper, tiny: as of `optimizer`.
 
     `vitarium.testing.check_schedule(name)` tests all of it.
     """

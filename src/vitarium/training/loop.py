@@ -122,8 +122,7 @@ def _begun_options(folder: ModelFolder, options: TrainOptions) -> TrainOptions:
 
 
 class _AsyncWriter:
-    """Puts an epoch on disk while the next one is trained; those of one are done before those of
-    the next begin.
+    """Puts an epoch on disk while the next one is trained.
 
     Leaving the context waits for what is under way, also when training was interrupted.
     """

@@ -18,12 +18,10 @@ def optimize_forward(
     """Let a model do only what its output needs, in the way that is fast; its weights stay.
 
     Where the class token alone is read, the last block computes that token alone: about 7 % less
-    work for 12 blocks. In bf16 on CPUs attention is computed by plain matrix products, which there
-    beat the fused kernel (ViT-S at 224 pixels: 1.18 times the images per second). torch.compile
-    gets the model as it is.
-
-    Args:
-        blocks_are_read: every block has to compute all tokens, since an objective reads them.
+    work for 12 blocks (not with `blocks_are_read`: an objective reads all tokens of every block).
+    In bf16 on CPUs attention is computed by plain matrix products, which there beat the fused
+    kernel (ViT-S at 224 pixels: 1.18 times the images per second). torch.compile gets the model
+    as it is.
     """
     if options.compiled:
         return
@@ -74,11 +72,9 @@ def _class_token(self: Any, tokens: Tensor) -> Tensor:
 def _attended(attn: Any, tokens: Tensor) -> Tensor:
     """What the first token gathers from all: [batch, n, width] -> [batch, 1, width]"""
     batch, count, _ = tokens.shape
-    of_query, of_rest = attn.qkv.weight.split((attn.attn_dim, 2 * attn.attn_dim))
-    bias = attn.qkv.bias
-    query_bias, rest_bias = (
-        (None, None) if bias is None else bias.split((attn.attn_dim, 2 * attn.attn_dim))
-    )
+    sizes, bias = (attn.attn_dim, 2 * attn.attn_dim), attn.qkv.bias
+    of_query, of_rest = attn.qkv.weight.split(sizes)
+    query_bias, rest_bias = (None, None) if bias is None else bias.split(sizes)
     heads = (attn.num_heads, attn.head_dim)
     query = F.linear(tokens[:, :1], of_query, query_bias).reshape(batch, 1, *heads).transpose(1, 2)
     rest = F.linear(tokens, of_rest, rest_bias).reshape(batch, count, 2, *heads)

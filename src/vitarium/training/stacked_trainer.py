@@ -20,9 +20,7 @@ from torch.optim import Optimizer
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint import Recipe
 from vitarium.data.batch import Batch
-from vitarium.training._flat_layout import FlatLayout
-from vitarium.training._shared_outputs import SharedOutputs
-from vitarium.training._stacked_modules import head_of, stacked_template
+from vitarium.training._stacked_modules import FlatLayout, SharedOutputs, head_of, stacked_template
 from vitarium.training.options import TrainOptions
 from vitarium.training.resume import MODEL, OPTIMIZER, weights_of
 from vitarium.training.train_state import TrainState
@@ -64,11 +62,8 @@ class StackedTrainer:
         for member, group in zip(self.members, self.groups, strict=True):
             group["lr"] = member.rate(epoch, number)
         with self.options.autocast:
-            by_member = [
-                member.teacher(images)
-                for member, images in zip(self.members, batch.images, strict=True)
-                if member.teacher
-            ]
+            pairs = zip(self.members, batch.images, strict=True)
+            by_member = [member.teacher(images) for member, images in pairs if member.teacher]
             teacher_outputs = {
                 name: self._padded(torch.stack([outputs[name] for outputs in by_member]))
                 for name in (by_member or [{}])[0]
@@ -104,10 +99,7 @@ class StackedTrainer:
         return scores
 
     def progress(self) -> list[dict[str, Tensor]]:
-        """The training state of each model, [*shape] by name, as `training.resume` has it.
-
-        The same as if the model had been trained by itself.
-        """
+        """Each model's training state, [*shape] by name, as if it had been trained by itself."""
         states = []
         for k, (member, row) in enumerate(zip(self.members, self.rows, strict=True)):
             state = {MODEL + name: tensor for name, tensor in member.model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""One model of a training run: its module, its data and its folder."""
+"""One model of a training run: its module, its data, its folder, and the teacher that it asks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,25 +7,57 @@ import torch
 from torch import Tensor, nn
 
 from vitarium.architectures.heads import head_prefix, is_head
-from vitarium.blueprint import ModelSpec
-from vitarium.core.errors import IncompatibleWeights, InvalidInput
+from vitarium.blueprint import ModelSpec, Recipe
+from vitarium.core.errors import IncompatibleWeights, InvalidInput, VitariumError
 from vitarium.data import load as datasets
 from vitarium.data.loader import Batches
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import TrainOptions, software
-from vitarium.training.teacher import Teacher
 from vitarium.zoo import About, ModelFolder
 
 
+class Teacher:
+    """A teacher, called once for each batch of one student; both take an `example` [1, c, h, w].
+
+    Raises InvalidInput where there is no teacher, or where it does not go with the student.
+    """
+
+    def __init__(
+        self, recipe: Recipe, teacher: nn.Module | None, student: nn.Module, example: Tensor
+    ) -> None:
+        objective = recipe.objective
+        if teacher is None:
+            raise InvalidInput(f"objective '{objective.name}' needs a teacher: give one")
+        self.teacher = teacher.to(example.device).eval()
+        training = student.training
+        with torch.no_grad():  # not inference_mode: the student may cache what training needs
+            student.eval()
+            try:
+                self.teacher(example)
+            except VitariumError:
+                raise
+            except (AssertionError, RuntimeError, ValueError) as error:
+                size = "x".join(map(str, example.shape[1:]))
+                raise InvalidInput(
+                    f"the teacher cannot take the student's images ({size}): {error}; choose a "
+                    "teacher of that input size, or change the student's architecture"
+                ) from None
+            make = objective.plugin.facts["teacher_outputs"]
+            self.outputs_of = make(objective.config, self.teacher, student, example)
+        student.train(training)
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Images [batch, c, h, w] -> tensors [batch, ...] by name."""
+        with torch.inference_mode():
+            outputs = self.outputs_of(images)
+        # copies, since autograd cannot keep what was computed in inference mode
+        return {name: tensor.clone() for name, tensor in outputs.items()}
+
+
 class TrainState:
-    """A model of a run, ready to be trained or resumed.
+    """A model of a run, ready to be trained or resumed; for arguments and errors see `train`.
 
-    Args:
-        parent: weights to start from, by name; its head is used where the spec keeps it.
-        teacher: whom an objective with a teacher asks; it is not changed, but for its device.
-
-    Raises IncompatibleWeights, DataNotFound, InvalidData, InvalidInput (a teacher that does not go
-    with the model) and CorruptFile.
+    The teacher is not changed, but for its device.
     """
 
     teacher: Teacher | None = None
@@ -77,10 +109,6 @@ class TrainState:
         self.changes = f"changed during training: {', '.join(changes)}" if changes else ""
         """Of the software since training began: from then on the bits may be others."""
 
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
-
     def rate(self, epoch: int, number: int) -> float:
         """The learning rate of step `number` (from 0) of an epoch (from 1)."""
         steps, recipe = self.batches.steps, self.recipe
@@ -103,9 +131,7 @@ class TrainState:
         evaluate = objective.plugin.facts["evaluate"]
         splits = ("val", "test") if self.recipe.keeps(epoch) else ("val",)
         scores = evaluate(objective.config, self.model, score or self.batches.score, splits)
-        return {
-            f"{split}_{name}": value for split in splits for name, value in scores[split].items()
-        }
+        return {f"{split}_{name}": v for split in splits for name, v in scores[split].items()}
 
     def fault(self, epoch: int) -> str | None:
         """What is not finite in the weights."""
@@ -132,7 +158,6 @@ def _load(model: nn.Module, parent: Mapping[str, Tensor], *, head: bool) -> None
         if expected[name].shape != parent_tensors[name].shape
     ]
     if faults:
-        raise IncompatibleWeights(
-            "the parent's weights do not fit the architecture: " + "; ".join(sorted(faults)[:5])
-        )
+        listed = "; ".join(sorted(faults)[:5])
+        raise IncompatibleWeights(f"the parent's weights do not fit the architecture: {listed}")
     model.load_state_dict(parent_tensors, strict=False)

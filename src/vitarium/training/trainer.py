@@ -1,7 +1,6 @@
 """Training steps of a single model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ class Trainer:
         self.model: Any = self.member.model
         if options.compiled:
             self.model = torch.compile(self.model, dynamic=False)
-        self.trained = self.member.trained
+        self.trained = [p for p in self.member.model.parameters() if p.requires_grad]
         self.acting = [m for m in self.member.model.modules() if isinstance(m, ActsAfterSteps)]
         self.optimizer = self.member.recipe.optimizer(self.trained)
 
@@ -34,12 +33,9 @@ class Trainer:
         rate = member.rate(epoch, number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0])
-        if member.teacher:
-            with self.options.autocast:
-                model_batch = replace(
-                    model_batch, teacher_outputs=member.teacher(model_batch.images)
-                )
+        with self.options.autocast:
+            outputs = member.teacher(batch.images[0]) if member.teacher else None
+        model_batch = Batch(batch.images[0], batch.labels[0], batch.targets[0], outputs)
         seeds.reseed(seeds.derive(recipe.seed, "dropout", epoch, number))
         with self.options.autocast:
             loss = recipe.objective(self.model, model_batch)

@@ -1,7 +1,4 @@
-"""The zoo on disk: models, checkpoints, what is known of them.
-
-A model's folder, and with it all that recipes are made of, is imported when it is used.
-"""
+"""The zoo on disk: models and checkpoints; what recipes are made of is imported when used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -150,9 +150,8 @@ def read(home: Path, *, with_entries: bool) -> Index | None:
             return None
         source = f"read_parquet('{name}', hive_partitioning = false)"
         _fill(database, source)
-        models = database.execute(
-            f'SELECT "models:id", _stamp, {hidden} FROM {source} WHERE _stamp IS NOT NULL'
-        ).fetchall()
+        select = f'SELECT "models:id", _stamp, {hidden} FROM {source} WHERE _stamp IS NOT NULL'
+        models = database.execute(select).fetchall()
     _check(database, words["headings"])
     stamps = {id: stamp for id, stamp, _ in models}
     if len(stamps) != len(models):
@@ -194,10 +193,8 @@ def _fill(database: "duckdb.DuckDBPyConnection", source: str) -> None:
                 f'FROM {source} WHERE "{name}:{id}" IS NOT NULL'
             )
     except duckdb.OutOfMemoryException:
-        raise QueryTooLarge(
-            f"the zoo's tables need more than {limits.MEMORY} of the memory here; "
-            "use a larger machine"
-        ) from None
+        needed = f"the zoo's tables need more than {limits.MEMORY} of the memory here"
+        raise QueryTooLarge(f"{needed}; use a larger machine") from None
 
 
 def columns(database: "duckdb.DuckDBPyConnection") -> dict[str, dict[str, str]]:
@@ -223,11 +220,8 @@ def _entry(id: str, text: str) -> Entry:
     """Raises ValueError, TypeError and KeyError for what is none."""
     entry: Entry = json.loads(text)
     is_whole = all(isinstance(entry[part], dict) for part in ("facts", "factors", "metrics"))
-    if (
-        not is_whole
-        or entry["facts"].keys() != TABLES["models"].keys()
-        or row_of(entry)["id"] != id
-    ):
+    is_whole = is_whole and entry["facts"].keys() == TABLES["models"].keys()
+    if not is_whole or row_of(entry)["id"] != id:
         raise ValueError(f"no entry of {id}")
     return entry
 

@@ -14,18 +14,8 @@ from vitarium.blueprint.plan import distinguishing_factors
 from vitarium.blueprint.spec import described
 from vitarium.core.errors import CorruptFile
 from vitarium.core.printable import distinct
-from vitarium.zoo._index import (
-    METADATA,
-    TABLES,
-    VERSION,
-    Entry,
-    Index,
-    build,
-    path_of,
-    read,
-    row_of,
-    unchanged_entries,
-)
+from vitarium.zoo import _index
+from vitarium.zoo._index import TABLES, Entry, Index
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo.model_folder import ModelFolder
 
@@ -106,7 +96,8 @@ def made(
     """The tables as one, the headings, and a parquet file of them, with zeros for its checksum."""
     keys = [key for part in ("factors", "metrics") for e in entries.values() for key in e[part]]
     names = [name for name in (*TABLES["models"], *keys) if name != "seconds"]
-    models = _table("models", [row_of(entry) for entry in entries.values()], [*names, "seconds"])
+    rows = [_index.row_of(entry) for entry in entries.values()]
+    models = _table("models", rows, [*names, "seconds"])
     models = models.append_column("_stamp", pa.array([stamps[id] for id in entries], pa.string()))
     texts = pa.array([json.dumps(entry) for entry in entries.values()], pa.string())
     tables = [models.append_column("_entry", texts)]
@@ -115,14 +106,14 @@ def made(
         present = (key for row in rows for key, value in row.items() if value is not None)
         tables.append(_table(name, rows, [*TABLES[name], *present]))
     headings = _headings(list(entries.values()))
-    words = {"version": VERSION, "headings": headings, "checksum": "0" * 16}
+    words = {"version": _index.VERSION, "headings": headings, "checksum": "0" * 16}
     whole = pa.concat_tables(tables, promote_options="default")
     content, start = io.BytesIO(), 0
     with pq.ParquetWriter(content, whole.schema, compression="zstd", store_schema=False) as writer:
         for part in filter(len, tables):  # whoever reads one table passes over the others' rows
             writer.write_table(whole.slice(start, len(part)))
             start += len(part)
-        writer.add_key_value_metadata({METADATA: json.dumps(words)})
+        writer.add_key_value_metadata({_index.METADATA: json.dumps(words)})
     return whole, headings, content.getvalue()
 
 
@@ -157,10 +148,8 @@ def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
     """
     kind = kind or _kind(values)
     if kind == pa.string():
-        values = [
-            v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-            for v in values
-        ]
+        plain = str | None
+        values = [v if isinstance(v, plain) else json.dumps(v, ensure_ascii=False) for v in values]
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 cannot
@@ -179,10 +168,9 @@ def _kind(values: list[Any]) -> pa.DataType:
 
 
 def _headings(entries: list[Entry]) -> dict[str, str]:
-    """The factors that vary inside a stage (those that only tell stages apart would be many).
+    """The factors that vary inside a stage, by the last part of their names where that will do.
 
     What an imported model is called where it comes from tells models apart, but is no factor.
-    The last part of each name, where that is enough to tell them apart.
     """
     distinguishing: set[str] = set()
     for stage in {entry["facts"]["stage"] for entry in entries}:
@@ -198,24 +186,23 @@ def _headings(entries: list[Entry]) -> dict[str, str]:
 def disagreements(zoo: Path) -> list[str]:
     """Where the index says otherwise than the models' own files, a sentence each.
 
-    An entry that is out of date is none: it will be made anew. Reads every model; writes nothing.
-    Raises CorruptFile where a model's own files are damaged.
+    An entry that is out of date is none: it will be made anew. Raises CorruptFile of models' files.
     """
     cure = f"delete {zoo / 'index'} to have it made anew"
     stamps = model_stamps(zoo)
     try:
-        cached = read(zoo, with_entries=True)
+        cached = _index.read(zoo, with_entries=True)
     except OSError as error:
-        return [f"{path_of(zoo)} cannot be read ({error}); {cure}"]
+        return [f"{_index.path_of(zoo)} cannot be read ({error}); {cure}"]
     except Exception:  # whatever a reader of parquet says of a file that is none
-        return [f"{path_of(zoo)} is not as it was written; {cure}"]
+        return [f"{_index.path_of(zoo)} is not as it was written; {cure}"]
     if cached is None:
         return []
-    unchanged = unchanged_entries(cached, stamps)
+    unchanged = _index.unchanged_entries(cached, stamps)
     same = {id: stamp for id, stamp in stamps.items() if id in unchanged}
-    fresh = build(zoo, same, {})[0]
+    fresh = _index.build(zoo, same, {})[0]
     if cached.stamps != stamps:  # its tables are made anew of its entries, and do not matter
-        cached = build(zoo, same, unchanged)[0]
+        cached = _index.build(zoo, same, unchanged)[0]
     expected, actual = _rows_by_model(fresh), _rows_by_model(cached)
     return [
         f"model {id}: the index ({', '.join(wrong)}) is not what the model's files say; {cure}"

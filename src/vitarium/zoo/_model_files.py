@@ -66,10 +66,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def read_lines(folder: Path, name: str, kind: type[Line]) -> list[Line]:
-    """The lines of epochs.jsonl or records.jsonl; none where there is no file.
-
-    Raises CorruptFile.
-    """
+    """Lines of epochs.jsonl or records.jsonl, or none without a file. Raises CorruptFile."""
     file = folder / name
     if not files.exists(file):
         return []
@@ -95,11 +92,9 @@ def ranges(numbers: list[int]) -> str:
 
 
 def model_stamps(zoo: Path) -> dict[str, str]:
-    """For every model its files' times and sizes, by which it is seen that something changed.
+    """Every model's files' times and sizes, which tell what has changed. Raises NotReadable.
 
     Plain system calls, relative to the folder: for 10,000 models, pathlib takes a second longer.
-
-    Raises NotReadable.
     """
     folder = zoo / "models"
     try:

@@ -56,10 +56,7 @@ class TimeLimit:
         self._left = self._seconds
 
     def run(self, work: Callable[[], Answer]) -> Answer:
-        """What `work` gives, which asks the database.
-
-        Raises QueryTimeout, KeyboardInterrupt, and what `work` raises.
-        """
+        """What `work` gives, which asks the database. Raises QueryTimeout and KeyboardInterrupt."""
         # not the thread's own state: a Ctrl-C while it is joined makes it look ended
         future: Future[Answer] = Future()
 
@@ -75,18 +72,15 @@ class TimeLimit:
             is_late = not wait([future], min(max(self._left, 0.0), threading.TIMEOUT_MAX)).done
         finally:
             if is_late:  # or stopped by Ctrl-C
-                self._interrupt(future)
+                end = time.monotonic() + _PATIENCE
+                # again and again: what comes between two statements is not heard
+                while time.monotonic() < end and not wait([future], 0.02).done:
+                    self._database.interrupt()
+                _left_behind.append(future)
         self._left -= time.monotonic() - started
         if is_late:
             raise QueryTimeout(self._seconds)
         return future.result()
-
-    def _interrupt(self, work: Future[Any]) -> None:
-        """Again and again: what comes between two statements is not heard."""
-        end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end and not wait([work], 0.02).done:
-            self._database.interrupt()
-        _left_behind.append(work)
 
 
 def memory_limit(database: "duckdb.DuckDBPyConnection") -> int:

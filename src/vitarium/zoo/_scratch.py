@@ -31,13 +31,7 @@ def scratch(path: Path, count: int, dtype: torch.dtype) -> Tensor:
 
 @contextmanager
 def temporary_folder(folder: Path | None = None, prefix: str = "vitarium-") -> Iterator[Path]:
-    """A folder that is gone in the end.
-
-    Args:
-        folder: in which it is made; None: where this machine keeps such (`$TMPDIR`).
-
-    Raises DiskFull and NotWritable.
-    """
+    """A folder that is gone in the end, in `folder` or `$TMPDIR`. Raises DiskFull, NotWritable."""
     with ExitStack() as stack:
         with writing(folder or Path(os.environ.get("TMPDIR", "/tmp"))):
             name = stack.enter_context(TemporaryDirectory(prefix=prefix, dir=folder))

@@ -24,7 +24,6 @@ from vitarium.zoo._format.coding import Bits
 from vitarium.zoo._format.container import Container
 from vitarium.zoo._format.description import (
     DTYPES,
-    FLOATS,
     VERSION,
     Base,
     Stored,
@@ -68,13 +67,10 @@ class Checkpoint(Mapping[str, "Tensor"]):
     """
 
     def __init__(self, path: Path, find: Find, *, marked: bool = True) -> None:
-        """Open a file; its tensors are not read yet.
+        """Open a file; its tensors are not read yet. Raises CorruptFile.
 
-        Args:
-            marked: whether it has to have checksums of its own. What has none (a file of format 1,
-                or of others) is taken as it is: compare it with something that stands elsewhere.
-
-        Raises CorruptFile, and of that Unmarked for a file without the mark that it has to have.
+        Unmarked, if `marked`, for one without checksums of its own (of format 1, or of others);
+        else that is taken as it is: compare it with something that stands elsewhere.
         """
         self._file = Container(path)
         if marked and not self._file.is_sealed:
@@ -112,10 +108,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
 
     @property
     def depth(self) -> int:
-        """Length of the chain of its bases: how many others may be read to read this one.
-
-        Raises CorruptFile where a base is missing, damaged, not what it was, or builds on itself.
-        """
+        """Length of the chain of its bases, whose files are read, too; raises as `opened_base`."""
         return 1 + self.opened_base.depth if self.base else 0
 
     @property
@@ -138,9 +131,7 @@ class Checkpoint(Mapping[str, "Tensor"]):
         return _tensor(self._numbers(name, 0, stored.count), stored.dtype, stored.shape)
 
     def rows(self, name: str, start: int, stop: int) -> "Tensor":
-        """`tensor[start:stop]`, [stop - start, ...].
-
-        Only the runs that it lies in are read and checked.
+        """`tensor[start:stop]`, [stop - start, ...]; only the runs that it lies in are read.
 
         Raises UnknownName, CorruptFile, and InvalidInput for rows that are not there.
         """
@@ -164,7 +155,6 @@ class Checkpoint(Mapping[str, "Tensor"]):
         """Let the system fetch these tensors, or all, from disk before they are asked for.
 
         Of many files that are read in turn, tensor by tensor, this is what makes a disk fast.
-        Raises CorruptFile where a base is.
         """
         names = None if names is None else list(names)
         self._file.read_ahead(names)
@@ -242,10 +232,9 @@ class Checkpoint(Mapping[str, "Tensor"]):
             values = coding.decompress(self._streams(name, number), count, stored.width)
         except ValueError as error:
             raise self._file.corrupt(f"{name} cannot be unpacked: {error}") from None
-        is_float = stored.dtype in FLOATS
         if stored.code == "alone":
-            return coding.rotated_back(values) if is_float else values
-        return coding.added(self.opened_base.run(name, number), values, is_float)
+            return coding.rotated_back(values) if stored.is_float else values
+        return coding.added(self.opened_base.run(name, number), values, stored.is_float)
 
     def _plain(self, name: str) -> Bits:
         return np.frombuffer(self._file.content(name), f"u{self.tensors[name].width}")

@@ -56,10 +56,9 @@ class CheckpointFolder:
         return self._either(epoch, read)
 
     def base(self, epoch: int) -> Checkpoint:
-        """The checkpoint after an epoch, for others to build on. Raises CorruptFile.
+        """The checkpoint after an epoch, for others to build on; its content is theirs to compare.
 
-        Its content is for the caller to compare, but for a file of format 1: only what epochs.jsonl
-        names is opened.
+        Of format 1 only what epochs.jsonl names is opened. Raises CorruptFile.
         """
 
         def read(path: Path) -> Checkpoint:
@@ -82,9 +81,8 @@ class CheckpointFolder:
     ) -> str:
         """Write a packed checkpoint; returns what it holds (`content_of`).
 
-        Args:
-            bases: what it may build on, the best first; those that lie elsewhere, or are read
-                through too many others, are passed over.
+        `bases`, the best first, are what it may build on; those that lie elsewhere, or are read
+        through too many others, are passed over.
         """
         candidates, best = list(bases), None
         for model, base_epoch in candidates:
@@ -135,16 +133,10 @@ class CheckpointFolder:
 
 
 def opened(path: Path, content: str, ref: CheckpointRef, find: Any = None) -> Checkpoint:
-    """Open a file that epochs.jsonl names.
+    """Open a file that epochs.jsonl names, which should hold `content` (`content_of`).
 
     A file without checksums of its own, as format 1 had them, is believed where `content` is the
     SHA-256 of all its bytes; so no damage makes a file of format 2 pass for one.
-
-    Args:
-        content: what it should hold (`content_of`); of format 1, SHA-256 of the whole file.
-        ref: whose state it should be.
-
-    Raises CorruptFile.
     """
     try:
         checkpoint = Checkpoint(path, find)

@@ -13,6 +13,7 @@ from vitarium.core.errors import CorruptFile
 from vitarium.core.progress import SILENT, Progress
 from vitarium.zoo.lock import held
 from vitarium.zoo.model_folder import ModelFolder
+from vitarium.zoo.zoo import Zoo
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,7 @@ class Conversion:
     bytes_after: int
 
 
-def convert(
-    folders: list[ModelFolder],
-    to: Literal["packed", "plain"],
-    zoo: Path,
-    progress: Progress = SILENT,
-) -> Conversion:
+def convert(zoo: Zoo, to: Literal["packed", "plain"], progress: Progress = SILENT) -> Conversion:
     """Keep every checkpoint packed, or plain.
 
     A model comes after the one whose weights its own build on, so that what is packed stands on
@@ -39,14 +35,13 @@ def convert(
     goes: whoever is killed loses nothing, and going on is running it again. The zoo's lock is held.
     Models that do not wait for each other are converted side by side, one per core.
 
-    Args:
-        progress: is told of each checkpoint.
 
     Raises ZooInUse and DiskFull; CorruptFile for the first checkpoint that cannot be read, after
     all others have been converted.
     """
     convert_one = ModelFolder.pack if to == "packed" else ModelFolder.unpack
     lock, faults, outcomes = Lock(), list[CorruptFile](), list[bool]()
+    folders = [zoo.folder(id) for id in zoo.ids()]
 
     def convert_model(folder: ModelFolder) -> None:
         for epoch in epochs[folder.path]:
@@ -59,13 +54,11 @@ def convert(
                 outcomes.append(converted)
                 progress.step("checkpoints", len(outcomes), total)
 
-    with held(zoo):
+    with held(zoo.path):
         epochs: dict[Path, list[int]] = {}
         for folder in folders:
             try:
-                epochs[folder.path] = [
-                    epoch.number for epoch in folder.epochs() if epoch.checkpoint
-                ]
+                epochs[folder.path] = [e.number for e in folder.epochs() if e.checkpoint]
             except CorruptFile as error:
                 faults.append(error)
                 epochs[folder.path] = []
@@ -75,11 +68,8 @@ def convert(
                 list(pool.map(convert_model, generation))
         if faults:
             rest = f"; so do {len(faults) - 1} more" if len(faults) > 1 else ""
-            raise CorruptFile(
-                faults[0].path,
-                f"{faults[0].fault}; it stays as it is{rest}, all others are {to} "
-                "(`vitarium verify` lists what is damaged)",
-            )
+            others = f"{rest}, all others are {to} (`vitarium verify` lists what is damaged)"
+            raise CorruptFile(faults[0].path, f"{faults[0].fault}; it stays as it is{others}")
         return Conversion(total, sum(outcomes), before, _nbytes(folders))
 
 
@@ -104,8 +94,5 @@ def _generations(folders: list[ModelFolder]) -> Iterator[list[ModelFolder]]:
 
 
 def _nbytes(folders: list[ModelFolder]) -> int:
-    return sum(
-        file.stat().st_size
-        for folder in folders
-        for file in folder.checkpoints.folder.glob("epoch-*")
-    )
+    files = (file for folder in folders for file in folder.checkpoints.folder.glob("epoch-*"))
+    return sum(file.stat().st_size for file in files)

@@ -45,27 +45,17 @@ def listing(
         for name, short in database.headings.items()
         if name not in _FIXED
     }
-    headed = {
-        "model": "id",
-        "stage": "stage",
-        "parent": "parent",
-        **factors,
-        "epochs": "last_epoch",
-        "before": "first.score",
-        "after": _score(database, "models"),
-        "status": "status",
-    }
+    headed = {"model": "id", "stage": "stage", "parent": "parent", **factors}
+    headed |= {"epochs": "last_epoch", "before": "first.score"}
+    headed |= {"after": _score(database, "models"), "status": "status"}
     columns = of_models | headed
     first_scores = (
         f"SELECT model, {_score(database, 'epochs')} AS score FROM epochs "
         "QUALIFY row_number() OVER (PARTITION BY model ORDER BY epoch) = 1"
     )
     taken = {name.lower() for name in headed}
-    listed = ", ".join(
-        f"{sql} AS {quote(name)}"
-        for name, sql in columns.items()
-        if name in headed or name.lower() not in taken
-    )
+    free = [name for name in columns if name in headed or name.lower() not in taken]
+    listed = ", ".join(f"{columns[name]} AS {quote(name)}" for name in free)
     source = f"SELECT {listed} FROM models LEFT JOIN ({first_scores}) AS first ON model = id"
     condition = f"WHERE (\n{where}\n)" if where.strip() else ""  # a comment ends with its line
     order = ", ".join([*_order(sort, columns), "parent IS NOT NULL", "stage", "parent", "id"])

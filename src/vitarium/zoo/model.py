@@ -35,10 +35,7 @@ class Model:
         self._folder = zoo.folder(id)
 
     def load(self, epoch: int | None = None) -> "nn.Module":
-        """The model after an epoch, in eval mode on the CPU; None: the last that is kept.
-
-        Raises InvalidInput for an epoch that is not kept, CorruptFile.
-        """
+        """The model after an epoch, in eval mode on the CPU; None: the last kept; see `Zoo`."""
         return self.zoo.load(self.id, -1 if epoch is None else epoch)
 
     def state_dict(self, epoch: int | None = None) -> "dict[str, Tensor]":

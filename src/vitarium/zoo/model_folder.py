@@ -24,17 +24,9 @@ from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import CorruptFile, InvalidInput
 from vitarium.core.version import installed_version
+from vitarium.zoo import _model_files as model_files
 from vitarium.zoo._format import packing
-from vitarium.zoo._model_files import (
-    FORMAT,
-    About,
-    Epoch,
-    Record,
-    Status,
-    ranges,
-    read_description,
-    read_lines,
-)
+from vitarium.zoo._model_files import About, Epoch, Record, Status, read_description
 from vitarium.zoo.checkpoint import MAX_DEPTH, Checkpoint
 from vitarium.zoo.checkpoint_folder import CheckpointFolder, opened
 
@@ -68,10 +60,7 @@ class ModelFolder:
         return spec
 
     def factors(self) -> dict[str, Any]:
-        """As `spec().factors()`; of what this version wrote, without importing any plug-in.
-
-        Raises CorruptFile.
-        """
+        """As `spec().factors()`; of what this version wrote, without importing any plug-in."""
         about = read_description(self.path)
         values, software = about["spec"], about["software"]
         version = installed_version()  # models that were imported name no version
@@ -92,7 +81,7 @@ class ModelFolder:
 
     def epochs(self) -> list[Epoch]:
         """Finished epochs in order. Raises CorruptFile."""
-        return read_lines(self.path, "epochs.jsonl", Epoch)
+        return model_files.read_lines(self.path, "epochs.jsonl", Epoch)
 
     def result(self) -> dict[str, Any] | None:
         """How the training ended: `status` and `message`; None while it has not."""
@@ -123,23 +112,19 @@ class ModelFolder:
         return self.checkpoints.open(*self.checkpoint(epoch))
 
     def checkpoint(self, epoch: int = -1) -> tuple[int, str]:
-        """Number of a kept epoch and what its checkpoint holds (SHA-256); -1: the last kept.
-
-        Raises InvalidInput.
-        """
+        """Number of a kept epoch (-1: the last), SHA-256 of its checkpoint. Raises InvalidInput."""
         contents = {e.number: e.checkpoint for e in self.epochs() if e.checkpoint}
         if epoch == -1 and contents:
             epoch = max(contents)
         if epoch not in contents:
-            raise InvalidInput(
-                f"model {self.path.name} has no weights of epoch {epoch}; "
-                + (f"it has {ranges(list(contents))}" if contents else "it has none yet")
-            )
+            epochs = model_files.ranges(list(contents)) or "none yet"
+            fault = f"model {self.path.name} has no weights of epoch {epoch}; it has {epochs}"
+            raise InvalidInput(fault)
         return epoch, contents[epoch]
 
     def records(self) -> list[Record]:
         """What earlier versions measured of the model; newer numbers are in `zoo.records`."""
-        return read_lines(self.path, "records.jsonl", Record)
+        return model_files.read_lines(self.path, "records.jsonl", Record)
 
     def progress(self) -> "tuple[int, dict[str, Tensor]] | None":
         """The last finished epoch and the tensors to go on from; None before the first."""
@@ -151,10 +136,7 @@ class ModelFolder:
         return last.number, self.open_progress(last.number, last.progress).state_dict()
 
     def open_progress(self, epoch: int, content: str) -> Checkpoint:
-        """The file to resume from after an epoch, with what its line says of it.
-
-        Raises CorruptFile.
-        """
+        """The file to resume from after an epoch, which its line says to hold `content`."""
         return opened(self.progress_path(epoch), content, CheckpointRef(self.path.name, epoch))
 
     # Writing
@@ -167,7 +149,7 @@ class ModelFolder:
 
     def begin(self, spec: Spec, about: About) -> None:
         """Write down what the model is, before its first epoch. Raises LeadsOutside."""
-        value = {"format": FORMAT, "spec": spec.factors(), **asdict(about)}
+        value = {"format": model_files.FORMAT, "spec": spec.factors(), **asdict(about)}
         files.write_sealed(self.path / "model.json", value, root=self._zoo)
 
     def commit(

@@ -54,12 +54,8 @@ class Database:
     """Tables `models`, `epochs` and `records`, as of when it was opened.
 
     The SQL may be anyone's, and so may the zoo: the connection reads and writes no files, loads no
-    extensions and cannot be told to, and what it holds is a copy.
-
-    However large its answer or long its work, a question comes to an end: see `query_limits`.
-
-    Args:
-        timeout: seconds that each question may take; 0 or None: no limit.
+    extensions and cannot be told to, and what it holds is a copy. A question comes to an end: see
+    `_query_limits`; `timeout` are the seconds that each may take, 0 or None: no limit.
 
     Raises CorruptFile where a model's own files are damaged.
     """
@@ -78,14 +74,9 @@ class Database:
         self._memory = limits.memory_limit(self._duckdb)
 
     def rows(self, sql: str) -> tuple[list[str], list[Row]]:
-        """Names of the columns, and rows.
-
-        Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge.
-        """
+        """Names of the columns, and rows; raises as `Zoo.query` does."""
         names, batches = self.batches(sql)
-        pieces: Iterator[list[Row]] = capped(
-            batches, limits.nbytes_of, self._memory * limits.ROWS_SHARE
-        )
+        pieces = capped(batches, limits.nbytes_of, self._memory * limits.ROWS_SHARE)
         return names, list(chain.from_iterable(pieces))
 
     def batches(self, sql: str) -> tuple[list[str], Iterator[list[Row]]]:
@@ -121,22 +112,19 @@ class Database:
         return self._ask(limit, lambda: self._duckdb.execute("FROM nested_answer"))
 
     def frame(self, sql: str) -> "pd.DataFrame":
-        """Raises InvalidInput, UnknownName, QueryTimeout, QueryTooLarge."""
+        """Raises as `Zoo.query` does."""
         limit = self._begin()
         answer = self._ask(limit, lambda: self._duckdb.execute(self._one_question(sql)))
 
         def fetch() -> "pd.DataFrame":
             return self._ask(limit, lambda: answer.fetch_df_chunk(_FRAME_VECTORS))
 
+        def nbytes(frame: "pd.DataFrame") -> int:
+            return int(frame.memory_usage(index=False, deep=True).sum())
+
         first = fetch()
         more = takewhile(len, (fetch() for _ in count())) if len(first) else ()
-        frames = list(
-            capped(
-                chain([first], more),
-                lambda frame: int(frame.memory_usage(index=False, deep=True).sum()),
-                self._memory * limits.FRAME_SHARE,
-            )
-        )
+        frames = list(capped(chain([first], more), nbytes, self._memory * limits.FRAME_SHARE))
         return first if len(frames) == 1 else _joined(frames)
 
     def arrow(self, sql: str) -> tuple["pa.Schema", Iterator["pa.RecordBatch"]]:
@@ -176,24 +164,20 @@ class Database:
         except UnicodeEncodeError as error:
             code = ord(sql[error.start])  # of a byte that is no UTF-8, Python makes half a letter
             what = f"the byte {code - 0xDC00:#x}" if code > 0xDC00 else "half a letter"
-            raise InvalidInput(
-                f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
-            ) from None
+            fault = f"the SQL has {what}, which is no valid Unicode; write it in UTF-8"
+            raise InvalidInput(fault) from None
         statements = self._duckdb.extract_statements(self.quoted(sql))
         if len(statements) != 1:
             raise InvalidInput(f"{len(statements)} statements; write one SELECT, e.g. {EXAMPLE}")
         kind = statements[0].type.name
         if kind not in _ASKING:
-            raise InvalidInput(
-                f"a zoo can only be asked: write a SELECT, not {kind}, e.g. {EXAMPLE}"
-            )
+            fault = f"a zoo can only be asked: write a SELECT, not {kind}, e.g. {EXAMPLE}"
+            raise InvalidInput(fault)
         return statements[0]
 
     def quoted(self, sql: str) -> str:
         """The SQL with quotes around names with dots, so that `optimizer.lr` is that column."""
-        names = {
-            name.lower(): name for table in self.columns.values() for name in table if "." in name
-        }
+        names = {name.lower() for table in self.columns.values() for name in table if "." in name}
 
         def quote_known(match: re.Match[str]) -> str:
             text: str = match[0]

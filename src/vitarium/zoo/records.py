@@ -68,10 +68,7 @@ KEY = [name for name in COLUMNS if name not in ("value", "unit", "data", "traine
 
 
 def add(zoo: Path, measured: Sequence[Measured]) -> None:
-    """Keep numbers; where one is known already, the new one counts.
-
-    Raises DiskFull, NotWritable and LeadsOutside.
-    """
+    """Keep numbers; the new one counts. Raises DiskFull, NotWritable and LeadsOutside."""
     if not measured:
         return
     import duckdb
@@ -117,11 +114,7 @@ def damaged(zoo: Path) -> list[Path]:
 
 
 def _latest(zoo: Path, folder: Path) -> str:
-    """SQL that gives every record once, as last written.
-
-    Args:
-        folder: the zoo's, as DuckDB can read it (`files.plain_path`).
-    """
+    """SQL that gives every record once, as last written; `folder`: see `files.plain_path`."""
     for path in (paths := _paths(zoo)):
         if fault := _fault(path):
             raise CorruptFile(path, f"{fault}; remove it, and measure again what it held")

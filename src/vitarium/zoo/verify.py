@@ -62,7 +62,13 @@ def verify(zoo: Path, *, deep: bool = False, progress: Progress = SILENT) -> lis
     for path, broken in broken_bases(folders, {zoo / each.path for each in faults}):
         text = f"it is whole, but builds on {_inside(zoo, broken)}"
         faults.append(Fault(_inside(zoo, path), text, "its weights, unless that file is restored"))
-    return [*faults, *_records(zoo), *_index(zoo, faults)]
+    for file in records.damaged(zoo):
+        lost = "measured numbers; remove it, and measure again"
+        faults.append(Fault(_inside(zoo, file), "not as it was written", lost))
+    if not any(fault.path.startswith("models") for fault in faults):
+        lost = "nothing; it is rebuilt when it is removed"
+        faults += [Fault("index", text, lost) for text in _index_tables.disagreements(zoo)]
+    return faults
 
 
 class _Model:
@@ -102,11 +108,9 @@ class _Model:
             faults += self._check_epochs(spec, epochs, bool(result))
             faults += self._family(spec)
             for epoch in epochs:
-                lost = (
-                    f"the weights of epoch {epoch.number}; {_REGROW}"
-                    if epoch.checkpoint
-                    else "where the training was; its finished epochs are whole"
-                )
+                lost = "where the training was; its finished epochs are whole"
+                if epoch.checkpoint:
+                    lost = f"the weights of epoch {epoch.number}; {_REGROW}"
                 read(lambda epoch=epoch: self._weights(epoch), lost)  # type: ignore[misc]
             if self.deep and not faults and any(epoch.checkpoint for epoch in epochs):
                 read(lambda: self._fits(spec), "its weights, as weights of this model")
@@ -141,11 +145,9 @@ class _Model:
                 parent.checkpoint(-1 if epoch is None else epoch)
             except (VitariumError, OSError) as error:
                 fault = error.fault if isinstance(error, CorruptFile) else str(error)
-                yield Fault(
-                    _inside(self.zoo, self.folder.path),
-                    f"it comes of model {model} after epoch {epoch}: {fault}",
-                    "its lineage; its own weights may be whole",
-                )
+                text = f"it comes of model {model} after epoch {epoch}: {fault}"
+                lost = "its lineage; its own weights may be whole"
+                yield Fault(_inside(self.zoo, self.folder.path), text, lost)
 
     def _weights(self, epoch: Epoch) -> None:
         if epoch.checkpoint:
@@ -155,10 +157,8 @@ class _Model:
             except CorruptFile as error:
                 if error.path == checkpoint.path:
                     raise
-                fault = (
-                    f"it builds on {_inside(self.zoo, error.path)}, which is damaged: {error.fault}"
-                )
-                raise CorruptFile(checkpoint.path, fault) from None
+                base = f"{_inside(self.zoo, error.path)}, which is damaged: {error.fault}"
+                raise CorruptFile(checkpoint.path, f"it builds on {base}") from None
         if epoch.progress:
             path = self.folder.progress_path(epoch.number)
             # gone once a later epoch has its own, or training has ended: maybe just now
@@ -193,10 +193,11 @@ class _Model:
             progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
             if file.name not in names and not progress and not files.is_leftover(file):
                 yield Fault(_inside(self.zoo, file), "no file of a model", "nothing; remove it")
-        checkpoints = {
-            file: re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
-            for file in sorted(self.folder.checkpoints.folder.glob("*"))
-        }
+        name, listed = (
+            r"epoch-(\d+)\.(safetensors|packed)",
+            self.folder.checkpoints.folder.glob("*"),
+        )
+        checkpoints = {file: re.fullmatch(name, file.name) for file in sorted(listed)}
         expected = self._expected(spec, [int(match[1]) for match in checkpoints.values() if match])
         for file, match in checkpoints.items():
             if (match and int(match[1]) in expected) or files.is_leftover(file):
@@ -237,9 +238,7 @@ def _blueprints(zoo: Path) -> Iterator[Fault]:
 def broken_bases(folders: Sequence[Path], damaged: Collection[Path]) -> Iterator[tuple[Path, Path]]:
     """Whole packed checkpoints that build on what is damaged or missing, each with that file.
 
-    Args:
-        folders: of all models.
-        damaged: files that are known to be damaged or missing.
+    `damaged` are files that are known to be damaged or missing.
     """
 
     @cache
@@ -272,18 +271,6 @@ def broken_bases(folders: Sequence[Path], damaged: Collection[Path]) -> Iterator
         broken = first_broken(path)
         if broken and broken != path and path not in damaged:
             yield path, broken
-
-
-def _records(zoo: Path) -> Iterator[Fault]:
-    for file in records.damaged(zoo):
-        lost = "measured numbers; remove it, and measure again"
-        yield Fault(_inside(zoo, file), "not as it was written", lost)
-
-
-def _index(zoo: Path, faults: list[Fault]) -> Iterator[Fault]:
-    if not any(fault.path.startswith("models") for fault in faults):
-        for fault in _index_tables.disagreements(zoo):
-            yield Fault("index", fault, "nothing; it is rebuilt when it is removed")
 
 
 def _fault(zoo: Path, folder: Path, error: Exception, lost: str) -> Fault:

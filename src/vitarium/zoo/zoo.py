@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 _ID = re.compile("[0-9a-f]{12}")
 VERSIONS = (1, 2)
 """Of the format, that can be read; what is added to a zoo is of the newest."""
-MARKS = tuple(
-    files.json_text({"format": "vitarium zoo", "version": version}) for version in VERSIONS
-)
+MARKS = tuple(files.json_text({"format": "vitarium zoo", "version": n}) for n in VERSIONS)
 """What zoo.json may hold."""
 
 
@@ -50,10 +48,7 @@ class Zoo:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Raises NotAZoo for a folder that is none, or of a format newer than this version.
-
-        NotReadable for another user's folder that may not be read.
-        """
+        """Raises NotAZoo for a folder that is none, or of a newer format, and NotReadable."""
         folder = Path(path)
         mark = folder / "zoo.json"
         try:
@@ -70,17 +65,16 @@ class Zoo:
 
     @classmethod
     def create(cls, path: str | Path) -> Self:
-        """Open a zoo, or make one of a new or empty folder. Raises NotAZoo for any other.
+        """Open a zoo, or make one of a new or empty folder; NotAZoo for any other.
 
-        NotWritable and DiskFull where there can be none.
+        Raises NotWritable and DiskFull, too.
         """
         folder = Path(path)
         if not files.exists(folder / "zoo.json"):
             empty = folder.is_dir() and all(map(files.is_leftover, files.listed(folder)))
             if folder.exists() and not empty:
-                raise NotAZoo(
-                    f"{folder} is neither a zoo nor an empty folder; choose another place"
-                )
+                fault = f"{folder} is neither a zoo nor an empty folder; choose another place"
+                raise NotAZoo(fault)
             files.write(folder / "zoo.json", MARKS[-1])
         return cls.open(folder).upgraded()
 
@@ -124,9 +118,8 @@ class Zoo:
         if not matches:
             raise UnknownName("model", model, ids)
         if len(matches) > 1:
-            raise InvalidInput(
-                f"'{model}' is the beginning of {', '.join(matches)}; write more of it"
-            )
+            fault = f"'{model}' is the beginning of {', '.join(matches)}; write more of it"
+            raise InvalidInput(fault)
         return matches[0]
 
     def at(self, model: str) -> CheckpointRef:
@@ -142,10 +135,7 @@ class Zoo:
         return CheckpointRef(id, number)
 
     def folder(self, model: str) -> "ModelFolder":
-        """Where a model is kept; for a new model, where it will be.
-
-        Raises UnknownName for what is no id: it would be a path to somewhere else.
-        """
+        """Where a model is kept, or will be. UnknownName for what is no id: a path elsewhere."""
         from vitarium.zoo.model_folder import ModelFolder  # imports what recipes are made of
 
         if not _ID.fullmatch(model):
@@ -221,16 +211,12 @@ class Zoo:
     def state_dict(self, model: str, epoch: int = -1) -> "dict[str, Tensor]":
         """The weights after an epoch (0: before training, -1: the last kept), on the CPU.
 
-        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile if a bit of
-        the file has changed.
+        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
         """
         return self.folder(self.find(model)).weights(epoch)
 
     def checkpoint(self, model: str, epoch: int = -1) -> "Checkpoint":
-        """The weights after an epoch, each read from disk when it is asked for.
-
-        Raises UnknownName, InvalidInput for an epoch that is not kept, and CorruptFile.
-        """
+        """The weights after an epoch, each read when it is asked for; raises as `state_dict`."""
         return self.folder(self.find(model)).open(epoch)
 
     def tensor(
@@ -245,10 +231,7 @@ class Zoo:
         return checkpoint[name] if rows is None else checkpoint.rows(name, *rows)
 
     def load(self, model: str, epoch: int = -1) -> "nn.Module":
-        """The model after an epoch, in eval mode on the CPU; its outputs are the trained model's.
-
-        Raises as `state_dict` does.
-        """
+        """The model after an epoch, in eval mode on the CPU; raises as `state_dict` does."""
         folder = self.folder(self.find(model))
         weights = folder.weights(epoch)
         built = folder.spec().origin.build(folder.about().num_outputs)
@@ -266,13 +249,13 @@ class Zoo:
         """
         from vitarium.zoo.conversion import convert
 
-        return convert([self.folder(id) for id in self.ids()], "packed", self.path, progress)
+        return convert(self, "packed", progress)
 
     def unpack(self, *, progress: Progress = SILENT) -> "Conversion":
         """Make the zoo fast: keep every checkpoint plain, to be mapped into memory; see `pack`."""
         from vitarium.zoo.conversion import convert
 
-        return convert([self.folder(id) for id in self.ids()], "plain", self.path, progress)
+        return convert(self, "plain", progress)
 
     def add_blueprint(self, blueprint: "Blueprint") -> None:
         """Keep the text of a blueprint that is grown here, under its name and content."""

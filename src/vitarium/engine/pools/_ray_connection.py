@@ -10,9 +10,8 @@ from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.core.numerals import is_number
 
 SECONDS_TO_CONNECT = 5
-
-# What a gRPC server is greeted with, and answers in kind: HTTP/2's preface with empty settings
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""HTTP/2's preface with empty settings, with which a gRPC server is greeted and answers in kind."""
 _SETTINGS = 4
 
 
@@ -33,9 +32,7 @@ def the_ray() -> Any:
 
 @contextmanager
 def connected(address: str | None, cpus: int) -> Iterator[None]:
-    """Be on a cluster for a while.
-
-    A process that is on one already stays there. Otherwise:
+    """Be on a cluster for a while; a process that is on one already stays there.
 
     Args:
         address: HOST:PORT, or "auto" for the one that runs on this machine; None starts one on
@@ -69,10 +66,7 @@ def connected(address: str | None, cpus: int) -> Iterator[None]:
 
 
 def capacity(cpus: int, gpus: float) -> int:
-    """How many models, with so many CPUs and GPUs each, the cluster's nodes hold at a time.
-
-    Raises NoCluster if there is no room for one.
-    """
+    """How many models with so many CPUs and GPUs each the cluster holds; NoCluster for 0."""
     nodes = [node["Resources"] for node in the_ray().nodes() if node["Alive"]]
     needed = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
     models = sum(min(int(node.get(n, 0) / needed[n]) for n in needed) for node in nodes)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint import ModelSpec
-from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Pool, Worker
+from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import Calibration, TrainMode
 from vitarium.engine.tuning.machine import Machine
@@ -26,11 +25,7 @@ _PROGRAM = "from vitarium.engine.worker import main; main()"
 
 
 class LocalEngine:
-    """Worker processes on this machine; with no workers, this process itself.
-
-    Args:
-        workers: None: as many as there are cores, or as the GPUs hold.
-    """
+    """With `workers` None there are as many as cores, or as the GPUs hold; 0: this process."""
 
     def __init__(self, device: str, workers: int | None) -> None:
         self.machine = Machine.find(device, workers)
@@ -77,16 +72,12 @@ class _Process(Worker):
         self.oom_kills = 0
         engine_end, worker_end = socket.socketpair()
         with worker_end:
-            handle = worker_end.fileno()
+            handle, path = worker_end.fileno(), os.pathsep.join(filter(None, sys.path))
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, str(handle), str(threads)],
                 pass_fds=[handle],
                 stdin=subprocess.DEVNULL,
-                env={
-                    **os.environ,
-                    "OMP_NUM_THREADS": str(threads),
-                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                },
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
             )
         self.connection = Connection(engine_end.detach())
@@ -104,8 +95,7 @@ class _Process(Worker):
         if code >= 0:
             return Fault("died", f"its process ended with status {code}")
         if code == -signal.SIGKILL and _oom_kills() > self.oom_kills:
-            cause = "the machine ran out of memory and killed its process"
-            return Fault("out-of-memory", cause)
+            return Fault("out-of-memory", "the machine ran out of memory and killed its process")
         name = signal.Signals(-code).name
         hint = " (often the machine ran out of memory)" if name == "SIGKILL" else ""
         return Fault("died", f"its process was killed by {name}{hint}")
@@ -117,10 +107,7 @@ class _Process(Worker):
 
 
 class LocalPool(Pool[_Process]):
-    """As many processes as wanted, started when there is work; the dead are replaced.
-
-    They take the devices in turn.
-    """
+    """Processes, started when there is work; the dead are replaced. They take devices in turn."""
 
     def __init__(
         self, zoo: Zoo, options: TrainOptions, size: int, threads: int, devices: Sequence[str]

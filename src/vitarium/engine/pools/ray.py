@@ -15,8 +15,7 @@ from vitarium.core import files
 from vitarium.core.errors import InvalidInput
 from vitarium.engine.pools._ray_connection import NoCluster, capacity, connected, the_ray
 from vitarium.engine.pools._ray_worker import RayWorker
-from vitarium.engine.queue import Queue
-from vitarium.engine.scheduler import Pool, Worker
+from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.shipping import FileSent, pack, unload
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import PLAIN, Calibration, Speed, TrainMode
@@ -118,10 +117,7 @@ def _key(*question: Any) -> str:
 
 
 def actor_class(cpus: int, gpus: float) -> Any:
-    """RayWorker as an actor with so many CPUs and GPUs.
-
-    Its environment has our settings, and the folders of plug-ins that lie outside.
-    """
+    """RayWorker as an actor, with our settings and the folders of plug-ins that lie outside."""
     variables = {name: value for name, value in os.environ.items() if name.startswith("VITARIUM_")}
     variables["OMP_NUM_THREADS"] = str(cpus)
     installed = (sys.prefix, sys.base_prefix)
@@ -141,11 +137,10 @@ class _Actor(Worker):
         self.actor, self.up = actor, up
         self.shared: bool | None = None
         self.stream: Any = None
-        """The messages of its job."""
 
     @property
     def awaited(self) -> Any:
-        """What Ray is to wait for; None of a worker that has nothing to do."""
+        """What Ray is to wait for: its job's messages, if any, once it is up."""
         return self.up if self.shared is None else self.stream
 
     @property

@@ -3,23 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich import progress as rich_progress
 from rich.table import Column
 
 from vitarium.blueprint import Plan, flatten
 from vitarium.core.terminal import NameColumn, Terminal
-from vitarium.engine.events import (
-    Ended,
-    EpochEnded,
-    Event,
-    Halved,
-    Notice,
-    Retried,
-    Started,
-    Stepped,
-)
+from vitarium.engine import events
+from vitarium.engine.events import Ended, EpochEnded, Event
 
 _MAX_BARS = 16
 """Of models beside the one of all; a large stack would fill the screen."""
@@ -35,11 +26,7 @@ def display(
     *,
     enabled: bool = True,
 ) -> Iterator[Callable[[Event], None]]:
-    """Give a listener that shows the events of growing `plan`, on standard error.
-
-    Args:
-        seconds_left: estimates the time that is left; None while it is not known.
-    """
+    """Give a listener that shows the events of growing `plan`, on standard error."""
     console = Terminal(stderr=True)
     if not enabled:
         yield lambda event: None
@@ -70,16 +57,13 @@ def labels(plan: Plan) -> dict[str, str]:
     texts = {}
     for model in plan.models:
         flat = flatten(model.recipe.factors())
-        parts = [_short(path, flat[path]) for path in factors[model.stage] if path in flat]
-        texts[model.id] = " ".join([model.stage, model.id[:8], *parts[:5]])
+        parts = []
+        for path in [path for path in factors[model.stage] if path in flat][:5]:
+            value, is_number = flat[path], isinstance(flat[path], int | float)
+            # a name says enough by itself (mlp, simclr); a number needs its factor's
+            parts.append(f"{path.rpartition('.')[2]}={value:g}" if is_number else str(value))
+        texts[model.id] = " ".join([model.stage, model.id[:8], *parts])
     return texts
-
-
-def _short(path: str, value: Any) -> str:
-    """A name says enough by itself (mlp, simclr); a number needs its factor's."""
-    if isinstance(value, str):
-        return value
-    return f"{path.rpartition('.')[2]}={value:g}" if isinstance(value, int | float) else str(value)
 
 
 class _Display(ABC):
@@ -91,12 +75,12 @@ class _Display(ABC):
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Retried():
+            case events.Retried():
                 self.show(f"{self.labels[event.model]}: {event.cause}; retrying", "yellow")
-            case Halved():
+            case events.Halved():
                 many = "model" if event.models == 1 else "models"
                 self.show(f"out of memory; now {event.models} {many} at a time", "yellow")
-            case Notice():
+            case events.Notice():
                 self.show(event.text, "dim")
             case Ended():
                 self.ended += 1
@@ -129,7 +113,7 @@ class _Bars(_Display):
         super().__call__(event)
         progress = self.progress
         match event:
-            case Started():
+            case events.Started():
                 self.bars[event.model] = progress.add_task(
                     "  " + self.labels[event.model],
                     total=self.plan[event.model].recipe.epochs,
@@ -137,7 +121,7 @@ class _Bars(_Display):
                     note="",
                     visible=len(self.bars) < _MAX_BARS,
                 )
-            case Stepped():
+            case events.Stepped():
                 share = event.epoch - 1 + event.step / event.steps
                 progress.update(self.bars[event.model], completed=round(share, 2))
                 self._refresh_all()
@@ -146,7 +130,7 @@ class _Bars(_Display):
                 progress.update(bar, completed=event.epoch, note=_scores(event))
                 self.running[event.model] = event.epoch
                 self._refresh_all()
-            case Retried():
+            case events.Retried():
                 self.running.pop(event.model, None)
                 progress.remove_task(self.bars.pop(event.model))
             case Ended():

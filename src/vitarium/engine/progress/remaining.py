@@ -10,13 +10,9 @@ from vitarium.engine.events import Ended, EpochEnded, Event, Retried, Started, S
 
 
 class Remaining:
-    """A listener that estimates the time left.
+    """A listener that estimates the time left, with `at_a_time` models trained at a time.
 
-    Args:
-        existing: ids of models that are done.
-        at_a_time: how many models are trained at a time.
-        expected: seconds of an epoch before one was measured; None where nothing is known.
-        clock: seconds by which steps are measured.
+    `expected`: seconds of an epoch before one was measured; None where nothing is known.
     """
 
     def __init__(

@@ -9,11 +9,7 @@ from vitarium.engine.events import Event, Retried, Spent
 
 
 class Timeline:
-    """A listener that writes Chrome's trace event format; a row per worker, one for its writing.
-
-    Args:
-        labels: what to call each model.
-    """
+    """A listener that writes Chrome's trace event format; a row per worker, one for its writing."""
 
     def __init__(self, path: Path, labels: Mapping[str, str]) -> None:
         self.path, self.labels = path, labels
@@ -42,7 +38,6 @@ class Timeline:
                 self._add(name=text, ph="i", ts=max(ends, default=0.0), tid=0, s="g")
 
     def write(self) -> None:
-        """Write the events so far into the file."""
         files.write_json(self.path, {"traceEvents": self._events, "displayTimeUnit": "ms"})
 
     def _add(self, **event: Any) -> None:

@@ -40,21 +40,14 @@ class TrainRequest:
     stacked: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "tf32", "bf16"):
-            raise InvalidInput(
-                f"unknown precision '{self.precision}'; known: auto, fp32, tf32, bf16"
-            )
+        if (precision := self.precision) not in ("auto", "fp32", "tf32", "bf16"):
+            raise InvalidInput(f"unknown precision '{precision}'; known: auto, fp32, tf32, bf16")
         if self.stacked != "auto" and self.stacked < 1:
             raise InvalidInput(f"a stack of {self.stacked} models: give 1 or more, or auto")
 
 
 class AutoTuner:
-    """Chooses how each model of a plan is trained.
-
-    Args:
-        calibration: measures on the kind of device that is going to train.
-        notify: is called with each choice, in a line of text.
-    """
+    """Chooses how each model of a plan is trained; `notify` gets each choice, in a line of text."""
 
     def __init__(
         self,
@@ -208,11 +201,8 @@ class AutoTuner:
 def models_per_gpu(total: int, needed: int, cores: int, *, busy: bool) -> int:
     """How many models to train at a time on one GPU, each in a process of its own.
 
-    Args:
-        total: bytes of the GPU's memory.
-        needed: bytes that training one model needs at its peak.
-        cores: of the machine, per GPU.
-        busy: whether one model keeps the GPU busy; then others beside it gain nothing.
+    `total` bytes of memory it has, `needed` are one model's at its peak; it has `cores` to itself.
+    `busy`: one model keeps the GPU busy; then others beside it gain nothing.
     """
     if busy:
         return 1

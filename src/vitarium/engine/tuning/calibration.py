@@ -1,7 +1,6 @@
 """How fast this machine trains a kind of model: measured for a moment, once, and kept.
 
-The answers lie in `speeds.json` in the cache folder, by device, software and kind of model.
-Deleting the file makes them be measured again.
+In the cache folder's `speeds.json`, by device, software and kind of model; it can be deleted.
 """
 
 import json
@@ -29,8 +28,7 @@ from vitarium.training import Precision, TrainOptions
 from vitarium.training.optimize_forward import optimize_forward
 from vitarium.training.options import software
 from vitarium.training.stacked_trainer import StackedTrainer
-from vitarium.training.teacher import Teacher
-from vitarium.training.train_state import TrainState
+from vitarium.training.train_state import Teacher, TrainState
 from vitarium.training.trainer import Trainer
 
 _MAX_SECONDS = 0.5
@@ -74,11 +72,7 @@ class Speed:
 
 
 class Calibration:
-    """Speeds on one device with so many threads.
-
-    Args:
-        notify: is called with what is going to be measured.
-    """
+    """Speeds on one device with so many threads; `notify` gets what is going to be measured."""
 
     def __init__(
         self, device: str, threads: int, notify: Callable[[str], None] = lambda text: None
@@ -125,9 +119,8 @@ class Calibration:
         return _read()
 
     @cached_property
-    def _machine(self) -> dict[str, str]:
-        now = software(TrainOptions(device=self.device))
-        return {name: now[name] for name in ("vitarium", "torch", "timm", "device")}
+    def _software(self) -> dict[str, str]:
+        return software(TrainOptions(device=self.device))
 
     def _key(self, recipe: Recipe, num_outputs: int, mode: TrainMode) -> str:
         sections = ("architecture", "head", "objective")
@@ -139,7 +132,7 @@ class Calibration:
             "outputs": num_outputs,
             "way": [mode.precision, mode.compiled, mode.stacked],
             "threads": self.threads,
-            **self._machine,
+            **{name: self._software[name] for name in ("vitarium", "torch", "timm", "device")},
         }
         return json.dumps(kind, sort_keys=True)
 

@@ -24,11 +24,5 @@ class AdamW(Config):
     "adamw", config=AdamW, elementwise=True, paper="Loshchilov & Hutter 2019, arXiv 1711.05101"
 )
 def adamw(config: AdamW, parameters: Iterable[Tensor]) -> Optimizer:
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,  # one pass over all weights, on CPUs as on GPUs
-    )
+    # fused: one pass over all weights, on CPUs as on GPUs
+    return torch.optim.AdamW(parameters, **dict(config), fused=True)

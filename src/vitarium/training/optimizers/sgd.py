@@ -29,11 +29,4 @@ class Sgd(Config):
 
 @optimizer("sgd", config=Sgd, elementwise=True, tiny={"momentum": 0.9})
 def sgd(config: Sgd, parameters: Iterable[Tensor]) -> Optimizer:
-    return torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        fused=True,
-    )
+    return torch.optim.SGD(parameters, **dict(config), fused=True)

@@ -22,10 +22,7 @@ _LEVEL = 1
 
 
 def ordered(bits: Bits) -> Bits:
-    """Bits of floats as integers in the floats' order; its own inverse.
-
-    Neighbouring floats become neighbouring integers, over zero as well.
-    """
+    """Bits of floats as integers in the floats' order, over zero as well; its own inverse."""
     signed = bits.view(f"i{bits.itemsize}")
     largest = np.iinfo(signed.dtype).max
     return ((signed >> (8 * bits.itemsize - 1) & largest) ^ signed).view(bits.dtype)
@@ -77,10 +74,7 @@ def compress(values: Bits) -> list[bytes]:
 
 
 def decompress(streams: list[memoryview], count: int, width: int) -> Bits:
-    """`count` numbers of `width` bytes from what `compress` made.
-
-    Raises ValueError where the streams do not hold just so many.
-    """
+    """`count` numbers of `width` bytes of what `compress` made; ValueError for other streams."""
     bytes_by_place = np.empty((count, width), np.uint8)
     decompressor = zstandard.ZstdDecompressor()
     for byte, stream in enumerate(streams):

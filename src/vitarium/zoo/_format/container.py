@@ -48,10 +48,7 @@ def packed(
     entries: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]],
     description: Mapping[str, Any],
 ) -> Iterator[bytes | memoryview]:
-    """The file's content in pieces: of `entries` (dtype, shape, bytes) and our description.
-
-    Equal content gives equal bytes.
-    """
+    """The file in pieces, of `entries` (dtype, shape, bytes); equal content gives equal bytes."""
     # the widest first, so that every number stands at a multiple of its size
     order = sorted(entries, key=lambda name: (-SIZES[entries[name][0]], name))
     table: dict[str, Any] = {"__metadata__": {"checksum": "0" * 16, "vitarium": _text(description)}}
@@ -74,8 +71,7 @@ def packed(
 class Container:
     """Reads a file that `packed` made, or any safetensors file; its bytes stay on disk.
 
-    Raises CorruptFile if the header has changed, or does not fit the length of the file, and
-    NotReadable.
+    Raises NotReadable, and CorruptFile for a header that has changed, or does not fit the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,10 +105,7 @@ class Container:
         return self._view[self._start + entry.start : self._start + entry.stop]
 
     def read_ahead(self, names: Iterable[str] | None = None) -> None:
-        """Let the system fetch what stands under these names, or all, while other work goes on.
-
-        Otherwise it is read page by page when it is touched.
-        """
+        """Let the system fetch what stands under these names, or all; otherwise as touched."""
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
         if names is None:

@@ -15,23 +15,10 @@ VERSION = 2
 """Of the description."""
 Code = Literal["plain", "same", "alone", "difference"]
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool"}
+DTYPES |= {f"I{bits}": f"int{bits}" for bits in (64, 32, 16, 8)}
+DTYPES |= {f"U{bits}": f"uint{bits}" for bits in (64, 32, 16, 8)}
 """torch's names of safetensors' dtypes."""
 
 
@@ -77,6 +64,10 @@ class Stored:
         return coding.RUN_BYTES // self.width
 
     @property
+    def is_float(self) -> bool:
+        return self.dtype in FLOATS
+
+    @property
     def runs(self) -> int:
         return -(-self.count // self.run)
 
@@ -99,18 +90,11 @@ def described(file: Container) -> dict[str, Stored]:
         packed = fields.get("code", "plain") != "plain"
         if not packed and entry is None:
             raise ValueError(f"{name} is missing")
-        sums = fields["checksums"]
-        if packed or entry is None:
-            dtype, shape = fields["dtype"], fields["shape"]
-        else:
-            dtype, shape = entry.dtype, entry.shape
-        stored = Stored(
-            dtype,
-            tuple(shape),
-            tuple(sums[start : start + 16] for start in range(0, len(sums), 16)),
-            fields.get("code", "plain"),
-            tuple((digest, tuple(lengths)) for digest, lengths in fields.get("pieces", ())),
-        )
+        kind: Mapping[str, Any] = vars(entry) if entry and not packed else fields
+        text, code = fields["checksums"], fields.get("code", "plain")
+        sums = tuple(text[start : start + 16] for start in range(0, len(text), 16))
+        pieces = tuple((digest, tuple(lengths)) for digest, lengths in fields.get("pieces", ()))
+        stored = Stored(kind["dtype"], tuple(kind["shape"]), sums, code, pieces)
         _check(name, stored, entry)
         tensors[name] = stored
     if file.entries.keys() - tensors.keys():

@@ -12,15 +12,7 @@ from vitarium.core.files import checksum
 from vitarium.zoo._format import coding
 from vitarium.zoo._format.coding import Bits
 from vitarium.zoo._format.container import packed
-from vitarium.zoo._format.description import (
-    DTYPES,
-    FLOATS,
-    Base,
-    Code,
-    Stored,
-    content_of,
-    description,
-)
+from vitarium.zoo._format.description import DTYPES, Base, Code, Stored, content_of, description
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,17 +76,14 @@ def plain(tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]) -> tuple[It
 
 
 def against(
-    base: tuple[Base, Source] | None,
-    tensors: "Mapping[str, Tensor]",
-    about: Mapping[str, Any],
+    base: tuple[Base, Source] | None, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any]
 ) -> tuple[Iterator[Piece], Written]:
     """The content of a packed file: every tensor in the way that takes the fewest bytes.
 
     Args:
         base: where equal and similar tensors may be found; None: every tensor by itself.
-        about: what else its description says: model, epoch.
 
-    Raises InvalidInput for a dtype that no safetensors file has.
+    See `plain` for the rest.
     """
     source = base[1] if base else None
     table: dict[str, Stored] = {}
@@ -123,7 +112,7 @@ def _smallest(name: str, bits: Bits, stored: Stored, base: Source | None) -> tup
         return replace(stored, code="same"), b""
     if bits.nbytes <= _SMALL:
         return stored, _bytes(bits)
-    is_float = stored.dtype in FLOATS
+    is_float = stored.is_float
     encodings: list[tuple[Stored, Piece]] = [(stored, _bytes(bits))]
     if similar and base:
         runs = (coding.difference(run, base.run(name, k), is_float) for k, run in _runs(bits))
