@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli import _options as options
 from vitarium.cli._progress import progress_bar
-from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import is_number
 from vitarium.core.terminal import Terminal
@@ -34,7 +32,7 @@ class PairChoice(StrEnum):
 
 
 def measure(
-    directory: ZooFolder,
+    directory: options.ZooFolder,
     measures: Annotated[
         list[str] | None,
         typer.Argument(
@@ -43,22 +41,22 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    where: Where = "",
+    where: options.Where = "",
     epochs: Annotated[
         str, typer.Option(metavar="all|last|LIST", help="Epochs to measure, e.g. 0,5,10.")
     ] = "last",
     pairs: Annotated[
         PairChoice, typer.Option(help="Pairs, for measures of pairs.")
     ] = PairChoice.same_stage,
-    split: Split = SplitChoice.test,
-    num_images: Images = None,
+    split: options.Split = options.SplitChoice.test,
+    num_images: options.Images = None,
     data: Annotated[
         str | None,
         typer.Option(help="Dataset for all models. Default: each model's own.", show_default=False),
     ] = None,
-    data_dir: DataDir = None,
-    set_: Settings = None,
-    device: Device = "auto",
+    data_dir: options.DataDir = None,
+    set_: options.Settings = None,
+    device: options.Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Recompute existing results.")
     ] = False,
@@ -66,7 +64,7 @@ def measure(
         bool,
         typer.Option("--force", help="Evaluate on training images, too, and mark such results."),
     ] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Measure models and pairs of models: weights, predictions, loss landscape, robustness.
 
@@ -107,7 +105,7 @@ def measure(
             overwrite=overwrite,
             force=force,
             progress=progress,
-            **parsed(set_),
+            **options.parsed(set_),
         )
     if json:
         print_json(table.to_dict("records"))

@@ -4,12 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import DataDir, Device, Where
+from vitarium.cli import _options as options
 from vitarium.cli._progress import progress_bar
-from vitarium.cli._selecting import selected
-from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
@@ -21,7 +18,7 @@ _SHOWN_INGREDIENTS = 4
 
 
 def merge(
-    directory: ZooFolder,
+    directory: options.ZooFolder,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -36,7 +33,7 @@ def merge(
             "--method", "-m", help="Merge method (`list` to show all).", show_default=False
         ),
     ] = None,
-    where: Where = "",
+    where: options.Where = "",
     base: Annotated[
         str | None,
         typer.Option(
@@ -71,9 +68,9 @@ def merge(
             show_default=False,
         ),
     ] = None,
-    data_dir: DataDir = None,
-    set_: Settings = None,
-    device: Device = "auto",
+    data_dir: options.DataDir = None,
+    set_: options.Settings = None,
+    device: options.Device = "auto",
     skip_diverged: Annotated[
         bool, typer.Option("--skip-diverged", help="Leave out models that diverged.")
     ] = False,
@@ -81,7 +78,7 @@ def merge(
         bool,
         typer.Option("--force", help="Allow selection on images that some models were trained on."),
     ] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Combine models: soups, task vectors, alignment, averages over epochs.
 
@@ -113,7 +110,7 @@ def merge(
         raise InvalidInput(f"say how to merge (--method): {names}")
     plugin = get("operator", method)
     zoo = Zoo.open(directory)
-    named = selected(zoo, models, where, "merge")
+    named = options.selected(zoo, models, where, "merge")
     of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
     merged = []
     with progress_bar(plugin.name) as progress:
@@ -132,7 +129,7 @@ def merge(
                 skip_diverged=skip_diverged,
                 force=force,
                 progress=progress,
-                **parsed(set_),
+                **options.parsed(set_),
             )
             merged.append(model.id)
     rows = [_row(zoo, id) for id in merged]
