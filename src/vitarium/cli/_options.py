@@ -17,7 +17,6 @@ from vitarium.zoo import Zoo
 # unchecked paths: the library says in a line that one cannot be read, instead of typer in a box
 path_option = partial(typer.Option, readable=False)
 path_argument = partial(typer.Argument, readable=False)
-_no_default = partial(typer.Option, show_default=False)
 
 
 class SplitChoice(StrEnum):
@@ -48,7 +47,7 @@ _WHERE = (
     "Only models that fulfill a condition over their factors and scores, "
     "e.g. \"lr < 0.01 and stage = 'finetune'\"."
 )
-Where = Annotated[str, _no_default(metavar="SQL", help=_WHERE)]
+Where = Annotated[str, typer.Option(metavar="SQL", help=_WHERE, show_default=False)]
 Images = Annotated[
     int | None,
     typer.Option(min=4, help="Evaluate on at most this many images, stratified by class."),
@@ -107,7 +106,7 @@ def setting_option(name: str, field: Any, **about: Any) -> Any:
         default = ",".join(map(str, default))
     is_plain = default not in (None, "", {}) and not hasattr(default, "model_fields")
     suffix = f" Default: {default}." if is_plain else ""
-    about |= {"help": " ".join((field.description or "").split()) + suffix, "show_default": False}
+    about["help"] = " ".join((field.description or "").split()) + suffix
     flag = f"--{name.replace('_', '-')}"
     if bool in (field.annotation, *get_args(field.annotation)):
         return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **about)]

@@ -61,10 +61,7 @@ def compress(
     directory: options.ZooFolder,
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Ids, or beginnings of them; ID@3 is a model after its epoch 3.",
-            show_default=False,
-        ),
+        typer.Argument(help="Ids, or beginnings of them; ID@3 is a model after its epoch 3."),
     ] = None,
     where: options.Where = "",
     method: Annotated[
@@ -73,14 +70,11 @@ def compress(
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="How long a student learns. Default: as long as its original did.",
-            show_default=False,
+            min=1, help="How long a student learns. Default: as long as its original did."
         ),
     ] = None,
     data: Annotated[
-        str | None,
-        typer.Option(help="A data set to learn from; default: the original's.", show_default=False),
+        str | None, typer.Option(help="A data set to learn from; default: the original's.")
     ] = None,
     objective: Annotated[
         str,
@@ -96,7 +90,6 @@ def compress(
             metavar="NAME=VALUE",
             help="Any other factor of the training, e.g. optimizer.lr=5e-4, batch_size=256 or "
             "objective.hidden_weight=0. May be repeated.",
-            show_default=False,
         ),
     ] = None,
     set_: options.Settings = None,

@@ -37,8 +37,7 @@ def measure(
         list[str] | None,
         typer.Argument(
             help="Names; `vitarium plugins measures` lists all. Default: every measure of single "
-            "models that takes at most a forward pass.",
-            show_default=False,
+            "models that takes at most a forward pass."
         ),
     ] = None,
     where: options.Where = "",
@@ -51,8 +50,7 @@ def measure(
     split: options.Split = options.SplitChoice.test,
     num_images: options.Images = None,
     data: Annotated[
-        str | None,
-        typer.Option(help="Dataset for all models. Default: each model's own.", show_default=False),
+        str | None, typer.Option(help="Dataset for all models. Default: each model's own.")
     ] = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,

@@ -23,23 +23,17 @@ def merge(
         list[str] | None,
         typer.Argument(
             help="Ids, or their first digits; ID@3 is a model after epoch 3. Some methods depend "
-            "on the order.",
-            show_default=False,
+            "on the order."
         ),
     ] = None,
     method: Annotated[
-        str | None,
-        typer.Option(
-            "--method", "-m", help="Merge method (`list` to show all).", show_default=False
-        ),
+        str | None, typer.Option("--method", "-m", help="Merge method (`list` to show all).")
     ] = None,
     where: options.Where = "",
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="ID",
-            help="Base model of the task vectors. Default: the common parent.",
-            show_default=False,
+            metavar="ID", help="Base model of the task vectors. Default: the common parent."
         ),
     ] = None,
     heads: Annotated[
@@ -55,7 +49,6 @@ def merge(
         typer.Option(
             metavar="METHOD",
             help="First permute every model to match the first, e.g. weight_matching.",
-            show_default=False,
         ),
     ] = None,
     stage: Annotated[
@@ -63,10 +56,7 @@ def merge(
     ] = "merge",
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Dataset for methods that need images. Default: the models' own.",
-            show_default=False,
-        ),
+        typer.Option(help="Dataset for methods that need images. Default: the models' own."),
     ] = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "Settings of this study"
 _FIGURES = "Write every figure as PNG and SVG, too, for a paper."
-Figures = Annotated[
-    Path | None, options.path_option(metavar="DIR", help=_FIGURES, show_default=False)
-]
+Figures = Annotated[Path | None, options.path_option(metavar="DIR", help=_FIGURES)]
 Page = Annotated[Path, options.path_option(help="The page: one file that opens without a network.")]
 ZooOrWeights = Annotated[
     Path, options.path_argument(metavar="DIR", help="A zoo's folder, or one with files of weights.")
@@ -68,7 +66,7 @@ def _command(plugin: "Plugin") -> Any:
     }
     for name, write in plugin.facts["exports"].items():
         summary = (inspect.getdoc(write) or "").partition("\n")[0]
-        option = options.path_option(f"--{name}", metavar="FILE", help=summary, show_default=False)
+        option = options.path_option(f"--{name}", metavar="FILE", help=summary)
         parameters[name] = (Annotated[Path | None, option], None)
     for name, field in plugin.config.model_fields.items():
         parameters[name] = (options.setting_option(name, field, rich_help_panel=SETTINGS), None)
@@ -104,9 +102,8 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     from vitarium.studies._runner.study import study
 
     exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
-    common = {
-        name: values[name] for name in ("out", "figures", "where", *_RUNNING) if name in values
-    }
+    names = ("out", "figures", "where", *_RUNNING)
+    common = {name: values[name] for name in names if name in values}
     if "split" in common:
         common["split"] = common["split"].value
     with progress_bar("opening", transient=True) as progress:

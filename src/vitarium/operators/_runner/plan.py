@@ -206,10 +206,7 @@ class MergePlan:
 
 
 def disk_buffer(folder: Path) -> AbstractContextManager[Path]:
-    """A folder inside of one of a zoo's, gone at the end.
-
-    Raises DiskFull, NotWritable and LeadsOutside.
-    """
+    """A folder inside of a zoo's, gone at the end. Raises DiskFull, NotWritable, LeadsOutside."""
     files.check_inside(folder, folder.parent)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,4 @@
-"""Move one model's units so that its weights lie close to another's: coordinate ascent.
-
-What can be moved is what the architecture declares (`architectures.symmetries`); operators that
-match by weights share this.
-"""
+"""Move one model's units so that its weights lie close to another's: coordinate ascent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

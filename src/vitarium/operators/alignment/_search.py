@@ -122,20 +122,13 @@ def match_models(
     """
     kinds = kinds_of(config, symmetries)
     matching = matched(symmetries, fixed, moving, kinds, config, ingredients.report)
-    log_cosines(ingredients, symmetries, fixed, moving, matching)
+    log_cosines(ingredients, Matching(symmetries, fixed, moving, kinds), matching)
     return matching.moves
 
 
-def log_cosines(
-    ingredients: Ingredients,
-    symmetries: Symmetries,
-    fixed: Tensors,
-    moving: Tensors,
-    matching: Matching,
-) -> None:
-    """Log the cosine of the two models' weights [*shape] before and after the alignment."""
-    start = Matching(symmetries, fixed, moving, matching.kinds)
-    before, after = start.objective / start.scale, matching.objective / matching.scale
+def log_cosines(ingredients: Ingredients, start: Matching, end: Matching) -> None:
+    """Log the cosine of the two models' weights before and after the alignment."""
+    before, after = start.objective / start.scale, end.objective / end.scale
     ingredients.log.metrics |= {"cosine_before": before, "cosine_after": after}
     ingredients.log.lines.append(
         f"cosine with {ingredients[0].name}: before {before:.4f}, after {after:.4f}"

@@ -8,8 +8,16 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vitarium.operators.base import in_float64
-from vitarium.operators.compression._head_fitting import Reading, SharedForms, Side, forms
-from vitarium.operators.compression._unit_fitting import Blocks, MlpContext, SharedUnits, Units
+from vitarium.operators.compression._fitting import (
+    Blocks,
+    MlpContext,
+    Reading,
+    SharedForms,
+    SharedUnits,
+    Side,
+    Units,
+    forms,
+)
 
 Parts = dict[str, Tensor]
 """A block's tensors: `norm1.weight`, `attn.qkv.weight`, ..."""
@@ -114,7 +122,6 @@ class _Heads:
         self.values = SharedForms(*outputs, starts[2:], num_heads=num_heads, mixes=mixes[1])
 
     def errors(self) -> dict[str, float]:
-        """Relative ones."""
         fits = {"logits": self.logits, "values": self.values}
         return {name: _relative(fit.error(), fit.total) for name, fit in fits.items()}
 
