@@ -123,8 +123,7 @@ def compress(
     from vitarium.compression.compress import compress as run
 
     if method == "list":
-        rows = methods().items()
-        print_rows([{"method": n, "what": p.summary} for n, p in rows])
+        print_rows({"method": name, "what": p.summary} for name, p in methods().items())
         return
     zoo = Zoo.open(directory)
     named = options.selected(zoo, models, where, "compress")

@@ -102,7 +102,7 @@ def merge(
     zoo = Zoo.open(directory)
     named = options.selected(zoo, models, where, "merge")
     of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
-    merged = []
+    rows = []
     with progress_bar(plugin.name) as progress:
         for group in [[model] for model in named] if of_one else [named]:
             model = run(
@@ -121,18 +121,15 @@ def merge(
                 progress=progress,
                 **options.parsed(set_),
             )
-            merged.append(model.id)
-    rows = [_row(zoo, id) for id in merged]
+            rows.append(_row(zoo, model.id))
     if json:
         print_json(rows)
         return
-    short = [
-        {**row, "made of": _shortened(row["made of"]), "parent": (row["parent"] or "")[:8]}
-        for row in rows
-    ]
-    print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in short])
+    for row in rows:
+        row |= {"made of": _shortened(row["made of"]), "parent": (row["parent"] or "")[:8]}
+    print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in rows])
     quoted = stage.replace("'", "''")
-    which = f"id = '{merged[0]}'" if len(merged) == 1 else f"stage = '{quoted}'"
+    which = f"id = '{rows[0]['model']}'" if len(rows) == 1 else f"stage = '{quoted}'"
     Terminal(stderr=True, soft_wrap=True).print(
         f'how good it is: vitarium measure {directory} accuracy --where "{which}"'
     )
@@ -142,12 +139,8 @@ def methods() -> None:
     """Print every operator: what it makes, and what it needs for that."""
     from vitarium.core.registry import plugins
 
-    print_rows(
-        [
-            {"method": name, "needs": _needs(plugin), "what": plugin.summary}
-            for name, plugin in plugins("operator").items()
-        ]
-    )
+    operators = plugins("operator").items()
+    print_rows({"method": n, "needs": _needs(p), "what": p.summary} for n, p in operators)
 
 
 def _needs(plugin: "Plugin") -> str:

@@ -161,10 +161,7 @@ def compare(
     (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
     what they share with other checkpoints left out), accuracy (on the test images of the student's
     data), refused (why there is none, or "") and milliseconds (of one image on the device, the
-    median of several runs in turn).
-
-    Args:
-        students: id of the student by `ID@EPOCH` of its original.
+    median of several runs in turn). `students` has their ids by `ID@EPOCH` of the originals.
     """
     import pandas as pd
 

@@ -20,10 +20,7 @@ _ADVICE = f"{_KEEP}, --heads ensemble keeps all and gives the mean of their outp
 
 
 class Heads:
-    """How the heads of models are combined: see `operators._runner.merge.merge`.
-
-    Args:
-        choice: "merge", "average", "ensemble", or a model, `ID` or `ID@3`.
+    """How the heads of models are combined, by one of `CHOICES` or a model, `ID` or `ID@3`.
 
     Raises IncompatibleWeights for heads that cannot be combined so, UnknownName.
     """

@@ -110,11 +110,7 @@ class MergePlan:
         return self.spec.id
 
     def weights(self, progress: Progress = SILENT, buffer: Path | None = None) -> dict[str, Tensor]:
-        """The merged weights, tensors [*shape] by name; what the operator reports is in `log`.
-
-        Args:
-            buffer: a folder where they are written, one after the other; None: they are in memory.
-        """
+        """The merged weights, tensors [*shape] by name: in files of a folder, or in memory."""
         first = self.models[0]
         ingredients = Ingredients(
             self.models,

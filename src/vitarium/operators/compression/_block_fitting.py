@@ -54,7 +54,6 @@ def fitted(
     All tensors have the blocks' shapes [*shape]; float64.
 
     Args:
-        blocks: of a group.
         starts: shared weights to begin with, norms included.
         activation: of the MLPs.
         own_norms: whether each block has norms of its own; else all have a start's.

@@ -219,9 +219,6 @@ class SharedUnits:
 
     `error` is the sum of squared distances between what they and the blocks' own units add to the
     stream, over tokens; `improve` lowers it, by what the units write.
-
-    Args:
-        contexts: where they are, in each block.
     """
 
     def __init__(self, blocks: Blocks, contexts: Sequence[MlpContext], start: Units) -> None:
