@@ -82,12 +82,9 @@ def measure(
     """
     from vitarium.measures._runner.jobs import quick
     from vitarium.measures._runner.measure import measure as run
-    from vitarium.zoo.listing import listing
 
     zoo = Zoo.open(directory)
-    models = [row["model"] for row in listing(zoo.path, where=where).rows] if where else None
-    if models == []:
-        raise InvalidInput(f"no model fulfills the condition {where}")
+    models = options.selected(zoo, None, where, "measure") if where else None
     with progress_bar("measuring") as progress:
         table = run(
             zoo,

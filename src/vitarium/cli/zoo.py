@@ -128,18 +128,14 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     columns |= {key for row in rows for key, value in row.items() if value is not None}
     if all(row["status"] == "finished" for row in rows):
         columns.discard("status")
-    return [
-        {
-            **{
-                shortened(key, _MAX_LENGTH): shortened(value, _MAX_LENGTH)
-                if isinstance(value, str)
-                else value
-                for key, value in row.items()
-                if key in columns
-            },
-            "model": row["model"][:8],
-            "parent": (row["parent"] or "")[:8],
-            **{k: row[k] if row[k] is None else round(row[k], 3) for k in ("before", "after")},
-        }
-        for row in rows
-    ]
+
+    def cut(value: Any) -> Any:
+        return shortened(value, _MAX_LENGTH) if isinstance(value, str) else value
+
+    listed = []
+    for row in rows:
+        cells = {cut(key): cut(value) for key, value in row.items() if key in columns}
+        ids = {"model": row["model"][:8], "parent": (row["parent"] or "")[:8]}
+        scores = {k: row[k] if row[k] is None else round(row[k], 3) for k in ("before", "after")}
+        listed.append({**cells, **ids, **scores})
+    return listed

@@ -55,7 +55,7 @@ class MergePlan:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force, self.facts = sources.zoo, force, operator.plugin.facts
         self.log = OperatorLog()
-        models = weights or [sources.weights(ref) for ref in ingredients]
+        models = list(weights or [sources.weights(ref) for ref in ingredients])
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts["origin"]]

@@ -110,18 +110,14 @@ def model_weights(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str
 
 
 def match_models(
-    ingredients: Ingredients,
-    symmetries: Symmetries,
-    fixed: Tensors,
-    moving: Tensors,
-    config: Search,
+    ingredients: Ingredients, symmetries: Symmetries, fixed: Tensors, moving: Tensors, how: Search
 ) -> UnitTransforms:
     """The moves that `matched` finds for weights [*shape], of the groups that the settings name.
 
     The cosine of the models before and after is logged.
     """
-    kinds = kinds_of(config, symmetries)
-    matching = matched(symmetries, fixed, moving, kinds, config, ingredients.report)
+    kinds = kinds_of(how, symmetries)
+    matching = matched(symmetries, fixed, moving, kinds, how, ingredients.report)
     log_cosines(ingredients, Matching(symmetries, fixed, moving, kinds), matching)
     return matching.moves
 

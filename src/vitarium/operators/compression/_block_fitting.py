@@ -1,6 +1,6 @@
 """The shared weights nearest to what all blocks of a group do: their heads, and their MLPs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitarium.operators.base import in_float64
 from vitarium.operators.compression._fitting import (
+    Activation,
     Blocks,
     MlpContext,
     Reading,
@@ -44,7 +45,7 @@ def fitted(
     starts: Sequence[Parts],
     *,
     num_heads: int,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     mix_before: bool = True,
     mix_after: bool = True,
     own_norms: bool = True,
@@ -149,10 +150,7 @@ class _Heads:
 
 
 def _units(
-    blocks: Sequence[Parts],
-    starts: Sequence[Parts],
-    activation: Callable[[Tensor], Tensor],
-    own_norms: bool,
+    blocks: Sequence[Parts], starts: Sequence[Parts], activation: Activation, own_norms: bool
 ) -> SharedUnits:
     """The MLP of a group: from the first start, unless what that leads to is worse than another."""
     targets = Blocks([(_mlp(block), _context(block, block)) for block in blocks], activation)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vitarium.core.seeds import derive
 
+Activation = Callable[[Tensor], Tensor]
 _STEPS = 4
 """Of conjugate gradients in one update: those of trained models change little after."""
 _TOKENS = 4
@@ -191,9 +192,7 @@ class MlpContext(NamedTuple):
 class Blocks:
     """The units of a group's blocks, and what each block adds to the stream on random tokens."""
 
-    def __init__(
-        self, units: Sequence[tuple[Units, MlpContext]], activation: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, units: Sequence[tuple[Units, MlpContext]], activation: Activation) -> None:
         hidden, channels = units[0][0].written.shape
         self.activation = activation
         generator = torch.Generator().manual_seed(derive(0, "minivit", "tokens"))
