@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from vitarium.cli.plugins import type_name
+from vitarium.cli._options import type_name
 
 
 @pytest.fixture

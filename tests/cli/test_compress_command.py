@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vitarium.cli._settings import setting_value
+from vitarium.cli._options import setting_value
 from vitarium.core import registry
 from vitarium.core.config import Config, InvalidConfig
 from vitarium.operators.base import operator

@@ -61,14 +61,14 @@ def test_all_methods_are_listed_with_what_they_need(vitarium):
     status, out, _ = vitarium("merge", "nowhere", "--method", "list")
     assert status == 0
     listed = {line.split()[0] for line in out.splitlines()[2:] if line and line[0].isalpha()}
-    assert listed >= {name.replace("_", "-") for name in registry.plugins("operator")}
+    assert listed >= set(registry.plugins("operator"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (
-            ["--method", "uniform-sop"],
+            ["--method", "uniform_sop"],
             "unknown operator 'uniform_sop'; did you mean 'uniform_soup'",
         ),
         (["--method", "uniform_soup"], "say which models to merge"),

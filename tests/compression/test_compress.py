@@ -7,7 +7,7 @@ import torch
 
 from vitarium import Blueprint, compress, grow, measure, merge
 from vitarium.blueprint.spec import restored
-from vitarium.compression.compare import compare
+from vitarium.compression.compress import compare
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.zoo import About
 

@@ -100,11 +100,7 @@ _OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 def main() -> None:
-    """Run the command line.
-
-    Whatever goes wrong is one line: of bad input with exit status 2, of what the machine does not
-    allow with 1, of Ctrl-C with 130.
-    """
+    """Run it. A fault is one line and an exit status: input 2, the machine 1, Ctrl-C 130."""
     prepare_streams()
     with warnings_in_a_line():
         status = _status()

@@ -1,16 +1,22 @@
-"""Options that several commands have."""
+"""Options that several commands have, and those that plug-ins' settings are given by."""
 
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-UNCHECKED = False
-"""Of paths: the library says in a line that one cannot be read, instead of typer in a box."""
-path_option = partial(typer.Option, readable=UNCHECKED)
-path_argument = partial(typer.Argument, readable=UNCHECKED)
+from vitarium.core.errors import InvalidInput
+from vitarium.zoo import Zoo
+
+# unchecked paths: the library says in a line that one cannot be read, instead of typer in a box
+path_option = partial(typer.Option, readable=False)
+path_argument = partial(typer.Argument, readable=False)
 
 
 class SplitChoice(StrEnum):
@@ -21,22 +27,153 @@ class SplitChoice(StrEnum):
     test = "test"
 
 
+class PrecisionName(StrEnum):
+    """What is computed in."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
+ZooFolder = Annotated[Path, path_argument(metavar="DIR", help="The zoo's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 DryRunJson = Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")]
 Device = Annotated[
     str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")
 ]
 DataDir = Annotated[Path | None, path_option(help="Dataset folder, searched first.")]
-Where = Annotated[
-    str,
-    typer.Option(
-        metavar="SQL",
-        help="Only models that fulfill a condition over their factors and scores, "
-        "e.g. \"lr < 0.01 and stage = 'finetune'\".",
-        show_default=False,
-    ),
-]
+_WHERE = (
+    "Only models that fulfill a condition over their factors and scores, "
+    "e.g. \"lr < 0.01 and stage = 'finetune'\"."
+)
+Where = Annotated[str, typer.Option(metavar="SQL", help=_WHERE, show_default=False)]
 Images = Annotated[
     int | None,
     typer.Option(min=4, help="Evaluate on at most this many images, stratified by class."),
 ]
 Split = Annotated[SplitChoice, typer.Option(help="Split to evaluate on.")]
+_WORKERS = (
+    "Models trained at a time, each in its own process; 0: in this one. "
+    "Default: one per core or GPU; on a cluster, as many as fit."
+)
+Workers = Annotated[int | None, typer.Option(min=0, help=_WORKERS)]
+_SET = "A setting of the plug-in, see `vitarium plugins`; a list as [1,2]. May be repeated."
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET)]
+
+
+def selected(zoo: Zoo, models: Sequence[str] | None, where: str, verb: str) -> list[str]:
+    """The models that are named, then those that fulfill a condition, each once.
+
+    Raises InvalidInput where there are none.
+    """
+    from vitarium.zoo.listing import listing
+
+    if not models and not where:
+        raise InvalidInput(f"say which models to {verb}: their ids, or a condition (--where SQL)")
+    named = [*(models or ())]
+    if where:
+        matching = [row["model"] for row in listing(zoo.path, where=where).rows]
+        if not matching:
+            raise InvalidInput(f"no model fulfills the condition {where}")
+        named += [id for id in matching if id not in named]
+    return named
+
+
+def parsed(
+    pairs: Iterable[str] | None, option: str = "--set", example: str = "check=false"
+) -> dict[str, Any]:
+    """["check=false", "mean=[0.5]"] -> {"check": False, "mean": [0.5]}; what is no JSON is text.
+
+    Raises InvalidInput for what is no pair.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise InvalidInput(f"{option} {pair}: write NAME=VALUE, e.g. {option} {example}")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+def setting_option(name: str, field: Any, **about: Any) -> Any:
+    """The type of an option for a field of a plug-in's settings: a switch, or a text."""
+    default = field.get_default()
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    is_plain = default not in (None, "", {}) and not hasattr(default, "model_fields")
+    suffix = f" Default: {default}." if is_plain else ""
+    about["help"] = " ".join((field.description or "").split()) + suffix
+    flag = f"--{name.replace('_', '-')}"
+    if bool in (field.annotation, *get_args(field.annotation)):
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **about)]
+    metavar = type_name(field.annotation)
+    metavar = metavar if len(metavar) <= 30 else "VALUE"
+    return Annotated[str | None, typer.Option(flag, metavar=metavar, **about)]
+
+
+def setting_value(text: str, annotation: Any) -> Any:
+    """JSON, or else text; of a setting that is or can be a list also `a,b` and `2,all,[4,2]`.
+
+    `none` is an empty list, where nothing else is possible.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    is_list = get_origin(annotation) is tuple
+    can_be_list = is_list or any(get_origin(each) is tuple for each in get_args(annotation))
+    if isinstance(value, list) or not can_be_list:
+        return value
+    if is_list and text in ("", "none"):
+        return []
+    if not is_list and "," not in text and not text.startswith("["):
+        return value
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text if text.startswith("[") else f"[{text}]")
+    except YAMLError:
+        return value
+
+
+def command(
+    name: str, function: Callable[..., None], options: Mapping[str, tuple[Any, Any]]
+) -> Any:
+    """A command of a function whose options, their types and defaults, are not in its code."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(option, keyword, annotation=annotation, default=default)
+            for option, (annotation, default) in options.items()
+        ]
+    )
+    function.__annotations__ = {option: annotation for option, (annotation, _) in options.items()}
+    app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+    app.command(name)(function)
+    return typer.main.get_command(app)
+
+
+def type_name(annotation: Any) -> str:
+    """A field's type as people write it: `int or none`, `linear, mlp`, `(number, number)`."""
+    from vitarium.core.registry import Section
+
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(arguments[0])
+    if origin is Literal:
+        return ", ".join(map(str, arguments))
+    if origin in (Union, UnionType):
+        return " or ".join(map(type_name, arguments))
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return f"list of {type_name(arguments[0])}"
+    if origin is tuple:
+        return "(" + ", ".join(map(type_name, arguments)) + ")"
+    names = {float: "number", int: "whole number", str: "text", bool: "true or false"}
+    if annotation in (None, NoneType):
+        return "none"
+    return "a name with settings" if annotation is Section else names.get(annotation, "any")

@@ -16,13 +16,7 @@ _MAX_LENGTH = 48
 
 @contextmanager
 def progress_bar(task: str = "", *, unit: str = "", transient: bool = False) -> Iterator[Progress]:
-    """A bar on standard error where that is a terminal; nothing elsewhere.
-
-    Args:
-        task: what is shown before the first step.
-        unit: what is counted, e.g. "epochs".
-        transient: whether the bar disappears at the end.
-    """
+    """A bar on standard error where that is a terminal; `task` is shown before the first step."""
     columns = (
         NameColumn("{task.description}"),
         BarColumn(),

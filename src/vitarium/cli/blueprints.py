@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from vitarium.cli._options import Json
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import Json
 from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal
 

@@ -1,19 +1,13 @@
 """`vitarium compress`: compact students of models."""
 
-import inspect
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from vitarium.cli._options import DataDir, Device, Where
-from vitarium.cli._selecting import selected
-from vitarium.cli._settings import Settings, parsed, setting_help, setting_value
+from vitarium.cli import _options as options
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.grow import PrecisionName, Workers
-from vitarium.cli.plugins import type_name
-from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
@@ -39,23 +33,12 @@ class CompressCommand(TyperCommand):
 
     @cached_property
     def _settings(self) -> list[Any]:
-        options: dict[str, Any] = {}
+        named: dict[str, Any] = {}
         for plugin in methods().values():
             for name, field in plugin.config.model_fields.items():
-                options.setdefault(name, _setting(name, field, plugin.facts["title"]))
-
-        def settings() -> None: ...
-
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [
-            inspect.Parameter(name, keyword, annotation=option, default=None)
-            for name, option in options.items()
-        ]
-        settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        settings.__annotations__ = options
-        app = typer.Typer(add_completion=False)
-        app.command()(settings)
-        return [param for param in typer.main.get_command(app).params if param.name in options]
+                named.setdefault(name, (_setting(name, field, plugin.facts["title"]), None))
+        params = options.command("settings", lambda: None, named).params
+        return [param for param in params if param.name in named]
 
 
 def _setting(name: str, field: Any, panel: str) -> Any:
@@ -63,49 +46,35 @@ def _setting(name: str, field: Any, panel: str) -> Any:
 
     def note(ctx: typer.Context, value: Any) -> None:
         if value is not None:
-            value = setting_value(value, field.annotation) if isinstance(value, str) else value
+            value = (
+                options.setting_value(value, field.annotation) if isinstance(value, str) else value
+            )
             ctx.meta.setdefault(_SETTINGS, {})[name] = value
 
-    flag = f"--{name.replace('_', '-')}"
-    is_switch = bool in (field.annotation, *get_args(field.annotation))
-    metavar = type_name(field.annotation)
-    option = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if is_switch else flag,
-        help=setting_help(field),
-        metavar=None if is_switch else metavar if len(metavar) <= 30 else "VALUE",
-        show_default=False,
-        rich_help_panel=panel,
-        expose_value=False,
-        callback=note,
+    return options.setting_option(
+        name, field, rich_help_panel=panel, expose_value=False, callback=note
     )
-    return Annotated[bool | None, option] if is_switch else Annotated[str | None, option]
 
 
 def compress(
     ctx: typer.Context,
-    directory: ZooFolder,
+    directory: options.ZooFolder,
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Ids, or beginnings of them; ID@3 is a model after its epoch 3.",
-            show_default=False,
-        ),
+        typer.Argument(help="Ids, or beginnings of them; ID@3 is a model after its epoch 3."),
     ] = None,
-    where: Where = "",
+    where: options.Where = "",
     method: Annotated[
         str, typer.Option("--method", "-m", help="How; `list` shows all methods.")
     ] = "minivit",
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="How long a student learns. Default: as long as its original did.",
-            show_default=False,
+            min=1, help="How long a student learns. Default: as long as its original did."
         ),
     ] = None,
     data: Annotated[
-        str | None,
-        typer.Option(help="A data set to learn from; default: the original's.", show_default=False),
+        str | None, typer.Option(help="A data set to learn from; default: the original's.")
     ] = None,
     objective: Annotated[
         str,
@@ -121,20 +90,19 @@ def compress(
             metavar="NAME=VALUE",
             help="Any other factor of the training, e.g. optimizer.lr=5e-4, batch_size=256 or "
             "objective.hidden_weight=0. May be repeated.",
-            show_default=False,
         ),
     ] = None,
-    set_: Settings = None,
+    set_: options.Settings = None,
     stage: Annotated[
         str, typer.Option(help="Stage of the students in the zoo's tables.")
     ] = "compressed",
-    workers: Workers = None,
+    workers: options.Workers = None,
     precision: Annotated[
-        PrecisionName, typer.Option(help="auto measures once what is fastest here.")
-    ] = PrecisionName.auto,
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    json: Json = False,
+        options.PrecisionName, typer.Option(help="auto measures once what is fastest here.")
+    ] = options.PrecisionName.auto,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
 ) -> None:
     """Give models compact students: fewer parameters, the same number of blocks.
 
@@ -155,12 +123,11 @@ def compress(
     from vitarium.compression.compress import compress as run
 
     if method == "list":
-        rows = methods().items()
-        print_rows([{"method": n, "what": p.summary} for n, p in rows])
+        print_rows({"method": name, "what": p.summary} for name, p in methods().items())
         return
     zoo = Zoo.open(directory)
-    named = selected(zoo, models, where, "compress")
-    recipe = {"objective": objective, **parsed(train, "--train", "optimizer.lr=5e-4")}
+    named = options.selected(zoo, models, where, "compress")
+    recipe = {"objective": objective, **options.parsed(train, "--train", "optimizer.lr=5e-4")}
     compression = run(
         zoo,
         method,
@@ -174,7 +141,7 @@ def compress(
         workers=workers,
         grow_options={"precision": precision.value},
         **ctx.meta.get(_SETTINGS, {}),
-        **parsed(set_),
+        **options.parsed(set_),
     )
     _print(compression, json)
 

@@ -5,23 +5,21 @@ from typing import Annotated
 
 import typer
 
-from vitarium.cli._options import DryRunJson, path_argument, path_option
+from vitarium.cli import _options as options
 from vitarium.cli._progress import progress_bar
-from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_rows
-from vitarium.cli.zoo import ZooFolder
 from vitarium.core.numerals import size
 from vitarium.core.terminal import print_note
 from vitarium.zoo import Zoo
 
 
 def export(
-    directory: ZooFolder,
+    directory: options.ZooFolder,
     exporter: Annotated[
         str,
         typer.Option(metavar="FORMAT", help="The format; `vitarium plugins exporters` lists all."),
     ],
-    out: Annotated[Path, path_option(help="Output folder; must be new or empty.")],
+    out: Annotated[Path, options.path_option(help="Output folder; must be new or empty.")],
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -38,7 +36,7 @@ def export(
             show_default=False,
         ),
     ] = "",
-    settings: Settings = None,
+    settings: options.Settings = None,
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out models that the format has no place for.")
     ] = False,
@@ -69,7 +67,7 @@ def export(
             skip=skip,
             progress=progress,
             listener=skipped.append,
-            **parsed(settings),
+            **options.parsed(settings),
         )
     for event in skipped:
         print_note(f"left out: {event.checkpoint.model}: {event.reason}", style="yellow")
@@ -81,7 +79,7 @@ def export(
 def push(
     directory: Annotated[
         Path,
-        path_argument(metavar="DIR", help="A zoo, or a folder of `export --exporter hub`."),
+        options.path_argument(metavar="DIR", help="A zoo, or a folder of `export --exporter hub`."),
     ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="On the hub, e.g. me/my-zoo.")],
     private: Annotated[
@@ -94,7 +92,7 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be uploaded; upload nothing.")
     ] = False,
-    json: DryRunJson = False,
+    json: options.DryRunJson = False,
 ) -> None:
     """Upload a zoo to the Hugging Face hub as a data set, with a card, tables and figures.
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import DataDir, Device, DryRunJson, path_option
+from vitarium.cli import _options as options
 from vitarium.cli._progress import resumable
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import SCORED, overview
+from vitarium.cli.zoo import SCORED, for_people
 from vitarium.core.filenames import file_name
 from vitarium.core.numerals import duration, size
 from vitarium.core.terminal import Terminal, print_note
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from vitarium.engine.tuning.estimate import StageEstimate
 
 
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Models trained at a time, each in its own process; 0: in this one. "
-        "Default: one per core or GPU; on a cluster, as many as fit.",
-    ),
-]
-
-
 class EngineName(StrEnum):
     """Where the workers run."""
 
@@ -39,23 +29,14 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
-class PrecisionName(StrEnum):
-    """What is computed in."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    tf32 = "tf32"
-    bf16 = "bf16"
-
-
 _ray_option = partial(typer.Option, rich_help_panel="On a Ray cluster")
 _speed_option = partial(typer.Option, rich_help_panel="Speed")
 
 
 def demo(
-    zoo: Annotated[Path, path_option(help="The zoo's folder.")] = Path("demo-zoo"),
-    workers: Workers = None,
-    device: Device = "auto",
+    zoo: Annotated[Path, options.path_option(help="The zoo's folder.")] = Path("demo-zoo"),
+    workers: options.Workers = None,
+    device: options.Device = "auto",
 ) -> None:
     """Grow the demo zoo on handwritten digits: minutes on two CPU cores, no download.
 
@@ -80,10 +61,12 @@ def grow(
     blueprint: Annotated[
         str, typer.Argument(help="A YAML file, or a name of `vitarium blueprint list`.")
     ],
-    zoo: Annotated[Path | None, path_option(help="The zoo's folder. Default: NAME-zoo.")] = None,
-    workers: Workers = None,
-    device: Device = "auto",
-    data_dir: DataDir = None,
+    zoo: Annotated[
+        Path | None, options.path_option(help="The zoo's folder. Default: NAME-zoo.")
+    ] = None,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = None,
     loader_workers: Annotated[
         int | None,
         typer.Option(
@@ -93,9 +76,9 @@ def grow(
         ),
     ] = None,
     precision: Annotated[
-        PrecisionName,
+        options.PrecisionName,
         _speed_option(help="auto: the fastest on this machine, measured once; bf16 is autocast."),
-    ] = PrecisionName.auto,
+    ] = options.PrecisionName.auto,
     compiled: Annotated[
         bool | None,
         _speed_option(
@@ -131,7 +114,7 @@ def grow(
         str | None,
         _ray_option(
             help="auto: the cluster that this machine is part of; or HOST:PORT of its head. "
-            "Default: a temporary one on this machine.",
+            "Default: a temporary one on this machine."
         ),
     ] = None,
     cpus_per_model: Annotated[
@@ -150,7 +133,7 @@ def grow(
     calibrate: Annotated[
         bool, typer.Option(help="With --dry-run: train for a moment to estimate the time.")
     ] = True,
-    json: DryRunJson = False,
+    json: options.DryRunJson = False,
 ) -> None:
     """Train every model of a blueprint that the zoo does not have yet.
 
@@ -197,12 +180,15 @@ def grow(
     )
 
 
-def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
+def _grow(blueprint: "Blueprint", zoo: Path, **settings: Any) -> None:
     from vitarium.engine.grow import grow as grow_zoo
+    from vitarium.zoo.listing import listing
 
     with resumable(f"Finished epochs are kept in {zoo}"):
-        growth = grow_zoo(blueprint, zoo, **options)
-    print_rows(overview(growth.zoo, growth.plan), title=f"{zoo}: {SCORED}")
+        growth = grow_zoo(blueprint, zoo, **settings)
+    listed = {row["model"]: row for row in listing(zoo).rows}
+    rows = [listed[model.id] for model in growth.plan.models if model.id in listed]
+    print_rows(for_people(rows), title=f"{zoo}: {SCORED}")
     print_note(
         f"{len(growth.grown)} models grown, {len(growth.existing)} were there already, "
         f"{len(growth.diverged)} diverged, {len(growth.failed)} failed, "
@@ -215,12 +201,7 @@ def _grow(blueprint: "Blueprint", zoo: Path, **options: Any) -> None:
 
 
 def _print_estimate(
-    planned: "Plan",
-    workers: int | None,
-    device: str,
-    request: "TrainRequest | None",
-    *,
-    json: bool,
+    planned: "Plan", workers: int | None, device: str, request: "TrainRequest | None", *, json: bool
 ) -> None:
     """Print what growing a plan costs; with a request, the speeds are measured."""
     from vitarium.engine.progress.display import announce

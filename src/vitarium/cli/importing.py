@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitarium.cli._options import DryRunJson, path_option
+from vitarium.cli._options import DryRunJson, Settings, parsed, path_option
 from vitarium.cli._progress import progress_bar, resumable
-from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_rows
 from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal, print_note

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from vitarium.cli._options import Json, ZooFolder
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import NotAZoo
 from vitarium.core.file_faults import reading
 from vitarium.core.numerals import size
@@ -82,5 +82,5 @@ def _convert(directory: Path, how: str) -> None:
         done = (zoo.pack if how == "pack" else zoo.unpack)(progress=progress)
     Terminal(soft_wrap=True).print(
         f"{done.converted} of {done.checkpoints} checkpoints {how}ed: "
-        f"{size(done.bytes_before)} before, {size(done.bytes_after)} now",
+        f"{size(done.bytes_before)} before, {size(done.bytes_after)} now"
     )

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli import _options as options
 from vitarium.cli._progress import progress_bar
-from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import is_number
 from vitarium.core.terminal import Terminal
@@ -34,31 +32,29 @@ class PairChoice(StrEnum):
 
 
 def measure(
-    directory: ZooFolder,
+    directory: options.ZooFolder,
     measures: Annotated[
         list[str] | None,
         typer.Argument(
             help="Names; `vitarium plugins measures` lists all. Default: every measure of single "
-            "models that takes at most a forward pass.",
-            show_default=False,
+            "models that takes at most a forward pass."
         ),
     ] = None,
-    where: Where = "",
+    where: options.Where = "",
     epochs: Annotated[
         str, typer.Option(metavar="all|last|LIST", help="Epochs to measure, e.g. 0,5,10.")
     ] = "last",
     pairs: Annotated[
         PairChoice, typer.Option(help="Pairs, for measures of pairs.")
     ] = PairChoice.same_stage,
-    split: Split = SplitChoice.test,
-    num_images: Images = None,
+    split: options.Split = options.SplitChoice.test,
+    num_images: options.Images = None,
     data: Annotated[
-        str | None,
-        typer.Option(help="Dataset for all models. Default: each model's own.", show_default=False),
+        str | None, typer.Option(help="Dataset for all models. Default: each model's own.")
     ] = None,
-    data_dir: DataDir = None,
-    set_: Settings = None,
-    device: Device = "auto",
+    data_dir: options.DataDir = None,
+    set_: options.Settings = None,
+    device: options.Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Recompute existing results.")
     ] = False,
@@ -66,7 +62,7 @@ def measure(
         bool,
         typer.Option("--force", help="Evaluate on training images, too, and mark such results."),
     ] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Measure models and pairs of models: weights, predictions, loss landscape, robustness.
 
@@ -86,12 +82,9 @@ def measure(
     """
     from vitarium.measures._runner.jobs import quick
     from vitarium.measures._runner.measure import measure as run
-    from vitarium.zoo.listing import listing
 
     zoo = Zoo.open(directory)
-    models = [row["model"] for row in listing(zoo.path, where=where).rows] if where else None
-    if models == []:
-        raise InvalidInput(f"no model fulfills the condition {where}")
+    models = options.selected(zoo, None, where, "measure") if where else None
     with progress_bar("measuring") as progress:
         table = run(
             zoo,
@@ -107,7 +100,7 @@ def measure(
             overwrite=overwrite,
             force=force,
             progress=progress,
-            **parsed(set_),
+            **options.parsed(set_),
         )
     if json:
         print_json(table.to_dict("records"))

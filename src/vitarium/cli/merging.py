@@ -4,12 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import DataDir, Device, Where
+from vitarium.cli import _options as options
 from vitarium.cli._progress import progress_bar
-from vitarium.cli._selecting import selected
-from vitarium.cli._settings import Settings, parsed
 from vitarium.cli._tables import print_json, print_rows
-from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core.errors import InvalidInput
 from vitarium.core.terminal import Terminal
 from vitarium.zoo import Zoo
@@ -21,28 +18,22 @@ _SHOWN_INGREDIENTS = 4
 
 
 def merge(
-    directory: ZooFolder,
+    directory: options.ZooFolder,
     models: Annotated[
         list[str] | None,
         typer.Argument(
             help="Ids, or their first digits; ID@3 is a model after epoch 3. Some methods depend "
-            "on the order.",
-            show_default=False,
+            "on the order."
         ),
     ] = None,
     method: Annotated[
-        str | None,
-        typer.Option(
-            "--method", "-m", help="Merge method (`list` to show all).", show_default=False
-        ),
+        str | None, typer.Option("--method", "-m", help="Merge method (`list` to show all).")
     ] = None,
-    where: Where = "",
+    where: options.Where = "",
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="ID",
-            help="Base model of the task vectors. Default: the common parent.",
-            show_default=False,
+            metavar="ID", help="Base model of the task vectors. Default: the common parent."
         ),
     ] = None,
     heads: Annotated[
@@ -58,7 +49,6 @@ def merge(
         typer.Option(
             metavar="METHOD",
             help="First permute every model to match the first, e.g. weight_matching.",
-            show_default=False,
         ),
     ] = None,
     stage: Annotated[
@@ -66,14 +56,11 @@ def merge(
     ] = "merge",
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Dataset for methods that need images. Default: the models' own.",
-            show_default=False,
-        ),
+        typer.Option(help="Dataset for methods that need images. Default: the models' own."),
     ] = None,
-    data_dir: DataDir = None,
-    set_: Settings = None,
-    device: Device = "auto",
+    data_dir: options.DataDir = None,
+    set_: options.Settings = None,
+    device: options.Device = "auto",
     skip_diverged: Annotated[
         bool, typer.Option("--skip-diverged", help="Leave out models that diverged.")
     ] = False,
@@ -81,7 +68,7 @@ def merge(
         bool,
         typer.Option("--force", help="Allow selection on images that some models were trained on."),
     ] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Combine models: soups, task vectors, alignment, averages over epochs.
 
@@ -113,9 +100,9 @@ def merge(
         raise InvalidInput(f"say how to merge (--method): {names}")
     plugin = get("operator", method)
     zoo = Zoo.open(directory)
-    named = selected(zoo, models, where, "merge")
+    named = options.selected(zoo, models, where, "merge")
     of_one = plugin.facts["epochs"] or plugin.facts["models"] == (1, 1)
-    merged = []
+    rows = []
     with progress_bar(plugin.name) as progress:
         for group in [[model] for model in named] if of_one else [named]:
             model = run(
@@ -132,20 +119,17 @@ def merge(
                 skip_diverged=skip_diverged,
                 force=force,
                 progress=progress,
-                **parsed(set_),
+                **options.parsed(set_),
             )
-            merged.append(model.id)
-    rows = [_row(zoo, id) for id in merged]
+            rows.append(_row(zoo, model.id))
     if json:
         print_json(rows)
         return
-    short = [
-        {**row, "made of": _shortened(row["made of"]), "parent": (row["parent"] or "")[:8]}
-        for row in rows
-    ]
-    print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in short])
+    for row in rows:
+        row |= {"made of": _shortened(row["made of"]), "parent": (row["parent"] or "")[:8]}
+    print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in rows])
     quoted = stage.replace("'", "''")
-    which = f"id = '{merged[0]}'" if len(merged) == 1 else f"stage = '{quoted}'"
+    which = f"id = '{rows[0]['model']}'" if len(rows) == 1 else f"stage = '{quoted}'"
     Terminal(stderr=True, soft_wrap=True).print(
         f'how good it is: vitarium measure {directory} accuracy --where "{which}"'
     )
@@ -155,12 +139,8 @@ def methods() -> None:
     """Print every operator: what it makes, and what it needs for that."""
     from vitarium.core.registry import plugins
 
-    print_rows(
-        [
-            {"method": name, "needs": _needs(plugin), "what": plugin.summary}
-            for name, plugin in plugins("operator").items()
-        ]
-    )
+    operators = plugins("operator").items()
+    print_rows({"method": n, "needs": _needs(p), "what": p.summary} for n, p in operators)
 
 
 def _needs(plugin: "Plugin") -> str:

@@ -1,12 +1,11 @@
 """`vitarium plugins`: the registry."""
 
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated
 
 import typer
 
+from vitarium.cli._options import Json, type_name
 from vitarium.cli._tables import print_rows
-from vitarium.cli.zoo import Json
 
 
 def plugins(
@@ -64,24 +63,3 @@ def plugins(
         ]
         title = f"{plugin.name}: {plugin.summary}" + (f" ({paper})" if paper else "")
         print_rows(settings, title=title, as_json=json)
-
-
-def type_name(annotation: Any) -> str:
-    """A field's type as people write it: `int or none`, `linear, mlp`, `(number, number)`."""
-    from vitarium.core.registry import Section
-
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return type_name(arguments[0])
-    if origin is Literal:
-        return ", ".join(map(str, arguments))
-    if origin in (Union, UnionType):
-        return " or ".join(map(type_name, arguments))
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return f"list of {type_name(arguments[0])}"
-    if origin is tuple:
-        return "(" + ", ".join(map(type_name, arguments)) + ")"
-    names = {float: "number", int: "whole number", str: "text", bool: "true or false"}
-    if annotation in (None, NoneType):
-        return "none"
-    return "a name with settings" if annotation is Section else names.get(annotation, "any")

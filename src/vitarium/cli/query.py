@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitarium.cli._options import path_option
+from vitarium.cli._options import Json, ZooFolder, path_option
 from vitarium.cli._streams import exactly
 from vitarium.cli._tables import encodable_json, print_json, print_rows, to_json
-from vitarium.cli.zoo import Json, ZooFolder
 from vitarium.core import files
 from vitarium.core.csv_cells import guarded
 from vitarium.core.errors import InvalidInput
@@ -41,8 +40,7 @@ def query(
         str, typer.Argument(help="A SELECT; without it, the tables and their columns are listed.")
     ] = "",
     format: Annotated[
-        Format | None,
-        typer.Option(help="Default: by the suffix of --output, else a table."),
+        Format | None, typer.Option(help="Default: by the suffix of --output, else a table.")
     ] = None,
     output: Annotated[Path | None, path_option(help="Write to a file, all or nothing.")] = None,
     json: Json = False,

@@ -1,49 +1,32 @@
 """`vitarium study NAME`: a command for every registered study, with its settings as options."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from vitarium.cli._options import UNCHECKED, DataDir, Device, Images, Split, SplitChoice, Where
+from vitarium.cli import _options as options
 from vitarium.cli._progress import progress_bar
-from vitarium.cli._settings import Settings, parsed
-from vitarium.cli.plugins import type_name
-from vitarium.cli.zoo import ZooFolder
 from vitarium.core.terminal import Terminal, print_line
 
 if TYPE_CHECKING:
     from vitarium.core.registry import Plugin
 
 SETTINGS = "Settings of this study"
-Figures = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Write every figure as PNG and SVG, too, for a paper.",
-        show_default=False,
-        readable=UNCHECKED,
-    ),
-]
-Page = Annotated[
-    Path,
-    typer.Option(help="The page: one file that opens without a network.", readable=UNCHECKED),
-]
+_FIGURES = "Write every figure as PNG and SVG, too, for a paper."
+Figures = Annotated[Path | None, options.path_option(metavar="DIR", help=_FIGURES)]
+Page = Annotated[Path, options.path_option(help="The page: one file that opens without a network.")]
 ZooOrWeights = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR", help="A zoo's folder, or one with files of weights.", readable=UNCHECKED
-    ),
+    Path, options.path_argument(metavar="DIR", help="A zoo's folder, or one with files of weights.")
 ]
 _RUNNING: dict[str, tuple[Any, Any]] = {
-    "split": (Split, SplitChoice.test),
-    "num_images": (Images, None),
-    "device": (Device, "auto"),
-    "data_dir": (DataDir, None),
+    "split": (options.Split, options.SplitChoice.test),
+    "num_images": (options.Images, None),
+    "device": (options.Device, "auto"),
+    "data_dir": (options.DataDir, None),
 }
 """Options of studies that run models, and their defaults."""
 
@@ -73,65 +56,26 @@ def _studies() -> None:
 def _command(plugin: "Plugin") -> Any:
     """A command whose options are the fields of the study's settings."""
     runs_models = plugin.facts["of"] == "zoo"
-    options: dict[str, tuple[Any, Any]] = {
-        "directory": (ZooFolder if runs_models else ZooOrWeights, inspect.Parameter.empty),
+    parameters: dict[str, tuple[Any, Any]] = {
+        "directory": (options.ZooFolder if runs_models else ZooOrWeights, inspect.Parameter.empty),
         "out": (Page, Path(f"{plugin.name}.html")),
         "figures": (Figures, None),
-        "where": (Where, ""),
+        "where": (options.Where, ""),
         **(_RUNNING if runs_models else {}),
-        "set_": (Settings, None),
+        "set_": (options.Settings, None),
     }
     for name, write in plugin.facts["exports"].items():
         summary = (inspect.getdoc(write) or "").partition("\n")[0]
-        looks: dict[str, Any] = {"metavar": "FILE", "show_default": False, "readable": UNCHECKED}
-        option = typer.Option(f"--{name}", help=summary, **looks)
-        options[name] = (Annotated[Path | None, option], None)
-    options |= {name: _setting(name, f) for name, f in plugin.config.model_fields.items()}
+        option = options.path_option(f"--{name}", metavar="FILE", help=summary)
+        parameters[name] = (Annotated[Path | None, option], None)
+    for name, field in plugin.config.model_fields.items():
+        parameters[name] = (options.setting_option(name, field, rich_help_panel=SETTINGS), None)
 
     def run(**values: Any) -> None:
         _run(plugin, values)
 
     run.__doc__ = inspect.getdoc(plugin.function)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, keyword, annotation=annotation, default=default)
-            for name, (annotation, default) in options.items()
-        ]
-    )
-    run.__annotations__ = {name: annotation for name, (annotation, _) in options.items()}
-    single = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    single.command(plugin.name)(run)
-    return typer.main.get_command(single)
-
-
-def _setting(name: str, field: Any) -> tuple[Any, Any]:
-    """An option of a field; without it the study's default holds."""
-    default = field.get_default()
-    default = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    words = " ".join((field.description or "").split())
-    words += f" Default: {default}." if default not in (None, "", {}) else ""
-    about: dict[str, Any] = {"help": words, "show_default": False, "rich_help_panel": SETTINGS}
-    flag = f"--{name.replace('_', '-')}"
-    if bool in (field.annotation, *get_args(field.annotation)):
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", **about)], None
-    metavar = type_name(field.annotation)
-    metavar = "VALUE" if len(metavar) > 30 else metavar
-    return Annotated[str | None, typer.Option(flag, metavar=metavar, **about)], None
-
-
-def _value(text: str, annotation: Any) -> Any:
-    """JSON, or else text; of a setting that is a list also `a,b`, and `none` for an empty one."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    if get_origin(annotation) is not tuple or isinstance(value, list):
-        return value
-    if value in ("", "none"):
-        return []
-    parts = text.split(",") if isinstance(value, str) else [text]
-    return [_value(part, None) for part in parts]
+    return options.command(plugin.name, run, parameters)
 
 
 def _settings_of(plugin: "Plugin", values: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,8 +88,8 @@ def _settings_of(plugin: "Plugin", values: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: values[name] for name in fields if values[name] is not None}
     for name, value in settings.items():
         if isinstance(value, str):
-            settings[name] = _value(value, fields[name].annotation)
-    for name, value in parsed(values["set_"]).items():
+            settings[name] = options.setting_value(value, fields[name].annotation)
+    for name, value in options.parsed(values["set_"]).items():
         if name in fields or "settings" not in fields:
             settings[name] = value
         else:
@@ -158,9 +102,8 @@ def _run(plugin: "Plugin", values: Mapping[str, Any]) -> None:
     from vitarium.studies._runner.study import study
 
     exports = {name: values[name] for name in plugin.facts["exports"] if values[name] is not None}
-    common = {
-        name: values[name] for name in ("out", "figures", "where", *_RUNNING) if name in values
-    }
+    names = ("out", "figures", "where", *_RUNNING)
+    common = {name: values[name] for name in names if name in values}
     if "split" in common:
         common["split"] = common["split"].value
     with progress_bar("opening", transient=True) as progress:

@@ -1,28 +1,21 @@
 """`vitarium ls` and `vitarium show`: what is in a zoo."""
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from vitarium.cli._options import Where, path_argument
+from vitarium.cli._options import Json, Where, ZooFolder
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.printable import shortened
 from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
-
-if TYPE_CHECKING:
-    from vitarium.blueprint import Plan
 
 SCORED = "accuracy on test images before and after training"
 ON_A_TERMINAL = 100
 """Models that are listed on a terminal unless more are asked for."""
 _MAX_LENGTH = 100
 """Characters in a cell of a listing."""
-
-ZooFolder = Annotated[Path, path_argument(metavar="DIR", help="The zoo's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def ls(
@@ -125,14 +118,6 @@ def show(
     print_line(f"In Python: vitarium.Zoo.open({str(directory)!r}).load({id!r}, epoch=-1)")
 
 
-def overview(zoo: Zoo, plan: "Plan") -> list[dict[str, Any]]:
-    """A row per model of the plan, in its order, for people to read."""
-    from vitarium.zoo.listing import listing
-
-    rows = {row["model"]: row for row in listing(zoo.path).rows}
-    return for_people([rows[model.id] for model in plan.models if model.id in rows])
-
-
 def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A listing with scores rounded, without what goes without saying.
 
@@ -143,18 +128,14 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     columns |= {key for row in rows for key, value in row.items() if value is not None}
     if all(row["status"] == "finished" for row in rows):
         columns.discard("status")
-    return [
-        {
-            **{
-                shortened(key, _MAX_LENGTH): shortened(value, _MAX_LENGTH)
-                if isinstance(value, str)
-                else value
-                for key, value in row.items()
-                if key in columns
-            },
-            "model": row["model"][:8],
-            "parent": (row["parent"] or "")[:8],
-            **{k: row[k] if row[k] is None else round(row[k], 3) for k in ("before", "after")},
-        }
-        for row in rows
-    ]
+
+    def cut(value: Any) -> Any:
+        return shortened(value, _MAX_LENGTH) if isinstance(value, str) else value
+
+    listed = []
+    for row in rows:
+        cells = {cut(key): cut(value) for key, value in row.items() if key in columns}
+        ids = {"model": row["model"][:8], "parent": (row["parent"] or "")[:8]}
+        scores = {k: row[k] if row[k] is None else round(row[k], 3) for k in ("before", "after")}
+        listed.append({**cells, **ids, **scores})
+    return listed

@@ -1,20 +1,27 @@
 """Give models of a zoo compact students: converted by an operator, then taught by the original."""
 
+import json
+import statistics
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
 from vitarium.blueprint import ModelSpec, Plan, Recipe, check_stage_name
 from vitarium.blueprint.blueprint import Start
 from vitarium.blueprint.overrides import apply
 from vitarium.blueprint.plan import inherited
-from vitarium.compression.compare import compare
 from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.devices import find_devices
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.registry import Section, choose
 from vitarium.engine.grow import Growth, grow
+from vitarium.measures._runner.measure import measure
 from vitarium.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -33,6 +40,8 @@ DEFAULTS: Mapping[str, Any] = {
 """How a student is trained, but for what comes from the original's recipe and what is asked for."""
 _TAKEN = ("data", "augmentation", "batch_size", "epochs", "seed")
 """What a student takes from the original's recipe."""
+_RUNS = 15
+"""Of each model, by which its time is measured."""
 _MISSING = {"data": "what its student learns from", "epochs": "how long its student learns"}
 
 
@@ -99,24 +108,17 @@ def compress(
         method = choose("operator", method.replace("-", "_"), **settings)
     asked_for = {"epochs": epochs, "data": data}
     overrides = {name: value for name, value in asked_for.items() if value is not None}
+    overrides |= recipe or {}
     refs = list(dict.fromkeys(map(zoo.at, models)))
     if not refs:
         raise InvalidInput("say which models to compress")
     for ref in refs:
         if zoo.folder(ref.model).status == "diverged":
             raise InvalidInput(f"model {ref} diverged; leave it out")
-    specs = {
-        str(ref): _student_spec(zoo, ref, method, {**overrides, **(recipe or {})}, stage)
-        for ref in refs
-    }
+    specs = {str(ref): _student_spec(zoo, ref, method, overrides, stage) for ref in refs}
     plan = Plan(stage, tuple({spec.id: spec for spec in specs.values()}.values()))
-    running: dict[str, Any] = {
-        "device": device,
-        "data_dir": data_dir,
-        "workers": workers,
-        "progress": progress,
-    }
-    growth = grow(plan, zoo.path, **running, **(grow_options or {}))
+    running: dict[str, Any] = {"device": device, "data_dir": data_dir, "workers": workers}
+    growth = grow(plan, zoo.path, progress=progress, **running, **(grow_options or {}))
     students = {model: spec.id for model, spec in specs.items()}
     return Compression(zoo, students, growth, device, data_dir)
 
@@ -146,11 +148,88 @@ def _student_spec(
         recipe = Recipe.read(inherited(settings, origin, start))
     except IncompatibleWeights as error:  # one of a selection
         raise IncompatibleWeights(f"model {ref}: {error}") from None
-    return ModelSpec(
-        stage=stage,
-        parent=ref.model,
-        parent_epoch=ref.epoch,
-        recipe=recipe,
-        conversion=method,
-        keep_head=True,
-    )
+    origins: dict[str, Any] = {"parent": ref.model, "parent_epoch": ref.epoch}
+    return ModelSpec(stage=stage, recipe=recipe, conversion=method, keep_head=True, **origins)
+
+
+def compare(
+    zoo: Zoo, students: Mapping[str, str], *, device: str = "auto", data_dir: Path | None = None
+) -> "pd.DataFrame":
+    """A row per student: what it and its original take, and how good they are.
+
+    Columns: model and epoch (the original), student, then of both (`_before`, `_after`): parameters
+    (a shared one counts once), bytes (of the weights in a safetensors file), bytes_in_zoo (packed,
+    what they share with other checkpoints left out), accuracy (on the test images of the student's
+    data), refused (why there is none, or "") and milliseconds (of one image on the device, the
+    median of several runs in turn). `students` has their ids by `ID@EPOCH` of the originals.
+    """
+    import pandas as pd
+
+    where = find_devices(device)[0]
+    pairs = {student: [zoo.at(original), zoo.at(student)] for original, student in students.items()}
+    scores = _accuracies(zoo, pairs, device, data_dir)
+    rows = []
+    for student, pair in pairs.items():
+        architecture = zoo.spec(student).origin.architecture
+        assert architecture  # a student was trained here
+        times = _milliseconds(
+            [zoo.load(*ref) for ref in pair], architecture.config.input_size, where
+        )
+        row: dict[str, Any] = {**pair[0]._asdict(), "student": student}
+        for when, ref, milliseconds in zip(("before", "after"), pair, times, strict=True):
+            checkpoint = zoo.checkpoint(*ref)
+            accuracy, refused = scores[student, ref]
+            about = {
+                "parameters": sum(stored.count for stored in checkpoint.tensors.values()),
+                "bytes": checkpoint.nbytes,
+                "bytes_in_zoo": checkpoint.path.stat().st_size,
+                "accuracy": accuracy,
+                "refused": refused,
+                "milliseconds": milliseconds,
+            }
+            row |= {f"{name}_{when}": value for name, value in about.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _accuracies(
+    zoo: Zoo, pairs: Mapping[str, list[CheckpointRef]], device: str, data_dir: Path | None
+) -> dict[tuple[str, CheckpointRef], tuple[float, str]]:
+    """Of every student and of its original on the student's data, or why there is none.
+
+    What is measured on the same data after the same epoch is measured in one run.
+    """
+    runs: dict[tuple[str, int], list[tuple[str, CheckpointRef]]] = {}
+    for student, pair in pairs.items():
+        origin = zoo.spec(student).origin
+        assert isinstance(origin, Recipe)  # a student was trained here
+        data = json.dumps(origin.data.factors(), sort_keys=True)
+        for ref in pair:
+            runs.setdefault((data, ref.epoch), []).append((student, ref))
+    scores = {}
+    for (data, epoch), members in runs.items():
+        models = list(dict.fromkeys(ref.model for _, ref in members))
+        where: dict[str, Any] = {"data": json.loads(data), "device": device, "data_dir": data_dir}
+        table = measure(zoo, "accuracy", models=models, epochs=[epoch], **where)
+        accuracies = table[table["part"] == ""].set_index("model")
+        for student, ref in members:
+            row = accuracies.loc[ref.model]
+            scores[student, ref] = (float(row["value"]), row["refused"])
+    return scores
+
+
+@torch.inference_mode()
+def _milliseconds(models: list[nn.Module], size: tuple[int, int, int], device: str) -> list[float]:
+    """Of each model, run in turn, so that whatever else the machine does falls on all alike."""
+    image = torch.zeros(1, *size, device=device)
+    moved = [model.to(device).eval() for model in models]
+    times: list[list[float]] = [[] for _ in models]
+    for run in range(_RUNS + 2):
+        for model, model_times in zip(moved, times, strict=True):
+            started = time.perf_counter()
+            model(image)
+            if device != "cpu":
+                torch.cuda.synchronize(device)
+            if run > 1:
+                model_times.append(1e3 * (time.perf_counter() - started))
+    return [statistics.median(model_times) for model_times in times]

@@ -1,8 +1,4 @@
-"""The contract of operators: what one is given, what it gives, and what it says of itself.
-
-An operator makes a model's weights of other models' weights: `operator` registers it, `Ingredients`
-is what it is given.
-"""
+"""The contract of operators, which make a model's weights of other models' weights."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,15 +145,10 @@ class Ingredients(Sequence[Weights]):
         return len(self._models)
 
     def report(self, done: int, total: int) -> None:
-        """Say that so much of the work is done."""
         self.progress.step(self.task, done, total)
 
     def in_turn(self) -> Iterator[str]:
-        """The names of `shapes`, one after the other; it reports how many are done.
-
-        The system fetches the tensors of the next ones from disk meanwhile, `_FETCHED_BYTES` at a
-        time.
-        """
+        """The names of `shapes`; says how many are done, while the system fetches the next ones."""
         windows: list[list[str]] = [[]]
         size = done = 0
         for name, shape in self.shapes.items():
@@ -188,10 +179,7 @@ class Ingredients(Sequence[Weights]):
             yield name, torch.stack(list(self.model_tensors(name)))
 
     def deltas(self, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Name by name, the base's tensor and what the models added to it: [models, *shape].
-
-        Both in float64. Of all tensors, or of those with these names. Raises as `model_tensors`.
-        """
+        """By name, the base's tensor and what the models added to it, float64 [models, *shape]."""
         names = list(self.shapes) if names is None else names
         for done, name in enumerate(names):
             self.report(done, len(names))
@@ -203,7 +191,6 @@ class Ingredients(Sequence[Weights]):
 
     @cached_property
     def base(self) -> Weights:
-        """What the models started from."""
         assert self._base is not None, "register the operator with needs_base=True"
         base = self._base()
         check_alike(self._models[0], base)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitarium.operators.compression._head_fitting import Reading, SharedForms, Side
+from vitarium.operators.compression._fitting import Reading, SharedForms, Side
 
 HEADS, DIM, CHANNELS = 2, 2, 5
 

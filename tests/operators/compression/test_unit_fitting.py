@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu
 
-from vitarium.operators.compression._head_fitting import Reading
-from vitarium.operators.compression._unit_fitting import Blocks, MlpContext, SharedUnits, Units
+from vitarium.operators.compression._fitting import Blocks, MlpContext, Reading, SharedUnits, Units
 
 CHANNELS, HIDDEN = 4, 6
 

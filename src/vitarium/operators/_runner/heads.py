@@ -20,35 +20,28 @@ _ADVICE = f"{_KEEP}, --heads ensemble keeps all and gives the mean of their outp
 
 
 class Heads:
-    """How the heads of models are combined: see `operators._runner.merge.merge`.
-
-    Args:
-        choice: "merge", "average", "ensemble", or a model, `ID` or `ID@3`.
+    """How the heads of models are combined, by one of `CHOICES` or a model, `ID` or `ID@3`.
 
     Raises IncompatibleWeights for heads that cannot be combined so, UnknownName.
     """
 
     def __init__(
-        self,
-        sources: ModelLoader,
-        chosen: Sequence[CheckpointRef],
-        models: Sequence[Weights],
-        choice: str = "merge",
+        self, loader: ModelLoader, refs: Sequence[CheckpointRef], models: list[Weights], choice: str
     ) -> None:
-        self.choice, self._models = choice, list(models)
+        self.choice, self._models = choice, models
         self.origin: CheckpointRef | None = None
         """The model whose head is kept."""
         self.label: str | None = None if choice == "merge" else choice
         """As it stands in the result's spec."""
         self.changes: dict[str, Section] = {}
         """Of the recipe."""
-        zoo = sources.zoo
-        classes = {ref.model: zoo.folder(ref.model).about().classes for ref in chosen}
-        first_id = chosen[0].model
+        zoo = loader.zoo
+        classes = {ref.model: zoo.folder(ref.model).about().classes for ref in refs}
+        first_id = refs[0].model
         if choice not in CHOICES:
             self.origin = zoo.at(choice)
             self.label = str(self.origin)
-            self._models = [sources.weights(self.origin)]
+            self._models = [loader.weights(self.origin)]
         for id in classes if choice in CHOICES else ():
             # they have nothing in common, though they may be of equal shape
             if classes[id] != classes[first_id]:
@@ -57,7 +50,7 @@ class Heads:
                 )
         if choice == "ensemble":
             heads = []
-            for ref in chosen:
+            for ref in refs:
                 head = zoo.folder(ref.model).spec().origin.head
                 if head is None:
                     raise InvalidInput(
@@ -65,7 +58,7 @@ class Heads:
                     )
                 heads.append(head.factors())
             self.changes["head"] = choose("head", "ensemble", heads=heads)
-        elif zoo.folder(chosen[0].model).spec().origin.architecture:
+        elif zoo.folder(refs[0].model).spec().origin.architecture:
             first, *rest = [WeightSubset(weights, head=True) for weights in self._models]
             for other_head in rest:
                 try:

@@ -55,7 +55,7 @@ class MergePlan:
         self.sources, self.operator, self.chosen = sources, operator, ingredients
         self.zoo, self.force, self.facts = sources.zoo, force, operator.plugin.facts
         self.log = OperatorLog()
-        models = weights or [sources.weights(ref) for ref in ingredients]
+        models = list(weights or [sources.weights(ref) for ref in ingredients])
         self.heads = Heads(sources, ingredients, models, heads)
         self.models = [self.heads.backbone(model) for model in models]
         origin = self.heads.origin or ingredients[self.facts["origin"]]
@@ -110,11 +110,7 @@ class MergePlan:
         return self.spec.id
 
     def weights(self, progress: Progress = SILENT, buffer: Path | None = None) -> dict[str, Tensor]:
-        """The merged weights, tensors [*shape] by name; what the operator reports is in `log`.
-
-        Args:
-            buffer: a folder where they are written, one after the other; None: they are in memory.
-        """
+        """The merged weights, tensors [*shape] by name: in files of a folder, or in memory."""
         first = self.models[0]
         ingredients = Ingredients(
             self.models,
@@ -206,10 +202,7 @@ class MergePlan:
 
 
 def disk_buffer(folder: Path) -> AbstractContextManager[Path]:
-    """A folder inside of one of a zoo's, gone at the end.
-
-    Raises DiskFull, NotWritable and LeadsOutside.
-    """
+    """A folder inside of a zoo's, gone at the end. Raises DiskFull, NotWritable, LeadsOutside."""
     files.check_inside(folder, folder.parent)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

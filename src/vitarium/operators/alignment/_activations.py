@@ -51,11 +51,7 @@ def running_models(ingredients: Ingredients, *weights: Mapping[str, Tensor]) -> 
 
 
 def unit_scores(
-    ingredients: Ingredients,
-    models: Sequence[nn.Module],
-    examples: EvalData,
-    by: By,
-    batch_size: int,
+    ingredients: Ingredients, models: list[nn.Module], examples: EvalData, by: By, batch_size: int
 ) -> dict[str, Tensor]:
     """How alike unit i of the first model and unit j of the second are, summed over the places.
 

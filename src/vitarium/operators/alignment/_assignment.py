@@ -18,8 +18,7 @@ def best_transform(
 ) -> tuple[UnitTransforms, float]:
     """The transform of a group that scores highest, and what it gains over the identity.
 
-    Args:
-        scores: [n, n]: at i, j what unit j is worth in position i.
+    scores [n, n]: at i, j what unit j is worth in position i.
     """
     now = scores.diagonal().sum(dtype=torch.float64).item()
     move, value = (solve_assignment if kind == "permutation" else solve_procrustes)(scores)

@@ -1,8 +1,4 @@
-"""Move one model's units so that its weights lie close to another's: coordinate ascent.
-
-What can be moved is what the architecture declares (`architectures.symmetries`); operators that
-match by weights share this.
-"""
+"""Move one model's units so that its weights lie close to another's: coordinate ascent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -76,11 +72,7 @@ class Matching:
         return sum(torch.dot(a.double().flatten(), b.double().flatten()).item() for a, b in pairs)
 
     def ascend(self, sweeps: int, tolerance: float, order: torch.Generator) -> int:
-        """Move what can be improved, in random order, until nothing can; the number of sweeps.
-
-        Args:
-            tolerance: share of `scale` that an improvement has to exceed.
-        """
+        """Move in random order what gains more than that share of `scale`; the number of sweeps."""
         for sweep in range(sweeps):
             shuffled = torch.randperm(len(self.groups), generator=order).tolist()
             names = [self.groups[n] for n in shuffled if self.groups[n] in self._stale]
@@ -144,10 +136,7 @@ class Matching:
     def _find(
         self, group: str, having: Sequence[tuple[int, int]]
     ) -> Callable[[], tuple[UnitTransforms, float]]:
-        """Score a group with what is inside of it, by those pieces.
-
-        What is given back finds the best move, and what it gains.
-        """
+        """Score a group with what is inside, by those pieces: finds the best move, and its gain."""
         groups = self.symmetries.groups
         size = groups[group].size
         axes: list[tuple[int, tuple[int, ...]]] = []  # of what is in no inner group

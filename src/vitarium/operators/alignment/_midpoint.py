@@ -16,10 +16,7 @@ CONNECTED = 1e-4
 
 
 class Midpoint:
-    """Models between two ingredients, running on training images.
-
-    Args:
-        num_images: at most so many.
+    """Models between two ingredients, running on at most `num_images` training images.
 
     Raises NotApplicable where the models' outputs are not the classes of the images.
     """
@@ -45,8 +42,8 @@ class Midpoint:
     def best(self, reference: Tensors, start: Tensors, candidates: Iterable[Tensors]) -> Tensors:
         """Of an aligned model's weights [*shape] those nearest to the reference, by the midpoint.
 
-        The start, or where it is not connected to the reference the one of the candidates, which
-        are computed as they are asked for, whose midpoint has the least loss. It is logged.
+        The start, or where it is not connected to the reference the candidate whose midpoint has
+        the least loss. It is logged.
         """
         metrics, best = self.ingredients.log.metrics, start
         loss, *ends = self.losses(reference, start)

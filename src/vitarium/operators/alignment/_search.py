@@ -110,32 +110,21 @@ def model_weights(ingredients: Ingredients) -> tuple[dict[str, Tensor], dict[str
 
 
 def match_models(
-    ingredients: Ingredients,
-    symmetries: Symmetries,
-    fixed: Tensors,
-    moving: Tensors,
-    config: Search,
+    ingredients: Ingredients, symmetries: Symmetries, fixed: Tensors, moving: Tensors, how: Search
 ) -> UnitTransforms:
     """The moves that `matched` finds for weights [*shape], of the groups that the settings name.
 
     The cosine of the models before and after is logged.
     """
-    kinds = kinds_of(config, symmetries)
-    matching = matched(symmetries, fixed, moving, kinds, config, ingredients.report)
-    log_cosines(ingredients, symmetries, fixed, moving, matching)
+    kinds = kinds_of(how, symmetries)
+    matching = matched(symmetries, fixed, moving, kinds, how, ingredients.report)
+    log_cosines(ingredients, Matching(symmetries, fixed, moving, kinds), matching)
     return matching.moves
 
 
-def log_cosines(
-    ingredients: Ingredients,
-    symmetries: Symmetries,
-    fixed: Tensors,
-    moving: Tensors,
-    matching: Matching,
-) -> None:
-    """Log the cosine of the two models' weights [*shape] before and after the alignment."""
-    start = Matching(symmetries, fixed, moving, matching.kinds)
-    before, after = start.objective / start.scale, matching.objective / matching.scale
+def log_cosines(ingredients: Ingredients, start: Matching, end: Matching) -> None:
+    """Log the cosine of the two models' weights before and after the alignment."""
+    before, after = start.objective / start.scale, end.objective / end.scale
     ingredients.log.metrics |= {"cosine_before": before, "cosine_after": after}
     ingredients.log.lines.append(
         f"cosine with {ingredients[0].name}: before {before:.4f}, after {after:.4f}"

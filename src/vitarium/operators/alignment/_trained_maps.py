@@ -45,8 +45,7 @@ class UnitMap(nn.Module, ABC):
 class Rotation(UnitMap):
     """Orthogonal maps with determinant 1, by Cayley's transform of skew-symmetric matrices.
 
-    Args:
-        keeps_mean: the all-ones direction stays what it is, as LayerNorm wants it.
+    With `keeps_mean` the all-ones direction stays what it is, as LayerNorm wants it.
     """
 
     basis: Tensor | None

@@ -59,6 +59,6 @@ def activation_matching(config: ActivationMatching, ingredients: Ingredients) ->
             moves |= match_heads(name, head_scores, inner, kinds)[0]
         elif name in kinds and not group.inside:
             moves |= best_transform(name, scores[name], "permutation")[0]
-    matching = Matching(symmetries, first, second, kinds, start=moves)
-    log_cosines(ingredients, symmetries, first, second, matching)
+    start = Matching(symmetries, first, second, kinds)
+    log_cosines(ingredients, start, Matching(symmetries, first, second, kinds, start=moves))
     yield from moved(symmetries, second, moves).items()

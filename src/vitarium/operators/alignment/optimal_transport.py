@@ -76,18 +76,15 @@ def plans_between(
             matrices = {n: (plan, plan) for n, plan in plans.items() if n not in (name, *inner)}
             settled = {None, name, *inner, *matrices}
             pairs = [
-                (
-                    piece,
-                    at,
-                    piece.of(fixed),
-                    moved_by(symmetries, piece, piece.of(moving), matrices),
-                )
+                (piece, at)
                 for piece, at in symmetries.having(name)
                 if number or settled.issuperset(axis.group for axis in piece.axes)
             ]
             zero, costs = torch.zeros((), dtype=torch.float64), dict[str, Tensor]()
             cost = zero  # of what is in no inner group
-            for piece, at, a, b in pairs:
+            for piece, at in pairs:
+                a = piece.of(fixed)
+                b = moved_by(symmetries, piece, piece.of(moving), matrices)
                 inside = [(member, piece.place(member)) for member in inner]
                 member, channels = next((m for m in inside if m[1] is not None), ("", None))
                 if channels is None:
@@ -131,9 +128,7 @@ def _head_plans(
 ) -> dict[str, Tensor]:
     """Heads cost what it takes to move their channels, at best; they are not mixed.
 
-    Args:
-        head_costs: what heads cost besides, [heads, heads].
-        costs: of their channels, [heads, heads, n, n].
+    That of channels is `costs` [heads, heads, n, n]; besides, heads cost `head_costs`.
     """
     for cost in costs.values():
         best = [

@@ -1,7 +1,4 @@
-"""Means of models' weights, for all operators that are one: summed in float64, as fast as the disk.
-
-Every core reads (page faults, checksums, unpacking) and sums a tensor of its own.
-"""
+"""Means of models' weights in float64: every core reads, unpacks and sums a tensor of its own."""
 
 import os
 from collections import deque
@@ -21,10 +18,7 @@ torch uses one thread for so few, so that threads do not fight for the cores."""
 
 
 def mean(ingredients: Ingredients) -> NamedTensors:
-    """The mean of the models' weights, tensor [*shape] by tensor, in float64.
-
-    Raises as `weighted_sum`.
-    """
+    """As `weighted_sum`: the mean of the models' weights, tensor [*shape] by tensor."""
     for name, total in weighted_sum(ingredients, [1.0] * len(ingredients)):
         yield name, total.div_(len(ingredients))
 

@@ -40,9 +40,6 @@ def spherical_mean(
 ) -> list[float]:
     """Coefficients of the models in the weighted mean of their directions, times their mean norm.
 
-    Args:
-        products: inner products of the models, [models, models].
-
     "chordal" is the direction of the mean of unit vectors; "karcher" the one from which the sum of
     squared angles to the models is least (Karcher 1977), by gradient descent on the sphere from the
     chordal mean. A model that is 0 has no direction, and counts for the norm alone.

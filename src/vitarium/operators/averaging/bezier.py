@@ -60,14 +60,9 @@ def bezier(config: Bezier, ingredients: Ingredients) -> NamedTensors:
         load(model, state)
         subjects.append(EvalModel(weights.name, model, examples))
     check_classifier(subjects[0].model, examples)
-    trained = ModeConnectivity(
-        bends=config.bends,
-        steps=config.steps,
-        lr=config.lr,
-        train_images=config.num_images,
-        train_batch_size=config.batch_size,
-        seed=config.seed,
-    )
+    shared = config.model_dump(include={"bends", "steps", "lr", "seed"})
+    images = {"train_images": config.num_images, "train_batch_size": config.batch_size}
+    trained = ModeConnectivity(**shared, **images)
     controls = [in_float64(control) for control in curve(subjects[0], subjects[1], trained)]
     point = point_of(controls, config.t)
     for name in ingredients.shapes:

@@ -1,7 +1,4 @@
-"""Averages over the epochs of one training run: the last ones, LAWA, SWA and EMA.
-
-Each is a choice of epochs and their weights: a row of the table at the end.
-"""
+"""Averages over the epochs of one training run, each a choice of epochs and their weights."""
 
 import math
 from collections.abc import Sequence
@@ -109,23 +106,13 @@ def _average(config: EpochChoice, ingredients: Ingredients) -> NamedTensors:
 
 
 _SWA_PAPER = "Izmailov et al. 2018, arXiv 1803.05407"
+_MEAN_PAPER = f"{_SWA_PAPER}; Schürholt et al. 2022, arXiv 2209.14764"
+_EMA_PAPER = "Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv 2411.18704"
 _METHODS: list[tuple[str, str, type[EpochChoice], str, dict[str, int]]] = [
-    (
-        "epoch_average",
-        "Epoch average",
-        EpochAverage,
-        f"{_SWA_PAPER}; Schürholt et al. 2022, arXiv 2209.14764",
-        {"last": 2},
-    ),
+    ("epoch_average", "Epoch average", EpochAverage, _MEAN_PAPER, {"last": 2}),
     ("lawa", "LAWA", Lawa, "Kaddour 2022, arXiv 2209.14981", {"k": 2}),
     ("swa", "SWA", Swa, _SWA_PAPER, {"start": 0}),
-    (
-        "ema",
-        "EMA",
-        Ema,
-        "Polyak and Juditsky 1992; Morales-Brotons et al. 2024, arXiv 2411.18704",
-        {},
-    ),
+    ("ema", "EMA", Ema, _EMA_PAPER, {}),
 ]
 for _name, _title, _config, _paper, _tiny in _METHODS:
     operator(_name, title=_title, config=_config, epochs=_config.epochs, paper=_paper, tiny=_tiny)(

@@ -18,9 +18,8 @@ def plain(config: NoConfig, architecture: Section | None) -> Section:
         named = architecture.name if architecture else "an unknown architecture"
         raise IncompatibleWeights(f"experts_average needs a model with experts, not {named}")
     factors = architecture.factors(defaults=False)
-    return choose(
-        "architecture", "vit", **{n: factors[n] for n in Vit.model_fields if n in factors}
-    )
+    shared = {name: factors[name] for name in Vit.model_fields if name in factors}
+    return choose("architecture", "vit", **shared)
 
 
 @operator(

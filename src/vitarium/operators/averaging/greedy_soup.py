@@ -56,9 +56,8 @@ def greedy_soup(config: GreedySoup, ingredients: Ingredients) -> NamedTensors:
             added[name] = tensor
             yield name, sums[name].add(tensor).div_(count + 1)
 
-    log.lines.append(
-        f"{ingredients.names[best]} alone: {examples.split} accuracy {score.accuracy:.4f}"
-    )
+    name = ingredients.names[best]
+    log.lines.append(f"{name} alone: {examples.split} accuracy {score.accuracy:.4f}")
     for done, number in enumerate(order[1:], len(ingredients)):
         ingredients.report(done, tries)
         name = ingredients.names[number]

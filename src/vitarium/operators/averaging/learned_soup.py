@@ -81,11 +81,7 @@ class Mixed:
     """A mean of models with weights that can be learned.
 
     The gradient with respect to a coefficient is the product of the soup's gradient and the model's
-    weights. So the soup alone is differentiated, and the models are read, never held.
-
-    Args:
-        per: what has coefficients of its own.
-        folder: where the models' weights are laid down.
+    weights. So the soup alone is differentiated, and the models are read from `folder`, never held.
     """
 
     def __init__(self, model: nn.Module, ingredients: Ingredients, per: str, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The shared weights nearest to what all blocks of a group do: their heads, and their MLPs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +8,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vitarium.operators.base import in_float64
-from vitarium.operators.compression._head_fitting import Reading, SharedForms, Side, forms
-from vitarium.operators.compression._unit_fitting import Blocks, MlpContext, SharedUnits, Units
+from vitarium.operators.compression._fitting import (
+    Activation,
+    Blocks,
+    MlpContext,
+    Reading,
+    SharedForms,
+    SharedUnits,
+    Side,
+    Units,
+    forms,
+)
 
 Parts = dict[str, Tensor]
 """A block's tensors: `norm1.weight`, `attn.qkv.weight`, ..."""
@@ -36,7 +45,7 @@ def fitted(
     starts: Sequence[Parts],
     *,
     num_heads: int,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     mix_before: bool = True,
     mix_after: bool = True,
     own_norms: bool = True,
@@ -46,7 +55,6 @@ def fitted(
     All tensors have the blocks' shapes [*shape]; float64.
 
     Args:
-        blocks: of a group.
         starts: shared weights to begin with, norms included.
         activation: of the MLPs.
         own_norms: whether each block has norms of its own; else all have a start's.
@@ -114,7 +122,6 @@ class _Heads:
         self.values = SharedForms(*outputs, starts[2:], num_heads=num_heads, mixes=mixes[1])
 
     def errors(self) -> dict[str, float]:
-        """Relative ones."""
         fits = {"logits": self.logits, "values": self.values}
         return {name: _relative(fit.error(), fit.total) for name, fit in fits.items()}
 
@@ -143,10 +150,7 @@ class _Heads:
 
 
 def _units(
-    blocks: Sequence[Parts],
-    starts: Sequence[Parts],
-    activation: Callable[[Tensor], Tensor],
-    own_norms: bool,
+    blocks: Sequence[Parts], starts: Sequence[Parts], activation: Activation, own_norms: bool
 ) -> SharedUnits:
     """The MLP of a group: from the first start, unless what that leads to is worse than another."""
     targets = Blocks([(_mlp(block), _context(block, block)) for block in blocks], activation)

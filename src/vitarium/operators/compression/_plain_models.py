@@ -25,10 +25,7 @@ _PLAIN = "name a plain vision transformer or a Swin"
 
 
 def plain_factors(model: nn.Module) -> dict[str, Any]:
-    """Factors with which `mini_deit` has the sizes, tokens, norms and rates of a model.
-
-    Args:
-        model: timm's VisionTransformer of plain blocks; without memory (meta device) will do.
+    """Factors with which `mini_deit` has the sizes, tokens, norms and rates of a timm model.
 
     Raises IncompatibleWeights that names what a multiplexed version cannot have.
     """
@@ -54,10 +51,7 @@ def plain_factors(model: nn.Module) -> dict[str, Any]:
 
 
 def swin_factors(model: SwinTransformer) -> dict[str, Any]:
-    """Factors with which `mini_swin` has the sizes, windows, norms and rates of a model.
-
-    Args:
-        model: timm's; without memory (meta device) will do.
+    """Factors with which `mini_swin` has the sizes, windows, norms and rates of a timm model.
 
     Raises IncompatibleWeights that names what a multiplexed version cannot have.
     """

@@ -50,10 +50,7 @@ class Minivit(Config):
 
 
 def compressed_architecture(config: Minivit, architecture: Section | None) -> Section:
-    """The architecture of the multiplexed model, of the same sizes, tokens, norms and rates.
-
-    Raises IncompatibleWeights for a model that has none, or whose blocks `share` does not divide.
-    """
+    """The multiplexed one. Raises IncompatibleWeights where there is none of that `share`."""
     if architecture is None:
         raise IncompatibleWeights("minivit needs a vision transformer, not an unknown architecture")
     with torch.device("meta"):

@@ -1,8 +1,4 @@
-"""Task vectors, what models added to their base: trimmed, their signs elected, put together again.
-
-The steps that several operators share. All in float64, a tensor of all models at a time; what needs
-the whole vectors goes over them more than once.
-"""
+"""Task vectors, what models added to their base, in float64, a tensor of all models at a time."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -177,10 +173,7 @@ class TaskVectorConfig(Weighted):
     """What the merged task vector is multiplied with; smaller for a sum."""
 
     def merge(self, ingredients: Ingredients, vectors: Vectors) -> NamedTensors:
-        """The base plus the task vectors that those passes give, as these settings combine them.
-
-        Raises as `add_to_base`.
-        """
+        """As `add_to_base`, by these settings: tensors [*shape]."""
         weights = self.of(ingredients)
         return add_to_base(vectors, weights, self.combination_type, self.scaling_factor)
 
@@ -224,7 +217,7 @@ def _counted(
 
 
 def _bin_of(counts: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """In which bin the `wanted`-th from the top lies, and the how-manyth of that bin it is."""
+    """In which bin each rank from the top lies, and the how-manyth of that bin it is."""
     from_top = counts.flip(1).cumsum(1)
     bins = torch.searchsorted(from_top, ranks[:, None])
     inside = from_top.gather(1, bins) - counts.flip(1).gather(1, bins)

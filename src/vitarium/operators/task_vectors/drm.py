@@ -64,7 +64,7 @@ def drm(config: Drm, ingredients: Ingredients) -> NamedTensors:
         merged = []
         for part in deltas.chunk(3 if fused else 1, 1):  # [models, outputs, inputs]
             if config.form == "vertical":
-                merged.append(_side_by_side(part.transpose(1, 2), coefficients, config).T)
+                merged.append(_side_by_side(part.mT, coefficients, config).T)
             else:
                 merged.append(_side_by_side(part, coefficients, config))
         yield name, base + config.scaling_factor * torch.cat(merged)
