@@ -179,7 +179,8 @@ def test_bad_choices_are_refused_before_anything_is_written(zoo, tmp_path):
 
 
 def test_safetensors_files_hold_the_zoos_bits_and_their_factors(zoo, tmp_path):
-    soup = merge(zoo, zoo.models().query("stage == 'pretrain'")["id"], "uniform_soup")
+    pretrained = zoo.models().query("stage == 'pretrain'")["id"]
+    soup = merge(zoo, "uniform_soup", models=pretrained).id
     *files, table = export(zoo, "safetensors", out=tmp_path / "out")
     with table.open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
