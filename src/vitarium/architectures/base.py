@@ -53,10 +53,7 @@ class TransformerConfig(ArchitectureConfig):
 
 @runtime_checkable
 class ActsAfterSteps(Protocol):
-    """A part of a model that changes its weights by itself, too.
-
-    Such models are trained one by one, never stacked.
-    """
+    """A part of a model that changes its weights by itself, too; such models are never stacked."""
 
     def after_step(self) -> None:
         """Called after every step of the optimizer."""
@@ -89,7 +86,7 @@ def architecture(
             model, where timm has one; raises InvalidInput where it has none.
         symmetries: of a built model its Symmetries (`architectures/symmetries/base.py`), so that
             alignment works; raises IncompatibleWeights.
-        tiny: settings of a small model, for the contract tests.
+        tiny: settings of a small model, for the contract tests; None: the defaults.
 
     `vitarium.testing.check_architecture(name)` tests all of it.
     """
@@ -106,14 +103,8 @@ def head(
     """Register a head: a function `(config, model, num_outputs) -> None`.
 
     It replaces the module at the model's `head_prefix` by one from features [batch, num_features]
-    to outputs [batch, num_outputs], and sets `model.num_classes`.
-
-    Args:
-        config: its fields are factors.
-        paper: authors, year and arXiv number, or an address.
-        tiny: settings for the contract tests; None: the defaults.
-
-    `vitarium.testing.check_head(name)` tests all of it.
+    to outputs [batch, num_outputs], and sets `model.num_classes`. `config`, `paper` and `tiny` are
+    as of `architecture`; `vitarium.testing.check_head(name)` tests all of it.
     """
     return register("head", name, config, paper=paper, tiny=tiny)
 
@@ -128,13 +119,7 @@ def initialization(
     """Register an initialization: a function `(config, module) -> None`.
 
     It draws a module's weights anew in place, from torch's global generator alone, which is seeded
-    before.
-
-    Args:
-        config: its fields are factors.
-        paper: authors, year and arXiv number, or an address.
-        tiny: settings for the contract tests; None: the defaults.
-
+    before. `config`, `paper` and `tiny` are as of `architecture`;
     `vitarium.testing.check_initialization(name)` tests all of it.
     """
     return register("initialization", name, config, paper=paper, tiny=tiny)

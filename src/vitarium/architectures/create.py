@@ -10,16 +10,12 @@ from vitarium.core.errors import UnknownName
 
 
 def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.Module:
-    """A new model with random weights.
+    """A new model with random weights: a registered architecture, a preset, or a model of timm.
 
         create_model("vit", num_classes=10, img_size=28, patch_size=7, depth=4)
         create_model("vit_small_patch16_224", num_classes=100, img_size=96)
 
-    Args:
-        name: a registered architecture, a preset of one, or a model of timm.
-        num_classes: width of the output.
-        overrides: settings of the architecture; for a model of timm, parameters of its class.
-
+    `overrides` are settings of the architecture; for a model of timm, parameters of its class.
     Raises UnknownName with the nearest name there is, and InvalidConfig.
     """
     architectures = registry.plugins("architecture")
@@ -28,11 +24,9 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> nn.
         for plugin in architectures.values()
         for preset, settings in (plugin.facts["presets"] or {}).items()
     }
-    settings: dict[str, Any] = {}
-    if name in architectures:
-        plugin = architectures[name]
-    elif name in presets:
-        plugin, settings = presets[name]
+    named = presets | {key: (plugin, {}) for key, plugin in architectures.items()}
+    if name in named:
+        plugin, settings = named[name]
     elif timm.is_model(name):
         plugin, settings = architectures["timm"], {"model": name}
     else:

@@ -4,8 +4,7 @@ from torch import Tensor, nn
 
 from vitarium.core.errors import InvalidInput
 
-_STACKS = ("blocks", "layers", "stages")
-"""What timm's models call their blocks."""
+_STACKS = ("blocks", "layers", "stages")  # what timm's models call their blocks
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
@@ -25,11 +24,8 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """Every block that has an `attn` and an `mlp`, in order of depth, by its dotted name.
-
-    Where `blocks` gives the stages of a hierarchical model, these are the blocks inside of them.
-    Raises InvalidInput where there is none.
-    """
+    """Every block with an `attn` and an `mlp`, in order of depth, by dotted name: also those inside
+    of the stages of a hierarchical model. Raises InvalidInput where there is none."""
     named_blocks = _transformer_blocks(model)
     if not named_blocks:
         raise InvalidInput(
@@ -49,9 +45,8 @@ def _transformer_blocks(model: nn.Module) -> dict[str, nn.Module]:
         if all(isinstance(getattr(part, child, None), nn.Module) for child in ("attn", "mlp")):
             named_blocks[name] = part
         else:
-            named_blocks |= {
-                f"{name}.{index}": block for index, block in _transformer_blocks(part).items()
-            }
+            inner = _transformer_blocks(part)
+            named_blocks |= {f"{name}.{index}": block for index, block in inner.items()}
     return named_blocks
 
 

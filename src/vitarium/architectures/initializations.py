@@ -11,10 +11,8 @@ from vitarium.core.config import Config, NoConfig
 
 
 class Initialization(Config):
-    """Reaches every Linear and Conv2d, patch embedding included.
-
-    LayerNorms, class token and position embedding stay as the architecture made them.
-    """
+    """Reaches every Linear and Conv2d, patch embedding included; LayerNorms, class token and
+    position embedding stay as the architecture made them."""
 
     bias: float | None = None
     """Every bias of those layers; None leaves them as the architecture made them."""

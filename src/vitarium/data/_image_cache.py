@@ -1,10 +1,8 @@
-"""Decoded images on disk: made once, then memory-mapped by every process of the machine.
+"""Decoded images on disk: made once, then memory-mapped by every process; they can be deleted.
 
-    <cache>/decoded/<name>-<hash>/
-      about.json             whatever goes with the tensors, and a checksum of each; written last
-      <tensor>.npy ...
-
-Everything here can be deleted at any time, and is made again when it is next needed.
+<cache>/decoded/<name>-<hash>/
+  about.json             whatever goes with the tensors, and a checksum of each; written last
+  <tensor>.npy ...       all can be deleted at any time, and is made again when next needed
 """
 
 import hashlib
@@ -35,21 +33,16 @@ Allocate = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
 
 @dataclass(frozen=True)
 class CachedTensors:
-    """Tensors by name, and what goes with them."""
-
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
 
 
 def from_cache(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]]) -> CachedTensors:
-    """The tensors that `fill` makes, from the cache if they are there; else made and put there.
+    """The tensors that `fill` makes (it returns `about`), from the cache if they are there.
 
-    Args:
-        key: plain values that decide the content.
-        fill: is given a function to allocate tensors with; returns what else is to be kept.
-
-    Of several processes one makes it, the others wait. What is damaged is made anew, and where the
-    cache cannot be written everything stays in this process's memory; both with a warning.
+    `key` are plain values that decide the content. Of several processes one makes it, the others
+    wait. What is damaged is made anew, and where the cache cannot be written everything stays in
+    this process's memory; both with a warning.
     """
     text = json.dumps([FORMAT, name, key], sort_keys=True)
     folder = cache_folder() / "decoded" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -61,9 +54,8 @@ def from_cache(name: str, key: Any, fill: Callable[[Allocate], Mapping[str, Any]
     except OSError as error:
         if cached := _open(folder):  # by another user, whose cache this is
             return cached
-        remedy = "name a folder for them in VITARIUM_CACHE"
-        reason = error.strerror or error
-        warnings.warn(f"decoded images are not cached ({reason}); {remedy}", stacklevel=2)
+        failed = f"decoded images are not cached ({error.strerror or error})"
+        warnings.warn(f"{failed}; name a folder for them in VITARIUM_CACHE", stacklevel=2)
         tensors: dict[str, Tensor] = {}
 
         def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -79,9 +71,8 @@ def _open(folder: Path) -> CachedTensors | None:
         written = files.read_sealed(folder / "about.json")
         for name, sha256 in written["tensors"].items():
             files.check(folder / f"{name}.npy", sha256)
-        return CachedTensors(
-            {name: _map(folder, name) for name in written["tensors"]}, written["about"]
-        )
+        tensors = {name: _map(folder, name) for name in written["tensors"]}
+        return CachedTensors(tensors, written["about"])
     except (CorruptFile, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         note = f"decoded images in {folder} were damaged, and are made anew ({error})"
         warnings.warn(DamagedCache(note), stacklevel=3)

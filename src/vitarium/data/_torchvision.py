@@ -25,18 +25,29 @@ def load_torchvision(
     unpack: Callable[[Path], None] | None = None,
     also: str = "",
 ) -> Dataset:
-    """Read both parts of a torchvision data set, downloading them if no folder has them.
+    """Read both parts of torchvision's class `source`, downloading them if no folder has them.
 
     Args:
-        source: torchvision's class, called with root, train and download.
-        unpack: called with a data folder before anything is downloaded, to fill it from elsewhere
-            on this machine.
-        also: another way to get it, for the error message.
-
-    Raises DataNotFound.
+        unpack: called before anything is downloaded, to fill a data folder from this machine.
+        also: another way to get it, for the message of DataNotFound.
     """
-    splits = next((parts for f in folders.all if (parts := _read(source, f))), None)
-    parts = splits or _fetch(name, source, folders, unpack, also)
+    parts = next((parts for f in folders.all if (parts := _read(source, f))), None)
+    if parts is None:
+        target = folders.writable
+        try:
+            if unpack:
+                unpack(target)
+                parts = _read(source, target)
+            if parts is None:
+                train = source(root=target, train=True, download=True)
+                parts = train, source(root=target, train=False, download=True)
+        except (OSError, *UNREADABLE) as error:
+            looked, fault = ", ".join(map(str, folders.all)), " ".join(str(error).split())
+            raise DataNotFound(
+                f"data set '{name}' is not in {looked}, and getting it failed ({fault}). Copy "
+                "torchvision's files into one of these folders, or name theirs with --data-dir "
+                f"or VITARIUM_DATA.{' ' + also if also else ''}"
+            ) from None
     classes = parts[0].classes
     return with_splits(name, classes, config, *map(_split, parts), mean=mean, std=std)
 
@@ -46,30 +57,6 @@ def _read(source: Callable[..., Any], folder: Path) -> tuple[Any, Any] | None:
         return source(root=folder, train=True), source(root=folder, train=False)
     except UNREADABLE:
         return None
-
-
-def _fetch(
-    name: str,
-    source: Callable[..., Any],
-    folders: DataFolders,
-    unpack: Callable[[Path], None] | None,
-    also: str,
-) -> tuple[Any, Any]:
-    target = folders.writable
-    try:
-        if unpack:
-            unpack(target)
-            if unpacked := _read(source, target):
-                return unpacked
-        train = source(root=target, train=True, download=True)
-        return train, source(root=target, train=False, download=True)
-    except (OSError, *UNREADABLE) as error:
-        looked, fault = ", ".join(map(str, folders.all)), " ".join(str(error).split())
-        raise DataNotFound(
-            f"data set '{name}' is not in {looked}, and getting it failed ({fault}). "
-            f"Copy torchvision's files into one of these folders, or name theirs with --data-dir "
-            f"or VITARIUM_DATA.{' ' + also if also else ''}"
-        ) from None
 
 
 def _split(part: Any) -> Split:

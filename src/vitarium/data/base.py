@@ -44,8 +44,8 @@ class OwnDataConfig(DataConfig):
 class Images(Protocol):
     """Images by number: uint8 [c, h, w], decoded when they are asked for, or a tensor of them.
 
-    Those that are decoded may have a `fingerprint`, a text that changes with what they are: then
-    they are decoded once and kept, where they are of one size and not too many.
+    With a `fingerprint`, a text that changes with what they are, those that are decoded are decoded
+    once and kept, where they are of one size and not too many.
     """
 
     def __len__(self) -> int: ...
@@ -115,12 +115,8 @@ class DataFolders:
     @property
     def all(self) -> list[Path]:
         """The folder that was given, $VITARIUM_DATA, and the cache, in that order."""
-        named = os.environ.get("VITARIUM_DATA")
-        return [
-            *([self.data_dir] if self.data_dir else []),
-            *([Path(named)] if named else []),
-            cache_folder() / "data",
-        ]
+        named = (self.data_dir, os.environ.get("VITARIUM_DATA"))
+        return [*(Path(folder) for folder in named if folder), cache_folder() / "data"]
 
     @property
     def writable(self) -> Path:
@@ -165,8 +161,8 @@ def dataset(
         paper: authors, year and arXiv number, or an address.
         tiny: settings for the contract tests; None: the defaults.
 
-    The function raises DataNotFound that says where it looked and how to get the data, and
-    InvalidData. `vitarium.testing.check_dataset(name)` tests all of it.
+    It raises DataNotFound that says where it looked and how to get the data, and InvalidData.
+    `vitarium.testing.check_dataset(name)` tests all of it.
     """
     return register("dataset", **locals())
 

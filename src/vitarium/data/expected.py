@@ -9,8 +9,6 @@ from vitarium.data.splits import declared_val, num_val
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a data set without its files; None where nothing is."""
-
     num_classes: int | None
     num_train: int | None
     """Training images, before validation images are taken from them."""
@@ -41,10 +39,8 @@ def normalization(section: Section, channels: int) -> Normalization | None:
 
 
 def train_size(num_train: int, config: DataConfig) -> int:
-    """Training images that are left of `num_train` when validation images are taken from them.
-
-    None are taken where the configuration declares `num_val`: those are apart already.
-    """
+    """Training images that are left of `num_train` when validation images are taken from them; none
+    are taken where the configuration declares `num_val`: those are apart already."""
     left = num_train - (0 if declared_val(config) else num_val(num_train, config))
     return min(left, config.train_limit or left)
 

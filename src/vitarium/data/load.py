@@ -25,8 +25,7 @@ _PARTS = ("train", "val", "test")
 def load(section: Section, data_dir: Path | None = None) -> Dataset:
     """Load the data set that a blueprint names; read once per process.
 
-    Raises DataNotFound that says where it was looked for and how to get it, and InvalidData where
-    it is not what the blueprint says; NotReadable, and DiskFull where it is downloaded.
+    Raises DataNotFound, InvalidData where it is not what the blueprint says, NotReadable, DiskFull.
     """
     with reading(data_dir or DataFolders().writable):
         return _load(section, data_dir)
@@ -34,8 +33,12 @@ def load(section: Section, data_dir: Path | None = None) -> Dataset:
 
 @lru_cache(maxsize=4)
 def _load(section: Section, data_dir: Path | None) -> Dataset:
-    fixed = section.plugin.facts.get("fixed", False)
-    data = _fixed(section, data_dir) if fixed else _resident(section(DataFolders(data_dir)))
+    if section.plugin.facts.get("fixed", False):
+        data = _fixed(section, data_dir)
+    else:
+        data = section(DataFolders(data_dir))
+        decoded = {part: _decoded(data.name, getattr(data, part)) for part in _PARTS}
+        data = replace(data, **decoded)
     declared = expected(section)
     if declared.num_classes is not None and declared.num_classes != data.num_classes:
         raise InvalidData(
@@ -65,25 +68,19 @@ def _fixed(section: Section, data_dir: Path | None) -> Dataset:
     return Dataset(section.name, classes, train, val, test, mean, std)
 
 
-def _resident(data: Dataset) -> Dataset:
-    """The data set with images that are decoded already, as far as they are few and of one size."""
-    train, val, test = (_decoded(data.name, getattr(data, part)) for part in _PARTS)
-    return replace(data, train=train, val=val, test=test)
-
-
 class _SizesDiffer(Exception):
     pass
 
 
 def _decoded(name: str, split: Split) -> Split:
+    """With images that are decoded already, if they are few and of one size."""
     images = split.images
     if isinstance(images, Tensor) or not len(images):
         return split
     shape = images[0].shape
     if len(images) * shape.numel() > RESIDENT_BYTES:
         return split
-    fingerprint = getattr(images, "fingerprint", None)
-    if fingerprint is None:
+    if (fingerprint := getattr(images, "fingerprint", None)) is None:  # it reads all files' times
         return split
 
     def fill(allocate: image_cache.Allocate) -> Mapping[str, Any]:
@@ -96,8 +93,7 @@ def _decoded(name: str, split: Split) -> Split:
         return {}
 
     try:
-        return Split(
-            image_cache.from_cache(name, fingerprint, fill).tensors["images"], split.labels
-        )
+        cached = image_cache.from_cache(name, fingerprint, fill)
+        return Split(cached.tensors["images"], split.labels)
     except _SizesDiffer:
         return split

@@ -1,12 +1,8 @@
 """Batches of a data set: augmented for training, plain for scoring.
 
-What an image becomes depends on the seed, the epoch, the step and the image alone, so neither the
-number of loader workers, nor what was drawn before, nor the other models that are trained beside
-change a batch.
-
-Images that lie decoded in memory are gathered and augmented as whole batches on the training
-device. Those that have to be decoded are decoded and framed by loader workers, a few batches
-ahead, and augmented further in the same way.
+What an image becomes depends on the seed, the epoch, the step and the image alone: not on loader
+workers, what was drawn before, or models trained beside. Images decoded in memory are gathered and
+augmented as whole batches on the device; others are decoded and framed by workers, ahead of that.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +34,8 @@ class Batches:
 
     Args:
         input_size: channels, height and width that the model takes.
-        seed: root of order, augmentation and mixing.
         views: augmented views of each image in a batch.
-        device: where batches are made and used.
-        loader_workers: processes that decode and frame images which are not decoded already; 0:
-            this one.
+        loader_workers: processes that decode and frame images not decoded already; 0: this one.
 
     Raises InvalidData where the training split has less than one batch.
     """
@@ -127,10 +120,7 @@ class Batches:
         return images * self._std + self._mean
 
     def framed(self, epoch: int, order: Tensor) -> Iterator[Tensor]:
-        """Images of each batch in their frames, float [views * batch_size, c, h, w] in [0, 1].
-
-        For images that are decoded as they are needed.
-        """
+        """Framed batches of images to decode: float [views * batch_size, c, h, w] in [0, 1]."""
         which = [(epoch, step, chosen) for step, chosen in enumerate(order.numpy())]
         source = _Decoded(self.dataset.train, self._cut_framed)
         if not self.loader_workers:
@@ -198,10 +188,9 @@ class Batches:
 def stacked_batches(members: Sequence[Batches], epoch: int) -> Iterator[Batch]:
     """The batches of an epoch for several models on the same data, made as one.
 
-    Each model's are those that it would have by itself. They differ in their seeds alone.
-
-    Yields images [k, views * batch_size, *input_size], labels [k, batch_size] and targets
-    [k, batch_size, num_classes] for k models.
+    Each model's are those that it would have by itself. They differ in their seeds alone. Yields
+    images [k, views * batch_size, *input_size], labels [k, batch_size] and targets [k, batch_size,
+    num_classes] for k models.
     """
     first = members[0]
     orders = torch.stack([member.order(epoch) for member in members], dim=1)
@@ -253,10 +242,8 @@ _copies: Any = WeakIdKeyDictionary()
 
 
 def _on(device: torch.device, pixels: Tensor) -> Tensor:
-    """All images of a split on the device where they take little of its memory; else as they are.
-
-    Models that are trained one after the other in a process share the copy.
-    """
+    """All images of a split on the device (one copy in a process) where they take little of its
+    memory; else as they are."""
     if device.type != "cuda":
         return pixels
     total = torch.cuda.get_device_properties(device).total_memory

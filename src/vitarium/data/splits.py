@@ -32,24 +32,28 @@ def with_splits(
     num_own_val = 0 if val is None else len(val)
     _check_count(name, "validation images of its own", num_own_val, "num_val", declared_val(config))
     for part, split in (("training", train), ("validation", val), ("test", test)):
-        if split is not None:
-            _check_labels(name, part, split.labels, len(classes))
+        if split is None:
+            continue
+        wrong = split.labels[(split.labels < 0) | (split.labels >= len(classes))]
+        if len(wrong):
+            raise InvalidData(
+                f"data set '{name}' has the label {wrong[0].item()} among its {part} images, but "
+                f"its {len(classes)} classes are numbered 0 to {len(classes) - 1}"
+            )
     if val is None:
         chosen = stratified(train.labels, num_val(len(train), config), config.split_seed, "val")
         train, val = train.select(without(chosen, len(train))), train.select(chosen)
     if config.train_limit and config.train_limit < len(train):
-        train = train.select(
-            stratified(train.labels, config.train_limit, config.split_seed, "limit")
-        )
+        limited = stratified(train.labels, config.train_limit, config.split_seed, "limit")
+        train = train.select(limited)
     return Dataset(name, tuple(classes), train, val, test, mean, std)
 
 
 def with_test_split(images: Tensor, labels: Tensor) -> tuple[Split, Split]:
     """Training and test images of a source without splits: a fifth of each class is for tests.
 
-    images: uint8 [n, c, h, w]; labels: int64 [n].
-
-    Which is fixed, whatever a blueprint says: no model is ever trained on a test image.
+    images: uint8 [n, c, h, w]; labels: int64 [n]. Which are for tests is fixed, whatever a
+    blueprint says: no model is ever trained on a test image.
     """
     chosen = stratified(labels, len(labels) // 5, 0, "test")
     split = Split(images, labels)
@@ -93,12 +97,3 @@ def declared_val(config: DataConfig) -> int | None:
 def _check_count(name: str, what: str, count: int, field: str, declared: int | None) -> None:
     if declared is not None and declared != count:
         raise InvalidData(f"data set '{name}' has {count} {what}, but {field} says {declared}")
-
-
-def _check_labels(name: str, part: str, labels: Tensor, num_classes: int) -> None:
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
-        raise InvalidData(
-            f"data set '{name}' has the label {wrong[0].item()} among its {part} images, but its "
-            f"{num_classes} classes are numbered 0 to {num_classes - 1}"
-        )

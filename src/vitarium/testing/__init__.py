@@ -5,7 +5,8 @@
     def test_contract():
         check_measure("my_measure")
 
-Each raises AssertionError that names the plug-in and the rule that it breaks.
+Each raises AssertionError that names the plug-in and the rule that it breaks; keyword settings
+stand in place of the plug-in's `tiny` ones.
 """
 
 from vitarium.testing.architectures import (

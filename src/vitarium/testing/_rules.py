@@ -9,11 +9,8 @@ from vitarium.core.registry import choose, get
 
 
 class Contract:
-    """A plug-in with its `tiny` settings, or those given in their place, and its kind's rules.
-
-    Calling it with a condition and a rule raises AssertionError that names the plug-in and the
-    rule, unless the condition holds.
-    """
+    """A plug-in with its `tiny` settings, or those given in their place; called with a condition
+    and a rule, it raises AssertionError that names the plug-in and the rule unless that holds."""
 
     def __init__(self, kind: str, name: str, settings: Any = None) -> None:
         self.kind, self.name = kind, name
@@ -29,10 +26,8 @@ class Contract:
     def described(self) -> None:
         """Its docstring begins with a sentence, and each of its settings has a docstring."""
         summary = self.plugin.summary
-        self(
-            10 < len(summary) <= 100 and summary.endswith("."),
-            "its docstring begins with a sentence of 10 to 100 characters",
-        )
+        sentence = 10 < len(summary) <= 100 and summary.endswith(".")
+        self(sentence, "its docstring begins with a sentence of 10 to 100 characters")
         for setting, field in self.plugin.config.model_fields.items():
             self(field.description, f"its setting '{setting}' has a docstring")
 

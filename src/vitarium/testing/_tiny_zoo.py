@@ -13,15 +13,8 @@ from typing import Any
 from vitarium.blueprint import Blueprint
 from vitarium.zoo import Zoo
 
-ARCHITECTURE: Mapping[str, Any] = {
-    "name": "vit",
-    "img_size": 8,
-    "patch_size": 4,
-    "in_chans": 1,
-    "embed_dim": 16,
-    "depth": 1,
-    "num_heads": 2,
-}
+_VIT = {"name": "vit", "embed_dim": 16, "depth": 1, "num_heads": 2}
+ARCHITECTURE: Mapping[str, Any] = {**_VIT, "img_size": 8, "patch_size": 4, "in_chans": 1}
 CLASSES = 10
 
 
@@ -30,10 +23,8 @@ def tiny_zoo(architecture: Mapping[str, Any] | None = None) -> Iterator[Zoo]:
     """A copy of a zoo of trained models, which may be changed; it is removed at the end.
 
     It has two parents of 2 epochs, and two children of each, with equal heads at their start, which
-    were trained for 1 epoch on scikit-learn's digits. The zoo is grown once in a process.
-
-    Args:
-        architecture: settings in place of those of `ARCHITECTURE`.
+    were trained for 1 epoch on scikit-learn's digits. The zoo is grown once in a process, with the
+    settings of `architecture` in place of those of `ARCHITECTURE`.
     """
     grown = _grown(json.dumps({**ARCHITECTURE, **(architecture or {})}))
     with TemporaryDirectory() as folder:
@@ -46,27 +37,22 @@ def _grown(architecture: str) -> Path:
 
     folder = Path(mkdtemp(prefix="vitarium-testing-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    blueprint = Blueprint.read(
-        {
-            "name": "tiny",
-            "stages": {
-                "pretrain": {
-                    "architecture": json.loads(architecture),
-                    "data": {"name": "digits", "train_limit": 96},
-                    "optimizer": {"name": "adamw", "lr": 0.003},
-                    "epochs": 2,
-                    "batch_size": 32,
-                    "grid": {"seed": [1, 2]},
-                },
-                "finetune": {
-                    "start": "pretrain",
-                    "data": {"name": "digits", "split_seed": 1, "train_limit": 64},
-                    "optimizer": {"name": "sgd", "momentum": 0.9},
-                    "epochs": 1,
-                    "batch_size": 32,
-                    "grid": {"optimizer.lr": [0.01, 0.001]},
-                },
-            },
-        }
-    )
+    pretrain = {
+        "architecture": json.loads(architecture),
+        "data": {"name": "digits", "train_limit": 96},
+        "optimizer": {"name": "adamw", "lr": 0.003},
+        "epochs": 2,
+        "batch_size": 32,
+        "grid": {"seed": [1, 2]},
+    }
+    finetune = {
+        "start": "pretrain",
+        "data": {"name": "digits", "split_seed": 1, "train_limit": 64},
+        "optimizer": {"name": "sgd", "momentum": 0.9},
+        "epochs": 1,
+        "batch_size": 32,
+        "grid": {"optimizer.lr": [0.01, 0.001]},
+    }
+    stages = {"pretrain": pretrain, "finetune": finetune}
+    blueprint = Blueprint.read({"name": "tiny", "stages": stages})
     return grow(blueprint, folder / "zoo", workers=0, progress=False).zoo.path

@@ -24,8 +24,6 @@ def check_architecture(name: str, **settings: Any) -> None:
     Built with its `tiny` settings: outputs and gradients, the same weights from the same seed, its
     state_dict through safetensors, features and head, where the block list is, presets, timm's
     model of the same name, and the tensors that its symmetries declare.
-
-    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("architecture", name, settings)
     section, facts = rule.section, rule.facts
@@ -53,10 +51,8 @@ def check_architecture(name: str, **settings: Any) -> None:
 
     _check_parts(rule, model, images)
     for preset, values in (facts["presets"] or {}).items():
-        rule(
-            section.plugin.config.read(values) is not None and preset != name,
-            f"preset {preset} needs a name of its own",
-        )
+        holds = section.plugin.config.read(values) is not None and preset != name
+        rule(holds, f"preset {preset} needs a name of its own")
     if facts["timm"]:
         _check_timm(rule, section, model, images)
     if facts["symmetries"]:
@@ -68,8 +64,6 @@ def check_head(name: str, **settings: Any) -> None:
 
     Width of the outputs, gradients, the same weights from the same seed, and a backbone that stays
     as it was.
-
-    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("head", name, settings)
     section = rule.section
@@ -84,20 +78,14 @@ def check_head(name: str, **settings: Any) -> None:
     weights = dict(model.named_parameters())
     rule.equal_weights(same_seed, model, "the same seed has to give the same weights")
     for parameter, before in backbone.items():
-        rule(
-            parameter in weights and torch.equal(before, weights[parameter]),
-            f"it changes {parameter}, which is not in {head_prefix(model)}",
-        )
+        holds = parameter in weights and torch.equal(before, weights[parameter])
+        rule(holds, f"it changes {parameter}, which is not in {head_prefix(model)}")
     images = torch.randn(2, 3, 16, 16)
     outputs, width = model(images), features(model, images).shape[1]
-    rule(
-        outputs.shape[1] in (_OUTPUTS, width),
-        f"outputs have width {outputs.shape[1]}, neither {_OUTPUTS} nor that of the features",
-    )
-    rule(
-        model.num_classes == outputs.shape[1],
-        f"model.num_classes is {model.num_classes}, but outputs have width {outputs.shape[1]}",
-    )
+    is_wide, count = f"outputs have width {outputs.shape[1]}", model.num_classes
+    either = outputs.shape[1] in (_OUTPUTS, width)
+    rule(either, f"{is_wide}, neither {_OUTPUTS} nor that of the features")
+    rule(count == outputs.shape[1], f"model.num_classes is {count}, but {is_wide}")
     rule.reaches_all(outputs, model)
 
 
@@ -105,8 +93,6 @@ def check_initialization(name: str, **settings: Any) -> None:
     """Test that an initialization keeps to its contract (`architectures/base.py`), on a tiny ViT.
 
     In place, finite, and the same weights from the same seed of torch's global generator.
-
-    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("initialization", name, settings)
     section = rule.section
@@ -118,10 +104,8 @@ def check_initialization(name: str, **settings: Any) -> None:
         with seeds.seeded(1):
             section(model)
         after = dict(model.named_parameters())
-        rule(
-            before.keys() == after.keys() and all(after[n] is w for n, w in before.items()),
-            "weights have to be drawn in place: the parameters are others",
-        )
+        holds = before.keys() == after.keys() and all(after[n] is w for n, w in before.items())
+        rule(holds, "weights have to be drawn in place: the parameters are others")
         models.append(after)
     for parameter, weight in models[0].items():
         rule(bool(weight.isfinite().all()), f"{parameter} is not finite")
@@ -157,10 +141,8 @@ def _check_timm(rule: Contract, section: Any, model: nn.Module, images: torch.Te
     timm_model = timm.create_model(timm_name, pretrained=False, num_classes=_OUTPUTS, **overrides)
     timm_model.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
-        rule(
-            torch.allclose(model(images), timm_model.eval()(images), atol=1e-5),
-            f"timm's {timm_name} with {overrides} computes something else with its weights",
-        )
+        holds = torch.allclose(model(images), timm_model.eval()(images), atol=1e-5)
+        rule(holds, f"timm's {timm_name} with {overrides} computes something else with its weights")
 
 
 def _check_symmetries(rule: Contract, symmetries: Symmetries, model: nn.Module) -> None:
@@ -171,7 +153,5 @@ def _check_symmetries(rule: Contract, symmetries: Symmetries, model: nn.Module) 
     for piece in symmetries.pieces:
         part = piece.of(tensors)
         for axis, size in zip(piece.axes, part.shape, strict=True):
-            rule(
-                axis.group is None or symmetries.groups[axis.group].size == size,
-                f"symmetries: {piece.tensor} has {size} units on the axis of {axis.group}",
-            )
+            holds = axis.group is None or symmetries.groups[axis.group].size == size
+            rule(holds, f"symmetries: {piece.tensor} has {size} units on the axis of {axis.group}")

@@ -19,8 +19,6 @@ def check_augmentation(name: str, **settings: Any) -> None:
     With its defaults and with its `tiny` settings, for images larger and smaller than the model's:
     sizes and range of what comes out, the same from the same numbers, the same in a batch of any
     size, the same beside other models, and targets that sum to one.
-
-    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("augmentation", name, settings)
     for section in (choose("augmentation", name), rule.section):
@@ -35,30 +33,20 @@ def _check_images(rule: Contract, augmentation: Augmentation, size: tuple[int, i
     batch = torch.stack([image, image.flip(2), 255 - image, image.flip(1)] * 2)
     numbers = _drawn(augmentation, len(batch))
     augmented = _augmented(augmentation, batch, numbers)
-    rule(
-        augmented.shape == (len(batch), *size),
-        f"training images become {tuple(augmented.shape[1:])}, not {size}",
-    )
-    rule(
-        float(augmented.min()) >= 0 and float(augmented.max()) <= 1,
-        "training images leave [0, 1] before they are normalized",
-    )
-    rule(
-        torch.equal(augmented, _augmented(augmentation, batch, numbers)),
-        "the same numbers have to give the same images; draw nothing",
-    )
+    holds = augmented.shape == (len(batch), *size)
+    rule(holds, f"training images become {tuple(augmented.shape[1:])}, not {size}")
+    holds = float(augmented.min()) >= 0 and float(augmented.max()) <= 1
+    rule(holds, "training images leave [0, 1] before they are normalized")
+    holds = torch.equal(augmented, _augmented(augmentation, batch, numbers))
+    rule(holds, "the same numbers have to give the same images; draw nothing")
     singly = [
         _augmented(augmentation, batch[i : i + 1], numbers[i : i + 1]) for i in range(len(batch))
     ]
-    rule(
-        torch.allclose(augmented, torch.cat(singly), atol=1e-5),
-        "an image becomes another one in another batch",
-    )
+    holds = torch.allclose(augmented, torch.cat(singly), atol=1e-5)
+    rule(holds, "an image becomes another one in another batch")
     scored = augmentation.plain(*batch.shape[-2:]).cut(batch)
-    rule(
-        scored.shape == (len(batch), 3, *size[1:]),
-        f"images to score become {tuple(scored.shape[1:])}, not {(3, *size[1:])}",
-    )
+    holds = scored.shape == (len(batch), 3, *size[1:])
+    rule(holds, f"images to score become {tuple(scored.shape[1:])}, not {(3, *size[1:])}")
 
 
 def _check_mixing(rule: Contract, augmentation: Augmentation, size: tuple[int, int, int]) -> None:
@@ -68,14 +56,10 @@ def _check_mixing(rule: Contract, augmentation: Augmentation, size: tuple[int, i
     targets = torch.eye(_CLASSES)[torch.randint(_CLASSES, (3, 8), generator=stream)]
     numbers = _drawn(augmentation, 3, 8)
     mixed, mixed_targets = augmentation.mix(images.clone(), targets.clone(), numbers)
-    rule(
-        mixed.shape == images.shape and mixed_targets.shape == targets.shape,
-        "mixing changes the shape of images or targets",
-    )
-    rule(
-        torch.allclose(mixed_targets.sum(-1), torch.ones(3, 8), atol=1e-5),
-        "targets do not sum to one after mixing",
-    )
+    holds = mixed.shape == images.shape and mixed_targets.shape == targets.shape
+    rule(holds, "mixing changes the shape of images or targets")
+    holds = torch.allclose(mixed_targets.sum(-1), torch.ones(3, 8), atol=1e-5)
+    rule(holds, "targets do not sum to one after mixing")
     for k in range(3):
         model_images, model_targets = augmentation.mix(
             images[k : k + 1].clone(), targets[k : k + 1].clone(), numbers[k : k + 1]

@@ -24,10 +24,8 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
 
     Args:
         data_dir: a folder to look into first.
-        settings: used in place of the plug-in's `tiny` ones, e.g. `folder` of an image folder.
 
-    Raises AssertionError that names the rule, and DataNotFound where the data set is not here and
-    cannot be got.
+    Raises DataNotFound where the data set is not here and cannot be got.
     """
     rule = Contract("dataset", name, settings)
     section = rule.section
@@ -37,10 +35,8 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
     for part, split in splits.items():
         _check_split(rule, data, part, split)
     if rule.facts["fixed"]:
-        rule(
-            all(isinstance(split.images, torch.Tensor) for split in splits.values()),
-            "the images of a fixed data set have to be tensors",
-        )
+        holds = all(isinstance(split.images, torch.Tensor) for split in splits.values())
+        rule(holds, "the images of a fixed data set have to be tensors")
 
     train = _pictures(data.train)
     for part in ("val", "test"):
@@ -57,32 +53,24 @@ def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> N
 
     repeated: Dataset = section(folders)
     for part, split in splits.items():
-        rule(
-            torch.equal(split.labels, getattr(repeated, part).labels),
-            f"read again, its {part} split is another",
-        )
+        holds = torch.equal(split.labels, getattr(repeated, part).labels)
+        rule(holds, f"read again, its {part} split is another")
     resplit: Dataset = section.plugin.function(
         section.config.changed({"split_seed": 9, "val_fraction": 0.3}), folders
     )
-    rule(
-        _pictures(resplit.test) == _pictures(data.test),
-        "its test images depend on split_seed or val_fraction",
-    )
+    holds = _pictures(resplit.test) == _pictures(data.test)
+    rule(holds, "its test images depend on split_seed or val_fraction")
 
 
 def _check_split(rule: Contract, data: Dataset, part: str, split: Split) -> None:
     rule(len(split) > 0, f"its {part} split is empty")
     rule(len(split.images) == len(split), f"{part}: as many images as labels are needed")
     rule(split.labels.dtype == torch.int64, f"{part}: labels are {split.labels.dtype}, not int64")
-    rule(
-        bool(((split.labels >= 0) & (split.labels < data.num_classes)).all()),
-        f"{part}: a label is none of 0 to {data.num_classes - 1}",
-    )
+    holds = bool(((split.labels >= 0) & (split.labels < data.num_classes)).all())
+    rule(holds, f"{part}: a label is none of 0 to {data.num_classes - 1}")
     image = split.images[0]
-    rule(
-        image.dtype == torch.uint8 and image.ndim == 3,
-        f"{part}: images are {image.dtype} {tuple(image.shape)}, not uint8 [c, h, w]",
-    )
+    holds = image.dtype == torch.uint8 and image.ndim == 3
+    rule(holds, f"{part}: images are {image.dtype} {tuple(image.shape)}, not uint8 [c, h, w]")
     rule(
         len(image) == len(data.mean) == len(data.std),
         f"{part}: {len(image)} channels, but mean has {len(data.mean)} and std {len(data.std)}",

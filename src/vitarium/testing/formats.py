@@ -30,8 +30,7 @@ def check_importer(name: str) -> None:
 def check_exporter(name: str) -> None:
     """An exporter writes just what it yields, the same files again, and leaves the zoo as it is.
 
-    It is called with the settings `tiny=` of its decorator for a ViT of one block; one that refuses
-    that model has to say why.
+    It is called with its `tiny` settings for a ViT of one block; if it refuses, it has to say why.
     """
     rule = Contract("exporter", name)
     rule.described()

@@ -25,22 +25,15 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
     "blocks.0.mlp.fc2.weight": (_WIDTH, 4 * _WIDTH),
     "norm.weight": (_WIDTH,),
 }
-_TREES = {"a": None, "a.0": "a", "a.1": "a", "a.2": "a", "a.0.0": "a.0"} | {
-    "b": None,
-    "b.0": "b",
-    "b.1": "b",
-    "b.2": "b",
-}
+_TREES = {"a": None, "a.0": "a", "a.1": "a", "a.2": "a", "a.0.0": "a.0"}
+_TREES |= {"b": None, "b.0": "b", "b.1": "b", "b.2": "b"}
 """Models of two trees by name, and their parents."""
 _RELATIVE = 1e-6
 """Sums in another order may change confidences by so much."""
 
 
 def check_lineage(name: str) -> None:
-    """Check a method of lineage recovery by its contract, on a dozen small models in two trees.
-
-    Raises AssertionError that names the method and the rule that it breaks.
-    """
+    """Check a method of lineage recovery by its contract, on a dozen small models in two trees."""
     rule = Contract("lineage", name)
     rule.described()
     method, trained = rule.section, _trained()
@@ -67,18 +60,14 @@ def check_lineage(name: str) -> None:
             method(model_set, trees)
         except InvalidInput as error:
             message = str(error)
-        rule(
-            f"{trees} trees" in message,
-            f"{trees} trees of {len(model_set)} models raise InvalidInput that says "
-            f"'{trees} trees'",
-        )
+        asked = f"{trees} trees"
+        raises = f"{asked} of {len(model_set)} models raise InvalidInput that says '{asked}'"
+        rule(asked in message, raises)
 
 
 def _trained() -> dict[str, dict[str, np.ndarray]]:
-    """Two trees of models: a child is its parent plus independent normal numbers.
-
-    Roots have heavy tails, so that kurtosis falls along every edge, and leaves no choice of a root.
-    """
+    """Two trees of models: a child is its parent plus independent normal numbers; roots have heavy
+    tails, so that kurtosis falls along every edge, and leaves no choice of a root."""
     noise = np.random.default_rng(0)
     weights: dict[str, dict[str, np.ndarray]] = {}
     for name, parent in _TREES.items():
@@ -142,10 +131,9 @@ def _check_forest(rule: Contract, weights: Mapping[str, Mapping[str, np.ndarray]
         write_json(forest, path)
         stored = read_json(path).forest
     same = stored.parents == forest.parents and stored.roots == forest.roots
-    same &= list(stored.models) == list(forest.models)
-    same &= list(stored.families) == list(forest.families)
+    for field in ("models", "families", "notes"):
+        same &= list(getattr(stored, field)) == list(getattr(forest, field))
     same &= [list(group) for group in stored.tied] == [list(group) for group in forest.tied]
-    same &= list(stored.notes) == list(forest.notes)
     rule(same, "a JSON file keeps the forest as it is")
 
 

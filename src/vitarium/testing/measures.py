@@ -18,16 +18,14 @@ def check_measure(name: str, zoo: Zoo | None = None) -> None:
         zoo: where; its first model with a parent and that one's siblings are measured, and the
             numbers are added to its records. None: a zoo of tiny models on scikit-learn's digits,
             grown once per process in a few seconds.
-
-    Raises AssertionError that names the measure and the rule that it breaks.
     """
     from vitarium import measure
 
     rule = Contract("measure", name)
     facts = rule.facts
     rule.described()
-    rule(facts["unit"], "it has a unit")
-    rule(facts["title"], "it has a title")
+    for fact in ("unit", "title"):
+        rule(facts[fact], f"it has a {fact}")
     with nullcontext(zoo) if zoo else tiny_zoo() as zoo:
         specs = {id: zoo.spec(id) for id in zoo.ids()}
         parent = next(spec.parent for spec in specs.values() if spec.parent)

@@ -26,8 +26,6 @@ def check_objective(name: str, **settings: Any) -> None:
     A scalar loss with finite gradients for every parameter, scalar metrics without graph, nothing
     random, the same loss under vmap as one model at a time, and finite scores of a split. An
     objective with a teacher is given a copy of the model as its teacher.
-
-    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("objective", name, settings)
     section, facts = rule.section, rule.facts
@@ -44,24 +42,18 @@ def check_objective(name: str, **settings: Any) -> None:
     loss = section(model, batch)
     rule(isinstance(loss, Loss) and loss.value.ndim == 0, "it has to return a Loss of a scalar")
     for metric, value in loss.metrics.items():
-        rule(
-            value.ndim == 0 and not value.requires_grad,
-            f"metric '{metric}' has to be a scalar without graph",
-        )
+        holds = value.ndim == 0 and not value.requires_grad
+        rule(holds, f"metric '{metric}' has to be a scalar without graph")
     loss.value.backward()
     for parameter, weight in model.named_parameters():
-        rule(
-            weight.grad is not None and bool(weight.grad.isfinite().all()),
-            f"the gradient of {parameter} is missing or not finite",
-        )
+        holds = weight.grad is not None and bool(weight.grad.isfinite().all())
+        rule(holds, f"the gradient of {parameter} is missing or not finite")
     repeated = section(model, batch)
     rule(torch.equal(loss.value, repeated.value), "the same model and batch gave another loss")
 
     stacked = _losses_under_vmap(section, model, batch)
-    rule(
-        torch.allclose(stacked, loss.value.detach().expand(2), rtol=1e-4, atol=1e-6),
-        "under vmap it gives another loss, so it cannot be trained in a stack",
-    )
+    holds = torch.allclose(stacked, loss.value.detach().expand(2), rtol=1e-4, atol=1e-6)
+    rule(holds, "under vmap it gives another loss, so it cannot be trained in a stack")
 
     with torch.inference_mode():
         scores = facts["evaluate"](
@@ -72,10 +64,8 @@ def check_objective(name: str, **settings: Any) -> None:
         )
     rule(set(scores) == {"val"}, f"evaluate was asked for val and gave {sorted(scores)}")
     for metric, score in scores["val"].items():
-        rule(
-            isinstance(score, float) and math.isfinite(score),
-            f"score '{metric}' is {score!r}, not a finite float",
-        )
+        holds = isinstance(score, float) and math.isfinite(score)
+        rule(holds, f"score '{metric}' is {score!r}, not a finite float")
 
 
 def _batch(images: int, views: int) -> Batch:

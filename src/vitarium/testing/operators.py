@@ -21,8 +21,7 @@ from vitarium.zoo import Zoo
 def check_operator(name: str) -> None:
     """Check that a registered operator keeps to the contract, `vitarium.operators.base.operator`.
 
-    It merges tiny models with the settings that the operator names as `tiny`. Raises
-    AssertionError with the operator's name and the rule that it breaks, UnknownName.
+    It merges tiny models with the operator's `tiny` settings.
     """
     rule = Contract("operator", name)
     facts = rule.facts
@@ -99,10 +98,8 @@ def _check_refusals(rule: Contract, zoo: Zoo, models: Sequence[str]) -> None:
     weights["norm.weight"][1] = float("inf")
     zoo.folder(id).commit(3, {}, weights, None)
     message = _refusal(rule, zoo, [*models[:-1], f"{id}@3"])
-    rule(
-        f"{id}@3: norm.weight has entries that are not" in message,
-        "a model that is not finite is refused with its name and the tensor's",
-    )
+    holds = f"{id}@3: norm.weight has entries that are not" in message
+    rule(holds, "a model that is not finite is refused with its name and the tensor's")
     message = _refusal(rule, zoo, [])
     counted = any(f"{rule.name} {verb}" in message for verb in ("needs", "combines"))
     rule(counted, "too few models are refused with the number that it needs")

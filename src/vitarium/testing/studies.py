@@ -16,8 +16,6 @@ def check_study(name: str, zoo: Zoo | None = None) -> None:
         name: of a registered study. It runs with its settings `tiny` on 40 images.
         zoo: what it studies; values that it measures are added to the zoo's records. None: a zoo
             of tiny models on scikit-learn's digits, grown once per process in a few seconds.
-
-    Raises AssertionError that names the study and the rule that it breaks.
     """
     from vitarium.studies._runner.study import study
 

@@ -20,8 +20,6 @@ def check_optimizer(name: str, **settings: Any) -> None:
 
     Its rate is `config.lr`; steps from a restored state are those of an unbroken run, bit for bit;
     and, where it is `elementwise`, weights in one row get the steps that they get apart.
-
-    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("optimizer", name, settings)
     section = rule.section
@@ -50,10 +48,8 @@ def check_optimizer(name: str, **settings: Any) -> None:
         for step in range(2 * _STEPS):
             row.grad = torch.cat([gradient.flatten() for gradient in _gradients(model, step)])
             row_optimizer.step()
-        rule(
-            torch.allclose(row.detach(), _weights(model), rtol=1e-5, atol=1e-7),
-            "it is not elementwise: weights in one row get other steps",
-        )
+        holds = torch.allclose(row.detach(), _weights(model), rtol=1e-5, atol=1e-7)
+        rule(holds, "it is not elementwise: weights in one row get other steps")
 
 
 def check_schedule(name: str, **settings: Any) -> None:
@@ -61,8 +57,6 @@ def check_schedule(name: str, **settings: Any) -> None:
 
     A finite factor from 0 to 1 at every step of short and long runs, the same whenever the step is
     the same, and above 0 at some step.
-
-    `settings` stand in place of the plug-in's `tiny` ones. Raises AssertionError with the rule.
     """
     rule = Contract("schedule", name, settings)
     section = rule.section
@@ -71,10 +65,8 @@ def check_schedule(name: str, **settings: Any) -> None:
             steps = epochs * per_epoch
             factors = [section(step, steps, per_epoch) for step in range(steps)]
             for step, factor in enumerate(factors):
-                rule(
-                    math.isfinite(factor) and -1e-9 <= factor <= 1 + 1e-9,
-                    f"its factor is {factor} at step {step} of {steps}, not from 0 to 1",
-                )
+                holds = math.isfinite(factor) and -1e-9 <= factor <= 1 + 1e-9
+                rule(holds, f"its factor is {factor} at step {step} of {steps}, not from 0 to 1")
             rule(max(factors) > 0, f"its factor is 0 at each of {steps} steps")
             backwards = [section(step, steps, per_epoch) for step in reversed(range(steps))]
             rule(

@@ -1,7 +1,6 @@
 """Experts weights averaging: a ViT that is trained as a mixture of experts and used as a plain one.
 
-What is the paper's is the partition, the averaging and the conversion; where that leaves something
-open, the docstrings say what was chosen here.
+The partition, the averaging and the conversion are the paper's; the rest was chosen here.
 """
 
 from copy import deepcopy
@@ -24,8 +23,6 @@ PART = "experts"
 class EwaVit(Vit):
     """A ViT with experts in the place of some MLPs, to be trained with experts weights averaging.
 
-    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
-
     The operator `experts_average` makes a `vit` of it, with the same outputs.
     """
 
@@ -42,9 +39,8 @@ class Experts(nn.Module):
     """MLPs that share the tokens of a batch: [batch, tokens, width] -> the same.
 
     In training all tokens of the batch are cut at random into equal parts, one for each expert (the
-    first ones get one more where the tokens cannot be divided); after every step of the optimiser
-    the experts move towards their mean. In eval mode it is the MLP that has the mean of their
-    weights: what is scored while it is trained is the model that it will be converted to.
+    first ones get one more where they cannot be divided); after every step of the optimiser the
+    experts move towards their mean. In eval mode it is the MLP with the mean of their weights.
     """
 
     def __init__(self, mlp: nn.Module, count: int, share_rate: float) -> None:
@@ -54,18 +50,14 @@ class Experts(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         if not self.training:
-            mean = {
-                name: torch.stack(list(same)).mean(0) for name, same in self._by_parameter().items()
-            }
+            mean = {n: torch.stack(list(same)).mean(0) for n, same in self._by_parameter().items()}
             outputs: Tensor = functional_call(self.experts[0], mean, (tokens,))
             return outputs
         rows = tokens.flatten(0, -2)
         order = torch.randperm(len(rows), device=rows.device)
         parts = order.tensor_split(len(self.experts))
-        outputs_by_expert = [
-            expert(rows[part]) for expert, part in zip(self.experts, parts, strict=True)
-        ]
-        return torch.cat(outputs_by_expert)[order.argsort()].view_as(tokens)
+        by_expert = [expert(rows[part]) for expert, part in zip(self.experts, parts, strict=True)]
+        return torch.cat(by_expert)[order.argsort()].view_as(tokens)
 
     @torch.no_grad()
     def after_step(self) -> None:

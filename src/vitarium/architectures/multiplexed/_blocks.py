@@ -1,7 +1,6 @@
 """Weight multiplexing: blocks that share their large matrices, each with small parts of its own.
 
-The shared weights stand once, in a module of their own; a block refers to them, and what it refers
-to is neither its parameter nor in its state_dict.
+A block refers to the shared weights, which are neither its parameters nor in its state_dict.
 """
 
 from collections.abc import Callable
@@ -22,10 +21,8 @@ Norm = Callable[[int], nn.Module]
 
 
 class Borrowed(nn.Module):
-    """A module whose weights belong to another: the block's own place for hooks on its use.
-
-    Inputs and outputs have the shapes of that module's.
-    """
+    """A module whose weights belong to another: the block's own place for hooks on its use; inputs
+    and outputs [...] are that module's."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -50,10 +47,7 @@ class SharedAttention(nn.Module):
 
 
 class SharedWeights(nn.Module):
-    """What the blocks of a group share: `attn.qkv`, `attn.proj`, `mlp.fc1`, `mlp.fc2`.
-
-    norm: given, the blocks share their LayerNorms, too.
-    """
+    """What the blocks of a group share; given `norm`, their LayerNorms, too."""
 
     def __init__(
         self,
@@ -75,10 +69,8 @@ class SharedWeights(nn.Module):
 class HeadMixing(nn.Module):
     """A linear map over the heads: [batch, heads, n, m] -> the same.
 
-    Talking heads (Shazeer et al. 2020, arXiv 2003.02436): blocks with equal matrices attend
-    differently.
-    It is a product of [heads, heads] and [heads, n m] for each image: one product for all of them
-    would take longer, since that of its gradient is not shared among threads.
+    Talking heads (Shazeer et al. 2020, arXiv 2003.02436). It is a product for each image: one for
+    all would take longer, since that of its gradient is not shared among threads.
     """
 
     def __init__(self, num_heads: int, *, bias: bool = False, start: Start = "identity") -> None:
@@ -92,10 +84,8 @@ class HeadMixing(nn.Module):
         flat = maps.flatten(2)
         weight = self.weight.expand(len(maps), -1, -1)
         if self.bias is None:
-            mixed = torch.bmm(weight, flat)
-        else:
-            mixed = torch.baddbmm(self.bias[:, None], weight, flat)
-        return mixed.view(maps.shape)
+            return torch.bmm(weight, flat).view(maps.shape)
+        return torch.baddbmm(self.bias[:, None], weight, flat).view(maps.shape)
 
 
 class LocalConvolution(nn.Module):
@@ -105,11 +95,8 @@ class LocalConvolution(nn.Module):
     grid is given -> the same (Zhang et al. 2022, Sec. 3.2). It stands between attention and MLP.
     Tokens before the patches go past the convolution; "stream" normalises them like the others.
 
-    Args:
-        norm: makes a LayerNorm of that width.
-        start: "identity": weights and bias are zero, so that with "branch" nothing changes;
-            "trunc_normal": PyTorch's own start, as the authors have it.
-        grid: rows and columns of the patches.
+    start: "identity": weights and bias are zero, so that with "branch" nothing changes;
+    "trunc_normal": PyTorch's own start, as the authors have it.
     """
 
     def __init__(
@@ -227,10 +214,7 @@ class MultiplexedBlock(nn.Module):
         init_values: float | None = None,
         drop_path: float = 0.0,
     ) -> None:
-        """norm: makes the block's own LayerNorms; None: the group's are used.
-
-        local: stands between attention and MLP. init_values: what the layer scales start from.
-        """
+        """norm: makes the block's own LayerNorms; None: the group's are used."""
         super().__init__()
         self.norm1 = norm(dim) if norm else Borrowed(shared.norm1)
         self.attn = attention

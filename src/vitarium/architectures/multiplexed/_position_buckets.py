@@ -1,7 +1,6 @@
 """Which pairs of tokens share a relative position encoding: the four methods of Wu et al. (2021).
 
-A pair (i, j) belongs to the bucket b(i, j), which its offset in the grid gives: row and column of i
-less those of j.
+The offset of a pair (i, j), row and column of i less those of j, gives its bucket b(i, j).
 """
 
 import math
@@ -16,11 +15,8 @@ Method = Literal["product", "euclidean", "quantised", "cross"]
 
 
 class Buckets:
-    """The buckets of all pairs of n tokens; there is one such object for the same arguments.
-
-    Its tensors exist once on a device, whatever number of blocks and models uses them. Hence they
-    are no buffers, which a stack of models would have once for each.
-    """
+    """The buckets of all pairs of n tokens; there is one such object for the same arguments, whose
+    tensors exist once on a device: no buffers, which a stack of models would have once for each."""
 
     def __init__(
         self, method: Method, ratio: float, grid: tuple[int, int], prefix_tokens: int
@@ -89,8 +85,8 @@ def buckets(method: Method, ratio: float, grid: tuple[int, int], prefix_tokens: 
 def piecewise(offsets: Tensor, ratio: float) -> Tensor:
     """Offsets, int64 [...], as they are up to alpha, then logarithmic up to beta: [...] (Eq. 18).
 
-    offsets: integers of any shape. alpha = ratio, beta = 2 ratio, gamma = 8 ratio; what comes out
-    is cut off to an integer, as in the authors' code: the largest is the whole part of beta.
+    alpha = ratio, beta = 2 ratio, gamma = 8 ratio; what comes out is cut off to an integer, as in
+    the authors' code: the largest is the whole part of beta.
     """
     far = offsets.abs().double().clamp(min=1) / ratio
     bent = (ratio + far.log() / math.log(8) * ratio).round().clamp(max=2 * ratio)

@@ -66,10 +66,6 @@ class RelativePositions(nn.Module):
     Tables are the parameters `query`, `key`, `value` [heads or 1, head_dim, buckets], without
     head_dim in bias mode. In their place method cross has `key_rows` and `key_columns`, and so on;
     P_b is their sum. They start at zero, and their shapes do not depend on the grid.
-
-    Args:
-        grid: rows and columns of the patches.
-        prefix_tokens: tokens before the patches.
     """
 
     def __init__(
@@ -95,11 +91,8 @@ class RelativePositions(nn.Module):
                 self.register_parameter(_NAMES[on] + axis, table)
 
     def logits(self, query: Tensor, key: Tensor) -> Tensor:
-        """Products of queries and keys with their terms added: [batch, heads, n, n].
-
-        query, key [batch, heads, n, head_dim]: the query has been scaled by 1 / sqrt(head_dim), the
-        key has not.
-        """
+        """Products of queries, scaled by 1 / sqrt(head_dim), and keys [batch, heads, n, head_dim]
+        with their terms added: [batch, heads, n, n]."""
         terms = []
         if "k" in self.config.on:
             terms.append(self._term(query, self._table("key")))
@@ -114,10 +107,8 @@ class RelativePositions(nn.Module):
         return torch.baddbmm(added.flatten(0, 1), *pairs).view(added.shape)
 
     def values(self, values: Tensor, probabilities: Tensor) -> Tensor:
-        """Attended values [batch, heads, n, head_dim] with the terms of values added.
-
-        probabilities: [batch, heads, n, n], those with which the values were attended.
-        """
+        """Attended values [batch, heads, n, head_dim] with the terms of values added; they were
+        attended with the probabilities [batch, heads, n, n]."""
         if "v" not in self.config.on:
             return values
         return values + self.buckets.collect(probabilities) @ self._table("value").mT

@@ -14,9 +14,8 @@ LocalNorm = Literal["branch", "stream"]
 
 def _odd_or_none(size: int) -> int:
     if size and size % 2 == 0:
-        raise ValueError(
-            f"a kernel of {size} has no middle; use {size - 1} or {size + 1}, or 0 for none"
-        )
+        fitting = f"use {size - 1} or {size + 1}, or 0 for none"
+        raise ValueError(f"a kernel of {size} has no middle; {fitting}")
     return size
 
 
@@ -53,9 +52,8 @@ def fits(share: Any) -> bool:
 def _read(value: Any) -> Any:
     """One complaint, where a union would have one for each kind of value."""
     if not fits(value):
-        raise ValueError(
-            f"{value!r} is not a number of blocks from 1, 'all', or a list of such numbers"
-        )
+        kinds = "a number of blocks from 1, 'all', or a list of such numbers"
+        raise ValueError(f"{value!r} is not {kinds}")
     return value
 
 
@@ -64,10 +62,7 @@ Sharing = Annotated[PositiveInt | Literal["all"] | tuple[PositiveInt, ...], Befo
 
 
 def group_sizes(share: Sharing, depth: int) -> tuple[int, ...]:
-    """How many consecutive blocks each set of weights serves; together `depth`.
-
-    Raises ValueError for a pattern that does not divide the blocks.
-    """
+    """How many consecutive blocks each set of weights serves, together `depth`; else ValueError."""
     if share == "all":
         return (depth,)
     if isinstance(share, tuple):

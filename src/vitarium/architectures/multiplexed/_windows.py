@@ -25,18 +25,13 @@ from vitarium.core.errors import InvalidInput
 
 Size = tuple[int, int]
 """Rows and columns."""
-
 _ELSEWHERE = -100.0
 """Added to the logits of two patches that are no neighbours, as Swin has it."""
 
 
 class SharedWindowAttention(SharedAttention):
-    """The large matrices of an attention, and a bias for where two patches of a window stand.
-
-    Args:
-        window: rows and columns of the patches that attend to each other.
-        position_bias: there is a `relative_position_bias_table`, a bias for each head.
-    """
+    """The large matrices of an attention and, with `position_bias`, a bias for each head for where
+    two patches of a `window` stand: `relative_position_bias_table`."""
 
     relative_position_bias_table: nn.Parameter | None
     relative_position_index: Tensor
@@ -84,11 +79,7 @@ class SharedWindowAttention(SharedAttention):
 
 
 class SharedWindowWeights(SharedWeights):
-    """What the blocks of a group share, the position bias of their windows included.
-
-    Args:
-        shared_settings: further arguments of SharedWeights.
-    """
+    """What the blocks of a group share, the position bias of their windows included."""
 
     def __init__(
         self,
@@ -113,10 +104,7 @@ class MultiplexedWindowAttention(MultiplexedAttention):
     order: position bias, head mixing, mask, softmax, head mixing. The mask is used in shifted
     passes alone, so that identity mixing gives Swin; the authors' code uses it in all passes.
 
-    Args:
-        resolution: rows and columns of the maps.
-        shifted: windows are moved by half of their size, where the map is larger than they are.
-        attention_settings: further arguments of MultiplexedAttention.
+    `shifted` windows are moved by half of their size, where the map is larger than they are.
     """
 
     mask: Tensor | None

@@ -29,10 +29,7 @@ from vitarium.architectures.vit.vit import Vit
 
 
 class MiniDeit(Multiplexing, Vit):
-    """A ViT with weight multiplexing; the defaults are Mini-DeiT-Ti.
-
-    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
-    """
+    """A ViT with weight multiplexing; the defaults are Mini-DeiT-Ti."""
 
     class_token: bool = False
     global_pool: Literal["token", "avg"] = "avg"
@@ -78,23 +75,14 @@ class MiniVisionTransformer(VisionTransformer):
         )
         self.config, self._norm = config, norm
         self.group_sizes = group_sizes(config.share, config.depth)
-        self.shared = nn.ModuleList(
-            SharedWeights(
-                config.embed_dim,
-                act_layer=get_act_layer(config.act_layer),
-                **shared_parts(config, norm),
-            )
-            for _ in self.group_sizes
-        )
+        dim, shared = config.embed_dim, shared_parts(config, norm)
+        shared["act_layer"] = get_act_layer(config.act_layer)
+        self.shared = nn.ModuleList(SharedWeights(dim, **shared) for _ in self.group_sizes)
         self.shared.apply(init_weights_vit_timm)
         rates = cast(list[float], calculate_drop_path_rates(config.drop_path_rate, config.depth))
-        self.blocks = nn.Sequential(
-            *(self._block(number, rate) for number, rate in enumerate(rates))
-        )
-        self.feature_info = [
-            {"module": f"blocks.{i}", "num_chs": self.embed_dim, "reduction": config.patch_size}
-            for i in range(config.depth)
-        ]
+        self.blocks = nn.Sequential(*(self._block(n, rate) for n, rate in enumerate(rates)))
+        info = {"num_chs": self.embed_dim, "reduction": config.patch_size}
+        self.feature_info = [{"module": f"blocks.{i}"} | info for i in range(config.depth)]
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
         """Take images of another size; `pos_embed` alone is resampled, other weights stay."""

@@ -44,10 +44,7 @@ StageSharing = Annotated[PositiveInt | Literal["all"] | tuple[Sharing, ...], Bef
 
 
 class MiniSwin(Multiplexing):
-    """A Swin transformer with weight multiplexing; the defaults are Mini-Swin-T.
-
-    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
-    """
+    """A Swin transformer with weight multiplexing; the defaults are Mini-Swin-T."""
 
     patch_size: PositiveInt = 4
     embed_dim: PositiveInt = 96
@@ -71,7 +68,6 @@ class MiniSwin(Multiplexing):
 
     @property
     def group_sizes(self) -> tuple[tuple[int, ...], ...]:
-        """Of each stage, how many consecutive blocks each set of weights serves."""
         return stage_group_sizes(self.share, self.depths)
 
     @model_validator(mode="after")
@@ -92,10 +88,7 @@ class MiniSwin(Multiplexing):
 
 
 def stage_group_sizes(share: StageSharing, depths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Of each stage, how many consecutive blocks each set of weights serves.
-
-    Raises ValueError for a pattern that does not divide the blocks of a stage.
-    """
+    """Of each stage, how many consecutive blocks each set of weights serves; else ValueError."""
     shares = share if isinstance(share, tuple) else (share,) * len(depths)
     if len(shares) != len(depths):
         raise ValueError(
@@ -135,9 +128,8 @@ class MiniSwinTransformer(SwinTransformer):
         self.config, self._norm = config, norm
         # where timm's Swin has its classifier: heads are put there
         self.pretrained_cfg = {"classifier": "head.fc"}
-        rates = calculate_drop_path_rates(
-            config.drop_path_rate, list(config.depths), stagewise=True
-        )
+        depths = list(config.depths)
+        rates = calculate_drop_path_rates(config.drop_path_rate, depths, stagewise=True)
         for number, (stage, stage_rates) in enumerate(zip(self.layers, rates, strict=True)):
             self._fill(number, cast(SwinTransformerStage, stage), cast(list[float], stage_rates))
 
@@ -188,13 +180,8 @@ class MiniSwinTransformer(SwinTransformer):
             shifted=index % 2 == 1,
             **attention_parts(config, heads, bias=True),
         )
-        return MultiplexedWindowBlock(
-            shared,
-            attention,
-            dim,
-            drop_path=drop_path,
-            **block_parts(config, dim, self._norm),
-        )
+        parts = block_parts(config, dim, self._norm)
+        return MultiplexedWindowBlock(shared, attention, dim, drop_path=drop_path, **parts)
 
     def _resolution(self, number: int) -> Size:
         """Of a stage's maps: each stage halves them, and an odd side is padded before."""
@@ -202,6 +189,7 @@ class MiniSwinTransformer(SwinTransformer):
         return (-(-rows // 2**number), -(-columns // 2**number))
 
 
+_TINY_STAGES = {"depths": (2, 2), "num_heads": (2, 2)}
 _SMALL = {"depths": (2, 2, 18, 2), "share": 2}
 _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
 
@@ -216,14 +204,7 @@ _BASE = {**_SMALL, "embed_dim": 128, "num_heads": (4, 8, 16, 32)}
         "mini_swin_base_patch4_window7_224": _BASE,
         "mini_swin_base_patch4_window12_384": {**_BASE, "img_size": 384, "window_size": 12},
     },
-    tiny={
-        "img_size": 16,
-        "patch_size": 2,
-        "window_size": 4,
-        "embed_dim": 8,
-        "depths": (2, 2),
-        "num_heads": (2, 2),
-    },
+    tiny={"img_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 8, **_TINY_STAGES},
 )
 def mini_swin(config: MiniSwin, num_outputs: int) -> nn.Module:
     return MiniSwinTransformer(config, num_outputs)

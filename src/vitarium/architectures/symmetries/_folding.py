@@ -21,10 +21,9 @@ def folded(
 ) -> dict[str, Tensor]:
     """The same function with norms that neither scale nor shift: tensors [*shape] by name, float64.
 
-    Centred, all that writes to a normed group or reads it has mean zero over its units: without
-    what the norms take out anyway, nothing counts in an inner product of two models that does not
-    count in what they compute. Raises IncompatibleWeights where a norm shifts what a layer without
-    bias reads.
+    Centred, all that writes to a normed group or reads it has mean zero over its units: what norms
+    take out anyway does not count in an inner product of two models. Raises IncompatibleWeights
+    where a norm shifts what a layer without bias reads.
     """
     tensors = _doubles(weights)
     for norm in symmetries.norms:
@@ -69,9 +68,8 @@ def unfolded(
             _add(tensors, bias, -(_columns(tensors[weight], scale) @ shift), weight)
     for layer_scale in symmetries.scales:
         for name in filter(None, layer_scale.writer):
-            tensors[name] = _rows(
-                tensors[name], 1 / _nonzero(layer_scale.weight, reference[layer_scale.weight])
-            )
+            scale = _nonzero(layer_scale.weight, reference[layer_scale.weight])
+            tensors[name] = _rows(tensors[name], 1 / scale)
     return tensors | reference
 
 

@@ -26,8 +26,7 @@ class UnitGroup:
 
     size: int
     maps: Maps = "permutation"
-    """What may be done to them: exchanged; or also mixed by an orthogonal or by any invertible map.
-    """
+    """They may be exchanged; or also be mixed by an orthogonal or by any invertible map."""
     inside: str | None = None
     """Each place of that group has units of its own, such as the channels of a head."""
 
@@ -108,8 +107,7 @@ def moved(
 ) -> dict[str, Tensor]:
     """The weights after moves, tensors [*shape] by name in the dtypes they have; all are copies.
 
-    Raises ValueError where units are to be mixed that a norm scales one by one; see
-    `_folding.folded`.
+    Raises ValueError where units are to be mixed that a norm scales one by one (`_folding.folded`).
     """
     tensors = dict(weights)
     for piece in symmetries.pieces:
@@ -162,15 +160,9 @@ def moved_piece(
                 continue
             heads = piece.place(outer)
             assert heads is not None  # what is inside a group stands beside it
-            by_head = part.unbind(heads)
-            inner_dim = dim - (dim > heads)
-            part = torch.stack(
-                [
-                    _along(head_part, inner_dim, axis, head_move)
-                    for head_part, head_move in zip(by_head, move, strict=True)
-                ],
-                heads,
-            )
+            pairs, inner_dim = zip(part.unbind(heads), move, strict=True), dim - (dim > heads)
+            by_head = [_along(inner, inner_dim, axis, of_head) for inner, of_head in pairs]
+            part = torch.stack(by_head, heads)
     return part
 
 

@@ -13,7 +13,7 @@ from vitarium.architectures.symmetries.base import Axis, Norm, Piece, Scale, Sym
 from vitarium.core.errors import IncompatibleWeights
 
 STREAM = "stream"
-_MIXABLE_POOLS = ("token", "avg")
+_STREAM_NORMS = ("norm", "fc_norm", "norm1", "norm2")
 NOTHING = Axis()
 
 
@@ -28,17 +28,13 @@ def vit_symmetries(model: nn.Module) -> Symmetries:
     """
     if not isinstance(model, VisionTransformer):
         raise IncompatibleWeights(f"{type(model).__name__} declares no symmetries")
-    declared = _Declaration(model)
-    symmetries = Symmetries(
-        declared.groups, tuple(declared.pieces), tuple(declared.norms), tuple(declared.scales)
-    )
-    declared_tensors = {piece.tensor for piece in symmetries.pieces}
+    declared, kind = _Declaration(model), type(model).__name__
+    declared_tensors = {piece.tensor for piece in declared.pieces}
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and name not in declared_tensors:
-            raise IncompatibleWeights(
-                f"{type(model).__name__}: which symmetries {name} has is not declared"
-            )
-    return symmetries
+            raise IncompatibleWeights(f"{kind}: which symmetries {name} has is not declared")
+    pieces, norms, scales = tuple(declared.pieces), tuple(declared.norms), tuple(declared.scales)
+    return Symmetries(declared.groups, pieces, norms, scales)
 
 
 class _Declaration:
@@ -53,15 +49,16 @@ class _Declaration:
         self.heads = _heads("head", model.head)
         # A model without head gives out its features: their order is part of what it computes.
         moves = all(self.heads)
-        norms = [part for name, part in model.named_modules() if _is_norm(name, part)]
-        mixes = model.global_pool in _MIXABLE_POOLS and all(map(_folds, norms))
+        parts = [p for n, p in model.named_modules() if n.rpartition(".")[2] in _STREAM_NORMS]
+        norms = [part for part in parts if not isinstance(part, nn.Identity)]
+        folds = all(isinstance(n, nn.LayerNorm) and n.elementwise_affine for n in norms)
+        mixes = folds and model.global_pool in ("token", "avg")
         mixes = mixes and isinstance(model.norm_pre, nn.Identity)
         # one after the other: what is between them is read by no linear layer
         mixes = mixes and nn.Identity in (type(model.norm), type(model.fc_norm))
         if moves:
-            self.groups[STREAM] = UnitGroup(
-                model.embed_dim, "orthogonal" if mixes else "permutation"
-            )
+            size = model.embed_dim
+            self.groups[STREAM] = UnitGroup(size, "orthogonal" if mixes else "permutation")
         self.written = Axis(STREAM if moves else None)
         self.read = Axis(STREAM if moves else None, reads=True)
         self._embedding()
@@ -206,14 +203,3 @@ def _linears(name: str, head: nn.Module) -> list[tuple[str, nn.Linear]]:
         elif next(layer.parameters(), None) is not None:
             raise IncompatibleWeights(f"{name}.{index}: {type(layer).__name__} is not declared")
     return layers
-
-
-def _is_norm(name: str, part: nn.Module) -> bool:
-    """Whether it stands on the stream."""
-    last = name.rpartition(".")[2]
-    return last in ("norm", "fc_norm", "norm1", "norm2") and not isinstance(part, nn.Identity)
-
-
-def _folds(norm: nn.Module) -> bool:
-    """Whether what it computes is what `folding` takes it for."""
-    return isinstance(norm, nn.LayerNorm) and norm.elementwise_affine

@@ -16,10 +16,7 @@ from vitarium.core.errors import InvalidInput
 
 
 class Dinov2(Vit):
-    """A ViT with layer scale; its patches are of 14 pixels.
-
-    images [batch, in_chans, img_size, img_size] -> outputs [batch, num_outputs]
-    """
+    """A ViT with layer scale; its patches are of 14 pixels."""
 
     patch_size: PositiveInt = 14
     img_size: PositiveInt = 518

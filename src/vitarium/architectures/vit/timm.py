@@ -102,7 +102,6 @@ class _Skeleton:
         parameters = inspect.signature(type(model).__init__).parameters
         not_factors = {"self", "num_classes", "device", "dtype", "kwargs"}
         self.parameters = [key for key in parameters if key not in not_factors]
-        """What can be overridden."""
 
 
 # Typed: else 2.0 and True would be found under 2, and pass where timm refuses them.

@@ -43,23 +43,19 @@ class Vit(TransformerConfig):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}"
-            )
+            sizes = f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}"
+            raise ValueError(sizes)
         if self.global_pool == "token" and not self.class_token:
             raise ValueError("global_pool 'token' needs the class token; use 'avg' without it")
         return self
 
 
 def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
-    """The name of a model of timm, and what to override to get this one.
-
-    Raises InvalidInput for a `norm_eps`, which a configuration of timm has no word for.
-    """
-    arguments = config.arguments()
+    """The name of a model of timm, and what to override to get this one."""
+    arguments, eps = config.arguments(), config.norm_eps
     if "norm_layer" in arguments:
         raise InvalidInput(
-            f"its norm_eps is {config.norm_eps:g}, and timm's config.json can ask for 1e-06 alone"
+            f"its norm_eps is {eps:g}, and timm's config.json can ask for 1e-06 alone"
         )
     return "vit_tiny_patch16_224", arguments
 

@@ -35,10 +35,7 @@ def jittered(
         hue: the shift is drawn from ± that, in turns of the colour wheel.
     """
     strengths, order = numbers[:, :4], numbers[:, 4:].argsort(1)
-    spans = [
-        *((max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)),
-        (-hue, hue),
-    ]
+    spans = [(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)] + [(-hue, hue)]
     images = images.clone()
     for position in range(4):
         for number, (change, (low, high)) in enumerate(zip(_CHANGES, spans, strict=True)):
@@ -55,12 +52,8 @@ def jittered(
 def apply_randomly(
     images: Tensor, numbers: Tensor, probability: float, change: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Change the images whose first number is below `probability`, by `change(images, which)`.
-
-    Args:
-        numbers: [n, 1].
-        change: is given the chosen images and their places in the batch, int64 on the CPU.
-    """
+    """Change the images whose number, [n, 1], is below `probability`, by `change(images, which)`;
+    `which` are their places in the batch, int64 on the CPU."""
     which = (numbers[:, 0] < probability).nonzero().squeeze(1)
     if not len(which):
         return images
@@ -76,10 +69,8 @@ def grayed(images: Tensor) -> Tensor:
 
 
 def blurred(images: Tensor, sigmas: Tensor, kernel: int) -> Tensor:
-    """A Gaussian blur of each image's own sigma (pixels, [n]); edges are mirrored.
-
-    As torchvision's gaussian_blur with an odd kernel of `kernel` pixels; by two matrices per image.
-    """
+    """A Gaussian blur of each image's own sigma (pixels, [n]), as torchvision's gaussian_blur with
+    an odd kernel of `kernel` pixels and mirrored edges."""
     sigmas = to_device(sigmas.to(images.dtype), images.device)
     position = torch.arange(kernel, device=images.device) - kernel // 2
     weights = torch.softmax(-0.5 * (position / sigmas.unsqueeze(1)) ** 2, dim=1)

@@ -1,8 +1,7 @@
 """Frames: which part of an image is seen, at which size.
 
-Resizing, padding, cropping and flipping are linear in the pixels and act on rows and columns
-apart. So all of them together are two matrices per image, and a whole batch of differently framed
-images is two batched matrix products.
+Resizing, padding, cropping and flipping are linear in the pixels and act on rows and columns apart:
+together they are two matrices per image, and for a whole batch two batched matrix products.
 """
 
 import math
@@ -80,10 +79,8 @@ class Frame:
     """Which are seen in a mirror, bool [n]."""
 
     def cut(self, images: Tensor) -> Tensor:
-        """uint8 [n, c, h, w] -> float [n, c, *size] in [0, 1], on the images' device.
-
-        Resampled as torchvision's antialiased resizing does, without rounding in between.
-        """
+        """uint8 [n, c, h, w] -> float [n, c, *size] in [0, 1], on the images' device; resampled as
+        torchvision's antialiased resizing does, without rounding in between."""
         height, width = images.shape[-2:]
         pixels = images.float() / 255
         if not self._shows_all(height, width):
@@ -94,7 +91,6 @@ class Frame:
         return pixels.clamp_(0, 1) if self.interpolation == "bicubic" else pixels
 
     def _shows_all(self, height: int, width: int) -> bool:
-        """Whether the frames show the images as they are."""
         axes = ((self.rows, height, self.size[0]), (self.columns, width, self.size[1]))
         return self.flipped is None and all(
             isinstance(axis, WholeAxis)
@@ -130,10 +126,8 @@ def _weights(
     source: int,
     interpolation: Interpolation,
 ) -> Tensor:
-    """Of all source pixels in the pixels at these places of the resized image, [n, m, source].
-
-    positions: [n, m, 1]; the others, which say what is resized to what, [n, 1, 1].
-    """
+    """Of all source pixels in the pixels at `positions` [n, m, 1] of the resized image,
+    [n, m, source]; the other tensors are [n, 1, 1]."""
     pixel = torch.arange(source, dtype=torch.float64, device=positions.device)
     scale = length / resized
     if interpolation == "nearest":
@@ -141,14 +135,11 @@ def _weights(
     else:
         centre = start + (positions + 0.5) * scale
         distance = (pixel + 0.5 - centre) / scale.clamp(min=1)  # wider when shrinking
-        weights = _KERNELS[interpolation](distance.abs())
+        distance = distance.abs()
+        weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
         weights *= (pixel >= start) & (pixel < start + length)
         weights /= weights.sum(2, keepdim=True).clamp(min=1e-12)
     return (weights * ((positions >= 0) & (positions < resized))).float()
-
-
-def _triangle(x: Tensor) -> Tensor:
-    return (1 - x).clamp(min=0)
 
 
 def _cubic(x: Tensor) -> Tensor:
@@ -156,9 +147,6 @@ def _cubic(x: Tensor) -> Tensor:
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-
-
-_KERNELS = {"bilinear": _triangle, "bicubic": _cubic}
 
 
 def resized_crops(
@@ -173,15 +161,13 @@ def resized_crops(
 ) -> Frame:
     """The shorter side to `shorter`, black `padding` around, then a crop of `size`.
 
-    Args:
-        image: height and width of the images.
-        crop_numbers: two numbers in [0, 1) per image, where its crop is, [n, 2]; None: the middle.
-        flipped: which are mirrored, bool [n].
+    crop_numbers: two numbers in [0, 1) per image, where its crop is, [n, 2]; None: the middle.
+    flipped: which are mirrored, bool [n].
     """
-    axes = []
-    for axis, (source, cropped, resized) in enumerate(
-        zip(image, size, _shorter_to(image, shorter), strict=True)
-    ):
+    axes, (height, width) = [], image  # sides are rounded down, as torchvision does
+    tall = (int(shorter * height / width), shorter)
+    resized_to = (shorter, int(shorter * width / height)) if height <= width else tall
+    for axis, (source, cropped, resized) in enumerate(zip(image, size, resized_to, strict=True)):
         margin = max(padding, cropped - resized, 0)
         if crop_numbers is None:
             offset = torch.tensor([round((resized - cropped) / 2)])
@@ -203,11 +189,8 @@ def random_resized_crops(
 ) -> Frame:
     """Crops of random area and shape, resized to `size`; as torchvision's RandomResizedCrop.
 
-    Args:
-        image: height and width of the images.
-        scale: bounds of the crop's area as a share of the image's.
-        ratio: bounds of its width over its height, drawn evenly in the logarithm.
-        numbers: float64 [n, CROP_NUMBERS].
+    scale: bounds of the crop's area as a share of the image's; ratio: of its width over its height,
+    drawn evenly in the logarithm; numbers: float64 [n, CROP_NUMBERS].
     """
     height, width = image
     areas, shapes, offsets = numbers.split((_TRIES, _TRIES, 2), dim=1)
@@ -238,30 +221,16 @@ def rotated_images(images: Tensor, degrees: Tensor) -> Tensor:
     cos, sin = (f(torch.deg2rad(degrees.double())) for f in (torch.cos, torch.sin))
     zero = torch.zeros_like(cos)
     # where each pixel comes from: the turn back, in coordinates from -1 to 1 on either axis
-    turn = torch.stack(
-        (
-            torch.stack((cos, -sin * height / width, zero), 1),
-            torch.stack((sin * width / height, cos, zero), 1),
-        ),
-        1,
-    )
-    grid = F.affine_grid(
-        to_device(turn.float(), images.device), list(images.shape), align_corners=False
-    )
+    rows = ((cos, -sin * height / width, zero), (sin * width / height, cos, zero))
+    turn = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    on_device = to_device(turn.float(), images.device)
+    grid = F.affine_grid(on_device, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
 def _integer(number: Tensor, count: Tensor | int) -> Tensor:
     """Numbers in [0, 1) -> whole ones from 0 to count - 1."""
     return (number * count).floor().long()
-
-
-def _shorter_to(image: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Height and width of a resized image, rounded down as torchvision does."""
-    height, width = image
-    if height <= width:
-        return shorter, int(shorter * width / height)
-    return int(shorter * height / width), shorter
 
 
 def _largest_of_ratio(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:

@@ -20,12 +20,10 @@ ERASING_NUMBERS = 1 + 2 * _TRIES + 2 + 3 + 1
 def erased(images: Tensor, numbers: Tensor, probability: float, mode: Mode = "const") -> Tensor:
     """Normalised images [n, c, h, w], each with a rectangle erased with `probability`.
 
-    The rectangle's area is 2 to 33 % of the image's, its shape from 0.3 to 3.3; of ten tries the
-    first that fits is taken, as in timm's RandomErasing.
+    Of ten tries the first that fits is taken, as in timm's RandomErasing.
 
-    Args:
-        numbers: float64 [n, ERASING_NUMBERS], on the CPU.
-        mode: fill with 0 (const), one normal colour per rectangle (rand), or normal noise (pixel).
+    numbers: float64 [n, ERASING_NUMBERS], on the CPU.
+    mode: fill with 0 (const), one normal colour per rectangle (rand), or normal noise (pixel).
     """
     height, width = images.shape[-2:]
     whether, areas, shapes, offsets, color, noise = numbers.split((1, _TRIES, _TRIES, 2, 3, 1), 1)
@@ -62,11 +60,8 @@ def _filling(part: Tensor, color: Tensor, noise: Tensor, mode: Mode) -> Tensor:
         normal = torch.special.ndtri(color.clamp(1e-9, 1 - 1e-9))
         return to_device(normal[:, : part.shape[1], None, None].to(part.dtype), part.device)
     # each image's noise from its own seed, so that its neighbours in the batch change nothing
-    generator = torch.Generator(part.device)
-    drawn = [
-        torch.randn(
-            part.shape[1:], device=part.device, generator=generator.manual_seed(int(seed * 2**53))
-        )
-        for seed in noise[:, 0].tolist()
-    ]
+    generator, drawn = torch.Generator(part.device), []
+    for seed in noise[:, 0].tolist():
+        generator.manual_seed(int(seed * 2**53))
+        drawn.append(torch.randn(part.shape[1:], device=part.device, generator=generator))
     return torch.stack(drawn).to(part)

@@ -28,13 +28,9 @@ def mix_batches(
         numbers: float64 [k, b, MIXING_NUMBERS], on the CPU.
         mixup, cutmix: alpha of the Beta distribution of the share; 0: never.
         mode: whether the share is drawn per batch, per pair of images, or per image.
-
-    Raises InvalidInput for batches whose images make no pairs.
     """
-    if images.shape[1] % 2:
-        raise InvalidInput(
-            f"mixup and cutmix need batches of an even size; {images.shape[1]} is odd"
-        )
+    if (size := images.shape[1]) % 2:
+        raise InvalidInput(f"mixup and cutmix need batches of an even size; {size} is odd")
     numbers = _shared(numbers, mode)
     which, strength, centers = numbers[..., 0], numbers[..., 1], numbers[..., 2:]
     cut = which < (0.5 if mixup and cutmix else float(bool(cutmix)))
@@ -77,9 +73,7 @@ def _beta(numbers: Tensor, alpha: float) -> Tensor:
 
 
 def _box_sides(center: Tensor, share: Tensor, size: int) -> Tensor:
-    """Which rows (or columns) a box of that share of the side covers: [...] -> [..., size].
-
-    Its middle is anywhere in the image; what reaches outside is cut off.
-    """
+    """Which rows (or columns) a box of that share of the side covers: [...] -> [..., size]; its
+    middle is anywhere in the image, and what reaches outside is cut off."""
     length, middle = (share * size).floor(), (center * size).floor()
     return covered(middle - (length / 2).floor(), middle + (length / 2).ceil(), size)

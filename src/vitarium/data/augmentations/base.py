@@ -1,8 +1,7 @@
 """What an augmentation is: how images become a model's input, in training and in scoring.
 
-Whole batches are augmented at a time, each image by random numbers of its own. The numbers are
-given, never drawn here: so an image becomes the same in a batch of any size, on any device, and
-in whichever process does the work.
+Whole batches are augmented at a time, each image by random numbers of its own, which are given,
+never drawn here: so an image becomes the same in any batch, on any device, and in any process.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,10 +69,9 @@ def augmentation(
     Args:
         config: its fields are factors.
         paper: authors, year and arXiv number, or an address.
-        tiny: settings for the contract tests, with all that it can do switched on; the defaults
-            are tested, too.
+        tiny: settings for the contract tests, beside the defaults: all that it can do switched on.
 
-    Raises InvalidInput where the settings do not fit the input size.
+    It raises InvalidInput where the settings do not fit the input size.
     `vitarium.testing.check_augmentation(name)` tests all of it.
     """
     return register("augmentation", name, config, paper=paper, tiny=tiny)

@@ -6,19 +6,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from torch import Tensor
 
 from vitarium.core.config import Config
-from vitarium.data.augmentations._color import (
-    JITTER_NUMBERS,
-    apply_randomly,
-    blurred,
-    grayed,
-    jittered,
-)
-from vitarium.data.augmentations._crops import (
-    CROP_NUMBERS,
-    Frame,
-    random_resized_crops,
-    resized_crops,
-)
+from vitarium.data.augmentations import _color as color
+from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations.base import (
     Augmentation,
     Numbers,
@@ -72,13 +61,12 @@ def simclr_views(
     """Random resized crops, flips, colours, gray and blur, as SimCLR has them."""
     count, height, width = input_size
     kernel = config.blur_kernel or max(3, height // 10 // 2 * 2 + 1)
-    numbers = Numbers(
-        crop=CROP_NUMBERS, flip=1, jitters=1, jitter=JITTER_NUMBERS, gray=1, blurs=1, sigma=1
-    )
+    crop, jittering = crops.CROP_NUMBERS, color.JITTER_NUMBERS
+    numbers = Numbers(crop=crop, flip=1, jitters=1, jitter=jittering, gray=1, blurs=1, sigma=1)
 
-    def frame(drawn: Tensor, high: int, wide: int) -> Frame:
+    def frame(drawn: Tensor, high: int, wide: int) -> crops.Frame:
         flipped = numbers(drawn, "flip").squeeze(1) < config.horizontal_flip
-        return random_resized_crops(
+        return crops.random_resized_crops(
             (high, wide),
             (height, width),
             scale=config.scale,
@@ -87,22 +75,22 @@ def simclr_views(
             flipped=flipped,
         )
 
-    def plain(high: int, wide: int) -> Frame:
-        return resized_crops(
+    def plain(high: int, wide: int) -> crops.Frame:
+        return crops.resized_crops(
             (high, wide), (height, width), shorter=config.resize or min(height, width)
         )
 
     def jitter(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
         strengths = dict.fromkeys(("brightness", "contrast", "saturation"), config.color_jitter)
-        return jittered(images, numbers(drawn, "jitter")[which], **strengths, hue=config.hue)
+        return color.jittered(images, numbers(drawn, "jitter")[which], **strengths, hue=config.hue)
 
     def gray(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
-        return grayed(images)
+        return color.grayed(images)
 
     def blur(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
         low, high = _SIGMA
         sigmas = low + (high - low) * numbers(drawn, "sigma")[which, 0]
-        return blurred(images, sigmas, kernel)
+        return color.blurred(images, sigmas, kernel)
 
     changes = (
         ("jitters", config.color_jitter_probability, jitter),
@@ -113,7 +101,7 @@ def simclr_views(
     def change(images: Tensor, drawn: Tensor) -> Tensor:
         for name, probability, changed in changes:
             chances = numbers(drawn, name)
-            images = apply_randomly(images, chances, probability, partial(changed, drawn))
+            images = color.apply_randomly(images, chances, probability, partial(changed, drawn))
         return channels(images, count)
 
     return Augmentation(numbers.total, frame, plain, change, unmixed)

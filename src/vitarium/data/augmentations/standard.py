@@ -7,15 +7,8 @@ from torch import Tensor
 
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
+from vitarium.data.augmentations import _crops as crops
 from vitarium.data.augmentations._color import JITTER_NUMBERS, jittered
-from vitarium.data.augmentations._crops import (
-    CROP_NUMBERS,
-    Frame,
-    Interpolation,
-    random_resized_crops,
-    resized_crops,
-    rotated_images,
-)
 from vitarium.data.augmentations._erasing import ERASING_NUMBERS, erased
 from vitarium.data.augmentations._mixup import MIXING_NUMBERS, mix_batches
 from vitarium.data.augmentations.base import Augmentation, Numbers, Range, augmentation, channels
@@ -28,7 +21,7 @@ class Standard(Config):
 
     resize: PositiveInt | None = None
     """Shorter side, in pixels, before the crop; None: the model's image size."""
-    interpolation: Interpolation = "bilinear"
+    interpolation: crops.Interpolation = "bilinear"
     crop: Literal["center", "random", "random_resized"] = "center"
     padding: NonNegativeInt = 0
     """Black pixels around the image before a random crop."""
@@ -68,21 +61,17 @@ class Standard(Config):
     },
 )
 def standard(config: Standard, input_size: tuple[int, int, int], num_classes: int) -> Augmentation:
-    """Crops, flips, rotation, colours, erasing, mixup and cutmix; none unless set.
-
-    Raises InvalidInput where a random crop does not fit into the resized and padded image.
-    """
+    """Crops, flips, rotation, colours, erasing, mixup and cutmix; none unless set."""
     count, *size = input_size
     cropped = (size[0], size[1])
     shorter = config.resize or min(cropped)
     if config.crop == "random" and shorter + 2 * config.padding < min(cropped):
         raise InvalidInput(
             f"a random crop of {cropped[0]} by {cropped[1]} pixels does not fit into images "
-            f"resized to {shorter} and padded by {config.padding}; choose a larger resize "
-            "or padding"
+            f"resized to {shorter} and padded by {config.padding}; choose larger resize or padding"
         )
     numbers = Numbers(
-        crop=CROP_NUMBERS,
+        crop=crops.CROP_NUMBERS,
         flip=1,
         rotation=1,
         jitter=JITTER_NUMBERS,
@@ -90,11 +79,11 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
         mixing=MIXING_NUMBERS,
     )
 
-    def frame(drawn: Tensor, height: int, width: int) -> Frame:
+    def frame(drawn: Tensor, height: int, width: int) -> crops.Frame:
         crop, flip = numbers(drawn, "crop"), numbers(drawn, "flip").squeeze(1)
         flipped = flip < config.horizontal_flip if config.horizontal_flip else None
         if config.crop == "random_resized":
-            return random_resized_crops(
+            return crops.random_resized_crops(
                 (height, width),
                 cropped,
                 scale=config.scale,
@@ -103,7 +92,7 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
                 interpolation=config.interpolation,
                 flipped=flipped,
             )
-        return resized_crops(
+        return crops.resized_crops(
             (height, width),
             cropped,
             shorter=shorter,
@@ -113,23 +102,18 @@ def standard(config: Standard, input_size: tuple[int, int, int], num_classes: in
             flipped=flipped,
         )
 
-    def plain(height: int, width: int) -> Frame:
-        return resized_crops(
+    def plain(height: int, width: int) -> crops.Frame:
+        return crops.resized_crops(
             (height, width), cropped, shorter=shorter, interpolation=config.interpolation
         )
 
     def change(images: Tensor, drawn: Tensor) -> Tensor:
         if config.rotation:
             degrees = (2 * numbers(drawn, "rotation").squeeze(1) - 1) * config.rotation
-            images = rotated_images(images, degrees)
-        if strength := config.color_jitter:
-            images = jittered(
-                images,
-                numbers(drawn, "jitter"),
-                brightness=strength,
-                contrast=strength,
-                saturation=strength,
-            )
+            images = crops.rotated_images(images, degrees)
+        if config.color_jitter:
+            strengths = dict.fromkeys(("brightness", "contrast", "saturation"), config.color_jitter)
+            images = jittered(images, numbers(drawn, "jitter"), **strengths)
         return channels(images, count)
 
     def mix(images: Tensor, targets: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,11 +40,8 @@ def fashion_mnist(config: DataConfig, folders: DataFolders) -> Dataset:
 
 
 def _unpack(folder: Path) -> None:
-    """Unpack Debian's files where torchvision looks; several processes may do so at a time.
-
-    Each file is written beside and renamed: a failed download leaves the folder behind, so the
-    folder's being there says nothing of its files.
-    """
+    """Unpack Debian's files where torchvision looks: each is written beside and renamed, since
+    several processes may do so, and a failed download leaves the folder behind."""
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=raw) as beside:

@@ -35,8 +35,8 @@ class HuggingFace(OwnDataConfig):
 def hf(config: HuggingFace, folders: DataFolders) -> Dataset:
     """A data set of the Hugging Face hub, or local parquet files (needs vitarium[hf])."""
     parts = _parts(config, folders)
-    train, val = parts.get("train"), parts.get("validation", parts.get("val"))
-    test = parts.get("test")
+    val = parts.get("validation", parts.get("val"))
+    train, test = parts.get("train"), parts.get("test")
     if train is None or (test is None and val is None):
         raise InvalidData(
             f"{config.dataset or config.folder} has the splits {', '.join(sorted(parts))}; "
@@ -66,32 +66,24 @@ def _parts(config: HuggingFace, folders: DataFolders) -> Any:
     except ImportError:
         raise InvalidInput("data set 'hf' needs: pip install 'vitarium[hf]'") from None
     if config.dataset:
-        return _from_hub(config.dataset, config.config_name)
+        try:
+            # Said outright: datasets 3 asks on the terminal whether to run a repository's code.
+            named = (config.dataset, config.config_name)
+            return datasets.load_dataset(*named, trust_remote_code=False)
+        except Exception as error:  # the library raises what its transports raise
+            raise DataNotFound(f"cannot get '{config.dataset}' from the hub: {error}") from None
     root = folders.find(str(config.folder))
     files = {path.stem: str(path) for path in sorted(root.glob("*.parquet"))} if root else {}
     if not files:
         looked = ", ".join(str(folder / str(config.folder)) for folder in folders.all)
         raise DataNotFound(f"no parquet files in {looked}")
-    loaded = datasets.load_dataset(
-        "parquet", data_files=files, cache_dir=str(folders.writable / "hf-cache")
-    )
+    cache = str(folders.writable / "hf-cache")
+    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
     return loaded.cast_column(config.image_column, datasets.Image())
-
-
-def _from_hub(name: str, config_name: str | None) -> Any:
-    import datasets
-
-    try:
-        # Said outright: datasets 3 asks on the terminal whether to run a repository's code.
-        return datasets.load_dataset(name, config_name, trust_remote_code=False)
-    except Exception as error:  # the library raises what its transports raise
-        raise DataNotFound(f"cannot get '{name}' from the hub: {error}") from None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """RGB images that are decoded when they are asked for."""
-
     rows: Any
     column: str
 
@@ -100,7 +92,6 @@ class Rows:
 
     @property
     def fingerprint(self) -> str | None:
-        """The library's own, which changes with the rows."""
         rows_fingerprint = getattr(self.rows, "_fingerprint", None)
         return rows_fingerprint and f"{rows_fingerprint}/{self.column}"
 

@@ -15,10 +15,8 @@ from vitarium.data.splits import with_splits
 
 
 class ImageFolder(OwnDataConfig):
-    """A folder with train/, val/ and perhaps test/, each with one folder of images per class.
-
-    Without test/, val/ is the test split, and validation images are taken from train/.
-    """
+    """A folder with train/, val/ and perhaps test/, each with one folder of images per class;
+    without test/, val/ is the test split, and validation images are taken from train/."""
 
     folder: str
     """Below one of the data folders, or an absolute path."""
@@ -35,18 +33,15 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
             "train/CLASS/*.jpg and val/CLASS/*.jpg; name its parent with --data-dir or "
             "VITARIUM_DATA"
         )
-    parts = {
-        part: _read(root / part) for part in ("train", "val", "test") if (root / part).is_dir()
-    }
-    for needed in ("train", "val"):
-        if needed not in parts:
-            raise DataNotFound(
-                f"{root} has no folder '{needed}' with one folder of images per class"
-            )
+    names = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+    parts = {part: _read(root / part) for part in names}
+    if lacking := [part for part in ("train", "val") if part not in parts]:
+        missing = f"{root} has no folder '{lacking[0]}'"
+        raise DataNotFound(f"{missing} with one folder of images per class")
     classes, train = parts["train"]
-    for part, (names, _) in parts.items():
-        if names != classes:
-            differing = sorted(set(names) ^ set(classes))[:5]
+    for part, (its_classes, _) in parts.items():
+        if its_classes != classes:
+            differing = sorted(set(its_classes) ^ set(classes))[:5]
             raise InvalidData(f"{root / part} and {root / 'train'} differ in classes: {differing}")
     has_test = "test" in parts
     return with_splits(
@@ -64,8 +59,6 @@ def image_folder(config: ImageFolder, folders: DataFolders) -> Dataset:
 
 @dataclass(frozen=True)
 class Files:
-    """RGB images that are decoded when they are asked for."""
-
     paths: list[str]
 
     def __len__(self) -> int:
