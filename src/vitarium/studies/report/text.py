@@ -103,7 +103,7 @@ def _bound(value: float, unit: Unit) -> str:
 
 
 def with_interval(estimate: Estimate, unit: Unit = "", *, inside: bool = False) -> str:
-    """`**94.1 %** (95 % CI 93.0 to 95.2)`; `inside` of brackets a comma; a gain in points."""
+    """`**94.1 %** (95 % CI 93.0 to 95.2)`; `inside` brackets with a comma; a gain in points."""
     value = number(estimate.value, unit)
     text = f"**{value.replace(SIGN, chr(0xA0) + 'points') if unit == 'gain' else value}**"
     if estimate.low is None or estimate.high is None:

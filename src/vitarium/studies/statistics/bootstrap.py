@@ -92,7 +92,7 @@ class Bootstrap:
         return self.estimate(rank_correlation(x, y), drawn, len(x))
 
     def pairs(self, values: Numbers, mask: NDArray[np.bool_]) -> Estimate:
-        """Mean over a symmetric mask's pairs, [models, models] both; not NaN and the diagonal."""
+        """Mean over a symmetric mask's pairs, [models, models] both; no NaN, no diagonal."""
         mean, once = _pair_means(values, mask), np.ones((1, len(values)))
         models = int((mask & np.isfinite(values)).any(1).sum())
         return self.estimate(float(mean(once)[0]), mean(self.counts(len(values))), models)
