@@ -29,11 +29,8 @@ class Population:
     Args:
         source: a zoo or its folder; for a study of weights also a folder of weight files.
         where: an SQL condition on the models of a zoo, as `vitarium ls` has it.
-        split: whose images models are measured on.
-        num_images: at most so many of them.
-        device: where models run.
+        split, num_images: whose images models are measured on, and at most how many.
         data_dir: data set folder, searched first.
-        progress: shows how far the study is.
     """
 
     source: Zoo | Path
@@ -46,7 +43,6 @@ class Population:
 
     @property
     def name(self) -> str:
-        """Of the folder."""
         path = self.source.path if isinstance(self.source, Zoo) else self.source
         return path.resolve().name
 
@@ -92,7 +88,6 @@ def study(
 
     Args:
         title: of its page, before the name of the population, e.g. "Diversity".
-        config: its settings, the first argument.
         of: "zoo": it runs models on images, and so has the options `--split`, `--num-images`,
             `--device` and `--data-dir`; "weights": it needs weights only, and so takes a folder of
             weight files as well.

@@ -70,7 +70,6 @@ def study(
         figures: a folder for every figure as PNG and SVG; those of the same names are replaced.
         exports: further files, e.g. `{"json": "forest.json"}` of the study of lineage.
         where, split, num_images, device, data_dir, progress: see `studies.base.Population`.
-        settings: of the study.
 
     Raises UnknownName, InvalidConfig, and InvalidInput where no model is finished, the condition is
     no SQL, or a library is missing; NotWritable and UnusablePath at once where the page cannot be

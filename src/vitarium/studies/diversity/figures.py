@@ -17,11 +17,9 @@ from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import PARENT
 from vitarium.studies.statistics.stages import Stage, Stages
 
-_MANY = 40
-"""Models of which single curves become faint."""
+_MANY = 40  # models of which single curves become faint
 _CLEAR = ["clear (p < 0.05)", "not clear"]
-_TREE_HEIGHT = 1200
-"""Pixels, about; with more models the rows come closer."""
+_TREE_HEIGHT = 1200  # pixels, about; with more models the rows come closer
 
 
 def curves(stage: Stage, first: str | None) -> plot.Figure | None:
@@ -60,9 +58,7 @@ def curves(stage: Stage, first: str | None) -> plot.Figure | None:
 
 def against_accuracy(stage: Stage, measure: str, first: str | None) -> plot.Figure | None:
     """A point per model: a measure, and the accuracy."""
-    if measure not in stage.values or "accuracy" not in stage.values:
-        return None
-    values = stage.values[[measure, "accuracy"]].dropna()
+    values = stage.values.reindex(columns=[measure, "accuracy"]).dropna()
     if len(values) < 3:
         return None
     colors = plot.ModelColors(stage, first)

@@ -26,22 +26,17 @@ class Unavailable:
 def measured(
     population: Population, *, hessian_models: int = 0, measure_missing: bool = True
 ) -> tuple[pd.DataFrame, list[Unavailable]]:
-    """Values as `vitarium.measure` gives them, and the measures without any.
+    """Values after the last epoch as `vitarium.measure` gives them, and the measures without any.
 
-    After the last epoch, on the split or on weights alone.
-
-    Args:
-        hessian_models: so many of each stage get a Hessian trace, the first in order of id.
-        measure_missing: otherwise, only what is known is read.
+    The first `hessian_models` of each stage, in order of id, get a Hessian trace.
     """
     from vitarium.measures._runner.measure import measure
 
     zoo, ids = population.zoo, population.ids
     names = [*shown_measures("model"), *shown_measures("pair"), STATISTICS]
     quick = [name for name in names if name != HESSIAN and name in plugins("measure")]
-    frames = [
-        recorded(zoo, ids, [HESSIAN] if measure_missing else [*quick, HESSIAN], population.split)
-    ]
+    read = [HESSIAN] if measure_missing else [*quick, HESSIAN]
+    frames = [recorded(zoo, ids, read, population.split)]
     jobs: list[tuple[list[str], Collection[str]]] = []
     if measure_missing:
         # weights first: they can be measured where the data are missing

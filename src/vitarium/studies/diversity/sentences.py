@@ -29,8 +29,7 @@ from vitarium.studies.statistics.stages import is_distance
 SPACES = {"agreement": "predictions", "cka": "representations", "weight_l2": "weights"}
 """Spaces in which models can form groups, by the measure of similarity."""
 _MEANS = {"agreement": "mean agreement", "cka": "mean CKA", "weight_l2": "mean L2 distance"}
-_MIN_PARENTS = 4
-"""Of each kind; from then on whole families are drawn for intervals about ancestry."""
+_MIN_PARENTS = 4  # of each kind; from then on whole families are drawn for intervals about ancestry
 
 
 class StageSentences(NamedTuple):
@@ -89,7 +88,6 @@ def _beside_chance(effect: Effect) -> str:
 
 
 def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
-    """How alike two models are on average."""
     pairs = analysis.stage.pairs
     everyone = np.ones((len(analysis.stage),) * 2, dtype=bool)
     shown = ("agreement", "cka", "error_consistency")
@@ -182,8 +180,7 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
             parents = [analysis.stage.parents[index] or "" for index in indices]
             if nearest := nearest_of_same_label(squared, labels, parents, bootstrap):
                 hits, chance = nearest
-                share = with_interval(hits, "share")
-                parts.append(f"in {space} for {share}")
+                parts.append(f"in {space} for {with_interval(hits, 'share')}")
     if parts:
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")
         yield (
@@ -193,20 +190,16 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
 
 
 def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
-    """How other measures go with the accuracy."""
     values = analysis.stage.values
     for measure in ("generalization_gap", "hessian_trace", "distance_from_parent"):
-        if not {measure, "accuracy"} <= set(values):
-            continue
-        finite = values[[measure, "accuracy"]].dropna()
+        finite = values.reindex(columns=[measure, "accuracy"]).dropna()
         if len(finite) < MIN_MODELS:
             continue
         rho = bootstrap.correlation(finite[measure].to_numpy(), finite["accuracy"].to_numpy())
         if np.isfinite(rho.value):
             direction = "rises with" if rho.is_positive else "neither clearly rises nor falls with"
             direction = "falls with" if rho.is_negative else direction
-            interval = with_interval(rho)
             yield (
-                f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = {interval} over "
-                f"{len(finite)} models."
+                f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = "
+                f"{with_interval(rho)} over {len(finite)} models."
             )

@@ -131,8 +131,7 @@ def _stage(
         lead += f" Of {names} (almost) every model has its own value: no groups are made of it."
     if len(stage) < MIN_MODELS:
         lead += " Too few models to ask what explains their differences."
-    heading = f"Stage: {stage.name}"
-    return Section(f"stage-{stage.name}", heading, contents, lead, stage.name)
+    return Section(f"stage-{stage.name}", f"Stage: {stage.name}", contents, lead, stage.name)
 
 
 def _missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Section:

@@ -77,7 +77,6 @@ def variance(analysis: Analysis) -> Table:
 
 
 def mixed_models(analysis: Analysis) -> Table:
-    """The stage's factors as fixed effects and the parent as a random one."""
     fits = analysis.mixed_models
     names = dict.fromkeys(name for fit in fits.values() if isinstance(fit, Mixed) for name in fit.p)
     rows: list[dict[str, Any]] = []
@@ -100,7 +99,6 @@ def mixed_models(analysis: Analysis) -> Table:
 
 
 def kinship(analysis: Analysis, bootstrap: Bootstrap) -> Table:
-    """How alike models are, by how close kin they are."""
     rows, pairs = [], analysis.stage.pairs
     for kin in analysis.kin if len(analysis.kin) > 1 and pairs else ():
         row: dict[str, Any] = {"pairs of": f"models {kin.name}", "pairs": kin.pairs}
@@ -128,7 +126,6 @@ def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
 
 
 def models(stage: Stage) -> Table:
-    """A row per model."""
     columns: dict[str, Any] = {"model": stage.ids}
     units: dict[str, Unit] = {"model": "id"}
     for factor in stage.factors:

@@ -18,11 +18,9 @@ from vitarium.lineage.recover import Recovered
 from vitarium.lineage.scores import Scores
 from vitarium.studies.report.trees import DASHED, Node, arrange
 
-DOUBTFUL = 0.9
-"""An edge of a lower confidence is pointed out."""
+DOUBTFUL = 0.9  # an edge of a lower confidence is pointed out
 _ID = re.compile(r"[0-9a-f]{12,}(@\d+)?")
-_MAX_NAME, _MAX_LENGTH = 34, 300
-"""Characters of a name, and of the description of a model."""
+_MAX_NAME, _MAX_LENGTH = 34, 300  # characters of a name, and of the description of a model
 
 
 class Status:
@@ -61,7 +59,6 @@ class EvaluatedForest:
         forest: no circle among its edges.
         truth: true parents; None where nothing is known, and a model may be missing in it.
         descriptions: by model, beside its name; for the order of rows.
-        scores: of the forest against the truth.
     """
 
     forest: Forest
@@ -118,12 +115,10 @@ class EvaluatedForest:
 
     @cached_property
     def roots(self) -> list[str]:
-        """Models without parents."""
         return [model for model, parents in self.forest.parents.items() if not parents]
 
     @cached_property
     def mixtures(self) -> list[str]:
-        """Models of several parents."""
         return [model for model, parents in self.forest.parents.items() if len(parents) > 1]
 
     def confidence(self, model: str) -> float:

@@ -13,8 +13,7 @@ from vitarium.studies.report.tables import Table
 from vitarium.studies.report.trees import Cells, Node, TreeLayout, tree_figure
 
 TRUE_FOREST = "the truth"
-MAX_MODELS = 1500
-"""Models that are drawn; of more, the largest families."""
+MAX_MODELS = 1500  # models that are drawn; of more, the largest families
 _COLORS = {
     Status.RIGHT: BLUE,
     Status.TIED: PALETTE[5],
@@ -78,7 +77,6 @@ def tree_layout(
     info: Mapping[str, Mapping[str, Any]],
     max_models: int = MAX_MODELS,
 ) -> TreeLayout:
-    """Of every method's forest."""
     drawn = {name: drawn_rows(forest, max_models) for name, forest in forests.items()}
     curved = [n for n, f in forests.items() if f.mixtures or any(not link.edge for link in f.links)]
     layout = TreeLayout(drawn, curved)
@@ -123,12 +121,10 @@ def _cells(forest: EvaluatedForest, model: str, confidence: float) -> Cells:
 
 
 def _strength(confidence: float) -> float:
-    """How strongly an edge is drawn."""
     return 0.3 + 0.7 * confidence if math.isfinite(confidence) else 1.0
 
 
 def scores(forests: Mapping[str, EvaluatedForest]) -> Figure | None:
-    """All scores of all methods."""
     rows: list[dict[str, Any]] = [
         {"score": heading, "method": method, "value": value}
         for name, (heading, _) in MEANINGS.items()

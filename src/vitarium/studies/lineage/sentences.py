@@ -11,8 +11,7 @@ from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status
 from vitarium.studies.report.text import SIGN, counted, listed, number
 from vitarium.studies.report.trees import Node
 
-MAX_MODELS = 60
-"""Models that are listed on a terminal."""
+MAX_MODELS = 60  # models that are listed on a terminal
 _KINDS: dict[Kind, str] = {
     "copy": "copied",
     "quantised": "quantised",
@@ -20,8 +19,7 @@ _KINDS: dict[Kind, str] = {
     "permuted": "copied with rearranged units",
     "low_rank": "trained by a difference of low rank (LoRA)",
 }
-_MAX_GROUPS = 6
-"""Groups that are named in a sentence."""
+_MAX_GROUPS = 6  # groups that are named in a sentence
 
 
 def sentences(
@@ -36,7 +34,6 @@ def sentences(
     Args:
         forests: by method, that of the chosen one first.
         given_trees: whether the method was told how many trees there are.
-        wants_truth: whether the truth was to be looked at, if there is any.
     """
     evaluated = next(iter(forests.values()))
     forest = evaluated.forest
@@ -161,7 +158,6 @@ def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:
 
 
 def _compared(recovered: Recovered) -> Iterator[str]:
-    """What was compared, and what was set aside."""
     groups, reasons = recovered.groups, recovered.left_out
     if groups:
         named = groups[:_MAX_GROUPS]

@@ -46,10 +46,8 @@ class LineageTables(Tables):
 
 def as_json(lineage: LineageTables, path: Path) -> None:
     """Write the forest as JSON, too."""
-    recovered = lineage.recovered
-    write_json(
-        recovered.forest, path, truth=recovered.truth, scores=recovered.scores, info=recovered.info
-    )
+    result = lineage.recovered
+    write_json(result.forest, path, truth=result.truth, scores=result.scores, info=result.info)
 
 
 def as_graphml(lineage: LineageTables, path: Path) -> None:

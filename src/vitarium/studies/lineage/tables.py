@@ -81,8 +81,7 @@ def calibration(forest: EvaluatedForest) -> Table:
         if len(edges) < MIN_EDGES or not inside.any():
             continue
         count, total = int(right[inside].sum()), int(inside.sum())
-        wilson = proportion_confint(count, total, method="wilson")
-        bounds = (round(float(bound), 12) for bound in wilson)
+        bounds = (round(float(b), 12) for b in proportion_confint(count, total, method="wilson"))
         share = Estimate(float(right[inside].mean()), *bounds)
         name = f"{100 * low:.0f} to {100 * high:.0f}{SIGN}"
         rows.append((name, total, count, share, float(confidences[inside].mean())))
@@ -106,7 +105,6 @@ def doubtful(forest: EvaluatedForest) -> Table:
 
 
 def mistakes(forest: EvaluatedForest) -> Table:
-    """Models whose parents are not the true ones."""
     rows = []
     for model in [node.model for node in forest.rows]:
         if (status := forest.statuses[model]) not in (Status.RIGHT, Status.UNKNOWN):
@@ -157,7 +155,6 @@ def _row(
 
 
 def groups(recovered: Recovered) -> Table:
-    """What was compared with what."""
     families, rows = dict(zip(recovered.forest.models, recovered.forest.families, strict=True)), []
     for number, group in enumerate(recovered.groups, 1):
         trees = len({families[model] for model in group.models if model in families})
@@ -178,6 +175,5 @@ def groups(recovered: Recovered) -> Table:
 
 
 def left_out(reasons: Mapping[str, str]) -> Table:
-    """What was set aside."""
     names, rows = ("model or file", "why"), sorted(reasons.items())
     return Table.of_rows("Set aside", names, rows, wrap=True, folded=None)

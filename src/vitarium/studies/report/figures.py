@@ -21,21 +21,14 @@ PALETTE = [BLUE, ORANGE, GREEN, PURPLE, "#c9a227", "#4fb0c6", "#d1527f", "#7a6a5
 PALETTE += ["#6b7280"]
 LINE, SOFT, FAINT = "#8b95a3", "#7b8494", "#a9b1bd"
 """Of reference lines, of labels, and of what is not clear, on light and on dark pages."""
-WIDTH, HEIGHT = 760, 320
-"""Of a figure's panel, in pixels."""
+WIDTH, HEIGHT = 760, 320  # of a figure's panel, in pixels
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it fall evenly into the unit interval, and never side by side."""
-MAX_COLORS = 20
-"""Values of a factor by which models can be colored."""
-GROUP = "datum[color]"
-"""Vega expression: a model's value of the factor that is chosen."""
+MAX_COLORS = 20  # values of a factor by which models can be colored
+GROUP = "datum[color]"  # Vega expression: a model's value of the factor that is chosen
+_VIEW = {"background": "white", "font": "Helvetica, Arial, sans-serif", "view": {"stroke": None}}
 _AXIS = {"grid": True, "gridColor": "#eceef1", "domainColor": "#b9bec6", "tickColor": "#b9bec6"}
-CONFIG = {
-    "background": "white",
-    "font": "Helvetica, Arial, sans-serif",
-    "view": {"stroke": None},
-    "axis": _AXIS,
-}
+CONFIG = {**_VIEW, "axis": _AXIS}
 """Of figures on paper; a page has its own, light and dark."""
 
 
@@ -47,7 +40,6 @@ class Figure:
     title: str
     caption: str
     chart: Any
-    """An altair chart."""
     wide: bool = True
     """Whether it takes a row of a page for itself."""
     datasets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
@@ -64,10 +56,7 @@ class Figure:
         return spec
 
     def write(self, folder: Path, stem: str = "") -> list[Path]:
-        """Write it as PNG and SVG; no browser is needed.
-
-        Args:
-            stem: of the file names; default: the name of the figure, made safe.
+        """Write it as PNG and SVG, named `stem` or like the figure; no browser is needed.
 
         Raises DiskFull, NotWritable.
         """
@@ -134,12 +123,6 @@ def panels(chart: Any, column: str, order: Sequence[str], columns: int) -> Any:
     return chart.facet(facet=facet, columns=columns)
 
 
-def zero_line() -> Any:
-    """A dashed line up at 0."""
-    rule = alt.Chart(data([{"zero": 0}])).mark_rule(color=LINE, strokeDash=[4, 3])
-    return rule.encode(x="zero:Q")
-
-
 def points_with_means(
     points: Sequence[Mapping[str, Any]],
     means: Sequence[Mapping[str, Any]],
@@ -166,11 +149,7 @@ def points_with_means(
 
 
 class ModelColors:
-    """What models can be colored by, as columns `f0`, `f1`, ... with a menu to choose.
-
-    Args:
-        first: the factor that is chosen at first; None: the first there is.
-    """
+    """Factors that models can be colored by: columns `f0`, `f1`, ..., and a menu, at `first`."""
 
     def __init__(self, stage: Stage, first: str | None = None) -> None:
         accuracy = stage.models["accuracy"]
@@ -186,8 +165,7 @@ class ModelColors:
         self.table = pd.DataFrame(table | {"accuracy": accuracy.tolist()})
         """A row per model: model, id, f0, ..., and its measures."""
         self.chosen = next((c for c, n in self._names.items() if n == first), "f0")
-        self.name = self._names[self.chosen]
-        """Of the factor that is chosen at first."""
+        self.name = self._names[self.chosen]  # of the factor that is chosen at first
         self.legend_click = alt.selection_point(name="picked", fields=["group"], bind="legend")
 
     def lookup(self, *columns: str) -> alt.LookupData:

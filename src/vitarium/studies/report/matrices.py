@@ -15,12 +15,10 @@ from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import PARENT
 from vitarium.studies.statistics.stages import Stage, is_distance
 
-SIDE = 208
-"""Of a heat map, in pixels."""
+SIDE = 208  # of a heat map, in pixels
 MAX_CELLS = 120
 """Models up to which a heat map has a cell to point at for each pair; it is an image beyond."""
-_MAX_NAMES = 30
-"""Families up to which each has its name at the side."""
+_MAX_NAMES = 30  # families up to which each has its name at the side
 _VIRIDIS = (
     "440154470d6048186a482374472d7b4537814240863e49893b528b375b8d33638d"
     "2f6b8e2c728e297a8e26828e23898e21918c1f988b1fa08822a78528ae8032b67a"
@@ -59,21 +57,14 @@ def matrix_figure(
 ) -> Figure | None:
     """Numbers of pairs, [models, models], as a heat map; None where there is no number.
 
-    Args:
-        legend: what they are.
-        reverse: they are small for models that are alike: bright is alike on every map.
-        domain: from the smallest to the largest; None: of these.
+    With `reverse` where they are small for models that are alike: bright is alike on every map.
     """
     finite = matrix[np.isfinite(matrix)]
     if not len(finite):
         return None
     ends = list(domain) if domain else [float(finite.min()), float(finite.max())]
-    looks: dict[str, Any] = {
-        "orient": "bottom",
-        "gradientLength": SIDE,
-        "titleFontWeight": "normal",
-    }
-    key = alt.Legend(title=legend, format=number_format, **looks)
+    looks: dict[str, Any] = {"gradientLength": SIDE, "titleFontWeight": "normal"}
+    key = alt.Legend(title=legend, format=number_format, orient="bottom", **looks)
     scale = alt.Scale(scheme="viridis", domain=ends, clamp=True, reverse=reverse)
     color = alt.Color("value:Q", scale=scale, legend=key)
     x, y = bare_axes([0, len(stage)], [len(stage), 0])
@@ -108,10 +99,7 @@ def _cells(stage: Stage, matrix: Numbers) -> Any:
 
 
 def picture(matrix: Numbers, domain: Sequence[float]) -> str:
-    """A matrix [rows, columns] as a PNG image in viridis' colors, in a data URL.
-
-    NaN is transparent.
-    """
+    """A matrix [rows, columns] as a PNG in viridis' colors, NaN transparent, in a data URL."""
     from PIL import Image
 
     low, high = domain

@@ -12,8 +12,7 @@ from vitarium.studies.report.figures import Figure
 from vitarium.studies.report.text import Unit, cell
 from vitarium.studies.statistics.bootstrap import Estimate
 
-UNFOLDED_ROWS = 30
-"""Rows up to which a table of a page is unfolded at first."""
+UNFOLDED_ROWS = 30  # rows up to which a table of a page is unfolded at first
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +21,6 @@ class Table:
 
     Args:
         data: rows by column; a cell may be an `Estimate`. Empty tables are not shown.
-        note: what the columns mean, in a sentence or two.
         units: of columns, see `text.Unit`; a cell without one is a number of three figures.
         folded: whether a page shows it folded; None: one of many rows.
         wrap: whether the last column has long texts.
@@ -122,7 +120,6 @@ class Tables(Mapping[str, pd.DataFrame]):
     """What a study found: `tables["The stages"]` is a table by its title, as a DataFrame.
 
     Args:
-        title: of the page.
         sections: the tables, with sentences and figures about them.
         lead: what the page is about, in a sentence or two.
         facts: a few numbers at the top, and what they are of.

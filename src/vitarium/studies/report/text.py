@@ -8,16 +8,13 @@ from typing import Any, Literal, NamedTuple
 from vitarium.core.registry import plugins
 from vitarium.studies.statistics.bootstrap import Estimate
 
-SIGN = "\u00a0%"
-"""Behind a number, and never on the next line."""
-DASH = "\u2013"
-"""Where there is no value."""
+SIGN = "\u00a0%"  # behind a number, and never on the next line
+DASH = "\u2013"  # where there is no value
 
 Unit = Literal["", "fraction", "gain", "share", "sure", "p", "id"]
 """How a column is shown: of three figures; `fraction` as 94.1 %; `gain`, a difference of fractions,
 as +0.3 %; `share` as 62 %; `sure`, where 99.96 % must not look certain, as 99.9 %; `p` of a test;
 `id` of a model by its first eight digits."""
-
 
 _FORMATS: dict[Unit, Callable[[float], str]] = {
     "fraction": lambda value: f"{100 * value:.1f}{SIGN}",
@@ -106,10 +103,7 @@ def _bound(value: float, unit: Unit) -> str:
 
 
 def with_interval(estimate: Estimate, unit: Unit = "", *, inside: bool = False) -> str:
-    """`**94.1 %** (95 % CI 93.0 to 95.2)`; a gain in points: `**+1.7 points** (...)`.
-
-    Inside of brackets with a comma for them.
-    """
+    """`**94.1 %** (95 % CI 93.0 to 95.2)`; `inside` brackets with a comma; a gain in points."""
     value = number(estimate.value, unit)
     text = f"**{value.replace(SIGN, chr(0xA0) + 'points') if unit == 'gain' else value}**"
     if estimate.low is None or estimate.high is None:

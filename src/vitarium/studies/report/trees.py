@@ -8,18 +8,13 @@ import altair as alt
 
 from vitarium.studies.report.figures import FAINT, SOFT, Figure, bare_axes, categories, data, plain
 
-_TEXT_WIDTH, _SCALE_WIDTH, _BULGE = 400, 260, 80
-"""Pixels for a name, for the scale at the right, and for curves beside the tree."""
-_MAX_DEPTH_WIDTH, _STEP_WIDTH = 300, 24
-"""Pixels of a tree, at most, and of each step down."""
-_MIN_STEP, _MAX_STEP, _MIN_NAMED_STEP = 2.6, 15.0, 8.0
-"""Pixels between rows; and from which on each has its name."""
+_TEXT_WIDTH, _SCALE_WIDTH, _BULGE = 400, 260, 80  # pixels of names, scale, curves beside the tree
+_MAX_DEPTH_WIDTH, _STEP_WIDTH = 300, 24  # pixels of a tree, at most, and of each step down
+_MIN_STEP, _MAX_STEP, _MIN_NAMED_STEP = 2.6, 15.0, 8.0  # pixels between rows; from 8 on named
 _SHAPES = {"root": "square", "model": "circle", "mixture of several": "triangle-up"}
-DASHED = "true, but missed"
-"""Status of edges that are drawn dashed."""
+DASHED = "true, but missed"  # status of edges that are drawn dashed
 
-Cells = dict[str, Any]
-"""A row of a figure's data; its cell `forest` has the name of the forest."""
+Cells = dict[str, Any]  # a row of a figure's data; its cell `forest` has the name of the forest
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,7 @@ def arrange(parents: Mapping[str, str | None]) -> list[Node]:
         model, depth, parent = waiting.pop()
         if model not in order:
             order[model] = (depth, parent)
-            below = reversed(children.get(model, []))
-            waiting.extend((child, depth + 1, model) for child in below)
+            waiting += [(child, depth + 1, model) for child in reversed(children.get(model, []))]
     last = {model: row for row, model in enumerate(order)}
     for model, (_, parent) in reversed(order.items()):
         if parent is not None:
@@ -81,13 +75,10 @@ class TreeLayout:
     ) -> None:
         self.forests = list(forests)
         self.nodes: list[Cells] = []
-        self.trunks: list[Cells] = []
-        """Lines down from each parent to its last child."""
-        self.curves: list[Cells] = []
-        """Edges that are not of the tree: four corners of each."""
+        self.trunks: list[Cells] = []  # lines down from each parent to its last child
+        self.curves: list[Cells] = []  # edges that are not of the tree: four corners of each
         self.count = max(len(nodes) for nodes in forests.values())
-        self.step = min(_MAX_STEP, max(min_step, height / self.count))
-        """Pixels from row to row."""
+        self.step = min(_MAX_STEP, max(min_step, height / self.count))  # pixels from row to row
         depths = {name: max(node.depth for node in nodes) for name, nodes in forests.items()}
         self.indent = {n: min(_STEP_WIDTH, _MAX_DEPTH_WIDTH / max(d, 1)) for n, d in depths.items()}
         self.has_names = self.step >= _MIN_NAMED_STEP
@@ -98,8 +89,7 @@ class TreeLayout:
         """Where names begin, by forest."""
         names = _TEXT_WIDTH if self.has_names else 10
         self.width = max(self.text.values()) + names + _SCALE_WIDTH + 12
-        self.top = 22 / self.step
-        """Rows of space above the first."""
+        self.top = 22 / self.step  # rows of space above the first
         for name, nodes in forests.items():
             rows = {node.model: node for node in nodes}
             for parent, end in {n.parent: n.row for n in nodes if n.parent}.items():
@@ -144,10 +134,9 @@ def tree_figure(
     marks: Sequence[tuple[float, str]],
     tooltip: Mapping[str, str],
 ) -> Figure:
-    """A row per model.
+    """A row per model; `colors` by status.
 
     Args:
-        colors: by status.
         marks: labels of the scale at the right, each at a fraction of it.
         tooltip: titles of cells that are told of a model; those that no node has are left out.
     """

@@ -13,8 +13,7 @@ from vitarium.studies.soups.barriers import BEFORE, DIFFERENT, Barriers, Interpo
 from vitarium.studies.soups.figures import points
 from vitarium.studies.statistics.factors import Factor
 
-_SIDE = 235
-"""Of a panel, in pixels."""
+_SIDE = 235  # of a panel, in pixels
 
 
 def curves(barriers: Barriers) -> plot.Figure | None:
@@ -81,7 +80,6 @@ def heat_maps(barriers: Barriers) -> Iterator[plot.Figure]:
 
 
 def before_and_after(barriers: Barriers) -> plot.Figure | None:
-    """Each pair's barrier before and after an alignment."""
     before = {(path.first, path.second): path.barrier for path in barriers.of(BEFORE)}
     rows: list[dict[str, Any]] = [
         {"before": before[path.first, path.second], "after": path.barrier, **_cells(path, "and")}

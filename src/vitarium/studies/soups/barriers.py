@@ -1,8 +1,4 @@
-"""How far the loss rises between two models, by how close kin they are, before and after alignment.
-
-Kinship is that of the study of diversity: of one parent; of different parents of one kind (another
-seed of the same recipe); of parents of different kinds (supervised, contrastive).
-"""
+"""How far the loss rises between two models, by kinship, before and after alignment."""
 
 import math
 from collections.abc import Iterable
@@ -37,11 +33,10 @@ from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor
 from vitarium.studies.statistics.stages import Stage
 
-BEFORE = ""
-"""Of pairs that are not aligned."""
+BEFORE = ""  # of pairs that are not aligned
+Pair = tuple[CheckpointRef, CheckpointRef]
 UNRELATED = "of different parents"
-DIFFERENT = "different"
-"""Begins the name of pairs that differ in a factor."""
+DIFFERENT = "different"  # begins the name of pairs that differ in a factor
 
 
 @dataclass(frozen=True)
@@ -159,8 +154,7 @@ class Barriers:
 
     def means(self, kin: Iterable[Kin]) -> list[PairEstimate]:
         """Those without paths left out."""
-        heights, gains = self.matrices[BEFORE]
-        mean = self.bootstrap.pairs
+        (heights, gains), mean = self.matrices[BEFORE], self.bootstrap.pairs
         return [
             PairEstimate(pairs.name, count, mean(heights, pairs.mask), mean(gains, pairs.mask))
             for pairs in kin
@@ -191,33 +185,30 @@ class Barriers:
 
 def interpolate(experiments: Experiments, progress: Progress) -> Barriers:
     """The losses between models that can be averaged."""
-    config, groups = experiments.config, experiments.groups
-    aligning = experiments.methods["align"]
+    config, groups, aligning = experiments.config, experiments.groups, experiments.methods["align"]
     barrier = Barrier(points=config.points, num_images=config.barrier_images)
     results = Barriers(groups.stage, config.bootstrap)
-    jobs: list[tuple[str, CheckpointRef, CheckpointRef, Section | None]] = []
+    jobs: list[tuple[str, Pair, Section | None]] = []
     for kin in results.kin:
         pairs = _drawn_pairs(groups, kin, config.seed)[: config.pairs]
-        jobs += [(kin.name, *pair, None) for pair in pairs]
+        jobs += [(kin.name, pair, None) for pair in pairs]
         few = pairs[: config.aligned_pairs]
-        jobs += [(kin.name, *pair, align) for align in aligning for pair in few]
-    for done, (kin_name, first, second, align) in enumerate(jobs):
+        jobs += [(kin.name, pair, align) for align in aligning for pair in few]
+    for done, (kin_name, pair, align) in enumerate(jobs):
         progress.step("walking between models", done, len(jobs))
-        aligned = align.name if align else BEFORE
+        (first, second), aligned = (end.model for end in pair), align.name if align else BEFORE
         try:
-            losses = _losses(experiments.evaluator, first, second, align, barrier)
+            losses = _losses(experiments.evaluator, pair, align, barrier)
         except VitariumError as error:
-            pair = f"{first.model[:8]} and {second.model[:8]}"
-            results.failures.append(Failure(label("barrier", aligned), pair, str(error)))
+            models = f"{first[:8]} and {second[:8]}"
+            results.failures.append(Failure(label("barrier", aligned), models, str(error)))
             continue
-        ends, t = (first.model, second.model), tuple(barrier.positions)
-        results.paths.append(InterpolationPath(*ends, kin_name, aligned, t, losses))
+        t = tuple(barrier.positions)
+        results.paths.append(InterpolationPath(first, second, kin_name, aligned, t, losses))
     return results
 
 
-def _drawn_pairs(
-    groups: SiblingGroups, kin: Kin, seed: int
-) -> list[tuple[CheckpointRef, CheckpointRef]]:
+def _drawn_pairs(groups: SiblingGroups, kin: Kin, seed: int) -> list[Pair]:
     """Pairs of models with equal shapes; the order does not change with what else there is."""
     index = {id: number for number, id in enumerate(groups.stage.ids)}
     pairs = [
@@ -229,26 +220,20 @@ def _drawn_pairs(
     return [(groups.members[first], groups.members[second]) for first, second in pairs]
 
 
-def _losses(
-    evaluator: Evaluator,
-    first: CheckpointRef,
-    second: CheckpointRef,
-    align: Section | None,
-    config: Barrier,
-) -> Losses:
+def _losses(evaluator: Evaluator, pair: Pair, align: Section | None, config: Barrier) -> Losses:
     """From the cache, if it is known. Raises NotApplicable, IncompatibleWeights, CorruptFile."""
-    images = evaluator.sources.images(evaluator.examples(first.model, evaluator.split))
+    images = evaluator.sources.images(evaluator.examples(pair[0].model, evaluator.split))
     content = evaluator.sources.content
-    ends = [text for end in (first, second) for text in (str(end), content(end))]
+    ends = [text for end in pair for text in (str(end), content(end))]
     settings = [str(config.points), str(config.num_images)]
     settings.append(repr(align.factors()) if align else BEFORE)
     key = ("paths", *ends, images, *settings)
     if entry := evaluator.cache.get(*key):
         return Losses(entry["loss"], entry["error"])
-    start, end = evaluator.subject(first), evaluator.subject(second)
+    start, end = map(evaluator.subject, pair)
     if align:
         model = deepcopy(end.model)
-        model.load_state_dict(dict(evaluator.aligned(align, first, second)))
+        model.load_state_dict(dict(evaluator.aligned(align, *pair)))
         end = replace(end, model=model)
     losses = path_losses(start, end, config.positions, config)
     if not torch.isfinite(losses.loss).all():

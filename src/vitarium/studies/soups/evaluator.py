@@ -19,10 +19,8 @@ from vitarium.measures._runner.cache import Cache
 from vitarium.operators._runner.plan import MergePlan
 from vitarium.studies.statistics.bootstrap import Numbers
 
-SELECTION: SplitName = "val"
-"""By which models are chosen; what is reported is of another split."""
-Logits = Mapping[SplitName, Tensor]
-"""[images, classes] of both splits."""
+SELECTION: SplitName = "val"  # by which models are chosen; what is reported is of another split
+Logits = Mapping[SplitName, Tensor]  # [images, classes] of both splits
 
 
 @dataclass(frozen=True)

@@ -150,9 +150,7 @@ class MergeResults:
 def over_images(bootstrap: Bootstrap, parts: Sequence[tuple[str, Numbers]]) -> Estimate:
     """The mean over parts, each a number per image, with an interval for other test images.
 
-    Args:
-        parts: a key that identifies the part's images, and its numbers [images]. Parts with the
-            same images share each draw of them.
+    A part is a key of its images, and numbers [images]; those of the same images share each draw.
     """
     if not parts:
         return Estimate(math.nan, None, None)
@@ -164,8 +162,7 @@ def over_images(bootstrap: Bootstrap, parts: Sequence[tuple[str, Numbers]]) -> E
         # equal numbers are drawn together, which changes no chance
         distinct, counts = np.unique(values, return_counts=True)
         generator = np.random.default_rng(derive(bootstrap.seed, "images", images))
-        shares = counts / len(values)
-        draws = generator.multinomial(len(values), shares, size=bootstrap.n_resamples)
+        draws = generator.multinomial(len(values), counts / len(values), size=bootstrap.n_resamples)
         drawn += draws @ distinct / len(values)
     value = sum(float(values.mean()) for values in sums.values())
     fewest = min(len(values) for values in sums.values())

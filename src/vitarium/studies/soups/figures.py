@@ -17,10 +17,8 @@ from vitarium.studies.soups.experiments import (
 )
 from vitarium.studies.statistics.bootstrap import Estimate
 
-_MAX_GROUPS = 18
-"""Groups that a figure shows."""
-_LOWEST_GAIN = -15.0
-"""Points; a method that fails altogether would hide what differs by a point."""
+_MAX_GROUPS = 18  # groups that a figure shows
+_LOWEST_GAIN = -15.0  # points; a method that fails altogether would hide what differs by a point
 _KINDS = ["reference", "soup or merge", "after alignment"]
 _POINTS = "datum.value > 0 ? '+' + format(datum.value, '.1f') : format(datum.value, '.1f')"
 
@@ -98,7 +96,6 @@ def _window(gains: Sequence[float]) -> list[float]:
 
 
 def ingredients(stage: str, results: MergeResults) -> plot.Figure | None:
-    """Accuracy against how many models are in the soup."""
     if max((result.count for result in results.curves), default=0) < 2:
         return None
 
@@ -116,15 +113,12 @@ def ingredients(stage: str, results: MergeResults) -> plot.Figure | None:
     counts = sorted({result.count for result in results.curves})
     ticks = alt.Axis(title="models in the soup, best first", values=counts, format="d")
     title = alt.Axis(title=f"{results.split} accuracy", format=".3~%")
+    key = alt.Legend(title=None, symbolType="stroke", labelLimit=240)
+    palette = alt.Scale(range=plot.PALETTE)
     places: dict[str, Any] = {
         "x": alt.X("models:Q", axis=ticks),
         "y": alt.Y("accuracy:Q", scale=alt.Scale(zero=False), axis=title),
-        "color": alt.Color(
-            "group:N",
-            sort=names,
-            scale=alt.Scale(range=plot.PALETTE),
-            legend=alt.Legend(title=None, symbolType="stroke", labelLimit=240),
-        ),
+        "color": alt.Color("group:N", sort=names, scale=palette, legend=key),
     }
     tips = ["group:N", "method:N", "models:N", alt.Tooltip("accuracy:Q", format=".2%")]
     base, means = alt.Chart(plot.data(rows)), alt.Chart(plot.data(singles))
@@ -143,20 +137,19 @@ def ingredients(stage: str, results: MergeResults) -> plot.Figure | None:
 
 
 def epochs(stage: str, results: MergeResults) -> plot.Figure | None:
-    """What the average of the last epochs gains over the last one."""
     if not results.epochs:
         return None
     several = len({method for method, _ in results.epochs}) > 1
-    rows: list[dict[str, Any]] = []
-    means: list[dict[str, Any]] = []
+    rows, means = list[dict[str, Any]](), list[dict[str, Any]]()
     for (method, last), gains in results.epochs.items():
         name = f"{label(method)}, last {last}" if several else f"last {last}"
         for number, model in enumerate(gains):
-            jitter = number * plot.GOLDEN % 1
             point = {"what": name, "model": model.model[:8], "gain": 100 * model.gain}
-            rows.append({**point, "jitter": jitter})
+            rows.append({**point, "jitter": number * plot.GOLDEN % 1})
         mean = results.gain((model.averaged, model.single) for model in gains)
         means.append({"what": name, **points(mean)})
+    rule = alt.Chart(plot.data([{"zero": 0}])).mark_rule(color=plot.LINE, strokeDash=[4, 3])
+    zero = rule.encode(x="zero:Q")
     chart = plot.points_with_means(
         rows,
         means,
@@ -172,5 +165,5 @@ def epochs(stage: str, results: MergeResults) -> plot.Figure | None:
         "What averaging the last epochs gains",
         "A point per model: the accuracy of the mean of its last epochs' weights, less that of its "
         "last epoch alone. Orange: the mean over models, with its interval over test images.",
-        alt.layer(plot.zero_line(), chart).properties(width=plot.WIDTH - 120, height=alt.Step(46)),
+        alt.layer(zero, chart).properties(width=plot.WIDTH - 120, height=alt.Step(46)),
     )

@@ -68,8 +68,7 @@ class SiblingGroups:
             for siblings in _by_key(children, trunks)
         ]
         """Children of one parent whose trunks can be averaged."""
-        self.families: list[Group] = []
-        """Those whose heads have one shape."""
+        self.families: list[Group] = []  # those whose heads have one shape
         self.mixed: list[Group] = []
         """All of a parent's children, where their heads have several shapes."""
         for siblings in self._siblings:

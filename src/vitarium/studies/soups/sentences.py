@@ -13,8 +13,7 @@ from vitarium.studies.soups.experiments import GREEDY, MEAN, UNIFORM, MergeResul
 from vitarium.studies.statistics.bootstrap import Estimate
 from vitarium.studies.statistics.stages import Stage
 
-_SMALL_GAIN = 0.02
-"""A gain of accuracy up to which one calls it small."""
+_SMALL_GAIN = 0.02  # a gain of accuracy up to which one calls it small
 HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "not clear here"
 
 

@@ -60,7 +60,6 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
 
 
 def parts(results: MergeResults) -> Table:
-    """Soups of siblings that share a value of a factor."""
     groups: dict[str, list[Group]] = {}
     for group in results.groups("part"):
         groups.setdefault(f"{group.factor} = {group.value}", []).append(group)
@@ -84,7 +83,6 @@ def parts(results: MergeResults) -> Table:
 
 
 def ingredients(results: MergeResults) -> Table:
-    """Accuracy of soups of the best k models."""
     names = ("group", "method", "best models", "validation", "accuracy")
     rows = [
         (r.group.name, r.label, r.count, r.scores.val_accuracy, r.scores.accuracy)
@@ -95,7 +93,6 @@ def ingredients(results: MergeResults) -> Table:
 
 
 def epochs(results: MergeResults) -> Table:
-    """What averages of the last epochs gain."""
     rows, names = [], ("method", "epochs", "models", "gain", "over models")
     for (method, last), gains in results.epochs.items():
         differences = np.asarray([model.gain for model in gains])
@@ -135,7 +132,6 @@ def kinship(barriers: Barriers) -> Table:
 
 
 def aligned(barriers: Barriers) -> Table:
-    """Barriers before and after each alignment."""
     nats = ("before (nats)", "after (nats)", "taken away (nats)")
     rows = []
     for e in barriers.aligned(barriers.kin):
@@ -152,7 +148,6 @@ def aligned(barriers: Barriers) -> Table:
 
 
 def failures(failed: Sequence[Failure]) -> Table:
-    """What could not be combined, and why."""
     models: dict[tuple[str, str], list[str]] = {}
     for failure in failed:
         models.setdefault((failure.method, failure.why), []).append(failure.models)

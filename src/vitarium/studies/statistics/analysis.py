@@ -20,11 +20,9 @@ from vitarium.studies.statistics.variance import (
     squared_differences,
 )
 
-MIN_MODELS = 4
-"""Models of which it is asked what explains their variety."""
+MIN_MODELS = 4  # models of which it is asked what explains their variety
 SAME_PARENT = "of the same parent"
-Mask = NDArray[np.bool_]
-"""Pairs of models, [models, models]."""
+Mask = NDArray[np.bool_]  # pairs of models, [models, models]
 Distances = tuple[Numbers, NDArray[np.int64]]
 """Squared distances [n, n] between models, and their indices [n] in the stage."""
 
@@ -102,7 +100,6 @@ class Analysis:
 
 
 def analyse(stage: Stage, bootstrap: Bootstrap) -> Analysis:
-    """Work out what explains the variety of a stage's models."""
     ancestry = ancestry_of(stage)
     effects = [
         effect
@@ -127,14 +124,12 @@ def kinship(stage: Stage, ancestry: Factor | None) -> list[Kin]:
     related = (parents != "")[:, None] & (parents != "") & ~np.eye(len(parents), dtype=bool)
     equal = parents[:, None] == parents
     same, unrelated = related & equal, related & ~equal
-    if ancestry is None:
-        kin = [Kin(SAME_PARENT, same), Kin("of different parents", unrelated)]
-    else:
+    kin = [Kin(SAME_PARENT, same), Kin("of different parents", unrelated)]
+    if ancestry is not None:
         kinds = np.asarray(ancestry.labels.tolist())
         same_kind = kinds[:, None] == kinds
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")
-        kin = [
-            Kin(SAME_PARENT, same),
+        kin[1:] = [
             Kin(f"of different parents, same {factor}", unrelated & same_kind),
             Kin(f"of parents of different {factor}", unrelated & ~same_kind),
         ]

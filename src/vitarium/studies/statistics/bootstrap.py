@@ -17,8 +17,7 @@ from vitarium.core.config import Config
 from vitarium.core.seeds import derive
 
 Numbers = NDArray[np.float64]
-MIN_MODELS = 4
-"""Models that a stage has to have for an interval to say anything."""
+MIN_MODELS = 4  # models that a stage has to have for an interval to say anything
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Draws of n models: how often each model is in each draw.
-
-    The seed is the same for all numbers of a study, so that they can be compared.
-    """
+    """Draws of models; of one seed for all numbers of a study, so that they can be compared."""
 
     n_resamples: int = 1000
     confidence_level: float = 0.95
@@ -96,10 +92,7 @@ class Bootstrap:
         return self.estimate(rank_correlation(x, y), drawn, len(x))
 
     def pairs(self, values: Numbers, mask: NDArray[np.bool_]) -> Estimate:
-        """The mean over the pairs of a mask; both [models, models] and symmetric.
-
-        Pairs without a value (NaN) and the diagonal are left out.
-        """
+        """Mean over a symmetric mask's pairs, [models, models] both; no NaN, no diagonal."""
         mean, once = _pair_means(values, mask), np.ones((1, len(values)))
         models = int((mask & np.isfinite(values)).any(1).sum())
         return self.estimate(float(mean(once)[0]), mean(self.counts(len(values))), models)

@@ -13,7 +13,6 @@ from vitarium.studies.statistics.bootstrap import Numbers
 Method = Literal["pca", "tsne", "umap"]
 TITLES: dict[Method, str] = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 _MIN_MODELS: dict[Method, int] = {"pca": 3, "tsne": 6, "umap": 6}
-_32_BITS = 2**31
 
 
 def check_installed(method: Method) -> None:
@@ -36,7 +35,7 @@ def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
         return principal
     distances = np.sqrt(np.clip(squared, 0, None))
     start = (principal / principal[:, 0].std() * 1e-4).astype(np.float32)
-    number = derive(seed, "embedding", method) % _32_BITS
+    number = derive(seed, "embedding", method) % 2**31  # scikit-learn takes 32 bits
     settings: dict[str, Any] = {"metric": "precomputed", "random_state": number}
     if method == "tsne":
         from sklearn.manifold import TSNE

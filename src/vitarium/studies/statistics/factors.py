@@ -14,8 +14,7 @@ from vitarium.formats.summary import text
 
 MANY = 8
 """Numbers of which a factor has more different ones are put into three groups of equal size."""
-MAX_LABEL = 100
-"""Characters of a label; names and values in a foreign zoo may be of any length."""
+MAX_LABEL = 100  # characters of a label; names and values in a foreign zoo may be of any length
 PARENT = "parent"
 _SHOWN_ELSEWHERE = {"source", "name"}
 _FIRST_FACTORS = ("objective", "data", "architecture", "initialization", "augmentation")
@@ -49,12 +48,8 @@ def factors_of(
 ) -> list[Factor]:
     """The factors in which the models of a stage differ; then the parent, and those of parents.
 
-    Factors that divide the models in the same way are one, which names the others.
-
-    Args:
-        models: factors by model.
-        parents: by model.
-        parents_factors: factors by parent.
+    Factors that divide the models in the same way are one, the first, which names the others.
+    The keys of `parents_factors` are the parents.
     """
     factors = [
         Factor(name, _labels(key, [models[id].get(key) for id in models], list(models)))
@@ -114,14 +109,12 @@ def _labels(key: str, values: list[Any], ids: list[str]) -> pd.Series:
 
 
 def _merged(factors: list[Factor]) -> list[Factor]:
-    """Factors that divide the models in the same way as one, under the name that comes first."""
     merged: dict[tuple[int, ...], Factor] = {}
     for factor in factors:
         pattern = tuple(pd.factorize(factor.labels)[0].tolist())
-        first = merged.get(pattern)
-        merged[pattern] = (
-            replace(first, equivalent=(*first.equivalent, factor.name)) if first else factor
-        )
+        if first := merged.get(pattern):
+            factor = replace(first, equivalent=(*first.equivalent, factor.name))
+        merged[pattern] = factor
     return list(merged.values())
 
 

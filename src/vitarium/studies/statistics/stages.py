@@ -119,11 +119,7 @@ class Stages:
     @property
     def parents(self) -> dict[str, str | None]:
         """By id, of all stages."""
-        return {
-            id: parent
-            for stage in self.stages
-            for id, parent in zip(stage.ids, stage.parents, strict=True)
-        }
+        return {id: p for s in self.stages for id, p in zip(s.ids, s.parents, strict=True)}
 
 
 def read_stages(

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from vitarium.core.seeds import derive
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 
+Indices = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -39,7 +41,7 @@ def squared_differences(values: Numbers) -> Numbers:
     return differences
 
 
-def complete(squared: Numbers) -> NDArray[np.int64]:
+def complete(squared: Numbers) -> Indices:
     """Indices [n] of models all of whose distances are known, of `squared` [models, models].
 
     The models that lack most distances are left out first.
@@ -100,7 +102,7 @@ def _mean_pair(squared: Numbers, counts: Numbers) -> Numbers:
     return np.divide(total, pairs, out=np.full(len(counts), math.nan), where=pairs > 0)
 
 
-def _adjusted(squared: Numbers, groups: list[NDArray[np.int64]], counts: Numbers) -> Numbers:
+def _adjusted(squared: Numbers, groups: list[Indices], counts: Numbers) -> Numbers:
     """1 - MS_within / MS_total for every row of counts [draws, models]."""
     within, freedom = np.zeros((2, len(counts)))
     for members in groups:
@@ -118,11 +120,7 @@ def _adjusted(squared: Numbers, groups: list[NDArray[np.int64]], counts: Numbers
 
 
 def _permutation(
-    squared: Numbers,
-    codes: NDArray[np.int64],
-    blocks: Sequence[str] | None,
-    permutations: int,
-    seed: int,
+    squared: Numbers, codes: Indices, blocks: Sequence[str] | None, permutations: int, seed: int
 ) -> float:
     """How often shuffled labels leave as little within groups as the labels do."""
     n = len(squared)
