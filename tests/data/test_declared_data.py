@@ -11,7 +11,6 @@ from PIL import Image
 from vitarium.core.errors import DataNotFound, InvalidData, InvalidInput
 from vitarium.core.registry import section
 from vitarium.data.base import DataConfig, Split
-from vitarium.data.datasets import hf as module
 from vitarium.data.expected import expected, train_size
 from vitarium.data.load import load
 from vitarium.data.splits import with_splits
@@ -100,10 +99,16 @@ def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
 
 def test_code_from_the_hub_is_never_run(monkeypatch):
     datasets = pytest.importorskip("datasets")
-    seen = {}
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: seen.update(k))
-    module._from_hub("some/images", None)
-    assert seen == {"trust_remote_code": False}
+    options = {}
+
+    def stop(*names: object, **given: object) -> None:
+        options.update(given)
+        raise ConnectionError
+
+    monkeypatch.setattr(datasets, "load_dataset", stop)
+    with pytest.raises(DataNotFound):
+        load(section("dataset", {"name": "hf", "dataset": "some/images"}))
+    assert options == {"trust_remote_code": False}
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch):

@@ -194,8 +194,7 @@ class Campaign:
         if not name.startswith("models/"):
             part = {"blueprints": "_blueprints", "records": "_records", "index": "_index"}
             find = getattr(verifying, part.get(name.split("/")[0], "_mark"))
-            arguments = ([],) if name.startswith("index") else ()
-            return [fault.path for fault in find(self.zoo.path, *arguments)]
+            return [fault.path for fault in find(self.zoo.path)]
         model = self.zoo.folder(name.split("/")[1])
         reader = verifying._Model(self.zoo.path, model, True, self.shapes)
         read = {

@@ -62,12 +62,9 @@ def verify(zoo: Path, *, deep: bool = False, progress: Progress = SILENT) -> lis
     for path, broken in broken_bases(folders, {zoo / each.path for each in faults}):
         text = f"it is whole, but builds on {_inside(zoo, broken)}"
         faults.append(Fault(_inside(zoo, path), text, "its weights, unless that file is restored"))
-    for file in records.damaged(zoo):
-        lost = "measured numbers; remove it, and measure again"
-        faults.append(Fault(_inside(zoo, file), "not as it was written", lost))
+    faults += _records(zoo)
     if not any(fault.path.startswith("models") for fault in faults):
-        lost = "nothing; it is rebuilt when it is removed"
-        faults += [Fault("index", text, lost) for text in _index_tables.disagreements(zoo)]
+        faults += _index(zoo)
     return faults
 
 
@@ -233,6 +230,17 @@ def _blueprints(zoo: Path) -> Iterator[Fault]:
         if not file.stem.endswith(f"-{digest}") and not files.is_leftover(file):
             lost = "the text of a blueprint; every model holds its own recipe"
             yield Fault(_inside(zoo, file), "not as it was written", lost)
+
+
+def _records(zoo: Path) -> list[Fault]:
+    lost = "measured numbers; remove it, and measure again"
+    damaged = records.damaged(zoo)
+    return [Fault(_inside(zoo, file), "not as it was written", lost) for file in damaged]
+
+
+def _index(zoo: Path) -> list[Fault]:
+    lost = "nothing; it is rebuilt when it is removed"
+    return [Fault("index", text, lost) for text in _index_tables.disagreements(zoo)]
 
 
 def broken_bases(folders: Sequence[Path], damaged: Collection[Path]) -> Iterator[tuple[Path, Path]]:
