@@ -64,7 +64,8 @@ def _filled(cells: list[str], *, right: bool) -> list[str]:
     """The cells with spaces before or behind, all equally wide."""
     is_ascii = "".join(cells).isascii()
     widths = [*map(len if is_ascii else cell_len, cells)]  # Chinese takes two cells
-    spaces = [" " * (max(widths) - width) for width in widths]
+    max_width = max(widths)
+    spaces = [" " * (max_width - width) for width in widths]
     filled = zip(cells, spaces, strict=True)
     return [f"{space}{cell}" if right else f"{cell}{space}" for cell, space in filled]
 

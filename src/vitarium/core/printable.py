@@ -27,6 +27,8 @@ def printable(text: str, *, newline: str = " ") -> str:
     characters is returned unchanged, and so is text that was escaped already. `newline` replaces
     a line feed; "\n" keeps it.
     """
+    if text.isprintable():
+        return text
 
     def escaped(char: str) -> str:
         if char.isprintable() or char == "\n":
@@ -37,7 +39,7 @@ def printable(text: str, *, newline: str = " ") -> str:
             return _surrogate_escape(char)
         return char.encode("unicode_escape").decode() if is_hidden(char) else char
 
-    return text if text.isprintable() else "".join(map(escaped, text))
+    return "".join(map(escaped, text))
 
 
 def shortened(text: str, max_length: int) -> str:
