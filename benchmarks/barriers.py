@@ -96,12 +96,12 @@ def run(zoo: Zoo, one: str, other: str, arguments: argparse.Namespace) -> None:
             continue
         started = time.monotonic()
         data_dir = arguments.data_dir
-        made = merge(
+        merged = merge(
             zoo, operator, models=[one, other], stage="aligned", data_dir=data_dir, **settings
         ).id
         seconds = time.monotonic() - started
-        found[name] = {"seconds": seconds, **barrier(zoo, one, made, arguments)}
-        print(json.dumps({"method": name, "model": made, **found[name]}), flush=True)
+        found[name] = {"seconds": seconds, **barrier(zoo, one, merged, arguments)}
+        print(json.dumps({"method": name, "model": merged, **found[name]}), flush=True)
     show(found)
 
 

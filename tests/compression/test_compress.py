@@ -40,8 +40,8 @@ def test_a_student_starts_as_what_the_operator_makes_with_the_originals_head(zoo
         zoo, models=[teacher], share=2, init="mean", epochs=1, recipe=ALL_EPOCHS, **QUICK
     )
     (student,) = done.students.values()
-    made = merge(zoo, "minivit", models=[teacher], share=2, init="mean").id
-    start, same = zoo.state_dict(student, 0), zoo.state_dict(made)
+    converted_id = merge(zoo, "minivit", models=[teacher], share=2, init="mean").id
+    start, same = zoo.state_dict(student, 0), zoo.state_dict(converted_id)
     assert start.keys() == same.keys()
     assert all(torch.equal(start[name], same[name]) for name in same)
     head = zoo.state_dict(teacher)

@@ -35,9 +35,11 @@ def test_siblings_are_combined_into_a_model_that_still_classifies(zoo, siblings,
     models = siblings[:most]
     if name == "experts_average":
         models = zoo.models().query("stage == 'experts'")["id"].tolist()
-    made = merge(zoo, name, models=models, **settings).id
-    assert all(torch.isfinite(tensor).all() for tensor in zoo.state_dict(made).values())
-    accuracy = measure(zoo, "accuracy", models=[made], num_images=500).query("part == ''")["value"]
+    merged_id = merge(zoo, name, models=models, **settings).id
+    assert all(torch.isfinite(tensor).all() for tensor in zoo.state_dict(merged_id).values())
+    accuracy = measure(zoo, "accuracy", models=[merged_id], num_images=500).query("part == ''")[
+        "value"
+    ]
     assert accuracy.item() > 3 * CHANCE
 
 

@@ -114,12 +114,12 @@ def test_stacks_are_halved_before_workers_are(planned, tmp_path):
     def fate(model, starts, size):
         return Fault("out-of-memory", "full") if starts < 3 else Ended(model, "finished")
 
-    pool, told = ScriptedPool(2, fate), []
-    args = (Queue(planned, []), pool, Zoo.create(tmp_path / "zoo"), told.append)
+    pool, events = ScriptedPool(2, fate), []
+    args = (Queue(planned, []), pool, Zoo.create(tmp_path / "zoo"), events.append)
     Scheduler(*args, lambda spec: TrainMode(stacked=4)).run()
     # of 2 workers: stacks of 2, then of 1; the children, in stacks of 1, halve the workers
-    assert [event.models for event in kinds(told, Halved)] == [2 * 2, 2 * 1, 1]
-    assert len([event for event in kinds(told, Ended) if event.status == "finished"]) > 0
+    assert [event.models for event in kinds(events, Halved)] == [2 * 2, 2 * 1, 1]
+    assert len([event for event in kinds(events, Ended) if event.status == "finished"]) > 0
 
 
 def test_memory_halves_down_to_one_and_then_the_model_fails(planned, run):

@@ -108,10 +108,10 @@ def test_models_are_chosen_by_the_beginnings_of_their_ids_and_epochs(zoo):
 
 
 def test_models_are_chosen_by_a_condition(zoo):
-    found = {one.model for one in select(zoo, where="stage = 'finetune' and lr < 0.005")}
+    selected_ids = {one.model for one in select(zoo, where="stage = 'finetune' and lr < 0.005")}
     table = zoo.models()
     wanted = (table["stage"] == "finetune") & (table["optimizer.lr"] == 0.001)
-    assert found == set(table[wanted]["id"])
+    assert selected_ids == set(table[wanted]["id"])
     with pytest.raises(InvalidInput, match="has no finished model for which lr > 9"):
         select(zoo, where="lr > 9")
     with pytest.raises(InvalidInput, match="not both"):

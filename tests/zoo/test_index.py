@@ -177,9 +177,9 @@ def test_a_damaged_index_is_made_anew(zoo, damage):
     expected = content(zoo)
     path = index.path_of(zoo)
     path.write_bytes(damage(path.read_bytes()))
-    said = _index_tables.disagreements(zoo)
-    assert len(said) == 1
-    assert f"{path} is not as it was written" in said[0]
+    disagreements = _index_tables.disagreements(zoo)
+    assert len(disagreements) == 1
+    assert f"{path} is not as it was written" in disagreements[0]
     with pytest.warns(DamagedCache, match="the index of .* was damaged and has been rebuilt"):
         assert query.Database(zoo).rows("SELECT count(*) FROM models")[1] == [(6,)]
     assert content(zoo) == expected
@@ -414,19 +414,19 @@ def test_a_change_that_left_no_trace_in_times_and_sizes_is_found(zoo, out_of_dat
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     if out_of_date:
         change(zoo, ids(zoo)[1])
-    said = _index_tables.disagreements(zoo)
-    assert len(said) == 1
-    assert id in said[0]
-    assert "epochs" in said[0]
+    disagreements = _index_tables.disagreements(zoo)
+    assert len(disagreements) == 1
+    assert id in disagreements[0]
+    assert "epochs" in disagreements[0]
 
 
 def test_a_number_changed_in_the_index_is_found(zoo):
     index.rows(zoo)
     name = "models:optimizer.lr"
     rewrite(zoo, lambda table: put(table, name, pa.array([0.5] * len(table))))
-    said = _index_tables.disagreements(zoo)
-    assert len(said) == 6
-    assert all("(models)" in each for each in said)
+    disagreements = _index_tables.disagreements(zoo)
+    assert len(disagreements) == 6
+    assert all("(models)" in each for each in disagreements)
 
 
 @pytest.fixture

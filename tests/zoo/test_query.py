@@ -105,9 +105,9 @@ def test_a_factor_that_is_text_in_one_model_and_a_list_in_another_is_text(tiny, 
     ],
 )
 def test_a_column_has_the_narrowest_type_that_holds_its_values(values, expected):
-    found = table([{"x": value} for value in values], {"x": None})["x"].to_pylist()
-    assert found == expected
-    assert [type(value) for value in found] == [type(value) for value in expected]
+    column = table([{"x": value} for value in values], {"x": None})["x"].to_pylist()
+    assert column == expected
+    assert [type(value) for value in column] == [type(value) for value in expected]
 
 
 def test_not_a_number_stays_one():

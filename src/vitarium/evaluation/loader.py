@@ -71,8 +71,10 @@ class ModelLoader:
             if spec.parent is None:
                 raise NotApplicable(f"{ref}: it has no parent")
             if isinstance(spec, ModelSpec) and spec.conversion:
-                made = f"what {spec.conversion.name} made of its parent"
-                raise NotApplicable(f"{ref}: it started from {made}, whose own weights are others")
+                origin = f"what {spec.conversion.name} made of its parent"
+                raise NotApplicable(
+                    f"{ref}: it started from {origin}, whose own weights are others"
+                )
             return self._weights_of(spec.parent, spec.parent_epoch or 0, "its parent is gone")
 
         def skeleton() -> torch.nn.Module:

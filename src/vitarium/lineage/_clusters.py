@@ -220,9 +220,9 @@ def _projection(name: str, count: int, size: int) -> tuple[np.ndarray, np.ndarra
 def _project(numbers: np.ndarray, signs: np.ndarray, buckets: np.ndarray, size: int) -> np.ndarray:
     """Sketch of a tensor's numbers, float32 [count]; float64 [size]."""
     signed = numbers * signs
-    whole = len(signed) - len(signed) % _FOLD_WIDTH
+    folded_length = len(signed) - len(signed) % _FOLD_WIDTH
     folded = np.zeros(len(buckets))
-    if whole:
-        folded += signed[:whole].reshape(-1, _FOLD_WIDTH).sum(0, dtype=np.float64)
-    folded[: len(signed) - whole] += signed[whole:]
+    if folded_length:
+        folded += signed[:folded_length].reshape(-1, _FOLD_WIDTH).sum(0, dtype=np.float64)
+    folded[: len(signed) - folded_length] += signed[folded_length:]
     return np.bincount(buckets, folded, size)

@@ -160,15 +160,15 @@ def read(home: Path, *, with_entries: bool) -> Index | None:
     return Index(database, words["headings"], stamps, entries)
 
 
-def build(zoo: Path, stamps: Mapping[str, str], known: Mapping[str, Entry]) -> tuple[Index, bytes]:
-    """The index of the models with these stamps, and its file; what is not known is read."""
+def build(zoo: Path, stamps: Mapping[str, str], cached: Mapping[str, Entry]) -> tuple[Index, bytes]:
+    """The index of the models with these stamps, and its file; what is not cached is read."""
     from vitarium.zoo import _index_tables as tables  # and with it pyarrow
 
     entries = {}
     for id in stamps:
         with suppress(FileNotFoundError):  # a model that was deleted while we came to it
-            entries[id] = known[id] if id in known else tables.read_entry(zoo / "models" / id)
-    table, headings, content = tables.made(entries, stamps)
+            entries[id] = cached[id] if id in cached else tables.read_entry(zoo / "models" / id)
+    table, headings, content = tables.encode(entries, stamps)
     database = _in_memory()
     database.register("arrow_table", table)
     _fill(database, "arrow_table")

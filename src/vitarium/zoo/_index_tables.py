@@ -90,7 +90,7 @@ def _a(kind: type, value: Any) -> Any:
     return value
 
 
-def made(
+def encode(
     entries: Mapping[str, Entry], stamps: Mapping[str, str]
 ) -> tuple[pa.Table, dict[str, str], bytes]:
     """The tables as one, the headings, and a parquet file of them, with zeros for its checksum."""
@@ -107,14 +107,16 @@ def made(
         tables.append(_table(name, rows, [*TABLES[name], *present]))
     headings = _headings(list(entries.values()))
     words = {"version": _index.VERSION, "headings": headings, "checksum": "0" * 16}
-    whole = pa.concat_tables(tables, promote_options="default")
+    combined = pa.concat_tables(tables, promote_options="default")
     content, start = io.BytesIO(), 0
-    with pq.ParquetWriter(content, whole.schema, compression="zstd", store_schema=False) as writer:
+    with pq.ParquetWriter(
+        content, combined.schema, compression="zstd", store_schema=False
+    ) as writer:
         for part in filter(len, tables):  # whoever reads one table passes over the others' rows
-            writer.write_table(whole.slice(start, len(part)))
+            writer.write_table(combined.slice(start, len(part)))
             start += len(part)
         writer.add_key_value_metadata({_index.METADATA: json.dumps(words)})
-    return whole, headings, content.getvalue()
+    return combined, headings, content.getvalue()
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> pa.Table:

@@ -34,9 +34,9 @@ def test_both_ends_of_the_spectrum_of_a_vit(small_vit):
     assert exact[0] < -0.01
     keys = {"largest": -exact, "smallest": exact, "magnitude": -exact.abs()}
     for end, key in keys.items():
-        found = values(small_vit, num_images=40, batch_size=40, count=2, end=end)
+        eigenvalues = values(small_vit, num_images=40, batch_size=40, count=2, end=end)
         first, second = exact[key.argsort()[:2]].tolist()
-        assert found == pytest.approx({"": first, "1": first, "2": second}, rel=1e-2), end
+        assert eigenvalues == pytest.approx({"": first, "1": first, "2": second}, rel=1e-2), end
 
 
 @pytest.fixture

@@ -17,17 +17,17 @@ TRAINED = {"points": 9, "steps": 60, "lr": 0.01}
 
 def test_a_trained_curve_stays_below_the_straight_line(subject, other):
     config = ModeConnectivity(**TRAINED)
-    found = losses_along(subject, curve(subject, other, config), config.positions, config)
+    curve_losses = losses_along(subject, curve(subject, other, config), config.positions, config)
     line = path_losses(subject, other, config.positions, Barrier())
-    assert found.loss.max() < 0.7 * line.loss.max()
-    assert torch.equal(found.loss[[0, -1]], line.loss[[0, -1]])
+    assert curve_losses.loss.max() < 0.7 * line.loss.max()
+    assert torch.equal(curve_losses.loss[[0, -1]], line.loss[[0, -1]])
 
 
 def test_before_it_is_trained_a_curve_is_the_straight_line(subject, other):
     config = ModeConnectivity(points=5, bends=2, steps=1, lr=1e-12, num_images=50)
-    found = losses_along(subject, curve(subject, other, config), config.positions, config)
+    curve_losses = losses_along(subject, curve(subject, other, config), config.positions, config)
     line = path_losses(subject, other, config.positions, Barrier(num_images=50))
-    torch.testing.assert_close(found.loss, line.loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(curve_losses.loss, line.loss, rtol=1e-5, atol=0)
 
 
 def test_a_curve_ends_in_the_models_and_keeps_no_gradients(subject, other):

@@ -412,9 +412,9 @@ def test_numbers_of_a_zoo_that_cannot_be_written_are_given_and_not_kept(
     remount_read_only(folder)
     other = Zoo.open(folder / "zoo")
     with pytest.warns(NotKept, match="copy the zoo and work on the copy"):
-        found = measure(other, ["weight_norm", "agreement"], num_images=40)
+        table = measure(other, ["weight_norm", "agreement"], num_images=40)
     expected = measure(zoo, ["weight_norm", "agreement"], num_images=40)
-    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(table, expected)
     assert len(other.records()) == 0
 
 

@@ -336,12 +336,12 @@ def test_a_summary_is_of_all_numbers_however_they_are_read(small_blocks):
     models.append(Weights("copy", dict(models[0])))
     steps = []
     progress = SimpleNamespace(step=lambda *step: steps.append(step))
-    grams, found = gathered(models, ["a.weight", "embed", "scale"], Extremes(), progress)
+    grams, extremes = gathered(models, ["a.weight", "embed", "scale"], Extremes(), progress)
     for name in ("a.weight", "embed", "scale"):
         numbers = np.array([vector(model, name) for model in models])
-        assert (found[name] == np.stack([numbers.min(1), numbers.max(1)], 1)).all()
+        assert (extremes[name] == np.stack([numbers.min(1), numbers.max(1)], 1)).all()
         assert grams[name] == pytest.approx(numbers @ numbers.T, rel=1e-12, abs=1e-12)
-    assert grams.keys() == found.keys() == {"a.weight", "embed", "scale"}
+    assert grams.keys() == extremes.keys() == {"a.weight", "embed", "scale"}
     assert steps == [("reading weights", done, 3) for done in range(4)]
 
 

@@ -167,8 +167,8 @@ def test_it_tells_how_much_closer_the_weights_are():
 @torch.no_grad()
 def test_an_aligned_model_of_a_zoo_computes_what_it_did(kept_zoo):
     ids = kept_zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    made = merge(kept_zoo, "activation_matching", models=ids, num_images=32).id
+    aligned_id = merge(kept_zoo, "activation_matching", models=ids, num_images=32).id
     x = torch.randn(3, 1, 8, 8)
     torch.testing.assert_close(
-        kept_zoo.load(made)(x), kept_zoo.load(ids[1])(x), rtol=1e-4, atol=1e-5
+        kept_zoo.load(aligned_id)(x), kept_zoo.load(ids[1])(x), rtol=1e-4, atol=1e-5
     )

@@ -112,12 +112,12 @@ def test_a_start_that_does_not_align_is_refused(vits, vit, digits):
 
 def test_a_head_that_is_left_out_is_refused(vits, vit):
     bare = {n: t for n, t in vit.state_dict().items() if not n.startswith("head")}
-    given = Ingredients(
+    ingredients = Ingredients(
         [Weights("one", bare), Weights("other", bare)],
         symmetries=lambda: vits.vit_symmetries(vit),
     )
     with pytest.raises(IncompatibleWeights, match=r"head\.bias is left out"):
-        aligned(given)
+        aligned(ingredients)
 
 
 def test_images_of_other_classes_are_refused(vits, digits):

@@ -16,14 +16,14 @@ def test_it_is_that_of_the_mean_of_two_models(vits, vit, other_vit, digits):
         for model in (one, other)
     ]
     middle = {name: (own[0][name] + own[1][name]) / 2 for name in own[0]}
-    found = []
+    midpoint_losses = []
     for weights in (middle, *own):
         one.load_state_dict(weights)
-        found.append(F.cross_entropy(one(batch.images.double()), batch.labels).item())
+        midpoint_losses.append(F.cross_entropy(one(batch.images.double()), batch.labels).item())
     between = Midpoint(vits.ingredients(vit, other_vit.state_dict(), digits), 200)
     losses = between.losses(vit.state_dict(), other_vit.state_dict())
     assert losses[:1] == between.losses(vit.state_dict(), other_vit.state_dict(), ends=False)
-    assert losses == pytest.approx(found, rel=1e-4)
+    assert losses == pytest.approx(midpoint_losses, rel=1e-4)
 
 
 def test_it_is_that_of_the_model_between_a_model_and_itself(vits, vit, digits):

@@ -158,8 +158,8 @@ def test_a_model_that_is_not_finite_is_named():
 @torch.no_grad()
 def test_an_aligned_model_of_a_zoo_computes_what_it_did(kept_zoo):
     ids = kept_zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    made = merge(kept_zoo, "orthogonal_matching", models=ids).id
+    aligned_id = merge(kept_zoo, "orthogonal_matching", models=ids).id
     x = torch.randn(3, 1, 8, 8)
     torch.testing.assert_close(
-        kept_zoo.load(made)(x), kept_zoo.load(ids[1])(x), rtol=1e-3, atol=1e-4
+        kept_zoo.load(aligned_id)(x), kept_zoo.load(ids[1])(x), rtol=1e-3, atol=1e-4
     )

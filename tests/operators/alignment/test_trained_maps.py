@@ -134,13 +134,15 @@ def test_weights_are_rearranged_as_exact_moves_rearrange_them(small_vit, kind):
         else folded(symmetries, small_vit.state_dict())
     )
     maps = maps_of(symmetries, kind)
-    found = rearranged(symmetries, weights, {name: one() for name, one in maps.items()})
+    rearranged_weights = rearranged(
+        symmetries, weights, {name: one() for name, one in maps.items()}
+    )
     expected = moved(symmetries, weights, {name: one.exact() for name, one in maps.items()})
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     before = small_vit(images)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9)
-    small_vit.load_state_dict(found)
+        torch.testing.assert_close(rearranged_weights[name], tensor, rtol=0, atol=1e-9)
+    small_vit.load_state_dict(rearranged_weights)
     torch.testing.assert_close(small_vit(images), before, rtol=0, atol=1e-9)
 
 

@@ -57,10 +57,10 @@ def squares(*epochs):
 )
 def test_the_chosen_epochs_are_averaged(run, method, given, epochs):
     zoo, id = run
-    made = merge(zoo, method, models=[id], **given).id
-    assert value(zoo, made) == pytest.approx(squares(*epochs), rel=1e-7)
-    assert [one.epoch for one in zoo.spec(made).ingredients] == epochs
-    assert {one.model for one in zoo.spec(made).ingredients} == {id}
+    merged_id = merge(zoo, method, models=[id], **given).id
+    assert value(zoo, merged_id) == pytest.approx(squares(*epochs), rel=1e-7)
+    assert [one.epoch for one in zoo.spec(merged_id).ingredients] == epochs
+    assert {one.model for one in zoo.spec(merged_id).ingredients} == {id}
 
 
 def test_lawa_of_an_earlier_epoch_is_what_it_was_then(run):
@@ -75,10 +75,10 @@ def test_ema_is_the_recursion(run, decay):
     for epoch in range(1, 9):
         average = decay * average + (1 - decay) * epoch**2
         without_start = decay * without_start + (1 - decay) * epoch**2
-    made = merge(zoo, "ema", models=[id], decay=decay, debias=False).id
-    assert value(zoo, made) == pytest.approx(average, rel=1e-6)
-    made = merge(zoo, "ema", models=[id], decay=decay).id
-    assert value(zoo, made) == pytest.approx(without_start / (1 - decay**8), rel=1e-6)
+    merged_id = merge(zoo, "ema", models=[id], decay=decay, debias=False).id
+    assert value(zoo, merged_id) == pytest.approx(average, rel=1e-6)
+    merged_id = merge(zoo, "ema", models=[id], decay=decay).id
+    assert value(zoo, merged_id) == pytest.approx(without_start / (1 - decay**8), rel=1e-6)
 
 
 @pytest.mark.parametrize("debias", [True, False])

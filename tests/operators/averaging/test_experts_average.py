@@ -30,15 +30,15 @@ def averaged(tensors):
 
 def test_a_trained_model_becomes_a_plain_one_with_the_same_outputs(zoo):
     id = with_experts(zoo)
-    made = merge(zoo, "experts_average", models=[id]).id
-    architecture = zoo.spec(made).origin.architecture
+    plain_id = merge(zoo, "experts_average", models=[id]).id
+    architecture = zoo.spec(plain_id).origin.architecture
     assert architecture.name == "vit"
     assert architecture.config.depth == 2
     images = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
-        ours, theirs = (zoo.load(one).eval()(images) for one in (made, id))
+        ours, theirs = (zoo.load(one).eval()(images) for one in (plain_id, id))
     assert torch.allclose(ours, theirs, atol=1e-6)
-    tensors, experts = zoo.state_dict(made), zoo.state_dict(id)
+    tensors, experts = zoo.state_dict(plain_id), zoo.state_dict(id)
     assert not any("experts" in name for name in tensors)
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
     name = "blocks.1.mlp.{}fc1.weight"

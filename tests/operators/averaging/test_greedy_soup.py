@@ -115,11 +115,11 @@ def test_it_looks_at_the_validation_images_alone(grown_zoo, monkeypatch):
         ),
     )
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    made = merge(grown_zoo, "greedy_soup", models=ids, num_images=40).id
+    soup_id = merge(grown_zoo, "greedy_soup", models=ids, num_images=40).id
     assert set(seen) == {"val"}
-    (epoch,) = grown_zoo.folder(made).epochs()
+    (epoch,) = grown_zoo.folder(soup_id).epochs()
     assert set(epoch.metrics) == {"val_accuracy", "val_loss"}
-    assert all(id in grown_zoo.folder(made).result()["message"] for id in ids)
+    assert all(id in grown_zoo.folder(soup_id).result()["message"] for id in ids)
 
 
 @pytest.mark.parametrize("strict", [False, True])

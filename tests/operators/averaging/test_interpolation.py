@@ -38,10 +38,12 @@ def test_between_a_model_and_itself_is_that_model(t):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_wise_ft_lies_between_parent_and_child(grown_zoo, alpha):
     child = grown_zoo.models().query("stage == 'finetune'")["id"].iloc[0]
-    made = grown_zoo.state_dict(merge(grown_zoo, "wise_ft", models=[child], alpha=alpha).id)
+    merged_weights = grown_zoo.state_dict(
+        merge(grown_zoo, "wise_ft", models=[child], alpha=alpha).id
+    )
     parent = grown_zoo.state_dict(grown_zoo.spec(child).parent)
     start, end = grown_zoo.state_dict(child, 0), grown_zoo.state_dict(child)
-    for name, tensor in made.items():
+    for name, tensor in merged_weights.items():
         base = (start if "head" in name else parent)[name].double()
         expected = (base + alpha * (end[name].double() - base)).float()
         assert torch.allclose(tensor, expected, rtol=1e-6, atol=1e-8)

@@ -146,11 +146,11 @@ def test_copies_of_one_model_give_that_model(examples):
 
 def test_it_is_a_model_of_the_zoo_that_looked_at_validation_images(grown_zoo):
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
-    made = merge(grown_zoo, "learned_soup", models=ids, per="layer", epochs=1, num_images=64).id
-    (epoch,) = grown_zoo.folder(made).epochs()
+    soup_id = merge(grown_zoo, "learned_soup", models=ids, per="layer", epochs=1, num_images=64).id
+    (epoch,) = grown_zoo.folder(soup_id).epochs()
     assert set(epoch.metrics) == {"val_accuracy", "val_loss", "logit_factor"}
-    assert "blocks.0.attn.qkv: " in grown_zoo.folder(made).result()["message"]
-    assert grown_zoo.load(made)(torch.zeros(1, 1, 8, 8)).isfinite().all()
+    assert "blocks.0.attn.qkv: " in grown_zoo.folder(soup_id).result()["message"]
+    assert grown_zoo.load(soup_id)(torch.zeros(1, 1, 8, 8)).isfinite().all()
 
 
 def test_models_of_other_classes_are_refused(examples):

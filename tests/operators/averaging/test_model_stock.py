@@ -106,10 +106,10 @@ def test_on_models_of_a_zoo_it_is_between_their_parent_and_their_mean(grown_zoo)
     zoo = grown_zoo
     parent = zoo.models().query("stage == 'pretrain'")["id"].iloc[0]
     ids = [id for id in zoo.ids() if zoo.spec(id).parent == parent]
-    made = zoo.state_dict(merge(zoo, "model_stock", models=ids).id)
+    merged_weights = zoo.state_dict(merge(zoo, "model_stock", models=ids).id)
     models, base = [zoo.state_dict(id) for id in ids], zoo.state_dict(parent)
     name = "blocks.0.attn.qkv.weight"
     expected = by_the_paper([model[name] for model in models], base[name])
-    assert torch.allclose(made[name].double(), expected, atol=1e-7)
+    assert torch.allclose(merged_weights[name].double(), expected, atol=1e-7)
     with pytest.raises(InvalidInput, match="has no parent"):
         merge(zoo, "model_stock", models=[parent, parent])

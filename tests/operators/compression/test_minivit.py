@@ -205,13 +205,13 @@ def size(zoo, id):
 
 def test_a_compressed_model_is_kept_with_its_lineage_in_about_half_the_bytes(zoo):
     (id,) = zoo.ids()
-    made = merge(zoo, "minivit", models=[id], share=2).id
-    spec = zoo.spec(made)
+    student_id = merge(zoo, "minivit", models=[id], share=2).id
+    spec = zoo.spec(student_id)
     assert spec.origin.architecture.name == "mini_deit"
     assert spec.origin.architecture.config.depth == 4
     assert [one.model for one in spec.ingredients] == [id]
-    assert zoo.load(made)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
-    assert 0.45 < size(zoo, made) / size(zoo, id) < 0.65
+    assert zoo.load(student_id)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    assert 0.45 < size(zoo, student_id) / size(zoo, id) < 0.65
 
 
 def test_a_pattern_that_does_not_divide_the_blocks_is_refused_with_the_model_named(zoo):

@@ -176,7 +176,7 @@ def test_each_model_of_a_zoo_is_shown_its_own_images(grown_zoo, reference):
     ids = grown_zoo.models().query("stage == 'pretrain'")["id"].tolist()
     child = grown_zoo.models().query("stage == 'finetune'")["id"].iloc[0]
     few = {"num_images": 12, "floor": 1e-12, "tolerance": 0}
-    made = grown_zoo.state_dict(
+    merged_weights = grown_zoo.state_dict(
         merge(grown_zoo, "fisher_merging", models=[ids[0], child], **few).id
     )
     totals, weights = 0, 0
@@ -187,4 +187,4 @@ def test_each_model_of_a_zoo_is_shown_its_own_images(grown_zoo, reference):
         of = of["head.bias"].clamp(min=1e-12)
         totals = totals + of * grown_zoo.state_dict(id)["head.bias"]
         weights = weights + of
-    assert torch.allclose(made["head.bias"].double(), totals / weights, atol=1e-5)
+    assert torch.allclose(merged_weights["head.bias"].double(), totals / weights, atol=1e-5)

@@ -189,8 +189,8 @@ def test_entries_that_are_not_finite_are_refused(reference, shown, name):
 @pytest.mark.parametrize("heads", ["merge", "average"])
 def test_models_of_a_zoo_are_merged_with_their_heads(grown_zoo, name, heads):
     ids = grown_zoo.models().query("stage == 'finetune'")["id"].tolist()[:2]
-    made = merge(grown_zoo, name, models=ids, heads=heads, num_images=32).id
-    tensors, parts = grown_zoo.state_dict(made), [grown_zoo.state_dict(id) for id in ids]
+    merged_id = merge(grown_zoo, name, models=ids, heads=heads, num_images=32).id
+    tensors, parts = grown_zoo.state_dict(merged_id), [grown_zoo.state_dict(id) for id in ids]
     mean = sum(part["head.weight"].double() for part in parts) / 2
     assert torch.equal(tensors["head.weight"], mean.float()) == (heads == "average")
     qkv = "blocks.0.attn.qkv.weight"

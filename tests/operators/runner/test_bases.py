@@ -29,9 +29,12 @@ def test_it_is_the_common_parent_with_the_head_that_the_children_started_with(gr
 
 
 def test_a_model_may_be_named_as_the_base(grown_zoo, siblings):
-    made = merge(grown_zoo, "start", models=siblings, base=f"{siblings[0]}@0").id
-    assert (grown_zoo.spec(made).parent, grown_zoo.spec(made).parent_epoch) == (siblings[0], 0)
-    base, first = grown_zoo.state_dict(made), grown_zoo.state_dict(siblings[0], 0)
+    merged_id = merge(grown_zoo, "start", models=siblings, base=f"{siblings[0]}@0").id
+    assert (grown_zoo.spec(merged_id).parent, grown_zoo.spec(merged_id).parent_epoch) == (
+        siblings[0],
+        0,
+    )
+    base, first = grown_zoo.state_dict(merged_id), grown_zoo.state_dict(siblings[0], 0)
     assert all(torch.equal(base[name], tensor) for name, tensor in first.items())
 
 
@@ -57,11 +60,11 @@ def test_heads_that_started_differently_have_no_base(tiny, tmp_path):
     children = [id for id in zoo.ids() if zoo.spec(id).parent]
     with pytest.raises(IncompatibleWeights, match=r"head\.weight has no common base; say what"):
         merge(zoo, "start", models=children)
-    made = zoo.state_dict(merge(zoo, "start", models=children, heads="average").id)
+    merged_weights = zoo.state_dict(merge(zoo, "start", models=children, heads="average").id)
     parent = zoo.state_dict(zoo.spec(children[0]).parent)
     heads = [zoo.state_dict(id)["head.weight"].double() for id in children]
-    assert torch.equal(made["head.weight"], (sum(heads) / 2).float())
-    assert torch.equal(made["norm.weight"], parent["norm.weight"])
+    assert torch.equal(merged_weights["head.weight"], (sum(heads) / 2).float())
+    assert torch.equal(merged_weights["norm.weight"], parent["norm.weight"])
 
 
 def test_the_base_has_the_childrens_kind_of_head_and_not_the_parents(tiny, tmp_path):

@@ -39,35 +39,35 @@ def test_heads_of_different_shapes_are_refused_until_something_is_said(zoo, line
 @pytest.mark.parametrize("kept", ["linear", "mlp"])
 def test_the_head_of_a_model_can_be_kept(zoo, linear, mlp, kept):
     id = {"linear": linear, "mlp": mlp}[kept]
-    made = merge(zoo, "uniform_soup", models=[linear, mlp], heads=id[:6]).id
-    assert zoo.spec(made).heads == f"{id}@1"
-    assert zoo.spec(made).recipe.head.name == kept
-    soup, model = zoo.state_dict(made), zoo.state_dict(id)
+    merged_id = merge(zoo, "uniform_soup", models=[linear, mlp], heads=id[:6]).id
+    assert zoo.spec(merged_id).heads == f"{id}@1"
+    assert zoo.spec(merged_id).recipe.head.name == kept
+    soup, model = zoo.state_dict(merged_id), zoo.state_dict(id)
     assert soup.keys() == model.keys()
     assert torch.equal(soup["norm.weight"], _mean(zoo, "norm.weight", linear, mlp))
     for name in model:
         if name.startswith("head."):
             assert torch.equal(soup[name], model[name])
-    assert zoo.load(made)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    assert zoo.load(merged_id)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_an_ensemble_gives_the_mean_of_the_heads_outputs(zoo, linear, mlp):
-    made = merge(zoo, "uniform_soup", models=[linear, mlp], heads="ensemble").id
+    merged_id = merge(zoo, "uniform_soup", models=[linear, mlp], heads="ensemble").id
     images = torch.randn(3, 1, 8, 8)
     both = [
         zoo.load(merge(zoo, "uniform_soup", models=[linear, mlp], heads=id).id)(images)
         for id in (linear, mlp)
     ]
-    torch.testing.assert_close(zoo.load(made)(images), (both[0] + both[1]) / 2)
-    assert measure(zoo, "accuracy", models=[made])["refused"].eq("").all()
+    torch.testing.assert_close(zoo.load(merged_id)(images), (both[0] + both[1]) / 2)
+    assert measure(zoo, "accuracy", models=[merged_id])["refused"].eq("").all()
 
 
 def test_averaged_heads_are_the_mean_whatever_the_method(zoo, linear):
     chosen = [f"{linear}@0", f"{linear}@1"]
     soup = zoo.state_dict(merge(zoo, "uniform_soup", models=chosen).id)
-    made = merge(zoo, "uniform_soup", models=chosen, heads="average").id
-    assert made != merge(zoo, "uniform_soup", models=chosen).id
-    assert all(torch.equal(t, soup[n]) for n, t in zoo.state_dict(made).items())
+    merged_id = merge(zoo, "uniform_soup", models=chosen, heads="average").id
+    assert merged_id != merge(zoo, "uniform_soup", models=chosen).id
+    assert all(torch.equal(t, soup[n]) for n, t in zoo.state_dict(merged_id).items())
 
 
 def test_heads_that_tell_other_classes_apart_are_not_averaged(zoo, linear):
@@ -76,8 +76,8 @@ def test_heads_that_tell_other_classes_apart_are_not_averaged(zoo, linear):
     folder.begin(folder.spec(), replace(folder.about(), classes=tuple("abcdefghij")))
     with pytest.raises(IncompatibleWeights, match="tell different classes apart; say what"):
         merge(zoo, "uniform_soup", models=[linear, parent])
-    made = merge(zoo, "uniform_soup", models=[linear, parent], heads=parent).id
-    assert zoo.folder(made).about().classes == tuple("abcdefghij")
+    merged_id = merge(zoo, "uniform_soup", models=[linear, parent], heads=parent).id
+    assert zoo.folder(merged_id).about().classes == tuple("abcdefghij")
 
 
 def test_an_unknown_head_is_refused(zoo, linear, mlp):

@@ -21,13 +21,13 @@ def test_a_soup_is_the_mean_of_its_ingredients(grown_zoo, siblings):
 
 def test_a_merged_model_is_a_model_of_the_zoo(grown_zoo, siblings):
     id = siblings[0]
-    made = merge(grown_zoo, "uniform_soup", models=[f"{id}@0", f"{id[:8]}@1"], stage="soups").id
+    soup_id = merge(grown_zoo, "uniform_soup", models=[f"{id}@0", f"{id[:8]}@1"], stage="soups").id
     again = Zoo.open(grown_zoo.path)
-    assert again.load(made)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
-    spec = again.spec(made)
+    assert again.load(soup_id)(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    spec = again.spec(soup_id)
     assert spec.operator.name == "uniform_soup"
     assert [(one.model, one.epoch) for one in spec.ingredients] == [(id, 0), (id, 1)]
-    assert again.models().query("stage == 'soups'")["id"].tolist() == [made]
+    assert again.models().query("stage == 'soups'")["id"].tolist() == [soup_id]
 
 
 def test_merging_again_is_the_same_model_and_computes_nothing(grown_zoo, siblings):
@@ -43,25 +43,25 @@ def test_merging_again_is_the_same_model_and_computes_nothing(grown_zoo, sibling
 
 
 def test_a_large_result_is_laid_on_disk_and_kept_plain(grown_zoo, siblings, monkeypatch):
-    kept = grown_zoo.state_dict(merge(grown_zoo, "uniform_soup", models=siblings).id)
+    soup_weights = grown_zoo.state_dict(merge(grown_zoo, "uniform_soup", models=siblings).id)
     monkeypatch.setattr(plan, "IN_MEMORY", 0)
     written, scratch = [], plan.scratch
     monkeypatch.setattr(plan, "scratch", lambda *to: written.append(1) or scratch(*to))
     again = merge(grown_zoo, "interpolation", models=siblings).id
-    assert len(written) == len(kept)
+    assert len(written) == len(soup_weights)
     assert not list((grown_zoo.path / "cache").iterdir())
     assert not grown_zoo.checkpoint(again).is_packed
-    assert all(torch.equal(t, kept[n]) for n, t in grown_zoo.state_dict(again).items())
+    assert all(torch.equal(t, soup_weights[n]) for n, t in grown_zoo.state_dict(again).items())
     assert not verify(grown_zoo.path, deep=True)
 
 
 def test_a_merge_that_was_interrupted_is_made_again(grown_zoo, siblings):
-    made = merge(grown_zoo, "uniform_soup", models=siblings).id
-    weights = grown_zoo.state_dict(made)
-    (grown_zoo.folder(made).path / "result.json").unlink()
-    assert merge(grown_zoo, "uniform_soup", models=siblings).id == made
-    assert grown_zoo.folder(made).status == "finished"
-    assert all(torch.equal(t, weights[n]) for n, t in grown_zoo.state_dict(made).items())
+    soup_id = merge(grown_zoo, "uniform_soup", models=siblings).id
+    weights = grown_zoo.state_dict(soup_id)
+    (grown_zoo.folder(soup_id).path / "result.json").unlink()
+    assert merge(grown_zoo, "uniform_soup", models=siblings).id == soup_id
+    assert grown_zoo.folder(soup_id).status == "finished"
+    assert all(torch.equal(t, weights[n]) for n, t in grown_zoo.state_dict(soup_id).items())
 
 
 def test_what_an_operator_needs_is_given(grown_zoo, siblings, own_registry):
@@ -86,17 +86,17 @@ def test_what_an_operator_needs_is_given(grown_zoo, siblings, own_registry):
         for name, base, deltas in ingredients.deltas():
             yield name, base + deltas[1]
 
-    made = merge(grown_zoo, "look", models=siblings).id
+    merged_id = merge(grown_zoo, "look", models=siblings).id
     assert seen["names"] == [f"{id}@1" for id in siblings]
     assert seen["split"] == "val"
     assert "stream" in seen["groups"]
-    spec = grown_zoo.spec(made)
+    spec = grown_zoo.spec(merged_id)
     assert spec.parent == grown_zoo.spec(siblings[0]).parent
     assert spec.recipe == grown_zoo.spec(siblings[1]).recipe
-    assert grown_zoo.folder(made).epochs()[-1].metrics == {"val_accuracy": 0.5}
-    assert grown_zoo.folder(made).result()["message"] == "it looked"
+    assert grown_zoo.folder(merged_id).epochs()[-1].metrics == {"val_accuracy": 0.5}
+    assert grown_zoo.folder(merged_id).result()["message"] == "it looked"
     last = grown_zoo.state_dict(siblings[1])
-    assert all(torch.allclose(t, last[n]) for n, t in grown_zoo.state_dict(made).items())
+    assert all(torch.allclose(t, last[n]) for n, t in grown_zoo.state_dict(merged_id).items())
 
 
 def test_models_that_do_not_fit_are_named_with_the_tensor(grown_zoo, siblings, tiny):
@@ -132,8 +132,8 @@ def test_weights_that_are_not_finite_are_named_or_left_out(grown_zoo, siblings):
     chosen = [spoilt, f"{siblings[0]}@1", siblings[1]]
     with pytest.raises(IncompatibleWeights, match=rf"{siblings[0]}@2: norm.weight has entries"):
         merge(grown_zoo, "uniform_soup", models=chosen)
-    kept = merge(grown_zoo, "uniform_soup", models=chosen, skip_diverged=True).id
-    assert kept == merge(grown_zoo, "uniform_soup", models=chosen[1:]).id
+    soup_id = merge(grown_zoo, "uniform_soup", models=chosen, skip_diverged=True).id
+    assert soup_id == merge(grown_zoo, "uniform_soup", models=chosen[1:]).id
     with pytest.raises(InvalidInput, match="needs at least 2 models; 1 is given"):
         merge(grown_zoo, "uniform_soup", models=chosen[:2], skip_diverged=True)
 
@@ -143,8 +143,8 @@ def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
     grown_zoo.folder(other).finish("diverged", "the loss was not finite")
     with pytest.raises(InvalidInput, match=f"model {other} diverged; leave it out"):
         merge(grown_zoo, "uniform_soup", models=[*siblings, other])
-    kept = merge(grown_zoo, "uniform_soup", models=[*siblings, other], skip_diverged=True).id
-    assert [one.model for one in grown_zoo.spec(kept).ingredients] == sorted(siblings)
+    soup_id = merge(grown_zoo, "uniform_soup", models=[*siblings, other], skip_diverged=True).id
+    assert [one.model for one in grown_zoo.spec(soup_id).ingredients] == sorted(siblings)
 
 
 @pytest.mark.parametrize(

@@ -18,22 +18,22 @@ def found(forests):
 
 def test_every_model_stands_in_a_row_of_every_forest(found):
     forests = evaluated_forests(found)
-    made = tree_layout(forests, found.info)
+    layout = tree_layout(forests, found.info)
     for name in forests:
-        rows = [node for node in made.nodes if node["forest"] == name]
+        rows = [node for node in layout.nodes if node["forest"] == name]
         assert sorted(node["name"] for node in rows) == sorted(found.forest.models)
         assert [node["row"] for node in rows] == list(range(len(rows)))
 
 
 def test_every_edge_is_drawn_once(found):
     name, one = next(iter(evaluated_forests(found).items()))
-    made = tree_layout({name: one}, found.info)
-    straight = [node for node in made.nodes if node["back"] is not None]
-    curves = {cell["link"]: cell["status"] for cell in made.curves}
+    layout = tree_layout({name: one}, found.info)
+    straight = [node for node in layout.nodes if node["back"] is not None]
+    curves = {cell["link"]: cell["status"] for cell in layout.curves}
     assert len(straight) == sum(row.parent is not None for row in one.rows)
     assert len(curves) == len(found.forest.edges) - len(straight) + 2  # and two that were missed
     assert sorted(curves.values()) == [Status.RIGHT, Status.MISSED, Status.MISSED]
-    assert len(made.curves) == 4 * len(curves)
+    assert len(layout.curves) == 4 * len(curves)
 
 
 def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
@@ -60,8 +60,8 @@ def test_right_wrong_and_missed_edges_have_colours_of_their_own(found):
 
 
 def test_an_edge_is_the_fainter_the_less_sure(found):
-    made = tree_layout(evaluated_forests(found), found.info)
-    nodes = [node for node in made.nodes if node["forest"] == "descent"]
+    layout = tree_layout(evaluated_forests(found), found.info)
+    nodes = [node for node in layout.nodes if node["forest"] == "descent"]
     order = sorted(nodes, key=lambda node: node["at"])
     strengths = [node["strength"] for node in order]
     assert strengths == sorted(strengths)

@@ -106,9 +106,9 @@ def test_what_an_alignment_takes_away_is_a_share_of_the_barrier(barriers):
 
 def test_only_pairs_that_were_aligned_are_compared(barriers):
     aligned = [line for line in barriers.paths if line.align]
-    kept = [line for line in barriers.paths if not line.align] + aligned[::7]
-    few = Barriers(barriers.stage, barriers.bootstrap, kept)
-    before = {(line.first, line.second): line.barrier for line in kept if not line.align}
+    paths = [line for line in barriers.paths if not line.align] + aligned[::7]
+    few = Barriers(barriers.stage, barriers.bootstrap, paths)
+    before = {(line.first, line.second): line.barrier for line in paths if not line.align}
     for found in few.aligned(few.kin):
         pairs = [line for line in aligned[::7] if line.kin == found.name]
         assert found.pairs == len(pairs)

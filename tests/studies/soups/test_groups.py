@@ -88,5 +88,5 @@ def test_what_operators_made_is_nobodys_child(tiny, tmp_path):
 
     zoo = kept(tiny, tmp_path / "zoo")
     members = [one.model for one in kin(zoo).families[0].members]
-    made = merge(zoo, "uniform_soup", models=members, stage="finetune").id
-    assert made not in kin(zoo).members
+    soup_id = merge(zoo, "uniform_soup", models=members, stage="finetune").id
+    assert soup_id not in kin(zoo).members

@@ -83,8 +83,8 @@ def test_intervals_over_families_hold_differences_between_kinds_that_are_none():
         distances = np.linalg.norm(points[:, None] - points[None], axis=2)
         for whole in hits:
             families = [str(each) for each in family] if whole else None
-            found = Bootstrap(n_resamples=200).contrast(distances, far, near, families)
-            hits[whole] += found.low <= 0 <= found.high
+            contrast = Bootstrap(n_resamples=200).contrast(distances, far, near, families)
+            hits[whole] += contrast.low <= 0 <= contrast.high
     assert hits[True] / 60 > 0.85
     assert hits[False] / 60 < 0.65  # models of few families are no large sample
 
@@ -92,10 +92,10 @@ def test_intervals_over_families_hold_differences_between_kinds_that_are_none():
 def test_correlation_is_spearmans():
     one, other = np.random.default_rng(0).normal(size=(2, 30))
     other += one
-    found = Bootstrap(n_resamples=200).correlation(one, other)
-    assert found.value == pytest.approx(stats.spearmanr(one, other).statistic)
-    assert found.low < found.value < found.high
-    assert found.is_positive
+    correlation = Bootstrap(n_resamples=200).correlation(one, other)
+    assert correlation.value == pytest.approx(stats.spearmanr(one, other).statistic)
+    assert correlation.low < correlation.value < correlation.high
+    assert correlation.is_positive
 
 
 def test_too_few_models_give_no_interval():

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor
 
 from vitarium.core.config import Config
@@ -13,22 +14,25 @@ from vitarium.evaluation.inputs import EvalModel
 from vitarium.evaluation.losses import Losses, Parameters, losses, parameters
 
 
+def _odd(points: int) -> int:
+    if points % 2 == 0:
+        raise ValueError(f"{points} is even: without a point halfway")
+    return points
+
+
+PathPoints = Annotated[int, Field(ge=3), AfterValidator(_odd)]
+"""How many models on a path are evaluated, both ends and the one halfway among them."""
+
+
 class OnPath(Config):
     """Settings of measures of a path between two models."""
 
-    points: int = Field(default=25, ge=3)
+    points: PathPoints = 25
     """Models on the path that are evaluated, both ends among them; odd, for the one halfway."""
     num_images: PositiveInt = 1024
     """At most so many images of the split."""
     batch_size: PositiveInt = 256
     """Images at a time; it changes nothing but memory and speed."""
-
-    @field_validator("points")
-    @classmethod
-    def _has_a_middle(cls, points: int) -> int:
-        if points % 2 == 0:
-            raise ValueError(f"{points} is even: without a point halfway")
-        return points
 
     @property
     def positions(self) -> list[float]:

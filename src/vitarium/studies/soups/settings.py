@@ -1,7 +1,8 @@
 """The settings of the study of soups."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import NonNegativeInt, PositiveInt
 
+from vitarium.measures.landscape._paths import PathPoints
 from vitarium.studies.statistics.bootstrap import Resampled
 
 
@@ -33,14 +34,7 @@ class Soups(Resampled):
     order that does not depend on anything else."""
     aligned_pairs: NonNegativeInt = 12
     """So many of these also after each alignment."""
-    points: int = Field(11, ge=3)
+    points: PathPoints = 11
     """Models on the way between two, both ends among them; odd, for the one halfway."""
     barrier_images: PositiveInt = 512
     """At most so many images for each barrier."""
-
-    @field_validator("points")
-    @classmethod
-    def _has_a_middle(cls, points: int) -> int:
-        if points % 2 == 0:
-            raise ValueError(f"{points} is even: without a point halfway")
-        return points
