@@ -78,7 +78,8 @@ class Ema(EpochChoice):
     def weights(self, count: int) -> list[float]:
         decayed = [(1 - self.decay) * self.decay**age for age in reversed(range(count))]
         if self.debias:
-            return [weight / sum(decayed) for weight in decayed]
+            total = sum(decayed)
+            return [weight / total for weight in decayed]
         return [self.decay ** (count - 1), *decayed[1:]]
 
 

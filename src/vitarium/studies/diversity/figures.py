@@ -189,7 +189,8 @@ def embedding(
         opacity=colors.when_picked(0.85, 0.06),
         tooltip=colors.tooltip("accuracy"),
     ).properties(width=255, height=255, view=alt.ViewBackground(stroke="#c9ced6"))
-    order = [space for space in spaces if space in set(points["space"])]
+    drawn = set(points["space"])
+    order = [space for space in spaces if space in drawn]
     column = alt.Column("space:N", sort=order, header=alt.Header(title=None, labelFontSize=12))
     chart = alt.layer(panel, data=plot.data(points)).transform_filter("datum.method === method")
     chart = chart.transform_lookup(lookup="model", from_=colors.lookup("accuracy"))
