@@ -2,19 +2,16 @@
 
 import hashlib
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from forked_command import ForkedCommand
 from vitarium.zoo.verify import verify
 
-COMMAND = [sys.executable, "-m", "vitarium.cli", "grow"]
 PLAIN = [
     "--workers",
     "2",
@@ -59,12 +56,9 @@ BLUEPRINT = {
 }
 
 
-def grow(blueprint: Path, zoo: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [*COMMAND, str(blueprint), "--zoo", str(zoo), *PLAIN],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def grow(blueprint: Path, zoo: Path) -> ForkedCommand:
+    arguments = ["grow", str(blueprint), "--zoo", str(zoo), *PLAIN]
+    return ForkedCommand(*arguments, messages=blueprint.parent / "messages")
 
 
 def digests(zoo: Path) -> dict[str, str]:
@@ -99,19 +93,19 @@ def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(tmp_path
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     monkeypatch.setenv("VITARIUM_TEST", str(broken))
     process = grow(blueprint, whole)
-    assert process.wait() == 0, process.stderr.read().decode()
+    assert process.wait() == 0, process.messages
 
     moments = random.Random()
     kills, seen = 0, 0
     while kills < 4:
         process = grow(blueprint, broken)
         # not before something new is on disk, so that every run is killed in mid-training
-        while process.poll() is None and finished_epochs(broken) <= seen:
+        while not process.has_ended() and finished_epochs(broken) <= seen:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.8))
-        if process.poll() is not None:
+        if process.has_ended():
             break
-        os.kill(process.pid, signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
         process.wait()
         kills, seen = kills + 1, finished_epochs(broken)
         deadline = time.monotonic() + 20
@@ -121,7 +115,7 @@ def test_a_zoo_killed_at_random_moments_has_the_bits_of_an_unbroken_one(tmp_path
         assert verify(broken, deep=True) == []
     assert kills >= 2
     process = grow(blueprint, broken)
-    assert process.wait() == 0, process.stderr.read().decode()
+    assert process.wait() == 0, process.messages
     assert digests(broken) == digests(whole)
     assert len(digests(whole)) == 2 * 7 + 2 * 4
     assert not list(broken.rglob("*.tmp"))
@@ -134,10 +128,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
     blueprint.write_text(json.dumps(BLUEPRINT))
     process = grow(blueprint, tmp_path / "zoo")
     while finished_epochs(tmp_path / "zoo") < 3:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert not process.has_ended(), process.messages
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
-    said = process.stderr.read().decode()
-    assert "run the same command to resume" in " ".join(said.split())
-    assert "Traceback" not in said
+    assert process.wait() == 130
+    assert "run the same command to resume" in " ".join(process.messages.split())
+    assert "Traceback" not in process.messages

@@ -237,18 +237,18 @@ def test_a_trace_tells_what_was_done_to_every_model(tiny, tmp_path):
 
 
 def test_what_was_chosen_is_said_and_written_down(tiny, tmp_path):
-    said = []
+    messages = []
 
     def listen(event):
         if isinstance(event, Notice):
-            said.append(event.text)
+            messages.append(event.text)
 
     auto = {"precision": "auto", "compiled": "auto", "stacked": "auto"}
     zoo = grown(tiny, tmp_path / "zoo", listener=listen, **auto).zoo
-    assert any(text.startswith("pretrain: ") for text in said)
+    assert any(text.startswith("pretrain: ") for text in messages)
     software = zoo.folder(zoo.ids()[0]).about().software
     assert software["precision"] in ("fp32", "bf16")
-    assert any(f": {software['precision']}, not compiled" in text for text in said)
+    assert any(f": {software['precision']}, not compiled" in text for text in messages)
 
 
 def test_a_model_goes_on_with_the_precision_with_which_it_was_begun(tiny, tmp_path):
@@ -272,7 +272,7 @@ def test_a_model_goes_on_with_the_precision_with_which_it_was_begun(tiny, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"address": "auto"}, "--address auto needs --engine ray"),
         ({"cpus_per_model": 2}, "--cpus-per-model 2 needs"),
@@ -280,8 +280,8 @@ def test_a_model_goes_on_with_the_precision_with_which_it_was_begun(tiny, tmp_pa
         ({"engine": "slurm"}, "unknown engine 'slurm'; known: local, ray"),
     ],
 )
-def test_options_of_another_engine_are_refused(tiny, tmp_path, options, said):
-    with pytest.raises(InvalidInput, match=said):
+def test_options_of_another_engine_are_refused(tiny, tmp_path, options, message):
+    with pytest.raises(InvalidInput, match=message):
         grown(tiny, tmp_path / "zoo", **options)
     assert not (tmp_path / "zoo").exists()
 

@@ -1,16 +1,14 @@
 """Growing on a real Ray cluster of two workers: the bits are those of the local engine."""
 
-import os
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from forked_command import ForkedCommand
 from vitarium import Blueprint, Zoo, grow, plan
 from vitarium.core.errors import InvalidInput, VitariumError
 from vitarium.engine.events import EpochEnded, Halved, Retried, Started
@@ -147,39 +145,36 @@ def test_a_node_too_small_is_one_error(cluster, tiny, tmp_path):
     assert not (tmp_path / "zoo").exists()
 
 
-def command(path: Path, zoo: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    grow = [sys.executable, "-m", "vitarium.cli", "grow", str(path), "--zoo", str(zoo)]
-    return subprocess.run(
-        # what is fastest here hangs on what else runs, and does not give the same bits
-        [*grow, "--engine=ray", "--precision=fp32", "--no-compiled", "--stacked=1", *options],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-    )
+@pytest.fixture
+def command(tiny, tmp_path, write_blueprint, monkeypatch):
+    """Grow the tiny blueprint's parents into `tmp_path / "zoo"`, in a process of its own."""
+    del tiny["stages"]["finetune"]
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # what is fastest here depends on what else runs, and does not give the same bits
+    plain = ["--engine=ray", "--precision=fp32", "--no-compiled", "--stacked=1"]
+    grow = ["grow", str(write_blueprint(tiny)), "--zoo", str(tmp_path / "zoo"), *plain]
+    return lambda *options: ForkedCommand(*grow, *options, messages=tmp_path / "messages")
 
 
 @pytest.mark.parametrize("joins", [True, False])
 def test_the_command_line_joins_a_cluster_or_starts_one(
-    cluster, tiny, tmp_path, grown_zoo, write_blueprint, joins
+    cluster, tmp_path, grown_zoo, command, joins
 ):
-    del tiny["stages"]["finetune"]
-    options = ["--address", cluster] if joins else ["--workers", "1"]
-    ended = command(write_blueprint(tiny), tmp_path / "ray", *options)
-    assert ended.returncode == 0, ended.stderr
-    assert "[2/2]" in ended.stderr
+    process = command(*(["--address", cluster] if joins else ["--workers", "1"]))
+    assert process.wait() == 0, process.messages
+    assert "[2/2]" in process.messages
     # a line per model, and the sum: Ray is silent
-    assert len(ended.stderr.splitlines()) == 3
-    parents = checkpoints(Zoo.open(tmp_path / "ray"))
+    assert len(process.messages.splitlines()) == 3
+    parents = checkpoints(Zoo.open(tmp_path / "zoo"))
     assert len(parents) == 2 * 3
     assert parents.items() <= checkpoints(grown_zoo).items()
 
 
-def test_an_unreachable_cluster_is_one_line(tiny, tmp_path, write_blueprint):
-    ended = command(write_blueprint(tiny), tmp_path / "zoo", "--address", NOWHERE)
-    assert ended.returncode == 1
-    assert len(ended.stderr.strip().splitlines()) == 1
-    assert ended.stderr.startswith(f"error: no Ray cluster at {NOWHERE}")
+def test_an_unreachable_cluster_is_one_line(tmp_path, command):
+    process = command("--address", NOWHERE)
+    assert process.wait() == 1
+    assert len(process.messages.strip().splitlines()) == 1
+    assert process.messages.startswith(f"error: no Ray cluster at {NOWHERE}")
     assert not (tmp_path / "zoo").exists()
 
 
@@ -230,7 +225,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"address": "somewhere"}, "is not an address"),
         ({"address": "ray://head:10001"}, "is not an address"),
@@ -242,7 +237,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch, tiny, tmp_path):
         ({"workers": 0}, "0 workers"),
     ],
 )
-def test_what_cannot_be_is_refused(nowhere_yet, tiny, tmp_path, options, said):
-    with pytest.raises(InvalidInput, match=said):
+def test_what_cannot_be_is_refused(nowhere_yet, tiny, tmp_path, options, message):
+    with pytest.raises(InvalidInput, match=message):
         grow(Blueprint.read(tiny), tmp_path / "zoo", engine="ray", progress=False, **options)
     assert not (tmp_path / "zoo").exists()

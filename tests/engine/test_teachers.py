@@ -53,7 +53,7 @@ def written(folder: Path, model=None, name="teacher.safetensors") -> Path:
     return folder / name
 
 
-def said(model, images):
+def logits(model, images):
     with torch.no_grad():
         return model(images)
 
@@ -68,8 +68,8 @@ def test_the_parent_teaches_as_it_was_when_training_started(tiny, grown_zoo, ima
     own = student(tiny)
     found = load_teacher(own, grown_zoo)
     assert own.parent_epoch == 1
-    assert torch.equal(said(found, images), said(grown_zoo.load(own.parent, 1), images))
-    assert not torch.equal(said(found, images), said(grown_zoo.load(own.parent, 2), images))
+    assert torch.equal(logits(found, images), logits(grown_zoo.load(own.parent, 1), images))
+    assert not torch.equal(logits(found, images), logits(grown_zoo.load(own.parent, 2), images))
     assert not found.training
 
 
@@ -78,7 +78,7 @@ def test_any_model_of_the_zoo_can_teach(tiny, grown_zoo, images, epoch):
     other = plan(Blueprint.read(tiny)).of_stage("pretrain")[1].id
     found = load_teacher(student(tiny, teacher=other + epoch), grown_zoo)
     expected = grown_zoo.load(other, 1 if epoch else -1)
-    assert torch.equal(said(found, images), said(expected, images))
+    assert torch.equal(logits(found, images), logits(expected, images))
 
 
 @pytest.mark.parametrize("head", [None, {"name": "mlp", "hidden_dim": 6}])
@@ -99,14 +99,14 @@ def test_a_file_teaches_with_the_architecture_that_the_recipe_says(
         teacher_sha256=digest,
         **({"teacher_head": head} if head else {}),
     )
-    assert torch.equal(said(load_teacher(own, grown_zoo), images), said(model.eval(), images))
+    assert torch.equal(logits(load_teacher(own, grown_zoo), images), logits(model.eval(), images))
 
 
 def test_a_folder_that_timm_loads_teaches(tiny, tmp_path, grown_zoo, images):
     id = plan(Blueprint.read(tiny)).of_stage("pretrain")[0].id
     (folder,) = export(grown_zoo, "timm", out=tmp_path / "timm", models=[id])
     found = load_teacher(student(tiny, teacher=str(folder)), grown_zoo)
-    assert torch.equal(said(found, images), said(grown_zoo.load(id), images))
+    assert torch.equal(logits(found, images), logits(grown_zoo.load(id), images))
 
 
 def test_a_file_is_looked_for_from_here_and_in_the_zoo(tiny, tmp_path, grown_zoo, monkeypatch):

@@ -126,7 +126,7 @@ def merge(
         print_json(rows)
         return
     for row in rows:
-        row |= {"made of": _shortened(row["made of"]), "parent": (row["parent"] or "")[:8]}
+        row |= {"ingredients": _shortened(row["ingredients"]), "parent": (row["parent"] or "")[:8]}
     print_rows([{k: v for k, v in row.items() if v not in (None, "")} for row in rows])
     quoted = stage.replace("'", "''")
     which = f"id = '{rows[0]['model']}'" if len(rows) == 1 else f"stage = '{quoted}'"
@@ -164,9 +164,9 @@ def _row(zoo: Zoo, id: str) -> dict[str, Any]:
         "method": spec.operator.name if spec.operator else "",
         "parent": spec.parent,
         "heads": spec.heads,
-        "made of": list(map(str, spec.ingredients)),
+        "ingredients": list(map(str, spec.ingredients)),
         **folder.epochs()[-1].metrics,
-        "said": result.get("message", ""),
+        "message": result.get("message", ""),
     }
 
 

@@ -108,7 +108,7 @@ def show(
     if operator := spec["operator"]:
         facts["operator"] = operator["name"]
         facts |= {f"operator.{key}": value for key, value in operator.items() if key != "name"}
-        facts["made of"] = ", ".join(map(str, handle.ingredients))
+        facts["ingredients"] = ", ".join(map(str, handle.ingredients))
         facts |= {"heads": spec["heads"]} if spec["heads"] else {}
     facts |= {name: value for name, value in handle.factors.items() if value is not None}
     facts["outputs"] = about.num_outputs

@@ -1,7 +1,7 @@
 """A worker: a process of its own that trains one job after another.
 
-Its arguments are one end of a socket pair, through which jobs come in and messages go out, and its
-number of threads. When the other end is gone, so is the worker: a killed engine leaves nothing.
+Its arguments are its number of threads and one end of a socket pair, through which jobs come in and
+messages go out. When the other end is gone, so is the worker: a killed engine leaves nothing.
 """
 
 import os
@@ -165,8 +165,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def main() -> None:
     """What a worker's process runs, until the engine is gone or a job has broken it."""
-    connection = Connection(int(sys.argv[1]))
-    torch.set_num_threads(int(sys.argv[2]))
+    torch.set_num_threads(int(sys.argv[1]))
+    connection = Connection(int(sys.argv[2]))
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
 
     def listen() -> None:

@@ -45,14 +45,14 @@ def show(planned, monkeypatch, terminal: bool, existing=()) -> str:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_every_end_is_told_with_its_cause(planned, monkeypatch, terminal):
-    said = show(planned, monkeypatch, terminal)
+    message = show(planned, monkeypatch, terminal)
     for part in (
         "killed by SIGKILL; retrying",
         "out of memory; now 1 model at a time",
         "failed: no [such] data",
         "skipped: its parent has no weights",
     ):
-        assert part in said
+        assert part in message
 
 
 def test_without_a_terminal_a_line_tells_the_scores(planned, monkeypatch):
@@ -63,9 +63,9 @@ def test_without_a_terminal_a_line_tells_the_scores(planned, monkeypatch):
 
 
 def test_bars_count_models_and_epochs(planned, monkeypatch):
-    said = show(planned, monkeypatch, True)
-    assert "3 of 6 models" in said
-    assert "5/8" in said  # epochs of the three models that are done with: 2 + 2 + 1
+    message = show(planned, monkeypatch, True)
+    assert "3 of 6 models" in message
+    assert "5/8" in message  # epochs of the three models that are done with: 2 + 2 + 1
 
 
 def test_what_was_there_already_counts(planned, monkeypatch):

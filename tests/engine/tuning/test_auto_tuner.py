@@ -32,11 +32,11 @@ class MadeUp(Calibration):
         return list(self.made_up)
 
 
-def chosen(tiny, seconds, request=None, workers=1, models=2, said=None, **machine):
+def chosen(tiny, seconds, request=None, workers=1, models=2, messages=None, **machine):
     tiny["stages"]["pretrain"]["grid"] = {"seed": list(range(models))}
     tiny["stages"] = {"pretrain": tiny["stages"]["pretrain"]}
     planned = plan(Blueprint.read(tiny))
-    say = said.append if said is not None else lambda text: None
+    say = messages.append if messages is not None else lambda text: None
     made_up = MadeUp(seconds, **machine)
     tuner = AutoTuner(
         planned, Machine(("cpu",), workers, 1), request or TrainRequest(), made_up, say
@@ -45,10 +45,10 @@ def chosen(tiny, seconds, request=None, workers=1, models=2, said=None, **machin
 
 
 def test_bf16_is_chosen_where_it_is_clearly_faster(tiny):
-    said = []
-    mode, _ = chosen(tiny, lambda mode: 1.0 if mode.precision == "bf16" else 2.0, said=said)
+    messages = []
+    mode, _ = chosen(tiny, lambda mode: 1.0 if mode.precision == "bf16" else 2.0, messages=messages)
     assert mode == TrainMode("bf16")
-    assert said == [
+    assert messages == [
         "pretrain: bf16, not compiled, each by itself (2.0 times as fast as plain fp32)"
     ]
 
@@ -68,12 +68,12 @@ def test_an_objective_that_reads_blocks_is_not_compiled_and_that_is_said(tiny, o
 
     stage = tiny["stages"]["pretrain"]
     stage["objective"] = {"name": objective, "teacher": "./teacher"}
-    said = []
-    mode, _ = chosen(tiny, speed, TrainRequest(compiled=True), said=said)
+    messages = []
+    mode, _ = chosen(tiny, speed, TrainRequest(compiled=True), messages=messages)
     assert mode.compiled == (objective == "soft_distillation")
     if objective == "weight_distillation":
         assert any(
-            "pretrain: not compiled, since its objective looks into" in text for text in said
+            "pretrain: not compiled, since its objective looks into" in text for text in messages
         )
 
 
@@ -129,10 +129,10 @@ def test_what_cannot_be_measured_is_trained_plainly_and_said(tiny):
     def broken(mode):
         raise torch.OutOfMemoryError("full")
 
-    said = []
-    mode, _ = chosen(tiny, broken, said=said)
+    messages = []
+    mode, _ = chosen(tiny, broken, messages=messages)
     assert mode == TrainMode()
-    assert said == ["pretrain: cannot be measured, so it is trained plainly: full"]
+    assert messages == ["pretrain: cannot be measured, so it is trained plainly: full"]
 
 
 def test_what_is_asked_for_is_done_where_the_data_are_elsewhere(tiny):
@@ -175,11 +175,11 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mode", [TrainMode(), TrainMode("bf16"), TrainMode(stacked=3)])
 def test_a_speed_is_measured_once_and_kept(tiny, cache, mode):
     recipe = plan(Blueprint.read(tiny)).models[0].recipe
-    said = []
-    first = Calibration("cpu", 1, said.append).speed(recipe, 10, mode)
-    again = Calibration("cpu", 1, said.append).speed(recipe, 10, mode)
+    messages = []
+    first = Calibration("cpu", 1, messages.append).speed(recipe, 10, mode)
+    again = Calibration("cpu", 1, messages.append).speed(recipe, 10, mode)
     assert first == again
-    assert len(said) == 1
+    assert len(messages) == 1
     assert 0 < first.per_image < 1
     assert len(json.loads(cache.read_text())["speeds"]) == 1
 

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from vitarium.blueprint import ModelSpec
+from vitarium.engine.pools._fork_server import ForkedProcess, ForkServer
 from vitarium.engine.scheduler import Pool, Queue, Worker
 from vitarium.engine.tuning.auto_tuner import AutoTuner
 from vitarium.engine.tuning.calibration import Calibration, TrainMode
@@ -21,7 +23,7 @@ from vitarium.engine.worker import Fault, Job, Message, is_out_of_memory, run_jo
 from vitarium.training import TrainOptions
 from vitarium.zoo import Zoo
 
-_PROGRAM = "from vitarium.engine.worker import main; main()"
+_WORKER = "vitarium.engine.worker"
 
 
 class LocalEngine:
@@ -72,14 +74,7 @@ class _Process(Worker):
         self.oom_kills = 0
         engine_end, worker_end = socket.socketpair()
         with worker_end:
-            handle, path = worker_end.fileno(), os.pathsep.join(filter(None, sys.path))
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(handle), str(threads)],
-                pass_fds=[handle],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
-            )
+            self.process = _start_worker(worker_end.fileno(), threads)
         self.connection = Connection(engine_end.detach())
 
     def send(self, job: Job) -> None:
@@ -91,7 +86,10 @@ class _Process(Worker):
         with suppress(EOFError, OSError):
             message: Message = self.connection.recv()
             return message
-        code = self.process.wait()
+        try:
+            code = self.process.wait()
+        except EOFError:
+            return Fault("died", "it ended after the fork server of all workers was killed")
         if code >= 0:
             return Fault("died", f"its process ended with status {code}")
         if code == -signal.SIGKILL and _oom_kills() > self.oom_kills:
@@ -101,8 +99,9 @@ class _Process(Worker):
         return Fault("died", f"its process was killed by {name}{hint}")
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        with suppress(EOFError):
+            self.process.kill()
+            self.process.wait()
         self.connection.close()
 
 
@@ -131,6 +130,25 @@ class LocalPool(Pool[_Process]):
             if isinstance(message, Fault):
                 self.remove(worker)
             handle(worker, message)
+
+
+def _start_worker(handle: int, threads: int) -> "ForkedProcess | subprocess.Popen[bytes]":
+    """A process that runs `worker.main` on its end of a socket, with that many threads."""
+    if sys.platform == "linux":
+        return _fork_server(threads).fork(f"{_WORKER}:main", [str(threads)], files=[handle])
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from {_WORKER} import main; main()", str(threads), str(handle)],
+        pass_fds=[handle],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C is for the engine alone, which stops its workers
+    )
+
+
+@cache
+def _fork_server(threads: int) -> ForkServer:
+    return ForkServer([_WORKER], {**os.environ, "OMP_NUM_THREADS": str(threads)})
 
 
 def _oom_kills() -> int:

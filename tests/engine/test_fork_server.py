@@ -1,0 +1,123 @@
+"""Processes that are forked from one that has imported the libraries."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vitarium.engine.pools._fork_server import ForkServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+
+
+@pytest.fixture
+def server(tmp_path):
+    tally = tmp_path / "imports"
+    return ForkServer(["engine.fork_targets"], {**os.environ, "IMPORTS": str(tally)})
+
+
+def fork(server, target, *arguments, **options):
+    return server.fork(f"engine.fork_targets:{target}", arguments, **options)
+
+
+def report(server, *arguments):
+    """What a forked process says of itself."""
+    reader, writer = os.pipe()
+    process = fork(server, "report", *arguments, files=[writer])
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        process_report = json.load(file)
+    assert process.wait() == 0
+    return process_report
+
+
+def is_running(pid):
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_fork_has_what_a_child_of_this_process_would_have(server, tmp_path, monkeypatch):
+    report(server)
+    # changed after the server was started
+    monkeypatch.setenv("VARIABLE", "ä")
+    monkeypatch.syspath_prepend("/somewhere")
+    monkeypatch.chdir(tmp_path)
+    process = report(server, "a", "b c")
+    assert process.pop("parent") != os.getpid()
+    assert process == {
+        "arguments": ["a", "b c"],
+        "folder": str(tmp_path),
+        "variable": "ä",
+        "path": "/somewhere",
+        "leads its session": True,
+    }
+
+
+def test_modules_are_imported_once(server, tmp_path):
+    parents = {report(server)["parent"] for _ in range(3)}
+    assert len(parents) == 1
+    assert (tmp_path / "imports").read_text() == "x"
+
+
+def test_how_a_process_ended_is_known(server, capfd):
+    processes = [fork(server, "leave", "0"), fork(server, "leave", "7"), fork(server, "fail")]
+    assert [process.wait() for process in processes] == [0, 7, 1]
+    assert [process.wait() for process in processes] == [0, 7, 1]
+    assert "RuntimeError: a fault on purpose" in capfd.readouterr().err
+
+
+def test_killed_processes_are_gone_and_others_stay(server):
+    first, second = (fork(server, "wait") for _ in range(2))
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    first.kill()
+    assert not is_running(first.pid)
+    assert is_running(second.pid)
+    second.kill()
+    second.wait()
+
+
+def test_a_server_that_was_killed_is_replaced(server):
+    process = fork(server, "leave", "0")
+    assert process.wait() == 0
+    waiting, parent = fork(server, "wait"), report(server)["parent"]
+    os.kill(parent, signal.SIGKILL)
+    with pytest.raises(EOFError):
+        waiting.wait()
+    os.kill(waiting.pid, signal.SIGKILL)
+    assert report(server)["parent"] != parent
+
+
+def test_a_server_ends_with_the_process_that_it_serves(tmp_path):
+    program = "from engine.fork_targets import serve; serve()"
+    path = os.pathsep.join(filter(None, sys.path))
+    engine = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    forked = int(engine.stdout.readline())
+    status = Path(f"/proc/{forked}/stat").read_text()
+    server = int(status.rpartition(")")[2].split()[1])
+    assert is_running(server)
+    engine.kill()
+    engine.wait()
+    engine.stdout.close()
+    wait_for(lambda: not is_running(server))
+    os.kill(forked, signal.SIGKILL)
