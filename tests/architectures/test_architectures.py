@@ -123,7 +123,7 @@ def test_whether_a_setting_is_refused_does_not_depend_on_what_was_built_before()
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"name": "timm", "model": "vit_smal_patch16_224"}, "did you mean 'vit_small_patch16_224'"),
         ({"name": "timm", "model": "vit_tiny_patch16_224", "embed_dimm": 3}, "unknown factor 'embed_dimm'; did you mean 'embed_dim'"),
@@ -138,8 +138,8 @@ def test_whether_a_setting_is_refused_does_not_depend_on_what_was_built_before()
         ({"name": "vit", "depth": 0}, "depth: 0 is not greater than 0"),
     ],
 )  # fmt: skip
-def test_settings_that_build_no_model_are_refused(settings, said):
-    with pytest.raises(InvalidConfig, match=said):
+def test_settings_that_build_no_model_are_refused(settings, message):
+    with pytest.raises(InvalidConfig, match=message):
         section("architecture", settings)
 
 

@@ -15,7 +15,7 @@ def complaint(values, write_blueprint) -> str:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"stages.pretrain.optimizer.lrr": 1}, "optimizer.lrr: unknown factor 'lrr'; did you mean 'lr'?"),
         ({"stages.pretrain.optimizr": "sgd"}, "pretrain.optimizr: unknown factor 'optimizr'; did you mean 'optimizer'?"),
@@ -46,21 +46,23 @@ def complaint(values, write_blueprint) -> str:
         ({"stages.pretrain.optimizer.lr": float("inf")}, "pretrain.optimizer.lr: 'Infinity' is not a finite number"),
     ],
 )  # fmt: skip
-def test_the_error_names_path_value_and_nearest_name(tiny, overrides, said, write_blueprint):
-    assert said in complaint(apply(tiny, overrides), write_blueprint)
+def test_the_error_names_path_value_and_nearest_name(tiny, overrides, message, write_blueprint):
+    assert message in complaint(apply(tiny, overrides), write_blueprint)
 
 
 def test_all_problems_of_a_stage_are_listed_at_once(tiny, write_blueprint):
     bad = apply(tiny, {"stages.pretrain.epochs": -1, "stages.pretrain.optimizer.lrr": 1})
-    said = complaint(bad, write_blueprint)
-    assert "pretrain.epochs" in said
-    assert "pretrain.optimizer.lrr" in said
+    message = complaint(bad, write_blueprint)
+    assert "pretrain.epochs" in message
+    assert "pretrain.optimizer.lrr" in message
 
 
 def test_the_line_is_named(write_blueprint):
-    said = complaint("name: x\nstages:\n  a:\n    epochs: -1\n    batch_size: 3\n", write_blueprint)
-    assert "stages.a.epochs: -1 is not greater than 0 (line 4)" in said
-    assert "stages.a.data: missing (line 3)" in said
+    message = complaint(
+        "name: x\nstages:\n  a:\n    epochs: -1\n    batch_size: 3\n", write_blueprint
+    )
+    assert "stages.a.epochs: -1 is not greater than 0 (line 4)" in message
+    assert "stages.a.data: missing (line 3)" in message
 
 
 def test_broken_yaml_is_located(write_blueprint):

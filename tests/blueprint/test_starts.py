@@ -83,7 +83,7 @@ def test_a_stage_may_follow_the_twins_on_other_data(compact):
 
 
 @pytest.mark.parametrize(
-    ("start", "said"),
+    ("start", "message"),
     [
         ({"stage": "finetune", "operator": "uniform_soup"}, "does not work on the weights of one"),
         ({"stage": "finetune", "operator": {"name": "minivit", "share": 3}}, "does not divide 2"),
@@ -93,10 +93,10 @@ def test_a_stage_may_follow_the_twins_on_other_data(compact):
         ({"models": ["3f2a"]}, "--zoo"),
     ],
 )
-def test_a_bad_start_is_refused_where_it_stands(compact, start, said):
+def test_a_bad_start_is_refused_where_it_stands(compact, start, message):
     compact["stages"]["compact"]["start"] = start
     found = problems(compact)
-    assert any(said in problem.message for problem in found)
+    assert any(message in problem.message for problem in found)
     assert all(problem.path[:3] == ("stages", "compact", "start") for problem in found)
 
 
@@ -140,7 +140,7 @@ def test_a_model_that_starts_from_the_zoo_is_grown_there(grown_zoo):
 
 def test_models_that_the_zoo_has_not_are_refused(grown_zoo, tmp_path):
     stage = {"data": "mnist5k", "epochs": 1, "batch_size": 16}
-    for start, said in [
+    for start, message in [
         ({"models": ["zzz"]}, "zzz"),
         ({"where": "stage = 'none'"}, "no model"),
         ({"where": "nonsense = 1"}, "nonsense"),
@@ -148,7 +148,7 @@ def test_models_that_the_zoo_has_not_are_refused(grown_zoo, tmp_path):
     ]:
         values = {"name": "more", "stages": {"s": {**stage, "start": start}}}
         found = problems(values, find=parents_in(grown_zoo.path))
-        assert said in found[0].message
+        assert message in found[0].message
         assert found[0].path[:3] == ("stages", "s", "start")
     values = {"name": "more", "stages": {"s": {**stage, "start": {"models": ["3f2a"]}}}}
     with pytest.raises((InvalidConfig, NotAZoo), match="is not a zoo"):

@@ -13,7 +13,7 @@ def vitarium(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["vitarium", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
+        message = capsys.readouterr()
+        return ended.value.code or 0, message.out, message.err
 
     return run

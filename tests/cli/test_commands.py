@@ -94,7 +94,7 @@ def test_plugins_are_listed_with_their_settings(vitarium):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"stages.pretrain.optimizer.lrr": 1}, "unknown factor 'lrr'"),
         ({"stages.pretrain.epochs": "many"}, "'many' is not a valid integer"),
@@ -106,7 +106,7 @@ def test_plugins_are_listed_with_their_settings(vitarium):
 )
 @pytest.mark.parametrize("command", [["grow"], ["grow", "--dry-run"], ["blueprint", "check"]])
 def test_a_bad_blueprint_is_one_clear_error_and_status_2(
-    vitarium, tiny, tmp_path, write_blueprint, change, said, command
+    vitarium, tiny, tmp_path, write_blueprint, change, message, command
 ):
     from vitarium.blueprint.overrides import apply
 
@@ -115,7 +115,7 @@ def test_a_bad_blueprint_is_one_clear_error_and_status_2(
     place = ["--zoo", tmp_path / "zoo"] if command == ["grow"] else []
     status, out, err = vitarium(*command, path, *place)
     assert status == 2
-    assert said in err
+    assert message in err
     assert err.count("error:") == 1
     assert "Traceback" not in err
     assert out == ""
@@ -123,7 +123,7 @@ def test_a_bad_blueprint_is_one_clear_error_and_status_2(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["ls", "nowhere"], "nowhere is not a zoo"),
         (["show", "nowhere", "x"], "nowhere is not a zoo"),
@@ -133,10 +133,10 @@ def test_a_bad_blueprint_is_one_clear_error_and_status_2(
         (["grow", "demo", "--device", "tpu", "--dry-run"], "unknown device 'tpu'"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(vitarium, arguments, said):
+def test_bad_input_is_one_line_and_status_2(vitarium, arguments, message):
     status, _, err = vitarium(*arguments)
     assert status == 2
-    assert said in err
+    assert message in err
     assert len(err.strip().splitlines()) == 1
 
 
@@ -180,7 +180,7 @@ def test_every_command_has_help_with_an_example(vitarium, command):
 
 
 @pytest.mark.parametrize(
-    ("annotation", "said"),
+    ("annotation", "message"),
     [
         (int | None, "whole number or none"),
         (tuple[float, str], "(number, text)"),
@@ -188,8 +188,8 @@ def test_every_command_has_help_with_an_example(vitarium, command):
         (Annotated[bool, "x"], "true or false"),
     ],
 )
-def test_types_are_said_in_words(annotation, said):
-    assert type_name(annotation) == said
+def test_types_are_said_in_words(annotation, message):
+    assert type_name(annotation) == message
 
 
 def test_the_version_is_told(vitarium):

@@ -90,7 +90,7 @@ def test_compress_lists_its_methods(vitarium, grown_zoo):
 
 def test_compress_says_what_is_wrong(vitarium, grown_zoo):
     parent = next(id for id in grown_zoo.ids() if not grown_zoo.spec(id).parent)
-    for arguments, said in [
+    for arguments, message in [
         ((), "which models"),
         (("--where", "stage = 'none'"), "no model fulfills"),
         ((parent, "--share", "5"), "does not divide 1 blocks"),
@@ -104,4 +104,4 @@ def test_compress_says_what_is_wrong(vitarium, grown_zoo):
             arguments = (*arguments, "--share", "all")
         status, _, err = vitarium("compress", grown_zoo.path, *arguments)
         assert status in (1, 2)
-        assert said in err
+        assert message in err

@@ -63,7 +63,7 @@ def test_settings_are_read_as_json_or_text(vitarium, zoo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--exporter", "tim"], "did you mean 'timm'"),
         (["--exporter", "timm", "--set", "chekc=1"], "did you mean 'check'"),
@@ -72,11 +72,11 @@ def test_settings_are_read_as_json_or_text(vitarium, zoo, tmp_path):
         (["--exporter", "timm", "--where", "heat = 'mlp'"], "did you mean 'head'"),
     ],
 )
-def test_bad_input_is_one_clear_error(vitarium, zoo, tmp_path, arguments, said):
+def test_bad_input_is_one_clear_error(vitarium, zoo, tmp_path, arguments, message):
     before = set(tmp_path.iterdir())
     status, out, err = vitarium("export", zoo.path, "--out", tmp_path / "out", *arguments)
     assert status == 2
-    assert said in err
+    assert message in err
     assert err.count("error:") == 1
     assert out == ""
     assert set(tmp_path.iterdir()) == before

@@ -49,7 +49,7 @@ def test_what_is_missing_is_said(vitarium, published, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["{source}"], "--zoo DIR names the zoo's folder"),
         (["{source}", "--set", "offset"], "--set offset: write NAME=VALUE"),
@@ -58,12 +58,12 @@ def test_what_is_missing_is_said(vitarium, published, tmp_path):
         (["{source}/none", "--zoo", "{zoo}"], "does not exist"),
     ],
 )
-def test_bad_input_is_one_message_and_status_2(vitarium, published, tmp_path, arguments, said):
+def test_bad_input_is_one_message_and_status_2(vitarium, published, tmp_path, arguments, message):
     places = {"source": published, "zoo": tmp_path / "zoo"}
     status, _, err = vitarium("import", *(text.format(**places) for text in arguments))
     assert status == 2
     assert err.startswith("error: ")
-    assert said in err
+    assert message in err
     assert not (tmp_path / "zoo").exists()
 
 

@@ -19,7 +19,7 @@ def test_models_are_merged_by_their_ids_or_by_a_condition(vitarium, grown_zoo, c
     assert status == 0
     (row,) = json.loads(out)
     assert row["method"] == "uniform_soup"
-    assert row["made of"] == [f"{id}@1" for id in sorted(children)]
+    assert row["ingredients"] == [f"{id}@1" for id in sorted(children)]
     parent = grown_zoo.spec(children[0]).parent
     same = vitarium(
         *("merge", grown_zoo.path, "--where", f"parent = '{parent}'"),
@@ -48,7 +48,7 @@ def test_models_are_aligned_first_if_asked_for(vitarium, grown_zoo, children):
     status, out, _ = vitarium(*asked, "--align", "weight_matching")
     assert status == 0
     (row,) = json.loads(out)
-    first, aligned = (name.partition("@")[0] for name in row["made of"])
+    first, aligned = (name.partition("@")[0] for name in row["ingredients"])
     assert first == sorted(children)[0]
     spec = grown_zoo.spec(aligned)
     assert (spec.stage, spec.operator.name) == ("aligned", "weight_matching")

@@ -73,8 +73,8 @@ def test_values_of_every_kind_are_written(vitarium, zoo):
 def test_without_sql_the_tables_and_their_columns_are_told(vitarium, zoo):
     status, out, _ = vitarium("query", zoo.path)
     assert status == 0
-    for said in ("models: 6 rows", "epochs: 14 rows", "records: 0 rows", "For example:"):
-        assert said in out
+    for message in ("models: 6 rows", "epochs: 14 rows", "records: 0 rows", "For example:"):
+        assert message in out
     line = next(line for line in out.splitlines() if line.startswith("optimizer.lr"))
     assert line.split()[1] == "DOUBLE"
     told = json.loads(vitarium("query", zoo.path, "--json")[1])
@@ -108,7 +108,7 @@ def test_what_cannot_be_asked_is_one_line_and_status_2(vitarium, zoo, sql):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--format", "parquet"], "name a file for it with --output"),
         (["--output", "x.xlsx"], "x.xlsx can be csv, json, parquet"),
@@ -116,10 +116,10 @@ def test_what_cannot_be_asked_is_one_line_and_status_2(vitarium, zoo, sql):
         (["--output", "/proc/x/y.csv"], "cannot write /proc/x/y.csv"),
     ],
 )
-def test_a_place_that_does_not_fit_is_one_line_and_status_2(vitarium, zoo, options, said):
+def test_a_place_that_does_not_fit_is_one_line_and_status_2(vitarium, zoo, options, message):
     status, _, err = vitarium("query", zoo.path, "SELECT 1", *options)
     assert status == 2
-    assert said in err
+    assert message in err
 
 
 def test_ls_chooses_sorts_and_limits(vitarium, zoo):

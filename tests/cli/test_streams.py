@@ -110,7 +110,7 @@ def test_what_no_error_of_ours_was_made_of_is_one_line_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("streams", "status", "said"),
+    ("streams", "status", "message"),
     [
         ("> /dev/full", 1, "error: cannot write the output: No space left on device\n"),
         ("> /dev/full 2>&1", 1, ""),
@@ -120,13 +120,13 @@ def test_what_no_error_of_ours_was_made_of_is_one_line_all_the_same(
         ("--nothing > /dev/full 2>&-", 2, ""),
     ],
 )
-def test_closed_and_full_streams_are_no_crash(streams, status, said):
+def test_closed_and_full_streams_are_no_crash(streams, status, message):
     command = f"{sys.executable} -m vitarium.cli --version {streams}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         ["sh", "-c", command], env=environment, stderr=subprocess.PIPE, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (status, said)
+    assert (done.returncode, done.stderr) == (status, message)
 
 
 @pytest.mark.parametrize(

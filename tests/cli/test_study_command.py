@@ -14,13 +14,13 @@ from vitarium.lineage.scores import Scores
 
 def test_sentences_are_printed_and_page_and_figures_written(vitarium, grown_zoo, tmp_path):
     out, figures = tmp_path / "page.html", tmp_path / "figures"
-    status, said, err = vitarium(
+    status, message, err = vitarium(
         "study", "diversity", grown_zoo.path, "--out", out, "--figures", figures,
         "--set", "n_resamples=50", "--set", "measure_missing=false", "--set", 'embeddings=["pca"]', "--where", "stage = 'finetune'",
     )  # fmt: skip
     assert status == 0, err
-    assert said.startswith("finetune: 4 models reach a mean test accuracy of ")
-    assert "**" not in said
+    assert message.startswith("finetune: 4 models reach a mean test accuracy of ")
+    assert "**" not in message
     count = len(list(figures.iterdir()))
     assert err == f"page written to {out}, {count} figures to {figures}\n"
     assert (figures / "finetune-accuracy-over-epochs.svg").read_text().startswith("<svg")
@@ -44,12 +44,12 @@ def test_wrong_settings_are_one_line(vitarium, grown_zoo, tmp_path):
 
 def test_soups_are_studied_by_a_command(vitarium, grown_zoo, tmp_path):
     out = tmp_path / "soups.html"
-    status, said, err = vitarium(
+    status, message, err = vitarium(
         "study", "soups", grown_zoo.path, "--out", out, "--set", 'methods=["uniform_soup"]',
         "--set", "points=3", "--set", "n_resamples=20", "--num-images", "40",
     )  # fmt: skip
     assert status == 0, err
-    assert said.startswith("finetune: The uniform soup of one parent's children differs from ")
+    assert message.startswith("finetune: The uniform soup of one parent's children differs from ")
     assert err == f"page written to {out}\n"
     status, _, err = vitarium(
         "study", "soups", grown_zoo.path, "--where", "stage = 'pretrain'", "--out", out,
@@ -98,14 +98,14 @@ MADE_UP = ("--method", "made_up", "--compare", "none")
 
 def test_a_lineage_is_told_and_written(vitarium, asked, tmp_path):
     out, forest, graph = tmp_path / "x.html", tmp_path / "x.json", tmp_path / "x.graphml"
-    status, said, err = vitarium(
+    status, message, err = vitarium(
         "study", "lineage", tmp_path, *MADE_UP, "--out", out, "--json", forest,
         "--graphml", graph, "--figures", tmp_path / "figures", "--trees", "1",
     )  # fmt: skip
     assert status == 0, err
-    lines = said.splitlines()
+    lines = message.splitlines()
     assert lines[0].startswith("71 models are 1 tree (as was told), with 1 root and 70 edges")
-    assert "**" not in said
+    assert "**" not in message
     tree = lines[lines.index("") + 1 :]
     assert tree[0] == "base  root 100 %   x"
     assert tree[1] == "├─ child-00  97 %"

@@ -173,14 +173,14 @@ def test_an_image_folder_with_a_test_folder_validates_on_val(folder):
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "message"),
     [
         ({"num_classes": 3}, "has 2 classes, but num_classes says 3"),
         ({"num_train": 11}, "has 10 training images, but num_train says 11"),
     ],
 )
-def test_what_a_blueprint_declares_is_checked(folder, declared, said):
-    with pytest.raises(InvalidData, match=said):
+def test_what_a_blueprint_declares_is_checked(folder, declared, message):
+    with pytest.raises(InvalidData, match=message):
         load(section("dataset", {"name": "image_folder", "folder": "mine", **declared}), folder)
 
 

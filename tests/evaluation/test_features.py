@@ -191,8 +191,8 @@ def test_a_layer_has_to_run_once():
         def forward(self, x):
             return self.blocks[0](self.blocks[0](x.flatten(1)))
 
-    for layers, said in ((None, r"blocks\.0 runs 2 times"), (["unused"], "unused runs 0 times")):
-        with pytest.raises(NotApplicable, match=said):
+    for layers, message in ((None, r"blocks\.0 runs 2 times"), (["unused"], "unused runs 0 times")):
+        with pytest.raises(NotApplicable, match=message):
             layer_vectors(Twice(), [images(4, size=2)], [CKA], layers)
 
 

@@ -166,7 +166,7 @@ def test_links_of_the_hubs_cache_are_followed_and_no_others(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"hidden_act": "mish"}, "hidden_act is 'mish'; known are gelu"),
         ({"image_size": [16, 32]}, "have to be square"),
@@ -175,11 +175,11 @@ def test_links_of_the_hubs_cache_are_followed_and_no_others(saved, tmp_path):
         ({"architectures": ["BertModel"]}, "holds a BertModel; what can be imported: ViTFor"),
     ],
 )
-def test_what_has_no_counterpart_is_refused(saved, tmp_path, change, said):
+def test_what_has_no_counterpart_is_refused(saved, tmp_path, change, message):
     _, source = saved("ViTForImageClassification", transformers.ViTConfig(**SMALL, **VIT))
     file = source / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(InvalidInput, match=message):
         import_zoo(source, tmp_path / "zoo", importer="hugging_face")
     assert not (tmp_path / "zoo").exists()
 
@@ -257,7 +257,7 @@ def test_images_are_prepared_as_they_were_for_scoring(lone, tmp_path, channels):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "message"),
     [
         ({"architecture": VIT_HERE, "head": {"name": "mlp", "hidden_dim": 4}}, "several layers"),
         (
@@ -271,8 +271,10 @@ def test_images_are_prepared_as_they_were_for_scoring(lone, tmp_path, channels):
         ),
     ],
 )
-def test_a_model_that_is_no_vit_of_theirs_is_refused_with_the_reason(lone, tmp_path, recipe, said):
+def test_a_model_that_is_no_vit_of_theirs_is_refused_with_the_reason(
+    lone, tmp_path, recipe, message
+):
     zoo = lone(**recipe)
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(InvalidInput, match=message):
         export(zoo, "hugging_face", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

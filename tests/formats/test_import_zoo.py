@@ -183,16 +183,16 @@ def test_a_parent_may_have_been_imported_before(imported, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "said"), [(4, r"head.bias is \[3\], not \[4\]"), (3, "blocks.1.*missing")]
+    ("outputs", "message"), [(4, r"head.bias is \[3\], not \[4\]"), (3, "blocks.1.*missing")]
 )
-def test_weights_that_do_not_fit_their_architecture_are_an_error(imported, outputs, said):
+def test_weights_that_do_not_fit_their_architecture_are_an_error(imported, outputs, message):
     tiny = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "num_heads": 2}
     built = registry.choose("architecture", "vit", depth=1, **tiny)
     section = built if outputs == 4 else registry.choose("architecture", "vit", depth=2, **tiny)
     weights = built(3).state_dict()
     epochs = [ForeignEpoch(0, {}, lambda: dict(weights))]
     bad = ForeignModel("bad", "s", epochs, outputs, architecture=section, where="t.csv, row 7")
-    with pytest.raises(IncompatibleWeights, match=rf"bad \(t.csv, row 7\), epoch 0: .*{said}"):
+    with pytest.raises(IncompatibleWeights, match=rf"bad \(t.csv, row 7\), epoch 0: .*{message}"):
         imported(bad)
 
 

@@ -102,7 +102,7 @@ def test_a_view_that_claims_more_than_there_is_is_refused(tmp_path, read):
 
 @READERS
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (torch.ones(2), "Tensor"),
         ({}, "dict"),
@@ -111,9 +111,9 @@ def test_a_view_that_claims_more_than_there_is_is_refused(tmp_path, read):
         ({"a": torch.eye(2).to_sparse()}, "not a dense tensor"),
     ],
 )
-def test_what_holds_no_tensors_by_name_is_an_error(tmp_path, read, content, said):
+def test_what_holds_no_tensors_by_name_is_an_error(tmp_path, read, content, message):
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(CorruptFile, match=said):
+    with pytest.raises(CorruptFile, match=message):
         read(tmp_path / "w.pt", tmp_path)
 
 

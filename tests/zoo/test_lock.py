@@ -48,24 +48,24 @@ def test_a_zoo_that_another_process_grows_is_refused_with_its_name_and_since_whe
 
 
 def test_waiting_says_for_whom_and_goes_on_when_the_other_is_done(other, tmp_path):
-    said = []
+    messages = []
 
     def say(text):
-        said.append(text)
+        messages.append(text)
         threading.Timer(0.3, lambda: other.communicate("done\n")).start()
 
     with held(tmp_path, wait=True, say=say):
-        assert f"process {other.pid}" in said[0]
+        assert f"process {other.pid}" in messages[0]
         assert str(os.getpid()) in lock.holder(tmp_path)
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(other, tmp_path):
     other.send_signal(signal.SIGKILL)
     other.wait()
-    said = []
-    with held(tmp_path, say=said.append):
-        assert f"process {other.pid}" in said[0]
-        assert "has ended" in said[0]
+    messages = []
+    with held(tmp_path, say=messages.append):
+        assert f"process {other.pid}" in messages[0]
+        assert "has ended" in messages[0]
     assert not (tmp_path / ".holder.json").exists()
 
 

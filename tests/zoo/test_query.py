@@ -242,7 +242,7 @@ def test_a_path_with_the_letters_of_patterns_and_quotes_is_a_path(zoo):
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "message"),
     [
         ("SELECT * FROM modles", "unknown table 'modles'; did you mean 'models'?"),
         ("SELECT * FROM x", "unknown table 'x'; known: epochs, models, records"),
@@ -255,10 +255,10 @@ def test_a_path_with_the_letters_of_patterns_and_quotes_is_a_path(zoo):
         ("SELECT stage::INT FROM models", "Could not convert string"),
     ],
 )
-def test_a_mistake_is_told_with_what_was_meant(zoo, sql, said):
+def test_a_mistake_is_told_with_what_was_meant(zoo, sql, message):
     with pytest.raises(InvalidInput) as told:
         zoo.query(sql)
-    assert said in str(told.value)
+    assert message in str(told.value)
     assert "\n" not in str(told.value)
 
 
@@ -467,7 +467,7 @@ def test_what_has_no_value_is_sorted_last_either_way(zoo):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"where": "lrr < 1"}, "unknown column 'lrr'; did you mean 'lr'"),
         ({"where": "optimizer_lr < 1"}, "did you mean 'optimizer.lr'"),
@@ -478,7 +478,7 @@ def test_what_has_no_value_is_sorted_last_either_way(zoo):
         ({"sort": ["lr DESC; DROP TABLE models"]}, "unknown column"),
     ],
 )
-def test_an_unknown_column_is_told_with_the_nearest(zoo, options, said):
+def test_an_unknown_column_is_told_with_the_nearest(zoo, options, message):
     with pytest.raises(InvalidInput) as told:
         listing(zoo.path, **options)
-    assert said in str(told.value)
+    assert message in str(told.value)

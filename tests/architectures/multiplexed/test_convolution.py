@@ -86,7 +86,7 @@ def test_in_the_stream_the_norm_stays_though_the_convolution_is_zero():
     assert torch.equal(module(tokens), module.norm(tokens))
 
 
-@pytest.mark.parametrize(("size", "said"), [(4, "use 3 or 5, or 0 for none"), (-1, "greater")])
-def test_an_even_or_negative_kernel_is_refused(size, said):
-    with pytest.raises(ValidationError, match=said):
+@pytest.mark.parametrize(("size", "message"), [(4, "use 3 or 5, or 0 for none"), (-1, "greater")])
+def test_an_even_or_negative_kernel_is_refused(size, message):
+    with pytest.raises(ValidationError, match=message):
         TypeAdapter(KernelSize).validate_python(size)

@@ -255,15 +255,15 @@ def test_its_stages_can_be_compared(small):
 
 
 @pytest.mark.parametrize(
-    ("depths", "said"),
+    ("depths", "message"),
     [
         ((2, 2), "layers.0 of a MiniSwinTransformer has 2 attentions that can be looked at"),
         ((1, 1), "layers.0 attends inside windows"),
     ],
 )
-def test_it_has_no_attention_over_all_patches(depths, said):
+def test_it_has_no_attention_over_all_patches(depths, message):
     model = create_model("mini_swin", **{**SIZES, "depths": depths})
-    with pytest.raises(NotApplicable, match=said):
+    with pytest.raises(NotApplicable, match=message):
         watch(model, torch.randn(2, 1, 8, 8), lambda name, maps: None)
 
 

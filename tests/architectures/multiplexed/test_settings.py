@@ -10,15 +10,15 @@ from vitarium.core.registry import choose, section
 ARCHITECTURES = ("mini_deit", "mini_swin")
 
 
-def refused(name, settings, said):
-    with pytest.raises(InvalidConfig, match=said) as caught:
+def refused(name, settings, message):
+    with pytest.raises(InvalidConfig, match=message) as caught:
         choose("architecture", name, **settings)
     assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"convolution": 4}, "convolution: a kernel of 4 has no middle; use 3 or 5, or 0 for none"),
         ({"local_norm": "both"}, "local_norm: 'both' is not 'branch' or 'stream'"),
@@ -30,12 +30,12 @@ def refused(name, settings, said):
         ({"share": None}, "share: None is not a number of blocks from 1"),
     ],
 )
-def test_settings_of_both_are_refused_once_with_what_to_change(name, settings, said):
-    refused(name, settings, said)
+def test_settings_of_both_are_refused_once_with_what_to_change(name, settings, message):
+    refused(name, settings, message)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"init_values": 0}, "init_values: 0 is not greater than 0"),
         ({"relative_positions": {"ratoi": 2}}, r"relative_positions\.ratoi: .* mean 'ratio'"),
@@ -62,12 +62,12 @@ def test_settings_of_both_are_refused_once_with_what_to_change(name, settings, s
         ({"share": 4, "depth": 6}, "share 4 does not divide 6 blocks; use one of 1, 2, 3"),
     ],
 )
-def test_settings_that_make_no_mini_deit_are_refused(settings, said):
-    refused("mini_deit", settings, said)
+def test_settings_that_make_no_mini_deit_are_refused(settings, message):
+    refused("mini_deit", settings, message)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"share": 4}, "layers.0: share 4 does not divide 2 blocks; use one of 1, 2, 'all', or"),
         ({"share": [2, 2, 4, 2]}, "layers.2: share 4 does not divide 6 blocks; use one of 1, 2, 3"),
@@ -87,8 +87,8 @@ def test_settings_that_make_no_mini_deit_are_refused(settings, said):
         ({"window_size": 0}, "window_size: 0 is not greater than 0"),
     ],
 )
-def test_settings_that_make_no_mini_swin_are_refused(settings, said):
-    refused("mini_swin", settings, said)
+def test_settings_that_make_no_mini_swin_are_refused(settings, message):
+    refused("mini_swin", settings, message)
 
 
 def test_a_pattern_of_sharing_is_for_the_blocks_that_there_are():

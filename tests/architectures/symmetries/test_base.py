@@ -181,7 +181,7 @@ def test_a_stream_with_another_norm_is_only_permuted():
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         (lambda: nn.Linear(2, 2), "Linear declares no symmetries"),
         (lambda: _timm("vit_base_patch16_clip_224", global_pool="map"), "attn_pool"),
@@ -191,8 +191,8 @@ def test_a_stream_with_another_norm_is_only_permuted():
         (lambda: _with_head(nn.Sequential(nn.LayerNorm(8))), "LayerNorm is not declared"),
     ],
 )
-def test_what_is_not_declared_is_refused_by_name(model, said):
-    with pytest.raises(IncompatibleWeights, match=said):
+def test_what_is_not_declared_is_refused_by_name(model, message):
+    with pytest.raises(IncompatibleWeights, match=message):
         vit_symmetries(model())
 
 

@@ -104,7 +104,7 @@ def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "message"),
     [
         (
             {"architecture": VIT, "head": {"name": "mlp", "hidden_dim": 4}},
@@ -114,8 +114,8 @@ def test_an_earlier_epoch_and_what_an_operator_made_are_exported(zoo, tmp_path):
         ({"architecture": {**VIT, "name": "dinov2"}}, "sees the mean patch too"),
     ],
 )
-def test_what_timm_cannot_build_is_refused(lone, tmp_path, recipe, said):
-    with pytest.raises(InvalidInput, match=said):
+def test_what_timm_cannot_build_is_refused(lone, tmp_path, recipe, message):
+    with pytest.raises(InvalidInput, match=message):
         export(lone(**recipe), "timm", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -96,7 +96,7 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_row(folder, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"file": "none.pt"}, r"row 3, column 'file': there is no file"),
         ({"file": "../secret.pt"}, r"row 3, column 'file': '../secret.pt' leads out of"),
@@ -119,9 +119,9 @@ def test_weights_that_do_not_fit_are_an_error_that_names_the_row(folder, tmp_pat
         ({"file": "b.pth", "head": "mlb", "architecture": "test_vit"}, r"row 3, column 'head'"),
     ],
 )
-def test_errors_name_row_and_column(folder, row, said):
+def test_errors_name_row_and_column(folder, row, message):
     write(folder, {"file": "a.safetensors", "name": "a", "seed": 1}, row)
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(InvalidInput, match=message):
         find_models(folder)
 
 

@@ -311,7 +311,7 @@ def test_an_unknown_setting_is_an_error(published):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"optim::lr": math.nan}, r"sl_seed_42 cannot be imported:\n.*optimizer.lr.* finite"),
         ({"model::type": ["vit_s_16"]}, "unknown model::type"),
@@ -321,9 +321,9 @@ def test_an_unknown_setting_is_an_error(published):
         ({"vitarium::head": 5}, "sl_seed_42: 5 is neither a name nor"),
     ],
 )
-def test_strange_configurations_are_errors_that_name_the_folder(published, changes, said):
+def test_strange_configurations_are_errors_that_name_the_folder(published, changes, message):
     change_json(published / PRETRAINED / "config.json", **changes)
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(InvalidInput, match=message):
         find_models(published)
 
 

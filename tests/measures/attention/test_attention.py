@@ -232,7 +232,7 @@ def cait():
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         (lambda: timm.create_model("test_convnext"), "ConvNeXt"),
         (swin, "of a SwinTransformer has|attends inside windows"),
@@ -240,7 +240,7 @@ def cait():
     ],
 )
 @pytest.mark.parametrize("name", ["attention_entropy", "attention_rollout"])
-def test_models_without_attention_over_all_tokens_have_no_value(name, model, said):
+def test_models_without_attention_over_all_tokens_have_no_value(name, model, message):
     some = images(2, 32, 32)
-    with pytest.raises(NotApplicable, match=said):
+    with pytest.raises(NotApplicable, match=message):
         choose("measure", name)(as_subject(model(), some))

@@ -60,10 +60,10 @@ def test_opposite_errors_are_consistently_inconsistent():
     assert values == {"": -1, "observed": 0, "expected": 0.5}
 
 
-@pytest.mark.parametrize(("label", "said"), [(0, "right on all 2"), (1, "wrong on all 2")])
-def test_without_any_errors_or_successes_there_is_no_kappa(label, said):
+@pytest.mark.parametrize(("label", "message"), [(0, "right on all 2"), (1, "wrong on all 2")])
+def test_without_any_errors_or_successes_there_is_no_kappa(label, message):
     some = answers([0, 0], [label, label])
-    with pytest.raises(NotApplicable, match=said):
+    with pytest.raises(NotApplicable, match=message):
         choose("measure", "error_consistency")(some, some)
 
 

@@ -94,7 +94,7 @@ def test_another_seed_draws_other_noise(subject):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"names": ["fog"]}, "fog"),
         ({"names": []}, "names"),
@@ -111,6 +111,6 @@ def test_another_seed_draws_other_noise(subject):
         ({"names": ["jpeg"], "reference": {"jpeg": -1}}, "reference"),
     ],
 )
-def test_wrong_settings_are_named(wrong, said):
-    with pytest.raises(InvalidConfig, match=said):
+def test_wrong_settings_are_named(wrong, message):
+    with pytest.raises(InvalidConfig, match=message):
         choose("measure", "corruptions", **wrong)

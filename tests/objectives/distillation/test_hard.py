@@ -28,9 +28,9 @@ def given():
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_the_loss_is_that_of_both_classes(model, given, alpha):
     chances = model(given.images).softmax(1)
-    said = given.teacher_outputs[OUTPUTS].argmax(1)
+    message = given.teacher_outputs[OUTPUTS].argmax(1)
     expected = sum(
-        -(1 - alpha) * chances[i, given.labels[i]].log() - alpha * chances[i, said[i]].log()
+        -(1 - alpha) * chances[i, given.labels[i]].log() - alpha * chances[i, message[i]].log()
         for i in range(6)
     )
     found = choose("objective", "hard_distillation", alpha=alpha)(model, given).value

@@ -86,7 +86,7 @@ def test_a_batch_without_a_teachers_words_is_refused(model):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"alpha": 1.5}, "alpha"),
         ({"temperature": 0}, "temperature"),
@@ -98,6 +98,6 @@ def test_a_batch_without_a_teachers_words_is_refused(model):
         ({"teacher": ""}, "teacher"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, said):
-    with pytest.raises(InvalidConfig, match=said):
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(InvalidConfig, match=message):
         choose("objective", "soft_distillation", **settings)

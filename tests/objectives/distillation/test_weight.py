@@ -202,7 +202,7 @@ def test_windows_are_compared_with_the_same_windows():
 
 
 @pytest.mark.parametrize(
-    ("teacher", "settings", "said"),
+    ("teacher", "settings", "message"),
     [
         ({"reg_tokens": 2}, {}, r"5 tokens and 7 tokens.*tokens: patches"),
         ({"patch_size": 4}, {"tokens": "patches"}, "4 tokens and 16 tokens"),
@@ -215,8 +215,8 @@ def test_windows_are_compared_with_the_same_windows():
         ({}, {"layers": [[4, 1]]}, "the student has no block 4: it has 4"),
     ],
 )
-def test_models_that_do_not_go_together_are_refused_before_training(teacher, settings, said):
-    with pytest.raises(InvalidInput, match=said):
+def test_models_that_do_not_go_together_are_refused_before_training(teacher, settings, message):
+    with pytest.raises(InvalidInput, match=message):
         found(vit(1, **teacher), vit(2), **settings)
 
 
@@ -254,7 +254,7 @@ def test_a_teacher_without_queries_keys_and_values_as_one_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"layers": []}, "no pair"),
         ({"layers": [[1, 2], [1, 3]]}, "block 1 of the student is paired twice"),
@@ -265,6 +265,6 @@ def test_a_teacher_without_queries_keys_and_values_as_one_is_refused():
         ({"tokens": "class"}, "tokens"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, said):
-    with pytest.raises(InvalidConfig, match=said):
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(InvalidConfig, match=message):
         choose("objective", "weight_distillation", **settings)

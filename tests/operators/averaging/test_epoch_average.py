@@ -99,16 +99,16 @@ def test_equal_epochs_give_that_epoch(method):
 
 
 @pytest.mark.parametrize(
-    ("method", "given", "said"),
+    ("method", "given", "message"),
     [
         ("epoch_average", {"last": 9}, "last 9 epochs are asked for, and 8 are kept"),
         ("lawa", {"k": 10}, "last 10 epochs"),
         ("swa", {"start": 1.0}, "swa needs at least 2 checkpoints; 1 is given"),
     ],
 )
-def test_too_few_epochs_are_refused(run, method, given, said):
+def test_too_few_epochs_are_refused(run, method, given, message):
     zoo, id = run
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(InvalidInput, match=message):
         merge(zoo, method, models=[id], **given)
 
 

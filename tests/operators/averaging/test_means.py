@@ -135,11 +135,11 @@ def test_names_come_in_order_and_are_fetched_ahead(monkeypatch):
 
 
 def test_what_is_done_is_reported():
-    said = []
+    steps = []
 
     class Noted:
         def step(self, task, done, total):
-            said.append((task, done, total))
+            steps.append((task, done, total))
 
     list(mean(Ingredients(models(2), progress=Noted(), task="mean")))
-    assert said == [("mean", k, 4) for k in range(4)]
+    assert steps == [("mean", k, 4) for k in range(4)]

@@ -141,7 +141,7 @@ def test_shared_weights_are_those_of_the_first_block_or_the_mean_of_the_group():
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("share", "message"),
     [
         (
             3,
@@ -152,9 +152,9 @@ def test_shared_weights_are_those_of_the_first_block_or_the_mean_of_the_group():
         ((2, 2, 2), "3 entries, but there are 2 stages"),
     ],
 )
-def test_a_pattern_that_does_not_divide_a_stage_is_refused(share, said):
+def test_a_pattern_that_does_not_divide_a_stage_is_refused(share, message):
     architecture = section("architecture", TINY)
-    with pytest.raises(IncompatibleWeights, match=said):
+    with pytest.raises(IncompatibleWeights, match=message):
         compressed_architecture(Minivit(share=share), architecture)
 
 

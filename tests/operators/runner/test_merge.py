@@ -148,7 +148,7 @@ def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
 
 
 @pytest.mark.parametrize(
-    ("models", "said"),
+    ("models", "message"),
     [
         ([], "needs at least 2 models; none is given"),
         (["{id}"], "needs at least 2 models; 1 is given"),
@@ -156,8 +156,8 @@ def test_a_diverged_model_is_refused_or_left_out(grown_zoo, siblings):
         (["{id}@9"], "no weights of epoch 9"),
     ],
 )
-def test_bad_choices_are_refused(grown_zoo, models, said):
-    with pytest.raises(InvalidInput, match=said):
+def test_bad_choices_are_refused(grown_zoo, models, message):
+    with pytest.raises(InvalidInput, match=message):
         merge(
             grown_zoo,
             "uniform_soup",

@@ -111,13 +111,13 @@ def test_with_mergekits_entries_and_rescaling_gives_its_numbers(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"drop_rate": 1.0}, "drop_rate"),
         ({"density": 0.5}, "it goes with combination_type=ties"),
         ({"combination_type": "max"}, "combination_type"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, said):
-    with pytest.raises(InvalidConfig, match=said):
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(InvalidConfig, match=message):
         choose("operator", "dare", **settings)

@@ -85,19 +85,22 @@ def test_a_truth_that_nobody_knows_is_said_to_be_unknown(studied, forests):
 
 def test_sentences_have_the_numbers(studied, forests):
     found = studied(forests.recovered(wrong=["r0c1g0", "r2c3"], mixture=True))
-    said = "\n".join(found.sentences)
+    message = "\n".join(found.sentences)
     assert (
-        "40 models are 3 trees (nobody told how many there are), with 3 roots and 38 edges" in said
+        "40 models are 3 trees (nobody told how many there are), with 3 roots and 38 edges"
+        in message
     )
-    assert "95.0\xa0% of models have exactly their true parents (38 of 40; a root: none)." in said
-    assert "36 of 38 recovered edges are true, and 2 of 38 true edges are missed." in said
-    assert "hold the same models as the true ones (adjusted Rand index 1.000)" in said
-    assert "`mother` 40.0\xa0% and `nearest_root` 40.0\xa0%" in said
-    assert "2 edges are doubtful" in said
-    assert "Of these, 0 of 2 are right. Of the others, 36 of 36 are right." in said
-    assert "1 model is a mixture of several parents" in said
-    assert "by 74 tensors, which hold at least 99.1\xa0% of the numbers" in said
-    assert "1 was set aside: `broken.safetensors`: block.0.weight has NaN." in said
+    assert (
+        "95.0\xa0% of models have exactly their true parents (38 of 40; a root: none)." in message
+    )
+    assert "36 of 38 recovered edges are true, and 2 of 38 true edges are missed." in message
+    assert "hold the same models as the true ones (adjusted Rand index 1.000)" in message
+    assert "`mother` 40.0\xa0% and `nearest_root` 40.0\xa0%" in message
+    assert "2 edges are doubtful" in message
+    assert "Of these, 0 of 2 are right. Of the others, 36 of 36 are right." in message
+    assert "1 model is a mixture of several parents" in message
+    assert "by 74 tensors, which hold at least 99.1\xa0% of the numbers" in message
+    assert "1 was set aside: `broken.safetensors`: block.0.weight has NaN." in message
     assert all(not line.startswith(":") for line in found.sentences)
     told = studied(forests.recovered(), trees=3)
     assert "3 trees (as was told)" in told.sentences[0]
@@ -115,15 +118,16 @@ def test_ties_kinds_and_notes_are_told(studied, forests):
         node_accuracy=0.5, node_accuracy_up_to_ties=1.0, mixtures_found=float("nan")
     )
     found = studied(forests.recovered(1, 3, 0, forest=forest, scores=scores, others=False))
-    said = "\n".join(found.sentences)
-    assert "2 models stand in 1 group that their weights do not tell apart" in said
-    assert "`r0`, `r0c0`" in said
+    message = "\n".join(found.sentences)
+    assert "2 models stand in 1 group that their weights do not tell apart" in message
+    assert "`r0`, `r0c0`" in message
     assert (
-        "Where models that their weights do not tell apart stand for each other, 100.0\xa0%" in said
+        "Where models that their weights do not tell apart stand for each other, 100.0\xa0%"
+        in message
     )
-    assert "Among the children: 2 copied and 1 quantised." in said
-    assert "Nothing is like this." in said
-    assert "nan" not in said
+    assert "Among the children: 2 copied and 1 quantised." in message
+    assert "Nothing is like this." in message
+    assert "nan" not in message
 
 
 def test_several_groups_and_all_models_are_in_tables(studied, forests):

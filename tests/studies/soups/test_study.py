@@ -182,11 +182,11 @@ def test_figures_show_something(studied):
 
 
 def test_sentences_say_when_one_may_average(studied):
-    said = " ".join(studied.sentences)
-    assert "The uniform soup of one parent's children differs" in said
-    assert "models of the same parent" in said
-    assert "models of different parents" in said
-    assert "copy first takes away" in said or "copy first does not clearly lower" in said
+    message = " ".join(studied.sentences)
+    assert "The uniform soup of one parent's children differs" in message
+    assert "models of the same parent" in message
+    assert "models of different parents" in message
+    assert "copy first takes away" in message or "copy first does not clearly lower" in message
     (table,) = tables(studied, "Published directions")
     assert len(table.rows) == 4
     assert all("here" in row[1] for row in table.rows)

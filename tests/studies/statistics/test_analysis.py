@@ -80,20 +80,20 @@ def test_models_without_a_distance_are_left_out(stage):
 
 
 def test_sentences_have_the_numbers_that_were_computed(stage, analysis):
-    said = sentences(analysis, BOOTSTRAP)
+    message = sentences(analysis, BOOTSTRAP)
     mean = BOOTSTRAP.mean(stage.values["accuracy"].to_numpy())
-    first = said.headlines[0].replace("\xa0", " ")
+    first = message.headlines[0].replace("\xa0", " ")
     assert f"**{100 * mean.value:.1f} %**" in first
     assert f"95 % CI {100 * mean.low:.1f} to {100 * mean.high:.1f}" in first
     best = analysis.of("accuracy")[0].explained.eta_squared
-    assert f"lr explains η² = **{100 * best.value:.0f}\xa0%**" in said.headlines[1]
-    assert "Modes are separated in **predictions** by parent" in said.headlines[2]
-    assert any("only 2 simclr and 2 supervised parents" in line for line in said.headlines)
+    assert f"lr explains η² = **{100 * best.value:.0f}\xa0%**" in message.headlines[1]
+    assert "Modes are separated in **predictions** by parent" in message.headlines[2]
+    assert any("only 2 simclr and 2 supervised parents" in line for line in message.headlines)
 
 
 def test_every_sentence_with_a_mean_has_an_interval(analysis):
-    said = sentences(analysis, BOOTSTRAP)
-    for line in [*said.headlines, *said.details]:
+    message = sentences(analysis, BOOTSTRAP)
+    for line in [*message.headlines, *message.details]:
         assert "CI" in line or "only 2 simclr" in line, line
 
 
@@ -112,16 +112,16 @@ def test_a_population_of_copies_has_no_variety(stage):
     analysis = analyse(copies, BOOTSTRAP)
     assert analysis.effects == []
     assert analysis.mixed_models["accuracy"] == "it is the same for all models"
-    said = " ".join(
+    message = " ".join(
         [*sentences(analysis, BOOTSTRAP).headlines, *sentences(analysis, BOOTSTRAP).details]
     )
-    assert "no variety in predictions" in said
-    assert "are not clearly distinct" in said
+    assert "no variety in predictions" in message
+    assert "are not clearly distinct" in message
 
 
 def test_many_parents_make_the_interval_about_parents():
     """Sixteen parents whose kind means nothing: no claim that it does, and no warning."""
     stage = made_up(48, 16)
-    said = sentences(analyse(stage, BOOTSTRAP), BOOTSTRAP).headlines
-    assert not any("only" in line for line in said)
-    assert any("are not clearly distinct" in line for line in said)
+    message = sentences(analyse(stage, BOOTSTRAP), BOOTSTRAP).headlines
+    assert not any("only" in line for line in message)
+    assert any("are not clearly distinct" in line for line in message)
