@@ -79,7 +79,7 @@ NAMES = {
 SHARES: dict[Any, tuple[str, ...]] = {2: ("a", "b", "c", "d", "d4"), "all": ("d", "d4")}
 """The rows of each pattern; one set of weights, and what is trained for longer, starts from its
 teacher alone."""
-STARTS = ("first", "mean", "fit")
+STARTS = ("first", "mean")
 """What a shared matrix is made of, see the operator."""
 LOSS = {2: 0.5, "all": 3.0}
 """Points that a student with everything may lose against its teacher."""

@@ -85,7 +85,7 @@ def compress(
     """Give every model a compact student, which starts from it and is taught by it.
 
         vitarium.compress(zoo, models=["3f2a"], share=2)
-        vitarium.compress(zoo, "minivit", models=ids, share="all", init="fit", epochs=20)
+        vitarium.compress(zoo, "minivit", models=ids, share="all", init="mean", epochs=20)
         vitarium.compress(zoo, models=ids, recipe={"objective.hidden_weight": 0})
 
     A student is a model of the zoo with the original as its parent. The same call goes on where an

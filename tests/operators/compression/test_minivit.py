@@ -5,6 +5,7 @@ import torch
 
 from vitarium import Blueprint, grow, merge
 from vitarium.core import registry
+from vitarium.core.config import InvalidConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import choose
 from vitarium.evaluation.inputs import Weights
@@ -62,14 +63,12 @@ def outputs(model):
     [
         ("first", {}),
         ("mean", {}),
-        ("fit", {}),
-        ("fit", {"global_pool": "avg", "class_token": False}),
-        ("fit", {"global_pool": "avg", "reg_tokens": 2, "act_layer": "gelu_tanh"}),
-        ("fit", {"qkv_bias": False, "act_layer": "quick_gelu", "norm_eps": 1e-12}),
+        ("first", {"global_pool": "avg", "class_token": False}),
+        ("mean", {"global_pool": "avg", "reg_tokens": 2, "act_layer": "gelu_tanh"}),
+        ("first", {"qkv_bias": False, "act_layer": "quick_gelu", "norm_eps": 1e-12}),
         ("first", DINOV2 | {"init_values": 0.5}),
         ("mean", DINOV2 | {"init_values": 0.5}),
-        ("fit", DINOV2 | {"init_values": 0.5}),
-        ("fit", TIMM | {"drop_path_rate": 0.1}),
+        ("first", TIMM | {"drop_path_rate": 0.1}),
     ],
 )
 def test_where_the_blocks_of_each_group_are_equal_the_compressed_model_computes_what_the_model_does(
@@ -80,7 +79,7 @@ def test_where_the_blocks_of_each_group_are_equal_the_compressed_model_computes_
     torch.testing.assert_close(outputs(found), outputs(model), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("init", ["first", "mean", "fit"])
+@pytest.mark.parametrize("init", ["first", "mean"])
 def test_a_model_with_a_set_of_weights_for_each_block_is_the_model_itself(init):
     section, model = plain()
     found = compressed(section, model, share=1, init=init)
@@ -121,45 +120,10 @@ def test_a_pattern_that_does_not_divide_the_blocks_is_refused():
         compressed_architecture(Minivit(share=3), section)
 
 
-def rearranged(model, block):
-    """The same function, with heads and hidden units of a block in another order, and rotated."""
-    torch.manual_seed(3)
-    heads, dim = TINY["num_heads"], TINY["embed_dim"] // TINY["num_heads"]
-    order = torch.tensor([2, 0, 1])
-    attention, mlp = model.blocks[block].attn, model.blocks[block].mlp
-    turns = torch.linalg.qr(torch.randn(2, heads, dim, dim, dtype=torch.float64)).Q
-    for tensor in (attention.qkv.weight, attention.qkv.bias):
-        parts = tensor.reshape(3, heads, dim, -1)[:, order]
-        turned = [turns[number // 2] @ parts[number] for number in range(3)]
-        tensor.copy_(torch.stack(turned).reshape(tensor.shape))
-    columns = attention.proj.weight.unflatten(1, (heads, dim))[:, order]
-    attention.proj.weight.copy_(torch.einsum("ohd,hed->ohe", columns, turns[1]).flatten(1))
-    units = torch.randperm(len(mlp.fc1.bias))
-    for tensor in (mlp.fc1.weight, mlp.fc1.bias):
-        tensor.copy_(tensor[units])
-    mlp.fc2.weight.copy_(mlp.fc2.weight[:, units])
-
-
-@pytest.mark.parametrize("settings", [{}, {"mix_before": False, "mix_after": False}])
-def test_a_fit_finds_blocks_that_are_equal_but_for_the_order_of_heads_and_units(settings):
-    section, model = plain(equal=2)
-    before = outputs(model)
-    rearranged(model, 1)
-    torch.testing.assert_close(outputs(model), before, rtol=0, atol=1e-10)
-    found = outputs(compressed(section, model, init="fit", **settings))
-    torch.testing.assert_close(found, before, rtol=1e-6, atol=1e-8)
-    assert (
-        outputs(compressed(section, model, init="mean", **settings)) - before
-    ).abs().max() > 1e-3
-
-
-def test_a_fit_tells_the_error_that_is_left_in_each_group():
-    _, model = plain()
-    ingredients = Ingredients([Weights("m", model.state_dict(), skeleton=lambda: model)])
-    dict(choose("operator", "minivit", init="fit", share=(3, 1))(ingredients))
-    first, second = ingredients.log.lines
-    assert first.startswith("shared.0: relative error logits 0.")
-    assert second == "shared.1: relative error logits 0.000, values 0.000, mlp 0.000"
+def test_it_starts_from_the_first_block_and_names_the_starts_that_there_are():
+    assert Minivit().init == "first"
+    with pytest.raises(InvalidConfig, match=r"init.*'first' or 'mean'"):
+        choose("operator", "minivit", init="fit")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,10 @@
 """MiniViT's weight multiplexing: a model whose blocks share their large matrices in groups."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
 import torch
 from pydantic import Field
-from timm.layers.create_act import get_act_layer
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
@@ -18,8 +15,7 @@ from vitarium.architectures.multiplexed.mini_swin import MiniSwin, StageSharing
 from vitarium.core.config import Config, InvalidConfig
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
-from vitarium.operators.base import Ingredients, NamedTensors, OperatorLog, checked, operator
-from vitarium.operators.compression._block_fitting import Parts, fitted
+from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 from vitarium.operators.compression._plain_models import plain_factors, swin_factors
 
 
@@ -29,9 +25,8 @@ class Minivit(Config):
     share: StageSharing = 2
     """Blocks to a set of weights: a number, "all" (of a stage), or a list: of the groups' sizes, or
     for a Swin with one entry for each stage, such a number, "all", or such a list."""
-    init: Literal["first", "mean", "fit"] = "fit"
-    """The shared weights: the first block's of each group, the mean of the group's blocks, or those
-    nearest to what all blocks of the group do, with fitted head mixing."""
+    init: Literal["first", "mean"] = "first"
+    """The shared weights: the first block's of each group, or the mean of the group's blocks."""
     separate_norms: bool = True
     """Each block keeps its own LayerNorms."""
     mix_before: bool = True
@@ -73,59 +68,50 @@ def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
 
     Yields (name, tensor [*shape]). Of a plain ViT, or of timm's Swin. Head mixing starts from the
     identity, tables and convolutions from zero: where the blocks of each group are equal, the
-    result computes what the model does. In float64; the dtype is the model's. Raises
+    result computes what the model does. Means are of float64; the dtype is the model's. Raises
     IncompatibleWeights.
     """
     (model,) = ingredients
     section = _compressed(config, model.skeleton)
     groups = _groups(section.config)
-    prefixes = [prefix for group in groups for prefix in group.blocks]
+    prefixes = [prefix for group in groups.values() for prefix in group]
     for name in ingredients.shapes:
         if not name.startswith(tuple(prefixes)):
             yield name, checked(model, name)
     with torch.device("meta"):
         student_state = section(1).state_dict()
-    for group in groups:
-        ingredients.report(prefixes.index(group.blocks[0]), len(prefixes))
-        blocks: list[Parts] = []
-        for prefix in group.blocks:
+    per_block = ("norm", "ls") if config.separate_norms else ("ls",)
+    for shared, group in groups.items():
+        ingredients.report(prefixes.index(group[0]), len(prefixes))
+        blocks: list[dict[str, Tensor]] = []
+        for prefix in group:
             names = [name for name in model.shapes if name.startswith(prefix)]
             blocks.append({name.removeprefix(prefix): checked(model, name) for name in names})
-        shared, owned = _init_student(config, group, blocks, ingredients.log)
-        for part, tensor in shared.items():
-            yield group.shared + part, tensor.to(blocks[0][part].dtype)
-        for prefix, parts in zip(group.blocks, owned, strict=True):
+        for part, tensor in blocks[0].items():
+            if config.init == "mean":
+                mean = torch.stack([block[part] for block in blocks]).mean(0, dtype=torch.float64)
+                tensor = mean.to(tensor.dtype)
+            if not part.startswith(per_block):
+                yield shared + part, tensor
+        for prefix, block in zip(group, blocks, strict=True):
             for name, like in student_state.items():
                 if name.startswith(prefix):
                     part = name.removeprefix(prefix)
-                    tensor = parts[part] if part in parts else _neutral(part, like)
-                    yield name, tensor.to(blocks[0]["attn.qkv.weight"].dtype)
+                    tensor = block[part] if part in block else _neutral(part, like)
+                    yield name, tensor.to(block["attn.qkv.weight"].dtype)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Blocks that share weights: where these are, and the blocks, as beginnings of names."""
-
-    shared: str
-    blocks: list[str]
-    num_heads: int
-    activation: Callable[[Tensor], Tensor]
-
-
-def _groups(architecture: MiniDeit | MiniSwin) -> list[_Group]:
+def _groups(architecture: MiniDeit | MiniSwin) -> dict[str, list[str]]:
+    """The blocks that share weights, by where these are; all as beginnings of names."""
     if isinstance(architecture, MiniDeit):
-        activation = get_act_layer(architecture.act_layer)()
-        stages = [("", group_sizes(architecture.share, architecture.depth), architecture.num_heads)]
+        stages = [("", group_sizes(architecture.share, architecture.depth))]
     else:
-        activation = nn.GELU()
-        stage_groups = enumerate(zip(architecture.group_sizes, architecture.num_heads, strict=True))
-        stages = [(f"layers.{stage}.", sizes, heads) for stage, (sizes, heads) in stage_groups]
-    groups = []
-    for at, sizes, heads in stages:
-        for number, end in enumerate(accumulate(sizes)):
-            blocks = [f"{at}blocks.{block}." for block in range(end - sizes[number], end)]
-            groups.append(_Group(f"{at}shared.{number}.", blocks, heads, activation))
-    return groups
+        stages = [(f"layers.{n}.", sizes) for n, sizes in enumerate(architecture.group_sizes)]
+    return {
+        f"{stage}shared.{number}.": [f"{stage}blocks.{n}." for n in range(end - size, end)]
+        for stage, sizes in stages
+        for number, (size, end) in enumerate(zip(sizes, accumulate(sizes), strict=True))
+    }
 
 
 def _compressed(config: Minivit, model: nn.Module, drop_path_rate: float | None = None) -> Section:
@@ -151,32 +137,6 @@ def _compressed(config: Minivit, model: nn.Module, drop_path_rate: float | None 
         raise IncompatibleWeights(
             f"a model of {depths} blocks has no such multiplexed version: {error}"
         ) from None
-
-
-def _init_student(
-    config: Minivit, group: _Group, blocks: list[Parts], log: OperatorLog
-) -> tuple[Parts, list[Parts]]:
-    """What the blocks of a group share, and what each has of its own and of the model."""
-    first, mean = blocks[0], Parts()
-    for name in first:
-        mean[name] = torch.stack([block[name] for block in blocks]).mean(0, dtype=torch.float64)
-    if config.init == "fit":
-        fit = fitted(
-            blocks,
-            [first, mean],
-            num_heads=group.num_heads,
-            activation=group.activation,
-            mix_before=config.mix_before,
-            mix_after=config.mix_after,
-            own_norms=config.separate_norms,
-        )
-        left = ", ".join(f"{part} {error:.3f}" for part, error in fit.errors.items())
-        log.lines.append(f"{group.shared[:-1]}: relative error {left}")
-        return fit.shared, fit.per_block
-    start = first if config.init == "first" else mean
-    prefixes = ("norm", "ls") if config.separate_norms else ("ls",)
-    shared = {name: start[name] for name in start if not name.startswith(prefixes)}
-    return shared, [{n: block[n] for n in block if n.startswith(prefixes)} for block in blocks]
 
 
 def _neutral(part: str, like: Tensor) -> Tensor:
