@@ -9,13 +9,14 @@ import pandas as pd
 from vitarium.studies.diversity.measured import Unavailable
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, Quantity, Spread, Unit, title, unit_of
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import Analysis, pairs_sharing
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import MANY
 from vitarium.studies.statistics.stages import Stage, Stages
 from vitarium.studies.statistics.variance import Mixed
 
-_OVER_PAIRS = "Means over pairs, with intervals of the bootstrap over models."
+texts = Texts("diversity", "notes")
 
 
 def stages(population: Stages) -> Table:
@@ -52,9 +53,8 @@ def distributions(stage: Stage) -> Table:
             spread = Spread(mean, deviation, low, high, unit)
             row[title(measure)] = spread if len(values) else None
         rows.append(row)
-    note = "Mean ± standard deviation, and the range from the smallest to the largest."
     heading = "Distribution of each measure for each value of a factor"
-    return Table.of(heading, rows, note, folded=None)
+    return Table.of(heading, rows, texts("spread"), folded=None)
 
 
 def variance(analysis: Analysis) -> Table:
@@ -68,9 +68,7 @@ def variance(analysis: Analysis) -> Table:
         "What each factor explains of the variance",
         ("of", "factor", *shares, "p", "models"),
         rows,
-        note="η² with its interval. Adjusted: ε², 0 where a factor means nothing. p: of shuffled "
-        "labels, times the number of factors (Bonferroni); labels of parents are shuffled between "
-        "parents.",
+        note=texts("variance"),
         units={**dict.fromkeys(shares, "share"), "p": "p"},
         folded=None,
     )
@@ -92,8 +90,7 @@ def mixed_models(analysis: Analysis) -> Table:
     return Table.of(
         "Mixed effects: the factors as fixed effects, the parent as a random effect",
         rows,
-        "Shares of the variance by restricted maximum likelihood (statsmodels' MixedLM); p by "
-        "Wald's test, not corrected.",
+        texts("mixed_models"),
         units=units | {f"p of {name}": "p" for name in names},
     )
 
@@ -105,7 +102,7 @@ def kinship(analysis: Analysis, bootstrap: Bootstrap) -> Table:
         for measure, matrix in pairs.items():
             row[title(measure)] = Quantity(bootstrap.pairs(matrix, kin.mask), unit_of(measure))
         rows.append(row)
-    return Table.of("How alike models are, by kinship", rows, _OVER_PAIRS)
+    return Table.of("How alike models are, by kinship", rows, texts("over_pairs"))
 
 
 def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
@@ -122,7 +119,7 @@ def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
                 unit, row = unit_of(measure), {"of": title(measure), "factor": factor.name}
                 rows.append(row | {name: Quantity(cell, unit) for name, cell in cells.items()})
     heading = "How alike models are that share a factor's value"
-    return Table.of(heading, rows, _OVER_PAIRS, folded=True)
+    return Table.of(heading, rows, texts("over_pairs"), folded=True)
 
 
 def models(stage: Stage) -> Table:

@@ -18,6 +18,9 @@ from vitarium.studies.lineage import figures, tables
 from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests, true_forest
 from vitarium.studies.lineage.sentences import forest_lines, percent, sentences, takes_roots
 from vitarium.studies.report.text import counted
+from vitarium.studies.report.texts import Texts
+
+texts = Texts("lineage", "page")
 
 
 class Lineage(Config):
@@ -99,7 +102,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     lines = sentences(
         recovered, forests, given_trees=trees is not None, wants_truth=config.truth is not False
     )
-    truth = " Held against the truth, which no method sees." if recovered.truth is not None else ""
+    truth = texts("lead_truth") if recovered.truth is not None else ""
     forest = recovered.forest
     counts = {"models": forest.models, "trees": forest.trees, "edges": forest.edges}
     facts = [(f"{len(what):,}", name) for name, what in counts.items()]
@@ -111,8 +114,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     return LineageTables(
         f"Lineage of {population.name}",
         [*_sections(recovered, forests, lines), _methods(config, method, baselines, first)],
-        f"Which of **{counted(len(forest.models), 'model')}** descends from which? What their "
-        f"weights tell, and how sure that is.{truth}",
+        texts("lead", models=counted(len(forest.models), "model"), truth=truth),
         facts,
         {"": lines},
         ["", *forest_lines(first)],
@@ -157,22 +159,16 @@ def _methods(
         for name, value in method.factors().items()
         if name != "name"
     )
-    lines = [
-        about(method.plugin) + (f" Settings: {settings}." if settings else ""),
-        f"Trees: {config.trees}. Epochs: {config.epochs}.",
-    ]
+    beside = []
     for baseline in baselines:
         has_roots = forest.truth is not None and takes_roots(baseline.name)
         roots = " It was told the true roots." if has_roots else ""
-        lines.append(f"Beside it, with default settings, {about(baseline)}{roots}")
-    lines += [
-        "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
-        "are left out. Two models whose weights are the same are tied, and said to be so.",
-        "A confidence is how probable it is, as the method sees it, that an edge is right. Of a "
-        "mixture, the lowest of its edges' stands in the figure.",
-        "The truth, where it is known, comes of the zoo's recipes or of a table beside the files; "
-        "it is only looked at for scores, and by baselines that must be told the roots. A model "
-        "whose true parent is not here descends from the nearest ancestor that is.",
-        "The same models give the same page.",
+        beside.append(f"Beside it, with default settings, {about(baseline)}{roots}")
+    chosen = about(method.plugin) + (f" Settings: {settings}." if settings else "")
+    lines = [
+        chosen,
+        f"Trees: {config.trees}. Epochs: {config.epochs}.",
+        *beside,
+        *texts.lines("method"),
     ]
     return Section("method", "How it was computed", [Sentences(lines)])

@@ -11,26 +11,11 @@ from vitarium.lineage.recover import Recovered
 from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, SIGN, Quantity
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.bootstrap import Estimate
 
-MEANINGS = {
-    "node_accuracy": ("right parents", "models with exactly their true parents, roots with none"),
-    "node_accuracy_up_to_ties": ("right parents, up to ties", "the same, but for tied models"),
-    "parent_accuracy": ("right parents of children", "the same of models that have true parents"),
-    "edge_precision": ("edges that are right", "of the recovered edges, those that are true"),
-    "edge_recall": ("edges that are found", "of the true edges, those that were recovered"),
-    "undirected_edge_accuracy": ("edges, whichever way", "the same, in either direction"),
-    "root_accuracy": ("right roots", "true trees whose true roots have no parent in the forest"),
-    "adjusted_rand_index": (
-        "trees (ARI)",
-        "adjusted Rand index of the trees: 100 where they are the same, about 0 by chance",
-    ),
-    "mixtures_found": ("mixtures found", "true mixtures of which all parents were found"),
-    "mother_accuracy": (
-        "as MoTHer scores",
-        "of a tree's true edges, those that were recovered; mean over the trees",
-    ),
-}
+texts = Texts("lineage", "notes")
+MEANINGS: dict[str, tuple[str, str]] = Texts("lineage", "scores").content
 """By score: its short name, and what it is the share of."""
 MIN_EDGES = 20
 """Edges of which the truth is known from which on confidences are compared with what is right."""
@@ -86,7 +71,7 @@ def calibration(forest: EvaluatedForest) -> Table:
         name = f"{100 * low:.0f} to {100 * high:.0f}{SIGN}"
         rows.append((name, total, count, share, float(confidences[inside].mean())))
     names = ("confidence", "edges", "right", "share that is right", "confidence, on average")
-    units, note = dict.fromkeys(names[3:], "sure"), "With Wilson's intervals of 95 %."
+    units, note = dict.fromkeys(names[3:], "sure"), texts("calibration")
     return Table.of_rows("Right edges by confidence", names, rows, note=note, units=units)
 
 
@@ -134,8 +119,7 @@ def edges(forest: EvaluatedForest) -> Table:
     missed = [link for link in forest.links if link.edge is None]
     for link in missed:
         add(link.child, link.status, None, link.parent, None, None, DASH)
-    note = "Share: how much of a mixture is this parent's."
-    note += " At the end, true edges that were missed." if missed else ""
+    note = texts("missed" if missed else "edges")
     units = {"confidence": "sure", "share": "share"}
     return Table.of("All models and their parents", rows, note, units=units, folded=True)
 
@@ -167,9 +151,7 @@ def groups(recovered: Recovered) -> Table:
         "Models that can be compared",
         (*names, "models such as"),
         rows,
-        note="Models of one shape are a group, and no edge leads from one to another. Heads are "
-        "left out; where models lack tensors, only what all of a group have is compared. The share "
-        "is that of the largest model's numbers, heads left out.",
+        note=texts("groups"),
         wrap=True,
     )
 

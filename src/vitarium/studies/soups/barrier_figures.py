@@ -10,7 +10,7 @@ import numpy as np
 from vitarium.studies.report import figures as plot
 from vitarium.studies.report.matrices import matrix_figure
 from vitarium.studies.soups.barriers import BEFORE, DIFFERENT, Barriers, InterpolationPath
-from vitarium.studies.soups.figures import points
+from vitarium.studies.soups.figures import points, texts
 from vitarium.studies.statistics.factors import Factor
 
 _SIDE = 235  # of a panel, in pixels
@@ -47,14 +47,9 @@ def curves(barriers: Barriers) -> plot.Figure | None:
         strokeOpacity=opacity(1, 0.05),
         tooltip=[alt.Tooltip("kin:N", title="models"), alt.Tooltip("mean(rise):Q", format=".3f")],
     )
-    return plot.Figure(
-        f"{barriers.stage.name}-barrier-curves",
-        "The loss between two models, by how close kin they are",
-        "Models on the straight line between two: how much more they lose than the line between "
-        "what both ends lose. A thin line per pair, a thick one for the mean. Where it stays at 0, "
-        "models may be averaged.",
-        _panels(alt.layer(thin, thick, data=plot.data(rows)), barriers).add_params(legend_click),
-    )
+    panels = _panels(alt.layer(thin, thick, data=plot.data(rows)), barriers)
+    panels = panels.add_params(legend_click)
+    return texts.figure("curves", f"{barriers.stage.name}-barrier-curves", panels)
 
 
 def heat_maps(barriers: Barriers) -> Iterator[plot.Figure]:
@@ -104,13 +99,9 @@ def before_and_after(barriers: Barriers) -> plot.Figure | None:
             *(alt.Tooltip(f"{when}:Q", format=".3f") for when in ("before", "after")),
         ],
     )
-    return plot.Figure(
-        f"{barriers.stage.name}-barriers-before-and-after",
-        "Where alignment helps",
-        "A point per pair: its barrier before and after the second model was rearranged to match "
-        "the first. Below the dashed line alignment helps; at the bottom nothing is left to help.",
-        _panels(alt.layer(diagonal, dots, data=plot.data(rows)), barriers),
-    )
+    panels = _panels(alt.layer(diagonal, dots, data=plot.data(rows)), barriers)
+    name = f"{barriers.stage.name}-barriers-before-and-after"
+    return texts.figure("before_and_after", name, panels)
 
 
 def siblings(barriers: Barriers, factor: Factor) -> plot.Figure | None:
@@ -141,19 +132,12 @@ def siblings(barriers: Barriers, factor: Factor) -> plot.Figure | None:
         )
         return chart.properties(width=320, height=alt.Step(34))
 
-    name = factor.name.replace("_", "-").replace(".", "-")
-    return plot.Figure(
-        f"{barriers.stage.name}-siblings-by-{name}",
-        f"Siblings by {factor.name}",
-        f"Pairs of children of one parent that were trained with the same {factor.name}, and with "
-        "different ones: the barrier between them, and the accuracy of their mean weights less "
-        "the mean of their accuracies. Orange: means with intervals over models.",
-        alt.hconcat(
-            panel("barrier", "", "barrier (nats)", alt.Axis(title=None, labelLimit=220)),
-            panel("gain", "gain_", "points of their soup against their mean", None),
-            spacing=26,
-        ),
-    )
+    title = "points of their soup against their mean"
+    labels = alt.Axis(title=None, labelLimit=220)
+    halves = panel("barrier", "", "barrier (nats)", labels), panel("gain", "gain_", title, None)
+    slug = factor.name.replace("_", "-").replace(".", "-")
+    name = f"{barriers.stage.name}-siblings-by-{slug}"
+    return texts.figure("siblings", name, alt.hconcat(*halves, spacing=26), factor=factor.name)
 
 
 def _cells(path: InterpolationPath, word: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 
 from vitarium.studies.report import figures as plot
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.soups.experiments import (
     ENSEMBLE,
     GREEDY,
@@ -17,6 +18,7 @@ from vitarium.studies.soups.experiments import (
 )
 from vitarium.studies.statistics.bootstrap import Estimate
 
+texts = Texts("soups", "figures")
 _MAX_GROUPS = 18  # groups that a figure shows
 _LOWEST_GAIN = -15.0  # points; a method that fails altogether would hide what differs by a point
 _KINDS = ["reference", "soup or merge", "after alignment"]
@@ -75,16 +77,10 @@ def methods(stage: str, results: MergeResults) -> plot.Figure | None:
     chart = alt.layer(zero.encode(x="zero:Q"), bars, dots, data=plot.data(rows))
     chart = chart.properties(width=215, height=alt.Step(17))
     names = list(dict.fromkeys(row["group"] for row in rows))
-    cut = len(groups) > _MAX_GROUPS
-    note = f" The first {_MAX_GROUPS} of {len(groups)} groups." if cut else ""
-    return plot.Figure(
-        f"{stage}-methods",
-        "Each method against the best single model",
-        f"A panel per group: the {results.split} accuracy of each method, less that of the model "
-        "that is best on the validation images (dashed). Lines: intervals of the bootstrap over "
-        f"test images. What falls out of the panel stands at its edge.{note}",
-        plot.panels(chart, "group", names, 3 if len(names) > 2 else 2),
-    )
+    panels = plot.panels(chart, "group", names, 3 if len(names) > 2 else 2)
+    cut = texts("methods_cut", shown=_MAX_GROUPS, groups=len(groups))
+    note = cut if len(groups) > _MAX_GROUPS else ""
+    return texts.figure("methods", f"{stage}-methods", panels, split=results.split, note=note)
 
 
 def _window(gains: Sequence[float]) -> list[float]:
@@ -126,14 +122,8 @@ def ingredients(stage: str, results: MergeResults) -> plot.Figure | None:
     dots = base.mark_circle(size=45).encode(**places, opacity=visible, tooltip=tips)
     dashes = means.mark_tick(thickness=2, size=12, orient="horizontal")
     chart = lines + dots + dashes.encode(**places, opacity=visible)
-    return plot.Figure(
-        f"{stage}-ingredients",
-        "Accuracy against the number of models in the soup",
-        "The best k models of a group by validation: all of them averaged (uniform), or those that "
-        "do not lower the validation accuracy (greedy). Ticks at 1: the mean of the single models. "
-        "Click a group in the legend to see it alone.",
-        chart.add_params(legend_click).properties(width=plot.WIDTH - 160, height=plot.HEIGHT),
-    )
+    chart = chart.add_params(legend_click).properties(width=plot.WIDTH - 160, height=plot.HEIGHT)
+    return texts.figure("ingredients", f"{stage}-ingredients", chart)
 
 
 def epochs(stage: str, results: MergeResults) -> plot.Figure | None:
@@ -160,10 +150,5 @@ def epochs(stage: str, results: MergeResults) -> plot.Figure | None:
         tooltip=["model:N", alt.Tooltip("gain:Q", format="+.2f")],
         mean_tooltip=[alt.Tooltip("gain:Q", format="+.3f", title="mean")],
     )
-    return plot.Figure(
-        f"{stage}-epoch-averages",
-        "What averaging the last epochs gains",
-        "A point per model: the accuracy of the mean of its last epochs' weights, less that of its "
-        "last epoch alone. Orange: the mean over models, with its interval over test images.",
-        alt.layer(zero, chart).properties(width=plot.WIDTH - 120, height=alt.Step(46)),
-    )
+    chart = alt.layer(zero, chart).properties(width=plot.WIDTH - 120, height=alt.Step(46))
+    return texts.figure("epochs", f"{stage}-epoch-averages", chart)

@@ -6,10 +6,12 @@ import numpy as np
 
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import Interval
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.soups.barriers import Barriers
 from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN, Failure, MergeResults, label
 from vitarium.studies.soups.groups import Group
 
+texts = Texts("soups", "notes")
 _HEADS = {"merge": "merged", "average": "averaged", "ensemble": "all kept"}
 _AGAINST_BEST, _AGAINST_MEAN = "against best single", "against mean single"
 _GAINS = {_AGAINST_BEST: "gain", _AGAINST_MEAN: "gain"}
@@ -30,8 +32,7 @@ def methods(results: MergeResults) -> Table:
         "Methods, on average over the groups of siblings",
         names,
         rows,
-        note="Best single: by validation. Intervals over test images; “over groups”: of the same "
-        "mean, over groups, where there are four or more.",
+        note=texts("methods"),
         units={"accuracy": "fraction", "over groups": "gain", **_GAINS},
     )
 
@@ -51,9 +52,7 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
         title,
         ("group", "method", "models", "heads", "validation", "accuracy", _AGAINST_BEST),
         rows,
-        note="Intervals over test images. Heads: merged like all other weights; averaged apart "
-        "from what the method does with the rest, where they did not start from the same values; "
-        "or all kept, the model giving the mean of their outputs, where their shapes differ.",
+        note=texts("groups"),
         units={"validation": "fraction", "accuracy": "fraction", **_GAINS},
         folded=None,
     )
@@ -75,8 +74,7 @@ def parts(results: MergeResults) -> Table:
         "Soups of siblings that share a factor's value",
         ("children with", "groups", "method", _AGAINST_BEST, _AGAINST_MEAN),
         rows,
-        note="Means over parents, in points of accuracy, with intervals over test images. Where "
-        "heads have several shapes all are kept.",
+        note=texts("parts"),
         units=_GAINS,
         folded=None,
     )
@@ -106,8 +104,7 @@ def epochs(results: MergeResults) -> Table:
         "Averages of the last epochs against the last epoch",
         (*names, "better / same / worse", "validation"),
         rows,
-        note="Mean gain in points of accuracy, with its interval over test images, and the "
-        "interval of the same mean over models.",
+        note=texts("epochs"),
         units={"gain": "gain", "over models": "gain", "validation": "fraction"},
     )
 
@@ -124,9 +121,7 @@ def kinship(barriers: Barriers) -> Table:
         "Barriers by kinship",
         ("pairs of", "pairs", "barrier (nats)", "soup against mean"),
         rows,
-        note="Barrier: how far the loss rises above the line between the ends. Soup against mean: "
-        "accuracy of both models' mean weights less the mean of their accuracies. Intervals of the "
-        "bootstrap over models.",
+        note=texts("kinship"),
         units={"soup against mean": "gain"},
     )
 
@@ -141,8 +136,7 @@ def aligned(barriers: Barriers) -> Table:
         "Barriers before and after alignment",
         ("pairs of", "alignment", "pairs", *nats, "share", "aligned soup against mean"),
         rows,
-        note="The second model of each pair is rearranged to match the first. Intervals over "
-        "models.",
+        note=texts("aligned"),
         units={"share": "share", "aligned soup against mean": "gain"},
     )
 
