@@ -33,8 +33,7 @@ from vitarium.core.file_faults import fault
 from vitarium.core.terminal import print_note
 from vitarium.zoo._query_limits import is_any_left_behind
 
-_INTERRUPTED = 130
-"""Exit status of Ctrl-C."""
+_INTERRUPTED = 130  # exit status of Ctrl-C
 
 
 class Commands(TyperGroup):

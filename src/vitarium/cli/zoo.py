@@ -10,10 +10,8 @@ from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 
 SCORED = "accuracy on test images before and after training"
-ON_A_TERMINAL = 100
-"""Models that are listed on a terminal unless more are asked for."""
-_MAX_LENGTH = 100
-"""Characters in a cell of a listing."""
+ON_A_TERMINAL = 100  # models that are listed on a terminal unless more are asked for
+_MAX_LENGTH = 100  # characters in a cell of a listing
 
 
 def ls(

@@ -25,8 +25,7 @@ _ACTIVATIONS = {
     "ReLU": "relu",
     "SiLU": "silu",
 }
-_RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
-"""PIL's numbers."""
+_RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL's numbers
 
 
 def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:

@@ -18,17 +18,14 @@ from vitarium.formats.summary import Population
 
 TAGS = ("model-zoo", "vision-transformer", "weight-space-learning", "vitarium")
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
-_MAX_LENGTH = 100
-"""Characters of the name of a stage."""
+_MAX_LENGTH = 100  # characters of the name of a stage
 _MARKUP = re.compile(r"[\\`*\[\]<>&|#~$!]|(?<![^\W_])_|_(?![^\W_])")
 """Characters with a meaning; an underscore between letters and digits has none."""
 _BACKTICKS = re.compile("`+")
 ACCURACIES, CURVES = "accuracies.png", "training.png"
-_WIDTH, _HEIGHT = 300, 220
-"""Of a panel, in pixels of a screen; files have twice as many."""
+_WIDTH, _HEIGHT = 300, 220  # of a panel, in pixels of a screen; files have twice as many
 _COLOR = "#3b6fb6"
-_MAX_TITLE_LENGTH = 40
-"""Characters of the name of a stage above a panel."""
+_MAX_TITLE_LENGTH = 40  # characters of the name of a stage above a panel
 _LOOKS = {"background": "white", "font": "Helvetica, Arial, sans-serif"}
 _WORDS = tomllib.loads((Path(__file__).parent / "card.toml").read_text(encoding="utf-8"))
 

@@ -17,8 +17,7 @@ from vitarium.formats.summary import Population, population, text
 from vitarium.formats.weights import check_place, root_of
 from vitarium.zoo import Zoo
 
-OURS = ("README.md", "tables", "figures")
-"""What an export adds to a zoo's own files."""
+OURS = ("README.md", "tables", "figures")  # what an export adds to a zoo's own files
 _NOT_THE_ZOOS = (*OURS, "models", "index", "index.json", "cache", "timeline.json", "failures")
 
 
@@ -70,10 +69,8 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
 
 
 def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
-    """The zoo's files as they are, but for caches and what only resuming needs.
-
-    Raises UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file.
-    """
+    """The zoo's files as they are, but for caches and what only resuming needs. Raises
+    UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file."""
     root = root_of(zoo.path)
 
     def copy(source: Path, target: Path) -> None:

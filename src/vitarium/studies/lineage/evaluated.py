@@ -28,8 +28,7 @@ class Status:
 
     RIGHT, TIED, WRONG = "right", "right but for a tie", "wrong"
     MISSED = DASHED
-    UNKNOWN = "recovered"
-    """The truth is not known."""
+    UNKNOWN = "recovered"  # the truth is not known
 
 
 def short_name(model: str) -> str:
@@ -47,8 +46,7 @@ class Link:
     parent: str
     child: str
     status: str
-    edge: Edge | None = None
-    """None: a true edge that was missed."""
+    edge: Edge | None = None  # None: a true edge that was missed
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,8 @@ class EvaluatedForest:
 
     @cached_property
     def rows(self) -> list[Node]:
-        """The largest families first, siblings by description and by name.
-
-        A model of several parents stands below the one with the largest share.
-        """
+        """The largest families first, siblings by description and by name. A model of several
+        parents stands below the one with the largest share."""
         sizes = {family: len(tree) for family, tree in enumerate(self.forest.trees)}
 
         def order(model: str) -> tuple[int, int, str, str]:
@@ -198,10 +194,8 @@ def true_forest(recovered: Recovered, name: str) -> EvaluatedForest | None:
 
 
 def descriptions(info: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Models in a few words beside their names: `finetune  lr=0.01`.
-
-    A factor that all models of a stage have in common distinguishes none of them.
-    """
+    """Models in a few words beside their names: `finetune lr=0.01`. A factor that all models of a
+    stage have in common distinguishes none of them."""
     values: dict[tuple[Any, str], set[str]] = defaultdict(set)
     factors: dict[str, Mapping[str, Any]] = {}
     for model, entry in info.items():

@@ -30,8 +30,7 @@ class Scores:
     val: Numbers
     """[images], 1 where the class is right, 0 where not; of a mean of models in between."""
     test: Numbers
-    images: str
-    """Identifies the test images."""
+    images: str  # identifies the test images
 
     @property
     def val_accuracy(self) -> float:
@@ -83,9 +82,7 @@ class Evaluator:
         align: Section | None = None,
     ) -> Scores:
         """Of what the operator makes of models, all of them aligned to the first if that is asked.
-
-        Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile.
-        """
+        Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile."""
         plan = MergePlan(self.sources, operator, models, heads=heads)
         key = [plan.spec.id, *(self.sources.content(model) for model in models)]
         if plan.base:
@@ -106,10 +103,8 @@ class Evaluator:
         return self._scores(first, self._logits("merged", key, first, build))
 
     def aligned(self, align: Section, first: CheckpointRef, second: CheckpointRef) -> Weights:
-        """The second model, rearranged to match the first.
-
-        Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
-        """
+        """The second model, rearranged to match the first. Raises IncompatibleWeights where the
+        result is no model of the same kind, NotApplicable."""
         weights = self.sources.weights(second)
         tensors = MergePlan(self.sources, align, (first, second), stage="aligned").weights()
         if {n: t.shape for n, t in tensors.items()} != {n: weights[n].shape for n in weights}:

@@ -34,8 +34,7 @@ class Effect:
     measure: str
     factor: Factor
     explained: Explained
-    num_factors: int
-    """That were tried for the measure."""
+    num_factors: int  # that were tried for the measure
 
     @property
     def p(self) -> float:
@@ -73,10 +72,8 @@ class Analysis:
     effects: Sequence[Effect]
     mixed_models: Mapping[str, Mixed | str]
     """By measure: the mixed model, or why there is none. Empty for a stage without parents."""
-    kin: Sequence[Kin]
-    """The closest first; empty for a stage of one parent or none."""
-    ancestry: Factor | None
-    """The factor of parents that divides kin, e.g. the parent's objective."""
+    kin: Sequence[Kin]  # the closest first; empty for a stage of one parent or none
+    ancestry: Factor | None  # the factor of parents that divides kin, e.g. the parent's objective
 
     def of(self, measure: str) -> list[Effect]:
         """Clear effects first, then those that explain most (of what chance does not)."""
@@ -147,11 +144,9 @@ def nearest_of_same_label(
     squared: Numbers, labels: Sequence[str], parents: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[Estimate, float] | None:
     """Share of models whose nearest model of another parent has the same label; and what chance
-    would give; `squared` distances are [models, models]. Siblings are left out: a parent's
-    children are alike whatever its kind.
-
-    Of models for which another parent of the same label has children; None where there are none.
-    """
+    would give; `squared` distances are [models, models]. Siblings are left out: a parent's children
+    are alike whatever its kind. Of models for which another parent of the same label has children;
+    None where there are none."""
     names, families = np.asarray(labels), np.asarray(parents)
     cousins = families[:, None] != families
     matching = (names[:, None] == names) & cousins
@@ -165,12 +160,10 @@ def nearest_of_same_label(
 
 
 def squared_of(stage: Stage, measure: str) -> Distances | None:
-    """Squared distances [n, n] between the models that have all of them; their indices [n].
-
-    Values become squared Euclidean distances up to a constant (of one-hot predictions, of square
-    roots of probabilities (about), of normalised Gram matrices, of weights, of their directions):
-    shares of variance do not depend on the constant.
-    """
+    """Squared distances [n, n] between the models that have all of them; their indices [n]. Values
+    become squared Euclidean distances up to a constant (of one-hot predictions, of square roots of
+    probabilities (about), of normalised Gram matrices, of weights, of their directions): shares of
+    variance do not depend on the constant."""
     values = stage.pairs.get(measure)
     rule = None if values is None else get("measure", measure).facts["as_distance"]
     if values is None or rule is None:

@@ -42,10 +42,8 @@ def squared_differences(values: Numbers) -> Numbers:
 
 
 def complete(squared: Numbers) -> Indices:
-    """Indices [n] of models all of whose distances are known, of `squared` [models, models].
-
-    The models that lack most distances are left out first.
-    """
+    """Indices [n] of models all of whose distances are known, of `squared` [models, models]. The
+    models that lack most distances are left out first."""
     indices = np.arange(len(squared))
     while len(indices):
         lacking = (~np.isfinite(squared[np.ix_(indices, indices)])).sum(1)
@@ -140,21 +138,16 @@ def _permutation(
 
 @dataclass(frozen=True)
 class Mixed:
-    """A linear mixed model of one number per model, by restricted maximum likelihood.
-
-    The shares are of the sum of the three variances (Nakagawa and Schielzeth 2013,
-    doi 10.1111/j.2041-210x.2012.00261.x).
-    """
+    """A linear mixed model of one number per model, by restricted maximum likelihood. The shares
+    are of the sum of the three variances (Nakagawa and Schielzeth 2013, doi
+    10.1111/j.2041-210x.2012.00261.x)."""
 
     models: int
     parents: int
-    fixed: float
-    """Share of what the factors predict."""
-    parent: float
-    """Share of the differences between parents that the factors do not predict."""
+    fixed: float  # share of what the factors predict
+    parent: float  # share of the differences between parents that the factors do not predict
     residual: float
-    p: Mapping[str, float]
-    """By factor: of Wald's test that none of its values makes a difference."""
+    p: Mapping[str, float]  # by factor: of Wald's test that none of its values makes a difference
     left_out: tuple[str, ...] = ()
     """Factors that the others determine, so that there is nothing left for them to explain."""
 
@@ -165,9 +158,7 @@ class NoMixedModel(Exception):
 
 def mixed(values: Numbers, factors: Mapping[str, Sequence[str]], parents: Sequence[str]) -> Mixed:
     """value ~ factor + ... + (1 | parent), for values [models] and labels [models] of each factor.
-
-    Raises NoMixedModel where there are too few parents or models, or nothing varies.
-    """
+    Raises NoMixedModel where there are too few parents or models, or nothing varies."""
     from statsmodels.regression.mixed_linear_model import MixedLM
     from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
