@@ -16,6 +16,9 @@ Unit = Literal["", "fraction", "gain", "share", "sure", "p", "id"]
 as +0.3 %; `share` as 62 %; `sure`, where 99.96 % must not look certain, as 99.9 %; `p` of a test;
 `id` of a model by its first eight digits."""
 
+Columns = dict[str, Unit]
+"""Of a table, in order, each with its unit."""
+
 FORMATS: dict[Unit, Callable[[float], str]] = {
     "fraction": lambda value: f"{100 * value:.1f}{SIGN}",
     "gain": lambda value: f"{'+' if value > 0 else ''}{100 * value:.1f}{SIGN}",

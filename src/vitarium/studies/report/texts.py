@@ -1,14 +1,15 @@
 """The words of a study's page, from `texts.toml` in its folder; names and numbers are filled in."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from vitarium.studies.report.figures import Figure
-from vitarium.studies.report.text import FORMATS, listed, number, with_interval
+from vitarium.studies.report.tables import Table
+from vitarium.studies.report.text import FORMATS, Columns, listed, number, with_interval
 from vitarium.studies.statistics.bootstrap import Estimate
 
 
@@ -18,12 +19,12 @@ class Texts(Formatter):
     interval, in brackets or after a comma (`{x:gain,}`); `{n:model|models}` the word for so many; a
     list is enumerated."""
 
-    def __init__(self, study: str, table: str) -> None:
-        self.path, self.table = Path(__file__).parent.parent / study / "texts.toml", table
+    def __init__(self, study: str, part: str) -> None:
+        self.path, self.part = Path(__file__).parent.parent / study / "texts.toml", part
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        content: dict[str, Any] = tomllib.loads(self.path.read_text(encoding="utf-8"))[self.table]
+        content: dict[str, Any] = tomllib.loads(self.path.read_text(encoding="utf-8"))[self.part]
         return content
 
     def __call__(self, key: str, **values: Any) -> str:
@@ -38,6 +39,17 @@ class Texts(Formatter):
         """With its title and its caption."""
         title, caption = self.lines(key, **values)
         return Figure(name, title, caption, chart, wide)
+
+    def table(
+        self, key: str, rows: Sequence[Any], columns: Columns | None = None, **looks: Any
+    ) -> Table:
+        """With its title, and its note if it has one; of rows by column, or of cells in the order
+        of `columns`, whose units are given."""
+        heading, note = [*self.lines(key), ""][:2]
+        if columns is None:
+            return Table.of(heading, rows, note, **looks)
+        units = {name: unit for name, unit in columns.items() if unit}
+        return Table.of_rows(heading, list(columns), rows, note=note, units=units, **looks)
 
     def format_field(self, value: Any, format_spec: str) -> str:
         unit: Any = format_spec.removesuffix(",")

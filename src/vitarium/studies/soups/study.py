@@ -9,7 +9,7 @@ from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, headed
 from vitarium.studies.report.texts import Texts
-from vitarium.studies.soups import barrier_figures, figures, tables
+from vitarium.studies.soups import figures, tables
 from vitarium.studies.soups.barriers import interpolate
 from vitarium.studies.soups.evaluator import SELECTION, Evaluator
 from vitarium.studies.soups.experiments import Experiments, methods_by_use
@@ -109,21 +109,20 @@ def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
     """The tables and figures of a stage; sections without any are left out."""
     stage, results, barriers = soup.stage.name, soup.results, soup.barriers
     methods = [figures.methods(stage, results), tables.methods(results)]
-    across = "Models of different parents: the best of each"
     groups = [
-        tables.groups(results, ("family", "mixed"), "Every group of siblings"),
-        tables.groups(results, ("across",), across),
+        tables.groups(results, ("family", "mixed"), "siblings"),
+        tables.groups(results, ("across",), "across"),
     ]
-    siblings = [barrier_figures.siblings(barriers, factor) for factor in barriers.factors]
-    maps = [*barrier_figures.heat_maps(barriers), *siblings, tables.kinship(barriers)]
-    aligned = [barrier_figures.before_and_after(barriers), tables.aligned(barriers)]
+    siblings = [figures.siblings(barriers, factor) for factor in barriers.factors]
+    maps = [*figures.heat_maps(barriers), *siblings, tables.kinship(barriers)]
+    aligned = [figures.before_and_after(barriers), tables.aligned(barriers)]
     count = [figures.ingredients(stage, results), tables.ingredients(results)]
     epochs = [figures.epochs(stage, results), tables.epochs(results)]
     contents: list[tuple[str, str, Sequence[Block | None]]] = [
         ("methods", "Methods", [soup.directions(), *methods, *groups, tables.parts(results)]),
         ("ingredients", "How many ingredients", count),
         ("epochs", "Averages of epochs", epochs),
-        ("barriers", "Barriers and ancestry", [barrier_figures.curves(barriers), *maps]),
+        ("barriers", "Barriers and ancestry", [figures.barrier_curves(barriers), *maps]),
         ("alignment", "Where alignment helps", aligned),
     ]
     suffix = f": {stage}" if several else ""
