@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,14 @@ Images = Annotated[
     int | None, option("Evaluate on at most this many images, stratified by class.", min=4)
 ]
 Split = Annotated[SplitChoice, option("Split to evaluate on.")]
+Models = Annotated[
+    list[str] | None, argument("Ids, or their first digits; ID@3 is a model after its epoch 3.")
+]
+Stage = Annotated[str, option("Stage of the new models in the zoo's tables.")]
+_PRECISION = "auto: the fastest on this machine, measured once; bf16 is autocast."
+Precision = Annotated[PrecisionName, option(_PRECISION, rich_help_panel="Speed")]
+DryRun = Annotated[bool, option("--dry-run", "List what would be done; write nothing.")]
+Wait = Annotated[bool, option("--wait", "Wait for another process that writes into the zoo.")]
 _WORKERS = (
     "Models trained at a time, each in its own process; 0: in this one. "
     "Default: one per core or GPU; on a cluster, as many as fit."
@@ -143,9 +151,7 @@ def setting_value(text: str, annotation: Any) -> Any:
         return value
 
 
-def command(
-    name: str, function: Callable[..., None], options: Mapping[str, tuple[Any, Any]]
-) -> Any:
+def command(name: str, function: Callable[..., None], options: dict[str, tuple[Any, Any]]) -> Any:
     """A command of a function whose options, their types and defaults, are not in its code."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from vitarium.cli import _options as options
-from vitarium.cli._options import argument, option
+from vitarium.cli._options import option
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
@@ -60,9 +60,7 @@ def _setting(name: str, field: Any, panel: str) -> Any:
 def compress(
     ctx: typer.Context,
     directory: options.ZooFolder,
-    models: Annotated[
-        list[str] | None, argument("Ids, or beginnings of them; ID@3 is a model after its epoch 3.")
-    ] = None,
+    models: options.Models = None,
     where: options.Where = "",
     method: Annotated[str, option("--method", "-m", "How; `list` shows all methods.")] = "minivit",
     epochs: Annotated[
@@ -89,11 +87,9 @@ def compress(
         ),
     ] = None,
     set_: options.Settings = None,
-    stage: Annotated[str, option("Stage of the students in the zoo's tables.")] = "compressed",
+    stage: options.Stage = "compressed",
     workers: options.Workers = None,
-    precision: Annotated[
-        options.PrecisionName, option("auto measures once what is fastest here.")
-    ] = options.PrecisionName.auto,
+    precision: options.Precision = options.PrecisionName.auto,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     json: options.Json = False,

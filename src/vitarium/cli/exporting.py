@@ -18,22 +18,8 @@ def export(
         str, option("The format; `vitarium plugins exporters` lists all.", metavar="FORMAT")
     ],
     out: Annotated[Path, path_option("Output folder; must be new or empty.")],
-    models: Annotated[
-        list[str] | None,
-        argument(
-            "Ids or beginnings of them; ID@3 is the model after epoch 3. Default: every "
-            "finished model, after its last epoch.",
-            metavar="[MODEL]...",
-        ),
-    ] = None,
-    where: Annotated[
-        str,
-        option(
-            "Instead of ids: finished models that fulfill a condition, as in `vitarium ls`.",
-            metavar="SQL",
-            show_default=False,
-        ),
-    ] = "",
+    models: options.Models = None,
+    where: options.Where = "",
     settings: options.Settings = None,
     skip: Annotated[
         bool, option("--skip", "Leave out models that the format has no place for.")
@@ -41,7 +27,8 @@ def export(
 ) -> None:
     """Write models of a zoo in another format: timm, hugging_face, onnx, safetensors, hub, ...
 
-    If anything goes wrong, nothing is written.
+    Without models and a condition, every finished model, after its last epoch. If anything goes
+    wrong, nothing is written.
 
     Examples:
 
@@ -85,9 +72,7 @@ def push(
     license: Annotated[
         str | None, option("License for the new card, in the words of the hub, e.g. cc-by-4.0.")
     ] = None,
-    dry_run: Annotated[
-        bool, option("--dry-run", "List what would be uploaded; upload nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     json: options.DryRunJson = False,
 ) -> None:
     """Upload a zoo to the Hugging Face hub as a data set, with a card, tables and figures.

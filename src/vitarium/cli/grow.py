@@ -72,10 +72,7 @@ def grow(
             min=0,
         ),
     ] = None,
-    precision: Annotated[
-        options.PrecisionName,
-        _speed_option("auto: the fastest on this machine, measured once; bf16 is autocast."),
-    ] = options.PrecisionName.auto,
+    precision: options.Precision = options.PrecisionName.auto,
     compiled: Annotated[
         bool | None,
         _speed_option(
@@ -98,9 +95,7 @@ def grow(
             "Write a timeline of all workers to the zoo's timeline.json, for chrome://tracing.",
         ),
     ] = False,
-    wait: Annotated[
-        bool, option("--wait", "Wait for another process that grows this zoo.")
-    ] = False,
+    wait: options.Wait = False,
     deterministic: Annotated[bool, option("Deterministic, or faster on GPUs.")] = True,
     engine: Annotated[
         EngineName,
@@ -120,9 +115,7 @@ def grow(
         float | None,
         _ray_option("0.25 lets four models share a GPU. Default: 1, on CPUs 0.", min=0, max=1),
     ] = None,
-    dry_run: Annotated[
-        bool, option("--dry-run", "Print what would be grown and what it costs; write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     calibrate: Annotated[
         bool, option("With --dry-run: train for a moment to estimate the time.")
     ] = True,
@@ -131,6 +124,7 @@ def grow(
     """Train every model of a blueprint that the zoo does not have yet.
 
     If it is interrupted, run the same command to resume after each model's last finished epoch.
+    With --dry-run, it says what all this would cost.
 
     Examples:
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vitarium.cli._options import DryRunJson, Settings, argument, option, parsed, path_option
+from vitarium.cli import _options as options
+from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.errors import InvalidInput
@@ -23,17 +24,13 @@ def import_(
             metavar="FORMAT",
         ),
     ] = None,
-    settings: Settings = None,
+    settings: options.Settings = None,
     orphans: Annotated[
         bool, option("--orphans", "Import models whose parent is missing without a parent.")
     ] = False,
-    wait: Annotated[
-        bool, option("--wait", "Wait while another process writes into the zoo.")
-    ] = False,
-    dry_run: Annotated[
-        bool, option("--dry-run", "List what would be imported; write nothing.")
-    ] = False,
-    json: DryRunJson = False,
+    wait: options.Wait = False,
+    dry_run: options.DryRun = False,
+    json: options.DryRunJson = False,
 ) -> None:
     """Bring models that others trained into a zoo: every epoch, bit for bit, with its lineage.
 
@@ -50,7 +47,7 @@ def import_(
     """
     from vitarium.formats.import_zoo import find_models, import_zoo
 
-    foreign = find_models(source, importer=importer, **parsed(settings))
+    foreign = find_models(source, importer=importer, **options.parsed(settings))
     if dry_run:
         title = f"{foreign.source}: {len(foreign.models)} models ({foreign.importer})"
         print_rows(_rows(foreign), title=title, as_json=json)

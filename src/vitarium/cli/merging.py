@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vitarium.cli import _options as options
-from vitarium.cli._options import argument, option
+from vitarium.cli._options import option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.errors import InvalidInput
@@ -18,13 +18,7 @@ _SHOWN_INGREDIENTS = 4
 
 def merge(
     directory: options.ZooFolder,
-    models: Annotated[
-        list[str] | None,
-        argument(
-            "Ids, or their first digits; ID@3 is a model after epoch 3. Some methods depend "
-            "on the order."
-        ),
-    ] = None,
+    models: options.Models = None,
     method: Annotated[
         str | None, option("--method", "-m", "Merge method (`list` to show all).")
     ] = None,
@@ -47,7 +41,7 @@ def merge(
             "First permute every model to match the first, e.g. weight_matching.", metavar="METHOD"
         ),
     ] = None,
-    stage: Annotated[str, option("Stage of the merged model in the zoo's tables.")] = "merge",
+    stage: options.Stage = "merge",
     data: Annotated[
         str | None, option("Dataset for methods that need images. Default: the models' own.")
     ] = None,
@@ -66,8 +60,9 @@ def merge(
 
     The result is a model of the zoo that records its ingredients: it can be measured, loaded,
     exported and merged again. The same merge gives the same model and is computed once. Methods
-    that need images say from which split, never from the test split. Methods of a single model (of
-    its epochs, or of it and its parent) give one result for each model that is named.
+    that need images say from which split, never from the test split. Some methods depend on the
+    order of the models. Methods of a single model (of its epochs, or of it and its parent) give one
+    result for each model that is named.
 
     Examples:
 

@@ -56,9 +56,10 @@ def checkpoint_name(checkpoint: CheckpointRef) -> str:
     return f"{checkpoint.model}-epoch-{checkpoint.epoch:04d}"
 
 
+Checkpoints = Sequence[CheckpointRef]
 ImportFunction = TypeVar("ImportFunction", bound=Callable[[Any, Path], Iterable[ForeignModel]])
 ExportFunction = TypeVar(
-    "ExportFunction", bound=Callable[[Any, Zoo, Sequence[CheckpointRef], Path], Iterable[Path]]
+    "ExportFunction", bound=Callable[[Any, Zoo, Checkpoints, Path], Iterable[Path]]
 )
 Refuses = Callable[[Any, Zoo, CheckpointRef], str | None]
 

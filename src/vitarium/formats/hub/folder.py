@@ -2,15 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from vitarium.core import files
-from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.printable import encodable
-from vitarium.formats.base import exporter
+from vitarium.formats.base import Checkpoints, exporter
 from vitarium.formats.exporters.safetensors import safetensors_files
 from vitarium.formats.hub._card import CardSettings, card, draw
 from vitarium.formats.summary import Population, population, text
@@ -32,9 +31,7 @@ class HubFolder(CardSettings):
 
 
 @exporter("hub", config=HubFolder, needs=("huggingface_hub",), extra="vitarium[hub]")
-def hub_folder(
-    config: HubFolder, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
-) -> Iterator[Path]:
+def hub_folder(config: HubFolder, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
     ids = {checkpoint.model for checkpoint in models}
     is_zoo = config.weights == "zoo"

@@ -13,7 +13,7 @@ from vitarium.studies.report.tables import Block
 from vitarium.studies.report.text import counted, headed, number, title
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyse
-from vitarium.studies.statistics.bootstrap import Bootstrap, Resampled
+from vitarium.studies.statistics.bootstrap import Resampled
 from vitarium.studies.statistics.embedding import Method, check_installed
 from vitarium.studies.statistics.stages import Stages, heat_mapped, read_stages
 
@@ -82,7 +82,7 @@ def tables_of(
     for done, analysis in enumerate(analyses):
         name = analysis.stage.name
         population.progress.step(f"drawing {name}", done, len(analyses))
-        sections.append(_stage(analysis, findings[name].details, config, bootstrap))
+        sections.append(_stage(analysis, findings[name].details, config))
     settings = {"level": 100 * config.confidence_level, "resamples": config.n_resamples}
     method = texts.lines("method", split=population.split, seed=config.seed, **settings)
     sections.append(_missing(stages, unavailable))
@@ -103,10 +103,8 @@ def tables_of(
     return Tables(f"Diversity of {population.name}", sections, lead, facts, lines)
 
 
-def _stage(
-    analysis: Analysis, details: Sequence[str], config: Diversity, bootstrap: Bootstrap
-) -> Section:
-    stage, first = analysis.stage, analysis.main_factor
+def _stage(analysis: Analysis, details: Sequence[str], config: Diversity) -> Section:
+    stage, first, bootstrap = analysis.stage, analysis.main_factor, config.bootstrap
     # maps are colored at first by the factor that explains most of predictions
     of_pairs = (e for m in ("agreement", "cka", "weight_l2") for e in analysis.of(m))
     strongest = next((effect.factor.name for effect in of_pairs), first)

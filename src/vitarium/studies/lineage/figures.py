@@ -1,12 +1,12 @@
 """A recovered forest as a tree to look at, the scores of methods, and whether they are sure."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 
-from vitarium.studies.lineage.evaluated import EvaluatedForest, Status, about, short_name
+from vitarium.lineage.files.forests import Info
+from vitarium.studies.lineage.evaluated import EvaluatedForest, Forests, Status, about, short_name
 from vitarium.studies.lineage.tables import MEANINGS
 from vitarium.studies.report.figures import BLUE, LINE, PALETTE, Figure, categories, data
 from vitarium.studies.report.tables import Table
@@ -33,12 +33,7 @@ _TOOLTIP = {
 }
 
 
-def tree(
-    forests: Mapping[str, EvaluatedForest],
-    info: Mapping[str, Mapping[str, Any]],
-    *,
-    max_models: int = MAX_MODELS,
-) -> Figure:
+def tree(forests: Forests, info: Info, *, max_models: int = MAX_MODELS) -> Figure:
     """A row per model; with several forests, a menu chooses between them."""
     first = next(iter(forests.values()))
     heading, *lines = texts.lines("tree")
@@ -70,11 +65,7 @@ def drawn_rows(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[No
     return [row for row in rows if forest.families[row.model] != cut] or rows
 
 
-def tree_layout(
-    forests: Mapping[str, EvaluatedForest],
-    info: Mapping[str, Mapping[str, Any]],
-    max_models: int = MAX_MODELS,
-) -> TreeLayout:
+def tree_layout(forests: Forests, info: Info, max_models: int = MAX_MODELS) -> TreeLayout:
     drawn = {name: drawn_rows(forest, max_models) for name, forest in forests.items()}
     curved = [n for n, f in forests.items() if f.mixtures or any(not link.edge for link in f.links)]
     layout = TreeLayout(drawn, curved)
@@ -122,7 +113,7 @@ def _strength(confidence: float) -> float:
     return 0.3 + 0.7 * confidence if math.isfinite(confidence) else 1.0
 
 
-def scores(forests: Mapping[str, EvaluatedForest]) -> Figure | None:
+def scores(forests: Forests) -> Figure | None:
     rows: list[dict[str, Any]] = [
         {"score": heading, "method": method, "value": value}
         for name, (heading, _) in MEANINGS.items()

@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from vitarium.core.registry import get
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
+from vitarium.studies.lineage.evaluated import UNSURE, EvaluatedForest, Forests, Status, short_name
 from vitarium.studies.report.text import listed, number
 from vitarium.studies.report.texts import Texts
 from vitarium.studies.report.trees import Node
@@ -17,18 +17,10 @@ texts = Texts("lineage", "sentences")
 
 
 def sentences(
-    recovered: Recovered,
-    forests: Mapping[str, EvaluatedForest],
-    *,
-    given_trees: bool,
-    wants_truth: bool,
+    recovered: Recovered, forests: Forests, *, given_trees: bool, wants_truth: bool
 ) -> list[str]:
-    """The most important first; `**` stands around numbers that matter.
-
-    Args:
-        forests: by method, that of the chosen one first.
-        given_trees: whether the method was told how many trees there are.
-    """
+    """The most important first; `**` stands around numbers that matter. `given_trees`: whether the
+    method was told how many trees there are."""
     evaluated = next(iter(forests.values()))
     forest = evaluated.forest
     single = sum(len(tree) == 1 for tree in forest.trees)
@@ -67,7 +59,7 @@ def _name_list(models: Sequence[str], count: int = 5) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _accuracy(forests: Mapping[str, EvaluatedForest], wants_truth: bool) -> Iterator[str]:
+def _accuracy(forests: Forests, wants_truth: bool) -> Iterator[str]:
     forest = next(iter(forests.values()))
     if forest.truth is None or forest.scores is None:
         yield texts("no_truth", reason="is not known here" if wants_truth else "was not looked at")
@@ -103,13 +95,13 @@ def _doubts(forest: EvaluatedForest) -> Iterator[str]:
         count = known.count(Status.RIGHT) + known.count(Status.TIED)
         return texts("right", which=which, right=count, known=len(known)) if known else ""
 
-    below = [status for edge, status in forest.edges if edge.confidence < DOUBTFUL]
-    above = [status for edge, status in forest.edges if edge.confidence >= DOUBTFUL]
+    below = [status for edge, status in forest.edges if edge.confidence < UNSURE]
+    above = [status for edge, status in forest.edges if edge.confidence >= UNSURE]
     if below:
-        line = texts("doubtful", edges=len(below), limit=DOUBTFUL)
+        line = texts("doubtful", edges=len(below), limit=UNSURE)
         yield line + right(below, "these") + right(above, "the others")
     else:
-        yield texts("sure", limit=DOUBTFUL) + right(above, "them")
+        yield texts("sure", limit=UNSURE) + right(above, "them")
 
 
 def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Which models descend from which, recovered from their weights: a forest, and what it is worth."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from vitarium.lineage.files.forests import write_graphml, write_json
 from vitarium.lineage.recover import Recovered, recover
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.lineage import figures, tables
-from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests, true_forest
+from vitarium.studies.lineage.evaluated import Forests, evaluated_forests, true_forest
 from vitarium.studies.lineage.sentences import forest_lines, percent, sentences, takes_roots
 from vitarium.studies.report.text import counted
 from vitarium.studies.report.texts import Texts
@@ -113,7 +113,10 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         facts.append((f"{rand:.3f}", "adjusted Rand index of the trees"))
     return LineageTables(
         f"Lineage of {population.name}",
-        [*_sections(recovered, forests, lines), _methods(config, method, baselines, first)],
+        [
+            *_sections(recovered, forests, lines),
+            _methods(config, method, baselines, first.truth is not None),
+        ],
         texts("lead", models=counted(len(forest.models), "model"), truth=truth),
         facts,
         {"": lines},
@@ -122,9 +125,7 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     )
 
 
-def _sections(
-    recovered: Recovered, forests: Mapping[str, EvaluatedForest], lines: Sequence[str]
-) -> list[Section]:
+def _sections(recovered: Recovered, forests: Forests, lines: Sequence[str]) -> list[Section]:
     first = next(iter(forests.values()))
     true = true_forest(recovered, figures.TRUE_FOREST)
     drawn = {**forests, figures.TRUE_FOREST: true} if true else forests
@@ -146,9 +147,7 @@ def _sections(
     return [section for section in sections if section.blocks]
 
 
-def _methods(
-    config: Lineage, method: Choice, baselines: Sequence[Plugin], forest: EvaluatedForest
-) -> Section:
+def _methods(config: Lineage, method: Choice, baselines: Sequence[Plugin], truth: bool) -> Section:
     def about(plugin: Plugin) -> str:
         paper = plugin.facts.get("paper")
         text = plugin.summary.removesuffix(".") + (f" ({paper})." if paper else ".")
@@ -161,7 +160,7 @@ def _methods(
     )
     beside = []
     for baseline in baselines:
-        has_roots = forest.truth is not None and takes_roots(baseline.name)
+        has_roots = truth and takes_roots(baseline.name)
         roots = " It was told the true roots." if has_roots else ""
         beside.append(f"Beside it, with default settings, {about(baseline)}{roots}")
     chosen = about(method.plugin) + (f" Settings: {settings}." if settings else "")

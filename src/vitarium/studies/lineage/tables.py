@@ -8,7 +8,7 @@ import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
+from vitarium.studies.lineage.evaluated import UNSURE, EvaluatedForest, Forests, Status, short_name
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import DASH, SIGN, Columns, Quantity
 from vitarium.studies.report.texts import Texts
@@ -23,7 +23,7 @@ _BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _ROOT = "none: a root"
 
 
-def comparison(forests: Mapping[str, EvaluatedForest]) -> Table:
+def comparison(forests: Forests) -> Table:
     """A column per method: its scores, and how its forest differs from the first."""
     evaluated = list(forests.values())
     first = evaluated[0].forest
@@ -83,9 +83,9 @@ def doubtful(forest: EvaluatedForest) -> Table:
     rows = [
         _row(forest, model, status, {"recovered parent": parent, "confidence": confidence})
         for confidence, model, parent, status in sorted(cells)
-        if confidence < DOUBTFUL
+        if confidence < UNSURE
     ]
-    heading = texts("doubtful", limit=DOUBTFUL)
+    heading = texts("doubtful", limit=UNSURE)
     return Table.of(heading, rows, units={"confidence": "sure"}, folded=None)
 
 
