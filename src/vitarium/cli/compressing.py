@@ -46,15 +46,13 @@ def _setting(name: str, field: Any, panel: str) -> Any:
     """The type of an option whose value is noted in the context, under the setting's name."""
 
     def note(ctx: typer.Context, value: Any) -> None:
+        if isinstance(value, str):
+            value = options.setting_value(value, field.annotation)
         if value is not None:
-            value = (
-                options.setting_value(value, field.annotation) if isinstance(value, str) else value
-            )
             ctx.meta.setdefault(_SETTINGS, {})[name] = value
 
-    return options.setting_option(
-        name, field, rich_help_panel=panel, expose_value=False, callback=note
-    )
+    about = {"rich_help_panel": panel, "expose_value": False, "callback": note}
+    return options.setting_option(name, field, **about)
 
 
 def compress(

@@ -99,10 +99,10 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     )
     forests = evaluated_forests(recovered)
     first = next(iter(forests.values()))
-    lines = sentences(
-        recovered, forests, given_trees=trees is not None, wants_truth=config.truth is not False
-    )
-    truth = texts("lead_truth") if recovered.truth is not None else ""
+    asked = {"given_trees": trees is not None, "wants_truth": config.truth is not False}
+    lines = sentences(recovered, forests, **asked)
+    has_truth = recovered.truth is not None
+    truth = texts("lead_truth") if has_truth else ""
     forest = recovered.forest
     counts = {"models": forest.models, "trees": forest.trees, "edges": forest.edges}
     facts = [(f"{len(what):,}", name) for name, what in counts.items()]
@@ -111,12 +111,10 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         facts.append((percent(accuracy), "models with right parents"))
     if rand is not None:
         facts.append((f"{rand:.3f}", "adjusted Rand index of the trees"))
+    sections = _sections(recovered, forests, lines)
     return LineageTables(
         f"Lineage of {population.name}",
-        [
-            *_sections(recovered, forests, lines),
-            _methods(config, method, baselines, first.truth is not None),
-        ],
+        [*sections, _methods(config, method, baselines, has_truth)],
         texts("lead", models=counted(len(forest.models), "model"), truth=truth),
         facts,
         {"": lines},
@@ -131,16 +129,13 @@ def _sections(recovered: Recovered, forests: Forests, lines: Sequence[str]) -> l
     drawn = {**forests, figures.TRUE_FOREST: true} if true else forests
     calibration = tables.calibration(first)
     doubts = [tables.mistakes(first), tables.doubtful(first)]
+    calibrated = [figures.calibration(calibration), calibration]
     compared = [tables.groups(recovered), tables.left_out(recovered.left_out)]
     sections = [
         Section("short", "In short", [Sentences(lines)]),
         Section("tree", "The forest", [figures.tree(drawn, recovered.info)]),
         Section("methods", "Methods", [figures.scores(forests), tables.comparison(forests)]),
-        Section(
-            "doubts",
-            "Doubts and mistakes" if true else "Doubts",
-            [*doubts, figures.calibration(calibration), calibration],
-        ),
+        Section("doubts", "Doubts and mistakes" if true else "Doubts", [*doubts, *calibrated]),
         Section("models", "All models", [tables.edges(first)]),
         Section("compared", "What was compared", compared),
     ]
@@ -158,16 +153,11 @@ def _methods(config: Lineage, method: Choice, baselines: Sequence[Plugin], truth
         for name, value in method.factors().items()
         if name != "name"
     )
-    beside = []
+    lines = [about(method.plugin) + (f" Settings: {settings}." if settings else "")]
+    lines.append(f"Trees: {config.trees}. Epochs: {config.epochs}.")
     for baseline in baselines:
         has_roots = truth and takes_roots(baseline.name)
         roots = " It was told the true roots." if has_roots else ""
-        beside.append(f"Beside it, with default settings, {about(baseline)}{roots}")
-    chosen = about(method.plugin) + (f" Settings: {settings}." if settings else "")
-    lines = [
-        chosen,
-        f"Trees: {config.trees}. Epochs: {config.epochs}.",
-        *beside,
-        *texts.lines("method"),
-    ]
+        lines.append(f"Beside it, with default settings, {about(baseline)}{roots}")
+    lines += texts.lines("method")
     return Section("method", "How it was computed", [Sentences(lines)])
