@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from vitarium.engine.tuning.estimate import StageEstimate
 
 
-class EngineName(StrEnum):
-    """Where the workers run."""
-
-    local = "local"
-    ray = "ray"
+EngineName = StrEnum("EngineName", ["local", "ray"])  # where the workers run
 
 
 _ray_option = partial(option, rich_help_panel="On a Ray cluster")

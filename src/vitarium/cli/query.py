@@ -23,13 +23,7 @@ if TYPE_CHECKING:
     from vitarium.zoo.query import Database
 
 
-class Format(StrEnum):
-    """How the result is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
+Format = StrEnum("Format", ["table", "csv", "json", "parquet"])  # how the result is written
 
 
 def query(
