@@ -79,8 +79,10 @@ Settings = Annotated[list[str] | None, option("--set", _SET, metavar="NAME=VALUE
 
 
 def selected(zoo: Zoo, models: Sequence[str] | None, where: str, verb: str) -> list[str]:
-    """The models that are named, then those that fulfill a condition, each once. Raises
-    InvalidInput where there are none."""
+    """The models that are named, then those that fulfill a condition, each once.
+
+    Raises InvalidInput where there are none.
+    """
     from vitarium.zoo.listing import listing
 
     if not models and not where:
@@ -98,7 +100,9 @@ def parsed(
     pairs: Iterable[str] | None, option: str = "--set", example: str = "check=false"
 ) -> dict[str, Any]:
     """["check=false", "mean=[0.5]"] -> {"check": False, "mean": [0.5]}; what is no JSON is text.
-    Raises InvalidInput for what is no pair."""
+
+    Raises InvalidInput for what is no pair.
+    """
     settings: dict[str, Any] = {}
     for pair in pairs or ():
         name, separator, value = pair.partition("=")
@@ -129,7 +133,9 @@ def setting_option(name: str, field: Any, **about: Any) -> Any:
 
 def setting_value(text: str, annotation: Any) -> Any:
     """JSON, or else text; of a setting that is or can be a list also `a,b` and `2,all,[4,2]`.
-    `none` is an empty list, where nothing else is possible."""
+
+    `none` is an empty list, where nothing else is possible.
+    """
     try:
         value = json.loads(text)
     except ValueError:

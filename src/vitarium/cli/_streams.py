@@ -27,9 +27,11 @@ _LOOK_ALIKES = {
 
 
 def prepare_streams() -> None:
-    """Let standard output and errors take every character, and be there. What an encoding has no
-    place for is written as its look-alike in ASCII, or else escaped. What was closed is opened on
-    nothing: its number could become that of a file that is written."""
+    """Let standard output and errors take every character, and be there.
+
+    What an encoding has no place for is written as its look-alike in ASCII, or else escaped. What
+    was closed is opened on nothing: its number could become that of a file that is written.
+    """
     for number in range(3):
         try:
             os.fstat(number)

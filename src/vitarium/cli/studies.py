@@ -80,8 +80,11 @@ def _command(plugin: "Plugin") -> Any:
 
 
 def _settings_of(plugin: "Plugin", values: Mapping[str, Any]) -> dict[str, Any]:
-    """From options, and from `--set`. Where a study chooses another plug-in and has its settings in
-    a field `settings`, names that are none of its own go there."""
+    """From options, and from `--set`.
+
+    Where a study chooses another plug-in and has its settings in a field `settings`, names that are
+    none of its own go there.
+    """
     fields = plugin.config.model_fields
     settings = {name: values[name] for name in fields if values[name] is not None}
     for name, value in settings.items():

@@ -12,9 +12,11 @@ from vitarium.lineage.ground_truth import Truth
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares in [0, 1] unless said otherwise; None where there is nothing to be right about. A true
-    tree is a connected component of the true edges: a model that was merged of two trees makes them
-    one, which then has two roots."""
+    """Shares in [0, 1] unless said otherwise; None where there is nothing to be right about.
+
+    A true tree is a connected component of the true edges: a model that was merged of two trees
+    makes them one, which then has two roots.
+    """
 
     node_accuracy: float
     """Of models whose parents are exactly the true ones; a root is right if it has none."""

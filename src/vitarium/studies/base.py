@@ -53,8 +53,10 @@ class Population:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Of the models that fulfil the condition. Raises InvalidInput where none of them is
-        finished, or the condition is no SQL."""
+        """Of the models that fulfil the condition.
+
+        Raises InvalidInput where none of them is finished, or the condition is no SQL.
+        """
         rows = listing(self.zoo.path, where=self.where).rows
         if not any(row["status"] == "finished" for row in rows):
             condition = f" fulfils the condition {self.where}" if self.where else ""

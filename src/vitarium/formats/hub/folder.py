@@ -66,8 +66,10 @@ def _with_ancestors(zoo: Zoo, ids: Collection[str]) -> set[str]:
 
 
 def _copy(zoo: Zoo, ids: Collection[str], out: Path, *, link: bool) -> Iterator[Path]:
-    """The zoo's files as they are, but for caches and what only resuming needs. Raises
-    UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file."""
+    """The zoo's files as they are, but for caches and what only resuming needs.
+
+    Raises UntrustedFile for a link that leads out of the zoo: nobody meant to publish that file.
+    """
     root = root_of(zoo.path)
 
     def copy(source: Path, target: Path) -> None:

@@ -27,7 +27,9 @@ def measured(
     population: Population, *, hessian_models: int = 0, measure_missing: bool = True
 ) -> tuple[pd.DataFrame, list[Unavailable]]:
     """Values after the last epoch as `vitarium.measure` gives them, and the measures without any.
-    The first `hessian_models` of each stage, in order of id, get a Hessian trace."""
+
+    The first `hessian_models` of each stage, in order of id, get a Hessian trace.
+    """
     from vitarium.measures._runner.measure import measure
 
     zoo, ids = population.zoo, population.ids
@@ -77,8 +79,10 @@ def measured(
 
 
 def recorded(zoo: Zoo, ids: Collection[str], names: Collection[str], split: str) -> pd.DataFrame:
-    """Values that the zoo keeps of the models' last epochs, on a split or without images. Of a
-    measure that was taken with several settings, those with the most values."""
+    """Values that the zoo keeps of the models' last epochs, on a split or without images.
+
+    Of a measure that was taken with several settings, those with the most values.
+    """
     records = zoo.query("SELECT * FROM records")
     for column, default in (("part", ""), ("split", ""), ("other", None), ("other_epoch", None)):
         if column not in records:

@@ -67,8 +67,10 @@ class EvaluatedForest:
 
     @cached_property
     def rows(self) -> list[Node]:
-        """The largest families first, siblings by description and by name. A model of several
-        parents stands below the one with the largest share."""
+        """The largest families first, siblings by description and by name.
+
+        A model of several parents stands below the one with the largest share.
+        """
         sizes = {family: len(tree) for family, tree in enumerate(self.forest.trees)}
 
         def order(model: str) -> tuple[int, int, str, str]:
@@ -199,8 +201,10 @@ def true_forest(recovered: Recovered, name: str) -> EvaluatedForest | None:
 
 
 def descriptions(info: Info) -> dict[str, str]:
-    """Models in a few words beside their names: `finetune lr=0.01`. A factor that all models of a
-    stage have in common distinguishes none of them."""
+    """Models in a few words beside their names: `finetune  lr=0.01`.
+
+    A factor that all models of a stage have in common distinguishes none of them.
+    """
     values: dict[tuple[Any, str], set[str]] = defaultdict(set)
     factors: dict[str, Mapping[str, Any]] = {}
     for model, entry in info.items():

@@ -54,8 +54,10 @@ class Figure:
         return spec
 
     def write(self, folder: Path, stem: str = "") -> list[Path]:
-        """Write it as PNG and SVG, named `stem` or like the figure; no browser is needed. Raises
-        DiskFull, NotWritable."""
+        """Write it as PNG and SVG, named `stem` or like the figure; no browser is needed.
+
+        Raises DiskFull, NotWritable.
+        """
         import vl_convert
 
         stem, spec = stem or file_name(self.name), self.spec

@@ -55,8 +55,10 @@ def matrix_figure(
     reverse: bool = False,
     domain: Sequence[float] | None = None,
 ) -> Figure | None:
-    """Numbers of pairs, [models, models], as a heat map; None where there is no number. With
-    `reverse` where they are small for models that are alike: bright is alike on every map."""
+    """Numbers of pairs, [models, models], as a heat map; None where there is no number.
+
+    With `reverse` where they are small for models that are alike: bright is alike on every map.
+    """
     finite = matrix[np.isfinite(matrix)]
     if not len(finite):
         return None

@@ -14,10 +14,12 @@ from vitarium.studies.statistics.bootstrap import Estimate
 
 
 class Texts(Formatter):
-    """Texts by key, of one table of the file; a line break stands for a space. In a text, `{x}` is
-    a value: `{x:fraction}` a number in that unit (see `text.Unit`), or an estimate with its
-    interval, in brackets or after a comma (`{x:gain,}`); `{n:model|models}` the word for so many; a
-    list is enumerated."""
+    """Texts by key, of one table of the file; a line break stands for a space.
+
+    In a text, `{x}` is a value: `{x:fraction}` a number in that unit (see `text.Unit`), or an
+    estimate with its interval, in brackets or after a comma (`{x:gain,}`); `{n:model|models}` the
+    word for so many; a list is enumerated.
+    """
 
     def __init__(self, study: str, part: str) -> None:
         self.path, self.part = Path(__file__).parent.parent / study / "texts.toml", part

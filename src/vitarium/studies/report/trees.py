@@ -29,9 +29,11 @@ class Node:
 
 
 def arrange(parents: Mapping[str, str | None]) -> list[Node]:
-    """Every model once, each parent above its children; in the order in which they are given. A
-    parent that is not among the models is none, and no model is its own ancestor: models in a
-    circle stand in the end, without parents."""
+    """Every model once, each parent above its children; in the order in which they are given.
+
+    A parent that is not among the models is none, and no model is its own ancestor: models in a
+    circle stand in the end, without parents.
+    """
     children: dict[str | None, list[str]] = {}
     for model, parent in parents.items():
         children.setdefault(parent if parent in parents else None, []).append(model)

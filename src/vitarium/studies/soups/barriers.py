@@ -79,7 +79,9 @@ class PairEstimate(NamedTuple):
 
 class AlignmentEstimate(NamedTuple):
     """Pairs of one kinship, before and after an alignment, in nats; the gain is that after it.
-    `share`: of the barrier that is taken away; NaN where there is none."""
+
+    `share`: of the barrier that is taken away; NaN where there is none.
+    """
 
     name: str
     align: str

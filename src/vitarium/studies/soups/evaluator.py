@@ -82,7 +82,9 @@ class Evaluator:
         align: Section | None = None,
     ) -> Scores:
         """Of what the operator makes of models, all of them aligned to the first if that is asked.
-        Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile."""
+
+        Raises IncompatibleWeights, InvalidInput, NotApplicable, CorruptFile.
+        """
         plan = MergePlan(self.sources, operator, models, heads=heads)
         key = [plan.spec.id, *(self.sources.content(model) for model in models)]
         if plan.base:
@@ -103,8 +105,10 @@ class Evaluator:
         return self._scores(first, self._logits("merged", key, first, build))
 
     def aligned(self, align: Section, first: CheckpointRef, second: CheckpointRef) -> Weights:
-        """The second model, rearranged to match the first. Raises IncompatibleWeights where the
-        result is no model of the same kind, NotApplicable."""
+        """The second model, rearranged to match the first.
+
+        Raises IncompatibleWeights where the result is no model of the same kind, NotApplicable.
+        """
         weights = self.sources.weights(second)
         tensors = MergePlan(self.sources, align, (first, second), stage="aligned").weights()
         if {n: t.shape for n, t in tensors.items()} != {n: weights[n].shape for n in weights}:

@@ -39,8 +39,10 @@ def label(method: str, align: str = "") -> str:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """The scores of one method on one group, and how many models were combined. `align`: what
-    rearranged the models before; empty: nothing."""
+    """The scores of one method on one group, and how many models were combined.
+
+    `align`: what rearranged the models before; empty: nothing.
+    """
 
     group: Group
     method: str
@@ -75,9 +77,11 @@ class Failure(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A way to combine models against another way, over the groups that have both. Its mean
-    accuracy; the mean gain with intervals for other test images and for other groups (none for
-    fewer than four); how many groups there are, and in how many it is better."""
+    """A way to combine models against another way, over the groups that have both.
+
+    Its mean accuracy; the mean gain with intervals for other test images and for other groups (none
+    for fewer than four); how many groups there are, and in how many it is better.
+    """
 
     accuracy: float
     over_images: Estimate
@@ -144,8 +148,10 @@ class MergeResults:
 
 
 def over_images(bootstrap: Bootstrap, parts: Sequence[tuple[str, Numbers]]) -> Estimate:
-    """The mean over parts, each a number per image, with an interval for other test images. A part
-    is a key of its images, and numbers [images]; those of the same images share each draw."""
+    """The mean over parts, each a number per image, with an interval for other test images.
+
+    A part is a key of its images, and numbers [images]; those of the same images share each draw.
+    """
     if not parts:
         return Estimate(math.nan, None, None)
     sums: dict[str, Numbers] = {}

@@ -19,9 +19,12 @@ Members = tuple[CheckpointRef, ...]
 
 @dataclass(frozen=True)
 class Group:
-    """Models that are combined with each other. A `family` has one parent, and heads of one shape;
-    `mixed` are children of one parent with heads of several shapes; a `part` of either has one
-    value of a factor; `across` are the best of several parents."""
+    """Models that are combined with each other.
+
+    A `family` has one parent, and heads of one shape; `mixed` are children of one parent with heads
+    of several shapes; a `part` of either has one value of a factor; `across` are the best of
+    several parents.
+    """
 
     kind: Kind
     name: str

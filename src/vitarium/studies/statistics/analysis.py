@@ -136,9 +136,11 @@ def nearest_of_same_label(
     squared: Numbers, labels: Sequence[str], parents: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[Estimate, float] | None:
     """Share of models whose nearest model of another parent has the same label; and what chance
-    would give; `squared` distances are [models, models]. Siblings are left out: a parent's children
-    are alike whatever its kind. Of models for which another parent of the same label has children;
-    None where there are none."""
+    would give; `squared` distances are [models, models]. Siblings are left out: a parent's
+    children are alike whatever its kind.
+
+    Of models for which another parent of the same label has children; None where there are none.
+    """
     names, families = np.asarray(labels), np.asarray(parents)
     cousins = families[:, None] != families
     matching = (names[:, None] == names) & cousins
@@ -152,10 +154,12 @@ def nearest_of_same_label(
 
 
 def squared_of(stage: Stage, measure: str) -> Distances | None:
-    """Squared distances [n, n] between the models that have all of them; their indices [n]. Values
-    become squared Euclidean distances up to a constant (of one-hot predictions, of square roots of
-    probabilities (about), of normalised Gram matrices, of weights, of their directions): shares of
-    variance do not depend on the constant."""
+    """Squared distances [n, n] between the models that have all of them; their indices [n].
+
+    Values become squared Euclidean distances up to a constant (of one-hot predictions, of square
+    roots of probabilities (about), of normalised Gram matrices, of weights, of their directions):
+    shares of variance do not depend on the constant.
+    """
     values = stage.pairs.get(measure)
     rule = None if values is None else get("measure", measure).facts["as_distance"]
     if values is None or rule is None:

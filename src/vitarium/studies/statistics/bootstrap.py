@@ -48,8 +48,10 @@ class Bootstrap:
     seed: int = 0
 
     def counts(self, models: int, families: Sequence[str] | None = None) -> Numbers:
-        """float64 [n_resamples, models]; every row adds up to `models`. With the families of the
-        models, whole families are drawn, as many as there are."""
+        """float64 [n_resamples, models]; every row adds up to `models`.
+
+        With the families of the models, whole families are drawn, as many as there are.
+        """
         if families is not None:
             _, member = np.unique(np.asarray(families), return_inverse=True)
             return self.counts(int(member.max()) + 1)[:, member]
@@ -101,8 +103,10 @@ class Bootstrap:
         second: NDArray[np.bool_],
         families: Sequence[str] | None = None,
     ) -> Estimate:
-        """Mean of `values` [models, models] over the first pairs less that over the second. With
-        `families`, of pairs across them, the interval is about other families, too."""
+        """Mean of `values` [models, models] over the first pairs less that over the second.
+
+        With `families`, of pairs across them, the interval is about other families, too.
+        """
         mean_first, mean_second = _pair_means(values, first), _pair_means(values, second)
         counts, once = self.counts(len(values), families), np.ones((1, len(values)))
         value = float((mean_first(once) - mean_second(once))[0])

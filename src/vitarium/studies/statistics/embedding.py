@@ -22,8 +22,10 @@ def check_installed(method: Method) -> None:
 
 
 def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
-    """Squared distances [models, models] -> coordinates in the plane [models, 2]. None where there
-    are too few models, or they do not differ."""
+    """Squared distances [models, models] -> coordinates in the plane [models, 2].
+
+    None where there are too few models, or they do not differ.
+    """
     if len(squared) < _MIN_MODELS[method]:
         return None
     principal, _ = classical_scaling(squared)
@@ -50,10 +52,13 @@ def embed(squared: Numbers, method: Method, *, seed: int = 0) -> Numbers | None:
 
 
 def classical_scaling(squared: Numbers, dimensions: int = 2) -> tuple[Numbers, Numbers]:
-    """Principal components of points of which the squared distances are known (Gower 1966). For
-    Euclidean distances these are the scores of a PCA of the points themselves, up to signs; the
-    first of the largest entries of each is made positive. Returns coordinates [models, dimensions]
-    and each dimension's share of the variance."""
+    """Principal components of points of which the squared distances are known (Gower 1966).
+
+    For Euclidean distances these are the scores of a PCA of the points themselves, up to signs;
+    the first of the largest entries of each is made positive.
+
+    Returns coordinates [models, dimensions] and each dimension's share of the variance.
+    """
     centred = squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()
     values, vectors = np.linalg.eigh(-(centred + centred.T) / 4)
     order = np.argsort(values)[::-1][:dimensions]

@@ -45,8 +45,10 @@ def factors_of(
     parents_factors: Mapping[str, Mapping[str, Any]],
 ) -> list[Factor]:
     """The factors in which the models of a stage differ; then the parent, and those of parents.
-    Factors that divide the models in the same way are one, the first, which names the others. The
-    keys of `parents_factors` are the parents."""
+
+    Factors that divide the models in the same way are one, the first, which names the others.
+    The keys of `parents_factors` are the parents.
+    """
     factors = [
         Factor(name, _labels(key, [models[id].get(key) for id in models], list(models)))
         for key, name in _short(distinguishing_factors(list(map(dict, models.values())))).items()

@@ -23,8 +23,10 @@ _BY_NEEDS = ("predictions", "features", "weights", "model")
 
 
 def shown_measures(of: Literal["model", "pair"]) -> list[str]:
-    """Names of the measures that are registered with `studies=True`, the accuracy first. Those of
-    models have one number per model; the statistics of layers are not among them."""
+    """Names of the measures that are registered with `studies=True`, the accuracy first.
+
+    Those of models have one number per model; the statistics of layers are not among them.
+    """
     order = [
         (name != ACCURACY, _BY_NEEDS.index(plugin.facts["needs"]), name)
         for name, plugin in plugins("measure").items()

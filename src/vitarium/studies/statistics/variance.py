@@ -42,8 +42,10 @@ def squared_differences(values: Numbers) -> Numbers:
 
 
 def complete(squared: Numbers) -> Indices:
-    """Indices [n] of models all of whose distances are known, of `squared` [models, models]. The
-    models that lack most distances are left out first."""
+    """Indices [n] of models all of whose distances are known, of `squared` [models, models].
+
+    The models that lack most distances are left out first.
+    """
     indices = np.arange(len(squared))
     while len(indices):
         lacking = (~np.isfinite(squared[np.ix_(indices, indices)])).sum(1)
@@ -138,9 +140,11 @@ def _permutation(
 
 @dataclass(frozen=True)
 class Mixed:
-    """A linear mixed model of one number per model, by restricted maximum likelihood. The shares
-    are of the sum of the three variances (Nakagawa and Schielzeth 2013, doi
-    10.1111/j.2041-210x.2012.00261.x)."""
+    """A linear mixed model of one number per model, by restricted maximum likelihood.
+
+    The shares are of the sum of the three variances (Nakagawa and Schielzeth 2013,
+    doi 10.1111/j.2041-210x.2012.00261.x).
+    """
 
     models: int
     parents: int
@@ -158,7 +162,9 @@ class NoMixedModel(Exception):
 
 def mixed(values: Numbers, factors: Mapping[str, Sequence[str]], parents: Sequence[str]) -> Mixed:
     """value ~ factor + ... + (1 | parent), for values [models] and labels [models] of each factor.
-    Raises NoMixedModel where there are too few parents or models, or nothing varies."""
+
+    Raises NoMixedModel where there are too few parents or models, or nothing varies.
+    """
     from statsmodels.regression.mixed_linear_model import MixedLM
     from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
