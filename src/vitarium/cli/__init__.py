@@ -26,14 +26,14 @@ from vitarium.cli import (
     studies,
     zoo,
 )
+from vitarium.cli._options import option
 from vitarium.cli._streams import prepare_streams, silence, warnings_in_a_line
 from vitarium.core.errors import VitariumError
 from vitarium.core.file_faults import fault
 from vitarium.core.terminal import print_note
 from vitarium.zoo._query_limits import is_any_left_behind
 
-_INTERRUPTED = 130
-"""Exit status of Ctrl-C."""
+_INTERRUPTED = 130  # exit status of Ctrl-C
 
 
 class Commands(TyperGroup):
@@ -67,10 +67,7 @@ def _version(requested: bool) -> None:
 @app.callback()
 def everywhere(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version and exit."
-        ),
+        bool, option("--version", "Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Grow, keep, measure and use populations of vision transformers."""

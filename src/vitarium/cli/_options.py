@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,20 @@ import typer
 from vitarium.core.errors import InvalidInput
 from vitarium.zoo import Zoo
 
+
+def option(*texts: str, **settings: Any) -> Any:
+    """An option by its names, none for that of the parameter, and its help."""
+    *names, help = texts
+    return typer.Option(*names, help=help, **settings)
+
+
+def argument(help: str, **settings: Any) -> Any:
+    return typer.Argument(help=help, **settings)
+
+
 # unchecked paths: the library says in a line that one cannot be read, instead of typer in a box
-path_option = partial(typer.Option, readable=False)
-path_argument = partial(typer.Argument, readable=False)
+path_option = partial(option, readable=False)
+path_argument = partial(argument, readable=False)
 
 
 class SplitChoice(StrEnum):
@@ -36,30 +47,35 @@ class PrecisionName(StrEnum):
     bf16 = "bf16"
 
 
-ZooFolder = Annotated[Path, path_argument(metavar="DIR", help="The zoo's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
-DryRunJson = Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")]
-Device = Annotated[
-    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")
-]
-DataDir = Annotated[Path | None, path_option(help="Dataset folder, searched first.")]
+ZooFolder = Annotated[Path, path_argument("The zoo's folder.", metavar="DIR")]
+Json = Annotated[bool, option("--json", "As JSON.")]
+DryRunJson = Annotated[bool, option("--json", "With --dry-run: as JSON.")]
+Device = Annotated[str, option("auto (a GPU where there is one), cpu, cuda, or one GPU: cuda:1.")]
+DataDir = Annotated[Path | None, path_option("Dataset folder, searched first.")]
 _WHERE = (
     "Only models that fulfill a condition over their factors and scores, "
     "e.g. \"lr < 0.01 and stage = 'finetune'\"."
 )
-Where = Annotated[str, typer.Option(metavar="SQL", help=_WHERE, show_default=False)]
+Where = Annotated[str, option(_WHERE, metavar="SQL", show_default=False)]
 Images = Annotated[
-    int | None,
-    typer.Option(min=4, help="Evaluate on at most this many images, stratified by class."),
+    int | None, option("Evaluate on at most this many images, stratified by class.", min=4)
 ]
-Split = Annotated[SplitChoice, typer.Option(help="Split to evaluate on.")]
+Split = Annotated[SplitChoice, option("Split to evaluate on.")]
+Models = Annotated[
+    list[str] | None, argument("Ids, or their first digits; ID@3 is a model after its epoch 3.")
+]
+Stage = Annotated[str, option("Stage of the new models in the zoo's tables.")]
+_PRECISION = "auto: the fastest on this machine, measured once; bf16 is autocast."
+Precision = Annotated[PrecisionName, option(_PRECISION, rich_help_panel="Speed")]
+DryRun = Annotated[bool, option("--dry-run", "List what would be done; write nothing.")]
+Wait = Annotated[bool, option("--wait", "Wait for another process that writes into the zoo.")]
 _WORKERS = (
     "Models trained at a time, each in its own process; 0: in this one. "
     "Default: one per core or GPU; on a cluster, as many as fit."
 )
-Workers = Annotated[int | None, typer.Option(min=0, help=_WORKERS)]
+Workers = Annotated[int | None, option(_WORKERS, min=0)]
 _SET = "A setting of the plug-in, see `vitarium plugins`; a list as [1,2]. May be repeated."
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET)]
+Settings = Annotated[list[str] | None, option("--set", _SET, metavar="NAME=VALUE")]
 
 
 def selected(zoo: Zoo, models: Sequence[str] | None, where: str, verb: str) -> list[str]:
@@ -141,9 +157,7 @@ def setting_value(text: str, annotation: Any) -> Any:
         return value
 
 
-def command(
-    name: str, function: Callable[..., None], options: Mapping[str, tuple[Any, Any]]
-) -> Any:
+def command(name: str, function: Callable[..., None], options: dict[str, tuple[Any, Any]]) -> Any:
     """A command of a function whose options, their types and defaults, are not in its code."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -20,8 +20,7 @@ from vitarium.core.terminal import Terminal
 
 Rows = Iterable[Mapping[str, Any]]
 
-_FITTED = 1000
-"""Rows that are fitted to the terminal's width; more of them take seconds."""
+_FITTED = 1000  # rows that are fitted to the terminal's width; more of them take seconds
 
 
 def print_rows(rows: Rows, *, title: str = "", as_json: bool = False) -> None:

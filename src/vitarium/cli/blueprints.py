@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vitarium.cli._options import Json
+from vitarium.cli._options import Json, argument
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.printable import printable
 from vitarium.core.terminal import Terminal
@@ -12,7 +12,7 @@ from vitarium.core.terminal import Terminal
 app = typer.Typer(help="What can be grown: list, read and check blueprints.", no_args_is_help=True)
 
 Source = Annotated[
-    str, typer.Argument(metavar="BLUEPRINT", help="A YAML file, or a name of `blueprint list`.")
+    str, argument("A YAML file, or a name of `blueprint list`.", metavar="BLUEPRINT")
 ]
 
 

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from vitarium.cli import _options as options
+from vitarium.cli._options import option
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.numerals import size
 from vitarium.core.terminal import Terminal
@@ -45,61 +46,48 @@ def _setting(name: str, field: Any, panel: str) -> Any:
     """The type of an option whose value is noted in the context, under the setting's name."""
 
     def note(ctx: typer.Context, value: Any) -> None:
+        if isinstance(value, str):
+            value = options.setting_value(value, field.annotation)
         if value is not None:
-            value = (
-                options.setting_value(value, field.annotation) if isinstance(value, str) else value
-            )
             ctx.meta.setdefault(_SETTINGS, {})[name] = value
 
-    return options.setting_option(
-        name, field, rich_help_panel=panel, expose_value=False, callback=note
-    )
+    about = {"rich_help_panel": panel, "expose_value": False, "callback": note}
+    return options.setting_option(name, field, **about)
 
 
 def compress(
     ctx: typer.Context,
     directory: options.ZooFolder,
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(help="Ids, or beginnings of them; ID@3 is a model after its epoch 3."),
-    ] = None,
+    models: options.Models = None,
     where: options.Where = "",
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="How; `list` shows all methods.")
-    ] = "minivit",
+    method: Annotated[str, option("--method", "-m", "How; `list` shows all methods.")] = "minivit",
     epochs: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="How long a student learns. Default: as long as its original did."
-        ),
+        option("How long a student learns. Default: as long as its original did.", min=1),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A data set to learn from; default: the original's.")
+        str | None, option("A data set to learn from; default: the original's.")
     ] = None,
     objective: Annotated[
         str,
-        typer.Option(
-            help="What a student learns: weight_distillation, soft_distillation, "
+        option(
+            "What a student learns: weight_distillation, soft_distillation, "
             "hard_distillation, or supervised (without its original)."
         ),
     ] = "weight_distillation",
     train: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--train",
-            metavar="NAME=VALUE",
-            help="Any other factor of the training, e.g. optimizer.lr=5e-4, batch_size=256 or "
+            "Any other factor of the training, e.g. optimizer.lr=5e-4, batch_size=256 or "
             "objective.hidden_weight=0. May be repeated.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     set_: options.Settings = None,
-    stage: Annotated[
-        str, typer.Option(help="Stage of the students in the zoo's tables.")
-    ] = "compressed",
+    stage: options.Stage = "compressed",
     workers: options.Workers = None,
-    precision: Annotated[
-        options.PrecisionName, typer.Option(help="auto measures once what is fastest here.")
-    ] = options.PrecisionName.auto,
+    precision: options.Precision = options.PrecisionName.auto,
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     json: options.Json = False,

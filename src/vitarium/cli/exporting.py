@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vitarium.cli import _options as options
+from vitarium.cli._options import argument, option, path_argument, path_option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_rows
 from vitarium.core.numerals import size
@@ -16,34 +15,20 @@ from vitarium.zoo import Zoo
 def export(
     directory: options.ZooFolder,
     exporter: Annotated[
-        str,
-        typer.Option(metavar="FORMAT", help="The format; `vitarium plugins exporters` lists all."),
+        str, option("The format; `vitarium plugins exporters` lists all.", metavar="FORMAT")
     ],
-    out: Annotated[Path, options.path_option(help="Output folder; must be new or empty.")],
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL]...",
-            help="Ids or beginnings of them; ID@3 is the model after epoch 3. "
-            "Default: every finished model, after its last epoch.",
-        ),
-    ] = None,
-    where: Annotated[
-        str,
-        typer.Option(
-            metavar="SQL",
-            help="Instead of ids: finished models that fulfill a condition, as in `vitarium ls`.",
-            show_default=False,
-        ),
-    ] = "",
+    out: Annotated[Path, path_option("Output folder; must be new or empty.")],
+    models: options.Models = None,
+    where: options.Where = "",
     settings: options.Settings = None,
     skip: Annotated[
-        bool, typer.Option("--skip", help="Leave out models that the format has no place for.")
+        bool, option("--skip", "Leave out models that the format has no place for.")
     ] = False,
 ) -> None:
     """Write models of a zoo in another format: timm, hugging_face, onnx, safetensors, hub, ...
 
-    If anything goes wrong, nothing is written.
+    Without models and a condition, every finished model, after its last epoch. If anything goes
+    wrong, nothing is written.
 
     Examples:
 
@@ -78,20 +63,16 @@ def export(
 
 def push(
     directory: Annotated[
-        Path,
-        options.path_argument(metavar="DIR", help="A zoo, or a folder of `export --exporter hub`."),
+        Path, path_argument("A zoo, or a folder of `export --exporter hub`.", metavar="DIR")
     ],
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="On the hub, e.g. me/my-zoo.")],
+    repository: Annotated[str, argument("On the hub, e.g. me/my-zoo.", metavar="REPO")],
     private: Annotated[
-        bool, typer.Option("--private", help="If the repository is new: visible to you alone.")
+        bool, option("--private", "If the repository is new: visible to you alone.")
     ] = False,
     license: Annotated[
-        str | None,
-        typer.Option(help="License for the new card, in the words of the hub, e.g. cc-by-4.0."),
+        str | None, option("License for the new card, in the words of the hub, e.g. cc-by-4.0.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be uploaded; upload nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     json: options.DryRunJson = False,
 ) -> None:
     """Upload a zoo to the Hugging Face hub as a data set, with a card, tables and figures.

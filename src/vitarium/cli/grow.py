@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitarium.cli import _options as options
+from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import resumable
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.cli.zoo import SCORED, for_people
@@ -22,19 +23,15 @@ if TYPE_CHECKING:
     from vitarium.engine.tuning.estimate import StageEstimate
 
 
-class EngineName(StrEnum):
-    """Where the workers run."""
-
-    local = "local"
-    ray = "ray"
+EngineName = StrEnum("EngineName", ["local", "ray"])  # where the workers run
 
 
-_ray_option = partial(typer.Option, rich_help_panel="On a Ray cluster")
-_speed_option = partial(typer.Option, rich_help_panel="Speed")
+_ray_option = partial(option, rich_help_panel="On a Ray cluster")
+_speed_option = partial(option, rich_help_panel="Speed")
 
 
 def demo(
-    zoo: Annotated[Path, options.path_option(help="The zoo's folder.")] = Path("demo-zoo"),
+    zoo: Annotated[Path, path_option("The zoo's folder.")] = Path("demo-zoo"),
     workers: options.Workers = None,
     device: options.Device = "auto",
 ) -> None:
@@ -58,86 +55,72 @@ def demo(
 
 
 def grow(
-    blueprint: Annotated[
-        str, typer.Argument(help="A YAML file, or a name of `vitarium blueprint list`.")
-    ],
-    zoo: Annotated[
-        Path | None, options.path_option(help="The zoo's folder. Default: NAME-zoo.")
-    ] = None,
+    blueprint: Annotated[str, argument("A YAML file, or a name of `vitarium blueprint list`.")],
+    zoo: Annotated[Path | None, path_option("The zoo's folder. Default: NAME-zoo.")] = None,
     workers: options.Workers = None,
     device: options.Device = "auto",
     data_dir: options.DataDir = None,
     loader_workers: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            help="Processes per model that decode images, unless they are cached decoded. "
+        option(
+            "Processes per model that decode images, unless they are cached decoded. "
             "Default: the cores that are free.",
+            min=0,
         ),
     ] = None,
-    precision: Annotated[
-        options.PrecisionName,
-        _speed_option(help="auto: the fastest on this machine, measured once; bf16 is autocast."),
-    ] = options.PrecisionName.auto,
+    precision: options.Precision = options.PrecisionName.auto,
     compiled: Annotated[
         bool | None,
         _speed_option(
             "--compiled/--no-compiled",
-            help="Use torch.compile. Default: if the plan is long enough to repay it.",
+            "Use torch.compile. Default: if the plan is long enough to repay it.",
         ),
     ] = None,
     stacked: Annotated[
         int | None,
         _speed_option(
-            min=1,
-            help="Train up to this many similar models as one computation; 1: no stacks. "
+            "Train up to this many similar models as one computation; 1: no stacks. "
             "Default: measured.",
+            min=1,
         ),
     ] = None,
     trace: Annotated[
         bool,
         _speed_option(
             "--trace",
-            help="Write a timeline of all workers to the zoo's timeline.json, "
-            "for chrome://tracing.",
+            "Write a timeline of all workers to the zoo's timeline.json, for chrome://tracing.",
         ),
     ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for another process that grows this zoo.")
-    ] = False,
-    deterministic: Annotated[bool, typer.Option(help="Deterministic, or faster on GPUs.")] = True,
+    wait: options.Wait = False,
+    deterministic: Annotated[bool, option("Deterministic, or faster on GPUs.")] = True,
     engine: Annotated[
         EngineName,
-        _ray_option(help="local: processes on this machine; ray: a cluster, with the same bits."),
+        _ray_option("local: processes on this machine; ray: a cluster, with the same bits."),
     ] = EngineName.local,
     address: Annotated[
         str | None,
         _ray_option(
-            help="auto: the cluster that this machine is part of; or HOST:PORT of its head. "
+            "auto: the cluster that this machine is part of; or HOST:PORT of its head. "
             "Default: a temporary one on this machine."
         ),
     ] = None,
     cpus_per_model: Annotated[
-        int | None, _ray_option(min=1, help="Also the threads of each worker. Default: 1.")
+        int | None, _ray_option("Also the threads of each worker. Default: 1.", min=1)
     ] = None,
     gpus_per_model: Annotated[
         float | None,
-        _ray_option(min=0, max=1, help="0.25 lets four models share a GPU. Default: 1, on CPUs 0."),
+        _ray_option("0.25 lets four models share a GPU. Default: 1, on CPUs 0.", min=0, max=1),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Print what would be grown and what it costs; write nothing."
-        ),
-    ] = False,
+    dry_run: options.DryRun = False,
     calibrate: Annotated[
-        bool, typer.Option(help="With --dry-run: train for a moment to estimate the time.")
+        bool, option("With --dry-run: train for a moment to estimate the time.")
     ] = True,
     json: options.DryRunJson = False,
 ) -> None:
     """Train every model of a blueprint that the zoo does not have yet.
 
     If it is interrupted, run the same command to resume after each model's last finished epoch.
+    With --dry-run, it says what all this would cost.
 
     Examples:
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from vitarium.cli._options import DryRunJson, Settings, parsed, path_option
+from vitarium.cli import _options as options
+from vitarium.cli._options import argument, option, path_option
 from vitarium.cli._progress import progress_bar, resumable
 from vitarium.cli._tables import print_rows
 from vitarium.core.errors import InvalidInput
@@ -16,29 +15,22 @@ if TYPE_CHECKING:
 
 
 def import_(
-    source: Annotated[str, typer.Argument(help="The folder or file to import.")],
-    zoo: Annotated[
-        Path | None, path_option(help="The zoo's folder; made if it is not there.")
-    ] = None,
+    source: Annotated[str, argument("The folder or file to import.")],
+    zoo: Annotated[Path | None, path_option("The zoo's folder; made if it is not there.")] = None,
     importer: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "The format; `vitarium plugins importers` lists all. Default: detected.",
             metavar="FORMAT",
-            help="The format; `vitarium plugins importers` lists all. Default: detected.",
         ),
     ] = None,
-    settings: Settings = None,
+    settings: options.Settings = None,
     orphans: Annotated[
-        bool,
-        typer.Option("--orphans", help="Import models whose parent is missing without a parent."),
+        bool, option("--orphans", "Import models whose parent is missing without a parent.")
     ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait while another process writes into the zoo.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be imported; write nothing.")
-    ] = False,
-    json: DryRunJson = False,
+    wait: options.Wait = False,
+    dry_run: options.DryRun = False,
+    json: options.DryRunJson = False,
 ) -> None:
     """Bring models that others trained into a zoo: every epoch, bit for bit, with its lineage.
 
@@ -55,7 +47,7 @@ def import_(
     """
     from vitarium.formats.import_zoo import find_models, import_zoo
 
-    foreign = find_models(source, importer=importer, **parsed(settings))
+    foreign = find_models(source, importer=importer, **options.parsed(settings))
     if dry_run:
         title = f"{foreign.source}: {len(foreign.models)} models ({foreign.importer})"
         print_rows(_rows(foreign), title=title, as_json=json)

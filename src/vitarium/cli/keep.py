@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitarium.cli._options import Json, ZooFolder
+from vitarium.cli._options import Json, ZooFolder, option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.errors import NotAZoo
@@ -17,7 +17,7 @@ from vitarium.core.terminal import Terminal, print_line
 def verify(
     directory: ZooFolder,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also unpack every tensor and build every model.")
+        bool, option("--deep", "Also unpack every tensor and build every model.")
     ] = False,
     json: Json = False,
 ) -> None:

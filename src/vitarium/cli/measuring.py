@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitarium.cli import _options as options
+from vitarium.cli._options import argument, option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.errors import InvalidInput
@@ -35,32 +36,27 @@ def measure(
     directory: options.ZooFolder,
     measures: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Names; `vitarium plugins measures` lists all. Default: every measure of single "
+        argument(
+            "Names; `vitarium plugins measures` lists all. Default: every measure of single "
             "models that takes at most a forward pass."
         ),
     ] = None,
     where: options.Where = "",
     epochs: Annotated[
-        str, typer.Option(metavar="all|last|LIST", help="Epochs to measure, e.g. 0,5,10.")
+        str, option("Epochs to measure, e.g. 0,5,10.", metavar="all|last|LIST")
     ] = "last",
-    pairs: Annotated[
-        PairChoice, typer.Option(help="Pairs, for measures of pairs.")
-    ] = PairChoice.same_stage,
+    pairs: Annotated[PairChoice, option("Pairs, for measures of pairs.")] = PairChoice.same_stage,
     split: options.Split = options.SplitChoice.test,
     num_images: options.Images = None,
     data: Annotated[
-        str | None, typer.Option(help="Dataset for all models. Default: each model's own.")
+        str | None, option("Dataset for all models. Default: each model's own.")
     ] = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,
     device: options.Device = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Recompute existing results.")
-    ] = False,
+    overwrite: Annotated[bool, option("--overwrite", "Recompute existing results.")] = False,
     force: Annotated[
-        bool,
-        typer.Option("--force", help="Evaluate on training images, too, and mark such results."),
+        bool, option("--force", "Evaluate on training images, too, and mark such results.")
     ] = False,
     json: options.Json = False,
 ) -> None:

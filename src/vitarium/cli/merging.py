@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from vitarium.cli import _options as options
+from vitarium.cli._options import option
 from vitarium.cli._progress import progress_bar
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.errors import InvalidInput
@@ -19,54 +18,41 @@ _SHOWN_INGREDIENTS = 4
 
 def merge(
     directory: options.ZooFolder,
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Ids, or their first digits; ID@3 is a model after epoch 3. Some methods depend "
-            "on the order."
-        ),
-    ] = None,
+    models: options.Models = None,
     method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Merge method (`list` to show all).")
+        str | None, option("--method", "-m", "Merge method (`list` to show all).")
     ] = None,
     where: options.Where = "",
     base: Annotated[
         str | None,
-        typer.Option(
-            metavar="ID", help="Base model of the task vectors. Default: the common parent."
-        ),
+        option("Base model of the task vectors. Default: the common parent.", metavar="ID"),
     ] = None,
     heads: Annotated[
         str,
-        typer.Option(
+        option(
+            "Heads: merged like all other weights; averaged; all kept, with averaged "
+            "outputs; or those of one model.",
             metavar="merge|average|ensemble|ID",
-            help="Heads: merged like all other weights; averaged; all kept, with averaged outputs; "
-            "or those of one model.",
         ),
     ] = "merge",
     align: Annotated[
         str | None,
-        typer.Option(
-            metavar="METHOD",
-            help="First permute every model to match the first, e.g. weight_matching.",
+        option(
+            "First permute every model to match the first, e.g. weight_matching.", metavar="METHOD"
         ),
     ] = None,
-    stage: Annotated[
-        str, typer.Option(help="Stage of the merged model in the zoo's tables.")
-    ] = "merge",
+    stage: options.Stage = "merge",
     data: Annotated[
-        str | None,
-        typer.Option(help="Dataset for methods that need images. Default: the models' own."),
+        str | None, option("Dataset for methods that need images. Default: the models' own.")
     ] = None,
     data_dir: options.DataDir = None,
     set_: options.Settings = None,
     device: options.Device = "auto",
     skip_diverged: Annotated[
-        bool, typer.Option("--skip-diverged", help="Leave out models that diverged.")
+        bool, option("--skip-diverged", "Leave out models that diverged.")
     ] = False,
     force: Annotated[
-        bool,
-        typer.Option("--force", help="Allow selection on images that some models were trained on."),
+        bool, option("--force", "Allow selection on images that some models were trained on.")
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -74,8 +60,9 @@ def merge(
 
     The result is a model of the zoo that records its ingredients: it can be measured, loaded,
     exported and merged again. The same merge gives the same model and is computed once. Methods
-    that need images say from which split, never from the test split. Methods of a single model (of
-    its epochs, or of it and its parent) give one result for each model that is named.
+    that need images say from which split, never from the test split. Some methods depend on the
+    order of the models. Methods of a single model (of its epochs, or of it and its parent) give one
+    result for each model that is named.
 
     Examples:
 

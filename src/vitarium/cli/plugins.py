@@ -2,18 +2,15 @@
 
 from typing import Annotated
 
-import typer
-
-from vitarium.cli._options import Json, type_name
+from vitarium.cli._options import Json, argument, type_name
 from vitarium.cli._tables import print_rows
 
 
 def plugins(
     kind: Annotated[
-        str | None,
-        typer.Argument(help="A kind: `measures` gives a line each, `measure` also their settings."),
+        str | None, argument("A kind: `measures` gives a line each, `measure` also their settings.")
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One plug-in, with its settings.")] = None,
+    name: Annotated[str | None, argument("One plug-in, with its settings.")] = None,
     json: Json = False,
 ) -> None:
     """List architectures, datasets, objectives, measures and all other plug-ins.

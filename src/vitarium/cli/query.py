@@ -8,9 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from vitarium.cli._options import Json, ZooFolder, path_option
+from vitarium.cli._options import Json, ZooFolder, argument, option, path_option
 from vitarium.cli._streams import exactly
 from vitarium.cli._tables import encodable_json, print_json, print_rows, to_json
 from vitarium.core import files
@@ -25,27 +23,21 @@ if TYPE_CHECKING:
     from vitarium.zoo.query import Database
 
 
-class Format(StrEnum):
-    """How the result is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
+Format = StrEnum("Format", ["table", "csv", "json", "parquet"])  # how the result is written
 
 
 def query(
     directory: ZooFolder,
     sql: Annotated[
-        str, typer.Argument(help="A SELECT; without it, the tables and their columns are listed.")
+        str, argument("A SELECT; without it, the tables and their columns are listed.")
     ] = "",
     format: Annotated[
-        Format | None, typer.Option(help="Default: by the suffix of --output, else a table.")
+        Format | None, option("Default: by the suffix of --output, else a table.")
     ] = None,
-    output: Annotated[Path | None, path_option(help="Write to a file, all or nothing.")] = None,
+    output: Annotated[Path | None, path_option("Write to a file, all or nothing.")] = None,
     json: Json = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Stop a query that takes longer; 0: never.")
+        float, option("Stop a query that takes longer; 0: never.", metavar="SECONDS")
     ] = TIMEOUT,
 ) -> None:
     """Query a zoo in SQL (DuckDB): tables models, epochs and records.

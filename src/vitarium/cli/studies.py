@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from vitarium.cli import _options as options
+from vitarium.cli._options import path_argument, path_option
 from vitarium.cli._progress import progress_bar
 from vitarium.core.terminal import Terminal, print_line
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 SETTINGS = "Settings of this study"
 _FIGURES = "Write every figure as PNG and SVG, too, for a paper."
-Figures = Annotated[Path | None, options.path_option(metavar="DIR", help=_FIGURES)]
-Page = Annotated[Path, options.path_option(help="The page: one file that opens without a network.")]
+Figures = Annotated[Path | None, path_option(_FIGURES, metavar="DIR")]
+Page = Annotated[Path, path_option("The page: one file that opens without a network.")]
 ZooOrWeights = Annotated[
-    Path, options.path_argument(metavar="DIR", help="A zoo's folder, or one with files of weights.")
+    Path, path_argument("A zoo's folder, or one with files of weights.", metavar="DIR")
 ]
 _RUNNING: dict[str, tuple[Any, Any]] = {
     "split": (options.Split, options.SplitChoice.test),
@@ -66,8 +67,8 @@ def _command(plugin: "Plugin") -> Any:
     }
     for name, write in plugin.facts["exports"].items():
         summary = (inspect.getdoc(write) or "").partition("\n")[0]
-        option = options.path_option(f"--{name}", metavar="FILE", help=summary)
-        parameters[name] = (Annotated[Path | None, option], None)
+        export = path_option(f"--{name}", summary, metavar="FILE")
+        parameters[name] = (Annotated[Path | None, export], None)
     for name, field in plugin.config.model_fields.items():
         parameters[name] = (options.setting_option(name, field, rich_help_panel=SETTINGS), None)
 

@@ -3,19 +3,15 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import typer
-
-from vitarium.cli._options import Json, Where, ZooFolder
+from vitarium.cli._options import Json, Where, ZooFolder, argument, option
 from vitarium.cli._tables import print_json, print_rows
 from vitarium.core.printable import shortened
 from vitarium.core.terminal import Terminal, print_line
 from vitarium.zoo import Zoo
 
 SCORED = "accuracy on test images before and after training"
-ON_A_TERMINAL = 100
-"""Models that are listed on a terminal unless more are asked for."""
-_MAX_LENGTH = 100
-"""Characters in a cell of a listing."""
+ON_A_TERMINAL = 100  # models that are listed on a terminal unless more are asked for
+_MAX_LENGTH = 100  # characters in a cell of a listing
 
 
 def ls(
@@ -23,18 +19,18 @@ def ls(
     where: Where = "",
     sort: Annotated[
         str,
-        typer.Option(
+        option(
+            "Sort by columns; -COLUMN: largest first.",
             metavar="COLUMN[,COLUMN]",
-            help="Sort by columns; -COLUMN: largest first.",
             show_default=False,
         ),
     ] = "",
     limit: Annotated[
         int | None,
-        typer.Option(
+        option(
+            f"At most N models; 0: all. Default: {ON_A_TERMINAL} on a terminal, else all.",
             min=0,
             metavar="N",
-            help=f"At most N models; 0: all. Default: {ON_A_TERMINAL} on a terminal, else all.",
         ),
     ] = None,
     json: Json = False,
@@ -76,7 +72,7 @@ def ls(
 
 def show(
     directory: ZooFolder,
-    model: Annotated[str, typer.Argument(help="A model's id, or its first digits.")],
+    model: Annotated[str, argument("A model's id, or its first digits.")],
     json: Json = False,
 ) -> None:
     """Show one model: its recipe, its parent and children, and every epoch's metrics.

@@ -25,13 +25,10 @@ class Preprocessed(Config):
 class Preprocessing:
     """An image is resized, its middle is cropped, and it is normalised."""
 
-    input_size: tuple[int, int, int]
-    """Channels, height and width of what the model sees."""
-    resize: int
-    """The shorter side of the whole image, in pixels, before the crop."""
+    input_size: tuple[int, int, int]  # channels, height and width of what the model sees
+    resize: int  # the shorter side of the whole image, in pixels, before the crop
     interpolation: str
-    mean: tuple[float, ...]
-    """Of the pixels in [0, 1], per channel; so is std."""
+    mean: tuple[float, ...]  # of the pixels in [0, 1], per channel; so is std
     std: tuple[float, ...]
 
 

@@ -58,12 +58,9 @@ class Trial:
     config: Mapping[str, Any]
     lines: Mapping[int, Mapping[str, Any]]
     """What was measured, by training iteration; Ray's bookkeeping is left out."""
-    checkpoints: Mapping[int, Path]
-    """Files of weights by training iteration."""
-    iterations: Mapping[int, int]
-    """Training iteration by number of the checkpoint's folder."""
-    done: bool
-    """As Ray wrote it."""
+    checkpoints: Mapping[int, Path]  # files of weights by training iteration
+    iterations: Mapping[int, int]  # training iteration by number of the checkpoint's folder
+    done: bool  # as Ray wrote it
     notes: tuple[str, ...]
 
     @property

@@ -29,16 +29,12 @@ class ForeignEpoch:
 class ForeignModel:
     """A model of someone else's folder. An importer yields parents before their children."""
 
-    name: str
-    """What it is called there; unique inside of what is imported."""
+    name: str  # what it is called there; unique inside of what is imported
     stage: str
-    epochs: Sequence[ForeignEpoch]
-    """In order; a model without any weights is not imported."""
+    epochs: Sequence[ForeignEpoch]  # in order; a model without any weights is not imported
     num_outputs: int
-    parent: str | None = None
-    """The `name` of the model it started from."""
-    parent_epoch: int | None = None
-    """None: after the parent's last kept epoch."""
+    parent: str | None = None  # the `name` of the model it started from
+    parent_epoch: int | None = None  # None: after the parent's last kept epoch
     architecture: Section | None = None
     """None: nothing here builds it; its tensors are kept all the same."""
     head: Section | None = None
@@ -46,8 +42,7 @@ class ForeignModel:
     """Generating factors by dotted name: ours (`optimizer.lr`) where they mean the same."""
     classes: tuple[str, ...] = ()
     finished: bool = True
-    where: str = ""
-    """Where it is described, for messages: "models.csv, row 3"."""
+    where: str = ""  # where it is described, for messages: "models.csv, row 3"
     notes: tuple[str, ...] = ()
     """What the importer wants to be known: what was missing or broken, and what became of it."""
 
@@ -61,9 +56,10 @@ def checkpoint_name(checkpoint: CheckpointRef) -> str:
     return f"{checkpoint.model}-epoch-{checkpoint.epoch:04d}"
 
 
+Checkpoints = Sequence[CheckpointRef]
 ImportFunction = TypeVar("ImportFunction", bound=Callable[[Any, Path], Iterable[ForeignModel]])
 ExportFunction = TypeVar(
-    "ExportFunction", bound=Callable[[Any, Zoo, Sequence[CheckpointRef], Path], Iterable[Path]]
+    "ExportFunction", bound=Callable[[Any, Zoo, Checkpoints, Path], Iterable[Path]]
 )
 Refuses = Callable[[Any, Zoo, CheckpointRef], str | None]
 

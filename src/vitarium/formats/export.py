@@ -16,8 +16,7 @@ from vitarium.core.registry import Plugin, Section, choose
 from vitarium.zoo import Zoo
 from vitarium.zoo.listing import listing
 
-_MAX_LISTED = 5
-"""Models that an error names."""
+_MAX_LISTED = 5  # models that an error names
 
 
 @dataclass(frozen=True)

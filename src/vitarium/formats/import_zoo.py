@@ -29,8 +29,7 @@ class ForeignZoo:
 
     importer: str
     source: Path
-    models: tuple[ForeignModel, ...]
-    """Parents before their children."""
+    models: tuple[ForeignModel, ...]  # parents before their children
     empty: tuple[ForeignModel, ...] = ()
     """Models of which no weights were kept; they are not imported."""
 
@@ -45,8 +44,7 @@ class ModelImported:
 
     model: ForeignModel
     id: str
-    new: bool
-    """Whether any epoch was written now."""
+    new: bool  # whether any epoch was written now
 
 
 Listener = Callable[[ModelImported], None]

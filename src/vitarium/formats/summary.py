@@ -17,11 +17,9 @@ SCORES = ("test_accuracy", "test_knn_accuracy", "val_accuracy", "val_knn_accurac
 
 @dataclass(frozen=True)
 class Model:
-    row: Mapping[str, Any]
-    """Of `Zoo.models`."""
+    row: Mapping[str, Any]  # of `Zoo.models`
     factors: Mapping[str, Any]
-    epochs: Sequence[Mapping[str, Any]]
-    """`epoch`, `kept` and metrics of each."""
+    epochs: Sequence[Mapping[str, Any]]  # `epoch`, `kept` and metrics of each
 
     @property
     def stage(self) -> str:
@@ -33,8 +31,7 @@ class Population:
     """The models of a zoo: those without parents first, then stage by stage."""
 
     models: Sequence[Model]
-    bytes: int
-    """Of all their files."""
+    bytes: int  # of all their files
 
     @property
     def stages(self) -> list[str]:

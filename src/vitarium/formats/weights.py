@@ -7,7 +7,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ WRAPPED_IN = ("state_dict", "model_state_dict", "model", "module", "net", "weigh
 
 
 def read_weights(
-    path: Path, root: Path, *, wrapped_in: tuple[str, ...] = (), mapped: bool = False
+    path: Path, root: Path, *, wrapped_in: Sequence[str] = (), mapped: bool = False
 ) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file, or of a pickle (any other name), by their names. Raises
     UntrustedFile, CorruptFile and NotReadable.
@@ -52,9 +52,7 @@ def read_weights(
         raise CorruptFile(path, str(error)) from None
 
 
-def read_shapes(
-    path: Path, root: Path, *, wrapped_in: tuple[str, ...] = ()
-) -> dict[str, torch.Size]:
+def read_shapes(path: Path, root: Path, *, wrapped_in: Sequence[str] = ()) -> dict[str, torch.Size]:
     """Names and shapes of what `read_weights` reads, without reading it, where that is possible."""
     if path.suffix != ".safetensors":
         weights = read_weights(path, root, wrapped_in=wrapped_in, mapped=True)

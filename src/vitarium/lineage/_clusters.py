@@ -31,8 +31,7 @@ _FOLD_WIDTH = 16_381
 """Numbers to which a tensor is folded before they are drawn into the sketch: their sums stay near
 the processor. A prime, so that a column of large weights is not folded onto itself. It adds 1.5 %
 to the error of a sketch of 512 numbers."""
-_CHUNK_MODELS = 1_024
-"""Models whose distances to all others are held at a time."""
+_CHUNK_MODELS = 1_024  # models whose distances to all others are held at a time
 
 
 def families_by_angle(model_set: ModelSet, trees: int | None = None) -> np.ndarray:

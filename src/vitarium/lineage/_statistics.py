@@ -16,8 +16,7 @@ MOMENTS = ("mean", "variance", "kurtosis", "zeros")
 class WeightStatistics:
     """Gram matrices and moments of K models."""
 
-    grams: Mapping[str, np.ndarray]
-    """By tensor, inner products of all pairs, float64 [K, K]."""
+    grams: Mapping[str, np.ndarray]  # by tensor, inner products of all pairs, float64 [K, K]
     moments: Mapping[str, Mapping[str, np.ndarray]]
     """By name, one of MOMENTS, then by tensor, float64 [K]: mean, variance (divided by n), excess
     kurtosis (Fisher's, as scipy's default; NaN of a constant) and share of zeros."""

@@ -25,8 +25,7 @@ permuted."""
 class Edge:
     parent: str
     child: str
-    confidence: float
-    """Probability in [0, 1] that the edge is right, as the method sees it."""
+    confidence: float  # probability in [0, 1] that the edge is right, as the method sees it
     share: float = 1.0
     """Of the child that is this parent's: less than 1 where it is a mixture of several."""
     kind: Kind = "trained"
@@ -37,18 +36,14 @@ class Forest:
     """Recovered lineage of a set of models: trees, in which a merged model has several parents."""
 
     method: str
-    models: Sequence[str]
-    """In the model set's order."""
+    models: Sequence[str]  # in the model set's order
     families: Sequence[int]
     """For every model the number of its tree, from 0, in order of appearance."""
-    edges: Sequence[Edge]
-    """No circle among them; a model without an edge to it is a root."""
-    roots: Mapping[str, float]
-    """By name, the probability that a root is one, in [0, 1]."""
+    edges: Sequence[Edge]  # no circle among them; a model without an edge to it is a root
+    roots: Mapping[str, float]  # by name, the probability that a root is one, in [0, 1]
     tied: Sequence[Sequence[str]] = ()
     """Groups of models with equal weights; each could stand in the other's place."""
-    notes: Sequence[str] = ()
-    """What a user should know, as sentences."""
+    notes: Sequence[str] = ()  # what a user should know, as sentences
 
     @cached_property
     def parents(self) -> dict[str, dict[str, Edge]]:
@@ -71,10 +66,8 @@ class Forest:
 class ModelSet:
     """K models with the same tensors, heads left out."""
 
-    models: Sequence[Weights]
-    """Their names are unique."""
-    tensors: Sequence[str]
-    """Those that all models have in one shape; heads are not among them."""
+    models: Sequence[Weights]  # their names are unique
+    tensors: Sequence[str]  # those that all models have in one shape; heads are not among them
     progress: Progress = SILENT
 
     def __len__(self) -> int:

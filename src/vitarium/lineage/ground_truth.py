@@ -10,8 +10,7 @@ from vitarium.blueprint import ModelSpec
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.zoo import Zoo
 
-LAST = sys.maxsize
-"""As an epoch: the last, whichever that is."""
+LAST = sys.maxsize  # as an epoch: the last, whichever that is
 
 Truth = Mapping[str, tuple[str, ...]]
 """Of every model its parents; of a root none, of a mixture several."""

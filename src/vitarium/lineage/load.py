@@ -36,11 +36,9 @@ out, stands in tensors that all of them have."""
 
 _MAX_LISTED = 5
 Epochs = Literal["last", "all"]
-_RESERVED_FILES = 256
-"""Files that the program may have open besides checkpoints."""
+_RESERVED_FILES = 256  # files that the program may have open besides checkpoints
 _NOT_FACTORS = ("model", "stage", "parent", "epochs", "before", "after", "status")
-Signature = frozenset[tuple[str, tuple[int, ...]]]
-"""Names and shapes of a model's tensors."""
+Signature = frozenset[tuple[str, tuple[int, ...]]]  # names and shapes of a model's tensors
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,8 @@ class LoadedModels:
     """Models that can be compared, by name; the largest set first, which may be a single model."""
     shared: Sequence[float]
     """Of every set, the share of its largest model's numbers that is compared, heads left out."""
-    left_out: Mapping[str, str]
-    """Why a model or file was not read."""
-    truth: Truth | None
-    """True parents among those that were read; None where nobody knows."""
+    left_out: Mapping[str, str]  # why a model or file was not read
+    truth: Truth | None  # true parents among those that were read; None where nobody knows
     info: Mapping[str, Mapping[str, Any]]
     """To be shown, methods never see it: stage, epoch, accuracy, and the factors that differ; of
     files, the file, and the rest if `models.csv` has it."""

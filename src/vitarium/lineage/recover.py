@@ -27,25 +27,21 @@ class ModelGroup:
 
     models: Sequence[str]
     tensors: int
-    shared: float
-    """Their share of the numbers of the largest model, heads left out."""
+    shared: float  # their share of the numbers of the largest model, heads left out
 
 
 @dataclass(frozen=True)
 class Recovered:
     """Recovered lineage of everything that was read."""
 
-    forest: Forest
-    """Families are numbered across groups."""
+    forest: Forest  # families are numbered across groups
     truth: Truth | None
     scores: Scores | None
     others: Mapping[str, tuple[Forest, Scores | None]]
     """Forests of other methods, and their scores, by name."""
-    left_out: Mapping[str, str]
-    """Why, by model or file."""
+    left_out: Mapping[str, str]  # why, by model or file
     groups: Sequence[ModelGroup]
-    info: Mapping[str, Mapping[str, Any]]
-    """See `LoadedModels.info`."""
+    info: Mapping[str, Mapping[str, Any]]  # see `LoadedModels.info`
 
 
 def recover(

@@ -25,14 +25,11 @@ class Scores:
     parents and as children: no method can tell them apart by their weights."""
     parent_accuracy: float | None
     """Of models that have true parents, those whose parents are exactly these."""
-    edge_precision: float | None
-    """Of recovered edges, those that are true."""
-    edge_recall: float | None
-    """Of true edges, those that were recovered."""
+    edge_precision: float | None  # of recovered edges, those that are true
+    edge_recall: float | None  # of true edges, those that were recovered
     undirected_edge_accuracy: float | None
     """Of true edges, those that were recovered in either direction."""
-    root_accuracy: float
-    """Of true trees, those whose true roots have no parent in the forest."""
+    root_accuracy: float  # of true trees, those whose true roots have no parent in the forest
     adjusted_rand_index: float
     """Of the forest's families against the true trees: 1 where they are the same, near 0 for
     families by chance (Hubert & Arabie 1985, J. Classification 2)."""
@@ -42,10 +39,8 @@ class Scores:
     """MoTHer's own score (Horwitz et al. 2025, arXiv 2405.18432): a tree's true edges that were
     recovered, as a share of its true edges; mean over the true trees that have edges."""
     models: int
-    trees: int
-    """True ones, as roots, edges and mixtures (models with two parents or more)."""
-    families: int
-    """Recovered ones."""
+    trees: int  # true ones, as roots, edges and mixtures (models with two parents or more)
+    families: int  # recovered ones
     roots: int
     recovered_roots: int
     edges: int

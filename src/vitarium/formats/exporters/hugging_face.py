@@ -15,7 +15,7 @@ from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.formats._names import from_timm
 from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
-from vitarium.formats.base import checkpoint_name, exporter, refuses_unbuilt
+from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
 from vitarium.zoo import Zoo
 
 _ACTIVATIONS = {
@@ -25,8 +25,7 @@ _ACTIVATIONS = {
     "ReLU": "relu",
     "SiLU": "silu",
 }
-_RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}
-"""PIL's numbers."""
+_RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # PIL's numbers
 
 
 def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | None:
@@ -37,9 +36,7 @@ def refuses(config: Preprocessed, zoo: Zoo, checkpoint: CheckpointRef) -> str | 
 
 
 @exporter("hugging_face", config=Preprocessed, refuses=refuses)
-def hugging_face(
-    config: Preprocessed, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
-) -> Iterator[Path]:
+def hugging_face(config: Preprocessed, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A folder per model for transformers: ViTForImageClassification.from_pretrained(...).
 
     A model without a head becomes a ViTModel. The folder says how images are prepared, too.

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import Config
 from vitarium.core.errors import InvalidInput
-from vitarium.formats.base import checkpoint_name, exporter, refuses_unbuilt
+from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
 from vitarium.zoo import Zoo
 
 TOLERANCE = 1e-4
@@ -38,9 +38,7 @@ class OnnxFile(Config):
     extra="vitarium[onnx]",
     tiny={"check": False},
 )
-def onnx_file(
-    config: OnnxFile, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
-) -> Iterator[Path]:
+def onnx_file(config: OnnxFile, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """An ONNX file per model: images [batch, c, h, w] -> outputs [batch, n], any batch.
 
     In its metadata: id, epoch, stage, classes (JSON) and factors (JSON).
@@ -58,9 +56,7 @@ def onnx_file(
         yield file
 
 
-def _write(
-    model: nn.Module, images: Tensor, file: Path, opset: int, metadata: dict[str, str]
-) -> None:
+def _write(model: nn.Module, images: Tensor, file: Path, opset: int, props: dict[str, str]) -> None:
     import onnx
 
     with warnings.catch_warnings():
@@ -82,7 +78,7 @@ def _write(
     for part in [*graph.node, *nodes, *values]:
         # where in this machine's source files each operation came from
         part.ClearField("metadata_props")
-    onnx.helper.set_model_props(proto, metadata)
+    onnx.helper.set_model_props(proto, props)
     bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
     onnx.save(proto, file, save_as_external_data=bytes > _LARGEST, location=f"{file.name}.data")
     onnx.checker.check_model(file)

@@ -11,14 +11,12 @@ from safetensors.torch import save_file
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.csv_cells import guarded
-from vitarium.formats.base import checkpoint_name, exporter
+from vitarium.formats.base import Checkpoints, checkpoint_name, exporter
 from vitarium.zoo import Zoo
 
 
 @exporter("safetensors", config=NoConfig)
-def safetensors_files(
-    config: NoConfig, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
-) -> Iterator[Path]:
+def safetensors_files(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A safetensors file per model, with its factors in the header, and models.csv; any model.
 
     Tensors are the zoo's, bit for bit, under the model's own names (timm's). The header has one

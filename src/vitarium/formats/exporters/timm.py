@@ -14,7 +14,7 @@ from vitarium.architectures.heads import head_prefix
 from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.errors import InvalidInput
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
-from vitarium.formats.base import checkpoint_name, exporter, refuses_unbuilt
+from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
 from vitarium.zoo import Zoo
 
 RUNS = "--exporter safetensors and --exporter onnx take it"
@@ -45,9 +45,7 @@ def refuses(config: TimmFolder, zoo: Zoo, checkpoint: CheckpointRef) -> str | No
 
 
 @exporter("timm", config=TimmFolder, refuses=refuses)
-def timm_folder(
-    config: TimmFolder, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
-) -> Iterator[Path]:
+def timm_folder(config: TimmFolder, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A folder per model that timm.create_model("local-dir:...", pretrained=True) loads."""
     for checkpoint in models:
         folder = out / checkpoint_name(checkpoint)

@@ -4,7 +4,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import torch
 
 from vitarium.blueprint import Imported, Recipe, Spec
 from vitarium.core import files
-from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.errors import InvalidInput
 from vitarium.core.filenames import collision_key, file_name
 from vitarium.formats import _published_keys as published
 from vitarium.formats._published_keys import OURS
 from vitarium.formats._ray_trials import WEIGHTS
-from vitarium.formats.base import exporter, refuses_unbuilt
+from vitarium.formats.base import Checkpoints, exporter, refuses_unbuilt
 from vitarium.formats.importers.vit_zoo import MODELS, PREFIX, structure
 from vitarium.zoo import Zoo
 
@@ -28,9 +27,7 @@ _PUBLISHED = re.compile(r"(pretraining|finetuning/[^/]+)/[^/]+")
 
 
 @exporter("vit_zoo", refuses=refuses_unbuilt, paper="Falk et al. 2025, arXiv 2504.10231")
-def vit_zoo(
-    config: NoConfig, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
-) -> Iterator[Path]:
+def vit_zoo(config: NoConfig, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """The published zoo of ViTs: pretraining/MODEL and finetuning/PRETRAINED/MODEL, every epoch.
 
     Of a model that is asked for after one epoch, all kept epochs are written. What the published

@@ -3,6 +3,7 @@ text is escaped, so that it contains neither markup nor HTML."""
 
 import re
 import statistics
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,26 +18,16 @@ from vitarium.formats.summary import Population
 
 TAGS = ("model-zoo", "vision-transformer", "weight-space-learning", "vitarium")
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
-_MAX_LENGTH = 100
-"""Characters of the name of a stage."""
+_MAX_LENGTH = 100  # characters of the name of a stage
 _MARKUP = re.compile(r"[\\`*\[\]<>&|#~$!]|(?<![^\W_])_|_(?![^\W_])")
 """Characters with a meaning; an underscore between letters and digits has none."""
 _BACKTICKS = re.compile("`+")
 ACCURACIES, CURVES = "accuracies.png", "training.png"
-_WIDTH, _HEIGHT = 300, 220
-"""Of a panel, in pixels of a screen; files have twice as many."""
+_WIDTH, _HEIGHT = 300, 220  # of a panel, in pixels of a screen; files have twice as many
 _COLOR = "#3b6fb6"
-_MAX_TITLE_LENGTH = 40
-"""Characters of the name of a stage above a panel."""
+_MAX_TITLE_LENGTH = 40  # characters of the name of a stage above a panel
 _LOOKS = {"background": "white", "font": "Helvetica, Arial, sans-serif"}
-_CITATION = """\
-@article{falk2025vitzoo,
-  title   = {A Model Zoo of Vision Transformers},
-  author  = {Falk, Damian and Schürholt, Konstantin and Tzevelekakis, Konstantinos and
-             Meynent, Léo and Borth, Damian},
-  journal = {arXiv preprint arXiv:2504.10231},
-  year    = {2025}
-}"""
+_WORDS = tomllib.loads((Path(__file__).parent / "card.toml").read_text(encoding="utf-8"))
 
 
 class CardSettings(Config):
@@ -78,18 +69,17 @@ def card(
     parts = [
         f"# {plain(name)}",
         settings.description,
-        f"A zoo of **{count} vision transformers** with {checkpoints} "
-        f"checkpoints ({size(population.bytes)}), made with vitarium. Every generating factor of "
-        "every model is a column of the table `models`; metrics of every epoch are in `epochs`.",
-        "" if settings.license else "**No licence has been stated for these weights.**",
+        _WORDS["summary"].format(
+            models=count, checkpoints=checkpoints, size=size(population.bytes)
+        ),
+        "" if settings.license else _WORDS["unlicensed"],
         _stages(population),
-        _FIGURES if any(map(population.scores, population.stages)) else "",
-        "## Generating factors\n\nThose that tell the models of a stage apart; in brackets, how "
-        "many have the value.",
+        _WORDS["figures"] if any(map(population.scores, population.stages)) else "",
+        _WORDS["factors"],
         *_factors(population),
-        _LOADING_A_ZOO if is_zoo else _LOADING_FILES,
+        _WORDS["loading_a_zoo" if is_zoo else "loading_files"],
         _software(software),
-        f"## Citation\n\n```bibtex\n{settings.citation or _CITATION}\n```",
+        f"## Citation\n\n```bibtex\n{settings.citation or _WORDS['citation']}\n```",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
@@ -123,40 +113,6 @@ def _factors(population: Population) -> Iterator[str]:
         ]
         if rows:
             yield f"### {_name(stage)}\n\n" + table(["factor", "values"], rows)
-
-
-_FIGURES = f"""\
-![Accuracies of the models of each stage](figures/{ACCURACIES})
-
-![Accuracy of every model after every epoch](figures/{CURVES})"""
-
-_LOADING_A_ZOO = """\
-## Use
-
-```python
-# pip install vitarium huggingface_hub
-import vitarium
-from huggingface_hub import snapshot_download
-
-zoo = vitarium.Zoo.open(snapshot_download("OWNER/NAME", repo_type="dataset"))
-table = zoo.models()  # a row per model, every factor a column
-model = zoo.load(table["id"].iloc[0])  # an nn.Module; epoch=3 for an earlier state
-weights = zoo.state_dict(table["id"].iloc[0])  # timm's own names
-```"""
-
-_LOADING_FILES = """\
-## Use
-
-```python
-# pip install safetensors huggingface_hub pandas
-import pandas as pd
-from huggingface_hub import hf_hub_download
-from safetensors.torch import load_file
-
-where = {"repo_id": "OWNER/NAME", "repo_type": "dataset"}
-table = pd.read_csv(hf_hub_download(filename="weights/models.csv", **where))
-weights = load_file(hf_hub_download(filename="weights/" + table["file"][0], **where))
-```"""
 
 
 def _software(software: Mapping[str, Mapping[str, str]]) -> str:

@@ -2,23 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from vitarium.core import files
-from vitarium.core.checkpoint_ref import CheckpointRef
 from vitarium.core.config import NoConfig
 from vitarium.core.printable import encodable
-from vitarium.formats.base import exporter
+from vitarium.formats.base import Checkpoints, exporter
 from vitarium.formats.exporters.safetensors import safetensors_files
 from vitarium.formats.hub._card import CardSettings, card, draw
 from vitarium.formats.summary import Population, population, text
 from vitarium.formats.weights import check_place, root_of
 from vitarium.zoo import Zoo
 
-OURS = ("README.md", "tables", "figures")
-"""What an export adds to a zoo's own files."""
+OURS = ("README.md", "tables", "figures")  # what an export adds to a zoo's own files
 _NOT_THE_ZOOS = (*OURS, "models", "index", "index.json", "cache", "timeline.json", "failures")
 
 
@@ -33,9 +31,7 @@ class HubFolder(CardSettings):
 
 
 @exporter("hub", config=HubFolder, needs=("huggingface_hub",), extra="vitarium[hub]")
-def hub_folder(
-    config: HubFolder, zoo: Zoo, models: Sequence[CheckpointRef], out: Path
-) -> Iterator[Path]:
+def hub_folder(config: HubFolder, zoo: Zoo, models: Checkpoints, out: Path) -> Iterator[Path]:
     """A data set for the Hugging Face hub: the zoo, tables, figures and a card; see `push`."""
     ids = {checkpoint.model for checkpoint in models}
     is_zoo = config.weights == "zoo"

@@ -12,8 +12,7 @@ from vitarium.core.numerals import is_number
 from vitarium.core.printable import printable, shortened
 from vitarium.formats.weights import SUFFIXES, check_place
 
-_MAX_LENGTH = 200
-"""Characters of a path in messages."""
+_MAX_LENGTH = 200  # characters of a path in messages
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,7 @@ class Row:
     """A row of the table, without its empty cells."""
 
     table: Path
-    number: int
-    """As a spreadsheet counts: the header is row 1."""
+    number: int  # as a spreadsheet counts: the header is row 1
     cells: Mapping[str, str]
 
     @property

@@ -15,8 +15,7 @@ from vitarium.formats._names import KINDS, architecture, to_timm
 from vitarium.formats.base import ForeignEpoch, ForeignModel, importer
 from vitarium.formats.weights import check_place, read_weights, root_of
 
-_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""PIL's numbers."""
+_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 

@@ -36,11 +36,9 @@ class ParentTable:
     """True parents as a table has them; of a model, what it started from or was made of."""
 
     path: Path
-    checkpoints: Mapping[str, CheckpointRef]
-    """By file's path in the folder."""
+    checkpoints: Mapping[str, CheckpointRef]  # by file's path in the folder
     parents: Mapping[str, Sequence[CheckpointRef]]
-    info: Mapping[str, dict[str, Any]]
-    """By file, see `LoadedModels.info`."""
+    info: Mapping[str, dict[str, Any]]  # by file, see `LoadedModels.info`
 
 
 def find_parent_table(

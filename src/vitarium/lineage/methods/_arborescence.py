@@ -14,10 +14,8 @@ class Arborescence:
     """A tree in which every node but the root has one parent, of the least sum of costs."""
 
     root: int
-    parents: np.ndarray
-    """Of every node, int64 [K]; NO_PARENT of the root."""
-    cost: float
-    """Sum over the edges."""
+    parents: np.ndarray  # of every node, int64 [K]; NO_PARENT of the root
+    cost: float  # sum over the edges
     root_costs: np.ndarray
     """The least sum with each node as the root, float64 [K]; inf where it cannot be."""
 

@@ -11,8 +11,7 @@ from vitarium.core.errors import InvalidInput
 from vitarium.lineage._statistics import squared_distances
 from vitarium.lineage.base import ModelSet
 
-CHUNK_BYTES = 256_000_000
-"""Bytes of weights of all models that are compared at a time."""
+CHUNK_BYTES = 256_000_000  # bytes of weights of all models that are compared at a time
 _FUSED_NAMES = ("qkv", "in_proj")
 
 

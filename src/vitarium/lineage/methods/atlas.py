@@ -24,8 +24,7 @@ from vitarium.lineage.methods.nearest_root import margin
 
 MAX_QUANTIZED_VALUES = 256
 """A tensor with no more different values is of a quantized model: eight bits have as many."""
-SAMPLE_SIZE = 65_536
-"""Entries of a tensor that are looked at for it."""
+SAMPLE_SIZE = 65_536  # entries of a tensor that are looked at for it
 
 
 class Atlas(Config):

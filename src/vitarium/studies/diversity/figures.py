@@ -10,6 +10,7 @@ import pandas as pd
 from vitarium.studies.report import figures as plot
 from vitarium.studies.report.tables import Table
 from vitarium.studies.report.text import number, title
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.report.trees import TreeLayout, arrange, tree_figure
 from vitarium.studies.statistics import embedding as maps
 from vitarium.studies.statistics.analysis import Analysis, squared_of
@@ -17,6 +18,7 @@ from vitarium.studies.statistics.bootstrap import Numbers
 from vitarium.studies.statistics.factors import PARENT
 from vitarium.studies.statistics.stages import Stage, Stages
 
+texts = Texts("diversity", "figures")
 _MANY = 40  # models of which single curves become faint
 _CLEAR = ["clear (p < 0.05)", "not clear"]
 _TREE_HEIGHT = 1200  # pixels, about; with more models the rows come closer
@@ -47,13 +49,9 @@ def curves(stage: Stage, first: str | None) -> plot.Figure | None:
         strokeOpacity=colors.when_picked(1, 0.05),
     )
     chart = (lines + means).add_params(colors.menu(), colors.legend_click)
-    return plot.Figure(
-        f"{stage.name}-accuracy-over-epochs",
-        "Accuracy over epochs",
-        "A thin line per model, a thick one per group: its mean. Click a group in the legend to "
-        f"see it alone. On paper: by {colors.name}.",
-        chart.properties(width=plot.WIDTH, height=plot.HEIGHT),
-    )
+    chart = chart.properties(width=plot.WIDTH, height=plot.HEIGHT)
+    name = f"{stage.name}-accuracy-over-epochs"
+    return texts.figure("curves", name, chart, factor=colors.name)
 
 
 def against_accuracy(stage: Stage, measure: str, first: str | None) -> plot.Figure | None:
@@ -74,14 +72,11 @@ def against_accuracy(stage: Stage, measure: str, first: str | None) -> plot.Figu
         opacity=colors.when_picked(0.85, 0.06),
         tooltip=colors.tooltip("accuracy", measure),
     )
-    chart = chart.add_params(colors.menu(), colors.legend_click)
-    return plot.Figure(
-        f"{stage.name}-accuracy-against-{measure.replace('_', '-')}",
-        f"Accuracy against {title(measure)}",
-        f"A point per model, {len(values)} of {len(stage)}. On paper: by {colors.name}.",
-        chart.properties(width=390, height=280),
-        wide=False,
-    )
+    chart = chart.add_params(colors.menu(), colors.legend_click).properties(width=390, height=280)
+    name = f"{stage.name}-accuracy-against-{measure.replace('_', '-')}"
+    counts: dict[str, Any] = {"measured": len(values), "models": len(stage)}
+    counts |= {"measure": title(measure), "factor": colors.name}
+    return texts.figure("against_accuracy", name, chart, wide=False, **counts)
 
 
 def distributions(stage: Stage, first: str | None) -> plot.Figure | None:
@@ -104,13 +99,9 @@ def distributions(stage: Stage, first: str | None) -> plot.Figure | None:
     points = points.encode(x=x, y=y, yOffset=offset, color=color, tooltip=tips)
     chart = boxes.encode(x=x, y=y, color=color) + points
     chart = chart.add_params(measure, colors.menu("by "))
-    return plot.Figure(
-        f"{stage.name}-distributions",
-        "Distribution of each measure by each factor",
-        "Boxes: quartiles, whiskers to the smallest and largest; a point per model. On paper: "
-        f"{title(measures[0])} by {colors.name}.",
-        chart.properties(width=plot.WIDTH, height=alt.Step(34)),
-    )
+    chart = chart.properties(width=plot.WIDTH, height=alt.Step(34))
+    name, measured = f"{stage.name}-distributions", title(measures[0])
+    return texts.figure("distributions", name, chart, measure=measured, factor=colors.name)
 
 
 def variance(analysis: Analysis, table: Table) -> plot.Figure | None:
@@ -139,14 +130,8 @@ def variance(analysis: Analysis, table: Table) -> plot.Figure | None:
         ticks.encode(x=chance, y=y),
         data=plot.data(rows),
     ).properties(width=170, height=alt.Step(19))
-    return plot.Figure(
-        f"{analysis.stage.name}-variance",
-        "What explains the differences",
-        "η²: the share of the variance that lies between the values of a factor, with its interval "
-        "(grey line); orange: what a factor without any effect would show. Of pairs of models the "
-        "squared distances are explained.",
-        plot.panels(panel, "measure", [title(measure) for measure in analysis.measures], 4),
-    )
+    panels = plot.panels(panel, "measure", [title(measure) for measure in analysis.measures], 4)
+    return texts.figure("variance", f"{analysis.stage.name}-variance", panels)
 
 
 def embedding(
@@ -195,13 +180,9 @@ def embedding(
     chart = alt.layer(panel, data=plot.data(points)).transform_filter("datum.method === method")
     chart = chart.transform_lookup(lookup="model", from_=colors.lookup("accuracy"))
     chart = chart.transform_calculate(group=plot.GROUP).facet(column=column)
-    return plot.Figure(
-        f"{stage.name}-embedding",
-        "Maps of the population",
-        "Near each other is alike: in weights by L2 distance, in weight statistics, "
-        f"in predictions by disagreement. On paper: {titles[0]}, by {colors.name}.",
-        chart.add_params(colors.menu(), method_menu, colors.legend_click),
-    )
+    chart = chart.add_params(colors.menu(), method_menu, colors.legend_click)
+    name = f"{stage.name}-embedding"
+    return texts.figure("embedding", name, chart, method=titles[0], factor=colors.name)
 
 
 def lineage(stages: Stages) -> plot.Figure | None:
@@ -225,9 +206,7 @@ def lineage(stages: Stages) -> plot.Figure | None:
     return tree_figure(
         layout,
         "lineage",
-        "Lineage and accuracy",
-        "A row per model, children below their parent; its accuracy at the right (k-NN accuracy "
-        "where a model has no classes).",
+        *texts.lines("lineage"),
         colors=dict(zip(names, plot.PALETTE * len(names), strict=False)),
         marks=[(at, number(float(low + at * (high - low)), "fraction")) for at in (0, 0.5, 1)],
         tooltip={"name": "model", "status": "stage", "factors": "factors", "accuracy": "accuracy"},

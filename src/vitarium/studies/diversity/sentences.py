@@ -6,15 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitarium.studies.report.text import (
-    Unit,
-    counted,
-    listed,
-    number,
-    title,
-    unit_of,
-    with_interval,
-)
+from vitarium.studies.report.text import Unit, listed, number, title, unit_of, with_interval
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import (
     MIN_MODELS,
     Analysis,
@@ -30,6 +23,7 @@ SPACES = {"agreement": "predictions", "cka": "representations", "weight_l2": "we
 """Spaces in which models can form groups, by the measure of similarity."""
 _MEANS = {"agreement": "mean agreement", "cka": "mean CKA", "weight_l2": "mean L2 distance"}
 _MIN_PARENTS = 4  # of each kind; from then on whole families are drawn for intervals about ancestry
+texts = Texts("diversity", "sentences")
 
 
 class StageSentences(NamedTuple):
@@ -56,24 +50,20 @@ def _accuracy(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     stage = analysis.stage
     values = stage.models["accuracy"].dropna().to_numpy()
     if not len(values):
-        yield f"No accuracy is known of the {counted(len(stage), 'model')}."
+        yield texts("no_accuracy", models=len(stage))
         return
-    low, high = (number(value, "fraction") for value in (values.min(), values.max()))
+    low, high = values.min(), values.max()
     if len(values) == 1:
-        yield f"The only model reaches a {stage.score} of **{low}**."
+        yield texts("one_accuracy", score=stage.score, accuracy=low)
         return
-    mean = with_interval(bootstrap.mean(values), "fraction")
-    span = f"from **{low}** to **{high}**"
-    yield f"{len(values)} models reach a mean {stage.score} of {mean}, {span}."
+    spread = {"mean": bootstrap.mean(values), "low": low, "high": high}
+    yield texts("accuracies", models=len(values), score=stage.score, **spread)
     effects = [effect for effect in analysis.of("accuracy") if effect.is_clear][:3]
     if effects:
         parts = [f"{effect.factor.name} explains η² = {_eta(effect)}" for effect in effects]
-        yield f"Of the differences in accuracy, {listed(parts)}."
+        yield texts("explained", factors=parts)
     elif best := analysis.likeliest("accuracy"):
-        yield (
-            "No factor explains clearly more of the differences in accuracy than chance: the "
-            f"likeliest is {best.factor.name} with {_beside_chance(best)}."
-        )
+        yield texts("unexplained", factor=best.factor.name, effect=_beside_chance(best))
 
 
 def _eta(effect: Effect) -> str:
@@ -84,7 +74,7 @@ def _eta(effect: Effect) -> str:
 
 
 def _beside_chance(effect: Effect) -> str:
-    return f"η² = {_eta(effect)}, where chance alone gives {number(effect.by_chance, 'share')}"
+    return texts("effect", eta=_eta(effect), chance=effect.by_chance)
 
 
 def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
@@ -92,22 +82,14 @@ def _similarity(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
     everyone = np.ones((len(analysis.stage),) * 2, dtype=bool)
     shown = ("agreement", "cka", "error_consistency")
     means = {name: bootstrap.pairs(pairs[name], everyone) for name in shown if name in pairs}
-    texts = {name: with_interval(mean, unit_of(name)) for name, mean in means.items()}
     if "agreement" in means and means["agreement"].value == 1:
-        count = int(np.isfinite(pairs["agreement"]).sum()) // 2
-        yield (
-            "There is no variety in predictions: two models agree on **100 %** of the "
-            f"{counted(count, 'pair')}' images."
-        )
+        yield texts("one_opinion", pairs=int(np.isfinite(pairs["agreement"]).sum()) // 2)
     elif "agreement" in means:
-        kappa = texts.get("error_consistency")
-        consistency = f", with an error consistency (κ) of {kappa}" if kappa else ""
-        yield (
-            f"Two models give the same class to {texts['agreement']} of the images on "
-            f"average{consistency}."
-        )
+        kappa = means.get("error_consistency")
+        consistency = texts("consistency", kappa=kappa) if kappa else ""
+        yield texts("agreement", share=means["agreement"], consistency=consistency)
     if "cka" in means:
-        yield f"The mean CKA of their last blocks is {texts['cka']}."
+        yield texts("cka", cka=means["cka"])
 
 
 def _groups(analysis: Analysis) -> Iterator[str]:
@@ -121,12 +103,11 @@ def _groups(analysis: Analysis) -> Iterator[str]:
         elif effects:
             unclear[measure] = f"**{space}**"
     if divided:
-        yield f"Modes are separated {'; '.join(divided)}."
+        yield texts("modes", factors="; ".join(divided))
     if best := analysis.likeliest(*unclear):
-        yield (
-            f"No factor clearly separates modes in {listed(list(unclear.values()))}: the likeliest "
-            f"is {best.factor.name} in {SPACES[best.measure]} with {_beside_chance(best)}."
-        )
+        effect = {"factor": best.factor.name, "effect": _beside_chance(best)}
+        spaces = {"spaces": list(unclear.values()), "space": SPACES[best.measure]}
+        yield texts("no_modes", **spaces, **effect)
 
 
 def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
@@ -151,22 +132,17 @@ def _ancestry(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
         means = [number(bootstrap.pairs(matrix, kin.mask).value, unit) for kin in (far, near)]
         gain: Unit = "gain" if unit == "fraction" else unit
         gap = with_interval(difference, gain, inside=True)
-        text = f"in **{space}** ({_MEANS[measure]} {means[0]} against {means[1]}: {gap})"
-        parts[distinct].append(text)
+        numbers = f"{_MEANS[measure]} {means[0]} against {means[1]}: {gap}"
+        parts[distinct].append(f"in **{space}** ({numbers})")
     if not any(parts.values()):
         return
     claims = [f"distinct {listed(parts[True])}"] if parts[True] else []
     if parts[False]:
         claims.append(f"not clearly {'' if claims else 'distinct '}{listed(parts[False])}")
-    yield (
-        f"Models of {listed(ancestry.values)} ancestry ({ancestry.name}) are {', '.join(claims)}, "
-        f"each against models {near.name}."
-    )
+    compared = {"factor": ancestry.name, "claims": ", ".join(claims), "kin": near.name}
+    yield texts("ancestry", kinds=ancestry.values, **compared)
     if not enough:
-        yield (
-            f"With only {listed([f'{count} {kind}' for kind, count in counts.items()])} parents, "
-            "the intervals are over their children, and say nothing of other parents."
-        )
+        yield texts("few_parents", counts=[f"{count} {kind}" for kind, count in counts.items()])
 
 
 def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
@@ -183,23 +159,17 @@ def _neighbors(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
                 parts.append(f"in {space} for {with_interval(hits, 'share')}")
     if parts:
         factor = ancestry.name.removeprefix(f"{PARENT}'s ")
-        yield (
-            f"Of the models of other parents, the nearest is of a parent of the same {factor} "
-            f"{listed(parts)} of the models; by chance for {number(chance, 'share')}."
-        )
+        yield texts("neighbors", factor=factor, shares=parts, chance=chance)
 
 
 def _correlations(analysis: Analysis, bootstrap: Bootstrap) -> Iterator[str]:
-    values = analysis.stage.values
     for measure in ("generalization_gap", "hessian_trace", "distance_from_parent"):
-        finite = values.reindex(columns=[measure, "accuracy"]).dropna()
+        finite = analysis.stage.values.reindex(columns=[measure, "accuracy"]).dropna()
         if len(finite) < MIN_MODELS:
             continue
         rho = bootstrap.correlation(finite[measure].to_numpy(), finite["accuracy"].to_numpy())
         if np.isfinite(rho.value):
             direction = "rises with" if rho.is_positive else "neither clearly rises nor falls with"
             direction = "falls with" if rho.is_negative else direction
-            yield (
-                f"Accuracy {direction} the {title(measure)}: Spearman's \u03c1 = "
-                f"{with_interval(rho)} over {len(finite)} models."
-            )
+            about = {"direction": direction, "measure": title(measure)}
+            yield texts("correlation", rho=rho, models=len(finite), **about)

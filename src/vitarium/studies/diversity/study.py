@@ -10,11 +10,14 @@ from vitarium.studies.diversity.measured import Unavailable, measured
 from vitarium.studies.diversity.sentences import sentences
 from vitarium.studies.report.matrices import heat_map
 from vitarium.studies.report.tables import Block
-from vitarium.studies.report.text import counted, number, title
+from vitarium.studies.report.text import counted, headed, number, title
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import MIN_MODELS, Analysis, analyse
-from vitarium.studies.statistics.bootstrap import Bootstrap, Resampled
+from vitarium.studies.statistics.bootstrap import Resampled
 from vitarium.studies.statistics.embedding import Method, check_installed
 from vitarium.studies.statistics.stages import Stages, heat_mapped, read_stages
+
+texts = Texts("diversity", "page")
 
 
 class Diversity(Resampled):
@@ -70,12 +73,8 @@ def tables_of(
     for done, stage in enumerate(stages.stages):
         population.progress.step(f"analysing {stage.name}", done, len(stages.stages))
         analyses.append(analyse(stage, bootstrap))
-    texts = {a.stage.name: sentences(a, bootstrap) for a in analyses}
-    headlines = [
-        f"**{stage}.** {line}" if number == 0 else line
-        for stage, text in texts.items()
-        for number, line in enumerate(text.headlines)
-    ]
+    findings = {a.stage.name: sentences(a, bootstrap) for a in analyses}
+    headlines = headed({stage: text.headlines for stage, text in findings.items()})
     sections = [
         Section("short", "In short", [Sentences(headlines)]),
         Section("zoo", "The zoo", [tables.stages(stages), figures.lineage(stages)]),
@@ -83,8 +82,11 @@ def tables_of(
     for done, analysis in enumerate(analyses):
         name = analysis.stage.name
         population.progress.step(f"drawing {name}", done, len(analyses))
-        sections.append(_stage(analysis, texts[name].details, config, bootstrap))
-    sections += [_missing(stages, unavailable), _methods(config, population.split)]
+        sections.append(_stage(analysis, findings[name].details, config))
+    settings = {"level": 100 * config.confidence_level, "resamples": config.n_resamples}
+    method = texts.lines("method", split=population.split, seed=config.seed, **settings)
+    sections.append(_missing(stages, unavailable))
+    sections.append(Section("method", "How it was computed", [Sentences(method)]))
     parts = [f"**{len(stage)}** {stage.name}" for stage in stages.stages]
     lead = f"A population of {counted(len(stages), 'finished model')}: {', '.join(parts)}."
     if stages.left_out:
@@ -97,14 +99,12 @@ def tables_of(
     if len(accuracies):
         highest = number(float(accuracies.max()), "fraction")
         facts.append((f"{100 * accuracies.min():.1f} to {highest}", "accuracy"))
-    findings = {stage: [*text.headlines, *text.details] for stage, text in texts.items()}
-    return Tables(f"Diversity of {population.name}", sections, lead, facts, findings)
+    lines = {stage: [*text.headlines, *text.details] for stage, text in findings.items()}
+    return Tables(f"Diversity of {population.name}", sections, lead, facts, lines)
 
 
-def _stage(
-    analysis: Analysis, details: Sequence[str], config: Diversity, bootstrap: Bootstrap
-) -> Section:
-    stage, first = analysis.stage, analysis.main_factor
+def _stage(analysis: Analysis, details: Sequence[str], config: Diversity) -> Section:
+    stage, first, bootstrap = analysis.stage, analysis.main_factor, config.bootstrap
     # maps are colored at first by the factor that explains most of predictions
     of_pairs = (e for m in ("agreement", "cka", "weight_l2") for e in analysis.of(m))
     strongest = next((effect.factor.name for effect in of_pairs), first)
@@ -127,10 +127,9 @@ def _stage(
     ]
     lead = f"{counted(len(stage), 'model')}."
     if individual := [factor.name for factor in stage.factors if factor.is_individual]:
-        names = ", ".join(individual)
-        lead += f" Of {names} (almost) every model has its own value: no groups are made of it."
+        lead += " " + texts("individual", factors=", ".join(individual))
     if len(stage) < MIN_MODELS:
-        lead += " Too few models to ask what explains their differences."
+        lead += " " + texts("few_models")
     return Section(f"stage-{stage.name}", f"Stage: {stage.name}", contents, lead, stage.name)
 
 
@@ -138,25 +137,5 @@ def _missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Section:
     table = tables.missing(stages, unavailable)
     lines = [f"{title(e.measure)}: `{e.command}`" for e in unavailable if e.command]
     if table.data.empty:
-        lines = ["Nothing: every measure has a value for every model and pair."]
+        lines = [texts("complete")]
     return Section("missing", "What is missing", [table, Sentences(lines)])
-
-
-def _methods(config: Diversity, split: str) -> Section:
-    lines = [
-        f"Models after their last epoch, on the split **{split}**.",
-        f"Intervals: {100 * config.confidence_level:g} %, percentiles of {config.n_resamples} "
-        "draws of models with replacement; of pairs, both models are drawn, and no model is "
-        "compared with its copy. They are about models grown as these were, of these parents; "
-        "where ancestries of four or more parents each are compared, whole families are drawn, "
-        "and the interval is about other parents, too.",
-        "η² of pairs is Anderson's (2001): 1 less the squared distances within groups over all. "
-        "Squared distances: 1 less agreement, the Jensen-Shannon divergence, 1 less CKA, the "
-        "square of the weights' L2 distance, and 1 less cosine.",
-        "p: permutation test with 999 shuffles, times the number of factors tried; the labels of "
-        "parents are shuffled between parents.",
-        "Factors are tried one by one: where two go together (an optimizer and its learning "
-        "rates), both explain what they share.",
-        f"Seed {config.seed}: the same zoo gives the same page.",
-    ]
-    return Section("method", "How it was computed", [Sentences(lines)])

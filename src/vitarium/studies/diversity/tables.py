@@ -8,14 +8,15 @@ import pandas as pd
 
 from vitarium.studies.diversity.measured import Unavailable
 from vitarium.studies.report.tables import Table
-from vitarium.studies.report.text import DASH, Quantity, Spread, Unit, title, unit_of
+from vitarium.studies.report.text import DASH, Columns, Quantity, Spread, Unit, title, unit_of
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.analysis import Analysis, pairs_sharing
 from vitarium.studies.statistics.bootstrap import Bootstrap
 from vitarium.studies.statistics.factors import MANY
 from vitarium.studies.statistics.stages import Stage, Stages
 from vitarium.studies.statistics.variance import Mixed
 
-_OVER_PAIRS = "Means over pairs, with intervals of the bootstrap over models."
+texts = Texts("diversity", "tables")
 
 
 def stages(population: Stages) -> Table:
@@ -33,7 +34,7 @@ def stages(population: Stages) -> Table:
             factors.append(f"{factor.name}: {text}{also}")
         rows.append({**row, "factors that vary": "; ".join(factors) or DASH})
     units = dict.fromkeys(names, "fraction")
-    return Table.of("The stages", rows, units=units, wrap=True)
+    return texts.table("stages", rows, units=units, wrap=True)
 
 
 def distributions(stage: Stage) -> Table:
@@ -52,28 +53,19 @@ def distributions(stage: Stage) -> Table:
             spread = Spread(mean, deviation, low, high, unit)
             row[title(measure)] = spread if len(values) else None
         rows.append(row)
-    note = "Mean ± standard deviation, and the range from the smallest to the largest."
-    heading = "Distribution of each measure for each value of a factor"
-    return Table.of(heading, rows, note, folded=None)
+    return texts.table("distributions", rows, folded=None)
 
 
 def variance(analysis: Analysis) -> Table:
     """Every factor by every measure: the share that it explains, and what chance would."""
-    shares, rows = ("η²", "η² by chance", "adjusted"), []
+    shares: Columns = dict.fromkeys(("η²", "η² by chance", "adjusted"), "share")
+    rows = []
     for effect in [effect for measure in analysis.measures for effect in analysis.of(measure)]:
         key, explained = (title(effect.measure), effect.factor.name), effect.explained
         values = explained.eta_squared, effect.by_chance, explained.adjusted.value
         rows.append((*key, *values, effect.p, explained.models))
-    return Table.of_rows(
-        "What each factor explains of the variance",
-        ("of", "factor", *shares, "p", "models"),
-        rows,
-        note="η² with its interval. Adjusted: ε², 0 where a factor means nothing. p: of shuffled "
-        "labels, times the number of factors (Bonferroni); labels of parents are shuffled between "
-        "parents.",
-        units={**dict.fromkeys(shares, "share"), "p": "p"},
-        folded=None,
-    )
+    columns: Columns = {"of": "", "factor": "", **shares, "p": "p", "models": ""}
+    return texts.table("variance", rows, columns, folded=None)
 
 
 def mixed_models(analysis: Analysis) -> Table:
@@ -89,13 +81,8 @@ def mixed_models(analysis: Analysis) -> Table:
             text = f"{fit.models} models, {fit.parents} parents"
         rows.append({"of": title(measure), **row, "fitted to": text})
     units = dict.fromkeys(("factors", "parent", "rest"), "share")
-    return Table.of(
-        "Mixed effects: the factors as fixed effects, the parent as a random effect",
-        rows,
-        "Shares of the variance by restricted maximum likelihood (statsmodels' MixedLM); p by "
-        "Wald's test, not corrected.",
-        units=units | {f"p of {name}": "p" for name in names},
-    )
+    units |= {f"p of {name}": "p" for name in names}
+    return texts.table("mixed_models", rows, units=units)
 
 
 def kinship(analysis: Analysis, bootstrap: Bootstrap) -> Table:
@@ -105,7 +92,7 @@ def kinship(analysis: Analysis, bootstrap: Bootstrap) -> Table:
         for measure, matrix in pairs.items():
             row[title(measure)] = Quantity(bootstrap.pairs(matrix, kin.mask), unit_of(measure))
         rows.append(row)
-    return Table.of("How alike models are, by kinship", rows, _OVER_PAIRS)
+    return texts.table("kinship", rows)
 
 
 def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
@@ -121,8 +108,7 @@ def within_and_between(analysis: Analysis, bootstrap: Bootstrap) -> Table:
                 cells = {"same value": near, "different values": far, "difference": difference}
                 unit, row = unit_of(measure), {"of": title(measure), "factor": factor.name}
                 rows.append(row | {name: Quantity(cell, unit) for name, cell in cells.items()})
-    heading = "How alike models are that share a factor's value"
-    return Table.of(heading, rows, _OVER_PAIRS, folded=True)
+    return texts.table("within_and_between", rows, folded=True)
 
 
 def models(stage: Stage) -> Table:
@@ -135,8 +121,8 @@ def models(stage: Stage) -> Table:
         name = title(measure)
         name = f"{name} (measured)" if name in columns else name
         columns[name], units[name] = stage.values[measure].to_numpy(), unit_of(measure)
-    frame = pd.DataFrame(columns)
-    return Table("All models of this stage", frame, units=units, folded=True)
+    (heading,) = texts.lines("models")
+    return Table(heading, pd.DataFrame(columns), units=units, folded=True)
 
 
 def missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Table:
@@ -148,4 +134,4 @@ def missing(stages: Stages, unavailable: Sequence[Unavailable]) -> Table:
             rows.append((stage.name, title(entry.measure), count, entry.why or "not measured"))
     rows += [("all", title(entry.measure), "none", entry.why) for entry in unavailable]
     names = ("stage", "measure", "has values for", "why")
-    return Table.of_rows("Measures without a value", names, rows, wrap=True)
+    return texts.table("missing", rows, dict.fromkeys(names, ""), wrap=True)

@@ -13,12 +13,13 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from vitarium.core.printable import printable, shortened
 from vitarium.lineage.base import Edge, Forest
+from vitarium.lineage.files.forests import Info
 from vitarium.lineage.ground_truth import Truth
 from vitarium.lineage.recover import Recovered
 from vitarium.lineage.scores import Scores
 from vitarium.studies.report.trees import DASHED, Node, arrange
 
-DOUBTFUL = 0.9  # an edge of a lower confidence is pointed out
+UNSURE = 0.9  # an edge of a lower confidence is pointed out
 _ID = re.compile(r"[0-9a-f]{12,}(@\d+)?")
 _MAX_NAME, _MAX_LENGTH = 34, 300  # characters of a name, and of the description of a model
 
@@ -28,8 +29,7 @@ class Status:
 
     RIGHT, TIED, WRONG = "right", "right but for a tie", "wrong"
     MISSED = DASHED
-    UNKNOWN = "recovered"
-    """The truth is not known."""
+    UNKNOWN = "recovered"  # the truth is not known
 
 
 def short_name(model: str) -> str:
@@ -47,8 +47,7 @@ class Link:
     parent: str
     child: str
     status: str
-    edge: Edge | None = None
-    """None: a true edge that was missed."""
+    edge: Edge | None = None  # None: a true edge that was missed
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,11 @@ class EvaluatedForest:
         return Status.TIED if is_tied else Status.WRONG
 
 
-def evaluated_forests(recovered: Recovered) -> dict[str, EvaluatedForest]:
+Forests = Mapping[str, EvaluatedForest]
+"""By method, that of the chosen one first."""
+
+
+def evaluated_forests(recovered: Recovered) -> Forests:
     """Every method's forest beside the truth, that of the chosen method first."""
     texts = descriptions(recovered.info)
     forests = {recovered.forest.method: (recovered.forest, recovered.scores), **recovered.others}
@@ -197,7 +200,7 @@ def true_forest(recovered: Recovered, name: str) -> EvaluatedForest | None:
     return EvaluatedForest(forest, truth, descriptions(recovered.info))
 
 
-def descriptions(info: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def descriptions(info: Info) -> dict[str, str]:
     """Models in a few words beside their names: `finetune  lr=0.01`.
 
     A factor that all models of a stage have in common distinguishes none of them.

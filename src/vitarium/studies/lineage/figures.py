@@ -1,17 +1,19 @@
 """A recovered forest as a tree to look at, the scores of methods, and whether they are sure."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 
-from vitarium.studies.lineage.evaluated import EvaluatedForest, Status, about, short_name
+from vitarium.lineage.files.forests import Info
+from vitarium.studies.lineage.evaluated import EvaluatedForest, Forests, Status, about, short_name
 from vitarium.studies.lineage.tables import MEANINGS
 from vitarium.studies.report.figures import BLUE, LINE, PALETTE, Figure, categories, data
 from vitarium.studies.report.tables import Table
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.report.trees import Cells, Node, TreeLayout, tree_figure
 
+texts = Texts("lineage", "figures")
 TRUE_FOREST = "the truth"
 MAX_MODELS = 1500  # models that are drawn; of more, the largest families
 _COLORS = {
@@ -31,31 +33,22 @@ _TOOLTIP = {
 }
 
 
-def tree(
-    forests: Mapping[str, EvaluatedForest],
-    info: Mapping[str, Mapping[str, Any]],
-    *,
-    max_models: int = MAX_MODELS,
-) -> Figure:
+def tree(forests: Forests, info: Info, *, max_models: int = MAX_MODELS) -> Figure:
     """A row per model; with several forests, a menu chooses between them."""
     first = next(iter(forests.values()))
-    lines = [
-        "A row per model, its children below it; the fainter an edge, the less sure. The column at "
-        "the right has how sure the method is of the parent, or of the root. The pointer on a row "
-        "tells about the model, and lights its ancestors and descendants."
-    ]
+    heading, *lines = texts.lines("tree")
     if first.truth is not None:
-        lines.append("Dashed: a true edge that was not found.")
+        lines.append(texts("tree_missed"))
     if len(forests) > 1:
         truth = ", and the true one" if first.truth is not None else ""
-        lines.append(f"The menu has other methods' forests{truth}.")
+        lines.append(texts("tree_menu", truth=truth))
     if len(first.rows) > max_models:
-        drawn = f"**{len(drawn_rows(first, max_models)):,}** of {len(first.rows):,} models"
-        lines.append(f"Only the largest families are drawn, {drawn}.")
+        drawn = len(drawn_rows(first, max_models))
+        lines.append(texts("tree_cut", drawn=drawn, models=len(first.rows)))
     return tree_figure(
         tree_layout(forests, info, max_models),
         "tree",
-        "The recovered forest",
+        heading,
         " ".join(lines),
         colors=_COLORS,
         marks=[(0.0, "0 %"), (0.5, "50 % sure"), (1.0, "100 %")],
@@ -72,11 +65,7 @@ def drawn_rows(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[No
     return [row for row in rows if forest.families[row.model] != cut] or rows
 
 
-def tree_layout(
-    forests: Mapping[str, EvaluatedForest],
-    info: Mapping[str, Mapping[str, Any]],
-    max_models: int = MAX_MODELS,
-) -> TreeLayout:
+def tree_layout(forests: Forests, info: Info, max_models: int = MAX_MODELS) -> TreeLayout:
     drawn = {name: drawn_rows(forest, max_models) for name, forest in forests.items()}
     curved = [n for n, f in forests.items() if f.mixtures or any(not link.edge for link in f.links)]
     layout = TreeLayout(drawn, curved)
@@ -124,7 +113,7 @@ def _strength(confidence: float) -> float:
     return 0.3 + 0.7 * confidence if math.isfinite(confidence) else 1.0
 
 
-def scores(forests: Mapping[str, EvaluatedForest]) -> Figure | None:
+def scores(forests: Forests) -> Figure | None:
     rows: list[dict[str, Any]] = [
         {"score": heading, "method": method, "value": value}
         for name, (heading, _) in MEANINGS.items()
@@ -145,8 +134,7 @@ def scores(forests: Mapping[str, EvaluatedForest]) -> Figure | None:
         yOffset=offset,
         tooltip=["method:N", "score:N", alt.Tooltip("value:Q", format=".1%")],
     ).properties(width=420, height=max(34 * len(order), 80))
-    caption = "Every score of every method; 100 % is best."
-    return Figure("scores", "How good each method is", caption, chart, wide=False)
+    return texts.figure("scores", "scores", chart, wide=False)
 
 
 def calibration(table: Table) -> Figure | None:
@@ -173,11 +161,5 @@ def calibration(table: Table) -> Figure | None:
     tips.append(alt.Tooltip("share:Q", title="right", format=".1%"))
     dots = base.mark_circle(color=BLUE, opacity=1)
     dots = dots.encode(x=x, y=y, size=alt.Size("edges:Q", scale=area, legend=None), tooltip=tips)
-    return Figure(
-        "calibration",
-        "Are confidences right?",
-        "A point per range of confidence, larger for more edges, with Wilson's intervals of 95 %. "
-        "On the dashed line, edges are as often right as is said.",
-        alt.layer(diagonal, bars, dots).properties(width=300, height=300),
-        wide=False,
-    )
+    chart = alt.layer(diagonal, bars, dots).properties(width=300, height=300)
+    return texts.figure("calibration", "calibration", chart, wide=False)

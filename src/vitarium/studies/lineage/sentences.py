@@ -2,49 +2,39 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from vitarium.core.registry import get
-from vitarium.lineage.base import Kind
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
-from vitarium.studies.report.text import SIGN, counted, listed, number
+from vitarium.studies.lineage.evaluated import UNSURE, EvaluatedForest, Forests, Status, short_name
+from vitarium.studies.report.text import listed, number
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.report.trees import Node
 
 MAX_MODELS = 60  # models that are listed on a terminal
-_KINDS: dict[Kind, str] = {
-    "copy": "copied",
-    "quantised": "quantised",
-    "pruned": "pruned",
-    "permuted": "copied with rearranged units",
-    "low_rank": "trained by a difference of low rank (LoRA)",
-}
 _MAX_GROUPS = 6  # groups that are named in a sentence
+texts = Texts("lineage", "sentences")
 
 
 def sentences(
-    recovered: Recovered,
-    forests: Mapping[str, EvaluatedForest],
-    *,
-    given_trees: bool,
-    wants_truth: bool,
+    recovered: Recovered, forests: Forests, *, given_trees: bool, wants_truth: bool
 ) -> list[str]:
-    """The most important first; `**` stands around numbers that matter.
-
-    Args:
-        forests: by method, that of the chosen one first.
-        given_trees: whether the method was told how many trees there are.
-    """
+    """The most important first; `**` stands around numbers that matter. `given_trees`: whether the
+    method was told how many trees there are."""
     evaluated = next(iter(forests.values()))
     forest = evaluated.forest
     single = sum(len(tree) == 1 for tree in forest.trees)
-    singles = f", {single} of them of a single model" if single and len(forest.trees) > 1 else ""
-    reason = "as was told" if given_trees else "nobody told how many there are"
+    has_singles = single and len(forest.trees) > 1
+    counts = {"models": forest.models, "trees": forest.trees, "edges": forest.edges}
     return [
-        f"**{counted(len(forest.models), 'model')}** are **{counted(len(forest.trees), 'tree')}**"
-        f"{singles} ({reason}), with {counted(len(evaluated.roots), 'root')} and "
-        f"{counted(len(forest.edges), 'edge')} from parents to children, as `{forest.method}` "
-        "recovers them from the weights alone.",
+        texts(
+            "forest",
+            singles=texts("singles", count=single) if has_singles else "",
+            given="as was told" if given_trees else "nobody told how many there are",
+            method=forest.method,
+            roots=len(evaluated.roots),
+            **{name: len(entries) for name, entries in counts.items()},
+        ),
         *_accuracy(forests, wants_truth),
         *_doubts(evaluated),
         *_special_models(evaluated),
@@ -62,10 +52,6 @@ def takes_roots(method: str) -> bool:
     return "roots" in get("lineage", method).config.model_fields
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
 def _name_list(models: Sequence[str], count: int = 5) -> str:
     """The first few, and how many more."""
     names = ", ".join(f"`{short_name(model)}`" for model in models[:count])
@@ -73,41 +59,31 @@ def _name_list(models: Sequence[str], count: int = 5) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _accuracy(forests: Mapping[str, EvaluatedForest], wants_truth: bool) -> Iterator[str]:
+def _accuracy(forests: Forests, wants_truth: bool) -> Iterator[str]:
     forest = next(iter(forests.values()))
     if forest.truth is None or forest.scores is None:
-        reason = "is not known here" if wants_truth else "was not looked at"
-        yield f"The truth {reason}: only the confidences say how much of it may be right."
+        yield texts("no_truth", reason="is not known here" if wants_truth else "was not looked at")
         return
     statuses = [status for status in forest.statuses.values() if status != Status.UNKNOWN]
     nodes, tied = forest.score("node_accuracy"), forest.score("node_accuracy_up_to_ties")
-    line = (
-        f"**{percent(nodes)}** of models have exactly their true parents "
-        f"({statuses.count(Status.RIGHT)} of {len(statuses)}; a root: none)."
-    )
-    if tied not in (None, nodes):
-        line += " Where models that their weights do not tell apart stand for each other, "
-        line += f"{percent(tied)}."
-    yield line
+    right = statuses.count(Status.RIGHT)
+    line = texts("accuracy", share=nodes, right=right, known=len(statuses))
+    yield line if tied in (None, nodes) else f"{line} {texts('up_to_ties', share=tied)}"
     edges = [status for _, status in forest.edges if status != Status.UNKNOWN]
-    true, missed = edges.count(Status.RIGHT), sum(link.edge is None for link in forest.links)
-    yield (
-        f"{true} of {counted(len(edges), 'recovered edge')} are true, and {missed or 'none'} of "
-        f"{counted(true + missed, 'true edge')} {_are(max(missed, 1))} missed."
-    )
+    right, missed = edges.count(Status.RIGHT), sum(link.edge is None for link in forest.links)
+    counts = {"right": right, "recovered": len(edges), "true": right + missed}
+    yield texts("edges", missed=missed or "none", n=max(missed, 1), **counts)
     rand, roots = forest.score("adjusted_rand_index"), forest.score("root_accuracy")
     if rand is not None:
-        agree = "hold the same models as the true ones" if rand == 1 else "agree with the true ones"
-        line = f"The trees {agree} (adjusted Rand index **{rand:.3f}**)"
-        of_roots = f", and the root is found of **{percent(roots)}** of them"
-        yield f"{line}{'' if roots is None else of_roots}."
+        of_roots = "" if roots is None else texts("roots", share=roots)
+        yield texts("same_trees" if rand == 1 else "trees", rand=rand, roots=of_roots)
     accuracies = [
         f"`{name}` **{percent(accuracy)}**{' (told the roots)' if takes_roots(name) else ''}"
         for name, other in list(forests.items())[1:]
         if (accuracy := other.score("node_accuracy")) is not None
     ]
     if accuracies:
-        yield f"By other methods, so many models have their true parents: {listed(accuracies)}."
+        yield texts("others", accuracies=accuracies)
 
 
 def _doubts(forest: EvaluatedForest) -> Iterator[str]:
@@ -117,63 +93,50 @@ def _doubts(forest: EvaluatedForest) -> Iterator[str]:
     def right(statuses: list[str], which: str) -> str:
         known = [status for status in statuses if status != Status.UNKNOWN]
         count = known.count(Status.RIGHT) + known.count(Status.TIED)
-        return f" Of {which}, {count} of {len(known)} {_are(count)} right." if known else ""
+        return texts("right", which=which, right=count, known=len(known)) if known else ""
 
-    below = [status for edge, status in forest.edges if edge.confidence < DOUBTFUL]
-    above = [status for edge, status in forest.edges if edge.confidence >= DOUBTFUL]
-    limit = f"{100 * DOUBTFUL:.0f}{SIGN}"
+    below = [status for edge, status in forest.edges if edge.confidence < UNSURE]
+    above = [status for edge, status in forest.edges if edge.confidence >= UNSURE]
     if below:
-        edges = counted(len(below), "edge").replace(" ", "** ")
-        line = f"**{edges} {_are(len(below))} doubtful (confidence below {limit})."
+        line = texts("doubtful", edges=len(below), limit=UNSURE)
         yield line + right(below, "these") + right(above, "the others")
     else:
-        yield f"No edge is doubtful: all confidences are {limit} or more." + right(above, "them")
+        yield texts("sure", limit=UNSURE) + right(above, "them")
 
 
 def _special_models(evaluated: EvaluatedForest) -> Iterator[str]:
     """Those that are tied, mixtures, and children that were not trained."""
-    forest, mixtures = evaluated.forest, evaluated.mixtures
-    if forest.tied:
-        groups = "; ".join(_name_list(sorted(tied), 3) for tied in forest.tied[:_MAX_GROUPS])
-        more = len(forest.tied) - _MAX_GROUPS
-        yield (
-            f"**{sum(map(len, forest.tied))} models** stand in {counted(len(forest.tied), 'group')}"
-            " that their weights do not tell apart, so that each could stand in the other's place: "
-            f"{groups}{f'; and {more} more groups' if more > 0 else ''}."
-        )
+    tied, mixtures = evaluated.forest.tied, evaluated.mixtures
+    if tied:
+        names = "; ".join(_name_list(sorted(group), 3) for group in tied[:_MAX_GROUPS])
+        more = len(tied) - _MAX_GROUPS
+        names += f"; and {more} more groups" if more > 0 else ""
+        yield texts("tied", models=sum(map(len, tied)), groups=len(tied), names=names)
     if mixtures:
-        noun = "model is a mixture" if len(mixtures) == 1 else "models are mixtures"
-        yield (
-            f"**{len(mixtures)}** {noun} of several parents, as soups and merges are: "
-            f"{_name_list(mixtures)}."
-        )
+        yield texts("mixtures", count=len(mixtures), names=_name_list(mixtures))
     true = sum(len(parents) > 1 for parents in (evaluated.truth or {}).values())
     share = evaluated.score("mixtures_found")
     if true and share is not None:
-        yield f"Of {counted(true, 'true mixture')}, all parents are found of **{percent(share)}**."
-    counts = Counter(edge.kind for edge in forest.edges)
-    kinds = [f"**{counts[kind]}** {text}" for kind, text in _KINDS.items() if counts[kind]]
+        yield texts("true_mixtures", count=true, share=share)
+    counts = Counter[str](edge.kind for edge in evaluated.forest.edges)
+    names_of_kinds = Texts("lineage", "kinds").content
+    kinds = [f"**{counts[kind]}** {name}" for kind, name in names_of_kinds.items() if counts[kind]]
     if kinds:
-        yield f"Among the children: {listed(kinds)}."
+        yield texts("children", kinds=kinds)
 
 
 def _compared(recovered: Recovered) -> Iterator[str]:
     groups, reasons = recovered.groups, recovered.left_out
     if groups:
-        named = groups[:_MAX_GROUPS]
-        sizes = listed([str(len(group.models)) for group in named])
+        sizes = listed([str(len(group.models)) for group in groups[:_MAX_GROUPS]])
         sizes += " and more" if len(groups) > _MAX_GROUPS else ""
-        yield (
-            f"Models of **{counted(len(groups), 'shape')}** ({sizes} models) were compared among "
-            "themselves and without heads, by "
-            f"{listed([str(number) for number in sorted({group.tensors for group in named})])} "
-            "tensors, which hold at least "
-            f"**{100 * min(group.shared for group in groups):.1f}{SIGN}** of the numbers."
-        )
+        tensors = [str(n) for n in sorted({group.tensors for group in groups[:_MAX_GROUPS]})]
+        share = min(group.shared for group in groups)
+        yield texts("compared", shapes=len(groups), sizes=sizes, tensors=tensors, share=share)
     if reasons:
         first = "; ".join(f"`{name}`: {reasons[name]}" for name in sorted(reasons)[:3])
         first += f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        yield f"**{len(reasons)}** {'was' if len(reasons) == 1 else 'were'} set aside: {first}."
+        yield texts("left_out", count=len(reasons), reasons=first)
 
 
 def forest_lines(forest: EvaluatedForest, max_models: int = MAX_MODELS) -> list[str]:

@@ -1,7 +1,7 @@
 """Which models descend from which, recovered from their weights: a forest, and what it is worth."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,12 @@ from vitarium.lineage.files.forests import write_graphml, write_json
 from vitarium.lineage.recover import Recovered, recover
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.lineage import figures, tables
-from vitarium.studies.lineage.evaluated import EvaluatedForest, evaluated_forests, true_forest
+from vitarium.studies.lineage.evaluated import Forests, evaluated_forests, true_forest
 from vitarium.studies.lineage.sentences import forest_lines, percent, sentences, takes_roots
 from vitarium.studies.report.text import counted
+from vitarium.studies.report.texts import Texts
+
+texts = Texts("lineage", "page")
 
 
 class Lineage(Config):
@@ -96,10 +99,10 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     )
     forests = evaluated_forests(recovered)
     first = next(iter(forests.values()))
-    lines = sentences(
-        recovered, forests, given_trees=trees is not None, wants_truth=config.truth is not False
-    )
-    truth = " Held against the truth, which no method sees." if recovered.truth is not None else ""
+    asked = {"given_trees": trees is not None, "wants_truth": config.truth is not False}
+    lines = sentences(recovered, forests, **asked)
+    has_truth = recovered.truth is not None
+    truth = texts("lead_truth") if has_truth else ""
     forest = recovered.forest
     counts = {"models": forest.models, "trees": forest.trees, "edges": forest.edges}
     facts = [(f"{len(what):,}", name) for name, what in counts.items()]
@@ -108,11 +111,11 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
         facts.append((percent(accuracy), "models with right parents"))
     if rand is not None:
         facts.append((f"{rand:.3f}", "adjusted Rand index of the trees"))
+    sections = _sections(recovered, forests, lines)
     return LineageTables(
         f"Lineage of {population.name}",
-        [*_sections(recovered, forests, lines), _methods(config, method, baselines, first)],
-        f"Which of **{counted(len(forest.models), 'model')}** descends from which? What their "
-        f"weights tell, and how sure that is.{truth}",
+        [*sections, _methods(config, method, baselines, has_truth)],
+        texts("lead", models=counted(len(forest.models), "model"), truth=truth),
         facts,
         {"": lines},
         ["", *forest_lines(first)],
@@ -120,33 +123,26 @@ def lineage(config: Lineage, population: Population) -> LineageTables:
     )
 
 
-def _sections(
-    recovered: Recovered, forests: Mapping[str, EvaluatedForest], lines: Sequence[str]
-) -> list[Section]:
+def _sections(recovered: Recovered, forests: Forests, lines: Sequence[str]) -> list[Section]:
     first = next(iter(forests.values()))
     true = true_forest(recovered, figures.TRUE_FOREST)
     drawn = {**forests, figures.TRUE_FOREST: true} if true else forests
     calibration = tables.calibration(first)
     doubts = [tables.mistakes(first), tables.doubtful(first)]
+    calibrated = [figures.calibration(calibration), calibration]
     compared = [tables.groups(recovered), tables.left_out(recovered.left_out)]
     sections = [
         Section("short", "In short", [Sentences(lines)]),
         Section("tree", "The forest", [figures.tree(drawn, recovered.info)]),
         Section("methods", "Methods", [figures.scores(forests), tables.comparison(forests)]),
-        Section(
-            "doubts",
-            "Doubts and mistakes" if true else "Doubts",
-            [*doubts, figures.calibration(calibration), calibration],
-        ),
+        Section("doubts", "Doubts and mistakes" if true else "Doubts", [*doubts, *calibrated]),
         Section("models", "All models", [tables.edges(first)]),
         Section("compared", "What was compared", compared),
     ]
     return [section for section in sections if section.blocks]
 
 
-def _methods(
-    config: Lineage, method: Choice, baselines: Sequence[Plugin], forest: EvaluatedForest
-) -> Section:
+def _methods(config: Lineage, method: Choice, baselines: Sequence[Plugin], truth: bool) -> Section:
     def about(plugin: Plugin) -> str:
         paper = plugin.facts.get("paper")
         text = plugin.summary.removesuffix(".") + (f" ({paper})." if paper else ".")
@@ -157,22 +153,11 @@ def _methods(
         for name, value in method.factors().items()
         if name != "name"
     )
-    lines = [
-        about(method.plugin) + (f" Settings: {settings}." if settings else ""),
-        f"Trees: {config.trees}. Epochs: {config.epochs}.",
-    ]
+    lines = [about(method.plugin) + (f" Settings: {settings}." if settings else "")]
+    lines.append(f"Trees: {config.trees}. Epochs: {config.epochs}.")
     for baseline in baselines:
-        has_roots = forest.truth is not None and takes_roots(baseline.name)
+        has_roots = truth and takes_roots(baseline.name)
         roots = " It was told the true roots." if has_roots else ""
         lines.append(f"Beside it, with default settings, {about(baseline)}{roots}")
-    lines += [
-        "Methods see weights and nothing else: no names, no order, no dates, no accuracies. Heads "
-        "are left out. Two models whose weights are the same are tied, and said to be so.",
-        "A confidence is how probable it is, as the method sees it, that an edge is right. Of a "
-        "mixture, the lowest of its edges' stands in the figure.",
-        "The truth, where it is known, comes of the zoo's recipes or of a table beside the files; "
-        "it is only looked at for scores, and by baselines that must be told the roots. A model "
-        "whose true parent is not here descends from the nearest ancestor that is.",
-        "The same models give the same page.",
-    ]
+    lines += texts.lines("method")
     return Section("method", "How it was computed", [Sentences(lines)])

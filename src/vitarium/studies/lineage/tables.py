@@ -8,29 +8,14 @@ import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
 from vitarium.lineage.recover import Recovered
-from vitarium.studies.lineage.evaluated import DOUBTFUL, EvaluatedForest, Status, short_name
+from vitarium.studies.lineage.evaluated import UNSURE, EvaluatedForest, Forests, Status, short_name
 from vitarium.studies.report.tables import Table
-from vitarium.studies.report.text import DASH, SIGN, Quantity
+from vitarium.studies.report.text import DASH, SIGN, Columns, Quantity
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.statistics.bootstrap import Estimate
 
-MEANINGS = {
-    "node_accuracy": ("right parents", "models with exactly their true parents, roots with none"),
-    "node_accuracy_up_to_ties": ("right parents, up to ties", "the same, but for tied models"),
-    "parent_accuracy": ("right parents of children", "the same of models that have true parents"),
-    "edge_precision": ("edges that are right", "of the recovered edges, those that are true"),
-    "edge_recall": ("edges that are found", "of the true edges, those that were recovered"),
-    "undirected_edge_accuracy": ("edges, whichever way", "the same, in either direction"),
-    "root_accuracy": ("right roots", "true trees whose true roots have no parent in the forest"),
-    "adjusted_rand_index": (
-        "trees (ARI)",
-        "adjusted Rand index of the trees: 100 where they are the same, about 0 by chance",
-    ),
-    "mixtures_found": ("mixtures found", "true mixtures of which all parents were found"),
-    "mother_accuracy": (
-        "as MoTHer scores",
-        "of a tree's true edges, those that were recovered; mean over the trees",
-    ),
-}
+texts = Texts("lineage", "tables")
+MEANINGS: dict[str, tuple[str, str]] = Texts("lineage", "scores").content
 """By score: its short name, and what it is the share of."""
 MIN_EDGES = 20
 """Edges of which the truth is known from which on confidences are compared with what is right."""
@@ -38,7 +23,7 @@ _BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _ROOT = "none: a root"
 
 
-def comparison(forests: Mapping[str, EvaluatedForest]) -> Table:
+def comparison(forests: Forests) -> Table:
     """A column per method: its scores, and how its forest differs from the first."""
     evaluated = list(forests.values())
     first = evaluated[0].forest
@@ -65,7 +50,7 @@ def comparison(forests: Mapping[str, EvaluatedForest]) -> Table:
         for name, (values, meaning) in cells.items()
         if len(forests) > 1 or evaluated[0].scores is not None
     ]
-    return Table.of("Methods beside each other", rows, wrap=True)
+    return texts.table("comparison", rows, wrap=True)
 
 
 def calibration(forest: EvaluatedForest) -> Table:
@@ -85,9 +70,9 @@ def calibration(forest: EvaluatedForest) -> Table:
         share = Estimate(float(right[inside].mean()), *bounds)
         name = f"{100 * low:.0f} to {100 * high:.0f}{SIGN}"
         rows.append((name, total, count, share, float(confidences[inside].mean())))
-    names = ("confidence", "edges", "right", "share that is right", "confidence, on average")
-    units, note = dict.fromkeys(names[3:], "sure"), "With Wilson's intervals of 95 %."
-    return Table.of_rows("Right edges by confidence", names, rows, note=note, units=units)
+    columns: Columns = {"confidence": "", "edges": "", "right": ""}
+    columns |= {"share that is right": "sure", "confidence, on average": "sure"}
+    return texts.table("calibration", rows, columns)
 
 
 def doubtful(forest: EvaluatedForest) -> Table:
@@ -98,9 +83,9 @@ def doubtful(forest: EvaluatedForest) -> Table:
     rows = [
         _row(forest, model, status, {"recovered parent": parent, "confidence": confidence})
         for confidence, model, parent, status in sorted(cells)
-        if confidence < DOUBTFUL
+        if confidence < UNSURE
     ]
-    heading = f"Edges and roots of a confidence below {100 * DOUBTFUL:.0f}{SIGN}"
+    heading = texts("doubtful", limit=UNSURE)
     return Table.of(heading, rows, units={"confidence": "sure"}, folded=None)
 
 
@@ -110,7 +95,7 @@ def mistakes(forest: EvaluatedForest) -> Table:
         if (status := forest.statuses[model]) not in (Status.RIGHT, Status.UNKNOWN):
             parents = ", ".join(map(short_name, forest.forest.parents[model])) or _ROOT
             rows.append(_row(forest, model, status, {"recovered parent": parents}))
-    return Table.of("Models with other parents than the true ones", rows, folded=None)
+    return texts.table("mistakes", rows, folded=None)
 
 
 def edges(forest: EvaluatedForest) -> Table:
@@ -134,10 +119,9 @@ def edges(forest: EvaluatedForest) -> Table:
     missed = [link for link in forest.links if link.edge is None]
     for link in missed:
         add(link.child, link.status, None, link.parent, None, None, DASH)
-    note = "Share: how much of a mixture is this parent's."
-    note += " At the end, true edges that were missed." if missed else ""
     units = {"confidence": "sure", "share": "share"}
-    return Table.of("All models and their parents", rows, note, units=units, folded=True)
+    key = "edges_and_missed" if missed else "edges"
+    return texts.table(key, rows, units=units, folded=True)
 
 
 def _row(
@@ -163,17 +147,10 @@ def groups(recovered: Recovered) -> Table:
         share = f"{100 * group.shared:.1f}{SIGN}"
         rows.append((number, len(group.models), trees, group.tensors, share, some))
     names = ("group", "models", "trees", "tensors compared", "share of the numbers")
-    return Table.of_rows(
-        "Models that can be compared",
-        (*names, "models such as"),
-        rows,
-        note="Models of one shape are a group, and no edge leads from one to another. Heads are "
-        "left out; where models lack tensors, only what all of a group have is compared. The share "
-        "is that of the largest model's numbers, heads left out.",
-        wrap=True,
-    )
+    columns: Columns = dict.fromkeys((*names, "models such as"), "")
+    return texts.table("groups", rows, columns, wrap=True)
 
 
 def left_out(reasons: Mapping[str, str]) -> Table:
-    names, rows = ("model or file", "why"), sorted(reasons.items())
-    return Table.of_rows("Set aside", names, rows, wrap=True, folded=None)
+    columns: Columns = {"model or file": "", "why": ""}
+    return texts.table("left_out", sorted(reasons.items()), columns, wrap=True, folded=None)

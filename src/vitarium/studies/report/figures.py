@@ -28,8 +28,7 @@ MAX_COLORS = 20  # values of a factor by which models can be colored
 GROUP = "datum[color]"  # Vega expression: a model's value of the factor that is chosen
 _VIEW = {"background": "white", "font": "Helvetica, Arial, sans-serif", "view": {"stroke": None}}
 _AXIS = {"grid": True, "gridColor": "#eceef1", "domainColor": "#b9bec6", "tickColor": "#b9bec6"}
-CONFIG = {**_VIEW, "axis": _AXIS}
-"""Of figures on paper; a page has its own, light and dark."""
+CONFIG = {**_VIEW, "axis": _AXIS}  # of figures on paper; a page has its own, light and dark
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class Figure:
     title: str
     caption: str
     chart: Any
-    wide: bool = True
-    """Whether it takes a row of a page for itself."""
+    wide: bool = True  # whether it takes a row of a page for itself
     datasets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Rows that the chart has by name (`alt.NamedData`): altair copies and checks each value of
     rows that a chart holds, in every layer."""

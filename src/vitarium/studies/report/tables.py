@@ -104,8 +104,7 @@ class Section:
     title: str
     contents: Sequence[Block | None]
     lead: str = ""
-    stage: str = ""
-    """That all its tables are about; empty: about the whole population."""
+    stage: str = ""  # that all its tables are about; empty: about the whole population
 
     @cached_property
     def blocks(self) -> list[Block]:

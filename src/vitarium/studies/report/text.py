@@ -1,7 +1,7 @@
 """Numbers and names as a reader of the page sees them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +16,10 @@ Unit = Literal["", "fraction", "gain", "share", "sure", "p", "id"]
 as +0.3 %; `share` as 62 %; `sure`, where 99.96 % must not look certain, as 99.9 %; `p` of a test;
 `id` of a model by its first eight digits."""
 
-_FORMATS: dict[Unit, Callable[[float], str]] = {
+Columns = dict[str, Unit]
+"""Of a table, in order, each with its unit."""
+
+FORMATS: dict[Unit, Callable[[float], str]] = {
     "fraction": lambda value: f"{100 * value:.1f}{SIGN}",
     "gain": lambda value: f"{'+' if value > 0 else ''}{100 * value:.1f}{SIGN}",
     "share": lambda value: f"{round(100 * value)}{SIGN}",
@@ -89,8 +92,8 @@ def number(value: float | None, unit: Unit = "") -> str:
     """A number in a unit; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return DASH
-    if unit in _FORMATS:
-        text = _FORMATS[unit](value)
+    if unit in FORMATS:
+        text = FORMATS[unit](value)
     elif value == 0 or 1e-3 <= abs(value) < 1e4:
         text = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
     else:
@@ -111,6 +114,15 @@ def with_interval(estimate: Estimate, unit: Unit = "", *, inside: bool = False) 
     bounds = f"{_bound(estimate.low, unit)} to {_bound(estimate.high, unit)}"
     bounds = f"{100 * estimate.level:.0f}{SIGN} CI {bounds}"
     return f"{text}, {bounds}" if inside else f"{text} ({bounds})"
+
+
+def headed(lines: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines by stage as one list; the first of each begins with the stage's name."""
+    return [
+        f"**{stage}.** {line}" if number == 0 else line
+        for stage, of_stage in lines.items()
+        for number, line in enumerate(of_stage)
+    ]
 
 
 def listed(words: Sequence[str]) -> str:

@@ -46,10 +46,8 @@ class InterpolationPath:
     first: str
     second: str
     kin: str
-    align: str
-    """What rearranged the second model before; empty: nothing."""
-    t: tuple[float, ...]
-    """Positions on the line, 0 at the first model, 1 at the second."""
+    align: str  # what rearranged the second model before; empty: nothing
+    t: tuple[float, ...]  # positions on the line, 0 at the first model, 1 at the second
     losses: Losses
 
     @property

@@ -30,8 +30,7 @@ class Scores:
     val: Numbers
     """[images], 1 where the class is right, 0 where not; of a mean of models in between."""
     test: Numbers
-    images: str
-    """Identifies the test images."""
+    images: str  # identifies the test images
 
     @property
     def val_accuracy(self) -> float:

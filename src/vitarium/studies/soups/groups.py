@@ -28,8 +28,7 @@ class Group:
 
     kind: Kind
     name: str
-    members: Members
-    """In order of lineage."""
+    members: Members  # in order of lineage
     factor: str = ""
     value: str = ""
 

@@ -7,12 +7,13 @@ from functools import cached_property
 import numpy as np
 
 from vitarium.studies.report.tables import Table
-from vitarium.studies.report.text import counted, listed, with_interval
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.soups.barriers import DIFFERENT, AlignmentEstimate, Barriers, PairEstimate
 from vitarium.studies.soups.experiments import GREEDY, MEAN, UNIFORM, MergeResults, label
 from vitarium.studies.statistics.bootstrap import Estimate
 from vitarium.studies.statistics.stages import Stage
 
+texts, directions = Texts("soups", "sentences"), Texts("soups", "directions")
 _SMALL_GAIN = 0.02  # a gain of accuracy up to which one calls it small
 HOLDS, FAILS, UNCLEAR = "holds here", "does not hold here", "not clear here"
 
@@ -40,67 +41,45 @@ class StageSoups:
         for method in (UNIFORM, GREEDY):
             best, mean = (self.results.compare(families, method, *a) for a in ((), (MEAN,)))
             if best and mean:
-                gains = [with_interval(each.over_images, "gain") for each in (best, mean)]
-                yield (
-                    f"The {label(method)} of one parent's children differs from the best of them "
-                    f"by validation by {gains[0]}, and is better in {best.better} of "
-                    f"{counted(best.groups, 'group')}; from their mean by {gains[1]}. Intervals "
-                    f"over {self.results.split} images."
-                )
+                gains = {"best": best.over_images, "mean": mean.over_images}
+                counts = {"better": best.better, "groups": best.groups}
+                split = self.results.split
+                yield texts("siblings", method=label(method), split=split, **gains, **counts)
 
     def _pairs(self) -> Iterator[str]:
         """What may be averaged, by pairs of models; and soups across parents."""
-        may = "**One may average** {}: the soup is at least as accurate as they are."
-        unclear = "**No clear loss or gain** of averaging {}."
-        costs = "**Averaging costs accuracy** for {}."
-        too_few = "Too few models for an interval: {}."
-        parts: dict[str, list[str]] = {may: [], unclear: [], costs: [], too_few: []}
+        parts: dict[str, list[str]] = {"may": [], "unclear": [], "costs": [], "too_few": []}
         kin = self.barriers.means(self.barriers.kin)
         for prefix, estimates in (("models", kin), ("siblings with", self._rates)):
             for pairs in estimates:
-                verdict = may if pairs.gain.value >= 0 else unclear
-                verdict = costs if pairs.gain.is_negative else verdict
-                verdict = too_few if pairs.gain.low is None else verdict
+                verdict = "may" if pairs.gain.value >= 0 else "unclear"
+                verdict = "costs" if pairs.gain.is_negative else verdict
+                verdict = "too_few" if pairs.gain.low is None else verdict
                 parts[verdict].append(_named(prefix, pairs))
-        note = (
-            " Points: the mean of two models' weights against the mean of their accuracies, with "
-            "intervals over models."
-        )
+        note = texts("points")
         for verdict in [verdict for verdict in parts if parts[verdict]]:
-            yield verdict.format(listed(parts[verdict])) + note
+            yield texts(verdict, pairs=parts[verdict], note=note)
             note = ""
         if mean := self.results.compare(self.results.groups("across"), UNIFORM, MEAN):
-            gain = with_interval(mean.over_images, "gain")
-            yield (
-                "The uniform soup of the best model of each parent differs from their mean by "
-                f"{gain}. Interval over {self.results.split} images."
-            )
+            yield texts("across", gain=mean.over_images, split=self.results.split)
 
     def _alignments(self) -> Iterator[str]:
         for estimate in self._aligned:
-            align, share = label(estimate.align), with_interval(estimate.share, "share")
-            verb = "takes away" if estimate.reduction.is_positive else "does not clearly lower:"
-            effect = (
-                f"{align} {verb} {share} of the barrier, from {estimate.before.value:.2f} to "
-                f"{with_interval(estimate.after)} nats"
-            )
-            if not np.isfinite(estimate.share.value):
-                effect = f"there is no barrier that {align} could take away"
-            yield (
-                f"Between models of different parents, {effect} over "
-                f"{counted(estimate.pairs, 'pair')}; the aligned soup of two differs from their "
-                f"mean accuracy by {with_interval(estimate.gain, 'gain')}."
-            )
+            effect = "lowers" if estimate.reduction.is_positive else "keeps"
+            effect = effect if np.isfinite(estimate.share.value) else "no_barrier"
+            nats = {"before": estimate.before.value, "after": estimate.after}
+            effect = texts(effect, align=label(estimate.align), share=estimate.share, **nats)
+            yield texts("alignment", effect=effect, pairs=estimate.pairs, gain=estimate.gain)
 
     def directions(self) -> Table:
         """Published findings, each with the numbers here; those without numbers are left out."""
         rows = [
             {"published": published, "verdict": f"**{verdict}**", "here": here.replace("**", "")}
-            for published, here, verdict in (*self._of_siblings(), *self._across_parents())
+            for (published, here), verdict in (*self._of_siblings(), *self._across_parents())
         ]
         return Table.of("Published directions, checked", rows, wrap=True)
 
-    def _of_siblings(self) -> Iterator[tuple[str, str, str]]:
+    def _of_siblings(self) -> Iterator[tuple[list[str], str]]:
         epochs = self.results.epochs
         validation = {key: [m.averaged.val_accuracy for m in epochs[key]] for key in epochs}
         for key in sorted(epochs, key=lambda key: -float(np.mean(validation[key])))[:1]:
@@ -109,51 +88,36 @@ class StageSoups:
             verdict = _verdict(mean.is_positive, mean.is_negative)
             if verdict == HOLDS and mean.value > _SMALL_GAIN:
                 verdict = f"{HOLDS}, and it is not small"
-            yield (
-                "Averaging the last epochs gives a small, consistent gain.",
-                f"last {key[1]} epochs: {with_interval(mean, 'gain')}; "
-                f"{int((gains > 0).sum())} of {len(gains)} models gain",
-                verdict,
-            )
+            counts = {"better": int((gains > 0).sum()), "models": len(gains)}
+            yield directions.lines("epochs", last=key[1], gain=mean, **counts), verdict
         rates, closest = self._rates, self.barriers.means(self.barriers.kin[:1])
         for pairs in (rates or closest)[:1]:
-            rate = "at the smallest learning rate" if rates else "at any learning rate here"
             works = pairs.gain.low is not None and pairs.gain.value >= 0
             named = _named("siblings with" if rates else "models", pairs)
-            yield (
-                "Soups of one parent's children work at small learning rates.",
-                f"{rate}: {named}, barrier {with_interval(pairs.barrier)} nats",
-                _verdict(works, pairs.gain.is_negative),
-            )
+            rate = "at the smallest learning rate" if rates else "at any learning rate here"
+            here = {"rate": rate, "pairs": named, "barrier": pairs.barrier}
+            verdict = _verdict(works, pairs.gain.is_negative)
+            yield directions.lines("siblings", **here), verdict
         if len(rates) > 1:
             small, large = rates[0].barrier, rates[-1].barrier
-            yield (
-                "The larger the learning rate, the higher the barrier between siblings.",
-                f"barrier {with_interval(small)} nats with {rates[0].name}, {with_interval(large)} "
-                f"with {rates[-1].name}",
-                _verdict(_above(large, small), _above(small, large)),
-            )
+            names = {"smallest": rates[0].name, "largest": rates[-1].name}
+            verdict = _verdict(_above(large, small), _above(small, large))
+            yield directions.lines("rates", small=small, large=large, **names), verdict
 
-    def _across_parents(self) -> Iterator[tuple[str, str, str]]:
+    def _across_parents(self) -> Iterator[tuple[list[str], str]]:
         for pairs in self.barriers.means(self.barriers.unrelated):
-            yield (
-                "Soups across parents fail.",
-                f"{_named('models', pairs)}, barrier {with_interval(pairs.barrier)} nats",
-                _verdict(pairs.gain.is_negative, pairs.gain.is_positive),
-            )
+            here = {"pairs": _named("models", pairs), "barrier": pairs.barrier}
+            verdict = _verdict(pairs.gain.is_negative, pairs.gain.is_positive)
+            yield directions.lines("across", **here), verdict
         if self._aligned:
             most = max(self._aligned, key=lambda estimate: estimate.reduction.value)
-            before, after = with_interval(most.before), with_interval(most.after)
             reduces, remains = most.reduction.is_positive, most.after.is_positive
             verdict = _verdict(reduces and remains, most.reduction.is_negative)
             if reduces and not remains:
                 verdict = f"{FAILS}: no barrier is clearly left"
-            pairs_text = counted(most.pairs, "pair")
-            yield (
-                "Re-Basin reduces the barrier, and does not remove it.",
-                f"{label(most.align)}: from {before} to {after} nats over {pairs_text}",
-                verdict,
-            )
+            nats = {"before": most.before, "after": most.after}
+            align = label(most.align)
+            yield directions.lines("alignment", align=align, pairs=most.pairs, **nats), verdict
 
     @cached_property
     def _rates(self) -> list[PairEstimate]:
@@ -169,7 +133,7 @@ class StageSoups:
 
 
 def _named(prefix: str, pairs: PairEstimate) -> str:
-    return f"{prefix} {pairs.name} ({with_interval(pairs.gain, 'gain', inside=True)})"
+    return texts("named", prefix=prefix, name=pairs.name, gain=pairs.gain)
 
 
 def _above(first: Estimate, second: Estimate) -> bool:

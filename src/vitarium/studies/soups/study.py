@@ -7,15 +7,18 @@ from vitarium.core.errors import InvalidInput
 from vitarium.evaluation.loader import ModelLoader
 from vitarium.studies.base import Population, Section, Sentences, Tables, study
 from vitarium.studies.report.tables import Block
-from vitarium.studies.report.text import counted, listed
-from vitarium.studies.soups import barrier_figures, figures, tables
+from vitarium.studies.report.text import counted, headed
+from vitarium.studies.report.texts import Texts
+from vitarium.studies.soups import figures, tables
 from vitarium.studies.soups.barriers import interpolate
 from vitarium.studies.soups.evaluator import SELECTION, Evaluator
-from vitarium.studies.soups.experiments import Experiments, Methods, methods_by_use
+from vitarium.studies.soups.experiments import Experiments, methods_by_use
 from vitarium.studies.soups.groups import SiblingGroups
 from vitarium.studies.soups.sentences import StageSoups
 from vitarium.studies.soups.settings import Soups
 from vitarium.studies.statistics.stages import read_stages
+
+texts = Texts("soups", "page")
 
 
 @study(
@@ -66,19 +69,18 @@ def soups(config: Soups, population: Population) -> Tables:
         )
     several = len(stages) > 1
     sentences = {soup.stage.name: soup.headlines for soup in stages}
-    short = [
-        f"**{stage}.** {line}" if several and number == 0 else line
-        for stage, lines in sentences.items()
-        for number, line in enumerate(lines)
-    ]
+    short = headed(sentences) if several else stages[0].headlines
     failures = [f for soup in stages for f in (*soup.results.failures, *soup.barriers.failures)]
-    nothing = Sentences(["Nothing: every method could be tried on every group."])
-    missing = tables.failures(failures) if failures else nothing
+    missing = tables.failures(failures) if failures else Sentences([texts("complete")])
+    settings = {"config": config, "level": 100 * config.confidence_level}
+    aligning = [section.name for section in methods["align"]] or ["none"]
+    split_names = {"selection": SELECTION, "split": split}
+    method = texts.lines("method", alignments=aligning, **split_names, **settings)
     sections = [
         Section("short", "In short", [Sentences(short)]),
         *(section for soup in stages for section in _sections(soup, several)),
         Section("missing", "What is missing", [missing]),
-        Section("method", "How it was computed", [Sentences(_method(config, methods, split))]),
+        Section("method", "How it was computed", [Sentences(method)]),
     ]
     title = f"Soups of {population.name}"
     return Tables(title, sections, _lead(stages), _facts(stages), sentences)
@@ -90,10 +92,7 @@ def _lead(stages: Sequence[StageSoups]) -> str:
         parents = len({parent for parent in soup.stage.parents if parent})
         models = f"**{soup.models}** models of {counted(parents, 'parent')}"
         parts.append(f"{models} ({soup.stage.name})" if len(stages) > 1 else models)
-    return (
-        f"When may one average models? {listed(parts)}, combined in every way that is asked for, "
-        "and what comes of it."
-    )
+    return texts("lead", models=parts)
 
 
 def _facts(stages: Sequence[StageSoups]) -> list[tuple[str, str]]:
@@ -110,21 +109,20 @@ def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
     """The tables and figures of a stage; sections without any are left out."""
     stage, results, barriers = soup.stage.name, soup.results, soup.barriers
     methods = [figures.methods(stage, results), tables.methods(results)]
-    across = "Models of different parents: the best of each"
     groups = [
-        tables.groups(results, ("family", "mixed"), "Every group of siblings"),
-        tables.groups(results, ("across",), across),
+        tables.groups(results, ("family", "mixed"), "siblings"),
+        tables.groups(results, ("across",), "across"),
     ]
-    siblings = [barrier_figures.siblings(barriers, factor) for factor in barriers.factors]
-    maps = [*barrier_figures.heat_maps(barriers), *siblings, tables.kinship(barriers)]
-    aligned = [barrier_figures.before_and_after(barriers), tables.aligned(barriers)]
+    siblings = [figures.siblings(barriers, factor) for factor in barriers.factors]
+    maps = [*figures.heat_maps(barriers), *siblings, tables.kinship(barriers)]
+    aligned = [figures.before_and_after(barriers), tables.aligned(barriers)]
     count = [figures.ingredients(stage, results), tables.ingredients(results)]
     epochs = [figures.epochs(stage, results), tables.epochs(results)]
     contents: list[tuple[str, str, Sequence[Block | None]]] = [
         ("methods", "Methods", [soup.directions(), *methods, *groups, tables.parts(results)]),
         ("ingredients", "How many ingredients", count),
         ("epochs", "Averages of epochs", epochs),
-        ("barriers", "Barriers and ancestry", [barrier_figures.curves(barriers), *maps]),
+        ("barriers", "Barriers and ancestry", [figures.barrier_curves(barriers), *maps]),
         ("alignment", "Where alignment helps", aligned),
     ]
     suffix = f": {stage}" if several else ""
@@ -132,30 +130,3 @@ def _sections(soup: StageSoups, several: bool) -> Iterator[Section]:
         section = Section(f"{anchor}-{stage}", f"{title}{suffix}", blocks, stage=stage)
         if section.blocks:
             yield section
-
-
-def _method(config: Soups, methods: Methods, split: str) -> list[str]:
-    aligning = listed([section.name for section in methods["align"]]) or "none"
-    return [
-        f"Models after their last epoch. What is chosen, ordered or learned is so on the "
-        f"**{SELECTION}** images; all accuracies are of the **{split}** images. What a parent was "
-        "trained on does not count as seen by its children.",
-        "A group of siblings are the children of one parent, of the same data, whose heads have "
-        "one shape. Where heads have several shapes, all children of the parent are one more "
-        "group, whose heads are all kept.",
-        "Every method stands with its default settings, as `vitarium merge` has them; nothing was "
-        "tuned for this zoo. Methods that need what models started from take the common parent "
-        "with the head that the children started with; where heads started differently, they are "
-        "averaged.",
-        f"Alignments: {aligning}. All models of a group are rearranged to match the first (in "
-        "order of id), and then averaged.",
-        f"Barriers: the largest rise of the loss over {config.points} points of the straight line "
-        f"above the line between its ends, on {config.barrier_images} {split} images; at most "
-        f"{config.pairs} pairs of each kinship, and {config.aligned_pairs} after each alignment.",
-        f"Intervals: {100 * config.confidence_level:g} %, percentiles of {config.n_resamples} "
-        "draws with replacement: of test images where it is said so (the same draws for models "
-        "that are compared), else of models; of pairs, both models are drawn.",
-        "Nothing of it is added to the zoo: to keep a model, `vitarium merge` makes it. What "
-        "merged models say of the images is kept in the zoo's cache.",
-        f"Seed {config.seed}: the same zoo gives the same page.",
-    ]

@@ -5,20 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from vitarium.studies.report.tables import Table
-from vitarium.studies.report.text import Interval
+from vitarium.studies.report.text import Columns, Interval
+from vitarium.studies.report.texts import Texts
 from vitarium.studies.soups.barriers import Barriers
 from vitarium.studies.soups.experiments import BEST, ENSEMBLE, MEAN, Failure, MergeResults, label
 from vitarium.studies.soups.groups import Group
 
+texts = Texts("soups", "tables")
 _HEADS = {"merge": "merged", "average": "averaged", "ensemble": "all kept"}
 _AGAINST_BEST, _AGAINST_MEAN = "against best single", "against mean single"
-_GAINS = {_AGAINST_BEST: "gain", _AGAINST_MEAN: "gain"}
+_GAINS: Columns = {_AGAINST_BEST: "gain", _AGAINST_MEAN: "gain"}
+_ACCURACIES: Columns = {"validation": "fraction", "accuracy": "fraction"}
 
 
 def methods(results: MergeResults) -> Table:
     """A row per method: the mean over the groups of siblings."""
     families, rows = results.groups("family"), []
-    names = ("method", "accuracy", _AGAINST_BEST, "over groups", "better in groups", _AGAINST_MEAN)
     for method, align in results.methods(families):
         best = results.compare(families, method, align=align)
         mean = results.compare(families, method, MEAN, align)
@@ -26,17 +28,12 @@ def methods(results: MergeResults) -> Table:
             gains = best.over_images, Interval(best.over_groups)
             better = None if method == BEST else f"{best.better} of {best.groups}"
             rows.append((label(method, align), best.accuracy, *gains, better, mean.over_images))
-    return Table.of_rows(
-        "Methods, on average over the groups of siblings",
-        names,
-        rows,
-        note="Best single: by validation. Intervals over test images; “over groups”: of the same "
-        "mean, over groups, where there are four or more.",
-        units={"accuracy": "fraction", "over groups": "gain", **_GAINS},
-    )
+    columns: Columns = {"method": "", "accuracy": "fraction", _AGAINST_BEST: "gain"}
+    columns |= {"over groups": "gain", "better in groups": "", _AGAINST_MEAN: "gain"}
+    return texts.table("methods", rows, columns)
 
 
-def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
+def groups(results: MergeResults, kinds: Sequence[str], key: str) -> Table:
     """A row per group and method."""
     rows = []
     for group in results.groups(*kinds):
@@ -47,16 +44,9 @@ def groups(results: MergeResults, kinds: Sequence[str], title: str) -> Table:
             gain = None if result.method == BEST else results.gain([(scores, best)])
             accuracies = scores.val_accuracy, results.accuracy(scores)
             rows.append((group.name, result.label, result.count, heads, *accuracies, gain))
-    return Table.of_rows(
-        title,
-        ("group", "method", "models", "heads", "validation", "accuracy", _AGAINST_BEST),
-        rows,
-        note="Intervals over test images. Heads: merged like all other weights; averaged apart "
-        "from what the method does with the rest, where they did not start from the same values; "
-        "or all kept, the model giving the mean of their outputs, where their shapes differ.",
-        units={"validation": "fraction", "accuracy": "fraction", **_GAINS},
-        folded=None,
-    )
+    columns: Columns = dict.fromkeys(("group", "method", "models", "heads"), "")
+    columns |= {**_ACCURACIES, _AGAINST_BEST: "gain"}
+    return texts.table(key, rows, columns, folded=None)
 
 
 def parts(results: MergeResults) -> Table:
@@ -71,29 +61,21 @@ def parts(results: MergeResults) -> Table:
         and (best := results.compare(same, method))
         and (mean := results.compare(same, method, MEAN))
     ]
-    return Table.of_rows(
-        "Soups of siblings that share a factor's value",
-        ("children with", "groups", "method", _AGAINST_BEST, _AGAINST_MEAN),
-        rows,
-        note="Means over parents, in points of accuracy, with intervals over test images. Where "
-        "heads have several shapes all are kept.",
-        units=_GAINS,
-        folded=None,
-    )
+    columns: Columns = {"children with": "", "groups": "", "method": "", **_GAINS}
+    return texts.table("parts", rows, columns, folded=None)
 
 
 def ingredients(results: MergeResults) -> Table:
-    names = ("group", "method", "best models", "validation", "accuracy")
+    columns: Columns = {"group": "", "method": "", "best models": "", **_ACCURACIES}
     rows = [
         (r.group.name, r.label, r.count, r.scores.val_accuracy, r.scores.accuracy)
         for r in results.curves
     ]
-    units, title = dict.fromkeys(names[3:], "fraction"), "Soups of the best models of a group"
-    return Table.of_rows(title, names, rows, units=units, folded=True)
+    return texts.table("ingredients", rows, columns, folded=True)
 
 
 def epochs(results: MergeResults) -> Table:
-    rows, names = [], ("method", "epochs", "models", "gain", "over models")
+    rows = []
     for (method, last), gains in results.epochs.items():
         differences = np.asarray([model.gain for model in gains])
         signs = [str((np.sign(differences) == sign).sum()) for sign in (1, 0, -1)]
@@ -102,14 +84,9 @@ def epochs(results: MergeResults) -> Table:
         over_models = Interval(results.bootstrap.mean(differences))
         cells = gain, over_models, " / ".join(signs), float(np.mean(validation))
         rows.append((label(method), last, len(gains), *cells))
-    return Table.of_rows(
-        "Averages of the last epochs against the last epoch",
-        (*names, "better / same / worse", "validation"),
-        rows,
-        note="Mean gain in points of accuracy, with its interval over test images, and the "
-        "interval of the same mean over models.",
-        units={"gain": "gain", "over models": "gain", "validation": "fraction"},
-    )
+    columns: Columns = {"method": "", "epochs": "", "models": "", "gain": "gain"}
+    columns |= {"over models": "gain", "better / same / worse": "", "validation": "fraction"}
+    return texts.table("epochs", rows, columns)
 
 
 def kinship(barriers: Barriers) -> Table:
@@ -120,31 +97,18 @@ def kinship(barriers: Barriers) -> Table:
         for prefix, kin in (("models ", barriers.kin), ("siblings, ", siblings))
         for estimate in barriers.means(kin)
     ]
-    return Table.of_rows(
-        "Barriers by kinship",
-        ("pairs of", "pairs", "barrier (nats)", "soup against mean"),
-        rows,
-        note="Barrier: how far the loss rises above the line between the ends. Soup against mean: "
-        "accuracy of both models' mean weights less the mean of their accuracies. Intervals of the "
-        "bootstrap over models.",
-        units={"soup against mean": "gain"},
-    )
+    columns: Columns = {"pairs of": "", "pairs": "", "barrier (nats)": ""}
+    return texts.table("kinship", rows, columns | {"soup against mean": "gain"})
 
 
 def aligned(barriers: Barriers) -> Table:
-    nats = ("before (nats)", "after (nats)", "taken away (nats)")
     rows = []
     for e in barriers.aligned(barriers.kin):
         key = f"models {e.name}", label(e.align), e.pairs
         rows.append((*key, e.before, e.after, e.reduction, e.share.value, e.gain))
-    return Table.of_rows(
-        "Barriers before and after alignment",
-        ("pairs of", "alignment", "pairs", *nats, "share", "aligned soup against mean"),
-        rows,
-        note="The second model of each pair is rearranged to match the first. Intervals over "
-        "models.",
-        units={"share": "share", "aligned soup against mean": "gain"},
-    )
+    names = ("pairs of", "alignment", "pairs", "before (nats)", "after (nats)", "taken away (nats)")
+    columns: Columns = {**dict.fromkeys(names, ""), "share": "share"}
+    return texts.table("aligned", rows, columns | {"aligned soup against mean": "gain"})
 
 
 def failures(failed: Sequence[Failure]) -> Table:
@@ -155,4 +119,4 @@ def failures(failed: Sequence[Failure]) -> Table:
         (method, first + (f" and {len(rest)} more" if rest else ""), why)
         for (method, why), (first, *rest) in models.items()
     ]
-    return Table.of_rows("What could not be combined", ("what", "of", "why"), rows, wrap=True)
+    return texts.table("failures", rows, {"what": "", "of": "", "why": ""}, wrap=True)

@@ -7,18 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitarium.core.registry import get
+from vitarium.studies.statistics import variance
 from vitarium.studies.statistics.bootstrap import Bootstrap, Estimate, Numbers
 from vitarium.studies.statistics.factors import PARENT, Factor, is_seed
 from vitarium.studies.statistics.stages import ACCURACY, Stage
-from vitarium.studies.statistics.variance import (
-    Explained,
-    Mixed,
-    NoMixedModel,
-    complete,
-    explained,
-    mixed,
-    squared_differences,
-)
 
 MIN_MODELS = 4  # models of which it is asked what explains their variety
 SAME_PARENT = "of the same parent"
@@ -33,9 +25,8 @@ class Effect:
 
     measure: str
     factor: Factor
-    explained: Explained
-    num_factors: int
-    """That were tried for the measure."""
+    explained: variance.Explained
+    num_factors: int  # that were tried for the measure
 
     @property
     def p(self) -> float:
@@ -71,12 +62,10 @@ class Analysis:
 
     stage: Stage
     effects: Sequence[Effect]
-    mixed_models: Mapping[str, Mixed | str]
+    mixed_models: Mapping[str, variance.Mixed | str]
     """By measure: the mixed model, or why there is none. Empty for a stage without parents."""
-    kin: Sequence[Kin]
-    """The closest first; empty for a stage of one parent or none."""
-    ancestry: Factor | None
-    """The factor of parents that divides kin, e.g. the parent's objective."""
+    kin: Sequence[Kin]  # the closest first; empty for a stage of one parent or none
+    ancestry: Factor | None  # the factor of parents that divides kin, e.g. the parent's objective
 
     def of(self, measure: str) -> list[Effect]:
         """Clear effects first, then those that explain most (of what chance does not)."""
@@ -178,7 +167,7 @@ def squared_of(stage: Stage, measure: str) -> Distances | None:
     squared = {"one_minus": 1 - values, "square": values**2, "identity": values}[rule]
     squared = np.clip(squared, 0, None)
     np.fill_diagonal(squared, 0)
-    indices = complete(squared)
+    indices = variance.complete(squared)
     return squared[np.ix_(indices, indices)], indices
 
 
@@ -189,7 +178,7 @@ def _distances(stage: Stage) -> Iterator[tuple[str, *Distances]]:
         indices = np.flatnonzero(np.isfinite(values))
         scale = np.std(values[indices]) if len(indices) else 0.0
         if scale > 0:
-            yield str(measure), squared_differences(values[indices] / scale), indices
+            yield str(measure), variance.squared_differences(values[indices] / scale), indices
     for measure in stage.pairs:
         if distances := squared_of(stage, measure):
             yield measure, *distances
@@ -203,21 +192,22 @@ def _effects(
         labels = [factor.labels.iloc[index] for index in indices]
         of_parents = factor.name.startswith(f"{PARENT}'s ")
         parents = [stage.parents[index] or "" for index in indices] if of_parents else None
-        if share := explained(squared, labels, bootstrap=bootstrap, blocks=parents):
+        if share := variance.explained(squared, labels, bootstrap=bootstrap, blocks=parents):
             shares.append((factor, share))
     return [Effect(measure, factor, share, len(shares)) for factor, share in shares]
 
 
-def _mixed_models(stage: Stage) -> dict[str, Mixed | str]:
+def _mixed_models(stage: Stage) -> dict[str, variance.Mixed | str]:
     """With the factors of the models, not those of their parents, as fixed effects."""
-    fits: dict[str, Mixed | str] = {}
+    fits: dict[str, variance.Mixed | str] = {}
     children = stage.models["parent"].dropna()
     factors = [factor for factor in stage.groups if not factor.name.startswith(PARENT)]
     for measure, column in stage.values.items() if len(children) else ():
         values = column[children.index].pipe(lambda c: c[np.isfinite(c)])
         labels = {factor.name: factor.labels[values.index].tolist() for factor in factors}
         try:
-            fits[str(measure)] = mixed(values.to_numpy(), labels, list(children[values.index]))
-        except NoMixedModel as error:
+            parents = list(children[values.index])
+            fits[str(measure)] = variance.mixed(values.to_numpy(), labels, parents)
+        except variance.NoMixedModel as error:
             fits[str(measure)] = str(error)
     return fits

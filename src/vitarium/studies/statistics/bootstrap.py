@@ -27,8 +27,7 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
-    level: float = 0.95
-    """Of confidence."""
+    level: float = 0.95  # of confidence
 
     @property
     def is_positive(self) -> bool:

@@ -25,10 +25,8 @@ class Factor:
     """A factor, and each model's value of it as text; both are printable."""
 
     name: str
-    labels: pd.Series
-    """By model; of every model of the stage."""
-    equivalent: tuple[str, ...] = ()
-    """Factors that divide the models in the same way."""
+    labels: pd.Series  # by model; of every model of the stage
+    equivalent: tuple[str, ...] = ()  # factors that divide the models in the same way
 
     @property
     def values(self) -> list[str]:

@@ -64,19 +64,14 @@ class Missing:
 class Stage:
     """The models of a stage, ordered by lineage: children of a parent together, then by factors."""
 
-    name: str
-    """Printable."""
+    name: str  # printable
     models: pd.DataFrame
     """By id: parent (None without) and `accuracy` (the last epoch's where it is not measured)."""
-    score: str
-    """Where the accuracy is from, e.g. `test accuracy`; empty where there is none."""
+    score: str  # where the accuracy is from, e.g. `test accuracy`; empty where there is none
     factors: Sequence[Factor]
-    epochs: pd.DataFrame
-    """model, epoch, accuracy (a fraction)."""
-    values: pd.DataFrame
-    """By id: the measures of models that have values; NaN where one has none."""
-    statistics: pd.DataFrame
-    """By id: a column per statistic of a layer; empty where there are none."""
+    epochs: pd.DataFrame  # model, epoch, accuracy (a fraction)
+    values: pd.DataFrame  # by id: the measures of models that have values; NaN where one has none
+    statistics: pd.DataFrame  # by id: a column per statistic of a layer; empty where there are none
     pairs: Mapping[str, Numbers]
     """[models, models] in the order of `models`; NaN where there is none, and on the diagonal."""
     missing: Sequence[Missing] = ()
@@ -102,8 +97,7 @@ class Stage:
 class Stages:
     """The finished models of a zoo, by stage."""
 
-    stages: Sequence[Stage]
-    """Those without parents first."""
+    stages: Sequence[Stage]  # those without parents first
     left_out: Mapping[str, int]
     """How many models are left out by their status, e.g. {"training": 2}."""
 

@@ -148,13 +148,10 @@ class Mixed:
 
     models: int
     parents: int
-    fixed: float
-    """Share of what the factors predict."""
-    parent: float
-    """Share of the differences between parents that the factors do not predict."""
+    fixed: float  # share of what the factors predict
+    parent: float  # share of the differences between parents that the factors do not predict
     residual: float
-    p: Mapping[str, float]
-    """By factor: of Wald's test that none of its values makes a difference."""
+    p: Mapping[str, float]  # by factor: of Wald's test that none of its values makes a difference
     left_out: tuple[str, ...] = ()
     """Factors that the others determine, so that there is nothing left for them to explain."""
 

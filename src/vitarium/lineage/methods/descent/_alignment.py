@@ -32,15 +32,13 @@ MAX_MATCHED_RATIO = 0.6
 of the mean over matrices, or of the farthest one (and of 1, which chance alone can exceed)."""
 _CANDIDATES_PER_GROUP = 8
 """Groups that each is compared with: those that are most alike in any order."""
-_NUM_PROJECTIONS = 32
-"""Random projections of a unit's numbers that order invariants are made of."""
+_NUM_PROJECTIONS = 32  # random projections of a unit's numbers that order invariants are made of
 _MAX_SWEEPS = 100
 """Sweeps of coordinate ascent over the groups of units; it ends earlier where nothing changes."""
 
 
 class AlignedModels(NamedTuple):
-    model_set: ModelSet
-    """In one order of units; the same object where nothing was permuted."""
+    model_set: ModelSet  # in one order of units; the same object where nothing was permuted
     permuted: Mapping[str, str]
     """By name of every model that was permuted, the model that it was matched to."""
     notes: Sequence[str]

@@ -15,8 +15,7 @@ from vitarium.lineage.methods.descent._storage_artifacts import edge_kind
 
 Derived = Mapping[str, Mapping[str, float]]
 """Soups, interpolations, quantized and pruned models, by name: their parents' shares."""
-_CONFIDENCE = 0.99
-"""Of edges to these: what fits up to rounding is hardly chance."""
+_CONFIDENCE = 0.99  # of edges to these: what fits up to rounding is hardly chance
 _MAX_HEAD_DISTANCE = 0.5
 """Squared distance of two heads by the sum of their squares, under which one comes from the other:
 it is 1 of heads that have nothing to do with each other."""

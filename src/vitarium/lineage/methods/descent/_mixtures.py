@@ -19,22 +19,19 @@ TENSOR_TOLERANCE = 0.1
 """Of the ratio over all tensors. There, Model Stock had less than 0.002, and SLERP of each tensor,
 which lies a little outside, 0.11 to 0.26; no model that was trained was near 0.7, and no epoch of a
 run below 0.22. Without epochs, 0.3 finds SLERP, too."""
-MIN_SHARE = 0.01
-"""What has less than this part of the greatest share is no ingredient."""
+MIN_SHARE = 0.01  # what has less than this part of the greatest share is no ingredient
 _SQUARED_ERROR = 1e-14
 """Squared error, as a share of the squared norm: numbers are rounded to float32 (2^-24 each, and
 several times where a soup is summed up in it), and products are right to about 1e-15."""
 _MIN_SQUARED_DISTANCE = 100
 """Models whose squared distance is below so many squared errors are not told apart."""
-_MAX_ERROR_RATIO = 1.1
-"""A model's squared rounding error is at most so many times the expected one."""
+_MAX_ERROR_RATIO = 1.1  # a model's squared rounding error is at most so many times the expected one
 _CHANCE_FIT = 0.005
 """Of the squared rounding error: what another ingredient may fit of it by chance. It is 1 / n for n
 numbers, times the square of five standard deviations; so from some 5,000 numbers on."""
 _MIN_SCALE = 4
 """What a residual is compared with is at least so many squared errors, or it says nothing."""
-_NUM_TENSORS = 6
-"""Tensors that ingredients are looked for in: small ones may fit by chance."""
+_NUM_TENSORS = 6  # tensors that ingredients are looked for in: small ones may fit by chance
 _MAX_WHOLE_RATIO = 0.6
 """Ratio as one vector, above which a model is not looked at tensor by tensor, to save time."""
 
@@ -43,17 +40,13 @@ _MAX_WHOLE_RATIO = 0.6
 class Mixture:
     """The point nearest to a model of all mixtures of others; lengths are l2 distances."""
 
-    shares: Mapping[int, float]
-    """By model, MIN_SHARE of the greatest or more, with sum 1."""
-    residual: float
-    """From the model to that mixture, less what rounding alone makes of it."""
-    nearest: float
-    """To the nearest other model of the set."""
+    shares: Mapping[int, float]  # by model, MIN_SHARE of the greatest or more, with sum 1
+    residual: float  # from the model to that mixture, less what rounding alone makes of it
+    nearest: float  # to the nearest other model of the set
     independent: float
     """The residual if the ingredients lay around the model in unrelated directions, as a parent's
     children do: sqrt(sum_i w_i^2 d_i^2), with d_i the distance to ingredient i."""
-    error: float = 0.0
-    """What rounding alone can make."""
+    error: float = 0.0  # what rounding alone can make
 
     @property
     def ratio(self) -> float:

@@ -16,8 +16,7 @@ import numpy as np
 
 from vitarium.lineage._statistics import squared_distances
 
-_EPSILON = 1e-30
-"""Keeps quotients of equal models, whose steps have no length, finite."""
+_EPSILON = 1e-30  # keeps quotients of equal models, whose steps have no length, finite
 CONTINUE_PRIOR = 0.1
 """Share of descents that go on with the same training, at first; then it is counted."""
 
@@ -26,12 +25,10 @@ CONTINUE_PRIOR = 0.1
 class Relation:
     """Of a parent p, its child a, and n models b; float64 [n]."""
 
-    cosine: np.ndarray
-    """Of the steps p to a and a to b."""
+    cosine: np.ndarray  # of the steps p to a and a to b
     correlation: np.ndarray
     """Cosine of the steps p to a and p to b: how alike two siblings' steps are."""
-    ratio: np.ndarray
-    """Length of the step p to a over that of a to b."""
+    ratio: np.ndarray  # length of the step p to a over that of a to b
     spread: np.ndarray
     """Standard deviation of the layers' cosines, weighted by their steps' lengths."""
 

@@ -11,16 +11,11 @@ from vitarium.evaluation.inputs import Weights
 from vitarium.lineage._statistics import squared_distances
 from vitarium.lineage.base import Kind
 
-FULL_BITS = 32
-"""`bits` of a model that has as many values as float32 gives it."""
-MAX_LOW_RANK = 0.25
-"""Share of the full rank up to which a difference has low rank."""
-_NUM_MATRICES, _NUM_ROWS = 6, 16
-"""So many rows of so many of the largest matrices are looked at."""
-_MAX_LEVELS = 512
-"""Even steps are looked for up to so many of them in a row: eight bits, twice."""
-_MIN_VALUES = 8
-"""Fewer different numbers lie on even steps by chance."""
+FULL_BITS = 32  # `bits` of a model that has as many values as float32 gives it
+MAX_LOW_RANK = 0.25  # share of the full rank up to which a difference has low rank
+_NUM_MATRICES, _NUM_ROWS = 6, 16  # so many rows of so many of the largest matrices are looked at
+_MAX_LEVELS = 512  # even steps are looked for up to so many of them in a row: eight bits, twice
+_MIN_VALUES = 8  # fewer different numbers lie on even steps by chance
 _LEVEL_TOLERANCE = 0.02
 """Part of a step by which a number may be beside it, for float32's own rounding."""
 _ROUNDING_RANGE = (0.8, 1.25)
@@ -31,8 +26,7 @@ _ROUNDING_RANGE = (0.8, 1.25)
 class StorageArtifacts:
     """Of K models, in their order."""
 
-    zeros: np.ndarray
-    """Share of entries that are zero, of a sample of rows, [K]."""
+    zeros: np.ndarray  # share of entries that are zero, of a sample of rows, [K]
     bits: np.ndarray
     """Within a row there are at most 2^bits different values, or they lie on so many even steps,
     [K]; FULL_BITS where there is no sign of it."""

@@ -29,17 +29,14 @@ _DERIVED_PARENT_PRIOR = 0.05
 @dataclass(frozen=True)
 class Tree:
     root: int
-    parents: np.ndarray
-    """Index of each model's parent, int [K]; -1 of the root."""
-    probability: np.ndarray
-    """Of each model's parent among all that it could have, in (0, 1], [K]."""
+    parents: np.ndarray  # index of each model's parent, int [K]; -1 of the root
+    probability: np.ndarray  # of each model's parent among all that it could have, in (0, 1], [K]
 
 
 @dataclass(frozen=True)
 class RootedFamily:
     tree: Tree
-    probability: float
-    """That the tree's root is the root, in (0, 1]."""
+    probability: float  # that the tree's root is the root, in (0, 1]
     shared_init: np.ndarray
     """Models that are no children of their parent in the tree: both began with the same initial
     weights, which are not among the models; bool [K]."""

@@ -16,8 +16,7 @@ from vitarium.lineage.methods.descent._mixtures import TOLERANCE, mixtures, tens
 from vitarium.lineage.methods.descent._storage_artifacts import compressed_from, storage_artifacts
 from vitarium.lineage.methods.descent._trees import root_family
 
-_MAX_LISTED = 5
-"""Models that a note names."""
+_MAX_LISTED = 5  # models that a note names
 
 
 class Descent(Config):
@@ -36,8 +35,7 @@ class _Family:
     """A family before its tree is known."""
 
     model_set: ModelSet
-    copies: Sequence[Sequence[str]]
-    """Groups of equal models; the first stands for all in the set."""
+    copies: Sequence[Sequence[str]]  # groups of equal models; the first stands for all in the set
     derived: _derived.Derived
     later: Collection[tuple[str, str]]
     """Pairs of names; the first cannot be earlier than the second."""
