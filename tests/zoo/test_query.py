@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -28,8 +29,20 @@ from vitarium.zoo.query import Database
 
 
 @pytest.fixture
-def zoo(written_zoo):
-    return written_zoo
+def zoo(written_zoo, build_once, tmp_path):
+    """With an index, which is made once."""
+
+    def build(folder):
+        Zoo.open(shutil.copytree(written_zoo.path, folder / "zoo")).models()
+
+    written = build_once("written-with-index", build)
+    return Zoo.open(shutil.copytree(written / "zoo", tmp_path / "indexed"))
+
+
+def rows_by_model(zoo):
+    loaded = index.load(zoo.path, with_entries=True)
+    rows = {name: _index_tables._rows(loaded.database, name) for name in index.TABLES}
+    return _index_tables._rows_by_model(loaded.entries, rows)
 
 
 def write_epochs(zoo, id, values):
@@ -130,10 +143,9 @@ def test_a_metric_of_any_kind_breaks_nothing(zoo, extra):
         write_epochs(zoo, id, [{"number": 0, "metrics": metrics, "checkpoint": None}])
     assert list(zoo.query("SELECT id, odd FROM models ORDER BY id")["id"]) == zoo.ids()
     assert zoo.query("SELECT count(DISTINCT model) n FROM epochs")["n"][0] == 6
-    grown = index.load(zoo.path, with_entries=True)
+    grown = rows_by_model(zoo)
     index.remove(zoo.path)
-    again = index.load(zoo.path, with_entries=True)
-    assert _index_tables._rows_by_model(grown) == _index_tables._rows_by_model(again)
+    assert rows_by_model(zoo) == grown
     write_epochs(zoo, zoo.ids()[0], [])
     assert len(zoo.query("SELECT odd FROM models WHERE odd = 0.5")) == 1
 
