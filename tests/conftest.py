@@ -179,20 +179,26 @@ def _tiny() -> dict[str, Any]:
 
 
 @pytest.fixture
-def written_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
+def written_zoo(build_once: Callable[..., Path], tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models with made-up metrics, and without weights."""
+    from vitarium import Zoo
+
+    written = build_once("written", _write_without_weights)
+    return Zoo.open(shutil.copytree(written / "zoo", tmp_path / "written"))
+
+
+def _write_without_weights(path: Path) -> None:
     from vitarium import Blueprint, Zoo, plan
     from vitarium.zoo import About
 
-    zoo = Zoo.create(tmp_path / "written")
-    for number, spec in enumerate(plan(Blueprint.read(tiny)).models):
+    zoo = Zoo.create(path / "zoo")
+    for number, spec in enumerate(plan(Blueprint.read(_tiny())).models):
         folder = zoo.folder(spec.id)
         folder.begin(spec, About(10, tuple("0123456789"), {"torch": "x"}))
         for epoch in range(spec.recipe.epochs + 1):
             metrics = {"test_accuracy": 0.1 + epoch / 4 + number / 100, "lr": 0.5 / (epoch + 1)}
             folder.commit(epoch, metrics | ({"seconds": 1.5} if epoch else {}), None, None)
         folder.finish("finished")
-    return zoo
 
 
 @pytest.fixture
@@ -232,13 +238,20 @@ def published(published_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
+def kept_zoo(build_once: Callable[..., Path], tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models: random weights that change a little every epoch."""
+    from vitarium import Zoo
+
+    kept = build_once("kept", _write_with_weights)
+    return Zoo.open(shutil.copytree(kept / "zoo", tmp_path / "zoo"))
+
+
+def _write_with_weights(path: Path) -> None:
     from vitarium import Blueprint, Zoo, plan
     from vitarium.zoo import About, Record, records
 
-    zoo = Zoo.create(tmp_path / "zoo")
-    blueprint = Blueprint.read(tiny)
+    zoo = Zoo.create(path / "zoo")
+    blueprint = Blueprint.read(_tiny())
     zoo.add_blueprint(blueprint)
     noise = torch.Generator().manual_seed(0)
     for spec in plan(blueprint).models:
@@ -266,7 +279,6 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
         write_records(folder, [Record(0, "weight_norm", {"p": 2}, 1.5, "")])
         folder.finish("finished")
     records.add(zoo.path, [_measured(id) for id in zoo.ids()])
-    return zoo
 
 
 @pytest.fixture(scope="session")
