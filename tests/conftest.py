@@ -178,13 +178,18 @@ def _tiny() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def written_once(build_once: Callable[..., Path]) -> Path:
+    """What `written_zoo` copies; it has no index."""
+    return build_once("written", _write_without_weights) / "zoo"
+
+
 @pytest.fixture
-def written_zoo(build_once: Callable[..., Path], tmp_path: Path) -> Any:
+def written_zoo(written_once: Path, tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models with made-up metrics, and without weights."""
     from vitarium import Zoo
 
-    written = build_once("written", _write_without_weights)
-    return Zoo.open(shutil.copytree(written / "zoo", tmp_path / "written"))
+    return Zoo.open(shutil.copytree(written_once, tmp_path / "written"))
 
 
 def _write_without_weights(path: Path) -> None:
