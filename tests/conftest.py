@@ -300,12 +300,12 @@ def examples() -> Any:
     return EvalData(Batches(data, augmentation, input_size, batch_size=1, seed=0), "test")
 
 
-def _trained(examples: Any, seed: int) -> torch.nn.Module:
-    """A ViT of two blocks, two heads and width 16, after 300 steps: most images are right."""
+def _untrained(seed: int) -> torch.nn.Module:
+    """A ViT of two blocks, two heads and width 16."""
     from vitarium import create_model
 
     torch.manual_seed(seed)
-    model = create_model(
+    return create_model(
         "vit",
         num_classes=10,
         img_size=8,
@@ -315,6 +315,11 @@ def _trained(examples: Any, seed: int) -> torch.nn.Module:
         depth=2,
         num_heads=2,
     )
+
+
+def _trained(examples: Any, seed: int) -> torch.nn.Module:
+    """After 300 steps: most images are right."""
+    model = _untrained(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     model.train()
     batches = list(examples.of("train").batches(64))
@@ -323,12 +328,21 @@ def _trained(examples: Any, seed: int) -> torch.nn.Module:
         optimizer.zero_grad()
         F.cross_entropy(model(batch.images), batch.labels).backward()
         optimizer.step()
-    return model.eval().requires_grad_(False)
+    return model
 
 
 @pytest.fixture(scope="session")
-def _models(examples: Any) -> list[torch.nn.Module]:
-    return [_trained(examples, seed) for seed in (1, 2)]
+def _models(build_once: Callable[..., Path], examples: Any) -> list[torch.nn.Module]:
+    def build(folder: Path) -> None:
+        for seed in (1, 2):
+            torch.save(_trained(examples, seed).state_dict(), folder / f"{seed}.pt")
+
+    folder = build_once("trained", build)
+    models = [_untrained(seed) for seed in (1, 2)]
+    for seed, model in enumerate(models, 1):
+        model.load_state_dict(torch.load(folder / f"{seed}.pt"))
+        model.eval().requires_grad_(False)
+    return models
 
 
 @pytest.fixture
