@@ -178,21 +178,32 @@ def _tiny() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def written_once(build_once: Callable[..., Path]) -> Path:
+    """What `written_zoo` copies; it has no index."""
+    return build_once("written", _write_without_weights) / "zoo"
+
+
 @pytest.fixture
-def written_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
+def written_zoo(written_once: Path, tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models with made-up metrics, and without weights."""
+    from vitarium import Zoo
+
+    return Zoo.open(shutil.copytree(written_once, tmp_path / "written"))
+
+
+def _write_without_weights(path: Path) -> None:
     from vitarium import Blueprint, Zoo, plan
     from vitarium.zoo import About
 
-    zoo = Zoo.create(tmp_path / "written")
-    for number, spec in enumerate(plan(Blueprint.read(tiny)).models):
+    zoo = Zoo.create(path / "zoo")
+    for number, spec in enumerate(plan(Blueprint.read(_tiny())).models):
         folder = zoo.folder(spec.id)
         folder.begin(spec, About(10, tuple("0123456789"), {"torch": "x"}))
         for epoch in range(spec.recipe.epochs + 1):
             metrics = {"test_accuracy": 0.1 + epoch / 4 + number / 100, "lr": 0.5 / (epoch + 1)}
             folder.commit(epoch, metrics | ({"seconds": 1.5} if epoch else {}), None, None)
         folder.finish("finished")
-    return zoo
 
 
 @pytest.fixture
@@ -232,13 +243,20 @@ def published(published_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
+def kept_zoo(build_once: Callable[..., Path], tmp_path: Path) -> Any:
     """A zoo of the tiny blueprint's models: random weights that change a little every epoch."""
+    from vitarium import Zoo
+
+    kept = build_once("kept", _write_with_weights)
+    return Zoo.open(shutil.copytree(kept / "zoo", tmp_path / "zoo"))
+
+
+def _write_with_weights(path: Path) -> None:
     from vitarium import Blueprint, Zoo, plan
     from vitarium.zoo import About, Record, records
 
-    zoo = Zoo.create(tmp_path / "zoo")
-    blueprint = Blueprint.read(tiny)
+    zoo = Zoo.create(path / "zoo")
+    blueprint = Blueprint.read(_tiny())
     zoo.add_blueprint(blueprint)
     noise = torch.Generator().manual_seed(0)
     for spec in plan(blueprint).models:
@@ -266,7 +284,6 @@ def kept_zoo(tiny: dict[str, Any], tmp_path: Path) -> Any:
         write_records(folder, [Record(0, "weight_norm", {"p": 2}, 1.5, "")])
         folder.finish("finished")
     records.add(zoo.path, [_measured(id) for id in zoo.ids()])
-    return zoo
 
 
 @pytest.fixture(scope="session")
@@ -283,12 +300,12 @@ def examples() -> Any:
     return EvalData(Batches(data, augmentation, input_size, batch_size=1, seed=0), "test")
 
 
-def _trained(examples: Any, seed: int) -> torch.nn.Module:
-    """A ViT of two blocks, two heads and width 16, after 300 steps: most images are right."""
+def _untrained(seed: int) -> torch.nn.Module:
+    """A ViT of two blocks, two heads and width 16."""
     from vitarium import create_model
 
     torch.manual_seed(seed)
-    model = create_model(
+    return create_model(
         "vit",
         num_classes=10,
         img_size=8,
@@ -298,6 +315,11 @@ def _trained(examples: Any, seed: int) -> torch.nn.Module:
         depth=2,
         num_heads=2,
     )
+
+
+def _trained(examples: Any, seed: int) -> torch.nn.Module:
+    """After 300 steps: most images are right."""
+    model = _untrained(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     model.train()
     batches = list(examples.of("train").batches(64))
@@ -306,12 +328,21 @@ def _trained(examples: Any, seed: int) -> torch.nn.Module:
         optimizer.zero_grad()
         F.cross_entropy(model(batch.images), batch.labels).backward()
         optimizer.step()
-    return model.eval().requires_grad_(False)
+    return model
 
 
 @pytest.fixture(scope="session")
-def _models(examples: Any) -> list[torch.nn.Module]:
-    return [_trained(examples, seed) for seed in (1, 2)]
+def _models(build_once: Callable[..., Path], examples: Any) -> list[torch.nn.Module]:
+    def build(folder: Path) -> None:
+        for seed in (1, 2):
+            torch.save(_trained(examples, seed).state_dict(), folder / f"{seed}.pt")
+
+    folder = build_once("trained", build)
+    models = [_untrained(seed) for seed in (1, 2)]
+    for seed, model in enumerate(models, 1):
+        model.load_state_dict(torch.load(folder / f"{seed}.pt"))
+        model.eval().requires_grad_(False)
+    return models
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def _outside(sandbox, folder):
     free = [folder, *(sandbox / "zoo" / name for name in ("index", "records", "cache"))]
     files = {file: file.stat() for file in [*sandbox.rglob("*"), *sandbox.parent.iterdir()]}
     return {
-        file: (about.st_ino, about.st_size, about.st_mtime_ns if file.is_file() else 0)
+        file: (about.st_ino, *((about.st_size, about.st_mtime_ns) if file.is_file() else ()))
         for file, about in files.items()
         if not any(file.is_relative_to(each) for each in free)
     }
@@ -239,9 +239,11 @@ def test_as_json_every_name_is_what_it_is(vitarium, sandbox, zoo, command):
 
 def test_every_model_is_shown(vitarium, sandbox, zoo):
     stages = set()
-    for id in zoo.ids()[::4]:
-        vitarium("show", sandbox / "zoo", id)
-        stages.add(json.loads(vitarium("show", sandbox / "zoo", id, "--json"))["stage"])
+    for number, id in enumerate(zoo.ids()[::4]):
+        if number % 2:
+            vitarium("show", sandbox / "zoo", id)
+        else:
+            stages.add(json.loads(vitarium("show", sandbox / "zoo", id, "--json"))["stage"])
     assert stages <= {*map(encodable, NAMES), WORST, f"{WORST} of {WORST}", PARTS}
 
 

@@ -1,8 +1,13 @@
-"""Whatever changes a zoo may be killed before any of its changes of the disk."""
+"""Whatever changes a zoo may be killed before any of its changes of the disk.
+
+In `make test`, before the first changes of each kind; in `make evidence`, before any.
+"""
 
 import os
+import re
 import shutil
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,12 +15,16 @@ import pytest
 from vitarium import Blueprint, Zoo, grow, import_zoo, measure, merge
 from vitarium.zoo.verify import verify
 
+FIRST = 2
+"""Changes of a kind: those of one function, of files whose names differ in ids and numbers alone."""
+
 
 class Moments:
     """Copies of a folder, each as a process leaves it that is killed before its next change."""
 
-    def __init__(self, folder, copies, monkeypatch):
-        self.folder, self.copies = folder, copies
+    def __init__(self, folder, copies, most, monkeypatch):
+        self.folder, self.copies, self.most = folder, copies, most
+        self.kinds = Counter()
         self._lock = threading.RLock()  # epochs of several models are written side by side
         for place, name in ((os, "replace"), (Path, "replace"), (Path, "unlink")):
             monkeypatch.setattr(place, name, self._watched(getattr(place, name)))
@@ -24,26 +33,27 @@ class Moments:
         def changing(path, *others, **options):
             with self._lock:
                 if Path(path).is_relative_to(self.folder):
-                    self._copy()
+                    name = Path(path).relative_to(self.folder).as_posix()
+                    kind = change.__qualname__, re.sub(r"[0-9a-f]{8,}|\d+", "", name)
+                    self.kinds[kind] += 1
+                    if self.kinds[kind] <= self.most:
+                        shutil.copytree(self.folder, self.copies / f"{len(self):03d}")
                 return change(path, *others, **options)
 
         return changing
 
-    def _copy(self):
-        shutil.copytree(self.folder, self.copies / f"{len(self):03d}")
-
     def __len__(self):
-        return len(self.all())
+        return self.kinds.total()
 
     def all(self):
         return sorted(self.copies.glob("*"))
 
 
-@pytest.fixture
-def moments(tmp_path, monkeypatch):
+@pytest.fixture(params=[FIRST, pytest.param(10**6, marks=pytest.mark.evidence)])
+def moments(tmp_path, monkeypatch, request):
     """Starts to watch a zoo's folder."""
     (tmp_path / "copies").mkdir()
-    return lambda folder: Moments(folder, tmp_path / "copies", monkeypatch)
+    return lambda folder: Moments(folder, tmp_path / "copies", request.param, monkeypatch)
 
 
 def grown(zoo, tiny):
@@ -68,7 +78,7 @@ def test_growing(tiny, tmp_path, moments):
     grown(tmp_path / "zoo", tiny)
     assert_no_faults(seen)
     assert len(seen) > 3 * (1 + 2 * 3 + 1)
-    for copy in seen.all()[:: len(seen) // 8]:
+    for copy in seen.all()[1 :: len(seen.all()) // 4]:
         grown(copy, tiny)
         assert weights(copy) == weights(tmp_path / "zoo")
         assert verify(copy, deep=True) == []

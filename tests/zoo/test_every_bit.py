@@ -1,7 +1,8 @@
 """Every bit of a zoo: flipped, it is found by `verify --deep`, or all that can be read is as before.
 
 `make evidence` flips all bits of all files, one after the other; what runs with the other tests
-flips all bits of `zoo.json` and of the marks by which checkpoints are known, and some of the rest.
+flips a bit of each byte of `zoo.json` and of the marks by which checkpoints are known, and some of
+the rest.
 """
 
 import json
@@ -277,26 +278,28 @@ def test_every_flip_of_every_bit_is_found_or_harmless(campaign, kind, capsys):
 
 
 @pytest.mark.parametrize("kind", ["packed checkpoints", "plain checkpoints", "progress files"])
-def test_every_flip_in_a_mark_is_found(campaign, kind):
-    """And in the length of the header before it, and in the checksum after it."""
-    paths = files_of(campaign.zoo, kind)
-    for path in (paths[0], paths[-1]):
-        count, missed = campaign.outcomes(path, range(8 * MARK_BYTES))
-        assert count == {"found": 8 * MARK_BYTES}, (path, missed)
+def test_a_flip_in_any_byte_of_a_mark_is_found(campaign, kind):
+    """And of the length of the header before it, and of the checksum after it."""
+    path, draw = files_of(campaign.zoo, kind)[-1], random.Random(kind)
+    bits = [8 * byte + draw.randrange(8) for byte in range(MARK_BYTES)]
+    count, missed = campaign.outcomes(path, bits)
+    assert count == {"found": MARK_BYTES}, (path, missed)
 
 
-def test_every_flip_in_the_mark_of_the_zoo_is_found(campaign):
+def test_a_flip_in_any_byte_of_the_mark_of_the_zoo_is_found(campaign):
     size = campaign.zoo.path.joinpath("zoo.json").stat().st_size
-    count, _ = campaign.outcomes(campaign.zoo.path / "zoo.json", range(8 * size))
-    assert count == {"found": 8 * size}
+    count, _ = campaign.outcomes(campaign.zoo.path / "zoo.json", range(3, 8 * size, 8))
+    assert count == {"found": size}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_flips_anywhere_are_found(campaign, kind):
     draw = random.Random(kind)
-    for _ in range(30):
+    for eighth in range(8):
         path = draw.choice(files_of(campaign.zoo, kind))
-        count, missed = campaign.outcomes(path, [draw.randrange(8 * path.stat().st_size)])
+        bits = 8 * path.stat().st_size
+        bit = draw.randrange(bits * eighth // 8, bits * (eighth + 1) // 8)
+        count, missed = campaign.outcomes(path, [bit])
         assert count == {"found": 1}, (path, missed)
 
 
@@ -335,7 +338,7 @@ def flip_and_ask(zoo, paths, count, seed):
 
 
 def test_a_flip_in_the_index_changes_no_answer(campaign):
-    flip_and_ask(campaign.zoo, files_of(campaign.zoo, "index"), 12, seed=0)
+    flip_and_ask(campaign.zoo, files_of(campaign.zoo, "index"), 5, seed=0)
 
 
 @pytest.mark.evidence

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -27,9 +28,29 @@ from vitarium.zoo.listing import listing
 from vitarium.zoo.query import Database
 
 
+@pytest.fixture(scope="module")
+def shared(written_once, tmp_path_factory):
+    """A zoo with an index, to be read alone."""
+    zoo = Zoo.open(shutil.copytree(written_once, tmp_path_factory.mktemp("query") / "zoo"))
+    zoo.models()
+    return zoo
+
+
 @pytest.fixture
-def zoo(written_zoo):
-    return written_zoo
+def zoo(shared, tmp_path):
+    return Zoo.open(shutil.copytree(shared.path, tmp_path / "zoo"))
+
+
+@pytest.fixture(scope="module")
+def database(shared):
+    """What `Zoo.query` asks."""
+    return Database(shared.path)
+
+
+def rows_by_model(zoo):
+    loaded = index.load(zoo.path, with_entries=True)
+    rows = {name: _index_tables._rows(loaded.database, name) for name in index.TABLES}
+    return _index_tables._rows_by_model(loaded.entries, rows)
 
 
 def write_epochs(zoo, id, values):
@@ -130,10 +151,9 @@ def test_a_metric_of_any_kind_breaks_nothing(zoo, extra):
         write_epochs(zoo, id, [{"number": 0, "metrics": metrics, "checkpoint": None}])
     assert list(zoo.query("SELECT id, odd FROM models ORDER BY id")["id"]) == zoo.ids()
     assert zoo.query("SELECT count(DISTINCT model) n FROM epochs")["n"][0] == 6
-    grown = index.load(zoo.path, with_entries=True)
+    grown = rows_by_model(zoo)
     index.remove(zoo.path)
-    again = index.load(zoo.path, with_entries=True)
-    assert _index_tables._rows_by_model(grown) == _index_tables._rows_by_model(again)
+    assert rows_by_model(zoo) == grown
     write_epochs(zoo, zoo.ids()[0], [])
     assert len(zoo.query("SELECT odd FROM models WHERE odd = 0.5")) == 1
 
@@ -149,14 +169,14 @@ def test_a_metric_of_any_kind_breaks_nothing(zoo, extra):
         "SELECT optimizer.lr FROM models /* 'optimizer.lr */ WHERE 'optimizer.lr' != 'x'",
     ],
 )
-def test_a_name_with_dots_needs_no_quotes(zoo, asked):
-    found = Database(zoo.path).rows(asked)[1]
-    assert sorted(found) == sorted((lr,) for lr in zoo.models()["optimizer.lr"])
+def test_a_name_with_dots_needs_no_quotes(shared, database, asked):
+    found = database.rows(asked)[1]
+    assert sorted(found) == sorted((lr,) for lr in shared.models()["optimizer.lr"])
 
 
-def test_text_with_dots_stays_text(zoo):
+def test_text_with_dots_stays_text(database):
     asked = "SELECT 'optimizer.lr', $$optimizer.lr$$, 'it''s optimizer.lr' FROM models LIMIT 1"
-    found = Database(zoo.path).rows(asked)[1]
+    found = database.rows(asked)[1]
     assert found == [("optimizer.lr", "optimizer.lr", "it's optimizer.lr")]
 
 
@@ -207,21 +227,21 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("sql", FILES + OTHERS)
-def test_a_query_reads_the_tables_and_does_nothing_else(zoo, tmp_path, sql):
+def test_a_query_reads_the_tables_and_does_nothing_else(database, tmp_path, sql):
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(InvalidInput) as refused:
-        zoo.query(sql.format(folder=folder))
+        database.frame(sql.format(folder=folder))
     assert "\n" not in str(refused.value)
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("sql", FILES)
-def test_duckdb_itself_refuses_what_we_might_let_through(zoo, tmp_path, sql):
+def test_duckdb_itself_refuses_what_we_might_let_through(database, tmp_path, sql):
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(duckdb.Error):
-        Database(zoo.path)._duckdb.execute(sql.format(folder=folder)).fetchall()
+        database._duckdb.execute(sql.format(folder=folder)).fetchall()
     assert list(folder.iterdir()) == []
 
 
@@ -255,9 +275,9 @@ def test_a_path_with_the_letters_of_patterns_and_quotes_is_a_path(zoo):
         ("SELECT stage::INT FROM models", "Could not convert string"),
     ],
 )
-def test_a_mistake_is_told_with_what_was_meant(zoo, sql, message):
+def test_a_mistake_is_told_with_what_was_meant(database, sql, message):
     with pytest.raises(InvalidInput) as told:
-        zoo.query(sql)
+        database.frame(sql)
     assert message in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -436,9 +456,9 @@ def test_a_listing_has_the_factors_that_differ_and_scores_before_and_after(zoo):
         ("", "stage != ''"),
     ],
 )
-def test_a_condition_knows_headings_and_columns(zoo, where, same):
-    expected = zoo.models().query(same)
-    found = listing(zoo.path, where=where)
+def test_a_condition_knows_headings_and_columns(shared, where, same):
+    expected = shared.models().query(same)
+    found = listing(shared.path, where=where)
     assert {row["model"] for row in found.rows} == set(expected["id"])
     assert (found.matching, found.total) == (len(expected), 6)
 
@@ -478,7 +498,7 @@ def test_what_has_no_value_is_sorted_last_either_way(zoo):
         ({"sort": ["lr DESC; DROP TABLE models"]}, "unknown column"),
     ],
 )
-def test_an_unknown_column_is_told_with_the_nearest(zoo, options, message):
+def test_an_unknown_column_is_told_with_the_nearest(shared, options, message):
     with pytest.raises(InvalidInput) as told:
-        listing(zoo.path, **options)
+        listing(shared.path, **options)
     assert message in str(told.value)

@@ -1,6 +1,11 @@
 """The devices of this machine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+from torch.overrides import TorchFunctionMode
 
 from vitarium.core.errors import InvalidInput
 from vitarium.core.numerals import is_number
@@ -22,3 +27,31 @@ def find_devices(device: str = "auto") -> tuple[str, ...]:
     if kind == "cuda":
         raise InvalidInput(f"device '{device}': this machine has {gpus} CUDA devices; try cpu")
     raise InvalidInput(f"unknown device '{device}'; known: auto, cpu, cuda, cuda:0, cuda:1, …")
+
+
+_INITIALIZING = {
+    getattr(torch.Tensor, name)
+    for name in ("uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_")
+}
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Leaves out what would change the values of tensors that have none."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in _INITIALIZING and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def meta_device() -> Iterator[None]:
+    """Models built here take no memory: their tensors have shapes and dtypes, and no values.
+
+    They are not initialized either: in-place operations on that device run in Python, and would
+    take four fifths of the time (0.45 s for a ViT-S).
+    """
+    with torch.device("meta"), _Uninitialized():
+        yield

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from vitarium.blueprint import CheckpointRef, ModelSpec
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
 from vitarium.formats.weights import read_weights
 from vitarium.objectives.distillation.base import TeacherRef
@@ -120,7 +120,7 @@ def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
 
 def _built(teacher: TeacherRef, weights: Mapping[str, Tensor], file: Path) -> nn.Module:
     """The model of a file with weights alone, with as many outputs as it has weights for."""
-    with torch.device("meta"):
+    with meta_device():
         one_output, two_outputs = (_with_head(teacher, outputs).state_dict() for outputs in (1, 2))
     # the tensors that grow with the number of outputs tell it
     for name in (name for name in one_output if name in weights):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vitarium.blueprint import ModelSpec, Recipe
 from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import NotApplicable, VitariumError
 from vitarium.core.registry import Section, section
 from vitarium.data import load as datasets
@@ -83,7 +84,7 @@ class ModelLoader:
             sections = (spec.origin.architecture, spec.origin.head)
             key = (json.dumps([part and part.factors() for part in sections]), about.num_outputs)
             if key not in self._skeletons:
-                with torch.device("meta"):
+                with meta_device():
                     self._skeletons[key] = spec.origin.build(about.num_outputs)
             return self._skeletons[key]
 

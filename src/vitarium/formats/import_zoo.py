@@ -11,6 +11,7 @@ from torch import Tensor
 from vitarium.blueprint import Imported, ImportedSpec
 from vitarium.core import files, registry
 from vitarium.core.config import InvalidConfig
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights, InvalidInput
 from vitarium.core.file_faults import reading
 from vitarium.core.printable import encodable
@@ -180,7 +181,7 @@ def _write_epochs(model: ForeignModel, spec: ImportedSpec, folder: ModelFolder) 
     """Write the epochs that are missing; yields for each epoch whether it was."""
     expected = None
     if spec.imported.architecture is not None:
-        with torch.device("meta"):
+        with meta_device():
             built = spec.imported.build(model.num_outputs)
         expected = {name: tensor.shape for name, tensor in built.state_dict().items()}
     if folder.exists:

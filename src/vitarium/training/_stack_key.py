@@ -3,10 +3,9 @@
 import json
 from functools import cache
 
-import torch
-
 from vitarium.architectures.base import ActsAfterSteps
 from vitarium.blueprint import ModelSpec
+from vitarium.core.devices import meta_device
 from vitarium.core.registry import Section
 
 OWN_FACTORS = (
@@ -41,7 +40,7 @@ def stack_key(spec: ModelSpec) -> str | None:
 @cache
 def _trains_singly(architecture: Section) -> bool:
     """Whether the model drops something at random in training, or acts after its steps."""
-    with torch.device("meta"):
+    with meta_device():
         model = architecture(1)
     for module in model.modules():
         rates = [getattr(module, name, None) for name in ("p", "prob", "drop_prob")]

@@ -9,9 +9,10 @@ while the model's files are as they were when it was written; the folder can be 
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,14 +52,19 @@ _OLD_FILES = ("checksums.json", "models.parquet", "epochs.parquet", "records.par
 
 @dataclass(frozen=True)
 class Index:
-    """The tables in a DuckDB database in memory."""
+    """The models' entries, and the tables in a DuckDB database in memory."""
 
-    database: "duckdb.DuckDBPyConnection"
+    open_database: "Callable[[], duckdb.DuckDBPyConnection]"
     headings: dict[str, str]
     """The factors that tell models apart: dotted name -> short name, "optimizer.lr" -> "lr"."""
     stamps: dict[str, str]
     entries: dict[str, Entry]
     """By id; empty unless they were asked for."""
+
+    @cached_property
+    def database(self) -> "duckdb.DuckDBPyConnection":
+        """Raises QueryTooLarge. Of a new index it is made when it is first asked for."""
+        return self.open_database()
 
 
 def load(zoo: Path, *, with_entries: bool = False) -> Index:
@@ -74,7 +80,8 @@ def load(zoo: Path, *, with_entries: bool = False) -> Index:
             index = read(home, with_entries=with_entries)
             if index and index.stamps == stamps:
                 return index
-            cached = (index and read(home, with_entries=True)) or cached
+            if index:
+                cached = index if with_entries else read(home, with_entries=True) or cached
         except QueryTooLarge:
             raise
         except Exception:  # whatever a reader of parquet says of a file that is none
@@ -157,27 +164,32 @@ def read(home: Path, *, with_entries: bool) -> Index | None:
     if len(stamps) != len(models):
         raise ValueError("a model twice")
     entries = {id: _entry(id, text) for id, _, text in models if with_entries}
-    return Index(database, words["headings"], stamps, entries)
+    return Index(lambda: database, words["headings"], stamps, entries)
 
 
 def build(zoo: Path, stamps: Mapping[str, str], cached: Mapping[str, Entry]) -> tuple[Index, bytes]:
     """The index of the models with these stamps, and its file; what is not cached is read."""
     from vitarium.zoo import _index_tables as tables  # and with it pyarrow
 
-    entries = {}
-    for id in stamps:
-        with suppress(FileNotFoundError):  # a model that was deleted while we came to it
-            entries[id] = cached[id] if id in cached else tables.read_entry(zoo / "models" / id)
+    entries = tables.read_entries(zoo, stamps, cached)
     table, headings, content = tables.encode(entries, stamps)
-    database = _in_memory()
-    database.register("arrow_table", table)
-    _fill(database, "arrow_table")
-    database.unregister("arrow_table")
-    return Index(database, headings, {id: stamps[id] for id in entries}, entries), seal(content)
+
+    def open_database() -> "duckdb.DuckDBPyConnection":
+        database = _in_memory()
+        database.register("arrow_table", table)
+        _fill(database, "arrow_table")
+        database.unregister("arrow_table")
+        return database
+
+    present = {id: stamps[id] for id in entries}
+    return Index(open_database, headings, present, entries), seal(content)
 
 
 def _in_memory() -> "duckdb.DuckDBPyConnection":
-    """An empty database that writes nothing to disk, and takes no more memory than it may."""
+    """An empty database that writes nothing to disk, and takes no more memory than it may.
+
+    30 ms each, so it is made where tables are asked for alone.
+    """
     import duckdb
 
     return duckdb.connect(":memory:", config={"memory_limit": limits.MEMORY, "temp_directory": ""})

@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vitarium.blueprint.spec import described
 from vitarium.core.errors import CorruptFile
 from vitarium.core.printable import distinct
 from vitarium.zoo import _index
-from vitarium.zoo._index import TABLES, Entry, Index
+from vitarium.zoo._index import TABLES, Entry
 from vitarium.zoo._model_files import model_stamps
 from vitarium.zoo.model_folder import ModelFolder
 
@@ -27,6 +28,15 @@ ARROW_TYPES = {
 }
 _LARGEST = 2**63
 _NAMES_ELSEWHERE = {"source", "name"}
+
+
+def read_entries(zoo: Path, ids: Iterable[str], known: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The entries of these models; what is not known is read. Raises CorruptFile."""
+    entries = {}
+    for id in ids:
+        with suppress(FileNotFoundError):  # a model that was deleted while we came to it
+            entries[id] = known[id] if id in known else read_entry(zoo / "models" / id)
+    return entries
 
 
 def read_entry(folder: Path) -> Entry:
@@ -94,17 +104,14 @@ def encode(
     entries: Mapping[str, Entry], stamps: Mapping[str, str]
 ) -> tuple[pa.Table, dict[str, str], bytes]:
     """The tables as one, the headings, and a parquet file of them, with zeros for its checksum."""
-    keys = [key for part in ("factors", "metrics") for e in entries.values() for key in e[part]]
-    names = [name for name in (*TABLES["models"], *keys) if name != "seconds"]
-    rows = [_index.row_of(entry) for entry in entries.values()]
-    models = _table("models", rows, [*names, "seconds"])
-    models = models.append_column("_stamp", pa.array([stamps[id] for id in entries], pa.string()))
+    parts = {
+        name: columns.rename_columns([f"{name}:{column}" for column in columns.column_names])
+        for name, columns in _tables(entries).items()
+    }
+    stamp_column = pa.array([stamps[id] for id in entries], pa.string())
     texts = pa.array([json.dumps(entry) for entry in entries.values()], pa.string())
-    tables = [models.append_column("_entry", texts)]
-    for name in ("epochs", "records"):
-        rows = [row for entry in entries.values() for row in entry[name]]
-        present = (key for row in rows for key, value in row.items() if value is not None)
-        tables.append(_table(name, rows, [*TABLES[name], *present]))
+    models = parts["models"].append_column("_stamp", stamp_column).append_column("_entry", texts)
+    tables = [models, parts["epochs"], parts["records"]]
     headings = _headings(list(entries.values()))
     words = {"version": _index.VERSION, "headings": headings, "checksum": "0" * 16}
     combined = pa.concat_tables(tables, promote_options="default")
@@ -119,9 +126,21 @@ def encode(
     return combined, headings, content.getvalue()
 
 
+def _tables(entries: Mapping[str, Entry]) -> dict[str, pa.Table]:
+    """The tables `models`, `epochs` and `records`, without the prefixes of their columns."""
+    keys = [key for part in ("factors", "metrics") for e in entries.values() for key in e[part]]
+    names = [name for name in (*TABLES["models"], *keys) if name != "seconds"]
+    rows = [_index.row_of(entry) for entry in entries.values()]
+    tables = {"models": _table("models", rows, [*names, "seconds"])}
+    for name in ("epochs", "records"):
+        rows = [row for entry in entries.values() for row in entry[name]]
+        present = (key for row in rows for key, value in row.items() if value is not None)
+        tables[name] = _table(name, rows, [*TABLES[name], *present])
+    return tables
+
+
 def _table(name: str, rows: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> pa.Table:
-    columns = table(rows, {**dict.fromkeys(keys), **TABLES[name]})
-    return columns.rename_columns([f"{name}:{column}" for column in columns.column_names])
+    return table(rows, {**dict.fromkeys(keys), **TABLES[name]})
 
 
 def table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str | None]) -> pa.Table:
@@ -201,25 +220,38 @@ def disagreements(zoo: Path) -> list[str]:
     if cached is None:
         return []
     unchanged = _index.unchanged_entries(cached, stamps)
-    same = {id: stamp for id, stamp in stamps.items() if id in unchanged}
-    fresh = _index.build(zoo, same, {})[0]
-    if cached.stamps != stamps:  # its tables are made anew of its entries, and do not matter
-        cached = _index.build(zoo, same, unchanged)[0]
-    expected, actual = _rows_by_model(fresh), _rows_by_model(cached)
+    fresh = read_entries(zoo, [id for id in stamps if id in unchanged], {})
+    if cached.stamps == stamps:
+        actual = _rows_by_model(unchanged, {name: _rows(cached.database, name) for name in TABLES})
+    else:  # its tables are made anew of its entries, and do not matter
+        actual = _rows_by_model(unchanged, _rows_of_entries(unchanged))
+    expected = _rows_by_model(fresh, _rows_of_entries(fresh))
     return [
         f"model {id}: the index ({', '.join(wrong)}) is not what the model's files say; {cure}"
-        for id in fresh.stamps
+        for id in fresh
         if (wrong := [n for n in TABLES if expected.get((id, n)) != actual.get((id, n))])
     ]
 
 
-def _rows_by_model(index: Index) -> dict[tuple[str, str], list[str]]:
+def _rows(database: Any, table: str) -> list[dict[str, Any]]:
+    answer = database.execute(f"FROM {table}")
+    columns = [column[0] for column in answer.description]
+    return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+
+
+def _rows_of_entries(entries: Mapping[str, Entry]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of `_rows`, without a database."""
+    return {name: table.to_pylist() for name, table in _tables(entries).items()}
+
+
+def _rows_by_model(
+    entries: Mapping[str, Entry], tables: Mapping[str, list[dict[str, Any]]]
+) -> dict[tuple[str, str], list[str]]:
     """Rows as text by model and table, without what has no value."""
-    rows = {(id, "models"): [json.dumps(entry)] for id, entry in index.entries.items()}
-    for name in TABLES:
-        answer = index.database.execute(f"FROM {name}")
-        columns = [column[0] for column in answer.description or ()]
-        for row in answer.fetchall():
-            values = [pair for pair in zip(columns, row, strict=True) if pair[1] is not None]
-            rows.setdefault((row[0], name), []).append(repr(sorted(values)))
-    return rows
+    texts = {(id, "models"): [json.dumps(entry)] for id, entry in entries.items()}
+    for name, rows in tables.items():
+        id = next(iter(TABLES[name]))
+        for row in rows:
+            values = sorted(pair for pair in row.items() if pair[1] is not None)
+            texts.setdefault((row[id], name), []).append(repr(values))
+    return texts

@@ -98,6 +98,8 @@ def attach(database: "duckdb.DuckDBPyConnection", zoo: Path) -> None:
 
 def find(zoo: Path, measure: str, settings: str) -> list[Measured]:
     """All numbers of a measure with these settings. Raises CorruptFile."""
+    if not _paths(zoo):
+        return []
     import duckdb
 
     def select() -> list[tuple[Any, ...]]:

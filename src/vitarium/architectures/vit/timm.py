@@ -6,12 +6,12 @@ from functools import lru_cache
 from typing import Annotated, Any, Self
 
 import timm
-import torch
 from pydantic import AfterValidator, ConfigDict, model_validator
 from torch import nn
 
 from vitarium.architectures.base import ArchitectureConfig, architecture
 from vitarium.architectures.symmetries.vit import vit_symmetries
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import did_you_mean
 
 
@@ -93,7 +93,7 @@ class _Skeleton:
     """What a model says of itself when it is built without memory."""
 
     def __init__(self, name: str, overrides: dict[str, Any]) -> None:
-        with torch.device("meta"):
+        with meta_device():
             model: Any = timm.create_model(name, pretrained=False, **overrides)
         channels, height, width = model.pretrained_cfg["input_size"]
         size = overrides.get("img_size", (height, width))

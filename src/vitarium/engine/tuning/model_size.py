@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import torch
-
 from vitarium.blueprint import Recipe
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import DataNotFound, InvalidData
 from vitarium.data.expected import expected, train_size
 from vitarium.data.load import load
@@ -27,7 +26,7 @@ def parameters(recipe: Recipe, num_outputs: int) -> int:
     """Number of a model's parameters, counted without allocating them."""
     key = (recipe.architecture, recipe.head, num_outputs)
     if key not in _counted:
-        with torch.device("meta"):
+        with meta_device():
             _counted[key] = sum(p.numel() for p in recipe.build(num_outputs).parameters())
     return _counted[key]
 

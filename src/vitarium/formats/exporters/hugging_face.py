@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
@@ -13,6 +12,7 @@ from torch import nn
 
 from vitarium.core import files
 from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.devices import meta_device
 from vitarium.formats._names import from_timm
 from vitarium.formats._preprocessing import Preprocessed, Preprocessing, preprocessing
 from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
@@ -56,7 +56,7 @@ def hugging_face(config: Preprocessed, zoo: Zoo, models: Checkpoints, out: Path)
 
 def _skeleton(zoo: Zoo, checkpoint: CheckpointRef) -> Any:
     id = checkpoint.model
-    with torch.device("meta"):
+    with meta_device():
         return zoo.spec(id).origin.build(zoo.folder(id).about().num_outputs)
 
 

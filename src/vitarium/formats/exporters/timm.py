@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from vitarium.architectures.heads import head_prefix
 from vitarium.core.checkpoint_ref import CheckpointRef
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import InvalidInput
 from vitarium.formats._preprocessing import Preprocessed, preprocessing
 from vitarium.formats.base import Checkpoints, checkpoint_name, exporter, refuses_unbuilt
@@ -66,7 +67,7 @@ def _settings(zoo: Zoo, id: str, config: TimmFolder) -> dict[str, Any]:
     assert architecture
     name, arguments = architecture.plugin.facts["timm"](architecture.config)
     num_classes = 0 if head and head.name == "none" else about.num_outputs
-    with torch.device("meta"):
+    with meta_device():
         model = timm.create_model(name, pretrained=False, num_classes=num_classes, **arguments)
     pool = getattr(model, "global_pool", None)
     inputs = preprocessing(spec, config)

@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeInt
 from vitarium.architectures.heads import head_prefix
 from vitarium.blueprint.overrides import apply
 from vitarium.core.config import Config, InvalidConfig
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import did_you_mean
 from vitarium.core.printable import encodable
 from vitarium.core.registry import Section, plugins, section
@@ -154,7 +155,7 @@ def _structure(
     architecture = _section(row, "architecture", values)
     head = _section(row, "head", nested["head"]) if "head" in nested else None
     if outputs is None:
-        with torch.device("meta"):
+        with meta_device():
             prefix = f"{head_prefix(architecture(1))}."
         outputs = num_outputs({k: shape for k, shape in shapes.items() if k.startswith(prefix)})
     return architecture, head, outputs

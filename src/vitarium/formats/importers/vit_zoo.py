@@ -10,12 +10,14 @@ model is the attribute `vit`, so every name begins with `vit.`.
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import CorruptFile, InvalidInput, did_you_mean
 from vitarium.core.registry import Section, choose, plugins, section
 from vitarium.formats._published_keys import OURS, to_ours
@@ -125,14 +127,19 @@ def _architecture(config: Mapping[str, Any], shapes: Shapes) -> Section:
     kind = str(config.get("model::type"))
     if kind not in MODELS:
         raise InvalidInput(f"unknown model::type '{kind}'{did_you_mean(kind, MODELS)}")
-    plain = choose("architecture", "timm", model=MODELS[kind])
-    with torch.device("meta"):
-        usual = {name: tensor.shape for name, tensor in plain(1).state_dict().items()}
-    settings = {k: v for k, v in _images(shapes).items() if v != _images(usual)[k]}
+    usual = _usual_images(MODELS[kind])
+    settings = {k: v for k, v in _images(shapes).items() if v != usual[k]}
     for name, key in (("proj_drop_rate", "dropout"), ("attn_drop_rate", "attn_dropout")):
         if rate := config.get(f"model::{key}"):
             settings[name] = rate
     return choose("architecture", "timm", model=MODELS[kind], **settings)
+
+
+@cache
+def _usual_images(model: str) -> dict[str, int]:
+    with meta_device():
+        weights = choose("architecture", "timm", model=model)(1).state_dict()
+    return _images({name: tensor.shape for name, tensor in weights.items()})
 
 
 def _images(shapes: Shapes) -> dict[str, int]:

@@ -13,6 +13,7 @@ from vitarium.architectures.multiplexed._sharing import KernelSize, LocalNorm, g
 from vitarium.architectures.multiplexed.mini_deit import MiniDeit
 from vitarium.architectures.multiplexed.mini_swin import MiniSwin, StageSharing
 from vitarium.core.config import Config, InvalidConfig
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights
 from vitarium.core.registry import Section, choose
 from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
@@ -48,7 +49,7 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
     """The multiplexed one. Raises IncompatibleWeights where there is none of that `share`."""
     if architecture is None:
         raise IncompatibleWeights("minivit needs a vision transformer, not an unknown architecture")
-    with torch.device("meta"):
+    with meta_device():
         model = architecture(1)
     # it is not lost where depth is 1
     return _compressed(config, model, getattr(architecture.config, "drop_path_rate", None))
@@ -78,7 +79,7 @@ def minivit(config: Minivit, ingredients: Ingredients) -> NamedTensors:
     for name in ingredients.shapes:
         if not name.startswith(tuple(prefixes)):
             yield name, checked(model, name)
-    with torch.device("meta"):
+    with meta_device():
         student_state = section(1).state_dict()
     per_block = ("norm", "ls") if config.separate_norms else ("ls",)
     for shared, group in groups.items():

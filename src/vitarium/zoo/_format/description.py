@@ -14,6 +14,7 @@ from vitarium.zoo._format.container import SIZES, Container, Entry
 VERSION = 2
 """Of the description."""
 Code = Literal["plain", "same", "alone", "difference"]
+_CODES = frozenset(get_args(Code))
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool"}
@@ -107,7 +108,7 @@ def _check(name: str, stored: Stored, entry: Entry | None) -> None:
     numbers = [*stored.shape, *(length for _, lengths in stored.pieces for length in lengths)]
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"{name} has a shape or length that is no whole number")
-    if stored.code not in get_args(Code) or stored.dtype not in SIZES:
+    if stored.code not in _CODES or stored.dtype not in SIZES:
         raise ValueError(f"{name} is stored as {stored.code} of {stored.dtype}")
     if len(stored.checksums) != stored.runs:
         raise ValueError(f"{name} has {len(stored.checksums)} checksums for {stored.runs} runs")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitarium.architectures.symmetries.base import Symmetries, UnitTransforms, composed, moved
 from vitarium.architectures.symmetries.vit import STREAM, vit_symmetries
+from vitarium.core.devices import meta_device
 from vitarium.core.errors import IncompatibleWeights, InvalidInput, NotApplicable
 from vitarium.core.seeds import derive
 from vitarium.evaluation.inputs import Weights
@@ -242,7 +243,7 @@ def _timm_vit(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
         raise IncompatibleWeights(missing) from None
     prefix = ("cls_token" in shapes) + registers
     normed = shapes.get("blocks.0.attn.q_norm.weight")
-    with torch.device("meta"):
+    with meta_device():
         model = VisionTransformer(
             # a row of patches: only their number matters
             img_size=(patch[0] * (tokens - prefix), patch[1]),
