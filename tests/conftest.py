@@ -9,8 +9,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-# one thread per process, also in those that tests start: pytest's workers share the cores
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+# one thread per process, also in those that tests start: pytest's workers share the cores. numba
+# would set torch's number, too, and two threads of two workers wait for each other most of the time
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 # umap runs as Python: for its few points here numba would compile for a minute
 os.environ["NUMBA_DISABLE_JIT"] = "1"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -54,10 +55,14 @@ def imported():
     }
 
 
+installed_packages = cache(packages_distributions)
+"""It reads the metadata of all that is installed."""
+
+
 def distributions(module):
     """What brings the module."""
     name = OF_OTHERS.get(module, module)
-    return set(map(canonical, packages_distributions().get(name, [name])))
+    return set(map(canonical, installed_packages().get(name, [name])))
 
 
 def test_whatever_is_imported_is_declared():

@@ -1,6 +1,7 @@
 """`vitarium export` and `vitarium push`, as a user types them."""
 
 import json
+import shutil
 
 import pytest
 import timm
@@ -10,12 +11,18 @@ from vitarium import Zoo
 
 
 @pytest.fixture
-def zoo(tiny, tmp_path, write_blueprint, vitarium):
+def zoo(tiny, tmp_path, write_blueprint, vitarium, build_once):
+    """A copy of a zoo in which half of the children have a head of two layers."""
     tiny["stages"]["finetune"]["grid"] = {"head": ["linear", {"name": "mlp", "hidden_dim": 4}]}
-    path = write_blueprint(tiny)
-    status, _, err = vitarium("grow", path, "--zoo", tmp_path / "zoo", "--workers", 0)
-    assert status == 0, err
-    return Zoo.open(tmp_path / "zoo")
+
+    def build(folder):
+        path = write_blueprint(tiny)
+        status, _, err = vitarium("grow", path, "--zoo", folder / "zoo", "--workers", 0)
+        assert status == 0, err
+        path.unlink()
+        Zoo.open(folder / "zoo").models()  # with an index
+
+    return Zoo.open(shutil.copytree(build_once("two-heads", build) / "zoo", tmp_path / "zoo"))
 
 
 def test_chosen_models_are_exported(vitarium, zoo, tmp_path):

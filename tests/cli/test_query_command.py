@@ -234,34 +234,37 @@ def small_memory(monkeypatch):
 
 
 def test_an_answer_of_any_length_is_written_piece_by_piece(vitarium, zoo, tmp_path, small_memory):
-    long = "SELECT range AS n, 'x' || range AS t FROM range(123000)"
-    status, out, err = vitarium("query", zoo.path, long)
+    """Of several pieces: of 122,880 rows in Parquet, of 10,000 in text."""
+
+    def answer(rows):
+        return f"SELECT range AS n, 'x' || range AS t FROM range({rows})"
+
+    status, out, err = vitarium("query", zoo.path, answer(123_000))
     assert (status, out) == (2, "")
     assert "--format csv, or --output FILE" in err
     assert len(err.splitlines()) == 1
-    for ending, read in (
-        ("csv", pd.read_csv),
-        ("json", pd.read_json),
-        ("parquet", pd.read_parquet),
+    for ending, read, rows in (
+        ("csv", pd.read_csv, 21_000),
+        ("json", pd.read_json, 21_000),
+        ("parquet", pd.read_parquet, 123_000),
     ):
         file = tmp_path / f"answer.{ending}"
-        assert vitarium("query", zoo.path, long, "--output", file)[0] == 0
+        assert vitarium("query", zoo.path, answer(rows), "--output", file)[0] == 0
         table = read(file)
-        assert table["n"].tolist() == list(range(123_000))
-        assert table["t"].iloc[-1] == "x122999"
-    assert (
-        vitarium("query", zoo.path, long, "--format", "csv")[1]
-        == (tmp_path / "answer.csv").read_text()
-    )
-    assert vitarium("query", zoo.path, long, "--json")[1] == (tmp_path / "answer.json").read_text()
-    assert vitarium("query", zoo.path, f"FROM ({long}) WHERE n < 0", "--json")[1] == "[]\n"
+        assert table["n"].tolist() == list(range(rows))
+        assert table["t"].iloc[-1] == f"x{rows - 1}"
+    for form in ("csv", "json"):
+        out = vitarium("query", zoo.path, answer(21_000), "--format", form)[1]
+        assert out == (tmp_path / f"answer.{form}").read_text()
+    none = f"FROM ({answer(1)}) WHERE n < 0"
+    assert vitarium("query", zoo.path, none, "--json")[1] == "[]\n"
 
 
 def test_a_file_that_is_not_finished_is_not_there(vitarium, zoo, tmp_path):
     for ending in ("csv", "json", "parquet"):
         file = tmp_path / f"answer.{ending}"
         asked = "SELECT * FROM range(1000000000000)"
-        assert vitarium("query", zoo.path, asked, "--timeout", "0.2", "--output", file)[0] == 2
+        assert vitarium("query", zoo.path, asked, "--timeout", "0.05", "--output", file)[0] == 2
     assert list(tmp_path.glob("*answer*")) == []
 
 

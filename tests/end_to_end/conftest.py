@@ -38,7 +38,14 @@ FAMILY = {
             "batch_size": 64,
             "grid": {"seed": [1, 2, 3]},
         },
-        "experts": PRETRAINING | {"architecture": VIT | {"name": "ewa_vit"}, "grid": {"seed": [1]}},
+        "experts": PRETRAINING
+        | {
+            "architecture": VIT | {"name": "ewa_vit"},
+            "data": {"name": "mnist5k", "train_limit": 2000},
+            "epochs": 2,
+            "batch_size": 32,
+            "grid": {"seed": [1]},
+        },
     },
 }
 

@@ -6,8 +6,9 @@ import torch
 from vitarium import measure, merge
 from vitarium.core import registry
 
-SHORT = {"num_images": 256, "steps": 4, "restarts": 1, "epochs": 1}
+SHORT = {"num_images": 128, "steps": 4, "restarts": 1, "epochs": 1}
 OF_FEW_EPOCHS = {"epoch_average": {"last": 2}, "lawa": {"k": 2}, "swa": {"start": 0.5}}
+MANY_AT_ONCE = {"fisher_merging": {"batch_size": 32}}
 OPERATORS = registry.plugins("operator")
 CHANCE = 0.1
 
@@ -31,7 +32,7 @@ def test_siblings_are_combined_into_a_model_that_still_classifies(zoo, siblings,
     most = 1 if facts["epochs"] else facts["models"][1]
     fields = OPERATORS[name].config.model_fields
     settings = {key: value for key, value in SHORT.items() if key in fields}
-    settings |= OF_FEW_EPOCHS.get(name, {})
+    settings |= OF_FEW_EPOCHS.get(name, {}) | MANY_AT_ONCE.get(name, {})
     models = siblings[:most]
     if name == "experts_average":
         models = zoo.models().query("stage == 'experts'")["id"].tolist()

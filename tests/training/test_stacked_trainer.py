@@ -13,7 +13,8 @@ from vitarium.training.train_state import TrainState
 from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
-STEPS = 20
+STEPS = 9
+"""Three epochs."""
 
 
 class Killed(Exception):
@@ -54,6 +55,7 @@ def losses(trainer, over, steps):
     return torch.stack(found[:steps])
 
 
+@pytest.mark.parametrize("steps", [STEPS, pytest.param(40, marks=pytest.mark.evidence)])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -67,15 +69,15 @@ def losses(trainer, over, steps):
     ],
     ids=["plain", "clipped", "head-only", "simclr", "deeper", "mixed"],
 )  # fmt: skip
-def test_loss_curves_are_those_of_models_trained_by_themselves(tiny, tmp_path, changes):
-    models = specs(tiny, EVERYTHING_OWN, epochs=8, **changes)
+def test_loss_curves_are_those_of_models_trained_by_themselves(tiny, tmp_path, changes, steps):
+    models = specs(tiny, EVERYTHING_OWN, epochs=14, **changes)
     assert len(models) == 16
     assert len({stack_key(model) for model in models}) == 1
     stacked = members(models, tmp_path / "stacked")
-    together_ = losses(StackedTrainer(stacked, TrainOptions()), stacked, STEPS)
+    together_ = losses(StackedTrainer(stacked, TrainOptions()), stacked, steps)
     for k in range(0, len(models), 3):  # every head and every optimizer
         (member,) = members(models[k : k + 1], tmp_path / "alone")
-        alone = losses(Trainer([member], TrainOptions()), [member], STEPS)
+        alone = losses(Trainer([member], TrainOptions()), [member], steps)
         assert torch.allclose(together_[:, k], alone[:, 0], rtol=1e-4)
         assert alone[0] != alone[-1]
 
@@ -114,30 +116,37 @@ def assert_close(one: ModelFolder, other: ModelFolder):
         assert loss == pytest.approx(theirs.metrics["val_loss"], rel=1e-3)
 
 
-def test_folders_hold_what_training_alone_writes(tiny, tmp_path):
+@pytest.fixture
+def whole(tiny, build_once):
+    """Models and their folders, trained as one stack without a break; to be read."""
     models = specs(tiny, EVERYTHING_OWN)
-    folders, outcomes = grown(models, tmp_path / "stacked")
-    assert set(outcomes.values()) == {"finished"}
-    for model in models[::3]:
-        own = ModelFolder(tmp_path / "alone" / model.id)
+
+    def build(folder):
+        _, outcomes = grown(models, folder)
+        assert set(outcomes.values()) == {"finished"}
+
+    path = build_once("stack", build)
+    return {model: ModelFolder(path / model.id) for model in models}
+
+
+def test_folders_hold_what_training_alone_writes(whole, tmp_path):
+    for model, folder in list(whole.items())[::3]:
+        own = ModelFolder(tmp_path / model.id)
         train(model, own)
-        assert_close(folders[model.id], own)
-        assert folders[model.id].result() == own.result()
+        assert_close(folder, own)
+        assert folder.result() == own.result()
 
 
-def test_a_stack_that_is_stopped_goes_on_with_the_same_bits(tiny, tmp_path):
-    models = specs(tiny, EVERYTHING_OWN, epochs=3)
-
+def test_a_stack_that_is_stopped_goes_on_with_the_same_bits(whole, tmp_path):
     def kill(event):
-        if isinstance(event, Stepped) and (event.epoch, event.step) == (3, 1):
+        if isinstance(event, Stepped) and (event.epoch, event.step) == (2, 1):
             raise Killed
 
     with pytest.raises(Killed):
-        grown(models, tmp_path / "broken", kill)
-    again, _ = grown(models, tmp_path / "broken")
-    whole, _ = grown(models, tmp_path / "whole")
-    for id, folder in again.items():
-        assert folder.checkpoint() == whole[id].checkpoint()
+        grown(whole, tmp_path, kill)
+    again, _ = grown(whole, tmp_path)
+    for model, folder in whole.items():
+        assert again[model.id].checkpoint() == folder.checkpoint()
 
 
 @pytest.mark.parametrize("company", [[0], [0, 1], [3, 7, 9, 12, 15]])
@@ -151,21 +160,18 @@ def test_on_cpus_the_bits_do_not_depend_on_who_else_is_in_the_stack(tiny, tmp_pa
     assert torch.equal(losses(StackedTrainer(some, TrainOptions()), some, STEPS), expected)
 
 
-def test_a_model_begun_in_a_stack_goes_on_alone_to_the_bits_of_the_stack(tiny, tmp_path):
-    models = specs(tiny, EVERYTHING_OWN, epochs=3)
-
+def test_a_model_begun_in_a_stack_goes_on_alone_to_the_bits_of_the_stack(whole, tmp_path):
     def kill(event):
-        if isinstance(event, Stepped) and event.epoch == 3:
+        if isinstance(event, Stepped) and event.epoch == 2:
             raise Killed
 
     with pytest.raises(Killed):
-        grown(models, tmp_path / "begun", kill)
-    whole, _ = grown(models, tmp_path / "whole")
-    for model in models[::3]:
-        folder = ModelFolder(tmp_path / "begun" / model.id)
-        assert folder.epochs()[-1].number == 2
+        grown(whole, tmp_path, kill)
+    for model in list(whole)[::3]:
+        folder = ModelFolder(tmp_path / model.id)
+        assert folder.epochs()[-1].number == 1
         train(model, folder)
-        assert folder.checkpoint() == whole[model.id].checkpoint()
+        assert folder.checkpoint() == whole[model].checkpoint()
 
 
 def test_models_that_have_finished_different_epochs_go_on_from_their_own(tiny, tmp_path):
