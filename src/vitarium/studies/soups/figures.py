@@ -108,8 +108,8 @@ def ingredients(stage: str, results: MergeResults) -> plot.Figure | None:
     names = list(dict.fromkeys(row["group"] for row in rows))
     groups = dict.fromkeys(result.group for result in results.curves)
     singles = [cells(results.by_group[group][MEAN, ""], models=1) for group in groups]
-    legend_click = alt.selection_point(name="picked", fields=["group"], bind="legend")
-    visible = alt.condition(legend_click, alt.value(1), alt.value(0.12))
+    click = alt.selection_point(name="picked", fields=["group"], bind="legend")
+    visible = alt.condition(click, alt.value(1), alt.value(0.12))
     stroke = alt.Legend(title=None, symbolType="stroke")
     dash = alt.StrokeDash("method:N", sort=[label(UNIFORM), label(GREEDY)], legend=stroke)
     counts = sorted({result.count for result in results.curves})
@@ -128,7 +128,7 @@ def ingredients(stage: str, results: MergeResults) -> plot.Figure | None:
     dots = base.mark_circle(size=45).encode(**places, opacity=visible, tooltip=tips)
     dashes = means.mark_tick(thickness=2, size=12, orient="horizontal")
     chart = lines + dots + dashes.encode(**places, opacity=visible)
-    chart = chart.add_params(legend_click).properties(width=plot.WIDTH - 160, height=plot.HEIGHT)
+    chart = chart.add_params(click).properties(width=plot.WIDTH - 160, height=plot.HEIGHT)
     return texts.figure("ingredients", f"{stage}-ingredients", chart)
 
 
@@ -145,7 +145,6 @@ def epochs(stage: str, results: MergeResults) -> plot.Figure | None:
         mean = results.gain((model.averaged, model.single) for model in gains)
         means.append({"what": name, **points(mean)})
     rule = alt.Chart(plot.data([{"zero": 0}])).mark_rule(color=plot.LINE, strokeDash=[4, 3])
-    zero = rule.encode(x="zero:Q")
     chart = plot.points_with_means(
         rows,
         means,
@@ -156,7 +155,8 @@ def epochs(stage: str, results: MergeResults) -> plot.Figure | None:
         tooltip=["model:N", alt.Tooltip("gain:Q", format="+.2f")],
         mean_tooltip=[alt.Tooltip("gain:Q", format="+.3f", title="mean")],
     )
-    chart = alt.layer(zero, chart).properties(width=plot.WIDTH - 120, height=alt.Step(46))
+    chart = alt.layer(rule.encode(x="zero:Q"), chart)
+    chart = chart.properties(width=plot.WIDTH - 120, height=alt.Step(46))
     return texts.figure("epochs", f"{stage}-epoch-averages", chart)
 
 
@@ -169,10 +169,10 @@ def barrier_curves(barriers: Barriers) -> plot.Figure | None:
         for path in barriers.paths
         for t, rise in zip(path.t, path.rise, strict=True)
     ]
-    legend_click = alt.selection_point(name="picked", fields=["kin"], bind="legend")
+    click = alt.selection_point(name="picked", fields=["kin"], bind="legend")
 
     def opacity(visible: float, faint: float) -> Any:
-        return alt.condition(legend_click, alt.value(visible), alt.value(faint))
+        return alt.condition(click, alt.value(visible), alt.value(faint))
 
     rise = "rise of the loss (nats)"
     x = alt.X("t:Q", axis=alt.Axis(title="way from one model to the other", format=".1f"))
@@ -191,8 +191,7 @@ def barrier_curves(barriers: Barriers) -> plot.Figure | None:
         strokeOpacity=opacity(1, 0.05),
         tooltip=[alt.Tooltip("kin:N", title="models"), alt.Tooltip("mean(rise):Q", format=".3f")],
     )
-    panels = _panels(alt.layer(thin, thick, data=plot.data(rows)), barriers)
-    panels = panels.add_params(legend_click)
+    panels = _panels(alt.layer(thin, thick, data=plot.data(rows)), barriers).add_params(click)
     return texts.figure("curves", f"{barriers.stage.name}-barrier-curves", panels)
 
 
@@ -234,14 +233,13 @@ def before_and_after(barriers: Barriers) -> plot.Figure | None:
     diagonal = ends.mark_rule(color=plot.LINE, strokeDash=[4, 3]).encode(
         x=alt.X("a:Q", scale=scale), y=alt.Y("a:Q", scale=scale), x2="b:Q", y2="b:Q"
     )
+    tips = ["pair:N", alt.Tooltip("kin:N", title="models")]
+    tips += [alt.Tooltip(f"{when}:Q", format=".3f") for when in ("before", "after")]
     dots = base.mark_circle(size=55, opacity=0.75).encode(
         x=alt.X("before:Q", scale=scale, axis=alt.Axis(title="barrier before (nats)")),
         y=alt.Y("after:Q", scale=scale, axis=alt.Axis(title="barrier after (nats)")),
         color=_kin_color(barriers),
-        tooltip=[
-            *("pair:N", alt.Tooltip("kin:N", title="models")),
-            *(alt.Tooltip(f"{when}:Q", format=".3f") for when in ("before", "after")),
-        ],
+        tooltip=tips,
     )
     panels = _panels(alt.layer(diagonal, dots, data=plot.data(rows)), barriers)
     name = f"{barriers.stage.name}-barriers-before-and-after"
