@@ -12,10 +12,9 @@ from vitarium.architectures.features import blocks, features
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core import seeds
-from vitarium.testing._rules import Contract
+from vitarium.testing._rules import TINY_VIT, Contract
 
 _OUTPUTS = 5
-_TINY_VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 
 
 def check_architecture(name: str, **settings: Any) -> None:
@@ -70,7 +69,7 @@ def check_head(name: str, **settings: Any) -> None:
     models = []
     for _ in range(2):
         with seeds.seeded(0):
-            model = create_model("vit", num_classes=3, **_TINY_VIT)
+            model = create_model("vit", num_classes=3, **TINY_VIT)
             backbone = {n: w.clone() for n, w in model.named_parameters() if not is_head(model, n)}
             section(model, _OUTPUTS)
         models.append(model.eval())
@@ -99,7 +98,7 @@ def check_initialization(name: str, **settings: Any) -> None:
     models = []
     for _ in range(2):
         with seeds.seeded(0):
-            model = create_model("vit", num_classes=3, **_TINY_VIT)
+            model = create_model("vit", num_classes=3, **TINY_VIT)
         before = dict(model.named_parameters())
         with seeds.seeded(1):
             section(model)

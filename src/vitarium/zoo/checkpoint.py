@@ -44,8 +44,7 @@ LONGEST_CHAIN = 64
 """So many bases are followed when a checkpoint is read. More than `MAX_DEPTH`: a base that lay
 plain when others were built on it may be packed since, which puts its own bases below theirs."""
 
-_MANY_BYTES = 8_000_000
-"""From here on, reading on several threads pays."""
+_MANY_BYTES = 8_000_000  # from here on, reading on several threads pays
 Find = Callable[[Base], "Checkpoint"]
 """Opens a base."""
 
