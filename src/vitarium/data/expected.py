@@ -25,8 +25,7 @@ def expected(section: Section) -> Expected:
 
 
 def normalization(section: Section, channels: int) -> Normalization | None:
-    """What a model of so many channels was trained with on a data set, whose files need not be
-    here; None where neither its plug-in nor the blueprint says."""
+    """Of the images of a model of `channels`; None where neither plug-in nor blueprint says."""
     mean, std = _known(section, "mean"), _known(section, "std")
     if mean is None or std is None:
         return None

@@ -61,8 +61,7 @@ def check_architecture(name: str, **settings: Any) -> None:
 def check_head(name: str, **settings: Any) -> None:
     """Test that a head keeps to its contract (`architectures/base.py`), on a tiny ViT.
 
-    Width of the outputs, gradients, the same weights from the same seed, and a backbone that stays
-    as it was.
+    Width of the outputs, gradients, the same weights from the same seed, an unchanged backbone.
     """
     rule = Contract("head", name, settings)
     section = rule.section
@@ -112,7 +111,6 @@ def check_initialization(name: str, **settings: Any) -> None:
 
 
 def _check_parts(rule: Contract, model: nn.Module, images: torch.Tensor) -> None:
-    """Features, head and blocks of a model in eval mode."""
     prefix = head_prefix(model)
     rule(
         any(name == prefix for name, _ in model.named_modules()),

@@ -202,7 +202,6 @@ class Checkpoint(Mapping[str, "Tensor"]):
         return base
 
     def _numbers(self, name: str, start: int, stop: int) -> Bits:
-        """Numbers `start` to `stop` of a tensor."""
         stored = self.tensors[name]
         if start == stop:
             return np.empty(0, f"u{stored.width}")

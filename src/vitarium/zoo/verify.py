@@ -118,7 +118,6 @@ class _Model:
         return list(dict.fromkeys(faults))
 
     def _check_epochs(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
-        """Whether the epochs are all those that there should be."""
         file = _inside(self.zoo, self.folder.path / "epochs.jsonl")
         numbers = [epoch.number for epoch in epochs]
         if numbers != sorted(set(numbers)):
@@ -137,7 +136,6 @@ class _Model:
             yield Fault(file, f"nothing to go on from after epoch {last}", lost)
 
     def _family(self, spec: Spec) -> Iterator[Fault]:
-        """Whether the models that it comes of are there."""
         parents = [(spec.parent, spec.parent_epoch)] if spec.parent else []
         for model, epoch in [*parents, *spec.ingredients]:
             parent = ModelFolder(self.folder.path.parent / str(model))
