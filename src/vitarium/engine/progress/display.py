@@ -42,7 +42,10 @@ def display(
         with rich_progress.Progress(*columns, console=console, refresh_per_second=5) as progress:
             yield _Bars(plan, existing, seconds_left, progress)
     else:
-        yield _Lines(plan, existing, seconds_left, console)
+        lines = _Lines(plan, existing, seconds_left, console)
+        if lines.ended:
+            lines.show(f"{lines.ended} of {len(plan)} models are there already")
+        yield lines
 
 
 def announce(text: str) -> None:
@@ -73,6 +76,7 @@ class _Display:
     ) -> None:
         self.plan, self.seconds_left, self.labels = plan, seconds_left, labels(plan)
         self.ended, self.console = len(set(existing)), console
+        self.scores: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -83,6 +87,8 @@ class _Display:
                 self.show(f"out of memory; now {event.models} {many} at a time", "yellow")
             case events.Notice():
                 self.show(event.text, "dim")
+            case EpochEnded():
+                self.scores[event.model] = _scores(event)
             case Ended():
                 self.ended += 1
 
@@ -127,7 +133,7 @@ class _Bars(_Display):
                 self._refresh_all()
             case EpochEnded():
                 bar = self.bars[event.model]
-                progress.update(bar, completed=event.epoch, note=_scores(event))
+                progress.update(bar, completed=event.epoch, note=self.scores[event.model])
                 self.done[event.model] = event.epoch
                 self._refresh_all()
             case events.Retried():
@@ -148,19 +154,9 @@ class _Bars(_Display):
 
 
 class _Lines(_Display):
-    def __init__(
-        self, plan: Plan, existing: Iterable[str], seconds_left: SecondsLeft, console: Console
-    ) -> None:
-        super().__init__(plan, existing, seconds_left, console)
-        self.scores: dict[str, str] = {}
-        if self.ended:
-            self.show(f"{self.ended} of {len(plan)} models are there already")
-
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if isinstance(event, EpochEnded):
-            self.scores[event.model] = _scores(event)
-        elif isinstance(event, Ended):
+        if isinstance(event, Ended):
             details = event.message or self.scores.pop(event.model, "")
             text = f"{self.labels[event.model]} {event.status}: {details}"
             left = _left(self.seconds_left())
