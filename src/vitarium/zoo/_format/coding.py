@@ -29,11 +29,11 @@ def ordered(bits: Bits) -> Bits:
 
 def rotated(bits: Bits) -> Bits:
     """Floats with their sign as the last bit: then the exponent fills the first byte (float32)."""
-    return (bits << 1) | (bits >> (8 * bits.itemsize - 1))
+    return (bits << _of(1, bits)) | (bits >> _of(8 * bits.itemsize - 1, bits))
 
 
 def rotated_back(bits: Bits) -> Bits:
-    return (bits >> 1) | (bits << (8 * bits.itemsize - 1))
+    return (bits >> _of(1, bits)) | (bits << _of(8 * bits.itemsize - 1, bits))
 
 
 def folded(difference: Bits) -> Bits:
@@ -43,7 +43,7 @@ def folded(difference: Bits) -> Bits:
 
 
 def unfolded(values: Bits) -> Bits:
-    return (values >> 1) ^ (~(values & 1) + 1)
+    return (values >> _of(1, values)) ^ (~(values & _of(1, values)) + _of(1, values))
 
 
 def difference(bits: Bits, base: Bits, is_float: bool) -> Bits:
@@ -88,3 +88,7 @@ def decompress(streams: list[memoryview], count: int, width: int) -> Bits:
                 raise ValueError(str(error)) from None
         bytes_by_place[:, byte] = np.frombuffer(plain, np.uint8)
     return bytes_by_place.reshape(-1).view(f"u{width}")
+
+
+def _of(number: int, like: Bits) -> Any:
+    return like.dtype.type(number)
