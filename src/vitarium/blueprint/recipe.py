@@ -49,7 +49,6 @@ class Recipe(Config):
     seed: NonNegativeInt = 0
     checkpoints: Literal["all", "last"] | tuple[NonNegativeInt, ...] = "all"
     """Epochs that are kept: all from 0 (the initial state), the last, or a list and the last."""
-
     checkpoint_precision: Literal["exact", "bf16"] = "exact"
     """`bf16` keeps weights rounded to bfloat16, in half the space or less: metrics are of the exact
     weights, but children start from the rounded ones."""

@@ -4,8 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-_NOWHERE = Path(os.devnull)
-"""A folder that is not there and cannot be made: nothing is found in it, nothing is kept."""
+_NOWHERE = Path(os.devnull)  # nothing is found in it, and no folder can be made there
 
 
 def cache_folder() -> Path:

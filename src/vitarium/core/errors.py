@@ -6,8 +6,7 @@ from pathlib import Path
 
 from vitarium.core.printable import printable, shortened
 
-_MAX_LENGTH = 100
-"""Characters of a name in messages."""
+_MAX_LENGTH = 100  # characters of a name in messages
 
 
 class VitariumError(Exception):

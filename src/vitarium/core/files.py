@@ -237,17 +237,6 @@ def _last_line(body: bytes, lines: int) -> bytes:
     return with_checksum({"lines": lines}, after=body).encode()
 
 
-def check(path: Path, sha256: str) -> None:
-    """Read a file through, in pieces. Raises CorruptFile if any bit of it has changed."""
-    try:
-        actual = digest(path)
-    except FileNotFoundError:
-        raise CorruptFile(path, "the file is missing") from None
-    if actual != sha256:
-        fault = f"its checksum is not {sha256[:12]}…, as written; restore or regrow it"
-        raise CorruptFile(path, fault)
-
-
 def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal; read in pieces."""
     with reading(path):

@@ -13,8 +13,7 @@ JOINERS = "\u200c\u200d"
 """Zero-width characters that Persian, Indic scripts and emoji are written with."""
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories: control and format characters, surrogates, line and paragraph separators."""
-_NONCHARACTERS = "\ufffe\uffff"
-"""Not allowed in XML, and in none of the categories above."""
+_NONCHARACTERS = "\ufffe\uffff"  # not allowed in XML, and in none of the categories above
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\n -~]")
 

@@ -1,13 +1,13 @@
-"""The version of vitarium that is installed."""
+"""Versions of what is installed."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 
 @cache
-def installed_version() -> str:
-    """As `vitarium.__version__`; "unknown" of a source tree that is not installed."""
+def installed_version(package: str = "vitarium") -> str:
+    """Of a package; "unknown" where it is not installed, e.g. of a source tree."""
     try:
-        return version("vitarium")
+        return version(package)
     except PackageNotFoundError:
         return "unknown"

@@ -1,6 +1,7 @@
 """What is known of a data set without its files: enough to plan with, and to normalize images."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from vitarium.core.registry import Section
 from vitarium.data.base import DataConfig
@@ -20,19 +21,12 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 def expected(section: Section) -> Expected:
     """What planning may know of a data set: its plug-in's facts, or what the blueprint declares."""
-    facts, config = section.plugin.facts, section.config
-    return Expected(
-        getattr(config, "num_classes", None) or facts.get("num_classes"),
-        getattr(config, "num_train", None) or facts.get("num_train"),
-    )
+    return Expected(_known(section, "num_classes"), _known(section, "num_train"))
 
 
 def normalization(section: Section, channels: int) -> Normalization | None:
-    """What a model of so many channels was trained with on a data set, whose files need not be
-    here; None where neither its plug-in nor the blueprint says."""
-    facts, config = section.plugin.facts, section.config
-    mean = getattr(config, "mean", None) or facts.get("mean")
-    std = getattr(config, "std", None) or facts.get("std")
+    """Of the images of a model of `channels`; None where neither plug-in nor blueprint says."""
+    mean, std = _known(section, "mean"), _known(section, "std")
     if mean is None or std is None:
         return None
     return _per_channel(mean, channels), _per_channel(std, channels)
@@ -43,6 +37,10 @@ def train_size(num_train: int, config: DataConfig) -> int:
     are taken where the configuration declares `num_val`: those are apart already."""
     left = num_train - (0 if declared_val(config) else num_val(num_train, config))
     return min(left, config.train_limit or left)
+
+
+def _known(section: Section, fact: str) -> Any:
+    return getattr(section.config, fact, None) or section.plugin.facts.get(fact)
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -242,8 +242,7 @@ _copies: Any = WeakIdKeyDictionary()
 
 
 def _on(device: torch.device, pixels: Tensor) -> Tensor:
-    """All images of a split on the device (one copy in a process) where they take little of its
-    memory; else as they are."""
+    """A split's images, on a GPU (once) where they take little of its memory; else as they are."""
     if device.type != "cuda":
         return pixels
     total = torch.cuda.get_device_properties(device).total_memory

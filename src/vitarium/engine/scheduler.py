@@ -158,7 +158,6 @@ class Pool(ABC, Generic[W]):
                 yield self.workers[number]
 
     def busy(self) -> bool:
-        """Whether any worker has models."""
         return any(worker.specs for worker in self.workers.values())
 
     def remove(self, worker: W) -> None:

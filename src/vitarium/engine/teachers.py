@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitarium.blueprint import CheckpointRef, ModelSpec
 from vitarium.core.devices import meta_device
 from vitarium.core.errors import CorruptFile, IncompatibleWeights, InvalidInput, UnknownName
+from vitarium.core.files import digest
 from vitarium.formats.weights import read_weights
 from vitarium.objectives.distillation.base import TeacherRef
 from vitarium.zoo import Zoo
@@ -95,12 +96,9 @@ def _find_path(teacher: TeacherRef, zoo: Zoo) -> Path:
 def _from_path(teacher: TeacherRef, zoo: Zoo) -> nn.Module:
     path = _find_path(teacher, zoo)
     file = path if teacher.is_file else path / WEIGHTS
-    if teacher.sha256 is not None:
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if digest != teacher.sha256:
-            what = f"its SHA-256 is {digest}, and teacher_sha256 {teacher.sha256}"
-            raise CorruptFile(file, f"{what}: it is another teacher")
+    if teacher.sha256 is not None and (actual := digest(file)) != teacher.sha256:
+        what = f"its SHA-256 is {actual}, and teacher_sha256 {teacher.sha256}"
+        raise CorruptFile(file, f"{what}: it is another teacher")
     weights = read_weights(file, file.parent)
     if teacher.is_file:
         model = _built(teacher, weights, file)

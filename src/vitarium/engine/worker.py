@@ -66,8 +66,7 @@ def run_job(job: Job, emit: Listener) -> None:
     """Train the job's models in this process, as one stack, and emit what happens.
 
     What is wrong with one model alone (a VitariumError) ends that one as failed. Raises WriteFault
-    where the zoo cannot be written, which no other model could be either, and whatever else
-    training raises.
+    where the zoo cannot be written, which no other model could be either, and as training does.
     """
     zoo = Zoo.open(job.zoo)
     tasks: list[Task] = []

@@ -9,11 +9,7 @@ Each raises AssertionError that names the plug-in and the rule that it breaks; k
 stand in place of the plug-in's `tiny` ones.
 """
 
-from vitarium.testing.architectures import (
-    check_architecture,
-    check_head,
-    check_initialization,
-)
+from vitarium.testing.architectures import check_architecture, check_head, check_initialization
 from vitarium.testing.augmentations import check_augmentation
 from vitarium.testing.datasets import check_dataset
 from vitarium.testing.formats import check_exporter, check_importer

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from vitarium.core.registry import choose, get
 
+TINY_VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+
 
 class Contract:
     """A plug-in with its `tiny` settings, or those given in their place; called with a condition

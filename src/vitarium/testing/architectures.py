@@ -12,10 +12,9 @@ from vitarium.architectures.features import blocks, features
 from vitarium.architectures.heads import head_prefix, is_head
 from vitarium.architectures.symmetries.base import Symmetries
 from vitarium.core import seeds
-from vitarium.testing._rules import Contract
+from vitarium.testing._rules import TINY_VIT, Contract
 
 _OUTPUTS = 5
-_TINY_VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 
 
 def check_architecture(name: str, **settings: Any) -> None:
@@ -62,15 +61,14 @@ def check_architecture(name: str, **settings: Any) -> None:
 def check_head(name: str, **settings: Any) -> None:
     """Test that a head keeps to its contract (`architectures/base.py`), on a tiny ViT.
 
-    Width of the outputs, gradients, the same weights from the same seed, and a backbone that stays
-    as it was.
+    Width of the outputs, gradients, the same weights from the same seed, an unchanged backbone.
     """
     rule = Contract("head", name, settings)
     section = rule.section
     models = []
     for _ in range(2):
         with seeds.seeded(0):
-            model = create_model("vit", num_classes=3, **_TINY_VIT)
+            model = create_model("vit", num_classes=3, **TINY_VIT)
             backbone = {n: w.clone() for n, w in model.named_parameters() if not is_head(model, n)}
             section(model, _OUTPUTS)
         models.append(model.eval())
@@ -99,7 +97,7 @@ def check_initialization(name: str, **settings: Any) -> None:
     models = []
     for _ in range(2):
         with seeds.seeded(0):
-            model = create_model("vit", num_classes=3, **_TINY_VIT)
+            model = create_model("vit", num_classes=3, **TINY_VIT)
         before = dict(model.named_parameters())
         with seeds.seeded(1):
             section(model)
@@ -113,7 +111,6 @@ def check_initialization(name: str, **settings: Any) -> None:
 
 
 def _check_parts(rule: Contract, model: nn.Module, images: torch.Tensor) -> None:
-    """Features, head and blocks of a model in eval mode."""
     prefix = head_prefix(model)
     rule(
         any(name == prefix for name, _ in model.named_modules()),

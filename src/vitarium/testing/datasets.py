@@ -9,10 +9,8 @@ from vitarium.data.base import DataFolders, Dataset, Split
 from vitarium.data.expected import expected, train_size
 from vitarium.testing._rules import Contract
 
-_LOOKED_AT = 200
-"""Images of a split that are decoded, of data sets whose images are not tensors."""
-_DUPLICATES = 0.01
-"""Published data sets have a few images twice; splits that overlap have many."""
+_LOOKED_AT = 200  # images of a split that are decoded, of data sets whose images are not tensors
+_DUPLICATES = 0.01  # published data sets have a few images twice; splits that overlap have many
 
 
 def check_dataset(name: str, data_dir: Path | None = None, **settings: Any) -> None:

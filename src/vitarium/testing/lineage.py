@@ -28,8 +28,7 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
 _TREES = {"a": None, "a.0": "a", "a.1": "a", "a.2": "a", "a.0.0": "a.0"}
 _TREES |= {"b": None, "b.0": "b", "b.1": "b", "b.2": "b"}
 """Models of two trees by name, and their parents."""
-_RELATIVE = 1e-6
-"""Sums in another order may change confidences by so much."""
+_RELATIVE = 1e-6  # sums in another order may change confidences by so much
 
 
 def check_lineage(name: str) -> None:

@@ -14,10 +14,10 @@ from vitarium.architectures.create import create_model
 from vitarium.core import seeds
 from vitarium.data.batch import Batch
 from vitarium.objectives.base import Loss
-from vitarium.testing._rules import Contract
+from vitarium.testing._rules import TINY_VIT, Contract
+from vitarium.training.stacked_trainer import ObjectiveModule
 
 _CLASSES = 3
-_SIZES = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 
 
 def check_objective(name: str, **settings: Any) -> None:
@@ -31,7 +31,7 @@ def check_objective(name: str, **settings: Any) -> None:
     section, facts = rule.section, rule.facts
     width = facts["outputs"](section.config, _CLASSES)
     with seeds.seeded(0):
-        model = create_model("vit", num_classes=width, **_SIZES)
+        model = create_model("vit", num_classes=width, **TINY_VIT)
     batch = _batch(6, facts["views"])
     if facts["teacher_outputs"]:
         make = facts["teacher_outputs"]
@@ -77,26 +77,16 @@ def _batch(images: int, views: int) -> Batch:
 
 def _losses_under_vmap(section: Any, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Of two copies of the model, [2]."""
-    module = _AsModule(model, section)
+    module = ObjectiveModule(model, section)
     weights = {
         name: torch.stack([weight.detach()] * 2) for name, weight in module.named_parameters()
     }
     buffers = dict(module.named_buffers())
+    inputs = (batch.images, batch.labels, batch.targets, batch.teacher_outputs)
 
     def loss(weights: Any) -> Any:
-        return functional_call(module, {**weights, **buffers}, (batch,))
+        return functional_call(module, {**weights, **buffers}, inputs)[0]
 
     with sdpa_kernel(SDPBackend.MATH):  # vmap would call the fused attention model by model
         losses: torch.Tensor = vmap(loss, randomness="error")(weights)
     return losses
-
-
-class _AsModule(torch.nn.Module):
-    """The objective with its model, so that functional_call can replace the model's weights."""
-
-    def __init__(self, model: torch.nn.Module, objective: Any) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch: Batch) -> Any:
-        return self.objective(self.model, batch).value

@@ -29,8 +29,7 @@ from vitarium.training.trainer import Trainer
 from vitarium.zoo import ModelFolder
 
 Outcome = Literal["finished", "diverged"]
-_WRITING_THREADS = 4
-"""Most of writing is waiting for the disk, so threads pay even where cores are busy."""
+_WRITING_THREADS = 4  # most of writing is waiting for the disk: they pay even on busy cores
 
 
 @dataclass(frozen=True)

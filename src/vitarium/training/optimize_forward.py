@@ -20,8 +20,7 @@ def optimize_forward(
     Where the class token alone is read, the last block computes that token alone: about 7 % less
     work for 12 blocks (not with `blocks_are_read`: an objective reads all tokens of every block).
     In bf16 on CPUs attention is computed by plain matrix products, which there beat the fused
-    kernel (ViT-S at 224 pixels: 1.18 times the images per second). torch.compile gets the model
-    as it is.
+    kernel (ViT-S at 224 pixels: 1.18 times the images a second). torch.compile gets it as it is.
     """
     if options.compiled:
         return

@@ -4,13 +4,13 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
 from vitarium.core.errors import InvalidInput
+from vitarium.core.version import installed_version
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -106,18 +106,13 @@ def numerics(options: TrainOptions) -> Iterator[None]:
 
 def software(options: TrainOptions) -> dict[str, str]:
     """Versions, the device's name, threads and precision; stored beside a model's weights."""
-    versions = {}
-    for package in ("vitarium", "torch", "torchvision", "timm", "numpy", "safetensors"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
+    packages = ("vitarium", "torch", "torchvision", "timm", "numpy", "safetensors")
     if torch.device(options.device).type == "cuda":
         device = torch.cuda.get_device_name(options.device)
     else:
         device = f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {
-        **versions,
+        **{package: installed_version(package) for package in packages},
         "python": platform.python_version(),
         "device": device,
         "threads": str(torch.get_num_threads()),

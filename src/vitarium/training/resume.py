@@ -13,8 +13,7 @@ MODEL, OPTIMIZER = "model/", "optimizer/"
 def take_progress(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Weights as `model/<name>`, optimiser state as `optimizer/<parameter's number>/<name>`.
 
-    Tensors [*shape] by name. The optimizer's settings come from the recipe, and the learning rate
-    from the step.
+    Tensors [*shape] by name. The settings come from the recipe, the learning rate from the step.
     """
     weights = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     state = {

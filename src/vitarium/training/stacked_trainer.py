@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from vitarium.architectures.heads import head_prefix
-from vitarium.blueprint import Recipe
+from vitarium.core.registry import Section
 from vitarium.data.batch import Batch
 from vitarium.training._stacked_modules import FlatLayout, SharedOutputs, head_of, stacked_template
 from vitarium.training.options import TrainOptions
@@ -54,7 +54,7 @@ class StackedTrainer:
         self._add_optimizers()
         clip = torch.tensor([member.recipe.clip_grad_norm or torch.inf for member in members])
         self._clip = self._padded(clip).to(self.flat.device) if clip.isfinite().any() else None
-        self._objective = _Objective(self.template, members[0].recipe)
+        self._objective = ObjectiveModule(self.template, members[0].recipe.objective)
         self._losses = torch.compile(self._vmapped) if options.compiled else self._vmapped
 
     def step(self, batch: Batch, epoch: int, number: int) -> dict[str, Tensor]:
@@ -142,8 +142,6 @@ class StackedTrainer:
         faults = {k: self.members[k].fault(epoch) for k, fine in enumerate(finite) if not fine}
         return {k: fault for k, fault in faults.items() if fault}
 
-    # Weights
-
     def _gathered(self) -> Tensor:
         """All models' weights, [rows, size]; zeros where a model has another kind of head."""
         example = next(self.template.parameters())
@@ -172,8 +170,6 @@ class StackedTrainer:
             stacked[f"{head_prefix(self.template)}.which"] = self._padded(which)
         return stacked
 
-    # Optimisers
-
     def _add_optimizers(self) -> None:
         """One of each kind, with a group of settings for each model that uses it."""
         by_kind: dict[type, Optimizer] = {}
@@ -188,8 +184,6 @@ class StackedTrainer:
             self.groups.append(shared.param_groups[-1])
             self.optimizer_of.append(shared)
 
-    # The computation
-    #
     # vmap maps the template over rows: inside, a weight has the shape of one model's, and nothing
     # may depend on its values in Python. Weights are leaves in flat's memory, so one backward pass
     # of the summed losses gives each row its own gradient. Anything random inside would be drawn
@@ -221,12 +215,12 @@ class StackedTrainer:
         return outputs
 
 
-class _Objective(nn.Module):
+class ObjectiveModule(nn.Module):
     """The objective as a module, so that the model's weights inside of it can be replaced."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, objective: Section) -> None:
         super().__init__()
-        self.model, self.objective = model, recipe.objective
+        self.model, self.objective = model, objective
 
     def forward(self, images: Tensor, labels: Tensor, targets: Tensor, teacher_outputs: Any) -> Any:
         loss = self.objective(self.model, Batch(images, labels, targets, teacher_outputs or None))

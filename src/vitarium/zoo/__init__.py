@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["About", "Checkpoint", "Epoch", "Model", "ModelFolder", "Record", "Status", "Zoo"]
 
-
 _HOMES = {"Checkpoint": "checkpoint", "ModelFolder": "model_folder"}
 
 

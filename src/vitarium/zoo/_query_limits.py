@@ -31,8 +31,7 @@ FRAME_SHARE, ROWS_SHARE = 1 / 2, 1 / 8
 NESTED_BYTES = 64_000_000
 """Lists in one piece of an answer, as DuckDB holds them."""
 
-_PATIENCE = 1.0
-"""Seconds in which DuckDB has to let itself be interrupted."""
+_PATIENCE = 1.0  # seconds in which DuckDB has to let itself be interrupted
 _UNITS = {"bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
 _CONTAINERS = {list, tuple, dict}
 _left_behind: list[Future[Any]] = []

@@ -44,8 +44,7 @@ LONGEST_CHAIN = 64
 """So many bases are followed when a checkpoint is read. More than `MAX_DEPTH`: a base that lay
 plain when others were built on it may be packed since, which puts its own bases below theirs."""
 
-_MANY_BYTES = 8_000_000
-"""From here on, reading on several threads pays."""
+_MANY_BYTES = 8_000_000  # from here on, reading on several threads pays
 Find = Callable[[Base], "Checkpoint"]
 """Opens a base."""
 
@@ -203,7 +202,6 @@ class Checkpoint(Mapping[str, "Tensor"]):
         return base
 
     def _numbers(self, name: str, start: int, stop: int) -> Bits:
-        """Numbers `start` to `stop` of a tensor."""
         stored = self.tensors[name]
         if start == stop:
             return np.empty(0, f"u{stored.width}")

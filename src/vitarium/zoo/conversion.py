@@ -35,7 +35,6 @@ def convert(zoo: Zoo, to: Literal["packed", "plain"], progress: Progress = SILEN
     goes: whoever is killed loses nothing, and going on is running it again. The zoo's lock is held.
     Models that do not wait for each other are converted side by side, one per core.
 
-
     Raises ZooInUse and DiskFull; CorruptFile for the first checkpoint that cannot be read, after
     all others have been converted.
     """

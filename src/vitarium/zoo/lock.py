@@ -17,8 +17,7 @@ from vitarium.core import files
 from vitarium.core.errors import LeadsOutside, UnusablePath, ZooInUse
 from vitarium.core.file_faults import fault
 
-_GRACE = 3.0
-"""Seconds that the workers of an engine which was just killed may take to end."""
+_GRACE = 3.0  # seconds that the workers of an engine which was just killed may take to end
 
 
 @contextmanager

@@ -42,8 +42,6 @@ class ModelFolder:
         self.checkpoints = CheckpointFolder(path.parent, path.name)
         self._zoo = path.parent.parent
 
-    # Reading
-
     @property
     def exists(self) -> bool:
         return files.exists(self.path / "model.json")
@@ -128,18 +126,14 @@ class ModelFolder:
 
     def progress(self) -> "tuple[int, dict[str, Tensor]] | None":
         """The last finished epoch and the tensors to go on from; None before the first."""
-        finished = self.epochs()
-        if not finished or not finished[-1].progress:
+        last = next(reversed(self.epochs()), None)
+        if last is None or not last.progress:
             return None
-        last = finished[-1]
-        assert last.progress  # for mypy
         return last.number, self.open_progress(last.number, last.progress).state_dict()
 
     def open_progress(self, epoch: int, content: str) -> Checkpoint:
         """The file to resume from after an epoch, which its line says to hold `content`."""
         return opened(self.progress_path(epoch), content, CheckpointRef(self.path.name, epoch))
-
-    # Writing
 
     def sweep(self) -> None:
         """Remove half-written files that a killed process left behind. Raises LeadsOutside."""

@@ -5,19 +5,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vitarium.core.errors import InvalidInput, QueryTooLarge, UnknownName, VitariumError
 from vitarium.zoo import _index, records
 from vitarium.zoo import _query_limits as limits
-from vitarium.zoo._query_limits import TimeLimit, capped
+from vitarium.zoo._query_limits import Answer, TimeLimit, capped
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
 
-Answer = TypeVar("Answer")
 Row = tuple[Any, ...]
 
 _LOCKS = (
@@ -32,8 +31,7 @@ _BATCH_ROWS, _ARROW_ROWS = 10_000, 122_880
 _NESTED = re.compile(r"\]$|^(?:STRUCT|MAP|UNION|VARIANT)")
 """Types whose values are lists of others, of any length."""
 _NESTED_ROWS = 2048
-_FRAME_VECTORS = 50
-"""Of 2,048 rows: what is made a DataFrame at a time."""
+_FRAME_VECTORS = 50  # of 2,048 rows: what is made a DataFrame at a time
 _ASKING = ("SELECT", "MULTI")  # MULTI is what a PIVOT becomes
 
 _STACK = re.compile(r"\n\n(?:LINE |Stack Trace)|, due to the following Python exception")

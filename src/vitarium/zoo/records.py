@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vitarium.core import files
 from vitarium.core.errors import CorruptFile, QueryTooLarge
+from vitarium.zoo._query_limits import Answer
 
 if TYPE_CHECKING:
     import duckdb
-
-Answer = TypeVar("Answer")
 
 MANY = 64
 """Files from which on they are made one."""

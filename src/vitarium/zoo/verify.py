@@ -62,9 +62,12 @@ def verify(zoo: Path, *, deep: bool = False, progress: Progress = SILENT) -> lis
     for path, broken in broken_bases(folders, {zoo / each.path for each in faults}):
         text = f"it is whole, but builds on {_inside(zoo, broken)}"
         faults.append(Fault(_inside(zoo, path), text, "its weights, unless that file is restored"))
-    faults += _records(zoo)
+    lost = "measured numbers; remove it, and measure again"
+    damaged = records.damaged(zoo)
+    faults += [Fault(_inside(zoo, file), "not as it was written", lost) for file in damaged]
     if not any(fault.path.startswith("models") for fault in faults):
-        faults += _index(zoo)
+        lost = "nothing; it is rebuilt when it is removed"
+        faults += [Fault("index", text, lost) for text in _index_tables.disagreements(zoo)]
     return faults
 
 
@@ -115,7 +118,6 @@ class _Model:
         return list(dict.fromkeys(faults))
 
     def _check_epochs(self, spec: Spec, epochs: list[Epoch], ended: bool) -> Iterator[Fault]:
-        """Whether the epochs are all those that there should be."""
         file = _inside(self.zoo, self.folder.path / "epochs.jsonl")
         numbers = [epoch.number for epoch in epochs]
         if numbers != sorted(set(numbers)):
@@ -134,7 +136,6 @@ class _Model:
             yield Fault(file, f"nothing to go on from after epoch {last}", lost)
 
     def _family(self, spec: Spec) -> Iterator[Fault]:
-        """Whether the models that it comes of are there."""
         parents = [(spec.parent, spec.parent_epoch)] if spec.parent else []
         for model, epoch in [*parents, *spec.ingredients]:
             parent = ModelFolder(self.folder.path.parent / str(model))
@@ -190,11 +191,10 @@ class _Model:
             progress = re.fullmatch(r"progress-\d+\.safetensors", file.name)
             if file.name not in names and not progress and not files.is_leftover(file):
                 yield Fault(_inside(self.zoo, file), "no file of a model", "nothing; remove it")
-        name, listed = (
-            r"epoch-(\d+)\.(safetensors|packed)",
-            self.folder.checkpoints.folder.glob("*"),
-        )
-        checkpoints = {file: re.fullmatch(name, file.name) for file in sorted(listed)}
+        checkpoints = {
+            file: re.fullmatch(r"epoch-(\d+)\.(safetensors|packed)", file.name)
+            for file in sorted(self.folder.checkpoints.folder.glob("*"))
+        }
         expected = self._expected(spec, [int(match[1]) for match in checkpoints.values() if match])
         for file, match in checkpoints.items():
             if (match and int(match[1]) in expected) or files.is_leftover(file):
@@ -230,17 +230,6 @@ def _blueprints(zoo: Path) -> Iterator[Fault]:
         if not file.stem.endswith(f"-{digest}") and not files.is_leftover(file):
             lost = "the text of a blueprint; every model holds its own recipe"
             yield Fault(_inside(zoo, file), "not as it was written", lost)
-
-
-def _records(zoo: Path) -> list[Fault]:
-    lost = "measured numbers; remove it, and measure again"
-    damaged = records.damaged(zoo)
-    return [Fault(_inside(zoo, file), "not as it was written", lost) for file in damaged]
-
-
-def _index(zoo: Path) -> list[Fault]:
-    lost = "nothing; it is rebuilt when it is removed"
-    return [Fault("index", text, lost) for text in _index_tables.disagreements(zoo)]
 
 
 def broken_bases(folders: Sequence[Path], damaged: Collection[Path]) -> Iterator[tuple[Path, Path]]:

@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from vitarium.data._to_device import to_device
 from vitarium.data.augmentations._boxes import blend
+from vitarium.data.augmentations.base import channels
 
 JITTER_NUMBERS = 8
 """Four strengths, and four numbers whose order is the order of the changes."""
@@ -65,7 +65,7 @@ def apply_randomly(
 
 def grayed(images: Tensor) -> Tensor:
     """Without color, in as many channels: [n, c, h, w] -> the same."""
-    return _gray(images).expand_as(images)
+    return channels(images, 1).expand_as(images)
 
 
 def blurred(images: Tensor, sigmas: Tensor, kernel: int) -> Tensor:
@@ -94,11 +94,11 @@ def _brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    return blend(images, _gray(images).mean((-3, -2, -1), keepdim=True), factor).clamp(0, 1)
+    return blend(images, channels(images, 1).mean((-3, -2, -1), keepdim=True), factor).clamp(0, 1)
 
 
 def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return blend(images, _gray(images), factor).clamp(0, 1)
+    return blend(images, channels(images, 1), factor).clamp(0, 1)
 
 
 def _hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -120,10 +120,3 @@ def _hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 _CHANGES = (_brightness, _contrast, _saturation, _hue)
-
-
-def _gray(images: Tensor) -> Tensor:
-    if images.shape[1] == 1:
-        return images
-    gray: Tensor = rgb_to_grayscale(images, 1)
-    return gray

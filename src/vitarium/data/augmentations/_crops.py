@@ -111,8 +111,7 @@ def _output_pixels(size: int, mirrored: Tensor | None) -> Tensor:
 def _all_rows(
     source: int, resized: int, margin: int, interpolation: Interpolation, device: torch.device
 ) -> Tensor:
-    """Weights of the source's pixels in every resized one, and in the margins' black ones:
-    [resized + 2 * margin, source]."""
+    """Of source pixels in all resized and black margin ones: [resized + 2 * margin, source]."""
     positions = torch.arange(-margin, resized + margin).view(1, -1, 1)
     start, length, size = (torch.tensor(v, dtype=torch.float64) for v in (0, source, resized))
     return _weights(positions, start, length, size, source, interpolation)[0].to(device)

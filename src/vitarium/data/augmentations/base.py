@@ -81,16 +81,12 @@ class Numbers:
     """Names for parts of an image's numbers: `Numbers(flip=1, crop=2)(drawn, "crop")`."""
 
     def __init__(self, **widths: int) -> None:
-        ends = torch.tensor([0, *widths.values()]).cumsum(0).tolist()
-        self._parts = {
-            name: slice(start, end)
-            for name, start, end in zip(widths, ends[:-1], ends[1:], strict=True)
-        }
-        self.total: int = ends[-1]
+        self._widths, self.total = widths, sum(widths.values())
 
     def __call__(self, drawn: Tensor, name: str) -> Tensor:
         """[..., total] -> [..., width of that part]"""
-        return drawn[..., self._parts[name]]
+        parts = torch.split(drawn, [*self._widths.values()], dim=-1)
+        return dict(zip(self._widths, parts, strict=True))[name]
 
 
 def unmixed(images: Tensor, targets: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

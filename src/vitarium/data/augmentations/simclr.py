@@ -1,7 +1,5 @@
 """SimCLR's augmentation: drawn twice, it gives two views of an image."""
 
-from functools import partial
-
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from torch import Tensor
 
@@ -80,28 +78,23 @@ def simclr_views(
             (high, wide), (height, width), shorter=config.resize or min(height, width)
         )
 
-    def jitter(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
-        strengths = dict.fromkeys(("brightness", "contrast", "saturation"), config.color_jitter)
-        return color.jittered(images, numbers(drawn, "jitter")[which], **strengths, hue=config.hue)
-
-    def gray(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
-        return color.grayed(images)
-
-    def blur(drawn: Tensor, images: Tensor, which: Tensor) -> Tensor:
-        low, high = _SIGMA
-        sigmas = low + (high - low) * numbers(drawn, "sigma")[which, 0]
-        return color.blurred(images, sigmas, kernel)
-
-    changes = (
-        ("jitters", config.color_jitter_probability, jitter),
-        ("gray", config.grayscale, gray),
-        ("blurs", config.blur, blur),
-    )
-
     def change(images: Tensor, drawn: Tensor) -> Tensor:
-        for name, probability, changed in changes:
-            chances = numbers(drawn, name)
-            images = color.apply_randomly(images, chances, probability, partial(changed, drawn))
+        def jitter(images: Tensor, which: Tensor) -> Tensor:
+            strengths = dict.fromkeys(("brightness", "contrast", "saturation"), config.color_jitter)
+            chosen = numbers(drawn, "jitter")[which]
+            return color.jittered(images, chosen, **strengths, hue=config.hue)
+
+        def blur(images: Tensor, which: Tensor) -> Tensor:
+            low, high = _SIGMA
+            sigmas = low + (high - low) * numbers(drawn, "sigma")[which, 0]
+            return color.blurred(images, sigmas, kernel)
+
+        for name, probability, changed in (
+            ("jitters", config.color_jitter_probability, jitter),
+            ("gray", config.grayscale, lambda images, which: color.grayed(images)),
+            ("blurs", config.blur, blur),
+        ):
+            images = color.apply_randomly(images, numbers(drawn, name), probability, changed)
         return channels(images, count)
 
     return Augmentation(numbers.total, frame, plain, change, unmixed)

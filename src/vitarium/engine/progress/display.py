@@ -1,10 +1,10 @@
 """Progress: bars on a terminal (all models, and each that is running), plain lines elsewhere."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import progress as rich_progress
+from rich.console import Console
 from rich.table import Column
 
 from vitarium.blueprint import Plan, flatten
@@ -12,8 +12,7 @@ from vitarium.core.terminal import NameColumn, Terminal
 from vitarium.engine import events
 from vitarium.engine.events import Ended, EpochEnded, Event
 
-_MAX_BARS = 16
-"""Of models beside the one of all; a large stack would fill the screen."""
+_MAX_BARS = 16  # of models beside the one of all; a large stack would fill the screen
 SecondsLeft = Callable[[], float | None]
 _SCORES = ("val_accuracy", "val_knn_accuracy", "train_loss")
 
@@ -43,7 +42,10 @@ def display(
         with rich_progress.Progress(*columns, console=console, refresh_per_second=5) as progress:
             yield _Bars(plan, existing, seconds_left, progress)
     else:
-        yield _Lines(plan, existing, seconds_left, console)
+        lines = _Lines(plan, existing, seconds_left, console)
+        if lines.ended:
+            lines.show(f"{lines.ended} of {len(plan)} models are there already")
+        yield lines
 
 
 def announce(text: str) -> None:
@@ -66,12 +68,15 @@ def labels(plan: Plan) -> dict[str, str]:
     return texts
 
 
-class _Display(ABC):
+class _Display:
     """A listener that shows what is news wherever it is shown."""
 
-    def __init__(self, plan: Plan, existing: Iterable[str], seconds_left: SecondsLeft) -> None:
+    def __init__(
+        self, plan: Plan, existing: Iterable[str], seconds_left: SecondsLeft, console: Console
+    ) -> None:
         self.plan, self.seconds_left, self.labels = plan, seconds_left, labels(plan)
-        self.ended = len(set(existing))
+        self.ended, self.console = len(set(existing)), console
+        self.scores: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -82,12 +87,14 @@ class _Display(ABC):
                 self.show(f"out of memory; now {event.models} {many} at a time", "yellow")
             case events.Notice():
                 self.show(event.text, "dim")
+            case EpochEnded():
+                self.scores[event.model] = _scores(event)
             case Ended():
                 self.ended += 1
 
-    @abstractmethod
-    def show(self, text: str, style: str) -> None:
-        """Print a line."""
+    def show(self, text: str, style: str = "") -> None:
+        """Print a line; only a terminal breaks it where its width ends."""
+        self.console.print(text, style=style, soft_wrap=not self.console.is_terminal)
 
 
 class _Bars(_Display):
@@ -100,13 +107,12 @@ class _Bars(_Display):
         seconds_left: SecondsLeft,
         progress: rich_progress.Progress,
     ) -> None:
-        super().__init__(plan, existing, seconds_left)
+        super().__init__(plan, existing, seconds_left, progress.console)
         self.progress = progress
         self.bars: dict[str, rich_progress.TaskID] = {}
-        epochs = {spec.id: spec.recipe.epochs for spec in plan.models}
-        self.epochs_of_ended = sum(epochs[id] for id in set(existing))
-        self.running: dict[str, int] = {}
-        self.all = progress.add_task(plan.name, total=sum(epochs.values()), unit="epochs", note="")
+        self.done = {id: plan[id].recipe.epochs for id in existing}
+        total = sum(spec.recipe.epochs for spec in plan.models)
+        self.all = progress.add_task(plan.name, total=total, unit="epochs", note="")
         self._refresh_all()
 
     def __call__(self, event: Event) -> None:
@@ -127,53 +133,34 @@ class _Bars(_Display):
                 self._refresh_all()
             case EpochEnded():
                 bar = self.bars[event.model]
-                progress.update(bar, completed=event.epoch, note=_scores(event))
-                self.running[event.model] = event.epoch
+                progress.update(bar, completed=event.epoch, note=self.scores[event.model])
+                self.done[event.model] = event.epoch
                 self._refresh_all()
             case events.Retried():
-                self.running.pop(event.model, None)
+                self.done.pop(event.model, None)
                 progress.remove_task(self.bars.pop(event.model))
             case Ended():
                 if event.model in self.bars:
                     progress.remove_task(self.bars.pop(event.model))
-                self.running.pop(event.model, None)
-                self.epochs_of_ended += self.plan[event.model].recipe.epochs
+                self.done[event.model] = self.plan[event.model].recipe.epochs
                 self._refresh_all()
                 if event.status != "finished":
                     label = self.labels[event.model]
                     self.show(f"{label} {event.status}: {event.message}", "red")
 
-    def show(self, text: str, style: str) -> None:
-        self.progress.console.print(text, style=style)
-
     def _refresh_all(self) -> None:
-        completed = self.epochs_of_ended + sum(self.running.values())
         count = f"{self.ended} of {len(self.plan)} models{_left(self.seconds_left())}"
-        self.progress.update(self.all, completed=completed, note=count)
+        self.progress.update(self.all, completed=sum(self.done.values()), note=count)
 
 
 class _Lines(_Display):
-    def __init__(
-        self, plan: Plan, existing: Iterable[str], seconds_left: SecondsLeft, console: Terminal
-    ) -> None:
-        super().__init__(plan, existing, seconds_left)
-        self.console = console
-        self.scores: dict[str, str] = {}
-        if self.ended:
-            self.show(f"{self.ended} of {len(plan)} models are there already", "")
-
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if isinstance(event, EpochEnded):
-            self.scores[event.model] = _scores(event)
-        elif isinstance(event, Ended):
+        if isinstance(event, Ended):
             details = event.message or self.scores.pop(event.model, "")
             text = f"{self.labels[event.model]} {event.status}: {details}"
             left = _left(self.seconds_left())
-            self.show(f"[{self.ended}/{len(self.plan)}] {text}{left}", "")
-
-    def show(self, text: str, style: str) -> None:
-        self.console.print(text, soft_wrap=True)
+            self.show(f"[{self.ended}/{len(self.plan)}] {text}{left}")
 
 
 def _scores(event: EpochEnded) -> str:

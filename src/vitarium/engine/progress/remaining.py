@@ -26,9 +26,8 @@ class Remaining:
         self.plan, self.at_a_time, self.expected = plan, max(at_a_time, 1), expected
         self._clock = clock
         self._running: set[str] = set()
-        self._left: dict[str, float] = {model.id: model.recipe.epochs for model in plan.models}
-        for id in existing:
-            self._left.pop(id, None)
+        there, models = set(existing), plan.models
+        self._left: dict[str, float] = {m.id: m.recipe.epochs for m in models if m.id not in there}
         self._since: dict[str, tuple[Stepped, float]] = {}
         """The first step that was reported of each running epoch, and when."""
         self._stepped: dict[Hashable, float] = {}
@@ -75,8 +74,7 @@ class Remaining:
         return max(sum(estimates) / self.at_a_time, max(estimates, default=0.0))
 
     def _rate(self, spec: ModelSpec) -> float | None:
-        """Seconds per epoch: measured, or by its steps; else expected, as far as expectations came
-        true so far."""
+        """Seconds per epoch: measured, or by its steps; else expected, as others came true."""
         kind = _kind(spec)
         if kind in self._measured:
             return fmean(self._measured[kind][-20:])

@@ -21,14 +21,11 @@ from vitarium.training import Precision, stack_key
 MIN_SPEEDUP = 1.3
 """A precision or a stack has to be so many times faster to be chosen."""
 _MIN_COMPILED_SPEEDUP = 1.1
-_MIN_PLAN_SECONDS = 15 * 60
-"""Plans that take a worker less than these seconds are not worth measuring a compilation."""
+_MIN_PLAN_SECONDS = 15 * 60  # of one worker, from which on measuring a compilation pays
 _STACK_SIZES = (4, 16, 64)
-_MAX_STACKED_STEP_SECONDS = 0.25
-"""Where a model's step takes more seconds than this, the device is busy with it: no stacks."""
+_MAX_STACKED_STEP_SECONDS = 0.25  # of a model's step; a longer one keeps the device busy: no stacks
 _MIN_BUSY_RATIO = 1.4
-_GPU_OVERHEAD = 600 * 2**20
-"""Bytes that each process takes on a GPU beside its tensors."""
+_GPU_OVERHEAD = 600 * 2**20  # bytes that each process takes on a GPU beside its tensors
 
 
 @dataclass(frozen=True)

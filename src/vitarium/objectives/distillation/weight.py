@@ -140,7 +140,6 @@ def weight_distillation(config: WeightDistillation, model: nn.Module, batch: Bat
 
 
 def _kinds(config: WeightDistillation) -> list[str]:
-    """What is recorded of blocks."""
     weights = {"qkv": config.relation_weight, "hidden": config.hidden_weight}
     return [kind for kind, weight in weights.items() if weight]
 

@@ -17,8 +17,7 @@ Bits = NDArray[np.unsignedinteger[Any]]
 
 RUN_BYTES = 1 << 20
 """Tensors are coded in runs of so many bytes, so that a slice can be read by itself."""
-_LEVEL = 1
-"""Of zstd. There is nothing for a higher one to find: bytes are skewed, but do not repeat."""
+_LEVEL = 1  # of zstd; a higher one would find no more: bytes are skewed, but do not repeat
 
 
 def ordered(bits: Bits) -> Bits:

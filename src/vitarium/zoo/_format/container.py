@@ -28,8 +28,7 @@ SIZES: Mapping[str, int] = {
 }
 """Bytes of a number of each dtype, by safetensors' names."""
 
-_LARGEST_HEADER = 100_000_000
-"""Bytes; safetensors' own limit."""
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _MARK = b'{"__metadata__":{"checksum":"'
 _NONE = b"0" * 16
 

@@ -17,12 +17,9 @@ from vitarium.zoo._format.description import DTYPES, Base, Code, Stored, content
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ALONE_TOO = 0.7
-"""Where a difference takes more than this share of the plain bytes, both ways are tried."""
-_WORTH = 0.97
-"""What saves less is stored plain, which is read faster."""
-_SMALL = 512
-"""Bytes up to which a tensor is stored plain: its description would outgrow what is saved."""
+_ALONE_TOO = 0.7  # share of the plain bytes above which a difference is compared with coding alone
+_WORTH = 0.97  # what saves less is stored plain, which is read faster
+_SMALL = 512  # bytes up to which a tensor is stored plain: its description would outgrow the gain
 
 Piece = bytes | memoryview
 
