@@ -18,9 +18,11 @@ from vitarium.architectures.multiplexed._blocks import (
     Borrowed,
     MultiplexedAttention,
     MultiplexedBlock,
+    Norm,
     SharedAttention,
     SharedWeights,
 )
+from vitarium.architectures.multiplexed._sharing import Multiplexing
 from vitarium.core.errors import InvalidInput
 
 Size = tuple[int, int]
@@ -86,14 +88,14 @@ class SharedWindowWeights(SharedWeights):
         dim: int,
         num_heads: int,
         window: Size,
+        config: Multiplexing,
+        norm: Norm,
         *,
-        qkv_bias: bool,
         position_bias: bool,
-        **shared_settings: Any,
     ) -> None:
-        super().__init__(dim, qkv_bias=qkv_bias, **shared_settings)
+        super().__init__(dim, config, norm, act_layer=nn.GELU)
         self.attn = SharedWindowAttention(
-            dim, num_heads, window, qkv_bias=qkv_bias, position_bias=position_bias
+            dim, num_heads, window, qkv_bias=config.qkv_bias, position_bias=position_bias
         )
 
 

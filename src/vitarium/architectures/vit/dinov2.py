@@ -49,7 +49,6 @@ def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
 
 @architecture(
     "dinov2",
-    config=Dinov2,
     paper="Oquab et al. 2023, arXiv 2304.07193",
     timm=_as_timm,
     symmetries=vit_symmetries,

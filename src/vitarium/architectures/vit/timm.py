@@ -70,7 +70,6 @@ class TimmModel(ArchitectureConfig):
 
 @architecture(
     "timm",
-    config=TimmModel,
     paper="Wightman 2019, github.com/huggingface/pytorch-image-models",
     timm=lambda config: (config.model, config.overrides),
     symmetries=vit_symmetries,

@@ -62,7 +62,6 @@ def as_timm(config: Vit) -> tuple[str, dict[str, Any]]:
 
 @architecture(
     "vit",
-    config=Vit,
     paper="Dosovitskiy et al. 2021, arXiv 2010.11929",
     timm=as_timm,
     symmetries=vit_symmetries,

@@ -59,7 +59,6 @@ class LearnedMatching(Config):
 @operator(
     "learned_matching",
     title="Learned matching",
-    config=LearnedMatching,
     paper="Theus et al. 2025, arXiv 2506.22712",
     aligns=True,
     split="train",

@@ -39,7 +39,6 @@ class Transport(Config):
 @operator(
     "transport",
     title="Optimal transport",
-    config=Transport,
     paper="Imfeld et al. 2024, arXiv 2310.05719",
     aligns=True,
     split="train",

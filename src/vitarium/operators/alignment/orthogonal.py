@@ -34,7 +34,6 @@ class OrthogonalMatching(Search):
 @operator(
     "orthogonal_matching",
     title="Orthogonal matching",
-    config=OrthogonalMatching,
     paper="Theus et al. 2025, arXiv 2506.22712; Ashkboos et al. 2024, arXiv 2401.15024",
     aligns=True,
     tiny={"restarts": 1},

@@ -39,7 +39,6 @@ class StraightThrough(Config):
 @operator(
     "straight_through",
     title="Straight-through matching",
-    config=StraightThrough,
     paper="Ainsworth et al. 2023, Git Re-Basin, arXiv 2209.04836, Algorithm 3",
     aligns=True,
     split="train",

@@ -33,7 +33,6 @@ class Bezier(Config):
 @operator(
     "bezier",
     title="Bezier curve",
-    config=Bezier,
     paper="Garipov et al. 2018, arXiv 1802.10026",
     ordered=True,
     models=(2, 2),

@@ -23,7 +23,6 @@ class GreedySoup(Config):
 @operator(
     "greedy_soup",
     title="Greedy soup",
-    config=GreedySoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482, Algorithm 1",
     tiny={"num_images": 32, "batch_size": 16},

@@ -40,7 +40,6 @@ class LearnedSoup(Config):
 @operator(
     "learned_soup",
     title="Learned soup",
-    config=LearnedSoup,
     split="val",
     paper="Wortsman et al. 2022, arXiv 2203.05482",
     tiny={"num_images": 32, "batch_size": 16, "epochs": 1},

@@ -17,7 +17,6 @@ class WiseFt(Config):
 @operator(
     "wise_ft",
     title="WiSE-FT",
-    config=WiseFt,
     needs_base=True,
     models=(1, 1),
     paper="Wortsman et al. 2022, arXiv 2109.01903",

@@ -57,7 +57,6 @@ def compressed_architecture(config: Minivit, architecture: Section | None) -> Se
 @operator(
     "minivit",
     title="MiniViT",
-    config=Minivit,
     models=(1, 1),
     architecture=compressed_architecture,
     paper="Zhang et al. 2022, arXiv 2204.07154",

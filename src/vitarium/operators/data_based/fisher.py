@@ -41,7 +41,6 @@ class FisherMerging(Config):
 @operator(
     "fisher_merging",
     title="Fisher merging",
-    config=FisherMerging,
     split="train",
     paper="Matena & Raffel 2022, arXiv 2111.09832",
     tiny={"num_images": 32, "batch_size": 16},

@@ -31,7 +31,6 @@ class RegMean(Config):
 @operator(
     "regmean",
     title="RegMean",
-    config=RegMean,
     split="train",
     paper="Jin et al. 2023, arXiv 2212.09849",
     tiny={"num_images": 32, "batch_size": 16},
@@ -51,7 +50,6 @@ def regmean(config: RegMean, ingredients: Ingredients) -> NamedTensors:
 @operator(
     "regmean_plus_plus",
     title="RegMean++",
-    config=RegMean,
     split="train",
     paper="Nguyen et al. 2025, arXiv 2508.03121",
     tiny={"num_images": 32, "batch_size": 16},

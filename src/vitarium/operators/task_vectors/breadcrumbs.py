@@ -36,7 +36,6 @@ class Breadcrumbs(TaskVectorConfig):
 @operator(
     "breadcrumbs",
     title="Model Breadcrumbs",
-    config=Breadcrumbs,
     needs_base=True,
     paper="Davari and Belilovsky 2024, arXiv 2312.06795",
     identity_on_copies={

@@ -39,7 +39,6 @@ class Dare(TaskVectorConfig):
 @operator(
     "dare",
     title="DARE",
-    config=Dare,
     needs_base=True,
     paper="Yu et al. 2024, arXiv 2311.03099",
     identity_on_copies={"drop_rate": 0},

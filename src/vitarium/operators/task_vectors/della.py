@@ -49,7 +49,6 @@ class Della(TaskVectorConfig):
 @operator(
     "della",
     title="DELLA",
-    config=Della,
     needs_base=True,
     paper="Deep et al. 2024, arXiv 2406.11617",
     identity_on_copies={"drop_rate": 0, "window": 0},

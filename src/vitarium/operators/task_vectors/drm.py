@@ -38,7 +38,6 @@ class Drm(Weighted):
 @operator(
     "drm",
     title="DRM",
-    config=Drm,
     needs_base=True,
     paper="Chaichana et al. 2025, arXiv 2505.23117",
     identity_on_copies={"density": 1, "smallest": 0},

@@ -18,7 +18,6 @@ class TaskArithmetic(TaskVectorConfig):
 @operator(
     "task_arithmetic",
     title="Task arithmetic",
-    config=TaskArithmetic,
     needs_base=True,
     paper="Ilharco et al. 2023, arXiv 2212.04089",
     identity_on_copies={"scaling_factor": 1, "combination_type": "mean"},

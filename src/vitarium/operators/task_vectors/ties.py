@@ -22,7 +22,6 @@ class Ties(Weighted):
 @operator(
     "ties",
     title="TIES",
-    config=Ties,
     needs_base=True,
     paper="Yadav et al. 2023, arXiv 2306.01708",
     identity_on_copies={"density": 1},
