@@ -19,8 +19,6 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Ta
 
 
 class LinearHead(Config):
-    """One linear layer."""
-
     initialization: Annotated[Section, SectionOf("initialization")] = Field(
         "default", validate_default=True
     )
@@ -30,8 +28,6 @@ class LinearHead(Config):
 
 
 class MlpHead(LinearHead):
-    """An MLP with one hidden layer."""
-
     hidden_dim: PositiveInt
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
 
@@ -63,8 +59,6 @@ def none(config: NoConfig, model: nn.Module, num_outputs: int) -> None:
 
 
 class EnsembleHead(Config):
-    """Several heads side by side."""
-
     heads: tuple[Annotated[Section, SectionOf("head")], ...] = Field(min_length=2)
 
 

@@ -27,8 +27,7 @@ from vitarium.core.errors import InvalidInput
 
 Size = tuple[int, int]
 """Rows and columns."""
-_ELSEWHERE = -100.0
-"""Added to the logits of two patches that are no neighbours, as Swin has it."""
+_ELSEWHERE = -100.0  # added to the logits of two patches that are no neighbours, as Swin has it
 
 
 class SharedWindowAttention(SharedAttention):
@@ -173,9 +172,7 @@ class MultiplexedWindowBlock(MultiplexedBlock):
     ) -> None:
         """Take maps of another size, as timm's blocks do; the group's table is resampled."""
         if always_partition:
-            raise InvalidInput(
-                "windows larger than the map are cut to its size here; leave out always_partition"
-            )
+            raise InvalidInput("windows are cut to the map's size; leave out always_partition")
         attention = cast(MultiplexedWindowAttention, self.attn)
         shared = cast(SharedWindowAttention, attention.shared.lender)
         shared.set_window(fitting_window(feat_size, to_2tuple(window_size)))

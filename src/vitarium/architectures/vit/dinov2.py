@@ -40,9 +40,7 @@ class Dinov2(Vit):
 
 def _as_timm(config: Dinov2) -> tuple[str, dict[str, Any]]:
     if config.patch_mean:
-        raise InvalidInput(
-            "its head sees the mean patch too (patch_mean), and no head of timm does"
-        )
+        raise InvalidInput("no head of timm sees the mean patch too, as its does (patch_mean)")
     _, arguments = as_timm(config)
     return f"vit_{'giant' if config.swiglu else 'small'}_patch14_dinov2", arguments
 

@@ -28,8 +28,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class LearnedMatching(Config):
-    """Which maps are trained, from where, and how."""
-
     maps: Literal["full", "permutations"] = "full"
     """All that the architecture declares (orthogonal maps of the residual stream, and maps inside
     the heads, after the norms were folded into their neighbors), or permutations of units alone.

@@ -15,8 +15,6 @@ How = Literal["orthogonal", "permutation", "none"]
 
 
 class OrthogonalMatching(Search):
-    """What is mixed, what is permuted, and how long the best place is looked for."""
-
     stream: How = "orthogonal"
     """The residual stream: rotated, permuted, or left as it is."""
     channels: How = "orthogonal"

@@ -17,8 +17,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class StraightThrough(Config):
-    """How the weights that are matched are trained."""
-
     steps: PositiveInt = 500
     """Training steps, each with a new matching, from the one before."""
     lr: PositiveFloat = 1e-2

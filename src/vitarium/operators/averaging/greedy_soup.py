@@ -10,8 +10,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 class GreedySoup(Config):
-    """By what an ingredient is kept."""
-
     strict: bool = False
     """Keep an ingredient only where the accuracy rises; false: also where it stays (the paper)."""
     num_images: PositiveInt | None = None

@@ -19,8 +19,6 @@ from vitarium.zoo._scratch import scratch, temporary_folder
 
 
 class LearnedSoup(Config):
-    """What is learned, and how."""
-
     per: Literal["model", "layer", "tensor"] = "model"
     """A coefficient for each model, or for each layer or tensor of each."""
     temperature: bool = True

@@ -8,8 +8,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class WiseFt(Config):
-    """How far from the parent."""
-
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Share of the fine-tuned model: 0 gives the parent's weights, 1 its own."""
 

@@ -16,8 +16,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, checked, operator
 
 
 class FisherMerging(Config):
-    """On how many images, and of which labels, the Fisher information is computed."""
-
     num_images: PositiveInt = 256
     """At most so many of each model's training images."""
     labels: Literal["expected", "sampled", "true"] = "expected"

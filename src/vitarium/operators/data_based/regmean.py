@@ -16,8 +16,6 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class RegMean(Config):
-    """How inputs of layers are collected, and how their products are made milder."""
-
     num_images: PositiveInt = 256
     """At most so many of each model's training images."""
     off_diagonal: float = Field(0.9, ge=0, le=1)

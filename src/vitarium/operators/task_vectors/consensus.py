@@ -52,10 +52,7 @@ def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
     `at_least` is more than there are models.
     """
     if config.at_least > len(ingredients):
-        raise InvalidInput(
-            f"at_least is {config.at_least}, and there are {len(ingredients)} models: nothing of "
-            "them would be left"
-        )
+        raise InvalidInput(f"at_least {config.at_least} is above {len(ingredients)}, all models")
     weights = config.of(ingredients)
     if isinstance(config.strictness, dict):
         strictness = by_model(ingredients, config.strictness, STRICTNESS)

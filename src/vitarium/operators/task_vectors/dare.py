@@ -8,13 +8,13 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._task_vectors import (
     CombinationType,
     Rescale,
-    TaskVectorConfig,
+    Scaled,
     randomly_dropped,
     trimmed,
 )
 
 
-class Dare(TaskVectorConfig):
+class Dare(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -56,4 +56,4 @@ def dare(config: Dare, ingredients: Ingredients) -> NamedTensors:
         lambda delta, drawn: (drawn >= config.drop_rate, 1 - config.drop_rate),
         config.rescale,
     )
-    yield from config.merge(ingredients, trimmed(vectors, config.density))
+    yield from config.merge(ingredients, trimmed(vectors, config.density), config.combination_type)

@@ -10,12 +10,12 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 from vitarium.operators.task_vectors._task_vectors import (
     CombinationType,
     Rescale,
-    TaskVectorConfig,
+    Scaled,
     randomly_dropped,
 )
 
 
-class Della(TaskVectorConfig):
+class Della(Scaled):
     """Base + scaling_factor x what is left of the task vectors, together."""
 
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.7
@@ -68,7 +68,7 @@ def della(config: Della, ingredients: Ingredients) -> NamedTensors:
         return drawn < share, share
 
     vectors = randomly_dropped(ingredients, config.seed, keep, config.rescale)
-    yield from config.merge(ingredients, vectors)
+    yield from config.merge(ingredients, vectors, config.combination_type)
 
 
 def kept_share(config: Della, delta: Tensor) -> Tensor:
