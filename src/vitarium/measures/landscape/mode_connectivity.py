@@ -25,7 +25,7 @@ class CurveTraining(Config):
     """Of the order of the images and of the points."""
 
 
-class ModeConnectivity(OnPath, CurveTraining):
+class ModeConnectivity(CurveTraining, OnPath):
     train_images: PositiveInt = 4096
     """At most so many of the training split, not augmented."""
     train_batch_size: PositiveInt = 64

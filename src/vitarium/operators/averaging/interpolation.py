@@ -8,11 +8,16 @@ from vitarium.operators.base import Ingredients, NamedTensors, operator
 
 
 class Interpolation(Config):
+    """Where on the line."""
+
     t: FiniteFloat = 0.5
     """0 gives the first model, 1 the second; what is beyond lies on the line's continuation."""
 
 
 @operator("interpolation", title="Interpolation", ordered=True, models=(2, 2))
 def interpolation(config: Interpolation, ingredients: Ingredients) -> NamedTensors:
-    """A point on the straight line through two models: (1 - t) first + t second, in float64."""
+    """A point on the straight line through two models: (1 - t) first + t second.
+
+    Yields (name, tensor [*shape]) in float64.
+    """
     return weighted_sum(ingredients, [1 - config.t, config.t])
