@@ -52,7 +52,10 @@ def consensus(config: Consensus, ingredients: Ingredients) -> NamedTensors:
     `at_least` is more than there are models.
     """
     if config.at_least > len(ingredients):
-        raise InvalidInput(f"at_least {config.at_least} is above {len(ingredients)}, all models")
+        raise InvalidInput(
+            f"at_least is {config.at_least}, and there are {len(ingredients)} models: nothing of "
+            "them would be left"
+        )
     weights = config.of(ingredients)
     if isinstance(config.strictness, dict):
         strictness = by_model(ingredients, config.strictness, STRICTNESS)
